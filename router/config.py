@@ -1,0 +1,299 @@
+"""experts.yaml as pydantic models. `parse_config` is pure; `load_config` reads one file once.
+
+The file is written by people only. Nothing in it names a class path, and no secret stands in it: keys are named by
+environment variable (`api_key_env`) and read in `gateway/settings.py`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from router.errors import ConfigError, allowed_values
+from router.types import GENERAL
+
+ScalarOption = str | int | float | bool
+
+
+def check_name(name: str) -> str:
+    """Names travel in headers, metric labels and URLs, so they are kept to a safe alphabet."""
+    if not name or len(name) > 64 or not all(c.isalnum() and c.isascii() or c in "._-" for c in name):
+        raise ValueError(f"'{name}' is not a name: use 1 to 64 letters, digits, '.', '_' or '-'")
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+
+
+class Section(BaseModel):
+    """A part of experts.yaml: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Engine(StrEnum):
+    """Who runs an expert's model."""
+
+    LLAMACPP = "llamacpp"  # a child process of `coe up`: llama.cpp's OpenAI server, all adapters on one base
+    VLLM = "vllm"  # `coe experts up` starts it, or `url` names an engine that others run
+    OPENAI = "openai"  # anything else that speaks the OpenAI wire, at `url`
+    LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
+    ECHO = "echo"  # a fake for tests: answers with the question
+
+
+class ExpertConfig(Section):
+    """One expert LLM."""
+
+    engine: Engine
+    model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub name, or a provider's model name")
+    adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
+    url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
+    served_model: str | None = Field(default=None, description="model name on that engine; default: the expert's name")
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$")
+    engine_args: dict[str, ScalarOption] = Field(default_factory=dict, description="further flags of the engine")
+    params_b: float = Field(
+        default=0.0, ge=0, description="parameters kept in memory, in billions; 0 = not hosted here"
+    )
+    active_params_b: float | None = Field(default=None, gt=0, description="parameters used per token; default params_b")
+    adapter_params_b: float = Field(default=0.0, ge=0, description="further parameters of the adapter")
+    price_in_per_m_usd: float = Field(default=0.0, ge=0)
+    price_out_per_m_usd: float = Field(default=0.0, ge=0)
+    context_tokens: int = Field(default=4096, gt=0)
+    supports_images: bool = False
+    supports_tools: bool = False
+    supports_json: bool = True
+    timeout_s: float = Field(default=600.0, gt=0)
+    description: str = ""
+
+    @property
+    def active_b(self) -> float:
+        """Billions of parameters that work on one token, adapter included."""
+        return (self.active_params_b or self.params_b) + self.adapter_params_b
+
+    @property
+    def host_group(self) -> str:
+        """Experts of one group share the weights of their base, which count once against `hosted_params_b`."""
+        return f"{self.engine}:{self.url or ''}:{self.model}"
+
+
+class PluginConfig(BaseModel):
+    """`kind` plus that plugin's own options, which `router.plugins` validates."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: str
+
+    @property
+    def options(self) -> dict[str, object]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Budgets(Section):
+    """Upper bounds on the map; None leaves one open. Averages are over the traffic's mix of categories."""
+
+    active_params_b: float | None = Field(default=None, gt=0, description="mean active parameters per query, billions")
+    hosted_params_b: float | None = Field(default=None, gt=0, description="parameters kept in memory, billions")
+    cost_usd: float | None = Field(default=None, ge=0, description="mean cost per query, USD")
+    latency_ms: float | None = Field(default=None, gt=0, description="mean latency per query, milliseconds")
+
+
+class ExplorationConfig(Section):
+    """Share of traffic that draws its expert from a softmax of predicted quality instead of the map."""
+
+    epsilon: float = Field(default=0.0, ge=0, le=1)
+    softmax_temperature: float = Field(default=0.1, gt=0)
+
+
+class PolicyConfig(Section):
+    """A named way to turn probabilities into a decision; clients ask for it as `auto:<name>`."""
+
+    budgets: Budgets = Budgets()
+    exploration: ExplorationConfig = ExplorationConfig()
+    pins: dict[str, str] = Field(default_factory=dict, description="category -> expert; the file wins over the map")
+
+
+class RouterConfig(Section):
+    """Stage 1 and the promise it keeps."""
+
+    encoder: PluginConfig
+    classifier: PluginConfig
+    alpha: float = Field(
+        default=0.1, gt=0, lt=1, description="of queries not sent to general, at most this share is misclassified"
+    )
+
+
+class LlamaCppConfig(Section):
+    """The embedded engine."""
+
+    slots: int = Field(default=4, ge=1, le=64, description="requests generated at once")
+    context_tokens: int = Field(default=2048, ge=256, description="per slot")
+    threads: int | None = Field(default=None, ge=1, description="default: the machine's cores")
+    start_timeout_s: float = Field(default=60.0, gt=0)
+
+
+class VllmConfig(Section):
+    """How `coe experts up` starts vLLM."""
+
+    python: str = Field(default="python3", description="interpreter that has vllm installed")
+    args: dict[str, ScalarOption] = Field(default_factory=dict, description="flags for every process")
+    env: dict[str, str] = Field(default_factory=dict)
+    first_port: int = Field(default=8101, ge=1, le=65535)
+    start_timeout_s: float = Field(default=900.0, gt=0)
+    max_restarts: int = Field(default=5, ge=0)
+
+
+class EnginesConfig(Section):
+    """Settings per engine, shared by the experts on it."""
+
+    llamacpp: LlamaCppConfig = LlamaCppConfig()
+    vllm: VllmConfig = VllmConfig()
+
+
+class PrivacyLevel(StrEnum):
+    """What the log keeps of a query."""
+
+    NONE = "none"
+    HASH = "hash"
+    TEXT = "text"
+
+
+class GatewayConfig(Section):
+    """Limits of the HTTP server. Where it listens comes from the environment or the command line."""
+
+    max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_concurrency: int = Field(default=512, ge=1)
+    max_text_chars: int = Field(default=4000, ge=64, description="how much of the last human ask is classified")
+    retries: int = Field(
+        default=1, ge=0, le=3, description="further experts tried when one fails before its first byte"
+    )
+    keep_alive_s: float = Field(default=75.0, gt=0)
+    shutdown_grace_s: float = Field(default=20.0, ge=0)
+
+
+class LogConfig(Section):
+    """The decision log: spool, stream, SQL."""
+
+    privacy: PrivacyLevel = PrivacyLevel.HASH
+    stream: str = Field(default="coe:decisions", min_length=1)
+    stream_max_entries: int = Field(default=1_000_000, ge=1000)
+    spool_max_mb: int = Field(default=512, ge=1)
+    queue_max_records: int = Field(default=20_000, ge=100)
+
+
+class CoeConfig(Section):
+    """The whole of experts.yaml."""
+
+    version: int = Field(default=1, ge=1, le=1)
+    categories: dict[Name, str] = Field(min_length=2, description="name -> what belongs to it")
+    experts: dict[Name, ExpertConfig] = Field(min_length=1)
+    router: RouterConfig
+    policies: dict[Name, PolicyConfig] = Field(default_factory=lambda: {"default": PolicyConfig()})
+    engines: EnginesConfig = EnginesConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    log: LogConfig = LogConfig()
+
+    @property
+    def learned_categories(self) -> tuple[str, ...]:
+        """Categories that stage 1 can name: all but `general`."""
+        return tuple(name for name in self.categories if name != GENERAL)
+
+
+def parse_config(values: object, *, file: str = "experts.yaml") -> CoeConfig:
+    """Configuration from plain values; names are resolved against each other.
+
+    Raises:
+        ConfigError: with one problem per fault, each naming file, key path, value and allowed values.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{file}: the top level must be a mapping, got {type(values).__name__}")
+    try:
+        config = CoeConfig.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [fault_line(file, fault) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(problems), problems) from error
+    problems = [f"{file}: {line}" for line in unresolved_names(config)]
+    if problems:
+        raise ConfigError("\n".join(problems), problems)
+    return config
+
+
+def load_config(path: Path) -> CoeConfig:
+    """Reads and parses one file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or `parse_config` refuses it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse_config(values, file=str(path))
+
+
+def fault_line(file: str, fault: Any) -> str:
+    """One pydantic fault as `file: key.path: what is wrong (got value); allowed`."""
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{file}: {path}: unknown key{allowed_values(str(fault['loc'][-1]), fields_at(fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return f"{file}: {path}: required key is missing"
+    return f"{file}: {path}: {fault['msg']} (got {shorten(fault['input'])})"
+
+
+def shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def fields_at(path: tuple[str | int, ...]) -> tuple[str, ...]:
+    """Keys allowed at a key path of experts.yaml."""
+    annotation: Any = CoeConfig
+    for part in path:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            annotation = annotation.model_fields[str(part)].annotation
+        elif get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        if get_origin(annotation) in (Union, types.UnionType):
+            annotation = next(arg for arg in get_args(annotation) if arg is not type(None))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return tuple(annotation.model_fields)
+    return ()
+
+
+def unresolved_names(config: CoeConfig) -> list[str]:
+    """Faults between parts of the file: names that do not resolve and entries that need another key."""
+    problems = []
+    if GENERAL not in config.categories:
+        problems.append(f"categories: '{GENERAL}' is required: uncertain queries go there")
+    if "default" not in config.policies:
+        problems.append(f"policies: 'default' is required; got: {', '.join(config.policies)}")
+    for name in set(config.experts) & {"auto"}:
+        problems.append(f"experts.{name}: 'auto' is reserved for routing")
+    for name, policy in config.policies.items():
+        for category, expert in policy.pins.items():
+            where = f"policies.{name}.pins.{category}"
+            if category not in config.categories:
+                problems.append(f"{where}: unknown category '{category}'{allowed_values(category, config.categories)}")
+            if expert not in config.experts:
+                problems.append(f"{where}: unknown expert '{expert}'{allowed_values(expert, config.experts)}")
+    for name, entry in config.experts.items():
+        if entry.engine is Engine.OPENAI and entry.url is None:
+            problems.append(f"experts.{name}.url: required for engine 'openai'")
+        if entry.adapter is not None and entry.engine not in (Engine.LLAMACPP, Engine.VLLM):
+            problems.append(
+                f"experts.{name}.adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
+            )
+        if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.LITELLM, Engine.ECHO):
+            problems.append(f"experts.{name}.url: engine '{entry.engine}' takes no url; allowed: vllm, openai")
+    return problems

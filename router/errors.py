@@ -1,0 +1,91 @@
+"""One error tree. Every message holds the offending value and what was allowed; none holds prompt text or a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+
+class RouterError(Exception):
+    """Root of every error this project raises on purpose."""
+
+
+class ConfigError(RouterError):
+    """experts.yaml, an option or an environment variable is wrong.
+
+    `problems` holds one line per fault, each naming file, key path, value and allowed values.
+    """
+
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
+
+
+class MissingExtraError(RouterError):
+    """An optional dependency is not installed; the message is one sentence with the command that installs it."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs the '{extra}' extra: pip install 'composition-of-experts[{extra}]'")
+        self.extra = extra
+
+
+class MissingWeightsError(RouterError):
+    """Model weights named by configuration are not on this machine."""
+
+
+class DataError(RouterError):
+    """A data file, a log row or an outcome table is malformed; the message names file, line or row, and column."""
+
+
+class ArtifactError(RouterError):
+    """A trained router or an adapter on disk is corrupt, tampered with, or of another shape."""
+
+
+class InfeasibleBudgetError(RouterError):
+    """No category-to-expert map satisfies a budget."""
+
+    def __init__(self, budget: str, value: float, smallest: float) -> None:
+        super().__init__(f"budget {budget}={value:g} cannot be met; the smallest value that would do is {smallest:g}")
+        self.budget = budget
+        self.value = value
+        self.smallest = smallest
+
+
+class NoEligibleExpertError(RouterError):
+    """Every expert was ruled out for a query; `reasons` says what each lacks."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        listed = "; ".join(f"{expert}: {reason}" for expert, reason in reasons.items())
+        super().__init__(f"no expert can serve this request ({listed})")
+        self.reasons = dict(reasons)
+
+
+class EngineError(RouterError):
+    """A serving engine could not be started, did not become ready, or died."""
+
+
+class BackendError(RouterError):
+    """An expert did not give a usable answer.
+
+    Args:
+        message: what happened, safe to show to a client.
+        status: HTTP status the client should see (502 broken answer, 503 unreachable, 504 too late).
+        is_retryable: true when nothing was generated yet, so another try cannot bill or act twice.
+        retry_after_s: seconds to wait before another try, when the expert named them.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 502, is_retryable: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.is_retryable = is_retryable
+        self.retry_after_s = retry_after_s
+
+
+def allowed_values(value: str, allowed: Iterable[str]) -> str:
+    """`"; did you mean 'x'? allowed: x, y, z"`: the tail of every message about a name that does not resolve."""
+    names = sorted(allowed)
+    close = get_close_matches(value, names, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ";"
+    return f"{hint} allowed: {', '.join(names) if names else 'none'}"

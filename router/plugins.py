@@ -1,0 +1,76 @@
+"""The file name is the registry: `router/encoders/onnx.py` is `kind: onnx`.
+
+Each plugin module has three public names: `Options` (a frozen pydantic model that refuses unknown keys), `build(options)`
+(heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). Only names that exist as files
+can be loaded, so configuration never imports arbitrary code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from router.errors import ConfigError, allowed_values
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One kind of one family: its options model, its constructor and its example options."""
+
+    kind: str
+    options_type: type[BaseModel]
+    build: Callable[[BaseModel], Any]
+    examples: tuple[BaseModel, ...]
+
+
+def kinds(family: str) -> tuple[str, ...]:
+    """Kinds of a family, sorted. `family` is a package such as `router.encoders`."""
+    package: ModuleType = importlib.import_module(family)
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")))
+
+
+def load(family: str, kind: str) -> Plugin:
+    """The plugin of that kind.
+
+    Raises:
+        ConfigError: no such kind, with the kinds there are.
+    """
+    known = kinds(family)
+    if kind not in known:
+        raise ConfigError(f"unknown kind '{kind}' of {family}{allowed_values(kind, known)}")
+    module = importlib.import_module(f"{family}.{kind}")
+    return Plugin(kind, module.Options, module.build, tuple(module.EXAMPLES))
+
+
+def validate_options(family: str, kind: str, options: Mapping[str, object]) -> BaseModel:
+    """Options of a plugin from plain values.
+
+    Raises:
+        ConfigError: unknown kind, unknown or ill-typed option; one problem line per fault.
+    """
+    plugin = load(family, kind)
+    try:
+        return plugin.options_type.model_validate(dict(options))
+    except ValidationError as error:
+        problems = [option_problem(plugin, fault) for fault in error.errors(include_url=False)]
+        raise ConfigError(f"{family} '{kind}': " + "; ".join(problems), problems) from error
+
+
+def option_problem(plugin: Plugin, fault: Any) -> str:
+    """One pydantic fault as a line: option, value, what is allowed."""
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{path}: unknown option{allowed_values(str(fault['loc'][-1]), plugin.options_type.model_fields)}"
+    return f"{path}: {fault['msg']} (got {fault['input']!r})"
+
+
+def build(family: str, kind: str, options: Mapping[str, object]) -> Any:
+    """The live object of a plugin. Raises ConfigError as `validate_options` does, and what the plugin's build raises."""
+    checked = validate_options(family, kind, options)
+    return load(family, kind).build(checked)

@@ -1,0 +1,267 @@
+"""The records that cross module boundaries, all frozen.
+
+Arrays are named by their shape: n queries, d embedding dimensions, k categories, m experts. What crosses a process
+boundary (log, HTTP, disk) is a pydantic model that refuses unknown keys; what stays inside is a dataclass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+FloatArray = NDArray[np.float32]
+
+GENERAL = "general"
+"""The category of queries that the classifier is unsure of. Always present, never learned as a class."""
+
+SCHEMA_VERSION = 1
+"""Version of `DecisionRecord` as written to spool, stream and SQL."""
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFacts:
+    """What a request demands from an expert, read from its messages without looking at their meaning."""
+
+    turns: int = 1
+    has_image: bool = False
+    has_tools: bool = False
+    wants_json: bool = False
+    wants_logprobs: bool = False
+    prompt_chars: int = 0
+    max_output_tokens: int | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Lower estimate of prompt tokens: 4 characters a token, the usual ratio for English text (ours)."""
+        return self.prompt_chars // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request as the router sees it; `text` is the last human ask, already stripped and capped."""
+
+    id: str
+    text: str
+    facts: QueryFacts = field(default_factory=QueryFacts)
+
+
+@dataclass(frozen=True)
+class QueryBatch:
+    """Queries with their embeddings (n, d), float32, rows L2-normalised or all zero."""
+
+    queries: tuple[Query, ...]
+    embeddings: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or self.embeddings.shape[0] != len(self.queries):
+            raise ValueError(
+                f"embeddings have shape {self.embeddings.shape}; expected ({len(self.queries)}, d) for the queries"
+            )
+
+
+@dataclass(frozen=True)
+class CategoryProbs:
+    """Category names and probabilities (n, k); rows sum to 1. Names travel with the matrix."""
+
+    categories: tuple[str, ...]
+    probs: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.probs.ndim != 2 or self.probs.shape[1] != len(self.categories):
+            raise ValueError(f"probs have shape {self.probs.shape}; expected (n, {len(self.categories)})")
+
+
+@dataclass(frozen=True)
+class ExpertScores:
+    """Expert names with predicted quality (n, m) in [0, 1] and its standard error (n, m)."""
+
+    experts: tuple[str, ...]
+    quality: FloatArray
+    stderr: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.quality.shape != self.stderr.shape or self.quality.shape[1] != len(self.experts):
+            raise ValueError(
+                f"quality {self.quality.shape} and stderr {self.stderr.shape} must be (n, {len(self.experts)})"
+            )
+
+
+class DecisionReason(StrEnum):
+    """Why this expert was chosen."""
+
+    MAP = "map"  # the category's expert in the learned map
+    PINNED = "pinned"  # experts.yaml pins the category to an expert
+    UNCERTAIN = "uncertain"  # stage 1 was unsure: the map's expert for `general`
+    NEXT_BEST = "next_best"  # the map's expert could not serve; best predicted quality among those that can
+    EXPLORED = "explored"  # drawn by exploration
+    EXPLICIT = "explicit"  # the client named the expert
+
+
+class RoutingDecision(Record):
+    """What the router decided for one query, and everything needed to say why."""
+
+    expert: str
+    category: str
+    confidence: float = Field(ge=0, le=1, description="calibrated probability of the most likely category")
+    is_fallback: bool = Field(description="stage 1 was unsure and `category` is `general`")
+    reason: DecisionReason
+    likely_category: str = Field(description="most likely category, also when the decision fell back to `general`")
+    uncertainty: float = Field(description="score that was compared with the threshold; larger is less sure")
+    runner_up: str | None = None
+    eligible: tuple[str, ...] = ()
+    eligible_probs: tuple[float, ...] = Field(default=(), description="probability of each eligible expert; sums to 1")
+    predicted_quality: tuple[float, ...] = Field(default=(), description="per eligible expert, in [0, 1]")
+    excluded: dict[str, str] = Field(default_factory=dict, description="expert ruled out -> what it lacks")
+    propensity: float = Field(
+        gt=0, le=1, description="probability with which `expert` was chosen; 1.0 when deterministic"
+    )
+    policy: str = "default"
+    router_version: str = Field(description="content hash of the artifact; 'none' when the client named the expert")
+
+
+class Usage(Record):
+    """Tokens of one answer. `is_estimated` is true when the expert did not report usage and events were counted."""
+
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    is_estimated: bool = False
+
+
+class TerminalState(StrEnum):
+    """How a request ended. Every request that got a decision ends in exactly one of these."""
+
+    ANSWERED = "answered"
+    UPSTREAM_ERROR = "upstream_error"
+    TIMED_OUT = "timed_out"
+    CLIENT_GONE = "client_gone"
+    REJECTED = "rejected"
+
+
+class DecisionRecord(Record):
+    """One row of the decision log: what was asked, decided, and answered.
+
+    `seq` rises by one per record of a `replica` (one life of one gateway process), so a gap is a lost row.
+    `text` is there only at privacy level `text`, `text_hash` (keyed) at `text` and `hash`.
+    """
+
+    schema_version: Literal[1] = 1
+    decision_id: str
+    request_id: str
+    replica: str
+    seq: int = Field(ge=0)
+    at: float = Field(description="Unix seconds when the request arrived")
+    requested_model: str
+    state: TerminalState
+    decision: RoutingDecision | None = Field(
+        description="None when the request was rejected before an expert was chosen"
+    )
+    served_expert: str | None = Field(
+        default=None, description="who answered; differs from decision.expert after a failover"
+    )
+    status: int = Field(description="HTTP status sent to the client; 499 when the client left first")
+    error_code: str | None = None
+    finish_reason: str | None = None
+    is_stream: bool = False
+    usage: Usage = Usage()
+    cost_usd: float = Field(default=0.0, ge=0)
+    ttft_ms: float | None = Field(default=None, description="request arrival to first byte of the answer")
+    latency_ms: float = Field(ge=0, description="request arrival to last byte")
+    overhead_ms: float = Field(default=0.0, ge=0, description="time spent in the gateway before the expert was called")
+    session_id: str | None = None
+    key_id: str | None = None
+    language: str | None = None
+    turns: int = 1
+    prompt_chars: int = 0
+    text: str | None = None
+    text_hash: str | None = None
+
+
+class ExpertOutcome(Record):
+    """The graded answer of one expert to one query: the unit that maps are measured from."""
+
+    query_id: str
+    expert: str
+    score: float = Field(ge=0, le=1)
+    metric: str
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    latency_ms: float | None = None
+    source: str
+
+
+class FeedbackKind(StrEnum):
+    """What kind of sign a piece of feedback is."""
+
+    THUMB = "thumb"  # value 0 or 1
+    SCORE = "score"  # value in [0, 1]
+    EDIT = "edit"  # share of the answer that was kept, in [0, 1]
+    RETRY = "retry"  # value 0: the user asked again
+    TEST = "test"  # task outcome: 1 passed, 0 failed
+
+
+class Feedback(Record):
+    """What a person or a test said about the answer of one decision."""
+
+    decision_id: str = Field(min_length=1, max_length=64)
+    kind: FeedbackKind
+    value: Annotated[float, Field(ge=0, le=1)]
+    at: float = Field(description="Unix seconds")
+    key_id: str | None = None
+
+
+class Interval(Record):
+    """A two-sided confidence interval at `level`."""
+
+    low: float
+    high: float
+    level: float = 0.95
+
+
+class Metric(Record):
+    """A number with its interval and the sample it comes from."""
+
+    value: float
+    interval: Interval | None = None
+    n: int | None = None
+
+
+class ComponentSpec(Record):
+    """A plugin as recorded in a manifest: its kind and validated options."""
+
+    kind: str
+    options: dict[str, object] = Field(default_factory=dict)
+
+
+class EncoderSpec(ComponentSpec):
+    """The encoder that made the training embeddings. Serving with another fingerprint is refused."""
+
+    fingerprint: str
+    dim: int = Field(gt=0)
+
+
+class RouterManifest(Record):
+    """What `manifest.json` of a trained router says. `version` is the hash of everything that changes a decision."""
+
+    schema_version: Literal[1] = 1
+    version: str
+    created_at: str = Field(description="ISO 8601, UTC")
+    parents: tuple[str, ...] = ()
+    encoder: EncoderSpec
+    classifier: ComponentSpec
+    categories: tuple[str, ...] = Field(min_length=2, description="learned categories, in the order of the arrays")
+    experts: tuple[str, ...] = Field(min_length=1, description="experts, in the order of the arrays")
+    temperature: float = Field(gt=0, description="probabilities are softmax(log p / temperature)")
+    data_fingerprints: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    weights_sha256: str
