@@ -1,0 +1,100 @@
+"""`python_tests`: the code in the answer passes the tests, in a sandboxed process."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from eval.answer_text import clip, fenced_blocks
+from eval.sandbox.runner import SandboxLimits, is_supported, run_tests
+from eval.types import Grader
+from router.errors import DataError
+
+_CODE_START: Final = re.compile(r"^(?:def |class |import |from |@|async def |\w+ *= *lambda)", re.MULTILINE)
+_MAX_CUTS: Final = 60
+"""Lines dropped from the end while looking for text that parses. Ours."""
+
+
+class Options(BaseModel):
+    """`tests`: Python statements, usually asserts, run after the answer in its namespace. All must pass.
+
+    `cpu_s`, `wall_s` and `memory_mib` bound the run. What the sandbox guards and what it does not is in
+    `eval.sandbox.runner.run_tests`. Where the kernel has no system call filter (outside Linux on x86_64 and aarch64) a
+    weaker guard inside the interpreter does; `must_filter` refuses to run there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tests: str = Field(min_length=1)
+    cpu_s: int = Field(default=2, ge=1, le=60)
+    wall_s: float = Field(default=6.0, gt=0, le=120)
+    memory_mib: int = Field(default=256, ge=64, le=4096)
+    must_filter: bool = False
+
+    @field_validator("tests")
+    @classmethod
+    def _tests_parse(cls, tests: str) -> str:
+        try:
+            ast.parse(tests)
+        except SyntaxError as error:
+            raise ValueError(f"not Python: {error}") from error
+        return tests
+
+
+def _parses(code: str) -> bool:
+    try:
+        return bool(ast.parse(code).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # NUL bytes, and nesting too deep for the parser
+        return False
+
+
+def _longest_code(text: str) -> str:
+    """The longest run of lines, from the first one that begins a definition, that parses; empty when there is none."""
+    start = _CODE_START.search(text)
+    lines = text[start.start() :].splitlines() if start else []
+    for end in range(len(lines), max(0, len(lines) - _MAX_CUTS), -1):
+        code = "\n".join(lines[:end])
+        if _parses(code):
+            return code
+    return ""
+
+
+def _code_in(answer: str) -> str:
+    """The first fenced block that parses (later ones usually show how to call it), else the answer when all of it
+    parses, else its longest part that does. Empty when there is no code."""
+    for text in (*fenced_blocks(answer), answer):
+        if _parses(text):
+            return text
+    return _longest_code(answer)
+
+
+def build(options: Options) -> Grader:
+    """A grader that gives 1 when every test passes, else 0.
+
+    Raises:
+        DataError: this platform has no process limits (Windows). The grader raises it too when `must_filter` is set and
+            the kernel took no filter.
+    """
+    if not is_supported():
+        raise DataError("grader python_tests runs code and needs a POSIX system; allowed: Linux, macOS")
+    limits = SandboxLimits(options.cpu_s, options.wall_s, options.memory_mib * 2**20)
+
+    def grade(answer: str) -> float:
+        code = _code_in(clip(answer))
+        if not code:
+            return 0.0
+        outcome = run_tests(code, options.tests, limits)
+        if options.must_filter and outcome.is_filtered is False:
+            raise DataError("grader python_tests: must_filter=true and this kernel took no system call filter")
+        return float(outcome.has_passed)
+
+    return grade
+
+
+EXAMPLES: tuple[Options, ...] = (
+    Options(tests="assert add(2, 3) == 5"),
+    Options(tests="assert is_even(4)\nassert not is_even(7)", cpu_s=1, wall_s=3.0, memory_mib=128),
+)

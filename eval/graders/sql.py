@@ -1,0 +1,123 @@
+"""`sql`: the query in the answer gives the rows that a reference query gives."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from eval.answer_text import clip, fenced_blocks
+from eval.types import Grader
+from router.errors import DataError
+
+_READS: Final = frozenset(
+    {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+)
+_STEPS_PER_CALL: Final = 1_000
+_MAX_CALLS: Final = 2_000
+"""2 million virtual machine steps, about 20 ms; a query over a probe's few rows takes hundreds. Ours."""
+_MAX_ROWS: Final = 1_000
+_MAX_VALUE_BYTES: Final = 100_000
+_QUERY: Final = re.compile(r"\b(?:select|with)\b[^;]*", re.IGNORECASE)
+
+_Row = tuple[object, ...]
+
+
+class Options(BaseModel):
+    """`setup`: CREATE TABLE and INSERT statements, trusted. `reference`: a query that is right; it must give at least
+    one row. `ordered`: the order of the rows counts. The names of the columns never count, their order does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    setup: str
+    reference: str = Field(min_length=1)
+    ordered: bool = False
+
+    @model_validator(mode="after")
+    def _reference_runs(self) -> Self:
+        try:
+            rows = _run(self.setup, self.reference)
+        except sqlite3.Error as error:
+            raise ValueError(f"setup or reference does not run: {error}") from error
+        if not rows:
+            raise ValueError(f"reference gives no row, so it tells nothing: {self.reference}")
+        return self
+
+
+def _allow_reads(action: int, *_details: str | None) -> int:
+    return sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY
+
+
+def _rounded(value: object) -> object:
+    """Numbers by value with six digits, so that 2 and 2.0 are equal and the order of a sum does not matter."""
+    return round(float(value), 6) if isinstance(value, int | float) else value
+
+
+def _run(setup: str, query: str) -> Sequence[_Row]:
+    """Rows of the query, in a new in-memory database.
+
+    Once the tables are there, only reading is authorised: no write, PRAGMA, ATTACH or transaction. Work, rows and the
+    size of a value are bounded.
+
+    Raises:
+        sqlite3.Error: it does not run, is more than one statement, or passes a bound.
+    """
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(setup)
+        calls = iter(range(_MAX_CALLS))
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        connection.set_authorizer(_allow_reads)
+        connection.set_progress_handler(lambda: int(next(calls, None) is None), _STEPS_PER_CALL)
+        rows = connection.execute(query).fetchmany(_MAX_ROWS + 1)
+    if len(rows) > _MAX_ROWS:
+        raise sqlite3.DataError(f"more than {_MAX_ROWS} rows")
+    return [tuple(_rounded(value) for value in row) for row in rows]
+
+
+def _query_in(answer: str) -> str:
+    """From the first SELECT or WITH to the next semicolon, in the first fenced block that has one, else in the text;
+    the whole text when there is none, which then fails to run or to read."""
+    for text in (*fenced_blocks(answer), answer):
+        found = _QUERY.search(text)
+        if found:
+            return found.group().split("\n\n")[0].replace("`", "")
+    return answer
+
+
+def build(options: Options) -> Grader:
+    """A grader that gives 1 or 0.
+
+    Raises:
+        DataError: the reference does not run.
+    """
+    try:
+        wanted = _run(options.setup, options.reference)
+    except sqlite3.Error as error:
+        raise DataError(f"sql grader: reference '{options.reference}' does not run: {error}") from error
+
+    def grade(answer: str) -> float:
+        try:
+            rows = _run(options.setup, _query_in(clip(answer)))
+        except (sqlite3.Error, ValueError, OverflowError):
+            return 0.0  # ValueError: a NUL in the text; OverflowError: an integer beyond 64 bits
+        return float(list(rows) == list(wanted) if options.ordered else Counter(rows) == Counter(wanted))
+
+    return grade
+
+
+EXAMPLES: tuple[Options, ...] = (
+    Options(
+        setup="CREATE TABLE pets (name TEXT, age INT); INSERT INTO pets VALUES ('Rex', 3), ('Tom', 5);",
+        reference="SELECT name FROM pets WHERE age > 4",
+    ),
+    Options(
+        setup="CREATE TABLE pets (name TEXT, age INT); INSERT INTO pets VALUES ('Rex', 3), ('Tom', 5);",
+        reference="SELECT name FROM pets ORDER BY age DESC",
+        ordered=True,
+    ),
+)

@@ -1,0 +1,119 @@
+"""Runs code and its tests in a process that can do nothing but compute."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from eval.sandbox.syscall_filter import filter_program
+
+_CHILD: Final = Path(__file__).with_name("child.py")
+_FILE_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLimits:
+    """`cpu_s`: processor seconds. `wall_s`: seconds by the clock, start of the interpreter (about 50 ms) included.
+    `memory_bytes`: address space, of which the interpreter takes about 30 MiB."""
+
+    cpu_s: int = 2
+    wall_s: float = 6.0
+    memory_bytes: int = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxOutcome:
+    """`has_passed`: the code and every test ran to the end. `is_filtered`: the kernel filter was on; None when the
+    process ended before it could say. `is_timed_out`: the wall clock ended it."""
+
+    has_passed: bool
+    is_filtered: bool | None
+    is_timed_out: bool
+
+
+def is_supported() -> bool:
+    """Whether this platform has process groups and resource limits; Windows has neither."""
+    return os.name == "posix"
+
+
+def run_tests(code: str, tests: str, limits: SandboxLimits) -> SandboxOutcome:
+    """Runs `code`, then `tests` in the same namespace, in a new interpreter (`python -I -S -B`).
+
+    Guarded on every POSIX system: no site-packages, no environment variables, no inherited file but the verdict file,
+    an empty temporary working folder that is removed afterwards, its own session and process group (killed at the end),
+    CPU seconds, wall-clock seconds, 32 open files, 4 KiB per written file, no new processes for users other than root,
+    and an audit hook that refuses sockets, processes, signals, ctypes and changes to files from Python code.
+
+    Guarded by the kernel on Linux (x86_64, aarch64), also against native code and for root: address space, and a
+    seccomp list of allowed calls without sockets (local ones too), new processes or threads, exec, signals to others,
+    files opened for writing, and every call that renames, removes or changes a file, a limit or another process.
+
+    Not guarded: the code can read any file that this user can read (it cannot send it anywhere: what comes back is one
+    bit); it can search the interpreter for the secret word that reports success, so an answer made to cheat this
+    sandbox can fake a pass; it can make values that equal everything. Without the kernel filter, code that sets out to
+    get round an audit hook gets round it. It is no virtual machine: a kernel bug is a way out.
+
+    Raises:
+        OSError: the interpreter could not be started.
+    """
+    nonce = secrets.token_hex(16)
+    job = {
+        "code": code,
+        "tests": tests,
+        "nonce": nonce,
+        "filter": filter_program(sys.platform, platform.machine()).hex(),
+        "cpu_s": limits.cpu_s,
+        "memory_bytes": limits.memory_bytes,
+        "file_bytes": _FILE_BYTES,
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as verdict,
+    ):
+        given.write(json.dumps(job).encode())
+        given.seek(0)
+        is_timed_out = _run_child(folder, given, verdict, limits.wall_s)
+        verdict.seek(0)
+        said = verdict.read(_FILE_BYTES)
+    is_filtered = said.startswith(b"K") if said else None
+    return SandboxOutcome(said[1:] == nonce.encode() and not is_timed_out, is_filtered, is_timed_out)
+
+
+def _run_child(folder: str, given: IO[bytes], verdict: IO[bytes], wall_s: float) -> bool:
+    """Whether the clock ended it. Files rather than pipes: nothing can block, and the size limit bounds the output."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_CHILD)],
+        stdin=given,
+        stdout=verdict,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        env={},
+        start_new_session=True,
+    )
+    try:
+        process.wait(wall_s)
+    except subprocess.TimeoutExpired:
+        return True
+    else:
+        return False
+    finally:
+        _kill_group(process.pid)
+        process.wait()
+
+
+def _kill_group(group: int) -> None:
+    """Ends what is left of a process group; one that is already gone is fine."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # macOS answers the latter for a group of zombies
+        return
