@@ -1,0 +1,59 @@
+"""Records of learning: outcome tables. Shapes: n prompts, m experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.types import FloatArray
+
+
+@dataclass(frozen=True)
+class OutcomeTable:
+    """Scores of m experts on n prompts.
+
+    `scores` (n, m) lies in [0, 1], NaN where an expert was not run. The other matrices are NaN where unknown.
+    `splits` holds train, valid or test per prompt.
+    """
+
+    prompt_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    categories: tuple[str, ...]
+    splits: tuple[str, ...]
+    experts: tuple[str, ...]
+    scores: FloatArray
+    cost_usd: FloatArray
+    output_tokens: FloatArray
+    latency_ms: FloatArray
+    metric: str
+    source: str
+    active_params_b: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.prompt_ids), len(self.experts))
+        for name in ("scores", "cost_usd", "output_tokens", "latency_ms"):
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"{name} has shape {found}; expected {shape} (prompts, experts)")
+
+    def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]) -> OutcomeTable:
+        """The table of some prompts: a boolean mask (n,) or row numbers."""
+        index = np.arange(len(self.prompt_ids))[np.asarray(keep)]
+        return replace(
+            self,
+            prompt_ids=tuple(self.prompt_ids[i] for i in index),
+            texts=tuple(self.texts[i] for i in index),
+            categories=tuple(self.categories[i] for i in index),
+            splits=tuple(self.splits[i] for i in index),
+            scores=self.scores[index],
+            cost_usd=self.cost_usd[index],
+            output_tokens=self.output_tokens[index],
+            latency_ms=self.latency_ms[index],
+        )
+
+    def split(self, name: str) -> OutcomeTable:
+        """The prompts of one split."""
+        return self.rows(np.array([found == name for found in self.splits], dtype=bool))
