@@ -17,7 +17,7 @@ _GROUPED: Final = re.compile(r"\d{1,3}(,\d{3})+|\d{1,3}(\.\d{3}){2,}")
 
 
 class Options(BaseModel):
-    """`tolerance` is absolute, in the unit of `value`.
+    """`tolerance` is absolute, in the unit of `value`, and its bounds are inside (up to rounding).
 
     `take` says which number counts when the answer gives several. The default is the last, since a model that shows
     its working ends with the result ("12 plus 30 is 42"); `first` suits prompts that ask for the number alone, where a
@@ -65,7 +65,7 @@ def build(options: Options) -> Grader:
 
     def grade(answer: str) -> float:
         given = _number_given(clip(answer), options.take)
-        return float(abs(given - options.value) <= options.tolerance)
+        return float(math.isclose(given, options.value, rel_tol=1e-9, abs_tol=options.tolerance * (1 + 1e-9)))
 
     return grade
 

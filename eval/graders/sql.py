@@ -21,9 +21,14 @@ _READS: Final = frozenset(
 _STEPS_PER_CALL: Final = 1_000
 _MAX_CALLS: Final = 2_000
 """2 million virtual machine steps, about 20 ms; a query over a probe's few rows takes hundreds. Ours."""
+_CODE_SPAN: Final = re.compile(r"(?<!`)`([^`\n]+ [^`\n]+)`(?!`)")
 _MAX_ROWS: Final = 1_000
 _MAX_VALUE_BYTES: Final = 100_000
-_QUERY: Final = re.compile(r"\b(?:select|with)\b[^;]*", re.IGNORECASE)
+_START: Final = r"(?:select\b|with\s+(?:recursive\s+)?\w+\s*(?:\([^()]*\)\s*)?as\s*\()"
+_QUERIES: Final = tuple(
+    re.compile(before + _START + r"[^;]*", re.IGNORECASE | re.MULTILINE) for before in (r"^\s*", r"(?<=[:`] )", r"\b")
+)
+"""Where a query begins, surest first: a line, after a colon, anywhere ("to select the dogs: SELECT ...")."""
 
 _Row = tuple[object, ...]
 
@@ -80,12 +85,13 @@ def _run(setup: str, query: str) -> Sequence[_Row]:
 
 
 def _query_in(answer: str) -> str:
-    """From the first SELECT or WITH to the next semicolon, in the first fenced block that has one, else in the text;
-    the whole text when there is none, which then fails to run or to read."""
-    for text in (*fenced_blocks(answer), answer):
-        found = _QUERY.search(text)
+    """From where a SELECT or a WITH begins to the next semicolon, blank line or end of the code: in a fenced block or a
+    code span if there is one, else in the text. The whole text when there is none, which then fails to run or to read.
+    """
+    for text in (*fenced_blocks(answer), *_CODE_SPAN.findall(answer), answer):
+        found = next(filter(None, (query.search(text) for query in _QUERIES)), None)
         if found:
-            return found.group().split("\n\n")[0].replace("`", "")
+            return found.group().strip().split("\n\n")[0].replace("`", "")
     return answer
 
 

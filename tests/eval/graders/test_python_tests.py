@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from eval.graders import python_tests
+from eval.graders.python_tests import Options, build
+from eval.sandbox.runner import SandboxOutcome
+from router.errors import DataError
+
+ADD = Options(tests="assert add(2, 3) == 5\nassert add(-1, 1) == 0", cpu_s=1, wall_s=5.0)
+CODE = "def add(a, b):\n    return a + b"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        CODE,
+        f"Here is the function:\n\n```python\n{CODE}\n```\n\n```\n>>> add(1, 2)\n3\n```",
+        f"```\n{CODE}",
+        f"Sure! Here you go:\n{CODE}\n\nThis function adds two numbers.",
+        "add = lambda a, b: a + b",
+        f"{CODE}\n\nif __name__ == '__main__':\n    raise SystemExit(add(1, 2))",
+    ],
+)
+def test_code_is_found_and_passes(answer: str) -> None:
+    assert build(ADD)(answer) == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "def add(a, b):\n    return a - b",
+        "def add(a, b):\n    return abs(a) + b",
+        "def plus(a, b):\n    return a + b",
+        "def add(a, b)\n    return a + b",
+        "raise SystemExit(0)",
+        "import os\nos._exit(0)",
+    ],
+)
+def test_wrong_code_fails(answer: str) -> None:
+    assert build(ADD)(answer) == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "I cannot do that.", "```python\n```", "-" * 5_000_000, "(" * 9_000, "def \x00"]
+)
+def test_no_code_scores_zero_without_a_process(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python_tests, "run_tests", lambda *_: pytest.fail("started a process"))
+    assert build(ADD)(answer) == 0.0
+
+
+def test_must_filter_refuses_an_unfiltered_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python_tests, "run_tests", lambda *_: SandboxOutcome(True, False, False))
+    assert build(ADD)(CODE) == 1.0
+    with pytest.raises(DataError, match="must_filter"):
+        build(ADD.model_copy(update={"must_filter": True}))(CODE)
+
+
+def test_a_platform_without_limits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python_tests, "is_supported", lambda: False)
+    with pytest.raises(DataError, match="POSIX"):
+        build(ADD)
+
+
+def test_options_refuse_tests_that_do_not_parse() -> None:
+    with pytest.raises(ValidationError, match="not Python"):
+        Options(tests="assert (")
+
+
+@given(st.text())
+def test_any_text_scores_zero_or_one(answer: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(python_tests, "run_tests", lambda *_: SandboxOutcome(False, True, False))
+        assert build(ADD)(answer) in (0.0, 1.0)
