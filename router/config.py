@@ -23,7 +23,7 @@ ScalarOption = str | int | float | bool
 
 def check_name(name: str) -> str:
     """Names travel in headers, metric labels and URLs, so they are kept to a safe alphabet."""
-    if not name or len(name) > 64 or not all(c.isalnum() and c.isascii() or c in "._-" for c in name):
+    if not name or len(name) > 64 or not all((c.isalnum() and c.isascii()) or c in "._-" for c in name):
         raise ValueError(f"'{name}' is not a name: use 1 to 64 letters, digits, '.', '_' or '-'")
     return name
 
@@ -122,6 +122,7 @@ class RouterConfig(Section):
 
     encoder: PluginConfig
     classifier: PluginConfig
+    scorer: PluginConfig = PluginConfig(kind="map")
     alpha: float = Field(
         default=0.1, gt=0, lt=1, description="of queries not sent to general, at most this share is misclassified"
     )

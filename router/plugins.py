@@ -1,8 +1,8 @@
 """The file name is the registry: `router/encoders/onnx.py` is `kind: onnx`.
 
-Each plugin module has three public names: `Options` (a frozen pydantic model that refuses unknown keys), `build(options)`
-(heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). Only names that exist as files
-can be loaded, so configuration never imports arbitrary code.
+Each plugin module has three public names: `Options` (a frozen pydantic model that refuses unknown keys),
+`build(options)` (heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). Only names
+that exist as files can be loaded, so configuration never imports arbitrary code.
 """
 
 from __future__ import annotations
@@ -71,6 +71,6 @@ def option_problem(plugin: Plugin, fault: Any) -> str:
 
 
 def build(family: str, kind: str, options: Mapping[str, object]) -> Any:
-    """The live object of a plugin. Raises ConfigError as `validate_options` does, and what the plugin's build raises."""
+    """The live object of a plugin. Raises ConfigError as `validate_options` does, and what the plugin raises."""
     checked = validate_options(family, kind, options)
     return load(family, kind).build(checked)

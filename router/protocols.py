@@ -1,4 +1,4 @@
-"""The seams: what an encoder, a classifier, a scorer and a backend must do. Plugins implement these, nothing inherits."""
+"""The seams: what an encoder, a classifier, a scorer and a backend must do. Plugins implement; nothing inherits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from router.quality import QualityMatrix
 from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
 
 ArrayState = Mapping[str, NDArray[np.generic]]
@@ -68,12 +69,15 @@ class CategoryClassifier(Protocol):
 
 @runtime_checkable
 class ExpertScorer(Protocol):
-    """Stage 2: predicted quality of every expert on every query."""
+    """Stage 2: predicted quality of every expert on every query. Built empty; `with_evidence` fills it."""
 
-    @property
-    def experts(self) -> tuple[str, ...]: ...
+    def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> Self:
+        """The same scorer over m experts, the columns of `evidence`."""
+        ...
 
-    def score(self, batch: QueryBatch, probs: CategoryProbs) -> ExpertScores: ...
+    def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
+        """Scores (n, m). `rows` (n,): the category decided for each query, as a row of the evidence."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

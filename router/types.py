@@ -259,6 +259,7 @@ class RouterManifest(Record):
     parents: tuple[str, ...] = ()
     encoder: EncoderSpec
     classifier: ComponentSpec
+    scorer: ComponentSpec
     categories: tuple[str, ...] = Field(min_length=2, description="learned categories, in the order of the arrays")
     experts: tuple[str, ...] = Field(min_length=1, description="experts, in the order of the arrays")
     temperature: float = Field(gt=0, description="probabilities are softmax(log p / temperature)")

@@ -1,0 +1,233 @@
+"""The only place where configuration becomes live objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from router import plugins
+from router.artifact import RouterArtifact, load_artifact
+from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
+from router.errors import ArtifactError, ConfigError
+from router.pipeline import Capabilities, Policy, Router
+from router.policy import ExpertCosts, solve_map
+from router.protocols import CategoryClassifier, ChatBackend, Encoder, ExpertScorer
+from router.quality import QualityMatrix, quality_from_arrays
+from router.types import GENERAL
+from router.uncertainty import Uncertainty
+
+BACKEND_OF = {
+    Engine.LLAMACPP: "vllm",
+    Engine.VLLM: "vllm",
+    Engine.OPENAI: "vllm",
+    Engine.LITELLM: "litellm",
+    Engine.ECHO: "echo",
+}
+"""llama.cpp's and vLLM's servers and every other OpenAI-compatible one speak the same wire."""
+
+
+def build_encoder(config: PluginConfig) -> Encoder:
+    """Raises ConfigError on wrong options, MissingWeightsError, MissingExtraError."""
+    return cast(Encoder, plugins.build("router.encoders", config.kind, config.options))
+
+
+def load_router(config: CoeConfig, folder: Path) -> Router:
+    """A router from experts.yaml and a trained artifact.
+
+    Raises:
+        ArtifactError: the artifact is damaged, or was trained with another encoder.
+        ConfigError: the artifact and experts.yaml share no expert, or name other categories.
+        InfeasibleBudgetError: a policy's budget admits no map.
+    """
+    artifact = load_artifact(folder)
+    check_categories(config, artifact)
+    kept = [i for i, name in enumerate(artifact.manifest.experts) if name in config.experts]
+    if not kept:
+        raise ConfigError(
+            f"router {artifact.manifest.version} knows the experts {', '.join(artifact.manifest.experts)}, and "
+            "experts.yaml has none of them: run `coe train` to measure and map the new ones"
+        )
+    experts = tuple(artifact.manifest.experts[i] for i in kept)
+    evidence = evidence_of(artifact).columns(kept)
+    entries = [config.experts[name] for name in experts]
+    costs = expert_costs(entries, evidence)
+    return assemble(
+        artifact,
+        build_encoder(config.router.encoder),
+        alpha=config.router.alpha,
+        experts=experts,
+        evidence=evidence,
+        costs=costs,
+        policies=config.policies,
+        capabilities={name: capabilities(entry) for name, entry in config.experts.items()},
+        scorer=config.router.scorer,
+    )
+
+
+def load_table_router(
+    folder: Path,
+    *,
+    budgets: Budgets | None = None,
+    active_params_b: Mapping[str, float] | None = None,
+    cost_usd: Mapping[str, float] | None = None,
+    alpha: float = 0.1,
+) -> Router:
+    """A router over the models of an outcome table, which no experts.yaml names: its encoder is the artifact's own.
+
+    Args:
+        active_params_b: billions, per expert; hosted parameters are taken to be the same.
+        cost_usd: mean cost of a query, per expert.
+    """
+    artifact = load_artifact(folder)
+    experts, evidence = artifact.manifest.experts, evidence_of(artifact)
+    sizes = np.array([(active_params_b or {}).get(name, 0.0) for name in experts], dtype=np.float32)
+    prices = np.array([(cost_usd or {}).get(name, 0.0) for name in experts], dtype=np.float32)
+    costs = ExpertCosts(
+        own_params_b=sizes,
+        group=np.arange(len(experts)),
+        group_params_b=np.zeros(len(experts), dtype=np.float32),
+        active_params_b=sizes,
+        cost_usd=np.broadcast_to(prices, evidence.quality.shape),
+        latency_ms=evidence.latency_ms,
+    )
+    spec = artifact.manifest.encoder
+    return assemble(
+        artifact,
+        cast(Encoder, plugins.build("router.encoders", spec.kind, spec.options)),
+        alpha=alpha,
+        experts=experts,
+        evidence=evidence,
+        costs=costs,
+        policies={"default": PolicyConfig(budgets=budgets or Budgets())},
+        capabilities={name: Capabilities() for name in experts},
+        scorer=PluginConfig(kind=artifact.manifest.scorer.kind),
+    )
+
+
+def assemble(
+    artifact: RouterArtifact,
+    encoder: Encoder,
+    *,
+    alpha: float,
+    experts: tuple[str, ...],
+    evidence: QualityMatrix,
+    costs: ExpertCosts,
+    policies: Mapping[str, PolicyConfig],
+    capabilities: Mapping[str, Capabilities],
+    scorer: PluginConfig,
+) -> Router:
+    """Puts the parts together. Raises ArtifactError when the artifact was trained with another encoder."""
+    manifest = artifact.manifest
+    if encoder.fingerprint != manifest.encoder.fingerprint:
+        raise ArtifactError(
+            f"router {manifest.version} was trained on encoder {manifest.encoder.kind} "
+            f"({manifest.encoder.fingerprint[:12]}), this one is {encoder.fingerprint[:12]}: "
+            "its vectors mean something else; run `coe train`"
+        )
+    classifier = cast(
+        CategoryClassifier,
+        plugins.build("router.classifiers", manifest.classifier.kind, manifest.classifier.options),
+    ).with_state(manifest.categories, artifact.part("classifier"))
+    empty = cast(ExpertScorer, plugins.build("router.scorers", scorer.kind, scorer.options))
+    rows = (*manifest.categories, GENERAL)
+    return Router(
+        version=manifest.version,
+        encoder=encoder,
+        classifier=classifier,
+        temperature=manifest.temperature,
+        uncertainty=Uncertainty.from_state(artifact.part("uncertainty"), alpha=alpha),
+        scorer=empty.with_evidence(experts, evidence),
+        experts=experts,
+        policies={name: solved_policy(policy, rows, experts, evidence, costs) for name, policy in policies.items()},
+        capabilities=capabilities,
+    )
+
+
+def solved_policy(
+    policy: PolicyConfig, rows: Sequence[str], experts: Sequence[str], evidence: QualityMatrix, costs: ExpertCosts
+) -> Policy:
+    solution = solve_map(evidence.quality, evidence.mass, costs, policy.budgets)
+    pins = {rows.index(c): experts.index(e) for c, e in policy.pins.items() if c in rows and e in experts}
+    return Policy(solution, pins, policy.exploration)
+
+
+def evidence_of(artifact: RouterArtifact) -> QualityMatrix:
+    manifest = artifact.manifest
+    return quality_from_arrays(artifact.part("map"), len(manifest.categories), len(manifest.experts))
+
+
+def check_categories(config: CoeConfig, artifact: RouterArtifact) -> None:
+    lacking = sorted(set(artifact.manifest.categories) - set(config.learned_categories))
+    if lacking:
+        raise ConfigError(
+            f"router {artifact.manifest.version} names categories that experts.yaml lacks: {', '.join(lacking)}; "
+            "add them or run `coe train`"
+        )
+
+
+def capabilities(entry: ExpertConfig) -> Capabilities:
+    return Capabilities(entry.context_tokens, entry.supports_images, entry.supports_tools, entry.supports_json)
+
+
+def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> ExpertCosts:
+    """Sizes and prices from experts.yaml, tokens and latency from the evidence."""
+    groups = {group: number for number, group in enumerate(dict.fromkeys(entry.host_group for entry in entries))}
+    group_size = {entry.host_group: entry.params_b for entry in entries}
+    price_in = np.array([entry.price_in_per_m_usd for entry in entries], dtype=np.float32)
+    price_out = np.array([entry.price_out_per_m_usd for entry in entries], dtype=np.float32)
+    per_million = evidence.prompt_tokens[:, None] * price_in + evidence.output_tokens * price_out
+    return ExpertCosts(
+        own_params_b=np.array([entry.adapter_params_b for entry in entries], dtype=np.float32),
+        group=np.array([groups[entry.host_group] for entry in entries], dtype=np.int64),
+        group_params_b=np.array([group_size[group] for group in groups], dtype=np.float32),
+        active_params_b=np.array([entry.active_b for entry in entries], dtype=np.float32),
+        cost_usd=np.asarray(per_million / 1e6, dtype=np.float32),
+        latency_ms=evidence.latency_ms,
+    )
+
+
+def build_backends(
+    config: CoeConfig, urls: Mapping[str, str], lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
+) -> dict[str, ChatBackend]:
+    """One backend per expert.
+
+    Args:
+        urls: API root per expert, for those whose engine this host started; others use their `url`.
+        lora_ids: adapter number per llama.cpp expert; None is the bare base. Every one that engine serves is listed.
+        secrets: value per environment variable that some `api_key_env` names.
+
+    Raises:
+        ConfigError: an expert has no address, or its key is not in the environment.
+    """
+    return {
+        name: build_backend(name, entry, urls.get(name, entry.url), lora_ids, secrets)
+        for name, entry in config.experts.items()
+    }
+
+
+def build_backend(
+    name: str, entry: ExpertConfig, url: str | None, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
+) -> ChatBackend:
+    options: dict[str, object] = {}
+    if entry.api_key_env is not None:
+        if entry.api_key_env not in secrets:
+            raise ConfigError(f"experts.{name}.api_key_env: environment variable {entry.api_key_env} is not set")
+        options["api_key"] = secrets[entry.api_key_env]
+    if BACKEND_OF[entry.engine] == "vllm":
+        if url is None:
+            raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
+        options |= {"url": url, "served_model": entry.served_model or name, "timeout_s": entry.timeout_s}
+        if entry.engine is Engine.LLAMACPP:
+            options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)
+    elif BACKEND_OF[entry.engine] == "litellm":
+        options |= {"model": entry.model, "timeout_s": entry.timeout_s}
+    return cast(ChatBackend, plugins.build("router.backends", BACKEND_OF[entry.engine], options))
+
+
+def lora_selection(chosen: int | None, lora_ids: Mapping[str, int | None]) -> dict[str, object]:
+    """llama.cpp's request field that turns one adapter on and every other off; for the bare base all are off."""
+    numbers = sorted(number for number in lora_ids.values() if number is not None)
+    return {"lora": [{"id": number, "scale": 1.0 if number == chosen else 0.0} for number in numbers]}

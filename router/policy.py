@@ -1,0 +1,182 @@
+"""From probabilities to a decision: the map under budgets, the draw, the runner-up. Pure.
+
+Shapes: k rows (categories, `general` among them), m experts, g host groups (experts that share a base's weights).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.config import Budgets
+from router.errors import InfeasibleBudgetError
+from router.types import FloatArray
+
+TIE_BREAK = 1e-6
+"""Weight of normalised active parameters in the objective: of equal experts the smaller one serves, and no measured
+difference in quality is that small (ours)."""
+
+IndexArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ExpertCosts:
+    """What each of m experts costs. Zero means free or unknown.
+
+    `own_params_b` (m,) is hosted only for this expert, `group` (m,) numbers the base it shares, `group_params_b` (g,)
+    is hosted once per base. `active_params_b` (m,); `cost_usd` and `latency_ms` (k, m) per query of a category.
+    """
+
+    own_params_b: FloatArray
+    group: IndexArray
+    group_params_b: FloatArray
+    active_params_b: FloatArray
+    cost_usd: FloatArray
+    latency_ms: FloatArray
+
+
+@dataclass(frozen=True)
+class MapSolution:
+    """`expert_of` (k,): the expert number of each category. `used` and `binding` name budgets as `Budgets` does."""
+
+    expert_of: IndexArray
+    quality: float
+    used: Mapping[str, float]
+    binding: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MapProgram:
+    """The mixed-integer program of Composition of Experts (arXiv 2412.01868), with shared bases (ours).
+
+    Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted.
+    """
+
+    n_categories: int
+    n_experts: int
+    objective: NDArray[np.float64]
+    budget_rows: Mapping[str, NDArray[np.float64]]
+
+    def minimise(
+        self, objective: NDArray[np.float64], limits: Mapping[str, float], costs: ExpertCosts
+    ) -> NDArray[np.float64] | None:
+        """The 0/1 solution (k*m + m + g,), or None when the limits exclude every map."""
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import csr_array
+
+        links, one_each = structure(self.n_categories, self.n_experts, costs)
+        constraints = [LinearConstraint(csr_array(links), -np.inf, 0), LinearConstraint(csr_array(one_each), 1, 1)]
+        for name, limit in limits.items():
+            # HiGHS works to 1e-6: without slack a limit that is exactly met may be refused.
+            constraints.append(LinearConstraint(self.budget_rows[name], -np.inf, limit + 1e-9 + 1e-9 * abs(limit)))
+        result = milp(objective, constraints=constraints, bounds=Bounds(0, 1), integrality=np.ones(len(objective)))
+        return None if result.x is None else np.round(result.x)
+
+
+def structure(k: int, m: int, costs: ExpertCosts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows of x[c,e] <= y[e] and y[e] <= z[base of e], and rows of sum_e x[c,e] = 1."""
+    g = len(costs.group_params_b)
+    width = k * m + m + g
+    links = np.zeros((k * m + m, width))
+    for row in range(k * m):
+        links[row, row], links[row, k * m + row % m] = 1, -1
+    for e in range(m):
+        links[k * m + e, k * m + e], links[k * m + e, k * m + m + costs.group[e]] = 1, -1
+    one_each = np.zeros((k, width))
+    for c in range(k):
+        one_each[c, c * m : (c + 1) * m] = 1
+    return links, one_each
+
+
+def map_program(quality: FloatArray, mass: FloatArray, costs: ExpertCosts) -> MapProgram:
+    """The program for a quality matrix (k, m) and the traffic's mix `mass` (k,), which sums to 1."""
+    k, m = quality.shape
+    g = len(costs.group_params_b)
+    rest = np.zeros(m + g)
+    scale = max(float(costs.active_params_b.max(initial=0.0)), 1e-12)
+    gain = mass[:, None] * (quality - TIE_BREAK * costs.active_params_b[None, :] / scale)
+
+    def average(per_query: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.concatenate([(mass[:, None] * np.broadcast_to(per_query, (k, m))).ravel(), rest])
+
+    rows = {
+        "active_params_b": average(costs.active_params_b),
+        "cost_usd": average(costs.cost_usd),
+        "latency_ms": average(costs.latency_ms),
+        "hosted_params_b": np.concatenate([np.zeros(k * m), costs.own_params_b, costs.group_params_b]),
+    }
+    return MapProgram(k, m, -np.concatenate([gain.ravel(), rest]), rows)
+
+
+def solve_map(quality: FloatArray, mass: FloatArray, costs: ExpertCosts, budgets: Budgets) -> MapSolution:
+    """The category-to-expert map of highest mean quality that keeps every budget.
+
+    Args:
+        quality: (k, m) expected score in [0, 1].
+        mass: (k,) share of queries per category; need not be normalised.
+
+    Raises:
+        InfeasibleBudgetError: names the budget that cannot be kept and the smallest value that would do.
+    """
+    mass = np.asarray(mass / max(float(mass.sum()), 1e-12), dtype=np.float32)
+    program = map_program(quality, mass, costs)
+    limits = {name: value for name, value in budgets.model_dump().items() if value is not None}
+    k, m = quality.shape
+    if limits:
+        solution = program.minimise(program.objective, limits, costs)
+        if solution is None:
+            raise infeasible_budget(program, limits, costs)
+        expert_of = solution[: k * m].reshape(k, m).argmax(axis=1)
+    else:  # each category by itself: the same map, without loading a solver
+        expert_of = (-program.objective[: k * m]).reshape(k, m).argmax(axis=1)
+    chosen = as_variables(expert_of, costs, m)
+    used = {name: float(row @ chosen) for name, row in program.budget_rows.items()}
+    binding = tuple(name for name in limits if binds(program, limits, name, chosen, costs))
+    return MapSolution(expert_of, float((mass * quality[np.arange(k), expert_of]).sum()), used, binding)
+
+
+def as_variables(expert_of: IndexArray, costs: ExpertCosts, m: int) -> NDArray[np.float64]:
+    """A map as the program's variables, hosting only what it uses."""
+    k = len(expert_of)
+    x, y, z = np.zeros((k, m)), np.zeros(m), np.zeros(len(costs.group_params_b))
+    x[np.arange(k), expert_of] = 1
+    y[expert_of] = 1
+    z[costs.group[expert_of]] = 1
+    return np.concatenate([x.ravel(), y, z])
+
+
+def binds(
+    program: MapProgram, limits: Mapping[str, float], name: str, chosen: NDArray[np.float64], costs: ExpertCosts
+) -> bool:
+    """Whether the map would be better without that budget (a MILP has no duals, so it is solved again)."""
+    freed = program.minimise(program.objective, {n: v for n, v in limits.items() if n != name}, costs)
+    return freed is not None and bool(program.objective @ freed < program.objective @ chosen - TIE_BREAK)
+
+
+def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: ExpertCosts) -> InfeasibleBudgetError:
+    """Which budget cannot be kept, beside the others if those can be, else by itself."""
+    for others in (True, False):
+        for name, value in limits.items():
+            rest = {n: v for n, v in limits.items() if n != name} if others else {}
+            least = program.minimise(program.budget_rows[name], rest, costs)
+            if least is not None and program.budget_rows[name] @ least > value:
+                return InfeasibleBudgetError(name, value, float(program.budget_rows[name] @ least))
+    raise AssertionError("an infeasible program has a budget that cannot be kept")
+
+
+def exploration_probs(quality: FloatArray, chosen: int, epsilon: float, temperature: float) -> NDArray[np.float64]:
+    """Probability of each of m eligible experts: 1 - epsilon on the chosen one, epsilon spread by softmax(quality / T).
+
+    An epsilon-mixed softmax (ours); epsilon 0 puts 1.0 on `chosen`.
+    """
+    probs = np.zeros(len(quality), dtype=np.float64)
+    probs[chosen] = 1.0 - epsilon
+    if epsilon > 0:
+        logits = quality.astype(np.float64) / temperature
+        weights = np.exp(logits - logits.max())
+        probs += epsilon * weights / weights.sum()
+    probs /= probs.sum()
+    return probs

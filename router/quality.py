@@ -1,0 +1,53 @@
+"""What was measured of experts per category: the evidence that the map is solved from.
+
+Rows are the k learned categories and, last, `general`; columns are m experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.artifact import require_array
+from router.types import FloatArray
+
+
+@dataclass(frozen=True)
+class QualityMatrix:
+    """Shapes (k+1, m) unless said otherwise.
+
+    `quality` is the shrunk mean score in [0, 1], `stderr` its standard error, `count` the graded answers behind it;
+    `mass` (k+1,) the share of queries; `prompt_tokens` (k+1,), `output_tokens` and `latency_ms` means, 0 where unknown.
+    """
+
+    quality: FloatArray
+    stderr: FloatArray
+    count: FloatArray
+    mass: FloatArray
+    prompt_tokens: FloatArray
+    output_tokens: FloatArray
+    latency_ms: FloatArray
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """As stored in an artifact under `map.`."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def columns(self, experts: Sequence[int]) -> QualityMatrix:
+        """The evidence on some experts only."""
+        keep = np.asarray(experts, dtype=np.int64)
+        per_category = ("mass", "prompt_tokens")
+        return QualityMatrix(**{n: a if n in per_category else a[:, keep] for n, a in self.arrays().items()})
+
+
+def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: int) -> QualityMatrix:
+    """The matrix of an artifact with k learned categories and m experts. Raises ArtifactError on a wrong shape."""
+    shapes = {name: (k + 1, m) for name in ("quality", "stderr", "count", "output_tokens", "latency_ms")}
+    vectors = {name: (k + 1,) for name in ("mass", "prompt_tokens")}
+    fields = {
+        name: np.asarray(require_array(arrays, name, shape), dtype=np.float32)
+        for name, shape in (shapes | vectors).items()
+    }
+    return QualityMatrix(**fields)
