@@ -1,0 +1,118 @@
+"""The probe set: small tasks with known answers, by which experts are scored so that the category-to-expert map is
+measured and not declared."""
+
+from __future__ import annotations
+
+import importlib.resources
+from importlib.resources.abc import Traversable
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+
+from eval.types import Grader
+from router import plugins
+from router.errors import DataError
+
+_GRADERS: Final = "eval.graders"
+_SUFFIX: Final = ".jsonl"
+
+
+class GraderSpec(BaseModel):
+    """Which grader, and every other key as its options. The options are checked by the kind's own `Options`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    kind: str = Field(min_length=1)
+
+    def build(self) -> Grader:
+        """The live grader.
+
+        Raises:
+            ConfigError: unknown kind, unknown or ill-typed option.
+            DataError: the options hold a reference that does not work here.
+        """
+        grader: Grader = plugins.build(_GRADERS, self.kind, self.__pydantic_extra__)
+        return grader
+
+
+class Probe(BaseModel):
+    """One task. `id` is the category, a dash and three digits; `text` is the user's message; `max_tokens` bounds the
+    answer and thereby the cost, since every expert answers every probe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    text: Annotated[str, StringConstraints(pattern=r"\S")]
+    category: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]*$")]
+    grader: GraderSpec
+    max_tokens: int = Field(ge=1, le=256)
+
+    @model_validator(mode="after")
+    def _id_names_the_category(self) -> Self:
+        number = self.id.removeprefix(f"{self.category}-")
+        if number == self.id or len(number) != 3 or not number.isdecimal():
+            raise ValueError(f"id '{self.id}' must be the category and three digits, as in {self.category}-001")
+        return self
+
+
+def packaged_probes() -> Traversable:
+    """The folder of the probes that come with this package."""
+    return importlib.resources.files("eval") / "probes"
+
+
+def load_probes(folder: Traversable | None = None) -> tuple[Probe, ...]:
+    """Probes of a folder of `<category>.jsonl` files, by file name and then line; the packaged ones by default.
+
+    Raises:
+        DataError: no such folder, no probe, a line that is no probe, a probe in another category's file, an id used
+            twice, a file that is not UTF-8.
+    """
+    source = packaged_probes() if folder is None else folder
+    if not source.is_dir():
+        raise DataError(f"probe folder '{source}' does not exist or is no folder")
+    files = sorted((file for file in source.iterdir() if file.name.endswith(_SUFFIX)), key=lambda file: file.name)
+    probes = tuple(probe for file in files for probe in _load_file(file))
+    if not probes:
+        raise DataError(f"probe folder '{source}' holds no probe; expected files named <category>{_SUFFIX}")
+    return probes
+
+
+def _load_file(file: Traversable) -> list[Probe]:
+    category = file.name.removesuffix(_SUFFIX)
+    line_of: dict[str, int] = {}
+    probes: list[Probe] = []
+    for number, line in enumerate(_lines(file), start=1):
+        if not line.strip():
+            continue
+        place = f"{file.name}, line {number}"
+        probe = _parse(line, place)
+        if probe.category != category:
+            raise DataError(f"{place}: category '{probe.category}' in a file of category '{category}'")
+        if probe.id in line_of:
+            raise DataError(f"{place}: id '{probe.id}' is taken by line {line_of[probe.id]}")
+        line_of[probe.id] = number
+        probes.append(probe)
+    return probes
+
+
+def _lines(file: Traversable) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").split("\n")  # not splitlines, which also cuts inside JSON strings
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file.name}: not UTF-8 at byte {error.start}: {error.reason}") from error
+
+
+def _parse(line: str, place: str) -> Probe:
+    try:
+        return Probe.model_validate_json(line)
+    except ValidationError as error:
+        faults = "; ".join(_describe(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors())
+        raise DataError(f"{place}: {faults}") from error
+
+
+def _describe(path: tuple[int | str, ...], message: str, value: object) -> str:
+    """One fault: where, what is allowed, what was there."""
+    name = ".".join(str(part) for part in path) or "probe"
+    allowed = f", allowed: {', '.join(Probe.model_fields)}" if message.startswith("Extra inputs") else ""
+    return f"{name}: {message}{allowed} (got {str(value)[:80]!r})"
