@@ -1,0 +1,143 @@
+"""The `coe` command. Sub-commands come from the entry-point group `coe.commands`, so this file imports no package's code.
+
+Each package registers `COMMANDS`: command name (one or two words) -> "module:function", a plain function annotated for
+typer. Only the function that is called is imported, and help of the whole program is built from the names alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+DISTRIBUTION_GROUP = "coe.commands"
+
+SUMMARIES = {
+    "up": "Start everything: services, experts, router, gateway; then one query per category.",
+    "serve": "Start the gateway alone, for production.",
+    "check": "Validate experts.yaml.",
+    "route": "Print the decision for a text, and why.",
+    "train": "Fit a router from labelled queries and outcomes.",
+    "retrain": "Learn a better router from the decision log.",
+    "router ls": "List trained routers.",
+    "router show": "Show one router: map, metrics, parents.",
+    "router promote": "Make a router the live one.",
+    "router rollback": "Go back to the router before.",
+    "experts up": "Start the vLLM engines of experts.yaml.",
+    "experts ls": "List experts and their engines.",
+    "eval routing": "Report what routing won on an outcome table.",
+    "eval collect": "Run prompts through the experts and grade the answers.",
+    "log doctor": "Prove that the decision log lost nothing, or name the gaps.",
+    "log drain": "Write what waits in the stream to SQL.",
+}
+"""One line per command for `coe --help`, here so that help imports nothing."""
+
+
+def find_commands() -> dict[str, str]:
+    """Command name -> "module:function", from every installed package that registers some."""
+    from importlib import import_module
+    from importlib.metadata import entry_points
+
+    commands: dict[str, str] = {}
+    for entry in entry_points(group=DISTRIBUTION_GROUP):
+        registered: Mapping[str, str] = getattr(import_module(entry.module), entry.attr)
+        commands.update(registered)
+    return commands
+
+
+def help_text(commands: Mapping[str, str]) -> str:
+    """What `coe --help` prints."""
+    width = max((len(name) for name in commands), default=0)
+    lines = [f"  {name:<{width}}  {SUMMARIES.get(name, '')}".rstrip() for name in sorted(commands)]
+    return "\n".join(
+        [
+            "usage: coe COMMAND [OPTIONS]",
+            "",
+            "A composition of experts: one OpenAI-compatible endpoint that routes each query to the expert",
+            "that answers it best within a budget.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`coe COMMAND --help` tells a command's options.",
+        ]
+    )
+
+
+def resolve(arguments: list[str], commands: Mapping[str, str]) -> tuple[str, list[str]] | None:
+    """The command that the first one or two words name, with the rest of the arguments; None when there is none."""
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if len(arguments) >= words and name in commands:
+            return name, arguments[words:]
+    return None
+
+
+def unknown_command(arguments: list[str], commands: Mapping[str, str]) -> str:
+    from router.errors import allowed_values
+
+    group = [name for name in commands if name.split()[0] == arguments[0]]
+    if group:
+        return f"coe {arguments[0]} needs a sub-command; allowed: {', '.join(sorted(n.split()[1] for n in group))}"
+    return f"unknown command '{arguments[0]}'{allowed_values(arguments[0], commands)}"
+
+
+def run(name: str, target: str, arguments: list[str]) -> int:
+    """Runs one command; an error that we raise on purpose becomes one line on standard error and exit status 1."""
+    from importlib import import_module
+
+    import typer
+
+    from router.errors import ConfigError, RouterError
+
+    module, function = target.split(":")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(getattr(import_module(module), function))
+    try:
+        result = app(arguments, prog_name=f"coe {name}", standalone_mode=False)
+    except ConfigError as error:
+        return complain(error.problems)
+    except RouterError as error:
+        return complain([str(error)])
+    except typer.Abort:
+        return complain(["aborted"], status=130)
+    except typer.Exit as ending:
+        return ending.exit_code
+    except usage_error() as error:
+        return complain([error.format_message(), f"see `coe {name} --help`"], status=2)
+    return result if isinstance(result, int) else 0
+
+
+def usage_error() -> type:
+    """The class of a wrong option or argument; typer raises click's, or its own copy in versions that vendor click."""
+    import typer
+
+    return next(parent for parent in typer.BadParameter.__mro__ if parent.__name__ == "ClickException")
+
+
+def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
+    for line in lines:
+        sys.stderr.write(f"coe: {line}\n")
+    return status
+
+
+def main() -> None:
+    """Entry point of the `coe` script."""
+    arguments = sys.argv[1:]
+    commands = find_commands()
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        sys.stdout.write(help_text(commands) + "\n")
+        sys.exit(0)
+    if arguments[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
+        sys.stdout.write(f"coe {version('composition-of-experts')}\n")
+        sys.exit(0)
+    found = resolve(arguments, commands)
+    if found is None:
+        sys.exit(complain([unknown_command(arguments, commands), "see `coe --help`"], status=2))
+    name, rest = found
+    sys.exit(run(name, commands[name], rest))
+
+
+if __name__ == "__main__":
+    main()
