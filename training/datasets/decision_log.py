@@ -1,0 +1,142 @@
+"""The decision log as training data: decisions that were answered, joined with the feedback they got."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from router.errors import DataError
+from router.types import DecisionReason, DecisionRecord, FeedbackKind, TerminalState
+
+REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
+    FeedbackKind.TEST: 4.0,
+    FeedbackKind.SCORE: 2.0,
+    FeedbackKind.THUMB: 2.0,
+    FeedbackKind.EDIT: 1.0,
+    FeedbackKind.RETRY: 1.0,
+}
+"""How much each sign counts when one answer got several: a test knows, a retry only hints (ours)."""
+
+PAGE_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class LoggedAnswer:
+    """One routed answer with its reward in [0, 1]; `text` is None where the log keeps none."""
+
+    decision_id: str
+    text: str | None
+    category: str
+    expert: str
+    reward: float
+    propensity: float
+    at: float
+
+
+@dataclass(frozen=True)
+class LogDataset:
+    """What was read. `used` have a reward; `traffic` counts the answered, routed queries per category (the map's mass);
+    `dropped` says how many rows were left out and why."""
+
+    used: tuple[LoggedAnswer, ...]
+    traffic: Mapping[str, int]
+    dropped: Mapping[str, int]
+    n_rows: int
+    fingerprint: str
+
+
+def read_log(database_url: str, *, since: float = 0.0) -> LogDataset:
+    """Reads decisions and feedback from SQL.
+
+    Args:
+        since: Unix seconds; older decisions are not read.
+
+    Raises:
+        DataError: the database cannot be reached, holds no such tables, or a row is damaged.
+    """
+    engine = create_engine(database_url)
+    try:
+        with engine.connect() as connection:
+            rewards = read_rewards(connection)
+            return collect(read_records(connection, since), rewards)
+    except (OperationalError, ProgrammingError) as error:
+        raise DataError(
+            f"the decision log cannot be read from {engine.url.render_as_string()}: {error.orig}"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def read_rewards(connection: Connection) -> dict[str, float]:
+    """Weighted mean of the feedback on each decision."""
+    weighted: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for decision_id, kind, value in connection.execute(text("SELECT decision_id, kind, value FROM feedback")):
+        weighted[decision_id].append((REWARD_WEIGHT[FeedbackKind(kind)], float(value)))
+    return {name: sum(w * v for w, v in signs) / sum(w for w, _ in signs) for name, signs in weighted.items()}
+
+
+def read_records(connection: Connection, since: float) -> Iterator[DecisionRecord]:
+    """Every record since a time, in order of arrival, a page at a time."""
+    query = text(
+        "SELECT at, decision_id, record FROM decisions WHERE at >= :since AND (at > :at OR decision_id > :last) "
+        "ORDER BY at, decision_id LIMIT :page"
+    )
+    at, last = since, ""
+    while rows := connection.execute(query, {"since": at, "at": at, "last": last, "page": PAGE_ROWS}).all():
+        for at, last, record in rows:
+            try:
+                yield DecisionRecord.model_validate_json(record)
+            except ValidationError as error:
+                raise DataError(
+                    f"decisions: row {last} is not a decision record ({error.error_count()} faults)"
+                ) from error
+
+
+def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | None:
+    """Why a row teaches nothing about the map, or None."""
+    if record.decision is None or record.state is TerminalState.REJECTED:
+        return "rejected before routing"
+    if record.state is not TerminalState.ANSWERED:
+        return f"not answered ({record.state})"
+    if record.decision.reason is DecisionReason.EXPLICIT:
+        return "the client named the expert"
+    if record.served_expert != record.decision.expert:
+        return "another expert answered after a failure"
+    return None if record.decision_id in rewards else "no feedback"
+
+
+def collect(records: Iterator[DecisionRecord], rewards: Mapping[str, float]) -> LogDataset:
+    """Sorts records into used and dropped."""
+    used: list[LoggedAnswer] = []
+    dropped: Counter[str] = Counter()
+    traffic: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    n_rows = 0
+    for record in records:
+        n_rows += 1
+        digest.update(record.decision_id.encode())
+        reason = why_dropped(record, rewards)
+        if record.decision is not None and reason in (None, "no feedback"):
+            traffic[record.decision.category] += 1
+        if reason is not None or record.decision is None:
+            dropped[reason or "rejected before routing"] += 1
+            continue
+        digest.update(repr(rewards[record.decision_id]).encode())
+        used.append(
+            LoggedAnswer(
+                decision_id=record.decision_id,
+                text=record.text,
+                category=record.decision.category,
+                expert=record.decision.expert,
+                reward=rewards[record.decision_id],
+                propensity=record.decision.propensity,
+                at=record.at,
+            )
+        )
+    return LogDataset(tuple(used), traffic, dropped, n_rows, digest.hexdigest()[:16])

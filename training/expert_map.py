@@ -1,0 +1,101 @@
+"""Stage 2's evidence: the quality of every expert on every category, shrunk where few answers were graded.
+
+Shapes: n prompts, k learned categories (rows 0..k-1, row k is `general`), m experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.quality import QualityMatrix
+from router.types import GENERAL, FloatArray
+from training.types import OutcomeTable
+
+PRIOR_COUNT_RANGE = (1.0, 200.0)
+"""Bounds on the prior's weight in graded answers: at least one, and never so many that a well-measured cell (hundreds of
+answers) is pulled away from its own mean (ours)."""
+
+Float64Array = NDArray[np.float64]
+
+
+def measure_quality(table: OutcomeTable, categories: Sequence[str], mass: FloatArray | None = None) -> QualityMatrix:
+    """The quality matrix of an outcome table.
+
+    Args:
+        categories: the k learned categories; prompts of other categories count only towards `general`.
+        mass: (k+1,) share of queries per row; default: the table's own mix with every row at least one prompt.
+    """
+    rows = row_numbers(table, categories)
+    sums, squares, counts = cell_sums(table.scores, rows, len(categories))
+    quality, stderr = shrink(sums, squares, counts)
+    if mass is None:
+        mass = np.bincount(rows, minlength=len(categories) + 1).astype(np.float32)
+        mass = np.maximum(mass, 1) / np.maximum(mass, 1).sum()
+    return QualityMatrix(
+        quality=quality.astype(np.float32),
+        stderr=stderr.astype(np.float32),
+        count=counts.astype(np.float32),
+        mass=mass.astype(np.float32),
+        prompt_tokens=mean_prompt_tokens(table, rows, len(categories)),
+        output_tokens=cell_means(table.output_tokens, rows, len(categories)),
+        latency_ms=cell_means(table.latency_ms, rows, len(categories)),
+    )
+
+
+def row_numbers(table: OutcomeTable, categories: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) row of each prompt; k for `general` and for categories that stage 1 cannot name."""
+    number = {name: i for i, name in enumerate(categories) if name != GENERAL}
+    return np.array([number.get(name, len(categories)) for name in table.categories], dtype=np.int64)
+
+
+def cell_sums(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Sum, sum of squares and count of the observed scores of each cell, all (k+1, m)."""
+    observed = np.isfinite(scores)
+    values = np.where(observed, scores, 0.0).astype(np.float64)
+    shape = (k + 1, scores.shape[1])
+    sums, squares, counts = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, rows, values)
+    np.add.at(squares, rows, values**2)
+    np.add.at(counts, rows, observed.astype(np.float64))
+    return sums, squares, counts
+
+
+def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Empirical-Bayes means and standard errors of cells, all (k+1, m).
+
+    Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). Posterior mean is
+    (n mean + L mu) / (n + L) with L = s2 / t2, its standard error sqrt(s2 / (n + L)) (Efron & Morris 1975). mu is the
+    mean over the measured cells, s2 the pooled variance within them, t2 the variance between them less what sampling
+    explains (method of moments), and L is kept within PRIOR_COUNT_RANGE.
+    """
+    means = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    quality, stderr = np.zeros_like(sums), np.zeros_like(sums)
+    for e in range(sums.shape[1]):
+        measured = counts[:, e] > 0
+        if not measured.any():
+            stderr[:, e] = 0.5  # nothing is known of a score in [0, 1]
+            continue
+        n, mean = counts[measured, e], means[measured, e]
+        within = max(float((squares[measured, e] - n * mean**2).sum() / max(n.sum() - len(n), 1.0)), 1e-4)
+        between = float(mean.var(ddof=1)) - within * float((1 / n).mean()) if len(n) > 1 else 0.0
+        prior_count = float(np.clip(within / max(between, 1e-9), *PRIOR_COUNT_RANGE))
+        quality[:, e] = (sums[:, e] + prior_count * mean.mean()) / (counts[:, e] + prior_count)
+        stderr[:, e] = np.sqrt(within / (counts[:, e] + prior_count))
+    return np.clip(quality, 0.0, 1.0), stderr
+
+
+def cell_means(values: FloatArray, rows: NDArray[np.int64], k: int) -> FloatArray:
+    """Mean of the known values of each cell (k+1, m); an empty cell takes the expert's mean, 0 where nothing is known."""
+    sums, _, counts = cell_sums(values, rows, k)
+    overall = np.divide(sums.sum(axis=0), counts.sum(axis=0), out=np.zeros(sums.shape[1]), where=counts.sum(axis=0) > 0)
+    means = np.divide(sums, counts, out=np.broadcast_to(overall, sums.shape).copy(), where=counts > 0)
+    return means.astype(np.float32)
+
+
+def mean_prompt_tokens(table: OutcomeTable, rows: NDArray[np.int64], k: int) -> FloatArray:
+    """Mean prompt length (k+1,) at 4 characters a token, as `QueryFacts.prompt_tokens` counts."""
+    lengths = np.array([[len(text) / 4] for text in table.texts], dtype=np.float32).reshape(-1, 1)
+    return cell_means(lengths, rows, k)[:, 0]
