@@ -15,8 +15,8 @@ from router.types import GENERAL, FloatArray
 from training.types import OutcomeTable
 
 PRIOR_COUNT_RANGE = (1.0, 200.0)
-"""Bounds on the prior's weight in graded answers: at least one, and never so many that a well-measured cell (hundreds of
-answers) is pulled away from its own mean (ours)."""
+"""Bounds on the prior's weight in graded answers: at least one, and never so many that a well-measured cell (hundreds
+of answers) is pulled away from its own mean (ours)."""
 
 Float64Array = NDArray[np.float64]
 
@@ -88,10 +88,11 @@ def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> t
 
 
 def cell_means(values: FloatArray, rows: NDArray[np.int64], k: int) -> FloatArray:
-    """Mean of the known values of each cell (k+1, m); an empty cell takes the expert's mean, 0 where nothing is known."""
+    """Mean of the known values of each cell (k+1, m); an empty cell takes the expert's mean, 0 if that is unknown."""
     sums, _, counts = cell_sums(values, rows, k)
     overall = np.divide(sums.sum(axis=0), counts.sum(axis=0), out=np.zeros(sums.shape[1]), where=counts.sum(axis=0) > 0)
-    means = np.divide(sums, counts, out=np.broadcast_to(overall, sums.shape).copy(), where=counts > 0)
+    means = np.broadcast_to(overall, sums.shape).copy()
+    np.divide(sums, counts, out=means, where=counts > 0)
     return means.astype(np.float32)
 
 

@@ -15,7 +15,7 @@ from router.types import Interval, Metric
 
 Float64Array = NDArray[np.float64]
 MAX_WEIGHT = 50.0
-"""Importance weights are clipped here: bias of the few rarest draws is bought for bounded variance (Bottou et al. 2013)."""
+"""Importance weights are clipped here: a little bias for bounded variance (Bottou et al. 2013)."""
 
 
 def importance_weights(match: Float64Array, propensity: Float64Array) -> Float64Array:

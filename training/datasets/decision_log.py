@@ -87,15 +87,16 @@ def read_records(connection: Connection, since: float) -> Iterator[DecisionRecor
         "SELECT at, decision_id, record FROM decisions WHERE at >= :since AND (at > :at OR decision_id > :last) "
         "ORDER BY at, decision_id LIMIT :page"
     )
-    at, last = since, ""
-    while rows := connection.execute(query, {"since": at, "at": at, "last": last, "page": PAGE_ROWS}).all():
-        for at, last, record in rows:
+    after, last = since, ""
+    while rows := connection.execute(query, {"since": after, "at": after, "last": last, "page": PAGE_ROWS}).all():
+        for row in rows:
             try:
-                yield DecisionRecord.model_validate_json(record)
+                yield DecisionRecord.model_validate_json(row.record)
             except ValidationError as error:
                 raise DataError(
-                    f"decisions: row {last} is not a decision record ({error.error_count()} faults)"
+                    f"decisions: row {row.decision_id} is not a decision record ({error.error_count()} faults)"
                 ) from error
+        after, last = rows[-1].at, rows[-1].decision_id
 
 
 def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | None:
