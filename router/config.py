@@ -57,6 +57,9 @@ class ExpertConfig(Section):
     served_model: str | None = Field(default=None, description="model name on that engine; default: the expert's name")
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$")
     engine_args: dict[str, ScalarOption] = Field(default_factory=dict, description="further flags of the engine")
+    engine_env: dict[str, str] = Field(
+        default_factory=dict, description="environment of its engine process, e.g. CUDA_VISIBLE_DEVICES"
+    )
     params_b: float = Field(
         default=0.0, ge=0, description="parameters kept in memory, in billions; 0 = not hosted here"
     )

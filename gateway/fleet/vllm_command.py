@@ -1,0 +1,181 @@
+"""From the `engine: vllm` entries of experts.yaml to complete command lines. Pure but for `read_adapter_ranks`.
+
+vLLM is only ever a child process in an interpreter of its own: its packages and the gateway's do not fit into one
+environment (it pins an older fastapi).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from router.config import CoeConfig, Engine, ExpertConfig, ScalarOption
+from router.errors import ArtifactError, ConfigError
+
+MODULE = "vllm.entrypoints.openai.api_server"
+"""The module form works with every build; the `vllm` script is missing from some."""
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What `--max-lora-rank` accepts (vllm/config/lora.py, MaxLoRARanks)."""
+
+OWN_FLAGS = {
+    "model": "experts.<name>.model",
+    "host": "nothing: engines listen on loopback",
+    "port": "engines.vllm.first_port",
+    "served-model-name": "experts.<name>.served_model",
+    "enable-lora": "experts.<name>.adapter",
+    "lora-modules": "experts.<name>.adapter",
+    "api-key": "VLLM_API_KEY in the environment, which no process list shows",
+}
+"""Flags that come from elsewhere in experts.yaml, and where they come from."""
+
+DEFAULT_ENV = {"VLLM_NO_USAGE_STATS": "1"}
+"""No call home unless `engines.vllm.env` says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class VllmProcess:
+    """One vLLM server: the experts it serves, how it is started, and where it listens."""
+
+    name: str
+    experts: tuple[str, ...]
+    argv: tuple[str, ...]
+    host: str
+    port: int
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """API root."""
+        return f"http://{self.host}:{self.port}/v1"
+
+    @property
+    def health_url(self) -> str:
+        return f"http://{self.host}:{self.port}/health"
+
+
+def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) -> tuple[VllmProcess, ...]:
+    """The processes that serve every vLLM expert without a `url`, on ports from `engines.vllm.first_port` upwards.
+
+    Args:
+        folder: where experts.yaml lies; relative adapters and models start there.
+        ranks: LoRA rank per expert with an adapter, from `read_adapter_ranks`.
+
+    Raises:
+        ConfigError: an argument that comes from another key, a rank that vLLM does not serve, no port left.
+    """
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, entry in managed_experts(config).items():
+        key = (entry.model, *sorted(entry.engine_args.items()), *sorted(entry.engine_env.items()))
+        groups.setdefault(key, []).append(name)
+    return tuple(vllm_process(config, names, index, folder, ranks) for index, names in enumerate(groups.values()))
+
+
+def managed_experts(config: CoeConfig) -> dict[str, ExpertConfig]:
+    """Experts whose vLLM this host starts: those without a `url`."""
+    return {n: e for n, e in config.experts.items() if e.engine is Engine.VLLM and e.url is None}
+
+
+def vllm_process(
+    config: CoeConfig, names: Sequence[str], index: int, folder: Path, ranks: Mapping[str, int]
+) -> VllmProcess:
+    """The process number `index`, which serves `names`: the same model and arguments, different adapters."""
+    engine = config.engines.vllm
+    entries = {name: config.experts[name] for name in names}
+    first = entries[names[0]]
+    port = engine.first_port + index
+    if port > 65535:
+        raise ConfigError(f"engines.vllm.first_port: {engine.first_port} leaves no port for '{names[0]}'")
+    adapters = {n: e for n, e in entries.items() if e.adapter is not None}
+    bare = [e.served_model or n for n, e in entries.items() if e.adapter is None]
+    flags: dict[str, ScalarOption] = {"max-model-len": max(entry.context_tokens for entry in entries.values())}
+    if adapters:
+        flags |= {"max-loras": len(adapters), "max-lora-rank": served_rank({name: ranks[name] for name in adapters})}
+    flags |= checked_flags("engines.vllm.args", engine.args)
+    flags |= checked_flags(f"experts.{names[0]}.engine_args", first.engine_args)
+    argv = [engine.python, "-m", MODULE, "--model", model_argument(first.model, folder)]
+    argv += ["--served-model-name", *(bare or [first.model])]
+    argv += ["--host", "127.0.0.1", "--port", str(port)]
+    if adapters:
+        argv += ["--enable-lora", "--lora-modules", *(lora_module(n, e, folder) for n, e in adapters.items())]
+    argv += flag_arguments(flags)
+    env = DEFAULT_ENV | engine.env | first.engine_env
+    return VllmProcess(f"vllm-{names[0]}", tuple(names), tuple(argv), "127.0.0.1", port, env)
+
+
+def checked_flags(where: str, args: Mapping[str, ScalarOption]) -> dict[str, ScalarOption]:
+    """Arguments by flag name, without dashes in front and with dashes inside.
+
+    Raises:
+        ConfigError: a flag that another key of experts.yaml sets.
+    """
+    flags = {key.lstrip("-").replace("_", "-"): value for key, value in args.items()}
+    for flag in flags:
+        if flag in OWN_FLAGS:
+            raise ConfigError(f"{where}.{flag}: not allowed here; it comes from {OWN_FLAGS[flag]}")
+    return flags
+
+
+def flag_arguments(flags: Mapping[str, ScalarOption]) -> list[str]:
+    """`--flag value`; `--flag` alone for true; nothing for false."""
+    words: list[str] = []
+    for flag, value in flags.items():
+        if value is True:
+            words.append(f"--{flag}")
+        elif value is not False:
+            words += [f"--{flag}", str(value)]
+    return words
+
+
+def model_argument(model: str, folder: Path) -> str:
+    """A path made absolute when `model` is written as one (./, ../, / or ~ in front); a hub name stays."""
+    if model.startswith(("./", "../", "/", "~")):
+        return str((folder / Path(model).expanduser()).resolve())
+    return model
+
+
+def adapter_folder(entry: ExpertConfig, folder: Path) -> Path:
+    """The PEFT folder of an expert, absolute."""
+    return (folder / Path(entry.adapter or "").expanduser()).resolve()
+
+
+def lora_module(name: str, entry: ExpertConfig, folder: Path) -> str:
+    return f"{entry.served_model or name}={adapter_folder(entry, folder)}"
+
+
+def served_rank(ranks: Mapping[str, int]) -> int:
+    """The smallest `--max-lora-rank` that holds every adapter.
+
+    Raises:
+        ConfigError: a rank above the largest that vLLM serves.
+    """
+    expert, largest = max(ranks.items(), key=lambda item: item[1])
+    for rank in LORA_RANKS:
+        if rank >= largest:
+            return rank
+    raise ConfigError(f"experts.{expert}.adapter: rank {largest} is above what vLLM serves; at most {LORA_RANKS[-1]}")
+
+
+def read_adapter_ranks(config: CoeConfig, folder: Path) -> dict[str, int]:
+    """LoRA rank of every adapter that this host's vLLM serves, from its adapter_config.json.
+
+    Raises:
+        ArtifactError: no such folder, or no rank in it.
+    """
+    entries = {n: e for n, e in managed_experts(config).items() if e.adapter is not None}
+    return {name: read_rank(name, adapter_folder(entry, folder)) for name, entry in entries.items()}
+
+
+def read_rank(expert: str, adapter: Path) -> int:
+    path = adapter / "adapter_config.json"
+    try:
+        rank = json.loads(path.read_text(encoding="utf-8"))["r"]
+    except OSError as error:
+        raise ArtifactError(f"experts.{expert}.adapter: {path} cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"experts.{expert}.adapter: {path} names no rank 'r'") from error
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ArtifactError(f"experts.{expert}.adapter: {path} has r={rank!r}; expected a whole number from 1")
+    return rank
