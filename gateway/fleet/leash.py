@@ -1,0 +1,39 @@
+"""Ties a command to the life of its parent, then becomes that command.
+
+    python -I -S leash.py PARENT_PID COMMAND ARGUMENT...
+
+On Linux the kernel sends SIGTERM when the parent dies, however it dies; elsewhere this only runs the command. A file of
+its own, run by path, because code between fork and exec is unsafe in a process with threads. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+COMMAND_NOT_FOUND = 127  # as a shell says it
+
+
+def tie_to_parent(parent_pid: int) -> None:
+    """Asks the kernel for SIGTERM at the parent's death; ends at once when it died before we asked."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent_pid:
+            sys.exit(1)
+
+
+def main(arguments: list[str]) -> int:
+    parent_pid, *command = arguments
+    tie_to_parent(int(parent_pid))
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.stderr.write(f"cannot run {command[0]}: {error.strerror}\n")
+    return COMMAND_NOT_FOUND
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

