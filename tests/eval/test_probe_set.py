@@ -91,6 +91,12 @@ def test_repeating_the_prompt_is_never_right(graders: dict[str, Grader]) -> None
     assert [probe.id for probe in PROBES if graders[probe.id](probe.text) == 1.0] == []
 
 
+@pytest.mark.parametrize("chars_per_token", [2.5, 3.0, 4.0])
+def test_repeating_the_prompt_until_cut_off_is_never_right(chars_per_token: float, graders: dict[str, Grader]) -> None:
+    cut = {probe.id: probe.text[: int(chars_per_token * probe.max_tokens)] for probe in PROBES}
+    assert [id_ for id_, text in cut.items() if graders[id_](text) == 1.0] == []
+
+
 def test_the_whole_set_is_cheap() -> None:
     assert sum(probe.max_tokens for probe in PROBES) < 10_000
 
