@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -144,15 +145,148 @@ class SupervisedProcess:
     async def _supervise(self) -> None:
         """Lives of the child, one after the other, until `stop` or one death too many."""
         deaths: deque[float] = deque()
-        was_ready = False
+        has_served = False
+        rotate(self.spec.log)
         while True:
-            served_before = was_ready
-            failure, was_ready = await self._live_once(was_ready)
+            failure = await self._live_once()
             if failure is None:
-                self._enter(ProcessState.STOPPED)
-                return
-            now = time.monotonic()
-            if self._state is ProcessState.READY or not served_before:
-                deaths_in_row = 0
-            deaths.append(now)
-            deaths_in_row += 1
+                return self._enter(ProcessState.STOPPED)
+            has_served = has_served or self._state is ProcessState.READY
+            deaths.append(time.monotonic())
+            while deaths[-1] - deaths[0] > self._policy.window_s:
+                deaths.popleft()
+            if not has_served or len(deaths) > self._policy.max_restarts:
+                return self._enter(ProcessState.FAILED, failure)
+            self._enter(ProcessState.BACKING_OFF, failure)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._policy.delay_s(len(deaths), self._rng))
+                return self._enter(ProcessState.STOPPED)
+            self._restarts += 1
+            self._enter(ProcessState.STARTING, failure)
+
+    async def _live_once(self) -> str | None:
+        """One life of the child. Why it ended, or None when that was our wish."""
+        child = self._child = await self._launch()
+        over = asyncio.create_task(child.wait())
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            failure = await self._until_ready(over, stop)
+            if failure is None and not stop.done():
+                self._enter(ProcessState.READY)
+                await self._until_over(over, stop)
+                failure = self._told(f"ended with {exit_words(child.returncode)}")
+        finally:
+            stop.cancel()
+            await self._end(child)
+            await over
+        return None if self._stopping.is_set() else failure
+
+    async def _launch(self) -> asyncio.subprocess.Process:
+        """The child in a session of its own, so that the terminal's Ctrl-C reaches us alone and we end it in order."""
+        if self.spec.ready_file is not None:
+            self.spec.ready_file.unlink(missing_ok=True)
+        with self.spec.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *self.spec.argv),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.spec.env,
+                start_new_session=True,
+            )
+
+    async def _until_ready(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> str | None:
+        """None once it serves or `stop` came, else why it does not serve."""
+        deadline = time.monotonic() + self.spec.start_timeout_s
+        poll_s = FIRST_POLL_S
+        while not stop.done():
+            if over.done():
+                return self._told(f"ended with {exit_words(over.result())} before it was ready")
+            if await is_ready(self.spec):
+                return None
+            if time.monotonic() > deadline:
+                return self._told(f"was not ready after {self.spec.start_timeout_s:g} s")
+            await asyncio.wait({over, stop}, timeout=poll_s, return_when=asyncio.FIRST_COMPLETED)
+            poll_s = min(MAX_POLL_S, poll_s * 1.2)
+        return None
+
+    async def _until_over(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> None:
+        """Returns at the child's end or at `stop`; keeps its log within bounds meanwhile."""
+        while not (over.done() or stop.done()):
+            await asyncio.wait({over, stop}, timeout=LOG_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
+            keep_bounded(self.spec.log, self.spec.max_log_bytes)
+
+    async def _end(self, child: asyncio.subprocess.Process) -> None:
+        """Ends the child and whatever it started."""
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), self.spec.stop_grace_s)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await child.wait()
+
+    def _told(self, what: str) -> str:
+        """`NAME what happened`, the log's place and its last lines, without secrets."""
+        text = "".join(f"\n  {line}" for line in last_lines(self.spec.log))
+        for secret in self.spec.secrets:
+            text = text.replace(secret, "***")
+        return f"{self.spec.name} {what}; log: {self.spec.log}{text}"
+
+
+def exit_words(code: int | None) -> str:
+    """`exit status 3` or `signal SIGKILL`."""
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    return f"signal {signal.Signals(-code).name}"
+
+
+async def is_ready(spec: ProcessSpec) -> bool:
+    """Whether the ready file is there and the URL answers 200."""
+    if spec.ready_file is not None and not spec.ready_file.exists():
+        return False
+    return spec.ready_url is None or await answers(spec.ready_url)
+
+
+async def answers(url: str, timeout_s: float = 2.0) -> bool:
+    """Whether a GET gives 200."""
+    import aiohttp
+
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
+
+
+def rotate(log: Path) -> None:
+    """Keeps one older log beside the new one."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.replace(older(log))
+
+
+def keep_bounded(log: Path, max_bytes: int) -> None:
+    """Moves a log that grew too large aside. The child's handle appends, so it goes on at the start of the file."""
+    if log.exists() and log.stat().st_size > max_bytes:
+        shutil.copyfile(log, older(log))
+        os.truncate(log, 0)
+
+
+def older(log: Path) -> Path:
+    return log.with_name(f"{log.name}.1")
+
+
+def last_lines(log: Path) -> list[str]:
+    """Up to `TAIL_LINES` last lines that hold something."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL_LINES:]
