@@ -64,6 +64,17 @@ class EngineError(RouterError):
     """A serving engine could not be started, did not become ready, or died."""
 
 
+class StoreError(RouterError):
+    """The decision log's spool or SQL database cannot be used.
+
+    `is_retryable` is true when the same call may succeed later: the database is away, locked or full.
+    """
+
+    def __init__(self, message: str, *, is_retryable: bool = False) -> None:
+        super().__init__(message)
+        self.is_retryable = is_retryable
+
+
 class BackendError(RouterError):
     """An expert did not give a usable answer.
 

@@ -1,0 +1,261 @@
+"""Redis stream to SQL: each decision becomes one row however often it is delivered, and none is acknowledged before
+its row is committed.
+
+Entries of a consumer that died are claimed after `min_idle_ms`. An entry that five deliveries did not bring into SQL
+goes to the stream `<name>:dead`; a database that is away costs no delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from redis.exceptions import RedisError, ResponseError
+from redis.typing import EncodableT, FieldT
+
+from gateway.decision_log.stats import ConsumerStats
+from gateway.decision_log.stream import RECORD_FIELD, Backoff, connect, reason_of
+from gateway.store import Store
+from router.errors import StoreError
+from router.types import DecisionRecord
+
+GROUP = "coe-sql"
+BATCH_RECORDS = 100
+"""About 3 ms of Python in the writing thread, which competes with requests for the interpreter."""
+BLOCK_MS = 1000
+MIN_IDLE_MS = 15_000
+MAX_DELIVERIES = 5
+MAX_PENDING = 1000
+DEAD_MAX_ENTRIES = 10_000
+
+logger = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+    """One stream entry; `payload` is None when the stream was trimmed under it."""
+
+    id: bytes
+    payload: bytes | None
+
+
+class Consumer:
+    """One member of the consumer group. Any number may run, in this process or others.
+
+    Args:
+        redis_url: redis://, rediss:// or unix://.
+        stream: key of the stream.
+        store: closed by the caller, after `aclose`.
+        name: unique among live consumers; the replica's name does.
+
+    Raises:
+        ConfigError: the URL is no Redis URL.
+    """
+
+    def __init__(
+        self,
+        *,
+        redis_url: str,
+        stream: str,
+        store: Store,
+        name: str,
+        block_ms: int = BLOCK_MS,
+        min_idle_ms: int = MIN_IDLE_MS,
+    ) -> None:
+        self._redis = connect(redis_url)
+        self._stream = stream
+        self._dead_stream = f"{stream}:dead"
+        self._store = store
+        self._name = name
+        self._block_ms = block_ms
+        self._min_idle_ms = min_idle_ms
+        self._next_claim = 0.0  # on the monotonic clock
+        self._has_group = False
+        self._held: list[Entry] = []  # delivered and not yet in SQL because the database is away
+        self._task: asyncio.Task[None] | None = None
+        self._written = self._repeated = self._dead = 0
+        self._last_error: str | None = None
+
+    def stats(self) -> ConsumerStats:
+        return ConsumerStats(
+            written=self._written, repeated=self._repeated, dead=self._dead, last_error=self._last_error
+        )
+
+    async def start(self) -> None:
+        """Starts consuming; Redis and SQL may be away."""
+        self._task = asyncio.create_task(self._run(), name="decision-log-consumer")
+
+    async def aclose(self, timeout_s: float = 5.0) -> None:
+        """Writes what is in the stream now, as far as `timeout_s` allows, and leaves the group."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                while await self._step(block_ms=None):
+                    pass
+                await self._leave_group()
+        except (TimeoutError, RedisError, OSError, StoreError) as error:
+            logger.warning("the consumer ends before the stream is empty (%s)", reason_of(error))
+        finally:
+            await self._redis.aclose()
+
+    async def drain(self) -> ConsumerStats:
+        """Consumes until nothing in the stream waits, entries delivered to other consumers included; not for use
+        beside `start`.
+
+        Raises:
+            StoreError: the database refuses; nothing is lost.
+            RedisError: Redis does not answer.
+        """
+        while await self._step(block_ms=None) or await self._claim(min_idle_ms=0):
+            pass
+        return self.stats()
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._step(block_ms=self._block_ms)
+                backoff.reset()
+                self._last_error = None
+            except (RedisError, OSError, StoreError) as error:
+                self._note(error)
+                await backoff.wait()
+            except Exception as error:
+                logger.exception("the consumer goes on after a fault")
+                self._note(error)
+                await backoff.wait()
+
+    def _note(self, error: Exception) -> None:
+        if self._last_error is None:
+            logger.warning("decisions wait in the stream (%s)", reason_of(error))
+        self._last_error = reason_of(error)
+
+    async def _step(self, *, block_ms: int | None) -> int:
+        """Brings one batch into SQL and returns its size; 0 when there was nothing within `block_ms` (None: at once).
+
+        Raises:
+            StoreError: the database is away; the batch is kept and tried first by the next call.
+            RedisError, OSError: Redis is away; the batch stays pending in the group.
+        """
+        if not self._held:
+            if not self._has_group:
+                await self._make_group()
+            if time.monotonic() >= self._next_claim:
+                self._next_claim = time.monotonic() + self._min_idle_ms / 1000
+                await self._claim(min_idle_ms=self._min_idle_ms)
+            self._held = await self._read(block_ms)
+        count = len(self._held)
+        await self._settle(self._held)
+        self._held = []
+        return count
+
+    async def _make_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._has_group = True
+
+    async def _read(self, block_ms: int | None) -> list[Entry]:
+        try:
+            answer: Any = await self._redis.xreadgroup(
+                GROUP, self._name, {self._stream: ">"}, count=BATCH_RECORDS, block=block_ms
+            )
+        except ResponseError as error:
+            # NOGROUP: Redis came back without its data; UNBLOCKED: the stream was deleted while we waited.
+            self._has_group = not str(error).startswith(("NOGROUP", "UNBLOCKED"))
+            raise
+        return entries_of(answer[0][1]) if answer else []
+
+    async def _settle(self, entries: Sequence[Entry]) -> None:
+        """Writes the entries, then acknowledges those that are in SQL or gone; the others stay pending."""
+        done = [entry.id for entry in entries if entry.payload is None]
+        parsed = [(entry.id, record) for entry in entries if (record := record_of(entry)) is not None]
+        if parsed:
+            done += await asyncio.to_thread(self._write, parsed)
+        if done:
+            await self._redis.xack(self._stream, GROUP, *done)
+
+    def _write(self, parsed: Sequence[tuple[bytes, DecisionRecord]]) -> list[bytes]:
+        """Ids of the entries whose record is in SQL now. Raises StoreError when the database is away."""
+        try:
+            new = self._store.write_decisions([record for _, record in parsed])
+        except StoreError as error:
+            if error.is_retryable:
+                raise
+            if len(parsed) == 1:
+                logger.error("decision %s cannot be written (%s)", parsed[0][1].decision_id, error)
+                return []
+            # One record that the database refuses must not hold up the others.
+            return [done for one in parsed for done in self._write([one])]
+        self._written += new
+        self._repeated += len(parsed) - new
+        return [entry_id for entry_id, _ in parsed]
+
+    async def _claim(self, *, min_idle_ms: int) -> int:
+        """Takes over entries that were delivered at least `min_idle_ms` ago and not acknowledged; returns how many.
+
+        Those that were delivered too often go to the dead-letter stream.
+        """
+        count, start = 0, b"0-0"
+        while True:
+            answer: Any = await self._redis.xautoclaim(
+                self._stream, GROUP, self._name, min_idle_ms, start_id=start, count=BATCH_RECORDS
+            )
+            start, entries = answer[0], entries_of(answer[1])
+            if entries:
+                deliveries = await self._deliveries(entries)
+                dead = [entry for entry in entries if deliveries.get(entry.id, 0) > MAX_DELIVERIES]
+                await self._bury(dead)
+                await self._settle([entry for entry in entries if entry not in dead])
+                count += len(entries)
+            if start == b"0-0":
+                return count
+
+    async def _deliveries(self, entries: Sequence[Entry]) -> dict[bytes, int]:
+        """How often each entry was delivered, this time included."""
+        rows: Any = await self._redis.xpending_range(
+            self._stream, GROUP, entries[0].id, entries[-1].id, MAX_PENDING, consumername=self._name
+        )
+        return {row["message_id"]: row["times_delivered"] for row in rows}
+
+    async def _bury(self, entries: Sequence[Entry]) -> None:
+        """Moves entries to the dead-letter stream."""
+        for entry in entries:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                fields: dict[FieldT, EncodableT] = {RECORD_FIELD: entry.payload or b"", b"entry": entry.id}
+                pipeline.xadd(self._dead_stream, fields, maxlen=DEAD_MAX_ENTRIES, approximate=True)
+                pipeline.xack(self._stream, GROUP, entry.id)
+                await pipeline.execute()
+            self._dead += 1
+            logger.error("entry %s went to %s after %d deliveries", entry.id, self._dead_stream, MAX_DELIVERIES)
+
+    async def _leave_group(self) -> None:
+        """Removes this consumer's name, which would otherwise stay for ever; Redis drops pending entries with it."""
+        summary: Any = await self._redis.xpending_range(self._stream, GROUP, "-", "+", 1, consumername=self._name)
+        if not summary:
+            await self._redis.xgroup_delconsumer(self._stream, GROUP, self._name)
+
+
+def entries_of(rows: Any) -> list[Entry]:
+    """Entries of a reply. Redis 6.2 claims deleted entries as nil, others leave them out."""
+    return [Entry(row[0], row[1].get(RECORD_FIELD, b"") if row[1] else None) for row in rows if row[0] is not None]
+
+
+def record_of(entry: Entry) -> DecisionRecord | None:
+    """The decision in an entry; None when it is gone or is none of ours."""
+    if entry.payload is None:
+        return None
+    try:
+        return DecisionRecord.model_validate_json(entry.payload)
+    except ValidationError as error:
+        kinds = sorted({fault["type"] for fault in error.errors(include_input=False, include_url=False)})
+        logger.error("entry %s is no decision (%s)", entry.id, ", ".join(kinds))
+        return None

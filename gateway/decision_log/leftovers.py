@@ -1,0 +1,67 @@
+"""Spools of replicas that are gone: whoever is alive sends what they left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+from pathlib import Path
+
+from gateway.decision_log.spool import SUFFIX, Spool
+from gateway.decision_log.stream import DecisionStream
+from router.errors import StoreError
+
+READ_RECORDS = 64
+"""Records of one pipeline: about 0.5 ms of the event loop, so that answers do not wait for the log."""
+
+
+async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:
+    """Moves the oldest records of a spool to the stream, waiting for Redis as long as it takes; 0 when there are none.
+
+    Args:
+        executor: runs the file work; None is the loop's own.
+    """
+    loop = asyncio.get_running_loop()
+    payloads = await loop.run_in_executor(executor, spool.read, READ_RECORDS)
+    if payloads:
+        await stream.send(payloads)
+        await loop.run_in_executor(executor, spool.acknowledge, len(payloads))
+    return len(payloads)
+
+
+async def send_leftovers(root: Path, stream: DecisionStream) -> tuple[int, int]:
+    """Sends and deletes every spool under `root` that no live process owns: records sent, damaged stretches met.
+
+    Raises:
+        OSError: a spool cannot be read.
+    """
+    sent = damaged = 0
+    for folder in await asyncio.to_thread(spool_folders, root):
+        spool = Spool(folder, max_bytes=0)
+        try:
+            await asyncio.to_thread(spool.open)
+        except StoreError:
+            continue  # its owner lives
+        try:
+            while count := await send_next(spool, stream):
+                sent += count
+        finally:
+            damaged += spool.damaged
+            await asyncio.to_thread(spool.close)
+    return sent, damaged
+
+
+def spool_folders(root: Path) -> list[Path]:
+    """Folders of spools, by name; empty when there is no `root`."""
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def spooled_bytes(root: Path) -> int:
+    """Bytes in segments of every spool under `root`. A segment that is deleted meanwhile may or may not count."""
+    total = 0
+    for folder in spool_folders(root):
+        for path in folder.glob(f"*{SUFFIX}"):
+            try:
+                total += path.stat().st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,138 @@
+"""What the log keeps of a query, by level: `none` no text and no hash, `hash` a keyed hash, `text` a redacted text."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import os
+import re
+import secrets
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+from router.config import PrivacyLevel
+from router.errors import ConfigError
+from router.types import DecisionRecord
+
+KEY_NAME = "log.key"
+KEY_BYTES = 32
+
+EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
+CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
+DATE = re.compile(r"\d{1,4}[ ./-]\d{1,2}[ ./-]\d{1,4}(?!\d)")
+PHONE = re.compile(
+    r"(?<![\w+])(?:"
+    r"\+\d(?:[ ().-]{0,2}\d){7,14}"  # international
+    r"|\(?\d{3}\)?[ .-]{1,2}\d{3}[ .-]\d{4}"  # North American
+    r"|\(?0\d{1,4}\)?[ /.-](?:[ /.-]?\d){5,10}"  # national, with a trunk zero
+    r")(?!\d)"
+)
+CALLED_PHONE = re.compile(r"(?i)\b((?:tel|phone|mobile|cell|call|fax|whatsapp)[^\d\n]{0,16})\d{7,15}(?!\d)")
+PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.S
+)
+KNOWN_KEY = re.compile(
+    r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{16,}"
+    r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}"
+    r"|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}|\bxox[abeprs]-[\w-]{10,}|\bhf_[A-Za-z0-9]{20,}"
+    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+)
+NAMED_SECRET = re.compile(
+    r"(?i)\b(pass(?:word|wd|phrase)|secret|api[ _-]?key|access[ _-]?key|auth[ _-]?token|bearer)"
+    r"(\s*[:=]\s*|\s+(?:is\s+)?)"
+    r"([^\s,;]*\d[^\s,;]*)"
+)
+LONG_TOKEN = re.compile(r"(?<![\w+/=-])[A-Za-z0-9_+/=-]{32,}")
+
+
+def apply_privacy(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> DecisionRecord:
+    """The record as the log may keep it. `text_hash` is of the text before redaction, so equal asks stay equal.
+
+    Args:
+        key: of the keyed hash; without it nobody can test a guess of what was asked.
+    """
+    if level is PrivacyLevel.NONE:
+        return record.model_copy(update={"text": None, "text_hash": None})
+    if record.text is None:
+        return record
+    text_hash = keyed_hash(record.text, key)
+    text = redact(record.text) if level is PrivacyLevel.TEXT else None
+    return record.model_copy(update={"text": text, "text_hash": text_hash})
+
+
+def keyed_hash(text: str, key: bytes) -> str:
+    """HMAC-SHA-256 in hexadecimal (RFC 2104)."""
+    return hmac.digest(key, text.encode("utf-8", "replace"), "sha256").hex()
+
+
+def redact(text: str) -> str:
+    """The text with e-mail addresses, phone and card numbers and what looks like a key replaced by their kind."""
+    text = text.encode("utf-8", "replace").decode()  # lone surrogates could not be written as JSON
+    text = PRIVATE_KEY.sub("[key]", text)
+    text = KNOWN_KEY.sub("[key]", text)
+    text = NAMED_SECRET.sub(r"\1\2[key]", text)
+    text = LONG_TOKEN.sub(lambda match: "[key]" if is_key_like(match[0]) else match[0], text)
+    if "@" in text:
+        text = EMAIL.sub("[email]", text)
+    text = CARD.sub(lambda match: "[card]" if passes_luhn(match[0]) else match[0], text)
+    text = PHONE.sub(lambda match: match[0] if DATE.match(match[0]) else "[phone]", text)
+    return CALLED_PHONE.sub(r"\1[phone]", text)
+
+
+def passes_luhn(number: str) -> bool:
+    """Whether the digits end in a right check digit (ISO/IEC 7812-1, annex B)."""
+    digits = [int(char) for char in reversed(number) if char.isdecimal()]
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
+    return (sum(digits[::2]) + sum(doubled)) % 10 == 0
+
+
+def is_key_like(token: str) -> bool:
+    """Whether a long run of letters and digits is random rather than a name: many digits, many different characters.
+
+    The bounds (5 digits, 3 bits a character) keep hexadecimal and base64 secrets and let long file names pass (ours).
+    """
+    digits = sum(char.isdecimal() for char in token)
+    letters = sum(char.isalpha() for char in token)
+    return digits >= 5 and letters >= 5 and entropy_bits(token) >= 3.0
+
+
+def entropy_bits(token: str) -> float:
+    """Shannon entropy of the characters of `token`, bits a character."""
+    shares = [count / len(token) for count in Counter(token).values()]
+    return -sum(share * math.log2(share) for share in shares)
+
+
+def load_key(data_dir: Path) -> bytes:
+    """The key of this data folder's hashes, made on first use and readable by its owner only.
+
+    Raises:
+        ConfigError: the file cannot be read or made, or holds no key.
+    """
+    path = data_dir / KEY_NAME
+    try:
+        if not path.exists():
+            create_key(path)
+        key = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read or made ({error.strerror})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not a key of {KEY_BYTES} bytes in hexadecimal") from error
+    if len(key) != KEY_BYTES:
+        raise ConfigError(f"{path}: holds {len(key)} bytes; a key has {KEY_BYTES}")
+    return key
+
+
+def create_key(path: Path) -> None:
+    """Writes a new key whole or not at all; of two processes that try at once, one wins. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{KEY_NAME}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, secrets.token_hex(KEY_BYTES).encode())
+        os.fsync(descriptor)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.close(descriptor)
+        temporary.unlink()

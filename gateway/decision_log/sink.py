@@ -1,0 +1,264 @@
+"""The decision log of one gateway process: `append` takes a record in about a microsecond, the rest happens behind.
+
+A record goes from a bounded queue in memory to the spool (group commit, in a thread) and from there to the stream. What
+a killed process loses is what it appended in its last `LINGER_S`; what a killed machine loses is what the kernel had
+not written yet, unless `fsync` is on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import os
+import re
+import secrets
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.decision_log.leftovers import send_leftovers, send_next, spooled_bytes
+from gateway.decision_log.privacy import apply_privacy, load_key
+from gateway.decision_log.spool import Spool
+from gateway.decision_log.stats import LogStats
+from gateway.decision_log.stream import Backoff, DecisionStream, reason_of
+from router.config import LogConfig
+from router.errors import StoreError
+from router.types import DecisionRecord
+
+LINGER_S = 0.01
+BATCH_RECORDS = 128
+SLICE_RECORDS = 8
+RECENT_RECORDS = 4096
+LEFTOVERS_EVERY_S = 30.0
+FLUSH_TIMEOUT_S = 5.0
+SPOOL_FOLDER = "spool"
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class DecisionLog:
+    """Satisfies the gateway's `DecisionSink`.
+
+    Args:
+        data_dir: holds `spool/<replica>/` and the key of hashes.
+        redis_url: redis://, rediss:// or unix://.
+        config: the `log` section of experts.yaml.
+        replica: name of this life of this process; a new one when None.
+        fsync: force every group commit to the disk.
+
+    Raises:
+        ConfigError: the URL is no Redis URL, or the key of hashes cannot be read or made.
+    """
+
+    def __init__(
+        self, *, data_dir: Path, redis_url: str, config: LogConfig, replica: str | None = None, fsync: bool = False
+    ) -> None:
+        self.replica = replica or new_replica()
+        self._privacy = config.privacy
+        self._key = load_key(data_dir)
+        self._root = data_dir / SPOOL_FOLDER
+        self._max_bytes = config.spool_max_mb * 1024 * 1024
+        self._max_queued = config.queue_max_records
+        self._fsync = fsync
+        self._spool = Spool(self._root / self.replica, max_bytes=self._max_bytes)
+        self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
+        self._queue: deque[DecisionRecord] = deque()
+        self._recent: dict[str, DecisionRecord] = {}
+        self._seqs = itertools.count()
+        self._has_queued = asyncio.Event()
+        self._has_spooled = asyncio.Event()
+        self._is_closing = False
+        self._is_written = False
+        self._writer: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._finder: asyncio.Task[None] | None = None
+        self._appended = self._spooled = self._streamed = self._dropped = self._gaps = self._damaged = 0
+        self._is_in_gap = False
+        self._spool_error: str | None = None
+        self._loop_error: str | None = None
+
+    def next_seq(self) -> int:
+        """The sequence number of the next record: every number must be appended once, in any order."""
+        return next(self._seqs)
+
+    def append(self, record: DecisionRecord) -> None:
+        """Takes the record. Never blocks and never raises; a record that finds the queue full is lost and counted."""
+        self._appended += 1
+        recent = self._recent
+        recent[record.decision_id] = record
+        if len(recent) > RECENT_RECORDS:
+            del recent[next(iter(recent))]
+        if self._is_closing or len(self._queue) >= self._max_queued:
+            self._lose(1)
+            return
+        self._is_in_gap = False
+        self._queue.append(record)
+        self._has_queued.set()
+
+    def recent(self, decision_id: str) -> DecisionRecord | None:
+        """One of the last few thousand records, as the log keeps it; None when it is not among them."""
+        record = self._recent.get(decision_id)
+        return None if record is None else apply_privacy(record, self._privacy, self._key)
+
+    def stats(self) -> LogStats:
+        return LogStats(
+            appended=self._appended,
+            spooled=self._spooled,
+            streamed=self._streamed,
+            gaps=self._gaps,
+            pending=self._appended - self._streamed - self._dropped,
+            dropped=self._dropped,
+            damaged=self._damaged + self._spool.damaged,
+            last_error=self._spool_error or self._stream.last_error or self._loop_error,
+        )
+
+    async def start(self) -> None:
+        """Opens the spool and starts the work behind `append`; Redis may be away.
+
+        Raises:
+            StoreError: the spool's folder cannot be made or written.
+        """
+        try:
+            await self._in_thread(self._open)
+        except OSError as error:
+            raise StoreError(f"spool {self._spool.folder} cannot be made ({error.strerror})") from error
+        self._writer = asyncio.create_task(self._guarded(self._write_all), name="decision-log-writer")
+        self._sender = asyncio.create_task(self._guarded(self._send_all), name="decision-log-sender")
+        self._finder = asyncio.create_task(self._guarded(self._find_leftovers), name="decision-log-leftovers")
+
+    async def aclose(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
+        self._is_closing = True
+        self._has_queued.set()
+        tasks = [task for task in (self._writer, self._sender, self._finder) if task is not None]
+        try:
+            async with asyncio.timeout(timeout_s):
+                for task in tasks[:2]:
+                    await task
+        except TimeoutError:
+            logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._in_thread(self._spool.close)
+        self._executor.shutdown()
+        unsaved = self.stats().pending - self._spool.pending
+        if unsaved:
+            self._lose(unsaved)
+            logger.error("%d decisions are lost: neither disk nor Redis took them before the end", unsaved)
+        await self._stream.aclose()
+
+    def _open(self) -> None:
+        self._spool.max_bytes = max(0, self._max_bytes - spooled_bytes(self._root))
+        self._spool.open()
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Runs a worker's loop and starts it again when a fault we did not foresee ends it."""
+        backoff = Backoff()
+        while True:
+            try:
+                await loop()
+                return
+            except Exception as error:
+                logger.exception("the decision log goes on after a fault")
+                self._loop_error = reason_of(error)
+                await backoff.wait()
+
+    async def _write_all(self) -> None:
+        """Queue to spool, until closing."""
+        while not (self._is_closing and not self._queue):
+            await self._has_queued.wait()
+            self._has_queued.clear()
+            await asyncio.sleep(0 if self._is_closing else LINGER_S)
+            while self._queue:
+                await self._write(await self._next_batch())
+        self._is_written = True
+        self._has_spooled.set()
+
+    async def _next_batch(self) -> list[bytes]:
+        """The next records as JSON, yielding to requests between slices."""
+        payloads: list[bytes] = []
+        while self._queue and len(payloads) < BATCH_RECORDS:
+            record = self._queue.popleft()
+            try:
+                payloads.append(apply_privacy(record, self._privacy, self._key).model_dump_json().encode())
+            except ValueError:
+                logger.exception("decision %s cannot be written as JSON", record.decision_id)
+                self._lose(1)
+            if len(payloads) % SLICE_RECORDS == 0:
+                await asyncio.sleep(0)
+        return payloads
+
+    async def _write(self, payloads: list[bytes]) -> None:
+        """Payloads to the spool; while the disk is full, straight to the stream if nothing older waits."""
+        backoff = Backoff()
+        while payloads:
+            try:
+                count = await self._in_thread(partial(self._spool.write, payloads, fsync=self._fsync))
+            except OSError as error:
+                if error.errno == errno.EFBIG:
+                    self._lose(1)
+                    payloads = payloads[1:]
+                    continue
+                self._note_full(error)
+                if self._spool.pending == 0 and await self._stream.try_send(payloads):
+                    self._streamed += len(payloads)
+                    return
+                await backoff.wait()
+                continue
+            self._spooled += count
+            self._spool_error = None
+            self._has_spooled.set()
+            payloads = payloads[count:]
+
+    async def _send_all(self) -> None:
+        """Spool to stream, until everything is written and sent."""
+        while True:
+            is_last = self._is_written
+            self._has_spooled.clear()
+            while count := await send_next(self._spool, self._stream, self._executor):
+                self._streamed += count
+                self._loop_error = None
+            if is_last:
+                return
+            if not self._is_written:
+                await self._has_spooled.wait()
+
+    async def _find_leftovers(self) -> None:
+        """Sends what replicas that are gone left in their spools, again and again."""
+        while True:
+            sent, damaged = await send_leftovers(self._root, self._stream)
+            self._damaged += damaged
+            if sent:
+                logger.info("sent %d decisions that an earlier process had left in the spool", sent)
+            others = await asyncio.to_thread(spooled_bytes, self._root) - self._spool.size_bytes
+            self._spool.max_bytes = max(0, self._max_bytes - others)
+            await asyncio.sleep(LEFTOVERS_EVERY_S)
+
+    def _lose(self, count: int) -> None:
+        self._dropped += count
+        self._gaps += not self._is_in_gap
+        self._is_in_gap = True
+
+    def _note_full(self, error: OSError) -> None:
+        if self._spool_error is None:
+            logger.error("the spool cannot be written, decisions wait in memory (%s)", error.strerror)
+        self._spool_error = f"spool: {error.strerror}"
+
+
+def new_replica() -> str:
+    """A name that no other life of any process has: host, process id and a random part."""
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -1,0 +1,309 @@
+"""An append-only spool on the local disk: what was written here outlives this process and waits for the stream.
+
+A folder holds numbered segments and a checkpoint, the position up to which everything is in the stream. A record is
+framed as magic, payload length, CRC-32 of length and payload, payload. The first magic byte, 0xC0, occurs nowhere in
+UTF-8, so after damage the next frame is found again and only damaged records are lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.folder_lock import LOCK_NAME, FolderLock, holder_of
+from router.errors import StoreError
+
+MAGIC = b"\xc0\xe5"
+HEADER = struct.Struct(">2sII")
+LENGTH = struct.Struct(">I")
+SEGMENT_BYTES = 4 * 1024 * 1024
+LOAD_BYTES = 256 * 1024
+SUFFIX = ".seg"
+CHECKPOINT_NAME = "checkpoint.json"
+TEMPORARY_NAME = f"{CHECKPOINT_NAME}.tmp"
+
+
+class Frame(NamedTuple):
+    """One intact record and the offset just behind it."""
+
+    payload: bytes
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Intact frames of some bytes, how many damaged stretches lay between them, and where the last frame ended."""
+
+    frames: tuple[Frame, ...]
+    damaged: int
+    end: int
+
+
+class Position(NamedTuple):
+    """A place in the spool."""
+
+    segment: int
+    offset: int
+
+
+def frame(payload: bytes) -> bytes:
+    """The payload as it is written to a segment."""
+    length = LENGTH.pack(len(payload))
+    return MAGIC + length + LENGTH.pack(zlib.crc32(payload, zlib.crc32(length))) + payload
+
+
+def frame_at(data: bytes, offset: int) -> Frame | None:
+    """The intact frame that begins at `offset`; None when it is cut, damaged or not there."""
+    body = offset + HEADER.size
+    if len(data) < body:
+        return None
+    magic, length, checksum = HEADER.unpack_from(data, offset)
+    end = body + length
+    if magic != MAGIC or end > len(data):
+        return None
+    payload = data[body:end]
+    if zlib.crc32(payload, zlib.crc32(LENGTH.pack(length))) != checksum:
+        return None
+    return Frame(payload, end)
+
+
+def scan(data: bytes) -> Scan:
+    """Every intact frame of `data`. Bytes behind the last one are its torn tail and count as no damage."""
+    frames: list[Frame] = []
+    damaged = end = offset = 0
+    while offset >= 0:
+        found = frame_at(data, offset)
+        if found is None:
+            offset = data.find(MAGIC, offset + 1)
+            continue
+        damaged += offset > end
+        frames.append(found)
+        offset = end = found.end
+    return Scan(tuple(frames), damaged, end)
+
+
+class Spool:
+    """The spool in one folder, for one owner; calls must not overlap (one thread, or one at a time).
+
+    Args:
+        folder: made when missing.
+        max_bytes: upper bound of what lies in segments.
+        segment_bytes: a segment is closed when it reaches this size; at most a quarter of `max_bytes` is used.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.pending = 0  # records not acknowledged
+        self.damaged = 0  # damaged stretches and torn tails met so far
+        self._segment_bytes = min(segment_bytes, max_bytes // 4)
+        self._lock: FolderLock | None = None
+        self._sizes: dict[int, int] = {}  # segment -> bytes of whole frames, oldest first
+        self._position = Position(0, 0)
+        self._loaded: deque[Frame] = deque()
+        self._descriptor: int | None = None
+        self._next_segment = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in segments, acknowledged ones that are not yet deleted included."""
+        return sum(self._sizes.values())
+
+    def open(self) -> None:
+        """Locks the folder and takes up what an earlier owner left in it.
+
+        Raises:
+            StoreError: another live process owns the folder.
+            OSError: the folder cannot be made or read.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = FolderLock.try_acquire(self.folder)
+        if self._lock is None:
+            raise StoreError(f"spool {self.folder} is in use by process {holder_of(self.folder)}")
+        self._recover()
+
+    def write(self, payloads: Sequence[bytes], *, fsync: bool = False) -> int:
+        """Appends as many payloads as there is room for, as one write, and says how many: at least one.
+
+        Raises:
+            OSError: nothing was written and the spool is as before; ENOSPC when disk or `max_bytes` is full, EFBIG
+                when the first payload alone is larger than a segment may be.
+        """
+        block = bytearray()
+        room = self.max_bytes - self.size_bytes
+        count = 0
+        for payload in payloads:
+            framed = frame(payload)
+            if len(block) + len(framed) > min(room, self._segment_bytes):
+                break
+            block += framed
+            count += 1
+        if not count:
+            too_large = len(payloads[0]) + HEADER.size > self._segment_bytes
+            code = errno.EFBIG if too_large else errno.ENOSPC
+            raise OSError(code, f"spool of at most {self.max_bytes} bytes: {os.strerror(code)}")
+        self._append(bytes(block), fsync=fsync)
+        self.pending += count
+        return count
+
+    def read(self, max_records: int) -> list[bytes]:
+        """The oldest payloads not acknowledged, at most `max_records`; the same ones until `acknowledge` is called."""
+        while not self._loaded and self._position.segment in self._sizes:
+            if self._position.offset < self._sizes[self._position.segment]:
+                self._load()
+            elif not self._leave_segment():
+                break
+        if not self._loaded:
+            self.pending = 0  # also where records were damaged on the disk after they were counted
+        return [loaded.payload for loaded, _ in zip(self._loaded, range(max_records), strict=False)]
+
+    def acknowledge(self, count: int) -> None:
+        """Marks the `count` oldest payloads, which `read` gave, as safely in the stream."""
+        for _ in range(count):
+            self._position = Position(self._position.segment, self._loaded.popleft().end)
+        self.pending -= count
+        if not self._loaded and self._position.offset >= self._sizes[self._position.segment]:
+            self._leave_segment()
+        try:
+            write_checkpoint(self.folder, self._position)
+        except OSError:
+            # A full disk: after a crash some records would be sent again, which SQL ignores by decision id.
+            return
+
+    def close(self) -> None:
+        """Releases the folder and deletes it when everything in it was acknowledged."""
+        self._close_segment()
+        if self._lock is None:
+            return
+        if self.pending == 0:
+            self._delete()
+        self._lock.release()
+        self._lock = None
+
+    def _delete(self) -> None:
+        """Deletes the folder; what cannot be deleted stays for the next owner, who finds it acknowledged."""
+        with suppress(OSError):
+            for path in self._segment_paths():
+                path.unlink()
+            for name in (CHECKPOINT_NAME, TEMPORARY_NAME, LOCK_NAME):
+                (self.folder / name).unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _path(self, segment: int) -> Path:
+        return self.folder / f"{segment:012d}{SUFFIX}"
+
+    def _segment_paths(self) -> list[Path]:
+        """Segment files, oldest first."""
+        return sorted(path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
+
+    def _recover(self) -> None:
+        """Counts what is pending, cuts torn tails, and deletes segments behind the checkpoint."""
+        checkpoint = read_checkpoint(self.folder)
+        self._next_segment = checkpoint.segment + 1  # a number is never used again, or its records would be skipped
+        for path in self._segment_paths():
+            segment = int(path.stem)
+            self._next_segment = max(self._next_segment, segment + 1)
+            if segment < checkpoint.segment:
+                path.unlink()
+                continue
+            data = path.read_bytes()
+            found = scan(data)
+            if found.end < len(data):
+                os.truncate(path, found.end)
+                self.damaged += 1
+            self._sizes[segment] = found.end
+            start = checkpoint.offset if segment == checkpoint.segment else 0
+            self.pending += sum(1 for intact in found.frames if intact.end > start)
+        first = next(iter(self._sizes), self._next_segment)
+        self._position = checkpoint if checkpoint.segment in self._sizes else Position(first, 0)
+
+    def _append(self, block: bytes, *, fsync: bool) -> None:
+        if self._descriptor is not None and self._sizes[self._next_segment - 1] + len(block) > self._segment_bytes:
+            self._close_segment()
+        if self._descriptor is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self._path(self._next_segment), flags, 0o600)
+            self._sizes[self._next_segment] = 0
+            self._next_segment += 1
+        segment = self._next_segment - 1
+        try:
+            write_all(self._descriptor, block)
+            if fsync:
+                os.fsync(self._descriptor)
+        except OSError:
+            self._undo(segment)
+            raise
+        self._sizes[segment] += len(block)
+
+    def _undo(self, segment: int) -> None:
+        """Cuts half a write off again; where even that fails, the segment takes no more and recovery will cut it."""
+        try:
+            os.truncate(self._path(segment), self._sizes[segment])
+        except OSError:
+            self._close_segment()
+
+    def _close_segment(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _load(self) -> None:
+        """Reads the next frames of the position's segment, or steps over a stretch that holds none."""
+        segment, start = self._position
+        limit = self._sizes[segment]
+        wanted = LOAD_BYTES
+        while True:
+            with self._path(segment).open("rb") as file:
+                file.seek(start)
+                data = file.read(min(wanted, limit - start))
+            found = scan(data)
+            if found.frames or start + len(data) >= limit:
+                break
+            wanted *= 2
+        self.damaged += found.damaged
+        self._loaded.extend(Frame(payload, start + end) for payload, end in found.frames)
+        if not found.frames:
+            self.damaged += 1
+            self._position = Position(segment, limit)
+
+    def _leave_segment(self) -> bool:
+        """Moves on from a segment that is read to its end and deletes it; False while it is still written to."""
+        segment = self._position.segment
+        if self._descriptor is not None and segment == self._next_segment - 1:
+            return False
+        del self._sizes[segment]
+        self._path(segment).unlink(missing_ok=True)
+        self._position = Position(next(iter(self._sizes), self._next_segment), 0)
+        return True
+
+
+def write_all(descriptor: int, block: bytes) -> None:
+    """Writes every byte. Raises OSError; some bytes may be written then."""
+    view = memoryview(block)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_checkpoint(folder: Path, position: Position) -> None:
+    """Replaces the checkpoint atomically. Raises OSError."""
+    temporary = folder / TEMPORARY_NAME
+    temporary.write_text(json.dumps(position._asdict()))
+    temporary.replace(folder / CHECKPOINT_NAME)
+
+
+def read_checkpoint(folder: Path) -> Position:
+    """The checkpoint; the very beginning when there is none or it is unreadable, so records repeat but none is lost."""
+    try:
+        values = json.loads((folder / CHECKPOINT_NAME).read_text())
+        return Position(int(values["segment"]), int(values["offset"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Position(0, 0)

@@ -1,0 +1,121 @@
+"""Payloads to a Redis stream, at least once and in order, waiting out whatever keeps Redis from taking them.
+
+Only commands that Valkey and Redis 6.2 or newer share are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from router.errors import ConfigError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+RECORD_FIELD = b"record"
+FIRST_DELAY_S = 0.05
+MAX_DELAY_S = 2.0
+TIMEOUT_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+def connect(redis_url: str, *, timeout_s: float = TIMEOUT_S) -> Redis:
+    """A client that never repeats a command by itself: a repeated XADD would be a second entry.
+
+    Raises:
+        ConfigError: the URL is none of redis://, rediss://, unix://.
+    """
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    try:
+        return Redis.from_url(
+            redis_url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+        )
+    except ValueError as error:
+        raise ConfigError("REDIS_URL is not a Redis URL; allowed: redis://, rediss://, unix://") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """One line about an error, for logs and metrics."""
+    return f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
+
+
+class Backoff:
+    """Waits that double from `first_s` to `max_s` until `reset`."""
+
+    def __init__(self, first_s: float = FIRST_DELAY_S, max_s: float = MAX_DELAY_S) -> None:
+        self._first_s = first_s
+        self._max_s = max_s
+        self._delay_s = first_s
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self._delay_s)
+        self._delay_s = min(2 * self._delay_s, self._max_s)
+
+    def reset(self) -> None:
+        self._delay_s = self._first_s
+
+
+class DecisionStream:
+    """The writing end of the stream.
+
+    Args:
+        redis_url: redis://, rediss:// or unix://.
+        name: key of the stream.
+        max_entries: the stream is trimmed to about this many, oldest first.
+        timeout_s: how long Redis may take to answer before the connection is given up.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        *,
+        name: str,
+        max_entries: int,
+        timeout_s: float = TIMEOUT_S,
+        max_delay_s: float = MAX_DELAY_S,
+    ) -> None:
+        self._redis = connect(redis_url, timeout_s=timeout_s)
+        self._name = name
+        self._max_entries = max_entries
+        self._max_delay_s = max_delay_s
+        self.last_error: str | None = None
+
+    async def send(self, payloads: Sequence[bytes]) -> None:
+        """Returns once every payload is in the stream; tries until then. A payload may get there twice."""
+        backoff = Backoff(max_s=self._max_delay_s)
+        while not await self.try_send(payloads):
+            await backoff.wait()
+
+    async def try_send(self, payloads: Sequence[bytes]) -> bool:
+        """One try, all payloads or none unless the connection broke in the middle; False leaves `last_error` set."""
+        try:
+            # MULTI makes Redis refuse the batch as a whole when it is out of memory or read-only, which keeps order.
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                for payload in payloads:
+                    pipeline.xadd(self._name, {RECORD_FIELD: payload}, maxlen=self._max_entries, approximate=True)
+                await pipeline.execute()
+        except (RedisError, OSError) as error:
+            if self.last_error is None:
+                logger.warning("decisions wait in the spool: Redis does not take them (%s)", reason_of(error))
+            self.last_error = reason_of(error)
+            return False
+        if self.last_error is not None:
+            logger.info("Redis takes decisions again")
+        self.last_error = None
+        return True
+
+    async def aclose(self) -> None:
+        await self._redis.aclose()

@@ -1,0 +1,55 @@
+"""One live process per folder, by `flock`: the lock goes when its process does, however that ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+
+LOCK_NAME = "lock"
+
+
+class FolderLock:
+    """A held lock. Get one from `try_acquire`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    @classmethod
+    def try_acquire(cls, folder: Path) -> Self | None:
+        """The lock on `folder`, or None when another holder (also one in this process) has it or the folder is gone."""
+        import fcntl
+
+        path = folder / LOCK_NAME
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder may have deleted the folder between our open and our lock.
+            if os.fstat(descriptor).st_ino != path.stat().st_ino:
+                raise FileNotFoundError(path)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+        except (BlockingIOError, FileNotFoundError):
+            os.close(descriptor)
+            return None
+        except OSError:
+            os.close(descriptor)
+            raise
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """Gives the lock up; harmless when already given up."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def holder_of(folder: Path) -> str:
+    """Process id written by whoever locked `folder` last; `unknown` when there is none."""
+    try:
+        return (folder / LOCK_NAME).read_text() or "unknown"
+    except OSError:
+        return "unknown"

@@ -1,0 +1,249 @@
+"""SQL: decisions and feedback, on SQLite or Postgres. Training reads the same two tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Float, Index, Text, UniqueConstraint, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlmodel import Field, SQLModel, create_engine
+
+from router.errors import ConfigError, MissingExtraError, StoreError
+from router.types import DecisionRecord, Feedback
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+    from sqlalchemy.engine import Connection, Engine
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+class DecisionRow(SQLModel, table=True):
+    """One decision; `record` is the whole DecisionRecord as JSON, the other columns are for selecting."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (Index("decisions_at", "at"),)
+
+    decision_id: str = Field(primary_key=True, sa_type=Text)
+    at: float = Field(sa_type=Float)
+    replica: str = Field(sa_type=Text)
+    seq: int
+    state: str = Field(sa_type=Text)
+    expert: str | None = Field(default=None, sa_type=Text)  # who answered, or who was chosen when nobody did
+    category: str | None = Field(default=None, sa_type=Text)
+    router_version: str | None = Field(default=None, sa_type=Text)
+    record: str = Field(sa_type=Text)
+
+
+class FeedbackRow(SQLModel, table=True):
+    """One sign about one decision. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (UniqueConstraint("decision_id", "kind", "key_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    decision_id: str = Field(sa_type=Text)
+    kind: str = Field(sa_type=Text)
+    value: float = Field(sa_type=Float)
+    at: float = Field(sa_type=Float)
+    key_id: str = Field(default="", sa_type=Text)
+
+
+DECISIONS: Table = SQLModel.metadata.tables["decisions"]
+FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCount:
+    """Rows of one replica: how many, how many different sequence numbers, and the highest of those."""
+
+    replica: str
+    rows: int
+    distinct_seqs: int
+    last_seq: int
+
+    @property
+    def missing(self) -> int:
+        """Decisions that got a number up to `last_seq` and have no row."""
+        return self.last_seq + 1 - self.distinct_seqs
+
+    @property
+    def duplicates(self) -> int:
+        """Rows that repeat a sequence number."""
+        return self.rows - self.distinct_seqs
+
+
+class Store:
+    """The database. Calls block; a coroutine runs them in a thread. Any number of threads may use one store.
+
+    Raises:
+        ConfigError: `database_url` is no URL, or of a database that is not supported.
+        MissingExtraError: it is Postgres and the driver is not installed.
+        StoreError: the database cannot be opened.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self._engine = open_engine(database_url)
+        dialect = self._engine.dialect.name
+        self._insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        with translated_errors("open"):
+            SQLModel.metadata.create_all(self._engine, tables=[DECISIONS, FEEDBACK])
+
+    def write_decisions(self, records: Sequence[DecisionRecord]) -> int:
+        """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        if not records:
+            return 0
+        statement = self._insert(DECISIONS).on_conflict_do_nothing(index_elements=["decision_id"])
+        with self._transaction("write decisions") as connection:
+            return int(connection.execute(statement, [row_of(record) for record in records]).rowcount)
+
+    def get_decision(self, decision_id: str) -> DecisionRecord | None:
+        """The record of that decision, None when there is none. Raises StoreError."""
+        query = select(DECISIONS.c.record).where(DECISIONS.c.decision_id == decision_id)
+        with self._transaction("read a decision") as connection:
+            text = connection.execute(query).scalar_one_or_none()
+        return None if text is None else DecisionRecord.model_validate_json(text)
+
+    def put_feedback(self, feedback: Feedback) -> bool:
+        """Keeps the feedback, in place of an earlier value of the same kind by the same key; True when it is the first.
+
+        Whether the decision exists is for the caller to check: it may not have reached SQL yet.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        key_id = feedback.key_id or ""
+        row = {**feedback.model_dump(mode="json"), "key_id": key_id}
+        insert = self._insert(FEEDBACK).values(**row).on_conflict_do_nothing()
+        replace = (
+            FEEDBACK.update()
+            .where(FEEDBACK.c.decision_id == feedback.decision_id)
+            .where(FEEDBACK.c.kind == feedback.kind.value, FEEDBACK.c.key_id == key_id)
+            .values(value=feedback.value, at=feedback.at)
+        )
+        with self._transaction("write feedback") as connection:
+            is_first = connection.execute(insert).rowcount == 1
+            if not is_first:
+                connection.execute(replace)
+        return is_first
+
+    def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
+        """Feedback on that decision, oldest first. Raises StoreError."""
+        query = select(FEEDBACK).where(FEEDBACK.c.decision_id == decision_id).order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+        with self._transaction("read feedback") as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(
+            Feedback(
+                decision_id=row["decision_id"],
+                kind=row["kind"],
+                value=row["value"],
+                at=row["at"],
+                key_id=row["key_id"] or None,
+            )
+            for row in rows
+        )
+
+    def count(self) -> int:
+        """Rows in `decisions`. Raises StoreError."""
+        with self._transaction("count") as connection:
+            return connection.execute(select(func.count()).select_from(DECISIONS)).scalar_one()
+
+    def replica_counts(self) -> tuple[ReplicaCount, ...]:
+        """Rows and sequence numbers of every replica, sorted by its name. Raises StoreError."""
+        seq = DECISIONS.c.seq
+        query = (
+            select(DECISIONS.c.replica, func.count(), func.count(seq.distinct()), func.max(seq))
+            .group_by(DECISIONS.c.replica)
+            .order_by(DECISIONS.c.replica)
+        )
+        with self._transaction("count") as connection:
+            return tuple(ReplicaCount(*row) for row in connection.execute(query))
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self, action: str) -> Iterator[Connection]:
+        with translated_errors(action), self._engine.begin() as connection:
+            yield connection
+
+
+def row_of(record: DecisionRecord) -> dict[str, object]:
+    """The columns of one decision."""
+    decision = record.decision
+    return {
+        "decision_id": record.decision_id,
+        "at": record.at,
+        "replica": record.replica,
+        "seq": record.seq,
+        "state": record.state.value,
+        "expert": record.served_expert or (decision.expert if decision else None),
+        "category": decision.category if decision else None,
+        "router_version": decision.router_version if decision else None,
+        "record": record.model_dump_json(),
+    }
+
+
+def open_engine(database_url: str) -> Engine:
+    """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
+
+    Raises: see `Store`.
+    """
+    url = checked_url(database_url)
+    if url.get_backend_name() == "postgresql":
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("DATABASE_URL of Postgres", "postgres") from error
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: object) -> None:
+        # NORMAL loses at most the last commits on a power cut, and the stream still holds those.
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return engine
+
+
+def checked_url(database_url: str) -> URL:
+    """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
+
+    Raises:
+        ConfigError: it is no URL, or not of a supported database.
+    """
+    allowed = "allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+    try:
+        url = make_url(database_url)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        backend = url.get_backend_name()
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError(f"DATABASE_URL is not a database URL; {allowed}") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise ConfigError(f"DATABASE_URL is of database '{backend}'; {allowed}")
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigError(f"DATABASE_URL is an SQLite database in memory, which a restart would lose; {allowed}")
+    return url
+
+
+@contextmanager
+def translated_errors(action: str) -> Iterator[None]:
+    """Turns a database error into a StoreError without the statement, whose parameters hold users' text."""
+    try:
+        yield
+    except DBAPIError as error:
+        is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
+        raise StoreError(f"cannot {action} in the database: {reason}", is_retryable=is_retryable) from error
