@@ -1,4 +1,4 @@
-"""The `coe` command. Sub-commands come from the entry-point group `coe.commands`, so this file imports no package's code.
+"""The `coe` command. Sub-commands come from the entry-point group `coe.commands`: this file imports no package's code.
 
 Each package registers `COMMANDS`: command name (one or two words) -> "module:function", a plain function annotated for
 typer. Only the function that is called is imported, and help of the whole program is built from the names alone.
@@ -103,15 +103,16 @@ def run(name: str, target: str, arguments: list[str]) -> int:
     except typer.Exit as ending:
         return ending.exit_code
     except usage_error() as error:
-        return complain([error.format_message(), f"see `coe {name} --help`"], status=2)
+        return complain([getattr(error, "message", str(error)), f"see `coe {name} --help`"], status=2)
     return result if isinstance(result, int) else 0
 
 
-def usage_error() -> type:
+def usage_error() -> type[Exception]:
     """The class of a wrong option or argument; typer raises click's, or its own copy in versions that vendor click."""
     import typer
 
-    return next(parent for parent in typer.BadParameter.__mro__ if parent.__name__ == "ClickException")
+    parents = [p for p in typer.BadParameter.__mro__ if issubclass(p, Exception) and p.__name__ == "ClickException"]
+    return parents[0]
 
 
 def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:

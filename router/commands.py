@@ -1,5 +1,78 @@
-"""Sub-commands of the router package, found through the entry-point group `coe.commands`."""
+"""Sub-commands of the router package: `coe check` and `coe route`."""
 
 from __future__ import annotations
 
-COMMANDS: dict[str, str] = {}
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from router.config import CoeConfig
+    from router.pipeline import Router
+
+COMMANDS = {"check": "router.commands:check", "route": "router.commands:route"}
+
+ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
+DataOption = Annotated[
+    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
+]
+
+
+def check(config: ConfigOption = Path("experts.yaml")) -> None:
+    """Validate experts.yaml: keys, names, plugin options, weights, adapters and budgets."""
+    from rich.console import Console
+
+    from router.check import find_problems, resolved_lines
+    from router.config import load_config
+    from router.errors import ConfigError
+
+    loaded = load_config(config)
+    problems = find_problems(loaded, config)
+    if problems:
+        raise ConfigError("\n".join(problems), problems)
+    for line in resolved_lines(loaded):
+        Console().print(line, highlight=False, markup=False)
+    Console().print(f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found")
+
+
+def live_router(config: CoeConfig, data_dir: Path) -> Router:
+    """The live router of a data folder. Raises ArtifactError when there is none."""
+    import json
+
+    from router.build import load_router
+    from router.errors import ArtifactError
+
+    pointer = data_dir / "routers" / "live.json"
+    try:
+        version = json.loads(pointer.read_bytes())["version"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(
+            f"{pointer}: there is no live router yet; `coe up` or `coe train` makes the first"
+        ) from error
+    return load_router(config, pointer.parent / str(version))
+
+
+def route(
+    text: Annotated[str, typer.Argument(help="the query")],
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    policy: Annotated[str, typer.Option(help="policy of experts.yaml")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="print the decision as JSON")] = False,
+) -> None:
+    """Print the decision for a text, and why. Nothing is called."""
+    import numpy as np
+    from rich.console import Console
+
+    from router.config import load_config
+    from router.explain import decision_table
+    from router.types import Query, QueryFacts
+
+    router = live_router(load_config(config), data_dir)
+    query = Query(id="cli", text=text.strip(), facts=QueryFacts(prompt_chars=len(text)))
+    decision = router.decide(query, policy=policy, rng=np.random.default_rng())
+    if as_json:
+        typer.echo(decision.model_dump_json(indent=1))
+        return
+    top = router.predict_categories(router.encoder.encode([query.text]))
+    Console().print(decision_table(decision, top, router.uncertainty.threshold))

@@ -1,4 +1,4 @@
-"""The router: encode -> classify -> uncertainty -> eligible experts -> score -> decide. Pure but for a remote encoder."""
+"""The router: encode -> classify -> uncertainty -> eligible -> score -> decide. Pure but for a remote encoder."""
 
 from __future__ import annotations
 

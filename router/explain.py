@@ -1,0 +1,55 @@
+"""A decision in words and as a table, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router.types import CategoryProbs, DecisionReason, RoutingDecision
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TOP_CATEGORIES = 3
+
+
+def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -> str:
+    """One sentence: why this expert. `threshold` is the uncertainty above which queries fall back to `general`."""
+    sure = f"'{decision.likely_category}' with confidence {decision.confidence:.2f}"
+    limit = "" if threshold is None else f" is above {threshold:.2f}"
+    sentences = {
+        DecisionReason.MAP: f"classified as {sure}; the measured map sends that category to {decision.expert}",
+        DecisionReason.PINNED: f"classified as {sure}; experts.yaml pins that category to {decision.expert}",
+        DecisionReason.UNCERTAIN: (
+            f"most likely {sure}, but uncertainty {decision.uncertainty:.2f}{limit}: "
+            f"general, which the measured map sends to {decision.expert}"
+        ),
+        DecisionReason.NEXT_BEST: (
+            f"classified as {sure}; the map's expert cannot serve this request, "
+            f"{decision.expert} is the best of those that can"
+        ),
+        DecisionReason.EXPLORED: f"classified as {sure}; {decision.expert} was drawn to learn how good it is here",
+        DecisionReason.EXPLICIT: f"the client named {decision.expert}",
+    }
+    return sentences[decision.reason]
+
+
+def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: float) -> Table:
+    """A rich table of a decision; `probs` (1, k) are its category probabilities."""
+    from rich.table import Table
+
+    table = Table(show_header=False, title=f"{decision.category} -> {decision.expert}", title_justify="left")
+    ranked = sorted(zip(probs.categories, probs.probs[0], strict=True), key=lambda pair: -pair[1])[:TOP_CATEGORIES]
+    quality = zip(decision.eligible, decision.predicted_quality, decision.eligible_probs, strict=True)
+    table.add_row("why", reason_in_words(decision, threshold))
+    table.add_row("categories", ", ".join(f"{name} {prob:.2f}" for name, prob in ranked))
+    table.add_row("uncertainty", f"{decision.uncertainty:.2f} (falls back to general above {threshold:.2f})")
+    table.add_row(
+        "predicted quality", ", ".join(f"{name} {q:.2f}" for name, q, _ in sorted(quality, key=lambda r: -r[1]))
+    )
+    table.add_row("runner-up", decision.runner_up or "none")
+    for expert, lack in decision.excluded.items():
+        table.add_row(f"not {expert}", lack)
+    table.add_row("propensity", f"{decision.propensity:.3f}")
+    table.add_row("policy", decision.policy)
+    table.add_row("router version", decision.router_version)
+    return table

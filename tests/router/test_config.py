@@ -1,0 +1,109 @@
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from router.config import load_config, parse_config
+from router.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def values() -> dict:
+    return {
+        "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
+        "experts": {
+            "small": {"engine": "echo", "model": "echo", "params_b": 1.0},
+            "big": {"engine": "openai", "model": "big", "url": "http://127.0.0.1:9/v1", "params_b": 70.0},
+        },
+        "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+    }
+
+
+def problems_of(values: dict) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values, file="e.yaml")
+    assert all(line.startswith("e.yaml: ") for line in caught.value.problems)
+    return "\n".join(caught.value.problems)
+
+
+def test_the_shipped_file_is_valid_and_every_adapter_shares_one_base():
+    config = load_config(ROOT / "experts.yaml")
+    assert len(config.learned_categories) >= 12
+    assert len({entry.host_group for entry in config.experts.values()}) == 1
+
+
+def test_unknown_key_gets_a_suggestion(values):
+    values["experts"]["small"]["adaptor"] = "x"
+    text = problems_of(values)
+    assert "experts.small.adaptor: unknown key; did you mean 'adapter'? allowed:" in text
+
+
+def test_unknown_key_at_every_depth_lists_what_is_allowed_there(values):
+    values["policies"] = {"default": {"budgets": {"active_params": 3}}}
+    assert "policies.default.budgets.active_params: unknown key; did you mean 'active_params_b'?" in problems_of(values)
+
+
+def test_pin_to_an_unknown_expert_names_the_close_one(values):
+    values["policies"] = {"default": {"pins": {"code": "bigg"}}}
+    assert "policies.default.pins.code: unknown expert 'bigg'; did you mean 'big'?" in problems_of(values)
+
+
+def test_every_fault_is_reported_at_once(values):
+    values["experts"]["big"].pop("url")
+    values["categories"].pop("general")
+    text = problems_of(values)
+    assert "experts.big.url: required" in text
+    assert "categories: 'general' is required" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (("router", "alpha"), 1.5, "router.alpha"),
+        (("experts", "small", "engine"), "vlmm", "experts.small.engine"),
+        (("experts", "small", "params_b"), -1, "experts.small.params_b"),
+        (("experts", "auto"), {"engine": "echo", "model": "m"}, "'auto' is reserved"),
+        (("experts", "bad name"), {"engine": "echo", "model": "m"}, "'bad name' is not a name"),
+    ],
+)
+def test_wrong_value_names_its_key_path(values, path, value, expected):
+    target = values
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
+    assert expected in problems_of(values)
+
+
+def test_parse_is_pure(values):
+    before = copy.deepcopy(values)
+    parse_config(values)
+    assert values == before
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("a: [", "not valid YAML"), ("- a", "must be a mapping"), ("", "mapping")]
+)
+def test_broken_yaml_is_one_clear_error(tmp_path, text, expected):
+    path = tmp_path / "experts.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=expected) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_and_binary_files_are_config_errors(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(tmp_path / "b.yaml")
+
+
+def test_python_tags_in_yaml_are_refused(tmp_path):
+    path = tmp_path / "experts.yaml"
+    path.write_text(yaml.dump({"version": 1}) + "x: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(path)

@@ -1,0 +1,124 @@
+"""The map: brute force over all maps is the reference for the mixed-integer program."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from router.config import Budgets
+from router.errors import InfeasibleBudgetError
+from router.policy import ExpertCosts, exploration_probs, solve_map
+
+K, M = 3, 4
+shares = st.floats(0, 1, width=32).map(lambda x: round(x, 3))
+
+
+def costs_of(active, *, group=None, own=None, group_size=None, cost=None) -> ExpertCosts:
+    active = np.asarray(active, dtype=np.float32)
+    m = len(active)
+    return ExpertCosts(
+        own_params_b=np.zeros(m, np.float32) if own is None else np.asarray(own, np.float32),
+        group=np.arange(m) if group is None else np.asarray(group),
+        group_params_b=active if group_size is None else np.asarray(group_size, np.float32),
+        active_params_b=active,
+        cost_usd=np.zeros((K, m), np.float32) if cost is None else np.broadcast_to(np.float32(cost), (K, m)),
+        latency_ms=np.zeros((K, m), np.float32),
+    )
+
+
+def brute_force(quality, mass, costs, *, active=np.inf, hosted=np.inf):
+    best = -np.inf
+    for choice in itertools.product(range(quality.shape[1]), repeat=quality.shape[0]):
+        index = np.array(choice)
+        used_active = (mass * costs.active_params_b[index]).sum()
+        used_hosted = (
+            costs.own_params_b[list(set(choice))].sum()
+            + costs.group_params_b[list(set(costs.group[index].tolist()))].sum()
+        )
+        if used_active <= active + 1e-6 and used_hosted <= hosted + 1e-6:
+            best = max(best, float((mass * quality[np.arange(len(index)), index]).sum()))
+    return best
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    quality=arrays(np.float32, (K, M), elements=shares),
+    mass=arrays(np.float32, (K,), elements=st.floats(0.125, 1, width=32)),
+    sizes=arrays(np.float32, (M,), elements=st.integers(1, 20).map(float)),
+    active=st.integers(1, 25),
+    hosted=st.integers(1, 60),
+)
+def test_the_program_finds_what_brute_force_finds(quality, mass, sizes, active, hosted):
+    costs = costs_of(sizes, group=[0, 0, 1, 2], group_size=[sizes[0], sizes[2], sizes[3]])
+    mass = mass / mass.sum()
+    expected = brute_force(quality, mass, costs, active=active, hosted=hosted)
+    budgets = Budgets(active_params_b=active, hosted_params_b=hosted)
+    if expected == -np.inf:
+        with pytest.raises(InfeasibleBudgetError):
+            solve_map(quality, mass, costs, budgets)
+        return
+    found = solve_map(quality, mass, costs, budgets)
+    assert found.quality == pytest.approx(expected, abs=1e-4)
+    assert found.used["active_params_b"] <= active + 1e-4
+    assert found.used["hosted_params_b"] <= hosted + 1e-4
+
+
+@settings(max_examples=30, deadline=None)
+@given(quality=arrays(np.float32, (K, M), elements=shares))
+def test_without_a_binding_budget_the_solver_agrees_with_the_plain_maximum(quality):
+    costs, mass = costs_of([1, 2, 3, 4]), np.full(K, 1 / K, np.float32)
+    plain = solve_map(quality, mass, costs, Budgets())
+    solved = solve_map(quality, mass, costs, Budgets(active_params_b=100))
+    assert plain.quality == pytest.approx(float(quality.max(axis=1).mean()), abs=1e-5)
+    assert solved.quality == pytest.approx(plain.quality, abs=1e-5)
+    assert solved.binding == ()
+
+
+def test_a_shared_base_is_hosted_once():
+    quality = np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]], np.float32)
+    costs = costs_of([7, 7], group=[0, 0], group_size=[7], own=[0.1, 0.1])
+    found = solve_map(quality, np.ones(3, np.float32), costs, Budgets(hosted_params_b=7.3))
+    assert list(found.expert_of[:2]) == [0, 1]
+    assert found.used["hosted_params_b"] == pytest.approx(7.2, abs=1e-5)
+
+
+def test_of_equal_experts_the_smaller_serves():
+    found = solve_map(np.full((K, 2), 0.5, np.float32), np.ones(K, np.float32), costs_of([9, 2]), Budgets())
+    assert list(found.expert_of) == [1, 1, 1]
+
+
+def test_infeasible_budget_names_itself_and_the_smallest_that_would_do():
+    quality = np.full((K, 2), 0.5, np.float32)
+    with pytest.raises(InfeasibleBudgetError) as caught:
+        solve_map(quality, np.ones(K, np.float32), costs_of([8, 2]), Budgets(active_params_b=1.5, hosted_params_b=50))
+    assert (caught.value.budget, caught.value.smallest) == ("active_params_b", pytest.approx(2.0))
+    assert "smallest value that would do is 2" in str(caught.value)
+
+
+def test_binding_budget_is_reported_and_cost_counts_per_category():
+    quality = np.array([[0.2, 0.9], [0.2, 0.9], [0.2, 0.9]], np.float32)
+    costs = costs_of([1, 1], cost=[0.0, 3.0])
+    found = solve_map(quality, np.ones(K, np.float32), costs, Budgets(cost_usd=1.0))
+    assert found.binding == ("cost_usd",)
+    assert found.used["cost_usd"] == pytest.approx(1.0)
+    assert sorted(found.expert_of) == [0, 0, 1]
+
+
+def test_exploration_reference_values():
+    quality = np.array([0.5, 0.5, 0.3], np.float32)
+    assert list(exploration_probs(quality, 0, 0.0, 0.1)) == [1.0, 0.0, 0.0]
+    soft = np.exp(np.array([5.0, 5.0, 3.0]) - 5.0)
+    soft /= soft.sum()
+    expected = 0.2 * soft + np.array([0.0, 0.0, 0.8])
+    assert exploration_probs(quality, 2, 0.2, 0.1) == pytest.approx(expected, abs=1e-6)
+
+
+@given(arrays(np.float32, (M,), elements=shares), st.integers(0, M - 1), st.floats(0, 1))
+def test_exploration_is_a_distribution_that_never_starves_the_choice(quality, chosen, epsilon):
+    probs = exploration_probs(quality, chosen, epsilon, 0.1)
+    assert probs.sum() == pytest.approx(1.0)
+    assert probs[chosen] >= 1 - epsilon - 1e-9
+    assert (probs >= 0).all()
