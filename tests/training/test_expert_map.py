@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.expert_map import measure_quality, shrink
+from training.types import OutcomeTable
+
+
+def table(scores, categories, *, tokens=None, texts=None) -> OutcomeTable:
+    scores = np.asarray(scores, dtype=np.float32)
+    n, m = scores.shape
+    unknown = np.full((n, m), np.nan, np.float32)
+    return OutcomeTable(
+        prompt_ids=tuple(map(str, range(n))),
+        texts=texts or tuple("abcd" * 3 for _ in range(n)),
+        categories=tuple(categories),
+        splits=("train",) * n,
+        experts=tuple(f"e{j}" for j in range(m)),
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown if tokens is None else np.asarray(tokens, np.float32),
+        latency_ms=unknown,
+        metric="score",
+        source="test",
+    )
+
+
+def test_shrinkage_reference_values():
+    # One expert, two cells of four answers: means 1.0 and 0.0, no variance inside (floored at 1e-4), much between.
+    sums, squares, counts = np.array([[4.0], [0.0]]), np.array([[4.0], [0.0]]), np.array([[4.0], [4.0]])
+    quality, stderr = shrink(sums, squares, counts)
+    # between = var([1, 0]) - 1e-4/4 = 0.499975, L = 1e-4/0.499975 -> clipped to 1: (4 * mean + 0.5) / 5
+    assert quality[:, 0] == pytest.approx([0.9, 0.1])
+    assert stderr[:, 0] == pytest.approx([np.sqrt(1e-4 / 5)] * 2)
+
+
+def test_cells_that_do_not_differ_are_pooled():
+    # Four cells of four yes/no answers that differ by no more than chance: the prior gets its largest weight, 200.
+    sums, counts = np.array([[3.0], [1.0], [2.0], [2.0]]), np.full((4, 1), 4.0)
+    quality, _ = shrink(sums, sums, counts)
+    assert quality[:, 0] == pytest.approx([103 / 204, 101 / 204, 0.5, 0.5])
+
+
+def test_an_unmeasured_cell_takes_the_experts_mean_and_an_unmeasured_expert_knows_nothing():
+    scores = [[1.0, np.nan], [1.0, np.nan], [0.0, np.nan], [0.0, np.nan]]
+    found = measure_quality(table(scores, ["code", "code", "facts", "facts"]), ("code", "facts", "chat"))
+    assert found.quality[2, 0] == pytest.approx(0.5)
+    assert found.stderr[2, 0] > found.stderr[0, 0]
+    assert found.quality[:, 1].tolist() == [0.0] * 4
+    assert found.stderr[:, 1].tolist() == [0.5] * 4
+    assert found.count[:, 0].tolist() == [2, 2, 0, 0]
+
+
+def test_other_categories_count_towards_general_and_mass_follows_the_prompts():
+    found = measure_quality(table([[1.0]] * 4, ["code", "code", "general", "poetry"]), ("code",))
+    assert found.count[:, 0].tolist() == [2, 2]
+    assert found.mass == pytest.approx([0.5, 0.5])
+    assert found.prompt_tokens.tolist() == [3.0, 3.0]
+
+
+def test_tokens_are_means_of_the_known():
+    found = measure_quality(table([[1.0]] * 3, ["code"] * 3, tokens=[[10], [np.nan], [20]]), ("code",))
+    assert found.output_tokens[:, 0].tolist() == [15.0, 15.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_quality_lies_between_the_cell_mean_and_the_experts_mean(data):
+    n = data.draw(st.integers(2, 30))
+    scores = data.draw(st.lists(st.floats(0, 1), min_size=n, max_size=n))
+    categories = data.draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=n, max_size=n))
+    found = measure_quality(table([[s] for s in scores], categories), ("a", "b", "c"))
+    means = {c: np.mean([s for s, k in zip(scores, categories, strict=True) if k == c]) for c in set(categories)}
+    centre = np.mean(list(means.values()))
+    for row, name in enumerate(("a", "b", "c")):
+        low, high = sorted((means.get(name, centre), centre))
+        assert low - 1e-5 <= found.quality[row, 0] <= high + 1e-5

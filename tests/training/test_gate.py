@@ -1,0 +1,61 @@
+import pytest
+
+from router.types import Interval, Metric
+from training.gate import Comparison, Verdict, judge, more_needed
+
+
+def compared(name, difference, half_width, *, n=200, effective_n=None) -> Comparison:
+    interval = Interval(low=difference - half_width, high=difference + half_width)
+    return Comparison(
+        name,
+        Metric(value=0.5, n=n),
+        Metric(value=0.5 + difference, n=n),
+        Metric(value=difference, interval=interval, n=n),
+        effective_n=n if effective_n is None else effective_n,
+    )
+
+
+SAME = compared("category accuracy", 0.0, 0.01)
+
+
+def verdict(outcomes, log, *, accuracy=SAME, cost=(1.0, 1.0)):
+    return judge(accuracy, outcomes, log, margin=0.02, cost_live_usd=cost[0], cost_candidate_usd=cost[1])
+
+
+def test_a_clear_gain_on_the_log_is_promoted():
+    result = verdict(compared("outcomes", 0.0, 0.05), compared("log", 0.1, 0.04))
+    assert result.verdict is Verdict.PROMOTE
+    assert "log changes by +0.100 [+0.060, +0.140]" in result.reason
+
+
+@pytest.mark.parametrize("worse", ["accuracy", "outcomes", "log"])
+def test_any_shown_loss_declines(worse):
+    parts = {"accuracy": SAME, "outcomes": compared("outcomes", 0.0, 0.01), "log": compared("log", 0.1, 0.01)}
+    parts[worse] = compared(worse, -0.2, 0.1)
+    result = verdict(parts["outcomes"], parts["log"], accuracy=parts["accuracy"])
+    assert result.verdict is Verdict.DECLINE
+    assert result.reason.startswith(f"{worse} falls by 0.200")
+
+
+def test_a_wide_interval_asks_for_more_and_says_how_many():
+    result = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.03, 0.10))
+    assert result.verdict is Verdict.NEED_MORE
+    assert result.more_decisions == 200 * 4 - 200  # half-width 0.10 must shrink to 0.03 + 0.02
+    assert "about 600 more decisions" in result.reason
+
+
+def test_a_small_effective_sample_leaves_the_outcomes_to_decide():
+    thin = compared("log", 0.5, 0.01, effective_n=3)
+    assert verdict(compared("outcomes", 0.0, 0.01), thin).verdict is Verdict.PROMOTE
+    assert verdict(compared("outcomes", 0.0, 0.2), thin).verdict is Verdict.NEED_MORE
+    assert verdict(compared("outcomes", 0.0, 0.2), None).verdict is Verdict.NEED_MORE
+
+
+def test_higher_cost_declines_whatever_the_quality():
+    result = verdict(compared("outcomes", 0.2, 0.01), compared("log", 0.2, 0.01), cost=(0.001, 0.002))
+    assert result.verdict is Verdict.DECLINE
+    assert "mean cost would rise from 0.001 to 0.002" in result.reason
+
+
+def test_no_number_of_decisions_helps_a_loss():
+    assert more_needed(compared("log", -0.05, 0.1), 0.02) is None
