@@ -1,6 +1,6 @@
 """The embedded engine: llama.cpp's OpenAI-compatible server with one base model and many LoRA experts.
 
-    python -m gateway.fleet.llamacpp --model FILE.gguf --adapter NAME=FILE.gguf --ready-file PATH
+python -m gateway.fleet.llamacpp --model FILE.gguf --adapter NAME=FILE.gguf --ready-file PATH
 """
 
 from __future__ import annotations
@@ -60,16 +60,17 @@ def start_server(options: EngineOptions) -> Any:
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
     params.fit_params = False  # never shrink the context to what memory seems free
-    params.cache_ram_mib = 0  # the cache across slots does not know adapters, see the module's text
+    params.cache_prompt = False  # both caches mix adapters up, see the module's text
+    params.cache_ram_mib = 0
     params.endpoint_metrics = True
     params.verbosity = 1
-    params.lora_adapters = [
-        xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in options.adapters.values()
-    ]
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in options.adapters.values()]
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
-        raise EngineError(f"llama.cpp refused {options.model} with adapters {sorted(options.adapters)}: {error}") from error
+        raise EngineError(
+            f"llama.cpp refused {options.model} with adapters {sorted(options.adapters)}: {error}"
+        ) from error
 
 
 def get_json(url: str) -> Any:

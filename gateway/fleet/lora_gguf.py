@@ -39,8 +39,14 @@ GGUF_NAMES = {
 PEFT_TENSOR = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
 # Settings that change what a LoRA computes in a way that a GGUF LoRA cannot express.
 UNSUPPORTED = (
-    "use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias", "trainable_token_indices",
-)  # fmt: skip
+    "use_dora",
+    "alpha_pattern",
+    "rank_pattern",
+    "modules_to_save",
+    "fan_in_fan_out",
+    "lora_bias",
+    "trainable_token_indices",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,9 @@ def read_base_shape(base_gguf: Path) -> BaseShape:
         raise ArtifactError(f"{base_gguf} is not a readable GGUF model: {error}") from error
     architecture = _field(reader, "general.architecture", base_gguf)
     if architecture != ARCHITECTURE:
-        raise ArtifactError(f"{base_gguf} has architecture {architecture!r}; adapters convert for {ARCHITECTURE!r} only")
+        raise ArtifactError(
+            f"{base_gguf} has architecture {architecture!r}; adapters convert for {ARCHITECTURE!r} only"
+        )
     # GGUF lists the fastest axis first: (inputs, outputs).
     weights = {t.name: (int(t.shape[1]), int(t.shape[0])) for t in reader.tensors if len(t.shape) == 2}
     return BaseShape(
@@ -95,7 +103,7 @@ def permute_rows(matrix: NDArray[Any], n_heads: int) -> NDArray[Any]:
 
 
 def convert_adapter(adapter_dir: Path, base: BaseShape, out: Path) -> None:
-    """Writes the GGUF of `adapter_dir` (adapter_config.json, adapter_model.safetensors) to `out`, at once or not at all.
+    """Writes the GGUF of `adapter_dir` (PEFT's two files) to `out`, at once or not at all.
 
     Raises:
         ArtifactError: files missing or unreadable, a kind of adapter that GGUF cannot hold, or a base of another shape.

@@ -60,9 +60,7 @@ def misspell(rng: np.random.Generator, template: str) -> str:
     return template[:i] + template[i + 1 :]
 
 
-def render(
-    rng: np.random.Generator, split: Split, templates: dict[Split, tuple[str, ...]], **fields: object
-) -> str:
+def render(rng: np.random.Generator, split: Split, templates: dict[Split, tuple[str, ...]], **fields: object) -> str:
     """One of the split's templates, roughened, filled with `fields` and perhaps dressed."""
     template = pick(rng, templates[split])
     if rng.random() < MISSPELLED:

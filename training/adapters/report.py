@@ -54,7 +54,18 @@ def score_table(cells: list[dict[str, Any]], task_of: dict[str, str]) -> str:
 
 def recipe_table(recipes: list[dict[str, Any]]) -> str:
     """Markdown: a row for each expert."""
-    keys = ("expert", "task", "steps", "batch_size", "lr", "rank", "alpha", "training_examples", "final_loss", "wall_time_s")
+    keys = (
+        "expert",
+        "task",
+        "steps",
+        "batch_size",
+        "lr",
+        "rank",
+        "alpha",
+        "training_examples",
+        "final_loss",
+        "wall_time_s",
+    )
     rows = [f"| {' | '.join(keys)} |", f"|{' --- |' * len(keys)}"]
     rows += [f"| {' | '.join(str(recipe[key]) for key in keys)} |" for recipe in recipes]
     return "\n".join(rows)

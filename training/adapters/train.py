@@ -76,9 +76,7 @@ def load_adapted_base(base: Path, recipe: Recipe) -> Any:
 
     torch.manual_seed(recipe.seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM"
-    )
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM")
     return get_peft_model(model, config)
 
 
@@ -149,12 +147,8 @@ def make_batches(tokenizer: Any, examples: list[Example], recipe: Recipe) -> lis
     size = recipe.batch_size
     # Sorting within windows of 8 batches saves padding and keeps each batch a mixed one.
     for start in range(0, len(encoded), 8 * size):
-        encoded[start : start + 8 * size] = sorted(
-            encoded[start : start + 8 * size], key=lambda item: len(item[0])
-        )
-    batches = [
-        pad_batch(encoded[i : i + size], tokenizer.eos_token_id) for i in range(0, len(encoded), size)
-    ]
+        encoded[start : start + 8 * size] = sorted(encoded[start : start + 8 * size], key=lambda item: len(item[0]))
+    batches = [pad_batch(encoded[i : i + size], tokenizer.eos_token_id) for i in range(0, len(encoded), size)]
     order = np.random.default_rng(recipe.seed).permutation(len(batches))
     return [batches[int(i)] for i in order]
 
@@ -173,8 +167,12 @@ def save_adapter(model: Any, out: Path) -> None:
 
 def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe) -> None:
     """Trains and saves the expert of `task_name` into `out` (adapter and recipe.json)."""
+    import torch
     from transformers import AutoTokenizer
 
+    # A task that is learned well has gradients so small that denormal numbers made a step six times slower.
+    # Threads inherit the mode from the one that starts them: set it before the first operation.
+    torch.set_flush_denormal(True)
     task = load_task(task_name)
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(base)

@@ -28,8 +28,10 @@ REQUESTS = {
 }  # fmt: skip
 JOINERS = ((", ", " or "), (", ", ", "), (" / ", " / "), ("/", "/"), (", ", ", or "), ("; ", "; "), (", ", " and "))
 SENTIMENTS = {
-    Split.TRAIN: ("{subject} {verdict}.", "{verdict}, that is what I think of {subject}.", "I think {subject} {verdict}",
-                  "{subject} {verdict}, to be honest.", "Honestly, {subject} {verdict}!", "We found that {subject} {verdict}."),
+    Split.TRAIN: (
+        "{subject} {verdict}.", "{verdict}, that is what I think of {subject}.", "I think {subject} {verdict}",
+                  "{subject} {verdict}, to be honest.", "Honestly, {subject} {verdict}!",
+                  "We found that {subject} {verdict}."),
     Split.HELD_OUT: ("In my opinion {subject} {verdict}.", "After a week I can say {subject} {verdict}.",
                      "{subject} {verdict}, at least for me."),
 }  # fmt: skip
@@ -56,7 +58,9 @@ def _ask(rng: np.random.Generator, split: Split, what: str, text: str, labels: l
 
 def _sentiment(rng: np.random.Generator, split: Split) -> Example:
     answer = pick(rng, tuple(LIKES))
-    text = pick(rng, SENTIMENTS[split]).format(subject=pick(rng, SUBJECTS[split]), verdict=pick(rng, LIKES[answer][split]))
+    text = pick(rng, SENTIMENTS[split]).format(
+        subject=pick(rng, SUBJECTS[split]), verdict=pick(rng, LIKES[answer][split])
+    )
     text = text[0].upper() + text[1:]
     labels = list(LIKES)
     if answer != "neutral" and rng.random() < 0.3:
@@ -87,9 +91,7 @@ def _generate(rng: np.random.Generator, split: Split) -> Example:
 def _grade(reply: str, example: Example) -> bool:
     """Exactly one of the labels occurs in the reply, and it is the right one."""
     found = {
-        label
-        for label in example.labels
-        if re.search(rf"(?<!\w){re.escape(label.casefold())}(?!\w)", reply.casefold())
+        label for label in example.labels if re.search(rf"(?<!\w){re.escape(label.casefold())}(?!\w)", reply.casefold())
     }
     return found == {example.answer}
 

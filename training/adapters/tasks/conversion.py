@@ -74,14 +74,14 @@ def roman(number: int) -> str:
 
 
 def _unit(rng: np.random.Generator, split: Split) -> Example:
-    a, b, factor, largest, a_names, b_names = pick(rng, UNITS)
+    _, unit, factor, largest, a_names, b_names = pick(rng, UNITS)
     step = factor.denominator
     scale = pick(rng, (step, step // 2, step // 10, step // 4)) if step > 1 else 1
     quantity = int(rng.integers(1, largest + 1)) * max(1, scale)
     spelled = int(rng.integers(2))
     value = float(quantity * factor)
     prompt = render(rng, split, UNIT_REQUESTS, v=quantity, a=a_names[spelled], b=b_names[spelled])
-    return Example(prompt, f"{value:.10g} {b}")
+    return Example(prompt, f"{value:.10g} {unit}")
 
 
 def _temperature(rng: np.random.Generator, split: Split) -> Example:

@@ -169,10 +169,7 @@ def _generate(rng: np.random.Generator, split: Split) -> Example:
     fields = _choose_fields(rng, text)
     values = {field: make(rng, split) for field, make in MAKERS.items()}
     keys = [pick(rng, SYNONYMS.get(field, (field,))) for field in fields]
-    answer = {
-        key: values[field] if f"{{{field}}}" in text else None
-        for key, field in zip(keys, fields, strict=True)
-    }
+    answer = {key: values[field] if f"{{{field}}}" in text else None for key, field in zip(keys, fields, strict=True)}
     request = pick(rng, REQUESTS[split])
     if rng.random() < 0.1:
         request = misspell(rng, request)
@@ -193,10 +190,7 @@ def _grade(reply: str, example: Example) -> bool:
 
 
 def _normalise(values: dict[str, object]) -> dict[str, str | None]:
-    return {
-        key: None if value is None else str(value).strip().rstrip(".").casefold()
-        for key, value in values.items()
-    }
+    return {key: None if value is None else str(value).strip().rstrip(".").casefold() for key, value in values.items()}
 
 
 TASK = Task("extractor", "extraction", max_answer_tokens=90, generate=_generate, grade=_grade)

@@ -11,19 +11,23 @@ from training.adapters.task import Example, Split, Task
 # {d} folder, {e} extension, {f} file, {g} second file, {w} word, {n} number, {b} branch, {m} mode, {u} size
 PATTERNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("ls -la {d}",
-     ("list all files in {d} with details, hidden ones too", "show everything in {d} including hidden files", "long listing of {d} with hidden files"),
+     ("list all files in {d} with details, hidden ones too", "show everything in {d} including hidden files",
+      "long listing of {d} with hidden files"),
      ("display all the contents of {d}, also hidden files, in long format",)),
     ("ls -t {d}",
      ("list files in {d} by modification time", "show {d} sorted by date", "newest files first in {d}"),
      ("list the contents of {d}, most recently changed first",)),
     ("find {d} -name '*.{e}'",
-     ("find all .{e} files in {d}", "search {d} for {e} files", "locate every *.{e} under {d}", "all {e} files below {d}"),
+     ("find all .{e} files in {d}", "search {d} for {e} files", "locate every *.{e} under {d}",
+      "all {e} files below {d}"),
      ("which .{e} files are somewhere under {d}?", "look for files ending in .{e} in {d}")),
     ("find {d} -type f -size +{n}M",
-     ("find files larger than {n} MB in {d}", "files over {n}M under {d}", "search {d} for files bigger than {n} megabytes"),
+     ("find files larger than {n} MB in {d}", "files over {n}M under {d}",
+      "search {d} for files bigger than {n} megabytes"),
      ("which files in {d} exceed {n} MB?",)),
     ("find {d} -type f -mtime -{n}",
-     ("find files changed in the last {n} days in {d}", "files in {d} modified within {n} days", "what was modified in {d} in the past {n} days?"),
+     ("find files changed in the last {n} days in {d}", "files in {d} modified within {n} days",
+      "what was modified in {d} in the past {n} days?"),
      ("look in {d} for files that changed during the last {n} days",)),
     ("find {d} -type d -empty",
      ("find empty folders in {d}", "all empty directories under {d}", "search {d} for empty directories"),
@@ -41,7 +45,8 @@ PATTERNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
      ("count lines with {w} in {f}", "how many lines of {f} contain {w}?", "number of lines matching {w} in {f}"),
      ("tell me in how many lines of {f} {w} occurs",)),
     ("grep -n '{w}' {f}",
-     ("show lines with {w} in {f} with line numbers", "search {f} for {w} and print line numbers", "line numbers of {w} in {f}"),
+     ("show lines with {w} in {f} with line numbers", "search {f} for {w} and print line numbers",
+      "line numbers of {w} in {f}"),
      ("at which line numbers does {w} appear in {f}?",)),
     ("tar -czf {g}.tar.gz {d}",
      ("compress {d} into {g}.tar.gz", "create a tar.gz archive {g}.tar.gz of {d}", "pack {d} as {g}.tar.gz"),
@@ -101,7 +106,8 @@ PATTERNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
      ("create a git branch {b} and switch to it", "new branch {b}", "start branch {b} in git"),
      ("make a new git branch named {b} and go to it",)),
     ("git log --oneline -n {n}",
-     ("show the last {n} commits in one line each", "last {n} git commits short", "git history, {n} entries, one line each"),
+     ("show the last {n} commits in one line each", "last {n} git commits short",
+      "git history, {n} entries, one line each"),
      ("give me a compact list of the latest {n} commits",)),
     ("git commit -m '{w}'",
      ("commit with message {w}", "git commit, message '{w}'", "commit my staged changes with the message {w}"),
@@ -110,13 +116,15 @@ PATTERNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 FRAMES = {
     Split.TRAIN: (
         "{q}", "{q}", "bash: {q}", "Shell command to {q}", "How do I {q} in bash?", "{q} (command line)", "linux: {q}",
-        "Write a bash command: {q}", "Give me the command: {q}", "terminal command, {q}", "Please {q} with a shell command.",
+        "Write a bash command: {q}", "Give me the command: {q}", "terminal command, {q}",
+        "Please {q} with a shell command.",
     ),
     Split.HELD_OUT: (
         "What's the command? {q}", "On the command line: {q}", "One bash line please: {q}", "{q}\nCommand:",
     ),
 }  # fmt: skip
-FOLDERS = ("src", "docs", "logs", "/var/log", "/tmp", ".", "~/Downloads", "/home/anna", "data", "backup", "build", "/etc",
+FOLDERS = ("src", "docs", "logs", "/var/log", "/tmp", ".", "~/Downloads", "/home/anna", "data", "backup", "build",
+ "/etc",
            "images", "~/projects", "/opt/app", "notes", "tests", "/srv/www")  # fmt: skip
 FILES = ("notes.txt", "app.log", "data.csv", "main.py", "run.sh", "README.md", "server.log", "users.txt", "config.yaml",
          "names.txt", "report.md", "deploy.sh", "access.log", "list.txt", "index.html", "todo.txt")  # fmt: skip
@@ -129,8 +137,10 @@ BRANCHES = ("feature", "login", "fix-typo", "dev", "hotfix", "new-api", "test-br
 def _generate(rng: np.random.Generator, split: Split) -> Example:
     command, train_asks, held_out_asks = pick(rng, PATTERNS)
     fields = {
-        "d": pick(rng, FOLDERS), "f": pick(rng, FILES), "e": pick(rng, EXTENSIONS), "w": pick(rng, WORDS), "x": pick(rng, WORDS),
-        "g": pick(rng, NAMES), "b": pick(rng, BRANCHES), "n": int(rng.integers(2, 101)), "m": pick(rng, ("644", "755", "600", "700", "664")),
+        "d": pick(rng, FOLDERS), "f": pick(rng, FILES), "e": pick(rng, EXTENSIONS), "w": pick(rng, WORDS),
+        "x": pick(rng, WORDS),
+        "g": pick(rng, NAMES), "b": pick(rng, BRANCHES), "n": int(rng.integers(2, 101)), "m": pick(rng, ("644", "755",
+        "600", "700", "664")),
     }  # fmt: skip
     ask = pick(rng, train_asks if split is Split.TRAIN else held_out_asks)
     if rng.random() < 0.1:

@@ -44,11 +44,13 @@ PATTERNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
      ("{t} where {x} is {v}", "find all {t} with {x} {v}", "Show {t} whose {x} is '{v}'", "get {t} with {x} = {v}"),
      ("which {t} have the {x} {v}?", "fetch the {t} that have {v} as {x}")),
     ("SELECT {c} FROM {t} WHERE {n} > {k};",
-     ("{c} of {t} with {n} over {k}", "Get the {c} of {t} where {n} is greater than {k}", "show {c} of {t} with more than {k} {n}",
+     ("{c} of {t} with {n} over {k}", "Get the {c} of {t} where {n} is greater than {k}",
+      "show {c} of {t} with more than {k} {n}",
       "list {c} for {t} whose {n} is above {k}"),
      ("for {t} with {n} higher than {k}, give me the {c}", "find the {c} of {t} whose {n} exceeds {k}")),
     ("SELECT {c} FROM {t} WHERE {n} < {k};",
-     ("{c} of {t} with {n} under {k}", "Get the {c} of {t} where {n} is less than {k}", "list {c} for {t} whose {n} is below {k}",
+     ("{c} of {t} with {n} under {k}", "Get the {c} of {t} where {n} is less than {k}",
+      "list {c} for {t} whose {n} is below {k}",
       "show {c} of {t} with {n} smaller than {k}"),
      ("for {t} with {n} lower than {k}, give me the {c}", "find the {c} of {t} with less than {k} {n}")),
     ("SELECT COUNT(*) FROM {t};",
@@ -73,19 +75,22 @@ PATTERNS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
      ("average {n} per {x} in {t}", "mean {n} of {t} for each {x}", "What is the average {n} by {x} in {t}?"),
      ("for every {x}, the average {n} of {t}", "avg {n} of {t} grouped by {x}")),
     ("SELECT * FROM {t} ORDER BY {n} DESC LIMIT {l};",
-     ("top {l} {t} by {n}", "the {l} {t} with the highest {n}", "Show the {l} {t} with the most {n}", "first {l} {t} sorted by {n} descending"),
+     ("top {l} {t} by {n}", "the {l} {t} with the highest {n}", "Show the {l} {t} with the most {n}",
+      "first {l} {t} sorted by {n} descending"),
      ("which {l} {t} have the highest {n}?", "give me the {l} {t} with the largest {n}")),
     ("SELECT {c} FROM {t} ORDER BY {c};",
      ("list {c} of {t} in order", "{c} of all {t} sorted alphabetically", "show the {c} from {t} ordered by {c}"),
      ("give me the {c} of {t}, sorted", "sorted {c} of {t}")),
     ("SELECT DISTINCT {x} FROM {t};",
-     ("distinct {x} of {t}", "which different {x} are in {t}?", "unique {x} values in {t}", "List every {x} in {t} once"),
+     ("distinct {x} of {t}", "which different {x} are in {t}?", "unique {x} values in {t}",
+      "List every {x} in {t} once"),
      ("give me the unique {x} of {t}", "all {x} of {t} without duplicates")),
     ("DELETE FROM {t} WHERE {x} = '{v}';",
      ("delete {t} where {x} is {v}", "remove all {t} with {x} {v}", "Delete the {t} whose {x} is '{v}'"),
      ("drop every row of {t} with {v} as {x}", "erase {t} whose {x} is {v}")),
     ("UPDATE {t} SET {n} = {k} WHERE {x} = '{v}';",
-     ("set {n} to {k} for {t} with {x} {v}", "update {t}: {n} becomes {k} where {x} is {v}", "Change the {n} of {t} with {x} '{v}' to {k}"),
+     ("set {n} to {k} for {t} with {x} {v}", "update {t}: {n} becomes {k} where {x} is {v}",
+      "Change the {n} of {t} with {x} '{v}' to {k}"),
      ("for {t} whose {x} is {v}, set {n} to {k}", "make {n} {k} in {t} where {x} equals {v}")),
 )  # fmt: skip
 FRAMES = {
@@ -93,7 +98,9 @@ FRAMES = {
         "{q}", "{q}", "SQL: {q}", "Write a SQL query: {q}", "{q} (sql)", "sql query to {q}", "I need SQL for this: {q}",
         "Please write SQL. {q}", "Question: {q}\nSQL:", "in sql, {q}", "Translate to SQL: {q}",
     ),
-    Split.HELD_OUT: ("Give me the SQL for: {q}", "{q}\nQuery:", "Answer with one SQL statement: {q}", "SQL please: {q}"),
+    Split.HELD_OUT: (
+        "Give me the SQL for: {q}", "{q}\nQuery:", "Answer with one SQL statement: {q}", "SQL please: {q}",
+    ),
 }  # fmt: skip
 SCHEMAS = {
     Split.TRAIN: (
@@ -112,7 +119,8 @@ def _generate(rng: np.random.Generator, split: Split) -> Example:
     query, train_asks, held_out_asks = pick(rng, PATTERNS)
     fields = {
         "t": table, "c": pick(rng, (*texts, *texts, *numbers)), "x": pick(rng, texts), "v": pick(rng, VALUES),
-        "n": pick(rng, numbers), "k": int(rng.integers(1, 50)) * pick(rng, (1, 1, 5, 10, 100)), "l": int(rng.integers(2, 21)),
+        "n": pick(rng, numbers), "k": int(rng.integers(1, 50)) * pick(rng, (1, 1, 5, 10, 100)),
+        "l": int(rng.integers(2, 21)),
     }  # fmt: skip
     ask = pick(rng, train_asks if split is Split.TRAIN else held_out_asks)
     if rng.random() < 0.1:
