@@ -222,6 +222,7 @@ def build_backend(
         options |= {"url": url, "served_model": entry.served_model or name, "timeout_s": entry.timeout_s}
         if entry.engine is Engine.LLAMACPP:
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)
+            options["renames_answer"] = True  # llama.cpp answers with the path of its weights as `model`
     elif BACKEND_OF[entry.engine] == "litellm":
         options |= {"model": entry.model, "timeout_s": entry.timeout_s}
     return cast(ChatBackend, plugins.build("router.backends", BACKEND_OF[entry.engine], options))

@@ -92,14 +92,26 @@ class BackendRequest:
     timeout_s: float = 600.0
 
 
+class ChunkStream(Protocol):
+    """The bytes of an answer as they arrive. `aclose` before the end cancels the generation; it never raises."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def __anext__(self) -> bytes:
+        """The next piece. Raises BackendError when the answer was cut."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
 @dataclass(slots=True)
 class BackendResponse:
-    """An expert's answer. `chunks` yields the body exactly as it came; close it (aclose) to cancel the generation.
+    """An expert's answer. `chunks` yields the body exactly as it came.
 
     `headers` holds only what a client may see (content-type, retry-after)."""
 
     status: int
-    chunks: AsyncIterator[bytes]
+    chunks: ChunkStream
     headers: dict[str, str] = field(default_factory=dict)
 
 

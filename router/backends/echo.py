@@ -1,0 +1,97 @@
+"""A fake expert: answers with the question. Usage counts words. For tests and for trying a configuration."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import cast
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.protocols import BackendRequest, BackendResponse, ChatBackend
+
+
+class Options(BaseModel):
+    """How the fake answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="echo", min_length=1, description="what it calls itself in answers")
+    delay_s: float = Field(default=0.0, ge=0, description="wait before the answer and before each word of a stream")
+
+
+EXAMPLES = (Options(), Options(model="parrot", delay_s=0.001))
+
+
+def build(options: Options) -> ChatBackend:
+    return EchoBackend(options)
+
+
+class EchoBackend:
+    """Answers at once with the last user message."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        question = last_question(request.body)
+        if request.is_stream:
+            chunks = self._paced(stream_events(self._options.model, question, wants_usage(request.body)))
+            return BackendResponse(200, chunks, {"content-type": "text/event-stream"})
+        chunks = self._paced(iter([json_answer(self._options.model, question)]))
+        return BackendResponse(200, chunks, {"content-type": "application/json"})
+
+    async def is_alive(self) -> bool:
+        return True
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def _paced(self, events: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+        for event in events:
+            await asyncio.sleep(self._options.delay_s)
+            yield event
+
+
+def last_question(body: Mapping[str, object]) -> str:
+    """Text of the last user message; list content gives its text parts."""
+    for message in reversed(cast("list[dict[str, object]]", body.get("messages") or [])):
+        content = message.get("content")
+        if message.get("role") == "user" and isinstance(content, str):
+            return content
+        if message.get("role") == "user" and isinstance(content, list):
+            return " ".join(str(part["text"]) for part in content if "text" in part)
+    return ""
+
+
+def wants_usage(body: Mapping[str, object]) -> bool:
+    options = body.get("stream_options")
+    return isinstance(options, Mapping) and options.get("include_usage") is True
+
+
+def usage_of(text: str) -> dict[str, int]:
+    words = len(text.split())
+    return {"prompt_tokens": words, "completion_tokens": words, "total_tokens": 2 * words}
+
+
+def json_answer(model: str, text: str) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    answer = {"id": "echo", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
+    return orjson.dumps({**answer, "usage": usage_of(text)})
+
+
+def stream_events(model: str, text: str, has_usage: bool) -> Iterator[bytes]:
+    """One event per word, then the finish reason, the usage where asked for, and the end mark."""
+    frame: dict[str, object] = {"id": "echo", "object": "chat.completion.chunk", "created": 0, "model": model}
+    for i, word in enumerate(text.split()):
+        delta = {"role": "assistant", "content": word} if i == 0 else {"content": f" {word}"}
+        yield event({**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    yield event({**frame, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    if has_usage:
+        yield event({**frame, "choices": [], "usage": usage_of(text)})
+    yield b"data: [DONE]\n\n"
+
+
+def event(value: Mapping[str, object]) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"

@@ -1,0 +1,171 @@
+"""Every provider that does not speak the OpenAI wire, through litellm.
+
+Importing litellm takes seconds and 200 MB, so it happens on the first request, in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from router.errors import BackendError, MissingExtraError
+from router.protocols import BackendRequest, BackendResponse, ChatBackend
+
+FORWARDED = frozenset(  # fmt: skip
+    (
+        "messages",
+        "temperature",
+        "top_p",
+        "n",
+        "stream",
+        "stream_options",
+        "stop",
+        "max_tokens",
+        "max_completion_tokens",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+        "seed",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "logprobs",
+        "top_logprobs",
+        "reasoning_effort",
+        "modalities",
+        "audio",
+        "prediction",
+        "functions",
+        "function_call",
+    )
+)
+"""The chat fields of OpenAI's API. litellm takes its own settings from the same place (`api_base`, `api_key`, ...), so
+whatever else a client sends stays here: it could send the provider's key to an address of its choice."""
+
+
+class Options(BaseModel):
+    """A model in litellm's notation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1, description="provider/model, e.g. anthropic/claude-sonnet-4-5")
+    api_key: SecretStr | None = None
+    api_base: str | None = Field(default=None, pattern=r"^https?://", description="another address of that provider")
+    timeout_s: float = Field(default=600.0, gt=0)
+
+
+EXAMPLES = (Options(model="anthropic/claude-sonnet-4-5"), Options(model="openai/gpt-4o-mini", timeout_s=30.0))
+
+
+def build(options: Options) -> ChatBackend:
+    """Raises MissingExtraError when litellm is not installed."""
+    if importlib.util.find_spec("litellm") is None:
+        raise MissingExtraError("an expert with engine 'litellm'", "providers")
+    return LitellmBackend(options)
+
+
+class LitellmBackend:
+    """One hosted model."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        """Sends one request; see `ChatBackend.send`. Answers and errors are in OpenAI's form."""
+        litellm = await asyncio.to_thread(import_litellm)
+        import openai
+
+        try:
+            answer = await litellm.acompletion(**self._arguments(request))
+        except openai.OpenAIError as error:
+            return error_response(error)
+        if request.is_stream:
+            return BackendResponse(200, stream_events(answer), {"content-type": "text/event-stream"})
+        body = one_chunk(answer.model_dump_json(exclude_none=True).encode())
+        return BackendResponse(200, body, {"content-type": "application/json"})
+
+    async def is_alive(self) -> bool:
+        """True: a hosted provider offers no probe that costs nothing."""
+        return True
+
+    async def aclose(self) -> None:
+        """litellm keeps its own connections."""
+
+    def _arguments(self, request: BackendRequest) -> dict[str, object]:
+        options = self._options
+        arguments = {name: value for name, value in request.body.items() if name in FORWARDED}
+        arguments |= {
+            "model": options.model,
+            "stream": request.is_stream,
+            "timeout": min(options.timeout_s, request.timeout_s),
+            "max_retries": 0,
+        }
+        if options.api_key is not None:
+            arguments["api_key"] = options.api_key.get_secret_value()
+        if options.api_base is not None:
+            arguments["api_base"] = options.api_base
+        return arguments
+
+
+def import_litellm() -> Any:
+    """The module, quiet and without the price map it would fetch from the network on import.
+
+    litellm reads that setting from the environment while it is imported and offers no other way: this is the one place
+    in the project that writes the environment.
+    """
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    return litellm
+
+
+async def one_chunk(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+async def stream_events(chunks: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
+    """litellm's chunks as server-sent events, with the end mark. Raises BackendError when the provider fails midway."""
+    import openai
+
+    try:
+        async for chunk in chunks:
+            yield b"data: " + chunk.model_dump_json(exclude_none=True, exclude_unset=True).encode() + b"\n\n"
+    except openai.OpenAIError as error:
+        raise BackendError("the provider's answer was cut off", status=502) from error
+    yield b"data: [DONE]\n\n"
+
+
+def error_response(error: Exception) -> BackendResponse:
+    """The provider's refusal as an answer with its status.
+
+    Raises:
+        BackendError: there was no answer at all.
+    """
+    import openai
+
+    if isinstance(error, openai.APITimeoutError):
+        raise BackendError("the provider did not answer in time", status=504) from error
+    if isinstance(error, openai.APIConnectionError):
+        raise BackendError("the provider cannot be reached", status=503, is_retryable=True) from error
+    status = int(getattr(error, "status_code", None) or 502)
+    response = getattr(error, "response", None)
+    headers = {"content-type": "application/json"}
+    if response is not None and "retry-after" in response.headers:
+        headers["retry-after"] = response.headers["retry-after"]
+    values = {
+        "message": str(getattr(error, "message", "the provider refused the request")),
+        "type": str(getattr(error, "type", None) or "upstream_error"),
+        "param": getattr(error, "param", None),
+        "code": getattr(error, "code", None),
+    }
+    return BackendResponse(status, one_chunk(orjson.dumps({"error": values}, default=str)), headers)

@@ -1,0 +1,242 @@
+"""The raw OpenAI wire over HTTP: vLLM, llama.cpp's server, and whatever else speaks it. Bytes in, bytes out."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import aiohttp
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
+
+from router.errors import BackendError
+from router.protocols import BackendRequest, BackendResponse, ChatBackend, ChunkStream
+
+if TYPE_CHECKING:
+    from aiohttp.tracing import TraceConfig
+
+KEPT_ALIVE_S = 15.0
+PROBE_TIMEOUT_S = 2.0
+LARGE_BODY_BYTES = 1 << 20  # aiohttp warns when more than this is given as plain bytes
+MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
+"""The field as servers write it. Inside a JSON string every quote is escaped, so no text of an answer matches."""
+
+
+class Options(BaseModel):
+    """Where an expert is and what its requests need."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(pattern=r"^https?://", description="API root, e.g. http://127.0.0.1:8101/v1")
+    served_model: str = Field(min_length=1, description="the expert's name on that engine")
+    extra_body: dict[str, JsonValue] = Field(default_factory=dict, description="fields that replace the client's")
+    api_key: SecretStr | None = None
+    timeout_s: float = Field(default=600.0, gt=0, description="longest silence: before the answer, or within it")
+    connect_timeout_s: float = Field(default=3.0, gt=0)
+    renames_answer: bool = Field(
+        default=False, description="write `served_model` into answers: the engine names its weights file instead"
+    )
+
+
+EXAMPLES = (
+    Options(url="http://127.0.0.1:8101/v1", served_model="coder"),
+    Options(
+        url="http://127.0.0.1:8101/v1",
+        served_model="calculator",
+        extra_body={"lora": [{"id": 1, "scale": 1.0}]},
+        renames_answer=True,
+    ),
+)
+
+
+def build(options: Options) -> ChatBackend:
+    return VllmBackend(options)
+
+
+class VllmBackend:
+    """One expert on an OpenAI-compatible engine. Connections are pooled and made on first use."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._root = options.url.rstrip("/")
+        self._headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "coe"}
+        if options.api_key is not None:
+            self._headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
+        self._pooled: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        """Sends one request; see `ChatBackend.send`. A pooled connection that turns out dead is replaced once."""
+        body = orjson.dumps({**request.body, **self._options.extra_body, "model": self._options.served_model})
+        if self._pooled is None:
+            self._pooled = new_session(self._options, is_pooled=True)
+        connection = SimpleNamespace(is_reused=False)
+        try:
+            response = await self._post(self._pooled, request, body, connection)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if not connection.is_reused:
+                raise backend_error(error) from error
+            response = await self._post_fresh(request, body)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise backend_error(error) from error
+        chunks: ChunkStream = ResponseChunks(response)
+        if self._options.renames_answer:
+            chunks = RenamedChunks(chunks, self._options.served_model)
+        return BackendResponse(response.status, chunks, visible_headers(response))
+
+    async def is_alive(self) -> bool:
+        """True when the engine lists its models."""
+        if self._pooled is None:
+            self._pooled = new_session(self._options, is_pooled=True)
+        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
+        try:
+            async with self._pooled.get(
+                f"{self._root}/models", headers=self._headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status < 500
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def aclose(self) -> None:
+        for session in (self._pooled, self._fresh):
+            if session is not None:
+                await session.close()
+        self._pooled = self._fresh = None
+
+    async def _post_fresh(self, request: BackendRequest, body: bytes) -> aiohttp.ClientResponse:
+        if self._fresh is None:
+            self._fresh = new_session(self._options, is_pooled=False)
+        try:
+            return await self._post(self._fresh, request, body, SimpleNamespace())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise backend_error(error) from error
+
+    async def _post(
+        self, session: aiohttp.ClientSession, request: BackendRequest, body: bytes, connection: SimpleNamespace
+    ) -> aiohttp.ClientResponse:
+        headers = self._headers
+        if request.request_id:
+            headers = {**headers, "x-request-id": request.request_id}
+        return await session.post(
+            f"{self._root}/{request.path}",
+            data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
+            headers=headers,
+            allow_redirects=False,
+            trace_request_ctx=connection,
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=self._options.connect_timeout_s,
+                sock_read=min(self._options.timeout_s, request.timeout_s),
+            ),
+        )
+
+
+class ResponseChunks:
+    """The body of an aiohttp response, piece by piece as the socket gave it."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._response.content.readany()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise backend_error(error, has_begun=True) from error
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        """Closes the connection, unless the whole body was read: then it is back in the pool already."""
+        self._response.close()
+
+
+class RenamedChunks:
+    """An answer whose `model` field names the expert. A line is held until it is whole, so no field is cut in two."""
+
+    def __init__(self, chunks: ChunkStream, name: str) -> None:
+        self._chunks = chunks
+        self._field = b'"model":' + orjson.dumps(name)
+        self._held = b""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            try:
+                received = self._held + await anext(self._chunks)
+            except StopAsyncIteration:
+                rest, self._held = self._held, b""
+                if not rest:
+                    raise
+                return self._renamed(rest)
+            end = received.rfind(b"\n") + 1
+            self._held = received[end:]
+            if end:
+                return self._renamed(received[:end])
+
+    async def aclose(self) -> None:
+        await self._chunks.aclose()
+
+    def _renamed(self, lines: bytes) -> bytes:
+        return MODEL_FIELD.sub(lambda _: self._field, lines)
+
+
+def new_session(options: Options, *, is_pooled: bool) -> aiohttp.ClientSession:
+    """A client without cookies, proxies or redirects. aiohttp sets TCP_NODELAY on every connection itself.
+
+    Args:
+        is_pooled: keep connections alive for the next request.
+    """
+    if is_pooled:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_ALIVE_S)
+    else:
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=[reuse_trace()] if is_pooled else None,
+        max_line_size=32768,
+        max_field_size=32768,
+    )
+
+
+def reuse_trace() -> TraceConfig:
+    """Marks the request's context when its connection comes from the pool."""
+
+    async def mark(session: object, context: SimpleNamespace, params: object) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx.is_reused = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(mark)
+    return trace
+
+
+def visible_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    found = {name: response.headers.get(name) for name in ("content-type", "retry-after")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def backend_error(error: BaseException, *, has_begun: bool = False) -> BackendError:
+    """What a transport error means to a client. Messages name no address: experts' URLs are not for clients.
+
+    Args:
+        has_begun: the head of the answer was there, so the request must not be sent again.
+    """
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return BackendError("the expert cannot be reached", status=503, is_retryable=True)
+    if isinstance(error, TimeoutError):
+        return BackendError("the expert did not answer in time", status=504)
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not has_begun:
+        return BackendError("the expert closed the connection without an answer", status=502, is_retryable=True)
+    if has_begun:
+        return BackendError("the expert's answer was cut off", status=502)
+    return BackendError("the expert's answer is not valid HTTP", status=502)
