@@ -1,0 +1,53 @@
+"""The composition for GPUs is one that loads, and whose command lines are the ones meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.fleet.vllm_command import vllm_processes
+from router.config import Engine, load_config
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "deploy" / "experts.gpu.yaml"
+
+
+def test_it_loads_and_has_the_categories_of_the_default() -> None:
+    config = load_config(FILE)
+    assert config.categories == load_config(ROOT / "experts.yaml").categories
+    assert {entry.engine for entry in config.experts.values()} == {Engine.VLLM, Engine.LITELLM}
+    assert config.policies["default"].budgets.active_params_b == 31
+
+
+def test_no_gpu_is_given_away_twice_and_adapters_share_their_base() -> None:
+    config = load_config(FILE)
+    processes = vllm_processes(config, FILE.parent, {"extractor": 16, "sql-writer": 32})
+    assert [process.experts for process in processes] == [
+        ("generalist",),
+        ("coder",),
+        ("writer",),
+        ("mathematician",),
+        ("assistant", "extractor", "sql-writer"),
+    ]
+    memory_of: dict[str, float] = {}
+    for process in processes:
+        share = float(process.argv[process.argv.index("--gpu-memory-utilization") + 1])
+        for gpu in process.env["CUDA_VISIBLE_DEVICES"].split(","):
+            memory_of[gpu] = memory_of.get(gpu, 0.0) + share
+    assert sorted(memory_of) == ["0", "1", "2", "3", "4", "5"]
+    assert max(memory_of.values()) <= 0.95
+
+
+def test_the_command_of_the_shared_base_is_complete() -> None:
+    config = load_config(FILE)
+    *_, llama = vllm_processes(config, Path("/etc/coe"), {"extractor": 16, "sql-writer": 32})
+    assert llama.argv == (
+        *("/opt/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", "meta-llama/Llama-3.1-8B-Instruct", "--served-model-name", "assistant"),
+        *("--host", "127.0.0.1", "--port", "8105", "--enable-lora", "--lora-modules"),
+        "extractor=/etc/coe/adapters/llama-3.1-8b/extractor",
+        "sql-writer=/etc/coe/adapters/llama-3.1-8b/sql-writer",
+        *("--max-model-len", "16384", "--max-loras", "2", "--max-lora-rank", "32"),
+        *("--gpu-memory-utilization", "0.48", "--enable-prefix-caching", "--max-num-seqs", "128"),
+        *("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
+    )
+    assert llama.env["CUDA_VISIBLE_DEVICES"] == "5"
