@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "log doctor": "gateway.decision_log.commands:doctor",
+    "log drain": "gateway.decision_log.commands:drain",
+}

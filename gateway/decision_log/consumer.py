@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 from redis.exceptions import RedisError, ResponseError
@@ -22,6 +22,9 @@ from gateway.decision_log.stream import RECORD_FIELD, Backoff, connect, reason_o
 from gateway.store import Store
 from router.errors import StoreError
 from router.types import DecisionRecord
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 GROUP = "coe-sql"
 BATCH_RECORDS = 100
@@ -259,3 +262,19 @@ def record_of(entry: Entry) -> DecisionRecord | None:
         kinds = sorted({fault["type"] for fault in error.errors(include_input=False, include_url=False)})
         logger.error("entry %s is no decision (%s)", entry.id, ", ".join(kinds))
         return None
+
+
+async def waiting_in(client: Redis, stream: str) -> tuple[int, int]:
+    """Entries of the stream that are not in SQL yet, and dead letters. Raises RedisError."""
+    dead = await client.xlen(f"{stream}:dead")
+    if not await client.exists(stream):
+        return 0, dead
+    groups: Any = await client.xinfo_groups(stream)
+    ours = next((group for group in groups if group["name"] == GROUP.encode()), None)
+    if ours is None:
+        return await client.xlen(stream), dead
+    waiting, last = int(ours["pending"]), ours["last-delivered-id"]
+    while rows := await client.xrange(stream, min=b"(" + last, count=1000):
+        waiting += len(rows)
+        last = rows[-1][0]
+    return waiting, dead

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import Executor
 from pathlib import Path
 
-from gateway.decision_log.spool import SUFFIX, Spool
+from gateway.decision_log.spool import Spool, read_checkpoint, scan, segment_paths
 from gateway.decision_log.stream import DecisionStream
 from router.errors import StoreError
 
@@ -59,9 +59,30 @@ def spooled_bytes(root: Path) -> int:
     """Bytes in segments of every spool under `root`. A segment that is deleted meanwhile may or may not count."""
     total = 0
     for folder in spool_folders(root):
-        for path in folder.glob(f"*{SUFFIX}"):
+        for path in segment_paths(folder):
             try:
                 total += path.stat().st_size
             except FileNotFoundError:
                 continue
+    return total
+
+
+def spooled_records(root: Path) -> int:
+    """Records in every spool under `root` that are not acknowledged. Reads only, so owners may be at work."""
+    return sum(unsent_records(folder) for folder in spool_folders(root))
+
+
+def unsent_records(folder: Path) -> int:
+    checkpoint = read_checkpoint(folder)
+    total = 0
+    for path in segment_paths(folder):
+        segment = int(path.stem)
+        if segment < checkpoint.segment:
+            continue
+        try:
+            frames = scan(path.read_bytes()).frames
+        except FileNotFoundError:
+            continue
+        start = checkpoint.offset if segment == checkpoint.segment else 0
+        total += sum(1 for intact in frames if intact.end > start)
     return total

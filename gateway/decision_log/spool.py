@@ -192,7 +192,7 @@ class Spool:
     def _delete(self) -> None:
         """Deletes the folder; what cannot be deleted stays for the next owner, who finds it acknowledged."""
         with suppress(OSError):
-            for path in self._segment_paths():
+            for path in segment_paths(self.folder):
                 path.unlink()
             for name in (CHECKPOINT_NAME, TEMPORARY_NAME, LOCK_NAME):
                 (self.folder / name).unlink(missing_ok=True)
@@ -201,15 +201,11 @@ class Spool:
     def _path(self, segment: int) -> Path:
         return self.folder / f"{segment:012d}{SUFFIX}"
 
-    def _segment_paths(self) -> list[Path]:
-        """Segment files, oldest first."""
-        return sorted(path for path in self.folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
-
     def _recover(self) -> None:
         """Counts what is pending, cuts torn tails, and deletes segments behind the checkpoint."""
         checkpoint = read_checkpoint(self.folder)
         self._next_segment = checkpoint.segment + 1  # a number is never used again, or its records would be skipped
-        for path in self._segment_paths():
+        for path in segment_paths(self.folder):
             segment = int(path.stem)
             self._next_segment = max(self._next_segment, segment + 1)
             if segment < checkpoint.segment:
@@ -284,6 +280,11 @@ class Spool:
         self._path(segment).unlink(missing_ok=True)
         self._position = Position(next(iter(self._sizes), self._next_segment), 0)
         return True
+
+
+def segment_paths(folder: Path) -> list[Path]:
+    """Segment files, oldest first."""
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
 
 
 def write_all(descriptor: int, block: bytes) -> None:
