@@ -16,7 +16,8 @@ class OutcomeTable:
     """Scores of m experts on n prompts.
 
     `scores` (n, m) lies in [0, 1], NaN where an expert was not run. The other matrices are NaN where unknown.
-    `splits` holds train, valid or test per prompt.
+    `splits` holds train, valid or test per prompt. `is_cost_estimated`: some cost was not recorded but computed from
+    list prices and the length of prompt and answer.
     """
 
     prompt_ids: tuple[str, ...]
@@ -31,6 +32,7 @@ class OutcomeTable:
     metric: str
     source: str
     active_params_b: dict[str, float] = field(default_factory=dict)
+    is_cost_estimated: bool = False
 
     def __post_init__(self) -> None:
         shape = (len(self.prompt_ids), len(self.experts))
@@ -57,3 +59,23 @@ class OutcomeTable:
     def split(self, name: str) -> OutcomeTable:
         """The prompts of one split."""
         return self.rows(np.array([found == name for found in self.splits], dtype=bool))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledQuery:
+    """A query whose category is known. `style` says how it is put (terse, chatty, long, typos, code ...) and `language`
+    is an ISO 639-1 code; both are empty where nobody noted them."""
+
+    text: str
+    category: str
+    style: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Size and price of one expert; None where unknown. Prices are USD per million tokens."""
+
+    active_params_b: float | None = None
+    price_in_per_m_usd: float | None = None
+    price_out_per_m_usd: float | None = None

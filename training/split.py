@@ -1,0 +1,24 @@
+"""Train, valid or test: by hash of the normalised text, so near-duplicates never cross and every run agrees."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+SplitName = Literal["train", "valid", "test"]
+TEST_PERCENT = 20
+VALID_PERCENT = 10
+
+
+def normalise_text(text: str) -> str:
+    """Lower-case letters and digits only; a text without any (such as '???') stays as it is, stripped."""
+    kept = "".join(character for character in text.lower() if character.isalnum())
+    return kept or text.strip()
+
+
+def split_of(text: str) -> SplitName:
+    """70% train, 10% valid, 20% test of distinct texts."""
+    bucket = int.from_bytes(hashlib.sha256(normalise_text(text).encode()).digest()[:8], "big") % 100
+    if bucket < TEST_PERCENT:
+        return "test"
+    return "valid" if bucket < TEST_PERCENT + VALID_PERCENT else "train"
