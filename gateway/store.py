@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Float, Index, Text, UniqueConstraint, event, func, select
@@ -102,9 +103,12 @@ class Store:
         """
         if not records:
             return 0
-        statement = self._insert(DECISIONS).on_conflict_do_nothing(index_elements=["decision_id"])
+        key = DECISIONS.c.decision_id
+        statement = self._insert(DECISIONS).on_conflict_do_nothing(index_elements=[key]).returning(key)
+        # Two writers that lock the same rows in different order would wait for each other.
+        rows = [row_of(record) for record in sorted(records, key=attrgetter("decision_id"))]
         with self._transaction("write decisions") as connection:
-            return int(connection.execute(statement, [row_of(record) for record in records]).rowcount)
+            return len(connection.execute(statement, rows).all())
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         """The record of that decision, None when there is none. Raises StoreError."""
@@ -123,7 +127,7 @@ class Store:
         """
         key_id = feedback.key_id or ""
         row = {**feedback.model_dump(mode="json"), "key_id": key_id}
-        insert = self._insert(FEEDBACK).values(**row).on_conflict_do_nothing()
+        insert = self._insert(FEEDBACK).values(**row).on_conflict_do_nothing().returning(FEEDBACK.c.id)
         replace = (
             FEEDBACK.update()
             .where(FEEDBACK.c.decision_id == feedback.decision_id)
@@ -131,7 +135,7 @@ class Store:
             .values(value=feedback.value, at=feedback.at)
         )
         with self._transaction("write feedback") as connection:
-            is_first = connection.execute(insert).rowcount == 1
+            is_first = connection.execute(insert).first() is not None
             if not is_first:
                 connection.execute(replace)
         return is_first

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.decision_log.privacy import apply_privacy, load_key, passes_luhn, redact
+from router.config import PrivacyLevel
+from router.errors import ConfigError
+from router.types import DecisionRecord
+
+KEY = b"k" * 32
+
+
+def test_level_none_keeps_neither_text_nor_hash(make_record: Callable[..., DecisionRecord]) -> None:
+    record = make_record(0, text="hello").model_copy(update={"text_hash": "abc"})
+    kept = apply_privacy(record, PrivacyLevel.NONE, KEY)
+    assert (kept.text, kept.text_hash) == (None, None)
+
+
+def test_level_hash_keeps_a_keyed_hash_only(make_record: Callable[..., DecisionRecord]) -> None:
+    kept = apply_privacy(make_record(0, text="hello"), PrivacyLevel.HASH, KEY)
+    assert kept.text is None
+    assert kept.text_hash == hmac.new(KEY, b"hello", hashlib.sha256).hexdigest()
+    assert kept.text_hash != apply_privacy(make_record(0, text="hello"), PrivacyLevel.HASH, b"o" * 32).text_hash
+
+
+def test_level_text_redacts_and_hashes_what_was_asked(make_record: Callable[..., DecisionRecord]) -> None:
+    text = "write to jo@example.org"
+    kept = apply_privacy(make_record(0, text=text), PrivacyLevel.TEXT, KEY)
+    assert kept.text == "write to [email]"
+    assert kept.text_hash == apply_privacy(make_record(0, text=text), PrivacyLevel.HASH, KEY).text_hash
+
+
+def test_everything_else_of_the_record_stays(make_record: Callable[..., DecisionRecord]) -> None:
+    record = make_record(3, text="hi")
+    kept = apply_privacy(record, PrivacyLevel.TEXT, KEY)
+    assert kept.model_copy(update={"text_hash": None}) == record
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mail a.b+c@mail.example.co.uk, please", "mail [email], please"),
+        ("card 4111 1111 1111 1111 exp 12/27", "card [card] exp 12/27"),
+        ("5500-0000-0000-0004", "[card]"),
+        ("call +49 (0)170 1234567 now", "call [phone] now"),
+        ("call (555) 123-4567.", "call [phone]."),
+        ("555-123-4567", "[phone]"),
+        ("Tel. 030 1234 5678", "Tel. [phone]"),
+        ("my phone is 01701234567", "my phone is [phone]"),
+        ("key sk-abcDEF0123456789abcdef", "key [key]"),
+        ("AKIAIOSFODNN7EXAMPLE", "[key]"),
+        ("password: hunter2, thanks", "password: [key], thanks"),
+        ("Authorization: Bearer abc123def456", "Authorization: Bearer [key]"),
+        ("t eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc-DEF", "t [key]"),
+        ("h 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c", "h [key]"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----\nfix it", "[key]\nfix it"),
+        ("a\ud800b", "a?b"),
+    ],
+)
+def test_redacts(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what is 123456 * 789012?",
+        "1234567890123456",  # sixteen digits, wrong check digit
+        "on 2024-01-15 at 10:30",
+        "01/15/2024",
+        "convert 0.000012 km to mm",
+        "3.14159265358979",
+        "user @ host",
+        "the password field is empty",
+        "src/a_very_long_module_name_for_a_test/of_the_redaction.py",
+        "SELECT id FROM t WHERE n > 100 LIMIT 20",
+    ],
+)
+def test_leaves_ordinary_text_alone(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_luhn() -> None:
+    assert passes_luhn("4111111111111111")
+    assert not passes_luhn("4111111111111112")
+
+
+def test_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    key = load_key(tmp_path / "data")
+    assert len(key) == 32
+    assert load_key(tmp_path / "data") == key
+    assert stat.S_IMODE((tmp_path / "data" / "log.key").stat().st_mode) == 0o600
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["log.key"]
+    assert load_key(tmp_path / "other") != key
+
+
+@pytest.mark.parametrize("text", ["", "abcd", "not hexadecimal"])
+def test_a_broken_key_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "log.key").write_text(text)
+    with pytest.raises(ConfigError, match=r"log\.key"):
+        load_key(tmp_path)

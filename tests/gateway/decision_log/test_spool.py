@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.decision_log import spool as spool_module
+from gateway.decision_log.spool import Position, Spool, frame, read_checkpoint, scan, segment_paths, write_checkpoint
+from router.errors import StoreError
+
+PAYLOADS = st.lists(st.text(max_size=40).map(str.encode), min_size=1, max_size=8)
+
+
+def opened(folder: Path, **options: int) -> Spool:
+    spool = Spool(folder, **{"max_bytes": 1_000_000, **options})
+    spool.open()
+    return spool
+
+
+def read_all(spool: Spool) -> list[bytes]:
+    found: list[bytes] = []
+    while payloads := spool.read(3):
+        found += payloads
+        spool.acknowledge(len(payloads))
+    return found
+
+
+@given(PAYLOADS, st.data())
+def test_truncation_at_any_byte_loses_only_the_tail(payloads: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(map(frame, payloads))
+    cut = data.draw(st.integers(0, len(whole)))
+    found = scan(whole[:cut])
+    kept = [intact.payload for intact in found.frames]
+    ends = [sum(len(frame(p)) for p in payloads[: i + 1]) for i in range(len(payloads))]
+    assert kept == payloads[: sum(end <= cut for end in ends)]
+    assert found.end == max([end for end in ends if end <= cut], default=0)
+    assert found.damaged == 0
+
+
+@given(PAYLOADS, st.data())
+def test_any_flipped_bit_loses_exactly_the_record_it_is_in(payloads: list[bytes], data: st.DataObject) -> None:
+    framed = [frame(payload) for payload in payloads]
+    victim = data.draw(st.integers(0, len(payloads) - 1))
+    at = data.draw(st.integers(0, len(framed[victim]) - 1))
+    flipped = bytearray(framed[victim])
+    flipped[at] ^= 1 << data.draw(st.integers(0, 7))
+    whole = b"".join([*framed[:victim], bytes(flipped), *framed[victim + 1 :]])
+    found = scan(whole)
+    assert [intact.payload for intact in found.frames] == payloads[:victim] + payloads[victim + 1 :]
+    assert found.damaged == 1 or found.end < len(whole)
+
+
+def test_reads_in_order_across_segments_and_deletes_what_is_acknowledged(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "s", segment_bytes=200)
+    payloads = [f"payload-{i:03d}".encode() for i in range(60)]
+    for payload in payloads:
+        assert spool.write([payload]) == 1
+    assert len(segment_paths(spool.folder)) > 5
+    assert spool.pending == 60
+    assert read_all(spool) == payloads
+    assert spool.pending == 0
+    assert len(segment_paths(spool.folder)) <= 1
+    spool.close()
+    assert not (tmp_path / "s").exists()
+
+
+def test_read_repeats_until_acknowledged(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.write([b"a", b"b", b"c"])
+    assert spool.read(2) == spool.read(2) == [b"a", b"b"]
+    spool.acknowledge(1)
+    assert spool.read(5) == [b"b", b"c"]
+    assert spool.pending == 2
+    spool.close()
+
+
+def test_next_owner_goes_on_behind_the_checkpoint_and_reuses_no_segment_number(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    first.write([b"a", b"b", b"c"])
+    first.read(1)
+    first.acknowledge(1)
+    first.close()
+    second = opened(tmp_path)
+    assert second.pending == 2
+    second.write([b"d"])
+    assert read_all(second) == [b"b", b"c", b"d"]
+    last = read_checkpoint(tmp_path).segment
+    second.write([b"e"])
+    second.close()
+    third = opened(tmp_path)
+    assert read_all(third) == [b"e"]
+    assert read_checkpoint(tmp_path).segment >= last
+    third.close()
+
+
+def test_recovery_cuts_the_torn_tail(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.write([b"kept"])
+    spool.close()
+    path = segment_paths(tmp_path)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole + frame(b"torn")[:-1])
+    recovered = opened(tmp_path)
+    assert path.read_bytes() == whole
+    assert (recovered.pending, recovered.damaged) == (1, 1)
+    assert read_all(recovered) == [b"kept"]
+    recovered.close()
+
+
+def test_damage_between_records_is_counted_and_stepped_over(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.write([b"one", b"two", b"three"])
+    path = segment_paths(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[data.index(b"two")] ^= 1
+    path.write_bytes(data)
+    assert read_all(spool) == [b"one", b"three"]
+    assert (spool.damaged, spool.pending) == (1, 0)
+    spool.close()
+
+
+def test_a_segment_without_one_intact_record_does_not_stop_the_spool(tmp_path: Path) -> None:
+    spool = opened(tmp_path, segment_bytes=64)
+    spool.write([b"x" * 50])
+    segment_paths(tmp_path)[0].write_bytes(b"\0" * 60)
+    spool.write([b"next"])
+    assert read_all(spool) == [b"next"]
+    assert spool.damaged == 1
+    spool.close()
+
+
+def test_a_record_larger_than_one_load_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "LOAD_BYTES", 64)
+    spool = opened(tmp_path)
+    payloads = [b"s", b"L" * 1000, b"t"]
+    spool.write(payloads)
+    assert read_all(spool) == payloads
+    assert spool.damaged == 0
+    spool.close()
+
+
+def test_full_spool_refuses_and_takes_again_after_acknowledgement(tmp_path: Path) -> None:
+    spool = opened(tmp_path, max_bytes=400)
+    payloads = [f"{i:040d}".encode() for i in range(20)]
+    written = 0
+    while spool.size_bytes + len(frame(payloads[written])) <= 400:
+        written += spool.write([payloads[written]])
+    with pytest.raises(OSError, match="at most 400 bytes") as caught:
+        spool.write([payloads[written]])
+    assert caught.value.errno == errno.ENOSPC
+    assert 0 < written < 20
+    assert spool.size_bytes <= 400
+    assert read_all(spool) == payloads[:written]
+    assert spool.write([payloads[written]]) == 1
+    spool.close()
+
+
+def test_a_record_larger_than_a_segment_is_refused_as_such(tmp_path: Path) -> None:
+    spool = opened(tmp_path, max_bytes=400)
+    with pytest.raises(OSError, match="File too large") as caught:
+        spool.write([b"x" * 200])
+    assert caught.value.errno == errno.EFBIG
+    spool.close()
+
+
+def test_half_a_write_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = opened(tmp_path)
+    spool.write([b"before"])
+    real_write = os.write
+
+    def half_write(descriptor: int, block: bytes) -> int:
+        if len(block) < 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(descriptor, block[: len(block) // 2])
+
+    monkeypatch.setattr(spool_module.os, "write", half_write)
+    with pytest.raises(OSError, match="No space"):
+        spool.write([b"lost" * 10])
+    monkeypatch.undo()
+    assert segment_paths(tmp_path)[0].read_bytes() == frame(b"before")
+    spool.write([b"after"])
+    assert read_all(spool) == [b"before", b"after"]
+    assert spool.damaged == 0
+    spool.close()
+
+
+def test_a_checkpoint_that_cannot_be_written_only_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path, position: Position) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    spool = opened(tmp_path)
+    spool.write([b"a", b"b"])
+    monkeypatch.setattr(spool_module, "write_checkpoint", refuse)
+    spool.read(1)
+    spool.acknowledge(1)
+    assert spool.read(5) == [b"b"]
+    spool.close()
+    again = opened(tmp_path)
+    assert again.read(5) == [b"a", b"b"]
+    again.close()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"segment": "x", "offset": 1}'])
+def test_an_unreadable_checkpoint_means_the_beginning(tmp_path: Path, text: str) -> None:
+    write_checkpoint(tmp_path, Position(3, 4))
+    assert read_checkpoint(tmp_path) == Position(3, 4)
+    (tmp_path / "checkpoint.json").write_text(text)
+    assert read_checkpoint(tmp_path) == Position(0, 0)
+
+
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "s")
+    with pytest.raises(StoreError, match=f"in use by process {os.getpid()}"):
+        opened(tmp_path / "s")
+    spool.close()
+    opened(tmp_path / "s").close()
+
+
+def test_fsync_reaches_the_disk_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(spool_module.os, "fsync", synced.append)
+    spool = opened(tmp_path)
+    spool.write([b"a"])
+    assert synced == []
+    spool.write([b"b"], fsync=True)
+    assert len(synced) == 1
+    spool.close()

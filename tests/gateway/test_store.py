@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gateway.store import ReplicaCount, Store
+from router.errors import ConfigError, StoreError
+from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'coe.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = Store(database_url)
+    with opened._engine.begin() as connection:
+        for table in ("decisions", "feedback"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    yield opened
+    opened.close()
+
+
+def record(seq: int, replica: str = "r1", **changes: object) -> DecisionRecord:
+    values: dict[str, object] = {
+        "decision_id": f"{replica}-{seq}",
+        "request_id": "q",
+        "replica": replica,
+        "seq": seq,
+        "at": 1_700_000_000.123456,
+        "requested_model": "auto",
+        "state": TerminalState.ANSWERED,
+        "decision": {
+            "expert": "chosen",
+            "category": "code",
+            "confidence": 0.5,
+            "is_fallback": False,
+            "reason": "map",
+            "likely_category": "code",
+            "uncertainty": 0.5,
+            "propensity": 0.25,
+            "router_version": "v7",
+        },
+        "served_expert": "answered",
+        "status": 200,
+        "latency_ms": 1.0,
+    }
+    return DecisionRecord.model_validate({**values, **changes})
+
+
+def feedback(value: float, key_id: str | None = None, **changes: object) -> Feedback:
+    values = {"decision_id": "r1-0", "kind": FeedbackKind.THUMB, "value": value, "at": 5.0, "key_id": key_id}
+    return Feedback.model_validate({**values, **changes})
+
+
+def test_round_trip(store: Store) -> None:
+    written = record(0, text="naïve “text” with NUL \0 and 日本語")
+    assert store.write_decisions([written]) == 1
+    assert store.get_decision("r1-0") == written
+    assert store.get_decision("r1-1") is None
+
+
+def test_writing_again_adds_nothing_and_changes_nothing(store: Store) -> None:
+    first = [record(0), record(1)]
+    assert store.write_decisions(first) == 2
+    again = [record(0, latency_ms=99.0), record(1), record(2), record(2)]
+    assert store.write_decisions(again) == 1
+    assert store.count() == 3
+    assert store.get_decision("r1-0") == first[0]
+    assert store.write_decisions([]) == 0
+
+
+def test_columns_that_training_selects(store: Store) -> None:
+    store.write_decisions([record(0), record(1, served_expert=None), record(2, served_expert=None, decision=None)])
+    with store._engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT decision_id, at, replica, seq, state, expert, category, router_version FROM decisions ORDER BY seq"
+        ).all()
+    at = 1_700_000_000.123456
+    assert [tuple(row) for row in rows] == [
+        ("r1-0", at, "r1", 0, "answered", "answered", "code", "v7"),
+        ("r1-1", at, "r1", 1, "answered", "chosen", "code", "v7"),
+        ("r1-2", at, "r1", 2, "answered", None, None, None),
+    ]
+
+
+def test_last_feedback_of_a_kind_and_key_wins(store: Store) -> None:
+    assert store.put_feedback(feedback(1.0))
+    assert not store.put_feedback(feedback(0.0, at=6.0))
+    assert store.put_feedback(feedback(0.5, key_id="k1", at=7.0))
+    assert store.put_feedback(feedback(0.25, kind=FeedbackKind.SCORE, at=8.0))
+    assert store.get_feedback("r1-0") == (
+        feedback(0.0, at=6.0),
+        feedback(0.5, key_id="k1", at=7.0),
+        feedback(0.25, kind=FeedbackKind.SCORE, at=8.0),
+    )
+    assert store.get_feedback("other") == ()
+
+
+def test_replica_counts_show_holes_and_repeats(store: Store) -> None:
+    store.write_decisions([record(seq) for seq in (0, 1, 4)])
+    store.write_decisions([record(0, "r2"), record(0, "r2", decision_id="twice")])
+    assert store.replica_counts() == (ReplicaCount("r1", 3, 3, 4), ReplicaCount("r2", 2, 1, 0))
+    assert [(count.missing, count.duplicates) for count in store.replica_counts()] == [(2, 0), (0, 1)]
+
+
+def test_threads_may_write_at_once(store: Store) -> None:
+    batches = [[record(seq) for seq in range(start, start + 20)] for start in range(0, 100, 10)]
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(store.write_decisions, batches)) == 110
+    assert store.count() == 110
+
+
+def test_opens_again_with_what_was_written(database_url: str, store: Store) -> None:
+    store.write_decisions([record(0)])
+    again = Store(database_url)
+    assert again.count() == 1
+    again.close()
+
+
+def test_sqlite_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([record(0)])
+    with sqlite3.connect(tmp_path / "coe.db", isolation_level=None) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        other.execute("BEGIN IMMEDIATE")
+        assert store.count() == 1
+        other.execute("ROLLBACK")
+    other.close()
+    store.close()
+
+
+def test_a_locked_database_is_retryable_and_keeps_text_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.store.BUSY_TIMEOUT_MS", 1)
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    other = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked") as caught:
+        store.write_decisions([record(0, text="private words")])
+    assert caught.value.is_retryable
+    assert "private words" not in str(caught.value)
+    other.close()
+    assert store.write_decisions([record(0)]) == 1
+    store.close()
+
+
+def test_a_refused_row_is_not_retryable(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TRIGGER t BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(StoreError, match="cannot write decisions in the database: no") as caught:
+        store.write_decisions([record(0)])
+    assert not caught.value.is_retryable
+    store.close()
+
+
+def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="unable to open"):
+        Store(f"sqlite:///{tmp_path / 'missing' / 'coe.db'}")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("no url", "is not a database URL"),
+        ("nosuch://host/db", "is not a database URL"),
+        ("mysql://me:secret@host/db", "is of database 'mysql'"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+    ],
+)
+def test_urls_that_are_refused(url: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as caught:
+        Store(url)
+    assert "secret" not in str(caught.value)
+    assert "allowed: sqlite:///FILE" in str(caught.value)
+
+
+def test_postgres_away_is_retryable(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as caught:
+        Store(f"postgres://coe:secret@/db?host={tmp_path}")
+    assert caught.value.is_retryable
+    assert "secret" not in str(caught.value)
+
+
+def test_postgres_is_reached_by_any_of_its_schemes(postgres_url: str) -> None:
+    for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        store = Store(postgres_url.replace("postgresql", scheme))
+        assert store.get_decision("none") is None
+        store.close()
