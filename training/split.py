@@ -6,11 +6,12 @@ import hashlib
 from typing import Literal
 
 SplitName = Literal["train", "valid", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 TEST_PERCENT = 20
 VALID_PERCENT = 10
 
 
-def normalise_text(text: str) -> str:
+def normalised_text(text: str) -> str:
     """Lower-case letters and digits only; a text without any (such as '???') stays as it is, stripped."""
     kept = "".join(character for character in text.lower() if character.isalnum())
     return kept or text.strip()
@@ -18,7 +19,9 @@ def normalise_text(text: str) -> str:
 
 def split_of(text: str) -> SplitName:
     """70% train, 10% valid, 20% test of distinct texts."""
-    bucket = int.from_bytes(hashlib.sha256(normalise_text(text).encode()).digest()[:8], "big") % 100
+    bucket = (
+        int.from_bytes(hashlib.sha256(normalised_text(text).encode("utf-8", "surrogatepass")).digest()[:8], "big") % 100
+    )
     if bucket < TEST_PERCENT:
         return "test"
     return "valid" if bucket < TEST_PERCENT + VALID_PERCENT else "train"

@@ -1,0 +1,185 @@
+"""Outcome tables: what is read from well-formed files, and what each malformed one is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from router.errors import DataError
+from training.datasets.outcomes import read_outcomes, write_outcomes
+from training.split import split_of
+from training.types import ModelFacts
+
+Rows = list[dict[str, Any]]
+
+
+def ask(text: str) -> str:
+    return json.dumps([{"role": "user", "content": "earlier"}, {"role": "user", "content": text}])
+
+
+def prompt_rows() -> Rows:
+    return [
+        {"prompt_id": "p1", "benchmark": "x", "category": "math", "split": "train", "messages": ask("one plus one")},
+        {"prompt_id": "p2", "benchmark": "x", "category": "law", "split": "test", "messages": ask("who may sue")},
+        {"prompt_id": "p3", "benchmark": "y", "category": "math", "split": "valid", "messages": ask("two plus two")},
+    ]
+
+
+def score_rows() -> Rows:
+    scores = {("p1", "a"): 1.0, ("p1", "b"): 0.0, ("p2", "a"): 0.25, ("p2", "b"): 0.75, ("p3", "a"): 0.5}
+    return [
+        {"prompt_id": p, "model": m, "score": s, "metric": "acc", "output_chars": 40, "cost_usd": None}
+        for (p, m), s in scores.items()
+    ]
+
+
+def save(folder: Path, prompts: Rows, scores: Rows) -> Path:
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(prompts), folder / "prompts.parquet")
+    pq.write_table(pa.Table.from_pylist(scores), folder / "scores.parquet")
+    return folder
+
+
+def test_only_prompts_that_every_expert_answered_are_kept(tmp_path: Path) -> None:
+    table = read_outcomes(save(tmp_path / "t", prompt_rows(), score_rows()))
+    assert table.prompt_ids == ("p1", "p2")
+    assert table.experts == ("a", "b")
+    assert table.texts == ("one plus one", "who may sue")
+    assert table.splits == ("train", "test")
+    np.testing.assert_array_equal(table.scores, [[1.0, 0.0], [0.25, 0.75]])
+    assert (table.metric, table.source, table.active_params_b) == ("acc", "t", {})
+
+
+def test_partial_prompts_stay_on_request(tmp_path: Path) -> None:
+    table = read_outcomes(save(tmp_path / "t", prompt_rows(), score_rows()), keep_partial=True)
+    assert table.prompt_ids == ("p1", "p2", "p3")
+    assert np.isnan(table.scores[2, 1])
+
+
+def test_experts_benchmark_and_label_column_are_chosen(tmp_path: Path) -> None:
+    folder = save(tmp_path / "t", prompt_rows(), score_rows())
+    assert read_outcomes(folder, experts=["b", "a"]).experts == ("b", "a")
+    np.testing.assert_array_equal(read_outcomes(folder, experts=["b", "a"]).scores[0], [0.0, 1.0])
+    assert read_outcomes(folder, experts=["a"], benchmark="y").prompt_ids == ("p3",)
+    assert read_outcomes(folder, category_column="benchmark").categories == ("x", "x")
+
+
+def test_missing_splits_come_from_the_hash(tmp_path: Path) -> None:
+    prompts = [{k: v for k, v in row.items() if k != "split"} for row in prompt_rows()]
+    table = read_outcomes(save(tmp_path / "t", prompts, score_rows()))
+    assert table.splits == tuple(split_of(text) for text in table.texts)
+
+
+def test_cost_is_recorded_or_estimated_from_models_above_the_folder(tmp_path: Path) -> None:
+    models = [{"model": "a", "params_active_b": 7.0, "price_in_per_m": 1.0, "price_out_per_m": 2.0}]
+    pq.write_table(pa.Table.from_pylist(models), tmp_path / "models.parquet")
+    scores = score_rows()
+    scores[1]["cost_usd"] = 0.125
+    table = read_outcomes(save(tmp_path / "t", prompt_rows(), scores), models={"a": ModelFacts(99.0)})
+    assert table.active_params_b == {"a": 7.0}
+    assert table.is_cost_estimated
+    assert table.cost_usd[0, 0] == pytest.approx((len("one plus one") / 4 * 1.0 + 40 / 4 * 2.0) / 1e6)
+    assert table.cost_usd[0, 1] == 0.125
+    assert np.isnan(table.cost_usd[1, 1])
+
+
+def test_the_callers_facts_are_used_where_there_is_no_file(tmp_path: Path) -> None:
+    table = read_outcomes(save(tmp_path / "t", prompt_rows(), score_rows()), models={"b": ModelFacts(2.5)})
+    assert table.active_params_b == {"b": 2.5}
+
+
+def test_metrics_may_differ_between_prompts_but_not_on_one(tmp_path: Path) -> None:
+    by_prompt = [row | {"metric": f"metric of {row['prompt_id']}"} for row in score_rows()]
+    assert (
+        read_outcomes(save(tmp_path / "t", prompt_rows(), by_prompt)).metric
+        == "metric of p1 + metric of p2 + metric of p3"
+    )
+    judged = [*score_rows(), *({**row, "metric": "judge", "score": 0.1} for row in score_rows())]
+    folder = save(tmp_path / "u", prompt_rows(), judged)
+    with pytest.raises(DataError, match="several metrics; choose one of: acc, judge"):
+        read_outcomes(folder)
+    assert read_outcomes(folder, metric="judge").scores.max() == pytest.approx(0.1)
+    with pytest.raises(DataError, match="unknown metric 'judg'; did you mean 'judge'"):
+        read_outcomes(folder, metric="judg")
+
+
+def drop(column: str) -> Callable[[Rows], Rows]:
+    return lambda rows: [{k: v for k, v in row.items() if k != column} for row in rows]
+
+
+def put(row: int, column: str, value: object) -> Callable[[Rows], Rows]:
+    return lambda rows: [r | {column: value} if i == row else r for i, r in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("in_prompts", "in_scores", "complaint"),
+    [
+        (drop("category"), None, r"prompts.parquet: column 'category' is missing"),
+        (None, drop("model"), r"scores.parquet: column 'model' is missing"),
+        (put(1, "category", None), None, r"prompts.parquet: row 2, column 'category': is empty"),
+        (put(1, "prompt_id", "p1"), None, r"prompts.parquet: row 2, column 'prompt_id': 'p1' is there already"),
+        (put(2, "messages", "[{"), None, r"prompts.parquet: row 3, column 'messages': is not JSON"),
+        (put(2, "messages", "[]"), None, r"row 3, column 'messages': holds no message of role 'user'"),
+        (put(0, "messages", ask(" ")), None, r"row 1, column 'messages': the last user message has no text"),
+        (put(0, "split", "tst"), None, r"row 1, column 'split': 'tst' is unknown; did you mean 'test'"),
+        (None, put(3, "score", 1.5), r"scores.parquet: row 4, column 'score': 1.5 is not allowed; expected 0 to 1"),
+        (None, put(3, "score", None), r"scores.parquet: row 4, column 'score': nan is not allowed"),
+        (None, put(0, "cost_usd", -1.0), r"row 1, column 'cost_usd': -1 is not allowed; expected 0 or more"),
+        (None, put(2, "prompt_id", "p9"), r"row 3, column 'prompt_id': 'p9' is not in prompts.parquet"),
+        (None, lambda rows: [*rows, rows[1]], r"row 6, columns 'prompt_id' and 'model': 'p1' and 'b' were scored"),
+        (None, lambda rows: [r | {"score": "x"} for r in rows], r"column 'score': holds string, expected numbers"),
+        (
+            None,
+            lambda rows: [r for r in rows if r["model"] + r["prompt_id"] in ("ap1", "bp2")],
+            r"no prompt has a score",
+        ),
+    ],
+)
+def test_a_malformed_table_is_named_with_file_row_and_column(
+    tmp_path: Path,
+    in_prompts: Callable[[Rows], Rows] | None,
+    in_scores: Callable[[Rows], Rows] | None,
+    complaint: str,
+) -> None:
+    prompts = in_prompts(prompt_rows()) if in_prompts else prompt_rows()
+    scores = in_scores(score_rows()) if in_scores else score_rows()
+    with pytest.raises(DataError, match=complaint):
+        read_outcomes(save(tmp_path / "t", prompts, scores))
+
+
+def test_unknown_names_get_a_suggestion(tmp_path: Path) -> None:
+    folder = save(tmp_path / "t", prompt_rows(), [r | {"model": f"model-{r['model']}"} for r in score_rows()])
+    with pytest.raises(DataError, match="unknown expert 'modl-a'; did you mean 'model-a'"):
+        read_outcomes(folder, experts=["modl-a"])
+    with pytest.raises(DataError, match="expert 'model-a' is named 2 times"):
+        read_outcomes(folder, experts=["model-a", "model-a"])
+    with pytest.raises(DataError, match="unknown benchmark 'z'; allowed: x, y"):
+        read_outcomes(folder, benchmark="z")
+
+
+def test_missing_and_foreign_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"prompts.parquet: no such file"):
+        read_outcomes(tmp_path)
+    folder = save(tmp_path / "t", prompt_rows(), score_rows())
+    (folder / "scores.parquet").write_bytes((folder / "scores.parquet").read_bytes()[:60])
+    with pytest.raises(DataError, match=r"scores.parquet: cannot be read as Parquet"):
+        read_outcomes(folder)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    models = {"a": ModelFacts(7.0, 1.0, 2.0)}
+    folder = save(tmp_path / "t", prompt_rows(), score_rows())
+    table = read_outcomes(folder, keep_partial=True, models=models)
+    write_outcomes(table, tmp_path / "copy")
+    copy = read_outcomes(tmp_path / "copy", keep_partial=True)
+    for name in ("scores", "cost_usd", "output_tokens", "latency_ms"):
+        np.testing.assert_array_equal(getattr(copy, name), getattr(table, name), err_msg=name)
+    for name in ("prompt_ids", "texts", "categories", "splits", "experts", "metric", "source", "active_params_b"):
+        assert getattr(copy, name) == getattr(table, name), name
