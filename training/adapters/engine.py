@@ -36,6 +36,7 @@ class Engine:
             "max_tokens": max_tokens,
             "temperature": 0.0,
             "lora": adapters,
+            "cache_prompt": bool(adapters),  # without an adapter the engine would reuse an expert's cache
         }
         request = urllib.request.Request(
             f"{self.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}

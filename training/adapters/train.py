@@ -68,14 +68,16 @@ def pad_batch(encoded: list[tuple[list[int], int]], pad_id: int) -> dict[str, An
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def load_adapted_base(base: Path, recipe: Recipe) -> Any:
-    """The base in bfloat16 with fresh float32 adapter weights on every projection."""
+def load_adapted_base(base: Path, recipe: Recipe, start: Path | None) -> Any:
+    """The base in bfloat16 with float32 adapter weights on every projection, fresh or those of `start`."""
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(recipe.seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    if start is not None:
+        return PeftModel.from_pretrained(model, start, is_trainable=True)
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM")
     return get_peft_model(model, config)
 
@@ -161,12 +163,17 @@ def save_adapter(model: Any, out: Path) -> None:
     for name, weight in model.named_parameters():
         if "lora_" in name:
             weight.data = weight.data.to(torch.float16)
+    model.peft_config["default"].target_modules = sorted(PROJECTIONS)
     model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
-def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe) -> None:
-    """Trains and saves the expert of `task_name` into `out` (adapter and recipe.json)."""
+def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe, start: Path | None) -> None:
+    """Trains and saves the expert of `task_name` into `out` (adapter and recipe.json).
+
+    With `start`, the folder of an adapter of the same rank and alpha, training goes on from its weights, and
+    its recipe is kept in the new one.
+    """
     import torch
     from transformers import AutoTokenizer
 
@@ -178,7 +185,7 @@ def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     examples = draw_examples(task, Split.TRAIN, recipe.steps * recipe.batch_size, recipe.seed)
     batches = make_batches(tokenizer, examples, recipe)
-    model = load_adapted_base(base, recipe)
+    model = load_adapted_base(base, recipe, start)
     losses = fit(model, batches, recipe)
     save_adapter(model, out)
     record = {
@@ -190,6 +197,7 @@ def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe) -> None:
         "final_loss": round(sum(losses[-20:]) / len(losses[-20:]), 4),
         "wall_time_s": round(time.perf_counter() - started, 1),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "start": None if start is None else json.loads((start / "recipe.json").read_text()),
     }
     (out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n")
 
@@ -200,11 +208,12 @@ def main() -> None:
     parser.add_argument("task", choices=task_names())
     parser.add_argument("--base", type=Path, required=True, help="folder of dequantize.py")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="folder of an adapter to go on from; give another --seed")
     for name, default in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     args = vars(parser.parse_args())
-    task, base, out = args.pop("task"), args.pop("base"), args.pop("out")
-    train_expert(task, base, out, Recipe(**args))
+    task, base, out, start = (args.pop(name) for name in ("task", "base", "out", "start"))
+    train_expert(task, base, out, Recipe(**args), start)
 
 
 if __name__ == "__main__":
