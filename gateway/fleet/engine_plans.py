@@ -14,7 +14,7 @@ from gateway.fleet.adapter_files import converted_adapters
 from gateway.fleet.process import ProcessSpec
 from gateway.fleet.vllm_command import adapter_folder, read_adapter_ranks, vllm_processes
 from router.config import CoeConfig, Engine
-from router.errors import ConfigError, EngineError
+from router.errors import ConfigError, EngineError, MissingWeightsError
 from router.weights import resolve_weights
 
 LOOPBACK = "127.0.0.1"
@@ -69,7 +69,7 @@ def llamacpp_plan(
 ) -> EnginePlan:
     """The process for `names`, which share a base. Its port is fixed, so a restart keeps the address."""
     engine = config.engines.llamacpp
-    model = resolve_weights(config.experts[names[0]].model, folder)
+    model = weights_of(names[0], config.experts[names[0]].model, folder)
     with_adapter = {n: adapter_folder(config.experts[n], folder) for n in names if config.experts[n].adapter}
     adapters = converted_adapters(with_adapter, model, data_dir / "adapters")
     name = "llamacpp" if number == 1 else f"llamacpp-{number}"
@@ -91,6 +91,14 @@ def llamacpp_plan(
         secrets=secrets_of(environment),
     )
     return EnginePlan(spec, tuple(names), port, is_llamacpp=True)
+
+
+def weights_of(expert: str, model: str, folder: Path) -> Path:
+    """The model's file. Raises MissingWeightsError naming the expert."""
+    try:
+        return resolve_weights(model, folder)
+    except MissingWeightsError as error:
+        raise MissingWeightsError(f"experts.{expert}.model: {error}") from error
 
 
 def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]) -> list[EnginePlan]:

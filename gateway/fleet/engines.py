@@ -13,7 +13,6 @@ from pathlib import Path
 
 from gateway.fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse_taken_ports, vllm_plans
 from gateway.fleet.process import ProcessStatus, RestartPolicy, SupervisedProcess
-from gateway.fleet.vllm_addresses import read_vllm_addresses
 from router.config import CoeConfig, Engine
 
 
@@ -34,6 +33,7 @@ class Fleet:
         data_dir: logs go to `engines/`, converted adapters to `adapters/`.
         environment: the environment that engines get, before what experts.yaml adds.
         engines: which kinds to run.
+        running: API root per expert that another `coe` of this host serves already; its engines are not started.
     """
 
     def __init__(
@@ -43,10 +43,12 @@ class Fleet:
         data_dir: Path,
         environment: Mapping[str, str],
         engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM),
+        running: Mapping[str, str] | None = None,
     ) -> None:
         self._config, self._folder, self._data_dir = config, folder, data_dir
         self._environment = environment
         self._kinds = frozenset(engines)
+        self._running = {name: url for name, url in (running or {}).items() if name in config.experts}
         self._plans: list[EnginePlan] = []
         self._processes: list[SupervisedProcess] = []
 
@@ -66,8 +68,7 @@ class Fleet:
             MissingWeightsError, ArtifactError, ConfigError: an entry names what is not there.
             EngineError: an engine did not start.
         """
-        found = read_vllm_addresses(self._data_dir) if Engine.VLLM in self._kinds else {}
-        plans = await asyncio.to_thread(self._plan, frozenset(found))
+        plans = await asyncio.to_thread(self._plan)
         refuse_taken_ports(plans)
         self._plans = plans
         self._processes = [
@@ -80,23 +81,23 @@ class Fleet:
         except BaseException:
             await self.stop()
             raise
-        return self._addresses(found)
+        return self._addresses()
 
     async def stop(self) -> None:
         """Stops every engine, all at once."""
         await asyncio.gather(*(process.stop() for process in self._processes))
 
-    def _plan(self, served_elsewhere: frozenset[str]) -> list[EnginePlan]:
+    def _plan(self) -> list[EnginePlan]:
         """Reads weights and adapters, so it may take a second: run it in a thread."""
         plans = []
         if Engine.LLAMACPP in self._kinds:
             plans += llamacpp_plans(self._config, self._folder, self._data_dir, self._environment)
         if Engine.VLLM in self._kinds:
             plans += vllm_plans(self._config, self._folder, self._data_dir, self._environment)
-        return [plan for plan in plans if not served_elsewhere.issuperset(plan.experts)]
+        return [plan for plan in plans if not self._running.keys() >= set(plan.experts)]
 
-    def _addresses(self, found: Mapping[str, str]) -> EngineAddresses:
-        addresses = EngineAddresses(urls={n: u for n, u in found.items() if n in self._config.experts})
+    def _addresses(self) -> EngineAddresses:
+        addresses = EngineAddresses(urls=dict(self._running))
         for plan in self._plans:
             addresses.urls.update(dict.fromkeys(plan.experts, plan.url))
             if plan.is_llamacpp and plan.spec.ready_file is not None:

@@ -1,0 +1,115 @@
+"""Asks a running gateway over HTTP, as any client does, and measures what a person would notice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+MAX_TOKENS = 48
+"""Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""
+
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAnswer:
+    """One query's way through the gateway. `category` is what the router decided, `asked_for` what it was written for.
+
+    `tokens_per_s` counts from the first token to the last and is None for an answer of fewer than two tokens; `problem`
+    is None when an answer came.
+    """
+
+    query: str
+    asked_for: str
+    category: str = ""
+    confidence: float = 0.0
+    expert: str = ""
+    is_fallback: bool = False
+    ttft_ms: float | None = None
+    tokens_per_s: float | None = None
+    text: str = ""
+    problem: str | None = None
+
+    @property
+    def is_as_meant(self) -> bool:
+        """The router put the query into the category that it was written for."""
+        return self.problem is None and self.category == self.asked_for
+
+
+async def ask(session: aiohttp.ClientSession, base_url: str, category: str, query: str) -> FirstAnswer:
+    """One streamed answer to `query` through `model: auto`; failures are told in the result."""
+    body = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": query}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": MAX_TOKENS,
+        "temperature": 0,
+    }
+    begin = time.perf_counter()
+    try:
+        async with session.post(f"{base_url}/chat/completions", json=body) as response:
+            if response.status != 200:
+                return FirstAnswer(query, category, problem=problem_of(response.status, await response.read()))
+            return await read_answer(response, FirstAnswer(query, category), begin)
+    except TimeoutError:
+        return FirstAnswer(query, category, problem=f"no answer within {TIMEOUT_S:g} s")
+    except aiohttp.ClientError as error:
+        return FirstAnswer(query, category, problem=f"the connection broke: {error}")
+
+
+async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begin: float) -> FirstAnswer:
+    """The answer of a stream that has begun."""
+    pieces: list[str] = []
+    n_tokens = 0
+    first_at = last_at = None
+    async for event in events(response):
+        if "error" in event:
+            return FirstAnswer(asked.query, asked.asked_for, problem=message_of(event))
+        choices = event.get("choices") or [{}]
+        if piece := (choices[0].get("delta") or {}).get("content"):
+            last_at = time.perf_counter()
+            first_at = first_at or last_at
+            pieces.append(piece)
+        if usage := event.get("usage"):
+            n_tokens = int(usage.get("completion_tokens") or 0)
+    if first_at is None or last_at is None:
+        return FirstAnswer(asked.query, asked.asked_for, problem="the answer was empty")
+    headers = response.headers
+    return FirstAnswer(
+        query=asked.query,
+        asked_for=asked.asked_for,
+        category=headers.get("x-coe-category", ""),
+        confidence=float(headers.get("x-coe-confidence", "0")),
+        expert=headers.get("x-coe-expert", ""),
+        is_fallback="x-coe-fallback" in headers,
+        ttft_ms=1e3 * (first_at - begin),
+        tokens_per_s=(n_tokens - 1) / (last_at - first_at) if n_tokens > 1 and last_at > first_at else None,
+        text="".join(pieces),
+    )
+
+
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a server-sent event stream, up to `[DONE]`."""
+    async for line in response.content:
+        data = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and data and data != b"[DONE]":
+            yield orjson.loads(data)
+
+
+def problem_of(status: int, body: bytes) -> str:
+    """`HTTP 503: message` from an error in OpenAI's shape, or from whatever came instead."""
+    try:
+        return f"HTTP {status}: {message_of(orjson.loads(body))}"
+    except orjson.JSONDecodeError:
+        return f"HTTP {status}: {body[:200].decode('utf-8', 'replace')}"
+
+
+def message_of(event: object) -> str:
+    error = event.get("error") if isinstance(event, dict) else None
+    return str(error.get("message") if isinstance(error, dict) else error)

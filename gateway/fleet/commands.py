@@ -1,0 +1,39 @@
+"""`coe experts up` and `coe experts ls`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
+DataOption = Annotated[Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of logs and addresses")]
+
+
+def up(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    once: Annotated[bool, typer.Option("--once", help="stop them again as soon as all are ready")] = False,
+) -> None:
+    """Start the vLLM engines of experts.yaml and keep them running until Ctrl-C or SIGTERM."""
+    import asyncio
+
+    from gateway.fleet.experts_up import run_experts
+    from gateway.settings import engine_environment
+    from router.config import load_config
+
+    asyncio.run(
+        run_experts(load_config(config), config.resolve().parent, data_dir.resolve(), engine_environment(), once=once)
+    )
+
+
+def ls(config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")) -> None:
+    """List the experts of experts.yaml, and where vLLM's answer if they run."""
+    from rich.console import Console
+
+    from gateway.fleet.experts_up import experts_table
+    from gateway.fleet.vllm_addresses import read_vllm_addresses
+    from router.config import load_config
+
+    Console().print(experts_table(load_config(config), read_vllm_addresses(data_dir)))

@@ -1,0 +1,131 @@
+"""What `coe up` shows: a spinner and tables on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from gateway.first_answers import FirstAnswer
+
+COLUMNS = ("query", "category", "confidence", "expert", "fallback", "first token", "tokens/s")
+NUMBERS = frozenset({"confidence", "first token", "tokens/s"})
+PLAIN_WIDTHS = (48, 15, 11, 15, 9, 12, 9)
+PREVIEW_CHARS = 90
+
+
+class Step:
+    """A running step of the start; `done` says what came of it."""
+
+    def __init__(self) -> None:
+        self.outcome = ""
+
+    def done(self, outcome: str) -> None:
+        self.outcome = outcome
+
+
+class UpView:
+    """Writes to one console."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """Shows `title` while the block runs, and its outcome and duration after it; nothing if it raises."""
+        step, begin = Step(), time.perf_counter()
+        if self._console.is_terminal:
+            with self._console.status(escape(title)):
+                yield step
+        else:
+            yield step
+        self._line(f"[green]✓[/] {escape(step.outcome or title)} [dim]({time.perf_counter() - begin:.1f} s)[/]")
+
+    def note(self, text: str) -> None:
+        """One line that is neither step nor result."""
+        self._line(f"[dim]{escape(text)}[/]")
+
+    def command(self, title: str, words: Sequence[str]) -> None:
+        """Announces a command whose output follows."""
+        self._line(f"[bold]{escape(title)}[/] [dim]$ {escape(' '.join(words))}[/]")
+
+    async def answers(self, answers: AsyncIterator[FirstAnswer]) -> list[FirstAnswer]:
+        """Shows answers as they come and returns them all."""
+        self._line("")
+        if not self._console.is_terminal:
+            return await self._plain_answers(answers)
+        table, seen = answer_table(), []
+        with Live(table, console=self._console, refresh_per_second=8):
+            async for answer in answers:
+                seen.append(answer)
+                cells = [escape(cell) for cell in cells_of(answer)]
+                table.add_row(f"{cells[0]}\n[dim]→ {escape(preview(answer))}[/]", *cells[1:])
+        return seen
+
+    async def _plain_answers(self, answers: AsyncIterator[FirstAnswer]) -> list[FirstAnswer]:
+        seen = []
+        self._line(plain_row(COLUMNS))
+        async for answer in answers:
+            seen.append(answer)
+            self._line(escape(plain_row(cells_of(answer))))
+        return seen
+
+    def ending(self, base_url: str, answers: Sequence[FirstAnswer], *, needs_key: bool) -> None:
+        """How many queries went where they belong, the API's address, and a command to copy."""
+        if answers:
+            right = sum(answer.is_as_meant for answer in answers)
+            self._line(f"\n{right} of {len(answers)} queries were put into the category they were written for.")
+        key = ' -H "authorization: Bearer $COE_API_KEY"' if needs_key else ""
+        self._line(f'\n[bold]API[/]  {base_url}   [dim](any OpenAI client; model "auto")[/]\n')
+        self._line(
+            escape(
+                f"curl {base_url}/chat/completions -H 'content-type: application/json'{key} "
+                """-d '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'\n"""
+            )
+        )
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False)
+
+
+def answer_table() -> Table:
+    table = Table(header_style="bold")
+    table.add_column(COLUMNS[0], ratio=1, min_width=24)
+    for title in COLUMNS[1:]:
+        table.add_column(title, justify="right" if title in NUMBERS else "left", no_wrap=True)
+    return table
+
+
+def cells_of(answer: FirstAnswer) -> tuple[str, ...]:
+    """The cells of an answer, in the order of `COLUMNS`."""
+    query = shorten(answer.query, PLAIN_WIDTHS[0] - 2)
+    if answer.problem is not None:
+        return (query, answer.asked_for, "", "no answer", "", "", "")
+    return (
+        query,
+        answer.category,
+        f"{answer.confidence:.2f}",
+        answer.expert,
+        "yes" if answer.is_fallback else "",
+        "" if answer.ttft_ms is None else f"{answer.ttft_ms:.0f} ms",
+        "" if answer.tokens_per_s is None else f"{answer.tokens_per_s:.0f}",
+    )
+
+
+def plain_row(cells: Sequence[str]) -> str:
+    return "".join(f"{cell:<{width}}" for cell, width in zip(cells, PLAIN_WIDTHS, strict=True)).rstrip()
+
+
+def preview(answer: FirstAnswer) -> str:
+    """The answer, or why there is none, on one line."""
+    return shorten(answer.problem or answer.text, PREVIEW_CHARS)
+
+
+def shorten(text: str, limit: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -1,0 +1,89 @@
+"""What `coe up` prints, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+
+import pytest
+from rich.console import Console
+
+from gateway.first_answers import FirstAnswer
+from gateway.up_view import COLUMNS, UpView
+
+GOOD = FirstAnswer(
+    query="What is [6 * 7]?",
+    asked_for="arithmetic",
+    category="arithmetic",
+    confidence=0.912,
+    expert="calculator",
+    ttft_ms=41.4,
+    tokens_per_s=83.6,
+    text="It is\n42.",
+)
+UNSURE = FirstAnswer("hm", "chat", "general", 0.3, "generalist", is_fallback=True, ttft_ms=50.0, text="Hello")
+BROKEN = FirstAnswer("why", "facts", problem="HTTP 503: no expert")
+
+
+async def stream(*answers: FirstAnswer) -> AsyncIterator[FirstAnswer]:
+    for answer in answers:
+        yield answer
+
+
+async def test_a_pipe_gets_one_line_an_answer() -> None:
+    out = io.StringIO()
+    seen = await UpView(Console(file=out, width=60)).answers(stream(GOOD, UNSURE, BROKEN))
+    assert seen == [GOOD, UNSURE, BROKEN]
+    _, header, *lines = out.getvalue().rstrip("\n").split("\n")
+    assert [title for title in COLUMNS if title not in header] == []
+    assert lines[0].split() == ["What", "is", "[6", "*", "7]?", "arithmetic", "0.91", "calculator", "41", "ms", "84"]
+    assert lines[1].split() == ["hm", "general", "0.30", "generalist", "yes", "50", "ms"]
+    assert lines[2].split() == ["why", "facts", "no", "answer"]
+    assert "\x1b" not in out.getvalue()
+
+
+async def test_a_terminal_gets_a_table_with_the_answers() -> None:
+    out = io.StringIO()
+    await UpView(Console(file=out, width=160, force_terminal=True, color_system=None)).answers(stream(GOOD, BROKEN))
+    last = out.getvalue().rsplit("fallback", 1)[1]
+    for cell in (
+        "What is [6 * 7]?",
+        "→ It is 42.",
+        "arithmetic",
+        "0.91",
+        "calculator",
+        "41 ms",
+        "84",
+        "HTTP 503: no expert",
+    ):
+        assert cell in last
+
+
+def test_the_ending_counts_and_gives_a_command_to_copy() -> None:
+    out = io.StringIO()
+    UpView(Console(file=out, width=40)).ending("http://127.0.0.1:8000/v1", [GOOD, UNSURE], needs_key=False)
+    text = out.getvalue()
+    assert "1 of 2 queries were put into the category they were written for." in text
+    (command,) = [line for line in text.splitlines() if line.startswith("curl ")]
+    assert command == (
+        "curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' "
+        """-d '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'"""
+    )
+
+
+def test_the_command_shows_how_to_pass_a_key_and_no_key() -> None:
+    out = io.StringIO()
+    UpView(Console(file=out)).ending("http://127.0.0.1:8000/v1", [], needs_key=True)
+    assert '-H "authorization: Bearer $COE_API_KEY"' in out.getvalue()
+    assert "queries were put" not in out.getvalue()
+
+
+def test_a_step_says_what_came_of_it_and_nothing_when_it_fails() -> None:
+    out = io.StringIO()
+    view = UpView(Console(file=out))
+    with view.step("starting the experts") as step:
+        step.done("2 experts answer")
+    assert out.getvalue().startswith("✓ 2 experts answer (")
+    with pytest.raises(KeyError), view.step("loading"):
+        raise KeyError
+    assert "loading" not in out.getvalue()
