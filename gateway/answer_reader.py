@@ -1,0 +1,148 @@
+"""Reads usage, finish reason and errors out of an answer that passes by. Nothing here changes a byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from router.types import Usage
+
+MAX_HELD_BYTES = 8 * 1024 * 1024
+
+
+class StreamReader:
+    """Follows the server-sent events of one stream.
+
+    An event's data that is no JSON object makes the stream `is_broken`; a stream that saw neither the end mark nor a
+    finish reason was cut.
+    """
+
+    def __init__(self) -> None:
+        self.is_done = False  # the end mark `[DONE]` came
+        self.is_broken = False
+        self.finish_reason: str | None = None
+        self.error_code: str | None = None  # of an error event
+        self._reported: Usage | None = None
+        self._tokens = 0  # events that carried text; engines send one token each
+        self._held = b""  # the line that is not whole yet
+        self._data: list[bytes] = []  # data lines of the event that is not whole yet
+
+    @property
+    def is_at_boundary(self) -> bool:
+        """True when what passed so far ends with a whole event."""
+        return not self._held.strip() and not self._data
+
+    @property
+    def is_complete(self) -> bool:
+        return self.is_done or self.finish_reason is not None
+
+    def usage(self, prompt_tokens: int) -> Usage:
+        """What the expert reported; otherwise counted events and the caller's estimate of the prompt."""
+        if self._reported is not None:
+            return self._reported
+        return Usage(prompt_tokens=prompt_tokens, completion_tokens=self._tokens, is_estimated=True)
+
+    def feed(self, chunk: bytes) -> None:
+        """Takes the next bytes of the stream, cut anywhere."""
+        received = self._held + chunk if self._held else chunk
+        end = received.rfind(b"\n") + 1
+        self._held = received[end:]
+        if len(self._held) > MAX_HELD_BYTES:
+            self.is_broken, self._held = True, b""
+        for line in received[:end].split(b"\n")[:-1]:
+            self._line(line.rstrip(b"\r"))
+
+    def close(self) -> None:
+        """The stream ended: what is held is an event, though its blank line is missing."""
+        if self._held:
+            self._line(self._held.rstrip(b"\r"))
+            self._held = b""
+        self._line(b"")
+
+    def _line(self, line: bytes) -> None:
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].strip())
+        elif not line and self._data:
+            data, self._data = b"\n".join(self._data), []
+            self._event(data)
+        elif line and not line.startswith((b":", b"event:", b"id:", b"retry:")):
+            self.is_broken = True
+
+    def _event(self, data: bytes) -> None:
+        if data == b"[DONE]":
+            self.is_done = True
+            return
+        try:
+            event = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self.is_broken = True
+            return
+        if not isinstance(event, dict):
+            self.is_broken = True
+            return
+        if event.get("error") is not None:
+            self.error_code = error_code(event["error"])
+        usage = event.get("usage")
+        if isinstance(usage, dict):
+            self._reported = usage_of(usage)
+        choices = event.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                self._choice(choice)
+
+    def _choice(self, choice: object) -> None:
+        if not isinstance(choice, dict):
+            self.is_broken = True
+            return
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str):
+            self.finish_reason = reason[:64]
+        delta = choice.get("delta")
+        if isinstance(delta, dict) and any(delta.get(key) for key in ("content", "reasoning_content", "tool_calls")):
+            self._tokens += 1
+
+
+@dataclass(frozen=True, slots=True)
+class JsonAnswer:
+    """What a whole answer says of itself; `error_code` is there when it holds an error in spite of its status."""
+
+    usage: Usage
+    finish_reason: str | None
+    error_code: str | None
+
+
+def read_answer(body: bytes) -> JsonAnswer | None:
+    """None when the body is no chat completion: no JSON object, or neither choices nor an error in it."""
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    choices = values.get("choices") if isinstance(values, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    error = values.get("error") if isinstance(values, dict) else None
+    if not isinstance(first, dict) and error is None:
+        return None
+    reason = first.get("finish_reason") if isinstance(first, dict) else None
+    usage = values.get("usage")
+    return JsonAnswer(
+        usage=usage_of(usage) if isinstance(usage, dict) else Usage(is_estimated=True),
+        finish_reason=reason[:64] if isinstance(reason, str) else None,
+        error_code=None if error is None else error_code(error),
+    )
+
+
+def usage_of(usage: dict[str, object]) -> Usage:
+    """OpenAI's usage object; what is missing or no count is 0."""
+    return Usage(prompt_tokens=tokens(usage, "prompt_tokens"), completion_tokens=tokens(usage, "completion_tokens"))
+
+
+def tokens(usage: dict[str, object], name: str) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def error_code(error: object) -> str:
+    """A bounded name for an expert's error object."""
+    code = error.get("code") or error.get("type") if isinstance(error, dict) else None
+    return str(code)[:64] if isinstance(code, str | int) else "expert_error"

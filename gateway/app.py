@@ -1,0 +1,146 @@
+"""The ASGI application: a bare handler for chat completions, FastAPI for the rest, one gate in front of both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gateway.asgi import Application, ClientGoneError, Message, Receive, Scope, Send, must_close, read_body, send_error
+from gateway.chat import ChatEndpoint
+from gateway.exchange import request_id_of
+from gateway.http_errors import ApiError, api_error
+from gateway.state import GatewayState
+from router.errors import RouterError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request, Response
+
+CHAT_PATH = "/v1/chat/completions"
+GUARDED = "/v1/"
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(state: GatewayState) -> Application:
+    """The application over a state that its owner starts and closes."""
+    chat = ChatEndpoint(state)
+    rest = create_rest(state)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        path: str = scope["path"]
+        try:
+            key_id = state.auth.key_id(headers) if path.startswith(GUARDED) else None
+            if path == CHAT_PATH:
+                if scope["method"] != "POST":
+                    raise method_not_allowed(scope["method"], "POST")
+                await chat(headers, key_id, receive, send)
+                return
+            scope["coe_key_id"] = key_id
+            await serve_rest(scope, headers, receive, send)
+        except ApiError as error:
+            await refuse(error, headers, send)
+
+    async def serve_rest(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+        """FastAPI, with the body read within the limit before it gets to see the request."""
+        body = b""
+        if scope["method"] in WITH_BODY:
+            try:
+                body = await read_body(headers, receive, state.config.gateway.max_body_bytes)
+            except ClientGoneError:
+                return
+        await rest(scope, replay(body, receive), send)
+
+    async def refuse(error: ApiError, headers: Mapping[bytes, bytes], send: Send) -> None:
+        state.metrics.refusals.labels(str(error.status)).inc()
+        extra = {"x-request-id": request_id_of(headers)}
+        if must_close(headers, error, state.config.gateway.max_body_bytes):
+            extra["connection"] = "close"
+        if error.status == 405:
+            extra["allow"] = "POST"
+        await send_error(send, error, extra)
+
+    return app
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body read before, then what comes after it."""
+    is_given = False
+
+    async def again() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def create_rest(state: GatewayState) -> FastAPI:
+    """Everything but chat completions. The interactive docs stay off: their pages load scripts from elsewhere."""
+    from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+
+    from gateway.endpoints import decisions, feedback, health, metrics, models, route
+
+    app = FastAPI(title="coe", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app.state.gateway = state
+    for module in (models, route, decisions, feedback, health, metrics):
+        app.include_router(module.api)
+
+    async def on_router_error(request: Request, error: Exception) -> Response:
+        return error_response(api_error(error) if isinstance(error, RouterError) else internal(state, error))
+
+    async def on_validation(request: Request, error: Exception) -> Response:
+        faults = error.errors() if isinstance(error, RequestValidationError) else []
+        return error_response(validation_error(faults))
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        if status == 405:
+            return error_response(method_not_allowed(request.method, "see /openapi.json"))
+        if status == 404:
+            return error_response(ApiError(f"there is no {request.url.path[:100]} here", status=404, code="not_found"))
+        return error_response(ApiError("the request is not valid", status=status, code="invalid_request"))
+
+    async def on_fault(request: Request, error: Exception) -> Response:
+        return error_response(internal(state, error))
+
+    app.add_exception_handler(RouterError, on_router_error)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_fault)
+    return app
+
+
+def error_response(error: ApiError) -> Response:
+    from starlette.responses import Response
+
+    return Response(error.body, error.status, {"content-type": "application/json", **error.headers})
+
+
+def validation_error(faults: list[Any] | Any) -> ApiError:
+    """The first fault of a body, with its field. The value itself may be prompt text and is not repeated."""
+    if not faults:
+        return ApiError("the body is not valid", code="invalid_value")
+    path = ".".join(str(part) for part in faults[0]["loc"] if part != "body")
+    return ApiError(f"'{path or 'body'}': {faults[0]['msg']}", code="invalid_value", param=path or None)
+
+
+def method_not_allowed(method: str, allowed: str) -> ApiError:
+    return ApiError(
+        f"method {method[:16]} is not allowed here; allowed: {allowed}", status=405, code="method_not_allowed"
+    )
+
+
+def internal(state: GatewayState, error: Exception) -> ApiError:
+    """An unforeseen error: counted, and named by type only, because its text may hold prompt text."""
+    state.metrics.faults.inc()
+    logger.error("an endpoint met an unforeseen %s", type(error).__name__)
+    return ApiError("internal error", status=500, code="internal_error")

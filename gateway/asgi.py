@@ -1,0 +1,133 @@
+"""ASGI in small: the types, reading a body within a limit, answering, and noticing that the client left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any, Self
+
+from gateway.http_errors import ApiError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_TIMEOUT_S = 30.0
+SKIPPED_BODY_FACTOR = 16  # a refused body up to so many limits is read and dropped, so that its sender sees the answer
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection before the answer was complete."""
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        ApiError: 413 too large (by its announced length before anything is read), 415 compressed, 408 too slow.
+        ClientGoneError: the client left while sending.
+    """
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if encoding != b"identity":
+        raise ApiError(
+            "the body must not be compressed; allowed content-encoding: identity",
+            status=415,
+            code="unsupported_encoding",
+        )
+    announced = headers.get(b"content-length", b"0")
+    if not announced.isdigit() or len(announced) > 18 or int(announced) > max_bytes:
+        raise too_large(max_bytes)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        body = await read_rest(body, receive, max_bytes)
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
+    return body
+
+
+async def read_rest(first: bytes, receive: Receive, max_bytes: int) -> bytes:
+    """The first piece with those that follow. Raises as `read_body` does."""
+    pieces, size, has_more = [first], len(first), True
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while has_more and size <= max_bytes:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                has_more = message.get("more_body", False)
+    except TimeoutError as error:
+        raise ApiError(
+            f"the body did not arrive within {BODY_TIMEOUT_S:g} s", status=408, code="request_timeout"
+        ) from error
+    return b"".join(pieces)
+
+
+def too_large(max_bytes: int) -> ApiError:
+    return ApiError(f"the body is larger than the limit of {max_bytes} bytes", status=413, code="body_too_large")
+
+
+def must_close(headers: Mapping[bytes, bytes], error: ApiError, max_bytes: int) -> bool:
+    """Whether the connection ends with this refusal because more unread body follows than is worth reading."""
+    if error.status not in (408, 413):
+        return False
+    announced = headers.get(b"content-length", b"")
+    return not announced.isdigit() or len(announced) > 18 or int(announced) > max_bytes * SKIPPED_BODY_FACTOR
+
+
+async def send_body(
+    send: Send, status: int, body: bytes, headers: Mapping[str, str], content_type: str = "application/json"
+) -> None:
+    """A whole answer."""
+    all_headers = {"content-type": content_type, "content-length": str(len(body)), **headers}
+    await send_head(send, status, all_headers)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_head(send: Send, status: int, headers: Mapping[str, str]) -> None:
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+async def send_error(send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
+    await send_body(send, error.status, error.body, {**headers, **error.headers})
+
+
+class ClientWatch:
+    """Cancels the work inside when the client leaves: `async with ClientWatch(receive): ...`.
+
+    Raises:
+        ClientGoneError: out of the block, in place of the cancellation.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._is_gone = False
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("ClientWatch needs a task")
+        self._task = task
+        self._watcher = asyncio.create_task(self._watch(), name="client-watch")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watcher.cancel()
+        if self._is_gone and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise ClientGoneError from error
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+        self._task.cancel()

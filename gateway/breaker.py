@@ -1,0 +1,69 @@
+"""A circuit breaker for one expert: closed, open after failures in a row, then one trial at a time. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+FAILURES_TO_OPEN = 5
+FIRST_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 30.0
+
+
+class BreakerState(StrEnum):
+    """Whether an expert gets requests."""
+
+    CLOSED = "closed"  # all of them
+    HALF_OPEN = "half_open"  # the next one, as a trial
+    OPEN = "open"  # none
+
+
+@dataclass(slots=True)
+class Breaker:
+    """`now_s` is any clock that only goes forward."""
+
+    state: BreakerState = BreakerState.CLOSED
+    failures: int = 0  # in a row
+    backoff_s: float = FIRST_BACKOFF_S
+    probe_at_s: float = 0.0  # when an open breaker may be probed
+    has_trial: bool = False  # the one request of a half-open breaker is on its way
+
+    @property
+    def admits(self) -> bool:
+        return self.state is BreakerState.CLOSED or (self.state is BreakerState.HALF_OPEN and not self.has_trial)
+
+    def start(self) -> None:
+        """A request goes to the expert."""
+        if self.state is BreakerState.HALF_OPEN:
+            self.has_trial = True
+
+    def succeed(self) -> None:
+        self.state, self.failures, self.has_trial = BreakerState.CLOSED, 0, False
+        self.backoff_s = FIRST_BACKOFF_S
+
+    def fail(self, now_s: float) -> None:
+        self.failures += 1
+        if self.state is BreakerState.HALF_OPEN:
+            self.backoff_s = min(self.backoff_s * 2, MAX_BACKOFF_S)
+            self.open(now_s)
+        elif self.state is BreakerState.CLOSED and self.failures >= FAILURES_TO_OPEN:
+            self.open(now_s)
+
+    def abandon(self) -> None:
+        """The request ended without a verdict: the client left."""
+        self.has_trial = False
+
+    def open(self, now_s: float) -> None:
+        self.state, self.has_trial = BreakerState.OPEN, False
+        self.probe_at_s = now_s + self.backoff_s
+
+    def wants_probe(self, now_s: float) -> bool:
+        return self.state is BreakerState.OPEN and now_s >= self.probe_at_s
+
+    def probed(self, is_alive: bool, now_s: float) -> None:
+        """The verdict of a probe while open."""
+        if is_alive:
+            self.state = BreakerState.HALF_OPEN
+        else:
+            self.backoff_s = min(self.backoff_s * 2, MAX_BACKOFF_S)
+            self.open(now_s)

@@ -1,0 +1,173 @@
+"""POST /v1/chat/completions: decide, call the expert, pass its bytes on, write down how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+
+from gateway.answer_reader import StreamReader
+from gateway.asgi import (
+    ClientGoneError,
+    ClientWatch,
+    Receive,
+    Send,
+    must_close,
+    read_body,
+    send_body,
+    send_error,
+    send_head,
+)
+from gateway.exchange import CLIENT_GONE_STATUS, Exchange, request_id_of
+from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
+from gateway.http_errors import ApiError, api_error
+from gateway.state import GatewayState
+from gateway.wire import ChatRequest, decode_chat
+from router.errors import BackendError, RouterError
+from router.types import TerminalState
+
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+logger = logging.getLogger(__name__)
+
+
+class ChatEndpoint:
+    """The hot path. One instance serves all requests."""
+
+    def __init__(self, state: GatewayState) -> None:
+        self._state = state
+        self._experts = ExpertCall(state)
+
+    async def __call__(self, headers: Mapping[bytes, bytes], key_id: str | None, receive: Receive, send: Send) -> None:
+        """Answers one request; whatever happens, the client gets an answer in OpenAI's shape or a broken connection."""
+        state = self._state
+        exchange = Exchange(request_id_of(headers), key_id, wants_debug=headers.get(b"x-coe-debug") == b"1")
+        max_bytes = state.config.gateway.max_body_bytes
+        try:
+            raw = await read_body(headers, receive, max_bytes)
+            received_at_s = time.perf_counter()
+            request = decode_chat(raw, state.config.gateway.max_text_chars)
+        except ClientGoneError:
+            return
+        except ApiError as error:
+            state.metrics.refusals.labels(str(error.status)).inc()
+            closing = {"connection": "close"} if must_close(headers, error, max_bytes) else {}
+            await send_error(send, error, {"x-request-id": exchange.request_id, **closing})
+            return
+        exchange.request = request
+        named = headers.get(b"x-session-id", b"")[:256].decode("latin-1")
+        exchange.session_id = state.session_id(f"named:{named}" if named else request.session)
+        await self._run(exchange, request, received_at_s, receive, send)
+
+    async def _run(
+        self, exchange: Exchange, request: ChatRequest, received_at_s: float, receive: Receive, send: Send
+    ) -> None:
+        """The request edge: every way to end leads through here."""
+        try:
+            async with ClientWatch(receive), self._state.admission:
+                exchange.is_admitted = True
+                await self._answer(exchange, request, received_at_s, send)
+        except ClientGoneError:
+            exchange.end(TerminalState.CLIENT_GONE, CLIENT_GONE_STATUS, "client_gone")
+        except RouterError as error:
+            await self._fail(exchange, api_error(error), send)
+        except asyncio.CancelledError:
+            stopping = ApiError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=1.0)
+            await self._fail(exchange, stopping, send)
+            raise
+        except Exception as error:  # noqa: BLE001
+            # The message may hold prompt text, so only the type is written down.
+            self._state.metrics.faults.inc()
+            logger.error("request %s met an unforeseen %s", exchange.request_id, type(error).__name__)
+            await self._fail(exchange, ApiError("internal error", status=500, code="internal_error"), send)
+        finally:
+            self._finish(exchange)
+
+    async def _answer(self, exchange: Exchange, request: ChatRequest, received_at_s: float, send: Send) -> None:
+        router, decision = await self._state.decide(request, exchange.decision_id)
+        exchange.decision = decision
+        exchange.overhead_ms = (time.perf_counter() - received_at_s) * 1e3
+        answer = await self._experts.answer(exchange, request, router, decision)
+        if isinstance(answer, StreamedAnswer):
+            await self._relay(exchange, request, answer, send)
+        else:
+            await self._send_whole(exchange, answer, send)
+
+    async def _send_whole(self, exchange: Exchange, answer: WholeAnswer, send: Send) -> None:
+        facts = answer.facts
+        exchange.usage, exchange.finish_reason = facts.usage, facts.finish_reason
+        exchange.has_started = True
+        exchange.ttft_ms = exchange.elapsed_ms()
+        if facts.error_code is None:
+            exchange.end(TerminalState.ANSWERED, 200)
+        else:
+            exchange.end(TerminalState.UPSTREAM_ERROR, 200, facts.error_code)
+        await send_body(send, 200, answer.body, exchange.response_headers(), answer.content_type)
+
+    async def _relay(self, exchange: Exchange, request: ChatRequest, answer: StreamedAnswer, send: Send) -> None:
+        """Passes a stream on, each piece as it comes; reads along after the piece is on its way.
+
+        Raises:
+            BackendError: the stream was cut.
+        """
+        pool, expert = self._state.pool, exchange.served_expert or ""
+        reader = exchange.reader = StreamReader()
+        exchange.has_started, exchange.status = True, 200
+        try:
+            headers = {"content-type": answer.content_type, **STREAM_HEADERS, **exchange.response_headers()}
+            await send_head(send, 200, headers)
+            chunk = answer.first
+            while chunk:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if exchange.ttft_ms is None:
+                    exchange.ttft_ms = exchange.elapsed_ms()
+                reader.feed(chunk)
+                chunk = await anext(answer.chunks, b"")
+            reader.close()
+            if not (reader.is_complete or reader.is_broken or reader.error_code):
+                raise BackendError("the expert's answer was cut off", status=502)
+        except BackendError:
+            pool.failed(expert)
+            raise
+        except asyncio.CancelledError:
+            pool.abandoned(expert)
+            raise
+        finally:
+            exchange.usage = reader.usage(request.facts.prompt_tokens)
+            exchange.finish_reason = reader.finish_reason
+            await answer.chunks.aclose()
+        pool.succeeded(expert)
+        if reader.error_code or reader.is_broken:
+            exchange.end(TerminalState.UPSTREAM_ERROR, 200, reader.error_code or "broken_stream")
+        else:
+            exchange.end(TerminalState.ANSWERED, 200)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _fail(self, exchange: Exchange, error: ApiError, send: Send) -> None:
+        """Ends an exchange with an error: as an answer, or as the last event of a stream that has begun.
+
+        A stream that was cut inside an event is left without an end: the connection breaks, which no client takes for
+        a complete answer.
+        """
+        if exchange.decision is None:
+            state = TerminalState.REJECTED
+        elif error.status == 504:
+            state = TerminalState.TIMED_OUT
+        else:
+            state = TerminalState.UPSTREAM_ERROR
+        exchange.end(state, 200 if exchange.has_started else error.status, error.code)
+        if not exchange.has_started:
+            exchange.has_started = True
+            await send_error(send, error, exchange.response_headers())
+        elif exchange.reader is not None and exchange.reader.is_at_boundary:
+            await send({"type": "http.response.body", "body": b"data: " + error.body + b"\n\n"})
+
+    def _finish(self, exchange: Exchange) -> None:
+        """The record of the exchange, once its last byte is out."""
+        state = self._state
+        if exchange.state is not TerminalState.ANSWERED and exchange.ttft_ms is None:
+            exchange.served_expert = None
+        state.metrics.observe(exchange)
+        if exchange.is_admitted:
+            state.sink.append(exchange.record(state.sink, state.config.experts))

@@ -1,0 +1,47 @@
+"""GET /v1/decisions/{id}: the receipt of one request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from gateway.endpoints.access import caller_key_id, gateway_state
+from gateway.http_errors import ApiError
+from gateway.schemas import Receipt
+from gateway.state import GatewayState
+from gateway.wire import shorten
+from router.explain import reason_in_words
+from router.types import DecisionRecord
+
+api = APIRouter()
+
+
+@api.get("/v1/decisions/{decision_id}")
+async def show_decision(
+    decision_id: str,
+    state: Annotated[GatewayState, Depends(gateway_state)],
+    key_id: Annotated[str | None, Depends(caller_key_id)],
+) -> Receipt:
+    """The decision and what became of it; 404 when there is none, or another key made it."""
+    record = await find_decision(state, decision_id, key_id)
+    why = reason_in_words(record.decision) if record.decision else "no expert was chosen."
+    return Receipt(record=record, why=why)
+
+
+async def find_decision(state: GatewayState, decision_id: str, key_id: str | None) -> DecisionRecord:
+    """The record from memory, or from the database.
+
+    Raises:
+        ApiError: 404. It does not tell a decision of another key from one that never was.
+        StoreError: the database cannot be asked.
+    """
+    record = state.sink.recent(decision_id)
+    if record is None and state.store is not None:
+        record = await asyncio.to_thread(state.store.get_decision, decision_id)
+    if record is None or record.key_id != key_id:
+        raise ApiError(
+            f"there is no decision {shorten(decision_id)}", status=404, code="decision_not_found", param="decision_id"
+        )
+    return record

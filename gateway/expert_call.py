@@ -1,0 +1,143 @@
+"""Calling experts for one request: the decided one, then others, until one begins to answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from gateway.answer_reader import JsonAnswer, read_answer
+from gateway.exchange import Exchange
+from gateway.http_errors import ApiError, api_error, upstream_error
+from gateway.state import GatewayState
+from gateway.wire import ChatRequest
+from router.errors import BackendError, RouterError
+from router.pipeline import Router
+from router.protocols import BackendRequest, BackendResponse, ChunkStream
+from router.types import RoutingDecision
+
+MAX_ERROR_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedAnswer:
+    """A stream whose first piece is here. Close `chunks` in any case."""
+
+    content_type: str
+    first: bytes
+    chunks: ChunkStream
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """A complete answer and what it says of itself."""
+
+    content_type: str
+    body: bytes
+    facts: JsonAnswer
+
+
+class ExpertCall:
+    """Calls experts and keeps their breakers informed.
+
+    Only failures before the first byte go on to another expert, at most `gateway.retries` times, within the budget of
+    further tries that all requests share.
+    """
+
+    def __init__(self, state: GatewayState) -> None:
+        self._state = state
+
+    async def answer(
+        self, exchange: Exchange, request: ChatRequest, router: Router, decision: RoutingDecision
+    ) -> StreamedAnswer | WholeAnswer:
+        """The first answer that begins; `exchange.served_expert` says whose it is.
+
+        Raises:
+            ApiError: none did; the last failure.
+        """
+        self._state.retry_budget.earn()
+        failed: set[str] = set()
+        expert = decision.expert
+        while True:
+            exchange.served_expert = expert
+            try:
+                return await self._attempt(exchange.request_id, request, expert)
+            except RouterError as error:
+                failure = api_error(error)
+            failed.add(expert)
+            following = self._following(router, decision, failed) if failure.is_retryable else None
+            if following is None:
+                raise failure
+            expert = following
+
+    def _following(self, router: Router, decision: RoutingDecision, failed: set[str]) -> str | None:
+        """The next expert to try; None when there is none or trying is not allowed."""
+        if len(failed) > self._state.config.gateway.retries:
+            return None
+        down = set(decision.eligible) - self._state.pool.alive
+        expert = router.failover(decision, failed | down)
+        return expert if expert is not None and self._state.retry_budget.spend() else None
+
+    async def _attempt(self, request_id: str, request: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
+        """One expert's answer. Raises ApiError or BackendError, with the breaker told."""
+        pool = self._state.pool
+        pool.started(expert)
+        timeout_s = self._state.config.experts[expert].timeout_s
+        try:
+            response = await pool.backend(expert).send(
+                BackendRequest(request.body, is_stream=request.is_stream, request_id=request_id, timeout_s=timeout_s)
+            )
+            try:
+                answer = await read_beginning(expert, response)
+            except BaseException:
+                await response.chunks.aclose()
+                raise
+        except asyncio.CancelledError:
+            pool.abandoned(expert)
+            raise
+        except ApiError as error:
+            # Anything below 500 is a sign of life: the request was at fault, or the expert is busy.
+            (pool.failed if error.status >= 500 else pool.succeeded)(expert)
+            raise
+        except RouterError:
+            pool.failed(expert)
+            raise
+        if isinstance(answer, WholeAnswer):
+            await response.chunks.aclose()
+            pool.succeeded(expert)
+        return answer
+
+
+async def read_beginning(expert: str, response: BackendResponse) -> StreamedAnswer | WholeAnswer:
+    """What must be there before the client hears anything: a stream's first piece, or all of a JSON answer.
+
+    Raises:
+        ApiError: the expert answered with an error status.
+        BackendError: the answer is empty, cut, or no chat completion.
+    """
+    if not 200 <= response.status < 300:
+        body = await read_all(response.chunks, MAX_ERROR_BYTES)
+        raise upstream_error(expert, response.status, body, response.headers)
+    content_type = response.headers.get("content-type", "application/json")
+    if content_type.startswith("text/event-stream"):
+        first = await anext(response.chunks, b"")
+        if not first:
+            raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
+        return StreamedAnswer(content_type, first, response.chunks)
+    body = await read_all(response.chunks, MAX_ANSWER_BYTES)
+    facts = read_answer(body)
+    if facts is None:
+        raise BackendError(f"expert {expert} sent an answer that is no chat completion", status=502)
+    return WholeAnswer(content_type, body, facts)
+
+
+async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:
+    """Raises BackendError when the body is cut or larger than `max_bytes`."""
+    pieces = []
+    size = 0
+    async for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            raise BackendError(f"the expert's answer is larger than {max_bytes} bytes", status=502)
+    return b"".join(pieces)

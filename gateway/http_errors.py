@@ -1,0 +1,177 @@
+"""Errors as clients see them: OpenAI's shape, the right status, Retry-After where another try may work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import orjson
+
+from router.errors import BackendError, ConfigError, NoEligibleExpertError, RouterError, StoreError
+
+RETRY_AFTER_S = 1.0
+MAX_UPSTREAM_MESSAGE_CHARS = 2000
+
+TYPE_OF_STATUS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class ApiError(RouterError):
+    """An error on its way to a client.
+
+    Args:
+        message: safe to show: no key, no prompt text, no address of an expert.
+        code: stable, for programs.
+        param: field of the request that is wrong.
+        error_type: OpenAI's class of errors; by default the one of the status.
+        retry_after_s: sent as Retry-After.
+        is_retryable: another expert may be tried, nothing was generated.
+        body: the expert's own error body, when it is in OpenAI's shape already and passes unchanged.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        error_type: str | None = None,
+        retry_after_s: float | None = None,
+        is_retryable: bool = False,
+        body: bytes | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.param = param
+        self.error_type = error_type or TYPE_OF_STATUS.get(
+            status, "api_error" if status >= 500 else TYPE_OF_STATUS[400]
+        )
+        self.retry_after_s = retry_after_s
+        self.is_retryable = is_retryable
+        self._body = body
+
+    @property
+    def body(self) -> bytes:
+        """The JSON to send."""
+        if self._body is not None:
+            return self._body
+        values = {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": values})
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.retry_after_s is None:
+            return {}
+        return {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
+
+
+def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """A 400 that names a field."""
+    return ApiError(message, param=param, code=code)
+
+
+def api_error(error: RouterError) -> ApiError:
+    """The client's view of any of our errors."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, BackendError):
+        code = {503: "expert_unreachable", 504: "expert_timeout"}.get(error.status, "expert_broken_answer")
+        wait_s = error.retry_after_s
+        if wait_s is None and error.status == 503:
+            wait_s = RETRY_AFTER_S
+        return ApiError(
+            str(error), status=error.status, code=code, retry_after_s=wait_s, is_retryable=error.is_retryable
+        )
+    if isinstance(error, NoEligibleExpertError):
+        return ApiError(str(error), code="no_eligible_expert", param="messages")
+    if isinstance(error, StoreError):
+        return ApiError(str(error), status=503, code="store_unavailable", retry_after_s=RETRY_AFTER_S)
+    if isinstance(error, ConfigError):
+        return ApiError(str(error), status=500, code="misconfigured")
+    return ApiError(f"internal error ({type(error).__name__})", status=500, code="internal_error")
+
+
+def upstream_error(expert: str, status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
+    """The client's view of an expert's answer with an error status.
+
+    An error in OpenAI's shape keeps status and body. A refusal of *our* key, or a redirect, is the gateway's fault and
+    becomes a 502 whose text says nothing of the key.
+    """
+    retry_after_s = seconds(headers.get("retry-after"))
+    if status in (401, 403, 407):
+        return ApiError(f"expert {expert} refused the gateway's credentials", status=502, code="expert_credentials")
+    if status < 400:
+        return ApiError(f"expert {expert} answered with status {status}", status=502, code="expert_broken_answer")
+    fields = error_fields(body)
+    is_retryable = status in (502, 503, 504)
+    if retry_after_s is None and status in (429, 503):
+        retry_after_s = RETRY_AFTER_S
+    if fields is None:
+        return ApiError(
+            f"expert {expert} answered with status {status}",
+            status=status,
+            code="expert_error",
+            retry_after_s=retry_after_s,
+            is_retryable=is_retryable,
+        )
+    message = str(fields["message"])[:MAX_UPSTREAM_MESSAGE_CHARS]
+    code, param, kind = fields.get("code"), fields.get("param"), fields.get("type")
+    if is_context_overflow(status, message, kind):
+        code = "context_length_exceeded"
+    is_verbatim = code == fields.get("code") and is_openai_shape(body)
+    return ApiError(
+        message,
+        status=status,
+        code=code if isinstance(code, str) else None,
+        param=param if isinstance(param, str) else None,
+        error_type=kind if isinstance(kind, str) and code != "context_length_exceeded" else None,
+        retry_after_s=retry_after_s,
+        is_retryable=is_retryable,
+        body=body if is_verbatim else None,
+    )
+
+
+def error_fields(body: bytes) -> dict[str, object] | None:
+    """The error object of an expert's body: OpenAI's `{"error": {...}}` or vLLM's older flat form; None if neither."""
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(values, dict):
+        return None
+    inner = values.get("error", values)
+    if isinstance(inner, str):
+        return {"message": inner}
+    return inner if isinstance(inner, dict) and isinstance(inner.get("message"), str) else None
+
+
+def is_openai_shape(body: bytes) -> bool:
+    """Whether the body has all four fields of OpenAI's error object, with their types."""
+    inner = orjson.loads(body).get("error")
+    return (
+        isinstance(inner, dict)
+        and {"message", "type", "param", "code"} <= inner.keys()
+        and all(isinstance(inner[name], str | None) for name in ("type", "param", "code"))
+    )
+
+
+def is_context_overflow(status: int, message: str, kind: object) -> bool:
+    """llama.cpp names a type of its own; vLLM says it in words only."""
+    return status == 400 and (
+        kind == "exceed_context_size_error" or "maximum context length" in message or "maximum model length" in message
+    )
+
+
+def seconds(retry_after: str | None) -> float | None:
+    """Retry-After as seconds; dates and nonsense give None. At most an hour is passed on."""
+    if retry_after is None or not retry_after.isdecimal():
+        return None
+    return min(float(retry_after), 3600.0)

@@ -1,0 +1,188 @@
+"""Running the gateway: the socket, the server, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
+
+import uvicorn
+
+from gateway.app import create_app
+from gateway.auth import Auth, check_bind
+from gateway.decision_log.privacy import load_key
+from gateway.experts import ExpertPool
+from gateway.http_limits import LimitedProtocol
+from gateway.live_router import LiveRouter
+from gateway.ports import DecisionSink, DecisionStore
+from gateway.settings import Settings
+from gateway.state import GatewayState
+from router.build import load_router
+from router.config import CoeConfig
+from router.errors import ConfigError
+from router.protocols import ChatBackend
+
+ROUTERS_FOLDER = "routers"
+BACKLOG = 2048
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+logger = logging.getLogger(__name__)
+
+
+def build_state(
+    settings: Settings,
+    config: CoeConfig,
+    *,
+    backends: Mapping[str, ChatBackend],
+    sink: DecisionSink,
+    store: DecisionStore | None,
+) -> GatewayState:
+    """The parts of a gateway that serves `<data>/routers/live.json`.
+
+    Raises:
+        ConfigError: the key of hashes in the data folder cannot be read or made.
+    """
+    return GatewayState(
+        config=config,
+        pool=ExpertPool(backends),
+        live=LiveRouter(settings.data_dir / ROUTERS_FOLDER, partial(load_router, config)),
+        sink=sink,
+        store=store,
+        auth=Auth(settings.plain_keys),
+        session_key=load_key(settings.data_dir),
+    )
+
+
+class Gateway:
+    """A gateway on a port. `start` returns when it accepts connections; `stop` when everything has ended.
+
+    It owns `state` (experts and router) from `start` on; the sink and the store belong to whoever made them.
+    """
+
+    def __init__(self, state: GatewayState, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.state = state
+        self.host = host
+        self.port = port  # 0 until `start` when any free port will do
+        self._listener: socket.socket | None = None
+        self._server: QuietServer | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """The API root for OpenAI clients."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/v1"
+
+    async def start(self) -> int:
+        """Binds, loads, probes and accepts. Returns the port.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        listener = self._listener = bind(self.host, self.port)
+        self.port = int(listener.getsockname()[1])
+        await self.state.start()
+        self._server = QuietServer(server_config(self.state))
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
+        await self._server.has_started.wait()
+        return self.port
+
+    async def stop(self) -> None:
+        """Not ready first, then no new connections, then what runs has `shutdown_grace_s` to end."""
+        self.state.is_stopping = True
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+            await self._server.finish_tasks()
+        if self._listener is not None:
+            self._listener.close()
+        await self.state.aclose()
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn's server without its signal handlers: signals end the whole program in its own order."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.has_started.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def finish_tasks(self) -> None:
+        """Waits for requests that were cancelled when their grace was over, so that each has its record."""
+        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+
+
+def server_config(state: GatewayState) -> uvicorn.Config:
+    limits = state.config.gateway
+    # Its error logger writes tracebacks, which may hold prompt text; faults are counted and logged at the request edge.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    return uvicorn.Config(
+        create_app(state),
+        http=LimitedProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=math.ceil(limits.keep_alive_s),
+        timeout_graceful_shutdown=math.ceil(limits.shutdown_grace_s),
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; set COE_HOST or COE_PORT") from error
+
+
+async def serve(
+    settings: Settings,
+    config: CoeConfig,
+    *,
+    backends: Mapping[str, ChatBackend],
+    sink: DecisionSink,
+    store: DecisionStore | None,
+    on_started: Callable[[Gateway], None] | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then ends in order: requests, experts, log. The sink must be started.
+
+    Raises:
+        ConfigError: open to other machines without a key, or the address cannot be bound.
+    """
+    check_bind(settings.host, settings.plain_keys)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stopping.set)
+    state = build_state(settings, config, backends=backends, sink=sink, store=store)
+    gateway = Gateway(state, host=settings.host, port=settings.port)
+    try:
+        await gateway.start()
+        if on_started is not None:
+            on_started(gateway)
+        await stopping.wait()
+        logger.info("stopping: requests have %g s to end", config.gateway.shutdown_grace_s)
+    finally:
+        await gateway.stop()
+        await sink.aclose()
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)

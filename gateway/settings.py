@@ -1,0 +1,90 @@
+"""The environment, read here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from gateway.auth import check_bind
+from router.config import CoeConfig
+from router.errors import ConfigError
+from router.types import Record
+
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+class Settings(Record):
+    """Where things are on this machine and who may call. What the composition is stands in experts.yaml."""
+
+    config_path: Path = Path("experts.yaml")
+    data_dir: Path = Path("data")
+    redis_url: SecretStr | None = Field(default=None, description="None: an embedded server in the data folder")
+    database_url: SecretStr = SecretStr("sqlite:///data/coe.db")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535, description="0 is any free port")
+    api_keys: tuple[SecretStr, ...] = ()
+    log_level: str = "info"
+
+    @property
+    def plain_keys(self) -> tuple[str, ...]:
+        return tuple(key.get_secret_value() for key in self.api_keys)
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Settings from environment variables; a variable that is empty counts as unset.
+
+    Raises:
+        ConfigError: a value is not allowed, or the server would be open to other machines without a key.
+    """
+    values = {name: value for name, value in environment.items() if value.strip()}
+    data_dir = Path(values.get("COE_DATA_DIR", "data"))
+    keys = [key.strip() for key in values.get("COE_API_KEYS", "").split(",") if key.strip()]
+    redis_url = values.get("REDIS_URL")
+    settings = Settings(
+        config_path=Path(values.get("COE_CONFIG", "experts.yaml")),
+        data_dir=data_dir,
+        redis_url=None if redis_url is None else SecretStr(redis_url),
+        database_url=SecretStr(values.get("DATABASE_URL", f"sqlite:///{data_dir / 'coe.db'}")),
+        host=values.get("COE_HOST", "127.0.0.1"),
+        port=parse_port(values.get("COE_PORT", "8000")),
+        api_keys=tuple(SecretStr(key) for key in keys),
+        log_level=parse_level(values.get("COE_LOG_LEVEL", "info")),
+    )
+    check_bind(settings.host, settings.plain_keys)
+    return settings
+
+
+def environment_settings(options: Mapping[str, str] | None = None) -> Settings:
+    """Settings of this process; `options` (by variable) win over the environment. Raises as `read_settings` does."""
+    return read_settings({**os.environ, **(options or {})})
+
+
+def read_secrets(config: CoeConfig, environment: Mapping[str, str]) -> dict[str, str]:
+    """Values of the variables that experts name by `api_key_env`; those that are not set are left out."""
+    names = {expert.api_key_env for expert in config.experts.values() if expert.api_key_env is not None}
+    return {name: environment[name] for name in sorted(names) if environment.get(name)}
+
+
+def environment_secrets(config: CoeConfig) -> dict[str, str]:
+    """Experts' keys from this process's environment."""
+    return read_secrets(config, os.environ)
+
+
+def engine_environment() -> dict[str, str]:
+    """What child processes inherit."""
+    return dict(os.environ)
+
+
+def parse_port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise ConfigError(f"COE_PORT={text!r} is not a port; allowed: 0 to 65535")
+    return int(text)
+
+
+def parse_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ConfigError(f"COE_LOG_LEVEL={text!r} is not a level; allowed: {', '.join(LOG_LEVELS)}")
+    return text.lower()

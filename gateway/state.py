@@ -1,0 +1,134 @@
+"""Everything a running gateway holds, made in one place and passed down."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from gateway.admission import Admission
+from gateway.auth import Auth
+from gateway.experts import ExpertPool
+from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.live_router import LiveRouter
+from gateway.metrics import Metrics
+from gateway.ports import DecisionSink, DecisionStore
+from gateway.retry_budget import RetryBudget
+from gateway.wire import ChatRequest, Target, resolve_model
+from router.config import CoeConfig
+from router.errors import NoEligibleExpertError
+from router.pipeline import Router
+from router.types import Query, QueryFacts, RoutingDecision
+
+SESSION_DIGITS = 16
+
+
+@dataclass
+class GatewayState:
+    """The parts of one gateway process.
+
+    `session_key` keys the hash of what identifies a conversation; `seed` makes exploration repeatable in tests.
+    """
+
+    config: CoeConfig
+    pool: ExpertPool
+    live: LiveRouter
+    sink: DecisionSink
+    store: DecisionStore | None = None
+    auth: Auth = field(default_factory=Auth)
+    session_key: bytes = b""
+    seed: int | None = None
+    is_stopping: bool = False
+    metrics: Metrics = field(default_factory=Metrics)
+    retry_budget: RetryBudget = field(default_factory=RetryBudget)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.config.gateway.max_concurrency)
+        # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
+        self._inline_rng, self._thread_rng = np.random.default_rng(self.seed).spawn(2)
+        self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
+        self.metrics.watch(self)
+
+    async def start(self) -> None:
+        """Probes the experts and loads the promoted router. The sink is started by whoever made it."""
+        await asyncio.gather(self.pool.start(), self.live.start())
+
+    async def aclose(self) -> None:
+        await self.live.aclose()
+        await self.pool.aclose()
+        self._encoder_thread.shutdown(wait=False, cancel_futures=True)
+
+    def missing(self) -> list[str]:
+        """What keeps this gateway from serving; empty when it is ready."""
+        lacks = []
+        if self.is_stopping:
+            lacks.append("the gateway is stopping")
+        if self.live.current is None:
+            reason = f" ({self.live.last_error})" if self.live.last_error else ""
+            lacks.append(f"no router is loaded{reason}")
+        if not self.pool.alive:
+            lacks.append(f"no expert answers: {', '.join(self.pool.names)}")
+        return lacks
+
+    def target(self, model: str) -> Target:
+        """Raises ApiError 404 for a name that nobody has."""
+        return resolve_model(model, self.config.experts, self.config.policies)
+
+    def session_id(self, session: str) -> str:
+        """A conversation's name in the log, which says nothing of what was said."""
+        return hmac.digest(self.session_key, session.encode(), "sha256").hex()[:SESSION_DIGITS]
+
+    async def decide(self, request: ChatRequest, decision_id: str) -> tuple[Router, RoutingDecision]:
+        """The decision for a request, and the router that made it.
+
+        Raises:
+            ApiError: unknown model 404; nobody can serve it: 400 saying what each expert lacks, or 503 while those that
+                could are down.
+        """
+        target = self.target(request.model)
+        router = self.live.current
+        if router is None:
+            raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
+        query = Query(decision_id, request.text, request.facts)
+        try:
+            return router, await self._decide(router, target, query)
+        except NoEligibleExpertError as error:
+            raise self._nobody(router, target, query.facts, error) from error
+
+    async def _decide(self, router: Router, target: Target, query: Query) -> RoutingDecision:
+        alive = self.pool.alive
+        if target.expert is not None:
+            return router.explicit_decision(target.expert, query, alive)
+        policy = target.policy or "default"
+        if router.encoder.is_inline:
+            return router.decide(query, policy=policy, alive=alive, rng=self._inline_rng)
+        decide = partial(router.decide, query, policy=policy, alive=alive, rng=self._thread_rng)
+        return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
+
+    def _nobody(self, router: Router, target: Target, facts: QueryFacts, error: NoEligibleExpertError) -> ApiError:
+        """Why no expert serves a request: what it asks for (400), or that those who could are down (503)."""
+        names = router.experts if target.expert is None else (target.expert,)
+        capable = [name for name in names if lacks(router, name, facts) is None]
+        if capable:
+            return ApiError(
+                f"no expert that can serve this request is reachable now ({', '.join(capable)})",
+                status=503,
+                code="no_expert_alive",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        # Whoever would take a short prompt with the same demands lacks only context.
+        short = QueryFacts(
+            has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json, prompt_chars=0
+        )
+        is_too_long = any(lacks(router, name, short) is None for name in names)
+        code = "context_length_exceeded" if is_too_long else "unsupported_by_experts"
+        return ApiError(str(error), code=code, param="messages")
+
+
+def lacks(router: Router, expert: str, facts: QueryFacts) -> str | None:
+    capabilities = router.capabilities.get(expert)
+    return None if capabilities is None else capabilities.lacks(facts)

@@ -1,0 +1,313 @@
+"""The chat request as the router needs it. Only routed fields are decoded; everything else goes on untouched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import orjson
+
+from gateway.http_errors import ApiError, invalid
+from router.errors import allowed_values
+from router.types import QueryFacts
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+JSON_FORMATS = frozenset({"json_object", "json_schema"})
+
+# Agent programs wrap what a person typed. What stands in the first kind is dropped, the second kind is unwrapped.
+DROPPED_WRAPPERS = (
+    "system-reminder",
+    "environment_details",
+    "environment_context",
+    "user_instructions",
+    "additional_data",
+)
+OPENED_WRAPPERS = ("task", "user_query", "user_message")
+
+JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (bool, "a boolean"),  # before numbers: True is an int
+    ((int, float), "a number"),
+    (str, "a string"),
+    (list, "a list"),
+    (dict, "an object"),
+)
+
+AUTO = "auto"
+CUT_MARK = "\n[...]\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A decoded request. `text` is the last human ask, capped; `session` is what identifies the conversation."""
+
+    body: Mapping[str, object]
+    model: str
+    is_stream: bool
+    text: str
+    facts: QueryFacts
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the `model` of a request asks for: routing by a policy, or an expert by name."""
+
+    policy: str | None = None
+    expert: str | None = None
+
+
+def decode_object(raw: bytes) -> dict[str, object]:
+    """The JSON object of a body.
+
+    Raises:
+        ApiError: not JSON, not an object, or a key stands twice, so two readers could read two requests.
+    """
+    try:
+        values = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise invalid(f"the body is not valid JSON: {error.msg} ({place})", code="invalid_json") from error
+    if not isinstance(values, dict):
+        raise invalid(f"the body must be a JSON object, got {json_type(values)}", code="invalid_json")
+    if any(raw.count(b'"%b":' % key.encode()) > 1 for key in values):
+        refuse_duplicates(raw)
+    return values
+
+
+def refuse_duplicates(raw: bytes) -> None:
+    """Raises ApiError when one object of the body has a key twice. Slower than decoding, so only for suspects."""
+
+    def check(pairs: list[tuple[str, object]]) -> None:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise invalid(f"the key {shorten(twice)} stands twice in one object", code="invalid_json")
+
+    try:
+        json.loads(raw, object_pairs_hook=check)
+    except (RecursionError, ValueError) as error:
+        raise invalid(f"the body is not valid JSON: {type(error).__name__}", code="invalid_json") from error
+
+
+def decode_chat(raw: bytes, max_text_chars: int) -> ChatRequest:
+    """The chat request of a body.
+
+    Raises:
+        ApiError: 400 naming the field, its value and what is allowed.
+    """
+    return chat_request(decode_object(raw), max_text_chars)
+
+
+def chat_request(body: Mapping[str, object], max_text_chars: int) -> ChatRequest:
+    """The chat request of a decoded body. Raises as `decode_chat` does."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        wrong("model", body, "a non-empty string such as 'auto'")
+    messages = checked_messages(body)
+    return ChatRequest(
+        body=body,
+        model=model,
+        is_stream=flag(body, "stream"),
+        text=cap(last_ask(messages), max_text_chars),
+        facts=read_facts(body, messages),
+        session=session_of(body, messages),
+    )
+
+
+def resolve_model(model: str, experts: Collection[str], policies: Collection[str]) -> Target:
+    """What a model name asks for.
+
+    Raises:
+        ApiError: 404 with the names there are.
+    """
+    if model == AUTO:
+        return Target(policy="default")
+    if model in experts:
+        return Target(expert=model)
+    name, _, policy = model.partition(":")
+    if name == AUTO and policy in policies:
+        return Target(policy=policy)
+    known = model_names(experts, policies)
+    raise ApiError(
+        f"the model {shorten(model)} does not exist{allowed_values(model[:80], known)}",
+        status=404,
+        code="model_not_found",
+        param="model",
+        error_type="invalid_request_error",
+    )
+
+
+def model_names(experts: Collection[str], policies: Collection[str]) -> list[str]:
+    """Every name a client may ask for, routing first."""
+    return [AUTO, *(f"{AUTO}:{policy}" for policy in policies), *experts]
+
+
+def checked_messages(body: Mapping[str, object]) -> list[dict[str, object]]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        wrong("messages", body, "a non-empty list of messages")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise invalid(f"messages[{i}] must be an object, got {json_type(message)}", f"messages[{i}]")
+        role = message.get("role")
+        if not isinstance(role, str) or role not in ROLES:
+            raise invalid(
+                f"messages[{i}].role is {shorten(role)}; allowed: {', '.join(sorted(ROLES))}", f"messages[{i}].role"
+            )
+        check_content(message, f"messages[{i}].content")
+    return messages
+
+
+def check_content(message: Mapping[str, object], where: str) -> None:
+    content = message.get("content")
+    if isinstance(content, str):
+        return
+    if content is None:
+        if message["role"] != "assistant":
+            raise invalid(f"{where} is missing; allowed: a string or a list of parts", where)
+        return
+    if not isinstance(content, list):
+        raise invalid(f"{where} must be a string or a list of parts, got {json_type(content)}", where)
+    for k, part in enumerate(content):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise invalid(f"{where}[{k}] must be an object with a 'type'", f"{where}[{k}]")
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise invalid(
+                f"{where}[{k}].text must be a string, got {json_type(part.get('text'))}", f"{where}[{k}].text"
+            )
+
+
+def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) -> QueryFacts:
+    """What the request demands from an expert."""
+    limit = count(body, "max_completion_tokens")
+    if limit is None:
+        limit = count(body, "max_tokens")
+    count(body, "n")
+    tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
+    form = typed(body, "response_format", dict, "an object") or {}
+    return QueryFacts(
+        turns=sum(message["role"] == "user" for message in messages),
+        has_image=any(part["type"] in IMAGE_PARTS for message in messages for part in parts(message)),
+        has_tools=bool(tools) and body.get("tool_choice") != "none",
+        wants_json=form.get("type") in JSON_FORMATS,
+        wants_logprobs=bool(body.get("logprobs")),
+        prompt_chars=sum(len(text_of(message)) for message in messages),
+        max_output_tokens=limit,
+    )
+
+
+def parts(message: Mapping[str, object]) -> list[dict[str, object]]:
+    content = message.get("content")
+    return content if isinstance(content, list) else []
+
+
+def text_of(message: Mapping[str, object]) -> str:
+    """A message's text; the text parts of list content, joined by newlines."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part["text"]) for part in parts(message) if part["type"] == "text")
+
+
+def last_ask(messages: list[dict[str, object]]) -> str:
+    """The last thing a person asked: turns that only carry tool results, images or a program's wrapping are skipped.
+
+    Empty when no user message holds text.
+    """
+    for message in reversed(messages):
+        if message["role"] == "user":
+            text = unwrap(text_of(message)).strip()
+            if text:
+                return text
+    return ""
+
+
+def unwrap(text: str) -> str:
+    """The text without what agent programs put around it. Linear in the text, whatever it holds."""
+    if "<" not in text:
+        return text
+    for name in DROPPED_WRAPPERS:
+        text = without_blocks(text, f"<{name}>", f"</{name}>")
+    for name in OPENED_WRAPPERS:
+        start, end = text.find(f"<{name}>"), text.rfind(f"</{name}>")
+        if 0 <= start < end:
+            return text[start + len(name) + 2 : end]
+    return text
+
+
+def without_blocks(text: str, opening: str, closing: str) -> str:
+    """The text without what stands between each opening and its closing; one that is never closed stays."""
+    kept = []
+    position = 0
+    while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start)) >= 0:
+        kept.append(text[position:start])
+        position = end + len(closing)
+    return "".join([*kept, text[position:]])
+
+
+def cap(text: str, max_chars: int) -> str:
+    """Head and tail of a text that is too long: what is asked usually stands first or last."""
+    if len(text) <= max_chars:
+        return text
+    half = (max_chars - len(CUT_MARK)) // 2
+    return f"{text[:half]}{CUT_MARK}{text[-half:]}"
+
+
+def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) -> str:
+    """What identifies a conversation, to be hashed: `user`, `metadata.session_id`, or how the conversation began."""
+    user = typed(body, "user", str, "a string")
+    metadata = typed(body, "metadata", dict, "an object") or {}
+    named = user or metadata.get("session_id")
+    if isinstance(named, str) and named:
+        return f"named:{named}"
+    begin = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages) - 1)
+    return "begin:" + "\0".join(text_of(message) for message in messages[: begin + 1])
+
+
+def flag(body: Mapping[str, object], name: str) -> bool:
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        wrong(name, body, "true or false")
+    return bool(value)
+
+
+def count(body: Mapping[str, object], name: str) -> int | None:
+    """A whole number of at least 1, or None when absent."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        wrong(name, body, "a whole number of at least 1")
+    return value
+
+
+def typed(body: Mapping[str, object], name: str, kind: type, allowed: str) -> Any:
+    """A field that is absent, null or of that type."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, kind):
+        wrong(name, body, allowed)
+    return value
+
+
+def wrong(name: str, body: Mapping[str, object], allowed: str) -> NoReturn:
+    if name not in body:
+        raise invalid(f"'{name}' is required: {allowed}", name, code="missing_required_parameter")
+    value = body[name]
+    shown = shorten(value) if isinstance(value, str | int | float | bool | None) else json_type(value)
+    raise invalid(f"'{name}' is {shown}; allowed: {allowed}", name)
+
+
+def shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def json_type(value: object) -> str:
+    """JSON's word for a value's type."""
+    for kinds, word in JSON_TYPES:
+        if isinstance(value, kinds):
+            return word
+    return "null"

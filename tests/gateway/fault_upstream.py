@@ -1,0 +1,216 @@
+"""An OpenAI-compatible upstream on a real socket that answers as told, faults included."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+ANSWER: dict[str, Any] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1700000000,
+    "model": "upstream-model",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+}
+
+
+def delta(text: str, finish_reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish_reason}
+    return orjson.dumps(
+        {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "upstream-model", "choices": [choice]}
+    )
+
+
+def events(*payloads: bytes, end: bytes = b"\n\n") -> bytes:
+    return b"".join(b"data: " + payload + end for payload in payloads)
+
+
+WORDS = (delta("he"), delta("llo"), delta("", "stop"))
+STREAM = events(*WORDS, b"[DONE]")
+CRLF_STREAM = events(*WORDS, b"[DONE]", end=b"\r\n\r\n")
+LARGE_STREAM = events(delta("x" * 1_000_000), *WORDS, b"[DONE]")
+ERROR_EVENT = b'{"error":{"message":"engine died","type":"server_error","param":null,"code":"engine_dead"}}'
+
+
+@dataclass
+class FaultUpstream:
+    """`mode` names the fault; `requests` are the bodies received; `gate` holds `paced` between its events."""
+
+    mode: str = "ok"
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    bytes_sent: int = 0
+    url: str = ""
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(orjson.loads(await request.read()))
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        self.arrived.set()
+        is_stream = bool(self.requests[-1].get("stream"))
+        answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = getattr(self, f"_{self.mode}")
+        if self.mode == "ok" and is_stream:
+            answer = self._stream
+        try:
+            return await answer(request)
+        except (asyncio.CancelledError, ConnectionResetError):
+            self.cancelled.set()
+            raise
+
+    async def _ok(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=orjson.dumps(ANSWER), content_type="application/json")
+
+    async def _stream(self, request: web.Request, *pieces: bytes, is_cut: bool = False) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in pieces or (STREAM,):
+            await response.write(piece)
+            self.bytes_sent += len(piece)
+        if is_cut:
+            drop(request)
+        return response
+
+    async def _split(self, request: web.Request) -> web.StreamResponse:
+        """Pieces that end in the middle of events, of UTF-8 sequences and of line ends."""
+        text = events(delta("häßlich"), *WORDS, b"[DONE]")
+        return await self._stream(request, *(text[i : i + 7] for i in range(0, len(text), 7)))
+
+    async def _crlf(self, request: web.Request) -> web.StreamResponse:
+        return await self._stream(request, CRLF_STREAM)
+
+    async def _large(self, request: web.Request) -> web.StreamResponse:
+        return await self._stream(request, LARGE_STREAM)
+
+    async def _usage(self, request: web.Request) -> web.StreamResponse:
+        usage = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3,"total_tokens":14}}'
+        return await self._stream(request, events(*WORDS, usage, b"[DONE]"))
+
+    async def _paced(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(events(WORDS[0]))
+        await self.gate.wait()
+        await response.write(events(*WORDS[1:], b"[DONE]"))
+        return response
+
+    async def _endless(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        piece = events(delta("x" * 10_000))
+        while True:
+            await response.write(piece)
+            self.bytes_sent += len(piece)
+
+    async def _cut(self, request: web.Request) -> web.StreamResponse:
+        """Ends between two events, in the middle of the chunked body."""
+        return await self._stream(request, events(*WORDS[:2]), is_cut=True)
+
+    async def _cut_inside(self, request: web.Request) -> web.StreamResponse:
+        return await self._stream(request, events(WORDS[0]) + b'data: {"choi', is_cut=True)
+
+    async def _unfinished(self, request: web.Request) -> web.StreamResponse:
+        """A whole HTTP body whose stream never came to its end."""
+        return await self._stream(request, events(*WORDS[:2]))
+
+    async def _error_event(self, request: web.Request) -> web.StreamResponse:
+        return await self._stream(request, events(WORDS[0], ERROR_EVENT))
+
+    async def _garbage(self, request: web.Request) -> web.StreamResponse:
+        return await self._stream(request, events(WORDS[0]) + b"data: \xff\xfe{not json}\n\n" + events(b"[DONE]"))
+
+    async def _bad_json(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b'{"choices": [', content_type="application/json")
+
+    async def _empty(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"", content_type="application/json")
+
+    async def _cut_body(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "application/json", "content-length": "500"})
+        await response.prepare(request)
+        await response.write(b'{"choices":')
+        drop(request)
+        return response
+
+    async def _partial_head(self, request: web.Request) -> web.StreamResponse:
+        transport(request).write(b"HTTP/1.1 200 OK\r\ncontent-ty")
+        drop(request)
+        return web.Response()
+
+    async def _reset(self, request: web.Request) -> web.StreamResponse:
+        transport(request).abort()
+        return web.Response()
+
+    async def _hang(self, request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async def _html(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=502, body=b"<html><h1>Bad Gateway</h1></html>", content_type="text/html")
+
+    async def _busy(self, request: web.Request) -> web.StreamResponse:
+        return self._error(429, "slow down", code="rate_limited", headers={"Retry-After": "7"})
+
+    async def _fault(self, request: web.Request) -> web.StreamResponse:
+        return self._error(500, "boom", code="boom")
+
+    async def _unavailable(self, request: web.Request) -> web.StreamResponse:
+        return self._error(503, "loading", code="loading")
+
+    async def _refuses_key(self, request: web.Request) -> web.StreamResponse:
+        return self._error(401, "Incorrect API key provided: sk-exp***7890", code="invalid_api_key")
+
+    async def _too_long(self, request: web.Request) -> web.StreamResponse:
+        """As llama.cpp says it."""
+        error = {"code": 400, "message": "request (5031 tokens) exceeds the available context size (2048 tokens)",
+                 "type": "exceed_context_size_error", "n_prompt_tokens": 5031, "n_ctx": 2048}  # fmt: skip
+        return web.Response(status=400, body=orjson.dumps({"error": error}), content_type="application/json")
+
+    async def _redirect(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=307, headers={"location": "http://127.0.0.1:1/steal"})
+
+    def _error(self, status: int, message: str, *, code: str, headers: dict[str, str] | None = None) -> web.Response:
+        error = {"message": message, "type": "upstream", "param": None, "code": code}
+        return web.Response(
+            status=status, body=orjson.dumps({"error": error}), content_type="application/json", headers=headers
+        )
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": []})
+
+
+def transport(request: web.Request) -> asyncio.Transport:
+    assert request.transport is not None
+    return request.transport
+
+
+def drop(request: web.Request) -> None:
+    """Closes the connection after what was written is out."""
+    transport(request).close()
+
+
+@asynccontextmanager
+async def fault_upstream(mode: str = "ok") -> AsyncIterator[FaultUpstream]:
+    """A running upstream."""
+    upstream = FaultUpstream(mode)
+    app = web.Application(client_max_size=64 << 20)
+    app.router.add_post("/v1/chat/completions", upstream.chat)
+    app.router.add_get("/v1/models", upstream.models)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield upstream
+    finally:
+        upstream.gate.set()
+        await runner.cleanup()

@@ -1,0 +1,137 @@
+"""A gateway on a real socket in this process, over any backends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.auth import Auth
+from gateway.decision_log.memory import MemoryLog
+from gateway.experts import ExpertPool
+from gateway.live_router import LiveRouter
+from gateway.serve import Gateway
+from gateway.state import GatewayState
+from router.backends import echo, vllm
+from router.config import CoeConfig, parse_config
+from router.pipeline import Router
+from router.protocols import ChatBackend
+from router.types import DecisionRecord, Feedback
+from tests.gateway.small_router import EXPERTS, small_router
+
+DEADLINE_S = 10.0
+
+
+class MemoryStore:
+    """The fake of the database."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, DecisionRecord] = {}
+        self.feedback: dict[tuple[str, str, str | None], Feedback] = {}
+
+    def get_decision(self, decision_id: str) -> DecisionRecord | None:
+        return self.decisions.get(decision_id)
+
+    def put_feedback(self, feedback: Feedback) -> bool:
+        key = (feedback.decision_id, feedback.kind.value, feedback.key_id)
+        is_first = key not in self.feedback
+        self.feedback[key] = feedback
+        return is_first
+
+
+def config_of(experts: Sequence[str] = EXPERTS, **gateway: Any) -> CoeConfig:
+    return parse_config(
+        {
+            "categories": {"red": "red", "green": "green", "general": "the rest"},
+            "experts": {name: {"engine": "echo", "model": "echo"} for name in experts},
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+            "policies": {"default": {}, "wild": {"exploration": {"epsilon": 1.0}}},
+            "gateway": gateway,
+        }
+    )
+
+
+def wire(url: str, name: str = "expert", **options: Any) -> ChatBackend:
+    """A backend on a fault upstream."""
+    return vllm.build(vllm.Options(url=url, served_model=name, **options))
+
+
+def echoes(**replaced: ChatBackend) -> dict[str, ChatBackend]:
+    """Echo backends for every expert but those given."""
+    return {name: replaced.get(name) or echo.build(echo.Options(model=name)) for name in EXPERTS}
+
+
+@dataclass
+class Running:
+    """A running gateway with what a test needs at hand."""
+
+    gateway: Gateway
+    client: aiohttp.ClientSession
+    log: MemoryLog
+    store: MemoryStore
+
+    @property
+    def state(self) -> GatewayState:
+        return self.gateway.state
+
+    @property
+    def root(self) -> str:
+        return self.gateway.url.removesuffix("/v1")
+
+    def chat(
+        self, text: str = "red", *, model: str = "auto", headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> Any:
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+        return self.client.post(f"{self.gateway.url}/chat/completions", json=body, headers=headers)
+
+    async def record(self, number: int = 0) -> DecisionRecord:
+        """The record of that number, once it is there."""
+        await until(lambda: len(self.log.records) > number)
+        return self.log.records[number]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns once the condition holds; fails after a deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(
+    backends: Mapping[str, ChatBackend] | None = None,
+    *,
+    router: Router | None = None,
+    routers: Path = Path("no-routers"),
+    load: Callable[[Path], Router] | None = None,
+    keys: Sequence[str] = (),
+    has_router: bool = True,
+    **limits: Any,
+) -> AsyncIterator[Running]:
+    """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml."""
+    current = (router or small_router()) if has_router else None
+    log, store = MemoryLog(), MemoryStore()
+    state = GatewayState(
+        config=config_of(**{"shutdown_grace_s": 1.0, **limits}),
+        pool=ExpertPool(backends if backends is not None else echoes()),
+        live=LiveRouter(routers, load or (lambda folder: small_router()), current),
+        sink=log,
+        store=store,
+        auth=Auth(keys),
+        session_key=b"0" * 32,
+        seed=0,
+    )
+    gateway = Gateway(state)
+    await gateway.start()
+    try:
+        async with aiohttp.ClientSession() as client:
+            yield Running(gateway, client, log, store)
+    finally:
+        await gateway.stop()

@@ -1,0 +1,81 @@
+"""A real router over three experts whose classifier looks for colour words: decisions a reader can foresee."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from router.config import ExplorationConfig
+from router.pipeline import Capabilities, Policy, Router
+from router.policy import MapSolution
+from router.quality import QualityMatrix
+from router.scorers.map import MapScorer
+from router.types import CategoryProbs, FloatArray
+
+CATEGORIES = ("red", "green")
+EXPERTS = ("ruby", "emerald", "plain")
+QUALITY = ((0.9, 0.2, 0.5), (0.2, 0.9, 0.5), (0.3, 0.4, 0.5))  # rows: red, green, general
+
+
+@dataclass(frozen=True)
+class ColourEncoder:
+    """Counts colour words."""
+
+    is_inline: bool = True
+    dim: int = 2
+    fingerprint: str = "colours"
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        counts = np.array([[text.lower().count(word) for word in CATEGORIES] for text in texts], dtype=np.float32)
+        norms = np.linalg.norm(counts, axis=1, keepdims=True)
+        return np.divide(counts, norms, out=np.zeros_like(counts), where=norms > 0)
+
+
+@dataclass(frozen=True)
+class ColourClassifier:
+    """Softmax of the counts."""
+
+    categories_: tuple[str, ...] = CATEGORIES
+
+    def with_state(self, categories: Sequence[str], state: Mapping[str, object]) -> Self:
+        return self
+
+    def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
+        odds = np.exp(4 * embeddings)
+        return CategoryProbs(self.categories_, np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class MarginUncertainty:
+    """1 - the largest probability."""
+
+    threshold: float = 0.2
+
+    def score(self, embeddings: FloatArray, probs: FloatArray) -> FloatArray:
+        return np.asarray(1 - probs.max(axis=1), dtype=np.float32)
+
+
+def small_router(
+    *, version: str = "0123456789abcdef", is_inline: bool = True, capabilities: Mapping[str, Capabilities] | None = None
+) -> Router:
+    """Red asks go to ruby, green ones to emerald, others to plain. Policy `wild` explores always."""
+    quality = np.array(QUALITY, dtype=np.float32)
+    zeros, ones = np.zeros((3, 3), dtype=np.float32), np.ones(3, dtype=np.float32)
+    evidence = QualityMatrix(quality, zeros, zeros, ones, ones, zeros, zeros)
+    solution = MapSolution(expert_of=quality.argmax(axis=1), quality=0.0, used={}, binding=())
+    wild = ExplorationConfig(epsilon=1.0, softmax_temperature=100.0)
+    return Router(
+        version=version,
+        encoder=ColourEncoder(is_inline),
+        classifier=ColourClassifier(),
+        temperature=1.0,
+        uncertainty=MarginUncertainty(),
+        scorer=MapScorer().with_evidence(EXPERTS, evidence),
+        experts=EXPERTS,
+        policies={"default": Policy(solution), "wild": Policy(solution, exploration=wild)},
+        capabilities=capabilities
+        or {name: Capabilities(context_tokens=4096, supports_images=False) for name in EXPERTS},
+    )
