@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 COMMANDS: dict[str, str] = {
+    "up": "gateway.run_commands:up",
+    "serve": "gateway.run_commands:serve",
+    "experts up": "gateway.fleet.commands:up",
+    "experts ls": "gateway.fleet.commands:ls",
     "log doctor": "gateway.decision_log.commands:doctor",
     "log drain": "gateway.decision_log.commands:drain",
 }

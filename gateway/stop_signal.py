@@ -1,11 +1,12 @@
-"""SIGINT and SIGTERM as an event of the running loop."""
+"""SIGINT and SIGTERM: they end a start at once and a running composition in order."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,3 +22,33 @@ def stop_on_signal() -> Iterator[asyncio.Event]:
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
+
+
+@dataclass
+class Life:
+    """What a program knows of its end. While `is_starting`, a signal cancels it; later it minds `stop` itself."""
+
+    stop: asyncio.Event
+    is_starting: bool = True
+
+
+async def live_until_signal(program: Callable[[Life], Coroutine[None, None, None]]) -> bool:
+    """Runs a program; True when a signal cut its start short. Raises what the program raises."""
+    with stop_on_signal() as stop:
+        life = Life(stop)
+        task = asyncio.create_task(program(life))
+        signalled = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done() or not life.is_starting:
+                await task
+                return False
+            task.cancel()
+            await asyncio.wait({task})  # its clean-up may take a while, and may fail in its own way
+            if not task.cancelled():
+                task.result()
+            return True
+        finally:
+            signalled.cancel()
+            task.cancel()
+            await asyncio.gather(task, signalled, return_exceptions=True)

@@ -1,0 +1,125 @@
+"""Everything that `coe up` and `coe serve` run, started in order and ended in the opposite one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Coroutine
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.decision_log.consumer import Consumer
+from gateway.decision_log.sink import DecisionLog
+from gateway.fleet.engines import EngineAddresses, Fleet
+from gateway.fleet.redis_server import RedisServer
+from gateway.fleet.vllm_addresses import read_vllm_addresses
+from gateway.serve import Gateway, build_state
+from gateway.settings import Settings, engine_environment, environment_secrets
+from gateway.store import Store
+from router.build import build_backends
+from router.config import CoeConfig, Engine
+
+
+class StepReport(Protocol):
+    """Where a step says what came of it."""
+
+    def done(self, outcome: str) -> None: ...
+
+
+class Reporter(Protocol):
+    """Shows the steps of a start."""
+
+    def step(self, title: str) -> AbstractContextManager[StepReport]: ...
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What runs."""
+
+    gateway: Gateway
+    fleet: Fleet
+
+
+@asynccontextmanager
+async def running_composition(
+    settings: Settings, config: CoeConfig, reporter: Reporter, engines: Collection[Engine]
+) -> AsyncIterator[Composition]:
+    """Services, engines of the given kinds, gateway. At the end: requests, engines, log, database, Redis.
+
+    Raises:
+        ConfigError: the address is taken, or a setting or entry is wrong.
+        MissingWeightsError, ArtifactError, EngineError: an engine cannot start.
+        StoreError: the database or the spool cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        with reporter.step("starting Redis and the decision log") as step:
+            sink, store, where = await start_log(stack, settings, config)
+            step.done(where)
+        running = await asyncio.to_thread(read_vllm_addresses, settings.data_dir)
+        folder = settings.config_path.resolve().parent
+        fleet = Fleet(config, folder, settings.data_dir, engine_environment(), engines, running)
+        with reporter.step(f"loading {len(config.experts)} experts") as step:
+            stack.push_async_callback(fleet.stop)
+            addresses = await fleet.start()
+            step.done(experts_line(config, fleet))
+        with reporter.step("starting the gateway") as step:
+            gateway = await start_gateway(stack, settings, config, addresses, sink, store)
+            step.done(f"gateway at {gateway.url}")
+        yield Composition(gateway, fleet)
+
+
+async def start_log(stack: AsyncExitStack, settings: Settings, config: CoeConfig) -> tuple[DecisionLog, Store, str]:
+    """The decision log with its Redis and its database, and a line that says which they are."""
+    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
+    where = "Redis at REDIS_URL"
+    if redis_url is None:
+        server = RedisServer(settings.data_dir / "redis")
+        redis_url = await server.start()
+        stack.push_async_callback(server.stop)
+        await stack.enter_async_context(background(server.supervise()))
+        where = f"embedded Valkey in {settings.data_dir / 'redis'}"
+    store = await asyncio.to_thread(Store, settings.database_url.get_secret_value())
+    stack.callback(store.close)
+    sink = DecisionLog(data_dir=settings.data_dir, redis_url=redis_url, config=config.log)
+    consumer = Consumer(redis_url=redis_url, stream=config.log.stream, store=store, name=sink.replica)
+    await consumer.start()
+    stack.push_async_callback(consumer.aclose)
+    await sink.start()
+    stack.push_async_callback(sink.aclose)
+    return sink, store, f"decision log through {where}"
+
+
+async def start_gateway(
+    stack: AsyncExitStack,
+    settings: Settings,
+    config: CoeConfig,
+    addresses: EngineAddresses,
+    sink: DecisionLog,
+    store: Store,
+) -> Gateway:
+    backends = build_backends(config, addresses.urls, addresses.lora_ids, environment_secrets(config))
+    state = build_state(settings, config, backends=backends, sink=sink, store=store)
+    gateway = Gateway(state, host=settings.host, port=settings.port)
+    stack.push_async_callback(gateway.stop)
+    await gateway.start()
+    return gateway
+
+
+def experts_line(config: CoeConfig, fleet: Fleet) -> str:
+    """How many experts there are, and which engines of this host serve them."""
+    hosted = {name for _, experts in fleet.statuses for name in experts}
+    parts = [f"{len(experts)} on {status.name}" for status, experts in fleet.statuses]
+    if others := len(config.experts.keys() - hosted):
+        parts.append(f"{others} elsewhere")
+    return f"{len(config.experts)} experts answer: {', '.join(parts)}"
+
+
+@asynccontextmanager
+async def background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs `work` until the block ends."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

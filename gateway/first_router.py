@@ -1,0 +1,82 @@
+"""The first router: what experts can do is measured through the running gateway, then a router is fitted.
+
+Both are commands of packages that the gateway may not import, so they run as programs, with our terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gateway.up_view import UpView
+from router.errors import EngineError
+
+SCORES_FILE = "scores.parquet"
+STOP_GRACE_S = 10.0
+
+
+def outcomes_folder(data_dir: Path) -> Path:
+    return data_dir / "outcomes" / "probes"
+
+
+def collect_arguments(base_url: str, experts: Sequence[str], data_dir: Path, probes: Path | None) -> list[str]:
+    """`coe eval collect`: every expert answers every probe."""
+    words = ["eval", "collect", "--base-url", base_url, "--experts", ",".join(experts)]
+    words += ["--out", str(outcomes_folder(data_dir))]
+    return words if probes is None else [*words, "--probes", str(probes)]
+
+
+def train_arguments(config_path: Path, data_dir: Path) -> list[str]:
+    """`coe train`: fits a router from the seed set and the outcomes, and makes it the live one."""
+    return ["train", "--config", str(config_path), "--data-dir", str(data_dir)]
+
+
+async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Runs `coe ARGUMENTS` with our terminal; ends it when we are cancelled.
+
+    Raises:
+        EngineError: it failed; its own words are on the terminal already.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "router.cli", *arguments, stdin=asyncio.subprocess.DEVNULL, env=environment
+    )
+    try:
+        status = await child.wait()
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+            try:
+                await asyncio.wait_for(child.wait(), STOP_GRACE_S)
+            except TimeoutError:
+                child.kill()
+                await child.wait()
+    if status != 0:
+        raise EngineError(f"`coe {arguments[0]}` failed with exit status {status}; its message is above")
+
+
+async def make_first_router(
+    view: UpView,
+    *,
+    base_url: str,
+    experts: Sequence[str],
+    config_path: Path,
+    data_dir: Path,
+    probes: Path | None,
+    environment: Mapping[str, str],
+) -> None:
+    """Measures the experts, unless an earlier start did, and fits the first router.
+
+    Raises:
+        EngineError: measuring or fitting failed.
+    """
+    if not (outcomes_folder(data_dir) / SCORES_FILE).exists():
+        collect = collect_arguments(base_url, experts, data_dir, probes)
+        view.command("measuring what every expert can do", ["coe", *collect])
+        await run_coe(collect, environment)
+    train = train_arguments(config_path, data_dir)
+    view.command("fitting the first router", ["coe", *train])
+    await run_coe(train, environment)

@@ -1,0 +1,52 @@
+"""Where a running program writes what it does: `coe up`, which draws on the terminal, to a file; `coe serve` to stderr."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from router.errors import ConfigError
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+FILE_NAME = "coe.log"
+MAX_BYTES = 8 * 1024 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+def log_to_file(data_dir: Path, level: str) -> None:
+    """Into `<data>/coe.log`, with one older file beside it. Raises ConfigError when the folder cannot be written."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(data_dir / FILE_NAME, maxBytes=MAX_BYTES, backupCount=1, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"COE_DATA_DIR: {data_dir} cannot be written ({error.strerror})") from error
+    logging.basicConfig(level=level.upper(), format=FORMAT, handlers=[handler])
+
+
+def log_to_stderr(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format=FORMAT)
+
+
+class LoggedStep:
+    """A step whose outcome goes to the log."""
+
+    def __init__(self) -> None:
+        self.outcome = ""
+
+    def done(self, outcome: str) -> None:
+        self.outcome = outcome
+
+
+class LogReporter:
+    """Reports the steps of a start to the log."""
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[LoggedStep]:
+        step, begin = LoggedStep(), time.perf_counter()
+        yield step
+        logger.info("%s (%.1f s)", step.outcome or title, time.perf_counter() - begin)

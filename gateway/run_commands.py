@@ -1,0 +1,60 @@
+"""`coe up` and `coe serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="experts.yaml to read (COE_CONFIG)")]
+DataOption = Annotated[Path | None, typer.Option("--data-dir", help="folder of everything that is kept (COE_DATA_DIR)")]
+HostOption = Annotated[str | None, typer.Option("--host", help="address to listen on (COE_HOST; 127.0.0.1)")]
+PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0: any free port (COE_PORT; 8000)")]
+
+
+def up(
+    config: ConfigOption = None,
+    data_dir: DataOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    once: Annotated[bool, typer.Option("--once", help="exit once every first query is answered")] = False,
+    probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
+) -> None:
+    """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve."""
+    import asyncio
+
+    from rich.console import Console
+
+    from gateway.program_log import log_to_file
+    from gateway.up import run_up
+    from gateway.up_view import UpView
+
+    settings = settings_of(config, data_dir, host, port)
+    log_to_file(settings.data_dir, settings.log_level)
+    asyncio.run(run_up(settings, UpView(Console()), once=once, probes=probes))
+
+
+def serve(
+    config: ConfigOption = None, data_dir: DataOption = None, host: HostOption = None, port: PortOption = None
+) -> None:
+    """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
+    import asyncio
+
+    from gateway.program_log import LogReporter, log_to_stderr
+    from gateway.up import run_serve
+
+    settings = settings_of(config, data_dir, host, port)
+    log_to_stderr(settings.log_level)
+    asyncio.run(run_serve(settings, LogReporter()))
+
+
+def settings_of(config: Path | None, data_dir: Path | None, host: str | None, port: int | None) -> Settings:
+    """The environment's settings; options win. Raises ConfigError."""
+    from gateway.settings import environment_settings
+
+    options = {"COE_CONFIG": config, "COE_DATA_DIR": data_dir, "COE_HOST": host, "COE_PORT": port}
+    return environment_settings({name: str(value) for name, value in options.items() if value is not None})

@@ -1,0 +1,144 @@
+"""`coe up`: services, experts, gateway, the first router where there is none, then one real query per category."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+
+from gateway.composition import Composition, Reporter, running_composition
+from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask
+from gateway.first_queries import first_queries
+from gateway.first_router import make_first_router
+from gateway.live_router import LIVE_FILE
+from gateway.serve import ROUTERS_FOLDER, bind
+from gateway.settings import Settings, engine_environment
+from gateway.stop_signal import Life, live_until_signal
+from gateway.up_view import UpView
+from router.config import CoeConfig, Engine, load_config
+from router.errors import ArtifactError, EngineError
+
+KEY_VARIABLE = "COE_API_KEY"
+"""How the commands that we run get a key of the gateway."""
+
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+
+logger = logging.getLogger(__name__)
+
+
+async def run_up(settings: Settings, view: UpView, *, once: bool, probes: Path | None = None) -> None:
+    """Runs until SIGINT or SIGTERM, or with `once` until every first query is answered.
+
+    Args:
+        probes: folder of other probes than the shipped ones, for the first measurement.
+
+    Raises:
+        RouterError: whatever kept it from starting; with `once` also a query without an answer.
+    """
+    config = load_config(settings.config_path)
+
+    async def program(life: Life) -> None:
+        refuse_taken_port(settings)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        async with running_composition(settings, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
+            await ensure_router(composition, settings, config, view, probes)
+            answers = await view.answers(first_answers(composition, settings, config))
+            life.is_starting = False
+            view.ending(client_url(composition), answers, needs_key=bool(settings.api_keys))
+            if once:
+                require_answers(answers)
+                return
+            view.note("Ctrl-C stops everything.")
+            await life.stop.wait()
+            view.note("stopping")
+
+    if await live_until_signal(program) and once:
+        raise EngineError("stopped before every first query was answered")
+
+
+async def run_serve(settings: Settings, reporter: Reporter) -> None:
+    """The gateway alone, with the embedded experts where experts.yaml has some; nothing is measured or fitted.
+
+    Raises:
+        RouterError: whatever kept it from starting.
+    """
+    config = load_config(settings.config_path)
+
+    async def program(life: Life) -> None:
+        refuse_taken_port(settings)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        async with running_composition(settings, config, reporter, (Engine.LLAMACPP,)) as composition:
+            life.is_starting = False
+            for lacking in composition.gateway.state.missing():
+                logger.warning("not ready: %s", lacking)
+            await life.stop.wait()
+            logger.info("stopping: requests have %g s to end", config.gateway.shutdown_grace_s)
+
+    await live_until_signal(program)
+
+
+def refuse_taken_port(settings: Settings) -> None:
+    """Before anything is started: whoever has to choose another port should not wait for that.
+
+    Raises:
+        ConfigError: the address cannot be bound; names it and how to choose another.
+    """
+    bind(settings.host, settings.port).close()
+
+
+async def ensure_router(
+    composition: Composition, settings: Settings, config: CoeConfig, view: UpView, probes: Path | None
+) -> None:
+    """Makes the first router when there is none, and says which one serves.
+
+    Raises:
+        EngineError: measuring or fitting failed.
+        ArtifactError: there is a router and it cannot be used.
+    """
+    live = composition.gateway.state.live
+    if live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():
+        environment = engine_environment()
+        if settings.plain_keys:
+            environment[KEY_VARIABLE] = settings.plain_keys[0]
+        await make_first_router(
+            view,
+            base_url=client_url(composition),
+            experts=tuple(config.experts),
+            config_path=settings.config_path,
+            data_dir=settings.data_dir,
+            probes=probes,
+            environment=environment,
+        )
+        await live.refresh()
+    if live.current is None:
+        raise ArtifactError(f"the live router cannot be used: {live.last_error}; `coe train` makes another")
+    view.note(f"router {live.current.version[:12]}: {len(live.current.experts)} experts measured")
+    if unmeasured := [name for name in config.experts if name not in live.current.experts]:
+        view.note(
+            f"not in the map, because never measured: {', '.join(unmeasured)}; see `coe eval collect`, `coe train`"
+        )
+
+
+async def first_answers(composition: Composition, settings: Settings, config: CoeConfig) -> AsyncIterator[FirstAnswer]:
+    """One answer per category, one after the other, so that the times are those of a single user."""
+    headers = {"authorization": f"Bearer {settings.plain_keys[0]}"} if settings.plain_keys else {}
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        for category, query in first_queries(config.categories).items():
+            yield await ask(session, client_url(composition), category, query)
+
+
+def require_answers(answers: list[FirstAnswer]) -> None:
+    """Raises EngineError when a query got no answer."""
+    problems = [f"{answer.asked_for}: {answer.problem}" for answer in answers if answer.problem is not None]
+    if problems:
+        raise EngineError(f"{len(problems)} of {len(answers)} queries got no answer: {'; '.join(problems)}")
+
+
+def client_url(composition: Composition) -> str:
+    """The API root as a client on this machine names it."""
+    gateway = composition.gateway
+    host = ANY_ADDRESS.get(gateway.host.strip("[]"), gateway.host)
+    return gateway.url.replace(f"//{gateway.host}:", f"//{host}:")
