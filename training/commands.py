@@ -1,5 +1,157 @@
-"""Sub-commands of the training package, found through the entry-point group `coe.commands`."""
+"""Sub-commands of the training package: `coe train`, `coe retrain`, `coe router ...`."""
 
 from __future__ import annotations
 
-COMMANDS: dict[str, str] = {}
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from training.registry import Registry
+
+COMMANDS = {
+    "train": "training.commands:train",
+    "retrain": "training.commands:retrain",
+    "router ls": "training.commands:router_ls",
+    "router show": "training.commands:router_show",
+    "router promote": "training.commands:router_promote",
+    "router rollback": "training.commands:router_rollback",
+}
+
+ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
+DataOption = Annotated[
+    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
+]
+OutcomesOption = Annotated[
+    Path | None, typer.Option("--outcomes", help="outcome table; default: <data>/outcomes/probes")
+]
+VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
+
+
+def train(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    outcomes: OutcomesOption = None,
+    queries: Annotated[Path | None, typer.Option(help="folder of labelled queries; default: the seed set")] = None,
+    table: Annotated[bool, typer.Option(help="categories, queries and experts all come from --outcomes")] = False,
+    out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
+    encoder: Annotated[str | None, typer.Option(help="kind of encoder, instead of the configured one")] = None,
+    classifier: Annotated[str | None, typer.Option(help="kind of classifier, instead of the configured one")] = None,
+    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+) -> None:
+    """Fit a router from labelled queries and outcomes and make it the live one."""
+    from training.first_fit import first_router, table_router
+    from training.progress import console_progress
+    from training.registry import Registry
+    from training.summary import print_router
+
+    registry = Registry(out or data_dir / "routers")
+    now = datetime.now(UTC)
+    folder = outcomes or data_dir / "outcomes" / "probes"
+    with console_progress() as progress:
+        if table:
+            artifact = table_router(
+                registry.root,
+                folder,
+                encoder or "onnx",
+                classifier or "logistic",
+                seed=seed,
+                now=now,
+                progress=progress,
+            )
+        else:
+            artifact = first_router(
+                registry.root, config, folder, queries, encoder, classifier, seed=seed, now=now, progress=progress
+            )
+    registry.promote(artifact.manifest.version, now)
+    print_router(artifact)
+
+
+def retrain(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
+    outcomes: OutcomesOption = None,
+    since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
+    margin: Annotated[float, typer.Option(min=0, max=1, help="largest loss of quality that is tolerated")] = 0.02,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="compare and print, promote nothing")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+) -> None:
+    """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
+    from training.progress import console_progress
+    from training.retrain_run import RetrainRequest, run_retrain
+    from training.summary import print_retrain
+
+    request = RetrainRequest(
+        config=config,
+        routers=data_dir / "routers",
+        outcomes=outcomes or data_dir / "outcomes" / "probes",
+        database_url=database_url or f"sqlite:///{data_dir / 'coe.db'}",
+        since=parse_time(since),
+        margin=margin,
+        is_dry_run=dry_run,
+        seed=seed,
+    )
+    with console_progress(is_quiet=as_json) as progress:
+        result = run_retrain(request, now=datetime.now(UTC), progress=progress)
+    print_retrain(result, as_json=as_json)
+
+
+def parse_time(value: str | None) -> float:
+    """Unix seconds of an ISO date or time, taken as UTC where it names no zone; 0 for None. Raises ConfigError."""
+    from router.errors import ConfigError
+
+    if value is None:
+        return 0.0
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ConfigError(
+            f"--since: '{value}' is not an ISO date or time such as 2026-11-25 or 2026-11-25T08:00"
+        ) from error
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def registry_of(data_dir: Path) -> Registry:
+    from training.registry import Registry
+
+    return Registry(data_dir / "routers")
+
+
+def router_ls(data_dir: DataOption = Path("data")) -> None:
+    """List trained routers, the live one marked."""
+    from training.summary import print_routers
+
+    print_routers(registry_of(data_dir))
+
+
+def router_show(version: VersionArgument = "", data_dir: DataOption = Path("data")) -> None:
+    """Show one router (the live one when none is named): parents, metrics, map."""
+    from router.artifact import load_artifact
+    from router.errors import ConfigError
+    from training.summary import print_router
+
+    registry = registry_of(data_dir)
+    live = registry.live()
+    if not version and live is None:
+        raise ConfigError(f"{registry.root}: there is no live router yet; name a version")
+    print_router(load_artifact(registry.folder(version or (live.version if live else ""))))
+
+
+def router_promote(version: VersionArgument, data_dir: DataOption = Path("data")) -> None:
+    """Make a router the live one; a running gateway takes it over within a second."""
+    pointer = registry_of(data_dir).promote(version, datetime.now(UTC))
+    typer.echo(f"router {pointer.version} is live")
+
+
+def router_rollback(data_dir: DataOption = Path("data")) -> None:
+    """Go back to the router that was live before."""
+    pointer = registry_of(data_dir).rollback(datetime.now(UTC))
+    typer.echo(f"router {pointer.version} is live again")

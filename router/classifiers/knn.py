@@ -1,0 +1,68 @@
+"""k nearest neighbours on the embedding, as in Composition of Experts (arXiv 2412.01868)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.artifact import require_array
+from router.errors import ArtifactError
+from router.protocols import ArrayState
+from router.types import CategoryProbs, FloatArray
+
+SMOOTHING = 0.01
+"""Vote that every category gets for nothing, so that no probability is 0 and calibration can take a logarithm."""
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    neighbours: int = Field(default=40, ge=1)
+
+
+@dataclass(frozen=True)
+class KnnClassifier:
+    """Vote of the k nearest by cosine, each weighted by 1 / (1 - cosine + 0.01) (distance weights).
+
+    `embeddings` (n, d) with unit rows, `labels` (n,).
+    """
+
+    neighbours: int
+    categories_: tuple[str, ...] = ()
+    embeddings: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def with_state(self, categories: Sequence[str], state: ArrayState) -> KnnClassifier:
+        embeddings = np.asarray(require_array(state, "embeddings", (None, None)), dtype=np.float32)
+        labels = np.asarray(require_array(state, "labels", (len(embeddings),)), dtype=np.int64)
+        if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(categories):
+            raise ArtifactError(f"array 'labels' must hold 0 to {len(categories) - 1} for {len(categories)} categories")
+        return replace(self, categories_=tuple(categories), embeddings=embeddings, labels=labels)
+
+    def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
+        if not self.categories_:
+            raise ArtifactError("the classifier has no learned state")
+        if embeddings.shape[1] != self.embeddings.shape[1]:
+            raise ArtifactError(
+                f"embeddings have {embeddings.shape[1]} dimensions; expected {self.embeddings.shape[1]}"
+            )
+        cosine = embeddings @ self.embeddings.T
+        count = min(self.neighbours, cosine.shape[1])
+        nearest = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
+        weight = 1.0 / (1.0 - np.take_along_axis(cosine, nearest, axis=1).clip(-1.0, 1.0) + 0.01)
+        weight /= weight.sum(axis=1, keepdims=True)
+        votes = np.full((len(embeddings), len(self.categories_)), SMOOTHING, dtype=np.float32)
+        np.add.at(votes, (np.arange(len(embeddings))[:, None], self.labels[nearest]), weight.astype(np.float32))
+        return CategoryProbs(self.categories_, votes / votes.sum(axis=1, keepdims=True))
+
+
+def build(options: Options) -> KnnClassifier:
+    """Unfitted."""
+    return KnnClassifier(options.neighbours)
+
+
+EXAMPLES = (Options(), Options(neighbours=3))

@@ -1,0 +1,55 @@
+"""Multinomial logistic regression on the embedding: p = softmax(x W + b)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.artifact import require_array
+from router.errors import ArtifactError
+from router.protocols import ArrayState
+from router.types import CategoryProbs, FloatArray
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inverse_l2: float | None = Field(
+        default=None, gt=0, description="scikit-learn's C; None chooses it by cross-validation when fitting"
+    )
+
+
+@dataclass(frozen=True)
+class LogisticClassifier:
+    """`weights` (d, k), `bias` (k,)."""
+
+    categories_: tuple[str, ...] = ()
+    weights: FloatArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    bias: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def with_state(self, categories: Sequence[str], state: ArrayState) -> LogisticClassifier:
+        k = len(categories)
+        weights = np.asarray(require_array(state, "weights", (None, k)), dtype=np.float32)
+        bias = np.asarray(require_array(state, "bias", (k,)), dtype=np.float32)
+        return replace(self, categories_=tuple(categories), weights=weights, bias=bias)
+
+    def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
+        if not self.categories_:
+            raise ArtifactError("the classifier has no learned state")
+        if embeddings.shape[1] != self.weights.shape[0]:
+            raise ArtifactError(f"embeddings have {embeddings.shape[1]} dimensions; expected {self.weights.shape[0]}")
+        logits = embeddings @ self.weights + self.bias
+        logits -= logits.max(axis=1, keepdims=True)
+        odds = np.exp(logits)
+        return CategoryProbs(self.categories_, odds / odds.sum(axis=1, keepdims=True))
+
+
+def build(options: Options) -> LogisticClassifier:
+    """Unfitted; options matter only for fitting."""
+    return LogisticClassifier()
+
+
+EXAMPLES = (Options(), Options(inverse_l2=10.0))

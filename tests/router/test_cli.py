@@ -1,0 +1,74 @@
+import subprocess
+import sys
+
+import pytest
+
+from router import cli
+from router.cli import SUMMARIES, find_commands, help_text, resolve
+
+
+def coe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_every_registered_command_has_a_summary_and_can_be_imported():
+    commands = find_commands()
+    assert set(commands) == set(SUMMARIES)
+    for target in commands.values():
+        module, function = target.split(":")
+        assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+def test_help_names_every_command():
+    found = coe("--help")
+    assert found.returncode == 0
+    for name in find_commands():
+        assert f"\n  {name} " in found.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys\nsys.argv = ['coe', '--help']\nfrom router import cli\n"
+    code += "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+    heavy = "{'numpy', 'pydantic', 'rich', 'yaml', 'aiohttp', 'fastapi', 'litellm', 'sklearn', 'scipy'}"
+    found = subprocess.run(
+        [sys.executable, "-c", code + f"sys.stderr.write(str({heavy} & set(sys.modules)))"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.stderr == "set()"
+
+
+def test_two_words_win_over_one():
+    commands = {"router ls": "a:b", "router": "c:d"}
+    assert resolve(["router", "ls", "-x"], commands) == ("router ls", ["-x"])
+    assert resolve(["router", "-x"], commands) == ("router", ["-x"])
+    assert resolve(["nothing"], commands) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chek"], "unknown command 'chek'; did you mean 'check'?"),
+        (["router", "lss"], "coe router needs a sub-command; allowed: "),
+        (["check", "--confg", "x"], "see `coe check --help`"),
+    ],
+)
+def test_a_wrong_command_is_one_clear_line_and_status_2(arguments, message):
+    found = coe(*arguments)
+    assert found.returncode == 2
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_our_own_errors_are_lines_without_a_traceback(tmp_path):
+    found = coe("check", "--config", str(tmp_path / "none.yaml"))
+    assert found.returncode == 1
+    assert found.stderr.startswith(f"coe: {tmp_path / 'none.yaml'}: cannot be read")
+    assert "Traceback" not in found.stderr
+
+
+def test_help_text_aligns():
+    text = help_text({"up": "x:y", "eval routing": "x:z"})
+    assert "  up            Start everything" in text
+    assert cli.DISTRIBUTION_GROUP == "coe.commands"

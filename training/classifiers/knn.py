@@ -1,0 +1,16 @@
+"""Fits router.classifiers.knn: it keeps the training set."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.classifiers.knn import Options
+from router.types import FloatArray
+
+
+def fit(
+    options: Options, embeddings: FloatArray, labels: NDArray[np.int64], n_categories: int
+) -> dict[str, NDArray[np.generic]]:
+    """Arrays of the classifier; float16 halves the artifact and moves a cosine by less than 1e-3."""
+    return {"embeddings": embeddings.astype(np.float16), "labels": labels.astype(np.int64)}

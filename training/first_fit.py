@@ -1,0 +1,126 @@
+"""The first router: from the seed set and measured outcomes, before there is any traffic."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from router.artifact import RouterArtifact
+from router.build import build_encoder
+from router.config import CoeConfig, PluginConfig, load_config
+from router.errors import DataError
+from router.types import GENERAL
+from training.datasets.jsonl import read_seed
+from training.datasets.outcomes import read_outcomes
+from training.expert_map import measure_quality
+from training.fit import FitRequest, fit_router
+from training.progress import Progress, silent
+from training.types import LabelledQuery, OutcomeTable
+
+TABLE_ALPHA = 0.1
+
+
+def default_queries_folder() -> Path:
+    """The seed set that ships with the package."""
+    return Path(str(files("training") / "seed"))
+
+
+def data_fingerprint(parts: list[str]) -> str:
+    """First 16 hex digits of a SHA-256 over texts in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_queries(queries: tuple[LabelledQuery, ...]) -> str:
+    return data_fingerprint([f"{query.category}\t{query.text}" for query in queries])
+
+
+def fingerprint_outcomes(table: OutcomeTable) -> str:
+    return data_fingerprint([*table.prompt_ids, *table.experts, repr(np.nan_to_num(table.scores, nan=-1).tobytes())])
+
+
+def usable_outcomes(config: CoeConfig, folder: Path) -> OutcomeTable:
+    """The outcome table restricted to experts of experts.yaml, in that order. Raises DataError when none was graded."""
+    table = read_outcomes(folder, keep_partial=True)
+    experts = tuple(name for name in config.experts if name in table.experts)
+    if not experts:
+        raise DataError(
+            f"{folder}: no expert of experts.yaml was graded there (graded: {', '.join(table.experts)}; "
+            f"experts.yaml: {', '.join(config.experts)}); run `coe eval collect`"
+        )
+    return read_outcomes(folder, experts=experts, keep_partial=True)
+
+
+def first_router(
+    root: Path,
+    config_path: Path,
+    outcomes: Path,
+    queries_folder: Path | None,
+    encoder_kind: str | None,
+    classifier_kind: str | None,
+    *,
+    seed: int,
+    now: datetime,
+    progress: Progress = silent,
+) -> RouterArtifact:
+    """Fits a router for experts.yaml. Raises ConfigError, DataError, MissingWeightsError."""
+    config = load_config(config_path)
+    queries = tuple(
+        query for query in read_seed(queries_folder or default_queries_folder()) if query.category in config.categories
+    )
+    table = usable_outcomes(config, outcomes)
+    request = fit_request(config, table, queries, encoder_kind, classifier_kind)
+    encoder = build_encoder(request.encoder_config)
+    return fit_router(root, request, encoder, queries, now=now, rng=np.random.default_rng(seed), progress=progress)
+
+
+def fit_request(
+    config: CoeConfig,
+    table: OutcomeTable,
+    queries: tuple[LabelledQuery, ...],
+    encoder_kind: str | None = None,
+    classifier_kind: str | None = None,
+) -> FitRequest:
+    """What experts.yaml asks to fit; a kind given here replaces the configured plugin."""
+    return FitRequest(
+        encoder_config=PluginConfig(kind=encoder_kind) if encoder_kind else config.router.encoder,
+        classifier=PluginConfig(kind=classifier_kind) if classifier_kind else config.router.classifier,
+        scorer=config.router.scorer,
+        categories=config.learned_categories,
+        experts=table.experts,
+        evidence=measure_quality(table, config.learned_categories),
+        alpha=config.router.alpha,
+        data_fingerprints={"queries": fingerprint_queries(queries), "outcomes": fingerprint_outcomes(table)},
+    )
+
+
+def table_router(
+    root: Path, outcomes: Path, encoder_kind: str, classifier_kind: str, *, seed: int, now: datetime, progress: Progress
+) -> RouterArtifact:
+    """Fits a router for an outcome table: its prompts and category labels are the labelled queries, its models the
+    experts. Every row is used; who wants to test keeps rows out. Raises DataError."""
+    table = read_outcomes(outcomes, keep_partial=True)
+    categories = tuple(sorted(set(table.categories) - {GENERAL}))
+    queries = tuple(
+        LabelledQuery(text=text, category=category)
+        for text, category in zip(table.texts, table.categories, strict=True)
+    )
+    request = FitRequest(
+        encoder_config=PluginConfig(kind=encoder_kind),
+        classifier=PluginConfig(kind=classifier_kind),
+        scorer=PluginConfig(kind="map"),
+        categories=categories,
+        experts=table.experts,
+        evidence=measure_quality(table, categories),
+        alpha=TABLE_ALPHA,
+        data_fingerprints={"outcomes": fingerprint_outcomes(table)},
+        is_holding_out=False,
+    )
+    encoder = build_encoder(request.encoder_config)
+    return fit_router(root, request, encoder, queries, now=now, rng=np.random.default_rng(seed), progress=progress)

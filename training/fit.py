@@ -1,0 +1,210 @@
+"""From labelled queries and outcomes to a router artifact.
+
+Shapes: n labelled queries, d dimensions, k categories, m experts. A fifth of the queries (by hash of their text) is
+never trained on: its figures stand in the manifest, and a later candidate is compared with this router on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from router import plugins
+from router.artifact import RouterArtifact, save_artifact
+from router.config import PluginConfig
+from router.errors import DataError
+from router.protocols import CategoryClassifier, Encoder
+from router.quality import QualityMatrix
+from router.types import GENERAL, FloatArray, Metric
+from training.calibrate import fit_temperature, fit_uncertainty
+from training.measure import stage_one_metrics
+from training.progress import Progress, silent
+from training.split import split_of
+from training.types import LabelledQuery
+
+FOLDS = 5
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What to fit. `experts` are the columns of `evidence`. Without `is_holding_out` every query is trained on and the
+    manifest holds no figures: for a caller that keeps its own test set."""
+
+    encoder_config: PluginConfig
+    classifier: PluginConfig
+    scorer: PluginConfig
+    categories: tuple[str, ...]
+    experts: tuple[str, ...]
+    evidence: QualityMatrix
+    alpha: float
+    data_fingerprints: Mapping[str, str]
+    parents: tuple[str, ...] = ()
+    is_holding_out: bool = True
+
+
+@dataclass(frozen=True)
+class LabelledEmbeddings:
+    """Embeddings (n, d) and category numbers (n,), k for queries that belong to `general`."""
+
+    embeddings: FloatArray
+    labels: IntArray
+
+    def take(self, keep: NDArray[np.bool_]) -> LabelledEmbeddings:
+        return LabelledEmbeddings(self.embeddings[keep], self.labels[keep])
+
+
+@dataclass(frozen=True)
+class StageOne:
+    """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty."""
+
+    classifier: CategoryClassifier
+    state: dict[str, NDArray[np.generic]]
+    temperature: float
+    uncertainty: dict[str, NDArray[np.generic]]
+
+
+def embed(encoder: Encoder, texts: Sequence[str], progress: Progress, batch_size: int = 64) -> FloatArray:
+    """(n, d) vectors of many texts, with a progress line per batch."""
+    parts = []
+    for start in range(0, len(texts), batch_size):
+        parts.append(encoder.encode(texts[start : start + batch_size]))
+        progress(f"encoded {min(start + batch_size, len(texts))} of {len(texts)} queries")
+    return np.concatenate(parts) if parts else np.zeros((0, encoder.dim), dtype=np.float32)
+
+
+def label_numbers(queries: Sequence[LabelledQuery], categories: Sequence[str]) -> IntArray:
+    """(n,) category numbers; k for `general`. Raises DataError on a category that is not listed, or has no query."""
+    number = {name: i for i, name in enumerate(categories)} | {GENERAL: len(categories)}
+    unknown = {query.category for query in queries} - set(number)
+    if unknown:
+        raise DataError(
+            f"labelled queries name unknown categories {sorted(unknown)}; allowed: {', '.join(sorted(number))}"
+        )
+    labels = np.array([number[query.category] for query in queries], dtype=np.int64)
+    empty = [name for i, name in enumerate(categories) if not (labels == i).any()]
+    if empty:
+        raise DataError(f"no labelled query for category {', '.join(empty)}: add some, or remove it from experts.yaml")
+    return labels
+
+
+def fit_router(
+    root: Path,
+    request: FitRequest,
+    encoder: Encoder,
+    queries: Sequence[LabelledQuery],
+    *,
+    now: datetime,
+    rng: np.random.Generator,
+    progress: Progress = silent,
+) -> RouterArtifact:
+    """Fits stage 1, joins it with the evidence of stage 2 and writes the artifact under `root`.
+
+    Raises:
+        DataError: fewer than two categories, or labels that do not fit `request.categories`.
+    """
+    if len(request.categories) < 2:
+        raise DataError(f"a router needs at least two categories; got: {', '.join(request.categories) or 'none'}")
+    data = LabelledEmbeddings(
+        embed(encoder, [query.text for query in queries], progress), label_numbers(queries, request.categories)
+    )
+    held_out = np.array([request.is_holding_out and split_of(query.text) == "test" for query in queries], dtype=bool)
+    progress("fitting the category classifier")
+    stage = fit_stage_one(data.take(~held_out), request, rng)
+    return write_router(root, request, encoder, stage, figures(stage, data.take(held_out), request.alpha), now)
+
+
+def figures(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
+    if len(held_out.labels) == 0:
+        return {}
+    return stage_one_metrics(
+        stage.classifier, stage.temperature, stage.uncertainty, held_out.embeddings, held_out.labels, alpha
+    )
+
+
+def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator) -> StageOne:
+    """Classifier on all of `data`; temperature and uncertainty from out-of-fold probabilities, so nothing is calibrated
+    on what it was fitted on."""
+    known = data.labels < len(request.categories)
+    options = plugins.validate_options("router.classifiers", request.classifier.kind, request.classifier.options)
+    folds = stratified_folds(data.labels[known], rng)
+    inside = data.take(known)
+    out_of_fold = np.zeros((int(known.sum()), len(request.categories)), dtype=np.float32)
+    for fold in range(FOLDS):
+        part = fit_classifier(request, options, inside.take(folds != fold))[0]
+        out_of_fold[folds == fold] = part.predict_proba(inside.embeddings[folds == fold]).probs
+    classifier, state = fit_classifier(request, options, inside)
+    temperature = fit_temperature(out_of_fold, inside.labels)
+    outside = classifier.predict_proba(data.embeddings[~known]).probs
+    uncertainty = fit_uncertainty(
+        reference=inside.embeddings,
+        others=data.embeddings[~known],
+        probs=np.concatenate([out_of_fold, outside]),
+        is_correct=np.concatenate([out_of_fold.argmax(axis=1) == inside.labels, np.zeros(len(outside), dtype=bool)]),
+        temperature=temperature,
+        rng=rng,
+    )
+    return StageOne(classifier, state, temperature, uncertainty)
+
+
+def fit_classifier(
+    request: FitRequest, options: BaseModel, data: LabelledEmbeddings
+) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
+    """A fitted classifier of the requested kind, with its arrays."""
+    kind = request.classifier.kind
+    fitter = import_module(f"training.classifiers.{kind}")
+    state = fitter.fit(options, data.embeddings, data.labels, len(request.categories))
+    empty = cast(CategoryClassifier, plugins.load("router.classifiers", kind).build(options))
+    return empty.with_state(request.categories, state), state
+
+
+def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
+    """(n,) fold numbers, each category spread evenly, so that every fold's training part has every category."""
+    folds = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        folds[rng.permutation(members)] = np.arange(len(members)) % FOLDS
+    return folds
+
+
+def write_router(
+    root: Path,
+    request: FitRequest,
+    encoder: Encoder,
+    stage: StageOne,
+    metrics: Mapping[str, Metric],
+    now: datetime,
+) -> RouterArtifact:
+    """Writes stage 1 and the evidence as one artifact."""
+    parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
+        "classifier": stage.state,
+        "uncertainty": stage.uncertainty,
+        "map": request.evidence.arrays(),
+    }
+    arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
+    manifest = {
+        "created_at": now.isoformat(),
+        "parents": request.parents,
+        "encoder": {
+            "kind": request.encoder_config.kind,
+            "options": request.encoder_config.options,
+            "fingerprint": encoder.fingerprint,
+            "dim": encoder.dim,
+        },
+        "classifier": {"kind": request.classifier.kind, "options": request.classifier.options},
+        "scorer": {"kind": request.scorer.kind, "options": request.scorer.options},
+        "categories": request.categories,
+        "experts": request.experts,
+        "temperature": stage.temperature,
+        "data_fingerprints": dict(request.data_fingerprints),
+        "metrics": {name: metric.model_dump() for name, metric in metrics.items()},
+    }
+    return save_artifact(root, manifest, arrays)

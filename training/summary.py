@@ -1,0 +1,143 @@
+"""What the training commands print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from router.artifact import RouterArtifact
+from router.quality import quality_from_arrays
+from router.types import GENERAL, Metric
+from training.gate import Comparison
+from training.registry import Registry
+from training.retrain_run import RetrainResult
+
+
+def with_interval(metric: Metric, signed: bool = False) -> str:
+    """`0.912 [0.871, 0.941] n=180`."""
+    form = "+.3f" if signed else ".3f"
+    text = format(metric.value, form)
+    if metric.interval is not None:
+        text += f" [{metric.interval.low:{form}}, {metric.interval.high:{form}}]"
+    return text + (f" n={metric.n}" if metric.n is not None else "")
+
+
+def print_router(artifact: RouterArtifact) -> None:
+    """Version, parents, metrics, and the measured quality behind the map."""
+    console, manifest = Console(), artifact.manifest
+    console.print(f"router {manifest.version}, {manifest.created_at}", highlight=False)
+    console.print(f"parents: {', '.join(manifest.parents) or 'none'}", highlight=False)
+    console.print(f"encoder {manifest.encoder.kind} ({manifest.encoder.dim} dimensions), ", end="", highlight=False)
+    console.print(f"classifier {manifest.classifier.kind}", highlight=False)
+    for name, metric in manifest.metrics.items():
+        console.print(f"  {name}: {with_interval(metric)}", highlight=False)
+    console.print(quality_table(artifact))
+
+
+def quality_table(artifact: RouterArtifact) -> Table:
+    """Categories by experts: shrunk mean score, the best of a row in bold; how many answers were graded."""
+    manifest = artifact.manifest
+    evidence = quality_from_arrays(artifact.part("map"), len(manifest.categories), len(manifest.experts))
+    table = Table(title="measured quality (shrunk mean score; best in bold)", title_justify="left")
+    table.add_column("category")
+    for expert in manifest.experts:
+        table.add_column(expert, justify="right")
+    table.add_column("graded", justify="right")
+    for row, category in enumerate((*manifest.categories, GENERAL)):
+        best = int(evidence.quality[row].argmax())
+        cells = [f"{'[bold]' if e == best else ''}{q:.2f}" for e, q in enumerate(evidence.quality[row])]
+        table.add_row(category, *cells, f"{int(evidence.count[row].sum())}")
+    return table
+
+
+def print_routers(registry: Registry) -> None:
+    """One line per router, newest last."""
+    live = registry.live()
+    table = Table()
+    for column in ("", "version", "created", "parents", "category accuracy", "experts"):
+        table.add_column(column)
+    for manifest in registry.versions():
+        accuracy = manifest.metrics.get("category_accuracy")
+        table.add_row(
+            "live" if live is not None and live.version == manifest.version else "",
+            manifest.version,
+            manifest.created_at[:19],
+            ", ".join(parent[:8] for parent in manifest.parents) or "-",
+            with_interval(accuracy) if accuracy else "-",
+            str(len(manifest.experts)),
+        )
+    console = Console()
+    console.print(table)
+    for name, problem in registry.damaged().items():
+        console.print(f"damaged: {name}: {problem}", markup=False, highlight=False)
+
+
+def comparison_rows(comparisons: Iterable[Comparison]) -> Table:
+    table = Table(title="candidate against live, on data neither was trained on", title_justify="left")
+    for column in ("", "live", "candidate", "difference", "effective n"):
+        table.add_column(column)
+    for comparison in comparisons:
+        table.add_row(
+            comparison.name,
+            with_interval(comparison.live),
+            with_interval(comparison.candidate),
+            with_interval(comparison.difference, signed=True),
+            f"{comparison.effective_n:.1f}",
+        )
+    return table
+
+
+def print_retrain(result: RetrainResult, *, as_json: bool) -> None:
+    """What was used and dropped, the comparison, and what was done and why."""
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps(retrain_json(result)))
+        return
+    console.print(
+        f"read {result.log.n_rows} decisions: {result.n_learned} with feedback to learn from, "
+        f"{result.n_held_out} held out; {result.n_outcomes} graded outcomes",
+        highlight=False,
+    )
+    for reason, count in sorted(result.log.dropped.items()):
+        console.print(f"  left out: {count} ({reason})", highlight=False)
+    for change in result.changes:
+        console.print(f"  map: {change.category}: {change.live} -> {change.candidate}", highlight=False)
+    if result.gate is not None:
+        console.print(comparison_rows(result.gate.comparisons))
+    console.print(f"live {result.live}, candidate {result.candidate}", highlight=False)
+    console.print(result.reason, highlight=False)
+    if result.is_promoted:
+        console.print(f"router {result.candidate} is live; `coe router rollback` goes back", highlight=False)
+
+
+def retrain_json(result: RetrainResult) -> dict[str, object]:
+    """The result as plain values."""
+    gate = result.gate
+    comparisons = {
+        c.name: {
+            "live": c.live.model_dump(),
+            "candidate": c.candidate.model_dump(),
+            "difference": c.difference.model_dump(),
+            "effective_n": c.effective_n,
+        }
+        for c in (gate.comparisons if gate else ())
+    }
+    return {
+        "verdict": gate.verdict if gate else "decline",
+        "reason": result.reason,
+        "is_promoted": result.is_promoted,
+        "live": result.live,
+        "candidate": result.candidate,
+        "changes": [asdict(change) for change in result.changes],
+        "decisions": result.log.n_rows,
+        "learned_from": result.n_learned,
+        "held_out": result.n_held_out,
+        "dropped": dict(result.log.dropped),
+        "graded_outcomes": result.n_outcomes,
+        "comparisons": comparisons,
+        "more_decisions": gate.more_decisions if gate else None,
+    }
