@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -76,7 +76,6 @@ async def start_log(stack: AsyncExitStack, settings: Settings, config: CoeConfig
         server = RedisServer(settings.data_dir / "redis")
         redis_url = await server.start()
         stack.push_async_callback(server.stop)
-        await stack.enter_async_context(background(server.supervise()))
         where = f"embedded Valkey in {settings.data_dir / 'redis'}"
     store = await asyncio.to_thread(Store, settings.database_url.get_secret_value())
     stack.callback(store.close)
@@ -112,14 +111,3 @@ def experts_line(config: CoeConfig, fleet: Fleet) -> str:
     if others := len(config.experts.keys() - hosted):
         parts.append(f"{others} elsewhere")
     return f"{len(config.experts)} experts answer: {', '.join(parts)}"
-
-
-@asynccontextmanager
-async def background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Runs `work` until the block ends."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Where a running program writes what it does: `coe up`, which draws on the terminal, to a file; `coe serve` to stderr."""
+"""Where a running program writes what it does: `coe up`, which draws on the terminal, to a file; others to stderr."""
 
 from __future__ import annotations
 
