@@ -20,6 +20,7 @@ from redis.typing import EncodableT, FieldT
 from gateway.decision_log.stats import ConsumerStats
 from gateway.decision_log.stream import RECORD_FIELD, Backoff, connect, reason_of
 from gateway.store import Store
+from gateway.tasks import stop_task
 from router.errors import StoreError
 from router.types import DecisionRecord
 
@@ -93,19 +94,21 @@ class Consumer:
 
     async def aclose(self, timeout_s: float = 5.0) -> None:
         """Writes what is in the stream now, as far as `timeout_s` allows, and leaves the group."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await stop_task(self._task)
+        self._task = asyncio.create_task(self._finish(), name="decision-log-consumer-end")
+        if (await asyncio.wait([self._task], timeout=timeout_s))[1]:
+            logger.warning("the consumer ends before the stream is empty")
+        await stop_task(self._task)
+        await self._redis.aclose()
+
+    async def _finish(self) -> None:
+        """Writes what is in the stream and leaves the group."""
         try:
-            async with asyncio.timeout(timeout_s):
-                while await self._step(block_ms=None):
-                    pass
-                await self._leave_group()
-        except (TimeoutError, RedisError, OSError, StoreError) as error:
+            while await self._step(block_ms=None):
+                pass
+            await self._leave_group()
+        except (RedisError, OSError, StoreError) as error:
             logger.warning("the consumer ends before the stream is empty (%s)", reason_of(error))
-        finally:
-            await self._redis.aclose()
 
     async def drain(self) -> ConsumerStats:
         """Consumes until nothing in the stream waits, entries delivered to other consumers included; not for use

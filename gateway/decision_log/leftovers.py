@@ -55,10 +55,12 @@ def spool_folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
 
 
-def spooled_bytes(root: Path) -> int:
-    """Bytes in segments of every spool under `root`. A segment that is deleted meanwhile may or may not count."""
+def spooled_bytes(root: Path, *, without: str) -> int:
+    """Bytes in segments of every spool under `root` but that of replica `without`; owners may be at work."""
     total = 0
     for folder in spool_folders(root):
+        if folder.name == without:
+            continue
         for path in segment_paths(folder):
             try:
                 total += path.stat().st_size

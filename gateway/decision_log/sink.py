@@ -27,6 +27,7 @@ from gateway.decision_log.privacy import apply_privacy, load_key
 from gateway.decision_log.spool import Spool
 from gateway.decision_log.stats import LogStats
 from gateway.decision_log.stream import Backoff, DecisionStream, reason_of
+from gateway.tasks import stop_task
 from router.config import LogConfig
 from router.errors import StoreError
 from router.types import DecisionRecord
@@ -139,16 +140,11 @@ class DecisionLog:
         """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
         self._is_closing = True
         self._has_queued.set()
-        tasks = [task for task in (self._writer, self._sender, self._finder) if task is not None]
-        try:
-            async with asyncio.timeout(timeout_s):
-                for task in tasks[:2]:
-                    await task
-        except TimeoutError:
+        flushing = [task for task in (self._writer, self._sender) if task is not None]
+        if flushing and (await asyncio.wait(flushing, timeout=timeout_s))[1]:
             logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for task in (self._writer, self._sender, self._finder):
+            await stop_task(task)
         await self._in_thread(self._spool.close)
         self._executor.shutdown()
         unsaved = self.stats().pending - self._spool.pending
@@ -158,8 +154,12 @@ class DecisionLog:
         await self._stream.aclose()
 
     def _open(self) -> None:
-        self._spool.max_bytes = max(0, self._max_bytes - spooled_bytes(self._root))
+        self._share_room()
         self._spool.open()
+
+    def _share_room(self) -> None:
+        """Leaves this spool what the others in the data folder do not use of `log.spool_max_mb`."""
+        self._spool.max_bytes = max(0, self._max_bytes - spooled_bytes(self._root, without=self.replica))
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
@@ -243,8 +243,7 @@ class DecisionLog:
             self._damaged += damaged
             if sent:
                 logger.info("sent %d decisions that an earlier process had left in the spool", sent)
-            others = await asyncio.to_thread(spooled_bytes, self._root) - self._spool.size_bytes
-            self._spool.max_bytes = max(0, self._max_bytes - others)
+            await self._in_thread(self._share_room)
             await asyncio.sleep(LEFTOVERS_EVERY_S)
 
     def _lose(self, count: int) -> None:

@@ -150,7 +150,7 @@ class Spool:
         if not count:
             too_large = len(payloads[0]) + HEADER.size > self._segment_bytes
             code = errno.EFBIG if too_large else errno.ENOSPC
-            raise OSError(code, f"spool of at most {self.max_bytes} bytes: {os.strerror(code)}")
+            raise OSError(code, f"{os.strerror(code)} (spool of at most {self.max_bytes} bytes)")
         self._append(bytes(block), fsync=fsync)
         self.pending += count
         return count

@@ -11,6 +11,7 @@ import logging
 import shutil
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,7 @@ from urllib.parse import quote
 from redis.exceptions import RedisError
 
 from gateway.folder_lock import FolderLock, holder_of
+from gateway.tasks import stop_task
 from router.errors import EngineError
 
 POLL_S = 0.02
@@ -48,6 +50,7 @@ class RedisServer:
         self._start_timeout_s = start_timeout_s
         self._lock: FolderLock | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
         self._socket = self._folder / "valkey.sock"
         self._socket_folder: Path | None = None
 
@@ -62,7 +65,7 @@ class RedisServer:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     async def start(self) -> str:
-        """Starts the server and returns its address once it answers.
+        """Starts the server and returns its address once it answers; from then on it is started again when it dies.
 
         Raises:
             EngineError: no server is installed, another live process uses the folder, or the server did not come up.
@@ -76,10 +79,12 @@ class RedisServer:
         except BaseException:
             await self.stop()
             raise
+        self._supervisor = asyncio.create_task(self._supervise(), name="embedded-redis-supervisor")
         return self.url
 
     async def stop(self) -> None:
         """Ends the server, which first brings its append-only file to the disk; harmless when it does not run."""
+        await stop_task(self._supervisor)
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.terminate()
@@ -94,8 +99,8 @@ class RedisServer:
             self._lock.release()
             self._lock = None
 
-    async def supervise(self) -> None:
-        """Starts the server again whenever it ended by itself; runs until cancelled. Call after `start`."""
+    async def _supervise(self) -> None:
+        """Starts the server again whenever it ended by itself."""
         while True:
             await asyncio.sleep(SUPERVISE_S)
             if self._process is None or self.pid is not None:
@@ -134,16 +139,14 @@ class RedisServer:
                 cwd=self._folder,
                 start_new_session=True,  # Ctrl-C is for us: the server has to outlive the last write of the log
             )
-        try:
-            async with asyncio.timeout(self._start_timeout_s):
-                while not await answers(self.url):
-                    if self._process.poll() is not None:
-                        raise EngineError(f"the embedded Redis did not start: {self._last_words()}")
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError as error:
-            raise EngineError(
-                f"the embedded Redis did not answer within {self._start_timeout_s:g} s: {self._last_words()}"
-            ) from error
+        deadline = time.monotonic() + self._start_timeout_s
+        while not await answers(self.url):
+            if self._process.poll() is not None:
+                raise EngineError(f"the embedded Redis did not start: {self._last_words()}")
+            if time.monotonic() > deadline:
+                waited = f"within {self._start_timeout_s:g} s"
+                raise EngineError(f"the embedded Redis did not answer {waited}: {self._last_words()}")
+            await asyncio.sleep(POLL_S)
 
     def _arguments(self) -> list[str]:
         """Options that Valkey and Redis 6.2 or newer share."""

@@ -14,6 +14,7 @@ from redis import Redis
 
 from gateway.fleet import redis_server
 from gateway.fleet.redis_server import RedisServer, find_binary, running_url
+from gateway.tasks import stop_task
 from router.errors import EngineError
 
 
@@ -53,17 +54,14 @@ def test_only_its_user_may_connect(valkey: RedisServer) -> None:
     assert socket.stat().st_mode & 0o777 == 0o700
 
 
-async def test_entries_survive_kill_9_and_the_supervisor_starts_it_again(server: RedisServer) -> None:
+async def test_entries_survive_kill_9_and_it_is_started_again(server: RedisServer) -> None:
     with Redis.from_url(server.url) as client:
         for number in range(500):
             client.xadd("s", {"n": number})
-    supervisor = asyncio.create_task(server.supervise())
     first = server.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
     await wait_until(lambda: server.pid not in (None, first))
-    supervisor.cancel()
-    await asyncio.gather(supervisor, return_exceptions=True)
     async with asyncio.timeout(10):
         while not await redis_server.answers(server.url):
             await asyncio.sleep(0.02)
@@ -115,6 +113,7 @@ async def test_takes_over_from_a_server_whose_owner_is_gone(tmp_path: Path) -> N
         client.set("k", "v")
     assert orphan._lock is not None
     orphan._lock.release()  # as the kernel does when the owner dies
+    await stop_task(orphan._supervisor)
     heir = RedisServer(tmp_path)
     await heir.start()
     await wait_until(lambda: orphan.pid is None)

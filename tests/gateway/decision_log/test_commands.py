@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from gateway.decision_log.commands import doctor, drain
+from gateway.decision_log.leftovers import spooled_records
+from gateway.decision_log.spool import Spool
+from gateway.store import Store
+from router.errors import StoreError
+from router.types import DecisionRecord
+
+CONFIG = {
+    "categories": {"code": "programs", "general": "the rest"},
+    "experts": {"coder": {"engine": "echo", "model": "m"}},
+    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "knn"}},
+}
+MakeRecord = Callable[..., DecisionRecord]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "experts.yaml"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:
+    spool = Spool(data_dir / "spool" / records[0].replica, max_bytes=1_000_000)
+    spool.open()
+    spool.write([record.model_dump_json().encode() for record in records])
+    spool.close()
+
+
+def test_doctor_finds_nothing_wrong(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([make_record(seq) for seq in range(3)])
+    store.close()
+    assert doctor(tmp_path, config, redis_url) == 0
+    assert "3 decisions, 3 rows, 0 missing, 0 duplicates, 0 dead letters" in capsys.readouterr().out
+
+
+def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([make_record(0), make_record(3), make_record(0, "r2")])
+    store.write_decisions([make_record(0, "r2").model_copy(update={"decision_id": "again"})])
+    store.close()
+    leave_spool(tmp_path, [make_record(seq) for seq in (1, 2)])
+    with Redis.from_url(redis_url) as client:
+        client.xadd("coe:decisions", {"record": "x"})
+        client.xadd("coe:decisions:dead", {"record": "x"})
+    assert doctor(tmp_path, config, redis_url) == 1
+    out = capsys.readouterr().out
+    assert "5 decisions, 4 rows, 2 missing, 1 duplicates, 1 dead letters" in out
+    assert "2 in the spool, 1 in the stream" in out
+    assert "run `coe log drain`" in out
+    assert out.index("r1") < out.index("r2")
+
+
+def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_spool(tmp_path, [make_record(seq) for seq in range(3)])
+    with Redis.from_url(redis_url) as client:
+        for seq in (2, 3):
+            client.xadd("coe:decisions", {"record": make_record(seq).model_dump_json()})
+    assert drain(tmp_path, config, redis_url) == 0
+    assert "3 decisions sent from spools; 4 rows written, 1 were there already, 0 given up" in capsys.readouterr().out
+    assert spooled_records(tmp_path / "spool") == 0
+    assert doctor(tmp_path, config, redis_url) == 0
+
+
+def test_drain_with_a_letter_that_is_dead(tmp_path: Path, config: Path, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.xadd("coe:decisions", {"record": "x"})
+    assert drain(tmp_path, config, redis_url) == 1
+
+
+def test_without_redis_url_the_embedded_server_is_used(
+    tmp_path: Path, config: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_spool(tmp_path, [make_record(0)])
+    assert drain(tmp_path, config) == 0
+    assert "1 decisions sent from spools; 1 rows written" in capsys.readouterr().out
+    assert (tmp_path / "redis" / "appendonlydir").is_dir()
+
+
+def test_redis_away_is_one_clear_error(tmp_path: Path, config: Path) -> None:
+    with pytest.raises(StoreError, match="Redis does not answer"):
+        doctor(tmp_path, config, f"unix://{tmp_path}/none.sock")
+
+
+def test_spooled_records_starts_at_the_checkpoint(tmp_path: Path, make_record: MakeRecord) -> None:
+    spool = Spool(tmp_path / "spool" / "r1", max_bytes=1_000_000, segment_bytes=20)
+    spool.open()
+    for number in range(6):
+        spool.write([b"%d" % number])
+    spool.read(10)
+    assert spooled_records(tmp_path / "spool") == 6
+    spool.acknowledge(1)
+    assert spooled_records(tmp_path / "spool") == 5
+    spool.close()
+    assert spooled_records(tmp_path / "spool") == 5
+    shutil.rmtree(tmp_path / "spool")
+    assert spooled_records(tmp_path / "spool") == 0

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from gateway.decision_log import stream as stream_module
+from gateway.decision_log.consumer import GROUP, Consumer, waiting_in
+from gateway.decision_log.stats import ConsumerStats
+from gateway.decision_log.stream import connect
+from gateway.fleet.redis_server import RedisServer
+from gateway.store import Store
+from gateway.tasks import stop_task
+from router.types import DecisionRecord
+
+MakeRecord = Callable[..., DecisionRecord]
+WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+STREAM = "coe:decisions"
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
+    monkeypatch.setattr("gateway.store.BUSY_TIMEOUT_MS", 20)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+def make_consumer(redis_url: str, store: Store, name: str = "c1", min_idle_ms: int = 60_000) -> Consumer:
+    return Consumer(redis_url=redis_url, stream=STREAM, store=store, name=name, block_ms=20, min_idle_ms=min_idle_ms)
+
+
+@asynccontextmanager
+async def running(consumer: Consumer) -> AsyncIterator[Consumer]:
+    await consumer.start()
+    yield consumer
+    await consumer.aclose()
+
+
+def add(client: Redis, records: Sequence[DecisionRecord]) -> list[bytes]:
+    return [client.xadd(STREAM, {"record": record.model_dump_json()}) for record in records]
+
+
+def pending(client: Redis) -> int:
+    return int(client.xpending(STREAM, GROUP)["pending"])
+
+
+async def test_each_decision_becomes_one_row(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    records = [make_record(seq) for seq in range(250)]
+    async with running(make_consumer(redis_url, store)) as consumer:
+        add(client, records)
+        add(client, records[:50])
+        await wait_until(lambda: consumer.stats().written + consumer.stats().repeated == 300)
+        assert consumer.stats() == ConsumerStats(written=250, repeated=50)
+        await wait_until(lambda: pending(client) == 0)
+    assert store.count() == 250
+    assert store.get_decision("r1-7") == records[7]
+
+
+async def test_consumer_killed_between_write_and_acknowledgement(
+    redis_url: str,
+    client: Redis,
+    store: Store,
+    make_record: MakeRecord,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add(client, [make_record(seq) for seq in range(20)])
+    killed = make_consumer(redis_url, store, "killed")
+
+    async def hang(*_: object) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    monkeypatch.setattr(killed._redis, "xack", hang)
+    await killed.start()
+    await wait_until(lambda: store.count() == 20)
+    assert pending(client) == 20  # nothing is acknowledged before it is committed, and here never
+    assert killed._task is not None
+    await stop_task(killed._task)
+    async with running(make_consumer(redis_url, store, "heir", min_idle_ms=1)) as heir:
+        await wait_until(lambda: heir.stats().repeated == 20)
+        await wait_until(lambda: pending(client) == 0)
+    assert store.count() == 20
+    assert heir.stats() == ConsumerStats(written=0, repeated=20)
+    await killed._redis.aclose()
+
+
+async def test_nothing_is_acknowledged_while_sql_is_away_and_no_delivery_is_used_up(
+    tmp_path: Path, redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    lock = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    add(client, [make_record(seq) for seq in range(5)])
+    async with running(make_consumer(redis_url, store)) as consumer:
+        await wait_until(lambda: "locked" in (consumer.stats().last_error or ""))
+        assert pending(client) == 5
+        lock.execute("ROLLBACK")
+        lock.close()
+        await wait_until(lambda: consumer.stats() == ConsumerStats(written=5))
+        await wait_until(lambda: pending(client) == 0)
+    assert store.count() == 5
+
+
+async def test_garbage_goes_to_the_dead_letters_after_five_deliveries(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    add(client, [make_record(0)])
+    bad = [client.xadd(STREAM, {"record": "{no json"}), client.xadd(STREAM, {"other": "field"})]
+    add(client, [make_record(1)])
+    consumer = make_consumer(redis_url, store)
+    assert await consumer._step(block_ms=None) == 4
+    assert store.count() == 2
+    for delivery in range(2, 6):
+        assert await consumer._claim(min_idle_ms=0) == 2, delivery
+        assert consumer.stats().dead == 0
+    await consumer._claim(min_idle_ms=0)
+    assert consumer.stats() == ConsumerStats(written=2, dead=2)
+    assert pending(client) == 0
+    dead = client.xrange(f"{STREAM}:dead")
+    assert [fields[b"entry"] for _, fields in dead] == bad
+    assert [fields[b"record"] for _, fields in dead] == [b"{no json", b""]
+    await consumer.aclose()
+
+
+async def test_one_row_the_database_refuses_does_not_hold_up_the_others(
+    tmp_path: Path, redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+) -> None:
+    with sqlite3.connect(tmp_path / "coe.db") as other:
+        other.execute(
+            "CREATE TRIGGER t BEFORE INSERT ON decisions WHEN NEW.decision_id = 'r1-3' "
+            "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    other.close()
+    add(client, [make_record(seq) for seq in range(6)])
+    consumer = make_consumer(redis_url, store)
+    stats = await consumer.drain()
+    assert (stats.written, stats.dead) == (5, 1)
+    assert store.get_decision("r1-3") is None
+    assert pending(client) == 0
+    await consumer.aclose()
+
+
+async def test_entries_of_a_dead_consumer_are_claimed(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    add(client, [make_record(seq) for seq in range(150)])
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.xreadgroup(GROUP, "dead", {STREAM: ">"}, count=150)
+    async with running(make_consumer(redis_url, store, min_idle_ms=1)) as consumer:
+        await wait_until(lambda: consumer.stats().written == 150)
+        await wait_until(lambda: pending(client) == 0)
+
+
+async def test_entries_of_a_live_consumer_are_left_alone(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+) -> None:
+    add(client, [make_record(0)])
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.xreadgroup(GROUP, "busy", {STREAM: ">"})
+    consumer = make_consumer(redis_url, store)
+    assert await consumer._step(block_ms=None) == 0
+    assert store.count() == 0
+    await consumer.aclose()
+
+
+async def test_entries_trimmed_while_pending_are_forgotten(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+) -> None:
+    ids = add(client, [make_record(0), make_record(1)])
+    client.xgroup_create(STREAM, GROUP, id="0")
+    client.xreadgroup(GROUP, "dead", {STREAM: ">"})
+    client.xdel(STREAM, ids[0])
+    consumer = make_consumer(redis_url, store)
+    await consumer.drain()
+    assert store.count() == 1
+    assert pending(client) == 0
+    await consumer.aclose()
+
+
+async def test_redis_away_at_start_then_back(
+    tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    server = RedisServer(tmp_path / "redis")
+    async with running(make_consumer(server.url, store)) as consumer:
+        await wait_until(lambda: "ConnectionError" in (consumer.stats().last_error or ""))
+        await server.start()
+        with Redis.from_url(server.url) as client:
+            add(client, [make_record(0)])
+        await wait_until(lambda: consumer.stats() == ConsumerStats(written=1))
+    await server.stop()
+
+
+async def test_a_redis_that_lost_its_data_gets_a_new_group(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running(make_consumer(redis_url, store)) as consumer:
+        add(client, [make_record(0)])
+        await wait_until(lambda: consumer.stats().written == 1)
+        client.flushall()
+        add(client, [make_record(1)])
+        await wait_until(lambda: consumer.stats() == ConsumerStats(written=2))
+
+
+async def test_two_consumers_share_the_work(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running(make_consumer(redis_url, store, "a")) as a, running(make_consumer(redis_url, store, "b")) as b:
+        for start in range(0, 600, 50):
+            add(client, [make_record(seq) for seq in range(start, start + 50)])
+            await asyncio.sleep(0)
+        await wait_until(lambda: a.stats().written + b.stats().written == 600)
+    assert a.stats().repeated + b.stats().repeated == 0
+    assert store.count() == 600
+
+
+async def test_closing_writes_what_is_there_and_leaves_the_group(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+) -> None:
+    consumer = make_consumer(redis_url, store)
+    await consumer.start()
+    add(client, [make_record(seq) for seq in range(230)])
+    await consumer.aclose()
+    assert store.count() == 230
+    assert client.xinfo_consumers(STREAM, GROUP) == []
+
+
+async def test_a_name_with_pending_entries_stays_in_the_group(redis_url: str, client: Redis, store: Store) -> None:
+    client.xadd(STREAM, {"record": "garbage"})
+    consumer = make_consumer(redis_url, store)
+    await consumer.aclose()
+    assert pending(client) == 1
+    assert [each["name"] for each in client.xinfo_consumers(STREAM, GROUP)] == [b"c1"]
+
+
+async def test_a_fault_is_visible_and_survived(
+    redis_url: str,
+    client: Redis,
+    store: Store,
+    make_record: MakeRecord,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real_write = store.write_decisions
+    faults = [RuntimeError("unforeseen")]
+
+    def write(records: Sequence[DecisionRecord]) -> int:
+        if faults:
+            raise faults.pop()
+        return real_write(records)
+
+    monkeypatch.setattr(store, "write_decisions", write)
+    async with running(make_consumer(redis_url, store)) as consumer:
+        add(client, [make_record(0)])
+        await wait_until(lambda: consumer.stats().last_error == "RuntimeError: unforeseen")
+        await wait_until(lambda: consumer.stats() == ConsumerStats(written=1))
+        await wait_until(lambda: pending(client) == 0)
+
+
+async def test_no_text_of_a_broken_entry_reaches_the_log(
+    redis_url: str, client: Redis, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.xadd(STREAM, {"record": '{"text": "canary words"}'})
+    consumer = make_consumer(redis_url, store)
+    await consumer.drain()
+    assert "is no decision (missing)" in caplog.text
+    assert "canary" not in caplog.text
+    await consumer.aclose()
+
+
+async def test_waiting_counts_pending_and_unread_entries(
+    redis_url: str, client: Redis, make_record: MakeRecord
+) -> None:
+    asking = connect(redis_url)
+    assert await waiting_in(asking, STREAM) == (0, 0)
+    add(client, [make_record(seq) for seq in range(5)])
+    assert await waiting_in(asking, STREAM) == (5, 0)
+    client.xgroup_create(STREAM, GROUP, id="0")
+    rows = client.xreadgroup(GROUP, "c", {STREAM: ">"}, count=3)
+    client.xack(STREAM, GROUP, rows[0][1][0][0])
+    client.xadd(f"{STREAM}:dead", {"record": "x"})
+    assert await waiting_in(asking, STREAM) == (4, 1)
+    await asking.aclose()

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from gateway.decision_log import sink as sink_module
+from gateway.decision_log import stream as stream_module
+from gateway.decision_log.memory import MemoryLog
+from gateway.decision_log.sink import DecisionLog, new_replica
+from gateway.decision_log.spool import Spool
+from gateway.decision_log.stats import LogStats
+from gateway.decision_log.stream import DecisionStream
+from gateway.fleet.redis_server import RedisServer
+from router.config import LogConfig, PrivacyLevel
+from router.errors import ConfigError, StoreError
+from router.types import DecisionRecord
+
+MakeRecord = Callable[..., DecisionRecord]
+WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
+    monkeypatch.setattr(sink_module, "LEFTOVERS_EVERY_S", 0.05)
+
+
+@asynccontextmanager
+async def running_log(
+    data_dir: Path, redis_url: str, *, closing_s: float = 5.0, **options: object
+) -> AsyncIterator[DecisionLog]:
+    log = DecisionLog(data_dir=data_dir, redis_url=redis_url, config=LogConfig.model_validate(options))
+    await log.start()
+    yield log
+    await log.aclose(timeout_s=closing_s)
+
+
+def append_new(log: DecisionLog, make_record: MakeRecord, count: int, **changes: str) -> None:
+    for _ in range(count):
+        log.append(make_record(log.next_seq(), log.replica, **changes))
+
+
+def streamed(redis_url: str) -> list[tuple[str, int]]:
+    """Replica and sequence number of every entry, in the order of the stream."""
+    with Redis.from_url(redis_url) as client:
+        rows = [json.loads(fields[b"record"]) for _, fields in client.xrange("coe:decisions")]
+    return [(row["replica"], row["seq"]) for row in rows]
+
+
+async def test_records_reach_the_stream_in_order(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 500)
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats() == LogStats(appended=500, spooled=500, streamed=500)
+        assert streamed(redis_url) == [(log.replica, seq) for seq in range(500)]
+    assert not (tmp_path / "spool" / log.replica).exists()
+
+
+async def test_closing_flushes_what_was_just_appended(tmp_path: Path, redis_url: str, make_record: MakeRecord) -> None:
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 300)
+    assert len(streamed(redis_url)) == 300
+    assert log.stats().pending == 0
+
+
+async def test_redis_away_at_start_then_back(tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil) -> None:
+    server = RedisServer(tmp_path / "redis")
+    async with running_log(tmp_path, server.url) as log:
+        append_new(log, make_record, 200)
+        await wait_until(lambda: log.stats().spooled == 200 and log.stats().last_error is not None)
+        assert log.stats().pending == 200
+        assert "ConnectionError" in (log.stats().last_error or "")
+        await server.start()
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats() == LogStats(appended=200, spooled=200, streamed=200)
+        assert streamed(server.url) == [(log.replica, seq) for seq in range(200)]
+    await server.stop()
+
+
+async def test_kill_9_of_redis_in_the_middle(tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil) -> None:
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    async with running_log(tmp_path, server.url) as log:
+        append_new(log, make_record, 300)
+        await wait_until(lambda: log.stats().streamed > 0)
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        append_new(log, make_record, 300)
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats().dropped == 0
+    arrived = streamed(server.url)
+    assert set(arrived) == {(log.replica, seq) for seq in range(600)}
+    first_arrivals = list(dict.fromkeys(arrived))
+    assert first_arrivals == sorted(first_arrivals, key=lambda row: row[1])
+    await server.stop()
+
+
+async def test_what_stays_in_the_spool_is_sent_by_the_next_life(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    first = DecisionLog(data_dir=tmp_path, redis_url=f"unix://{tmp_path}/none.sock", config=LogConfig())
+    await first.start()
+    append_new(first, make_record, 150)
+    await first.aclose(timeout_s=0.1)
+    assert (first.stats().dropped, first.stats().pending) == (0, 150)
+    async with running_log(tmp_path, redis_url) as second:
+        await wait_until(lambda: len(streamed(redis_url)) == 150)
+        await wait_until(lambda: [path.name for path in (tmp_path / "spool").iterdir()] == [second.replica])
+    assert streamed(redis_url) == [(first.replica, seq) for seq in range(150)]
+
+
+async def test_kill_9_of_the_gateway_loses_nothing_that_was_spooled(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    program = (
+        "import asyncio, os, pathlib, signal, sys\n"
+        "from gateway.decision_log.sink import DecisionLog\n"
+        "from router.config import LogConfig\n"
+        "from router.types import DecisionRecord\n"
+        "async def main():\n"
+        "    log = DecisionLog(data_dir=pathlib.Path(sys.argv[1]), redis_url='unix:///none.sock', config=LogConfig())\n"
+        "    await log.start()\n"
+        "    record = DecisionRecord.model_validate_json(sys.argv[2])\n"
+        "    for _ in range(250):\n"
+        "        log.append(record.model_copy(update={'seq': log.next_seq(), 'replica': log.replica}))\n"
+        "    while log.stats().spooled < 250:\n"
+        "        await asyncio.sleep(0.01)\n"
+        "    print(log.replica, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), make_record(0).model_dump_json()]
+    killed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    async with running_log(tmp_path, redis_url):
+        await wait_until(lambda: len(streamed(redis_url)) == 250)
+    assert streamed(redis_url) == [(killed.stdout.strip(), seq) for seq in range(250)]
+
+
+async def test_two_replicas_in_one_data_folder(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running_log(tmp_path, redis_url) as one, running_log(tmp_path, redis_url) as other:
+        assert one.replica != other.replica
+        append_new(one, make_record, 100)
+        append_new(other, make_record, 100)
+        await wait_until(lambda: one.stats().pending == other.stats().pending == 0)
+    expected = {(log.replica, seq) for log in (one, other) for seq in range(100)}
+    assert set(streamed(redis_url)) == expected
+    assert len(streamed(redis_url)) == 200
+
+
+class FullDisk:
+    """Makes every spool refuse writes while `is_full`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        real_write = Spool.write
+
+        def write(spool: Spool, payloads: Sequence[bytes], *, fsync: bool = False) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real_write(spool, payloads, fsync=fsync)
+
+        monkeypatch.setattr(Spool, "write", write)
+
+
+async def test_full_disk_counts_the_gap_and_recovers_by_itself(
+    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    server = RedisServer(tmp_path / "redis")
+    async with running_log(tmp_path, server.url, queue_max_records=100) as log:
+        append_new(log, make_record, 130)
+        assert (log.stats().dropped, log.stats().gaps) == (30, 1)
+        await wait_until(lambda: log.stats().last_error == "spool: No space left on device")
+        append_new(log, make_record, 150)  # the hundred queued before are in the writer's hands by now
+        assert (log.stats().dropped, log.stats().gaps) == (80, 2)
+        disk.is_full = False
+        await server.start()
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats() == LogStats(appended=280, spooled=200, streamed=200, gaps=2, dropped=80)
+    assert [seq for _, seq in streamed(server.url)] == [*range(100), *range(130, 230)]
+    await server.stop()
+
+
+async def test_full_disk_with_redis_there_loses_nothing(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FullDisk(monkeypatch)
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 300)
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats().last_error == "spool: No space left on device"
+        assert (log.stats().spooled, log.stats().streamed, log.stats().dropped) == (0, 300, 0)
+    assert [seq for _, seq in streamed(redis_url)] == list(range(300))
+
+
+def is_full(log: DecisionLog) -> bool:
+    return (log.stats().last_error or "").startswith("spool: No space left on device (spool of at most")
+
+
+async def test_the_spool_is_bounded_over_all_lives(
+    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    nowhere = f"unix://{tmp_path}/none.sock"
+    async with running_log(tmp_path, nowhere, closing_s=0.1, spool_max_mb=1, privacy="text") as first:
+        append_new(first, make_record, 400, text="long words " * 300)
+        await wait_until(lambda: is_full(first))
+        taken = first.stats().spooled
+        assert 0 < taken < 400
+    assert first.stats().dropped == 400 - taken  # closing says what neither disk nor Redis took
+    async with running_log(tmp_path, nowhere, closing_s=0.1, spool_max_mb=1, privacy="text") as second:
+        append_new(second, make_record, 100, text="long words " * 300)
+        await wait_until(lambda: is_full(second))
+    sizes = [path.stat().st_size for path in (tmp_path / "spool").rglob("*.seg")]
+    assert sum(sizes) <= 1024 * 1024
+
+
+async def test_a_record_too_large_for_the_spool_is_lost_alone(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running_log(tmp_path, redis_url, spool_max_mb=1, privacy="text") as log:
+        append_new(log, make_record, 1)
+        append_new(log, make_record, 1, text="word " * 100_000)
+        append_new(log, make_record, 1)
+        await wait_until(lambda: log.stats().pending == 0)
+        assert (log.stats().streamed, log.stats().dropped, log.stats().gaps) == (2, 1, 1)
+    assert [seq for _, seq in streamed(redis_url)] == [0, 2]
+
+
+async def test_a_record_that_is_no_json_is_lost_alone(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running_log(tmp_path, redis_url) as log:
+        log.append(make_record(log.next_seq()).model_copy(update={"session_id": "\ud800"}))
+        append_new(log, make_record, 1)
+        await wait_until(lambda: log.stats().pending == 0)
+        assert (log.stats().streamed, log.stats().dropped) == (1, 1)
+
+
+async def test_no_text_leaves_the_process_at_level_hash(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running_log(tmp_path, f"unix://{tmp_path}/none.sock", closing_s=0.1, privacy=PrivacyLevel.HASH) as log:
+        append_new(log, make_record, 1, text="canary words")
+        await wait_until(lambda: log.stats().spooled == 1)
+        kept = log.recent(f"{log.replica}-0")
+        assert kept is not None
+        assert kept.text is None
+        assert kept.text_hash is not None
+        spooled = b"".join(path.read_bytes() for path in (tmp_path / "spool").rglob("*.seg"))
+        assert kept.text_hash.encode() in spooled
+        assert b"canary" not in spooled
+
+
+async def test_recent_records_are_bounded(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "RECENT_RECORDS", 10)
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 15)
+        found = [seq for seq in range(15) if log.recent(f"{log.replica}-{seq}") is not None]
+        assert found == list(range(5, 15))
+
+
+async def test_append_after_closing_is_counted_as_lost(tmp_path: Path, redis_url: str, make_record: MakeRecord) -> None:
+    async with running_log(tmp_path, redis_url) as log:
+        pass
+    log.append(make_record(0))
+    assert (log.stats().appended, log.stats().dropped) == (1, 1)
+
+
+async def test_closing_before_starting(tmp_path: Path, redis_url: str) -> None:
+    log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=LogConfig())
+    await log.aclose()
+    assert log.stats() == LogStats()
+
+
+async def test_a_fault_in_a_worker_is_visible_and_survived(
+    tmp_path: Path,
+    redis_url: str,
+    make_record: MakeRecord,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    real_send = sink_module.send_next
+    faults = [RuntimeError("unforeseen")]
+
+    async def send(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:
+        if faults:
+            raise faults.pop()
+        return await real_send(spool, stream, executor)
+
+    monkeypatch.setattr(sink_module, "send_next", send)
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 5)
+        await wait_until(lambda: log.stats().last_error == "RuntimeError: unforeseen")
+        await wait_until(lambda: log.stats() == LogStats(appended=5, spooled=5, streamed=5))
+    assert "goes on after a fault" in caplog.text
+
+
+async def test_a_spool_that_cannot_be_made_is_an_error_at_start(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "spool").write_text("")
+    log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=LogConfig())
+    with pytest.raises(StoreError, match="cannot be made"):
+        await log.start()
+    await log.aclose()
+
+
+def test_a_wrong_url_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="REDIS_URL"):
+        DecisionLog(data_dir=tmp_path, redis_url="nonsense", config=LogConfig())
+
+
+def test_replica_names_are_safe_and_unique() -> None:
+    names = {new_replica() for _ in range(50)}
+    assert len(names) == 50
+    assert all(name.replace("-", "").isalnum() for name in names)
+
+
+async def test_memory_log_keeps_records(make_record: MakeRecord) -> None:
+    log = MemoryLog("m")
+    await log.start()
+    assert [log.next_seq(), log.next_seq()] == [0, 1]
+    log.append(make_record(0, "m"))
+    assert log.recent("m-0") == log.records[0]
+    assert log.recent("m-1") is None
+    assert log.stats().appended == 1
+    await log.aclose()
