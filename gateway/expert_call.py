@@ -48,7 +48,7 @@ class ExpertCall:
         self._state = state
 
     async def answer(
-        self, exchange: Exchange, request: ChatRequest, router: Router, decision: RoutingDecision
+        self, exchange: Exchange, request: ChatRequest, router: Router | None, decision: RoutingDecision
     ) -> StreamedAnswer | WholeAnswer:
         """The first answer that begins; `exchange.served_expert` says whose it is.
 
@@ -70,9 +70,9 @@ class ExpertCall:
                 raise failure
             expert = following
 
-    def _following(self, router: Router, decision: RoutingDecision, failed: set[str]) -> str | None:
+    def _following(self, router: Router | None, decision: RoutingDecision, failed: set[str]) -> str | None:
         """The next expert to try; None when there is none or trying is not allowed."""
-        if len(failed) > self._state.config.gateway.retries:
+        if router is None or len(failed) > self._state.config.gateway.retries:
             return None
         down = set(decision.eligible) - self._state.pool.alive
         expert = router.failover(decision, failed | down)

@@ -19,9 +19,10 @@ from gateway.metrics import Metrics
 from gateway.ports import DecisionSink, DecisionStore
 from gateway.retry_budget import RetryBudget
 from gateway.wire import ChatRequest, Target, resolve_model
+from router.build import capabilities
 from router.config import CoeConfig
 from router.errors import NoEligibleExpertError
-from router.pipeline import Router
+from router.pipeline import Router, explicit_decision
 from router.types import Query, QueryFacts, RoutingDecision
 
 SESSION_DIGITS = 16
@@ -48,6 +49,7 @@ class GatewayState:
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.config.gateway.max_concurrency)
+        self.capabilities = {name: capabilities(entry) for name, entry in self.config.experts.items()}
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(self.seed).spawn(2)
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
@@ -82,37 +84,39 @@ class GatewayState:
         """A conversation's name in the log, which says nothing of what was said."""
         return hmac.digest(self.session_key, session.encode(), "sha256").hex()[:SESSION_DIGITS]
 
-    async def decide(self, request: ChatRequest, decision_id: str) -> tuple[Router, RoutingDecision]:
-        """The decision for a request, and the router that made it.
+    async def decide(self, request: ChatRequest, decision_id: str) -> tuple[Router | None, RoutingDecision]:
+        """The decision for a request, and the router in force; an expert that is named answers before there is one.
 
         Raises:
             ApiError: unknown model 404; nobody can serve it: 400 saying what each expert lacks, or 503 while those that
-                could are down.
+                could are down; routing is asked for and no router is loaded 503.
         """
-        target = self.target(request.model)
+        target, facts = self.target(request.model), request.facts
         router = self.live.current
-        if router is None:
-            raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
-        query = Query(decision_id, request.text, request.facts)
         try:
-            return router, await self._decide(router, target, query)
+            if target.expert is not None:
+                version = "none" if router is None else router.version
+                alive = self.pool.alive
+                return router, explicit_decision(target.expert, facts, self.capabilities, alive, version=version)
+            if router is None:
+                raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
+            return router, await self._route(
+                router, target.policy or "default", Query(decision_id, request.text, facts)
+            )
         except NoEligibleExpertError as error:
-            raise self._nobody(router, target, query.facts, error) from error
+            raise self._nobody(error, facts) from error
 
-    async def _decide(self, router: Router, target: Target, query: Query) -> RoutingDecision:
+    async def _route(self, router: Router, policy: str, query: Query) -> RoutingDecision:
         alive = self.pool.alive
-        if target.expert is not None:
-            return router.explicit_decision(target.expert, query, alive)
-        policy = target.policy or "default"
         if router.encoder.is_inline:
             return router.decide(query, policy=policy, alive=alive, rng=self._inline_rng)
         decide = partial(router.decide, query, policy=policy, alive=alive, rng=self._thread_rng)
         return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
 
-    def _nobody(self, router: Router, target: Target, facts: QueryFacts, error: NoEligibleExpertError) -> ApiError:
+    def _nobody(self, error: NoEligibleExpertError, facts: QueryFacts) -> ApiError:
         """Why no expert serves a request: what it asks for (400), or that those who could are down (503)."""
-        names = router.experts if target.expert is None else (target.expert,)
-        capable = [name for name in names if lacks(router, name, facts) is None]
+        names = tuple(error.reasons)
+        capable = [name for name in names if self.capabilities[name].lacks(facts) is None]
         if capable:
             return ApiError(
                 f"no expert that can serve this request is reachable now ({', '.join(capable)})",
@@ -124,11 +128,6 @@ class GatewayState:
         short = QueryFacts(
             has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json, prompt_chars=0
         )
-        is_too_long = any(lacks(router, name, short) is None for name in names)
+        is_too_long = any(self.capabilities[name].lacks(short) is None for name in names)
         code = "context_length_exceeded" if is_too_long else "unsupported_by_experts"
         return ApiError(str(error), code=code, param="messages")
-
-
-def lacks(router: Router, expert: str, facts: QueryFacts) -> str | None:
-    capabilities = router.capabilities.get(expert)
-    return None if capabilities is None else capabilities.lacks(facts)

@@ -235,29 +235,39 @@ class Router:
         ]
         return max(left)[1] if left else None
 
-    def explicit_decision(self, expert: str, query: Query, alive: Collection[str] | None = None) -> RoutingDecision:
-        """The decision when the client named the expert: nothing is classified, the capability mask still holds.
 
-        Raises:
-            NoEligibleExpertError: that expert lacks something, or is down.
-        """
-        lack = self.capabilities[expert].lacks(query.facts) if expert in self.capabilities else None
-        if lack is None and alive is not None and expert not in alive:
-            lack = "is not reachable"
-        if lack is not None:
-            raise NoEligibleExpertError({expert: lack})
-        return RoutingDecision(
-            expert=expert,
-            category=GENERAL,
-            confidence=0.0,
-            is_fallback=False,
-            reason=DecisionReason.EXPLICIT,
-            likely_category=GENERAL,
-            uncertainty=0.0,
-            eligible=(expert,),
-            eligible_probs=(1.0,),
-            predicted_quality=(0.0,),
-            propensity=1.0,
-            policy="explicit",
-            router_version=self.version,
-        )
+def explicit_decision(
+    expert: str,
+    facts: QueryFacts,
+    capabilities: Mapping[str, Capabilities],
+    alive: Collection[str] | None = None,
+    *,
+    version: str = "none",
+) -> RoutingDecision:
+    """The decision when the client named the expert: nothing is classified, the capability mask still holds.
+
+    Needs no router; `version` is the one in force, if there is one.
+
+    Raises:
+        NoEligibleExpertError: that expert lacks something, or is down.
+    """
+    lack = capabilities[expert].lacks(facts) if expert in capabilities else None
+    if lack is None and alive is not None and expert not in alive:
+        lack = "is not reachable"
+    if lack is not None:
+        raise NoEligibleExpertError({expert: lack})
+    return RoutingDecision(
+        expert=expert,
+        category=GENERAL,
+        confidence=0.0,
+        is_fallback=False,
+        reason=DecisionReason.EXPLICIT,
+        likely_category=GENERAL,
+        uncertainty=0.0,
+        eligible=(expert,),
+        eligible_probs=(1.0,),
+        predicted_quality=(0.0,),
+        propensity=1.0,
+        policy="explicit",
+        router_version=version,
+    )
