@@ -1,0 +1,69 @@
+"""Several encoders side by side: their vectors joined, each scaled by its weight, then scaled to unit length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from router import plugins
+from router.protocols import Encoder
+from router.types import FloatArray
+from router.weights import fingerprint
+
+
+class Part(BaseModel):
+    """One encoder of the row: its kind, its own options, and how much its vector counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    options: dict[str, object] = Field(default_factory=dict)
+    weight: float = Field(default=1.0, gt=0)
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parts: tuple[Part, ...] = Field(
+        default=(Part(kind="onnx"), Part(kind="static", weight=0.5), Part(kind="surface", weight=1.0)), min_length=1
+    )
+
+
+@dataclass(frozen=True)
+class ConcatEncoder:
+    """Parts in order with their weights."""
+
+    parts: tuple[Encoder, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def dim(self) -> int:
+        return sum(part.dim for part in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("concat", *(part.fingerprint for part in self.parts), self.weights)
+
+    @property
+    def is_inline(self) -> bool:
+        return all(part.is_inline for part in self.parts)
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        pairs = zip(self.parts, self.weights, strict=True)
+        joined = np.concatenate([part.encode(texts) * np.float32(weight) for part, weight in pairs], axis=1)
+        norms = np.linalg.norm(joined, axis=1, keepdims=True)
+        joined /= np.where(norms > 0, norms, 1.0)
+        return joined
+
+
+def build(options: Options) -> ConcatEncoder:
+    """Raises what building a part raises: ConfigError, MissingWeightsError, MissingExtraError."""
+    parts = tuple(cast(Encoder, plugins.build("router.encoders", part.kind, part.options)) for part in options.parts)
+    return ConcatEncoder(parts, tuple(part.weight for part in options.parts))
+
+
+EXAMPLES = (Options(parts=(Part(kind="hashing"), Part(kind="surface", weight=0.5))), Options())

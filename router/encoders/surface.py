@@ -1,0 +1,114 @@
+"""What a text looks like, not what it is about: cue words of sixteen languages, code, numbers, marks, length, script.
+
+A sentence embedding knows the topic best ("a poem about SQL" lies near SQL); these features know the task. They are
+meant to stand beside an embedding, in `concat`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.encoders._cues import CUES
+from router.types import FloatArray
+from router.weights import fingerprint
+
+MARKS: dict[str, str] = {
+    "code_fence": r"```|\bdef \w+\(|=>|\{\s*$|;\s*$|</?\w+>|\w+\(\)|#include|\bimport \w+",
+    "sql_words": r"(?i)\bselect\b.+\bfrom\b|\bgroup by\b|\border by\b|\bjoin\b|\bwhere\b.+[=<>]",
+    "shell_marks": r"(?m)^\s*\$ |\s-{1,2}[a-z]+\b|\.(log|txt|sh|csv|tar|gz|zip)\b|~/|/(var|etc|usr|home|tmp)\b",
+    "expression": r"\d\s*[-+*/x×÷^%]\s*\d|=\s*\?|√|\d+%",
+    "unit": r"(?i)\d\s*(km|cm|mm|m|mi|ft|in|kg|g|lbs?|oz|l|ml|gal|mph|°[cf]|c|f|gb|mb|kb|usd|eur)\b",
+    "number_base": r"(?i)0x[0-9a-f]+|\b[01]{4,}\b",
+    "clock_or_date": r"\b\d{1,2}:\d{2}\b|\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b|(?i:\b\d{1,2}\s?[ap]m\b)",
+    "money": r"[$€£¥₹]\s?\d|\d\s?[$€£¥₹]",
+    "json_marks": r"(?i)\bjson\b|[{\[]\s*\"|\":",
+    "address": r"\S+@\S+|https?://|\+\d[\d -]{6,}",
+    "quoted": r"[\"“«「『].{8,}[\"”»」』]|:\s*\n|:\s*['‘]",
+    "label_list": r"(?i)\b\w+\s*/\s*\w+\s*/\s*\w+|\b\w+, \w+,? (or|oder|ou|o|или) \w+",
+    "question": r"[?？؟]\s*$",
+    "several_lines": r"\n.*\n",
+    "list_lines": r"(?m)^\s*([-*•]|\d+[.)])\s",
+}
+SCRIPTS: dict[str, str] = {
+    "cjk": r"[\u4e00-\u9fff]",
+    "kana": r"[\u3040-\u30ff]",
+    "hangul": r"[\uac00-\ud7af]",
+    "cyrillic": r"[\u0400-\u04ff]",
+    "arabic": r"[\u0600-\u06ff]",
+    "devanagari": r"[\u0900-\u097f]",
+    "latin_accents": r"[\u00c0-\u024f]",
+}
+HEAD_CHARS = 240
+"""Instructions stand at the head or the tail of a text; a cue in the middle belongs to the material."""
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_chars: int = Field(default=4000, ge=64, description="characters after these are not looked at")
+
+
+@cache
+def cue_patterns() -> dict[str, re.Pattern[str]]:
+    """One pattern per task. A stem of a script with spaces must begin a word, others may stand anywhere."""
+    patterns = {}
+    for task, words in CUES.items():
+        stems = [re.escape(stem.replace("_", " ").strip()) for stem in words.split()]
+        spaced = [stem for stem in stems if not re.search(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]", stem)]
+        others = [stem for stem in stems if stem not in spaced]
+        anywhere = "|" + "|".join(others) if others else ""
+        patterns[task] = re.compile(rf"(?<!\w)(?:{'|'.join(spaced)}){anywhere}", re.IGNORECASE)
+    return patterns
+
+
+@cache
+def mark_patterns() -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(pattern, re.DOTALL) for pattern in (*MARKS.values(), *SCRIPTS.values()))
+
+
+@dataclass(frozen=True)
+class SurfaceEncoder:
+    """Features of a text, then the row is scaled to unit length."""
+
+    max_chars: int
+    is_inline: bool = True
+
+    @property
+    def dim(self) -> int:
+        return 2 * len(CUES) + len(MARKS) + len(SCRIPTS) + 3
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("surface", self.max_chars, sorted(CUES.items()), MARKS, SCRIPTS, HEAD_CHARS)
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        return np.array([self.encode_one(text) for text in texts], dtype=np.float32).reshape(len(texts), self.dim)
+
+    def encode_one(self, text: str) -> FloatArray:
+        """(d,) unit vector; zeros for an empty text."""
+        text = text[: self.max_chars]
+        if not text.strip():
+            return np.zeros(self.dim, dtype=np.float32)
+        ends = text if len(text) <= 2 * HEAD_CHARS else f"{text[:HEAD_CHARS]}\n{text[-HEAD_CHARS:]}"
+        start = text[:40]
+        cues = [min(len(pattern.findall(ends)), 3) / 3 for pattern in cue_patterns().values()]
+        opening = [1.0 if pattern.search(start) else 0.0 for pattern in cue_patterns().values()]
+        marks = [0.7 if pattern.search(text) else 0.0 for pattern in mark_patterns()]
+        digits = sum(character.isdigit() for character in text) / len(text)
+        length = np.log1p(len(text)) / 8
+        words = np.log1p(len(text.split())) / 6
+        vector = np.array([*cues, *opening, *marks, 2 * digits, length, words], dtype=np.float32)
+        return vector / np.float32(np.linalg.norm(vector))
+
+
+def build(options: Options) -> SurfaceEncoder:
+    return SurfaceEncoder(options.max_chars)
+
+
+EXAMPLES = (Options(), Options(max_chars=500))
