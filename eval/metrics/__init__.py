@@ -1,0 +1,1 @@
+"""Measures: pure functions of arrays, each with its formula and source."""

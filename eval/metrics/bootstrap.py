@@ -1,0 +1,35 @@
+"""Intervals by resampling queries. Shapes: n queries, a columns (arms), b draws."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64Array = NDArray[np.float64]
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+def bootstrap_means(values: Float64Array, rng: np.random.Generator, draws: int = DRAWS) -> Float64Array:
+    """Means (b, a) of the columns of `values` (n, a) over b samples of n queries drawn with replacement.
+
+    Every column is averaged over the same sample, so differences of columns are paired (Efron & Tibshirani 1993, ch. 8:
+    the unit that is resampled is the query with all that was measured on it).
+
+    Raises:
+        ValueError: there is no query.
+    """
+    n = values.shape[0]
+    if n == 0:
+        raise ValueError("no query to resample; expected at least one")
+    means = np.empty((draws, values.shape[1]), dtype=np.float64)
+    for draw in range(draws):
+        means[draw] = np.bincount(rng.integers(n, size=n), minlength=n) @ values
+    return np.asarray(means / n, dtype=np.float64)
+
+
+def percentile_interval(draws: Float64Array, level: float = LEVEL) -> tuple[float, float]:
+    """The (1 - level) / 2 and (1 + level) / 2 quantiles of draws (b,) (percentile interval, Efron 1979)."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
