@@ -20,8 +20,8 @@ TIMEOUT_S = 60.0
 class FirstAnswer:
     """One query's way through the gateway. `category` is what the router decided, `asked_for` what it was written for.
 
-    `tokens_per_s` counts from the first token to the last and is None for an answer of fewer than two tokens; `problem`
-    is None when an answer came.
+    `fallback` says why it did not go by the map and is empty when it did. `tokens_per_s` counts from the first token to
+    the last and is None for an answer of fewer than two tokens. `problem` is None when an answer came.
     """
 
     query: str
@@ -29,7 +29,7 @@ class FirstAnswer:
     category: str = ""
     confidence: float = 0.0
     expert: str = ""
-    is_fallback: bool = False
+    fallback: str = ""
     ttft_ms: float | None = None
     tokens_per_s: float | None = None
     text: str = ""
@@ -87,7 +87,7 @@ async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begi
         category=headers.get("x-coe-category", ""),
         confidence=float(headers.get("x-coe-confidence", "0")),
         expert=headers.get("x-coe-expert", ""),
-        is_fallback="x-coe-fallback" in headers,
+        fallback=headers.get("x-coe-fallback", ""),
         ttft_ms=1e3 * (first_at - begin),
         tokens_per_s=(n_tokens - 1) / (last_at - first_at) if n_tokens > 1 and last_at > first_at else None,
         text="".join(pieces),

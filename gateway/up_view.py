@@ -15,7 +15,7 @@ from gateway.first_answers import FirstAnswer
 
 COLUMNS = ("query", "category", "confidence", "expert", "fallback", "first token", "tokens/s")
 NUMBERS = frozenset({"confidence", "first token", "tokens/s"})
-PLAIN_WIDTHS = (48, 15, 11, 15, 9, 12, 9)
+PLAIN_WIDTHS = (48, 15, 12, 15, 11, 13, 9)
 PREVIEW_CHARS = 90
 
 
@@ -111,7 +111,7 @@ def cells_of(answer: FirstAnswer) -> tuple[str, ...]:
         answer.category,
         f"{answer.confidence:.2f}",
         answer.expert,
-        "yes" if answer.is_fallback else "",
+        answer.fallback,
         "" if answer.ttft_ms is None else f"{answer.ttft_ms:.0f} ms",
         "" if answer.tokens_per_s is None else f"{answer.tokens_per_s:.0f}",
     )

@@ -54,7 +54,7 @@ async def test_an_answer_is_read_with_its_decision_and_its_speed() -> None:
     usage = json.dumps({"choices": [], "usage": {"completion_tokens": 3}})
     answer = await answer_of(streaming([role, delta("a"), delta("b"), delta("c"), usage, "[DONE]"], HEADERS))
     assert (answer.category, answer.confidence, answer.expert) == ("code", 0.87, "coder")
-    assert (answer.text, answer.problem, answer.is_fallback) == ("abc", None, False)
+    assert (answer.text, answer.problem, answer.fallback) == ("abc", None, "")
     assert answer.is_as_meant
     assert answer.ttft_ms is not None
     assert answer.ttft_ms > 0
@@ -63,9 +63,9 @@ async def test_an_answer_is_read_with_its_decision_and_its_speed() -> None:
 
 
 async def test_a_fallback_is_seen_and_is_not_what_was_meant() -> None:
-    headers = {**HEADERS, "x-coe-category": "general", "x-coe-fallback": "1"}
+    headers = {**HEADERS, "x-coe-category": "general", "x-coe-fallback": "uncertain"}
     answer = await answer_of(streaming([delta("a"), "[DONE]"], headers))
-    assert answer.is_fallback
+    assert answer.fallback == "uncertain"
     assert not answer.is_as_meant
     assert answer.tokens_per_s is None
 

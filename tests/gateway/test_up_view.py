@@ -21,7 +21,7 @@ GOOD = FirstAnswer(
     tokens_per_s=83.6,
     text="It is\n42.",
 )
-UNSURE = FirstAnswer("hm", "chat", "general", 0.3, "generalist", is_fallback=True, ttft_ms=50.0, text="Hello")
+UNSURE = FirstAnswer("hm", "chat", "general", 0.3, "generalist", fallback="uncertain", ttft_ms=50.0, text="Hello")
 BROKEN = FirstAnswer("why", "facts", problem="HTTP 503: no expert")
 
 
@@ -37,7 +37,7 @@ async def test_a_pipe_gets_one_line_an_answer() -> None:
     _, header, *lines = out.getvalue().rstrip("\n").split("\n")
     assert [title for title in COLUMNS if title not in header] == []
     assert lines[0].split() == ["What", "is", "[6", "*", "7]?", "arithmetic", "0.91", "calculator", "41", "ms", "84"]
-    assert lines[1].split() == ["hm", "general", "0.30", "generalist", "yes", "50", "ms"]
+    assert lines[1].split() == ["hm", "general", "0.30", "generalist", "uncertain", "50", "ms"]
     assert lines[2].split() == ["why", "facts", "no", "answer"]
     assert "\x1b" not in out.getvalue()
 
