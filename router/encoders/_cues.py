@@ -14,7 +14,8 @@ CUES: dict[str, str] = {
         somma percentual sconto media quanto_é quanto_dá soma desconto hoeveel_is
         bereken procent gemiddeld ile_to oblicz średni rabat hur_mycket räkna ut rabatt
         kaç_eder hesapla topla yüzde сколько_будет посчитай вычисли сумм процент скидк
-        计算 多少钱 加起来 百分之 平均 打折 計算 いくら 合計 割引 パーセント 계산 얼마 더하 퍼센트 할인 احسب كم_يساوي مجموع خصم
+        计算 多少钱 加起来 百分之 平均 打折 計算 いくら 合計 割引 パーセント 계산 얼마 더하 퍼센트 할인
+        احسب كم_يساوي مجموع خصم
         बताओ_कितना जोड़ प्रतिशत कितना_होगा
     """,
     "extraction": """

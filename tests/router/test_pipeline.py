@@ -1,0 +1,150 @@
+"""The router on a toy composition whose every number is known."""
+
+import numpy as np
+import pytest
+
+from router.classifiers.logistic import LogisticClassifier
+from router.config import Budgets, ExplorationConfig
+from router.encoders.hashing import Options as HashingOptions
+from router.encoders.hashing import build as build_hashing
+from router.errors import ConfigError, NoEligibleExpertError
+from router.pipeline import Capabilities, Policy, Router, explicit_decision
+from router.policy import ExpertCosts, solve_map
+from router.quality import QualityMatrix
+from router.scorers.map import MapScorer
+from router.types import DecisionReason, Query, QueryBatch, QueryFacts
+from router.uncertainty import Uncertainty
+
+EXPERTS = ("small", "coder", "vision")
+QUALITY = np.array([[0.3, 0.9, 0.2], [0.6, 0.1, 0.5], [0.5, 0.4, 0.45]], np.float32)  # code, facts, general
+CODE, FACTS, NEITHER = np.eye(2, dtype=np.float32)[0], np.eye(2, dtype=np.float32)[1], np.full(2, 0.5, np.float32)
+
+
+def make_router(*, epsilon=0.0, pins=None, context=None) -> Router:
+    m, zero = len(EXPERTS), np.zeros((3, len(EXPERTS)), np.float32)
+    costs = ExpertCosts(
+        np.ones(m, np.float32), np.arange(m), np.zeros(m, np.float32), np.ones(m, np.float32), zero, zero
+    )
+    vector = np.zeros(3, np.float32)
+    evidence = QualityMatrix(QUALITY, zero, zero, vector + 1, vector, zero, zero)
+    solution = solve_map(QUALITY, evidence.mass, costs, Budgets())
+    return Router(
+        version="v1",
+        encoder=build_hashing(HashingOptions(dim=64)),
+        classifier=LogisticClassifier(("code", "facts"), 8 * np.eye(2, dtype=np.float32), np.zeros(2, np.float32)),
+        temperature=1.0,
+        uncertainty=Uncertainty(np.eye(2, dtype=np.float32), np.zeros(1, np.float32), 0.0, threshold=0.5),
+        scorer=MapScorer(EXPERTS, evidence),
+        experts=EXPERTS,
+        policies={"default": Policy(solution, pins or {}, ExplorationConfig(epsilon=epsilon))},
+        capabilities={
+            "small": Capabilities(context_tokens=context, supports_images=False),
+            "coder": Capabilities(supports_images=False, supports_tools=False),
+            "vision": Capabilities(),
+        },
+    )
+
+
+def decide(router: Router, vector, facts=None, **more):
+    return router.decide(
+        Query("q", "text", facts or QueryFacts()), embedding=vector[None], rng=np.random.default_rng(0), **more
+    )
+
+
+@pytest.mark.parametrize(("vector", "category", "expert"), [(CODE, "code", "coder"), (FACTS, "facts", "small")])
+def test_a_sure_query_goes_to_its_categorys_expert(vector, category, expert):
+    found = decide(make_router(), vector)
+    assert (found.category, found.expert, found.reason) == (category, expert, DecisionReason.MAP)
+    assert found.confidence == pytest.approx(1 / (1 + np.exp(-8)), abs=1e-4)
+    assert (found.is_fallback, found.propensity, found.router_version) == (False, 1.0, "v1")
+
+
+def test_an_unsure_query_goes_to_general_and_says_what_it_looked_like():
+    found = decide(make_router(), NEITHER)
+    assert (found.category, found.expert, found.reason) == ("general", "small", DecisionReason.UNCERTAIN)
+    assert found.is_fallback
+    assert found.likely_category in ("code", "facts")
+    assert found.uncertainty > 0.5
+    assert found.runner_up == "vision"
+
+
+def test_a_pin_wins_over_the_map():
+    found = decide(make_router(pins={0: 2}), CODE)
+    assert (found.expert, found.reason) == ("vision", DecisionReason.PINNED)
+
+
+def test_the_mask_excludes_and_the_next_best_serves():
+    found = decide(make_router(), CODE, QueryFacts(has_image=True))
+    assert (found.expert, found.reason, found.eligible) == ("vision", DecisionReason.NEXT_BEST, ("vision",))
+    assert found.excluded == {"small": "does not take images", "coder": "does not take images"}
+
+
+def test_a_dead_expert_is_skipped_and_named():
+    found = decide(make_router(), CODE, alive={"small", "vision"})
+    assert (found.expert, found.excluded) == ("small", {"coder": "is not reachable"})
+
+
+def test_nothing_eligible_says_what_each_lacks():
+    with pytest.raises(NoEligibleExpertError) as caught:
+        decide(make_router(), CODE, QueryFacts(has_image=True), alive={"small", "coder"})
+    assert caught.value.reasons == {
+        "small": "does not take images",
+        "coder": "does not take images",
+        "vision": "is not reachable",
+    }
+
+
+def test_context_counts_prompt_and_answer():
+    router = make_router(context=100)
+    assert "small" not in decide(router, FACTS, QueryFacts(prompt_chars=200, max_output_tokens=50)).excluded
+    found = decide(router, FACTS, QueryFacts(prompt_chars=204, max_output_tokens=50))
+    assert found.excluded["small"] == "context of 100 tokens is less than the 101 needed"
+
+
+def test_exploration_logs_the_probability_it_drew_with():
+    router = make_router(epsilon=0.5)
+    rng = np.random.default_rng(1)
+    batch = QueryBatch(tuple(Query(str(i), "t") for i in range(3000)), np.tile(CODE, (3000, 1)))
+    found = router.decide_batch(batch, rng=rng)
+    for name in EXPERTS:
+        drawn = [d for d in found if d.expert == name]
+        assert len(drawn) / 3000 == pytest.approx(found[0].eligible_probs[EXPERTS.index(name)], abs=0.03)
+        assert all(d.propensity == d.eligible_probs[EXPERTS.index(name)] for d in drawn)
+    assert {d.reason for d in found} == {DecisionReason.MAP, DecisionReason.EXPLORED}
+
+
+def test_a_batch_equals_one_by_one():
+    router = make_router(epsilon=0.3)
+    vectors = np.stack([CODE, FACTS, NEITHER, CODE])
+    queries = tuple(Query(str(i), "t") for i in range(4))
+    together = router.decide_batch(QueryBatch(queries, vectors), rng=np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    alone = tuple(router.decide(q, embedding=v[None], rng=rng) for q, v in zip(queries, vectors, strict=True))
+    assert together == alone
+
+
+def test_unknown_policy_lists_the_known():
+    with pytest.raises(ConfigError, match="unknown policy 'cheap'; allowed: default"):
+        decide(make_router(), CODE, policy="cheap")
+
+
+def test_failover_goes_down_the_predicted_quality():
+    router = make_router()
+    found = decide(router, FACTS)
+    assert router.failover(found, {"small"}) == "vision"
+    assert router.failover(found, {"small", "vision"}) == "coder"
+    assert router.failover(found, set(EXPERTS)) is None
+
+
+def test_a_named_expert_bypasses_routing_but_not_the_mask():
+    known = make_router().capabilities
+    found = explicit_decision("coder", QueryFacts(), known, version="v1")
+    assert (found.expert, found.reason, found.propensity) == ("coder", DecisionReason.EXPLICIT, 1.0)
+    with pytest.raises(NoEligibleExpertError, match="coder: does not take tools"):
+        explicit_decision("coder", QueryFacts(has_tools=True), known)
+    with pytest.raises(NoEligibleExpertError, match="coder: is not reachable"):
+        explicit_decision("coder", QueryFacts(), known, {"small"})
+
+
+def test_the_map_in_force_includes_pins():
+    assert make_router(pins={1: 2}).expert_of() == {"code": "coder", "facts": "vision", "general": "small"}
