@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 GROUP = "coe-sql"
 BATCH_RECORDS = 100
 """About 3 ms of Python in the writing thread, which competes with requests for the interpreter."""
+LINGER_S = 0.2
 BLOCK_MS = 1000
 MIN_IDLE_MS = 15_000
 MAX_DELIVERIES = 5
@@ -126,9 +127,11 @@ class Consumer:
         backoff = Backoff()
         while True:
             try:
-                await self._step(block_ms=self._block_ms)
+                count = await self._step(block_ms=self._block_ms)
                 backoff.reset()
                 self._last_error = None
+                if count < BATCH_RECORDS:
+                    await asyncio.sleep(LINGER_S)  # a commit for many costs what one for a single row does
             except (RedisError, OSError, StoreError) as error:
                 self._note(error)
                 await backoff.wait()

@@ -10,7 +10,7 @@ from gateway.decision_log.spool import Spool, read_checkpoint, scan, segment_pat
 from gateway.decision_log.stream import DecisionStream
 from router.errors import StoreError
 
-READ_RECORDS = 64
+READ_RECORDS = 32
 """Records of one pipeline: about 0.5 ms of the event loop, so that answers do not wait for the log."""
 
 

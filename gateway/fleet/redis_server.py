@@ -156,7 +156,9 @@ class RedisServer:
             "unixsocketperm": "700",
             "dir": str(self._folder),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            # The spool forgets what Redis has taken, so Redis must have it on the disk; `everysec` may lose two seconds
+            # even when only the process dies. Batches of the log make one fsync for many entries.
+            "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",  # a full memory refuses decisions, which then wait in the spool
             "daemonize": "no",

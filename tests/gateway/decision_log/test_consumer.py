@@ -26,6 +26,7 @@ STREAM = "coe:decisions"
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
+    monkeypatch.setattr("gateway.decision_log.consumer.LINGER_S", 0.0)
     monkeypatch.setattr("gateway.store.BUSY_TIMEOUT_MS", 20)
 
 
@@ -54,7 +55,10 @@ async def running(consumer: Consumer) -> AsyncIterator[Consumer]:
 
 
 def add(client: Redis, records: Sequence[DecisionRecord]) -> list[bytes]:
-    return [client.xadd(STREAM, {"record": record.model_dump_json()}) for record in records]
+    with client.pipeline() as pipeline:
+        for record in records:
+            pipeline.xadd(STREAM, {"record": record.model_dump_json()})
+        return list(pipeline.execute())
 
 
 def pending(client: Redis) -> int:

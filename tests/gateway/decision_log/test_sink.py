@@ -35,6 +35,7 @@ WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
     monkeypatch.setattr(sink_module, "LEFTOVERS_EVERY_S", 0.05)
+    monkeypatch.setattr(sink_module, "SEND_LINGER_S", 0.0)
 
 
 @asynccontextmanager

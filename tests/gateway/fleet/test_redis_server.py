@@ -44,7 +44,7 @@ def is_running(pid: int) -> bool:
 def test_settings_keep_every_entry(valkey: RedisServer) -> None:
     with Redis.from_url(valkey.url, decode_responses=True) as client:
         settings = client.config_get("*")
-    assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "everysec")
+    assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "always")
     assert settings["maxmemory-policy"] == "noeviction"
     assert settings["port"] == "0"
 
@@ -55,9 +55,10 @@ def test_only_its_user_may_connect(valkey: RedisServer) -> None:
 
 
 async def test_entries_survive_kill_9_and_it_is_started_again(server: RedisServer) -> None:
-    with Redis.from_url(server.url) as client:
+    with Redis.from_url(server.url) as client, client.pipeline() as pipeline:
         for number in range(500):
-            client.xadd("s", {"n": number})
+            pipeline.xadd("s", {"n": number})
+        pipeline.execute()
     first = server.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
