@@ -151,7 +151,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; set COE_HOST or COE_PORT") from error
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another by --port (0: any free one) or COE_PORT"
+        ) from error
 
 
 async def serve(
