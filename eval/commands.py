@@ -71,3 +71,53 @@ def say(lines: Sequence[str]) -> None:
 
     for line in lines:
         Console(soft_wrap=True).print(line, highlight=False, markup=False)
+
+
+def collect(
+    out: Annotated[Path, typer.Option(help="folder of the outcome table; what is there already is not asked again")],
+    base_url: Annotated[
+        str, typer.Option(help="API root where every expert is a model, e.g. http://127.0.0.1:8000/v1")
+    ],
+    experts: ExpertsOption = None,
+    probes: Annotated[Path | None, typer.Option(help="folder or JSON lines file of probes; default: our own")] = None,
+    experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="answers awaited at once")] = 4,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for one answer, in seconds")] = 120.0,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="COE_API_KEY", show_envvar=True, help="sent as bearer token")
+    ] = None,
+) -> None:
+    """Run prompts through the experts, grade the answers and write an outcome table."""
+    import asyncio
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from eval.collect import CollectRequest
+    from eval.collect import collect as run_collect
+    from eval.collect_inputs import load_inputs
+    from eval.collect_summary import print_collection
+
+    inputs = load_inputs(probes, experts_file, split_names(experts), base_url)
+    request = CollectRequest(
+        probes=inputs.probes,
+        experts=inputs.experts,
+        base_url=base_url,
+        out=out,
+        facts=inputs.facts,
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        api_key=api_key,
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    n_failed = 0
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("asking", total=len(inputs.probes) * len(inputs.experts))
+
+        def on_pair(expert: str, error: str | None) -> None:
+            nonlocal n_failed
+            n_failed += error is not None
+            progress.update(task, advance=1, description=f"{expert}{f', {n_failed} failed' if n_failed else ''}")
+
+        collection = asyncio.run(run_collect(request, on_pair=on_pair))
+    print_collection(collection, out)

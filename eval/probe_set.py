@@ -72,14 +72,25 @@ def load_probes(folder: Traversable | None = None) -> tuple[Probe, ...]:
     if not source.is_dir():
         raise DataError(f"probe folder '{source}' does not exist or is no folder")
     files = sorted((file for file in source.iterdir() if file.name.endswith(_SUFFIX)), key=lambda file: file.name)
-    probes = tuple(probe for file in files for probe in _load_file(file))
+    probes = tuple(probe for file in files for probe in _load_file(file, file.name.removesuffix(_SUFFIX)))
     if not probes:
         raise DataError(f"probe folder '{source}' holds no probe; expected files named <category>{_SUFFIX}")
     return probes
 
 
-def _load_file(file: Traversable) -> list[Probe]:
-    category = file.name.removesuffix(_SUFFIX)
+def load_probe_file(file: Traversable) -> tuple[Probe, ...]:
+    """Probes of one JSON lines file, of any categories.
+
+    Raises:
+        DataError: no probe, a line that is no probe, an id used twice, a file that is not UTF-8.
+    """
+    probes = tuple(_load_file(file, None))
+    if not probes:
+        raise DataError(f"{file}: holds no probe")
+    return probes
+
+
+def _load_file(file: Traversable, category: str | None) -> list[Probe]:
     line_of: dict[str, int] = {}
     probes: list[Probe] = []
     for number, line in enumerate(_lines(file), start=1):
@@ -87,7 +98,7 @@ def _load_file(file: Traversable) -> list[Probe]:
             continue
         place = f"{file.name}, line {number}"
         probe = _parse(line, place)
-        if probe.category != category:
+        if category is not None and probe.category != category:
             raise DataError(f"{place}: category '{probe.category}' in a file of category '{category}'")
         if probe.id in line_of:
             raise DataError(f"{place}: id '{probe.id}' is taken by line {line_of[probe.id]}")
