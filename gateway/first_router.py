@@ -14,18 +14,15 @@ from pathlib import Path
 from gateway.up_view import UpView
 from router.errors import EngineError
 
-SCORES_FILE = "scores.parquet"
 STOP_GRACE_S = 10.0
 
 
-def outcomes_folder(data_dir: Path) -> Path:
-    return data_dir / "outcomes" / "probes"
-
-
-def collect_arguments(base_url: str, experts: Sequence[str], data_dir: Path, probes: Path | None) -> list[str]:
-    """`coe eval collect`: every expert answers every probe."""
+def collect_arguments(
+    base_url: str, experts: Sequence[str], config_path: Path, data_dir: Path, probes: Path | None
+) -> list[str]:
+    """`coe eval collect`: every expert answers every probe. What an earlier start has measured is not asked again."""
     words = ["eval", "collect", "--base-url", base_url, "--experts", ",".join(experts)]
-    words += ["--out", str(outcomes_folder(data_dir))]
+    words += ["--experts-file", str(config_path), "--out", str(data_dir / "outcomes" / "probes")]
     return words if probes is None else [*words, "--probes", str(probes)]
 
 
@@ -68,15 +65,14 @@ async def make_first_router(
     probes: Path | None,
     environment: Mapping[str, str],
 ) -> None:
-    """Measures the experts, unless an earlier start did, and fits the first router.
+    """Measures the experts and fits the first router.
 
     Raises:
         EngineError: measuring or fitting failed.
     """
-    if not (outcomes_folder(data_dir) / SCORES_FILE).exists():
-        collect = collect_arguments(base_url, experts, data_dir, probes)
-        view.command("measuring what every expert can do", ["coe", *collect])
-        await run_coe(collect, environment)
+    collect = collect_arguments(base_url, experts, config_path, data_dir, probes)
+    view.command("measuring what every expert can do", ["coe", *collect])
+    await run_coe(collect, environment)
     train = train_arguments(config_path, data_dir)
     view.command("fitting the first router", ["coe", *train])
     await run_coe(train, environment)
