@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -97,7 +98,10 @@ class LitellmBackend:
         return True
 
     async def aclose(self) -> None:
-        """litellm keeps its own connections."""
+        """Closes the connections that litellm shares among all models."""
+        litellm = sys.modules.get("litellm")
+        if litellm is not None:
+            await litellm.close_litellm_async_clients()
 
     def _arguments(self, request: BackendRequest) -> dict[str, object]:
         options = self._options
@@ -155,7 +159,8 @@ def error_response(error: Exception) -> BackendResponse:
 
     if isinstance(error, openai.APITimeoutError):
         raise BackendError("the provider did not answer in time", status=504) from error
-    if isinstance(error, openai.APIConnectionError):
+    # litellm turns most connection errors into an InternalServerError with status 500; only the words remain.
+    if isinstance(error, openai.APIConnectionError) or str(error).endswith("Connection error."):
         raise BackendError("the provider cannot be reached", status=503, is_retryable=True) from error
     status = int(getattr(error, "status_code", None) or 502)
     response = getattr(error, "response", None)

@@ -1,0 +1,77 @@
+"""Reading along with an answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.answer_reader import StreamReader, read_answer
+from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
+
+USAGE = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3}}'
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1_000_000])
+@pytest.mark.parametrize("stream", [STREAM, CRLF_STREAM, events(*WORDS, USAGE, b"[DONE]"), LARGE_STREAM[-600:]])
+def test_pieces_of_any_size_read_the_same(stream: bytes, size: int) -> None:
+    stream = stream[stream.find(b"data:") :]
+    whole, cut = StreamReader(), StreamReader()
+    whole.feed(stream)
+    for i in range(0, len(stream), size):
+        cut.feed(stream[i : i + size])
+    for reader in (whole, cut):
+        reader.close()
+    assert vars(whole) == vars(cut)
+    assert whole.is_done
+    assert not whole.is_broken
+    assert whole.finish_reason == "stop"
+
+
+def test_usage_is_reported_or_counted() -> None:
+    reader = StreamReader()
+    reader.feed(events(*WORDS))
+    counted = reader.usage(prompt_tokens=5)
+    assert (counted.prompt_tokens, counted.completion_tokens, counted.is_estimated) == (5, 2, True)
+    reader.feed(events(USAGE))
+    reported = reader.usage(prompt_tokens=5)
+    assert (reported.prompt_tokens, reported.completion_tokens, reported.is_estimated) == (11, 3, False)
+
+
+@pytest.mark.parametrize("data", [b"{", b"7", b"[]", b'{"choices":[7]}', b"\xff"])
+def test_broken_events(data: bytes) -> None:
+    reader = StreamReader()
+    reader.feed(events(data))
+    assert reader.is_broken
+
+
+def test_what_is_no_event_is_broken_and_comments_are_not() -> None:
+    reader = StreamReader()
+    reader.feed(b": ping\n\nevent: message\nid: 7\n" + events(delta("x")))
+    assert not reader.is_broken
+    reader.feed(b"<html>\n")
+    assert reader.is_broken
+
+
+def test_boundary() -> None:
+    reader = StreamReader()
+    for piece, is_at_boundary in ((b"data: {}", False), (b"\n", False), (b"\n", True), (b"da", False)):
+        reader.feed(piece)
+        assert reader.is_at_boundary is is_at_boundary
+
+
+def test_a_stream_without_end_mark_is_complete_only_with_a_finish_reason() -> None:
+    reader = StreamReader()
+    reader.feed(events(*WORDS[:2]))
+    assert not reader.is_complete
+    reader.feed(events(WORDS[2]))
+    assert reader.is_complete
+
+
+def test_whole_answers() -> None:
+    answer = read_answer(b'{"choices":[{"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":-4}}')
+    assert answer is not None
+    assert (answer.finish_reason, answer.usage.prompt_tokens, answer.usage.completion_tokens) == ("length", 1, 0)
+    failed = read_answer(b'{"error":{"message":"x","code":"dead"}}')
+    assert failed is not None
+    assert failed.error_code == "dead"
+    for broken in (b"", b"{", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[1]}'):
+        assert read_answer(broken) is None

@@ -1,0 +1,273 @@
+"""Hostile and careless clients, keys, labels; numbered as in the project's list of checks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import orjson
+import pytest
+
+from gateway.auth import check_bind
+from gateway.settings import read_settings
+from router.errors import ConfigError
+from router.pipeline import Capabilities
+from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.running import echoes, running, wire
+from tests.gateway.small_router import EXPERTS, small_router
+
+KEY = "canary-7f3a9c51e2b84d06"
+OTHER_KEY = "other-0b1c2d3e4f5a6978"
+MESSAGE = '"messages":[{"role":"user","content":"red"}]'
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"not json", None),
+        (b"[1]", None),
+        (b'"text"', None),
+        (b"[" * 50_000 + b"]" * 50_000, None),
+        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, None),
+        (b'{"model":"auto","temperature":NaN,' + MESSAGE.encode() + b"}", None),
+        (b'{"model":"auto","x":1e999,' + MESSAGE.encode() + b"}", None),
+        (b'{"model":"auto","messages":[{"role":"user","content":"\\ud800"}]}', None),
+        (b'{"model":"auto","messages":[{"role":"user","content":"\xff"}]}', None),
+        (b'{"model":"auto","model":"ruby",' + MESSAGE.encode() + b"}", None),
+        (b"{" + MESSAGE.encode() + b"}", "model"),
+        (b'{"model":7,' + MESSAGE.encode() + b"}", "model"),
+        (b'{"model":"auto"}', "messages"),
+        (b'{"model":"auto","messages":[]}', "messages"),
+        (b'{"model":"auto","messages":"hi"}', "messages"),
+        (b'{"model":"auto","messages":[7]}', "messages[0]"),
+        (b'{"model":"auto","messages":[{"role":"wizard","content":"x"}]}', "messages[0].role"),
+        (b'{"model":"auto","messages":[{"role":"user"}]}', "messages[0].content"),
+        (b'{"model":"auto","messages":[{"role":"user","content":[1]}]}', "messages[0].content[0]"),
+        (b'{"model":"auto","messages":[{"role":"user","content":[{"type":"text"}]}]}', "messages[0].content[0].text"),
+        (b'{"model":"auto","stream":"yes",' + MESSAGE.encode() + b"}", "stream"),
+        (b'{"model":"auto","max_tokens":0,' + MESSAGE.encode() + b"}", "max_tokens"),
+        (b'{"model":"auto","max_tokens":true,' + MESSAGE.encode() + b"}", "max_tokens"),
+        (b'{"model":"auto","n":"2",' + MESSAGE.encode() + b"}", "n"),
+        (b'{"model":"auto","tools":{},' + MESSAGE.encode() + b"}", "tools"),
+        (b'{"model":"auto","user":5,' + MESSAGE.encode() + b"}", "user"),
+    ],
+)
+async def test_check_22_parser_torture(body: bytes, param: str | None) -> None:
+    async with running() as gateway:
+        async with gateway.client.post(f"{gateway.gateway.url}/chat/completions", data=body) as answer:
+            error = (await answer.json())["error"]
+        assert answer.status == 400
+        assert error["type"] == "invalid_request_error"
+        assert error["param"] == param
+        assert gateway.log.records == []
+        async with gateway.chat("red") as answer:  # and it still serves
+            assert answer.status == 200
+
+
+async def test_check_22_torture_of_the_other_endpoints() -> None:
+    bodies = [b"", b"[" * 50_000, b'{"text":7}', b'{"decision_id":1}', b'{"value":NaN}', b"\xff"]
+    async with running() as gateway:
+        for path in ("route", "feedback"):
+            for body in bodies:
+                async with gateway.client.post(
+                    f"{gateway.gateway.url}/{path}", data=body, headers={"content-type": "application/json"}
+                ) as answer:
+                    assert answer.status == 400, (path, body[:20])
+                    assert (await answer.json())["error"]["message"]
+        refusals = (("GET", "/v1/nothing", 404), ("DELETE", "/v1/models", 405), ("GET", "/v1/chat/completions", 405))
+        for method, path, status in refusals:
+            async with gateway.client.request(method, gateway.root + path) as answer:
+                assert answer.status == status
+                assert set((await answer.json())["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_check_24_compressed_bodies_are_refused() -> None:
+    body = gzip.compress(b'{"model":"auto",' + MESSAGE.encode() + b"}")
+    async with running() as gateway:
+        for path in ("chat/completions", "route"):
+            async with gateway.client.post(
+                f"{gateway.gateway.url}/{path}", data=body, headers={"content-encoding": "gzip"}
+            ) as answer:
+                assert answer.status == 415
+                assert (await answer.json())["error"]["code"] == "unsupported_encoding"
+
+
+@pytest.mark.parametrize("keys", ["", "short", "aaaaaaaaaaaaaaaaaaaaaaaa", f"{KEY},weak"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "gateway.example"])
+def test_check_25_open_addresses_need_strong_keys(host: str, keys: str) -> None:
+    with pytest.raises(ConfigError, match="COE_API_KEYS") as refused:
+        read_settings({"COE_HOST": host, "COE_API_KEYS": keys})
+    assert "\n" not in str(refused.value)
+    assert KEY not in str(refused.value)
+
+
+def test_check_25_loopback_and_strong_keys_are_fine() -> None:
+    for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
+        check_bind(host, [])
+    check_bind("0.0.0.0", [KEY])
+
+
+async def test_check_26_keys_are_needed_and_told_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+    async with running(keys=[KEY, OTHER_KEY]) as gateway:
+        for path in ("/v1/models", "/v1/decisions/x", "/v1/nothing"):
+            async with gateway.client.get(gateway.root + path) as answer:
+                assert answer.status == 401
+        for header in ("Bearer wrong", f"Bearer {KEY}x", f"Basic {KEY}", KEY, "Bearer "):
+            async with gateway.chat("red", headers={"authorization": header}) as answer:
+                assert answer.status == 401
+                shown.append(await answer.text())
+        assert gateway.log.records == []
+        async with gateway.chat("red", headers={"authorization": f"bearer {KEY}"}) as answer:
+            assert answer.status == 200
+            shown += [await answer.text(), str(answer.headers)]
+        for path in ("/healthz", "/readyz", "/metrics"):
+            async with gateway.client.get(gateway.root + path) as answer:
+                shown.append(await answer.text())
+        record = await gateway.record()
+        shown += [record.model_dump_json(), caplog.text, repr(gateway.state.auth.__dict__)]
+    assert record.key_id is not None
+    assert all(KEY not in text for text in shown)
+
+
+async def test_check_27_keys_do_not_cross() -> None:
+    async with fault_upstream() as upstream:
+        backend = wire(upstream.url, api_key="expert-secret-key")
+        async with running(echoes(ruby=backend), keys=[KEY]) as gateway:
+            headers = {"authorization": f"Bearer {KEY}", "cookie": "a=b", "x-api-key": KEY, "x-request-id": "req-7"}
+            async with gateway.chat("red", headers=headers) as answer:
+                assert answer.status == 200
+                assert "expert-secret-key" not in str(answer.headers) + await answer.text()
+    received = upstream.headers[0]
+    assert received["authorization"] == "Bearer expert-secret-key"
+    assert received["x-request-id"] == "req-7"
+    assert KEY not in str(received)
+    assert "cookie" not in received
+
+
+async def test_check_27_without_an_expert_key_none_is_sent() -> None:
+    async with (
+        fault_upstream() as upstream,
+        running(echoes(ruby=wire(upstream.url)), keys=[KEY]) as gateway,
+        gateway.chat("red", headers={"authorization": f"Bearer {KEY}"}) as answer,
+    ):
+        assert answer.status == 200
+    assert "authorization" not in upstream.headers[0]
+
+
+async def test_check_29_another_key_sees_no_decision() -> None:
+    async with running(keys=[KEY, OTHER_KEY]) as gateway:
+        async with gateway.chat("red", headers={"authorization": f"Bearer {KEY}"}) as answer:
+            decision_id = answer.headers["x-coe-decision-id"]
+        await gateway.record()
+        for key, status in ((KEY, 200), (OTHER_KEY, 404)):
+            async with gateway.client.get(
+                f"{gateway.gateway.url}/decisions/{decision_id}", headers={"authorization": f"Bearer {key}"}
+            ) as answer:
+                assert answer.status == status
+
+
+async def test_check_30_clients_make_no_labels_and_no_log_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with running() as gateway:
+        async with gateway.chat("red") as answer:
+            assert answer.status == 200
+        async with gateway.client.get(f"{gateway.root}/metrics") as answer:
+            before = len((await answer.text()).splitlines())
+        for i in range(30):
+            headers = {"x-request-id": f"evil-{i} FORGED", "x-session-id": f"s{i}"}
+            async with gateway.chat(f"red {i}", headers=headers, user=f"u{i}") as answer:
+                assert answer.headers["x-request-id"].startswith("req-")
+            async with gateway.chat("red", model=f"model-{i}") as answer:
+                assert answer.status == 404
+        async with gateway.client.get(f"{gateway.root}/metrics") as answer:
+            text = await answer.text()
+    # New series: one for the status 404, none for the names.
+    assert len(text.splitlines()) <= before + 3
+    assert "model-7" not in text
+    assert "FORGED" not in caplog.text + text
+
+
+async def test_prompt_text_is_in_no_header_metric_or_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with running() as gateway:
+        async with gateway.chat("red kumquat", headers={"x-coe-debug": "1"}) as answer:
+            assert "kumquat" not in str(answer.headers)
+        async with gateway.client.get(f"{gateway.root}/metrics") as answer:
+            assert "kumquat" not in await answer.text()
+    assert "kumquat" not in caplog.text
+
+
+async def test_unknown_model_names_those_there_are() -> None:
+    async with running() as gateway:
+        async with gateway.chat("red", model="rubi") as answer:
+            error = (await answer.json())["error"]
+        assert (answer.status, error["code"], error["param"]) == (404, "model_not_found", "model")
+        assert "did you mean 'ruby'" in error["message"]
+        for name in ("auto", "auto:wild", *EXPERTS):
+            assert name in error["message"]
+        async with gateway.chat("red", model="auto:nothing") as answer:
+            assert answer.status == 404
+
+
+async def test_images_to_text_only_experts_are_400_naming_each() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    content = [{"type": "text", "text": "red"}, image]
+    async with running() as gateway:
+        async with gateway.chat("", messages=[{"role": "user", "content": content}]) as answer:
+            error = (await answer.json())["error"]
+        assert (answer.status, error["code"]) == (400, "unsupported_by_experts")
+        assert all(f"{name}: does not take images" in error["message"] for name in EXPERTS)
+        assert (await gateway.record()).state.value == "rejected"
+
+
+async def test_image_goes_to_the_expert_that_takes_it() -> None:
+    router = small_router(capabilities={name: Capabilities(supports_images=name == "plain") for name in EXPERTS})
+    content = [{"type": "text", "text": "red"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+    async with running(router=router) as gateway:
+        async with gateway.chat("", messages=[{"role": "user", "content": content}]) as answer:
+            assert answer.headers["x-coe-expert"] == "plain"
+        async with gateway.chat("", model="ruby", messages=[{"role": "user", "content": content}]) as answer:
+            assert answer.status == 400
+
+
+@pytest.mark.parametrize("model", ["auto", "ruby"])
+async def test_context_overflow_is_predicted(model: str) -> None:
+    async with running() as gateway:
+        for fields in ({"text": "red " * 5000}, {"text": "red", "max_tokens": 5000}):
+            async with gateway.chat(model=model, **fields) as answer:
+                error = (await answer.json())["error"]
+            assert (answer.status, error["code"]) == (400, "context_length_exceeded")
+            assert "4096" in error["message"]
+
+
+async def test_no_router_is_503(tmp_path: Path) -> None:
+    async with running(has_router=False, routers=tmp_path) as gateway:
+        async with gateway.chat("red") as answer:
+            body = orjson.loads(await answer.read())
+        assert (answer.status, body["error"]["code"], answer.headers["retry-after"]) == (503, "not_ready", "1")
+
+
+async def test_unforeseen_error_is_500_without_its_text() -> None:
+    class Broken:
+        async def send(self, request: object) -> None:
+            raise ZeroDivisionError("secret text")
+
+        async def is_alive(self) -> bool:
+            return True
+
+        async def aclose(self) -> None: ...
+
+    async with running(echoes(ruby=Broken())) as gateway:
+        async with gateway.chat("red") as answer:
+            text = await answer.text()
+        assert answer.status == 500
+        assert json.loads(text)["error"]["code"] == "internal_error"
+        assert "secret" not in text
+        assert (await gateway.record()).state.value == "upstream_error"
+        async with gateway.client.get(f"{gateway.root}/metrics") as answer:
+            assert "coe_faults_total 1.0" in await answer.text()

@@ -1,0 +1,403 @@
+"""What must hold for bytes that pass through, numbered as in the project's list of checks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import aiohttp
+import openai
+import orjson
+import pytest
+
+from tests.gateway.fault_upstream import (
+    ANSWER,
+    CRLF_STREAM,
+    ERROR_EVENT,
+    LARGE_STREAM,
+    STREAM,
+    WORDS,
+    delta,
+    events,
+    fault_upstream,
+)
+from tests.gateway.running import Running, echoes, running, until, wire
+
+SPLIT_STREAM = events(delta("häßlich"), *WORDS, b"[DONE]")
+
+
+def sdk(gateway: Running) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused", max_retries=0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "sent"), [("ok", STREAM), ("split", SPLIT_STREAM), ("crlf", CRLF_STREAM), ("large", LARGE_STREAM)]
+)
+async def test_check_01_transparent_stream(mode: str, sent: bytes) -> None:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url, "ruby-v2"))) as gateway:
+        async with gateway.chat("red", stream=True, temperature=0.5, custom={"kept": [1, None]}) as answer:
+            received = await answer.read()
+        record = await gateway.record()
+    assert received == sent
+    assert received.count(b"[DONE]") == 1
+    assert (record.state.value, record.finish_reason) == ("answered", "stop")
+    # The request's body arrives as it was, but for the model.
+    assert upstream.requests[0] == {
+        "model": "ruby-v2",
+        "messages": [{"role": "user", "content": "red"}],
+        "stream": True,
+        "temperature": 0.5,
+        "custom": {"kept": [1, None]},
+    }
+
+
+async def test_check_01_transparent_answer() -> None:
+    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red") as answer:
+            assert await answer.read() == orjson.dumps(ANSWER)
+        assert (await gateway.record()).usage.prompt_tokens == 7
+
+
+async def test_check_02_no_buffering() -> None:
+    """The first event is with the client while the upstream still holds the second back."""
+    async with (
+        fault_upstream("paced") as upstream,
+        running(echoes(ruby=wire(upstream.url))) as gateway,
+        gateway.chat("red", stream=True) as answer,
+    ):
+        first = await answer.content.readuntil(b"\n\n")
+        assert first == events(WORDS[0])
+        assert not upstream.gate.is_set()
+        upstream.gate.set()
+        assert await answer.content.read() == STREAM[len(first) :]
+
+
+@pytest.mark.parametrize("mode", ["cut", "unfinished"])
+async def test_check_03_cut_between_events_is_an_error_event(mode: str) -> None:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            received = await answer.text()
+        record = await gateway.record()
+    assert received.startswith(events(*WORDS[:2]).decode())
+    assert "[DONE]" not in received
+    error = orjson.loads(received.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
+    assert error["code"] == "expert_broken_answer"
+    assert (record.state.value, record.error_code) == ("upstream_error", "expert_broken_answer")
+
+
+async def test_check_03_cut_inside_an_event_breaks_the_connection() -> None:
+    async with fault_upstream("cut_inside") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
+        assert (await gateway.record()).state.value == "upstream_error"
+
+
+async def test_check_03_openai_client_sees_a_cut() -> None:
+    async with (
+        fault_upstream("cut") as upstream,
+        running(echoes(ruby=wire(upstream.url))) as gateway,
+        sdk(gateway) as client,
+    ):
+        stream = await client.chat.completions.create(
+            model="auto", messages=[{"role": "user", "content": "red"}], stream=True
+        )
+        texts = [(await anext(stream)).choices[0].delta.content for _ in range(2)]
+        with pytest.raises(openai.APIError, match="cut off"):
+            await anext(stream)
+    assert texts == ["he", "llo"]
+
+
+async def test_check_04_error_event_passes_and_is_logged() -> None:
+    async with fault_upstream("error_event") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            assert await answer.read() == events(WORDS[0], ERROR_EVENT)
+        record = await gateway.record()
+    assert (record.state.value, record.error_code) == ("upstream_error", "engine_dead")
+
+
+async def test_check_05_garbage_is_no_success() -> None:
+    async with fault_upstream("garbage") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            assert b"\xff\xfe{not json}" in await answer.read()
+        record = await gateway.record()
+    assert (record.state.value, record.error_code) == ("upstream_error", "broken_stream")
+
+
+async def test_check_06_no_retry_after_the_first_byte() -> None:
+    async with fault_upstream("cut") as bad, fault_upstream() as good:
+        backends = echoes(ruby=wire(bad.url), emerald=wire(good.url), plain=wire(good.url))
+        async with running(backends) as gateway, gateway.chat("red", stream=True) as answer:
+            await answer.read()
+    assert (len(bad.requests), len(good.requests)) == (1, 0)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_check_07_client_leaves_while_waiting(is_stream: bool) -> None:
+    async with fault_upstream("hang") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        request = asyncio.ensure_future(gateway.chat("red", stream=is_stream).__aenter__())
+        await asyncio.wait_for(upstream.arrived.wait(), 5)
+        request.cancel()
+        await asyncio.wait_for(upstream.cancelled.wait(), 1)
+        record = await gateway.record()
+    assert (record.state.value, record.status, record.served_expert) == ("client_gone", 499, None)
+
+
+async def test_check_08_client_leaves_mid_stream() -> None:
+    async with fault_upstream("paced") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            await answer.content.readuntil(b"\n\n")
+            answer.close()
+        await asyncio.wait_for(upstream.cancelled.wait(), 1)
+        record = await gateway.record()
+    assert (record.state.value, record.served_expert) == ("client_gone", "ruby")
+    assert (record.usage.completion_tokens, record.usage.is_estimated) == (1, True)
+
+
+async def test_usage_of_a_stream_is_what_the_expert_reports() -> None:
+    async with fault_upstream("usage") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            await answer.read()
+        usage = (await gateway.record()).usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.is_estimated) == (11, 3, False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "code", "retry_after"),
+    [
+        ("busy", 429, "rate_limited", "7"),
+        ("fault", 500, "boom", None),
+        ("unavailable", 503, "loading", "1"),
+        ("html", 502, "expert_error", None),
+        ("too_long", 400, "context_length_exceeded", None),
+        ("refuses_key", 502, "expert_credentials", None),
+        ("redirect", 502, "expert_broken_answer", None),
+    ],
+)
+async def test_check_10_upstream_errors_keep_their_status(
+    mode: str, status: int, code: str, retry_after: str | None
+) -> None:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url)), retries=0) as gateway:
+        async with gateway.chat("red") as answer:
+            body = await answer.json()
+        record = await gateway.record()
+    assert answer.status == status
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["code"] == code
+    assert answer.headers.get("retry-after") == retry_after
+    assert "sk-exp" not in str(body)
+    assert (record.state.value, record.status, record.error_code) == ("upstream_error", status, code)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "status"),
+    [
+        ("bad_json", {}, 502),
+        ("empty", {}, 502),
+        ("cut_body", {}, 502),
+        ("partial_head", {}, 502),
+        ("reset", {}, 502),
+        ("hang", {"timeout_s": 0.2}, 504),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_check_11_broken_answers(mode: str, options: dict[str, Any], status: int, is_stream: bool) -> None:
+    async with (
+        fault_upstream(mode) as upstream,
+        running(echoes(ruby=wire(upstream.url, **options)), retries=0) as gateway,
+    ):
+        async with gateway.chat("red", stream=is_stream) as answer:
+            body = await answer.json()
+        record = await gateway.record()
+    assert answer.status == status
+    assert body["error"]["message"]
+    assert record.state.value == ("timed_out" if status == 504 else "upstream_error")
+
+
+async def test_check_12_failover_to_the_next_best_expert() -> None:
+    """Red goes to ruby; plain (0.5) is better at red than emerald (0.2)."""
+    async with fault_upstream("unavailable") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red") as answer:
+            assert (await answer.json())["model"] == "plain"
+        record = await gateway.record()
+    # 14: header and log name both experts.
+    assert (answer.headers["x-coe-expert"], answer.headers["x-coe-fallback"]) == ("plain", "failover:ruby")
+    assert record.decision is not None
+    assert (record.decision.expert, record.served_expert, record.state.value) == ("ruby", "plain", "answered")
+    assert len(upstream.requests) == 1
+
+
+async def test_check_12_no_failover_for_an_expert_named_by_the_client() -> None:
+    async with (
+        fault_upstream("unavailable") as upstream,
+        running(echoes(ruby=wire(upstream.url))) as gateway,
+        gateway.chat("red", model="ruby") as answer,
+    ):
+        assert answer.status == 503
+
+
+@pytest.mark.parametrize("mode", ["busy", "fault", "bad_json", "too_long"])
+async def test_check_12_nothing_else_is_tried_again(mode: str) -> None:
+    async with (
+        fault_upstream(mode) as upstream,
+        running(echoes(ruby=wire(upstream.url))) as gateway,
+        gateway.chat("red") as answer,
+    ):
+        assert answer.status >= 400
+    assert len(upstream.requests) == 1
+
+
+async def test_check_12_budget_bounds_the_extra_load() -> None:
+    async with fault_upstream("unavailable") as bad:
+        backends = {name: wire(bad.url, name) for name in ("ruby", "emerald", "plain")}
+        async with running(backends) as gateway:
+            gateway.state.pool.failed = lambda name: None  # breakers would end the load long before
+            for _ in range(120):
+                async with gateway.chat("red") as answer:
+                    assert answer.status == 503
+    burst, share = 10, 0.1
+    assert len(bad.requests) <= 120 + burst + share * 120
+    assert len(bad.requests) > 120
+
+
+async def test_check_13_breaker_skips_a_dead_expert_and_takes_it_back() -> None:
+    async with fault_upstream("unavailable") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        for _ in range(5):
+            async with gateway.chat("red") as answer:
+                await answer.read()
+        assert gateway.state.pool.state("ruby").value == "open"
+        async with gateway.chat("red") as answer:
+            assert answer.headers["x-coe-expert"] == "plain"
+        assert len(upstream.requests) == 5
+        async with gateway.chat("red", model="ruby") as answer:
+            assert answer.status == 503
+            assert answer.headers["retry-after"] == "1"
+        upstream.mode = "ok"
+        await until(lambda: gateway.state.pool.state("ruby").value == "half_open")
+        async with gateway.chat("red") as answer:
+            assert answer.headers["x-coe-expert"] == "ruby"
+        assert gateway.state.pool.state("ruby").value == "closed"
+
+
+async def test_no_expert_alive_is_503() -> None:
+    backends = {name: wire("http://127.0.0.1:1/v1", name) for name in ("ruby", "emerald", "plain")}
+    async with running(backends) as gateway:
+        async with gateway.chat("red") as answer:
+            body = await answer.json()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert body["error"]["code"] == "no_expert_alive"
+        assert (await gateway.record()).state.value == "rejected"
+
+
+async def test_check_15_stale_pooled_connection_never_reaches_the_client() -> None:
+    """The upstream closes the connection it had announced as kept alive, just as the next request goes out on it."""
+    async with stale_server() as (url, count), running(echoes(ruby=wire(url)), retries=0) as gateway:
+        for _ in range(4):
+            async with gateway.chat("red") as answer:
+                assert answer.status == 200
+                await answer.read()
+        assert count["connections"] > 1
+        assert count["dropped"] > 0
+
+
+async def test_check_16_body_limit() -> None:
+    async with running(max_body_bytes=2000) as gateway:
+        host, port = "127.0.0.1", gateway.gateway.port
+        reader, writer = await asyncio.open_connection(host, port)
+        # Announced as far too large: refused though no byte of the body is sent.
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
+        head = await asyncio.wait_for(reader.read(), 5)
+        assert head.startswith(b"HTTP/1.1 413")
+        assert b"body_too_large" in head
+        writer.close()
+        async with gateway.chat("x" * 3000) as answer:
+            assert answer.status == 413
+        async with gateway.client.post(f"{gateway.gateway.url}/chat/completions", data=pieces(300)) as answer:
+            assert answer.status == 413
+        async with gateway.client.post(f"{gateway.gateway.url}/route", json={"text": "x" * 3000}) as answer:
+            assert answer.status == 413
+
+
+async def test_check_17_head_limit() -> None:
+    async with running() as gateway:
+        for name, value in (("x-large", "x" * 40_000), ("x-huge", "x" * 400_000)):
+            head = f"GET /healthz HTTP/1.1\r\nhost: x\r\n{name}: {value}\r\n\r\n".encode()
+            assert (await raw(gateway, head)).startswith(b"HTTP/1.1 431")
+        assert (await raw(gateway, b"NONSENSE\r\n\r\n")).startswith(b"HTTP/1.1 400")
+        assert (await raw(gateway, b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).startswith(
+            b"HTTP/1.1 200"
+        )
+
+
+async def raw(gateway: Running, request: bytes) -> bytes:
+    """The server's bytes until it closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.port)
+    try:
+        writer.write(request)
+        received = b""
+        while piece := await asyncio.wait_for(reader.read(65536), 5):
+            received += piece
+    except ConnectionResetError:
+        pass
+    finally:
+        writer.close()
+    return received
+
+
+async def pieces(count: int):
+    for _ in range(count):
+        yield b"x" * 10
+
+
+class stale_server:
+    """Answers one request per connection as if it stayed open, then drops it when the next one comes."""
+
+    def __init__(self) -> None:
+        self.count = {"connections": 0, "dropped": 0}
+
+    async def __aenter__(self) -> tuple[str, dict[str, int]]:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self.server.sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}/v1", self.count
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        await self.server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.count["connections"] += 1
+        is_first = True
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = next(
+                (int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), 0
+            )
+            await reader.readexactly(length)
+            is_chat = b"chat/completions" in head
+            if is_chat and not is_first:
+                self.count["dropped"] += 1
+                break
+            is_first = is_first and not is_chat
+            body = orjson.dumps(ANSWER) if is_chat else b"{}"
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body))
+            writer.write(body)
+        writer.close()
+
+
+async def test_check_19_excess_is_refused_at_once() -> None:
+    async with (
+        fault_upstream("paced") as upstream,
+        running(echoes(ruby=wire(upstream.url)), max_concurrency=2) as gateway,
+    ):
+        held = [await gateway.chat("red", stream=True).__aenter__() for _ in range(2)]
+        queued = asyncio.ensure_future(gateway.chat("red", stream=True).__aenter__())
+        await until(lambda: gateway.state.admission.queued == 1)
+        begin = time.monotonic()
+        async with gateway.chat("red") as refused:
+            body = await refused.json()
+        assert (refused.status, refused.headers["retry-after"], body["error"]["code"]) == (429, "1", "overloaded")
+        assert time.monotonic() - begin < 5  # it did not wait for those that are held
+        upstream.gate.set()
+        for answer in [*held, await queued]:
+            assert (await answer.read()).endswith(b"[DONE]\n\n")
+        assert gateway.state.admission.running == 0

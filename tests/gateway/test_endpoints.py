@@ -1,0 +1,223 @@
+"""The gateway's own endpoints, and the clients people use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import openai
+import pytest
+
+from router.errors import ArtifactError
+from router.pipeline import Router
+from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.small_router import small_router
+
+
+async def get(gateway: Running, path: str) -> tuple[int, dict]:
+    async with gateway.client.get(gateway.root + path) as answer:
+        return answer.status, await answer.json()
+
+
+async def post(gateway: Running, path: str, body: object) -> tuple[int, dict]:
+    async with gateway.client.post(gateway.root + path, json=body) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_models_lists_routing_policies_and_experts() -> None:
+    async with running() as gateway:
+        _, listed = await get(gateway, "/v1/models")
+        assert {card["id"]: card["owned_by"] for card in listed["data"]} == {
+            "auto": "coe",
+            "auto:default": "coe-policy",
+            "auto:wild": "coe-policy",
+            "ruby": "echo",
+            "emerald": "echo",
+            "plain": "echo",
+        }
+        assert (await get(gateway, "/v1/models/auto:wild"))[1]["id"] == "auto:wild"
+        assert (await get(gateway, "/v1/models/nobody"))[0] == 404
+
+
+async def test_policies_and_names_in_model() -> None:
+    async with running() as gateway:
+        async with gateway.chat("red", model="emerald") as answer:
+            assert answer.headers["x-coe-expert"] == "emerald"
+        assert (await gateway.record()).decision.reason.value == "explicit"
+        experts = set()
+        for _ in range(30):
+            async with gateway.chat("red", model="auto:wild") as answer:
+                experts.add(answer.headers["x-coe-expert"])
+        assert experts == {"ruby", "emerald", "plain"}
+        assert (await gateway.record(5)).decision.propensity == pytest.approx(1 / 3, abs=0.01)
+
+
+async def test_uncertain_queries_fall_back_to_general() -> None:
+    async with running() as gateway:
+        async with gateway.chat("neither colour") as answer:
+            assert answer.headers["x-coe-category"] == "general"
+            assert answer.headers["x-coe-expert"] == "plain"
+            assert answer.headers["x-coe-fallback"] == "uncertain"
+        async with gateway.chat("green", headers={"x-coe-debug": "1"}) as answer:
+            assert "x-coe-fallback" not in answer.headers
+            assert answer.headers["x-coe-eligible"] == "ruby, emerald, plain"
+            assert "emerald=0.9000" in answer.headers["x-coe-predicted-quality"]
+            assert answer.headers["x-coe-schema"] == "1"
+            assert float(answer.headers["x-coe-overhead-ms"]) > 0
+
+
+async def test_slow_encoders_run_off_the_event_loop() -> None:
+    async with running(router=small_router(is_inline=False)) as gateway, gateway.chat("green") as answer:
+        assert answer.headers["x-coe-expert"] == "emerald"
+
+
+async def test_route_is_a_dry_run() -> None:
+    async with running() as gateway:
+        status, answer = await post(gateway, "/v1/route", {"text": "green"})
+        assert (status, answer["decision"]["expert"]) == (200, "emerald")
+        assert "green" in answer["why"]
+        messages = [{"role": "user", "content": "red"}]
+        _, answer = await post(gateway, "/v1/route", {"messages": messages, "model": "auto:default"})
+        assert answer["decision"]["expert"] == "ruby"
+        assert (await post(gateway, "/v1/route", {"text": "red", "messages": messages}))[0] == 400
+        assert (await post(gateway, "/v1/route", {"text": "red", "model": "nobody"}))[0] == 404
+        assert gateway.log.records == []
+
+
+async def test_receipt_and_feedback() -> None:
+    async with running() as gateway:
+        async with gateway.chat("green") as answer:
+            decision_id = answer.headers["x-coe-decision-id"]
+        await gateway.record()
+        status, receipt = await get(gateway, f"/v1/decisions/{decision_id}")
+        assert (status, receipt["record"]["decision"]["expert"]) == (200, "emerald")
+        said = {"decision_id": decision_id, "kind": "thumb", "value": 1.0}
+        assert await post(gateway, "/v1/feedback", said) == (202, {"decision_id": decision_id, "status": "accepted"})
+        status, again = await post(gateway, "/v1/feedback", {**said, "value": 0.0})
+        assert (status, again["status"]) == (200, "replaced")
+        assert [kept.value for kept in gateway.store.feedback.values()] == [0.0]
+
+
+async def test_receipt_from_the_database_after_a_restart() -> None:
+    async with running() as first:
+        async with first.chat("green") as answer:
+            decision_id = answer.headers["x-coe-decision-id"]
+        record = await first.record()
+    async with running() as second:
+        assert (await get(second, f"/v1/decisions/{decision_id}"))[0] == 404
+        second.store.decisions[decision_id] = record
+        assert (await get(second, f"/v1/decisions/{decision_id}"))[1]["record"]["decision_id"] == decision_id
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "param"),
+    [
+        ({"decision_id": "dec-unknown"}, 404, "decision_id"),
+        ({"kind": "shout"}, 400, "kind"),
+        ({"value": 2}, 400, "value"),
+        ({"extra": 1}, 400, "extra"),
+    ],
+)
+async def test_bad_feedback(change: dict, status: int, param: str) -> None:
+    async with running() as gateway:
+        async with gateway.chat("green") as answer:
+            said = {"decision_id": answer.headers["x-coe-decision-id"], "kind": "thumb", "value": 1.0}
+        await gateway.record()
+        found, body = await post(gateway, "/v1/feedback", {**said, **change})
+        assert (found, body["error"]["param"]) == (status, param)
+        assert gateway.store.feedback == {}
+
+
+async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
+    backends = {name: wire("http://127.0.0.1:1/v1") for name in ("ruby", "emerald", "plain")}
+    async with running(backends, has_router=False, routers=tmp_path) as gateway:
+        assert (await get(gateway, "/healthz"))[0] == 200
+        status, health = await get(gateway, "/readyz")
+        assert status == 503
+        assert any("no router" in reason for reason in health["missing"])
+        assert any("no expert answers" in reason for reason in health["missing"])
+    async with running() as gateway:
+        status, health = await get(gateway, "/readyz")
+        assert (status, health["router_version"]) == (200, "0123456789abcdef")
+        assert health["experts_alive"] == ["emerald", "plain", "ruby"]
+        gateway.state.is_stopping = True
+        assert (await get(gateway, "/readyz"))[0] == 503
+
+
+async def test_metrics_count_what_happened() -> None:
+    async with fault_upstream("fault") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        for text in ("green", "green", "red"):
+            async with gateway.chat(text) as answer:
+                await answer.read()
+        await gateway.record(2)
+        async with gateway.client.get(f"{gateway.root}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+    assert 'coe_requests_total{state="answered",status="200"} 2.0' in lines
+    assert 'coe_requests_total{state="upstream_error",status="500"} 1.0' in lines
+    assert 'coe_decisions_total{category="green",expert="emerald",reason="map"} 2.0' in lines
+    assert "coe_overhead_seconds_count 3.0" in lines
+    assert 'coe_ttft_seconds_count{expert="emerald"} 2.0' in lines
+    assert "coe_log_appended_total 3.0" in lines
+    assert 'coe_expert_state{expert="ruby",state="closed"} 1.0' in lines
+
+
+async def test_a_promoted_router_is_swapped_in_and_a_bad_one_refused(tmp_path: Path) -> None:
+    def load(folder: Path) -> Router:
+        if folder.name.startswith("bad"):
+            raise ArtifactError(f"{folder.name} is corrupt")
+        return small_router(version=folder.name)
+
+    def promote(version: str) -> None:
+        (tmp_path / "live.json").write_text(json.dumps({"version": version, "promoted_at": "", "history": []}))
+
+    async with running(has_router=False, routers=tmp_path, load=load) as gateway:
+        assert (await get(gateway, "/readyz"))[0] == 503
+        promote("one")
+        await until(lambda: gateway.state.live.current is not None)
+        async with gateway.chat("red") as answer:
+            assert answer.headers["x-coe-router-version"] == "one"
+        promote("bad")
+        await until(lambda: gateway.state.live.refusals == 1)
+        async with gateway.chat("red") as answer:
+            assert answer.headers["x-coe-router-version"] == "one"
+        promote("two")
+        await until(lambda: gateway.state.live.loads == 2)
+        async with gateway.chat("red") as answer:
+            assert answer.headers["x-coe-router-version"] == "two"
+        assert gateway.state.live.refusals == 1  # the bad one was tried once
+
+
+async def test_openai_client() -> None:
+    async with (
+        fault_upstream("usage") as upstream,
+        running(echoes(ruby=wire(upstream.url))) as gateway,
+        openai.AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused", max_retries=0) as client,
+    ):
+        answer = await client.chat.completions.create(
+            model="auto", messages=[{"role": "user", "content": "a green ask"}]
+        )
+        assert (answer.model, answer.choices[0].message.content) == ("emerald", "a green ask")
+        stream = await client.chat.completions.create(
+            model="auto",
+            messages=[{"role": "user", "content": "red"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [chunk async for chunk in stream]
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "hello"
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.total_tokens == 14
+        assert [model.id async for model in client.models.list()][:2] == ["auto", "auto:default"]
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "red"}])
+        assert unknown.value.code == "model_not_found"
+        with pytest.raises(openai.BadRequestError):
+            await client.chat.completions.create(model="auto", messages=[])
+
+
+async def test_openapi_names_the_endpoints_and_docs_load_nothing_from_elsewhere() -> None:
+    async with running() as gateway:
+        _, schema = await get(gateway, "/openapi.json")
+        assert {"/v1/route", "/v1/feedback", "/v1/decisions/{decision_id}", "/readyz"} <= schema["paths"].keys()
+        assert (await get(gateway, "/docs"))[0] == 404

@@ -1,0 +1,159 @@
+"""The whole process: binding, signals, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from gateway.serve import Gateway, bind
+from router.errors import ConfigError
+from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.running import DEADLINE_S, echoes, running, wire
+
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from gateway.live_router import LiveRouter
+from gateway.serve import serve
+from gateway.settings import environment_settings
+from router.errors import RouterError
+from tests.gateway import running as support
+import gateway.serve
+
+class Log(support.MemoryLog):
+    async def aclose(self):
+        print("flushed", *[record.state.value for record in self.records], flush=True)
+
+def started(gateway):
+    print("port", gateway.port, flush=True)
+
+gateway.serve.load_router = lambda config, folder: support.small_router(version=folder.name)
+experts = support.echoes(ruby=support.wire(sys.argv[1], "ruby"))
+config = support.config_of(shutdown_grace_s=float(sys.argv[2]))
+try:
+    settings = environment_settings()
+    asyncio.run(serve(settings, config, backends=experts, sink=Log(), store=None, on_started=started))
+except RouterError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@asynccontextmanager
+async def process(
+    folder: Path, upstream_url: str, grace_s: float = 5.0, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A gateway process with a promoted router; killed in the end if it still runs."""
+    (folder / "routers").mkdir()
+    (folder / "routers" / "live.json").write_text('{"version": "abc", "promoted_at": "", "history": []}')
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, upstream_url, str(grace_s),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "COE_DATA_DIR": str(folder), "COE_PORT": "0", **environment},
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
+
+
+async def line(child: asyncio.subprocess.Process) -> list[str]:
+    assert child.stdout is not None
+    return (await asyncio.wait_for(child.stdout.readline(), 3 * DEADLINE_S)).decode().split()
+
+
+async def test_check_40_sigterm_ends_streams_flushes_and_exits_0(tmp_path: Path) -> None:
+    async with fault_upstream("paced") as upstream, process(tmp_path, upstream.url) as child:
+        port = int((await line(child))[1])
+        body = {"model": "auto", "messages": [{"role": "user", "content": "red"}], "stream": True}
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+            client.post("/v1/chat/completions", json=body) as answer,
+        ):
+            await answer.content.readuntil(b"\n\n")
+            child.send_signal(signal.SIGTERM)
+            await refused(port)
+            upstream.gate.set()
+            assert (await answer.read()).endswith(b"data: [DONE]\n\n")
+        assert await line(child) == ["flushed", "answered"]
+        assert await asyncio.wait_for(child.wait(), DEADLINE_S) == 0
+
+
+async def test_check_40_what_outlives_its_grace_is_cut_visibly(tmp_path: Path) -> None:
+    async with fault_upstream("paced") as upstream, process(tmp_path, upstream.url, grace_s=1.0) as child:
+        port = int((await line(child))[1])
+        body = {"model": "auto", "messages": [{"role": "user", "content": "red"}], "stream": True}
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+            client.post("/v1/chat/completions", json=body) as answer,
+        ):
+            await answer.content.readuntil(b"\n\n")
+            child.send_signal(signal.SIGTERM)
+            rest = await answer.read()
+        assert b"server_shutting_down" in rest
+        assert b"[DONE]" not in rest
+        assert await line(child) == ["flushed", "upstream_error"]
+        assert await asyncio.wait_for(child.wait(), DEADLINE_S) == 0
+
+
+async def test_check_25_fails_closed_with_one_line(tmp_path: Path) -> None:
+    async with process(tmp_path, "http://127.0.0.1:1/v1", COE_HOST="0.0.0.0", COE_API_KEYS="") as child:
+        _, errors = await asyncio.wait_for(child.communicate(), 3 * DEADLINE_S)
+        assert child.returncode == 1
+    lines = errors.decode().strip().splitlines()
+    assert len(lines) == 1
+    assert "COE_API_KEYS" in lines[0]
+
+
+async def refused(port: int) -> None:
+    """Returns once nobody accepts connections there."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            await asyncio.sleep(0.01)
+
+
+def test_port_taken_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}.*COE_PORT"):
+            bind("127.0.0.1", port)
+
+
+async def test_port_taken_leaves_the_first_gateway_alone() -> None:
+    async with running() as first:
+        second = Gateway(first.state, port=first.gateway.port)
+        with pytest.raises(ConfigError):
+            await second.start()
+        async with first.chat("red") as answer:
+            assert answer.status == 200
+
+
+async def test_slow_reader_bounds_what_is_read_ahead() -> None:
+    """Check 9: an endless stream to a client that does not read stops the upstream after a few buffers."""
+    async with fault_upstream("endless") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            assert answer.status == 200
+            seen = -1
+            async with asyncio.timeout(DEADLINE_S):
+                while upstream.bytes_sent != seen:
+                    seen = upstream.bytes_sent
+                    await asyncio.sleep(0.3)
+            assert 0 < seen < 64 << 20
+            answer.close()
+        await asyncio.wait_for(upstream.cancelled.wait(), 5)

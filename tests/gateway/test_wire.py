@@ -1,0 +1,105 @@
+"""What is read out of a chat request."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from gateway.http_errors import ApiError
+from gateway.wire import CUT_MARK, ChatRequest, cap, decode_chat, last_ask, resolve_model, unwrap
+
+
+def decoded(messages: list[dict[str, Any]], **fields: Any) -> ChatRequest:
+    return decode_chat(json.dumps({"model": "auto", "messages": messages, **fields}).encode(), 4000)
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def test_the_last_human_ask_is_classified() -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+    result = {"role": "tool", "tool_call_id": "1", "content": "42 files"}
+    assert decoded([user("first"), {"role": "assistant", "content": "yes"}, user(" second \n")]).text == "second"
+    assert decoded([{"role": "system", "content": "be kind"}, user("list files"), call, result]).text == "list files"
+    assert (
+        decoded([user("what is this"), user([{"type": "image_url", "image_url": {"url": "x"}}])]).text == "what is this"
+    )
+    assert decoded([user([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])]).text == "a\nb"
+    assert decoded([user("question"), user("   ")]).text == "question"
+    assert decoded([user("")]).text == ""
+    assert decoded([{"role": "system", "content": "only rules"}]).text == ""
+
+
+def test_wrappers_of_agent_programs_are_stripped() -> None:
+    wrapped = "<system-reminder>use tools</system-reminder>fix the bug<system-reminder>x</system-reminder>"
+    assert unwrap(wrapped) == "fix the bug"
+    assert unwrap("<environment_details>cwd</environment_details><task>sort it</task> trailer") == "sort it"
+    assert unwrap("a <b> c <system-reminder> open") == "a <b> c <system-reminder> open"
+    only_wrapping = user("<system-reminder>nothing from a person</system-reminder>")
+    assert last_ask([user("real ask"), only_wrapping]) == "real ask"
+
+
+def test_stripping_is_linear() -> None:
+    """Unclosed tags by the hundred thousand: quadratic stripping would take minutes."""
+    hostile = "<system-reminder>" * 200_000
+    begin = time.process_time()
+    assert unwrap(hostile) == hostile
+    assert unwrap(hostile + "</system-reminder>" * 200_000).startswith("</system-reminder>")
+    assert time.process_time() - begin < 5
+
+
+def test_long_asks_keep_head_and_tail() -> None:
+    text = "HEAD" + "x" * 10_000 + "TAIL"
+    short = cap(text, 100)
+    assert len(short) <= 100
+    assert short.startswith("HEAD")
+    assert short.endswith("TAIL")
+    assert CUT_MARK in short
+    assert cap("short", 100) == "short"
+
+
+def test_facts() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    facts = decoded(
+        [{"role": "system", "content": "abc"}, user("defg"), user("h")],
+        tools=[tool],
+        response_format={"type": "json_schema", "json_schema": {}},
+        logprobs=True,
+        max_tokens=9,
+    ).facts
+    assert (facts.turns, facts.prompt_chars, facts.max_output_tokens) == (2, 8, 9)
+    assert (facts.has_tools, facts.wants_json, facts.wants_logprobs, facts.has_image) == (True, True, True, False)
+    assert not decoded([user("x")], tools=[tool], tool_choice="none").facts.has_tools
+    assert decoded([user("x")], max_tokens=9, max_completion_tokens=5).facts.max_output_tokens == 5
+    assert decoded([user([{"type": "image_url", "image_url": {}}])]).facts.has_image
+
+
+def test_session_identity() -> None:
+    system, first = {"role": "system", "content": "s"}, user("first")
+    one = decoded([system, first]).session
+    assert decoded([system, first, {"role": "assistant", "content": "a"}, user("next")]).session == one
+    assert decoded([system, user("other")]).session != one
+    assert decoded([user("anything")], user="u1").session == decoded([user("else")], user="u1").session
+    assert decoded([user("x")], metadata={"session_id": "m"}).session == decoded([user("y")], user="m").session
+
+
+def test_duplicate_keys_are_refused_and_repeated_words_are_not() -> None:
+    with pytest.raises(ApiError, match="stands twice"):
+        decode_chat(b'{"model":"auto","messages":[{"role":"user","content":"x"}],"stream":false,"stream":true}', 100)
+    schema = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"model": {}, "user": {}}}}}
+    assert decoded([user('"model":"x"')], tools=[schema], user="u").model == "auto"
+
+
+def test_resolve_model() -> None:
+    names = (("a", "b"), ("default", "cheap"))
+    assert resolve_model("auto", *names).policy == "default"
+    assert resolve_model("auto:cheap", *names).policy == "cheap"
+    assert resolve_model("b", *names).expert == "b"
+    for unknown in ("c", "auto:", "auto:x", "AUTO", "b:cheap"):
+        with pytest.raises(ApiError, match="allowed: a, auto, auto:cheap, auto:default, b") as error:
+            resolve_model(unknown, *names)
+        assert (error.value.status, error.value.code) == (404, "model_not_found")
