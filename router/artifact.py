@@ -130,6 +130,16 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def require_finite(
+    arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int | None, ...]
+) -> NDArray[np.float32]:
+    """As `require_array`, as float32 without NaN or infinity. Raises ArtifactError."""
+    array = np.asarray(require_array(arrays, name, shape), dtype=np.float32)
+    if not np.isfinite(array).all():
+        raise ArtifactError(f"array '{name}' holds values that are not finite")
+    return array
+
+
 def require_array(
     arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int | None, ...]
 ) -> NDArray[np.generic]:

@@ -17,7 +17,8 @@ from router.uncertainty import (
 )
 
 TEMPERATURE_RANGE = (0.05, 20.0)
-DISTANCE_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 1.0)
+DISTANCE_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+BLOCK_ROWS = 1024
 
 
 def fit_temperature(probs: FloatArray, labels: NDArray[np.int64]) -> float:
@@ -45,15 +46,20 @@ def error_auroc(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> float
     return float((ranks[~is_correct].sum() - n_wrong * (n_wrong + 1) / 2) / (n_wrong * n_right))
 
 
-def leave_one_out_distance(embeddings: FloatArray) -> FloatArray:
-    """Distance (n,) of each row to its nearest others, as `neighbour_distance` of a query that is not in the set."""
+def distance_to_others(embeddings: FloatArray, kept: FloatArray) -> FloatArray:
+    """Distance (n,) of each row to its nearest kept rows but itself, as `neighbour_distance` of a query not in the set.
+
+    A row that is kept finds itself at distance 0; its nearest one is left out, so repeated texts still count once.
+    """
+    keys = {row.tobytes() for row in kept}
     distances = np.zeros(len(embeddings), dtype=np.float32)
-    for start in range(0, len(embeddings), 1024):
-        block = embeddings[start : start + 1024] @ embeddings.T
-        block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
-        count = min(NEIGHBOURS, max(block.shape[1] - 1, 1))
-        nearest = -np.partition(-block, count - 1, axis=1)[:, :count]
-        distances[start : start + 1024] = 1.0 - nearest.mean(axis=1)
+    for start in range(0, len(embeddings), BLOCK_ROWS):
+        block = embeddings[start : start + BLOCK_ROWS]
+        nearest = -np.sort(-(block @ kept.T), axis=1)[:, : NEIGHBOURS + 1]
+        is_kept = np.array([row.tobytes() in keys for row in block])
+        without_self = nearest[:, 1:] if nearest.shape[1] > 1 else nearest
+        mean = np.where(is_kept, without_self.mean(axis=1), nearest[:, :NEIGHBOURS].mean(axis=1))
+        distances[start : start + BLOCK_ROWS] = 1.0 - mean
     return distances
 
 
@@ -75,10 +81,10 @@ def fit_uncertainty(
 
     The weight of the distance is the one that best tells wrong from right (area under the ROC curve).
     """
-    own = leave_one_out_distance(reference)
     kept = reference
     if len(reference) > MAX_REFERENCE:
-        kept = reference[rng.choice(len(reference), MAX_REFERENCE, replace=False)]
+        kept = reference[np.sort(rng.choice(len(reference), MAX_REFERENCE, replace=False))]
+    own = distance_to_others(reference, kept)
     distances = np.sort(own)
     beyond = neighbour_distance(others, kept) if len(others) else np.zeros(0, dtype=np.float32)
     quantiles = quantile_of(np.concatenate([own, beyond]), distances)

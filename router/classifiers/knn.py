@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.artifact import require_array
+from router.artifact import require_array, require_finite
 from router.errors import ArtifactError
 from router.protocols import ArrayState
 from router.types import CategoryProbs, FloatArray
@@ -26,9 +26,10 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class KnnClassifier:
-    """Vote of the k nearest by cosine, each weighted by 1 / (1 - cosine + 0.01) (distance weights).
+    """p(c) = (v_c + 0.01) / sum (v_c' + 0.01), v_c the share of category c in the votes of the nearest neighbours.
 
-    `embeddings` (n, d) with unit rows, `labels` (n,).
+    A neighbour at cosine distance d votes with weight 1 / (d + 0.01): distance weights (Dudani 1976), where the term
+    keeps a repeated query from deciding alone. `embeddings` (n, d) with unit rows, `labels` (n,).
     """
 
     neighbours: int
@@ -37,7 +38,7 @@ class KnnClassifier:
     labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def with_state(self, categories: Sequence[str], state: ArrayState) -> KnnClassifier:
-        embeddings = np.asarray(require_array(state, "embeddings", (None, None)), dtype=np.float32)
+        embeddings = require_finite(state, "embeddings", (None, None))
         labels = np.asarray(require_array(state, "labels", (len(embeddings),)), dtype=np.int64)
         if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(categories):
             raise ArtifactError(f"array 'labels' must hold 0 to {len(categories) - 1} for {len(categories)} categories")

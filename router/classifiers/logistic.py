@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.artifact import require_array
+from router.artifact import require_finite
 from router.errors import ArtifactError
 from router.protocols import ArrayState
 from router.types import CategoryProbs, FloatArray
@@ -32,8 +32,8 @@ class LogisticClassifier:
 
     def with_state(self, categories: Sequence[str], state: ArrayState) -> LogisticClassifier:
         k = len(categories)
-        weights = np.asarray(require_array(state, "weights", (None, k)), dtype=np.float32)
-        bias = np.asarray(require_array(state, "bias", (k,)), dtype=np.float32)
+        weights = require_finite(state, "weights", (None, k))
+        bias = require_finite(state, "bias", (k,))
         return replace(self, categories_=tuple(categories), weights=weights, bias=bias)
 
     def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:

@@ -1,7 +1,8 @@
 """A transformer encoder through onnxruntime: MiniLM-L6 (Wang et al. 2020; sentence-transformers), int8, 384 dimensions.
 
-One text is run at a time. The int8 model quantises activations over the whole batch, and padding enters that range, so
-a text's vector would depend on its neighbours: alone, batch and single agree exactly, and on one core nothing is lost.
+One text is run at a time. The default model keeps int8 weights and computes in float, where padded batches agree with
+single texts within 1e-7; a dynamically quantised one takes its range over the whole batch, padding included, and would
+not. Nothing is lost on a CPU: the seed set took 32 s one by one and 76 s in padded batches of 32.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+"""An encoder behind an OpenAI-compatible `/embeddings` endpoint, such as vLLM with `--runner pooling`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import http.client
+import threading
+from collections.abc import Sequence
+from typing import Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from router.errors import BackendError
+from router.types import FloatArray
+from router.weights import fingerprint
+
+MAX_ANSWER_BYTES = 256 << 20
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(pattern=r"^https?://", description="API root, e.g. http://127.0.0.1:8001/v1")
+    model: str = Field(min_length=1, description="model name on that endpoint")
+    dim: int = Field(gt=0, description="dimensions of its vectors; an answer of another length is refused")
+    api_key: SecretStr | None = None
+    revision: str = Field(default="", description="change it when the endpoint's weights change under the same name")
+    encoding: Literal["base64", "float"] = "base64"
+    batch_size: int = Field(default=32, ge=1, description="texts in one request")
+    timeout_s: float = Field(default=10.0, gt=0)
+
+
+class OpenAIEncoder:
+    """One connection per thread, kept open between calls and made anew once when the server closed it."""
+
+    is_inline = False
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._url = urlsplit(options.url.rstrip("/") + "/embeddings")
+        self._local = threading.local()
+
+    @property
+    def dim(self) -> int:
+        return self._options.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model's name and revision: what the endpoint really runs cannot be seen from here."""
+        return fingerprint("openai", self._options.model, self._options.revision, self._options.dim)
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        full = [row for row, text in enumerate(texts) if text.strip()]
+        for start in range(0, len(full), self._options.batch_size):
+            rows = full[start : start + self._options.batch_size]
+            vectors[rows] = self._request([texts[row] for row in rows])
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.where(norms > 0, norms, 1.0)
+        return vectors
+
+    def _request(self, texts: list[str]) -> FloatArray:
+        """(len(texts), d) as the endpoint gave them. Raises BackendError."""
+        body = orjson.dumps({"model": self._options.model, "input": texts, "encoding_format": self._options.encoding})
+        status, answer = self._post(body)
+        if status != 200:
+            raise BackendError(
+                f"embedding endpoint answered {status} for model '{self._options.model}'",
+                status=502,
+                is_retryable=status in (429, 500, 502, 503, 504),
+            )
+        return read_vectors(answer, len(texts), self.dim)
+
+    def _post(self, body: bytes) -> tuple[int, bytes]:
+        """Status and body of one POST. Embedding again does no harm, so a dead kept-alive connection is replaced."""
+        is_reused = getattr(self._local, "connection", None) is not None
+        try:
+            return self._send(body)
+        except TimeoutError as error:
+            raise BackendError(
+                f"embedding endpoint gave no answer within {self._options.timeout_s:g} s", status=504, is_retryable=True
+            ) from error
+        except (http.client.HTTPException, OSError) as error:
+            if is_reused:
+                return self._post(body)
+            raise BackendError(
+                f"embedding endpoint cannot be reached ({type(error).__name__})", status=503, is_retryable=True
+            ) from error
+
+    def _send(self, body: bytes) -> tuple[int, bytes]:
+        connection = self._connection()
+        headers = {"Content-Type": "application/json", "User-Agent": "coe"}
+        if self._options.api_key is not None:
+            headers["Authorization"] = f"Bearer {self._options.api_key.get_secret_value()}"
+        try:
+            connection.request("POST", self._url.path, body, headers)
+            response = connection.getresponse()
+            answer = response.read(MAX_ANSWER_BYTES)
+        except (http.client.HTTPException, OSError):
+            self._local.connection = None
+            connection.close()
+            raise
+        if response.will_close or not response.isclosed():
+            self._local.connection = None
+            connection.close()
+        return response.status, answer
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+            connection = kind(self._url.netloc, timeout=self._options.timeout_s)
+            self._local.connection = connection
+        return connection
+
+
+def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:
+    """(n, d) from an `/embeddings` answer, in the order of `index`; numbers or base64 of little-endian float32.
+
+    Raises:
+        BackendError: the answer is not of that form, or has other sizes.
+    """
+    vectors = np.full((n, dim), np.nan, dtype=np.float32)
+    try:
+        for item in orjson.loads(answer)["data"]:
+            raw = item["embedding"]
+            values = np.frombuffer(base64.b64decode(raw), dtype="<f4") if isinstance(raw, str) else np.asarray(raw)
+            if len(values) != dim:
+                raise BackendError(f"embedding endpoint gave {len(values)} dimensions; expected {dim}")
+            vectors[item["index"]] = values
+    except (orjson.JSONDecodeError, binascii.Error, KeyError, TypeError, ValueError, IndexError) as error:
+        raise BackendError("embedding endpoint gave an answer that is not a list of embeddings") from error
+    if not np.isfinite(vectors).all():
+        raise BackendError(f"embedding endpoint did not give a finite vector for each of {n} texts")
+    return vectors
+
+
+def build(options: Options) -> OpenAIEncoder:
+    """Connects at the first call only."""
+    return OpenAIEncoder(options)
+
+
+EXAMPLES = (
+    Options(url="http://127.0.0.1:8001/v1", model="all-minilm", dim=384),
+    Options(url="http://127.0.0.1:8001/v1", model="all-minilm", dim=384, encoding="float", batch_size=2),
+)
