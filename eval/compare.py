@@ -102,7 +102,8 @@ def choices(trial: Trial) -> list[Choice]:
     allowed = within_budgets(fit, trial.budgets)
     single = baselines.best_single(fit.scores, allowed if allowed.any() else None)
     near = baselines.knn(fit.scores, trial.fit_embeddings, trial.test_embeddings)
-    name = test.experts[single]
+    limited = " within the budget" if trial.budgets.model_dump(exclude_none=True) else ""
+    label = f"Best single{limited} ({test.experts[single]})"
 
     def given(experts: IntArray) -> Float64Array:
         return baselines.one_hot(experts, m)
@@ -116,15 +117,15 @@ def choices(trial: Trial) -> list[Choice]:
     arms = [
         Choice("coe", "This router", "the map's expert for the predicted category", given(trial.decided)),
         Choice("random", "Random", "any expert, all equally likely (expected value)", baselines.random_choice(n, m)),
-        Choice("best_single", f"Best single ({name})", "one expert for all, the best on the fit data", always(single)),
+        Choice("best_single", label, "one expert for all, the best on the fit data", always(single)),
         Choice("knn", "k-NN", "the best expert on the nearest fit queries", given(near)),
         Choice("category_oracle", "Category oracle", "the best expert per true category, in hindsight", by_category),
         Choice("query_oracle", "Query oracle", "the best expert per query, in hindsight", by_query),
     ]
     least = baselines.cheapest(mean_costs(fit), sizes)
     if least is not None:
-        label = f"Cheapest ({test.experts[least]})"
-        arms.append(Choice("cheapest", label, "one expert for all, the cheapest (or smallest)", always(least)))
+        smallest = f"Cheapest ({test.experts[least]})"
+        arms.append(Choice("cheapest", smallest, "one expert for all, the cheapest (or smallest)", always(least)))
     mixture = fixed_mixture(trial)
     if mixture is not None:
         how = "a fixed random mixture of experts, the best on the fit data within the budget"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,8 @@ from training.progress import Progress, silent
 from training.types import LabelledQuery, OutcomeTable
 
 TABLE_ALPHA = 0.1
+MIN_TABLE_PROMPTS = 5
+"""Fewest prompts of a category that is learned: with one in each fold, every fold's training part has some (ours)."""
 
 
 def default_queries_folder() -> Path:
@@ -104,11 +107,13 @@ def table_router(
     root: Path, outcomes: Path, encoder_kind: str, classifier_kind: str, *, seed: int, now: datetime, progress: Progress
 ) -> RouterArtifact:
     """Fits a router for an outcome table: its prompts and category labels are the labelled queries, its models the
-    experts. Every row is used; who wants to test keeps rows out. Raises DataError."""
+    experts. Categories with fewer than MIN_TABLE_PROMPTS prompts are not learned: theirs count as `general`. Every row
+    is used; who wants to test keeps rows out. Raises DataError."""
     table = read_outcomes(outcomes, keep_partial=True)
-    categories = tuple(sorted(set(table.categories) - {GENERAL}))
+    counts = Counter(table.categories)
+    categories = tuple(sorted(name for name in counts if name != GENERAL and counts[name] >= MIN_TABLE_PROMPTS))
     queries = tuple(
-        LabelledQuery(text=text, category=category)
+        LabelledQuery(text=text, category=category if category in categories else GENERAL)
         for text, category in zip(table.texts, table.categories, strict=True)
     )
     request = FitRequest(

@@ -13,7 +13,7 @@ from router.errors import MissingExtraError
 
 Spec = dict[str, Any]
 
-WIDTH = 560
+WIDTH = 680
 ROW_HEIGHT = 30
 TOOLTIP = {"name": "arm", "how": "how", "text": "score"}
 MAX_CATEGORIES = 24
@@ -196,8 +196,13 @@ def amount_chart(alt: Any, report: Report, amount: str, title: str) -> Any:
     shape = alt.Shape("role:N", scale=alt.Scale(domain=kinds, range=["circle", "square", "triangle-up", "diamond"]))
     tooltip = [alt.Tooltip("name:N"), alt.Tooltip("score:Q", format=".1f"), alt.Tooltip("amount:Q", format=".4~g")]
     dots = base.mark_point(filled=True, size=110, opacity=0.9).encode(color=colour, shape=shape, tooltip=tooltip)
-    labels = base.mark_text(align="left", dx=10, fontSize=12, color="var(--ink)").encode(text="name:N")
-    return (dots + labels).properties(height=380)
+    labels = [  # arms above their dots and experts below, so that an arm and the expert it equals can both be read
+        base.mark_text(align="left", dx=8, dy=dy, fontSize=12, color="var(--ink)")
+        .encode(text="name:N")
+        .transform_filter(f"(datum.role === '{kinds[-1]}') === {is_expert}")
+        for dy, is_expert in ((-9, "false"), (11, "true"))
+    ]
+    return alt.layer(dots, *labels).properties(height=400)
 
 
 def amount_points(report: Report, amount: str) -> list[tuple[str, str, float, float | None]]:

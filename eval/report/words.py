@@ -83,6 +83,8 @@ def headline(
 
 def regret_sentence(regret: Regret) -> str:
     """Where the largest part of the remaining distance lies."""
+    if regret.total.mean <= 0:
+        return "Nothing: every query got an expert that answers it as well as the best one."
     largest = max(regret.parts, key=lambda name: regret.parts[name].mean)
     return (
         f"{100 * regret.total.mean:.1f} points lie between this router and the best expert for every query. The "

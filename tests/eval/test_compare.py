@@ -1,0 +1,128 @@
+"""The numbers of a report on a trial whose answers are known by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eval import compare
+from eval.metrics.bootstrap import bootstrap_means
+from eval.report.schema import Arm
+from router.config import Budgets
+from tests.eval.trial_data import trial, with_costs
+
+
+def arms_of(found: compare.Trial) -> dict[str, Arm]:
+    arms = compare.choices(found)
+    scores = compare.arm_scores(found.test, arms)
+    draws = bootstrap_means(scores, np.random.default_rng(0), draws=200)
+    return compare.arm_records(found.test, arms, scores.mean(axis=0), draws)
+
+
+def test_every_arm_has_its_known_mean() -> None:
+    means = {name: arm.mean_score for name, arm in arms_of(trial()).items()}
+    assert means == pytest.approx(
+        {
+            "coe": 0.875,
+            "random": (1.5 / 3 + 1 / 3 + 1.5 / 3 + 1.25 / 3) / 4,
+            "best_single": 0.75,
+            "knn": 0.75,
+            "category_oracle": 0.75,
+            "query_oracle": 1.0,
+            "cheapest": 0.3125,
+        }
+    )
+
+
+def test_sizes_and_costs_are_means_over_queries_and_none_where_unknown() -> None:
+    arms = arms_of(trial())
+    assert arms["coe"].mean_active_params_b == pytest.approx((7 + 7 + 2 + 20) / 4)
+    assert arms["query_oracle"].mean_active_params_b == pytest.approx((7 * 3 + 20) / 4)
+    assert arms["coe"].mean_cost_usd is None
+    priced = arms_of(with_costs(trial(), [0.001, 0.004, np.nan]))
+    assert priced["best_single"].mean_cost_usd == pytest.approx(0.004)
+    assert priced["coe"].mean_cost_usd is None  # the law expert answered one query, and its cost is unknown
+    assert priced["cheapest"].label == "Cheapest (small)"
+
+
+def test_an_unknown_cost_of_one_pair_takes_the_experts_mean() -> None:
+    found = with_costs(trial(), [0.001, 0.004, 0.009])
+    holes = found.test.cost_usd.copy()
+    holes[0, 1] = np.nan
+    assert arms_of(replace(found, test=replace(found.test, cost_usd=holes)))["best_single"].mean_cost_usd == (
+        pytest.approx(0.004)
+    )
+
+
+def test_shares_name_who_answered() -> None:
+    arms = arms_of(trial())
+    assert arms["coe"].shares == {"maths": 0.5, "small": 0.25, "law": 0.25}
+    assert arms["random"].shares == pytest.approx(dict.fromkeys(("small", "maths", "law"), 1 / 3))
+
+
+def test_a_budget_limits_the_best_single_and_adds_the_best_mixture() -> None:
+    arms = arms_of(replace(trial(), budgets=Budgets(active_params_b=5)))
+    assert arms["best_single"].label == "Best single within the budget (small)"
+    assert arms["best_single"].mean_score == pytest.approx(0.3125)
+    assert arms["best_mixture"].mean_active_params_b == pytest.approx(5)
+    assert arms["best_mixture"].mean_score == pytest.approx(0.4 * 0.3125 + 0.6 * 0.75)
+    assert "best_mixture" not in arms_of(trial())
+
+
+def test_gains_are_paired_and_the_gap_is_closed_halfway() -> None:
+    found = trial()
+    arms = compare.choices(found)
+    scores = compare.arm_scores(found.test, arms)
+    means, draws = scores.mean(axis=0), bootstrap_means(scores, np.random.default_rng(0), draws=500)
+    gain = compare.gains(arms, means, draws)
+    assert gain["best_single"].mean == pytest.approx(0.125)
+    assert gain["best_single"].interval == pytest.approx((-0.375, 0.75), abs=0.13)
+    assert gain["knn"].mean == pytest.approx(0.125)
+    assert gain["knn"].interval[0] == pytest.approx(0.0)  # on every single query at least as good as k-NN
+    share, interval = compare.closed(arms, means, draws)
+    assert share == pytest.approx(0.5)
+    assert interval is not None
+    assert interval[0] <= 0.5 <= interval[1]
+
+
+def test_regret_is_accounted_overall_and_per_category() -> None:
+    regret = compare.regret_record(trial(), np.random.default_rng(0))
+    assert {name: part.mean for name, part in regret.parts.items()} == pytest.approx(
+        {"beyond_categories": 0.25, "map": 0.0, "classifier": -0.125, "serving": 0.0}
+    )
+    assert regret.total.mean == pytest.approx(0.125)
+    by_category = {row.category: row for row in regret.by_category}
+    assert by_category["a"].total.mean == 0
+    assert by_category["b"].parts["classifier"].mean == pytest.approx(-0.25)
+    for row in by_category.values():
+        assert sum(part.mean for part in row.parts.values()) == pytest.approx(row.total.mean, abs=1e-12)
+
+
+def test_a_category_that_was_never_learned_is_mapped_as_general() -> None:
+    found = trial()
+    strange = replace(found.test, categories=("a", "a", "b", "new"))
+    assert replace(found, test=strange).mapped.tolist() == [1, 1, 2, 0]
+
+
+def test_stage_one_counts_right_sure_and_wrong() -> None:
+    found = compare.stage_one_record(trial())
+    assert (found.accuracy, found.coverage, found.error_when_sure) == (0.75, 0.75, 0.0)
+    assert found.n_categories == 2
+
+
+def test_rows_of_experts_and_categories() -> None:
+    found = trial()
+    experts = compare.expert_rows(found, np.random.default_rng(0))
+    assert [(row.expert, row.mean_score, row.share) for row in experts] == [
+        ("maths", 0.75, 0.5),
+        ("small", 0.3125, 0.25),
+        ("law", 0.25, 0.25),
+    ]
+    arms = compare.choices(found)
+    rows = compare.category_rows(found, arms, compare.arm_scores(found.test, arms))
+    second = next(row for row in rows if row.category == "b")
+    assert (second.n_fit, second.n_test, second.expert) == (4, 2, "law")
+    assert (second.accuracy, second.fallback_share) == (0.5, 0.5)
+    assert second.scores["coe"] == pytest.approx(0.75)
