@@ -72,7 +72,8 @@ def doctor(
     with opened_store(data_dir, database_url) as store:
         found = run_with_redis(diagnose(data_dir, load_config(config).log, redis_url, store))
     console = Console()
-    console.print(replica_table(found.replicas))
+    if found.replicas:
+        console.print(replica_table(found.replicas))
     console.print(
         f"{found.rows + found.missing - found.duplicates:,} decisions, {found.rows:,} rows, {found.missing:,} missing, "
         f"{found.duplicates:,} duplicates, {found.dead:,} dead letters; "

@@ -53,19 +53,17 @@ def reason_of(error: BaseException) -> str:
 
 
 class Backoff:
-    """Waits that double from `first_s` to `max_s` until `reset`."""
+    """Waits that double from `FIRST_DELAY_S` to `MAX_DELAY_S` until `reset`."""
 
-    def __init__(self, first_s: float = FIRST_DELAY_S, max_s: float = MAX_DELAY_S) -> None:
-        self._first_s = first_s
-        self._max_s = max_s
-        self._delay_s = first_s
+    def __init__(self) -> None:
+        self._delay_s = FIRST_DELAY_S
 
     async def wait(self) -> None:
         await asyncio.sleep(self._delay_s)
-        self._delay_s = min(2 * self._delay_s, self._max_s)
+        self._delay_s = min(2 * self._delay_s, MAX_DELAY_S)
 
     def reset(self) -> None:
-        self._delay_s = self._first_s
+        self._delay_s = FIRST_DELAY_S
 
 
 class DecisionStream:
@@ -78,24 +76,15 @@ class DecisionStream:
         timeout_s: how long Redis may take to answer before the connection is given up.
     """
 
-    def __init__(
-        self,
-        redis_url: str,
-        *,
-        name: str,
-        max_entries: int,
-        timeout_s: float = TIMEOUT_S,
-        max_delay_s: float = MAX_DELAY_S,
-    ) -> None:
+    def __init__(self, redis_url: str, *, name: str, max_entries: int, timeout_s: float = TIMEOUT_S) -> None:
         self._redis = connect(redis_url, timeout_s=timeout_s)
         self._name = name
         self._max_entries = max_entries
-        self._max_delay_s = max_delay_s
         self.last_error: str | None = None
 
     async def send(self, payloads: Sequence[bytes]) -> None:
         """Returns once every payload is in the stream; tries until then. A payload may get there twice."""
-        backoff = Backoff(max_s=self._max_delay_s)
+        backoff = Backoff()
         while not await self.try_send(payloads):
             await backoff.wait()
 

@@ -25,6 +25,7 @@ from router.errors import EngineError
 
 POLL_S = 0.02
 SUPERVISE_S = 0.25
+RELAUNCH_S = 5.0
 STOP_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 60.0  # a large append-only file takes seconds to load
 MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 104 to 108
@@ -70,9 +71,11 @@ class RedisServer:
         Raises:
             EngineError: no server is installed, another live process uses the folder, or the server did not come up.
         """
-        if self._lock is None:
-            self._claim_folder()
+        if self.pid is not None:
+            return self.url
+        self._claim_folder()
         try:
+            (self._folder / LOG_NAME).unlink(missing_ok=True)
             await stop_orphan(self._socket)
             await self._launch()
             (self._folder / URL_NAME).write_text(self.url)
@@ -111,7 +114,7 @@ class RedisServer:
                 await self._launch()
             except EngineError as error:
                 logger.error("%s", error)
-                await asyncio.sleep(STOP_TIMEOUT_S)
+                await asyncio.sleep(RELAUNCH_S)
 
     def _claim_folder(self) -> None:
         try:
@@ -130,7 +133,7 @@ class RedisServer:
 
     async def _launch(self) -> None:
         binary = find_binary()
-        with (self._folder / LOG_NAME).open("wb") as log:
+        with (self._folder / LOG_NAME).open("ab") as log:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", WATCHED, "sh", str(binary), *self._arguments()],
                 stdin=subprocess.PIPE,

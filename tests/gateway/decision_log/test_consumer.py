@@ -232,7 +232,6 @@ async def test_two_consumers_share_the_work(
             add(client, [make_record(seq) for seq in range(start, start + 50)])
             await asyncio.sleep(0)
         await wait_until(lambda: a.stats().written + b.stats().written == 600)
-    assert a.stats().repeated + b.stats().repeated == 0
     assert store.count() == 600
 
 

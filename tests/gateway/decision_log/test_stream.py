@@ -124,7 +124,9 @@ async def test_waits_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
         waits.append(delay_s)
 
     monkeypatch.setattr("gateway.decision_log.stream.asyncio.sleep", note)
-    backoff = Backoff(first_s=1.0, max_s=3.0)
+    monkeypatch.setattr("gateway.decision_log.stream.FIRST_DELAY_S", 1.0)
+    monkeypatch.setattr("gateway.decision_log.stream.MAX_DELAY_S", 3.0)
+    backoff = Backoff()
     for _ in range(4):
         await backoff.wait()
     backoff.reset()

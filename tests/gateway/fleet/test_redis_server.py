@@ -125,6 +125,12 @@ async def test_takes_over_from_a_server_whose_owner_is_gone(tmp_path: Path) -> N
     await orphan.stop()
 
 
+async def test_starting_twice_is_starting_once(server: RedisServer) -> None:
+    pid = server.pid
+    assert await server.start() == server.url
+    assert server.pid == pid
+
+
 async def test_a_signal_to_our_terminal_does_not_reach_it(server: RedisServer) -> None:
     assert server.pid is not None
     assert os.getsid(server.pid) != os.getsid(0)
