@@ -38,6 +38,7 @@ CONFIG: Spec = {
         "titleFontWeight": "normal",
         "labelLimit": 300,
         "titlePadding": 10,
+        "tickCount": 8,
     },
     "legend": {
         "labelColor": "var(--ink)",
@@ -69,7 +70,7 @@ def all_charts(report: Report) -> dict[str, Spec]:
         "chart-regret": regret_chart(alt, report),
         "chart-categories": categories_chart(alt, report),
         "chart-size": amount_chart(alt, report, "mean_active_params_b", "mean active parameters per query (billions)"),
-        "chart-cost": amount_chart(alt, report, "mean_cost_usd", "mean cost per query (USD)"),
+        "chart-cost": amount_chart(alt, report, "mean_cost_usd", "mean cost per 1,000 queries (USD)"),
     }
     return {name: finished(chart) for name, chart in charts.items() if chart is not None}
 
@@ -180,8 +181,9 @@ def categories_chart(alt: Any, report: Report) -> Any:
 
 def amount_chart(alt: Any, report: Report, amount: str, title: str) -> Any:
     """Score against size or cost; None where fewer than two arms have a known amount, or all have the same."""
+    unit = 1000 if amount == "mean_cost_usd" else 1
     rows: list[Spec] = [
-        {"name": label, "role": kind, "score": 100 * score, "amount": value}
+        {"name": label, "role": kind, "score": 100 * score, "amount": unit * value}
         for label, kind, score, value in amount_points(report, amount)
         if value is not None
     ]

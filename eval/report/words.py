@@ -37,10 +37,10 @@ def points_range(interval: Range) -> str:
 
 
 def dollars(amount: float | None) -> str:
-    """USD with three significant digits."""
+    """USD per query as USD per 1,000 queries, with three significant digits."""
     if amount is None:
         return "unknown"
-    return "$0" if amount == 0 else f"${amount:#.3g}" if amount >= 1e-4 else f"${amount:.2e}"
+    return "$0" if amount == 0 else f"${1000 * amount:#.3g}".rstrip(".")
 
 
 def billions(amount: float | None) -> str:

@@ -110,5 +110,5 @@ def test_numbers_in_words() -> None:
     assert words.points(-0.0423) == "\u22124.2"
     assert words.points(-0.0004) == "0.0"
     assert words.percent(0.6149) == "61.5%"
-    assert (words.dollars(None), words.dollars(0.0), words.dollars(0.0123)) == ("unknown", "$0", "$0.0123")
+    assert (words.dollars(None), words.dollars(0.0), words.dollars(0.0123)) == ("unknown", "$0", "$12.3")
     assert (words.billions(0.135), words.billions(31.12)) == ("0.14B", "31.1B")

@@ -1,0 +1,177 @@
+"""Collecting over HTTP from a small endpoint whose experts answer right, wrong, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from eval.collect import Collection, CollectRequest, collect
+from eval.collect_inputs import load_inputs
+from eval.probe_set import Probe
+from router.errors import ConfigError, DataError, RouterError
+from training.datasets.outcomes import read_outcomes
+from training.types import ModelFacts
+
+SUMS = {"1+1": 2, "2+3": 5, "4+4": 8}
+PROBES = tuple(
+    Probe.model_validate(
+        {
+            "id": f"arithmetic-{i:03}",
+            "text": text,
+            "category": "arithmetic",
+            "grader": {"kind": "numeric", "value": value},
+            "max_tokens": 8,
+        }
+    )
+    for i, (text, value) in enumerate(SUMS.items())
+)
+
+
+@dataclass
+class FakeExperts:
+    """`right` answers every sum, `wrong` answers 99, `flaky` fails on 2+3 until it is mended, `broken` always fails."""
+
+    root: str = ""
+    is_mended: bool = False
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    bodies: list[dict[str, object]] = field(default_factory=list)
+    keys: set[str | None] = field(default_factory=set)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.bodies.append(body)
+        self.keys.add(request.headers.get("authorization"))
+        expert, text = body["model"], body["messages"][-1]["content"]
+        self.asked[expert, text] += 1
+        if expert == "broken" or (expert == "flaky" and text == "2+3" and not self.is_mended):
+            return web.json_response({"error": {"code": "overloaded", "message": text}}, status=503)
+        if expert == "gibberish":
+            return web.Response(text="<html>")
+        if expert == "silent":
+            await asyncio.Event().wait()
+        said = "99" if expert == "wrong" else str(SUMS[text])
+        usage = {"prompt_tokens": 10, "completion_tokens": 2}
+        return web.json_response({"choices": [{"message": {"content": said}}], "usage": usage})
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeExperts]:
+    experts = FakeExperts()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", experts.answer)
+    async with TestServer(app) as server:
+        experts.root = str(server.make_url("/v1"))
+        yield experts
+
+
+async def run(fake: FakeExperts, out: Path, *experts: str, **changes: object) -> Collection:
+    request = CollectRequest(probes=PROBES, experts=experts, base_url=fake.root, out=out)
+    return await collect(CollectRequest(**(vars(request) | changes)), on_pair=lambda expert, error: None)
+
+
+async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path) -> None:
+    facts = {"right": ModelFacts(7.0, 1.0, 5.0)}
+    await run(fake, tmp_path / "mine", "right", "wrong", facts=facts, api_key="k")
+    table = read_outcomes(tmp_path / "mine")
+    assert table.experts == ("right", "wrong")
+    np.testing.assert_array_equal(table.scores, [[1, 0]] * 3)
+    assert table.texts == tuple(SUMS)
+    assert set(table.categories) == {"arithmetic"}
+    np.testing.assert_array_equal(table.output_tokens, np.full((3, 2), 2))
+    np.testing.assert_allclose(table.cost_usd[:, 0], (10 * 1.0 + 2 * 5.0) / 1e6)
+    assert np.isnan(table.cost_usd[:, 1]).all()
+    assert (table.latency_ms > 0).all()
+    assert table.active_params_b == {"right": 7.0}
+    assert {(body["temperature"], body["max_tokens"]) for body in fake.bodies} == {(0, 8)}
+    assert fake.keys == {"Bearer k"}
+
+
+async def test_a_failed_pair_has_no_score_and_is_the_only_one_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
+    first = await run(fake, tmp_path, "right", "flaky")
+    assert first.errors == {("flaky", "HTTP 503 (overloaded)"): 1}
+    np.testing.assert_array_equal(np.isnan(first.table.scores), [[False, False], [False, True], [False, False]])
+    assert read_outcomes(tmp_path).prompt_ids == ("arithmetic-000", "arithmetic-002")
+    fake.is_mended = True
+    second = await run(fake, tmp_path, "right", "flaky")
+    assert (second.n_reused, second.errors) == (5, {})
+    assert read_outcomes(tmp_path).prompt_ids == tuple(probe.id for probe in PROBES)
+    assert fake.asked == {(e, t): 1 for e in ("right", "flaky") for t in SUMS} | {("flaky", "2+3"): 2}
+
+
+async def test_a_changed_probe_is_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
+    await run(fake, tmp_path, "right")
+    stricter = PROBES[0].model_copy(update={"max_tokens": 4})
+    found = await run(fake, tmp_path, "right", probes=(stricter, *PROBES[1:]))
+    assert found.n_reused == 2
+    assert fake.asked["right", "1+1"] == 2
+
+
+async def test_a_line_cut_by_a_crash_is_dropped_and_a_damaged_one_is_named(fake: FakeExperts, tmp_path: Path) -> None:
+    await run(fake, tmp_path, "right")
+    journal = tmp_path / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    assert (await run(fake, tmp_path, "right")).n_reused == 2
+    assert len(journal.read_text().splitlines()) == 3
+    journal.write_text("{}\n" + journal.read_text())
+    with pytest.raises(DataError, match=r"journal.jsonl:1: is not a graded answer"):
+        await run(fake, tmp_path, "right")
+
+
+async def test_nothing_answered_is_an_error_that_says_why(fake: FakeExperts, tmp_path: Path) -> None:
+    with pytest.raises(RouterError, match=r"no expert answered any probe .* broken: HTTP 503 \(overloaded\), 3 times"):
+        await run(fake, tmp_path, "broken")
+    assert not (tmp_path / "scores.parquet").exists()
+    with pytest.raises(RouterError, match="not a chat completion"):
+        await run(fake, tmp_path, "gibberish")
+    with pytest.raises(RouterError, match="no answer in time"):
+        await run(fake, tmp_path, "silent", timeout_s=0.2)
+
+
+async def test_no_endpoint_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RouterError, match="no connection"):
+        await run(FakeExperts(root="http://127.0.0.1:1/v1"), tmp_path, "right")
+
+
+async def test_one_at_a_time_goes_expert_by_expert(fake: FakeExperts, tmp_path: Path) -> None:
+    seen: list[str] = []
+    request = CollectRequest(probes=PROBES, experts=("right", "wrong"), base_url=fake.root, out=tmp_path, concurrency=1)
+    await collect(request, on_pair=lambda expert, error: seen.append(expert))
+    assert seen == ["right"] * 3 + ["wrong"] * 3
+
+
+def test_inputs_are_checked(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:8000/v1"
+    with pytest.raises(ConfigError, match="'localhost:8000' is not a URL"):
+        load_inputs(None, None, ["a"], "localhost:8000")
+    with pytest.raises(ConfigError, match="name the experts"):
+        load_inputs(None, None, None, url)
+    with pytest.raises(ConfigError, match="'a' is named 2 times"):
+        load_inputs(None, None, ["a", "a"], url)
+    with pytest.raises(DataError, match="does not exist"):
+        load_inputs(tmp_path / "none", None, ["a"], url)
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(probe.model_dump_json() for probe in PROBES))
+    assert load_inputs(file, None, ["a"], url).probes == PROBES
+    file.write_text(PROBES[0].model_dump_json() + "\n" + json.dumps({"id": "x"}))
+    with pytest.raises(DataError, match=r"mine.jsonl, line 2"):
+        load_inputs(file, None, ["a"], url)
+    assert len({probe.category for probe in load_inputs(None, None, ["a"], url).probes}) >= 12
+
+
+def test_experts_file_gives_names_and_refuses_others() -> None:
+    file = Path(__file__).parents[2] / "experts.yaml"
+    url = "http://127.0.0.1:8000/v1"
+    found = load_inputs(None, file, None, url)
+    assert "generalist" in found.experts
+    assert found.facts["generalist"].active_params_b == pytest.approx(0.135)
+    with pytest.raises(ConfigError, match="unknown expert 'generalst'; did you mean 'generalist'"):
+        load_inputs(None, file, ["generalst"], url)

@@ -1,0 +1,81 @@
+"""`coe eval routing` end to end: fits in a process of its own, decides, measures, writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router.cli import run as run_cli
+from tests.eval.trial_data import table
+from training.datasets.outcomes import write_outcomes
+from training.split import split_of
+
+BENCH = Path(os.environ.get("COE_BENCH_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "routing"
+TARGET = "eval.commands:routing"
+FAST = ("--encoder", "hashing", "--classifier", "knn")
+TOPICS = {
+    "a": ("sum", "add", "count", "multiply", "number", "digits", "total", "times"),
+    "b": ("court", "judge", "contract", "sue", "law", "appeal", "statute", "verdict"),
+}
+
+
+def two_topics(folder: Path, n: int = 160) -> Path:
+    """Maths is right on a, law on b, small on every fourth query; the words give the topic away."""
+    rng = np.random.default_rng(0)
+    categories = ["ab"[i % 2] for i in range(n)]
+    texts = tuple(f"{' '.join(rng.choice(TOPICS[c], size=5))} {i}" for i, c in enumerate(categories))
+    scores = [[float(i % 4 == 0), float(c == "a"), float(c == "b")] for i, c in enumerate(categories)]
+    made = table(scores, categories, "fit")
+    write_outcomes(replace(made, texts=texts, splits=tuple(split_of(text) for text in texts)), folder)
+    return folder
+
+
+def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(out), "--seed", "3", *FAST]
+    assert run_cli("eval routing", TARGET, arguments) == 0
+    report = json.loads((out / "report.json").read_text())
+    arms = report["arms"]
+    assert arms["category_oracle"]["mean_score"] == 1.0
+    assert arms["best_single"]["mean_score"] < 0.7
+    assert arms["coe"]["mean_score"] > 0.9
+    assert report["gain"]["best_single"]["interval"][0] > 0
+    assert report["regret"]["parts"]["map"]["mean"] == 0
+    assert report["seed"] == 3
+    assert report["data"]["n_test"] == sum(row["n_test"] for row in report["categories"])
+    assert (out / "routers" / report["data"]["router_version"] / "manifest.json").is_file()
+    assert report["headline"].startswith("Routing beats the best single expert")
+    assert (out / "report.html").stat().st_size > 500_000
+
+
+def test_what_training_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = two_topics(tmp_path / "topics")
+    arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--category-column", "source", *FAST]
+    assert run_cli("eval routing", TARGET, arguments) == 1
+    assert "coe train failed: a router needs at least two categories; got: tiny" in capsys.readouterr().err
+
+
+def test_a_budget_that_cannot_be_met_names_the_smallest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = two_topics(tmp_path / "topics")
+    arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--budget", "active_params_b=1", *FAST]
+    assert run_cli("eval routing", TARGET, arguments) == 1
+    assert "budget active_params_b=1 cannot be met; the smallest value that would do is 2" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (BENCH / "xstest").is_dir(), reason=f"no benchmark data at {BENCH} (set COE_BENCH_DATA)")
+def test_a_real_table(tmp_path: Path) -> None:
+    tables = ["--table", "xstest_5", "--tables", str(BENCH / "TABLES.yaml")]
+    assert run_cli("eval routing", TARGET, [*tables, "--out", str(tmp_path), *FAST]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["data"]["n_fit"] + report["data"]["n_overlap_removed"] == 301
+    assert report["data"]["n_test"] == 97
+    assert report["arms"]["best_single"]["label"] == "Best single (gpt-4-0314)"
+    assert report["arms"]["best_single"]["mean_score"] == pytest.approx(96 / 97)
+    parts = report["regret"]["parts"]
+    whole = report["arms"]["query_oracle"]["mean_score"] - report["arms"]["coe"]["mean_score"]
+    assert sum(part["mean"] for part in parts.values()) == pytest.approx(whole, abs=1e-12)

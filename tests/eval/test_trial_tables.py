@@ -1,0 +1,118 @@
+"""Which rows are fitted on and which are tested, and what wrong requests are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.trial_tables import (
+    RoutingRequest,
+    apply_named_table,
+    find_outcomes,
+    fingerprint,
+    named_table,
+    parse_budgets,
+    read_tables,
+    require_amounts,
+)
+from router.config import Budgets
+from router.errors import ConfigError, DataError
+from tests.eval.trial_data import FIT_SCORES, table
+from training.datasets.outcomes import write_outcomes
+
+TABLES = """
+mine: {source: folder, experts: [a, b], metric: acc, figures: {best_single: 1}}
+pairs:
+  - {source: other}
+"""
+
+
+def request(outcomes: Path, **changes: object) -> RoutingRequest:
+    return replace(RoutingRequest(outcomes=outcomes, out=Path("out"), command="coe"), **changes)
+
+
+def test_fit_is_train_and_test_is_test(tmp_path: Path) -> None:
+    whole = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, "fit")
+    splits = ("train", "test", "valid", "train", "train", "test", "train", "train")
+    write_outcomes(replace(whole, splits=splits), tmp_path)
+    found = read_tables(request(tmp_path))
+    assert found.fit.prompt_ids == ("fit0", "fit3", "fit4", "fit6", "fit7")
+    assert found.test.prompt_ids == ("fit1", "fit5")
+    assert (found.splits, found.n_overlap_removed) == ({"train": 5, "valid": 1, "test": 2}, 0)
+
+
+def test_with_a_test_table_all_is_fitted_but_what_is_tested(tmp_path: Path) -> None:
+    fit = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, "fit")
+    other = table(FIT_SCORES[:2], ["a", "a"], "test")
+    write_outcomes(fit, tmp_path / "fit")
+    write_outcomes(replace(other, texts=("Fresh one", fit.texts[3].upper() + "?")), tmp_path / "test")
+    found = read_tables(request(tmp_path / "fit", test=tmp_path / "test"))
+    assert found.test.prompt_ids == ("test0", "test1")
+    assert found.fit.prompt_ids == tuple(f"fit{i}" for i in range(8) if i != 3)
+    assert found.n_overlap_removed == 1
+
+
+def test_a_table_without_test_rows_is_refused(tmp_path: Path) -> None:
+    write_outcomes(table(FIT_SCORES, ["a"] * 8, "fit"), tmp_path)
+    with pytest.raises(DataError, match=r"no prompt is left to test on .*'train': 8"):
+        read_tables(request(tmp_path))
+
+
+def test_named_tables_lie_beside_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "TABLES.yaml"
+    file.write_text(TABLES)
+    folder, entry = find_outcomes("mine", file, None)
+    assert folder == tmp_path / "folder"
+    named = apply_named_table(request(folder), entry)
+    assert (named.experts, named.metric, named.benchmark) == (("a", "b"), "acc", None)
+    assert apply_named_table(request(folder, experts=("c",)), entry).experts == ("c",)
+    with pytest.raises(DataError, match="unknown table 'mien'; did you mean 'mine'"):
+        named_table(file, "mien")
+    with pytest.raises(DataError, match="unknown table 'pairs'; allowed: mine"):
+        named_table(file, "pairs")
+    file.write_text("a: [")
+    with pytest.raises(DataError, match="cannot be read as YAML"):
+        named_table(file, "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "folder"),
+    [(None, None, None), ("x", None, None), ("x", Path("t"), Path("d")), (None, Path("t"), Path("d"))],
+)
+def test_a_table_or_a_folder_is_named_but_not_both(name: str | None, file: Path | None, folder: Path | None) -> None:
+    with pytest.raises(ConfigError, match="either --table NAME with --tables FILE, or --outcomes DIR"):
+        find_outcomes(name, file, folder)
+
+
+def test_budgets_are_parsed() -> None:
+    assert parse_budgets(["active_params_b=31", "cost_usd=0.01"]) == Budgets(active_params_b=31, cost_usd=0.01)
+    with pytest.raises(ConfigError, match="unknown budget 'active_params'; did you mean 'active_params_b'"):
+        parse_budgets(["active_params=31"])
+    with pytest.raises(ConfigError, match="'lots' is not a number"):
+        parse_budgets(["active_params_b=lots"])
+    with pytest.raises(ConfigError, match="-1 is not allowed; expected more than 0"):
+        parse_budgets(["active_params_b=-1"])
+
+
+def test_a_budget_on_an_unknown_amount_is_refused() -> None:
+    whole = table(FIT_SCORES, ["a"] * 8, "fit")
+    require_amounts(whole, Budgets(active_params_b=5))
+    with pytest.raises(DataError, match="budget cost_usd: unknown for small, maths, law"):
+        require_amounts(whole, Budgets(cost_usd=5))
+    with pytest.raises(DataError, match="budget active_params_b: unknown for law"):
+        require_amounts(replace(whole, active_params_b={"small": 2.0, "maths": 7.0}), Budgets(active_params_b=5))
+
+
+def test_a_fingerprint_changes_with_texts_labels_and_scores() -> None:
+    whole = table(FIT_SCORES, ["a"] * 8, "fit")
+    changed = [
+        replace(whole, categories=("b", *whole.categories[1:])),
+        replace(whole, texts=("other", *whole.texts[1:])),
+        replace(whole, scores=whole.scores + np.float32(0.001)),
+    ]
+    prints = {fingerprint(found) for found in (whole, *changed)}
+    assert len(prints) == 4
+    assert fingerprint(replace(whole, splits=("test",) * 8)) == fingerprint(whole)
