@@ -87,7 +87,7 @@ class Gateway:
         listener = self._listener = bind(self.host, self.port)
         self.port = int(listener.getsockname()[1])
         await self.state.start()
-        self._server = QuietServer(server_config(self.state))
+        self._server = QuietServer(server_config(self.state), self.state.config.gateway.shutdown_grace_s)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
         await self._server.has_started.wait()
         return self.port
@@ -96,32 +96,51 @@ class Gateway:
         """Not ready first, then no new connections, then what runs has `shutdown_grace_s` to end."""
         self.state.is_stopping = True
         if self._server is not None and self._serving is not None:
-            self._server.should_exit = True
+            self._server.must_stop.set()
             await self._serving
-            await self._server.finish_tasks()
         if self._listener is not None:
             self._listener.close()
         await self.state.aclose()
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers: signals end the whole program in its own order."""
+    """uvicorn's server without its signal handlers and polling: it stops when told, and at once when nothing runs."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, grace_s: float) -> None:
         super().__init__(config)
         self.has_started = asyncio.Event()
+        self.must_stop = asyncio.Event()
+        self._grace_s = grace_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         self.has_started.set()
 
+    async def main_loop(self) -> None:
+        while not self.must_stop.is_set():
+            await self.on_tick(0)  # renews the Date header
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.must_stop.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """No new connections, idle ones closed; requests that run get the grace, then each writes its record."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        running = self.server_state.tasks
+        try:
+            async with asyncio.timeout(self._grace_s):
+                await asyncio.gather(*(asyncio.shield(task) for task in running), return_exceptions=True)
+        except TimeoutError:
+            for task in running:
+                task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
-
-    async def finish_tasks(self) -> None:
-        """Waits for requests that were cancelled when their grace was over, so that each has its record."""
-        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
 
 
 def server_config(state: GatewayState) -> uvicorn.Config:
@@ -137,7 +156,6 @@ def server_config(state: GatewayState) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_keep_alive=math.ceil(limits.keep_alive_s),
-        timeout_graceful_shutdown=math.ceil(limits.shutdown_grace_s),
     )
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from router.errors import BackendError, MissingExtraError
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
-FORWARDED = frozenset(  # fmt: skip
+FORWARDED = frozenset(
     (
         "messages",
         "temperature",
