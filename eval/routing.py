@@ -135,6 +135,7 @@ def data_facts(request: RoutingRequest, tables: Tables, router_version: str) -> 
         n_test=len(test.prompt_ids),
         splits=dict(tables.splits),
         n_overlap_removed=tables.n_overlap_removed,
+        n_incomplete_removed=tables.n_incomplete,
         fingerprints={"fit": fingerprint(tables.fit), "test": fingerprint(test)},
         cost="unknown" if not is_known else "estimated" if test.is_cost_estimated else "recorded",
         budgets=request.budgets.model_dump(exclude_none=True),

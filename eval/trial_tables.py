@@ -15,7 +15,7 @@ import yaml
 from eval.compare import active_params, mean_costs
 from router.config import Budgets
 from router.errors import ConfigError, DataError, allowed_values
-from training.datasets.outcomes import read_outcomes
+from training.datasets.outcomes import complete_rows, read_outcomes
 from training.split import SPLITS, normalised_text
 from training.types import OutcomeTable
 
@@ -41,12 +41,14 @@ class RoutingRequest:
 
 @dataclass(frozen=True)
 class Tables:
-    """Fit and test rows with the same experts. `splits` counts the prompts of the fitted table."""
+    """Fit and test rows with the same experts. `splits` counts the prompts of the fitted table, `n_incomplete` those
+    left out because some expert has no score there."""
 
     fit: OutcomeTable
     test: OutcomeTable
     splits: Mapping[str, int]
     n_overlap_removed: int
+    n_incomplete: int = 0
 
 
 def named_table(file: Path, name: str) -> dict[str, object]:
@@ -103,11 +105,13 @@ def read_tables(request: RoutingRequest) -> Tables:
     Raises:
         DataError: as `read_outcomes`, or there is nothing to fit or to test on.
     """
-    table = read_part(request, request.outcomes, request.experts)
+    table, n_incomplete = read_part(request, request.outcomes, request.experts)
     if request.test is None:
         fit, test = table.split("train"), table.split("test")
     else:
-        fit, test = table, read_part(request, request.test, table.experts)
+        fit = table
+        test, n_more = read_part(request, request.test, table.experts)
+        n_incomplete += n_more
     tested = {normalised_text(text) for text in test.texts}
     is_new = np.array([normalised_text(text) not in tested for text in fit.texts], dtype=bool)
     counts = Counter(table.splits)
@@ -115,17 +119,21 @@ def read_tables(request: RoutingRequest) -> Tables:
     for name, part in (("fit", fit.rows(is_new)), ("test", test)):
         if not part.prompt_ids:
             raise DataError(f"{request.outcomes}: no prompt is left to {name} on (prompts per split: {splits})")
-    return Tables(fit.rows(is_new), test, splits, int((~is_new).sum()))
+    return Tables(fit.rows(is_new), test, splits, int((~is_new).sum()), n_incomplete)
 
 
-def read_part(request: RoutingRequest, folder: Path, experts: Sequence[str] | None) -> OutcomeTable:
-    return read_outcomes(
+def read_part(request: RoutingRequest, folder: Path, experts: Sequence[str] | None) -> tuple[OutcomeTable, int]:
+    """The prompts that every expert has a score on, and how many others there are."""
+    table = read_outcomes(
         folder,
         experts=experts,
         benchmark=request.benchmark,
         metric=request.metric,
         category_column=request.category_column,
+        keep_partial=True,
     )
+    complete = complete_rows(table, folder)
+    return complete, len(table.prompt_ids) - len(complete.prompt_ids)
 
 
 def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:

@@ -95,6 +95,7 @@ class DataFacts(Record):
     n_test: int
     splits: dict[str, int] = Field(description="prompts per split of the fitted table")
     n_overlap_removed: int = Field(description="fit prompts left out because the test set holds the same text")
+    n_incomplete_removed: int = Field(description="prompts left out because some expert has no score there")
     fingerprints: dict[str, str]
     cost: Literal["recorded", "estimated", "unknown"]
     budgets: dict[str, float]

@@ -42,6 +42,19 @@ def test_fit_is_train_and_test_is_test(tmp_path: Path) -> None:
     assert found.fit.prompt_ids == ("fit0", "fit3", "fit4", "fit6", "fit7")
     assert found.test.prompt_ids == ("fit1", "fit5")
     assert (found.splits, found.n_overlap_removed) == ({"train": 5, "valid": 1, "test": 2}, 0)
+    assert found.n_incomplete == 0
+
+
+def test_prompts_that_an_expert_lacks_are_left_out_and_counted(tmp_path: Path) -> None:
+    whole = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, "fit")
+    holes = whole.scores.copy()
+    holes[[1, 2], 0] = np.nan
+    splits = ("train", "train", "test", "test", "train", "test", "train", "train")
+    write_outcomes(replace(whole, scores=holes, splits=splits), tmp_path)
+    found = read_tables(request(tmp_path))
+    assert found.test.prompt_ids == ("fit3", "fit5")
+    assert found.fit.prompt_ids == ("fit0", "fit4", "fit6", "fit7")
+    assert found.n_incomplete == 2
 
 
 def test_with_a_test_table_all_is_fitted_but_what_is_tested(tmp_path: Path) -> None:

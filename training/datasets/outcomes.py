@@ -103,11 +103,23 @@ def read_outcomes(
     models_file = find_models_file(folder)
     facts = read_models(models_file) if models_file else dict(models or {})
     table = assemble(prompts, rows, facts)
-    observed = np.isfinite(table.scores)
-    keep = np.asarray(observed.any(axis=1) if keep_partial else observed.all(axis=1))
+    return scored_rows(table, path) if keep_partial else complete_rows(table, path)
+
+
+def scored_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
+    """The prompts that some expert has a score on. Raises DataError when there is none; `path` is for its message."""
+    keep = np.asarray(np.isfinite(table.scores).any(axis=1))
+    if not keep.any():
+        raise DataError(f"{path}: no prompt has a score")
+    return table.rows(keep)
+
+
+def complete_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
+    """The prompts that every expert has a score on. Raises DataError when there is none; `path` is for its message."""
+    keep = np.asarray(np.isfinite(table.scores).all(axis=1))
     if not keep.any():
         raise DataError(f"{path}: no prompt has a score of every expert; {coverage(table)}; choose fewer experts")
-    return table if keep.all() else table.rows(keep)
+    return table.rows(keep)
 
 
 def read_prompts(path: Path, benchmark: str | None, category_column: str) -> PromptRows:
