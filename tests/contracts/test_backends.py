@@ -1,0 +1,66 @@
+"""Every chat backend: found by its file, built from its examples, and true to the protocol."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from pydantic import ValidationError
+
+from router import plugins
+from router.errors import BackendError
+from router.protocols import BackendRequest, ChatBackend
+
+FAMILY = "router.backends"
+CASES = [(kind, number) for kind in plugins.kinds(FAMILY) for number in range(len(plugins.load(FAMILY, kind).examples))]
+
+
+def build(kind: str, number: int) -> ChatBackend:
+    if kind == "litellm" and importlib.util.find_spec("litellm") is None:
+        pytest.skip("the 'providers' extra is not installed")
+    plugin = plugins.load(FAMILY, kind)
+    return plugin.build(plugin.examples[number])
+
+
+def test_the_kinds_there_are() -> None:
+    assert {"echo", "litellm", "vllm"} <= set(plugins.kinds(FAMILY))
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+async def test_examples_build_without_any_connection(kind: str, number: int) -> None:
+    backend = build(kind, number)
+    assert isinstance(backend, ChatBackend)
+    await backend.aclose()
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_options_are_frozen_and_refuse_unknown_keys(kind: str, number: int) -> None:
+    plugin = plugins.load(FAMILY, kind)
+    options = plugin.examples[number].model_dump()
+    with pytest.raises(ValidationError, match="nonsense"):
+        plugin.options_type.model_validate({**options, "nonsense": 1})
+    field = next(iter(options))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(plugin.examples[number], field, "other")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in plugins.kinds(FAMILY) if kind != "litellm"])
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_an_answer_or_a_backend_error(kind: str, is_stream: bool) -> None:
+    """The examples' engines do not run here, so whatever needs one must say so in the project's own error."""
+    backend = build(kind, 0)
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hello there"}], "stream": is_stream}
+    try:
+        response = await backend.send(BackendRequest(body, is_stream=is_stream))
+    except BackendError as error:
+        assert error.status in (502, 503, 504)
+        assert not await backend.is_alive()
+    else:
+        assert await backend.is_alive()
+        received = b"".join([chunk async for chunk in response.chunks])
+        await response.chunks.aclose()
+        assert b"hello" in received
+        assert received.endswith(b"data: [DONE]\n\n") is is_stream
+    finally:
+        await backend.aclose()
