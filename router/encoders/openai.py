@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import http.client
-import threading
+import weakref
 from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import urlsplit
@@ -35,14 +35,15 @@ class Options(BaseModel):
 
 
 class OpenAIEncoder:
-    """One connection per thread, kept open between calls and made anew once when the server closed it."""
+    """Connections stay open between calls, one per call that runs at the same time; they go with the encoder."""
 
     is_inline = False
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._url = urlsplit(options.url.rstrip("/") + "/embeddings")
-        self._local = threading.local()
+        self._idle: list[http.client.HTTPConnection] = []
+        weakref.finalize(self, close_all, self._idle)
 
     @property
     def dim(self) -> int:
@@ -76,23 +77,25 @@ class OpenAIEncoder:
         return read_vectors(answer, len(texts), self.dim)
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
-        """Status and body of one POST. Embedding again does no harm, so a dead kept-alive connection is replaced."""
-        is_reused = getattr(self._local, "connection", None) is not None
+        """Status and body of one POST. Embedding again does no harm, so a connection that was kept open and turns out
+        dead is replaced by a new one."""
         try:
-            return self._send(body)
+            if self._idle:
+                try:
+                    return self._send(self._idle.pop(), body)
+                except (http.client.HTTPException, ConnectionError, IndexError):
+                    pass
+            return self._send(self._connect(), body)
         except TimeoutError as error:
             raise BackendError(
                 f"embedding endpoint gave no answer within {self._options.timeout_s:g} s", status=504, is_retryable=True
             ) from error
         except (http.client.HTTPException, OSError) as error:
-            if is_reused:
-                return self._post(body)
             raise BackendError(
                 f"embedding endpoint cannot be reached ({type(error).__name__})", status=503, is_retryable=True
             ) from error
 
-    def _send(self, body: bytes) -> tuple[int, bytes]:
-        connection = self._connection()
+    def _send(self, connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json", "User-Agent": "coe"}
         if self._options.api_key is not None:
             headers["Authorization"] = f"Bearer {self._options.api_key.get_secret_value()}"
@@ -101,21 +104,22 @@ class OpenAIEncoder:
             response = connection.getresponse()
             answer = response.read(MAX_ANSWER_BYTES)
         except (http.client.HTTPException, OSError):
-            self._local.connection = None
             connection.close()
             raise
         if response.will_close or not response.isclosed():
-            self._local.connection = None
             connection.close()
+        else:
+            self._idle.append(connection)
         return response.status, answer
 
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-            connection = kind(self._url.netloc, timeout=self._options.timeout_s)
-            self._local.connection = connection
-        return connection
+    def _connect(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        return kind(self._url.netloc, timeout=self._options.timeout_s)
+
+
+def close_all(connections: list[http.client.HTTPConnection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:

@@ -53,7 +53,7 @@ class StaticEncoder:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, encoding in enumerate(self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)):
             tokens = [token for token in encoding.ids if token != self.unknown][: self.max_tokens]
-            if tokens:
+            if tokens and texts[row].strip():
                 mean = self.table[tokens].mean(axis=0)
                 norm = float(np.linalg.norm(mean))
                 vectors[row] = mean / norm if norm > 0 else 0.0

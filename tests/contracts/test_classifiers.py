@@ -1,0 +1,124 @@
+"""What every classifier and its fitter must do, run on every example of every kind."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from router import plugins
+from router.errors import ArtifactError, ConfigError
+from router.protocols import CategoryClassifier
+
+FAMILY, FITTERS = "router.classifiers", "training.classifiers"
+CATEGORIES = ("code", "chat", "facts")
+CASES = [
+    pytest.param(kind, number, id=f"{kind}-{number}")
+    for kind in plugins.kinds(FAMILY)
+    for number in range(len(plugins.load(FAMILY, kind).examples))
+]
+
+
+def toy(n: int, seed: int, k: int = 3) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Unit vectors in k separable clouds, with their cloud numbers."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % k
+    rows = np.eye(k, 8)[labels] + 0.15 * rng.standard_normal((n, 8))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), labels
+
+
+def unfitted(kind: str, number: int) -> CategoryClassifier:
+    plugin = plugins.load(FAMILY, kind)
+    classifier: CategoryClassifier = plugin.build(plugin.examples[number])
+    return classifier
+
+
+@cache
+def fitted_state(kind: str, number: int, k: int = 3) -> dict[str, NDArray[np.generic]]:
+    embeddings, labels = toy(90, seed=1, k=k)
+    options = plugins.load(FAMILY, kind).examples[number]
+    state: dict[str, NDArray[np.generic]] = import_module(f"{FITTERS}.{kind}").fit(options, embeddings, labels, k)
+    return state
+
+
+def test_every_classifier_has_a_fitter_and_every_fitter_a_classifier() -> None:
+    assert {"knn", "logistic"} <= set(plugins.kinds(FAMILY))
+    assert plugins.kinds(FAMILY) == plugins.kinds(FITTERS)
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
+    options = plugins.load(FAMILY, kind).examples[number]
+    values = options.model_dump(mode="json")
+    assert plugins.validate_options(FAMILY, kind, values) == options
+    with pytest.raises(ConfigError, match="no_such_option"):
+        plugins.validate_options(FAMILY, kind, values | {"no_such_option": 1})
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+@pytest.mark.parametrize("k", [2, 3])
+def test_a_fitted_one_learns_a_separable_problem(kind: str, number: int, k: int) -> None:
+    classifier = unfitted(kind, number).with_state(CATEGORIES[:k], fitted_state(kind, number, k))
+    embeddings, labels = toy(60, seed=2, k=k)
+    predicted = classifier.predict_proba(embeddings)
+    assert predicted.categories == classifier.categories_ == CATEGORIES[:k]
+    assert predicted.probs.shape == (60, k)
+    assert predicted.probs.dtype == np.float32
+    np.testing.assert_allclose(predicted.probs.sum(axis=1), 1.0, atol=1e-5)
+    assert (predicted.probs > 0).all()
+    assert (predicted.probs.argmax(axis=1) == labels).mean() > 0.95
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_a_batch_equals_one_by_one(kind: str, number: int) -> None:
+    classifier = unfitted(kind, number).with_state(CATEGORIES, fitted_state(kind, number))
+    embeddings = np.vstack([toy(20, seed=3)[0], np.zeros((1, 8), np.float32)])
+    together = classifier.predict_proba(embeddings).probs
+    alone = np.concatenate([classifier.predict_proba(embeddings[i : i + 1]).probs for i in range(21)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert classifier.predict_proba(embeddings[:0]).probs.shape == (0, 3)
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_the_same_data_gives_the_same_state(kind: str, number: int) -> None:
+    first, second = fitted_state(kind, number), fitted_state.__wrapped__(kind, number)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_an_unfitted_one_refuses_and_with_state_leaves_it_unfitted(kind: str, number: int) -> None:
+    empty = unfitted(kind, number)
+    assert empty.categories_ == ()
+    empty.with_state(CATEGORIES, fitted_state(kind, number))
+    with pytest.raises(ArtifactError, match="no learned state"):
+        empty.predict_proba(np.zeros((1, 8), np.float32))
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_a_query_of_other_dimensions_is_refused(kind: str, number: int) -> None:
+    classifier = unfitted(kind, number).with_state(CATEGORIES, fitted_state(kind, number))
+    with pytest.raises(ArtifactError, match="7 dimensions; expected 8"):
+        classifier.predict_proba(np.zeros((1, 7), np.float32))
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_a_damaged_state_is_refused(kind: str, number: int) -> None:
+    empty, state = unfitted(kind, number), fitted_state(kind, number)
+    for name, array in state.items():
+        lacking = {key: value for key, value in state.items() if key != name}
+        with pytest.raises(ArtifactError, match=name):
+            empty.with_state(CATEGORIES, lacking)
+        with pytest.raises(ArtifactError, match=name):
+            empty.with_state(CATEGORIES, state | {name: array[None]})
+        if array.dtype.kind == "f":
+            broken = array.copy()
+            broken.flat[0] = np.nan
+            with pytest.raises(ArtifactError, match="not finite"):
+                empty.with_state(CATEGORIES, state | {name: broken})
+    with pytest.raises(ArtifactError):
+        empty.with_state(CATEGORIES[:2], state)
