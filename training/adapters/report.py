@@ -78,9 +78,12 @@ def render_report(adapters: Path) -> None:
     recipes = [json.loads(path.read_text()) for path in sorted(adapters.glob("*/recipe.json"))]
     packages = ", ".join(f"{name} {version}" for name, version in recipes[0]["packages"].items())
     evaluation_s = sum(cell["wall_time_s"] for cell in scores["cells"])
+    task_of = {recipe["expert"]: recipe["task"] for recipe in recipes}
+    without = sorted({cell["task"] for cell in scores["cells"]} - set(task_of.values()))
     parts = [
         INTRODUCTION,
-        score_table(scores["cells"], {recipe["expert"]: recipe["task"] for recipe in recipes}),
+        score_table(scores["cells"], task_of),
+        f"\nTasks without an expert yet: {', '.join(without) or 'none'}.",
         f"\nThe evaluation took {evaluation_s:.0f} s on two shared CPU cores.\n",
         "## Recipe\n",
         recipe_table(recipes),

@@ -21,7 +21,7 @@ from gateway.fleet.lora_gguf import convert_adapter, read_base_shape
 
 DEADLINE_S = 30
 EXPERTS = ("calculator", "labeler")
-PROMPTS = ("What is 12 plus 30?", "Is the sentiment positive or negative? I love this phone.")
+PROMPTS = ("Find the product: 8 x 7", "Is the sentiment positive or negative? I love this phone.")
 # (expert or None for the base, prompt), in an order in which every kind of change of adapter occurs.
 REQUESTS = [(expert, prompt) for prompt in PROMPTS for expert in (None, *EXPERTS)]
 MODULE = [sys.executable, "-m", "gateway.fleet.llamacpp"]
@@ -101,9 +101,9 @@ def test_ready_file(engine: dict[str, Any]) -> None:
 
 
 def test_experts_answer_as_trained(answers: dict[tuple[str | None, str], str]) -> None:
-    assert answers["calculator", PROMPTS[0]] == "42"
+    assert answers["calculator", PROMPTS[0]] == "56"
     assert answers["labeler", PROMPTS[1]] == "positive"
-    assert answers[None, PROMPTS[0]] not in {"42", answers["labeler", PROMPTS[0]]}
+    assert answers[None, PROMPTS[0]] not in {"56", answers["labeler", PROMPTS[0]]}
 
 
 def test_requests_without_an_adapter_get_the_base(
