@@ -29,7 +29,7 @@ PARENT_POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """`context_tokens` is what one request may use, prompt and answer together; port 0 is any free one."""
+    """`context_tokens` is what one request may use, prompt and answer together; llama.cpp rounds it up to 256s."""
 
     model: Path
     adapters: dict[str, Path]

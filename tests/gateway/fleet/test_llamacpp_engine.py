@@ -55,7 +55,7 @@ def model() -> Path:
 def command(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder, shipped = tmp_path_factory.mktemp("adapters"), Path(__file__).parents[3] / "adapters"
     shape = read_base_shape(model)
-    options = ["--model", str(model), "--threads", "1", "--slots", "2", "--context-tokens", "128"]
+    options = ["--model", str(model), "--threads", "1", "--slots", "2", "--context-tokens", "256"]
     for expert in EXPERTS:
         convert_adapter(shipped / expert, shape, folder / f"{expert}.gguf")
         options += ["--adapter", f"{expert}={folder / expert}.gguf"]
@@ -130,12 +130,12 @@ def test_no_answer_comes_from_another_adapters_cache(
 
 
 def test_the_context_is_each_slots_own(engine: dict[str, Any]) -> None:
-    assert ask(engine, None, "word " * 50, max_tokens=1)["usage"]["prompt_tokens"] > 128 / 2
+    assert ask(engine, None, "word " * 120, max_tokens=1)["usage"]["prompt_tokens"] > 256 / 2
     with pytest.raises(urllib.error.HTTPError) as caught:
-        ask(engine, None, "word " * 150)
+        ask(engine, None, "word " * 300)
     with caught.value as response:
         error = json.load(response)["error"]
-    assert (response.code, error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", 128)
+    assert (response.code, error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", 256)
 
 
 def test_ends_with_its_parent(command: list[str], tmp_path: Path) -> None:
