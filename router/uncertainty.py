@@ -66,12 +66,12 @@ def risk_threshold(uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha
     P(accepted and wrong) <= alpha P(u <= t'), where t' >= t is the same threshold found with the future query among
     the held-out ones and wrong / accepted <= alpha. Proof: when the query is accepted and wrong, its error is the extra
     one, so t = t'; t' does not depend on the order of the h + 1 queries, so the query is as likely as any other to be
-    one of those wrong below t', and they are at most the share alpha of those below it. What t' lies above t is the gap:
-    in a simulation (400 queries, risk rising linearly) 0.103 of the accepted were wrong at alpha 0.1, 0.059 at 0.05.
-    It is no statement about one fitted router either: with h = 1000 and alpha 0.1 the risk of one scatters by 0.015. A
-    bound that holds for nine routers in ten (exact binomial tests on growing prefixes) was tried: it accepted 10 points
-    less of the seed set at alpha 0.1 and nothing at 0.05. Neither accounts for fitting the temperature and the weight
-    on the same queries.
+    one of those wrong below t', and they are at most the share alpha of those below it. The gap is what t' lies above
+    t: in a simulation (400 queries, risk rising linearly) 0.103 of the accepted were wrong at alpha 0.1, and 0.059 at
+    0.05. It is no statement about one fitted router: with 500 accepted and alpha 0.1 the risk of one scatters by 0.013.
+    A bound that holds for nine routers in ten (exact binomial tests on growing prefixes) was tried: it accepted 10
+    points less of the seed set at alpha 0.1 and nothing at 0.05. Neither accounts for fitting the temperature and the
+    weight on the same queries.
 
     Minus infinity (accept nothing) when no prefix qualifies; at alpha 0.1 that takes 9 right answers in a row.
     """

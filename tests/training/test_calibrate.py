@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
+from training.calibrate import DISTANCE_WEIGHTS, distance_to_others, error_auroc, fit_temperature, fit_uncertainty
+
+
+def test_the_temperature_that_spoilt_probabilities_is_found() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.dirichlet([0.5] * 4, size=4000).astype(np.float32)
+    labels = np.array([rng.choice(4, p=row / row.sum()) for row in true.astype(np.float64)])
+    assert fit_temperature(true, labels) == pytest.approx(1.0, abs=0.08)
+    assert fit_temperature(apply_temperature(true, 0.5), labels) == pytest.approx(2.0, abs=0.16)
+
+
+def test_auroc_by_hand() -> None:
+    scores = np.array([0.1, 0.4, 0.35, 0.8], np.float32)
+    assert error_auroc(scores, np.array([True, True, False, False])) == 0.75
+    assert error_auroc(np.ones(4, np.float32), np.array([True, True, False, False])) == 0.5
+    assert error_auroc(scores, np.ones(4, dtype=bool)) == 0.5
+
+
+def test_a_row_is_not_its_own_neighbour() -> None:
+    rows = np.eye(6, dtype=np.float32)
+    np.testing.assert_allclose(distance_to_others(rows, rows), 1.0)
+    np.testing.assert_allclose(distance_to_others(rows, rows[:5])[[0, 5]], [1.0, 1.0])
+    twice = np.repeat(rows[:1], 6, axis=0)
+    np.testing.assert_allclose(distance_to_others(twice, twice), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_far_wrong", [True, False])
+def test_distance_counts_when_it_tells_wrong_from_right(is_far_wrong: bool) -> None:
+    rng = np.random.default_rng(1)
+    near = np.array([1.0] + [0.0] * 7) + 0.05 * rng.standard_normal((300, 8))
+    far = rng.standard_normal((60, 8))
+    rows = np.vstack([near, far])
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    confidence = rng.uniform(0.5, 1.0, 360)
+    right = np.arange(360) < 300 if is_far_wrong else confidence > 0.6
+    probs = np.stack([confidence, 1 - confidence], axis=1).astype(np.float32)
+    state = fit_uncertainty(
+        reference=rows[:300],
+        others=rows[300:],
+        probs=probs,
+        is_correct=right,
+        temperature=1.0,
+        rng=rng,
+    )
+    weight = float(state["weight"][0])
+    assert weight in DISTANCE_WEIGHTS
+    assert (weight > 0) is is_far_wrong
+    Uncertainty.from_state(state, alpha=0.1)
+
+
+def test_a_large_reference_is_thinned() -> None:
+    rng = np.random.default_rng(2)
+    rows = rng.standard_normal((MAX_REFERENCE + 50, 4)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    n = len(rows)
+    state = fit_uncertainty(
+        reference=rows,
+        others=rows[:0],
+        probs=np.full((n, 2), 0.5, np.float32),
+        is_correct=np.ones(n, dtype=bool),
+        temperature=1.0,
+        rng=rng,
+    )
+    assert state["reference"].shape == (MAX_REFERENCE, 4)
+    assert state["reference"].dtype == np.float16
+    assert state["held_out_distances"].shape == (n,)
