@@ -198,13 +198,26 @@ def amount_chart(alt: Any, report: Report, amount: str, title: str) -> Any:
     shape = alt.Shape("role:N", scale=alt.Scale(domain=kinds, range=["circle", "square", "triangle-up", "diamond"]))
     tooltip = [alt.Tooltip("name:N"), alt.Tooltip("score:Q", format=".1f"), alt.Tooltip("amount:Q", format=".4~g")]
     dots = base.mark_point(filled=True, size=110, opacity=0.9).encode(color=colour, shape=shape, tooltip=tooltip)
-    labels = [  # arms above their dots and experts below, so that an arm and the expert it equals can both be read
-        base.mark_text(align="left", dx=8, dy=dy, fontSize=12, color="var(--ink)")
-        .encode(text="name:N")
-        .transform_filter(f"(datum.role === '{kinds[-1]}') === {is_expert}")
-        for dy, is_expert in ((-9, "false"), (11, "true"))
-    ]
-    return alt.layer(dots, *labels).properties(height=400)
+    for row, position in zip(rows, label_positions([(row["amount"], row["score"]) for row in rows]), strict=True):
+        row["label"] = position
+    labels = base.mark_text(align="left", dx=10, fontSize=12, color="var(--ink)").encode(text="name:N", y="label:Q")
+    return (dots + labels).properties(height=400)
+
+
+def label_positions(dots: list[tuple[float, float]]) -> list[float]:
+    """Heights of the labels beside dots (x, y): each as near its dot as it can be without lying on a label above it."""
+    wide = 0.4 * max(max(x for x, _ in dots), 1e-9)  # about as far as a label reaches on an axis from zero
+    high = 0.04 * max(max(y for _, y in dots) - min(y for _, y in dots), 1.0)  # a line of text
+    placed: list[tuple[float, float]] = []
+    heights = [0.0] * len(dots)
+    for i in sorted(range(len(dots)), key=lambda i: (-dots[i][1], dots[i][0])):
+        x, height = dots[i]
+        for other_x, other in sorted(placed, key=lambda label: -label[1]):
+            if abs(other_x - x) < wide and other - height < high and height - other < high:
+                height = other - high
+        placed.append((x, height))
+        heights[i] = height
+    return heights
 
 
 def amount_points(report: Report, amount: str) -> list[tuple[str, str, float, float | None]]:

@@ -6,13 +6,14 @@ import json
 import re
 from datetime import UTC, datetime
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from eval.report import page, words
-from eval.report.charts import all_charts
+from eval.report.charts import all_charts, label_positions
 from eval.report.schema import Difference, Report
 from eval.routing import data_facts, measure
 from eval.trial_tables import RoutingRequest, Tables
@@ -95,6 +96,15 @@ def test_a_chart_without_amounts_is_left_out() -> None:
         "experts": tuple(row.model_copy(update={"active_params_b": None}) for row in report.experts),
     }
     assert "chart-size" not in all_charts(report.model_copy(update=unsized))
+
+
+def test_labels_of_close_dots_are_spread_and_others_stay() -> None:
+    dots = [(70.0, 50.0), (70.0, 50.5), (69.0, 49.5), (5.0, 50.2), (70.0, 30.0)]
+    found = label_positions(dots)
+    assert (found[1], found[3], found[4]) == (50.5, 50.2, 30.0)
+    line = 0.04 * 20.5
+    close = sorted([found[0], found[1], found[2]])
+    assert min(b - a for a, b in pairwise(close)) == pytest.approx(line)
 
 
 @pytest.mark.parametrize(
