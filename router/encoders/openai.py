@@ -132,7 +132,11 @@ def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:
     try:
         for item in orjson.loads(answer)["data"]:
             raw = item["embedding"]
-            values = np.frombuffer(base64.b64decode(raw), dtype="<f4") if isinstance(raw, str) else np.asarray(raw)
+            values = (
+                np.frombuffer(base64.b64decode(raw, validate=True), dtype="<f4")
+                if isinstance(raw, str)
+                else np.asarray(raw)
+            )
             if len(values) != dim:
                 raise BackendError(f"embedding endpoint gave {len(values)} dimensions; expected {dim}")
             vectors[item["index"]] = values
