@@ -60,7 +60,7 @@ def start_server(options: EngineOptions) -> Any:
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
     params.fit_params = False  # never shrink the context to what memory seems free
-    params.cache_prompt = False  # both caches mix adapters up, see the module's text
+    params.cache_prompt = False  # wrong for the base after an expert, see the module's text
     params.cache_ram_mib = 0
     params.endpoint_metrics = True
     params.verbosity = 1
