@@ -36,7 +36,7 @@ CONFIG: Spec = {
         "labelFontSize": 13,
         "titleFontSize": 13,
         "titleFontWeight": "normal",
-        "labelLimit": 300,
+        "labelLimit": 0,
         "titlePadding": 10,
         "tickCount": 8,
     },
