@@ -32,8 +32,11 @@ def check(config: ConfigOption = Path("experts.yaml")) -> None:
     if problems:
         raise ConfigError("\n".join(problems), problems)
     for line in resolved_lines(loaded):
-        Console().print(line, highlight=False, markup=False)
-    Console().print(f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found")
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    Console().print(
+        f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found",
+        soft_wrap=True,
+    )
 
 
 def live_router(config: CoeConfig, data_dir: Path) -> Router:
