@@ -136,7 +136,7 @@ class LlamaCppConfig(Section):
 
     slots: int = Field(default=4, ge=1, le=64, description="requests generated at once")
     context_tokens: int = Field(default=2048, ge=256, description="per slot")
-    threads: int | None = Field(default=None, ge=1, description="default: the machine's cores")
+    threads: int | None = Field(default=None, ge=1, description="default: the machine's cores less one, at least 1")
     start_timeout_s: float = Field(default=60.0, gt=0)
 
 
