@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gateway.fleet.process import leashed
 from gateway.up_view import UpView
 from router.errors import EngineError
 
@@ -38,7 +39,7 @@ async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> N
         EngineError: it failed; its own words are on the terminal already.
     """
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "router.cli", *arguments, stdin=asyncio.subprocess.DEVNULL, env=environment
+        *leashed(sys.executable, "-m", "router.cli", *arguments), stdin=asyncio.subprocess.DEVNULL, env=environment
     )
     try:
         status = await child.wait()

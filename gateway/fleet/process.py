@@ -187,7 +187,7 @@ class SupervisedProcess:
             self.spec.ready_file.unlink(missing_ok=True)
         with self.spec.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *self.spec.argv),
+                *leashed(*self.spec.argv),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -233,6 +233,11 @@ class SupervisedProcess:
         for secret in self.spec.secrets:
             text = text.replace(secret, "***")
         return f"{self.spec.name} {what}; log: {self.spec.log}{text}"
+
+
+def leashed(*argv: str) -> tuple[str, ...]:
+    """A command line that ends when this process does."""
+    return (sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *argv)
 
 
 def exit_words(code: int | None) -> str:

@@ -1,0 +1,224 @@
+"""The main job from nothing: real experts, real Valkey, a measured map, real answers, as people run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import openai
+import pytest
+import yaml
+
+from gateway.first_queries import QUERIES
+from gateway.up_view import PLAIN_WIDTHS, shorten
+
+ROOT = Path(__file__).parents[2]
+EXPERTS = ("generalist", "calculator", "labeler")
+PROBED = ("arithmetic", "classification", "chat", "facts", "general", "sql")
+"""Of the shipped experts and categories, as many as the test has time to measure."""
+
+DEADLINE_S = 280.0
+OURS = ("COE_", "REDIS_URL", "DATABASE_URL")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A composition of its own: the shipped experts.yaml with fewer experts, few probes, an empty folder."""
+
+    config: Path
+    data: Path
+    probes: Path
+
+    def command(self, *more: str) -> list[str]:
+        words = [sys.executable, "-m", "router.cli", "up", "--port", "0", "--config", str(self.config)]
+        return [*words, "--data-dir", str(self.data), "--probes", str(self.probes), *more]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("coe")
+    values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+    values["experts"] = {name: values["experts"][name] for name in EXPERTS}
+    for entry in values["experts"].values():
+        if "adapter" in entry:
+            entry["adapter"] = str(ROOT / entry["adapter"])
+    (folder / "experts.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    (folder / "probes").mkdir()
+    for category in PROBED:
+        lines = (ROOT / "eval" / "probes" / f"{category}.jsonl").read_text().splitlines()
+        cheapest = min(lines, key=lambda line: json.loads(line)["max_tokens"])
+        (folder / "probes" / f"{category}.jsonl").write_text(cheapest + "\n")
+    return Place(folder / "experts.yaml", folder / "data", folder / "probes")
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+
+
+@pytest.fixture(scope="module")
+def first_output(place: Place) -> str:
+    """What the first start printed, once all its answers had come."""
+    done = subprocess.run(
+        place.command("--once"), env=environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.05)
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """Category asked for -> cells of its row."""
+    edges = [sum(PLAIN_WIDTHS[:i]) for i in range(len(PLAIN_WIDTHS) + 1)]
+    found = {}
+    for category, query in QUERIES.items():
+        start = shorten(query, PLAIN_WIDTHS[0] - 2)
+        line = next((line for line in output.splitlines() if line.startswith(start)), None)
+        if line is not None:
+            found[category] = [line[a:b].strip() for a, b in pairwise(edges)]
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_the_first_start_measures_fits_and_answers_every_category(place: Place, first_output: str) -> None:
+    table = rows(first_output)
+    assert set(table) == set(QUERIES)
+    for _, category, confidence, expert, _, first_token, _ in table.values():
+        assert category in QUERIES
+        assert 0 < float(confidence) <= 1
+        assert expert in EXPERTS
+        assert re.fullmatch(r"\d+ ms", first_token)
+    assert len({cells[1] for cells in table.values()}) > 5
+    assert len({cells[2] for cells in table.values()}) > 5
+    assert int(re.search(r"(\d+) of 16 queries were put", first_output).group(1)) >= 8  # type: ignore[union-attr]
+    assert re.search(r"^curl http://127\.0\.0\.1:\d+/v1/chat/completions ", first_output, re.MULTILINE)
+    live = json.loads((place.data / "routers" / "live.json").read_text())
+    assert (place.data / "routers" / live["version"] / "manifest.json").exists()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started composition and the root of its API."""
+
+    process: subprocess.Popen[str]
+    url: str
+    output: Path
+
+    def get(self, path: str) -> int:
+        try:
+            with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+
+@pytest.fixture(scope="module")
+def running(place: Place, first_output: str) -> Iterator[Running]:
+    """A second start, which stays."""
+    assert first_output
+    output = place.data / "second.out"
+    with output.open("w") as file:
+        process = subprocess.Popen(place.command(), env=environment(), stdout=file, stderr=file, text=True)
+    try:
+        until(lambda: "API" in output.read_text() or process.poll() is not None, "the address")
+        address = re.search(r"API +(http://\S+)", output.read_text())
+        assert address is not None, output.read_text()
+        yield Running(process, address.group(1), output)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(DEADLINE_S)
+
+
+@pytest.mark.timeout(300)
+def test_a_second_start_uses_what_the_first_one_learned(running: Running) -> None:
+    output = running.output.read_text()
+    assert "coe eval collect" not in output
+    assert "coe train" not in output
+    assert set(rows(output)) == set(QUERIES)
+    assert running.get("/readyz") == 200
+
+
+@pytest.mark.timeout(300)
+def test_the_openai_client_is_answered_and_the_decision_is_kept(place: Place, running: Running) -> None:
+    ask = [{"role": "user", "content": "What is 23 + 19?"}]
+    with openai.OpenAI(base_url=running.url, api_key="none", max_retries=0) as client:
+        raw = client.chat.completions.with_raw_response.create(model="auto", messages=ask, max_tokens=16)  # type: ignore[arg-type]
+        assert raw.parse().choices[0].message.content
+        assert raw.headers["x-coe-expert"] in EXPERTS
+        assert raw.headers["x-coe-category"] == "arithmetic"
+        assert 0 < float(raw.headers["x-coe-confidence"]) <= 1
+        stream = client.chat.completions.create(model="calculator", messages=ask, max_tokens=16, stream=True)  # type: ignore[call-overload]
+        pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+        assert "42" in "".join(pieces)
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="nobody", messages=ask)  # type: ignore[arg-type]
+
+    def row() -> tuple[str, str, str] | None:
+        with sqlite3.connect(place.data / "coe.db") as database:
+            query = "SELECT state, expert, category FROM decisions WHERE decision_id = ?"
+            found: tuple[str, str, str] | None = database.execute(query, (raw.headers["x-coe-decision-id"],)).fetchone()
+        return found
+
+    until(lambda: row() is not None, "the decision in SQL")
+    assert row() == ("answered", raw.headers["x-coe-expert"], "arithmetic")
+
+
+@pytest.mark.timeout(300)
+def test_a_taken_port_is_one_clear_line(place: Place, running: Running) -> None:
+    port = running.url.rsplit(":", 1)[1].removesuffix("/v1")
+    done = subprocess.run(
+        place.command("--port", port), env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert f":{port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_sigterm_ends_everything_with_status_0(running: Running) -> None:
+    children = descendants(running.process.pid)
+    assert len(children) >= 2  # the engine and Valkey
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(DEADLINE_S) == 0
+    until(lambda: not any(is_running(pid) for pid in children), "the end of the children")
+
+
+def descendants(pid: int) -> set[int]:
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    found, fresh = set(), {pid}
+    while fresh := {child for child, parent in parents.items() if parent in fresh} - found:
+        found |= fresh
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
