@@ -229,6 +229,11 @@ def build_backend(
 
 
 def lora_selection(chosen: int | None, lora_ids: Mapping[str, int | None]) -> dict[str, object]:
-    """llama.cpp's request field that turns one adapter on and every other off; for the bare base all are off."""
+    """llama.cpp's request fields that turn one adapter on and every other off; for the bare base all are off.
+
+    A slot may go on from a cached prompt only under an adapter: llama.cpp reuses what an adapter computed for the base
+    (see `gateway.fleet.llamacpp`). Both fields replace whatever a client sent.
+    """
     numbers = sorted(number for number in lora_ids.values() if number is not None)
-    return {"lora": [{"id": number, "scale": 1.0 if number == chosen else 0.0} for number in numbers]}
+    selected = [{"id": number, "scale": 1.0 if number == chosen else 0.0} for number in numbers]
+    return {"lora": selected, "cache_prompt": chosen is not None}

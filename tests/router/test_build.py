@@ -1,0 +1,108 @@
+"""Configuration to live objects: costs, backends, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router.artifact import save_artifact
+from router.build import build_backends, expert_costs, load_router, lora_selection
+from router.config import ExpertConfig, parse_config
+from router.errors import ArtifactError, ConfigError
+from router.quality import QualityMatrix
+
+CONFIG = {
+    "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
+    "experts": {
+        "base": {"engine": "llamacpp", "model": "m.gguf", "params_b": 2.0},
+        "tuned": {"engine": "llamacpp", "model": "m.gguf", "adapter": "a", "params_b": 2.0, "adapter_params_b": 0.1},
+        "far": {"engine": "openai", "model": "x", "url": "http://127.0.0.1:9/v1", "price_out_per_m_usd": 10.0},
+    },
+    "router": {"encoder": {"kind": "hashing", "dim": 8}, "classifier": {"kind": "logistic"}},
+}
+
+
+def evidence(m: int) -> QualityMatrix:
+    full = np.full((3, m), 0.5, np.float32)
+    return QualityMatrix(full, full, full, np.ones(3, np.float32), np.full(3, 100, np.float32), full * 400, full)
+
+
+def artifact(root: Path, *, experts=("base", "tuned", "far"), categories=("code", "facts"), dim=8) -> Path:
+    from router.encoders.hashing import Options, build
+
+    manifest = {
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "encoder": {
+            "kind": "hashing",
+            "options": {"dim": dim},
+            "fingerprint": build(Options(dim=dim)).fingerprint,
+            "dim": dim,
+        },
+        "classifier": {"kind": "logistic"},
+        "scorer": {"kind": "map"},
+        "categories": categories,
+        "experts": experts,
+        "temperature": 1.0,
+    }
+    k = len(categories)
+    arrays = {
+        "classifier.weights": np.zeros((dim, k), np.float32),
+        "classifier.bias": np.zeros(k, np.float32),
+        "uncertainty.reference": np.eye(dim, dtype=np.float16),
+        "uncertainty.held_out_distances": np.array([0.1, 0.2], np.float32),
+        "uncertainty.held_out_scores": np.array([0.1, 0.2], np.float32),
+        "uncertainty.held_out_correct": np.array([1, 1], np.uint8),
+        "uncertainty.weight": np.array([0.5], np.float32),
+    } | {f"map.{name}": array for name, array in evidence(len(experts)).arrays().items()}
+    return root / save_artifact(root, manifest, arrays).manifest.version
+
+
+def test_an_expert_that_left_the_file_drops_out_of_the_map(tmp_path):
+    router = load_router(parse_config(CONFIG), artifact(tmp_path, experts=("gone", "base", "far")))
+    assert router.experts == ("base", "far")
+    assert set(router.expert_of().values()) <= {"base", "far"}
+
+
+def test_a_router_without_any_expert_of_the_file_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"knows the experts gone, and experts.yaml has none of them"):
+        load_router(parse_config(CONFIG), artifact(tmp_path, experts=("gone",)))
+
+
+def test_a_router_for_other_categories_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"categories that experts.yaml lacks: poetry"):
+        load_router(parse_config(CONFIG), artifact(tmp_path, categories=("code", "poetry")))
+
+
+def test_a_router_of_another_encoder_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="trained on encoder hashing"):
+        load_router(parse_config(CONFIG), artifact(tmp_path, dim=16))
+
+
+def test_costs_come_from_the_file_and_tokens_from_the_evidence():
+    entries = [ExpertConfig.model_validate(values) for values in CONFIG["experts"].values()]
+    costs = expert_costs(entries, evidence(3))
+    assert costs.group.tolist() == [0, 0, 1]
+    assert costs.group_params_b.tolist() == [2.0, 0.0]
+    assert costs.active_params_b == pytest.approx([2.0, 2.1, 0.0])
+    assert costs.cost_usd[0] == pytest.approx([0.0, 0.0, 200 * 10 / 1e6])
+
+
+def test_an_adapter_is_selected_alone_and_only_it_may_reuse_a_prompt():
+    ids = {"base": None, "tuned": 0, "other": 1}
+    assert lora_selection(1, ids) == {
+        "lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}],
+        "cache_prompt": True,
+    }
+    assert lora_selection(None, ids) == {
+        "lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 0.0}],
+        "cache_prompt": False,
+    }
+
+
+def test_backends_need_an_address_and_a_key_that_is_set():
+    config = parse_config(CONFIG)
+    with pytest.raises(ConfigError, match=r"experts.base: no address"):
+        build_backends(config, {}, {}, {})
+    keyed = dict(CONFIG, experts={"far": CONFIG["experts"]["far"] | {"api_key_env": "FAR_KEY"}})
+    with pytest.raises(ConfigError, match="environment variable FAR_KEY is not set"):
+        build_backends(parse_config(keyed), {}, {}, {})
