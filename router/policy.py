@@ -19,6 +19,9 @@ TIE_BREAK = 1e-6
 """Weight of normalised active parameters in the objective: of equal experts the smaller one serves, and no measured
 difference in quality is that small (ours)."""
 
+SLACK = 1e-6
+"""Relative excess of a budget that counts as keeping it."""
+
 IndexArray = NDArray[np.int64]
 
 
@@ -70,8 +73,10 @@ class MapProgram:
         links, one_each = structure(self.n_categories, self.n_experts, costs)
         constraints = [LinearConstraint(csr_array(links), -np.inf, 0), LinearConstraint(csr_array(one_each), 1, 1)]
         for name, limit in limits.items():
-            # HiGHS works to 1e-6: without slack a limit that is exactly met may be refused.
-            constraints.append(LinearConstraint(self.budget_rows[name], -np.inf, limit + 1e-9 + 1e-9 * abs(limit)))
+            # Scaled to a limit of 1, because the solver's tolerance is absolute and a cost may be 1e-5 USD. The slack
+            # admits a map that meets the limit exactly: sizes and masses are float32.
+            scale = 1.0 / limit if limit > 0 else 1.0
+            constraints.append(LinearConstraint(self.budget_rows[name] * scale, -np.inf, limit * scale + SLACK))
         result = milp(objective, constraints=constraints, bounds=Bounds(0, 1), integrality=np.ones(len(objective)))
         return None if result.x is None else np.round(result.x)
 
@@ -162,7 +167,7 @@ def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: E
         for name, value in limits.items():
             rest = {n: v for n, v in limits.items() if n != name} if others else {}
             least = program.minimise(program.budget_rows[name], rest, costs)
-            if least is not None and program.budget_rows[name] @ least > value:
+            if least is not None and program.budget_rows[name] @ least > value * (1 + SLACK / 2):
                 return InfeasibleBudgetError(name, value, float(program.budget_rows[name] @ least))
     raise AssertionError("an infeasible program has a budget that cannot be kept")
 

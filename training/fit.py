@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import cast
 
 import numpy as np
@@ -137,9 +138,10 @@ def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.
     """Classifier on all of `data`; temperature and uncertainty from out-of-fold probabilities, so nothing is calibrated
     on what it was fitted on."""
     known = data.labels < len(request.categories)
-    options = plugins.validate_options("router.classifiers", request.classifier.kind, request.classifier.options)
-    folds = stratified_folds(data.labels[known], rng)
     inside = data.take(known)
+    asked = plugins.validate_options("router.classifiers", request.classifier.kind, request.classifier.options)
+    options = fitter_of(request).choose(asked, inside.embeddings, inside.labels)
+    folds = stratified_folds(inside.labels, rng)
     out_of_fold = np.zeros((int(known.sum()), len(request.categories)), dtype=np.float32)
     for fold in range(FOLDS):
         part = fit_classifier(request, options, inside.take(folds != fold))[0]
@@ -162,11 +164,15 @@ def fit_classifier(
     request: FitRequest, options: BaseModel, data: LabelledEmbeddings
 ) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
     """A fitted classifier of the requested kind, with its arrays."""
-    kind = request.classifier.kind
-    fitter = import_module(f"training.classifiers.{kind}")
-    state = fitter.fit(options, data.embeddings, data.labels, len(request.categories))
-    empty = cast(CategoryClassifier, plugins.load("router.classifiers", kind).build(options))
+    state = fitter_of(request).fit(options, data.embeddings, data.labels, len(request.categories))
+    empty = cast(CategoryClassifier, plugins.load("router.classifiers", request.classifier.kind).build(options))
     return empty.with_state(request.categories, state), state
+
+
+def fitter_of(request: FitRequest) -> ModuleType:
+    """The module that fits the requested kind of classifier; every kind of router.classifiers has one."""
+    plugins.load("router.classifiers", request.classifier.kind)  # refuses a kind that there is not
+    return import_module(f"training.classifiers.{request.classifier.kind}")
 
 
 def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:

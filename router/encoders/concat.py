@@ -29,7 +29,8 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: tuple[Part, ...] = Field(
-        default=(Part(kind="onnx"), Part(kind="static", weight=0.5), Part(kind="surface", weight=1.0)), min_length=1
+        default=(Part(kind="use_multilingual"), Part(kind="onnx", weight=0.7), Part(kind="surface", weight=0.5)),
+        min_length=1,
     )
 
 

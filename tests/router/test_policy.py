@@ -98,6 +98,12 @@ def test_infeasible_budget_names_itself_and_the_smallest_that_would_do():
     assert "smallest value that would do is 2" in str(caught.value)
 
 
+def test_a_budget_that_is_met_exactly_is_met():
+    thirds = np.full(K, 1 / 3, np.float32)
+    found = solve_map(np.full((K, 2), 0.5, np.float32), thirds, costs_of([7, 7]), Budgets(active_params_b=7))
+    assert found.used["active_params_b"] == pytest.approx(7)
+
+
 def test_binding_budget_is_reported_and_cost_counts_per_category():
     quality = np.array([[0.2, 0.9], [0.2, 0.9], [0.2, 0.9]], np.float32)
     costs = costs_of([1, 1], cost=[0.0, 3.0])

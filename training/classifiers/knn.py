@@ -14,3 +14,8 @@ def fit(
 ) -> dict[str, NDArray[np.generic]]:
     """Arrays of the classifier; float16 halves the artifact and moves a cosine by less than 1e-3."""
     return {"embeddings": embeddings.astype(np.float16), "labels": labels.astype(np.int64)}
+
+
+def choose(options: Options, embeddings: FloatArray, labels: NDArray[np.int64]) -> Options:
+    """Nothing is left open."""
+    return options
