@@ -16,8 +16,6 @@ from gateway.up_view import UpView
 from router.errors import EngineError
 
 STOP_GRACE_S = 10.0
-ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
-"""The engine has the other core: on two busy cores OpenBLAS's threads made the fit take 75 s instead of 30 (measured)."""
 
 
 def collect_arguments(
@@ -78,4 +76,4 @@ async def make_first_router(
     await run_coe(collect, environment)
     train = train_arguments(config_path, data_dir)
     view.command("fitting the first router", ["coe", *train])
-    await run_coe(train, {**environment, **ONE_BLAS_THREAD})
+    await run_coe(train, environment)
