@@ -83,11 +83,15 @@ def unknown_command(arguments: list[str], commands: Mapping[str, str]) -> str:
 
 def run(name: str, target: str, arguments: list[str]) -> int:
     """Runs one command; an error that we raise on purpose becomes one line on standard error and exit status 1."""
+    import os
     from importlib import import_module
 
     import typer
 
     from router.errors import ConfigError, RouterError
+
+    # Every matrix of a router is small (see router.blas); numpy reads this when it is imported, which is after this.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     module, function = target.split(":")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.blas import one_thread
 from router.encoders._sentencepiece import read_tokenizer
 from router.errors import ConfigError
 from router.types import FloatArray
@@ -59,9 +60,10 @@ class UseMultilingualEncoder:
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        for row, text in enumerate(texts):
-            if text.strip():
-                vectors[row] = self.encode_tokens(self.tokenizer.encode(text).ids[: self.max_tokens])
+        with one_thread():
+            for row, text in enumerate(texts):
+                if text.strip():
+                    vectors[row] = self.encode_tokens(self.tokenizer.encode(text).ids[: self.max_tokens])
         return vectors
 
     def encode_tokens(self, tokens: Sequence[int]) -> FloatArray:
