@@ -1,0 +1,131 @@
+"""The order of a start, with experts that only echo; tests/e2e has the real ones."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+from rich.console import Console
+
+from gateway.first_router import collect_arguments, run_coe, train_arguments
+from gateway.program_log import LogReporter
+from gateway.run_commands import settings_of
+from gateway.settings import Settings, read_settings
+from gateway.up import run_serve, run_up
+from gateway.up_view import UpView
+from router.errors import ArtifactError, ConfigError, EngineError
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str) -> Settings:
+    values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+    values["experts"] = {"parrot": {"engine": "echo", "model": "echo"}, "crow": {"engine": "echo", "model": "echo"}}
+    (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return read_settings(
+        {
+            "COE_CONFIG": str(tmp_path / "experts.yaml"),
+            "COE_DATA_DIR": str(tmp_path / "data"),
+            "COE_PORT": "0",
+            "REDIS_URL": redis_url,
+        }
+    )
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def test_serve_without_a_router_answers_by_name_and_ends_in_order(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "gateway")
+    run = asyncio.create_task(run_serve(settings, LogReporter()))
+    await until(lambda: "gateway at " in caplog.text or run.done(), "the gateway's address")
+    await until(lambda: "not ready: no router is loaded" in caplog.text or run.done(), "the warning")
+    address = re.search(r"gateway at (http://\S+)", caplog.text)
+    assert address is not None
+    async with aiohttp.ClientSession() as session:
+        async with session.get(address.group(1).removesuffix("/v1") + "/readyz") as answer:
+            assert answer.status == 503
+        body = {"model": "parrot", "messages": [{"role": "user", "content": "polly"}]}
+        async with session.post(f"{address.group(1)}/chat/completions", json=body) as answer:
+            assert "polly" in await answer.text()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(run, DEADLINE_S)
+    assert not (settings.data_dir / "routers").exists()
+
+
+async def test_a_taken_port_is_told_before_anything_starts(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: .*--port"):
+            await run_up(settings.model_copy(update={"port": port}), UpView(Console(file=io.StringIO())), once=True)
+    assert not settings.data_dir.exists()
+
+
+async def test_a_router_that_cannot_be_used_is_told_with_the_way_out(settings: Settings) -> None:
+    routers = settings.data_dir / "routers"
+    routers.mkdir(parents=True)
+    (routers / "live.json").write_text(json.dumps({"version": "abc", "promoted_at": "", "history": []}))
+    with pytest.raises(ArtifactError, match=r"the live router cannot be used: .*abc.*`coe train`"):
+        await run_up(settings, UpView(Console(file=io.StringIO())), once=True)
+
+
+async def test_a_signal_while_it_measures_ends_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+
+    async def slow(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("gateway.first_router.run_coe", slow)
+    run = asyncio.create_task(run_up(settings, UpView(Console(file=out)), once=True))
+    await until(lambda: "coe eval collect" in out.getvalue() or run.done(), "the first measurement")
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(EngineError, match="stopped before every first query was answered"):
+        await asyncio.wait_for(run, DEADLINE_S)
+
+
+async def test_a_command_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(EngineError, match=r"`coe router` failed with exit status \d+; its message is above"):
+        await run_coe(["router", "nonsense"], dict(os.environ))
+    assert "needs a sub-command" in capfd.readouterr().err
+
+
+def test_the_commands_of_a_first_start_are_complete() -> None:
+    url, config, data = "http://127.0.0.1:8000/v1", Path("experts.yaml"), Path("data")
+    assert collect_arguments(url, ("a", "b"), config, data, Path("few")) == [
+        *("eval", "collect", "--base-url", url, "--experts", "a,b", "--experts-file", "experts.yaml"),
+        *("--out", "data/outcomes/probes", "--probes", "few"),
+    ]
+    assert "--probes" not in collect_arguments(url, ("a",), config, data, None)
+    assert train_arguments(config, data) == ["train", "--config", "experts.yaml", "--data-dir", "data"]
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("DATABASE_URL", "COE_HOST", "COE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COE_PORT", "9000")
+    monkeypatch.setenv("COE_DATA_DIR", "elsewhere")
+    chosen = settings_of(None, tmp_path, None, 0)
+    assert (chosen.port, chosen.data_dir, chosen.host) == (0, tmp_path, "127.0.0.1")
+    assert chosen.database_url.get_secret_value() == f"sqlite:///{tmp_path / 'coe.db'}"
+    assert settings_of(None, None, None, None).port == 9000
+    with pytest.raises(ConfigError, match="0\\.0\\.0\\.0"):
+        settings_of(None, None, "0.0.0.0", None)
