@@ -196,16 +196,21 @@ def build_backends(
 
     Args:
         urls: API root per expert, for those whose engine this host started; others use their `url`.
-        lora_ids: adapter number per llama.cpp expert; None is the bare base. Every one that engine serves is listed.
+        lora_ids: adapter number per llama.cpp expert; None is the bare base. Every one those engines serve is listed.
         secrets: value per environment variable that some `api_key_env` names.
 
     Raises:
         ConfigError: an expert has no address, or its key is not in the environment.
     """
     return {
-        name: build_backend(name, entry, urls.get(name, entry.url), lora_ids, secrets)
+        name: build_backend(name, entry, urls.get(name, entry.url), ids_on_base(config, entry.model, lora_ids), secrets)
         for name, entry in config.experts.items()
     }
+
+
+def ids_on_base(config: CoeConfig, model: str, lora_ids: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The adapters of one base: each base has an engine of its own, which counts its adapters from 0."""
+    return {name: number for name, number in lora_ids.items() if config.experts[name].model == model}
 
 
 def build_backend(

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+PIPE_WIDTH = 250
+"""A pipe has no width, and `grep` wants one line an expert."""
+
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
 DataOption = Annotated[Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of logs and addresses")]
 
@@ -36,4 +39,7 @@ def ls(config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path(
     from gateway.fleet.vllm_addresses import read_vllm_addresses
     from router.config import load_config
 
-    Console().print(experts_table(load_config(config), read_vllm_addresses(data_dir)))
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(experts_table(load_config(config), read_vllm_addresses(data_dir)))

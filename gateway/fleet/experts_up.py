@@ -77,19 +77,19 @@ def reasons(fleet: Fleet) -> list[str]:
 
 
 def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Table:
-    """Every expert with its engine, model, size and address."""
-    table = Table(header_style="bold")
-    for title in ("expert", "engine", "model", "adapter", "params", "context", "address"):
-        table.add_column(title, overflow="fold")
+    """Every expert with its engine, size, window, address, and what it is made of."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("expert", "engine", "params", "context", "address"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("model and adapter", overflow="fold")
     for name, entry in config.experts.items():
         table.add_row(
             name,
             entry.engine,
-            entry.model,
-            entry.adapter or "",
             f"{entry.params_b:g}B" if entry.params_b else "",
             str(entry.context_tokens),
             urls.get(name) or entry.url or address_hint(entry.engine),
+            entry.model if entry.adapter is None else f"{entry.model} + {entry.adapter}",
         )
     return table
 

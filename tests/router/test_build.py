@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from router.artifact import save_artifact
-from router.build import build_backends, expert_costs, load_router, lora_selection
+from router.build import build_backends, expert_costs, ids_on_base, load_router, lora_selection
 from router.config import ExpertConfig, parse_config
 from router.errors import ArtifactError, ConfigError
 from router.quality import QualityMatrix
@@ -106,3 +106,21 @@ def test_backends_need_an_address_and_a_key_that_is_set():
     keyed = dict(CONFIG, experts={"far": CONFIG["experts"]["far"] | {"api_key_env": "FAR_KEY"}})
     with pytest.raises(ConfigError, match="environment variable FAR_KEY is not set"):
         build_backends(parse_config(keyed), {}, {}, {})
+
+
+def test_each_base_counts_its_own_adapters() -> None:
+    entry = {"engine": "llamacpp"}
+    experts = {
+        "one": {**entry, "model": "a.gguf", "adapter": "x"},
+        "two": {**entry, "model": "b.gguf", "adapter": "y"},
+        "three": {**entry, "model": "b.gguf", "adapter": "z"},
+    }
+    config = parse_config(
+        {
+            "categories": {"code": "programs", "general": "the rest"},
+            "experts": experts,
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+        }
+    )
+    assert ids_on_base(config, "a.gguf", {"one": 0, "two": 0, "three": 1}) == {"one": 0}
+    assert ids_on_base(config, "b.gguf", {"one": 0, "two": 0, "three": 1}) == {"two": 0, "three": 1}
