@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,8 +27,6 @@ def up(
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve."""
-    import asyncio
-
     from rich.console import Console
 
     from gateway.program_log import log_to_file
@@ -35,21 +35,31 @@ def up(
 
     settings = settings_of(config, data_dir, host, port)
     log_to_file(settings.data_dir, settings.log_level)
-    asyncio.run(run_up(settings, UpView(Console()), once=once, probes=probes))
+    run(run_up(settings, UpView(Console()), once=once, probes=probes))
 
 
 def serve(
     config: ConfigOption = None, data_dir: DataOption = None, host: HostOption = None, port: PortOption = None
 ) -> None:
     """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
-    import asyncio
-
     from gateway.program_log import LogReporter, log_to_stderr
     from gateway.up import run_serve
 
     settings = settings_of(config, data_dir, host, port)
     log_to_stderr(settings.log_level)
-    asyncio.run(run_serve(settings, LogReporter()))
+    run(run_serve(settings, LogReporter()))
+
+
+def run(program: Coroutine[None, None, None]) -> None:
+    """Runs a program on uvloop, which takes a third less CPU per request than asyncio's own loop; Windows has none."""
+    import asyncio
+
+    if sys.platform == "win32":
+        asyncio.run(program)
+    else:
+        import uvloop
+
+        uvloop.run(program)
 
 
 def settings_of(config: Path | None, data_dir: Path | None, host: str | None, port: int | None) -> Settings:

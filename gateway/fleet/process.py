@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -28,6 +29,8 @@ TAIL_BYTES = 4096
 TAIL_LINES = 5
 FIRST_POLL_S, MAX_POLL_S = 0.03, 0.5
 LOG_CHECK_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 class ProcessState(StrEnum):
@@ -156,10 +159,13 @@ class SupervisedProcess:
             while deaths[-1] - deaths[0] > self._policy.window_s:
                 deaths.popleft()
             if not has_served or len(deaths) > self._policy.max_restarts:
+                logger.error("%s", failure)
                 return self._enter(ProcessState.FAILED, failure)
+            delay_s = self._policy.delay_s(len(deaths), self._rng)
+            logger.warning("in %.1f s it is started again: %s", delay_s, failure)
             self._enter(ProcessState.BACKING_OFF, failure)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._policy.delay_s(len(deaths), self._rng))
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
                 return self._enter(ProcessState.STOPPED)
             self._restarts += 1
             self._enter(ProcessState.STARTING, failure)

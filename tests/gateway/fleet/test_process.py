@@ -126,7 +126,7 @@ async def test_a_child_that_is_never_ready_is_ended_at_its_deadline(tmp_path: Pa
         assert not is_running(pids[0])
 
 
-async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
+async def test_a_killed_child_is_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running(spec_of(tmp_path, SERVE)) as process:
         await process.wait_ready()
         first = process.status.pid
@@ -135,6 +135,7 @@ async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
         await until(lambda: process.status.restarts == 1, "a restart")
         await process.wait_ready()
         assert process.status.pid not in (None, first)
+        assert "it is started again: engine ended with signal SIGKILL" in caplog.text
         assert process.status.state is ProcessState.READY
 
 
