@@ -28,6 +28,8 @@ from training.types import ModelFacts, OutcomeTable
 JOURNAL_FILE = "journal.jsonl"
 METRIC = "graded"
 MAX_NAMED_ERRORS = 5
+RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
+MAX_RETRY_AFTER_S = 30.0
 
 OnPair = Callable[[str, str | None], None]
 """Told of each finished pair: its expert, and the error or None."""
@@ -93,9 +95,14 @@ class ChatClient:
         except TimeoutError as error:
             raise BackendError("no answer in time", status=504) from error
         except aiohttp.ClientError as error:
-            raise BackendError(f"no connection ({type(error).__name__})", status=503) from error
+            raise BackendError(f"no connection ({type(error).__name__})", status=503, is_retryable=True) from error
         if response.status != 200:
-            raise BackendError(f"HTTP {response.status} ({error_code(content)})", status=502)
+            wait = response.headers.get("retry-after", "")
+            raise BackendError(
+                f"HTTP {response.status} ({error_code(content)})",
+                is_retryable=response.status in (429, 503),
+                retry_after_s=min(float(wait), MAX_RETRY_AFTER_S) if wait.isdigit() else None,
+            )
         return read_answer(content)
 
 
@@ -140,6 +147,18 @@ async def graded(client: ChatClient, pair: Pair) -> GradedAnswer:
     )
 
 
+async def graded_in_time(client: ChatClient, pair: Pair) -> GradedAnswer:
+    """As `graded`, waiting for an expert that is away for a moment (429, 503, no connection). Raises BackendError."""
+    for wait_s in RETRY_WAITS_S:
+        try:
+            return await graded(client, pair)
+        except BackendError as error:
+            if not error.is_retryable:
+                raise
+            await asyncio.sleep(error.retry_after_s if error.retry_after_s is not None else wait_s)
+    return await graded(client, pair)
+
+
 async def collect(request: CollectRequest, *, on_pair: OnPair) -> Collection:
     """Collects what the journal lacks and writes the table of all.
 
@@ -180,7 +199,7 @@ async def collect_pairs(
     async def work(client: ChatClient) -> None:
         for pair in waiting:
             try:
-                answer = await graded(client, pair)
+                answer = await graded_in_time(client, pair)
             except BackendError as error:
                 errors[pair.expert, str(error)] += 1
                 on_pair(pair.expert, str(error))

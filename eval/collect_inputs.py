@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,13 @@ class CollectInputs:
 
 
 def load_inputs(
-    probes: Path | None, experts_file: Path | None, experts: Sequence[str] | None, base_url: str
+    probes: Path | None,
+    experts_file: Path | None,
+    experts: Sequence[str] | None,
+    base_url: str,
+    per_category: int | None = None,
 ) -> CollectInputs:
-    """Reads probes (the packaged ones by default) and experts.yaml.
+    """Reads probes (the packaged ones by default; at most `per_category` of each category) and experts.yaml.
 
     Raises:
         ConfigError: the URL is none, no expert is named, or one is not in the file.
@@ -43,4 +48,15 @@ def load_inputs(
         if names.count(name) > 1:
             raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
     loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
-    return CollectInputs(loaded, names, facts)
+    return CollectInputs(first_of_each_category(loaded, per_category), names, facts)
+
+
+def first_of_each_category(probes: Sequence[Probe], count: int | None) -> tuple[Probe, ...]:
+    """The first probes of every category, in their order; all of them for None."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for probe in probes:
+        seen[probe.category] += 1
+        if count is None or seen[probe.category] <= count:
+            kept.append(probe)
+    return tuple(kept)

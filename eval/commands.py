@@ -81,6 +81,7 @@ def collect(
     experts: ExpertsOption = None,
     probes: Annotated[Path | None, typer.Option(help="folder or JSON lines file of probes; default: our own")] = None,
     experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
+    per_category: Annotated[int | None, typer.Option(min=1, help="at most so many probes of each category")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="answers awaited at once")] = 4,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for one answer, in seconds")] = 120.0,
     api_key: Annotated[
@@ -98,7 +99,7 @@ def collect(
     from eval.collect_inputs import load_inputs
     from eval.collect_summary import print_collection
 
-    inputs = load_inputs(probes, experts_file, split_names(experts), base_url)
+    inputs = load_inputs(probes, experts_file, split_names(experts), base_url, per_category)
     request = CollectRequest(
         probes=inputs.probes,
         experts=inputs.experts,

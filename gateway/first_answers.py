@@ -14,6 +14,7 @@ MAX_TOKENS = 24
 """Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""
 
 TIMEOUT_S = 60.0
+SHORTEST_TIMED_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,11 @@ async def ask(session: aiohttp.ClientSession, base_url: str, category: str, quer
         return FirstAnswer(query, category, problem=f"the connection broke: {error}")
 
 
+def tokens_per_s(n_tokens: int, elapsed_s: float) -> float | None:
+    """Speed between the first and the last piece; None where they came at once, so that there is nothing to time."""
+    return (n_tokens - 1) / elapsed_s if n_tokens > 1 and elapsed_s >= SHORTEST_TIMED_S else None
+
+
 async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begin: float) -> FirstAnswer:
     """The answer of a stream that has begun."""
     pieces: list[str] = []
@@ -89,7 +95,7 @@ async def read_answer(response: aiohttp.ClientResponse, asked: FirstAnswer, begi
         expert=headers.get("x-coe-expert", ""),
         fallback=headers.get("x-coe-fallback", ""),
         ttft_ms=1e3 * (first_at - begin),
-        tokens_per_s=(n_tokens - 1) / (last_at - first_at) if n_tokens > 1 and last_at > first_at else None,
+        tokens_per_s=tokens_per_s(n_tokens, last_at - first_at),
         text="".join(pieces),
     )
 

@@ -15,7 +15,7 @@ from router.errors import ArtifactError, ConfigError
 from router.pipeline import Capabilities, Policy, Router
 from router.policy import ExpertCosts, solve_map
 from router.protocols import CategoryClassifier, ChatBackend, Encoder, ExpertScorer
-from router.quality import QualityMatrix, quality_from_arrays
+from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
 from router.types import GENERAL
 from router.uncertainty import Uncertainty
 
@@ -149,7 +149,7 @@ def assemble(
 def solved_policy(
     policy: PolicyConfig, rows: Sequence[str], experts: Sequence[str], evidence: QualityMatrix, costs: ExpertCosts
 ) -> Policy:
-    solution = solve_map(evidence.quality, evidence.mass, costs, policy.budgets)
+    solution = solve_map(cautious_quality(evidence), evidence.mass, costs, policy.budgets)
     pins = {rows.index(c): experts.index(e) for c, e in policy.pins.items() if c in rows and e in experts}
     return Policy(solution, pins, policy.exploration)
 

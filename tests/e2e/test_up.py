@@ -96,7 +96,7 @@ def rows(output: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_first_start_measures_fits_and_answers_every_category(place: Place, first_output: str) -> None:
     table = rows(first_output)
     assert set(table) == set(QUERIES)
@@ -147,7 +147,7 @@ def running(place: Place, first_output: str) -> Iterator[Running]:
             process.wait(DEADLINE_S)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_second_start_uses_what_the_first_one_learned(running: Running) -> None:
     output = running.output.read_text()
     assert "coe eval collect" not in output
@@ -156,7 +156,7 @@ def test_a_second_start_uses_what_the_first_one_learned(running: Running) -> Non
     assert running.get("/readyz") == 200
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_openai_client_is_answered_and_the_decision_is_kept(place: Place, running: Running) -> None:
     ask = [{"role": "user", "content": "What is 23 + 19?"}]
     with openai.OpenAI(base_url=running.url, api_key="none", max_retries=0) as client:
@@ -181,7 +181,7 @@ def test_the_openai_client_is_answered_and_the_decision_is_kept(place: Place, ru
     assert row() == ("answered", raw.headers["x-coe-expert"], "arithmetic")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_taken_port_is_one_clear_line(place: Place, running: Running) -> None:
     port = running.url.rsplit(":", 1)[1].removesuffix("/v1")
     done = subprocess.run(
@@ -194,7 +194,7 @@ def test_a_taken_port_is_one_clear_line(place: Place, running: Running) -> None:
     assert "--port" in done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_sigterm_ends_everything_with_status_0(running: Running) -> None:
     children = descendants(running.process.pid)
     assert len(children) >= 2  # the engine and Valkey

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from eval.collect import Collection, CollectRequest, collect
-from eval.collect_inputs import load_inputs
+from eval.collect_inputs import first_of_each_category, load_inputs
 from eval.probe_set import Probe
 from router.errors import ConfigError, DataError, RouterError
 from training.datasets.outcomes import read_outcomes
@@ -38,7 +38,8 @@ PROBES = tuple(
 
 @dataclass
 class FakeExperts:
-    """`right` answers every sum, `wrong` answers 99, `flaky` fails on 2+3 until it is mended, `broken` always fails."""
+    """`right` answers every sum, `wrong` answers 99, `flaky` fails on 2+3 until it is mended, `broken` always fails,
+    `restarting` is away the first two times."""
 
     root: str = ""
     is_mended: bool = False
@@ -53,7 +54,9 @@ class FakeExperts:
         expert, text = body["model"], body["messages"][-1]["content"]
         self.asked[expert, text] += 1
         if expert == "broken" or (expert == "flaky" and text == "2+3" and not self.is_mended):
-            return web.json_response({"error": {"code": "overloaded", "message": text}}, status=503)
+            return web.json_response({"error": {"code": "overloaded", "message": text}}, status=500)
+        if expert == "restarting" and self.asked[expert, text] < 3:
+            return web.json_response({"error": {"code": "no_expert_alive"}}, status=503, headers={"retry-after": "0"})
         if expert == "gibberish":
             return web.Response(text="<html>")
         if expert == "silent":
@@ -97,7 +100,7 @@ async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path
 
 async def test_a_failed_pair_has_no_score_and_is_the_only_one_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
     first = await run(fake, tmp_path, "right", "flaky")
-    assert first.errors == {("flaky", "HTTP 503 (overloaded)"): 1}
+    assert first.errors == {("flaky", "HTTP 500 (overloaded)"): 1}
     np.testing.assert_array_equal(np.isnan(first.table.scores), [[False, False], [False, True], [False, False]])
     assert read_outcomes(tmp_path).prompt_ids == ("arithmetic-000", "arithmetic-002")
     fake.is_mended = True
@@ -105,6 +108,19 @@ async def test_a_failed_pair_has_no_score_and_is_the_only_one_asked_again(fake: 
     assert (second.n_reused, second.errors) == (5, {})
     assert read_outcomes(tmp_path).prompt_ids == tuple(probe.id for probe in PROBES)
     assert fake.asked == {(e, t): 1 for e in ("right", "flaky") for t in SUMS} | {("flaky", "2+3"): 2}
+
+
+async def test_an_expert_that_is_away_for_a_moment_is_waited_for(fake: FakeExperts, tmp_path: Path) -> None:
+    found = await run(fake, tmp_path, "restarting")
+    assert found.errors == {}
+    assert np.isfinite(found.table.scores).all()
+    assert set(fake.asked.values()) == {3}
+
+
+def test_the_first_probes_of_each_category_are_taken_in_order() -> None:
+    other = PROBES[0].model_copy(update={"id": "facts-000", "category": "facts"})
+    assert first_of_each_category((*PROBES, other), 2) == (*PROBES[:2], other)
+    assert first_of_each_category(PROBES, None) == PROBES
 
 
 async def test_a_changed_probe_is_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
@@ -127,7 +143,7 @@ async def test_a_line_cut_by_a_crash_is_dropped_and_a_damaged_one_is_named(fake:
 
 
 async def test_nothing_answered_is_an_error_that_says_why(fake: FakeExperts, tmp_path: Path) -> None:
-    with pytest.raises(RouterError, match=r"no expert answered any probe .* broken: HTTP 503 \(overloaded\), 3 times"):
+    with pytest.raises(RouterError, match=r"no expert answered any probe .* broken: HTTP 500 \(overloaded\), 3 times"):
         await run(fake, tmp_path, "broken")
     assert not (tmp_path / "scores.parquet").exists()
     with pytest.raises(RouterError, match="not a chat completion"):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
-from gateway.first_answers import FirstAnswer, ask
+from gateway.first_answers import FirstAnswer, ask, tokens_per_s
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HEADERS = {"x-coe-category": "code", "x-coe-confidence": "0.87", "x-coe-expert": "coder"}
@@ -58,8 +58,12 @@ async def test_an_answer_is_read_with_its_decision_and_its_speed() -> None:
     assert answer.is_as_meant
     assert answer.ttft_ms is not None
     assert answer.ttft_ms > 0
-    assert answer.tokens_per_s is not None
-    assert answer.tokens_per_s > 0
+
+
+def test_speed_is_timed_only_where_there_is_time_to_measure() -> None:
+    assert tokens_per_s(21, 0.5) == 40
+    assert tokens_per_s(1, 0.5) is None
+    assert tokens_per_s(8, 1e-6) is None
 
 
 async def test_a_fallback_is_seen_and_is_not_what_was_meant() -> None:

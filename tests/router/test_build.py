@@ -9,7 +9,7 @@ from router.artifact import save_artifact
 from router.build import build_backends, expert_costs, ids_on_base, load_router, lora_selection
 from router.config import ExpertConfig, parse_config
 from router.errors import ArtifactError, ConfigError
-from router.quality import QualityMatrix
+from router.quality import QualityMatrix, cautious_quality
 
 CONFIG = {
     "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
@@ -124,3 +124,15 @@ def test_each_base_counts_its_own_adapters() -> None:
     )
     assert ids_on_base(config, "a.gguf", {"one": 0, "two": 0, "three": 1}) == {"one": 0}
     assert ids_on_base(config, "b.gguf", {"one": 0, "two": 0, "three": 1}) == {"two": 0, "three": 1}
+
+
+def test_a_lucky_cell_does_not_beat_the_reference_and_a_clear_one_does():
+    quality = np.array([[0.3, 0.35, 0.8], [0.4, 0.1, 0.1], [0.4, 0.1, 0.6]], np.float32)
+    count = np.array([[10, 10, 10], [10, 10, 10], [10, 10, 0]], np.float32)
+    error, mass = np.full((3, 3), 0.1, np.float32), np.array([0.2, 0.6, 0.2], np.float32)
+    zero = np.zeros((3, 3), np.float32)
+    found = cautious_quality(QualityMatrix(quality, error, count, mass, np.zeros(3, np.float32), zero, zero))
+    sd = 0.1 * 2**0.5  # of a difference of two cells
+    assert found[0] == pytest.approx([0.3, 0.3, 0.8 - sd])  # 0.05 is noise, 0.5 is not
+    assert found[1] == pytest.approx([0.4, 0.1 + sd, 0.1 + sd])
+    assert found[2] == pytest.approx([0.4, 0.1 + sd, 0.4])  # 0.6 was never graded: no advantage

@@ -38,7 +38,7 @@ def brute_force(quality, mass, costs, *, active=np.inf, hosted=np.inf):
             costs.own_params_b[list(set(choice))].sum()
             + costs.group_params_b[list(set(costs.group[index].tolist()))].sum()
         )
-        if used_active <= active + 1e-6 and used_hosted <= hosted + 1e-6:
+        if used_active <= active * (1 + 1e-6) and used_hosted <= hosted * (1 + 1e-6):
             best = max(best, float((mass * quality[np.arange(len(index)), index]).sum()))
     return best
 
