@@ -16,9 +16,6 @@ from gateway.up_view import UpView
 from router.errors import EngineError
 
 STOP_GRACE_S = 10.0
-PROBES_PER_CATEGORY = 10
-"""Of the 15 or 16 that ship: enough to find the specialists in minutes on two cores. `coe eval collect` asks the rest.
-"""
 
 
 def collect_arguments(
@@ -27,7 +24,6 @@ def collect_arguments(
     """`coe eval collect`: every expert answers every probe. What an earlier start has measured is not asked again."""
     words = ["eval", "collect", "--base-url", base_url, "--experts", ",".join(experts)]
     words += ["--experts-file", str(config_path), "--out", str(data_dir / "outcomes" / "probes")]
-    words += ["--per-category", str(PROBES_PER_CATEGORY)]
     return words if probes is None else [*words, "--probes", str(probes)]
 
 

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from router.artifact import require_array
 from router.types import FloatArray
 
+CAUTION = 1.5
+"""Standard errors that an advantage loses: one expert in fifteen that is no better would still seem so, and several
+compete in each category (ours)."""
+
 
 @dataclass(frozen=True)
 class QualityMatrix:
@@ -57,14 +61,14 @@ def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     """Quality (k+1, m) for solving the map: an expert beats the reference only by what its errors do not explain.
 
     The reference is the expert of highest quality over the traffic's mix. Every other cell's difference to it is
-    shrunk by one standard error of that difference (soft threshold; the one-standard-error rule of Breiman et al.
-    1984), so that a handful of lucky answers moves no category, and much data is left as it is. A cell that was never
-    graded has no advantage.
+    shrunk by CAUTION standard errors of that difference (soft threshold, after the one-standard-error rule of Breiman
+    et al. 1984), so that a handful of lucky answers moves no category, and much data is left as it is. A cell that was
+    never graded has no advantage.
     """
     reference = int((evidence.mass[:, None] * evidence.quality).sum(axis=0).argmax())
     base = evidence.quality[:, [reference]]
     difference = evidence.quality - base
-    error = np.sqrt(evidence.stderr**2 + evidence.stderr[:, [reference]] ** 2)
+    error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[:, [reference]] ** 2)
     shrunk = np.sign(difference) * np.maximum(np.abs(difference) - error, 0.0)
     shrunk[(evidence.count == 0) & (shrunk > 0)] = 0.0
     shrunk[:, reference] = 0.0

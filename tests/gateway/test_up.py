@@ -18,7 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from gateway.first_router import PROBES_PER_CATEGORY, collect_arguments, run_coe, train_arguments
+from gateway.first_router import collect_arguments, run_coe, train_arguments
 from gateway.program_log import LogReporter
 from gateway.run_commands import settings_of
 from gateway.settings import Settings, read_settings
@@ -112,7 +112,7 @@ def test_the_commands_of_a_first_start_are_complete() -> None:
     url, config, data = "http://127.0.0.1:8000/v1", Path("experts.yaml"), Path("data")
     assert collect_arguments(url, ("a", "b"), config, data, Path("few")) == [
         *("eval", "collect", "--base-url", url, "--experts", "a,b", "--experts-file", "experts.yaml"),
-        *("--out", "data/outcomes/probes", "--per-category", str(PROBES_PER_CATEGORY), "--probes", "few"),
+        *("--out", "data/outcomes/probes", "--probes", "few"),
     ]
     assert "--probes" not in collect_arguments(url, ("a",), config, data, None)
     assert train_arguments(config, data) == ["train", "--config", "experts.yaml", "--data-dir", "data"]

@@ -9,7 +9,7 @@ from router.artifact import save_artifact
 from router.build import build_backends, expert_costs, ids_on_base, load_router, lora_selection
 from router.config import ExpertConfig, parse_config
 from router.errors import ArtifactError, ConfigError
-from router.quality import QualityMatrix, cautious_quality
+from router.quality import CAUTION, QualityMatrix, cautious_quality
 
 CONFIG = {
     "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
@@ -132,7 +132,7 @@ def test_a_lucky_cell_does_not_beat_the_reference_and_a_clear_one_does():
     error, mass = np.full((3, 3), 0.1, np.float32), np.array([0.2, 0.6, 0.2], np.float32)
     zero = np.zeros((3, 3), np.float32)
     found = cautious_quality(QualityMatrix(quality, error, count, mass, np.zeros(3, np.float32), zero, zero))
-    sd = 0.1 * 2**0.5  # of a difference of two cells
+    sd = CAUTION * 0.1 * 2**0.5  # of a difference of two cells
     assert found[0] == pytest.approx([0.3, 0.3, 0.8 - sd])  # 0.05 is noise, 0.5 is not
     assert found[1] == pytest.approx([0.4, 0.1 + sd, 0.1 + sd])
     assert found[2] == pytest.approx([0.4, 0.1 + sd, 0.4])  # 0.6 was never graded: no advantage
