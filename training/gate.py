@@ -1,7 +1,8 @@
 """Whether a candidate router may replace the live one. Pure: it sees values, not routers.
 
-Three comparisons, each a paired difference (candidate - live) on data that neither was trained on: category accuracy on
-held-out labelled queries, graded score on held-out outcomes, reward on the held-out part of the log (doubly robust).
+Three comparisons, each a paired difference (candidate - live): category accuracy on labelled queries and reward on a
+part of the log (doubly robust), both held out from both routers, and the score on the graded outcomes that both were
+measured on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One paired comparison. `effective_n` is the effective sample size, the plain one for held-out outcomes."""
+    """One paired comparison. `effective_n` is the effective sample size, the plain one but for the log."""
 
     name: str
     live: Metric
@@ -64,7 +65,7 @@ def judge(
 ) -> GateResult:
     """Promotes when quality is shown to be no worse than `margin` and cost is no higher.
 
-    The log decides where it has enough effective decisions, held-out outcomes otherwise; whatever does not decide may
+    The log decides where it has enough effective decisions, graded outcomes otherwise; whatever does not decide may
     still veto, by showing a loss larger than the margin.
     """
     compared = tuple(c for c in (accuracy, outcomes, log) if c is not None)

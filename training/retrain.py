@@ -127,13 +127,14 @@ class Contest:
         return self.paired("category accuracy", live.astype(np.float64), candidate.astype(np.float64))
 
     def on_outcomes(self, table: OutcomeTable, embeddings: FloatArray) -> Comparison:
-        """Score of the chosen expert on graded prompts; a missing score counts as the row's mean."""
+        """Score of the chosen expert on the graded prompts, which both maps were measured on; a missing score counts as
+        the row's mean. A log can only take a map away from what is best here, so this can veto and rarely promotes."""
         filled = np.where(np.isfinite(table.scores), table.scores, np.nanmean(table.scores, axis=1, keepdims=True))
         values = []
         for router in (self.live, self.candidate):
             chosen = [table.experts.index(d.expert) for d in decide(router, table.texts, embeddings)]
             values.append(filled[np.arange(len(chosen)), chosen].astype(np.float64))
-        return self.paired("score on held-out outcomes", values[0], values[1])
+        return self.paired("score on graded outcomes", values[0], values[1])
 
     def on_log(self, answers: Sequence[LoggedAnswer], embeddings: FloatArray, evidence: Evidence) -> Comparison:
         """Doubly robust reward of both routers on logged answers they did not learn from."""

@@ -102,8 +102,7 @@ def run_retrain(request: RetrainRequest, *, now: datetime, progress: Progress = 
     sources = read_sources(request)
     encoder = build_encoder(sources.config.router.encoder)
     rng = np.random.default_rng(request.seed)
-    training_table = sources.outcomes.rows(np.array([split_of(text) != "test" for text in sources.outcomes.texts]))
-    evidence = gather_evidence(training_table, sources.log, sources.config.learned_categories)
+    evidence = gather_evidence(sources.outcomes, sources.log, sources.config.learned_categories)
     with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
         candidate = fit_candidate(Path(scratch), sources, evidence, encoder, pointer.version, rng, now, progress)
         progress("comparing the candidate with the live router")
@@ -167,11 +166,10 @@ def decide_promotion(
         return embed(encoder, texts, progress)
 
     queries = [query for query in sources.queries if split_of(query.text) == "test"]
-    table = sources.outcomes.rows(np.array([split_of(text) == "test" for text in sources.outcomes.texts]))
     answers = comparable_answers(sources.log, contest)
     gate = judge(
         contest.on_labels(queries, vectors([query.text for query in queries])),
-        contest.on_outcomes(table, vectors(table.texts)),
+        contest.on_outcomes(sources.outcomes, vectors(sources.outcomes.texts)),
         contest.on_log(answers, vectors([answer.text or "" for answer in answers]), evidence) if answers else None,
         margin=request.margin,
         cost_live_usd=mean_cost(contest.live),

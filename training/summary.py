@@ -17,6 +17,16 @@ from training.registry import Registry
 from training.retrain_run import RetrainResult
 
 
+PIPE_WIDTH = 160
+"""Columns where the output is no terminal, so that tables and sentences stay whole in a file."""
+
+
+def wide_console() -> Console:
+    """As wide as the terminal, or PIPE_WIDTH."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
+
 def with_interval(metric: Metric, signed: bool = False) -> str:
     """`0.912 [0.871, 0.941] n=180`."""
     form = "+.3f" if signed else ".3f"
@@ -28,7 +38,7 @@ def with_interval(metric: Metric, signed: bool = False) -> str:
 
 def print_router(artifact: RouterArtifact) -> None:
     """Version, parents, metrics, and the measured quality behind the map."""
-    console, manifest = Console(), artifact.manifest
+    console, manifest = wide_console(), artifact.manifest
     console.print(f"router {manifest.version}, {manifest.created_at}", highlight=False)
     console.print(f"parents: {', '.join(manifest.parents) or 'none'}", highlight=False)
     console.print(f"encoder {manifest.encoder.kind} ({manifest.encoder.dim} dimensions), ", end="", highlight=False)
@@ -70,14 +80,14 @@ def print_routers(registry: Registry) -> None:
             with_interval(accuracy) if accuracy else "-",
             str(len(manifest.experts)),
         )
-    console = Console()
+    console = wide_console()
     console.print(table)
     for name, problem in registry.damaged().items():
         console.print(f"damaged: {name}: {problem}", markup=False, highlight=False)
 
 
 def comparison_rows(comparisons: Iterable[Comparison]) -> Table:
-    table = Table(title="candidate against live, on data neither was trained on", title_justify="left")
+    table = Table(title="candidate against live", title_justify="left")
     for column in ("", "live", "candidate", "difference", "effective n"):
         table.add_column(column)
     for comparison in comparisons:
@@ -93,7 +103,7 @@ def comparison_rows(comparisons: Iterable[Comparison]) -> Table:
 
 def print_retrain(result: RetrainResult, *, as_json: bool) -> None:
     """What was used and dropped, the comparison, and what was done and why."""
-    console = Console()
+    console = wide_console()
     if as_json:
         console.print_json(json.dumps(retrain_json(result)))
         return
