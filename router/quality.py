@@ -60,12 +60,13 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
 def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     """Quality (k+1, m) for solving the map: an expert beats the reference only by what its errors do not explain.
 
-    The reference is the expert of highest quality over the traffic's mix. Every other cell's difference to it is
+    The reference is the expert of highest mean quality over the categories, each counted once: the traffic's mix would
+    make a specialist the reference of everything when most queries are its own. Every other cell's difference to it is
     shrunk by CAUTION standard errors of that difference (soft threshold, after the one-standard-error rule of Breiman
     et al. 1984), so that a handful of lucky answers moves no category, and much data is left as it is. A cell that was
     never graded has no advantage.
     """
-    reference = int((evidence.mass[:, None] * evidence.quality).sum(axis=0).argmax())
+    reference = int(evidence.quality.mean(axis=0).argmax())
     base = evidence.quality[:, [reference]]
     difference = evidence.quality - base
     error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[:, [reference]] ** 2)

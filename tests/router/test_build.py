@@ -1,5 +1,6 @@
 """Configuration to live objects: costs, backends, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,12 +128,16 @@ def test_each_base_counts_its_own_adapters() -> None:
 
 
 def test_a_lucky_cell_does_not_beat_the_reference_and_a_clear_one_does():
-    quality = np.array([[0.3, 0.35, 0.8], [0.4, 0.1, 0.1], [0.4, 0.1, 0.6]], np.float32)
+    quality = np.array([[0.3, 0.35, 0.8], [0.9, 0.1, 0.1], [0.5, 0.1, 0.45]], np.float32)
     count = np.array([[10, 10, 10], [10, 10, 10], [10, 10, 0]], np.float32)
-    error, mass = np.full((3, 3), 0.1, np.float32), np.array([0.2, 0.6, 0.2], np.float32)
+    error, mass = np.full((3, 3), 0.1, np.float32), np.array([0.8, 0.1, 0.1], np.float32)
     zero = np.zeros((3, 3), np.float32)
-    found = cautious_quality(QualityMatrix(quality, error, count, mass, np.zeros(3, np.float32), zero, zero))
+    evidence = QualityMatrix(quality, error, count, mass, np.zeros(3, np.float32), zero, zero)
+    found = cautious_quality(evidence)
     sd = CAUTION * 0.1 * 2**0.5  # of a difference of two cells
     assert found[0] == pytest.approx([0.3, 0.3, 0.8 - sd])  # 0.05 is noise, 0.5 is not
-    assert found[1] == pytest.approx([0.4, 0.1 + sd, 0.1 + sd])
-    assert found[2] == pytest.approx([0.4, 0.1 + sd, 0.4])  # 0.6 was never graded: no advantage
+    assert found[1] == pytest.approx([0.9, 0.1 + sd, 0.1 + sd])
+    assert found[2] == pytest.approx([0.5, 0.1 + sd, 0.5])  # a tie is left one
+    quality[2, 2] = 0.7
+    ungraded = replace(evidence, quality=quality, stderr=0 * error)
+    assert cautious_quality(ungraded)[2] == pytest.approx([0.5, 0.1, 0.5])  # 0.7 was never graded: no advantage
