@@ -16,7 +16,6 @@ from training.gate import Comparison
 from training.registry import Registry
 from training.retrain_run import RetrainResult
 
-
 PIPE_WIDTH = 160
 """Columns where the output is no terminal, so that tables and sentences stay whole in a file."""
 
