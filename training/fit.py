@@ -183,6 +183,13 @@ def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
     return folds
 
 
+def without_secrets(value: object) -> object:
+    """Options of a plugin, at any depth, without keys: a manifest is copied and shown."""
+    if isinstance(value, Mapping):
+        return {name: without_secrets(part) for name, part in value.items() if name != "api_key"}
+    return [without_secrets(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def write_router(
     root: Path,
     request: FitRequest,
@@ -203,7 +210,7 @@ def write_router(
         "parents": request.parents,
         "encoder": {
             "kind": request.encoder_config.kind,
-            "options": request.encoder_config.options,
+            "options": without_secrets(request.encoder_config.options),
             "fingerprint": encoder.fingerprint,
             "dim": encoder.dim,
         },

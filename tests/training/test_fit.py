@@ -1,0 +1,87 @@
+"""Fitting a router end to end on the seed set, with an encoder that needs no weights."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from router.artifact import load_artifact
+from router.build import build_encoder
+from router.config import PluginConfig
+from router.errors import DataError
+from router.quality import QualityMatrix
+from training.datasets.jsonl import read_seed
+from training.first_fit import default_queries_folder
+from training.fit import FitRequest, fit_router, stratified_folds, without_secrets
+from training.split import split_of
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CATEGORIES = ("arithmetic", "sql", "translation")
+
+
+def request(**changes) -> FitRequest:
+    k, row = len(CATEGORIES), np.ones(len(CATEGORIES) + 1, np.float32)
+    flat = np.full((k + 1, 1), 0.5, np.float32)
+    values = {
+        "encoder_config": PluginConfig(kind="surface"),
+        "classifier": PluginConfig(kind="logistic", inverse_l2=10.0),
+        "scorer": PluginConfig(kind="map"),
+        "categories": CATEGORIES,
+        "experts": ("only",),
+        "evidence": QualityMatrix(flat, flat, flat, row, row, flat, flat),
+        "alpha": 0.1,
+        "data_fingerprints": {},
+    }
+    return FitRequest(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def queries():
+    return [query for query in read_seed(default_queries_folder()) if query.category in (*CATEGORIES, "general")]
+
+
+def fit(root, asked, queries, seed=0):
+    encoder = build_encoder(asked.encoder_config)
+    return fit_router(root, asked, encoder, queries, now=NOW, rng=np.random.default_rng(seed))
+
+
+def test_the_same_seed_gives_the_same_router_and_it_learned_the_categories(tmp_path, queries):
+    first, again = fit(tmp_path / "a", request(), queries), fit(tmp_path / "b", request(), queries)
+    assert first.manifest.version == again.manifest.version
+    metrics = load_artifact(tmp_path / "a" / first.manifest.version).manifest.metrics
+    held_out = [q for q in queries if split_of(q.text) == "test" and q.category != "general"]
+    assert metrics["category_accuracy"].n == len(held_out)
+    assert metrics["category_accuracy"].interval.low > 0.7  # a constant router has a third
+    assert metrics["ece"].value < 0.15
+
+
+def test_without_holding_out_there_are_no_figures(tmp_path, queries):
+    assert fit(tmp_path, request(is_holding_out=False), queries).manifest.metrics == {}
+
+
+def test_a_category_without_a_query_and_an_unknown_one_are_named(tmp_path, queries):
+    with pytest.raises(DataError, match="no labelled query for category arithmetic"):
+        fit(tmp_path, request(), [q for q in queries if q.category != "arithmetic"])
+    with pytest.raises(DataError, match=r"unknown categories \['translation'\]"):
+        fit(tmp_path, request(categories=CATEGORIES[:2]), queries)
+
+
+def test_one_category_is_no_router(tmp_path):
+    with pytest.raises(DataError, match="at least two categories; got: sql"):
+        fit(tmp_path, request(categories=("sql",)), [])
+
+
+def test_every_fold_leaves_every_category_in_the_rest():
+    labels = np.repeat(np.arange(3), [5, 7, 11])
+    folds = stratified_folds(labels, np.random.default_rng(0))
+    for fold in range(5):
+        assert set(labels[folds != fold]) == {0, 1, 2}
+
+
+def test_a_key_never_reaches_the_manifest():
+    options = {
+        "url": "u",
+        "api_key": "secret",
+        "parts": [{"kind": "openai", "options": {"api_key": "secret", "dim": 3}}],
+    }
+    assert without_secrets(options) == {"url": "u", "parts": [{"kind": "openai", "options": {"dim": 3}}]}
