@@ -31,6 +31,9 @@ DatabaseOption = Annotated[
 OutcomesOption = Annotated[
     Path | None, typer.Option("--outcomes", help="outcome table; default: <data>/outcomes/probes")
 ]
+QueriesOption = Annotated[
+    Path | None, typer.Option("--queries", help="folder of labelled queries; default: the seed set")
+]
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
 
 
@@ -38,7 +41,7 @@ def train(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     outcomes: OutcomesOption = None,
-    queries: Annotated[Path | None, typer.Option(help="folder of labelled queries; default: the seed set")] = None,
+    queries: QueriesOption = None,
     table: Annotated[bool, typer.Option(help="categories, queries and experts all come from --outcomes")] = False,
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
     encoder: Annotated[str | None, typer.Option(help="kind of encoder, instead of the configured one")] = None,
@@ -78,6 +81,7 @@ def retrain(
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
     outcomes: OutcomesOption = None,
+    queries: QueriesOption = None,
     since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
     margin: Annotated[float, typer.Option(min=0, max=1, help="largest loss of quality that is tolerated")] = 0.02,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="compare and print, promote nothing")] = False,
@@ -94,6 +98,7 @@ def retrain(
         routers=data_dir / "routers",
         outcomes=outcomes or data_dir / "outcomes" / "probes",
         database_url=database_url or f"sqlite:///{data_dir / 'coe.db'}",
+        queries=queries,
         since=parse_time(since),
         margin=margin,
         is_dry_run=dry_run,

@@ -31,12 +31,17 @@ from training.types import LabelledQuery, OutcomeTable
 
 @dataclass(frozen=True)
 class RetrainRequest:
-    """What to retrain from. `since` is in Unix seconds; `margin` is the largest tolerated loss of quality."""
+    """What to retrain from.
+
+    `queries` is a folder of labelled queries, None the seed set; `since` is in Unix seconds; `margin` is the largest
+    tolerated loss of quality.
+    """
 
     config: Path
     routers: Path
     outcomes: Path
     database_url: str
+    queries: Path | None = None
     since: float = 0.0
     margin: float = 0.02
     is_dry_run: bool = False
@@ -81,7 +86,9 @@ class Sources:
 def read_sources(request: RetrainRequest) -> Sources:
     """Raises ConfigError and DataError as the readers do."""
     config = load_config(request.config)
-    queries = tuple(q for q in read_seed(default_queries_folder()) if q.category in config.categories)
+    queries = tuple(
+        q for q in read_seed(request.queries or default_queries_folder()) if q.category in config.categories
+    )
     return Sources(
         config, queries, usable_outcomes(config, request.outcomes), read_log(request.database_url, since=request.since)
     )

@@ -1,5 +1,6 @@
 """`coe retrain` on a simulated log in SQLite: what it learns, holds out, promotes and declines."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -154,13 +155,21 @@ def test_without_feedback_the_live_router_stays(request_):
 def test_a_dry_run_compares_and_promotes_nothing(request_):
     before = Registry(request_.routers).live()
     log_answers(request_, {"left": 0.2, "right": 0.9})
-    from dataclasses import replace
-
     result = run_retrain(replace(request_, is_dry_run=True), now=NOW)
     assert result.gate is not None
     assert result.gate.verdict is Verdict.PROMOTE
     assert not result.is_promoted
     assert Registry(request_.routers).live() == before
+
+
+def test_other_labelled_queries_than_the_seed_set_can_be_named(request_, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    line = '{"text": "show me %d rows", "style": "terse", "language": "en"}\n'
+    (folder / "sql.jsonl").write_text("".join(line % i for i in range(30)))
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    with pytest.raises(DataError, match="no labelled query for category facts"):
+        run_retrain(replace(request_, queries=folder), now=NOW)
 
 
 def test_held_out_answers_are_never_learned_from(request_):
