@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-MAX_TOKENS = 24
+MAX_TOKENS = 16
 """Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""
 
 TIMEOUT_S = 60.0
