@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import Executor
 from pathlib import Path
 
-from gateway.decision_log.spool import Spool, read_checkpoint, scan, segment_paths
+from gateway.decision_log.spool import HIDDEN, Spool, read_checkpoint, scan, segment_paths
 from gateway.decision_log.stream import DecisionStream
 from router.errors import StoreError
 
@@ -52,7 +52,9 @@ async def send_leftovers(root: Path, stream: DecisionStream) -> tuple[int, int]:
 
 def spool_folders(root: Path) -> list[Path]:
     """Folders of spools, by name; empty when there is no `root`."""
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(HIDDEN))
 
 
 def spooled_bytes(root: Path, *, without: str) -> int:

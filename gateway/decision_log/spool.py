@@ -27,6 +27,9 @@ HEADER = struct.Struct(">2sII")
 LENGTH = struct.Struct(">I")
 SEGMENT_BYTES = 4 * 1024 * 1024
 LOAD_BYTES = 256 * 1024
+HIDDEN = "."
+"""Begins the name of a spool's folder that is being made."""
+
 SUFFIX = ".seg"
 CHECKPOINT_NAME = "checkpoint.json"
 TEMPORARY_NAME = f"{CHECKPOINT_NAME}.tmp"
@@ -125,11 +128,19 @@ class Spool:
             StoreError: another live process owns the folder.
             OSError: the folder cannot be made or read.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = FolderLock.try_acquire(self.folder)
+        self._lock = FolderLock.try_acquire(self.folder) if self.folder.exists() else self._create()
         if self._lock is None:
             raise StoreError(f"spool {self.folder} is in use by process {holder_of(self.folder)}")
         self._recover()
+
+    def _create(self) -> FolderLock | None:
+        """The new folder, locked before it is seen: another replica that looks for leftovers would lock it first."""
+        staged = self.folder.with_name(f"{HIDDEN}{self.folder.name}")
+        staged.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FolderLock.try_acquire(staged)
+        if lock is not None:
+            staged.rename(self.folder)
+        return lock
 
     def write(self, payloads: Sequence[bytes], *, fsync: bool = False) -> int:
         """Appends as many payloads as there is room for, as one write, and says how many: at least one.

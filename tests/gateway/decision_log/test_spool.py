@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.decision_log import spool as spool_module
 from gateway.decision_log.spool import Position, Spool, frame, read_checkpoint, scan, segment_paths, write_checkpoint
+from gateway.folder_lock import FolderLock
 from router.errors import StoreError
 
 PAYLOADS = st.lists(st.text(max_size=40).map(str.encode), min_size=1, max_size=8)
@@ -228,4 +229,21 @@ def test_fsync_reaches_the_disk_call(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert synced == []
     spool.write([b"b"], fsync=True)
     assert len(synced) == 1
+    spool.close()
+
+
+def test_a_new_spool_is_locked_before_it_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another replica sweeps the spools of the dead: it must never find a young one without its owner's lock."""
+    taken: list[FolderLock | None] = []
+    rename = Path.rename
+
+    def swept(self: Path, target: Path) -> Path:
+        taken.append(FolderLock.try_acquire(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", swept)
+    spool = Spool(tmp_path / "spool" / "young", max_bytes=1_000_000)
+    spool.open()
+    assert taken == [None]
+    assert [path.name for path in (tmp_path / "spool").iterdir()] == ["young"]
     spool.close()
