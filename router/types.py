@@ -19,9 +19,6 @@ FloatArray = NDArray[np.float32]
 GENERAL = "general"
 """The category of queries that the classifier is unsure of. Always present, never learned as a class."""
 
-SCHEMA_VERSION = 1
-"""Version of `DecisionRecord` as written to spool, stream and SQL."""
-
 
 class Record(BaseModel):
     """A frozen record that refuses unknown keys."""
