@@ -1,0 +1,138 @@
+"""How well strong calls are spent between a weak and a strong expert (RouteLLM, Ong et al. 2024, arXiv 2406.18665).
+
+Shapes: n queries, t groups of queries with equal predicted gain, b bootstrap draws. The strong expert is called on the
+queries of highest predicted gain first. Queries of equal predicted gain come in random order and the last call may be
+drawn by lot, so the expected score is linear between the ends of the groups, and every figure here is that expectation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.metrics.bootstrap import DRAWS, percentile_interval
+
+Float64Array = NDArray[np.float64]
+Range = tuple[float, float]
+
+CPT_LEVELS = (50, 80)
+
+
+@dataclass(frozen=True)
+class CallCurve:
+    """Expected mean score against the share of strong calls; linear between the points.
+
+    `share` (t + 1,) rises from 0 to 1, `quality` (t + 1,) goes from the weak to the strong expert's mean score.
+    """
+
+    share: Float64Array
+    quality: Float64Array
+
+    @property
+    def gap(self) -> float:
+        """The strong expert's mean score minus the weak one's."""
+        return float(self.quality[-1] - self.quality[0])
+
+    def recovered(self) -> Float64Array:
+        """PGR (t + 1,): (quality - weak) / (strong - weak), RouteLLM eq. 4. Raises ValueError without a gap."""
+        if self.gap <= 0:
+            raise ValueError(f"the strong expert's mean score is {self.gap:+g} above the weak one's; expected a gap")
+        return np.asarray((self.quality - self.quality[0]) / self.gap, dtype=np.float64)
+
+
+def call_curve(predicted_gain: Float64Array, weak: Float64Array, strong: Float64Array) -> CallCurve:
+    """The curve of scores `weak` and `strong` (n,) when the strong calls go to the largest `predicted_gain` (n,)."""
+    number = tie_groups(predicted_gain)
+    ones = np.ones(len(weak))
+    return weighted_curve(number, weak, strong - weak, ones)
+
+
+def tie_groups(predicted_gain: Float64Array) -> NDArray[np.int64]:
+    """(n,) number of each query's group, 0 for the highest predicted gain. Raises ValueError for a NaN."""
+    if np.isnan(predicted_gain).any():
+        raise ValueError(f"predicted gain of query {int(np.isnan(predicted_gain).argmax())} is NaN")
+    return np.unique(-np.asarray(predicted_gain, dtype=np.float64), return_inverse=True)[1].astype(np.int64)
+
+
+def weighted_curve(group: NDArray[np.int64], weak: Float64Array, gain: Float64Array, weight: Float64Array) -> CallCurve:
+    """The curve where query i counts `weight[i]` times; groups that nobody counts in leave a point twice."""
+    total = weight.sum()
+    share = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=weight)) / total])
+    won = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=weight * gain)) / total])
+    share[-1] = 1.0
+    return CallCurve(share, float(weight @ weak / total) + won)
+
+
+def average_gap_recovered(curve: CallCurve) -> float:
+    """APGR: the mean of PGR over the share of strong calls from 0 to 1, RouteLLM eq. 5. Exact area of the expected
+    curve, where the paper averages over ten shares; random calls have 0.5."""
+    return float(np.trapezoid(curve.recovered(), curve.share))
+
+
+def call_share_for(curve: CallCurve, percent: float) -> float:
+    """CPT(percent): the smallest share of strong calls, in [0, 1], that recovers `percent` of the gap (RouteLLM)."""
+    recovered, wanted = curve.recovered(), percent / 100
+    at = int(np.argmax(recovered >= wanted - 1e-12))
+    if at == 0:
+        return 0.0
+    low, high = recovered[at - 1], recovered[at]
+    part = (wanted - low) / (high - low)
+    return float(curve.share[at - 1] + min(part, 1.0) * (curve.share[at] - curve.share[at - 1]))
+
+
+@dataclass(frozen=True)
+class CallFigures:
+    """APGR and CPT of one order of the queries, with percentile bootstrap intervals over queries; None where the strong
+    expert is no better than the weak one."""
+
+    curve: CallCurve
+    apgr: float | None
+    apgr_interval: Range | None
+    cpt: dict[int, float]
+    cpt_interval: dict[int, Range]
+
+
+def call_figures(
+    predicted_gain: Float64Array,
+    weak: Float64Array,
+    strong: Float64Array,
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+) -> CallFigures:
+    """Figures of the order by `predicted_gain` (n,). All zero is the random order, `strong - weak` the oracle's."""
+    curve = call_curve(predicted_gain, weak, strong)
+    if curve.gap <= 0:
+        return CallFigures(curve, None, None, {}, {})
+    drawn = [
+        (average_gap_recovered(c), *(call_share_for(c, level) for level in CPT_LEVELS))
+        for c in resampled_curves(predicted_gain, weak, strong, rng, draws)
+        if c.gap > 0
+    ]
+    columns = np.array(drawn, dtype=np.float64).reshape(-1, 1 + len(CPT_LEVELS))
+    ranges = [percentile_interval(column) for column in columns.T] if len(columns) else []
+    return CallFigures(
+        curve=curve,
+        apgr=average_gap_recovered(curve),
+        apgr_interval=ranges[0] if ranges else None,
+        cpt={level: call_share_for(curve, level) for level in CPT_LEVELS},
+        cpt_interval=dict(zip(CPT_LEVELS, ranges[1:], strict=False)),
+    )
+
+
+def resampled_curves(
+    predicted_gain: Float64Array, weak: Float64Array, strong: Float64Array, rng: np.random.Generator, draws: int
+) -> Iterator[CallCurve]:
+    """b curves, each on n queries drawn with replacement."""
+    group, n = tie_groups(predicted_gain), len(weak)
+    for _ in range(draws):
+        weight = np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
+        yield weighted_curve(group, weak, strong - weak, weight)
+
+
+def thinned(curve: CallCurve, points: int = 101) -> CallCurve:
+    """The curve at `points` even shares, for drawing."""
+    share = np.linspace(0.0, 1.0, points)
+    return CallCurve(share, np.interp(share, curve.share, curve.quality))
