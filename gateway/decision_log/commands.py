@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from redis.exceptions import RedisError
 
-from gateway.decision_log.consumer import Consumer, waiting_in
+from gateway.decision_log.consumer import Consumer
+from gateway.decision_log.entries import waiting_in
 from gateway.decision_log.leftovers import send_leftovers, spooled_records
 from gateway.decision_log.sink import SPOOL_FOLDER, new_replica
 from gateway.decision_log.stats import ConsumerStats

@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from pydantic import ValidationError
 from redis.exceptions import RedisError, ResponseError
 from redis.typing import EncodableT, FieldT
 
+from gateway.decision_log.entries import GROUP, Entry, entries_of, record_of
 from gateway.decision_log.stats import ConsumerStats
 from gateway.decision_log.stream import RECORD_FIELD, Backoff, connect, reason_of
 from gateway.store import Store
@@ -24,10 +24,6 @@ from gateway.tasks import stop_task
 from router.errors import StoreError
 from router.types import DecisionRecord
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
-GROUP = "coe-sql"
 BATCH_RECORDS = 100
 """About 3 ms of Python in the writing thread, which competes with requests for the interpreter."""
 LINGER_S = 0.2
@@ -38,13 +34,6 @@ MAX_PENDING = 1000
 DEAD_MAX_ENTRIES = 10_000
 
 logger = logging.getLogger(__name__)
-
-
-class Entry(NamedTuple):
-    """One stream entry; `payload` is None when the stream was trimmed under it."""
-
-    id: bytes
-    payload: bytes | None
 
 
 class Consumer:
@@ -251,36 +240,3 @@ class Consumer:
         summary: Any = await self._redis.xpending_range(self._stream, GROUP, "-", "+", 1, consumername=self._name)
         if not summary:
             await self._redis.xgroup_delconsumer(self._stream, GROUP, self._name)
-
-
-def entries_of(rows: Any) -> list[Entry]:
-    """Entries of a reply. Redis 6.2 claims deleted entries as nil, others leave them out."""
-    return [Entry(row[0], row[1].get(RECORD_FIELD, b"") if row[1] else None) for row in rows if row[0] is not None]
-
-
-def record_of(entry: Entry) -> DecisionRecord | None:
-    """The decision in an entry; None when it is gone or is none of ours."""
-    if entry.payload is None:
-        return None
-    try:
-        return DecisionRecord.model_validate_json(entry.payload)
-    except ValidationError as error:
-        kinds = sorted({fault["type"] for fault in error.errors(include_input=False, include_url=False)})
-        logger.error("entry %s is no decision (%s)", entry.id, ", ".join(kinds))
-        return None
-
-
-async def waiting_in(client: Redis, stream: str) -> tuple[int, int]:
-    """Entries of the stream that are not in SQL yet, and dead letters. Raises RedisError."""
-    dead = await client.xlen(f"{stream}:dead")
-    if not await client.exists(stream):
-        return 0, dead
-    groups: Any = await client.xinfo_groups(stream)
-    ours = next((group for group in groups if group["name"] == GROUP.encode()), None)
-    if ours is None:
-        return await client.xlen(stream), dead
-    waiting, last = int(ours["pending"]), ours["last-delivered-id"]
-    while rows := await client.xrange(stream, min=b"(" + last, count=1000):
-        waiting += len(rows)
-        last = rows[-1][0]
-    return waiting, dead

@@ -6,7 +6,9 @@ import asyncio
 from concurrent.futures import Executor
 from pathlib import Path
 
-from gateway.decision_log.spool import HIDDEN, Spool, read_checkpoint, scan, segment_paths
+from gateway.decision_log.frames import scan
+from gateway.decision_log.spool import Spool
+from gateway.decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths
 from gateway.decision_log.stream import DecisionStream
 from router.errors import StoreError
 

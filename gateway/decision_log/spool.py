@@ -1,97 +1,31 @@
-"""An append-only spool on the local disk: what was written here outlives this process and waits for the stream.
-
-A folder holds numbered segments and a checkpoint, the position up to which everything is in the stream. A record is
-framed as magic, payload length, CRC-32 of length and payload, payload. The first magic byte, 0xC0, occurs nowhere in
-UTF-8, so after damage the next frame is found again and only damaged records are lost.
-"""
+"""An append-only spool on the local disk: what was written here outlives this process and waits for the stream."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
-import struct
-import zlib
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from gateway.decision_log.frames import HEADER, Frame, frame, scan
+from gateway.decision_log.spool_files import (
+    CHECKPOINT_NAME,
+    HIDDEN,
+    SUFFIX,
+    TEMPORARY_NAME,
+    Position,
+    read_checkpoint,
+    segment_paths,
+    write_all,
+    write_checkpoint,
+)
 from gateway.folder_lock import LOCK_NAME, FolderLock, holder_of
 from router.errors import StoreError
 
-MAGIC = b"\xc0\xe5"
-HEADER = struct.Struct(">2sII")
-LENGTH = struct.Struct(">I")
 SEGMENT_BYTES = 4 * 1024 * 1024
 LOAD_BYTES = 256 * 1024
-HIDDEN = "."
-"""Begins the name of a spool's folder that is being made."""
-
-SUFFIX = ".seg"
-CHECKPOINT_NAME = "checkpoint.json"
-TEMPORARY_NAME = f"{CHECKPOINT_NAME}.tmp"
-
-
-class Frame(NamedTuple):
-    """One intact record and the offset just behind it."""
-
-    payload: bytes
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """Intact frames of some bytes, how many damaged stretches lay between them, and where the last frame ended."""
-
-    frames: tuple[Frame, ...]
-    damaged: int
-    end: int
-
-
-class Position(NamedTuple):
-    """A place in the spool."""
-
-    segment: int
-    offset: int
-
-
-def frame(payload: bytes) -> bytes:
-    """The payload as it is written to a segment."""
-    length = LENGTH.pack(len(payload))
-    return MAGIC + length + LENGTH.pack(zlib.crc32(payload, zlib.crc32(length))) + payload
-
-
-def frame_at(data: bytes, offset: int) -> Frame | None:
-    """The intact frame that begins at `offset`; None when it is cut, damaged or not there."""
-    body = offset + HEADER.size
-    if len(data) < body:
-        return None
-    magic, length, checksum = HEADER.unpack_from(data, offset)
-    end = body + length
-    if magic != MAGIC or end > len(data):
-        return None
-    payload = data[body:end]
-    if zlib.crc32(payload, zlib.crc32(LENGTH.pack(length))) != checksum:
-        return None
-    return Frame(payload, end)
-
-
-def scan(data: bytes) -> Scan:
-    """Every intact frame of `data`. Bytes behind the last one are its torn tail and count as no damage."""
-    frames: list[Frame] = []
-    damaged = end = offset = 0
-    while offset >= 0:
-        found = frame_at(data, offset)
-        if found is None:
-            offset = data.find(MAGIC, offset + 1)
-            continue
-        damaged += offset > end
-        frames.append(found)
-        offset = end = found.end
-    return Scan(tuple(frames), damaged, end)
 
 
 class Spool:
@@ -291,31 +225,3 @@ class Spool:
         self._path(segment).unlink(missing_ok=True)
         self._position = Position(next(iter(self._sizes), self._next_segment), 0)
         return True
-
-
-def segment_paths(folder: Path) -> list[Path]:
-    """Segment files, oldest first."""
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stem.isdecimal())
-
-
-def write_all(descriptor: int, block: bytes) -> None:
-    """Writes every byte. Raises OSError; some bytes may be written then."""
-    view = memoryview(block)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def write_checkpoint(folder: Path, position: Position) -> None:
-    """Replaces the checkpoint atomically. Raises OSError."""
-    temporary = folder / TEMPORARY_NAME
-    temporary.write_text(json.dumps(position._asdict()))
-    temporary.replace(folder / CHECKPOINT_NAME)
-
-
-def read_checkpoint(folder: Path) -> Position:
-    """The checkpoint; the very beginning when there is none or it is unreadable, so records repeat but none is lost."""
-    try:
-        values = json.loads((folder / CHECKPOINT_NAME).read_text())
-        return Position(int(values["segment"]), int(values["offset"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return Position(0, 0)

@@ -10,7 +10,8 @@ import pytest
 from redis import Redis
 
 from gateway.decision_log import stream as stream_module
-from gateway.decision_log.consumer import GROUP, Consumer, waiting_in
+from gateway.decision_log.consumer import Consumer
+from gateway.decision_log.entries import GROUP, waiting_in
 from gateway.decision_log.stats import ConsumerStats
 from gateway.decision_log.stream import connect
 from gateway.fleet.redis_server import RedisServer

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.decision_log import spool as spool_module
-from gateway.decision_log.spool import Position, Spool, frame, read_checkpoint, scan, segment_paths, write_checkpoint
+from gateway.decision_log.frames import frame, scan
+from gateway.decision_log.spool import Spool
+from gateway.decision_log.spool_files import Position, read_checkpoint, segment_paths, write_checkpoint
 from gateway.folder_lock import FolderLock
 from router.errors import StoreError
 
