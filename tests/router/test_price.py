@@ -1,0 +1,186 @@
+"""Prices of budgets: by hand, against the full linear program, and what must always hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from router.errors import InfeasibleBudgetError
+from router.price import PricedChoice, budget_choice, budget_prices
+
+Float64Array = NDArray[np.float64]
+SIZE = {"active_params_b": np.array([10.0, 70.0])}
+QUALITY = np.array([[0.5, 0.9], [0.5, 0.8], [0.5, 0.6], [0.5, 0.4]])
+"""The large expert is worth 0.4, 0.3, 0.1 and -0.1 more."""
+
+
+def expected(choice: PricedChoice, quality: Float64Array, amounts: Float64Array) -> tuple[float, float]:
+    probs = choice.probs(quality)
+    np.testing.assert_allclose(probs.sum(axis=1), 1.0)
+    return float((probs * quality).sum(axis=1).mean()), float((probs @ amounts).mean())
+
+
+def full_program(quality: Float64Array, amounts: dict[str, Float64Array], limits: dict[str, float]) -> float:
+    """The optimum of the whole linear program over shares (n, m)."""
+    from scipy.optimize import linprog
+
+    n, m = quality.shape
+    found = linprog(
+        -quality.ravel() / n,
+        A_ub=np.array([np.tile(amounts[name], n) / n for name in limits]),
+        b_ub=list(limits.values()),
+        A_eq=np.kron(np.eye(n), np.ones((1, m))),
+        b_eq=np.ones(n),
+        bounds=(0, 1),
+    )
+    return -float(found.fun)
+
+
+@pytest.mark.parametrize(
+    ("limit", "quality", "amount"),
+    [
+        (10.0, 0.5, 10.0),
+        (25.0, 0.6, 25.0),  # one large call, to the query that it helps most
+        (32.5, 0.6 + 0.075 / 2, 32.5),  # and half a call to the next
+        (40.0, 0.675, 40.0),
+        (55.0, 0.7, 55.0),
+        (70.0, 0.7, 55.0),  # the last query is better off with the small expert
+    ],
+)
+def test_one_budget_by_hand(limit: float, quality: float, amount: float) -> None:
+    found = expected(budget_choice(QUALITY, SIZE, {"active_params_b": limit}), QUALITY, SIZE["active_params_b"])
+    assert found == pytest.approx((quality, amount), abs=1e-6)
+
+
+def test_the_price_is_the_gain_of_the_first_query_left_out() -> None:
+    assert budget_prices(QUALITY, SIZE, {"active_params_b": 25.0})["active_params_b"] == pytest.approx(0.3 / 60)
+    assert budget_prices(QUALITY, SIZE, {"active_params_b": 39.0})["active_params_b"] == pytest.approx(0.3 / 60)
+    assert budget_prices(QUALITY, SIZE, {"active_params_b": 60.0}) == {"active_params_b": 0.0}
+    assert budget_prices(QUALITY, SIZE, {}) == {}
+
+
+def test_without_limits_each_query_takes_its_best_expert() -> None:
+    np.testing.assert_array_equal(budget_choice(QUALITY, SIZE, {}).probs(QUALITY).argmax(axis=1), [1, 1, 1, 0])
+
+
+def test_amounts_may_be_tiny_or_free() -> None:
+    cost = {"cost_usd": np.array([0.0, 3e-6])}
+    choice = budget_choice(QUALITY, cost, {"cost_usd": 0.75e-6})
+    assert expected(choice, QUALITY, cost["cost_usd"]) == pytest.approx((0.6, 0.75e-6), abs=1e-9)
+    free = budget_choice(QUALITY, cost, {"cost_usd": 0.0})
+    assert expected(free, QUALITY, cost["cost_usd"])[1] == 0.0
+
+
+def test_an_impossible_budget_is_named_with_the_smallest_that_would_do() -> None:
+    for function in (budget_choice, budget_prices):
+        with pytest.raises(InfeasibleBudgetError) as error:
+            function(QUALITY, SIZE, {"active_params_b": 9.0})
+        assert (error.value.budget, error.value.value, error.value.smallest) == ("active_params_b", 9.0, 10.0)
+
+
+def test_of_two_budgets_the_impossible_one_is_named_given_the_other() -> None:
+    amounts = {"active_params_b": np.array([1.0, 5.0]), "latency_ms": np.array([500.0, 100.0])}
+    with pytest.raises(InfeasibleBudgetError) as error:
+        budget_choice(QUALITY, amounts, {"active_params_b": 2.0, "latency_ms": 300.0})
+    assert error.value.budget == "active_params_b"
+    assert error.value.smallest == pytest.approx(3.0, rel=1e-4)  # half of each keeps the latency
+
+
+def test_wrong_arrays_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one query"):
+        budget_choice(QUALITY[:0], SIZE, {})
+    with pytest.raises(ValueError, match="budget cost_usd"):
+        budget_choice(QUALITY, SIZE, {"cost_usd": 1.0})
+    with pytest.raises(ValueError, match="2 finite"):
+        budget_choice(QUALITY, {"cost_usd": np.array([1.0, np.nan])}, {"cost_usd": 1.0})
+
+
+@st.composite
+def problems(draw: st.DrawFn, budgets: int) -> tuple[Float64Array, dict[str, Float64Array], dict[str, float]]:
+    """Coarse numbers, so that queries tie; limits lie between the least and the largest amount."""
+    m = draw(st.integers(2, 4))
+    grades = st.integers(0, 5).map(lambda value: value / 5)
+    rows = draw(st.lists(st.lists(grades, min_size=m, max_size=m), min_size=1, max_size=8))
+    names = ["active_params_b", "cost_usd"][:budgets]
+    amounts = {name: np.array(draw(st.lists(st.integers(1, 9), min_size=m, max_size=m)), dtype=float) for name in names}
+    shares = draw(st.lists(st.integers(0, 10), min_size=budgets, max_size=budgets))
+    mixed = np.full(m, 1 / m)  # the even mixture keeps these limits at share 0, so that two together are possible
+    limits = {
+        name: float(amounts[name] @ mixed if budgets > 1 else amounts[name].min())
+        + share / 10 * float(np.ptp(amounts[name]))
+        for name, share in zip(names, shares, strict=True)
+    }
+    return np.array(rows), amounts, limits
+
+
+@given(problems(1))
+@settings(deadline=None)
+def test_one_budget_is_kept_and_nothing_is_left_on_the_table(
+    problem: tuple[Float64Array, dict[str, Float64Array], dict[str, float]],
+) -> None:
+    quality, amounts, limits = problem
+    limit, amount = limits["active_params_b"], amounts["active_params_b"]
+    mean, used = expected(budget_choice(quality, amounts, limits), quality, amount)
+    assert used <= limit * (1 + 2e-6)
+    assert mean == pytest.approx(full_program(quality, amounts, limits), abs=1e-5)
+    price = budget_prices(quality, amounts, limits)["active_params_b"]
+    order = np.argsort(amount, kind="stable")
+    chosen = order[np.argmax((quality - price * amount)[:, order], axis=1)]
+    assert amount[chosen].mean() <= limit * (1 + 2e-6)
+
+
+@given(problems(2))
+@settings(deadline=None, max_examples=40)
+def test_two_budgets_are_kept_and_nothing_is_left_on_the_table(
+    problem: tuple[Float64Array, dict[str, Float64Array], dict[str, float]],
+) -> None:
+    quality, amounts, limits = problem
+    choice = budget_choice(quality, amounts, limits)
+    for name, limit in limits.items():
+        assert expected(choice, quality, amounts[name])[1] <= limit * (1 + 2e-6)
+    assert expected(choice, quality, amounts["cost_usd"])[0] == pytest.approx(
+        full_program(quality, amounts, limits), abs=1e-5
+    )
+
+
+@given(problems(1), st.integers(0, 10))
+@settings(deadline=None)
+def test_a_larger_budget_never_lowers_sample_quality(
+    problem: tuple[Float64Array, dict[str, Float64Array], dict[str, float]], more: int
+) -> None:
+    quality, amounts, limits = problem
+    amount = amounts["active_params_b"]
+    larger = {"active_params_b": limits["active_params_b"] + more / 2}
+    before, after = (expected(budget_choice(quality, amounts, limit), quality, amount)[0] for limit in (limits, larger))
+    assert after >= before - 1e-9
+    low, high = (budget_prices(quality, amounts, limit)["active_params_b"] for limit in (larger, limits))
+    assert low <= high * (1 + 1e-12)
+
+
+def test_prices_of_two_budgets_keep_both_without_a_draw() -> None:
+    rng = np.random.default_rng(0)
+    quality = rng.random((400, 4))
+    amounts = {"active_params_b": np.array([1.0, 4.0, 8.0, 9.0]), "latency_ms": np.array([900.0, 300.0, 500.0, 100.0])}
+    limits = {"active_params_b": 4.0, "latency_ms": 400.0}
+    prices = budget_prices(quality, amounts, limits)
+    toll = sum(prices[name] * amounts[name] for name in limits)
+    chosen = (quality - toll).argmax(axis=1)
+    for name, limit in limits.items():
+        assert amounts[name][chosen].mean() <= limit * (1 + 2e-6)
+    best = full_program(quality, amounts, limits)
+    assert quality[np.arange(400), chosen].mean() >= best - 0.005
+    assert all(price > 0 for price in prices.values())
+
+
+def test_budgets_that_only_a_draw_can_keep_are_refused_without_one() -> None:
+    """Two experts, one query kind: half of the calls to each keeps both limits, all to either breaks one."""
+    quality = np.full((10, 2), 0.5)
+    amounts = {"active_params_b": np.array([1.0, 3.0]), "latency_ms": np.array([3.0, 1.0])}
+    limits = {"active_params_b": 2.0, "latency_ms": 2.0}
+    choice = budget_choice(quality, amounts, limits)
+    np.testing.assert_allclose(choice.probs(quality), 0.5, atol=1e-5)
+    with pytest.raises(InfeasibleBudgetError):
+        budget_prices(quality, amounts, limits)
