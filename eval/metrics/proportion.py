@@ -1,0 +1,49 @@
+"""Intervals of shares."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64Array = NDArray[np.float64]
+
+Z_95 = 1.959964
+"""97.5% quantile of the standard normal."""
+
+
+def wilson_interval(share: float, n: float, z: float = Z_95) -> tuple[float, float]:
+    """Score interval of a share of n independent draws (Wilson 1927). `n` may be an effective number of draws.
+
+    Raises:
+        ValueError: n is not positive.
+    """
+    if not n > 0:
+        raise ValueError(f"n is {n}; expected more than 0")
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def clustered_share(hits: Float64Array, draws: Float64Array) -> tuple[float, float, float]:
+    """Share of draws that hit, and its interval, when the draws of one text depend on each other.
+
+    Args:
+        hits: (n,) number of hits of each text.
+        draws: (n,) number of draws of each text, at least one each.
+
+    Wilson's interval at the effective number of draws share (1 - share) / variance, the variance being that of a ratio
+    of sums over texts; at least the number of texts (Korn & Graubard 1998: where nothing varies, as when nothing hits,
+    the variance tells nothing) and at most the number of draws.
+
+    Raises:
+        ValueError: there is no text.
+    """
+    n, total = len(hits), float(draws.sum())
+    if n == 0:
+        raise ValueError("no text; expected at least one")
+    share = float(hits.sum()) / total
+    variance = float(((hits - share * draws) ** 2).sum()) / total**2 * n / max(n - 1, 1)
+    effective = share * (1 - share) / variance if variance > 0 else float(n)
+    return (share, *wilson_interval(share, min(max(effective, float(n)), total)))
