@@ -10,7 +10,12 @@ from typing import Annotated
 
 import typer
 
-COMMANDS = {"eval routing": "eval.commands:routing", "eval collect": "eval.commands:collect"}
+COMMANDS = {
+    "eval routing": "eval.commands:routing",
+    "eval collect": "eval.commands:collect",
+    "eval arena": "eval.export_command:arena",
+    "outcomes export": "eval.export_command:export_outcomes",
+}
 
 ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to keep, separated by commas")]
 

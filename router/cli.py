@@ -26,6 +26,10 @@ SUMMARIES = {
     "experts ls": "List experts and their engines.",
     "eval routing": "Report what routing won on an outcome table.",
     "eval collect": "Run prompts through the experts and grade the answers.",
+    "eval arena": "Score a RouterArena prediction file.",
+    "outcomes import": "Make an outcome table of another tool's files.",
+    "outcomes formats": "List the formats that can be imported.",
+    "outcomes export": "Write an outcome table, or a router's decisions, for another tool.",
     "log doctor": "Prove that the decision log lost nothing, or name the gaps.",
     "log drain": "Write what waits in the stream to SQL.",
 }

@@ -18,6 +18,8 @@ COMMANDS = {
     "router show": "training.commands:router_show",
     "router promote": "training.commands:router_promote",
     "router rollback": "training.commands:router_rollback",
+    "outcomes import": "training.datasets.import_command:import_outcomes",
+    "outcomes formats": "training.datasets.import_command:formats",
 }
 
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]

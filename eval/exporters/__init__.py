@@ -1,0 +1,1 @@
+"""One file per format that others read; see `eval.export_formats`."""

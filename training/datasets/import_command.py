@@ -1,0 +1,121 @@
+"""`coe outcomes import` and `coe outcomes formats`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from training.datasets.import_formats import Imported
+
+
+def import_outcomes(
+    files: Annotated[
+        list[str], typer.Argument(help="files, folders of files, or MODEL=FILE to name the model of a file")
+    ],
+    format_name: Annotated[
+        str, typer.Option("--format", help="format of the files; `coe outcomes formats` lists them")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the new outcome table")],
+    source: Annotated[str | None, typer.Option(help="name of the table; default: that of the folder")] = None,
+    category_field: Annotated[
+        str | None, typer.Option(help="field with the category of a prompt; dots lead into objects")
+    ] = None,
+    category: Annotated[str | None, typer.Option(help="one category for all prompts")] = None,
+    text_field: Annotated[str | None, typer.Option(help="field of the bare question (lm_eval)")] = None,
+    metric: Annotated[str | None, typer.Option(help="which score, where there are several")] = None,
+    answer_filter: Annotated[str | None, typer.Option("--filter", help="which filter (lm_eval)")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, for jsonl and csv; may be repeated")] = None,
+    score_range: Annotated[
+        str | None, typer.Option(help="LOW:HIGH, the lowest and highest possible score; they become 0 and 1")
+    ] = None,
+) -> None:
+    """Make an outcome table of another tool's files."""
+    from router.errors import ConfigError
+    from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
+    from training.datasets.outcomes import PROMPTS_FILE, write_outcomes
+
+    importer = load_importer(format_name)
+    if (out / PROMPTS_FILE).exists():
+        raise ConfigError(f"--out {out}: there is an outcome table already; name another folder, or remove it")
+    if category is not None and category_field is not None:
+        raise ConfigError("give either --category-field or --category")
+    options = ImportOptions(
+        category_field=category_field,
+        category=category,
+        text_field=text_field,
+        metric=metric,
+        filter=answer_filter,
+        fields=parse_fields(field or []),
+        score_range=parse_range(score_range),
+    )
+    imported = read_outcomes_of(importer, find_files(importer, files), options, source or out.resolve().name)
+    write_outcomes(imported.table, out)
+    say([*summary(imported), f"wrote {out}"])
+
+
+def formats() -> None:
+    """List the formats that can be imported."""
+    from training.datasets.import_formats import import_formats, load_importer
+
+    importers = [load_importer(name) for name in import_formats()]
+    width = max(len(importer.name) for importer in importers)
+    say([f"{importer.name:<{width}}  {importer.summary}" for importer in importers])
+
+
+def parse_fields(options: Sequence[str]) -> dict[str, str]:
+    """`OURS=THEIRS` options. Raises ConfigError."""
+    from router.errors import ConfigError
+
+    pairs = [option.partition("=") for option in options]
+    for option, (ours, _, theirs) in zip(options, pairs, strict=True):
+        if not ours or not theirs:
+            raise ConfigError(f"--field: '{option}' is not allowed; expected OURS=THEIRS, such as score=accuracy")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+def parse_range(option: str | None) -> tuple[float, float] | None:
+    """`LOW:HIGH`. Raises ConfigError."""
+    from math import isfinite
+
+    from router.errors import ConfigError
+
+    if option is None:
+        return None
+    low, _, high = option.partition(":")
+    try:
+        bounds = float(low), float(high)
+    except ValueError:
+        bounds = float("nan"), float("nan")
+    if not all(map(isfinite, bounds)):
+        raise ConfigError(f"--score-range: '{option}' is not allowed; expected LOW:HIGH, such as 0:10")
+    return bounds
+
+
+def summary(imported: Imported) -> list[str]:
+    """What was read and what was not, for a person."""
+    import numpy as np
+
+    table = imported.table
+    known = np.isfinite(table.scores)
+    experts = list(enumerate(table.experts))
+    n_incomplete = int((~known.all(axis=1)).sum())
+    lines = [
+        f"{known.sum()} scores by {table.metric}: {len(table.prompt_ids)} prompts in "
+        f"{len(set(table.categories))} categories, {len(table.experts)} models",
+        *(f"  {name}: mean {np.nanmean(table.scores[:, e]):.3f} of {known[:, e].sum()}" for e, name in experts),
+        *imported.left_out.lines(),
+    ]
+    if n_incomplete:
+        lines.append(f"{n_incomplete} prompts lack a score of some model; comparisons of all models leave these out")
+    return lines
+
+
+def say(lines: Sequence[str]) -> None:
+    from rich.console import Console
+
+    for line in lines:
+        Console(soft_wrap=True).print(line, highlight=False, markup=False)

@@ -1,0 +1,140 @@
+"""Formats of other tools that become outcome tables. The file name is the registry: `importers/lm_eval.py` is
+`--format lm_eval`.
+
+Each importer module has four public names: `SUMMARY` (one line), `OPTIONS` (the fields of `ImportOptions` that it reads
+beside the categories' and the score range), `PATTERNS` (which files of a folder are its own) and
+`read(files, options)`, which yields what the files hold, row by row, and raises DataError with file, row and field.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from router.errors import ConfigError, DataError, allowed_values
+from router.plugins import kinds
+from training.datasets.outcome_rows import LeftOutCounts, Rows, table_of_rows
+from training.types import OutcomeTable
+
+FAMILY = "training.datasets.importers"
+ROUTER_ARENA = "router_arena"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportFile:
+    """A file to read. `model` names the model where the file itself does not, or names it otherwise."""
+
+    path: Path
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a person may have to say about files of other tools. None: as the format has it.
+
+    Args:
+        category_field: field that holds the label of a prompt; dots lead into objects.
+        category: one label for all prompts.
+        text_field: field of the question, where the prompt itself was wrapped for a model.
+        metric: which of several scores.
+        filter: which of several extractions of an answer (lm-evaluation-harness).
+        fields: our name -> theirs, for the generic formats.
+        score_range: lowest and highest score, which become 0 and 1.
+    """
+
+    category_field: str | None = None
+    category: str | None = None
+    text_field: str | None = None
+    metric: str | None = None
+    filter: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    score_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Importer:
+    """One format."""
+
+    name: str
+    summary: str
+    options: frozenset[str]
+    patterns: tuple[str, ...]
+    read: Callable[[Sequence[ImportFile], ImportOptions], Rows]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A table and what is not in it."""
+
+    table: OutcomeTable
+    left_out: LeftOutCounts
+
+
+def import_formats() -> tuple[str, ...]:
+    """Names of all formats, sorted."""
+    return kinds(FAMILY)
+
+
+def load_importer(name: str) -> Importer:
+    """The importer of a format.
+
+    Raises:
+        ConfigError: no such format, with the formats there are.
+        DataError: RouterArena, which is never used for fitting.
+    """
+    if name == ROUTER_ARENA:
+        raise DataError(
+            "RouterArena data is never used for fitting, so it cannot become an outcome table; write predictions with "
+            "`coe outcomes export --format router_arena` and score them with `coe eval arena`"
+        )
+    if name not in import_formats():
+        raise ConfigError(f"--format: unknown format '{name}'{allowed_values(name, import_formats())}")
+    module = importlib.import_module(f"{FAMILY}.{name}")
+    return Importer(name, module.SUMMARY, frozenset(module.OPTIONS), tuple(module.PATTERNS), module.read)
+
+
+def read_outcomes_of(importer: Importer, files: Sequence[ImportFile], options: ImportOptions, source: str) -> Imported:
+    """An outcome table of another tool's files. `source` names it.
+
+    Raises:
+        ConfigError: an option that the format does not read.
+        DataError: a malformed file, with row and field.
+    """
+    unread = [name for name in given_options(options) if name not in importer.options]
+    if unread:
+        option = "--" + unread[0].replace("_", "-").replace("fields", "field")
+        raise ConfigError(f"{option}: format '{importer.name}' does not read it")
+    if options.score_range and not options.score_range[0] < options.score_range[1]:
+        low, high = options.score_range
+        raise ConfigError(f"--score-range: {low:g}:{high:g} is not allowed; the first must be below the second")
+    table, left_out = table_of_rows(importer.read(files, options), source, options.score_range)
+    return Imported(table, left_out)
+
+
+def given_options(options: ImportOptions) -> list[str]:
+    """Options that were given and that only some formats read."""
+    return [name for name in ("text_field", "metric", "filter", "fields", "score_range") if getattr(options, name)]
+
+
+def find_files(importer: Importer, arguments: Sequence[str]) -> tuple[ImportFile, ...]:
+    """The files that a command line names: a file, `model=file`, or a folder of files.
+
+    Raises:
+        DataError: there is no such file, or none of the format in a folder.
+    """
+    found: list[ImportFile] = []
+    for argument in arguments:
+        name, equals, rest = argument.partition("=")
+        is_named = bool(equals) and "/" not in name and not Path(argument).exists()
+        path = Path(rest if is_named else argument)
+        paths = [path]
+        if path.is_dir():
+            paths = sorted({file for pattern in importer.patterns for file in path.rglob(pattern)})
+            if not paths:
+                raise DataError(f"{path}: holds no file named {' or '.join(importer.patterns)}")
+        elif not path.is_file():
+            raise DataError(f"{path}: no such file or folder")
+        found += [ImportFile(file, name if is_named else None) for file in paths]
+    return tuple(found)

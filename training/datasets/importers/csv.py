@@ -1,0 +1,20 @@
+"""Generic CSV: a header, then one row a score, with prompt, category, model and score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from training.datasets.flat_rows import OPTIONS as OPTIONS
+from training.datasets.flat_rows import flat_rows
+from training.datasets.import_formats import ImportFile, ImportOptions
+from training.datasets.outcome_rows import LeftOut, OutcomeRow
+from training.datasets.record_files import csv_rows
+
+SUMMARY = "CSV with a header, one score a row; other names with --field OURS=THEIRS"
+PATTERNS = ("*.csv",)
+
+
+def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
+    """Raises DataError, ConfigError."""
+    for file in files:
+        yield from flat_rows(csv_rows(file.path), options, file.model)

@@ -1,0 +1,252 @@
+"""Records of JSON, JSON lines, CSV and Parquet files, each with its place for an error. Rows are counted from 1; the
+header of a CSV file is no row, a line of a JSON lines file is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from router.errors import DataError, allowed_values
+
+ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One object of a file. `place` is "file: row 3"; `unit` is what the file calls a value: a field or a column."""
+
+    place: str
+    values: Mapping[str, Any]
+    unit: Literal["field", "column"] = "field"
+
+    def fault(self, name: str, problem: str) -> DataError:
+        return DataError(f"{self.place}, {self.unit} '{name}': {problem}")
+
+    def missing(self, name: str, hint: str = "") -> DataError:
+        return DataError(
+            f"{self.place}, {self.unit} '{name}': is missing{allowed_values(name, self.values)}{hint and f'; {hint}'}"
+        )
+
+    def get(self, name: str) -> Any:
+        """The value, or `ABSENT`. A name with dots leads into objects: `metadata.subject`."""
+        if name in self.values:
+            return self.values[name]
+        found: Any = self.values
+        for part in name.split("."):
+            if not isinstance(found, Mapping) or part not in found:
+                return ABSENT
+            found = found[part]
+        return found
+
+    def require(self, name: str) -> Any:
+        """The value. Raises DataError when it is not there."""
+        value = self.get(name)
+        if value is ABSENT:
+            raise self.missing(name)
+        return value
+
+    def text(self, name: str) -> str:
+        """A text that is not blank; whole numbers count as texts, since ids often are. Raises DataError."""
+        value = self.require(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, str):
+            raise self.fault(name, f"expected a text; got {kind_of(value)}")
+        if not value.strip():
+            raise self.fault(name, "is empty")
+        return value
+
+    def optional_text(self, name: str) -> str:
+        """As `text`, "" where it is not there, null or empty."""
+        return "" if self.get(name) in (ABSENT, None, "") else self.text(name)
+
+    def number(self, name: str) -> float | None:
+        """A number, also one written as a text, with true and false as 1 and 0; None where it is not there, null, empty
+        or NaN. Raises DataError on anything else."""
+        value = self.get(name)
+        return None if value is ABSENT else self.as_number(name, value)
+
+    def as_number(self, name: str, value: Any) -> float | None:
+        """`value`, which stands under `name`, as `number` reads it. Raises DataError."""
+        if value is None or value == "":
+            return None
+        if isinstance(value, str):
+            value = {"true": True, "false": False}.get(value.strip().lower(), value)
+        try:
+            number = float(value) if isinstance(value, int | float | str) else None
+        except (ValueError, OverflowError):
+            number = None
+        if number is None:
+            raise self.fault(name, f"expected a number; got {kind_of(value)}{shown(value)}")
+        if math.isinf(number):
+            raise self.fault(name, f"{number} is not allowed; expected a finite number")
+        return None if math.isnan(number) else number
+
+    def amount(self, name: str) -> float | None:
+        """As `number`, not below 0: a cost, a count, a time."""
+        number = self.number(name)
+        if number is not None and number < 0:
+            raise self.fault(name, f"{number:g} is not allowed; expected 0 or more")
+        return number
+
+
+def kind_of(value: Any) -> str:
+    """What JSON calls the type of a value."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
+def shown(value: Any) -> str:
+    """A short value for an error; nothing of a long one, which may be someone's prompt."""
+    return f" '{value}'" if isinstance(value, str) and len(value) <= 20 else ""
+
+
+def open_text(path: Path) -> IO[str]:
+    """Raises DataError when there is no such file or it cannot be read."""
+    try:
+        return path.open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
+    return DataError(f"{path}: is not UTF-8 text (near byte {error.start})")
+
+
+def parse_json(text: str | bytes, place: str) -> Any:
+    """Raises DataError with the place."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: is not JSON, or only half of it ({str(error)[:120]})") from error
+
+
+def as_record(values: Any, place: str) -> Record:
+    """Raises DataError when the value is no object, or is a row of RouterArena."""
+    if not isinstance(values, dict):
+        raise DataError(f"{place}: expected an object; got {kind_of(values)}")
+    refuse_router_arena(values, place)
+    return Record(place, values)
+
+
+def refuse_router_arena(names: Any, place: str) -> None:
+    """Raises DataError when these are the fields of a RouterArena row: who fits on that test proves nothing."""
+    if any(isinstance(name, str) and name.lower().replace("_", " ") == "global index" for name in names):
+        raise DataError(
+            f"{place}: has the field 'global index' of RouterArena, which is never used for fitting, only for scoring; "
+            "use `coe outcomes export --format router_arena` and `coe eval arena`"
+        )
+
+
+def json_lines(path: Path) -> Iterator[Record]:
+    """One object a line; blank lines are skipped. Raises DataError with the row, or when there is none."""
+    is_empty = True
+    with open_text(path) as lines:
+        try:
+            for number, line in enumerate(split_lines(lines), start=1):
+                if line.strip():
+                    is_empty = False
+                    place = f"{path}: row {number}"
+                    yield as_record(parse_json(line, place), place)
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error) from error
+    if is_empty:
+        raise no_rows(path)
+
+
+def no_rows(path: Path) -> DataError:
+    return DataError(f"{path}: holds no row")
+
+
+def split_lines(stream: IO[str]) -> Iterator[str]:
+    """Lines cut at "\\n" alone: other separators may stand inside JSON strings."""
+    rest = ""
+    while block := stream.read(1 << 20):
+        *lines, rest = (rest + block).split("\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def json_value(path: Path) -> Any:
+    """The value of a JSON file. Raises DataError."""
+    with open_text(path) as stream:
+        try:
+            return parse_json(stream.read(), str(path))
+        except UnicodeDecodeError as error:
+            raise not_utf8(path, error) from error
+
+
+def json_list(path: Path) -> Iterator[Record]:
+    """The objects of a JSON list. Raises DataError with the row."""
+    values = json_value(path)
+    if not isinstance(values, list):
+        raise DataError(f"{path}: expected a list of objects; got {kind_of(values)}")
+    if not values:
+        raise no_rows(path)
+    for number, value in enumerate(values, start=1):
+        yield as_record(value, f"{path}: row {number}")
+
+
+def csv_rows(path: Path) -> Iterator[Record]:
+    """The rows of a CSV file with a header. Raises DataError with row and column."""
+    limit = csv.field_size_limit(sys.maxsize)  # the default refuses prompts of more than 131,072 characters
+    try:
+        with open_text(path) as stream:
+            yield from checked_rows(path, csv.reader(stream, strict=True))
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def checked_rows(path: Path, rows: Iterator[list[str]]) -> Iterator[Record]:
+    number = 0
+    try:
+        header = next(rows, [])
+        check_header(path, header)
+        for number, cells in enumerate(rows, start=1):
+            if not cells:
+                continue
+            if len(cells) < len(header):
+                raise DataError(f"{path}: row {number}, column '{header[len(cells)]}': the row ends before it")
+            if len(cells) > len(header):
+                raise DataError(f"{path}: row {number}: has {len(cells)} cells; the header has {len(header)}")
+            yield Record(f"{path}: row {number}", dict(zip(header, cells, strict=True)), "column")
+        if number == 0:
+            raise no_rows(path)
+    except csv.Error as error:
+        raise DataError(f"{path}: row {number + 1}: is not CSV, or only half of it ({error})") from error
+
+
+def check_header(path: Path, header: list[str]) -> None:
+    """Raises DataError when there is no header, a name stands twice, or it is RouterArena's."""
+    if not header:
+        raise DataError(f"{path}: is empty; expected a header and rows")
+    repeated = [name for i, name in enumerate(header) if name in header[:i]]
+    if repeated:
+        raise DataError(f"{path}: column '{repeated[0]}': stands twice in the header")
+    refuse_router_arena(header, str(path))
+
+
+def parquet_rows(path: Path) -> Iterator[Record]:
+    """The rows of a Parquet file. Raises DataError, MissingExtraError."""
+    from training.datasets.columns import read_table
+
+    if not path.is_file():
+        raise DataError(f"{path}: cannot be read (no such file)")
+    table = read_table(path, ())
+    check_header(path, list(table.column_names))
+    if table.num_rows == 0:
+        raise no_rows(path)
+    number = 0
+    for batch in table.to_batches(max_chunksize=4096):
+        for values in batch.to_pylist():
+            number += 1
+            yield Record(f"{path}: row {number}", values, "column")
