@@ -120,9 +120,9 @@ def budget_choice(
 def budget_prices(
     quality: NDArray[np.floating], amounts: Mapping[str, NDArray[np.floating]], limits: Mapping[str, float]
 ) -> dict[str, float]:
-    """Prices by budget, in quality per unit of the amount, under which argmax(quality - price * amount) keeps each limit
-    on the sample without any draw. 0 where a limit does not bind; where experts then tie, the one of least amount must
-    be taken. Arguments and errors as `budget_choice`; an error also where only a draw would keep several limits.
+    """Prices by budget, in quality per unit of the amount, under which argmax(quality - price * amount) keeps all
+    limits on the sample without any draw. 0 where a limit does not bind; where experts then tie, the one of least
+    amount must be taken. Arguments and errors as `budget_choice`; an error also where several limits need a draw.
     """
     problem = make_problem(quality, amounts, limits)
     require_feasible(problem)

@@ -30,6 +30,123 @@ class Difference(Record):
     interval: Range
 
 
+class MethodRecord(Arm):
+    """A kind of scorer, fitted on the fit queries and measured on the test queries like every arm."""
+
+    gap_closed: float | None = Field(description="(method - best_single) / (query_oracle - best_single)")
+    gap_closed_interval: Range | None
+    gain: dict[str, Difference] = Field(description="this method minus coe, best_single, map_true, knn")
+    is_default: bool = Field(description="validation chose it; test queries were not looked at")
+    valid_score: float | None = Field(description="mean score on the queries that the default was chosen on")
+    fit_s: float | None
+    decide_us: float | None = Field(description="microseconds per query after the embedding")
+
+
+class FrontierPoint(Record):
+    """A choice under one budget, measured on the test queries."""
+
+    budget: float
+    amount: float = Field(
+        description="mean per query on the test queries; for hosted parameters what is kept in memory"
+    )
+    mean_score: float
+    interval: Range
+    gain: Difference | None = Field(description="minus the best fixed mixture under this budget; None for the mixture")
+    shares: dict[str, float]
+
+
+class ReliabilityPoint(Record):
+    """The predictions within one bin."""
+
+    predicted: float
+    observed: float
+    count: int
+
+
+class Calibration(Record):
+    """How predicted shares came true, in 15 bins of equal width."""
+
+    n: int
+    ece: float | None
+    brier: float | None
+    points: tuple[ReliabilityPoint, ...]
+
+
+class Confusion(Record):
+    """Queries of a true category (row) by most likely category (column); the largest categories and the others."""
+
+    categories: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+class CallOrder(Record):
+    """Strong calls spent in one order: APGR, CPT by percent of the gap, and the curve."""
+
+    apgr: float | None
+    apgr_interval: Range | None
+    cpt: dict[int, float] = Field(description="percent of the gap -> share of strong calls")
+    cpt_interval: dict[int, Range]
+    share: tuple[float, ...]
+    mean_score: tuple[float, ...]
+
+
+class CheapStrong(Record):
+    """A weak and a strong expert; `orders` by method, with `random` and `oracle`."""
+
+    weak: str
+    strong: str
+    weak_score: float
+    strong_score: float
+    oracle_score: float
+    orders: dict[str, CallOrder]
+
+
+class ThinCell(Record):
+    """A cell of the quality matrix with too few graded answers."""
+
+    category: str
+    expert: str
+    count: int
+    missing: int
+
+
+class CategoryFinding(Record):
+    """A category whose queries go elsewhere than they should; `share` is the share that does."""
+
+    category: str
+    n: int
+    share: float
+    expert: str = Field(description="who serves that share")
+
+
+class Diagnostics(Record):
+    """Signs of collapse, degradation and underfitting (HoME, arXiv 2408.05430)."""
+
+    routing_entropy: float = Field(description="of the experts' shares, 0 (one serves all) to 1 (all equal)")
+    top_expert: str
+    top_share: float
+    rare: dict[str, float] = Field(description="experts that serve less than 1%")
+    is_largest_always: bool | None = Field(description="more budget only ever buys the largest expert; None if unknown")
+    degraded: tuple[CategoryFinding, ...] = Field(description="categories that mostly go to general")
+    underused: tuple[CategoryFinding, ...] = Field(description="the map's expert is better but general serves more")
+    needed_per_cell: int
+    thin: tuple[ThinCell, ...] = Field(description="fewest answers first")
+    n_thin: int
+
+
+class LostQuery(Record):
+    """A test query on which the router lost most."""
+
+    prompt_id: str
+    category: str
+    likely_category: str
+    excerpt: str
+    chosen: str
+    chosen_score: float
+    best: str
+    best_score: float
+
+
 class CategoryRegret(Record):
     """Regret accounting on the queries of one true category."""
 
@@ -120,3 +237,17 @@ class Report(Record):
     stage_one: StageOne
     experts: tuple[ExpertRow, ...]
     categories: tuple[CategoryRow, ...]
+    methods: dict[str, MethodRecord] = Field(default_factory=dict)
+    frontier: dict[str, dict[str, tuple[FrontierPoint, ...]]] = Field(
+        default_factory=dict, description="budget -> map, best_mixture or method -> points, budget rising"
+    )
+    calibration: dict[str, Calibration] = Field(
+        default_factory=dict, description="category: confidence in it; a method: predicted against real scores"
+    )
+    confusion: Confusion | None = None
+    cheap_strong: CheapStrong | None = None
+    diagnostics: Diagnostics | None = None
+    lost: tuple[LostQuery, ...] = ()
+    aiq: dict[str, float] = Field(default_factory=dict, description="by method; `experts` is the hull of single ones")
+    hull: tuple[tuple[float, float], ...] = Field(default=(), description="(USD per query, mean score) of all choices")
+    router_arena: dict[str, float] = Field(default_factory=dict, description="by arm and method")

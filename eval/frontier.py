@@ -1,0 +1,193 @@
+"""Quality against a budget: what a map, a soft score and a fixed mixture of experts win with more of it.
+
+Shapes: n test queries, s sample queries, k rows of the map, m experts, g limits (rising). Nothing is chosen on test
+scores: maps and mixtures come from fit scores, prices and hosted experts from predicted quality on the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.baselines import best_mixture, best_single
+from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.report.schema import Difference, FrontierPoint
+from router.config import Budgets
+from router.hosting import hosted_experts
+from router.policy import ExpertCosts, solve_map
+from router.price import SLACK, budget_choice
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
+
+GRID = 10
+MIXTURE = "best_mixture"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One kind of budget: `limits` (g,) rising, `amounts` (m,) known when deciding, `test_amounts` (m,) or (n, m) what
+    was used on the test queries (unused for hosted parameters)."""
+
+    name: BudgetName
+    limits: Float64Array
+    amounts: Float64Array
+    test_amounts: Float64Array
+
+
+@dataclass(frozen=True)
+class Spending:
+    """A choice under one limit: `probs` (n, m) on the test queries, `hosted` (m,) experts that may serve."""
+
+    probs: Float64Array
+    hosted: NDArray[np.bool_]
+
+
+def budget_grid(name: BudgetName, amounts: Float64Array, extra: Sequence[float] = ()) -> Float64Array:
+    """Limits from the least that one expert needs to the most that can be used, in equal ratios (in equal steps where
+    an expert is free), with `extra` ones that are at least the least."""
+    low, high = float(amounts.min()), float(amounts.sum() if name == "hosted_params_b" else amounts.max())
+    grid = np.geomspace(low, high, GRID) if low > 0 else np.linspace(low, high, GRID)
+    grid[0], grid[-1] = low, high
+    kept = [value for value in extra if value >= low]
+    return np.unique(np.concatenate([grid, kept]))
+
+
+def map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, budget: Budget) -> list[Spending]:
+    """The map of highest mean quality under each limit, by mixed-integer program, applied to predicted categories.
+
+    Args:
+        quality: (k, m) measured on fit queries; `mass` (k,) their mix.
+        rows: (n,) the row that each test query was classified as.
+    """
+    m = quality.shape[1]
+    found = []
+    for limit in budget.limits:
+        solution = solve_map(
+            quality.astype(np.float32),
+            mass.astype(np.float32),
+            expert_costs(budget, m),
+            Budgets(**{budget.name: float(limit)}),
+        )
+        hosted = np.zeros(m, dtype=bool)
+        hosted[solution.expert_of] = True
+        found.append(Spending(np.eye(m)[solution.expert_of[rows]], hosted))
+    return found
+
+
+def expert_costs(budget: Budget, m: int) -> ExpertCosts:
+    """The amounts in the one place that this budget counts; experts share no weights here."""
+    zeros = np.zeros(m, dtype=np.float32)
+    places: dict[str, NDArray[np.float32]] = {"hosted_params_b": zeros, "active_params_b": zeros, "cost_usd": zeros}
+    places[budget.name] = budget.amounts.astype(np.float32)
+    return ExpertCosts(
+        own_params_b=places["hosted_params_b"],
+        group=np.zeros(m, dtype=np.int64),
+        group_params_b=np.zeros(1, dtype=np.float32),
+        active_params_b=places["active_params_b"],
+        cost_usd=places["cost_usd"],
+        latency_ms=zeros,
+    )
+
+
+def soft_curve(sample_quality: Float64Array, test_quality: Float64Array, budget: Budget) -> list[Spending]:
+    """Each query's best expert after the price that keeps the limit on the sample, or among the hosted experts.
+
+    Args:
+        sample_quality: (s, m) predicted for queries that the method was not fitted on.
+        test_quality: (n, m) predicted for the test queries.
+    """
+    m = test_quality.shape[1]
+    if budget.name == "hosted_params_b":
+        masks = hosted_experts(sample_quality, budget.amounts, budget.limits.tolist())
+        return [Spending(np.eye(m)[np.where(mask, test_quality, -np.inf).argmax(axis=1)], mask) for mask in masks]
+    everyone = np.ones(m, dtype=bool)
+    name = str(budget.name)
+    return [
+        Spending(
+            budget_choice(sample_quality, {name: budget.amounts}, {name: float(limit)}).probs(test_quality), everyone
+        )
+        for limit in budget.limits
+    ]
+
+
+def mixture_curve(fit_means: Float64Array, n: int, budget: Budget) -> list[Spending]:
+    """What a coin can do: the best mixture of two experts under each limit; of hosted experts the best single one."""
+    m = len(fit_means)
+    found = []
+    for limit in budget.limits:
+        if budget.name == "hosted_params_b":
+            fits = budget.amounts <= limit * (1 + SLACK)
+            probs = np.eye(m)[best_single(fit_means[None, :].astype(np.float32), fits)]
+        else:
+            mixed = best_mixture(fit_means, budget.amounts, float(limit) * (1 + SLACK))
+            assert mixed is not None, "every limit of the grid admits an expert"
+            probs = mixed
+        found.append(Spending(np.broadcast_to(probs, (n, m)), probs > 0))
+    return found
+
+
+def measure_curves(
+    curves: Mapping[str, Sequence[Spending]],
+    budget: Budget,
+    scores: Float64Array,
+    experts: Sequence[str],
+    rng: np.random.Generator,
+) -> dict[str, tuple[FrontierPoint, ...]]:
+    """Test quality of every curve at every limit, with its paired difference to the curve `best_mixture`.
+
+    Args:
+        curves: g spendings by name, `best_mixture` among them.
+        scores: (n, m) on the test queries.
+    """
+    g = len(budget.limits)
+    columns = np.stack([(part.probs * scores).sum(axis=1) for curve in curves.values() for part in curve], axis=1)
+    means, draws = columns.mean(axis=0), bootstrap_means(columns, rng)
+    start = {name: i * g for i, name in enumerate(curves)}
+    base = start[MIXTURE]
+
+    def gain(name: str, i: int) -> Difference | None:
+        own, other = start[name] + i, base + i
+        if name == MIXTURE:
+            return None
+        interval = percentile_interval(draws[:, own] - draws[:, other])
+        return Difference(mean=float(means[own] - means[other]), interval=interval)
+
+    return {
+        name: tuple(
+            FrontierPoint(
+                budget=float(budget.limits[i]),
+                amount=amount_used(part, budget),
+                mean_score=float(means[start[name] + i]),
+                interval=percentile_interval(draws[:, start[name] + i]),
+                gain=gain(name, i),
+                shares=shares_of(part.probs, experts),
+            )
+            for i, part in enumerate(curve)
+        )
+        for name, curve in curves.items()
+    }
+
+
+def amount_used(part: Spending, budget: Budget) -> float:
+    """Mean amount per test query, or what is hosted."""
+    if budget.name == "hosted_params_b":
+        return float(budget.amounts[part.hosted].sum())
+    return float((part.probs * budget.test_amounts).sum(axis=1).mean())
+
+
+def shares_of(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:
+    """Share of the queries by expert, largest first, zeros left out."""
+    means = probs.mean(axis=0)
+    return {experts[e]: float(means[e]) for e in np.argsort(-means, kind="stable") if means[e] > 0}
+
+
+def first_reaching(points: Sequence[FrontierPoint], quality: float) -> FrontierPoint | None:
+    """The point of least amount whose mean score is at least `quality`; None when no point reaches it."""
+    reaching = [point for point in points if point.mean_score >= quality - 1e-9]
+    return min(reaching, key=lambda point: point.amount) if reaching else None
