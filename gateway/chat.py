@@ -21,10 +21,11 @@ from gateway.asgi import (
 )
 from gateway.exchange import CLIENT_GONE_STATUS, Exchange, request_id_of
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
+from gateway.held_end import HeldEnd
 from gateway.http_errors import ApiError, api_error
 from gateway.state import GatewayState
 from gateway.wire import ChatRequest, decode_chat
-from router.errors import BackendError, RouterError
+from router.errors import BackendError, RouterError, StoreError
 from router.types import TerminalState
 
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -97,12 +98,13 @@ class ChatEndpoint:
     async def _send_whole(self, exchange: Exchange, answer: WholeAnswer, send: Send) -> None:
         facts = answer.facts
         exchange.usage, exchange.finish_reason = facts.usage, facts.finish_reason
-        exchange.has_started = True
         exchange.ttft_ms = exchange.elapsed_ms()
         if facts.error_code is None:
             exchange.end(TerminalState.ANSWERED, 200)
         else:
             exchange.end(TerminalState.UPSTREAM_ERROR, 200, facts.error_code)
+        await self._commit(exchange)
+        exchange.has_started = True
         await send_body(send, 200, answer.body, exchange.response_headers(), answer.content_type)
 
     async def _relay(self, exchange: Exchange, request: ChatRequest, answer: StreamedAnswer, send: Send) -> None:
@@ -110,16 +112,20 @@ class ChatEndpoint:
 
         Raises:
             BackendError: the stream was cut.
+            StoreError: its row could not be made safe; the client has not seen the end.
         """
         pool, expert = self._state.pool, exchange.served_expert or ""
         reader = exchange.reader = StreamReader()
+        end = HeldEnd() if self._state.sink.is_durable else None
         exchange.has_started, exchange.status = True, 200
         try:
             headers = {"content-type": answer.content_type, **STREAM_HEADERS, **exchange.response_headers()}
             await send_head(send, 200, headers)
             chunk = answer.first
             while chunk:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                piece = chunk if end is None else end.pass_on(chunk)
+                if piece:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if exchange.ttft_ms is None:
                     exchange.ttft_ms = exchange.elapsed_ms()
                 reader.feed(chunk)
@@ -142,7 +148,19 @@ class ChatEndpoint:
             exchange.end(TerminalState.UPSTREAM_ERROR, 200, reader.error_code or "broken_stream")
         else:
             exchange.end(TerminalState.ANSWERED, 200)
-        await send({"type": "http.response.body", "body": b""})
+        await self._commit(exchange)
+        await send({"type": "http.response.body", "body": b"" if end is None else end.held})
+
+    async def _commit(self, exchange: Exchange) -> None:
+        """Where the log's mode asks for it, returns once the row is safe; otherwise it is written after the answer.
+
+        Raises:
+            StoreError: it did not become safe in time.
+        """
+        sink = self._state.sink
+        if sink.is_durable and exchange.is_admitted and not exchange.is_recorded:
+            exchange.is_recorded = True
+            await sink.commit(exchange.record(sink, self._state.config.experts))
 
     async def _fail(self, exchange: Exchange, error: ApiError, send: Send) -> None:
         """Ends an exchange with an error: as an answer, or as the last event of a stream that has begun.
@@ -157,6 +175,10 @@ class ChatEndpoint:
         else:
             state = TerminalState.UPSTREAM_ERROR
         exchange.end(state, 200 if exchange.has_started else error.status, error.code)
+        try:
+            await self._commit(exchange)
+        except StoreError as failure:
+            error = api_error(failure)
         if not exchange.has_started:
             exchange.has_started = True
             await send_error(send, error, exchange.response_headers())
@@ -166,8 +188,6 @@ class ChatEndpoint:
     def _finish(self, exchange: Exchange) -> None:
         """The record of the exchange, once its last byte is out."""
         state = self._state
-        if exchange.state is not TerminalState.ANSWERED and exchange.ttft_ms is None:
-            exchange.served_expert = None
         state.metrics.observe(exchange)
-        if exchange.is_admitted:
+        if exchange.is_admitted and not exchange.is_recorded:
             state.sink.append(exchange.record(state.sink, state.config.experts))

@@ -55,6 +55,7 @@ class Exchange:
     ttft_ms: float | None = None
     has_started: bool = False  # the head of the answer is on its way to the client
     is_admitted: bool = False  # it got past the limits, so the log has a row for it
+    is_recorded: bool = False  # its row went to the log before the answer's end
     reader: StreamReader | None = None  # follows the stream while one passes
 
     def elapsed_ms(self) -> float:
@@ -62,6 +63,12 @@ class Exchange:
 
     def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
         self.state, self.status, self.error_code = state, status, error_code
+
+    @property
+    def answered_by(self) -> str | None:
+        """Who served; None when the expert that was tried last never began to answer."""
+        has_spoken = self.state is TerminalState.ANSWERED or self.ttft_ms is not None
+        return self.served_expert if has_spoken else None
 
     def fallback_note(self) -> str | None:
         """What the header `x-coe-fallback` says: `uncertain` (stage 1), `failover:EXPERT` (that one failed)."""
@@ -106,13 +113,13 @@ class Exchange:
             requested_model=request.model[:MAX_MODEL_CHARS] if request else "",
             state=self.state,
             decision=self.decision,
-            served_expert=self.served_expert,
+            served_expert=self.answered_by,
             status=self.status,
             error_code=self.error_code,
             finish_reason=self.finish_reason,
             is_stream=request.is_stream if request else False,
             usage=self.usage,
-            cost_usd=cost_usd(self.usage, experts.get(self.served_expert or "")),
+            cost_usd=cost_usd(self.usage, experts.get(self.answered_by or "")),
             ttft_ms=self.ttft_ms,
             latency_ms=self.elapsed_ms(),
             overhead_ms=self.overhead_ms,

@@ -72,7 +72,7 @@ class Metrics:
             return
         self.decisions.labels(decision.category, decision.expert, decision.reason.value).inc()
         self.overhead.observe(exchange.overhead_ms / 1e3)
-        served = exchange.served_expert
+        served = exchange.answered_by
         if served is None:
             return
         if exchange.ttft_ms is not None:

@@ -9,9 +9,13 @@ from router.types import DecisionRecord, Feedback
 
 
 class DecisionSink(Protocol):
-    """Where decisions go. One per gateway process; `replica` names this life of it."""
+    """Where decisions go. One per gateway process; `replica` names this life of it.
+
+    `is_durable` is true when the end of an answer has to wait for `commit`.
+    """
 
     replica: str
+    is_durable: bool
 
     def next_seq(self) -> int:
         """The number of the next record; every number is appended once."""
@@ -19,6 +23,10 @@ class DecisionSink(Protocol):
 
     def append(self, record: DecisionRecord) -> None:
         """Takes a record. Never blocks and never raises."""
+        ...
+
+    async def commit(self, record: DecisionRecord) -> None:
+        """Takes a record and returns when it outlives the machine's power. Raises StoreError when it does not."""
         ...
 
     def recent(self, decision_id: str) -> DecisionRecord | None:

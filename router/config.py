@@ -166,6 +166,14 @@ class PrivacyLevel(StrEnum):
     TEXT = "text"
 
 
+class Durability(StrEnum):
+    """What an answer's end waits for; docs/decision-log.md has what each may lose."""
+
+    ASYNC = "async"
+    BATCHED = "batched"
+    SYNC = "sync"
+
+
 class GatewayConfig(Section):
     """Limits of the HTTP server. Where it listens comes from the environment or the command line."""
 
@@ -183,6 +191,8 @@ class LogConfig(Section):
     """The decision log: spool, stream, SQL."""
 
     privacy: PrivacyLevel = PrivacyLevel.HASH
+    durability: Durability = Durability.ASYNC
+    batch_ms: float = Field(default=10.0, gt=0, le=1000, description="batched: at most one fsync in this time")
     stream: str = Field(default="coe:decisions", min_length=1)
     stream_max_entries: int = Field(default=1_000_000, ge=1000)
     spool_max_mb: int = Field(default=512, ge=1)

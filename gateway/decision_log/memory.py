@@ -13,6 +13,7 @@ class MemoryLog:
 
     def __init__(self, replica: str = "memory") -> None:
         self.replica = replica
+        self.is_durable = False
         self.records: list[DecisionRecord] = []
         self._seqs = itertools.count()
 
@@ -21,6 +22,9 @@ class MemoryLog:
 
     def append(self, record: DecisionRecord) -> None:
         self.records.append(record)
+
+    async def commit(self, record: DecisionRecord) -> None:
+        self.append(record)
 
     def recent(self, decision_id: str) -> DecisionRecord | None:
         return next((record for record in reversed(self.records) if record.decision_id == decision_id), None)

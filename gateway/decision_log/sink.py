@@ -1,24 +1,21 @@
 """The decision log of one gateway process: `append` takes a record in about a microsecond, the rest happens behind.
 
-A record goes from a bounded queue in memory to the spool (group commit, in a thread) and from there to the stream. What
-a killed process loses is what it appended in its last `LINGER_S`; what a killed machine loses is what the kernel had
-not written yet, unless `fsync` is on.
+A record goes from a bounded queue in memory to the spool (group commit, in a thread) and from there to the stream. In
+the modes `batched` and `sync` requests call `commit` instead, which returns when the record is on the disk.
+docs/decision-log.md has what each mode may lose.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
 import logging
 import os
 import re
 import secrets
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,15 +24,12 @@ from gateway.decision_log.privacy import apply_privacy, load_key
 from gateway.decision_log.spool import Spool
 from gateway.decision_log.stats import LogStats
 from gateway.decision_log.stream import Backoff, DecisionStream, reason_of
+from gateway.decision_log.writer import SpoolWriter
 from gateway.tasks import stop_task
-from router.config import LogConfig
+from router.config import Durability, LogConfig
 from router.errors import StoreError
 from router.types import DecisionRecord
 
-LINGER_S = 0.02
-BATCH_RECORDS = 128
-SLICE_CHARS = 4000
-RECORD_CHARS = 500
 SEND_LINGER_S = 0.1
 RECENT_RECORDS = 4096
 LEFTOVERS_EVERY_S = 30.0
@@ -55,38 +49,29 @@ class DecisionLog:
         redis_url: redis://, rediss:// or unix://.
         config: the `log` section of experts.yaml.
         replica: name of this life of this process; a new one when None.
-        fsync: force every group commit to the disk.
 
     Raises:
         ConfigError: the URL is no Redis URL, or the key of hashes cannot be read or made.
     """
 
-    def __init__(
-        self, *, data_dir: Path, redis_url: str, config: LogConfig, replica: str | None = None, fsync: bool = False
-    ) -> None:
+    def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig, replica: str | None = None) -> None:
         self.replica = replica or new_replica()
         self._privacy = config.privacy
         self._key = load_key(data_dir)
         self._root = data_dir / SPOOL_FOLDER
         self._max_bytes = config.spool_max_mb * 1024 * 1024
-        self._max_queued = config.queue_max_records
-        self._fsync = fsync
-        self._spool = Spool(self._root / self.replica, max_bytes=self._max_bytes)
+        self.is_durable = config.durability is not Durability.ASYNC
+        self._spool = Spool(self._root / self.replica, max_bytes=self._max_bytes, is_durable=self.is_durable)
         self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
-        self._queue: deque[DecisionRecord] = deque()
+        self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key)
         self._recent: dict[str, DecisionRecord] = {}
         self._seqs = itertools.count()
-        self._has_queued = asyncio.Event()
-        self._has_spooled = asyncio.Event()
         self._is_closing = False
-        self._is_written = False
         self._writer: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._finder: asyncio.Task[None] | None = None
-        self._appended = self._spooled = self._streamed = self._dropped = self._gaps = self._damaged = 0
-        self._is_in_gap = False
-        self._spool_error: str | None = None
+        self._appended = self._streamed = self._damaged = 0
         self._loop_error: str | None = None
 
     def next_seq(self) -> int:
@@ -95,17 +80,20 @@ class DecisionLog:
 
     def append(self, record: DecisionRecord) -> None:
         """Takes the record. Never blocks and never raises; a record that finds the queue full is lost and counted."""
+        self._remember(record)
+        self._queue.put(record)
+
+    async def commit(self, record: DecisionRecord) -> None:
+        """Takes the record and returns when it is safe. Raises StoreError when it does not become so in time."""
+        self._remember(record)
+        await self._queue.commit(record)
+
+    def _remember(self, record: DecisionRecord) -> None:
         self._appended += 1
         recent = self._recent
         recent[record.decision_id] = record
         if len(recent) > RECENT_RECORDS:
             del recent[next(iter(recent))]
-        if self._is_closing or len(self._queue) >= self._max_queued:
-            self._lose(1)
-            return
-        self._is_in_gap = False
-        self._queue.append(record)
-        self._has_queued.set()
 
     def recent(self, decision_id: str) -> DecisionRecord | None:
         """One of the last few thousand records, as the log keeps it; None when it is not among them."""
@@ -113,15 +101,17 @@ class DecisionLog:
         return None if record is None else apply_privacy(record, self._privacy, self._key)
 
     def stats(self) -> LogStats:
+        queue = self._queue
+        streamed = self._streamed + queue.streamed
         return LogStats(
             appended=self._appended,
-            spooled=self._spooled,
-            streamed=self._streamed,
-            gaps=self._gaps,
-            pending=self._appended - self._streamed - self._dropped,
-            dropped=self._dropped,
+            spooled=queue.spooled,
+            streamed=streamed,
+            gaps=queue.gaps,
+            pending=self._appended - streamed - queue.dropped,
+            dropped=queue.dropped,
             damaged=self._damaged + self._spool.damaged,
-            last_error=self._spool_error or self._stream.last_error or self._loop_error,
+            last_error=queue.error or self._stream.last_error or self._loop_error,
         )
 
     async def start(self) -> None:
@@ -134,14 +124,14 @@ class DecisionLog:
             await self._in_thread(self._open)
         except OSError as error:
             raise StoreError(f"spool {self._spool.folder} cannot be made ({error.strerror})") from error
-        self._writer = asyncio.create_task(self._guarded(self._write_all), name="decision-log-writer")
+        self._writer = asyncio.create_task(self._guarded(self._queue.run), name="decision-log-writer")
         self._sender = asyncio.create_task(self._guarded(self._send_all), name="decision-log-sender")
         self._finder = asyncio.create_task(self._guarded(self._find_leftovers), name="decision-log-leftovers")
 
     async def aclose(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
         self._is_closing = True
-        self._has_queued.set()
+        self._queue.close()
         flushing = [task for task in (self._writer, self._sender) if task is not None]
         if flushing and (await asyncio.wait(flushing, timeout=timeout_s))[1]:
             logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
@@ -151,7 +141,7 @@ class DecisionLog:
         self._executor.shutdown()
         unsaved = self.stats().pending - self._spool.pending
         if unsaved:
-            self._lose(unsaved)
+            self._queue.lose(unsaved)
             logger.error("%d decisions are lost: neither disk nor Redis took them before the end", unsaved)
         await self._stream.aclose()
 
@@ -178,68 +168,18 @@ class DecisionLog:
                 self._loop_error = reason_of(error)
                 await backoff.wait()
 
-    async def _write_all(self) -> None:
-        """Queue to spool, until closing."""
-        while not (self._is_closing and not self._queue):
-            await self._has_queued.wait()
-            self._has_queued.clear()
-            await asyncio.sleep(0 if self._is_closing else LINGER_S)
-            while self._queue:
-                await self._write(await self._next_batch())
-        self._is_written = True
-        self._has_spooled.set()
-
-    async def _next_batch(self) -> list[bytes]:
-        """The next records as JSON, yielding to requests between slices."""
-        payloads: list[bytes] = []
-        chars = 0
-        while self._queue and len(payloads) < BATCH_RECORDS:
-            record = self._queue.popleft()
-            try:
-                payloads.append(apply_privacy(record, self._privacy, self._key).model_dump_json().encode())
-            except ValueError:
-                logger.exception("decision %s cannot be written as JSON", record.decision_id)
-                self._lose(1)
-            chars += RECORD_CHARS + len(record.text or "")
-            if chars >= SLICE_CHARS:
-                chars = 0
-                await asyncio.sleep(0)
-        return payloads
-
-    async def _write(self, payloads: list[bytes]) -> None:
-        """Payloads to the spool; while the disk is full, straight to the stream if nothing older waits."""
-        backoff = Backoff()
-        while payloads:
-            try:
-                count = await self._in_thread(partial(self._spool.write, payloads, fsync=self._fsync))
-            except OSError as error:
-                if error.errno == errno.EFBIG:
-                    self._lose(1)
-                    payloads = payloads[1:]
-                    continue
-                self._note_full(error)
-                if self._spool.pending == 0 and await self._stream.try_send(payloads):
-                    self._streamed += len(payloads)
-                    return
-                await backoff.wait()
-                continue
-            self._spooled += count
-            self._spool_error = None
-            self._has_spooled.set()
-            payloads = payloads[count:]
-
     async def _send_all(self) -> None:
         """Spool to stream, until everything is written and sent."""
         while True:
-            is_last = self._is_written
-            self._has_spooled.clear()
+            is_last = self._queue.is_done
+            self._queue.has_spooled.clear()
             while count := await send_next(self._spool, self._stream, self._executor):
                 self._streamed += count
                 self._loop_error = None
             if is_last:
                 return
-            if not self._is_written:
-                await self._has_spooled.wait()
+            if not self._queue.is_done:
+                await self._queue.has_spooled.wait()
                 # They are safe on the disk: a pipeline of many costs a seventh of one for each.
                 await asyncio.sleep(0 if self._is_closing else SEND_LINGER_S)
 
@@ -252,16 +192,6 @@ class DecisionLog:
                 logger.info("sent %d decisions that an earlier process had left in the spool", sent)
             await self._in_thread(self._share_room)
             await asyncio.sleep(LEFTOVERS_EVERY_S)
-
-    def _lose(self, count: int) -> None:
-        self._dropped += count
-        self._gaps += not self._is_in_gap
-        self._is_in_gap = True
-
-    def _note_full(self, error: OSError) -> None:
-        if self._spool_error is None:
-            logger.error("the spool cannot be written, decisions wait in memory (%s)", error.strerror)
-        self._spool_error = f"spool: {error.strerror}"
 
 
 def new_replica() -> str:

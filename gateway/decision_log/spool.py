@@ -18,6 +18,7 @@ from gateway.decision_log.spool_files import (
     Position,
     read_checkpoint,
     segment_paths,
+    sync_folder,
     write_all,
     write_checkpoint,
 )
@@ -35,11 +36,15 @@ class Spool:
         folder: made when missing.
         max_bytes: upper bound of what lies in segments.
         segment_bytes: a segment is closed when it reaches this size; at most a quarter of `max_bytes` is used.
+        is_durable: `sync` will be called; without it a segment may be closed before the kernel has written it.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, folder: Path, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES, is_durable: bool = False
+    ) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
+        self._is_durable = is_durable
         self.pending = 0  # records not acknowledged
         self.damaged = 0  # damaged stretches and torn tails met so far
         self._segment_bytes = min(segment_bytes, max_bytes // 4)
@@ -49,6 +54,8 @@ class Spool:
         self._loaded: deque[Frame] = deque()
         self._descriptor: int | None = None
         self._next_segment = 0
+        self._has_unsynced = False  # bytes of the open segment
+        self._has_new_names = True  # files, or the folder itself, that a power cut could take back
 
     @property
     def size_bytes(self) -> int:
@@ -76,7 +83,7 @@ class Spool:
             staged.rename(self.folder)
         return lock
 
-    def write(self, payloads: Sequence[bytes], *, fsync: bool = False) -> int:
+    def write(self, payloads: Sequence[bytes]) -> int:
         """Appends as many payloads as there is room for, as one write, and says how many: at least one.
 
         Raises:
@@ -96,9 +103,28 @@ class Spool:
             too_large = len(payloads[0]) + HEADER.size > self._segment_bytes
             code = errno.EFBIG if too_large else errno.ENOSPC
             raise OSError(code, f"{os.strerror(code)} (spool of at most {self.max_bytes} bytes)")
-        self._append(bytes(block), fsync=fsync)
+        self._append(bytes(block))
         self.pending += count
         return count
+
+    def sync(self) -> None:
+        """Returns once everything written so far outlives a power cut.
+
+        Raises:
+            OSError: the disk refuses. What was written may be gone then, although it can still be read now.
+        """
+        if self._descriptor is not None and self._has_unsynced:
+            try:
+                os.fsync(self._descriptor)
+            except OSError:
+                self._close_segment()  # the kernel forgets which bytes failed: a second fsync would prove nothing
+                raise
+            finally:
+                self._has_unsynced = False
+        if self._has_new_names:
+            for folder in (self.folder, *self.folder.absolute().parents[:2]):
+                sync_folder(folder)
+            self._has_new_names = False
 
     def read(self, max_records: int) -> list[bytes]:
         """The oldest payloads not acknowledged, at most `max_records`; the same ones until `acknowledge` is called."""
@@ -167,19 +193,21 @@ class Spool:
         first = next(iter(self._sizes), self._next_segment)
         self._position = checkpoint if checkpoint.segment in self._sizes else Position(first, 0)
 
-    def _append(self, block: bytes, *, fsync: bool) -> None:
+    def _append(self, block: bytes) -> None:
         if self._descriptor is not None and self._sizes[self._next_segment - 1] + len(block) > self._segment_bytes:
+            if self._is_durable:
+                self.sync()
             self._close_segment()
         if self._descriptor is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self._path(self._next_segment), flags, 0o600)
             self._sizes[self._next_segment] = 0
             self._next_segment += 1
+            self._has_new_names = True
         segment = self._next_segment - 1
+        self._has_unsynced = True
         try:
             write_all(self._descriptor, block)
-            if fsync:
-                os.fsync(self._descriptor)
         except OSError:
             self._undo(segment)
             raise

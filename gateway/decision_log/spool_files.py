@@ -34,6 +34,15 @@ def write_all(descriptor: int, block: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder outlive a power cut. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_checkpoint(folder: Path, position: Position) -> None:
     """Replaces the checkpoint atomically. Raises OSError."""
     temporary = folder / TEMPORARY_NAME

@@ -113,11 +113,12 @@ async def running(
     load: Callable[[Path], Router] | None = None,
     keys: Sequence[str] = (),
     has_router: bool = True,
+    log: MemoryLog | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml."""
     current = (router or small_router()) if has_router else None
-    log, store = MemoryLog(), MemoryStore()
+    log, store = log or MemoryLog(), MemoryStore()
     state = GatewayState(
         config=config_of(**{"shutdown_grace_s": 1.0, **limits}),
         pool=ExpertPool(backends if backends is not None else echoes()),

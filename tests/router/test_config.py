@@ -107,3 +107,16 @@ def test_python_tags_in_yaml_are_refused(tmp_path):
     path.write_text(yaml.dump({"version": 1}) + "x: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("durability", "always", "log.durability: Input should be 'async', 'batched' or 'sync' (got 'always')"),
+        ("batch_ms", 0, "log.batch_ms: Input should be greater than 0 (got 0)"),
+        ("durabilty", "sync", "log.durabilty: unknown key; did you mean 'durability'?"),
+    ],
+)
+def test_log_options_that_are_wrong_say_what_is_allowed(values, option, value, problem):
+    values["log"] = {option: value}
+    assert problem in problems_of(values)

@@ -172,10 +172,10 @@ class FullDisk:
         self.is_full = True
         real_write = Spool.write
 
-        def write(spool: Spool, payloads: Sequence[bytes], *, fsync: bool = False) -> int:
+        def write(spool: Spool, payloads: Sequence[bytes]) -> int:
             if self.is_full:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real_write(spool, payloads, fsync=fsync)
+            return real_write(spool, payloads)
 
         monkeypatch.setattr(Spool, "write", write)
 

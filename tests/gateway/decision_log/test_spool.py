@@ -223,15 +223,59 @@ def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     opened(tmp_path / "s").close()
 
 
-def test_fsync_reaches_the_disk_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr(spool_module.os, "fsync", synced.append)
-    spool = opened(tmp_path)
+def synced_inodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Inodes of the files and folders that fsync is called for, from now on."""
+    inodes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: inodes.append(os.fstat(descriptor).st_ino))
+    return inodes
+
+
+def test_sync_forces_bytes_and_new_names_to_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inodes = synced_inodes(monkeypatch)
+    spool = opened(tmp_path / "s", is_durable=True)
     spool.write([b"a"])
-    assert synced == []
-    spool.write([b"b"], fsync=True)
-    assert len(synced) == 1
+    assert inodes == []
+    spool.sync()
+    [segment] = segment_paths(tmp_path / "s")
+    assert inodes[:3] == [path.stat().st_ino for path in (segment, tmp_path / "s", tmp_path)]
+    inodes.clear()
+    spool.sync()
+    assert inodes == []
+    spool.write([b"b"])
+    spool.sync()
+    assert inodes == [segment.stat().st_ino]
     spool.close()
+
+
+def test_a_full_segment_is_synced_before_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inodes = synced_inodes(monkeypatch)
+    spool = opened(tmp_path / "s", segment_bytes=20, is_durable=True)
+    spool.write([b"0123456789"])
+    spool.write([b"0123456789"])
+    first, second = segment_paths(tmp_path / "s")
+    assert first.stat().st_ino in inodes
+    assert second.stat().st_ino not in inodes
+    spool.sync()
+    assert second.stat().st_ino in inodes
+    spool.close()
+
+
+def test_after_an_fsync_that_failed_a_new_segment_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = opened(tmp_path / "s", is_durable=True)
+    spool.write([b"a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken_fsync)
+        with pytest.raises(OSError, match="Input/output"):
+            spool.sync()
+    spool.write([b"b"])
+    spool.sync()
+    assert len(segment_paths(tmp_path / "s")) == 2
+    assert read_all(spool) == [b"a", b"b"]
+    spool.close()
+
+
+def broken_fsync(_: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_new_spool_is_locked_before_it_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

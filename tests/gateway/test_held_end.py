@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.held_end import HeldEnd
+
+MARK = re.compile(rb"^data:[ \t]*\[DONE\]", re.MULTILINE)
+STREAMS = st.sampled_from(
+    [
+        b'data: {"a":1}\n\ndata: {"b":"x"}\n\ndata: [DONE]\n\n',
+        b'data: {"a":1}\r\n\r\ndata: [DONE]\r\n\r\n',
+        b'data: {"text":"say data: [DONE] twice"}\n\ndata:[DONE]\n\n: bye\n\n',
+        b'data: {"no":"end"}\n\ndata: [DONT]\n\nd\n',
+        b"data: [DONE]",
+    ]
+)
+
+
+@given(STREAMS, st.lists(st.integers(0, 60), max_size=8))
+def test_only_the_end_is_kept_back_wherever_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    end = HeldEnd()
+    passed = b""
+    for start, stop in pairwise(edges):
+        passed += end.pass_on(stream[start:stop])
+        assert MARK.search(passed) is None
+        assert stream.startswith(passed)
+    assert passed + end.held == stream
+    mark = MARK.search(stream)
+    assert passed == (stream if mark is None else stream[: mark.start()])
+
+
+@pytest.mark.parametrize("beginning", [b"d", b"data:", b"data: [DO", b"\n\ndata: [DONE"])
+def test_what_may_become_the_end_waits_for_more(beginning: bytes) -> None:
+    end = HeldEnd()
+    assert end.pass_on(b"x" + b"\n" + beginning.lstrip(b"\n")) == b"x\n"
+    assert end.pass_on(b"...\n") == beginning.lstrip(b"\n") + b"...\n"
