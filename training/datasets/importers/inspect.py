@@ -31,7 +31,9 @@ def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[Outcom
         if file.model:
             log = replace(log, name=file.model)
         epochs: dict[str, list[OutcomeRow]] = {}
+        seen: dict[tuple[str, str], str] = {}
         for sample in log.samples:
+            refuse_repeat(sample, seen)
             row = row_of(sample, log, options)
             if isinstance(row, LeftOut):
                 yield row
@@ -39,6 +41,13 @@ def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[Outcom
                 epochs.setdefault(row.prompt_id, []).append(row)
         for rows in epochs.values():
             yield mean_row(rows)
+
+
+def refuse_repeat(sample: Record, seen: dict[tuple[str, str], str]) -> None:
+    """Raises DataError when an epoch of a sample is there already. `seen` maps sample and epoch to their place."""
+    key = sample.text("id"), sample.text("epoch")
+    if seen.setdefault(key, sample.place) != sample.place:
+        raise sample.fault("id", f"epoch {key[1]} of '{key[0]}' is there already at {seen[key]}")
 
 
 def row_of(sample: Record, log: InspectLog, options: ImportOptions) -> OutcomeRow | LeftOut:

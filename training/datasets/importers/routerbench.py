@@ -16,7 +16,8 @@ SUMMARY = "RouterBench frame, as Parquet or CSV"
 OPTIONS = ("score_range",)
 PATTERNS = ("*.parquet", "*.csv")
 RESPONSE, COST = "|model_response", "|total_cost"
-FRAME_COLUMNS = ("sample_id", "prompt", "eval_name", "oracle_model_to_route_to")
+ORACLE, NONE_CORRECT = "oracle_model_to_route_to", "no_model_correct"
+FRAME_COLUMNS = ("sample_id", "prompt", "eval_name", ORACLE)
 PICKLES = (".pkl", ".pickle", ".p")
 
 
@@ -76,6 +77,7 @@ def rows_of_prompt(record: Record, models: Sequence[str], options: ImportOptions
     text = ask_of(record, "prompt", unlisted(record.require("prompt")))
     prompt_id = record.text("sample_id")
     category = category_of(record, options.category_field or "eval_name", options.category)
+    check_oracle(record, models)
     for model in models:
         score = record.number(model)
         if score is None:
@@ -92,6 +94,13 @@ def rows_of_prompt(record: Record, models: Sequence[str], options: ImportOptions
             metric="performance",
             cost_usd=record.amount(model + COST),
         )
+
+
+def check_oracle(record: Record, models: Sequence[str]) -> None:
+    """The last column names a model, or none; it need not be there. Raises DataError."""
+    oracle = record.optional_text(ORACLE)
+    if oracle and oracle not in (*models, NONE_CORRECT):
+        raise record.fault(ORACLE, f"'{oracle[:60]}' is no model of this frame; is this only half of the file?")
 
 
 def unlisted(prompt: object) -> object:
