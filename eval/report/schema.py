@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from eval.robustness.schema import RobustnessRecord
 from router.types import Record
 
 Range = tuple[float, float]
@@ -245,6 +246,7 @@ class Report(Record):
         default_factory=dict, description="category: confidence in it; a method: predicted against real scores"
     )
     confusion: Confusion | None = None
+    robustness: RobustnessRecord | None = None
     cheap_strong: CheapStrong | None = None
     diagnostics: Diagnostics | None = None
     lost: tuple[LostQuery, ...] = ()

@@ -1,0 +1,75 @@
+"""All sections of a report at once."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+
+from eval.diagnostics import Cells, Routed, diagnose
+from eval.report.schema import (
+    Calibration,
+    CheapStrong,
+    Confusion,
+    Diagnostics,
+    FrontierPoint,
+    LostQuery,
+    MethodRecord,
+)
+from eval.sections.frontiers import MAP, Frontier, build_aiq, build_frontier, build_hull
+from eval.sections.inputs import SectionInputs
+from eval.sections.lost import build_lost
+from eval.sections.methods import build_methods, build_router_arena
+from eval.sections.reliability import build_calibration, build_confusion
+from eval.sections.strong_calls import build_cheap_strong
+
+
+class Sections(TypedDict):
+    """Fields of `Report`, to be passed on as `Report(..., **sections)`."""
+
+    methods: dict[str, MethodRecord]
+    frontier: dict[str, dict[str, tuple[FrontierPoint, ...]]]
+    calibration: dict[str, Calibration]
+    confusion: Confusion | None
+    cheap_strong: CheapStrong | None
+    diagnostics: Diagnostics | None
+    lost: tuple[LostQuery, ...]
+    aiq: dict[str, float]
+    hull: tuple[tuple[float, float], ...]
+    router_arena: dict[str, float]
+
+
+def build_sections(inputs: SectionInputs, rng: np.random.Generator) -> Sections:
+    """Every section that the inputs allow."""
+    methods = build_methods(inputs, rng)
+    frontier = build_frontier(inputs, rng)
+    return Sections(
+        methods=methods,
+        frontier=frontier,
+        calibration=build_calibration(inputs),
+        confusion=build_confusion(inputs.categories, inputs.likely),
+        cheap_strong=build_cheap_strong(inputs, rng),
+        diagnostics=build_diagnostics(inputs, frontier),
+        lost=build_lost(inputs),
+        aiq=build_aiq(inputs, frontier),
+        hull=build_hull(inputs, frontier),
+        router_arena=build_router_arena(inputs, methods),
+    )
+
+
+def build_diagnostics(inputs: SectionInputs, frontier: Frontier) -> Diagnostics | None:
+    """None without the evidence that the map was solved from."""
+    if inputs.evidence is None:
+        return None
+    routed = Routed(
+        chosen=inputs.chosen,
+        scores=inputs.scores,
+        categories=inputs.categories,
+        is_fallback=inputs.is_fallback,
+        expert_of=inputs.expert_of,
+        experts=inputs.experts,
+    )
+    own = inputs.default.name if inputs.default else MAP
+    curves = frontier.get("active_params_b", {})
+    points = curves.get(own, curves.get(MAP, ()))
+    return diagnose(routed, Cells(inputs.evidence.categories, inputs.evidence.count), points, inputs.sizes_b)

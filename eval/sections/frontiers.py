@@ -1,0 +1,95 @@
+"""The frontier over each budget whose amounts are known, and quality over cost as one number (AIQ)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.frontier import (
+    MIXTURE,
+    Budget,
+    BudgetName,
+    Spending,
+    budget_grid,
+    map_curve,
+    measure_curves,
+    mixture_curve,
+    soft_curve,
+)
+from eval.metrics.aiq import aiq, non_decreasing_hull
+from eval.report.schema import FrontierPoint
+from eval.sections.inputs import SectionInputs
+
+Float64Array = NDArray[np.float64]
+Points = tuple[FrontierPoint, ...]
+Frontier = dict[str, dict[str, Points]]
+
+MAP = "map"
+EXPERTS = "experts"
+
+
+def build_frontier(inputs: SectionInputs, rng: np.random.Generator) -> Frontier:
+    """By budget: the map, the fixed mixture and every method with a sample. A budget is left out where the amount is
+    unknown of an expert, or the same for all."""
+    found: Frontier = {}
+    for budget in known_budgets(inputs):
+        curves: dict[str, Sequence[Spending]] = {}
+        if inputs.evidence is not None:
+            row = {name: i for i, name in enumerate(inputs.evidence.categories)}
+            rows = np.array([row[name] for name in inputs.served], dtype=np.int64)
+            curves[MAP] = map_curve(inputs.evidence.quality, inputs.evidence.mass, rows, budget)
+        for method in inputs.methods:
+            if method.sample_quality is not None:
+                curves[method.name] = soft_curve(method.sample_quality, method.quality, budget)
+        curves[MIXTURE] = mixture_curve(inputs.fit_means, len(inputs.scores), budget)
+        if len(curves) > 1:
+            found[budget.name] = measure_curves(curves, budget, inputs.scores, inputs.experts, rng)
+    return found
+
+
+def known_budgets(inputs: SectionInputs) -> list[Budget]:
+    """Budgets whose amounts are known of every expert and differ."""
+    kinds: list[tuple[BudgetName, Float64Array, Float64Array]] = [
+        ("active_params_b", inputs.sizes_b, inputs.sizes_b),
+        ("cost_usd", inputs.fit_cost_usd, inputs.cost_usd),
+        ("hosted_params_b", inputs.sizes_b, inputs.sizes_b),
+    ]
+    return [
+        Budget(name, budget_grid(name, amounts, inputs.limits.get(name, ())), amounts, used)
+        for name, amounts, used in kinds
+        if np.isfinite(amounts).all() and np.isfinite(used).all() and len(np.unique(amounts)) > 1
+    ]
+
+
+def cost_points(inputs: SectionInputs, frontier: Mapping[str, Mapping[str, Points]]) -> dict[str, Float64Array]:
+    """(p, 2) test cost and mean score by curve, `experts` for the experts alone; empty where costs are unknown."""
+    if "cost_usd" not in frontier:
+        return {}
+    alone = np.column_stack([inputs.cost_usd.mean(axis=0), inputs.scores.mean(axis=0)])
+    curves = {
+        name: np.array([(point.amount, point.mean_score) for point in points])
+        for name, points in frontier["cost_usd"].items()
+    }
+    return {**curves, EXPERTS: alone}
+
+
+def build_aiq(inputs: SectionInputs, frontier: Mapping[str, Mapping[str, Points]]) -> dict[str, float]:
+    """AIQ by curve, up to the mean cost of the dearest expert for all of them. `experts` is what coins between experts
+    reach in hindsight: a curve above it wins something by reading the query."""
+    points = cost_points(inputs, frontier)
+    if not points:
+        return {}
+    largest = float(points[EXPERTS][:, 0].max())
+    return {name: aiq(part[:, 0], part[:, 1], largest) for name, part in points.items()}
+
+
+def build_hull(inputs: SectionInputs, frontier: Mapping[str, Mapping[str, Points]]) -> tuple[tuple[float, float], ...]:
+    """Corners (USD per query, mean score) of the hull of all that can be deployed; it leaves out the null router."""
+    points = cost_points(inputs, frontier)
+    if not points:
+        return ()
+    together = np.concatenate(list(points.values()))
+    hull = non_decreasing_hull(together[:, 0], together[:, 1])
+    return tuple((float(cost), float(quality)) for cost, quality in hull if quality > 0)

@@ -1,0 +1,95 @@
+"""Every method beside the arms, with paired intervals, and RouterArena's score of all that can be deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.baselines import one_hot
+from eval.compare import expected_amount, shares
+from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.metrics.gap import gap_closed, gap_closed_draws
+from eval.metrics.router_arena import router_arena_score
+from eval.report.schema import Difference, MethodRecord, Range
+from eval.sections.inputs import HINDSIGHT, MethodOutput, SectionInputs
+
+Float64Array = NDArray[np.float64]
+
+AGAINST = ("coe", "best_single", "map_true", "knn")
+
+
+def build_methods(inputs: SectionInputs, rng: np.random.Generator) -> dict[str, MethodRecord]:
+    """Records by method name, in the order given."""
+    if not inputs.methods:
+        return {}
+    names = [*AGAINST, "query_oracle"]
+    probs = [inputs.choices[name] for name in names]
+    probs += [one_hot(method.chosen, len(inputs.experts)) for method in inputs.methods]
+    columns = np.stack([(part * inputs.scores).sum(axis=1) for part in probs], axis=1)
+    draws = bootstrap_means(columns, rng)
+    means = columns.mean(axis=0)
+    return {
+        method.name: method_record(inputs, method, probs[len(names) + i], means, draws, len(names) + i)
+        for i, method in enumerate(inputs.methods)
+    }
+
+
+def method_record(
+    inputs: SectionInputs,
+    method: MethodOutput,
+    probs: Float64Array,
+    means: Float64Array,
+    draws: Float64Array,
+    column: int,
+) -> MethodRecord:
+    """`means` (a,) and `draws` (b, a): first the choices of `AGAINST`, then the query oracle, then the methods."""
+    share, share_interval = closed(means, draws, column)
+    return MethodRecord(
+        label=method.label,
+        how=method.how,
+        mean_score=float(means[column]),
+        interval=percentile_interval(draws[:, column]),
+        mean_cost_usd=expected_amount(probs, inputs.cost_usd),
+        mean_active_params_b=expected_amount(probs, inputs.sizes_b),
+        shares=shares(probs, inputs.experts),
+        gap_closed=share,
+        gap_closed_interval=share_interval,
+        gain={
+            name: Difference(
+                mean=float(means[column] - means[i]), interval=percentile_interval(draws[:, column] - draws[:, i])
+            )
+            for i, name in enumerate(AGAINST)
+        },
+        is_default=method.is_default,
+        valid_score=method.valid_score,
+        fit_s=method.fit_s,
+        decide_us=method.decide_us,
+    )
+
+
+def closed(means: Float64Array, draws: Float64Array, column: int) -> tuple[float | None, Range | None]:
+    """`gap_closed` of a method, with its interval."""
+    index = [column, AGAINST.index("best_single"), len(AGAINST)]
+    value = gap_closed(*(float(means[i]) for i in index))
+    drawn = gap_closed_draws(*(draws[:, i] for i in index))
+    return value, percentile_interval(drawn) if value is not None and len(drawn) else None
+
+
+def build_router_arena(inputs: SectionInputs, methods: Mapping[str, MethodRecord]) -> dict[str, float]:
+    """By arm and method; what needs hindsight and what has no known cost is left out."""
+    found: dict[str, float] = {}
+    for name, probs in inputs.choices.items():
+        cost = expected_amount(probs, inputs.cost_usd)
+        if name not in HINDSIGHT and cost is not None:
+            found[name] = arena_score(float((probs * inputs.scores).sum(axis=1).mean()), cost)
+    for name, record in methods.items():
+        if record.mean_cost_usd is not None:
+            found[name] = arena_score(record.mean_score, record.mean_cost_usd)
+    return found
+
+
+def arena_score(mean_score: float, cost_usd: float) -> float:
+    """Of a mean score and USD per query; rounding may leave a mean a hair above 1."""
+    return router_arena_score(min(max(mean_score, 0.0), 1.0), 1000 * cost_usd)
