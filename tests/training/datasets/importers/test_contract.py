@@ -82,9 +82,7 @@ def test_an_imported_table_is_read_back_from_its_folder(shape: Shape, tmp_path: 
 def test_half_a_file_is_refused(shape: Shape, tmp_path: Path) -> None:
     arguments = shape.write(tmp_path)
     file = Path(arguments[0])
-    content = file.read_bytes()
-    # a CSV row ends inside the last text in quotes, or before its last column
-    file.write_bytes(content[: int(len(content) * 0.7)])
+    file.write_bytes(file.read_bytes()[:-9])  # of a CSV file, that takes the last cell
     message = refused(shape, arguments)
     assert message.startswith(str(file))
     assert re.search(r"half of|ends before|cannot be read", message), message
