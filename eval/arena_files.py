@@ -54,7 +54,7 @@ def arena_records(path: Path) -> Iterator[Record]:
 
 def global_index(record: Record) -> str:
     """Both spellings occur. Raises DataError."""
-    return record.text("global_index" if record.get("global index") is ABSENT else "global index")
+    return record.text("global index" if record.get("global_index") is ABSENT else "global_index")
 
 
 def read_arena_prompts(path: Path) -> tuple[ArenaPrompt, ...]:
