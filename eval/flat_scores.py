@@ -5,20 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eval.export_formats import cell, scored_pairs
+from training.datasets.flat_rows import FIELDS as FIELDS
 from training.types import OutcomeTable
-
-FIELDS = (
-    "prompt_id",
-    "prompt",
-    "category",
-    "split",
-    "model",
-    "score",
-    "metric",
-    "output_tokens",
-    "cost_usd",
-    "latency_ms",
-)
 
 
 def flat_scores(table: OutcomeTable) -> Iterator[dict[str, str | float | None]]:

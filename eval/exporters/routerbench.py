@@ -10,12 +10,11 @@ import numpy as np
 
 from eval.export_formats import ExportRequest, cell, read_table, refuse_names
 from router.errors import ConfigError
+from training.datasets.importers.routerbench import COST, FRAME_COLUMNS, NONE_CORRECT, ORACLE, RESPONSE
 from training.types import OutcomeTable
 
 SUMMARY = "RouterBench frame, as .parquet or .csv"
 NEEDS = ("outcomes",)
-FRAME_COLUMNS = ("sample_id", "prompt", "eval_name", "oracle_model_to_route_to")
-NONE_CORRECT = "no_model_correct"
 
 
 def write(request: ExportRequest) -> int:
@@ -24,7 +23,7 @@ def write(request: ExportRequest) -> int:
     if suffix not in (".parquet", ".csv"):
         raise ConfigError(f"--out {request.out}: ending '{suffix}' is not allowed; expected .parquet or .csv")
     table = read_table(request)
-    parts = [f"{name}{part}" for name in table.experts for part in ("|model_response", "|total_cost")]
+    parts = [f"{name}{part}" for name in table.experts for part in (RESPONSE, COST)]
     refuse_names(request.out, table.experts, [*FRAME_COLUMNS, *parts])
     columns = frame(table)
     if suffix == ".parquet":
@@ -50,9 +49,9 @@ def frame(table: OutcomeTable) -> dict[str, list[object]]:
     }
     for expert, name in enumerate(table.experts):
         columns[name] = [cell(table.scores, prompt, expert) for prompt in rows]
-        columns[f"{name}|model_response"] = [""] * len(rows)
-        columns[f"{name}|total_cost"] = [cell(table.cost_usd, prompt, expert) for prompt in rows]
-    columns["oracle_model_to_route_to"] = [oracle(table, prompt) for prompt in rows]
+        columns[name + RESPONSE] = [""] * len(rows)
+        columns[name + COST] = [cell(table.cost_usd, prompt, expert) for prompt in rows]
+    columns[ORACLE] = [oracle(table, prompt) for prompt in rows]
     return columns
 
 

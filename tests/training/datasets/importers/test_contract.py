@@ -54,6 +54,13 @@ def test_every_importer_has_a_shape() -> None:
     assert {shape.format for shape in SHAPES} == set(import_formats())
 
 
+def test_every_format_is_documented_with_a_command() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "formats.md").read_text(encoding="utf-8")
+    for name in import_formats():
+        assert f": `{name}`" in text, name
+        assert f"coe outcomes import --format {name} " in text, name
+
+
 @each_shape
 def test_texts_labels_and_scores_are_read(shape: Shape, tmp_path: Path) -> None:
     imported = import_shape(shape, shape.write(tmp_path))
