@@ -16,6 +16,9 @@ GREETINGS = (
     "Good morning! ",
     "Hi, I hope you are doing well. ",
     "Hello again! Sorry to bother you. ",
+    "Greetings from rainy Lisbon! ",
+    "Hey you, long time no see! ",
+    "Dear assistant,\n\n",
 )
 THANKS = (
     "Thanks!",
@@ -23,6 +26,9 @@ THANKS = (
     "Thanks a lot for your help!",
     "I really appreciate it.",
     "Many thanks and best regards",
+    "Have a great weekend!",
+    "You are the best!",
+    "Cheers, Jo",
 )
 
 

@@ -22,6 +22,9 @@ FOR_ALL = {
     "request": "Here is my request: {}",
     "help_with_this": "Could you help me with this? {}",
     "take_care": "Please take care of the following.\n\n{}",
+    "assistant": "You are a helpful assistant.\n\n{}",
+    "colleague": "A colleague sent me this and I have to hand it in today. {}",
+    "tried": "I tried for a while and got nowhere. {}",
 }
 FOR_QUESTIONS = {
     "question": "Question: {}",
@@ -29,6 +32,8 @@ FOR_QUESTIONS = {
     "wondering": "I was wondering: {}",
     "tell_me": "Please answer this for me: {}",
     "help_with_this": "Could you help me with this? {}",
+    "assistant": "You are a helpful assistant.\n\n{}",
+    "friend": "A friend asked me this over lunch: {}",
 }
 FOR_IMPERATIVES = {
     "could_you_please": "Could you please {}",

@@ -1,6 +1,7 @@
 """The unchanged text under an instruction in another language, as people mix who work in two.
 
-The instruction says only that the text is to be answered or done. Languages of the frames: hand-written, two each.
+The instruction says only that the text is to be answered or done, or who sent it. The frames are hand-written, three a
+language.
 """
 
 from __future__ import annotations
@@ -13,24 +14,28 @@ from pydantic import BaseModel, ConfigDict, Field
 from eval.robustness.cases import Family, Variant
 from eval.robustness.prose import is_question, is_small_talk
 
-FRAMES: dict[str, tuple[str, str]] = {
-    "de": ("Beantworte die folgende Frage:", "Bitte erledige Folgendes:"),
-    "fr": ("Réponds à la question suivante :", "Merci de traiter la demande suivante :"),
-    "es": ("Responde a la siguiente pregunta:", "Por favor, haz lo siguiente:"),
-    "it": ("Rispondi alla seguente domanda:", "Per favore, fai quanto segue:"),
-    "pt": ("Responda à seguinte pergunta:", "Por favor, faça o seguinte:"),
-    "nl": ("Beantwoord de volgende vraag:", "Doe alsjeblieft het volgende:"),
-    "pl": ("Odpowiedz na następujące pytanie:", "Proszę, zrób to, co następuje:"),
-    "sv": ("Besvara följande fråga:", "Gör följande, tack:"),
-    "tr": ("Aşağıdaki soruyu yanıtla:", "Lütfen şunu yap:"),
-    "ru": ("Ответь на следующий вопрос:", "Пожалуйста, выполни следующее:"),
-    "zh": ("请回答下面的问题:", "请完成下面的任务:"),
-    "ja": ("次の質問に答えてください:", "次の依頼に対応してください:"),
-    "ko": ("다음 질문에 답해 주세요:", "다음 요청을 처리해 주세요:"),
-    "ar": ("أجب عن السؤال التالي:", "من فضلك قم بما يلي:"),
-    "hi": ("निम्नलिखित प्रश्न का उत्तर दें:", "कृपया निम्नलिखित कार्य करें:"),
+FRAMES: dict[str, tuple[str, str, str]] = {
+    "de": ("Beantworte die folgende Frage:", "Bitte erledige Folgendes:", "Eine Kundin hat uns das hier geschickt:"),
+    "fr": (
+        "Réponds à la question suivante :",
+        "Merci de traiter la demande suivante :",
+        "Une cliente nous a envoyé ceci :",
+    ),
+    "es": ("Responde a la siguiente pregunta:", "Por favor, haz lo siguiente:", "Una clienta nos ha enviado esto:"),
+    "it": ("Rispondi alla seguente domanda:", "Per favore, fai quanto segue:", "Una cliente ci ha mandato questo:"),
+    "pt": ("Responda à seguinte pergunta:", "Por favor, faça o seguinte:", "Uma cliente enviou-nos isto:"),
+    "nl": ("Beantwoord de volgende vraag:", "Doe alsjeblieft het volgende:", "Een klant heeft ons dit gestuurd:"),
+    "pl": ("Odpowiedz na następujące pytanie:", "Proszę, zrób to, co następuje:", "Klientka przysłała nam to:"),
+    "sv": ("Besvara följande fråga:", "Gör följande, tack:", "En kund har skickat det här till oss:"),
+    "tr": ("Aşağıdaki soruyu yanıtla:", "Lütfen şunu yap:", "Bir müşteri bize bunu gönderdi:"),
+    "ru": ("Ответь на следующий вопрос:", "Пожалуйста, выполни следующее:", "Клиентка прислала нам вот это:"),
+    "zh": ("请回答下面的问题:", "请完成下面的任务:", "一位客户给我们发来了这个:"),
+    "ja": ("次の質問に答えてください:", "次の依頼に対応してください:", "お客様からこれが届きました:"),
+    "ko": ("다음 질문에 답해 주세요:", "다음 요청을 처리해 주세요:", "고객이 이것을 보내왔습니다:"),
+    "ar": ("أجب عن السؤال التالي:", "من فضلك قم بما يلي:", "أرسلت لنا عميلة ما يلي:"),
+    "hi": ("निम्नलिखित प्रश्न का उत्तर दें:", "कृपया निम्नलिखित कार्य करें:", "एक ग्राहक ने हमें यह भेजा है:"),
 }
-"""Language -> (frame of a question, frame of any other request)."""
+"""Language -> frame of a question, frame of any other request, and one that says where the text comes from."""
 
 
 class Options(BaseModel):
@@ -41,7 +46,7 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Translated:
-    """One variant per drawn language; none of small talk."""
+    """One variant per drawn language, with either frame that fits; none of small talk."""
 
     options: Options
 
@@ -49,9 +54,10 @@ class Translated:
         if not text.strip() or is_small_talk(text):
             return ()
         drawn = sorted(rng.choice(len(FRAMES), size=self.options.languages, replace=False))
-        column = 0 if is_question(text) else 1
+        fitting = (0 if is_question(text) else 1, 2)
         languages = [list(FRAMES)[i] for i in drawn]
-        return tuple(Variant(language, f"{FRAMES[language][column]}\n\n{text}") for language in languages)
+        frames = [FRAMES[language][rng.choice(fitting)] for language in languages]
+        return tuple(Variant(name, f"{frame}\n\n{text}") for name, frame in zip(languages, frames, strict=True))
 
 
 def build(options: Options) -> Family:
