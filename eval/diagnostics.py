@@ -121,8 +121,9 @@ def underused(routed: Routed) -> tuple[CategoryFinding, ...]:
 
 
 def thin_cells(cells: Cells, experts: Sequence[str]) -> list[ThinCell]:
-    """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first."""
-    rows, columns = np.nonzero(cells.count < NEEDED_PER_CELL)
+    """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first; `general` is no category to sample from."""
+    is_learned = np.array([category != GENERAL for category in cells.categories])
+    rows, columns = np.nonzero((cells.count < NEEDED_PER_CELL) & is_learned[:, None])
     order = np.argsort(cells.count[rows, columns], kind="stable")
     return [
         ThinCell(

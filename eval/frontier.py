@@ -7,7 +7,7 @@ scores: maps and mixtures come from fit scores, prices and hosted experts from p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ IntArray = NDArray[np.int64]
 BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
 
 GRID = 10
+MAP_SAMPLE = 2000
+"""Queries that stand for the mix of categories, each at least once."""
 MIXTURE = "best_mixture"
 
 
@@ -78,6 +80,13 @@ def map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, budget:
         hosted[solution.expert_of] = True
         found.append(Spending(np.eye(m)[solution.expert_of[rows]], hosted))
     return found
+
+
+def drawn_map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, budget: Budget) -> list[Spending]:
+    """As `map_curve`, but the queries of a category may be split between experts by a draw, so that no budget is left
+    over: the linear relaxation of the map. Not for hosted parameters, which a draw does not save."""
+    number = np.repeat(np.arange(len(mass)), np.ceil(MAP_SAMPLE * mass / mass.sum()).astype(np.int64))
+    return soft_curve(quality[number], quality[rows], budget)
 
 
 def expert_costs(budget: Budget, m: int) -> ExpertCosts:
@@ -135,43 +144,41 @@ def mixture_curve(fit_means: Float64Array, n: int, budget: Budget) -> list[Spend
 def measure_curves(
     curves: Mapping[str, Sequence[Spending]],
     budget: Budget,
+    fit_means: Float64Array,
     scores: Float64Array,
     experts: Sequence[str],
     rng: np.random.Generator,
 ) -> dict[str, tuple[FrontierPoint, ...]]:
-    """Test quality of every curve at every limit, with its paired difference to the curve `best_mixture`.
+    """Test quality of every curve at every limit, with its paired difference to the fixed mixture that may spend the
+    limit, or what the point used on the test queries where that is more.
 
     Args:
-        curves: g spendings by name, `best_mixture` among them.
+        curves: g spendings by name.
+        fit_means: (m,) mean scores on the fit queries, which the mixture is chosen by.
         scores: (n, m) on the test queries.
     """
-    g = len(budget.limits)
-    columns = np.stack([(part.probs * scores).sum(axis=1) for curve in curves.values() for part in curve], axis=1)
-    means, draws = columns.mean(axis=0), bootstrap_means(columns, rng)
-    start = {name: i * g for i, name in enumerate(curves)}
-    base = start[MIXTURE]
-
-    def gain(name: str, i: int) -> Difference | None:
-        own, other = start[name] + i, base + i
-        if name == MIXTURE:
-            return None
-        interval = percentile_interval(draws[:, own] - draws[:, other])
-        return Difference(mean=float(means[own] - means[other]), interval=interval)
-
-    return {
-        name: tuple(
+    found = {}
+    for name, curve in curves.items():
+        used = np.array([amount_used(part, budget) for part in curve])
+        fair = replace(budget, limits=np.maximum(budget.limits, used))
+        rivals = mixture_curve(fit_means, len(scores), fair)
+        columns = np.stack([(part.probs * scores).sum(axis=1) for part in (*curve, *rivals)], axis=1)
+        means, draws = columns.mean(axis=0), bootstrap_means(columns, rng)
+        gained, gain_draws = means[: len(curve)] - means[len(curve) :], draws[:, : len(curve)] - draws[:, len(curve) :]
+        found[name] = tuple(
             FrontierPoint(
                 budget=float(budget.limits[i]),
-                amount=amount_used(part, budget),
-                mean_score=float(means[start[name] + i]),
-                interval=percentile_interval(draws[:, start[name] + i]),
-                gain=gain(name, i),
+                amount=float(used[i]),
+                mean_score=float(means[i]),
+                interval=percentile_interval(draws[:, i]),
+                gain=None
+                if name == MIXTURE
+                else Difference(mean=float(gained[i]), interval=percentile_interval(gain_draws[:, i])),
                 shares=shares_of(part.probs, experts),
             )
             for i, part in enumerate(curve)
         )
-        for name, curve in curves.items()
-    }
+    return found
 
 
 def amount_used(part: Spending, budget: Budget) -> float:

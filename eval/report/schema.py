@@ -52,7 +52,9 @@ class FrontierPoint(Record):
     )
     mean_score: float
     interval: Range
-    gain: Difference | None = Field(description="minus the best fixed mixture under this budget; None for the mixture")
+    gain: Difference | None = Field(
+        description="minus the best fixed mixture that may spend the budget, or the amount if that is more; None for it"
+    )
     shares: dict[str, float]
 
 

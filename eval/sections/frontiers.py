@@ -13,6 +13,7 @@ from eval.frontier import (
     BudgetName,
     Spending,
     budget_grid,
+    drawn_map_curve,
     map_curve,
     measure_curves,
     mixture_curve,
@@ -27,12 +28,13 @@ Points = tuple[FrontierPoint, ...]
 Frontier = dict[str, dict[str, Points]]
 
 MAP = "map"
+DRAWN_MAP = "map_drawn"
 EXPERTS = "experts"
 
 
 def build_frontier(inputs: SectionInputs, rng: np.random.Generator) -> Frontier:
-    """By budget: the map, the fixed mixture and every method with a sample. A budget is left out where the amount is
-    unknown of an expert, or the same for all."""
+    """By budget: the map, the map with a draw, the fixed mixture and every method with a sample. A budget is left out
+    where the amount is unknown of an expert, or the same for all."""
     found: Frontier = {}
     for budget in known_budgets(inputs):
         curves: dict[str, Sequence[Spending]] = {}
@@ -40,12 +42,14 @@ def build_frontier(inputs: SectionInputs, rng: np.random.Generator) -> Frontier:
             row = {name: i for i, name in enumerate(inputs.evidence.categories)}
             rows = np.array([row[name] for name in inputs.served], dtype=np.int64)
             curves[MAP] = map_curve(inputs.evidence.quality, inputs.evidence.mass, rows, budget)
+            if budget.name != "hosted_params_b":
+                curves[DRAWN_MAP] = drawn_map_curve(inputs.evidence.quality, inputs.evidence.mass, rows, budget)
         for method in inputs.methods:
             if method.sample_quality is not None:
                 curves[method.name] = soft_curve(method.sample_quality, method.quality, budget)
         curves[MIXTURE] = mixture_curve(inputs.fit_means, len(inputs.scores), budget)
         if len(curves) > 1:
-            found[budget.name] = measure_curves(curves, budget, inputs.scores, inputs.experts, rng)
+            found[budget.name] = measure_curves(curves, budget, inputs.fit_means, inputs.scores, inputs.experts, rng)
     return found
 
 

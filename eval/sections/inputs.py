@@ -90,13 +90,17 @@ class SectionInputs:
         return next((method for method in self.methods if method.is_default), None)
 
 
-def map_evidence(matrix: QualityMatrix, categories: Sequence[str]) -> MapEvidence:
-    """From a router's quality matrix (k + 1, m) and its k learned categories."""
+def map_evidence(
+    matrix: QualityMatrix, categories: Sequence[str], experts: Sequence[str], wanted: Sequence[str]
+) -> MapEvidence:
+    """From a router's quality matrix (k + 1, m) with its k learned categories and the experts of its columns; the
+    columns are put in the order of the `wanted` experts, those of the test table."""
+    columns = [list(experts).index(name) for name in wanted]
     return MapEvidence(
         categories=(*categories, GENERAL),
-        quality=cautious_quality(matrix).astype(np.float64),
+        quality=cautious_quality(matrix)[:, columns].astype(np.float64),
         mass=matrix.mass.astype(np.float64),
-        count=matrix.count.astype(np.float64),
+        count=matrix.count[:, columns].astype(np.float64),
     )
 
 

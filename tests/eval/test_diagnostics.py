@@ -73,7 +73,7 @@ def test_underuse_needs_the_better_expert_to_serve_less() -> None:
 
 def test_thin_cells_are_named_with_what_is_missing() -> None:
     count = np.full((3, 3), 100.0)
-    count[0, 1], count[1, 2], count[2, 0] = 20, 3, 25
+    count[0, 1], count[0, 0], count[1, 2], count[2, 0] = 20, 25, 3, 0
     found = diagnose(routed([1, 1, 2, 0], [False] * 4), Cells(("a", "b", GENERAL), count), [], SIZES)
     assert found.needed_per_cell == 25  # 0.5 / sqrt(25) = 0.1
     assert [(c.category, c.expert, c.count, c.missing) for c in found.thin] == [

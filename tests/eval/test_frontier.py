@@ -8,6 +8,7 @@ import pytest
 from eval.frontier import (
     Budget,
     budget_grid,
+    drawn_map_curve,
     first_reaching,
     map_curve,
     measure_curves,
@@ -20,6 +21,7 @@ EXPERTS = ("small", "large")
 MAP = np.array([[0.85, 0.8], [0.2, 0.7]])
 """Two categories: the large expert helps only in the second."""
 ROWS = np.array([0, 0, 1, 1])
+FIT_MEANS = np.array([0.5, 0.75])
 SCORES = np.array([[1, 1], [1, 0], [0, 1], [0, 1]], dtype=np.float64)
 
 
@@ -42,6 +44,13 @@ def test_a_map_spends_where_it_helps() -> None:
     assert [part.hosted.tolist() for part in curve] == [[True, False]] * 2 + [[True, True]] * 2
 
 
+def test_a_drawn_map_splits_the_category_that_a_budget_ends_in() -> None:
+    curve = drawn_map_curve(MAP, np.array([0.5, 0.5]), ROWS, active([10.0, 25.0, 40.0]))
+    np.testing.assert_allclose(
+        [part.probs[:, 1] for part in curve], [[0] * 4, [0, 0, 0.5, 0.5], [0, 0, 1, 1]], atol=1e-4
+    )
+
+
 def test_hosted_parameters_admit_a_subset() -> None:
     budget = Budget("hosted_params_b", np.array([10.0, 70.0, 80.0]), SIZES, SIZES)
     on_map = map_curve(MAP, np.array([0.5, 0.5]), ROWS, budget)
@@ -49,7 +58,7 @@ def test_hosted_parameters_admit_a_subset() -> None:
     for curve in (on_map, soft):
         assert [part.hosted.tolist() for part in curve] == [[True, False], [False, True], [True, True]]
     assert soft[2].probs.argmax(axis=1).tolist() == [0, 0, 1, 1]
-    best = mixture_curve(np.array([0.5, 0.75]), 4, budget)
+    best = mixture_curve(FIT_MEANS, 4, budget)
     assert [part.probs[0].argmax() for part in best] == [0, 1, 1]
 
 
@@ -64,9 +73,9 @@ def test_points_are_measured_on_test_scores_against_the_mixture() -> None:
     budget = active([10.0, 40.0, 70.0])
     curves = {
         "map": map_curve(MAP, np.array([0.5, 0.5]), ROWS, budget),
-        "best_mixture": mixture_curve(np.array([0.5, 0.75]), 4, budget),
+        "best_mixture": mixture_curve(FIT_MEANS, 4, budget),
     }
-    found = measure_curves(curves, budget, SCORES, EXPERTS, np.random.default_rng(0))
+    found = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))
     assert [point.mean_score for point in found["map"]] == pytest.approx([0.5, 1.0, 1.0])
     assert [point.mean_score for point in found["best_mixture"]] == pytest.approx([0.5, 0.625, 0.75])
     assert [point.amount for point in found["map"]] == pytest.approx([10.0, 40.0, 40.0])
@@ -82,9 +91,12 @@ def test_points_are_measured_on_test_scores_against_the_mixture() -> None:
 def test_costs_on_test_may_differ_from_those_expected() -> None:
     per_query = np.array([[1.0, 5.0], [1.0, 5.0], [1.0, 7.0], [1.0, 9.0]])
     budget = Budget("cost_usd", np.array([4.0]), np.array([1.0, 6.0]), per_query)
-    curves = {"map": map_curve(MAP, np.ones(2), ROWS, budget), "best_mixture": mixture_curve(np.ones(2), 4, budget)}
-    point = measure_curves(curves, budget, SCORES, EXPERTS, np.random.default_rng(0))["map"][0]
+    curves = {"map": map_curve(MAP, np.ones(2), ROWS, budget), "best_mixture": mixture_curve(FIT_MEANS, 4, budget)}
+    point = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))["map"][0]
     assert (point.budget, point.amount) == (4.0, pytest.approx((1 + 1 + 7 + 9) / 4))
+    assert point.gain is not None
+    share = (4.5 - 1) / (6 - 1)  # the rival may spend the 4.5 that were used
+    assert point.gain.mean == pytest.approx(1.0 - (0.5 + share * 0.25), abs=1e-5)
 
 
 def test_a_larger_budget_never_lowers_the_quality_that_was_aimed_at() -> None:
@@ -103,7 +115,7 @@ def test_a_larger_budget_never_lowers_the_quality_that_was_aimed_at() -> None:
 
 def test_the_first_point_that_reaches_a_quality() -> None:
     budget = active([10.0, 40.0, 70.0])
-    curves = {"best_mixture": mixture_curve(np.array([0.5, 0.75]), 4, budget)}
-    points = measure_curves(curves, budget, SCORES, EXPERTS, np.random.default_rng(0))["best_mixture"]
+    curves = {"best_mixture": mixture_curve(FIT_MEANS, 4, budget)}
+    points = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))["best_mixture"]
     assert first_reaching(points, 0.6) == points[1]
     assert first_reaching(points, 0.8) is None

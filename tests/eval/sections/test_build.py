@@ -9,7 +9,8 @@ import pytest
 
 from eval.sections import frontiers, lost, methods, reliability, strong_calls
 from eval.sections.build import Sections, build_sections
-from eval.sections.inputs import MapEvidence, MethodOutput, SectionInputs, inputs_of
+from eval.sections.inputs import MapEvidence, MethodOutput, SectionInputs, inputs_of, map_evidence
+from router.quality import QualityMatrix
 from router.types import GENERAL
 from tests.eval.trial_data import TEST_SCORES, trial, with_costs
 
@@ -72,8 +73,9 @@ def test_router_arena_leaves_out_hindsight_and_unknown_costs() -> None:
 def test_the_frontier_has_every_known_budget_and_curve() -> None:
     found = sections()["frontier"]
     assert set(found) == {"active_params_b", "cost_usd", "hosted_params_b"}
-    for curves in found.values():
-        assert set(curves) == {"map", "perfect", "best_mixture"}  # `worst` has no sample to find prices on
+    for name, curves in found.items():  # `worst` has no sample to find prices on
+        drawn = {"map_drawn"} if name != "hosted_params_b" else set()
+        assert set(curves) == {"map", "perfect", "best_mixture"} | drawn
     sized = found["active_params_b"]
     assert (sized["perfect"][0].budget, sized["perfect"][0].amount) == (2.0, 2.0)
     assert (sized["perfect"][-1].mean_score, sized["perfect"][-1].amount) == (1.0, pytest.approx(41 / 4))
@@ -150,6 +152,17 @@ def test_two_experts_get_a_curve_of_strong_calls() -> None:
     assert found.orders["perfect"].apgr == found.orders["oracle"].apgr
     assert found.orders["random"].apgr == pytest.approx(0.5)
     assert found.orders["random"].cpt == pytest.approx({50: 0.5, 80: 0.8})
+
+
+def test_evidence_is_put_in_the_order_of_the_test_table() -> None:
+    matrix = QualityMatrix(
+        *[np.arange(6.0, dtype=np.float32).reshape(2, 3) / 10] * 3,
+        *[np.ones(2, np.float32)] * 2,
+        *[np.ones((2, 3), np.float32)] * 2,
+    )
+    found = map_evidence(matrix, ["a"], ["x", "y", "z"], ["z", "x"])
+    assert found.categories == ("a", GENERAL)
+    np.testing.assert_allclose(found.count, [[0.2, 0.0], [0.5, 0.3]])
 
 
 def test_diagnostics_need_evidence_and_name_thin_cells() -> None:
