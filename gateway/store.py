@@ -8,55 +8,16 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Float, Index, Text, UniqueConstraint, event, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
-from sqlmodel import Field, SQLModel, create_engine
+from sqlmodel import SQLModel
 
-from router.errors import ConfigError, MissingExtraError, StoreError
+from gateway.database import open_engine, translated_errors
+from gateway.tables import DECISIONS, FEEDBACK
 from router.types import DecisionRecord, Feedback
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
-    from sqlalchemy.engine import Connection, Engine
-
-BUSY_TIMEOUT_MS = 10_000
-
-
-class DecisionRow(SQLModel, table=True):
-    """One decision; `record` is the whole DecisionRecord as JSON, the other columns are for selecting."""
-
-    __tablename__ = "decisions"
-    __table_args__ = (Index("decisions_at", "at"),)
-
-    decision_id: str = Field(primary_key=True, sa_type=Text)
-    at: float = Field(sa_type=Float)
-    replica: str = Field(sa_type=Text)
-    seq: int
-    state: str = Field(sa_type=Text)
-    expert: str | None = Field(default=None, sa_type=Text)  # who answered, or who was chosen when nobody did
-    category: str | None = Field(default=None, sa_type=Text)
-    router_version: str | None = Field(default=None, sa_type=Text)
-    record: str = Field(sa_type=Text)
-
-
-class FeedbackRow(SQLModel, table=True):
-    """One sign about one decision. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
-
-    __tablename__ = "feedback"
-    __table_args__ = (UniqueConstraint("decision_id", "kind", "key_id"),)
-
-    id: int | None = Field(default=None, primary_key=True)
-    decision_id: str = Field(sa_type=Text)
-    kind: str = Field(sa_type=Text)
-    value: float = Field(sa_type=Float)
-    at: float = Field(sa_type=Float)
-    key_id: str = Field(default="", sa_type=Text)
-
-
-DECISIONS: Table = SQLModel.metadata.tables["decisions"]
-FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
+    from sqlalchemy.engine import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,58 +157,3 @@ def row_of(record: DecisionRecord) -> dict[str, object]:
         "router_version": decision.router_version if decision else None,
         "record": record.model_dump_json(),
     }
-
-
-def open_engine(database_url: str) -> Engine:
-    """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
-
-    Raises: see `Store`.
-    """
-    url = checked_url(database_url)
-    if url.get_backend_name() == "postgresql":
-        try:
-            return create_engine(url, pool_pre_ping=True)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("DATABASE_URL of Postgres", "postgres") from error
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
-
-    @event.listens_for(engine, "connect")
-    def set_pragmas(connection: Any, _record: object) -> None:
-        # NORMAL loses at most the last commits on a power cut, and the stream still holds those.
-        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=NORMAL"):
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    return engine
-
-
-def checked_url(database_url: str) -> URL:
-    """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
-
-    Raises:
-        ConfigError: it is no URL, or not of a supported database.
-    """
-    allowed = "allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
-    try:
-        url = make_url(database_url)
-        if url.drivername in ("postgres", "postgresql"):
-            url = url.set(drivername="postgresql+psycopg")
-        backend = url.get_backend_name()
-        url.get_dialect()
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise ConfigError(f"DATABASE_URL is not a database URL; {allowed}") from error
-    if backend not in ("sqlite", "postgresql"):
-        raise ConfigError(f"DATABASE_URL is of database '{backend}'; {allowed}")
-    if backend == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ConfigError(f"DATABASE_URL is an SQLite database in memory, which a restart would lose; {allowed}")
-    return url
-
-
-@contextmanager
-def translated_errors(action: str) -> Iterator[None]:
-    """Turns a database error into a StoreError without the statement, whose parameters hold users' text."""
-    try:
-        yield
-    except DBAPIError as error:
-        is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
-        raise StoreError(f"cannot {action} in the database: {reason}", is_retryable=is_retryable) from error

@@ -139,7 +139,7 @@ def test_sqlite_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_retryable_and_keeps_text_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.store.BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr("gateway.database.BUSY_TIMEOUT_MS", 1)
     store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
     other = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

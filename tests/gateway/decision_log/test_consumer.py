@@ -28,7 +28,7 @@ STREAM = "coe:decisions"
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
     monkeypatch.setattr("gateway.decision_log.consumer.LINGER_S", 0.0)
-    monkeypatch.setattr("gateway.store.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("gateway.database.BUSY_TIMEOUT_MS", 20)
 
 
 @pytest.fixture

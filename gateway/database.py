@@ -1,0 +1,74 @@
+"""Opening the database: which ones are supported, how SQLite is set up, and what its errors become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlmodel import create_engine
+
+from router.errors import ConfigError, MissingExtraError, StoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+def open_engine(database_url: str) -> Engine:
+    """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
+
+    Raises: as `Store` does.
+    """
+    url = checked_url(database_url)
+    if url.get_backend_name() == "postgresql":
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("DATABASE_URL of Postgres", "postgres") from error
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: object) -> None:
+        # NORMAL loses at most the last commits on a power cut, and the stream still holds those.
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return engine
+
+
+def checked_url(database_url: str) -> URL:
+    """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
+
+    Raises:
+        ConfigError: it is no URL, or not of a supported database.
+    """
+    allowed = "allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+    try:
+        url = make_url(database_url)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        backend = url.get_backend_name()
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError(f"DATABASE_URL is not a database URL; {allowed}") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise ConfigError(f"DATABASE_URL is of database '{backend}'; {allowed}")
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigError(f"DATABASE_URL is an SQLite database in memory, which a restart would lose; {allowed}")
+    return url
+
+
+@contextmanager
+def translated_errors(action: str) -> Iterator[None]:
+    """Turns a database error into a StoreError without the statement, whose parameters hold users' text."""
+    try:
+        yield
+    except DBAPIError as error:
+        is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
+        raise StoreError(f"cannot {action} in the database: {reason}", is_retryable=is_retryable) from error

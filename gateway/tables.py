@@ -1,0 +1,46 @@
+"""The tables of the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Float, Index, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+
+class DecisionRow(SQLModel, table=True):
+    """One decision; `record` is the whole DecisionRecord as JSON, the other columns are for selecting."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (Index("decisions_at", "at"),)
+
+    decision_id: str = Field(primary_key=True, sa_type=Text)
+    at: float = Field(sa_type=Float)
+    replica: str = Field(sa_type=Text)
+    seq: int
+    state: str = Field(sa_type=Text)
+    expert: str | None = Field(default=None, sa_type=Text)  # who answered, or who was chosen when nobody did
+    category: str | None = Field(default=None, sa_type=Text)
+    router_version: str | None = Field(default=None, sa_type=Text)
+    record: str = Field(sa_type=Text)
+
+
+class FeedbackRow(SQLModel, table=True):
+    """One sign about one decision. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (UniqueConstraint("decision_id", "kind", "key_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    decision_id: str = Field(sa_type=Text)
+    kind: str = Field(sa_type=Text)
+    value: float = Field(sa_type=Float)
+    at: float = Field(sa_type=Float)
+    key_id: str = Field(default="", sa_type=Text)
+
+
+DECISIONS: Table = SQLModel.metadata.tables["decisions"]
+FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
