@@ -13,6 +13,7 @@ import typer
 COMMANDS = {
     "eval routing": "eval.commands:routing",
     "eval collect": "eval.commands:collect",
+    "eval robustness": "eval.robustness.command:robustness",
     "eval arena": "eval.export_command:arena",
     "outcomes export": "eval.export_command:export_outcomes",
 }

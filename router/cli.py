@@ -25,6 +25,7 @@ SUMMARIES = {
     "experts up": "Start the vLLM engines of experts.yaml.",
     "experts ls": "List experts and their engines.",
     "eval routing": "Report what routing won on an outcome table.",
+    "eval robustness": "Measure which decisions flip under harmless changes; run routes.test.yaml.",
     "eval collect": "Run prompts through the experts and grade the answers.",
     "eval arena": "Score a RouterArena prediction file.",
     "outcomes import": "Make an outcome table of another tool's files.",

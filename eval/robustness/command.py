@@ -1,0 +1,78 @@
+"""`coe eval robustness`: flips under harmless changes, and the expectations of routes.test.yaml."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
+DataOption = Annotated[
+    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
+]
+
+
+def robustness(
+    router: Annotated[Path | None, typer.Option(help="folder of a router; default: the live one of --data-dir")] = None,
+    table: Annotated[bool, typer.Option("--table", help="take --router by itself, without experts.yaml")] = False,
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    policy: Annotated[str, typer.Option(help="policy of experts.yaml")] = "default",
+    queries: Annotated[Path | None, typer.Option(help="JSON lines with the key text, or a folder of them")] = None,
+    outcomes: Annotated[Path | None, typer.Option(help="outcome table: its test prompts, and what flips cost")] = None,
+    tests: Annotated[Path | None, typer.Option(help="expectations, such as routes.test.yaml")] = None,
+    only_tests: Annotated[bool, typer.Option("--only-tests", help="run --tests and measure no flips")] = False,
+    families: Annotated[str | None, typer.Option(help="families to measure, separated by commas")] = None,
+    per_family: Annotated[int, typer.Option(min=1, help="at most so many cases of a family for one text")] = 2,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many texts, drawn")] = None,
+    max_flips: Annotated[float, typer.Option(min=0, max=1, help="largest share of decisions that may flip")] = 0.05,
+    out: Annotated[Path | None, typer.Option(help="folder for robustness.json")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
+) -> int:
+    """Measure which decisions flip when texts change and asks do not; run routes.test.yaml. Status 1 when one fails."""
+    from rich.console import Console
+
+    from eval.commands import split_names
+    from eval.robustness.run import RobustnessRequest, run_robustness
+    from eval.robustness.summary import print_report
+    from router.errors import ConfigError
+
+    if only_tests and tests is None:
+        raise ConfigError("--only-tests: there is nothing to run without --tests FILE")
+    if queries is not None and outcomes is not None:
+        raise ConfigError("give either --queries FILE or --outcomes DIR")
+    request = RobustnessRequest(
+        command=shlex.join(["coe", *sys.argv[1:]]),
+        router=router,
+        is_table=table,
+        config=config,
+        data_dir=data_dir,
+        policy=policy,
+        queries=queries,
+        outcomes=outcomes,
+        tests=tests,
+        is_measuring=not only_tests,
+        families=split_names(families),
+        cases_per_family=per_family,
+        limit=limit,
+        max_flips=max_flips,
+        seed=seed,
+    )
+    with Console(stderr=True).status("loading the router") as status:
+        report = run_robustness(request, now=datetime.now(UTC), progress=status.update)
+    written = report.model_dump_json(indent=1)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "robustness.json").write_text(written + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(written)
+    else:
+        print_report(report)
+    for line in report.problems:
+        typer.echo(f"coe: {line}", err=True)
+    return 1 if report.problems else 0

@@ -1,0 +1,132 @@
+"""`routes.test.yaml`: what people expect of the router, run as a gate. `parse_expectations` is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError
+
+from eval.robustness.cases import family_names
+from router.config import shorten
+from router.errors import ConfigError, allowed_values
+from router.types import GENERAL, Record
+
+EXPECTED = ("expert", "not_expert", "category", "fallback", "min_confidence", "same_as")
+
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
+
+
+class Expectation(Record):
+    """One case: a text and what must be true of its decision. What is left out is not looked at."""
+
+    name: str = Field(min_length=1, description="for messages and `same_as`; each once")
+    text: Text
+    expert: str | None = None
+    not_expert: str | None = None
+    category: str | None = None
+    fallback: bool | None = Field(default=None, description="whether the router must be unsure and send it to general")
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
+    same_as: str | None = Field(default=None, description="another case, whose expert this one must get")
+    perturb: tuple[str, ...] = Field(default=(), description="families of changes under which all of it must hold too")
+
+
+class Expectations(Record):
+    """The whole file."""
+
+    version: int = Field(default=1, ge=1, le=1)
+    seed: int = Field(default=0, ge=0, description="of the changes that `perturb` makes")
+    cases: tuple[Expectation, ...] = Field(min_length=1)
+
+
+def load_expectations(path: Path, experts: Collection[str], categories: Collection[str]) -> Expectations:
+    """Reads and parses one file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or `parse_expectations` refuses it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse_expectations(values, experts, categories, file=str(path))
+
+
+def parse_expectations(
+    values: object, experts: Collection[str], categories: Collection[str], *, file: str = "routes.test.yaml"
+) -> Expectations:
+    """Expectations from plain values, with every name resolved.
+
+    Args:
+        experts: names that `expert` and `not_expert` may have.
+        categories: names that `category` may have.
+
+    Raises:
+        ConfigError: one problem per fault, each naming file, key path, value and allowed values.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{file}: the top level must be a mapping with the key 'cases', got {type(values).__name__}")
+    try:
+        parsed = Expectations.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [fault_line(file, fault) for fault in error.errors(include_url=False)]
+        raise ConfigError("\n".join(problems), problems) from error
+    problems = [f"{file}: {line}" for line in unresolved(parsed, experts, categories)]
+    if problems:
+        raise ConfigError("\n".join(problems), problems)
+    return parsed
+
+
+def fault_line(file: str, fault: Any) -> str:
+    """One pydantic fault as `file: key.path: what is wrong (got value); allowed`."""
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        fields = Expectations.model_fields if len(fault["loc"]) == 1 else Expectation.model_fields
+        return f"{file}: {path}: unknown key{allowed_values(str(fault['loc'][-1]), fields)}"
+    if fault["type"] == "missing":
+        return f"{file}: {path}: required key is missing"
+    return f"{file}: {path}: {fault['msg']} (got {shorten(fault['input'])})"
+
+
+def unresolved(parsed: Expectations, experts: Collection[str], categories: Collection[str]) -> list[str]:
+    """Names that do not resolve, names used twice, cases that expect nothing or what cannot be."""
+    names = [case.name for case in parsed.cases]
+    families = family_names()
+    problems = []
+    for i, case in enumerate(parsed.cases):
+        others = [name for j, name in enumerate(names) if j != i]
+        known = {"expert": experts, "not_expert": experts, "category": categories, "same_as": others}
+        if case.name in names[:i]:
+            problems.append(f"cases.{i}.name: '{case.name}' is taken by cases.{names.index(case.name)}")
+        for key, allowed in known.items():
+            value = getattr(case, key)
+            if value is not None and value not in allowed:
+                problems.append(f"cases.{i}.{key}: unknown {noun(key)} '{value}'{allowed_values(value, allowed)}")
+        for j, family in enumerate(case.perturb):
+            if family not in families:
+                problems.append(f"cases.{i}.perturb.{j}: unknown family '{family}'{allowed_values(family, families)}")
+        problems.extend(f"cases.{i}{line}" for line in impossible(case))
+    return problems
+
+
+def noun(key: str) -> str:
+    return {"not_expert": "expert", "same_as": "case"}.get(key, key)
+
+
+def impossible(case: Expectation) -> list[str]:
+    problems = []
+    if all(getattr(case, key) is None for key in EXPECTED):
+        problems.append(f": '{case.name}' expects nothing; allowed: {', '.join(EXPECTED)}")
+    if case.expert is not None and case.expert == case.not_expert:
+        problems.append(f".not_expert: '{case.not_expert}' is also the expected expert")
+    if case.fallback and case.category not in (None, GENERAL):
+        problems.append(f".category: '{case.category}' cannot be with fallback: true; allowed: {GENERAL}")
+    if case.fallback is False and case.category == GENERAL:
+        problems.append(f".category: '{GENERAL}' cannot be with fallback: false; allowed: any other category")
+    return problems

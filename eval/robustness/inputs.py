@@ -1,0 +1,110 @@
+"""What `coe eval robustness` runs on: a router without dice, and texts."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from eval.probe_set import load_probes
+from eval.robustness.measure import Decide, KnownScores
+from router.build import load_router, load_table_router
+from router.commands import live_router
+from router.config import ExplorationConfig, load_config
+from router.errors import ArtifactError
+from router.pipeline import Router
+from router.types import GENERAL, Query, QueryBatch, QueryFacts, RoutingDecision
+from training.datasets.jsonl import numbered_queries, read_seed
+from training.datasets.outcomes import read_outcomes
+from training.split import split_of
+
+ENCODE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts to measure on, where they come from, and the scores of experts on them where known."""
+
+    texts: tuple[str, ...]
+    source: str
+    known: KnownScores | None = None
+
+
+def find_router(folder: Path | None, config: Path, data_dir: Path, *, is_table: bool) -> Router:
+    """The router to test, with exploration off: its dice would be counted as flips.
+
+    Args:
+        folder: a router's folder, or a folder of routers with a live one; None takes the live one of `data_dir`.
+        is_table: take the router by itself, over the models it was fitted on, without experts.yaml.
+
+    Raises:
+        ArtifactError, ConfigError: as the loaders.
+    """
+    if folder is None:
+        router = live_router(load_config(config), data_dir)
+    else:
+        exact = router_folder(folder)
+        router = load_table_router(exact) if is_table else load_router(load_config(config), exact)
+    still = {name: replace(policy, exploration=ExplorationConfig()) for name, policy in router.policies.items()}
+    return replace(router, policies=still)
+
+
+def router_folder(folder: Path) -> Path:
+    """The folder of one router: this one, or the live one of a folder of routers. Raises ArtifactError."""
+    pointer = folder / "live.json"
+    if not pointer.is_file():
+        return folder
+    try:
+        return folder / str(json.loads(pointer.read_bytes())["version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{pointer}: names no router") from error
+
+
+def decider(router: Router, policy: str, progress: Callable[[str], None]) -> Decide:
+    """Decides texts as the gateway does: stripped, all experts up."""
+
+    def decide(texts: Sequence[str]) -> Sequence[RoutingDecision]:
+        decisions: list[RoutingDecision] = []
+        for start in range(0, len(texts), ENCODE_BATCH):
+            progress(f"deciding {start} of {len(texts)} texts")
+            part = [text.strip() for text in texts[start : start + ENCODE_BATCH]]
+            queries = tuple(
+                Query(id=str(start + i), text=text, facts=QueryFacts(prompt_chars=len(text)))
+                for i, text in enumerate(part)
+            )
+            batch = QueryBatch(queries, router.encoder.encode(part))
+            decisions.extend(router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy))
+        return decisions
+
+    return decide
+
+
+def find_texts(queries: Path | None, outcomes: Path | None) -> Texts:
+    """Texts of a JSON lines file (key `text`), of the test split of an outcome table, or our own.
+
+    Raises:
+        DataError: with file and line or row.
+    """
+    if queries is not None:
+        rows = read_seed(queries) if queries.is_dir() else [query for _, query in numbered_queries(queries, GENERAL)]
+        return Texts(unique(query.text for query in rows), str(queries))
+    if outcomes is None:
+        return own_texts()
+    table = read_outcomes(outcomes, keep_partial=True)
+    test = table.split("test") if "test" in table.splits else table
+    return Texts(test.texts, f"{outcomes}, {len(test.texts)} test prompts", KnownScores(test.experts, test.scores))
+
+
+def own_texts() -> Texts:
+    """The fifth of the seed set that no router is fitted on, and the probes."""
+    seed = read_seed(importlib.resources.files("training") / "seed")
+    held_out = [query.text for query in seed if split_of(query.text) == "test"]
+    return Texts(unique([*held_out, *(probe.text for probe in load_probes())]), "held-out seed queries and probes")
+
+
+def unique(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
