@@ -38,7 +38,7 @@ class Expectations(Record):
 
     version: int = Field(default=1, ge=1, le=1)
     seed: int = Field(default=0, ge=0, description="of the changes that `perturb` makes")
-    cases: tuple[Expectation, ...] = Field(min_length=1)
+    cases: tuple[Expectation, ...]
 
 
 def load_expectations(path: Path, experts: Collection[str], categories: Collection[str]) -> Expectations:
@@ -98,7 +98,7 @@ def unresolved(parsed: Expectations, experts: Collection[str], categories: Colle
     """Names that do not resolve, names used twice, cases that expect nothing or what cannot be."""
     names = [case.name for case in parsed.cases]
     families = family_names()
-    problems = []
+    problems = [] if names else ["cases: is empty; expected at least one case"]
     for i, case in enumerate(parsed.cases):
         others = [name for j, name in enumerate(names) if j != i]
         known = {"expert": experts, "not_expert": experts, "category": categories, "same_as": others}

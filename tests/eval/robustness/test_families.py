@@ -20,10 +20,9 @@ TEXT = 'Please convert 26.2 miles to km and explain `getName(x)` with "Hello Wor
 SQL = "Explain this query: SELECT name FROM users WHERE age > 18"
 FENCED = "Refactor this function so that it works:\n```python\ndef addAll(xs):\n    return sum(xs)\n```\nwithout loops"
 
-WORDS = st.sampled_from(
-    'please|Convert|the|number|12|3.5|kg|GiB|"Quoted Words"|`some_code(x)`|to|Anna,|hello|world.|What|naïve|straße|'
-    "привет|数据|x=1;|a/b/c|don't|\n|foo()|twelve".split("|")
-)
+MATERIAL = ("12", "3.5", "kg", "GiB", '"Quoted Words"', "`some_code(x)`", "x=1;", "a/b/c", "foo()", "twelve", "数据")
+PROSE = ("please", "Convert", "the", "number", "Anna,", "hello", "What", "naïve", "straße", "привет", "don't", "\n")
+WORDS = st.sampled_from((*MATERIAL, *PROSE))
 TEXTS = st.one_of(st.lists(WORDS, min_size=1, max_size=14).map(" ".join), st.text(max_size=80))
 
 

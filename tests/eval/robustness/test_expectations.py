@@ -1,0 +1,159 @@
+"""routes.test.yaml: what it may hold, what is said about what it may not, and when a case holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from eval.robustness.expectations import load_expectations, parse_expectations
+from eval.robustness.schema import failure_line
+from eval.robustness.verdicts import check_expectations
+from router.errors import ConfigError
+from router.types import DecisionReason, RoutingDecision
+
+EXPERTS = ("calculator", "generalist")
+CATEGORIES = ("arithmetic", "writing", "general")
+
+
+def parse(*cases: dict[str, object], **top: object):
+    return parse_expectations({"cases": list(cases), **top}, EXPERTS, CATEGORIES)
+
+
+def problems_of(*cases: dict[str, object], **top: object) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        parse(*cases, **top)
+    return caught.value.problems
+
+
+def case(**values: object) -> dict[str, object]:
+    return {"name": "sum", "text": "add seven numbers", **values}
+
+
+def decide(texts: Sequence[str]) -> list[RoutingDecision]:
+    """Texts that begin with a small "add" go to the calculator; the longer, the less sure."""
+    return [
+        RoutingDecision(
+            expert="calculator" if text.startswith("add") else "generalist",
+            category="arithmetic" if text.startswith("add") else "general",
+            confidence=max(0.0, 1 - len(text) / 100),
+            is_fallback=not text.startswith("add"),
+            reason=DecisionReason.MAP,
+            likely_category="arithmetic",
+            uncertainty=0.25,
+            propensity=1.0,
+            router_version="fake",
+        )
+        for text in texts
+    ]
+
+
+def failures(*cases: dict[str, object]) -> list[tuple[str, str | None]]:
+    record = check_expectations(parse(*cases), decide, file="routes.test.yaml")
+    return [(failure.place, failure.template) for failure in record.failures]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (case(expert="calculater"), "cases.0.expert: unknown expert 'calculater'; did you mean 'calculator'? allowed: "
+         "calculator, generalist"),
+        (case(not_expert="x"), "cases.0.not_expert: unknown expert 'x'; allowed: calculator, generalist"),
+        (case(category="maths"), "cases.0.category: unknown category 'maths'; allowed: arithmetic, general, writing"),
+        (case(same_as="sum"), "cases.0.same_as: unknown case 'sum'; allowed: none"),
+        (case(expert="calculator", perturb=["case", "typo"]), "cases.0.perturb.1: unknown family 'typo'; did you mean "
+         "'typos'? allowed: case, code_fences, padding, rewording, translated, typos"),
+        (case(expert="calculator", experts="x"), "cases.0.experts: unknown key; did you mean 'expert'? allowed: "
+         "category, expert, fallback, min_confidence, name, not_expert, perturb, same_as, text"),
+        (case(min_confidence=1.5), "cases.0.min_confidence: Input should be less than or equal to 1 (got 1.5)"),
+        (case(fallback="perhaps"), "cases.0.fallback: Input should be a valid boolean, unable to interpret input (got "
+         "'perhaps')"),
+        ({"name": "sum", "expert": "calculator"}, "cases.0.text: required key is missing"),
+        (case(), "cases.0: 'sum' expects nothing; allowed: expert, not_expert, category, fallback, min_confidence, "
+         "same_as"),
+        (case(expert="calculator", not_expert="calculator"), "cases.0.not_expert: 'calculator' is also the expected "
+         "expert"),
+        (case(category="writing", fallback=True), "cases.0.category: 'writing' cannot be with fallback: true; allowed: "
+         "general"),
+        (case(category="general", fallback=False), "cases.0.category: 'general' cannot be with fallback: false; "
+         "allowed: any other category"),
+    ],
+)  # fmt: skip
+def test_a_fault_names_file_key_path_value_and_what_is_allowed(values, problem):
+    assert problems_of(values) == (f"routes.test.yaml: {problem}",)
+
+
+def test_a_blank_text_and_an_unknown_key_at_the_top_are_told_together():
+    found = problems_of(case(expert="calculator") | {"text": " "}, versions=1)
+    assert [line.split(": ")[1] for line in found] == ["cases.0.text", "versions"]
+    assert "allowed: cases, seed, version" in found[1]
+
+
+def test_names_stand_once():
+    found = problems_of(case(expert="calculator"), case(expert="calculator"))
+    assert found == ("routes.test.yaml: cases.1.name: 'sum' is taken by cases.0",)
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(ConfigError, match="must be a mapping with the key 'cases', got list"):
+        parse_expectations([], EXPERTS, CATEGORIES)
+    assert problems_of(version=2)[0].startswith("routes.test.yaml: version: Input should be less than or equal to 1")
+    assert problems_of() == ("routes.test.yaml: cases: is empty; expected at least one case",)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    file = tmp_path / "routes.test.yaml"
+    for content, message in (
+        (None, "cannot be read"),
+        (b"\xff", "is not UTF-8 text \\(byte 0\\)"),
+        (b"cases: [", "is not valid YAML"),
+    ):
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(ConfigError, match=message):
+            load_expectations(file, EXPERTS, CATEGORIES)
+    file.write_text("cases:\n  - {name: a, text: add 2, expert: calculator}\n")
+    assert load_expectations(file, EXPERTS, CATEGORIES).cases[0].expert == "calculator"
+
+
+def test_what_is_left_out_is_not_looked_at():
+    assert failures(case(expert="calculator", category="arithmetic", fallback=False, min_confidence=0.8)) == []
+    assert failures(case(not_expert="generalist")) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"expert": "generalist"}, "expert"),
+        ({"not_expert": "calculator"}, "not_expert"),
+        ({"category": "writing"}, "category"),
+        ({"fallback": True}, "fallback"),
+        ({"min_confidence": 0.9}, "min_confidence"),
+    ],
+)
+def test_every_expectation_can_fail(values, key):
+    assert failures(case(**values)) == [(f"cases.0.{key}", None)]
+
+
+def test_same_as_compares_experts():
+    other = {"name": "poem", "text": "write a poem", "same_as": "sum"}
+    assert failures(case(expert="calculator"), other) == [("cases.1.same_as", None)]
+    assert failures(case(expert="calculator"), other | {"text": "add eight numbers"}) == []
+
+
+def test_perturb_asks_the_same_of_changed_texts():
+    found = failures(case(expert="calculator", perturb=["case"]))
+    assert {place for place, _ in found} == {"cases.0.expert"}
+    assert {"upper", "title"} <= {template for _, template in found}
+    assert failures(case(expert="calculator", perturb=["typos"])) == []  # the first letters are never hit: "add" stays
+
+
+def test_a_failure_says_all_in_one_line():
+    record = check_expectations(parse(case(expert="calculator", perturb=["case"])), decide, file="routes.test.yaml")
+    line = failure_line(record.file, next(f for f in record.failures if f.template == "upper"))
+    assert line == (
+        "routes.test.yaml: cases.0.expert: 'sum' expected expert 'calculator', got expert 'generalist' by category "
+        "'general' (confidence 0.83) under case (upper): 'ADD SEVEN NUMBERS'"
+    )
+    assert record.n_cases == 1
+    assert record.n_decisions == 4  # lower case is the text itself
