@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -13,31 +13,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 
 from gateway.database import open_engine, translated_errors
-from gateway.tables import DECISIONS, FEEDBACK
+from gateway.erasure import erased_among, lock, note_removed
+from gateway.tables import DECISIONS, FEEDBACK, TABLES
 from router.types import DecisionRecord, Feedback
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaCount:
-    """Rows of one replica: how many, how many different sequence numbers, and the highest of those."""
-
-    replica: str
-    rows: int
-    distinct_seqs: int
-    last_seq: int
-
-    @property
-    def missing(self) -> int:
-        """Decisions that got a number up to `last_seq` and have no row."""
-        return self.last_seq + 1 - self.distinct_seqs
-
-    @property
-    def duplicates(self) -> int:
-        """Rows that repeat a sequence number."""
-        return self.rows - self.distinct_seqs
 
 
 class Store:
@@ -52,12 +33,14 @@ class Store:
     def __init__(self, database_url: str) -> None:
         self._engine = open_engine(database_url)
         dialect = self._engine.dialect.name
-        self._insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        self.insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
         with translated_errors("open"):
-            SQLModel.metadata.create_all(self._engine, tables=[DECISIONS, FEEDBACK])
+            SQLModel.metadata.create_all(self._engine, tables=TABLES)
 
     def write_decisions(self, records: Sequence[DecisionRecord]) -> int:
         """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
+
+        Those of a subject that was erased are left out, and their numbers kept as removed.
 
         Raises:
             StoreError: nothing was written.
@@ -65,16 +48,23 @@ class Store:
         if not records:
             return 0
         key = DECISIONS.c.decision_id
-        statement = self._insert(DECISIONS).on_conflict_do_nothing(index_elements=[key]).returning(key)
-        # Two writers that lock the same rows in different order would wait for each other.
-        rows = [row_of(record) for record in sorted(records, key=attrgetter("decision_id"))]
-        with self._transaction("write decisions") as connection:
-            return len(connection.execute(statement, rows).all())
+        statement = self.insert(DECISIONS).on_conflict_do_nothing(index_elements=[key]).returning(key)
+        with self.transaction("write decisions") as connection:
+            lock(connection, for_erasure=False)
+            erased = erased_among(connection, records)
+            note_removed(
+                connection, self.insert, [(gone.replica, gone.seq) for gone in erased], reason="erased", at=time.time()
+            )
+            left_out = {gone.decision_id for gone in erased}
+            # Two writers that lock the same rows in different order would wait for each other.
+            kept = sorted(records, key=attrgetter("decision_id"))
+            rows = [row_of(record) for record in kept if record.decision_id not in left_out]
+            return len(connection.execute(statement, rows).all()) if rows else 0
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         """The record of that decision, None when there is none. Raises StoreError."""
         query = select(DECISIONS.c.record).where(DECISIONS.c.decision_id == decision_id)
-        with self._transaction("read a decision") as connection:
+        with self.transaction("read a decision") as connection:
             text = connection.execute(query).scalar_one_or_none()
         return None if text is None else DecisionRecord.model_validate_json(text)
 
@@ -88,14 +78,14 @@ class Store:
         """
         key_id = feedback.key_id or ""
         row = {**feedback.model_dump(mode="json"), "key_id": key_id}
-        insert = self._insert(FEEDBACK).values(**row).on_conflict_do_nothing().returning(FEEDBACK.c.id)
+        insert = self.insert(FEEDBACK).values(**row).on_conflict_do_nothing().returning(FEEDBACK.c.id)
         replace = (
             FEEDBACK.update()
             .where(FEEDBACK.c.decision_id == feedback.decision_id)
             .where(FEEDBACK.c.kind == feedback.kind.value, FEEDBACK.c.key_id == key_id)
             .values(value=feedback.value, at=feedback.at)
         )
-        with self._transaction("write feedback") as connection:
+        with self.transaction("write feedback") as connection:
             is_first = connection.execute(insert).first() is not None
             if not is_first:
                 connection.execute(replace)
@@ -104,7 +94,7 @@ class Store:
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
         """Feedback on that decision, oldest first. Raises StoreError."""
         query = select(FEEDBACK).where(FEEDBACK.c.decision_id == decision_id).order_by(FEEDBACK.c.at, FEEDBACK.c.id)
-        with self._transaction("read feedback") as connection:
+        with self.transaction("read feedback") as connection:
             rows = connection.execute(query).mappings().all()
         return tuple(
             Feedback(
@@ -119,26 +109,16 @@ class Store:
 
     def count(self) -> int:
         """Rows in `decisions`. Raises StoreError."""
-        with self._transaction("count") as connection:
+        with self.transaction("count") as connection:
             return connection.execute(select(func.count()).select_from(DECISIONS)).scalar_one()
-
-    def replica_counts(self) -> tuple[ReplicaCount, ...]:
-        """Rows and sequence numbers of every replica, sorted by its name. Raises StoreError."""
-        seq = DECISIONS.c.seq
-        query = (
-            select(DECISIONS.c.replica, func.count(), func.count(seq.distinct()), func.max(seq))
-            .group_by(DECISIONS.c.replica)
-            .order_by(DECISIONS.c.replica)
-        )
-        with self._transaction("count") as connection:
-            return tuple(ReplicaCount(*row) for row in connection.execute(query))
 
     def close(self) -> None:
         """Closes every connection."""
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self, action: str) -> Iterator[Connection]:
+    def transaction(self, action: str) -> Iterator[Connection]:
+        """Raises StoreError, which says what could not be done (`action`), without any value of a statement."""
         with translated_errors(action), self._engine.begin() as connection:
             yield connection
 

@@ -42,5 +42,41 @@ class FeedbackRow(SQLModel, table=True):
     key_id: str = Field(default="", sa_type=Text)
 
 
+class LifeRow(SQLModel, table=True):
+    """One life of one gateway process, which numbered its decisions 0 to `decisions` - 1."""
+
+    __tablename__ = "replicas"
+
+    replica: str = Field(primary_key=True, sa_type=Text)
+    decisions: int
+    state: str = Field(sa_type=Text)
+    at: float = Field(sa_type=Float)
+
+
+class RemovedRow(SQLModel, table=True):
+    """Numbers of decisions that were removed on purpose, first and last included, so that no gap is seen there."""
+
+    __tablename__ = "removed"
+
+    replica: str = Field(primary_key=True, sa_type=Text)
+    first_seq: int = Field(primary_key=True)
+    last_seq: int = Field(primary_key=True)
+    reason: str = Field(sa_type=Text)
+    at: float = Field(sa_type=Float)
+
+
+class ErasureRow(SQLModel, table=True):
+    """A subject (its hash) whose decisions up to `at` must not be in the database, however late they arrive."""
+
+    __tablename__ = "erasures"
+
+    subject: str = Field(primary_key=True, sa_type=Text)
+    at: float = Field(sa_type=Float)
+
+
 DECISIONS: Table = SQLModel.metadata.tables["decisions"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
+LIVES: Table = SQLModel.metadata.tables["replicas"]
+REMOVED: Table = SQLModel.metadata.tables["removed"]
+ERASURES: Table = SQLModel.metadata.tables["erasures"]
+TABLES = [DECISIONS, FEEDBACK, LIVES, REMOVED, ERASURES]

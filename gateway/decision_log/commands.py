@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -13,15 +14,18 @@ import typer
 from redis.exceptions import RedisError
 
 from gateway.decision_log.consumer import Consumer
-from gateway.decision_log.entries import waiting_in
-from gateway.decision_log.leftovers import send_leftovers, spooled_records
+from gateway.decision_log.doctor import Diagnosis, Finding, diagnose
+from gateway.decision_log.ledger import Ledger
+from gateway.decision_log.leftovers import send_leftovers
+from gateway.decision_log.life import Life, LifeState
+from gateway.decision_log.ranges import count, named
 from gateway.decision_log.sink import SPOOL_FOLDER, new_replica
 from gateway.decision_log.stats import ConsumerStats
 from gateway.decision_log.stream import DecisionStream, connect, reason_of
 from gateway.fleet.redis_server import RedisServer, running_url
-from gateway.store import ReplicaCount, Store
+from gateway.store import Store
 from router.config import LogConfig, load_config
-from router.errors import StoreError
+from router.errors import StoreError, allowed_values
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,55 +38,61 @@ RedisUrl = Annotated[str | None, typer.Option(envvar="REDIS_URL", help="Default:
 DatabaseUrl = Annotated[str | None, typer.Option(envvar="DATABASE_URL", help="Default: coe.db in the data folder.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Where every decision is: in SQL by replica, on the way, or given up."""
-
-    replicas: tuple[ReplicaCount, ...]
-    in_spool: int
-    in_stream: int
-    dead: int
-
-    @property
-    def rows(self) -> int:
-        return sum(count.rows for count in self.replicas)
-
-    @property
-    def missing(self) -> int:
-        return sum(count.missing for count in self.replicas)
-
-    @property
-    def duplicates(self) -> int:
-        return sum(count.duplicates for count in self.replicas)
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether no decision is missing, repeated or dead; some may still be on the way."""
-        return self.missing == self.duplicates == self.dead == 0
-
-
 def doctor(
     data_dir: DataDir = Path("data"),
     config: ConfigFile = Path("experts.yaml"),
     redis_url: RedisUrl = None,
     database_url: DatabaseUrl = None,
+    give_up: Annotated[
+        list[str] | None,
+        typer.Option("--give-up", help="A replica that is silent and will not come back: count it as killed."),
+    ] = None,
 ) -> int:
     """Prove that the decision log lost nothing, or name the gaps; exit status 1 when there are some."""
     from rich.console import Console
 
+    console = Console(highlight=False)
     with opened_store(data_dir, database_url) as store:
-        found = run_with_redis(diagnose(data_dir, load_config(config).log, redis_url, store))
-    console = Console()
-    if found.replicas:
-        console.print(replica_table(found.replicas))
-    console.print(
-        f"{found.rows + found.missing - found.duplicates:,} decisions, {found.rows:,} rows, {found.missing:,} missing, "
-        f"{found.duplicates:,} duplicates, {found.dead:,} dead letters; "
-        f"on the way: {found.in_spool:,} in the spool, {found.in_stream:,} in the stream"
-    )
-    if found.missing and found.in_spool + found.in_stream:
-        console.print("missing decisions may be among those on the way: run `coe log drain`, then ask again")
+        for replica in give_up or ():
+            give_replica_up(store, replica)
+        found = run_with_redis(examine(data_dir, load_config(config).log, redis_url, store))
+    if found.findings:
+        console.print(replica_table(found.findings))
+    for line in verdict(found):
+        console.print(line, soft_wrap=True)
     return 0 if found.is_healthy else 1
+
+
+def verdict(found: Diagnosis) -> Iterator[str]:
+    """The proof in one line, then every fault by name."""
+    removed = f", {found.removed:,} removed on purpose" if found.removed else ""
+    lost = f" ({found.lost:,} decisions lost)" if found.lost else ""
+    yield (
+        f"{found.decisions:,} decisions, {found.rows:,} rows{removed}, {found.gaps:,} gaps{lost}, "
+        f"{found.duplicates:,} duplicates, {found.dead:,} dead letters; on the way: {found.in_spool:,} in spools, "
+        f"{found.in_stream:,} in the stream, {found.unsettled:,} still with their gateway"
+    )
+    for finding in found.findings:
+        if finding.lost:
+            yield f"lost: {finding.replica} numbers {named(finding.lost)}"
+    for repeated in found.repeated:
+        yield f"duplicate: {repeated.replica} number {repeated.seq}: {', '.join(repeated.decision_ids)}"
+    for finding in found.silent:
+        since = datetime.fromtimestamp(finding.silent_since or 0.0, UTC).isoformat(timespec="seconds")
+        yield (
+            f"silent: {finding.replica} since {since}; what it decided after number {finding.decisions - 1} cannot be "
+            f"known. If it will not come back: coe log doctor --give-up {finding.replica}"
+        )
+
+
+def give_replica_up(store: Store, replica: str) -> None:
+    """Raises StoreError: nobody of that name is known."""
+    ledger = Ledger(store)
+    known = {account.replica: account for account in ledger.accounts()}
+    if replica not in known:
+        raise StoreError(f"no replica '{replica}' is known{allowed_values(replica, known)}")
+    killed = Life(replica=replica, decisions=known[replica].decisions, state=LifeState.KILLED, at=time.time())
+    ledger.note_lives([killed])
 
 
 def drain(
@@ -104,15 +114,14 @@ def drain(
     return 1 if stats.dead else 0
 
 
-async def diagnose(data_dir: Path, config: LogConfig, redis_url: str | None, store: Store) -> Diagnosis:
-    """Counts decisions wherever they are. Raises RedisError, StoreError, EngineError."""
+async def examine(data_dir: Path, config: LogConfig, redis_url: str | None, store: Store) -> Diagnosis:
+    """The diagnosis over a data folder. Raises RedisError, StoreError, EngineError."""
     async with opened_redis(data_dir, redis_url) as url:
         client = connect(url)
         try:
-            in_stream, dead = await waiting_in(client, config.stream)
+            return await diagnose(data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
         finally:
             await client.aclose()
-    return Diagnosis(store.replica_counts(), spooled_records(data_dir / SPOOL_FOLDER), in_stream, dead)
 
 
 async def drain_all(
@@ -167,12 +176,13 @@ def run_with_redis(work: Coroutine[Any, Any, T]) -> T:
         raise StoreError(f"Redis does not answer ({reason_of(error)})", is_retryable=True) from error
 
 
-def replica_table(replicas: tuple[ReplicaCount, ...]) -> Table:
+def replica_table(findings: Sequence[Finding]) -> Table:
     """Replicas that have a fault first."""
     from rich.table import Table
 
-    table = Table("replica", "decisions", "rows", "missing", "duplicates")
-    for count in sorted(replicas, key=lambda each: (-each.missing, -each.duplicates, each.replica)):
-        numbers = (count.last_seq + 1, count.rows, count.missing, count.duplicates)
-        table.add_row(count.replica, *(f"{number:,}" for number in numbers))
+    table = Table("replica", "state", "decisions", "rows", "removed", "lost", "duplicates", "with their gateway")
+    for each in sorted(findings, key=lambda one: (-count(one.lost), -one.duplicates, one.replica)):
+        state = "unknown" if each.state is None else each.state.value
+        numbers = (each.decisions, each.rows, each.removed, count(each.lost), each.duplicates, each.unsettled)
+        table.add_row(each.replica, state, *(f"{number:,}" for number in numbers))
     return table

@@ -16,9 +16,11 @@ from typing import Any
 from redis.exceptions import RedisError, ResponseError
 from redis.typing import EncodableT, FieldT
 
-from gateway.decision_log.entries import GROUP, Entry, entries_of, record_of
+from gateway.decision_log.entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
+from gateway.decision_log.ledger import Ledger
+from gateway.decision_log.life import Life
 from gateway.decision_log.stats import ConsumerStats
-from gateway.decision_log.stream import RECORD_FIELD, Backoff, connect, reason_of
+from gateway.decision_log.stream import Backoff, connect, reason_of
 from gateway.store import Store
 from gateway.tasks import stop_task
 from router.errors import StoreError
@@ -61,8 +63,9 @@ class Consumer:
     ) -> None:
         self._redis = connect(redis_url)
         self._stream = stream
-        self._dead_stream = f"{stream}:dead"
+        self._dead_stream = dead_stream(stream)
         self._store = store
+        self._ledger = Ledger(store)
         self._name = name
         self._block_ms = block_ms
         self._min_idle_ms = min_idle_ms
@@ -175,11 +178,23 @@ class Consumer:
     async def _settle(self, entries: Sequence[Entry]) -> None:
         """Writes the entries, then acknowledges those that are in SQL or gone; the others stay pending."""
         done = [entry.id for entry in entries if entry.payload is None]
-        parsed = [(entry.id, record) for entry in entries if (record := record_of(entry)) is not None]
+        parsed = [(entry.id, content) for entry in entries if (content := content_of(entry)) is not None]
         if parsed:
-            done += await asyncio.to_thread(self._write, parsed)
+            done += await asyncio.to_thread(self._write_all, parsed)
         if done:
             await self._redis.xack(self._stream, GROUP, *done)
+
+    def _write_all(self, parsed: Sequence[tuple[bytes, Content]]) -> list[bytes]:
+        """Ids of the entries whose content is in SQL now. Raises StoreError when the database is away."""
+        lives = [content for _, content in parsed if isinstance(content, Life)]
+        erased = [(content.replica, content.seq) for _, content in parsed if isinstance(content, Erased)]
+        if lives:
+            self._ledger.note_lives(lives)
+        if erased:
+            self._ledger.note_erased(erased, at=time.time())
+        done = [entry_id for entry_id, content in parsed if not isinstance(content, DecisionRecord)]
+        records = [(entry_id, content) for entry_id, content in parsed if isinstance(content, DecisionRecord)]
+        return done + self._write(records) if records else done
 
     def _write(self, parsed: Sequence[tuple[bytes, DecisionRecord]]) -> list[bytes]:
         """Ids of the entries whose record is in SQL now. Raises StoreError when the database is away."""
@@ -228,7 +243,7 @@ class Consumer:
         """Moves entries to the dead-letter stream."""
         for entry in entries:
             async with self._redis.pipeline(transaction=True) as pipeline:
-                fields: dict[FieldT, EncodableT] = {RECORD_FIELD: entry.payload or b"", b"entry": entry.id}
+                fields: dict[FieldT, EncodableT] = {entry.field: entry.payload or b"", b"entry": entry.id}
                 pipeline.xadd(self._dead_stream, fields, maxlen=DEAD_MAX_ENTRIES, approximate=True)
                 pipeline.xack(self._stream, GROUP, entry.id)
                 await pipeline.execute()

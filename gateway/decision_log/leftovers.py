@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
 from gateway.decision_log.frames import scan
+from gateway.decision_log.life import read_life
 from gateway.decision_log.spool import Spool
 from gateway.decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths
-from gateway.decision_log.stream import DecisionStream
+from gateway.decision_log.stream import LIFE_FIELD, DecisionStream
+from gateway.folder_lock import FolderLock
 from router.errors import StoreError
 
 READ_RECORDS = 32
@@ -33,6 +37,8 @@ async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | N
 async def send_leftovers(root: Path, stream: DecisionStream) -> tuple[int, int]:
     """Sends and deletes every spool under `root` that no live process owns: records sent, damaged stretches met.
 
+    How many decisions each of those processes had numbered goes to the stream too.
+
     Raises:
         OSError: a spool cannot be read.
     """
@@ -46,6 +52,9 @@ async def send_leftovers(root: Path, stream: DecisionStream) -> tuple[int, int]:
         try:
             while count := await send_next(spool, stream):
                 sent += count
+            # Last, because the folder goes once this is in the stream.
+            if (life := read_life(folder, is_alive=False, at=time.time())) is not None:
+                await stream.send([life.model_dump_json().encode()], LIFE_FIELD)
         finally:
             damaged += spool.damaged
             await asyncio.to_thread(spool.close)
@@ -73,14 +82,18 @@ def spooled_bytes(root: Path, *, without: str) -> int:
     return total
 
 
-def spooled_records(root: Path) -> int:
-    """Records in every spool under `root` that are not acknowledged. Reads only, so owners may be at work."""
-    return sum(unsent_records(folder) for folder in spool_folders(root))
+def is_owned(folder: Path) -> bool:
+    """Whether a live process owns this spool; False too when it is gone."""
+    lock = FolderLock.try_acquire(folder)
+    if lock is None:
+        return folder.exists()
+    lock.release()
+    return False
 
 
-def unsent_records(folder: Path) -> int:
+def unsent_payloads(folder: Path) -> Iterator[bytes]:
+    """Payloads in a spool that are not acknowledged. Reads only, so its owner may be at work."""
     checkpoint = read_checkpoint(folder)
-    total = 0
     for path in segment_paths(folder):
         segment = int(path.stem)
         if segment < checkpoint.segment:
@@ -90,5 +103,4 @@ def unsent_records(folder: Path) -> int:
         except FileNotFoundError:
             continue
         start = checkpoint.offset if segment == checkpoint.segment else 0
-        total += sum(1 for intact in frames if intact.end > start)
-    return total
+        yield from (intact.payload for intact in frames if intact.end > start)

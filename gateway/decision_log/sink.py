@@ -14,16 +14,20 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from gateway.decision_log.leftovers import send_leftovers, send_next, spooled_bytes
+from gateway.decision_log.life import BEAT_S, DecisionCount, Life, LifeState
 from gateway.decision_log.privacy import apply_privacy, load_key
 from gateway.decision_log.spool import Spool
 from gateway.decision_log.stats import LogStats
-from gateway.decision_log.stream import Backoff, DecisionStream, reason_of
+from gateway.decision_log.stream import LIFE_FIELD, Backoff, DecisionStream, reason_of
 from gateway.decision_log.writer import SpoolWriter
 from gateway.tasks import stop_task
 from router.config import Durability, LogConfig
@@ -64,13 +68,15 @@ class DecisionLog:
         self._spool = Spool(self._root / self.replica, max_bytes=self._max_bytes, is_durable=self.is_durable)
         self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
-        self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key)
+        self._numbered = DecisionCount()
+        self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key, self._numbered)
         self._recent: dict[str, DecisionRecord] = {}
         self._seqs = itertools.count()
         self._is_closing = False
         self._writer: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._finder: asyncio.Task[None] | None = None
+        self._beater: asyncio.Task[None] | None = None
         self._appended = self._streamed = self._damaged = 0
         self._loop_error: str | None = None
 
@@ -127,6 +133,7 @@ class DecisionLog:
         self._writer = asyncio.create_task(self._guarded(self._queue.run), name="decision-log-writer")
         self._sender = asyncio.create_task(self._guarded(self._send_all), name="decision-log-sender")
         self._finder = asyncio.create_task(self._guarded(self._find_leftovers), name="decision-log-leftovers")
+        self._beater = asyncio.create_task(self._guarded(self._beat), name="decision-log-beat")
 
     async def aclose(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
@@ -135,9 +142,9 @@ class DecisionLog:
         flushing = [task for task in (self._writer, self._sender) if task is not None]
         if flushing and (await asyncio.wait(flushing, timeout=timeout_s))[1]:
             logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
-        for task in (self._writer, self._sender, self._finder):
+        for task in (self._writer, self._sender, self._finder, self._beater):
             await stop_task(task)
-        await self._in_thread(self._spool.close)
+        await self._in_thread(partial(self._close_spool, must_stay=not await self._say_goodbye()))
         self._executor.shutdown()
         unsaved = self.stats().pending - self._spool.pending
         if unsaved:
@@ -148,6 +155,28 @@ class DecisionLog:
     def _open(self) -> None:
         self._share_room()
         self._spool.open()
+        self._numbered.open(self._spool.folder)
+
+    def _close_spool(self, *, must_stay: bool) -> None:
+        with suppress(OSError):  # then this life will count as killed, with its right number of decisions
+            self._numbered.close()
+        self._spool.close(must_stay=must_stay)
+
+    async def _say_goodbye(self) -> bool:
+        """Tells the stream how many decisions this life numbered; False leaves that, with the spool, to the next."""
+        if self._beater is None or self._spool.pending or self._stream.last_error is not None:
+            return self._beater is None
+        return await self._tell(LifeState.ENDED)
+
+    async def _beat(self) -> None:
+        """Tells the stream again and again how many decisions there are."""
+        while True:
+            await self._tell(LifeState.RUNNING)
+            await asyncio.sleep(BEAT_S)
+
+    async def _tell(self, state: LifeState) -> bool:
+        life = Life(replica=self.replica, decisions=self._numbered.value, state=state, at=time.time())
+        return await self._stream.try_send([life.model_dump_json().encode()], LIFE_FIELD)
 
     def _share_room(self) -> None:
         """Leaves this spool what the others in the data folder do not use of `log.spool_max_mb`."""

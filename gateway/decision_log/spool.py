@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.decision_log.frames import HEADER, Frame, frame, scan
+from gateway.decision_log.life import MARK_NAME
 from gateway.decision_log.spool_files import (
     CHECKPOINT_NAME,
     HIDDEN,
@@ -150,12 +151,12 @@ class Spool:
             # A full disk: after a crash some records would be sent again, which SQL ignores by decision id.
             return
 
-    def close(self) -> None:
-        """Releases the folder and deletes it when everything in it was acknowledged."""
+    def close(self, *, must_stay: bool = False) -> None:
+        """Releases the folder and deletes it when everything in it was acknowledged, unless it `must_stay`."""
         self._close_segment()
         if self._lock is None:
             return
-        if self.pending == 0:
+        if self.pending == 0 and not must_stay:
             self._delete()
         self._lock.release()
         self._lock = None
@@ -165,7 +166,7 @@ class Spool:
         with suppress(OSError):
             for path in segment_paths(self.folder):
                 path.unlink()
-            for name in (CHECKPOINT_NAME, TEMPORARY_NAME, LOCK_NAME):
+            for name in (CHECKPOINT_NAME, TEMPORARY_NAME, MARK_NAME, LOCK_NAME):
                 (self.folder / name).unlink(missing_ok=True)
             self.folder.rmdir()
 

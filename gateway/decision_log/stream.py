@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 RECORD_FIELD = b"record"
+LIFE_FIELD = b"life"
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 2.0
 TIMEOUT_S = 5.0
@@ -82,19 +83,19 @@ class DecisionStream:
         self._max_entries = max_entries
         self.last_error: str | None = None
 
-    async def send(self, payloads: Sequence[bytes]) -> None:
+    async def send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> None:
         """Returns once every payload is in the stream; tries until then. A payload may get there twice."""
         backoff = Backoff()
-        while not await self.try_send(payloads):
+        while not await self.try_send(payloads, field):
             await backoff.wait()
 
-    async def try_send(self, payloads: Sequence[bytes]) -> bool:
+    async def try_send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> bool:
         """One try, all payloads or none unless the connection broke in the middle; False leaves `last_error` set."""
         try:
             # MULTI makes Redis refuse the batch as a whole when it is out of memory or read-only, which keeps order.
             async with self._redis.pipeline(transaction=True) as pipeline:
                 for payload in payloads:
-                    pipeline.xadd(self._name, {RECORD_FIELD: payload}, maxlen=self._max_entries, approximate=True)
+                    pipeline.xadd(self._name, {field: payload}, maxlen=self._max_entries, approximate=True)
                 await pipeline.execute()
         except (RedisError, OSError) as error:
             if self.last_error is None:

@@ -14,8 +14,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
+from gateway.decision_log.life import DecisionCount
 from gateway.decision_log.privacy import apply_privacy
 from gateway.decision_log.spool import Spool
 from gateway.decision_log.stream import Backoff, DecisionStream
@@ -50,16 +52,25 @@ class SpoolWriter:
         stream: takes records while the disk is full.
         executor: one thread, in which all calls of the spool are made.
         key: of the keyed hashes.
+        numbered: learns of every number: in `async` when a record is taken, otherwise when its row is safe, because
+            an answer that never ended is no loss.
     """
 
     def __init__(
-        self, spool: Spool, stream: DecisionStream, executor: ThreadPoolExecutor, config: LogConfig, key: bytes
+        self,
+        spool: Spool,
+        stream: DecisionStream,
+        executor: ThreadPoolExecutor,
+        config: LogConfig,
+        key: bytes,
+        numbered: DecisionCount,
     ) -> None:
         self._spool = spool
         self._stream = stream
         self._executor = executor
         self._privacy = config.privacy
         self._key = key
+        self._numbered = numbered
         self._max_queued = config.queue_max_records
         self._durability = config.durability
         self._batch_s = config.batch_ms / 1e3
@@ -75,6 +86,8 @@ class SpoolWriter:
 
     def put(self, record: DecisionRecord, waiter: Waiter | None = None) -> bool:
         """Takes the record; False when the queue is full and it is lost. Never blocks and never raises."""
+        if self._durability is Durability.ASYNC:
+            self._numbered.note(record.seq)
         if self._is_closing or len(self._queue) >= self._max_queued:
             self.lose(1)
             return False
@@ -130,6 +143,7 @@ class SpoolWriter:
     async def _write_group(self, count: int) -> None:
         """Writes the `count` oldest records and lets the answers that wait for them go on."""
         waiters: list[Waiter] = []
+        last_seq = max((record.seq for record, _ in islice(self._queue, count)), default=-1)
         self._next_group = time.monotonic() + self._batch_s
         while count > 0:
             taken = min(count, BATCH_RECORDS)
@@ -143,6 +157,7 @@ class SpoolWriter:
             self._note_full(error)
             settle(waiters, StoreError(f"the decision log cannot be written ({self.error})", is_retryable=True))
             return
+        self._numbered.note(last_seq)
         settle(waiters)
 
     async def _next_batch(self, count: int) -> list[Queued]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store import ReplicaCount, Store
+from gateway.store import Store
 from router.errors import ConfigError, StoreError
 from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
 
@@ -103,13 +103,6 @@ def test_last_feedback_of_a_kind_and_key_wins(store: Store) -> None:
         feedback(0.25, kind=FeedbackKind.SCORE, at=8.0),
     )
     assert store.get_feedback("other") == ()
-
-
-def test_replica_counts_show_holes_and_repeats(store: Store) -> None:
-    store.write_decisions([record(seq) for seq in (0, 1, 4)])
-    store.write_decisions([record(0, "r2"), record(0, "r2", decision_id="twice")])
-    assert store.replica_counts() == (ReplicaCount("r1", 3, 3, 4), ReplicaCount("r2", 2, 1, 0))
-    assert [(count.missing, count.duplicates) for count in store.replica_counts()] == [(2, 0), (0, 1)]
 
 
 def test_threads_may_write_at_once(store: Store) -> None:

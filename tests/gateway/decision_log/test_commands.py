@@ -9,7 +9,9 @@ import pytest
 from redis import Redis
 
 from gateway.decision_log.commands import doctor, drain
-from gateway.decision_log.leftovers import spooled_records
+from gateway.decision_log.doctor import survey_spools
+from gateway.decision_log.ledger import Ledger
+from gateway.decision_log.life import DecisionCount, Life, LifeState
 from gateway.decision_log.spool import Spool
 from gateway.store import Store
 from router.errors import StoreError
@@ -49,14 +51,14 @@ def test_doctor_finds_nothing_wrong(
     store.write_decisions([make_record(seq) for seq in range(3)])
     store.close()
     assert doctor(tmp_path, config, redis_url) == 0
-    assert "3 decisions, 3 rows, 0 missing, 0 duplicates, 0 dead letters" in capsys.readouterr().out
+    assert "3 decisions, 3 rows, 0 gaps, 0 duplicates, 0 dead letters" in capsys.readouterr().out
 
 
 def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
     tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
-    store.write_decisions([make_record(0), make_record(3), make_record(0, "r2")])
+    store.write_decisions([make_record(0), make_record(3), make_record(5), make_record(0, "r2")])
     store.write_decisions([make_record(0, "r2").model_copy(update={"decision_id": "again"})])
     store.close()
     leave_spool(tmp_path, [make_record(seq) for seq in (1, 2)])
@@ -65,10 +67,43 @@ def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
         client.xadd("coe:decisions:dead", {"record": "x"})
     assert doctor(tmp_path, config, redis_url) == 1
     out = capsys.readouterr().out
-    assert "5 decisions, 4 rows, 2 missing, 1 duplicates, 1 dead letters" in out
-    assert "2 in the spool, 1 in the stream" in out
-    assert "run `coe log drain`" in out
+    assert "7 decisions, 5 rows, 1 gaps (1 decisions lost), 1 duplicates, 1 dead letters" in out
+    assert "2 in spools, 1 in the stream" in out
+    assert "lost: r1 numbers 4\n" in out
+    assert "duplicate: r2 number 0: again, r2-0\n" in out
     assert out.index("r1") < out.index("r2")
+
+
+def test_doctor_sees_what_a_killed_gateway_had_in_memory(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_spool(tmp_path, [make_record(seq) for seq in range(3)])
+    numbered = DecisionCount()
+    numbered.open(tmp_path / "spool" / "r1")
+    numbered.note(5)  # 3, 4 and 5 were numbered and never written
+    for _ in range(2):  # before and after the spool is gone
+        assert doctor(tmp_path, config, redis_url) == 1
+        out = capsys.readouterr().out
+        assert "6 decisions" in out
+        assert "lost: r1 numbers 3-5\n" in out
+        assert drain(tmp_path, config, redis_url) == 0
+        capsys.readouterr()
+    assert not (tmp_path / "spool" / "r1").exists()
+
+
+def test_a_silent_replica_is_named_until_it_is_given_up(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([make_record(0)])
+    Ledger(store).note_lives([Life(replica="r1", decisions=1, state=LifeState.RUNNING, at=0.0)])
+    store.close()
+    assert doctor(tmp_path, config, redis_url) == 1
+    assert "silent: r1 since 1970-01-01T00:00:00+00:00" in capsys.readouterr().out
+    assert doctor(tmp_path, config, redis_url, give_up=["r1"]) == 0
+    assert "silent" not in capsys.readouterr().out
+    with pytest.raises(StoreError, match=r"no replica 'r2' is known.*r1"):
+        doctor(tmp_path, config, redis_url, give_up=["r2"])
 
 
 def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
@@ -80,7 +115,7 @@ def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
             client.xadd("coe:decisions", {"record": make_record(seq).model_dump_json()})
     assert drain(tmp_path, config, redis_url) == 0
     assert "3 decisions sent from spools; 4 rows written, 1 were there already, 0 given up" in capsys.readouterr().out
-    assert spooled_records(tmp_path / "spool") == 0
+    assert survey_spools(tmp_path / "spool").records == 0
     assert doctor(tmp_path, config, redis_url) == 0
 
 
@@ -104,16 +139,16 @@ def test_redis_away_is_one_clear_error(tmp_path: Path, config: Path) -> None:
         doctor(tmp_path, config, f"unix://{tmp_path}/none.sock")
 
 
-def test_spooled_records_starts_at_the_checkpoint(tmp_path: Path, make_record: MakeRecord) -> None:
+def test_a_survey_of_spools_starts_at_the_checkpoint(tmp_path: Path, make_record: MakeRecord) -> None:
     spool = Spool(tmp_path / "spool" / "r1", max_bytes=1_000_000, segment_bytes=20)
     spool.open()
     for number in range(6):
         spool.write([b"%d" % number])
     spool.read(10)
-    assert spooled_records(tmp_path / "spool") == 6
+    assert survey_spools(tmp_path / "spool").records == 6
     spool.acknowledge(1)
-    assert spooled_records(tmp_path / "spool") == 5
+    assert survey_spools(tmp_path / "spool").records == 5
     spool.close()
-    assert spooled_records(tmp_path / "spool") == 5
+    assert survey_spools(tmp_path / "spool").records == 5
     shutil.rmtree(tmp_path / "spool")
-    assert spooled_records(tmp_path / "spool") == 0
+    assert survey_spools(tmp_path / "spool").records == 0

@@ -11,7 +11,10 @@ from redis import Redis
 
 from gateway.decision_log import stream as stream_module
 from gateway.decision_log.consumer import Consumer
-from gateway.decision_log.entries import GROUP, waiting_in
+from gateway.decision_log.doctor import number_of
+from gateway.decision_log.entries import GROUP, waiting_entries
+from gateway.decision_log.ledger import Account, Ledger
+from gateway.decision_log.life import Life, LifeState
 from gateway.decision_log.stats import ConsumerStats
 from gateway.decision_log.stream import connect
 from gateway.fleet.redis_server import RedisServer
@@ -290,16 +293,42 @@ async def test_no_text_of_a_broken_entry_reaches_the_log(
     await consumer.aclose()
 
 
-async def test_waiting_counts_pending_and_unread_entries(
-    redis_url: str, client: Redis, make_record: MakeRecord
+async def waiting(redis_url: str) -> list[tuple[str, int] | None]:
+    client = connect(redis_url)
+    found = [number_of(entry.payload or b"") async for entry in waiting_entries(client, STREAM)]
+    await client.aclose()
+    return found
+
+
+async def test_waiting_are_entries_not_delivered_and_those_not_acknowledged(
+    redis_url: str, client: Redis, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asking = connect(redis_url)
-    assert await waiting_in(asking, STREAM) == (0, 0)
-    add(client, [make_record(seq) for seq in range(5)])
-    assert await waiting_in(asking, STREAM) == (5, 0)
+    monkeypatch.setattr("gateway.decision_log.entries.PAGE_ENTRIES", 2)
+    assert await waiting(redis_url) == []
+    add(client, [make_record(seq) for seq in range(9)])
+    assert await waiting(redis_url) == [("r1", seq) for seq in range(9)]
     client.xgroup_create(STREAM, GROUP, id="0")
-    rows = client.xreadgroup(GROUP, "c", {STREAM: ">"}, count=3)
+    rows = client.xreadgroup(GROUP, "c", {STREAM: ">"}, count=6)
     client.xack(STREAM, GROUP, rows[0][1][0][0])
-    client.xadd(f"{STREAM}:dead", {"record": "x"})
-    assert await waiting_in(asking, STREAM) == (4, 1)
-    await asking.aclose()
+    client.xdel(STREAM, rows[0][1][2][0])
+    assert await waiting(redis_url) == [("r1", seq) for seq in (6, 7, 8, 1, 3, 4, 5)]
+
+
+async def test_lives_and_what_was_erased_reach_sql_and_garbage_of_either_is_dead(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+) -> None:
+    add(client, [make_record(0)])
+    client.xadd(STREAM, {"record": '{"erased":true,"replica":"r1","seq":1}'})
+    heard = Life(replica="r1", decisions=3, state=LifeState.ENDED, at=1.0)
+    client.xadd(STREAM, {"life": heard.model_dump_json()})
+    client.xadd(STREAM, {"life": "{}"})
+    client.xadd(STREAM, {"record": '{"erased":true,"replica":"r1","seq":-1}'})
+    consumer = make_consumer(redis_url, store)
+    stats = await consumer.drain()
+    assert (stats.written, stats.dead) == (1, 2)
+    assert Ledger(store).accounts() == [Account("r1", heard, 1, [range(1)], [range(1, 2)])]
+    assert sorted(name for _, fields in client.xrange(f"{STREAM}:dead") for name in fields if name != b"entry") == [
+        b"life",
+        b"record",
+    ]
+    await consumer.aclose()

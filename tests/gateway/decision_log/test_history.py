@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from gateway.decision_log import stream as stream_module
-from gateway.decision_log.commands import diagnose
+from gateway.decision_log.commands import examine
 from gateway.decision_log.consumer import Consumer
+from gateway.decision_log.life import LifeState
 from gateway.decision_log.sink import DecisionLog
 from gateway.fleet.redis_server import RedisServer
 from gateway.store import Store
@@ -82,5 +83,7 @@ async def test_check_32_every_decision_is_one_row_whatever_is_killed(
 
 
 async def check_history(data_dir: Path, config: LogConfig, url: str, store: Store, count: int) -> None:
-    found = await diagnose(data_dir, config, url, store)
-    assert (found.rows, found.missing, found.duplicates, found.dead, found.in_spool) == (count, 0, 0, 0, 0)
+    found = await examine(data_dir, config, url, store)
+    assert found.is_healthy
+    assert (found.decisions, found.rows, found.in_spool) == (count, count, 0)
+    assert [finding.state for finding in found.findings] == [LifeState.ENDED, LifeState.ENDED]

@@ -10,7 +10,11 @@ import aiohttp
 import pytest
 
 from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
+from gateway.decision_log.commands import drain_all, examine
+from gateway.decision_log.doctor import Diagnosis
 from gateway.decision_log.frames import scan
+from gateway.store import Store
+from router.config import LogConfig
 
 ANSWERS = 24
 
@@ -40,8 +44,10 @@ async def test_kill_9_behind_the_answer_loses_nothing_in_the_modes_that_wait(dur
         answered = await asyncio.gather(*asking)
         gateway.kill()
     kept = spooled_ids(tmp_path)
-    assert set(answered) <= set(kept)
-    assert len(kept) == len(set(kept))
+    assert sorted(answered) == sorted(kept)
+    found = await drained(tmp_path)
+    assert found.is_healthy
+    assert (found.decisions, found.rows) == (ANSWERS, ANSWERS)
 
 
 async def test_kill_9_in_async_loses_only_what_was_not_spooled_yet(tmp_path: Path) -> None:
@@ -54,6 +60,20 @@ async def test_kill_9_in_async_loses_only_what_was_not_spooled_yet(tmp_path: Pat
     kept = spooled_ids(tmp_path)
     assert kept[:ANSWERS] == earlier
     assert kept[ANSWERS:] == later[: len(kept) - ANSWERS]
+    found = await drained(tmp_path)
+    assert (found.decisions, found.rows) == (ANSWERS + len(later), len(kept))
+    lost = [number for each in found.findings[0].lost for number in each]
+    assert lost == list(range(len(kept), ANSWERS + len(later)))
+
+
+async def drained(folder: Path) -> Diagnosis:
+    """What the doctor says once all that is left is in SQL."""
+    store = Store(f"sqlite:///{folder / 'data' / 'coe.db'}")
+    config = LogConfig()
+    await drain_all(folder / "data", config, None, store)
+    found = await examine(folder / "data", config, None, store)
+    store.close()
+    return found
 
 
 async def until_spooled(gateway: GatewayProcess, client: aiohttp.ClientSession, count: int) -> None:

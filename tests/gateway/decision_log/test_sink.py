@@ -17,6 +17,7 @@ from redis import Redis
 
 from gateway.decision_log import sink as sink_module
 from gateway.decision_log import stream as stream_module
+from gateway.decision_log.life import Life, LifeState, read_life
 from gateway.decision_log.memory import MemoryLog
 from gateway.decision_log.sink import DecisionLog, new_replica
 from gateway.decision_log.spool import Spool
@@ -56,8 +57,16 @@ def append_new(log: DecisionLog, make_record: MakeRecord, count: int, **changes:
 def streamed(redis_url: str) -> list[tuple[str, int]]:
     """Replica and sequence number of every entry, in the order of the stream."""
     with Redis.from_url(redis_url) as client:
-        rows = [json.loads(fields[b"record"]) for _, fields in client.xrange("coe:decisions")]
+        entries = [fields for _, fields in client.xrange("coe:decisions")]
+    rows = [json.loads(fields[b"record"]) for fields in entries if b"record" in fields]
     return [(row["replica"], row["seq"]) for row in rows]
+
+
+def lives(redis_url: str) -> list[Life]:
+    """What the stream says of replicas, in its order."""
+    with Redis.from_url(redis_url) as client:
+        entries = [fields for _, fields in client.xrange("coe:decisions")]
+    return [Life.model_validate_json(fields[b"life"]) for fields in entries if b"life" in fields]
 
 
 async def test_records_reach_the_stream_in_order(
@@ -76,6 +85,55 @@ async def test_closing_flushes_what_was_just_appended(tmp_path: Path, redis_url:
         append_new(log, make_record, 300)
     assert len(streamed(redis_url)) == 300
     assert log.stats().pending == 0
+
+
+async def test_a_life_is_told_at_its_start_while_it_goes_on_and_at_its_end(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "BEAT_S", 0.01)
+    async with running_log(tmp_path, redis_url) as log:
+        await wait_until(lambda: bool(lives(redis_url)))
+        append_new(log, make_record, 3)
+        await wait_until(lambda: lives(redis_url)[-1].decisions == 3)
+    told = [(life.replica, life.state, life.decisions) for life in lives(redis_url)]
+    assert told[0] == (log.replica, LifeState.RUNNING, 0)
+    assert told[-1] == (log.replica, LifeState.ENDED, 3)
+    assert [state for _, state, _ in told].count(LifeState.ENDED) == 1
+
+
+async def test_an_end_that_redis_did_not_hear_stays_in_the_spool_for_the_next_life(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    async with running_log(tmp_path, server.url) as log:
+        append_new(log, make_record, 2)
+        await wait_until(lambda: log.stats().pending == 0)
+        await server.stop()
+    life = read_life(tmp_path / "spool" / log.replica, is_alive=False, at=0.0)
+    assert life is not None
+    assert (life.decisions, life.state) == (2, LifeState.ENDED)
+    async with running_log(tmp_path, redis_url):
+        await wait_until(lambda: any(told.replica == log.replica for told in lives(redis_url)))
+        await wait_until(lambda: not (tmp_path / "spool" / log.replica).exists())
+
+
+@pytest.mark.parametrize("durability", ["async", "batched", "sync"])
+async def test_the_count_of_decisions_stands_on_the_disk(
+    durability: str, tmp_path: Path, redis_url: str, make_record: MakeRecord
+) -> None:
+    """In `async` before the record is: what a kill takes from memory is counted."""
+    async with running_log(tmp_path, redis_url, durability=durability) as log:
+        folder = tmp_path / "spool" / log.replica
+        for _ in range(3):
+            if log.is_durable:
+                await log.commit(make_record(log.next_seq(), log.replica))
+            else:
+                log.append(make_record(log.next_seq(), log.replica))
+        life = read_life(folder, is_alive=True, at=0.0)
+        assert life is not None
+        assert life.decisions == 3
+        assert log.stats().spooled == (3 if log.is_durable else 0)
 
 
 async def test_redis_away_at_start_then_back(tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil) -> None:
@@ -284,6 +342,22 @@ async def test_append_after_closing_is_counted_as_lost(tmp_path: Path, redis_url
         pass
     log.append(make_record(0))
     assert (log.stats().appended, log.stats().dropped) == (1, 1)
+
+
+async def test_a_decision_that_never_became_safe_is_no_loss_in_the_modes_that_wait(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(tmp_path, redis_url, durability="sync") as log:
+        monkeypatch.setattr(Spool, "sync", refuse)
+        with pytest.raises(StoreError):
+            await log.commit(make_record(log.next_seq(), log.replica))
+        life = read_life(tmp_path / "spool" / log.replica, is_alive=True, at=0.0)
+        assert life is not None
+        assert life.decisions == 0
+
+
+def refuse(_: Spool) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 async def test_closing_before_starting(tmp_path: Path, redis_url: str) -> None:

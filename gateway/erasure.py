@@ -1,0 +1,73 @@
+"""Decisions that must not be in the database any more, however late one of them arrives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from gateway.decision_log.ranges import ranges_of
+from gateway.tables import ERASURES, REMOVED
+from router.types import DecisionRecord
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+LOCK_NUMBER = 0x636F65  # "coe", for Postgres's advisory locks
+
+
+def subject_hash(subject: str) -> str:
+    """What is kept of a subject that was erased: SHA-256 in hexadecimal."""
+    return hashlib.sha256(subject.encode()).hexdigest()
+
+
+def subjects_of(record: DecisionRecord) -> tuple[str, ...]:
+    """What a decision can be found by: key id, session id and text hash, where it has them."""
+    return tuple(name for name in (record.key_id, record.session_id, record.text_hash) if name is not None)
+
+
+def lock(connection: Connection, *, for_erasure: bool) -> None:
+    """Until the transaction ends, writers of decisions and an erasure exclude each other: no row slips in between."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        shared = "" if for_erasure else "_shared"
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{shared}({LOCK_NUMBER})")
+
+
+def erased_among(connection: Connection, records: Sequence[DecisionRecord]) -> list[DecisionRecord]:
+    """Those of a subject that was erased after they were made."""
+    hashes = {subject: subject_hash(subject) for record in records for subject in subjects_of(record)}
+    if not hashes:
+        return []
+    query = select(ERASURES.c.subject, ERASURES.c.at).where(ERASURES.c.subject.in_(set(hashes.values())))
+    erased_at = {row.subject: row.at for row in connection.execute(query)}
+    if not erased_at:
+        return []
+    return [
+        record
+        for record in records
+        if any(record.at <= erased_at.get(hashes[subject], -1.0) for subject in subjects_of(record))
+    ]
+
+
+def note_removed(
+    connection: Connection, insert: Any, numbers: Iterable[tuple[str, int]], *, reason: str, at: float
+) -> None:
+    """Remembers numbers (replica, seq) as removed on purpose.
+
+    Args:
+        insert: the dialect's INSERT.
+    """
+    seqs_of: dict[str, list[int]] = {}
+    for replica, seq in numbers:
+        seqs_of.setdefault(replica, []).append(seq)
+    rows = [
+        {"replica": replica, "first_seq": each.start, "last_seq": each.stop - 1, "reason": reason, "at": at}
+        for replica, seqs in seqs_of.items()
+        for each in ranges_of(seqs)
+    ]
+    if rows:
+        connection.execute(insert(REMOVED).on_conflict_do_nothing(), rows)
