@@ -5,14 +5,42 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from eval.report import words
+from eval.report.captions import captions, top_charts
 from eval.report.charts import MAX_CATEGORIES, Spec, all_charts
+from eval.report.frontier_words import frontier_sentences, one_number
 from eval.report.schema import Report
 from router.errors import MissingExtraError
 
 JSON_FILE = "report.json"
 HTML_FILE = "report.html"
+FILTERS = (
+    "percent",
+    "points",
+    "points_range",
+    "dollars",
+    "billions",
+    "share",
+    "number",
+    "seconds",
+    "microseconds",
+    "amount",
+)
+SECTIONS = {
+    "scores": ("scores", "Arms and methods"),
+    "regret": ("regret", "Regret accounting"),
+    "categories": ("categories", "By category"),
+    "costs": ("amounts", "Quality against budgets"),
+    "calls": ("calls", "Cheap and strong"),
+    "certainty": ("certainty", "How sure it is, and how right"),
+    "stability": ("stability", "Stability"),
+    "diagnostics": ("diagnostics", "Diagnostics"),
+    "lost": ("lost", "Queries lost by the most"),
+    "measured": ("measured", "How this was measured"),
+}
+"""Id of each section -> its template and title, in the order of the page."""
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
@@ -28,27 +56,66 @@ def render(report: Report) -> str:
     """The page. Raises MissingExtraError."""
     try:
         import vl_convert
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise MissingExtraError("the report", "eval") from error
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("percent", "points", "points_range", "dollars", "billions"):
-        environment.filters[name] = getattr(words, name)
+    environment = Environment(
+        loader=PackageLoader("eval.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {name: getattr(words, name) for name in FILTERS}
     charts = all_charts(report)
-    folder = files("eval.report")
-    return environment.from_string((folder / "page.html.jinja").read_text(encoding="utf-8")).render(
-        report=report,
-        verdict=words.verdict(report.gain["best_single"]),
-        regret_sentence=words.regret_sentence(report.regret),
-        part_names=words.PART_NAMES,
-        part_meaning=words.PART_MEANING,
-        charts=charts,
-        max_categories=MAX_CATEGORIES,
-        style=(folder / "page.css").read_text(encoding="utf-8"),
+    return environment.get_template("page.html.jinja").render(
+        **values(report, charts),
+        style=(files("eval.report") / "page.css").read_text(encoding="utf-8"),
         bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
         specs=script_json(charts),
     )
+
+
+def values(report: Report, charts: dict[str, Spec]) -> dict[str, Any]:
+    """What the templates read."""
+    top = top_charts(report, charts)
+    return {
+        "report": report,
+        "verdict": words.verdict(report.gain["best_single"]),
+        "regret_sentence": words.regret_sentence(report.regret),
+        "frontier_sentences": frontier_sentences(report),
+        "one_number": one_number(report),
+        "diagnosis": words.diagnosis(report.diagnostics) if report.diagnostics else [],
+        "leading": words.leading_method(report),
+        "part_names": words.PART_NAMES,
+        "part_meaning": words.PART_MEANING,
+        "budget_axes": words.BUDGET_AXES,
+        "category_curve": words.CATEGORY_CURVE,
+        "curve_label": words.curve_label,
+        "call_label": words.call_label,
+        "shown_curves": words.shown_curves,
+        "charts": charts,
+        "captions": captions(report),
+        "top": top,
+        "top_titles": {name: words.top_title(name) for name in top},
+        "amount_charts": [name for name in charts if name.startswith(("chart-frontier", "chart-size", "chart-cost"))],
+        "contents": [(name, title) for name, (_, title) in SECTIONS.items() if has_section(report, name)],
+        "files": {name: file for name, (file, _) in SECTIONS.items()},
+        "max_categories": MAX_CATEGORIES,
+    }
+
+
+def has_section(report: Report, name: str) -> bool:
+    """Whether a section has anything to show; most always do."""
+    optional = {
+        "calls": report.cheap_strong is not None,
+        "certainty": bool(report.calibration),
+        "stability": report.robustness is not None,
+        "diagnostics": report.diagnostics is not None,
+        "lost": bool(report.lost),
+    }
+    return optional.get(name, True)
 
 
 def script_json(charts: dict[str, Spec]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from eval.report.schema import Arm, Difference, Range, Regret
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from eval.report.schema import Arm, CheapStrong, Diagnostics, Difference, FrontierPoint, Range, Regret, Report
 
 PART_NAMES = {
     "beyond_categories": "Beyond categories",
@@ -18,8 +21,65 @@ PART_MEANING = {
 }
 
 
+@dataclass(frozen=True)
+class BudgetAxis:
+    """How a budget is drawn: `title` of the axis, amounts times `unit`."""
+
+    name: str
+    title: str
+    unit: float = 1.0
+
+
+BUDGET_AXES = {
+    "active_params_b": BudgetAxis("Active parameters", "mean active parameters per query (billions)"),
+    "cost_usd": BudgetAxis("Cost", "mean cost per 1,000 queries (USD)", 1000.0),
+    "hosted_params_b": BudgetAxis("Hosted parameters", "parameters kept in memory (billions)"),
+}
+CATEGORY_CURVE = "confidence in the category"
+CURVE_NAMES = {
+    "map": "Map",
+    "map_drawn": "Map with a draw",
+    "best_mixture": "Best fixed mixture",
+    "experts": "Experts alone",
+}
+ORDER_NAMES = {"random": "Random", "oracle": "Oracle (hindsight)"}
+SHOWN_ORDERS = 3
+COLLAPSED_SHARE = 0.95
+"""Share of one expert at which routing is as good as off."""
+
+
+def leading_method(report: Report) -> str | None:
+    """The default, or the first method where none was marked; None without methods."""
+    marked = [name for name, method in report.methods.items() if method.is_default]
+    return next(iter(marked or report.methods), None)
+
+
+def curve_label(report: Report, name: str) -> str:
+    return CURVE_NAMES.get(name) or (report.methods[name].label if name in report.methods else name)
+
+
+def shown_curves(report: Report, curves: Mapping[str, tuple[FrontierPoint, ...]]) -> list[str]:
+    """The leading method, the map and the mixture; the table has the other methods."""
+    wanted = [leading_method(report), "map", "map_drawn", "best_mixture"]
+    return [name for name in wanted if name is not None and name in curves]
+
+
+def shown_orders(report: Report, found: CheapStrong) -> list[str]:
+    """The leading method and those of highest APGR, then random and oracle."""
+    lead = leading_method(report)
+    methods = [name for name in found.orders if name not in ORDER_NAMES]
+    methods.sort(key=lambda name: (name != lead, -(found.orders[name].apgr or 0.0)))
+    return [*methods[:SHOWN_ORDERS], *(name for name in ORDER_NAMES if name in found.orders)]
+
+
+def call_label(report: Report, name: str) -> str:
+    return ORDER_NAMES.get(name) or curve_label(report, name)
+
+
 def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f}%"
+    """Of a share or score; a true minus sign, and no minus zero."""
+    text = f"{100 * share + 0.0:.{digits}f}%"
+    return text.lstrip("-") if not text.strip("-0.%") else text.replace("-", "\u2212")
 
 
 def points(difference: float) -> str:
@@ -45,6 +105,39 @@ def dollars(amount: float | None) -> str:
 
 def billions(amount: float | None) -> str:
     return "unknown" if amount is None else f"{amount:.2f}B" if amount < 1 else f"{amount:.1f}B"
+
+
+def share(part: float | None, digits: int = 0) -> str:
+    """A percentage, or nothing where it is unknown."""
+    return "" if part is None else percent(part, digits)
+
+
+def number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
+
+
+def microseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f} \u00b5s"
+
+
+def amount(value: float, budget: str) -> str:
+    """An amount of a budget: dollars per 1,000 queries, or billions of parameters."""
+    return dollars(value) if budget == "cost_usd" else billions(value)
+
+
+def top_title(chart: str) -> str:
+    """Heading of one of the first three charts."""
+    titles = {
+        "chart-arms": "How each way of choosing scores",
+        "chart-regret": "Where the rest is lost",
+        "chart-calls": "What strong calls buy",
+        "chart-categories": "Where it wins",
+    }
+    return titles.get(chart, "What quality costs")
 
 
 def verdict(gain: Difference) -> str:
@@ -91,3 +184,36 @@ def regret_sentence(regret: Regret) -> str:
         f"largest part, {100 * regret.parts[largest].mean:.1f} points, is \u201c{PART_NAMES[largest].lower()}\u201d: "
         f"{PART_MEANING[largest]}."
     )
+
+
+def diagnosis(found: Diagnostics) -> list[tuple[str, bool, str]]:
+    """Name, whether it is fine, and a sentence for each sign."""
+    rare = f", and {len(found.rare)} serve less than 1%: {', '.join(found.rare)}" if found.rare else ""
+    signs = [
+        (
+            "Collapse",
+            found.top_share < COLLAPSED_SHARE,
+            f"{found.top_expert} serves {percent(found.top_share)} of the queries{rare}. The entropy of the shares is "
+            f"{found.routing_entropy:.2f}, where 0 is one expert for all and 1 all experts alike.",
+        )
+    ]
+    if found.is_largest_always is not None:
+        only = "A larger budget only ever buys the largest expert." if found.is_largest_always else ""
+        signs.append(("Budget", not only, only or "A larger budget buys more than the largest expert."))
+    worst = ", ".join(f"{row.category} ({percent(row.share, 0)} of {row.n})" for row in found.degraded)
+    text = f"General receives most of: {worst}." if worst else "General receives most queries of no category."
+    signs.append(("Degradation", not worst, text))
+    unused = ", ".join(
+        f"{row.category} ({percent(row.share, 0)} of {row.n} to {row.expert})" for row in found.underused
+    )
+    text = (
+        f"General serves more although the map's expert is better: {unused}."
+        if unused
+        else ("No category's better expert serves less than general.")
+    )
+    signs.append(("Underuse", not unused, text))
+    text = f"Every cell of the map has at least {found.needed_per_cell} graded answers."
+    if found.n_thin:
+        text = f"{found.n_thin} cells of the map have fewer than {found.needed_per_cell} graded answers."
+    signs.append(("Thin cells", not found.n_thin, text))
+    return signs

@@ -13,11 +13,17 @@ import numpy as np
 import pytest
 
 from eval.report import page, words
+from eval.report.captions import top_charts
 from eval.report.charts import all_charts, label_positions
-from eval.report.schema import Difference, Report
+from eval.report.frontier_words import frontier_sentences, one_number
+from eval.report.schema import CallOrder, CheapStrong, Difference, Report
+from eval.robustness.schema import FamilyFlips, Flips, RobustnessRecord
 from eval.routing import data_facts, measure
+from eval.sections.build import build_sections
+from eval.sections.inputs import MapEvidence, MethodOutput, inputs_of
 from eval.trial_tables import RoutingRequest, Tables
-from tests.eval.trial_data import trial, with_costs
+from router.types import GENERAL, Metric
+from tests.eval.trial_data import TEST_SCORES, trial, with_costs
 
 HOSTILE = "</script><script>alert('x')</script>"
 
@@ -31,8 +37,54 @@ def make_report(command: str = "coe eval routing --outcomes x") -> Report:
 
 
 @cache
+def full_report() -> Report:
+    """With every section: methods, frontiers, two experts, robustness."""
+    found = with_costs(trial(), [0.001, 0.004, 0.009])
+    scores = np.array(TEST_SCORES)
+    methods = [
+        MethodOutput("soft", "Soft <map>", "it adds up", scores, scores.argmax(axis=1), sample_quality=scores),
+        MethodOutput("best", "Best", "it knows", scores, scores.argmax(axis=1), sample_quality=scores, is_default=True),
+    ]
+    evidence = MapEvidence(("a", "b", GENERAL), np.full((3, 3), 0.5), np.ones(3), np.full((3, 3), 9.0))
+    sections = build_sections(inputs_of(found, methods, evidence), np.random.default_rng(0))
+    order = CallOrder(
+        apgr=0.6,
+        apgr_interval=(0.5, 0.7),
+        cpt={50: 0.3, 80: 0.7},
+        cpt_interval={50: (0.2, 0.4), 80: (0.6, 0.8)},
+        share=(0.0, 1.0),
+        mean_score=(0.4, 0.6),
+    )
+    sections["cheap_strong"] = CheapStrong(
+        weak="small",
+        strong="law",
+        weak_score=0.4,
+        strong_score=0.6,
+        oracle_score=0.7,
+        orders={"best": order, "random": order, "oracle": order},
+    )
+    flips = Flips(n_texts=4, experts=Metric(value=0.031, n=9), categories=Metric(value=0.052, n=9))
+    stable = RobustnessRecord(
+        seed=0,
+        cases_per_family=None,
+        n_texts=4,
+        n_cases=9,
+        overall=flips,
+        families={"extra_space": FamilyFlips(**dict(flips), templates={})},
+        moves=(),
+        examples=(),
+    )
+    return Report(**{**dict(make_report()), **sections, "robustness": stable})
+
+
+@cache
 def rendered() -> str:
     return page.render(make_report(HOSTILE))
+
+
+@cache
+def rendered_in_full() -> str:
+    return page.render(full_report())
 
 
 def test_json_has_the_promised_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +159,66 @@ def test_labels_of_close_dots_are_spread_and_others_stay() -> None:
     assert min(b - a for a, b in pairwise(close)) == pytest.approx(line)
 
 
+def test_a_full_report_shows_every_section_and_survives_json() -> None:
+    report = full_report()
+    assert Report.model_validate_json(report.model_dump_json()) == report
+    html = rendered_in_full()
+    ids = re.findall(r'<section id="(\w+)"', html)
+    assert ids == ["minute", *page.SECTIONS]
+    assert re.findall(r'<li><a href="#(\w+)">', html) == list(page.SECTIONS)
+    short = re.findall(r'<section id="(\w+)"', rendered())
+    assert short == ["minute", "scores", "regret", "categories", "costs", "measured"]
+
+
+def test_every_chart_stands_on_the_full_page_once() -> None:
+    charts = all_charts(full_report())
+    assert {"chart-calls", "chart-reliability", "chart-confusion", "chart-frontier-hosted_params_b"} < set(charts)
+    for name, spec in charts.items():
+        assert rendered_in_full().count(f'id="{name}"') == 1, name
+        assert not re.search(r"#[0-9a-fA-F]{3,6}\b|https?://", json.dumps(spec)), name
+
+
+def test_numbers_of_the_new_sections_are_on_the_page() -> None:
+    html = rendered_in_full()
+    assert "Soft &lt;map&gt;" in html
+    assert "Best (default)" in html
+    assert ">3.1%" in html  # other expert
+    assert "extra space" in html
+    assert '0.600 <span class="range">0.500 to 0.700' in html
+    assert "9 cells of the map" not in html  # general is no category to sample from
+    assert "6 cells of the map have fewer than 25 graded answers" in html
+    for query in full_report().lost:
+        assert query.prompt_id in html
+
+
+def test_three_charts_come_first_and_say_something_about_this_router() -> None:
+    full = full_report()
+    everything = all_charts(full)
+    assert top_charts(full, everything) == ["chart-arms", "chart-calls", "chart-regret"]
+    several = {name: spec for name, spec in everything.items() if name != "chart-calls"}
+    assert top_charts(full, several)[1] == "chart-frontier-active_params_b"
+    bare = make_report()
+    assert top_charts(bare, all_charts(bare))[1] == "chart-size"
+    arms = {name: arm.model_copy(update={"mean_active_params_b": None}) for name, arm in bare.arms.items()}
+    assert top_charts(bare.model_copy(update={"arms": arms}), all_charts(bare))[1] == "chart-cost"
+
+
+def test_a_frontier_in_words() -> None:
+    sentences = frontier_sentences(full_report())
+    assert len(sentences) == 2
+    assert sentences[0].startswith("Active parameters: Best is furthest above the best fixed mixture of experts at ")
+    assert "The best single expert's 75.0% at 7.0B is reached with" in sentences[0]
+    assert frontier_sentences(make_report()) == []
+
+
+def test_choices_as_one_number_are_ordered_by_score() -> None:
+    rows = one_number(full_report())
+    assert [row.label for row in rows if row.is_own] == ["This router"]
+    scores = [row.arena for row in rows if row.arena is not None]
+    assert scores == sorted(scores, reverse=True)
+    assert {"Map", "Experts alone"} <= {row.label for row in rows if row.arena is None}
+
+
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [(0.01, 0.05, "beats"), (-0.05, -0.01, "does worse than"), (-0.01, 0.05, "no difference"), (0.0, 0.05, "no diff")],
@@ -120,5 +232,13 @@ def test_numbers_in_words() -> None:
     assert words.points(-0.0423) == "\u22124.2"
     assert words.points(-0.0004) == "0.0"
     assert words.percent(0.6149) == "61.5%"
+    assert (words.percent(-0.0004), words.percent(-0.26, 0)) == ("0.0%", "\u221226%")
+    assert (words.share(None), words.share(0.256), words.number(0.12345, 3)) == ("", "26%", "0.123")
+    assert (words.seconds(1.46), words.seconds(240.0), words.microseconds(1234.4)) == (
+        "1.5 s",
+        "4.0 min",
+        "1,234 \u00b5s",
+    )
+    assert (words.amount(0.0123, "cost_usd"), words.amount(31.12, "active_params_b")) == ("$12.3", "31.1B")
     assert (words.dollars(None), words.dollars(0.0), words.dollars(0.0123)) == ("unknown", "$0", "$12.3")
     assert (words.billions(0.135), words.billions(31.12)) == ("0.14B", "31.1B")
