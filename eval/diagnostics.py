@@ -75,7 +75,7 @@ def diagnose(routed: Routed, cells: Cells, frontier: Sequence[FrontierPoint], si
 def routing_entropy(shares: Float64Array) -> float:
     """Entropy of the experts' shares (m,) over log m: 0 when one serves all, 1 when all serve equally."""
     used = shares[shares > 0]
-    return max(float(-(used * np.log(used)).sum() / np.log(max(len(shares), 2))), 0.0)
+    return abs(float((used * np.log(used)).sum() / np.log(max(len(shares), 2))))
 
 
 def largest_always(points: Sequence[FrontierPoint], sizes: Float64Array, experts: Sequence[str]) -> bool | None:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.report.schema import Arm, CheapStrong, Diagnostics, Difference, FrontierPoint, Range, Regret, Report
+from eval.report.schema import (
+    Arm,
+    CategoryFinding,
+    CheapStrong,
+    Diagnostics,
+    Difference,
+    FrontierPoint,
+    Range,
+    Regret,
+    Report,
+)
 
 PART_NAMES = {
     "beyond_categories": "Beyond categories",
@@ -44,6 +54,7 @@ CURVE_NAMES = {
 }
 ORDER_NAMES = {"random": "Random", "oracle": "Oracle (hindsight)"}
 SHOWN_ORDERS = 3
+LISTED_CATEGORIES = 6
 COLLAPSED_SHARE = 0.95
 """Share of one expert at which routing is as good as off."""
 
@@ -200,20 +211,25 @@ def diagnosis(found: Diagnostics) -> list[tuple[str, bool, str]]:
     if found.is_largest_always is not None:
         only = "A larger budget only ever buys the largest expert." if found.is_largest_always else ""
         signs.append(("Budget", not only, only or "A larger budget buys more than the largest expert."))
-    worst = ", ".join(f"{row.category} ({percent(row.share, 0)} of {row.n})" for row in found.degraded)
-    text = f"General receives most of: {worst}." if worst else "General receives most queries of no category."
-    signs.append(("Degradation", not worst, text))
-    unused = ", ".join(
-        f"{row.category} ({percent(row.share, 0)} of {row.n} to {row.expert})" for row in found.underused
-    )
-    text = (
-        f"General serves more although the map's expert is better: {unused}."
-        if unused
-        else ("No category's better expert serves less than general.")
-    )
-    signs.append(("Underuse", not unused, text))
+    if found.degraded:
+        text = f"General receives most of {listed(found.degraded)}."
+    else:
+        text = "General receives most queries of no category."
+    signs.append(("Degradation", not found.degraded, text))
+    if found.underused:
+        text = f"General serves more, although the map's expert is better, of {listed(found.underused)}."
+    else:
+        text = "No category's better expert serves less than general."
+    signs.append(("Underuse", not found.underused, text))
     text = f"Every cell of the map has at least {found.needed_per_cell} graded answers."
     if found.n_thin:
         text = f"{found.n_thin} cells of the map have fewer than {found.needed_per_cell} graded answers."
     signs.append(("Thin cells", not found.n_thin, text))
     return signs
+
+
+def listed(findings: Sequence[CategoryFinding]) -> str:
+    """The largest categories with their shares, and how many more there are."""
+    shown = [f"{row.category} ({percent(row.share, 0)} of {row.n})" for row in findings[:LISTED_CATEGORIES]]
+    more = len(findings) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

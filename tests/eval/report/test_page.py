@@ -16,7 +16,7 @@ from eval.report import page, words
 from eval.report.captions import top_charts
 from eval.report.charts import all_charts, label_positions
 from eval.report.frontier_words import frontier_sentences, one_number
-from eval.report.schema import CallOrder, CheapStrong, Difference, Report
+from eval.report.schema import CallOrder, CategoryFinding, CheapStrong, Diagnostics, Difference, Report
 from eval.robustness.schema import FamilyFlips, Flips, RobustnessRecord
 from eval.routing import data_facts, measure
 from eval.sections.build import build_sections
@@ -242,3 +242,41 @@ def test_numbers_in_words() -> None:
     assert (words.amount(0.0123, "cost_usd"), words.amount(31.12, "active_params_b")) == ("$12.3", "31.1B")
     assert (words.dollars(None), words.dollars(0.0), words.dollars(0.0123)) == ("unknown", "$0", "$12.3")
     assert (words.billions(0.135), words.billions(31.12)) == ("0.14B", "31.1B")
+
+
+def test_diagnoses_in_words() -> None:
+    fine = Diagnostics(
+        routing_entropy=0.8,
+        top_expert="maths",
+        top_share=0.5,
+        rare={},
+        is_largest_always=None,
+        degraded=(),
+        underused=(),
+        needed_per_cell=25,
+        thin=(),
+        n_thin=0,
+    )
+    said = words.diagnosis(fine)
+    assert [(name, is_fine) for name, is_fine, _ in said] == [
+        ("Collapse", True),
+        ("Degradation", True),
+        ("Underuse", True),
+        ("Thin cells", True),
+    ]
+    many = tuple(CategoryFinding(category=f"c{i}", n=4, share=0.75, expert="small") for i in range(8))
+    ill = fine.model_copy(
+        update={"top_share": 0.99, "rare": {"law": 0.0}, "is_largest_always": True, "degraded": many, "n_thin": 3}
+    )
+    signs = {name: (is_fine, text) for name, is_fine, text in words.diagnosis(ill)}
+    assert [name for name, (is_fine, _) in signs.items() if not is_fine] == [
+        "Collapse",
+        "Budget",
+        "Degradation",
+        "Thin cells",
+    ]
+    assert "maths serves 99.0% of the queries, and 1 serve less than 1%: law." in signs["Collapse"][1]
+    assert "c0 (75% of 4)" in signs["Degradation"][1]
+    assert "c6" not in signs["Degradation"][1]
+    assert signs["Degradation"][1].endswith("and 2 more.")
+    assert signs["Thin cells"][1].startswith("3 cells")
