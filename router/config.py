@@ -85,6 +85,10 @@ class ExpertConfig(Section):
         return f"{self.engine}:{self.url or ''}:{self.model}"
 
 
+AUTO = "auto"
+"""Kind of scorer that training chooses by validation."""
+
+
 class PluginConfig(BaseModel):
     """`kind` plus that plugin's own options, which `router.plugins` validates."""
 
@@ -125,7 +129,7 @@ class RouterConfig(Section):
 
     encoder: PluginConfig
     classifier: PluginConfig
-    scorer: PluginConfig = PluginConfig(kind="map")
+    scorer: PluginConfig = PluginConfig(kind=AUTO)
     alpha: float = Field(
         default=0.1, gt=0, lt=1, description="of queries not sent to general, at most this share is misclassified"
     )
@@ -193,7 +197,7 @@ class LogConfig(Section):
     privacy: PrivacyLevel = PrivacyLevel.HASH
     durability: Durability = Durability.ASYNC
     batch_ms: float = Field(default=10.0, gt=0, le=1000, description="batched: at most one fsync in this time")
-    stream: str = Field(default="coe:decisions", min_length=1)
+    stream: str = Field(default="coe:decisions", min_length=1, pattern=r"^[^{}]*(\{[^{}]+\}[^{}]*)?$")
     stream_max_entries: int = Field(default=1_000_000, ge=1000)
     spool_max_mb: int = Field(default=512, ge=1)
     queue_max_records: int = Field(default=20_000, ge=100)

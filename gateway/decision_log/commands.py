@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.decision_log.consumer import Consumer
 from gateway.decision_log.doctor import Diagnosis, Finding, diagnose
@@ -21,8 +21,9 @@ from gateway.decision_log.life import Life, LifeState
 from gateway.decision_log.ranges import count, named
 from gateway.decision_log.sink import SPOOL_FOLDER, new_replica
 from gateway.decision_log.stats import ConsumerStats
-from gateway.decision_log.stream import DecisionStream, connect, reason_of
+from gateway.decision_log.stream import DecisionStream, reason_of
 from gateway.fleet.redis_server import RedisServer, running_url
+from gateway.redis_client import connect
 from gateway.store import Store
 from router.config import LogConfig, load_config
 from router.errors import StoreError, allowed_values
@@ -172,7 +173,7 @@ def run_with_redis(work: Coroutine[Any, Any, T]) -> T:
     """
     try:
         return asyncio.run(work)
-    except RedisError as error:
+    except (RedisError, RedisClusterException) as error:
         raise StoreError(f"Redis does not answer ({reason_of(error)})", is_retryable=True) from error
 
 

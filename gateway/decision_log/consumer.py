@@ -13,14 +13,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
 from gateway.decision_log.entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.life import Life
 from gateway.decision_log.stats import ConsumerStats
-from gateway.decision_log.stream import Backoff, connect, reason_of
+from gateway.decision_log.stream import Backoff, reason_of
+from gateway.redis_client import REDIS_ERRORS, connect
 from gateway.store import Store
 from gateway.tasks import stop_task
 from router.errors import StoreError
@@ -42,7 +43,7 @@ class Consumer:
     """One member of the consumer group. Any number may run, in this process or others.
 
     Args:
-        redis_url: redis://, rediss:// or unix://.
+        redis_url: as `gateway.redis_client.connect` takes it.
         stream: key of the stream.
         store: closed by the caller, after `aclose`.
         name: unique among live consumers; the replica's name does.
@@ -100,7 +101,7 @@ class Consumer:
             while await self._step(block_ms=None):
                 pass
             await self._leave_group()
-        except (RedisError, OSError, StoreError) as error:
+        except (*REDIS_ERRORS, StoreError) as error:
             logger.warning("the consumer ends before the stream is empty (%s)", reason_of(error))
 
     async def drain(self) -> ConsumerStats:
@@ -124,7 +125,7 @@ class Consumer:
                 self._last_error = None
                 if count < BATCH_RECORDS:
                     await asyncio.sleep(LINGER_S)  # a commit for many costs what one for a single row does
-            except (RedisError, OSError, StoreError) as error:
+            except (*REDIS_ERRORS, StoreError) as error:
                 self._note(error)
                 await backoff.wait()
             except Exception as error:

@@ -23,7 +23,7 @@ from gateway.decision_log.stream import RECORD_FIELD
 from gateway.store import Store
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from gateway.redis_client import RedisClient
 
 SILENT_S = 10 * BEAT_S
 
@@ -113,7 +113,7 @@ class Diagnosis:
         return not (self.lost or self.duplicates or self.dead or self.silent)
 
 
-async def diagnose(root: Path, client: Redis, stream: str, store: Store, now: float) -> Diagnosis:
+async def diagnose(root: Path, client: RedisClient, stream: str, store: Store, now: float) -> Diagnosis:
     """Counts decisions wherever they are; gateways may be at work.
 
     Args:

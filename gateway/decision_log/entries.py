@@ -10,10 +10,11 @@ from pydantic import Field, ValidationError
 
 from gateway.decision_log.life import Life
 from gateway.decision_log.stream import LIFE_FIELD, RECORD_FIELD
+from gateway.redis_client import same_slot
 from router.types import DecisionRecord, Record
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from gateway.redis_client import RedisClient
 
 GROUP = "coe-sql"
 PAGE_ENTRIES = 1000
@@ -75,7 +76,7 @@ def parse(payload: bytes, field: bytes = RECORD_FIELD) -> Content:
     return DecisionRecord.model_validate_json(payload)
 
 
-async def waiting_entries(client: Redis, stream: str) -> AsyncIterator[Entry]:
+async def waiting_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:
     """Entries of the stream that are not in SQL yet, those that no consumer has first. Raises RedisError."""
     if not await client.exists(stream):
         return
@@ -88,7 +89,7 @@ async def waiting_entries(client: Redis, stream: str) -> AsyncIterator[Entry]:
             yield entry
 
 
-async def pending_entries(client: Redis, stream: str) -> AsyncIterator[Entry]:
+async def pending_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:
     """Entries that a consumer was given and has not acknowledged; those that were trimmed meanwhile are left out."""
     start = b"-"
     while True:
@@ -105,13 +106,13 @@ async def pending_entries(client: Redis, stream: str) -> AsyncIterator[Entry]:
         start = b"(" + rows[-1]["message_id"]
 
 
-async def dead_entries(client: Redis, stream: str) -> AsyncIterator[Entry]:
+async def dead_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:
     """Entries that were given up. Raises RedisError."""
     async for entry in entries_after(client, dead_stream(stream), b"0-0"):
         yield entry
 
 
-async def entries_after(client: Redis, stream: str, last: bytes) -> AsyncIterator[Entry]:
+async def entries_after(client: RedisClient, stream: str, last: bytes) -> AsyncIterator[Entry]:
     """Entries behind that id. Raises RedisError."""
     next_after: Any = last
     while rows := await client.xrange(stream, min=b"(" + next_after, count=PAGE_ENTRIES):
@@ -121,5 +122,5 @@ async def entries_after(client: Redis, stream: str, last: bytes) -> AsyncIterato
 
 
 def dead_stream(stream: str) -> str:
-    """Key of the stream that takes what was given up."""
-    return f"{stream}:dead"
+    """Key of the stream that takes what was given up; a cluster keeps both in one slot."""
+    return same_slot(stream, ":dead")

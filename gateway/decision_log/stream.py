@@ -8,44 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
-from router.errors import ConfigError
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
+from gateway.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
 
 RECORD_FIELD = b"record"
 LIFE_FIELD = b"life"
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 2.0
-TIMEOUT_S = 5.0
 
 logger = logging.getLogger(__name__)
-
-
-def connect(redis_url: str, *, timeout_s: float = TIMEOUT_S) -> Redis:
-    """A client that never repeats a command by itself: a repeated XADD would be a second entry.
-
-    Raises:
-        ConfigError: the URL is none of redis://, rediss://, unix://.
-    """
-    from redis.asyncio import Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    try:
-        return Redis.from_url(
-            redis_url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-        )
-    except ValueError as error:
-        raise ConfigError("REDIS_URL is not a Redis URL; allowed: redis://, rediss://, unix://") from error
 
 
 def reason_of(error: BaseException) -> str:
@@ -71,7 +42,7 @@ class DecisionStream:
     """The writing end of the stream.
 
     Args:
-        redis_url: redis://, rediss:// or unix://.
+        redis_url: as `gateway.redis_client.connect` takes it.
         name: key of the stream.
         max_entries: the stream is trimmed to about this many, oldest first.
         timeout_s: how long Redis may take to answer before the connection is given up.
@@ -97,7 +68,7 @@ class DecisionStream:
                 for payload in payloads:
                     pipeline.xadd(self._name, {field: payload}, maxlen=self._max_entries, approximate=True)
                 await pipeline.execute()
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             if self.last_error is None:
                 logger.warning("decisions wait in the spool: Redis does not take them (%s)", reason_of(error))
             self.last_error = reason_of(error)

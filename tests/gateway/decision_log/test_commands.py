@@ -10,6 +10,7 @@ from redis import Redis
 
 from gateway.decision_log.commands import doctor, drain
 from gateway.decision_log.doctor import survey_spools
+from gateway.decision_log.entries import dead_stream
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.life import DecisionCount, Life, LifeState
 from gateway.decision_log.spool import Spool
@@ -64,7 +65,7 @@ def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
     leave_spool(tmp_path, [make_record(seq) for seq in (1, 2)])
     with Redis.from_url(redis_url) as client:
         client.xadd("coe:decisions", {"record": "x"})
-        client.xadd("coe:decisions:dead", {"record": "x"})
+        client.xadd(dead_stream("coe:decisions"), {"record": "x"})
     assert doctor(tmp_path, config, redis_url) == 1
     out = capsys.readouterr().out
     assert "7 decisions, 5 rows, 1 gaps (1 decisions lost), 1 duplicates, 1 dead letters" in out

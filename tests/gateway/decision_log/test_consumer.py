@@ -12,12 +12,12 @@ from redis import Redis
 from gateway.decision_log import stream as stream_module
 from gateway.decision_log.consumer import Consumer
 from gateway.decision_log.doctor import number_of
-from gateway.decision_log.entries import GROUP, waiting_entries
+from gateway.decision_log.entries import GROUP, dead_stream, waiting_entries
 from gateway.decision_log.ledger import Account, Ledger
 from gateway.decision_log.life import Life, LifeState
 from gateway.decision_log.stats import ConsumerStats
-from gateway.decision_log.stream import connect
 from gateway.fleet.redis_server import RedisServer
+from gateway.redis_client import connect
 from gateway.store import Store
 from gateway.tasks import stop_task
 from router.types import DecisionRecord
@@ -143,7 +143,7 @@ async def test_garbage_goes_to_the_dead_letters_after_five_deliveries(
     await consumer._claim(min_idle_ms=0)
     assert consumer.stats() == ConsumerStats(written=2, dead=2)
     assert pending(client) == 0
-    dead = client.xrange(f"{STREAM}:dead")
+    dead = client.xrange(dead_stream(STREAM))
     assert [fields[b"entry"] for _, fields in dead] == bad
     assert [fields[b"record"] for _, fields in dead] == [b"{no json", b""]
     await consumer.aclose()
@@ -327,7 +327,7 @@ async def test_lives_and_what_was_erased_reach_sql_and_garbage_of_either_is_dead
     stats = await consumer.drain()
     assert (stats.written, stats.dead) == (1, 2)
     assert Ledger(store).accounts() == [Account("r1", heard, 1, [range(1)], [range(1, 2)])]
-    assert sorted(name for _, fields in client.xrange(f"{STREAM}:dead") for name in fields if name != b"entry") == [
+    assert sorted(name for _, fields in client.xrange(dead_stream(STREAM)) for name in fields if name != b"entry") == [
         b"life",
         b"record",
     ]

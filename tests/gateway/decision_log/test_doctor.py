@@ -8,11 +8,11 @@ from redis import Redis
 
 from gateway.decision_log.consumer import Consumer
 from gateway.decision_log.doctor import SILENT_S, Diagnosis, Finding, assess, diagnose
-from gateway.decision_log.entries import GROUP
+from gateway.decision_log.entries import GROUP, dead_stream
 from gateway.decision_log.ledger import Account
 from gateway.decision_log.life import DecisionCount, Life, LifeState
 from gateway.decision_log.spool import Spool
-from gateway.decision_log.stream import connect
+from gateway.redis_client import connect
 from gateway.store import Store
 from router.types import DecisionRecord
 
@@ -93,7 +93,7 @@ async def test_every_place_is_looked_at(tmp_path: Path, redis_url: str, make_rec
         consumer = Consumer(redis_url=redis_url, stream=STREAM, store=store, name="c")
         await consumer.drain()
         await consumer.aclose()
-        adding.xadd(f"{STREAM}:dead", {"record": make_record(2).model_dump_json()})
+        adding.xadd(dead_stream(STREAM), {"record": make_record(2).model_dump_json()})
         adding.xadd(STREAM, {"record": make_record(3).model_dump_json()})
         adding.xreadgroup(GROUP, "busy", {STREAM: ">"})
         adding.xadd(STREAM, {"record": make_record(4).model_dump_json()})

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from gateway.decision_log.stream import Backoff, DecisionStream, connect
+from gateway.decision_log.stream import Backoff, DecisionStream
 from gateway.fleet.redis_server import RedisServer
+from gateway.redis_client import connect
 from router.errors import ConfigError
 
 
