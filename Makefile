@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK_EXTRAS := --extra train --extra eval --extra providers --extra postgres
 
-.PHONY: run test slow lint bench lock clean
+.PHONY: run test slow lint bench chaos lock clean
 
 run: $(VENV)/.run-ready
 	$(BIN)/coe up $(ARGS)
@@ -17,6 +18,10 @@ test: $(VENV)/.dev-ready
 
 slow: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Kills gateways, a consumer and Redis at random under load; fails when the decision log lost more than it may.
+chaos: $(VENV)/.dev-ready
+	$(BIN)/python -m benchmarks.chaos --seconds $(SECONDS) $(ARGS)
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .

@@ -9,4 +9,5 @@ COMMANDS: dict[str, str] = {
     "experts ls": "gateway.fleet.commands:ls",
     "log doctor": "gateway.decision_log.commands:doctor",
     "log drain": "gateway.decision_log.commands:drain",
+    "log consume": "gateway.decision_log.commands:consume",
 }

@@ -1,4 +1,4 @@
-"""`coe log doctor` and `coe log drain`."""
+"""`coe log doctor`, `coe log drain` and `coe log consume`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from gateway.decision_log.stats import ConsumerStats
 from gateway.decision_log.stream import DecisionStream, reason_of
 from gateway.fleet.redis_server import RedisServer, running_url
 from gateway.redis_client import connect
+from gateway.stop_signal import stop_on_signal
 from gateway.store import Store
 from router.config import LogConfig, load_config
 from router.errors import StoreError, allowed_values
@@ -113,6 +114,30 @@ def drain(
         f"{stats.dead:,} given up"
     )
     return 1 if stats.dead else 0
+
+
+def consume(
+    data_dir: DataDir = Path("data"),
+    config: ConfigFile = Path("experts.yaml"),
+    redis_url: RedisUrl = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write decisions from the stream to SQL until stopped: one more consumer beside those in the gateways."""
+    from gateway.program_log import log_to_stderr
+
+    log_to_stderr("info")
+    with opened_store(data_dir, database_url) as store:
+        run_with_redis(consume_until_signal(data_dir, load_config(config).log, redis_url, store))
+
+
+async def consume_until_signal(data_dir: Path, config: LogConfig, redis_url: str | None, store: Store) -> None:
+    """Raises EngineError: there is no Redis and none could be started."""
+    async with opened_redis(data_dir, redis_url) as url:
+        consumer = Consumer(redis_url=url, stream=config.stream, store=store, name=new_replica())
+        with stop_on_signal() as stop:
+            await consumer.start()
+            await stop.wait()
+            await consumer.aclose()
 
 
 async def examine(data_dir: Path, config: LogConfig, redis_url: str | None, store: Store) -> Diagnosis:

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from gateway.decision_log.commands import doctor, drain
+from gateway.decision_log.commands import consume_until_signal, doctor, drain
 from gateway.decision_log.doctor import survey_spools
-from gateway.decision_log.entries import dead_stream
+from gateway.decision_log.entries import GROUP, dead_stream
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.life import DecisionCount, Life, LifeState
 from gateway.decision_log.spool import Spool
 from gateway.store import Store
+from router.config import LogConfig
 from router.errors import StoreError
 from router.types import DecisionRecord
 
@@ -118,6 +122,20 @@ def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
     assert "3 decisions sent from spools; 4 rows written, 1 were there already, 0 given up" in capsys.readouterr().out
     assert survey_spools(tmp_path / "spool").records == 0
     assert doctor(tmp_path, config, redis_url) == 0
+
+
+async def test_consume_writes_rows_until_it_is_told_to_end(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: Callable[[Callable[[], bool]], Awaitable[None]]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    consuming = asyncio.create_task(consume_until_signal(tmp_path, LogConfig(), redis_url, store))
+    with Redis.from_url(redis_url) as client:
+        client.xadd("coe:decisions", {"record": make_record(0).model_dump_json()})
+        await wait_until(lambda: store.count() == 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await consuming
+        assert client.xinfo_consumers("coe:decisions", GROUP) == []
+    store.close()
 
 
 def test_drain_with_a_letter_that_is_dead(tmp_path: Path, config: Path, redis_url: str) -> None:
