@@ -34,8 +34,10 @@ def open_engine(database_url: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_pragmas(connection: Any, _record: object) -> None:
-        # NORMAL loses at most the last commits on a power cut, and the stream still holds those.
-        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=NORMAL"):
+        # FULL: a row is committed before the stream forgets it, so the commit must outlive a power cut.
+        # secure_delete: what is erased is overwritten.
+        pragmas = (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON")
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return engine

@@ -183,7 +183,14 @@ class Consumer:
         if parsed:
             done += await asyncio.to_thread(self._write_all, parsed)
         if done:
-            await self._redis.xack(self._stream, GROUP, *done)
+            await self._acknowledge(done)
+
+    async def _acknowledge(self, ids: Sequence[bytes]) -> None:
+        """Deletes entries that are in SQL: the stream holds what is on its way, and no text longer than that."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.xack(self._stream, GROUP, *ids)
+            pipeline.xdel(self._stream, *ids)
+            await pipeline.execute()
 
     def _write_all(self, parsed: Sequence[tuple[bytes, Content]]) -> list[bytes]:
         """Ids of the entries whose content is in SQL now. Raises StoreError when the database is away."""
@@ -247,6 +254,7 @@ class Consumer:
                 fields: dict[FieldT, EncodableT] = {entry.field: entry.payload or b"", b"entry": entry.id}
                 pipeline.xadd(self._dead_stream, fields, maxlen=DEAD_MAX_ENTRIES, approximate=True)
                 pipeline.xack(self._stream, GROUP, entry.id)
+                pipeline.xdel(self._stream, entry.id)
                 await pipeline.execute()
             self._dead += 1
             logger.error("entry %s went to %s after %d deliveries", entry.id, self._dead_stream, MAX_DELIVERIES)

@@ -98,7 +98,7 @@ async def test_consumer_killed_between_write_and_acknowledgement(
         await asyncio.Event().wait()
         return 0
 
-    monkeypatch.setattr(killed._redis, "xack", hang)
+    monkeypatch.setattr(killed, "_acknowledge", hang)
     await killed.start()
     await wait_until(lambda: store.count() == 20)
     assert pending(client) == 20  # nothing is acknowledged before it is committed, and here never
@@ -226,6 +226,19 @@ async def test_a_redis_that_lost_its_data_gets_a_new_group(
         client.flushall()
         add(client, [make_record(1)])
         await wait_until(lambda: consumer.stats() == ConsumerStats(written=2))
+
+
+async def test_the_stream_forgets_what_is_in_sql(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+) -> None:
+    add(client, [make_record(seq) for seq in range(5)])
+    bad = client.xadd(STREAM, {"record": "garbage"})
+    consumer = make_consumer(redis_url, store)
+    assert await consumer._step(block_ms=None) == 6
+    assert [entry for entry, _ in client.xrange(STREAM)] == [bad]
+    await consumer.drain()
+    assert client.xlen(STREAM) == 0
+    await consumer.aclose()
 
 
 async def test_two_consumers_share_the_work(

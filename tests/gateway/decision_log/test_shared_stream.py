@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from gateway.decision_log.commands import examine
 from gateway.decision_log.consumer import Consumer
+from gateway.decision_log.entries import GROUP
 from gateway.decision_log.sink import DecisionLog
 from gateway.store import Store
 from gateway.tables import TABLES
@@ -66,6 +68,8 @@ async def test_each_decision_is_one_row_although_a_consumer_dies(
     for log in logs:
         await log.aclose()
     await wait_until(lambda: sum(each.stats().written for each in consumers) == len(appended))
+    with Redis.from_url(redis_url) as client:  # what the dead one held is claimed and found to be there already
+        await wait_until(lambda: client.xpending(config.stream, GROUP)["pending"] == 0)
     for consumer in consumers[1:]:
         await consumer.aclose()
     await consumers[0]._redis.aclose()
