@@ -28,6 +28,7 @@ from gateway.wire import ChatRequest, decode_chat
 from router.errors import BackendError, RouterError, StoreError
 from router.types import TerminalState
 
+END_MARK = b"data: [DONE]"
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,8 @@ class ChatEndpoint:
             await send_head(send, 200, headers)
             chunk = answer.first
             while chunk:
+                if end is None and END_MARK in chunk:
+                    exchange.take_number(self._state.sink)
                 piece = chunk if end is None else end.pass_on(chunk)
                 if piece:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -152,15 +155,21 @@ class ChatEndpoint:
         await send({"type": "http.response.body", "body": b"" if end is None else end.held})
 
     async def _commit(self, exchange: Exchange) -> None:
-        """Where the log's mode asks for it, returns once the row is safe; otherwise it is written after the answer.
+        """Before the end of an answer: returns once its row is safe, where the log's mode asks for that.
+
+        Otherwise it gets its number only, and its row is written after the answer.
 
         Raises:
             StoreError: it did not become safe in time.
         """
         sink = self._state.sink
-        if sink.is_durable and exchange.is_admitted and not exchange.is_recorded:
+        if not exchange.is_admitted or exchange.is_recorded:
+            return
+        if sink.is_durable:
             exchange.is_recorded = True
             await sink.commit(exchange.record(sink, self._state.config.experts))
+        else:
+            exchange.take_number(sink)
 
     async def _fail(self, exchange: Exchange, error: ApiError, send: Send) -> None:
         """Ends an exchange with an error: as an answer, or as the last event of a stream that has begun.

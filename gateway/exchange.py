@@ -55,6 +55,7 @@ class Exchange:
     ttft_ms: float | None = None
     has_started: bool = False  # the head of the answer is on its way to the client
     is_admitted: bool = False  # it got past the limits, so the log has a row for it
+    seq: int | None = None  # its number in the log, once it has one
     is_recorded: bool = False  # its row went to the log before the answer's end
     reader: StreamReader | None = None  # follows the stream while one passes
 
@@ -63,6 +64,12 @@ class Exchange:
 
     def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
         self.state, self.status, self.error_code = state, status, error_code
+
+    def take_number(self, sink: DecisionSink) -> int:
+        """Its number in the log, from now on. Taken before the client sees the end: the log will miss its row."""
+        if self.seq is None:
+            self.seq = sink.next_seq()
+        return self.seq
 
     @property
     def answered_by(self) -> str | None:
@@ -108,7 +115,7 @@ class Exchange:
             decision_id=self.decision_id,
             request_id=self.request_id,
             replica=sink.replica,
-            seq=sink.next_seq(),
+            seq=self.take_number(sink),
             at=self.at,
             requested_model=request.model[:MAX_MODEL_CHARS] if request else "",
             state=self.state,

@@ -49,6 +49,7 @@ class LifeRow(SQLModel, table=True):
 
     replica: str = Field(primary_key=True, sa_type=Text)
     decisions: int
+    settled: int
     state: str = Field(sa_type=Text)
     at: float = Field(sa_type=Float)
 

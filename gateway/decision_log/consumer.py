@@ -100,6 +100,7 @@ class Consumer:
         try:
             while await self._step(block_ms=None):
                 pass
+            await self._settle(await self._read(None, start="0"))  # what came just when this consumer was stopped
             await self._leave_group()
         except (*REDIS_ERRORS, StoreError) as error:
             logger.warning("the consumer ends before the stream is empty (%s)", reason_of(error))
@@ -165,10 +166,11 @@ class Consumer:
                 raise
         self._has_group = True
 
-    async def _read(self, block_ms: int | None) -> list[Entry]:
+    async def _read(self, block_ms: int | None, start: str = ">") -> list[Entry]:
+        """New entries, or from "0" on those that this consumer was given and has not acknowledged."""
         try:
             answer: Any = await self._redis.xreadgroup(
-                GROUP, self._name, {self._stream: ">"}, count=BATCH_RECORDS, block=block_ms
+                GROUP, self._name, {self._stream: start}, count=BATCH_RECORDS, block=block_ms
             )
         except ResponseError as error:
             # NOGROUP: Redis came back without its data; UNBLOCKED: the stream was deleted while we waited.

@@ -48,8 +48,8 @@ class Survey:
 class Finding:
     """What became of the decisions of one replica.
 
-    `lost` are numbers that are nowhere. `unsettled` are those at the end of a life that goes on: in memory, or in a
-    spool on another machine.
+    `lost` are numbers that are nowhere. `unsettled` are those that a life which goes on may still have, in memory or in
+    a spool on another machine.
     """
 
     replica: str
@@ -158,15 +158,14 @@ def assess(account: Account, local: Life | None, elsewhere: set[int], now: float
     """
     life = local or account.life
     is_running = life is not None and life.state is LifeState.RUNNING
-    counted = 0 if local is None else local.decisions
-    met_end = max(elsewhere, default=-1) + 1
-    decisions = max(account.decisions, counted, met_end)
     known = merged([*account.written, *account.removed])
-    # What a gateway at work decided after its count was read may be anywhere by now.
-    missing = without(complement(known, counted if is_running and local is not None else decisions), elsewhere)
-    end = max(known[-1].stop if known else 0, met_end)
-    tail = [range(max(each.start, end), each.stop) for each in missing if each.stop > end] if is_running else []
-    lost = [range(each.start, min(each.stop, end)) for each in missing if each.start < end] if is_running else missing
+    met_end = max([known[-1].stop if known else 0, *(seq + 1 for seq in elsewhere)])
+    decisions = max(account.decisions, met_end, 0 if local is None else local.decisions)
+    missing = without(complement(known, decisions), elsewhere)
+    settled = decisions
+    if life is not None and is_running:
+        settled = settled_below(life, met_end, is_local=local is not None)
+    lost = [range(each.start, min(each.stop, settled)) for each in missing if each.start < settled]
     is_silent = is_running and local is None and life is not None and now - life.at > SILENT_S
     return Finding(
         replica=account.replica,
@@ -176,9 +175,18 @@ def assess(account: Account, local: Life | None, elsewhere: set[int], now: float
         removed=count(account.removed),
         duplicates=account.duplicates,
         lost=tuple(lost),
-        unsettled=count(tail),
+        unsettled=count(missing) - count(lost),
         silent_since=life.at if is_silent and life is not None else None,
     )
+
+
+def settled_below(life: Life, met_end: int, *, is_local: bool) -> int:
+    """Numbers below are lost when they are nowhere, although the life goes on.
+
+    A spool on another machine cannot be looked at. But what it had taken when the life was last heard of went ahead of
+    any number given later, so once such a number was met, everything before must have been.
+    """
+    return life.settled if is_local or met_end > life.decisions else 0
 
 
 def local_lives(root: Path, now: float) -> dict[str, Life]:

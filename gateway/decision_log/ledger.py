@@ -58,14 +58,11 @@ class Ledger:
         insert = self._store.insert(LIVES)
         new = insert.excluded
         is_over = LIVES.c.state != LifeState.RUNNING.value
-        larger = case((new.decisions > LIVES.c.decisions, new.decisions), else_=LIVES.c.decisions)
+        columns = (LIVES.c.decisions, LIVES.c.settled, LIVES.c.at)
+        larger = {each.name: case((new[each.name] > each, new[each.name]), else_=each) for each in columns}
         statement = insert.on_conflict_do_update(
             index_elements=[LIVES.c.replica],
-            set_={
-                "decisions": larger,
-                "state": case((is_over, LIVES.c.state), else_=new.state),
-                "at": case((new.at > LIVES.c.at, new.at), else_=LIVES.c.at),
-            },
+            set_={**larger, "state": case((is_over, LIVES.c.state), else_=new.state)},
         )
         with self._store.transaction("write replicas") as connection:
             for life in sorted(lives, key=lambda each: each.replica):

@@ -8,7 +8,6 @@ docs/decision-log.md has what each mode may lose.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import re
@@ -68,10 +67,9 @@ class DecisionLog:
         self._spool = Spool(self._root / self.replica, max_bytes=self._max_bytes, is_durable=self.is_durable)
         self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
-        self._numbered = DecisionCount()
+        self._numbered = DecisionCount(is_durable=self.is_durable)
         self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key, self._numbered)
         self._recent: dict[str, DecisionRecord] = {}
-        self._seqs = itertools.count()
         self._is_closing = False
         self._writer: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
@@ -82,7 +80,7 @@ class DecisionLog:
 
     def next_seq(self) -> int:
         """The sequence number of the next record: every number must be appended once, in any order."""
-        return next(self._seqs)
+        return self._numbered.take()
 
     def append(self, record: DecisionRecord) -> None:
         """Takes the record. Never blocks and never raises; a record that finds the queue full is lost and counted."""
@@ -175,7 +173,10 @@ class DecisionLog:
             await asyncio.sleep(BEAT_S)
 
     async def _tell(self, state: LifeState) -> bool:
-        life = Life(replica=self.replica, decisions=self._numbered.value, state=state, at=time.time())
+        numbered = self._numbered
+        life = Life(
+            replica=self.replica, decisions=numbered.value, settled=numbered.settled, state=state, at=time.time()
+        )
         return await self._stream.try_send([life.model_dump_json().encode()], LIFE_FIELD)
 
     def _share_room(self) -> None:

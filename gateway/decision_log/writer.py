@@ -52,8 +52,7 @@ class SpoolWriter:
         stream: takes records while the disk is full.
         executor: one thread, in which all calls of the spool are made.
         key: of the keyed hashes.
-        numbered: learns of every number: in `async` when a record is taken, otherwise when its row is safe, because
-            an answer that never ended is no loss.
+        numbered: learns what became of every number.
     """
 
     def __init__(
@@ -86,10 +85,9 @@ class SpoolWriter:
 
     def put(self, record: DecisionRecord, waiter: Waiter | None = None) -> bool:
         """Takes the record; False when the queue is full and it is lost. Never blocks and never raises."""
-        if self._durability is Durability.ASYNC:
-            self._numbered.note(record.seq)
         if self._is_closing or len(self._queue) >= self._max_queued:
             self.lose(1)
+            self._numbered.settle([record.seq])
             return False
         self._is_in_gap = False
         self._queue.append((record, waiter))
@@ -143,13 +141,14 @@ class SpoolWriter:
     async def _write_group(self, count: int) -> None:
         """Writes the `count` oldest records and lets the answers that wait for them go on."""
         waiters: list[Waiter] = []
-        last_seq = max((record.seq for record, _ in islice(self._queue, count)), default=-1)
+        seqs = [record.seq for record, _ in islice(self._queue, count)]
         self._next_group = time.monotonic() + self._batch_s
         while count > 0:
             taken = min(count, BATCH_RECORDS)
             waiters += await self._write(await self._next_batch(taken))
             count -= taken
         if self._durability is Durability.ASYNC:
+            self._numbered.settle(seqs)
             return
         try:
             await self._in_thread(self._spool.sync)
@@ -157,7 +156,8 @@ class SpoolWriter:
             self._note_full(error)
             settle(waiters, StoreError(f"the decision log cannot be written ({self.error})", is_retryable=True))
             return
-        self._numbered.note(last_seq)
+        self._numbered.note(max(seqs, default=-1))
+        self._numbered.settle(seqs)
         settle(waiters)
 
     async def _next_batch(self, count: int) -> list[Queued]:

@@ -102,6 +102,14 @@ class FaultUpstream:
         await response.write(events(*WORDS[1:], b"[DONE]"))
         return response
 
+    async def _lingering(self, request: web.Request) -> web.StreamResponse:
+        """Sends the whole stream, end mark included, and keeps the body open."""
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(STREAM)
+        await self.gate.wait()
+        return response
+
     async def _endless(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)

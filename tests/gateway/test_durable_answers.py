@@ -131,6 +131,24 @@ async def test_a_client_that_leaves_while_its_end_waits_has_one_row() -> None:
         assert log.records == []  # the commit was given up with the client; a real log keeps the record
 
 
+async def test_where_nothing_waits_the_number_is_taken_before_the_end_is_seen() -> None:
+    """So that the log misses the row of every answer that a client saw, even when the gateway is killed right then."""
+    log = MemoryLog()
+    async with (
+        fault_upstream("lingering") as upstream,
+        upstream_as_ruby(upstream, log) as gateway,
+        gateway.chat(stream=True) as response,
+    ):
+        received = b""
+        while b"[DONE]" not in received:
+            received += await response.content.readany()
+        assert log.records == []
+        assert log.next_seq() == 1
+        upstream.gate.set()
+        await response.read()
+        assert (await gateway.record()).seq == 0
+
+
 async def test_a_refused_request_waits_for_nothing() -> None:
     async with (
         running(log=WaitingLog()) as gateway,

@@ -85,7 +85,8 @@ def test_doctor_sees_what_a_killed_gateway_had_in_memory(
     leave_spool(tmp_path, [make_record(seq) for seq in range(3)])
     numbered = DecisionCount()
     numbered.open(tmp_path / "spool" / "r1")
-    numbered.note(5)  # 3, 4 and 5 were numbered and never written
+    for _ in range(6):
+        numbered.take()  # 3, 4 and 5 were numbered and never written
     for _ in range(2):  # before and after the spool is gone
         assert doctor(tmp_path, config, redis_url) == 1
         out = capsys.readouterr().out

@@ -263,6 +263,18 @@ async def test_closing_writes_what_is_there_and_leaves_the_group(
     assert client.xinfo_consumers(STREAM, GROUP) == []
 
 
+async def test_closing_writes_a_batch_that_came_just_when_it_was_stopped(
+    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+) -> None:
+    add(client, [make_record(seq) for seq in range(3)])
+    client.xgroup_create(STREAM, GROUP, id="0")
+    consumer = make_consumer(redis_url, store, "stopped")
+    client.xreadgroup(GROUP, "stopped", {STREAM: ">"})
+    await consumer.aclose()
+    assert store.count() == 3
+    assert pending(client) == 0
+
+
 async def test_a_name_with_pending_entries_stays_in_the_group(redis_url: str, client: Redis, store: Store) -> None:
     client.xadd(STREAM, {"record": "garbage"})
     consumer = make_consumer(redis_url, store)

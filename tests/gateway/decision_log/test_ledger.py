@@ -27,7 +27,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def life(decisions: int, state: LifeState = LifeState.RUNNING, at: float = 1.0, replica: str = "r1") -> Life:
-    return Life(replica=replica, decisions=decisions, state=state, at=at)
+    return Life(replica=replica, decisions=decisions, settled=decisions // 2, state=state, at=at)
 
 
 def test_accounts_have_rows_holes_and_repeats(store: Store, make_record: MakeRecord) -> None:

@@ -9,27 +9,44 @@ import pytest
 from gateway.decision_log.life import MARK_NAME, DecisionCount, Life, LifeState, read_life
 
 
-def test_the_count_in_the_file_is_exact_at_any_time(tmp_path: Path) -> None:
+def read(folder: Path, *, is_alive: bool = False) -> Life:
+    life = read_life(folder, is_alive=is_alive, at=1.0)
+    assert life is not None
+    return life
+
+
+def test_the_file_is_exact_at_any_time(tmp_path: Path) -> None:
     numbered = DecisionCount()
-    numbered.note(4)
+    assert numbered.take() == 0
     numbered.open(tmp_path)
-    for seq in (0, 5, 7, 6):
-        numbered.note(seq)
-        life = read_life(tmp_path, is_alive=True, at=1.0)
-        assert life == Life(replica=tmp_path.name, decisions=numbered.value, state=LifeState.RUNNING, at=1.0)
-    assert numbered.value == 8
+    for seq in range(1, 5):
+        assert numbered.take() == seq
+        life = read(tmp_path, is_alive=True)
+        assert life == Life(replica=tmp_path.name, decisions=seq + 1, settled=0, state=LifeState.RUNNING, at=1.0)
+    for seqs, settled in (([1, 2], 0), ([0], 3), ([4, 3], 5)):
+        numbered.settle(seqs)
+        assert (read(tmp_path).settled, numbered.settled) == (settled, settled)
+    numbered.close()
+
+
+def test_when_answers_wait_only_what_is_safe_counts(tmp_path: Path) -> None:
+    numbered = DecisionCount(is_durable=True)
+    numbered.open(tmp_path)
+    assert [numbered.take(), numbered.take(), numbered.take()] == [0, 1, 2]
+    assert read(tmp_path).decisions == 0
+    numbered.note(1)
+    numbered.settle([0, 1])
+    assert (read(tmp_path).decisions, read(tmp_path).settled) == (2, 2)
     numbered.close()
 
 
 def test_a_life_that_ended_in_order_is_told_from_one_that_was_killed(tmp_path: Path) -> None:
     numbered = DecisionCount()
     numbered.open(tmp_path)
-    numbered.note(0)
-    killed = read_life(tmp_path, is_alive=False, at=0.0)
+    numbered.take()
+    killed = read(tmp_path)
     numbered.close()
-    ended = read_life(tmp_path, is_alive=False, at=0.0)
-    assert killed is not None
-    assert ended is not None
+    ended = read(tmp_path)
     assert (killed.state, ended.state) == (LifeState.KILLED, LifeState.ENDED)
     assert killed.decisions == ended.decisions == 1
 
@@ -49,9 +66,7 @@ def test_a_disk_that_refuses_hurts_nobody_and_is_made_up_for(tmp_path: Path, mon
     numbered.open(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refuse)
-        numbered.note(0)
-    numbered.note(1)
-    life = read_life(tmp_path, is_alive=True, at=0.0)
-    assert life is not None
-    assert life.decisions == 2
+        numbered.take()
+    numbered.take()
+    assert read(tmp_path).decisions == 2
     numbered.close()
