@@ -9,5 +9,7 @@ COMMANDS: dict[str, str] = {
     "experts ls": "gateway.fleet.commands:ls",
     "log doctor": "gateway.decision_log.commands:doctor",
     "log drain": "gateway.decision_log.commands:drain",
+    "log prune": "gateway.decision_log.removal_commands:prune",
+    "log erase": "gateway.decision_log.removal_commands:erase_subject",
     "log consume": "gateway.decision_log.commands:consume",
 }

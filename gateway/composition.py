@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.decision_log.consumer import Consumer
+from gateway.decision_log.housekeeping import Housekeeper
 from gateway.decision_log.sink import DecisionLog
 from gateway.fleet.engines import EngineAddresses, Fleet
 from gateway.fleet.redis_server import RedisServer
@@ -85,6 +86,9 @@ async def start_log(stack: AsyncExitStack, settings: Settings, config: CoeConfig
     stack.push_async_callback(consumer.aclose)
     await sink.start()
     stack.push_async_callback(sink.aclose)
+    housekeeper = Housekeeper(store, sink, keep_days=config.log.keep_days)
+    await housekeeper.start()
+    stack.push_async_callback(housekeeper.aclose)
     return sink, store, f"decision log through {where}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -39,18 +39,17 @@ def lock(connection: Connection, *, for_erasure: bool) -> None:
 
 def erased_among(connection: Connection, records: Sequence[DecisionRecord]) -> list[DecisionRecord]:
     """Those of a subject that was erased after they were made."""
-    hashes = {subject: subject_hash(subject) for record in records for subject in subjects_of(record)}
+    hashes = {subject_hash(subject) for record in records for subject in subjects_of(record)}
     if not hashes:
         return []
-    query = select(ERASURES.c.subject, ERASURES.c.at).where(ERASURES.c.subject.in_(set(hashes.values())))
-    erased_at = {row.subject: row.at for row in connection.execute(query)}
-    if not erased_at:
-        return []
-    return [
-        record
-        for record in records
-        if any(record.at <= erased_at.get(hashes[subject], -1.0) for subject in subjects_of(record))
-    ]
+    query = select(ERASURES.c.subject, ERASURES.c.at).where(ERASURES.c.subject.in_(hashes))
+    erased = {row.subject: row.at for row in connection.execute(query)}
+    return [record for record in records if is_erased(record, erased)] if erased else []
+
+
+def is_erased(record: DecisionRecord, erased: Mapping[str, float]) -> bool:
+    """Whether it was made before the erasure of one of its subjects, given by hash with the time."""
+    return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects_of(record))
 
 
 def note_removed(

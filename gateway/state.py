@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 
 from gateway.admission import Admission
 from gateway.auth import Auth
+from gateway.decision_log.privacy import session_hash
 from gateway.experts import ExpertPool
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.live_router import LiveRouter
@@ -24,8 +24,6 @@ from router.config import CoeConfig
 from router.errors import NoEligibleExpertError
 from router.pipeline import Router, explicit_decision
 from router.types import Query, QueryFacts, RoutingDecision
-
-SESSION_DIGITS = 16
 
 
 @dataclass
@@ -82,7 +80,7 @@ class GatewayState:
 
     def session_id(self, session: str) -> str:
         """A conversation's name in the log, which says nothing of what was said."""
-        return hmac.digest(self.session_key, session.encode(), "sha256").hex()[:SESSION_DIGITS]
+        return session_hash(session, self.session_key)
 
     async def decide(self, request: ChatRequest, decision_id: str) -> tuple[Router | None, RoutingDecision]:
         """The decision for a request, and the router in force; an expert that is named answers before there is one.

@@ -112,6 +112,12 @@ class Store:
         with self.transaction("count") as connection:
             return connection.execute(select(func.count()).select_from(DECISIONS)).scalar_one()
 
+    def checkpoint(self) -> None:
+        """Empties SQLite's write-ahead log, which keeps what was deleted for a while. Raises StoreError."""
+        if self._engine.dialect.name == "sqlite":
+            with translated_errors("checkpoint"), self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Closes every connection."""
         self._engine.dispose()

@@ -33,6 +33,8 @@ SUMMARIES = {
     "outcomes export": "Write an outcome table, or a router's decisions, for another tool.",
     "log doctor": "Prove that the decision log lost nothing, or name the gaps.",
     "log drain": "Write what waits in the stream to SQL.",
+    "log prune": "Remove decisions older than a given age.",
+    "log erase": "Erase every decision of a subject.",
     "log consume": "Write decisions from the stream to SQL until stopped.",
 }
 """One line per command for `coe --help`, here so that help imports nothing."""

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.decision_log.consumer import Consumer
 from gateway.decision_log.doctor import Diagnosis, Finding, diagnose
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.leftovers import send_leftovers
 from gateway.decision_log.life import Life, LifeState
+from gateway.decision_log.opening import (
+    ConfigFile,
+    DatabaseUrl,
+    DataDir,
+    RedisUrl,
+    opened_client,
+    opened_redis,
+    opened_store,
+    run_with_redis,
+)
 from gateway.decision_log.ranges import count, named
 from gateway.decision_log.sink import SPOOL_FOLDER, new_replica
 from gateway.decision_log.stats import ConsumerStats
-from gateway.decision_log.stream import DecisionStream, reason_of
-from gateway.fleet.redis_server import RedisServer, running_url
-from gateway.redis_client import connect
+from gateway.decision_log.stream import DecisionStream
 from gateway.stop_signal import stop_on_signal
 from gateway.store import Store
 from router.config import LogConfig, load_config
@@ -31,13 +36,6 @@ from router.errors import StoreError, allowed_values
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-T = TypeVar("T")
-
-DataDir = Annotated[Path, typer.Option(envvar="COE_DATA_DIR", help="Data folder.")]
-ConfigFile = Annotated[Path, typer.Option(envvar="COE_CONFIG", help="experts.yaml.")]
-RedisUrl = Annotated[str | None, typer.Option(envvar="REDIS_URL", help="Default: the embedded one.")]
-DatabaseUrl = Annotated[str | None, typer.Option(envvar="DATABASE_URL", help="Default: coe.db in the data folder.")]
 
 
 def doctor(
@@ -142,12 +140,8 @@ async def consume_until_signal(data_dir: Path, config: LogConfig, redis_url: str
 
 async def examine(data_dir: Path, config: LogConfig, redis_url: str | None, store: Store) -> Diagnosis:
     """The diagnosis over a data folder. Raises RedisError, StoreError, EngineError."""
-    async with opened_redis(data_dir, redis_url) as url:
-        client = connect(url)
-        try:
-            return await diagnose(data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
-        finally:
-            await client.aclose()
+    async with opened_client(data_dir, redis_url) as client:
+        return await diagnose(data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
 
 
 async def drain_all(
@@ -165,41 +159,6 @@ async def drain_all(
             await consumer.aclose()
             await stream.aclose()
     return sent, stats
-
-
-@asynccontextmanager
-async def opened_redis(data_dir: Path, redis_url: str | None) -> AsyncIterator[str]:
-    """The address of Redis: the one given, that of a coe which runs on `data_dir`, or of a server started for now."""
-    url = redis_url or running_url(data_dir / "redis")
-    if url is not None:
-        yield url
-        return
-    server = RedisServer(data_dir / "redis")
-    try:
-        yield await server.start()
-    finally:
-        await server.stop()
-
-
-@contextmanager
-def opened_store(data_dir: Path, database_url: str | None) -> Iterator[Store]:
-    store = Store(database_url or f"sqlite:///{data_dir / 'coe.db'}")
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def run_with_redis(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end.
-
-    Raises:
-        StoreError: Redis does not answer, besides what the coroutine raises.
-    """
-    try:
-        return asyncio.run(work)
-    except (RedisError, RedisClusterException) as error:
-        raise StoreError(f"Redis does not answer ({reason_of(error)})", is_retryable=True) from error
 
 
 def replica_table(findings: Sequence[Finding]) -> Table:

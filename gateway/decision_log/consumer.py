@@ -196,15 +196,25 @@ class Consumer:
 
     def _write_all(self, parsed: Sequence[tuple[bytes, Content]]) -> list[bytes]:
         """Ids of the entries whose content is in SQL now. Raises StoreError when the database is away."""
-        lives = [content for _, content in parsed if isinstance(content, Life)]
-        erased = [(content.replica, content.seq) for _, content in parsed if isinstance(content, Erased)]
-        if lives:
-            self._ledger.note_lives(lives)
-        if erased:
-            self._ledger.note_erased(erased, at=time.time())
-        done = [entry_id for entry_id, content in parsed if not isinstance(content, DecisionRecord)]
         records = [(entry_id, content) for entry_id, content in parsed if isinstance(content, DecisionRecord)]
-        return done + self._write(records) if records else done
+        others = [(entry_id, content) for entry_id, content in parsed if not isinstance(content, DecisionRecord)]
+        done = self._write(records) if records else []
+        for entry_id, content in others:
+            try:
+                self._note_content(content)
+            except StoreError as error:
+                if error.is_retryable:
+                    raise
+                logger.error("entry %s cannot be written (%s)", entry_id, error)
+            else:
+                done.append(entry_id)
+        return done
+
+    def _note_content(self, content: Life | Erased) -> None:
+        if isinstance(content, Life):
+            self._ledger.note_lives([content])
+        else:
+            self._ledger.note_erased([(content.replica, content.seq)], at=time.time())
 
     def _write(self, parsed: Sequence[tuple[bytes, DecisionRecord]]) -> list[bytes]:
         """Ids of the entries whose record is in SQL now. Raises StoreError when the database is away."""

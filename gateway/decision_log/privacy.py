@@ -1,4 +1,4 @@
-"""What the log keeps of a query, by level: `none` no text and no hash, `hash` a keyed hash, `text` a redacted text."""
+"""What the log keeps of a query, by level: `none` no text and no hash, `hash` keyed hashes, `text` a redacted text."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from router.types import DecisionRecord
 
 KEY_NAME = "log.key"
 KEY_BYTES = 32
+SESSION_DIGITS = 16
 
 EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
 CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
@@ -56,11 +57,14 @@ LONG_TOKEN = re.compile(r"(?<![\w+/=-])[A-Za-z0-9_+/=-]{32,}")
 def apply_privacy(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> DecisionRecord:
     """The record as the log may keep it. `text_hash` is of the text before redaction, so equal asks stay equal.
 
+    `session_id` is a keyed hash already, of what the client called the conversation or of how it began. It links asks
+    to each other, which `none` rules out.
+
     Args:
         key: of the keyed hash; without it nobody can test a guess of what was asked.
     """
     if level is PrivacyLevel.NONE:
-        return record.model_copy(update={"text": None, "text_hash": None})
+        return record.model_copy(update={"text": None, "text_hash": None, "session_id": None})
     if record.text is None:
         return record
     text_hash = keyed_hash(record.text, key)
@@ -71,6 +75,11 @@ def apply_privacy(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> De
 def keyed_hash(text: str, key: bytes) -> str:
     """HMAC-SHA-256 in hexadecimal (RFC 2104)."""
     return hmac.digest(key, text.encode("utf-8", "replace"), "sha256").hex()
+
+
+def session_hash(name: str, key: bytes) -> str:
+    """What the log calls a conversation: enough digits of the keyed hash of its name to tell it from others."""
+    return keyed_hash(name, key)[:SESSION_DIGITS]
 
 
 def redact(text: str) -> str:

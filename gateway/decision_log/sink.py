@@ -14,7 +14,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -23,11 +23,12 @@ from typing import TypeVar
 
 from gateway.decision_log.leftovers import send_leftovers, send_next, spooled_bytes
 from gateway.decision_log.life import BEAT_S, DecisionCount, Life, LifeState
-from gateway.decision_log.privacy import apply_privacy, load_key
+from gateway.decision_log.privacy import apply_privacy, keyed_hash, load_key
 from gateway.decision_log.spool import Spool
 from gateway.decision_log.stats import LogStats
 from gateway.decision_log.stream import LIFE_FIELD, Backoff, DecisionStream, reason_of
 from gateway.decision_log.writer import SpoolWriter
+from gateway.erasure import is_erased
 from gateway.tasks import stop_task
 from router.config import Durability, LogConfig
 from router.errors import StoreError
@@ -103,6 +104,17 @@ class DecisionLog:
         """One of the last few thousand records, as the log keeps it; None when it is not among them."""
         record = self._recent.get(decision_id)
         return None if record is None else apply_privacy(record, self._privacy, self._key)
+
+    def forget(self, erased: Mapping[str, float]) -> int:
+        """Forgets recent records of subjects (by hash) that were made up to a time; how many."""
+        gone = [
+            decision_id
+            for decision_id, record in self._recent.items()
+            if is_erased(record.model_copy(update={"text_hash": keyed_hash(record.text or "", self._key)}), erased)
+        ]
+        for decision_id in gone:
+            del self._recent[decision_id]
+        return len(gone)
 
     def stats(self) -> LogStats:
         queue = self._queue

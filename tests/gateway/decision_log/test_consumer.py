@@ -167,6 +167,20 @@ async def test_one_row_the_database_refuses_does_not_hold_up_the_others(
     await consumer.aclose()
 
 
+async def test_a_life_the_database_refuses_does_not_hold_up_decisions(
+    tmp_path: Path, redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+) -> None:
+    with sqlite3.connect(tmp_path / "coe.db") as other:
+        other.execute("CREATE TRIGGER t BEFORE INSERT ON replicas BEGIN SELECT RAISE(ABORT, 'refused'); END")
+    other.close()
+    client.xadd(STREAM, {"life": Life(replica="r1", decisions=1, state=LifeState.ENDED, at=1.0).model_dump_json()})
+    add(client, [make_record(0)])
+    consumer = make_consumer(redis_url, store)
+    stats = await consumer.drain()
+    assert (stats.written, stats.dead, pending(client)) == (1, 1, 0)
+    await consumer.aclose()
+
+
 async def test_entries_of_a_dead_consumer_are_claimed(
     redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.decision_log.privacy import apply_privacy, load_key, passes_luhn, redact
+from gateway.decision_log.privacy import apply_privacy, load_key, passes_luhn, redact, session_hash
 from router.config import PrivacyLevel
 from router.errors import ConfigError
 from router.types import DecisionRecord
@@ -16,10 +16,24 @@ from router.types import DecisionRecord
 KEY = b"k" * 32
 
 
-def test_level_none_keeps_neither_text_nor_hash(make_record: Callable[..., DecisionRecord]) -> None:
-    record = make_record(0, text="hello").model_copy(update={"text_hash": "abc"})
+def test_level_none_keeps_neither_text_nor_hash_nor_session(make_record: Callable[..., DecisionRecord]) -> None:
+    record = make_record(0, text="hello").model_copy(update={"text_hash": "abc", "session_id": "def"})
     kept = apply_privacy(record, PrivacyLevel.NONE, KEY)
-    assert (kept.text, kept.text_hash) == (None, None)
+    assert (kept.text, kept.text_hash, kept.session_id) == (None, None, None)
+
+
+@pytest.mark.parametrize("level", [PrivacyLevel.HASH, PrivacyLevel.TEXT])
+def test_the_other_levels_keep_the_session_which_is_a_hash(
+    level: PrivacyLevel, make_record: Callable[..., DecisionRecord]
+) -> None:
+    record = make_record(0).model_copy(update={"session_id": "def"})
+    assert apply_privacy(record, level, KEY).session_id == "def"
+
+
+def test_what_a_client_calls_its_session_is_kept_by_its_keyed_hash_only() -> None:
+    kept = session_hash("named:jo@example.org", KEY)
+    assert kept == hmac.new(KEY, b"named:jo@example.org", hashlib.sha256).hexdigest()[:16]
+    assert kept != session_hash("named:jo@example.org", b"o" * 32)
 
 
 def test_level_hash_keeps_a_keyed_hash_only(make_record: Callable[..., DecisionRecord]) -> None:

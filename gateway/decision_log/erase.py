@@ -1,0 +1,140 @@
+"""Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine.
+
+SQL is told first, so a decision that is on its way meanwhile finds no way in. What is left of one in a spool is its
+number, in as many bytes, so the spool's owner may be at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from gateway.decision_log.entries import Erased, dead_stream, entries_after
+from gateway.decision_log.frames import HEADER, frame, scan
+from gateway.decision_log.ledger import Ledger
+from gateway.decision_log.leftovers import spool_folders
+from gateway.decision_log.privacy import keyed_hash, session_hash
+from gateway.decision_log.removal import Removal, Removed, is_of
+from gateway.decision_log.spool_files import segment_paths
+from gateway.store import Store
+
+if TYPE_CHECKING:
+    from gateway.redis_client import RedisClient
+
+REWRITE_TIMEOUT_S = 60.0
+POLL_S = 0.05
+
+Number = tuple[str, int]
+Match = Callable[[bytes], Number | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """How much was erased, and where."""
+
+    sql: Removed
+    in_stream: int
+    in_spools: int
+
+
+def stored_forms(subject: str, key: bytes) -> frozenset[str]:
+    """What the log may call a subject: a stored id as it is; the name of a session, or a text, by its keyed hash.
+
+    Args:
+        key: of this data folder's hashes; other data folders have other keys.
+    """
+    return frozenset({subject, session_hash(f"named:{subject}", key), keyed_hash(subject, key)})
+
+
+async def erase(
+    subjects: Collection[str], root: Path, client: RedisClient, stream: str, store: Store, at: float
+) -> Erasure:
+    """Erases what was decided up to `at`; again is harmless.
+
+    Args:
+        subjects: stored key ids, session ids and text hashes.
+        root: folder of this machine's spools.
+        at: Unix seconds.
+
+    Raises:
+        RedisError, OSError, StoreError: something does not answer; what was done stays done, and can be done again.
+    """
+
+    def match(payload: bytes) -> Number | None:
+        return is_of(payload, subjects, at)
+
+    gone = await asyncio.to_thread(Removal(store).erase, subjects, at)
+    spooled = await asyncio.to_thread(erase_in_spools, root, match)
+    streamed = [
+        *await erase_in_stream(client, stream, match),
+        *await erase_in_stream(client, dead_stream(stream), match),
+    ]
+    await asyncio.to_thread(Ledger(store).note_erased, [*spooled, *streamed], at=at)
+    await rewrite_file(client)
+    return Erasure(gone, len(streamed), len(spooled))
+
+
+async def erase_in_stream(client: RedisClient, stream: str, match: Match) -> list[Number]:
+    """Deletes entries, delivered or not; numbers of the decisions in them."""
+    found = []
+    async for entry in entries_after(client, stream, b"0-0"):
+        if (number := match(entry.payload or b"")) is not None:
+            await client.xdel(stream, entry.id)
+            found.append(number)
+    return found
+
+
+async def rewrite_file(client: RedisClient) -> None:
+    """Has a Redis that keeps an append-only file write it anew, without what was deleted.
+
+    A cluster, or a Redis that does not let us, does so by its own rules.
+    """
+    from redis.asyncio import Redis
+
+    if not isinstance(client, Redis):
+        return
+    with suppress(RedisError, TimeoutError):
+        await client.bgrewriteaof()
+        async with asyncio.timeout(REWRITE_TIMEOUT_S):
+            while is_rewriting(await client.info("persistence")):
+                await asyncio.sleep(POLL_S)
+
+
+def is_rewriting(info: Mapping[str, object]) -> bool:
+    return any(info.get(name) for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled"))
+
+
+def erase_in_spools(root: Path, match: Match) -> list[Number]:
+    """Overwrites records in every spool under `root`, sent or not; numbers of the decisions in them. Raises OSError."""
+    segments = [path for folder in spool_folders(root) for path in segment_paths(folder)]
+    return [number for path in segments for number in erase_in_segment(path, match)]
+
+
+def erase_in_segment(path: Path, match: Match) -> list[Number]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []  # sent and deleted meanwhile
+    found = []
+    try:
+        for intact in scan(path.read_bytes()).frames:
+            if (number := match(intact.payload)) is None:
+                continue
+            size = len(intact.payload)
+            remains = Erased(replica=number[0], seq=number[1]).model_dump_json().encode().ljust(size)
+            os.pwrite(descriptor, frame(remains), intact.end - size - HEADER.size)
+            found.append(number)
+        if found:
+            os.fsync(descriptor)
+    except FileNotFoundError:
+        return found
+    finally:
+        os.close(descriptor)
+    return found

@@ -1,0 +1,74 @@
+"""What the commands of the log work on: Redis and the database, as they are found from a data folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from redis.exceptions import RedisClusterException, RedisError
+
+from gateway.decision_log.stream import reason_of
+from gateway.fleet.redis_server import RedisServer, running_url
+from gateway.redis_client import connect
+from gateway.store import Store
+from router.errors import StoreError
+
+if TYPE_CHECKING:
+    from gateway.redis_client import RedisClient
+
+T = TypeVar("T")
+
+DataDir = Annotated[Path, typer.Option(envvar="COE_DATA_DIR", help="Data folder.")]
+ConfigFile = Annotated[Path, typer.Option(envvar="COE_CONFIG", help="experts.yaml.")]
+RedisUrl = Annotated[str | None, typer.Option(envvar="REDIS_URL", help="Default: the embedded one.")]
+DatabaseUrl = Annotated[str | None, typer.Option(envvar="DATABASE_URL", help="Default: coe.db in the data folder.")]
+
+
+@asynccontextmanager
+async def opened_redis(data_dir: Path, redis_url: str | None) -> AsyncIterator[str]:
+    """The address of Redis: the one given, that of a coe which runs on `data_dir`, or of a server started for now."""
+    url = redis_url or running_url(data_dir / "redis")
+    if url is not None:
+        yield url
+        return
+    server = RedisServer(data_dir / "redis")
+    try:
+        yield await server.start()
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[RedisClient]:
+    """A client of that Redis."""
+    async with opened_redis(data_dir, redis_url) as url:
+        client = connect(url)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+
+@contextmanager
+def opened_store(data_dir: Path, database_url: str | None) -> Iterator[Store]:
+    store = Store(database_url or f"sqlite:///{data_dir / 'coe.db'}")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def run_with_redis(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end.
+
+    Raises:
+        StoreError: Redis does not answer, besides what the coroutine raises.
+    """
+    try:
+        return asyncio.run(work)
+    except (RedisError, RedisClusterException) as error:
+        raise StoreError(f"Redis does not answer ({reason_of(error)})", is_retryable=True) from error

@@ -1,0 +1,160 @@
+"""Removing decisions from SQL on purpose: those of a subject, and those past their time. Feedback goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+from sqlalchemy import delete, exists, or_, select
+
+from gateway.decision_log.ledger import Ledger
+from gateway.decision_log.life import LifeState
+from gateway.decision_log.ranges import count, merged
+from gateway.erasure import lock, note_removed, subject_hash
+from gateway.store import Store
+from gateway.tables import DECISIONS, ERASURES, FEEDBACK, LIVES, REMOVED
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+BATCH_ROWS = 5000
+ID_BATCH = 500
+"""Ids in one statement, well below the databases' limits on parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What went from SQL."""
+
+    decisions: int = 0
+    feedback: int = 0
+
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(self.decisions + other.decisions, self.feedback + other.feedback)
+
+
+class Found(NamedTuple):
+    """A row to remove."""
+
+    decision_id: str
+    replica: str
+    seq: int
+
+
+def is_of(record: bytes | str, subjects: Collection[str], until: float) -> tuple[str, int] | None:
+    """Replica and number of a record as JSON when it was made up to `until` by one of the subjects; None otherwise."""
+    try:
+        values = orjson.loads(record)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("at"), int | float) or values["at"] > until:
+        return None
+    if not any(values.get(name) in subjects for name in ("key_id", "session_id", "text_hash")):
+        return None
+    return str(values.get("replica")), int(values.get("seq", 0))
+
+
+class Removal:
+    """Calls block, as those of the store. All raise StoreError; what was done until then stays done."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def erase(self, subjects: Collection[str], at: float) -> Removed:
+        """Removes every decision of the subjects made up to `at`, and refuses those that arrive later.
+
+        Args:
+            subjects: stored key ids, session ids and text hashes.
+            at: Unix seconds.
+        """
+        with self._store.transaction("erase") as connection:
+            lock(connection, for_erasure=True)
+            insert = self._store.insert(ERASURES)
+            statement = insert.on_conflict_do_update(
+                index_elements=[ERASURES.c.subject], set_={"at": insert.excluded.at}
+            )
+            connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
+        total = Removed()
+        while found := self._of_subjects(subjects, at):
+            total += self._remove(found, reason="erased", at=at)
+        with self._store.transaction("erase feedback") as connection:
+            given = delete(FEEDBACK).where(FEEDBACK.c.key_id.in_(subjects), FEEDBACK.c.at <= at)
+            total += Removed(feedback=connection.execute(given).rowcount)
+        self._store.checkpoint()
+        return total
+
+    def prune(self, before: float, at: float) -> Removed:
+        """Removes decisions made before a time (Unix seconds), and feedback from then that belongs to none."""
+        old = select(DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq).where(DECISIONS.c.at < before)
+        total = Removed()
+        while True:
+            with self._store.transaction("read old decisions") as connection:
+                found = [Found(*row) for row in connection.execute(old.order_by(DECISIONS.c.at).limit(BATCH_ROWS))]
+            if not found:
+                break
+            total += self._remove(found, reason="expired", at=at)
+        with self._store.transaction("prune feedback") as connection:
+            has_decision = exists().where(DECISIONS.c.decision_id == FEEDBACK.c.decision_id)
+            orphans = delete(FEEDBACK).where(FEEDBACK.c.at < before, ~has_decision)
+            total += Removed(feedback=connection.execute(orphans).rowcount)
+        self._forget_finished()
+        self._store.checkpoint()
+        return total
+
+    def erased_since(self, at: float) -> dict[str, float]:
+        """Hashes of subjects erased after `at`, with the time up to which their decisions are gone."""
+        with self._store.transaction("read erasures") as connection:
+            rows = connection.execute(select(ERASURES).where(ERASURES.c.at > at))
+            return {row.subject: row.at for row in rows}
+
+    def _of_subjects(self, subjects: Collection[str], at: float) -> list[Found]:
+        """The next rows of the subjects; what they are found by stands in the record only."""
+        columns = (DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq, DECISIONS.c.record)
+        mentions = or_(*(DECISIONS.c.record.contains(f'"{each}"', autoescape=True) for each in sorted(subjects)))
+        query = select(*columns).where(mentions, DECISIONS.c.at <= at)
+        found = []
+        with (
+            self._store.transaction("find decisions") as connection,
+            closing(connection.execute(query.execution_options(yield_per=ID_BATCH))) as rows,
+        ):
+            for row in rows:
+                if is_of(row.record, subjects, at):
+                    found.append(Found(row.decision_id, row.replica, row.seq))
+                if len(found) == BATCH_ROWS:
+                    break
+        return found
+
+    def _remove(self, found: list[Found], *, reason: str, at: float) -> Removed:
+        feedback = 0
+        with self._store.transaction("remove decisions") as connection:
+            lock(connection, for_erasure=True)
+            note_removed(
+                connection, self._store.insert, [(each.replica, each.seq) for each in found], reason=reason, at=at
+            )
+            for ids in chunks([each.decision_id for each in found]):
+                feedback += delete_of(connection, ids)
+        return Removed(len(found), feedback)
+
+    def _forget_finished(self) -> None:
+        """Replicas that are over and have no row left need no account either."""
+        for account in Ledger(self._store).accounts():
+            is_over = account.life is not None and account.life.state is not LifeState.RUNNING
+            if not is_over or account.rows or count(merged(account.removed)) < account.decisions:
+                continue
+            with self._store.transaction("forget a replica") as connection:
+                connection.execute(delete(REMOVED).where(REMOVED.c.replica == account.replica))
+                connection.execute(delete(LIVES).where(LIVES.c.replica == account.replica))
+
+
+def delete_of(connection: Connection, decision_ids: list[str]) -> int:
+    """Deletes decisions and their feedback; how much feedback there was."""
+    feedback = connection.execute(delete(FEEDBACK).where(FEEDBACK.c.decision_id.in_(decision_ids))).rowcount
+    connection.execute(delete(DECISIONS).where(DECISIONS.c.decision_id.in_(decision_ids)))
+    return feedback
+
+
+def chunks(values: list[str]) -> Iterator[list[str]]:
+    return (values[start : start + ID_BATCH] for start in range(0, len(values), ID_BATCH))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from gateway.decision_log.entries import dead_stream
+from gateway.decision_log.removal_commands import age_s, erase_subject, prune
+from gateway.store import Store
+from router.errors import ConfigError
+from router.types import DecisionRecord
+from tests.gateway.running import config_of
+
+MakeRecord = Callable[..., DecisionRecord]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "experts.yaml"
+    path.write_text(json.dumps(config_of().model_dump(mode="json", exclude_none=True)))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_prune(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    now = time.time()
+    store.write_decisions([make_record(seq).model_copy(update={"at": now - 86_400 * seq - 60}) for seq in range(4)])
+    with Redis.from_url(redis_url) as client:
+        client.xadd(dead_stream("coe:decisions"), {"record": "x"}, id=f"{int((now - 86_400 * 3) * 1000)}-0")
+        client.xadd(dead_stream("coe:decisions"), {"record": "y"})
+        assert prune("2d", tmp_path, config, redis_url) == 0
+        assert client.xlen(dead_stream("coe:decisions")) == 1
+    assert "removed 2 decisions, 0 pieces of feedback, 1 dead letters" in capsys.readouterr().out
+    assert store.count() == 2
+    assert prune("2d", tmp_path, config, redis_url) == 0
+    assert "removed 0 decisions, 0 pieces of feedback, 0 dead letters" in capsys.readouterr().out
+    store.close()
+
+
+def test_erase(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([make_record(0).model_copy(update={"key_id": "key-1"}), make_record(1)])
+    for erased in (1, 0):
+        assert erase_subject("key-1", tmp_path, config, redis_url) == 0
+        assert f"erased {erased} decisions and 0 pieces of feedback from SQL" in capsys.readouterr().out
+    assert store.count() == 1
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30d", 2.592e6), ("1.5h", 5400.0), ("2w", 1.2096e6), ("5m", 300.0)]
+)
+def test_ages(text: str, seconds: float) -> None:
+    assert age_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-3d", "3 days"])
+def test_ages_that_are_refused_say_what_is_allowed(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not an age; allowed: a number and a unit of m, h, d, w"):
+        age_s(text)
