@@ -39,8 +39,14 @@ def routing(
     budget: Annotated[
         list[str] | None, typer.Option(help="upper bound such as active_params_b=31; may be given several times")
     ] = None,
-    encoder: Annotated[str, typer.Option(help="kind of encoder")] = "onnx",
-    classifier: Annotated[str, typer.Option(help="kind of classifier")] = "logistic",
+    method: Annotated[
+        str | None, typer.Option(help="kind of scorer that is reported as coe; default: chosen by validation")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="kind of encoder, or several joined by +")] = None,
+    classifier: Annotated[str | None, typer.Option(help="kind of classifier")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
 ) -> None:
     """Report what routing won on an outcome table, with intervals: report.html and report.json."""
@@ -63,6 +69,8 @@ def routing(
         budgets=parse_budgets(budget or []),
         encoder=encoder,
         classifier=classifier,
+        method=method,
+        cache=cache or out / "embeddings",
         seed=seed,
     )
     with Console(stderr=True).status("starting") as status:

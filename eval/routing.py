@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import orjson
 
 from eval.compare import (
     Trial,
+    active_params,
     arm_records,
     arm_scores,
     category_rows,
@@ -28,20 +30,31 @@ from eval.compare import (
     regret_record,
     stage_one_record,
 )
+from eval.methods import evidence_for, load_fitted, method_output, read_methods
 from eval.metrics.bootstrap import bootstrap_means
 from eval.report.schema import DataFacts, Report
 from eval.report.words import headline
+from eval.robustness.inputs import decider
+from eval.robustness.measure import KnownScores, measure_flips
+from eval.robustness.schema import RobustnessRecord
+from eval.sections.build import build_sections
+from eval.sections.inputs import MapEvidence, MethodOutput, inputs_of
 from eval.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
+from router.artifact import RouterArtifact, load_artifact
 from router.build import load_table_router
 from router.config import Budgets
+from router.embedding_cache import CachedEncoder
 from router.errors import RouterError
 from router.pipeline import Router
+from router.protocols import Encoder
 from router.types import FloatArray, Query, QueryBatch, QueryFacts
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
 Progress = Callable[[str], None]
 ENCODE_BATCH = 64
+ROBUSTNESS_TEXTS = 100
+"""Test queries that are changed to see whether decisions flip; each is encoded a dozen times."""
 
 
 def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
@@ -52,8 +65,11 @@ def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
     """
     with tempfile.TemporaryDirectory() as scratch:
         write_outcomes(fit, Path(scratch))
-        arguments = ["train", "--table", "--outcomes", scratch, "--out", str(routers), "--seed", str(request.seed)]
-        arguments += ["--encoder", request.encoder, "--classifier", request.classifier]
+        arguments = ["train", "--table", "--methods", "--outcomes", scratch, "--out", str(routers)]
+        arguments += ["--seed", str(request.seed)]
+        chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
+        for name, value in {**chosen, "cache": request.cache}.items():
+            arguments += [] if value is None else [f"--{name}", str(value)]
         done = subprocess.run(  # a fixed command line of our own, no shell
             [sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, check=False
         )
@@ -69,19 +85,22 @@ def load(folder: Path, table: OutcomeTable, budgets: Budgets) -> Router:
     return load_table_router(folder, budgets=budgets, active_params_b=table.active_params_b, cost_usd=prices)
 
 
-def encode(router: Router, texts: Sequence[str], progress: Progress, what: str) -> FloatArray:
+def encode(encoder: Encoder, texts: Sequence[str], progress: Progress, what: str) -> FloatArray:
     """(n, d) vectors."""
     parts = []
     for start in range(0, len(texts), ENCODE_BATCH):
         progress(f"encoding {what} queries: {start} of {len(texts)}")
-        parts.append(router.encoder.encode(texts[start : start + ENCODE_BATCH]))
+        parts.append(encoder.encode(texts[start : start + ENCODE_BATCH]))
     return np.concatenate(parts)
 
 
-def run_trial(tables: Tables, router: Router, budgets: Budgets, rng: np.random.Generator, progress: Progress) -> Trial:
+def run_trial(
+    tables: Tables, router: Router, request: RoutingRequest, rng: np.random.Generator, progress: Progress
+) -> Trial:
     """Decides every test query."""
     test = tables.test
-    vectors = encode(router, test.texts, progress, "test")
+    encoder = router.encoder if request.cache is None else CachedEncoder(router.encoder, request.cache)
+    vectors = encode(encoder, test.texts, progress, "test")
     queries = tuple(
         Query(id=prompt_id, text=text, facts=QueryFacts(prompt_chars=len(text)))
         for prompt_id, text in zip(test.prompt_ids, test.texts, strict=True)
@@ -89,16 +108,16 @@ def run_trial(tables: Tables, router: Router, budgets: Budgets, rng: np.random.G
     return Trial(
         fit=tables.fit,
         test=test,
-        fit_embeddings=encode(router, tables.fit.texts, progress, "fit"),
+        fit_embeddings=encode(encoder, tables.fit.texts, progress, "fit"),
         test_embeddings=vectors,
         decisions=router.decide_batch(QueryBatch(queries, vectors), rng=rng),
         expert_of=router.expert_of("default"),
-        budgets=budgets,
+        budgets=request.budgets,
     )
 
 
 def measure(
-    trial: Trial, request: RoutingRequest, facts: DataFacts, *, rng: np.random.Generator, now: datetime
+    trial: Trial, request: RoutingRequest, facts: DataFacts, found: Found, *, rng: np.random.Generator, now: datetime
 ) -> Report:
     """The report of a trial."""
     arms = choices(trial)
@@ -120,10 +139,50 @@ def measure(
         stage_one=stage_one_record(trial),
         experts=expert_rows(trial, rng),
         categories=category_rows(trial, arms, scores),
+        robustness=found.robustness,
+        **build_sections(inputs_of(trial, found.methods, found.evidence, frontier_limits(trial), arms), rng),
     )
 
 
-def data_facts(request: RoutingRequest, tables: Tables, router_version: str) -> DataFacts:
+@dataclass(frozen=True)
+class Found:
+    """What every method said of the test queries, what the map was solved from, and how many decisions flip."""
+
+    methods: tuple[MethodOutput, ...] = ()
+    evidence: MapEvidence | None = None
+    robustness: RobustnessRecord | None = None
+
+
+def frontier_limits(trial: Trial) -> dict[str, list[float]]:
+    """Budgets on the frontier besides its grid: what each expert alone needs, and what the trial sets."""
+    limits = {
+        "active_params_b": sorted(set(active_params(trial.fit).tolist())),
+        "cost_usd": sorted(set(mean_costs(trial.fit).tolist())),
+        "hosted_params_b": sorted(set(active_params(trial.fit).tolist())),
+    }
+    for name, value in trial.budgets.model_dump(exclude_none=True).items():
+        limits.setdefault(name, []).append(value)
+    return {name: [value for value in values if np.isfinite(value)] for name, values in limits.items()}
+
+
+def find(trial: Trial, folder: Path, router: Router, request: RoutingRequest, progress: Progress) -> Found:
+    """Decides the test queries by every fitted method, and changed ones by the router. Raises ArtifactError."""
+    default = load_artifact(folder)
+    outputs = []
+    for kind, (place, fit_s) in read_methods(folder.parent).items():
+        progress(f"deciding by {kind}")
+        method = load_fitted(place, load(place, trial.fit, request.budgets), fit_s)
+        outputs.append(method_output(method, trial, default.manifest.scorer.kind))
+    count = min(ROBUSTNESS_TEXTS, len(trial.test.texts))
+    some = np.random.default_rng(request.seed).choice(len(trial.test.texts), count, replace=False)
+    part = trial.test.rows(np.sort(some))
+    robustness = measure_flips(
+        decider(router, "default", progress), part.texts, request.seed, known=KnownScores(part.experts, part.scores)
+    )
+    return Found(tuple(outputs), evidence_for(default, trial.test.experts), robustness)
+
+
+def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
     test = tables.test
     is_known = bool(np.isfinite(costs(test)).all())
     return DataFacts(
@@ -139,7 +198,7 @@ def data_facts(request: RoutingRequest, tables: Tables, router_version: str) -> 
         fingerprints={"fit": fingerprint(tables.fit), "test": fingerprint(test)},
         cost="unknown" if not is_known else "estimated" if test.is_cost_estimated else "recorded",
         budgets=request.budgets.model_dump(exclude_none=True),
-        encoder=request.encoder,
+        encoder=encoder,
         router_version=router_version,
     )
 
@@ -157,9 +216,18 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     folder = train(tables.fit, request, request.out / "routers")
     router = load(folder, tables.fit, request.budgets)
     decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
-    trial = run_trial(tables, router, request.budgets, decide_rng, progress)
+    trial = run_trial(tables, router, request, decide_rng, progress)
+    found = find(trial, folder, router, request, progress)
     progress("measuring")
-    return measure(trial, request, data_facts(request, tables, router.version), rng=measure_rng, now=now)
+    facts = data_facts(request, tables, router.version, encoder_name(load_artifact(folder)))
+    return measure(trial, request, facts, found, rng=measure_rng, now=now)
+
+
+def encoder_name(artifact: RouterArtifact) -> str:
+    """The kind, or the kinds joined by `+`."""
+    spec = artifact.manifest.encoder
+    parts = spec.options.get("parts")
+    return "+".join(str(part["kind"]) for part in parts) if isinstance(parts, list | tuple) else spec.kind
 
 
 def command_line(arguments: Sequence[str]) -> str:

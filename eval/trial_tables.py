@@ -22,8 +22,9 @@ from training.types import OutcomeTable
 
 @dataclass(frozen=True)
 class RoutingRequest:
-    """What to measure. `test` None: fit on the split `train` of `outcomes`, report on its split `test`; otherwise fit
-    on all of `outcomes` and report on all of `test`."""
+    """What to measure. `test` None: fit on the splits `train` and `valid` of `outcomes`, report on its split `test`;
+    otherwise fit on all of `outcomes` and report on all of `test`. What is to be chosen is chosen by cross-validation
+    on the fit rows. Kinds that are None are `coe train --table`'s own; `cache` keeps embeddings by content."""
 
     outcomes: Path
     out: Path
@@ -34,8 +35,10 @@ class RoutingRequest:
     metric: str | None = None
     category_column: str = "category"
     budgets: Budgets = field(default_factory=Budgets)
-    encoder: str = "onnx"
-    classifier: str = "logistic"
+    encoder: str | None = None
+    classifier: str | None = None
+    method: str | None = None
+    cache: Path | None = None
     seed: int = 0
 
 
@@ -107,7 +110,8 @@ def read_tables(request: RoutingRequest) -> Tables:
     """
     table, n_incomplete = read_part(request, request.outcomes, request.experts)
     if request.test is None:
-        fit, test = table.split("train"), table.split("test")
+        is_test = np.array([name == "test" for name in table.splits], dtype=bool)
+        fit, test = table.rows(~is_test), table.rows(is_test)
     else:
         fit = table
         test, n_more = read_part(request, request.test, table.experts)

@@ -9,11 +9,13 @@ from typing import cast
 import numpy as np
 
 from router import plugins
-from router.artifact import RouterArtifact, load_artifact
-from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
+from router.artifact import RouterArtifact, load_artifact, require_finite
+from router.config import AUTO, Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
 from router.errors import ArtifactError, ConfigError
+from router.normalise import NormalisedEncoder
 from router.pipeline import Capabilities, Policy, Router
 from router.policy import ExpertCosts, solve_map
+from router.preference import LearnedChoice, solve_preference
 from router.protocols import CategoryClassifier, ChatBackend, Encoder, ExpertScorer
 from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
 from router.types import GENERAL
@@ -30,8 +32,8 @@ BACKEND_OF = {
 
 
 def build_encoder(config: PluginConfig) -> Encoder:
-    """Raises ConfigError on wrong options, MissingWeightsError, MissingExtraError."""
-    return cast(Encoder, plugins.build("router.encoders", config.kind, config.options))
+    """The encoder, over normalised texts. Raises ConfigError, MissingWeightsError, MissingExtraError."""
+    return NormalisedEncoder(cast(Encoder, plugins.build("router.encoders", config.kind, config.options)))
 
 
 def load_router(config: CoeConfig, folder: Path) -> Router:
@@ -96,14 +98,14 @@ def load_table_router(
     spec = artifact.manifest.encoder
     return assemble(
         artifact,
-        cast(Encoder, plugins.build("router.encoders", spec.kind, spec.options)),
+        build_encoder(PluginConfig.model_validate({"kind": spec.kind, **spec.options})),
         alpha=alpha,
         experts=experts,
         evidence=evidence,
         costs=costs,
         policies={"default": PolicyConfig(budgets=budgets or Budgets())},
         capabilities={name: Capabilities() for name in experts},
-        scorer=PluginConfig(kind=artifact.manifest.scorer.kind),
+        scorer=PluginConfig(kind=AUTO),
     )
 
 
@@ -119,7 +121,7 @@ def assemble(
     capabilities: Mapping[str, Capabilities],
     scorer: PluginConfig,
 ) -> Router:
-    """Puts the parts together. Raises ArtifactError when the artifact was trained with another encoder."""
+    """Puts the parts together. Raises ArtifactError when the artifact was trained with another encoder or scorer."""
     manifest = artifact.manifest
     if encoder.fingerprint != manifest.encoder.fingerprint:
         raise ArtifactError(
@@ -131,7 +133,8 @@ def assemble(
         CategoryClassifier,
         plugins.build("router.classifiers", manifest.classifier.kind, manifest.classifier.options),
     ).with_state(manifest.categories, artifact.part("classifier"))
-    empty = cast(ExpertScorer, plugins.build("router.scorers", scorer.kind, scorer.options))
+    fitted = build_scorer(artifact, scorer, experts, evidence)
+    choice = learned_choice(artifact, experts) if fitted.decides_by_query else None
     rows = (*manifest.categories, GENERAL)
     return Router(
         version=manifest.version,
@@ -139,19 +142,55 @@ def assemble(
         classifier=classifier,
         temperature=manifest.temperature,
         uncertainty=Uncertainty.from_state(artifact.part("uncertainty"), alpha=alpha),
-        scorer=empty.with_evidence(experts, evidence),
+        scorer=fitted,
         experts=experts,
-        policies={name: solved_policy(policy, rows, experts, evidence, costs) for name, policy in policies.items()},
+        policies={
+            name: solved_policy(policy, rows, experts, evidence, costs, choice) for name, policy in policies.items()
+        },
         capabilities=capabilities,
     )
 
 
+def build_scorer(
+    artifact: RouterArtifact, wanted: PluginConfig, experts: tuple[str, ...], evidence: QualityMatrix
+) -> ExpertScorer:
+    """The scorer that the artifact was trained with, or a map, which needs no training of its own.
+
+    Raises:
+        ArtifactError: experts.yaml wants another kind.
+    """
+    spec = artifact.manifest.scorer
+    if wanted.kind not in (AUTO, spec.kind, "map"):
+        raise ArtifactError(
+            f"router {artifact.manifest.version} was trained with scorer '{spec.kind}', experts.yaml wants "
+            f"'{wanted.kind}': run `coe train`"
+        )
+    kind, options = ("map", {}) if wanted.kind == "map" else (spec.kind, spec.options)
+    empty = cast(ExpertScorer, plugins.build("router.scorers", kind, options)).with_evidence(experts, evidence)
+    columns = [artifact.manifest.experts.index(name) for name in experts]
+    return empty.with_state(artifact.part("scorer"), columns)
+
+
+def learned_choice(artifact: RouterArtifact, experts: tuple[str, ...]) -> LearnedChoice:
+    """Raises ArtifactError when the artifact lacks what a choice by query needs."""
+    arrays = artifact.part("choice")
+    sample = require_finite(arrays, "sample", (None, len(artifact.manifest.experts)))
+    columns = [artifact.manifest.experts.index(name) for name in experts]
+    return LearnedChoice(sample[:, columns], float(require_finite(arrays, "margin", (1,))[0]))
+
+
 def solved_policy(
-    policy: PolicyConfig, rows: Sequence[str], experts: Sequence[str], evidence: QualityMatrix, costs: ExpertCosts
+    policy: PolicyConfig,
+    rows: Sequence[str],
+    experts: Sequence[str],
+    evidence: QualityMatrix,
+    costs: ExpertCosts,
+    choice: LearnedChoice | None,
 ) -> Policy:
     solution = solve_map(cautious_quality(evidence), evidence.mass, costs, policy.budgets)
     pins = {rows.index(c): experts.index(e) for c, e in policy.pins.items() if c in rows and e in experts}
-    return Policy(solution, pins, policy.exploration)
+    preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets)
+    return Policy(solution, pins, policy.exploration, preference)
 
 
 def evidence_of(artifact: RouterArtifact) -> QualityMatrix:

@@ -94,3 +94,40 @@ def greedy(quality: Float64Array, sizes: Float64Array, limit: float, divide: Flo
         mask[expert] = True
         left -= sizes[expert]
         best = np.maximum(best, quality[:, expert])
+
+
+def hosted_on_bases(
+    quality: NDArray[np.floating],
+    own: NDArray[np.floating],
+    group: NDArray[np.int64],
+    group_sizes: NDArray[np.floating],
+    limit: float,
+) -> BoolArray:
+    """(m,) the experts to host within one limit when some share a base, whose size counts once.
+
+    Every set of bases is tried up to `EXHAUSTIVE_EXPERTS` of them, beyond only all bases and each alone.
+
+    Args:
+        own: (m,) what each expert adds; `group` (m,) the number of its base; `group_sizes` (g,).
+
+    Raises:
+        InfeasibleBudgetError: not even the smallest expert on its base fits.
+    """
+    g = len(group_sizes)
+    numbers = range(1, 2**g) if g <= EXHAUSTIVE_EXPERTS else [*(1 << i for i in range(g)), 2**g - 1]
+    best: tuple[float, BoolArray] | None = None
+    for number in numbers:
+        bases = np.array([bool(number >> i & 1) for i in range(g)])
+        candidates = bases[group]
+        left = limit * (1 + SLACK) - float(group_sizes[bases].sum())
+        if not candidates.any() or float(own[candidates].min()) > left + SLACK * limit:
+            continue
+        inside = hosted_experts(quality[:, candidates], own[candidates], [max(left, float(own[candidates].min()))])[0]
+        mask = np.zeros(len(own), dtype=bool)
+        mask[np.flatnonzero(candidates)[inside]] = True
+        value = float(np.asarray(quality, dtype=np.float64)[:, mask].max(axis=1).mean())
+        if best is None or value > best[0] + 1e-12:
+            best = value, mask
+    if best is None:
+        raise InfeasibleBudgetError("hosted_params_b", limit, float((own + group_sizes[group]).min()))
+    return best[1]

@@ -7,9 +7,17 @@ vectors. Applying it twice changes nothing more.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from router.courtesy import PHRASES, WORDS
+from router.protocols import Encoder
+from router.types import FloatArray
+from router.weights import fingerprint
+
+VERSION = 1
+"""Raised with every change of what `normalise` returns: vectors of another version do not fit."""
 
 WHOLE_FENCE = re.compile(
     r"(?s)(?P<mark>```|~~~)[ \t]*(?i:text|txt|plain|plaintext|markdown|md)?[ \t]*\n(?P<body>.*)\n(?P=mark)"
@@ -120,3 +128,26 @@ def in_usual_case(text: str) -> str:
 def is_random_case(word: str) -> bool:
     """Capitals inside of a word, as in tHiS, which is neither all capitals nor an identifier, as in readText."""
     return not word.isupper() and any(letter.isupper() for letter in word[1:]) and not IDENTIFIER.fullmatch(word)
+
+
+@dataclass(frozen=True)
+class NormalisedEncoder:
+    """An encoder that sees what a text asks, not how it is wrapped."""
+
+    encoder: Encoder
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.dim
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("normalised", VERSION, self.encoder.fingerprint)
+
+    @property
+    def is_inline(self) -> bool:
+        return self.encoder.is_inline
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """(n, d) of the normalised texts. Raises what the encoder raises."""
+        return self.encoder.encode([normalise(text) for text in texts])

@@ -6,10 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.config import ExplorationConfig
 from router.errors import ConfigError, NoEligibleExpertError, allowed_values
 from router.policy import MapSolution, exploration_probs
+from router.preference import Preference
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from router.types import (
     GENERAL,
@@ -49,17 +51,36 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Policy:
-    """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration."""
+    """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration.
+
+    With a `preference` every query is judged by itself, and the map is what is shown, pinned and explained.
+    """
 
     solution: MapSolution
     pins: Mapping[int, int] = field(default_factory=dict)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    preference: Preference | None = None
 
     def expert_of(self, row: int) -> tuple[int, DecisionReason]:
         """The expert for a category, where a pin of experts.yaml wins over the learned map."""
         if row in self.pins:
             return self.pins[row], DecisionReason.PINNED
         return int(self.solution.expert_of[row]), DecisionReason.MAP
+
+    def worth(self, quality: FloatArray) -> NDArray[np.floating]:
+        """(m,) by which experts are compared on one query with predicted quality (m,)."""
+        return quality if self.preference is None else self.preference.utility(quality)
+
+    def wanted(self, row: int, worth: NDArray[np.floating], eligible: Sequence[int]) -> tuple[int, DecisionReason]:
+        """The eligible expert that the policy wants for a query of a category."""
+        expert, reason = self.expert_of(row)
+        if reason is not DecisionReason.PINNED and self.preference is not None:
+            expert, reason = max(eligible, key=lambda e: worth[e]), DecisionReason.QUERY
+            if not self.preference.hosted[expert]:
+                reason = DecisionReason.NEXT_BEST
+        if expert not in eligible:
+            expert, reason = max(eligible, key=lambda e: worth[e]), DecisionReason.NEXT_BEST
+        return expert, reason
 
 
 @dataclass(frozen=True)
@@ -75,9 +96,7 @@ def draw_expert(
     policy: Policy, row: int, eligible: Sequence[int], quality: FloatArray, rng: np.random.Generator
 ) -> Draw:
     """The policy's expert for a category, or the best eligible one where that cannot serve, or an explored one."""
-    wanted, reason = policy.expert_of(row)
-    if wanted not in eligible:
-        wanted, reason = max(eligible, key=lambda e: quality[e]), DecisionReason.NEXT_BEST
+    wanted, reason = policy.wanted(row, policy.worth(quality), eligible)
     explore = policy.exploration
     position = eligible.index(wanted)
     probs = exploration_probs(quality[list(eligible)], position, explore.epsilon, explore.softmax_temperature)
@@ -205,7 +224,8 @@ class Router:
         if not eligible:
             raise NoEligibleExpertError(excluded)
         row = int(judged.rows[i])
-        draw = draw_expert(self.policy(policy_name), row, eligible, quality, rng)
+        policy = self.policy(policy_name)
+        draw, worth = draw_expert(policy, row, eligible, quality, rng), policy.worth(quality)
         others = [e for e in eligible if e != draw.expert]
         is_fallback = self.categories[row] == GENERAL
         return RoutingDecision(
@@ -216,10 +236,10 @@ class Router:
             reason=DecisionReason.UNCERTAIN if is_fallback and draw.reason is DecisionReason.MAP else draw.reason,
             likely_category=self.categories[int(judged.likely[i])],
             uncertainty=float(judged.uncertainty[i]),
-            runner_up=self.experts[max(others, key=lambda e: quality[e])] if others else None,
+            runner_up=self.experts[max(others, key=lambda e: worth[e])] if others else None,
             eligible=tuple(self.experts[e] for e in eligible),
             eligible_probs=draw.probs,
-            predicted_quality=tuple(float(quality[e]) for e in eligible),
+            predicted_quality=tuple(min(max(float(quality[e]), 0.0), 1.0) for e in eligible),
             excluded=dict(excluded),
             propensity=draw.probs[eligible.index(draw.expert)],
             policy=policy_name,

@@ -69,14 +69,33 @@ class CategoryClassifier(Protocol):
 
 @runtime_checkable
 class ExpertScorer(Protocol):
-    """Stage 2: predicted quality of every expert on every query. Built empty; `with_evidence` fills it."""
+    """Stage 2: predicted quality of every expert on every query. Built empty; `with_evidence` and, for a kind that
+    learns arrays of its own, `with_state` fill it."""
+
+    @property
+    def decides_by_query(self) -> bool:
+        """Whether the expert of best predicted quality serves; False leaves it to the map of the decided category."""
+        ...
 
     def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> Self:
         """The same scorer over m experts, the columns of `evidence`."""
         ...
 
+    def with_state(self, state: ArrayState, columns: Sequence[int]) -> Self:
+        """The same scorer with its learned arrays, for the experts at `columns` of those it was fitted on.
+
+        Raises:
+            ArtifactError: arrays are missing or of the wrong shape.
+        """
+        ...
+
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
-        """Scores (n, m). `rows` (n,): the category decided for each query, as a row of the evidence."""
+        """Scores (n, m). `rows` (n,): the category decided for each query, as a row of the evidence. A linear kind may
+        leave [0, 1] by extrapolation.
+
+        Raises:
+            ArtifactError: the arrays are missing.
+        """
         ...
 
 

@@ -98,6 +98,7 @@ class DecisionReason(StrEnum):
     """Why this expert was chosen."""
 
     MAP = "map"  # the category's expert in the learned map
+    QUERY = "query"  # best predicted quality for this very query, under the budgets
     PINNED = "pinned"  # experts.yaml pins the category to an expert
     UNCERTAIN = "uncertain"  # stage 1 was unsure: the map's expert for `general`
     NEXT_BEST = "next_best"  # the map's expert could not serve; best predicted quality among those that can
@@ -257,7 +258,7 @@ class RouterManifest(Record):
     encoder: EncoderSpec
     classifier: ComponentSpec
     scorer: ComponentSpec
-    categories: tuple[str, ...] = Field(min_length=2, description="learned categories, in the order of the arrays")
+    categories: tuple[str, ...] = Field(min_length=1, description="learned categories, in the order of the arrays")
     experts: tuple[str, ...] = Field(min_length=1, description="experts, in the order of the arrays")
     temperature: float = Field(gt=0, description="probabilities are softmax(log p / temperature)")
     data_fingerprints: dict[str, str] = Field(default_factory=dict)

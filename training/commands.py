@@ -48,31 +48,51 @@ def train(
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
     encoder: Annotated[str | None, typer.Option(help="kind of encoder, instead of the configured one")] = None,
     classifier: Annotated[str | None, typer.Option(help="kind of classifier, instead of the configured one")] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="kind of scorer, instead of the configured one; auto chooses by validation")
+    ] = None,
+    methods: Annotated[bool, typer.Option(help="with --table: also a router of every kind, in methods.json")] = False,
+    cache: Annotated[Path | None, typer.Option(help="with --table: folder that keeps embeddings by content")] = None,
     seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
-    from training.first_fit import first_router, table_router
+    from router.config import AUTO
+    from training.first_fit import first_router
     from training.progress import console_progress
     from training.registry import Registry
-    from training.summary import print_router
+    from training.summary import print_router, write_methods
+    from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router
 
     registry = Registry(out or data_dir / "routers")
     now = datetime.now(UTC)
     folder = outcomes or data_dir / "outcomes" / "probes"
     with console_progress() as progress:
         if table:
-            artifact = table_router(
+            request = TableRequest(
+                outcomes=folder,
+                encoder=encoder or DEFAULT_ENCODER,
+                classifier=classifier or "logistic",
+                scorer=scorer or AUTO,
+                cache=cache,
+                seed=seed,
+            )
+            if methods:
+                artifact, fitted = table_methods(registry.root, request, now=now, progress=progress)
+                write_methods(registry.root, fitted)
+            else:
+                artifact = table_router(registry.root, request, now=now, progress=progress)
+        else:
+            artifact = first_router(
                 registry.root,
+                config,
                 folder,
-                encoder or "onnx",
-                classifier or "logistic",
+                queries,
+                encoder,
+                classifier,
+                scorer,
                 seed=seed,
                 now=now,
                 progress=progress,
-            )
-        else:
-            artifact = first_router(
-                registry.root, config, folder, queries, encoder, classifier, seed=seed, now=now, progress=progress
             )
     registry.promote(artifact.manifest.version, now)
     print_router(artifact)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -14,17 +13,12 @@ from router.artifact import RouterArtifact
 from router.build import build_encoder
 from router.config import CoeConfig, PluginConfig, load_config
 from router.errors import DataError
-from router.types import GENERAL
 from training.datasets.jsonl import read_seed
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import measure_quality
 from training.fit import FitRequest, fit_router
 from training.progress import Progress, silent
 from training.types import LabelledQuery, OutcomeTable
-
-TABLE_ALPHA = 0.1
-MIN_TABLE_PROMPTS = 5
-"""Fewest prompts of a category that is learned: with one in each fold, every fold's training part has some (ours)."""
 
 
 def default_queries_folder() -> Path:
@@ -67,6 +61,7 @@ def first_router(
     queries_folder: Path | None,
     encoder_kind: str | None,
     classifier_kind: str | None,
+    scorer_kind: str | None = None,
     *,
     seed: int,
     now: datetime,
@@ -78,7 +73,7 @@ def first_router(
         query for query in read_seed(queries_folder or default_queries_folder()) if query.category in config.categories
     )
     table = usable_outcomes(config, outcomes)
-    request = fit_request(config, table, queries, encoder_kind, classifier_kind)
+    request = fit_request(config, table, queries, encoder_kind, classifier_kind, scorer_kind)
     encoder = build_encoder(request.encoder_config)
     return fit_router(root, request, encoder, queries, now=now, rng=np.random.default_rng(seed), progress=progress)
 
@@ -89,43 +84,17 @@ def fit_request(
     queries: tuple[LabelledQuery, ...],
     encoder_kind: str | None = None,
     classifier_kind: str | None = None,
+    scorer_kind: str | None = None,
 ) -> FitRequest:
     """What experts.yaml asks to fit; a kind given here replaces the configured plugin."""
     return FitRequest(
         encoder_config=PluginConfig(kind=encoder_kind) if encoder_kind else config.router.encoder,
         classifier=PluginConfig(kind=classifier_kind) if classifier_kind else config.router.classifier,
-        scorer=config.router.scorer,
+        scorer=PluginConfig(kind=scorer_kind) if scorer_kind else config.router.scorer,
         categories=config.learned_categories,
         experts=table.experts,
         evidence=measure_quality(table, config.learned_categories),
         alpha=config.router.alpha,
         data_fingerprints={"queries": fingerprint_queries(queries), "outcomes": fingerprint_outcomes(table)},
+        outcomes=table,
     )
-
-
-def table_router(
-    root: Path, outcomes: Path, encoder_kind: str, classifier_kind: str, *, seed: int, now: datetime, progress: Progress
-) -> RouterArtifact:
-    """Fits a router for an outcome table: its prompts and category labels are the labelled queries, its models the
-    experts. Categories with fewer than MIN_TABLE_PROMPTS prompts are not learned: theirs count as `general`. Every row
-    is used; who wants to test keeps rows out. Raises DataError."""
-    table = read_outcomes(outcomes, keep_partial=True)
-    counts = Counter(table.categories)
-    categories = tuple(sorted(name for name in counts if name != GENERAL and counts[name] >= MIN_TABLE_PROMPTS))
-    queries = tuple(
-        LabelledQuery(text=text, category=category if category in categories else GENERAL)
-        for text, category in zip(table.texts, table.categories, strict=True)
-    )
-    request = FitRequest(
-        encoder_config=PluginConfig(kind=encoder_kind),
-        classifier=PluginConfig(kind=classifier_kind),
-        scorer=PluginConfig(kind="map"),
-        categories=categories,
-        experts=table.experts,
-        evidence=measure_quality(table, categories),
-        alpha=TABLE_ALPHA,
-        data_fingerprints={"outcomes": fingerprint_outcomes(table)},
-        is_holding_out=False,
-    )
-    encoder = build_encoder(request.encoder_config)
-    return fit_router(root, request, encoder, queries, now=now, rng=np.random.default_rng(seed), progress=progress)

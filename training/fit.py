@@ -25,12 +25,15 @@ from router.config import PluginConfig
 from router.errors import DataError
 from router.protocols import CategoryClassifier, Encoder
 from router.quality import QualityMatrix
-from router.types import GENERAL, FloatArray, Metric
+from router.types import GENERAL, CategoryProbs, FloatArray, Metric
+from router.uncertainty import apply_temperature
 from training.calibrate import fit_temperature, fit_uncertainty
+from training.choice import Bench, FittedScorer, fit_scorer
 from training.measure import stage_one_metrics
 from training.progress import Progress, silent
+from training.scored import ScoredQueries
 from training.split import split_of
-from training.types import LabelledQuery
+from training.types import LabelledQuery, OutcomeTable
 
 FOLDS = 5
 IntArray = NDArray[np.int64]
@@ -51,6 +54,8 @@ class FitRequest:
     data_fingerprints: Mapping[str, str]
     parents: tuple[str, ...] = ()
     is_holding_out: bool = True
+    outcomes: OutcomeTable | None = None
+    """Graded queries that a learned scorer is fitted on; None leaves the map."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,16 @@ class LabelledEmbeddings:
 
 @dataclass(frozen=True)
 class StageOne:
-    """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty."""
+    """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty.
+
+    `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them.
+    """
 
     classifier: CategoryClassifier
     state: dict[str, NDArray[np.generic]]
     temperature: float
     uncertainty: dict[str, NDArray[np.generic]]
+    unseen: FloatArray
 
 
 def embed(encoder: Encoder, texts: Sequence[str], progress: Progress, batch_size: int = 64) -> FloatArray:
@@ -111,10 +120,33 @@ def fit_router(
     """Fits stage 1, joins it with the evidence of stage 2 and writes the artifact under `root`.
 
     Raises:
-        DataError: fewer than two categories, or labels that do not fit `request.categories`.
+        DataError: no category to learn, or labels that do not fit `request.categories`.
     """
-    if len(request.categories) < 2:
-        raise DataError(f"a router needs at least two categories; got: {', '.join(request.categories) or 'none'}")
+    prepared = prepare(request, encoder, queries, rng, progress)
+    with one_thread():
+        scorer = fit_scorer(request.scorer, prepared.bench)
+    return write_router(root, request, encoder, prepared, scorer, now)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Stage 1 with its figures, and what scorers can be fitted on; None when only a map is wanted."""
+
+    stage: StageOne
+    metrics: Mapping[str, Metric]
+    bench: Bench | None
+
+
+def prepare(
+    request: FitRequest,
+    encoder: Encoder,
+    queries: Sequence[LabelledQuery],
+    rng: np.random.Generator,
+    progress: Progress,
+) -> Prepared:
+    """Fits stage 1 and puts what stage 2 learns from beside it. Raises DataError as `fit_router` does."""
+    if not request.categories:
+        raise DataError("a router needs at least one category that is not `general`; got none")
     data = LabelledEmbeddings(
         embed(encoder, [query.text for query in queries], progress), label_numbers(queries, request.categories)
     )
@@ -122,7 +154,27 @@ def fit_router(
     progress("fitting the category classifier")
     with one_thread():
         stage = fit_stage_one(data.take(~held_out), request, rng)
-    return write_router(root, request, encoder, stage, figures(stage, data.take(held_out), request.alpha), now)
+        learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
+        scored = scored_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
+    metrics = figures(stage, data.take(held_out), request.alpha)
+    return Prepared(stage, metrics, None if scored is None else Bench(scored, rng, progress))
+
+
+def scored_queries(
+    request: FitRequest, encoder: Encoder, stage: StageOne, unseen: Mapping[str, FloatArray], progress: Progress
+) -> ScoredQueries | None:
+    """Graded queries with what stage 1 says of them: `unseen` (k,) of the texts that it was fitted on, its own
+    probabilities of the others. None when the scorer is a map, which is not fitted on them."""
+    if request.outcomes is None or request.scorer.kind == "map":
+        return None
+    table = request.outcomes.rows(np.array([bool(text) for text in request.outcomes.texts], dtype=bool))
+    embeddings = embed(encoder, table.texts, progress)
+    raw = stage.classifier.predict_proba(embeddings).probs
+    probs = apply_temperature(raw, stage.temperature)
+    for i, text in enumerate(table.texts):
+        if text in unseen:
+            probs[i] = unseen[text]
+    return ScoredQueries(table, embeddings, CategoryProbs(request.categories, probs))
 
 
 def figures(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
@@ -148,6 +200,8 @@ def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.
     classifier, state = fit_classifier(request, options, inside)
     temperature = fit_temperature(out_of_fold, inside.labels)
     outside = classifier.predict_proba(data.embeddings[~known]).probs
+    unseen = np.zeros((len(known), len(request.categories)), dtype=np.float32)
+    unseen[known], unseen[~known] = out_of_fold, outside
     uncertainty = fit_uncertainty(
         reference=inside.embeddings,
         others=data.embeddings[~known],
@@ -156,7 +210,7 @@ def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.
         temperature=temperature,
         rng=rng,
     )
-    return StageOne(classifier, state, temperature, uncertainty)
+    return StageOne(classifier, state, temperature, uncertainty, apply_temperature(unseen, temperature))
 
 
 def fit_classifier(
@@ -194,15 +248,18 @@ def write_router(
     root: Path,
     request: FitRequest,
     encoder: Encoder,
-    stage: StageOne,
-    metrics: Mapping[str, Metric],
+    prepared: Prepared,
+    scorer: FittedScorer,
     now: datetime,
 ) -> RouterArtifact:
-    """Writes stage 1 and the evidence as one artifact."""
+    """Writes stage 1, the evidence and the scorer as one artifact."""
+    stage, metrics = prepared.stage, {**prepared.metrics, **scorer.metrics}
     parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
         "classifier": stage.state,
         "uncertainty": stage.uncertainty,
         "map": request.evidence.arrays(),
+        "scorer": scorer.arrays,
+        "choice": scorer.choice,
     }
     arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
     manifest = {
@@ -215,7 +272,7 @@ def write_router(
             "dim": encoder.dim,
         },
         "classifier": {"kind": request.classifier.kind, "options": request.classifier.options},
-        "scorer": {"kind": request.scorer.kind, "options": request.scorer.options},
+        "scorer": {"kind": scorer.spec.kind, "options": scorer.spec.options},
         "categories": request.categories,
         "experts": request.experts,
         "temperature": stage.temperature,

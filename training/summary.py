@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +16,9 @@ from router.types import GENERAL, Metric
 from training.gate import Comparison
 from training.registry import Registry
 from training.retrain_run import RetrainResult
+from training.table_fit import Method
 
+METHODS_FILE = "methods.json"
 PIPE_WIDTH = 160
 """Columns where the output is no terminal, so that tables and sentences stay whole in a file."""
 
@@ -150,3 +153,9 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "comparisons": comparisons,
         "more_decisions": gate.more_decisions if gate else None,
     }
+
+
+def write_methods(root: Path, methods: Mapping[str, Method]) -> None:
+    """`methods.json` beside the routers: version and seconds of fitting by kind of scorer."""
+    rows = {kind: {"version": m.artifact.manifest.version, "fit_s": round(m.fit_s, 2)} for kind, m in methods.items()}
+    (root / METHODS_FILE).write_text(json.dumps(rows, indent=1), encoding="utf-8")

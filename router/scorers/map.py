@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from router.protocols import ArrayState
 from router.quality import QualityMatrix
+from router.scorers._learned import Measured, require_measured
 from router.types import CategoryProbs, ExpertScores, QueryBatch
+
+LABEL = "Category map"
+HOW = "the best expert of the decided category, solved under the budgets (Composition of Experts)"
 
 
 class Options(BaseModel):
@@ -22,18 +27,20 @@ class Options(BaseModel):
 class MapScorer:
     """quality[i, e] = w[c_i, e], the measured quality of e on the category decided for query i (CoE, 2412.01868)."""
 
-    experts: tuple[str, ...] = ()
-    evidence: QualityMatrix | None = None
+    measured: Measured | None = None
+    decides_by_query: bool = False
 
     def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> MapScorer:
-        return MapScorer(tuple(experts), evidence)
+        return MapScorer(Measured(tuple(experts), evidence))
+
+    def with_state(self, state: ArrayState, columns: Sequence[int]) -> MapScorer:
+        """The map has no arrays but its evidence."""
+        return self
 
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
         """`rows` (n,) is the decided category of each query as a row of the evidence."""
-        if self.evidence is None:
-            raise ValueError("a scorer needs evidence before it can score")
-        index = np.asarray(rows, dtype=np.int64)
-        return ExpertScores(self.experts, self.evidence.quality[index], self.evidence.stderr[index])
+        measured = require_measured(self.measured)
+        return measured.scores(measured.evidence.quality[np.asarray(rows, dtype=np.int64)], rows)
 
 
 def build(options: Options) -> MapScorer:

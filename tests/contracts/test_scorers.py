@@ -1,67 +1,138 @@
-"""What every expert scorer must do, run on every example of every kind."""
+"""What every expert scorer must do, run on every example of every kind, fitted on the same graded queries."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from router import plugins
-from router.protocols import ExpertScorer
-from router.quality import QualityMatrix
-from router.types import CategoryProbs, Query, QueryBatch
+from router.errors import ArtifactError
+from router.protocols import ArrayState, ExpertScorer
+from router.types import CategoryProbs, QueryBatch
+from training.choice import Bench
+from training.progress import silent
+from training.scored import ScoredQueries
+from training.scoring import FAMILY, WITHOUT_ARRAYS
+from training.types import OutcomeTable
 
-FAMILY = "router.scorers"
-EXPERTS = ("a", "b")
+EXPERTS = ("a", "b", "idle")
+CATEGORIES = ("code", "facts")
+WORDS = ("def sort(values): return a list in order", "Which river is the longest of the continent?")
 CASES = [
     pytest.param(kind, number, id=f"{kind}-{number}")
     for kind in plugins.kinds(FAMILY)
     for number in range(len(plugins.load(FAMILY, kind).examples))
 ]
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def filled(kind: str, number: int) -> ExpertScorer:
-    plugin = plugins.load(FAMILY, kind)
-    quality = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.4]], np.float32)
-    flat, row = np.full((3, 2), 0.05, np.float32), np.ones(3, np.float32)
-    scorer: ExpertScorer = plugin.build(plugin.examples[number])
-    return scorer.with_evidence(EXPERTS, QualityMatrix(quality, flat, flat, row, row, flat, flat))
+def graded(n: int, seed: int) -> ScoredQueries:
+    """Expert a is right on code, b on facts, idle never; a few grades are missing."""
+    rng = np.random.default_rng(seed)
+    category = np.arange(n) % 2
+    scores = np.stack([category == 0, category == 1, np.zeros(n)], axis=1).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.05] = np.nan
+    vectors = rng.standard_normal((n, 8)).astype(np.float32) * 0.3
+    vectors[np.arange(n), category] += 1.0
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    unknown = np.full_like(scores, np.nan)
+    table = OutcomeTable(
+        prompt_ids=tuple(f"p{i}" for i in range(n)),
+        texts=tuple(f"{WORDS[c]} {i}" for i, c in enumerate(category)),
+        categories=tuple(CATEGORIES[c] for c in category),
+        splits=("train",) * n,
+        experts=EXPERTS,
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        metric="acc",
+        source="made",
+    )
+    probs = np.where(np.arange(2) == category[:, None], 0.9, 0.1).astype(np.float32)
+    return ScoredQueries(table, vectors, CategoryProbs(CATEGORIES, probs))
 
 
-def batch(n: int) -> tuple[QueryBatch, CategoryProbs, list[int]]:
-    rng = np.random.default_rng(0)
-    likely = np.arange(n) % 2
-    probs = np.where(np.arange(2) == likely[:, None], 0.95, 0.05).astype(np.float32)
-    queries = tuple(Query(str(i), "t") for i in range(n))
-    vectors = rng.standard_normal((n, 4)).astype(np.float32)
-    return QueryBatch(queries, vectors), CategoryProbs(("code", "facts"), probs), likely.tolist()
+@cache
+def arrays(kind: str, number: int) -> ArrayState:
+    options = plugins.load(FAMILY, kind).examples[number].model_dump()
+    return Bench(graded(240, 0), np.random.default_rng(0), silent).fit(kind, options)[0]
+
+
+def filled(kind: str, number: int, columns: tuple[int, ...] = (0, 1, 2)) -> ExpertScorer:
+    """Fitted, stored as an artifact stores it, and read again."""
+    plugin, data = plugins.load(FAMILY, kind), graded(240, 0)
+    state = load(save({name: np.ascontiguousarray(array) for name, array in arrays(kind, number).items()}))
+    empty: ExpertScorer = plugin.build(plugin.examples[number])
+    named = tuple(EXPERTS[c] for c in columns)
+    return empty.with_evidence(named, data.evidence.columns(columns)).with_state(state, columns)
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)
-def test_scores_have_their_shape_and_prefer_the_categorys_expert(kind: str, number: int) -> None:
-    queries, probs, rows = batch(6)
-    found = filled(kind, number).score(queries, probs, rows)
+def test_new_queries_get_the_expert_that_is_right(kind: str, number: int) -> None:
+    data = graded(60, 1)
+    found = filled(kind, number).score(data.batch, data.probs, data.decided)
     assert found.experts == EXPERTS
-    assert found.quality.shape == found.stderr.shape == (6, 2)
-    assert found.quality.argmax(axis=1).tolist() == rows
-    assert ((found.quality >= 0) & (found.quality <= 1)).all()
+    assert found.quality.shape == found.stderr.shape == (60, 3)
+    assert found.quality.dtype == np.float32
+    assert np.isfinite(found.quality).all()
+    assert (found.quality.argmax(axis=1) == data.rows).mean() >= 0.9
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)
 def test_a_batch_equals_one_by_one(kind: str, number: int) -> None:
-    queries, probs, rows = batch(5)
-    scorer = filled(kind, number)
-    together = scorer.score(queries, probs, rows).quality
+    data, scorer = graded(5, 2), filled(kind, number)
+    together = scorer.score(data.batch, data.probs, data.decided).quality
     for i in range(5):
-        alone = scorer.score(
-            QueryBatch(queries.queries[i : i + 1], queries.embeddings[i : i + 1]),
-            CategoryProbs(probs.categories, probs.probs[i : i + 1]),
-            rows[i : i + 1],
-        ).quality
-        np.testing.assert_allclose(alone[0], together[i], atol=1e-6)
+        one = QueryBatch(data.batch.queries[i : i + 1], data.embeddings[i : i + 1])
+        own = CategoryProbs(CATEGORIES, data.probs.probs[i : i + 1])
+        np.testing.assert_allclose(scorer.score(one, own, data.decided[i : i + 1]).quality[0], together[i], atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)
-def test_without_evidence_there_is_no_score(kind: str, number: int) -> None:
-    plugin = plugins.load(FAMILY, kind)
+def test_an_expert_that_left_takes_only_its_column_along(kind: str, number: int) -> None:
+    data = graded(12, 3)
+    whole = filled(kind, number).score(data.batch, data.probs, data.decided).quality
+    part = filled(kind, number, (2, 0)).score(data.batch, data.probs, data.decided)
+    assert part.experts == ("idle", "a")
+    np.testing.assert_allclose(part.quality, whole[:, [2, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_without_evidence_or_arrays_there_is_no_score(kind: str, number: int) -> None:
+    plugin, data = plugins.load(FAMILY, kind), graded(4, 4)
+    empty: ExpertScorer = plugin.build(plugin.examples[number])
     with pytest.raises(ValueError, match="needs evidence"):
-        plugin.build(plugin.examples[number]).score(*batch(1))
+        empty.score(data.batch, data.probs, data.decided)
+    if kind not in WITHOUT_ARRAYS:
+        with pytest.raises(ArtifactError, match=r"is missing|needs its arrays"):
+            empty.with_evidence(EXPERTS, data.evidence).with_state({}, range(3)).score(
+                data.batch, data.probs, data.decided
+            )
+
+
+@pytest.mark.parametrize("kind", plugins.kinds(FAMILY))
+def test_a_kind_says_what_it_does(kind: str) -> None:
+    import importlib
+
+    module = importlib.import_module(f"{FAMILY}.{kind}")
+    assert module.LABEL
+    assert len(module.HOW) > 10
+    assert module.build(module.Options()).decides_by_query == (kind != "map")
+
+
+@pytest.mark.parametrize("kind", sorted(set(plugins.kinds(FAMILY)) - {"stack"}))
+def test_an_expert_without_any_grade_can_be_fitted(kind: str, tmp_path: Path) -> None:
+    data = graded(80, 5)
+    scores = data.table.scores.copy()
+    scores[:, 2] = np.nan
+    ungraded = replace(data, table=replace(data.table, scores=scores))
+    state, unseen = Bench(ungraded, np.random.default_rng(0), silent).fit(kind, {})
+    assert np.isfinite(unseen).all()
+    assert all(np.isfinite(array).all() for array in state.values())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from router import plugins
 from router.cli import run as run_cli
 from tests.eval.trial_data import table
 from training.datasets.outcomes import write_outcomes
@@ -55,9 +56,22 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
 
 def test_what_training_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = two_topics(tmp_path / "topics")
-    arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--category-column", "source", *FAST]
+    arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--category-column", "prompt_id", *FAST]
     assert run_cli("eval routing", TARGET, arguments) == 1
-    assert "coe train failed: a router needs at least two categories; got: tiny" in capsys.readouterr().err
+    assert "coe train failed: a router needs at least one category" in capsys.readouterr().err
+
+
+def test_every_method_is_measured_and_one_of_them_is_the_default(tmp_path: Path) -> None:
+    arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
+    assert run_cli("eval routing", TARGET, [*arguments, "--method", "stack"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(report["methods"]) == set(plugins.kinds("router.scorers"))
+    assert [name for name, method in report["methods"].items() if method["is_default"]] == ["stack"]
+    assert report["methods"]["stack"]["mean_score"] == report["arms"]["coe"]["mean_score"]
+    assert report["methods"]["stack"]["gain"]["coe"]["mean"] == 0
+    assert {"active_params_b", "hosted_params_b"} <= set(report["frontier"])
+    assert report["robustness"]["overall"]["experts"]["n"] > 100
+    assert report["calibration"]["category"]["ece"] < 0.2
 
 
 def test_a_budget_that_cannot_be_met_names_the_smallest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +86,7 @@ def test_a_real_table(tmp_path: Path) -> None:
     tables = ["--table", "xstest_5", "--tables", str(BENCH / "TABLES.yaml")]
     assert run_cli("eval routing", TARGET, [*tables, "--out", str(tmp_path), *FAST]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["data"]["n_fit"] + report["data"]["n_overlap_removed"] == 301
+    assert report["data"]["n_fit"] + report["data"]["n_overlap_removed"] == 353
     assert report["data"]["n_test"] == 97
     assert report["arms"]["best_single"]["label"] == "Best single (gpt-4-0314)"
     assert report["arms"]["best_single"]["mean_score"] == pytest.approx(96 / 97)

@@ -34,12 +34,12 @@ def request(outcomes: Path, **changes: object) -> RoutingRequest:
     return replace(RoutingRequest(outcomes=outcomes, out=Path("out"), command="coe"), **changes)
 
 
-def test_fit_is_train_and_test_is_test(tmp_path: Path) -> None:
+def test_fit_is_train_and_valid_and_test_is_test(tmp_path: Path) -> None:
     whole = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, "fit")
     splits = ("train", "test", "valid", "train", "train", "test", "train", "train")
     write_outcomes(replace(whole, splits=splits), tmp_path)
     found = read_tables(request(tmp_path))
-    assert found.fit.prompt_ids == ("fit0", "fit3", "fit4", "fit6", "fit7")
+    assert found.fit.prompt_ids == ("fit0", "fit2", "fit3", "fit4", "fit6", "fit7")
     assert found.test.prompt_ids == ("fit1", "fit5")
     assert (found.splits, found.n_overlap_removed) == ({"train": 5, "valid": 1, "test": 2}, 0)
     assert found.n_incomplete == 0

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from router.artifact import save_artifact
-from router.build import build_backends, expert_costs, ids_on_base, load_router, lora_selection
-from router.config import ExpertConfig, parse_config
+from router.build import build_backends, build_encoder, expert_costs, ids_on_base, load_router, lora_selection
+from router.config import ExpertConfig, PluginConfig, parse_config
 from router.errors import ArtifactError, ConfigError
 from router.quality import CAUTION, QualityMatrix, cautious_quality
 
@@ -29,14 +29,13 @@ def evidence(m: int) -> QualityMatrix:
 
 
 def artifact(root: Path, *, experts=("base", "tuned", "far"), categories=("code", "facts"), dim=8) -> Path:
-    from router.encoders.hashing import Options, build
-
+    encoder = build_encoder(PluginConfig.model_validate({"kind": "hashing", "dim": dim}))
     manifest = {
         "created_at": "2026-01-01T00:00:00+00:00",
         "encoder": {
             "kind": "hashing",
             "options": {"dim": dim},
-            "fingerprint": build(Options(dim=dim)).fingerprint,
+            "fingerprint": encoder.fingerprint,
             "dim": dim,
         },
         "classifier": {"kind": "logistic"},

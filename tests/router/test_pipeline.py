@@ -1,5 +1,7 @@
 """The router on a toy composition whose every number is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,10 @@ from router.encoders.hashing import build as build_hashing
 from router.errors import ConfigError, NoEligibleExpertError
 from router.pipeline import Capabilities, Policy, Router, explicit_decision
 from router.policy import ExpertCosts, solve_map
+from router.preference import Preference
 from router.quality import QualityMatrix
 from router.scorers.map import MapScorer
+from router.scorers.soft_map import SoftMapScorer
 from router.types import DecisionReason, Query, QueryBatch, QueryFacts
 from router.uncertainty import Uncertainty
 
@@ -34,7 +38,7 @@ def make_router(*, epsilon=0.0, pins=None, context=None) -> Router:
         classifier=LogisticClassifier(("code", "facts"), 8 * np.eye(2, dtype=np.float32), np.zeros(2, np.float32)),
         temperature=1.0,
         uncertainty=Uncertainty(np.eye(2, dtype=np.float32), np.zeros(1, np.float32), 0.0, threshold=0.5),
-        scorer=MapScorer(EXPERTS, evidence),
+        scorer=MapScorer().with_evidence(EXPERTS, evidence),
         experts=EXPERTS,
         policies={"default": Policy(solution, pins or {}, ExplorationConfig(epsilon=epsilon))},
         capabilities={
@@ -148,3 +152,32 @@ def test_a_named_expert_bypasses_routing_but_not_the_mask():
 
 def test_the_map_in_force_includes_pins():
     assert make_router(pins={1: 2}).expert_of() == {"code": "coder", "facts": "vision", "general": "small"}
+
+
+def by_query(*, pins=None, hosted=(True, True, True), margin=0.0) -> Router:
+    """As `make_router`, but every query is judged by the expected quality over its categories."""
+    plain = make_router(pins=pins)
+    scorer = SoftMapScorer().with_evidence(EXPERTS, plain.scorer.measured.evidence)
+    tolls = np.array([0.0, margin, margin])
+    policy = replace(plain.policy("default"), preference=Preference(tolls, np.array(hosted)))
+    return replace(plain, scorer=scorer, policies={"default": policy})
+
+
+def test_a_query_judged_by_itself_gets_its_best_expert_even_when_its_category_is_unsure():
+    found = decide(by_query(), NEITHER)  # half code, half facts: small 0.45, coder 0.5, vision 0.35
+    assert (found.expert, found.reason, found.category) == ("coder", DecisionReason.QUERY, "general")
+    assert found.is_fallback
+    assert found.predicted_quality == pytest.approx((0.45, 0.5, 0.35))
+    assert found.runner_up == "small"
+
+
+def test_a_lead_below_the_margin_leaves_the_reference():
+    assert decide(by_query(margin=0.1), NEITHER).expert == "small"
+    assert decide(by_query(margin=0.1), CODE).expert == "coder"
+
+
+def test_pins_hosting_and_the_mask_hold_for_a_query_judged_by_itself():
+    assert decide(by_query(pins={2: 2}), NEITHER).reason is DecisionReason.PINNED
+    assert decide(by_query(hosted=(True, False, True)), CODE).expert == "small"
+    masked = decide(by_query(hosted=(False, True, False)), CODE, alive=("small",))
+    assert (masked.expert, masked.reason) == ("small", DecisionReason.NEXT_BEST)

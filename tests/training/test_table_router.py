@@ -10,8 +10,8 @@ import pytest
 
 from router.errors import DataError
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import MIN_TABLE_PROMPTS, table_router
 from training.progress import silent
+from training.table_fit import MIN_TABLE_PROMPTS, TableRequest, table_router
 from training.types import OutcomeTable
 
 
@@ -41,13 +41,17 @@ def uneven(folder: Path, counts: dict[str, int]) -> Path:
 def test_a_category_too_small_to_fold_counts_as_general(tmp_path: Path, classifier: str) -> None:
     folder = uneven(tmp_path / "t", {"a": 12, "b": MIN_TABLE_PROMPTS, "rare": MIN_TABLE_PROMPTS - 1, "once": 1})
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    artifact = table_router(tmp_path / "r", folder, "hashing", classifier, seed=0, now=now, progress=silent)
+    artifact = table_router(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
     assert artifact.manifest.categories == ("a", "b")
     assert artifact.arrays["map.count"].tolist() == [[12, 12], [5, 5], [5, 5]]
 
 
-def test_one_category_is_not_enough(tmp_path: Path) -> None:
-    folder = uneven(tmp_path / "t", {"a": 12, "rare": 1})
+@pytest.mark.parametrize("classifier", ["logistic", "knn"])
+def test_one_category_can_be_learned_and_none_cannot(tmp_path: Path, classifier: str) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    with pytest.raises(DataError, match="at least two categories; got: a"):
-        table_router(tmp_path / "r", folder, "hashing", "knn", seed=0, now=now, progress=silent)
+    folder = uneven(tmp_path / "t", {"a": 12, "rare": 1})
+    artifact = table_router(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
+    assert artifact.manifest.categories == ("a",)
+    none = uneven(tmp_path / "u", {"rare": 1, "once": 2})
+    with pytest.raises(DataError, match="at least one category"):
+        table_router(tmp_path / "r", TableRequest(none, "hashing", classifier), now=now, progress=silent)

@@ -20,6 +20,8 @@ def fit(
     """Arrays of the classifier. Every one of the `n_categories` must occur in `labels` (n,)."""
     from sklearn.linear_model import LogisticRegression
 
+    if n_categories == 1:
+        return {"weights": np.zeros((embeddings.shape[1], 1), np.float32), "bias": np.zeros(1, np.float32)}
     strength = options.inverse_l2 or best_strength(embeddings, labels)
     model = LogisticRegression(C=strength, max_iter=1000, tol=1e-4).fit(embeddings, labels)
     weights, bias = model.coef_.T, model.intercept_
@@ -38,7 +40,8 @@ def best_strength(embeddings: FloatArray, labels: NDArray[np.int64]) -> float:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-    if np.bincount(labels).min() < FOLDS:
+    counts = np.bincount(labels)
+    if len(counts) < 2 or counts.min() < FOLDS:
         return GRID[len(GRID) // 2]
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     losses = {}

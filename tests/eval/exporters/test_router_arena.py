@@ -16,8 +16,8 @@ from eval.export_formats import ExportRequest, export, load_exporter
 from eval.metrics.router_arena import router_arena_score
 from router.errors import ConfigError, DataError
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import table_router
 from training.progress import silent
+from training.table_fit import TableRequest, table_router
 from training.types import OutcomeTable
 
 PROMPTS = [
@@ -49,9 +49,7 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_outcomes(table, folder / "made")
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    artifact = table_router(
-        folder / "routers", folder / "made", "hashing", "logistic", seed=0, now=now, progress=silent
-    )
+    artifact = table_router(folder / "routers", TableRequest(folder / "made", "hashing"), now=now, progress=silent)
     return folder / "routers" / artifact.manifest.version
 
 

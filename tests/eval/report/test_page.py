@@ -18,7 +18,7 @@ from eval.report.charts import all_charts, label_positions
 from eval.report.frontier_words import frontier_sentences, one_number
 from eval.report.schema import CallOrder, CategoryFinding, CheapStrong, Diagnostics, Difference, Report
 from eval.robustness.schema import FamilyFlips, Flips, RobustnessRecord
-from eval.routing import data_facts, measure
+from eval.routing import Found, data_facts, measure
 from eval.sections.build import build_sections
 from eval.sections.inputs import MapEvidence, MethodOutput, inputs_of
 from eval.trial_tables import RoutingRequest, Tables
@@ -32,8 +32,8 @@ def make_report(command: str = "coe eval routing --outcomes x") -> Report:
     found = with_costs(trial(), [0.001, 0.004, 0.009])
     request = RoutingRequest(outcomes=Path("x"), out=Path("y"), command=command)
     tables = Tables(found.fit, found.test, {"train": 8, "valid": 0, "test": 4}, 0)
-    facts = data_facts(request, tables, "0" * 16)
-    return measure(found, request, facts, rng=np.random.default_rng(0), now=datetime(2026, 1, 2, tzinfo=UTC))
+    facts = data_facts(request, tables, "0" * 16, "onnx")
+    return measure(found, request, facts, Found(), rng=np.random.default_rng(0), now=datetime(2026, 1, 2, tzinfo=UTC))
 
 
 @cache
@@ -135,7 +135,8 @@ def test_the_page_says_what_the_numbers_say() -> None:
 
 def test_every_chart_has_its_place_and_only_page_colours() -> None:
     charts = all_charts(make_report())
-    assert set(charts) == {"chart-arms", "chart-regret", "chart-categories", "chart-size", "chart-cost"}
+    always = {"chart-arms", "chart-regret", "chart-categories", "chart-confusion", "chart-reliability"}
+    assert set(charts) == {*always, "chart-size", "chart-cost"}
     for name, spec in charts.items():
         assert f'id="{name}"' in rendered()
         assert not re.search(r"#[0-9a-fA-F]{3,6}\b|https?://", json.dumps(spec)), name
@@ -167,7 +168,7 @@ def test_a_full_report_shows_every_section_and_survives_json() -> None:
     assert ids == ["minute", *page.SECTIONS]
     assert re.findall(r'<li><a href="#(\w+)">', html) == list(page.SECTIONS)
     short = re.findall(r'<section id="(\w+)"', rendered())
-    assert short == ["minute", "scores", "regret", "categories", "costs", "measured"]
+    assert short == ["minute", "scores", "regret", "categories", "costs", "certainty", "lost", "measured"]
 
 
 def test_every_chart_stands_on_the_full_page_once() -> None:

@@ -14,10 +14,10 @@ from eval.robustness.schema import RobustnessReport
 from router import cli
 from router.errors import DataError
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import table_router
 from training.progress import silent
 from training.registry import Registry
 from training.split import split_of
+from training.table_fit import TableRequest, table_router
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -48,9 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`outcomes` and a live router in `routers`."""
     root = tmp_path_factory.mktemp("robustness")
     write_outcomes(table(), root / "outcomes")
-    artifact = table_router(
-        root / "routers", root / "outcomes", "hashing", "logistic", seed=0, now=NOW, progress=silent
-    )
+    artifact = table_router(root / "routers", TableRequest(root / "outcomes", "hashing"), now=NOW, progress=silent)
     Registry(root / "routers").promote(artifact.manifest.version, NOW)
     return root
 

@@ -1,0 +1,79 @@
+"""What scorers are fitted on. Shapes: n queries, d dimensions, k categories, m experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.quality import QualityMatrix
+from router.types import CategoryProbs, FloatArray, Query, QueryBatch
+from training.expert_map import measure_quality, row_numbers
+from training.types import OutcomeTable
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ScoredQueries:
+    """Graded queries with what stage 1 says of them.
+
+    `embeddings` (n, d); `probs` (n, k) calibrated, of a classifier that was not fitted on the query itself. The scores
+    (n, m) of `table` are NaN where an expert was not run.
+    """
+
+    table: OutcomeTable
+    embeddings: FloatArray
+    probs: CategoryProbs
+
+    def take(self, keep: NDArray[np.bool_]) -> ScoredQueries:
+        return replace(
+            self,
+            table=self.table.rows(keep),
+            embeddings=self.embeddings[keep],
+            probs=CategoryProbs(self.probs.categories, self.probs.probs[keep]),
+        )
+
+    @property
+    def batch(self) -> QueryBatch:
+        pairs = zip(self.table.prompt_ids, self.table.texts, strict=True)
+        return QueryBatch(tuple(Query(name, text) for name, text in pairs), self.embeddings)
+
+    @property
+    def rows(self) -> IntArray:
+        """(n,) the row of each query's own category; k for `general`."""
+        return row_numbers(self.table, self.probs.categories)
+
+    @property
+    def decided(self) -> list[int]:
+        """(n,) the most likely category of each query."""
+        return [int(row) for row in self.probs.probs.argmax(axis=1)]
+
+    @property
+    def evidence(self) -> QualityMatrix:
+        return measure_quality(self.table, self.probs.categories)
+
+    @property
+    def observed(self) -> FloatArray:
+        """(n, m) 1 where there is a score, 0 where not."""
+        return np.isfinite(self.table.scores).astype(np.float32)
+
+    def filled(self) -> FloatArray:
+        """Scores (n, m), what is missing taken from the measured quality of the query's category: for fitters that
+        need every cell; a filled cell says nothing that the map does not."""
+        scores = self.table.scores
+        return np.where(np.isfinite(scores), scores, self.evidence.quality[self.rows]).astype(np.float32)
+
+    def means(self) -> FloatArray:
+        """(m,) mean of each expert's scores, 0.5 where there is none."""
+        seen = self.observed.sum(axis=0)
+        sums = np.nan_to_num(self.table.scores).sum(axis=0, dtype=np.float64)
+        return np.asarray(np.divide(sums, seen, out=np.full(len(seen), 0.5), where=seen > 0), dtype=np.float32)
+
+
+def principal_directions(embeddings: FloatArray, dimensions: int) -> FloatArray:
+    """(d, p) the directions of largest second moment, p at most `dimensions`; not centred, so cosines stay cosines."""
+    values, vectors = np.linalg.eigh((embeddings.T @ embeddings).astype(np.float64))
+    kept = min(dimensions, len(values), max(len(embeddings), 1))
+    return np.ascontiguousarray(vectors[:, ::-1][:, :kept], dtype=np.float32)

@@ -1,0 +1,128 @@
+"""Routers of an outcome table: its prompts and labels are the labelled queries, its models the experts."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from router import plugins
+from router.artifact import RouterArtifact
+from router.blas import one_thread
+from router.build import build_encoder
+from router.config import AUTO, PluginConfig
+from router.embedding_cache import CachedEncoder
+from router.protocols import Encoder
+from router.types import GENERAL
+from training.choice import fit_kind, fit_scorer
+from training.datasets.outcomes import read_outcomes
+from training.expert_map import measure_quality
+from training.first_fit import fingerprint_outcomes
+from training.fit import FitRequest, fit_router, prepare, write_router
+from training.progress import Progress
+from training.scoring import FAMILY
+from training.types import LabelledQuery, OutcomeTable
+
+TABLE_ALPHA = 0.1
+MIN_TABLE_PROMPTS = 5
+"""Fewest prompts of a category that is learned: with one in each fold, every fold's training part has some (ours)."""
+
+DEFAULT_ENCODER = "use_multilingual+surface"
+PART_WEIGHTS: Mapping[str, float] = {"onnx": 0.7, "surface": 0.5, "static": 0.5}
+
+
+@dataclass(frozen=True)
+class TableRequest:
+    """What to fit on the outcome table in `outcomes`. `encoder` may name several kinds, joined by `+`."""
+
+    outcomes: Path
+    encoder: str = DEFAULT_ENCODER
+    classifier: str = "logistic"
+    scorer: str = AUTO
+    cache: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Method:
+    """One kind of scorer as an artifact, and the seconds that fitting and validating it took."""
+
+    artifact: RouterArtifact
+    fit_s: float
+
+
+def encoder_config(spec: str) -> PluginConfig:
+    """A kind of encoder, or several joined by `+`, each with its usual weight."""
+    kinds = spec.split("+")
+    if len(kinds) == 1:
+        return PluginConfig(kind=spec)
+    parts = [{"kind": kind, "weight": PART_WEIGHTS.get(kind, 1.0)} for kind in kinds]
+    return PluginConfig.model_validate({"kind": "concat", "parts": parts})
+
+
+def open_encoder(request: TableRequest, progress: Progress) -> Encoder:
+    """The encoder, behind the cache if there is one. Raises ConfigError, MissingWeightsError."""
+    encoder = build_encoder(encoder_config(request.encoder))
+    if request.cache is None:
+        return encoder
+    return CachedEncoder(encoder, request.cache, on_progress=lambda n: progress(f"encoded {n} new queries"))
+
+
+def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery, ...]]:
+    """Categories with fewer than MIN_TABLE_PROMPTS prompts are not learned: theirs count as `general`. Every row is
+    used; who wants to test keeps rows out. Raises DataError."""
+    table = read_outcomes(request.outcomes, keep_partial=True)
+    categories = learned_categories(table)
+    queries = tuple(
+        LabelledQuery(text=text, category=category if category in categories else GENERAL)
+        for text, category in zip(table.texts, table.categories, strict=True)
+    )
+    wanted = FitRequest(
+        encoder_config=encoder_config(request.encoder),
+        classifier=PluginConfig(kind=request.classifier),
+        scorer=PluginConfig(kind=request.scorer),
+        categories=categories,
+        experts=table.experts,
+        evidence=measure_quality(table, categories),
+        alpha=TABLE_ALPHA,
+        data_fingerprints={"outcomes": fingerprint_outcomes(table)},
+        is_holding_out=False,
+        outcomes=table,
+    )
+    return wanted, queries
+
+
+def learned_categories(table: OutcomeTable) -> tuple[str, ...]:
+    counts = Counter(table.categories)
+    return tuple(sorted(name for name in counts if name != GENERAL and counts[name] >= MIN_TABLE_PROMPTS))
+
+
+def table_router(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> RouterArtifact:
+    """One router, of the wanted kind. Raises DataError, ConfigError, MissingWeightsError."""
+    wanted, queries = table_inputs(request)
+    encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
+    return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
+
+
+def table_methods(
+    root: Path, request: TableRequest, *, now: datetime, progress: Progress
+) -> tuple[RouterArtifact, dict[str, Method]]:
+    """A router of every kind over one stage 1, and the one that is wanted. Raises as `table_router` does."""
+    wanted, queries = table_inputs(request)
+    encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
+    prepared = prepare(wanted, encoder, queries, rng, progress)
+    assert prepared.bench is not None, "a table router's request holds its outcomes"
+    methods = {}
+    with one_thread():
+        for kind in plugins.kinds(FAMILY):
+            start = time.perf_counter()
+            scorer = fit_kind(kind, {}, prepared.bench)
+            took = time.perf_counter() - start
+            methods[kind] = Method(write_router(root, wanted, encoder, prepared, scorer, now), took)
+        default = fit_scorer(wanted.scorer, prepared.bench)
+    return write_router(root, wanted, encoder, prepared, default, now), methods
