@@ -34,6 +34,7 @@ class Trial:
     decisions: Sequence[RoutingDecision]
     expert_of: Mapping[str, str]
     budgets: Budgets = field(default_factory=Budgets)
+    how: str = "the map's expert for the predicted category"
 
     def numbers(self, names: Sequence[str]) -> IntArray:
         """Expert numbers of expert names."""
@@ -115,7 +116,7 @@ def choices(trial: Trial) -> list[Choice]:
     by_query = given(baselines.query_oracle(test.scores, sizes))
 
     arms = [
-        Choice("coe", "This router", "the map's expert for the predicted category", given(trial.decided)),
+        Choice("coe", "This router", trial.how, given(trial.decided)),
         Choice("random", "Random", "any expert, all equally likely (expected value)", baselines.random_choice(n, m)),
         Choice("best_single", label, "one expert for all, the best on the fit data", always(single)),
         Choice("knn", "k-NN", "the best expert on the nearest fit queries", given(near)),

@@ -55,14 +55,13 @@ def method_output(method: FittedMethod, trial: Trial, default_kind: str) -> Meth
     rows = [int(row) for row in router.judge(batch.embeddings, probs).rows]
     quality = router.scorer.score(batch, probs, rows).quality
     decisions = router.decide_batch(batch, rng=np.random.default_rng(0))
-    module = importlib.import_module(f"router.scorers.{method.kind}")
     sample = method.artifact.arrays.get("choice.sample")
     order = [router.experts.index(name) for name in trial.test.experts]
     validated = method.artifact.manifest.metrics.get(f"validation.{method.kind}")
     return MethodOutput(
         name=method.kind,
-        label=module.LABEL,
-        how=module.HOW,
+        label=words_of(method.kind)[0],
+        how=words_of(method.kind)[1],
         quality=quality[:, order].astype(np.float64),
         chosen=trial.numbers([decision.expert for decision in decisions]),
         sample_quality=None if sample is None else np.asarray(sample, dtype=np.float64)[:, order],
@@ -71,6 +70,12 @@ def method_output(method: FittedMethod, trial: Trial, default_kind: str) -> Meth
         valid_score=None if validated is None else validated.value,
         is_default=method.kind == default_kind,
     )
+
+
+def words_of(kind: str) -> tuple[str, str]:
+    """A kind of scorer for readers: its name, and how it chooses."""
+    module = importlib.import_module(f"router.scorers.{kind}")
+    return str(module.LABEL), str(module.HOW)
 
 
 def time_of_score(router: Router, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> float:

@@ -30,7 +30,7 @@ from eval.compare import (
     regret_record,
     stage_one_record,
 )
-from eval.methods import evidence_for, load_fitted, method_output, read_methods
+from eval.methods import evidence_for, load_fitted, method_output, read_methods, words_of
 from eval.metrics.bootstrap import bootstrap_means
 from eval.report.schema import DataFacts, Report
 from eval.report.words import headline
@@ -95,9 +95,9 @@ def encode(encoder: Encoder, texts: Sequence[str], progress: Progress, what: str
 
 
 def run_trial(
-    tables: Tables, router: Router, request: RoutingRequest, rng: np.random.Generator, progress: Progress
+    tables: Tables, router: Router, request: RoutingRequest, how: str, rng: np.random.Generator, progress: Progress
 ) -> Trial:
-    """Decides every test query."""
+    """Decides every test query; `how` says in words how the router chooses."""
     test = tables.test
     encoder = router.encoder if request.cache is None else CachedEncoder(router.encoder, request.cache)
     vectors = encode(encoder, test.texts, progress, "test")
@@ -113,6 +113,7 @@ def run_trial(
         decisions=router.decide_batch(QueryBatch(queries, vectors), rng=rng),
         expert_of=router.expert_of("default"),
         budgets=request.budgets,
+        how=how,
     )
 
 
@@ -216,10 +217,12 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     folder = train(tables.fit, request, request.out / "routers")
     router = load(folder, tables.fit, request.budgets)
     decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
-    trial = run_trial(tables, router, request, decide_rng, progress)
+    artifact = load_artifact(folder)
+    how = words_of(artifact.manifest.scorer.kind)[1]
+    trial = run_trial(tables, router, request, how, decide_rng, progress)
     found = find(trial, folder, router, request, progress)
     progress("measuring")
-    facts = data_facts(request, tables, router.version, encoder_name(load_artifact(folder)))
+    facts = data_facts(request, tables, router.version, encoder_name(artifact))
     return measure(trial, request, facts, found, rng=measure_rng, now=now)
 
 

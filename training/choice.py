@@ -30,7 +30,7 @@ MARGINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 1.0)
 MAX_SAMPLE = 4000
 """Predictions that are kept in an artifact to price budgets on."""
 
-MIN_AUTO_QUERIES = 400
+MIN_AUTO_QUERIES = 100
 """With fewer graded queries the map is the default: nothing else could be validated."""
 
 AUTO_KIND = "stack"

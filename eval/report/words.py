@@ -20,13 +20,13 @@ from eval.report.schema import (
 PART_NAMES = {
     "beyond_categories": "Beyond categories",
     "map": "Map",
-    "classifier": "Classifier",
+    "classifier": "the category was mistaken or fell back to general (negative: judging each query won more)",
     "serving": "Serving",
 }
 PART_MEANING = {
     "beyond_categories": "one expert per category is not the best expert for each query",
     "map": "the map, learned on fit data and within any budget, is not the best one for these queries",
-    "classifier": "the category was predicted wrongly, or the query fell back to general",
+    "classifier": "the category was mistaken or fell back to general (negative: judging each query won more)",
     "serving": "another expert answered than was decided (nothing fails offline, so 0 here)",
 }
 

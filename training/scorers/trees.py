@@ -15,6 +15,7 @@ MAX_FEATURES = 0.3
 
 def fit(options: Options, data: ScoredQueries, rng: np.random.Generator) -> ArrayState:
     from sklearn.ensemble import HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits
 
     projection = principal_directions(data.embeddings, options.dimensions)
     features = tree_features(data.batch, data.probs, projection)
@@ -33,7 +34,9 @@ def fit(options: Options, data: ScoredQueries, rng: np.random.Generator) -> Arra
             max_features=MAX_FEATURES,
             early_stopping=False,
             random_state=int(rng.integers(2**31)),
-        ).fit(features[seen], data.table.scores[seen, e] - base[e])
+        )
+        with threadpool_limits(1):  # two OpenMP threads on busy cores wait for each other at every split
+            model.fit(features[seen], data.table.scores[seen, e] - base[e])
         base[e] += float(model._baseline_prediction.ravel()[0])
         trees += [stage[0].nodes for stage in model._predictors]
         owners += [e] * len(model._predictors)

@@ -1,0 +1,231 @@
+"""Every named table and every cheap/strong pair, by `coe eval routing`, as one page of results.
+
+    python benchmarks/routing.py [--tables FILE] [--only NAME ...] [--work DIR] [--out FILE] [--seed N]
+
+Each table is fitted on its train and valid prompts and reported on its test prompts, in a process of its own. The
+embeddings are kept by content under --work, so a second run encodes nothing. The reports lie under --work as well.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+ROOT = Path(__file__).parent.parent
+TABLES = ROOT / ".." / "shared" / "data" / "routing" / "TABLES.yaml"
+RESULTS = ROOT / "docs" / "results" / "routing.md"
+CLOSING = ("routerdc_7", "fasteval_8", "bbh_4", "ollb_4", "ollb_small_5", "mmlu_pro_small_6")
+"""Tables whose mean closed gap is quoted."""
+
+EXTRA: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "zeroeval_coe5": (("--budget", "active_params_b=31.1"), ("--budget", "active_params_b=62")),
+    "m_ifeval_17": (("--category-column", "language"),),
+}
+"""More runs of a table: budgets, and the labels that a table of one category is mapped by."""
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A named run, its arguments of `coe eval routing`, and the reference figures of the file of tables."""
+
+    name: str
+    arguments: tuple[str, ...]
+    reference: Mapping[str, Any]
+
+
+def runs_of(tables: Path) -> list[Run]:
+    """Named tables with their extra runs, then pairs."""
+    entries = yaml.safe_load(tables.read_text(encoding="utf-8"))
+    found = []
+    for name, entry in entries.items():
+        if name == "pairs":
+            continue
+        plain = ("--tables", str(tables), "--table", name)
+        for extra in ((), *EXTRA.get(name, ())):
+            label = " ".join((name, *(part for part in extra if not part.startswith("--"))))
+            found.append(Run(label, (*plain, *extra), entry.get("figures", {})))
+    for pair in entries.get("pairs", []):
+        arguments = ["--outcomes", str(tables.parent / pair["source"]), "--experts", f"{pair['weak']},{pair['strong']}"]
+        arguments += [part for key in ("benchmark", "metric") if key in pair for part in (f"--{key}", pair[key])]
+        label = f"pair {pair['source']} {pair.get('benchmark', '')}".strip()
+        found.append(Run(label, tuple(arguments), pair))
+    return found
+
+
+def measure(run: Run, work: Path, seed: int) -> Report:
+    """Runs the command, or raises SystemExit with what it said."""
+    out = work / run.name.replace(" ", "_").replace("=", "-")
+    shared = ("--out", str(out), "--cache", str(work / "embeddings"), "--seed", str(seed))
+    command = [sys.executable, "-m", "router.cli", "eval", "routing", *run.arguments, *shared]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{run.name}: {done.stderr.strip()}")
+    report: Report = json.loads((out / "report.json").read_bytes())
+    return report
+
+
+def points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def difference(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{100 * found['mean']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def default_of(report: Report) -> tuple[str, Mapping[str, Any]]:
+    return next((kind, method) for kind, method in report["methods"].items() if method["is_default"])
+
+
+def table_lines(reports: Mapping[str, Report]) -> list[str]:
+    """The headline table."""
+    lines = [
+        "| table | n | best single | map on true labels | k-NN | ours (kind) | against the map on true labels "
+        "| against k-NN | against best single | gap closed | oracle |",
+        "| --- " * 11 + "|",
+    ]
+    for name, report in reports.items():
+        arms, (kind, method) = report["arms"], default_of(report)
+        cells = [
+            name,
+            report["data"]["n_test"],
+            points(arms["best_single"]["mean_score"]),
+            points(report["regret"]["values"]["map_true"]),
+            points(arms["knn"]["mean_score"]),
+            f"**{points(arms['coe']['mean_score'])}** ({kind})",
+            difference(method["gain"]["map_true"]),
+            difference(method["gain"]["knn"]),
+            difference(method["gain"]["best_single"]),
+            "" if method["gap_closed"] is None else f"{100 * method['gap_closed']:.0f}%",
+            points(arms["query_oracle"]["mean_score"]),
+        ]
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return lines
+
+
+def method_lines(reports: Mapping[str, Report]) -> list[str]:
+    """Share of the gap closed by every kind."""
+    kinds = sorted({kind for report in reports.values() for kind in report["methods"]})
+    lines = ["| table | " + " | ".join(kinds) + " |", "| --- " * (len(kinds) + 1) + "|"]
+    columns: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for name, report in reports.items():
+        cells = []
+        for kind in kinds:
+            share = report["methods"][kind]["gap_closed"]
+            cells.append("" if share is None else f"{100 * share:.1f}")
+            if name in CLOSING and share is not None:
+                columns[kind].append(share)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    means = [f"**{100 * sum(values) / len(values):.1f}**" if values else "" for values in columns.values()]
+    lines.append("| mean of the first six | " + " | ".join(means) + " |")
+    first = next(iter(reports.values()))["methods"]
+    longest = {kind: max(report["methods"][kind]["fit_s"] for report in reports.values()) for kind in kinds}
+    slowest = {kind: max(report["methods"][kind]["decide_us"] for report in reports.values()) for kind in kinds}
+    lines.append("| longest fit with validation, s | " + " | ".join(f"{longest[kind]:.0f}" for kind in first) + " |")
+    lines.append(
+        "| slowest median score of a query, µs | " + " | ".join(f"{slowest[kind]:.0f}" for kind in first) + " |"
+    )
+    return lines
+
+
+def pair_lines(reports: Mapping[str, Report], runs: Sequence[Run]) -> list[str]:
+    """APGR and the share of strong calls that closes 50% and 80% of the gap."""
+    reference = {run.name: run.reference for run in runs}
+    lines = ["| pair | n | kind | APGR | CPT(50) | CPT(80) | reference CPT |", "| --- " * 7 + "|"]
+    for name, report in reports.items():
+        order = report["cheap_strong"]["orders"]
+        kind = default_of(report)[0]
+        shown = order.get(kind, order.get("stack"))
+        cpt = {int(key): value for key, value in shown["cpt"].items()}
+        ranges = {int(key): value for key, value in shown["cpt_interval"].items()}
+        low, high = shown["apgr_interval"]
+
+        def calls(percent: int, cpt: dict[int, float] = cpt, ranges: dict[int, Any] = ranges) -> str:
+            if percent not in cpt:
+                return "not reached"
+            low, high = ranges.get(percent, (cpt[percent], cpt[percent]))
+            return f"{100 * cpt[percent]:.0f}% ({100 * low:.0f} to {100 * high:.0f})"
+
+        wanted = " / ".join(f"{value}%" for value in reference[name]["cpt"])
+        cells = [name, report["data"]["n_test"], kind, f"{shown['apgr']:.3f} ({low:.3f} to {high:.3f})"]
+        lines.append("| " + " | ".join(str(cell) for cell in [*cells, calls(50), calls(80), wanted]) + " |")
+    return lines
+
+
+def frontier_lines(report: Report) -> list[str]:
+    """Quality against mean active parameters."""
+    curves = report["frontier"]["active_params_b"]
+    kind = default_of(report)[0]
+    names = [name for name in (kind, "stack", "map", "best_mixture") if name in curves]
+    names = list(dict.fromkeys(names))
+    lines = ["| budget (B) | " + " | ".join(f"{name} | used" for name in names) + " |"]
+    lines.append("| --- " * (2 * len(names) + 1) + "|")
+    for i, point in enumerate(curves[names[0]]):
+        cells = [f"{points(curves[name][i]['mean_score'])} | {curves[name][i]['amount']:.1f}" for name in names]
+        lines.append(f"| {point['budget']:.1f} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def page(reports: Mapping[str, Report], runs: Sequence[Run], seconds: float) -> str:
+    tables = {name: report for name, report in reports.items() if not name.startswith("pair ")}
+    pairs = {name: report for name, report in reports.items() if name.startswith("pair ")}
+    closed = [default_of(tables[name])[1]["gap_closed"] for name in CLOSING if name in tables]
+    lines = [
+        "# Routing on public outcome tables",
+        "",
+        "Made by `python benchmarks/routing.py`; every run is a `coe eval routing` whose HTML report has charts and",
+        "intervals. Fitted on train and valid prompts, reported on test prompts. Scores in percent; differences in",
+        "points, paired, with 95% bootstrap intervals. `ours` is what validation on the fit prompts chose.",
+        "",
+        f"This run took {seconds / 60:.0f} minutes. Mean share of the gap between best single and per-query oracle",
+        f"that is closed on the first six tables: **{100 * sum(closed) / max(len(closed), 1):.1f}%**.",
+        "",
+        *table_lines(tables),
+        "",
+        "## Share of the gap closed by every kind, percent",
+        "",
+        *method_lines(tables),
+    ]
+    if pairs:
+        lines += ["", "## Cheap and strong", "", *pair_lines(pairs, runs)]
+    if "zeroeval_coe5" in tables:
+        lines += ["", "## Five experts of zeroeval: quality against mean active parameters", ""]
+        lines += frontier_lines(tables["zeroeval_coe5"])
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    tables: Annotated[Path, typer.Option(help="file of named tables; their sources lie beside it")] = TABLES,
+    only: Annotated[list[str] | None, typer.Option(help="names of runs to make; default: all")] = None,
+    work: Annotated[Path, typer.Option(help="folder for reports and embeddings")] = ROOT / "data" / "routing-results",
+    out: Annotated[Path, typer.Option(help="page to write")] = RESULTS,
+    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+) -> None:
+    """Reproduce the routing results."""
+    if not tables.is_file():
+        raise SystemExit(f"{tables}: no such file of tables; name one with --tables")
+    start, console = time.monotonic(), Console(stderr=True)
+    runs = [run for run in runs_of(tables) if not only or run.name in only]
+    reports: dict[str, Report] = {}
+    for run in runs:
+        reports[run.name] = measure(run, work, seed)
+        console.print(f"{time.monotonic() - start:5.0f} s  {run.name}: {reports[run.name]['headline']}", markup=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(reports, runs, time.monotonic() - start), encoding="utf-8")
+    console.print(f"wrote {out}", markup=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

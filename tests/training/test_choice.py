@@ -1,0 +1,68 @@
+"""How large a lead must be, and which kind is the default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from router.config import AUTO, PluginConfig
+from router.errors import ConfigError
+from tests.contracts.test_scorers import CATEGORIES, graded
+from training.choice import MARGINS, MIN_AUTO_QUERIES, Bench, best_margin, chosen_scores, fit_scorer, mean_metric
+from training.progress import silent
+from training.scored import ScoredQueries
+
+
+def bench(data: ScoredQueries) -> Bench:
+    return Bench(data, np.random.default_rng(0), silent)
+
+
+def complete(n: int) -> ScoredQueries:
+    data = graded(n, 0)
+    right = np.eye(3, dtype=np.float32)[data.rows]
+    return replace(data, table=replace(data.table, scores=right))
+
+
+def test_a_choice_needs_the_margin_to_leave_the_reference() -> None:
+    predicted = np.array([[0.5, 0.58], [0.5, 0.3], [0.5, 0.45]], np.float32)  # the first is the reference
+    scores = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], np.float32)
+    assert chosen_scores(predicted, scores, 0.0).tolist() == [1.0, 1.0, 1.0]
+    assert chosen_scores(predicted, scores, 0.1).tolist() == [0.0, 1.0, 1.0]
+
+
+def test_predictions_without_worth_get_the_largest_margin_and_good_ones_a_small_one() -> None:
+    rng = np.random.default_rng(0)
+    scores = (rng.random((400, 3)) < [0.7, 0.5, 0.5]).astype(np.float32)
+    noise = np.array([0.7, 0.5, 0.5]) + 0.3 * rng.standard_normal((400, 3))
+    assert best_margin(noise.astype(np.float32), scores) == MARGINS[-1]
+    good = np.array([0.7, 0.5, 0.5]) + 0.4 * (scores - [0.7, 0.5, 0.5])
+    assert best_margin(good.astype(np.float32), scores) == 0.15  # leads are 0.28 where the reference fails
+
+
+def test_without_complete_rows_nothing_leaves_the_reference() -> None:
+    scores = np.full((5, 2), np.nan, np.float32)
+    scores[:, 0] = 1
+    assert best_margin(np.zeros((5, 2), np.float32), scores) == MARGINS[-1]
+    assert mean_metric(np.array([np.nan])).n == 0
+
+
+def test_few_queries_leave_the_map_and_so_does_a_map_that_is_as_good() -> None:
+    few = fit_scorer(PluginConfig(kind=AUTO), bench(complete(MIN_AUTO_QUERIES - 1)))
+    assert (few.spec.kind, few.metrics) == ("map", {})
+    tuned = complete(240)
+    assert fit_scorer(PluginConfig(kind=AUTO), None).spec.kind == "map"
+    spoiled = replace(tuned, probs=replace(tuned.probs, probs=np.full((240, len(CATEGORIES)), 0.5, np.float32)))
+    found = fit_scorer(PluginConfig(kind=AUTO), bench(spoiled))  # stage 1 knows nothing, embeddings still do
+    assert found.spec.kind == "stack"
+    assert found.metrics["validation.stack"].value > found.metrics["validation.map"].value
+    assert found.choice["sample"].shape == (240, 3)
+
+
+def test_a_wanted_kind_is_fitted_with_its_options_and_an_unknown_one_named() -> None:
+    found = fit_scorer(PluginConfig.model_validate({"kind": "knn", "neighbours": 3}), bench(complete(120)))
+    assert found.spec.options == {"neighbours": 3}
+    assert found.metrics["validation.knn"].value > 0.9
+    with pytest.raises(ConfigError, match="unknown kind 'nearest'"):
+        fit_scorer(PluginConfig(kind="nearest"), bench(complete(120)))
