@@ -3,8 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from router.blas import one_thread
+from router.config import PluginConfig
+from router.quality import QualityMatrix
 from router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
 from training.calibrate import DISTANCE_WEIGHTS, distance_to_others, error_auroc, fit_temperature, fit_uncertainty
+from training.fit import FitRequest, LabelledEmbeddings, fit_stage_one
+from training.measure import stage_one_metrics
 
 
 def test_the_temperature_that_spoilt_probabilities_is_found() -> None:
@@ -70,3 +75,52 @@ def test_a_large_reference_is_thinned() -> None:
     assert state["reference"].shape == (MAX_REFERENCE, 4)
     assert state["reference"].dtype == np.float16
     assert state["held_out_distances"].shape == (n,)
+
+
+CENTRES = np.eye(4) * 2.0
+N_GENERAL = 0.1
+
+
+def draw_queries(rng: np.random.Generator, n: int) -> LabelledEmbeddings:
+    """Four overlapping clouds in eight dimensions, and a tenth that lies between them and belongs to `general`."""
+    labels = np.where(rng.random(n) < N_GENERAL, 4, rng.integers(0, 4, n))
+    centres = np.vstack([CENTRES, np.zeros(4)])[labels]
+    rows = np.hstack([centres, np.zeros((n, 4))]) + 0.8 * rng.standard_normal((n, 8))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return LabelledEmbeddings(rows.astype(np.float32), labels.astype(np.int64))
+
+
+def test_the_promise_holds_for_fitted_routers() -> None:
+    """Classifier, temperature, weight and threshold from 400 queries each, measured on 1,500 new ones."""
+    cells, row = np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
+    request = FitRequest(
+        encoder_config=PluginConfig(kind="hashing"),
+        classifier=PluginConfig.model_validate({"kind": "logistic", "inverse_l2": 10.0}),
+        scorer=PluginConfig(kind="map"),
+        categories=("a", "b", "c", "d"),
+        experts=("one",),
+        evidence=QualityMatrix(cells, cells, cells, row, row, cells, cells),
+        alpha=0.1,
+        data_fingerprints={},
+    )
+    rng = np.random.default_rng(21)
+    figures: dict[float, list[tuple[float, float]]] = {0.05: [], 0.1: [], 0.2: []}
+    errors = []
+    for _ in range(12):
+        with one_thread():
+            stage = fit_stage_one(draw_queries(rng, 400), request, rng)
+        test = draw_queries(rng, 1500)
+        for alpha, measured in figures.items():
+            found = stage_one_metrics(
+                stage.classifier, stage.temperature, stage.uncertainty, test.embeddings, test.labels, alpha
+            )
+            measured.append((found["error_when_sure"].value, found["coverage"].value))
+        errors.append(found["ece"].value)
+    coverages = []
+    for alpha, measured in figures.items():
+        error, coverage = np.array(measured).T
+        assert error.mean() <= alpha
+        coverages.append(coverage.mean())
+    assert coverages == sorted(coverages)
+    assert 0.2 < coverages[1] < 0.95
+    assert np.mean(errors) < 0.03

@@ -1,0 +1,275 @@
+"""Does the promise behind `general` hold: of the queries not sent there, at most alpha are misclassified?
+
+    python benchmarks/uncertainty.py [--data DIR] [--splits 100] [--fit 3000] [--test 3000] [--cache DIR] [--out FILE]
+
+Random splits of labelled queries into a part that classifier, temperature and uncertainty are fitted on, exactly as
+`coe train` fits them, and a part they are measured on. Texts are embedded once. Shapes: n queries, d dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+
+from router import plugins
+from router.blas import one_thread
+from router.config import PluginConfig
+from router.protocols import Encoder
+from router.quality import QualityMatrix
+from router.types import GENERAL, FloatArray
+from router.uncertainty import apply_temperature, expected_calibration_error
+from training.fit import FitRequest, LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
+from training.measure import stage_one_metrics
+from training.types import LabelledQuery
+
+DATA = Path(__file__).parent.parent / ".." / "shared" / "data"
+RESULTS = Path(__file__).parent.parent / "docs" / "results" / "uncertainty.md"
+ALPHAS = (0.05, 0.1, 0.2)
+ECE_LIMIT = 0.03
+SEED = 0
+MIN_QUERIES = 100
+"""Rarer categories are left out: a fit part of a tenth would hold too few to fold."""
+
+PARTS = [{"kind": "use_multilingual"}, {"kind": "surface", "weight": 0.5}]
+INVERSE_L2 = 30.0
+"""The logistic classifier's C; what its own cross-validation chose on both sets, fixed to keep a split to seconds."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Queries with their categories; those of `general` belong to no category."""
+
+    name: str
+    note: str
+    queries: tuple[LabelledQuery, ...]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    from pyarrow.parquet import read_table
+
+    columns = ["messages", "category", "coarse", "core_hash"]
+    return cast("list[dict[str, Any]]", read_table(path, columns=columns).to_pylist())
+
+
+def last_user_text(row: dict[str, Any]) -> str:
+    return str([m["content"] for m in json.loads(row["messages"]) if m["role"] == "user"][-1]).strip()
+
+
+def read_clinc(data: Path) -> LabelSet:
+    labels = {
+        last_user_text(row): GENERAL if row["category"] == "out_of_scope" else str(row["category"])
+        for row in read_rows(data / "clinc150" / "prompts.parquet")
+    }
+    note = "10 domains; its out-of-scope queries belong to `general`"
+    return LabelSet("clinc150", note, tuple(LabelledQuery(text, label) for text, label in labels.items()))
+
+
+def read_coarse(data: Path) -> tuple[LabelSet, LabelSet]:
+    """The common labels of the scored sources, without and with the prompts that are labelled `general`.
+
+    A question that several sources ask counts once (the core hash), with a topical label if any source has one.
+    """
+    chosen: dict[str, LabelledQuery] = {}
+    for scores in sorted(data.glob("*/scores.parquet")):
+        for row in read_rows(scores.with_name("prompts.parquet")):
+            known = chosen.get(row["core_hash"])
+            if known is None or (known.category == GENERAL and row["coarse"] != GENERAL):
+                chosen[row["core_hash"]] = LabelledQuery(last_user_text(row), str(row["coarse"]))
+    queries = list({query.text: query for query in chosen.values()}.values())
+    counts = Counter(query.category for query in queries)
+    kept = tuple(query for query in queries if counts[query.category] >= MIN_QUERIES)
+    topical = tuple(query for query in kept if query.category != GENERAL)
+    hard = (
+        "prompts labelled `general` count as queries of no category, though that label also holds prompts of any topic"
+    )
+    return (
+        LabelSet("coarse", "topical labels; no query belongs to `general`", topical),
+        LabelSet("coarse with general", hard, kept),
+    )
+
+
+def embedded(encoder: Encoder, texts: Sequence[str], cache: Path, console: Console) -> FloatArray:
+    """(n, d) unit rows, from the cache if the same encoder embedded the same texts before."""
+    key = hashlib.sha256("\0".join([encoder.fingerprint, *texts]).encode()).hexdigest()[:16]
+    path = cache / f"{key}.npy"
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        np.save(path, embed(encoder, texts, lambda line: None).astype(np.float16))
+        console.print(f"embedded {len(texts)} texts in {time.monotonic() - start:.0f} s")
+    vectors = np.load(path).astype(np.float32)
+    return cast(FloatArray, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def fit_request(categories: Sequence[str]) -> FitRequest:
+    """Stage 1 only: the evidence on experts is empty."""
+    cells, row = np.zeros((len(categories) + 1, 1), np.float32), np.zeros(len(categories) + 1, np.float32)
+    return FitRequest(
+        encoder_config=PluginConfig.model_validate({"kind": "concat", "parts": PARTS}),
+        classifier=PluginConfig.model_validate({"kind": "logistic", "inverse_l2": INVERSE_L2}),
+        scorer=PluginConfig(kind="map"),
+        categories=tuple(categories),
+        experts=("none",),
+        evidence=QualityMatrix(cells, cells, cells, row, row, cells, cells),
+        alpha=ALPHAS[0],
+        data_fingerprints={},
+    )
+
+
+FIGURES = ("error_when_sure", "coverage", "general_recall")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Over s splits: `figures` (s, alphas, FIGURES), and (s,) each of the rest. `ece_floor` is what probabilities that
+    are exactly right would show on as many queries."""
+
+    figures: NDArray[np.float64]
+    ece: NDArray[np.float64]
+    ece_before: NDArray[np.float64]
+    ece_floor: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def measure(
+    stage: StageOne, test: LabelledEmbeddings, rng: np.random.Generator
+) -> tuple[list[list[float]], list[float]]:
+    """FIGURES for each alpha, and the other figures of one split, in the order of `Measured`."""
+    at = {
+        alpha: stage_one_metrics(
+            stage.classifier, stage.temperature, stage.uncertainty, test.embeddings, test.labels, alpha
+        )
+        for alpha in ALPHAS
+    }
+    before = stage_one_metrics(stage.classifier, 1.0, stage.uncertainty, test.embeddings, test.labels, ALPHAS[0])
+    first = at[ALPHAS[0]]
+    rest = [first["ece"].value, before["ece"].value, ece_floor(stage, test, rng), first["category_accuracy"].value]
+    return [[at[alpha][name].value for name in FIGURES] for alpha in ALPHAS], rest
+
+
+def ece_floor(stage: StageOne, test: LabelledEmbeddings, rng: np.random.Generator) -> float:
+    """The calibration error if labels were drawn from the calibrated probabilities themselves."""
+    known = test.labels < len(stage.classifier.categories_)
+    raw = stage.classifier.predict_proba(test.embeddings[known]).probs
+    probs = apply_temperature(raw, stage.temperature)
+    drawn = (probs.cumsum(axis=1) > rng.random((len(probs), 1))).argmax(axis=1)
+    return expected_calibration_error(probs, drawn)
+
+
+def run_splits(
+    data: LabelledEmbeddings, request: FitRequest, splits: int, n_fit: int, n_test: int, console: Console
+) -> Measured:
+    rows, rests = [], []
+    for split in range(splits):
+        rng = np.random.default_rng([SEED, split])
+        order = rng.permutation(len(data.labels))
+        masks = np.zeros((2, len(order)), dtype=bool)
+        masks[0, order[:n_fit]] = masks[1, order[n_fit : n_fit + n_test]] = True
+        with one_thread():
+            stage = fit_stage_one(data.take(masks[0]), request, rng)
+            figures, rest = measure(stage, data.take(masks[1]), rng)
+        rows.append(figures)
+        rests.append(rest)
+        if (split + 1) % 10 == 0:
+            console.print(f"{split + 1} of {splits} splits")
+    return Measured(np.array(rows), *np.array(rests).T)
+
+
+def mean_interval(values: NDArray[np.float64], digits: int = 4) -> str:
+    """The mean over splits with its 95% interval."""
+    half = 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    mean = float(values.mean())
+    return f"{mean:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+
+
+def section(chosen: LabelSet, measured: Measured) -> list[str]:
+    has_general = any(query.category == GENERAL for query in chosen.queries)
+    lines = [
+        f"## {chosen.name}",
+        "",
+        f"{len(chosen.queries)} queries: {chosen.note}. Accuracy before the fallback "
+        f"{mean_interval(measured.accuracy, 3)}.",
+        "",
+        "| alpha | misclassified of the accepted | holds | splits above alpha | 95th percentile, largest | coverage "
+        "| `general` found |",
+        "| --- " * 7 + "|",
+    ]
+    for i, alpha in enumerate(ALPHAS):
+        error, coverage, recall = measured.figures[:, i].T
+        cells = (
+            f"{alpha}",
+            mean_interval(error),
+            "yes" if error.mean() <= alpha else "NO",
+            f"{np.mean(error > alpha):.0%}",
+            f"{np.percentile(error, 95):.3f}, {error.max():.3f}",
+            mean_interval(coverage, 3),
+            mean_interval(recall, 3) if has_general else "none there",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    verdict = "yes" if measured.ece.mean() <= ECE_LIMIT else "NO"
+    calibration = (
+        f"Calibration error {mean_interval(measured.ece)} (largest {measured.ece.max():.4f}; at most {ECE_LIMIT}: "
+        f"{verdict}); before temperature scaling {mean_interval(measured.ece_before)}; probabilities that are exactly "
+        f"right would show {measured.ece_floor.mean():.4f} on as many queries."
+    )
+    return [*lines, "", calibration, ""]
+
+
+HEAD = """# Does the promise behind `general` hold?
+
+    {command}
+
+The promise: of the queries that are not sent to `general`, at most alpha are misclassified, on average over routers
+(`router.uncertainty.risk_threshold`). Measured on {splits} random splits, each with {fit} queries to fit classifier,
+temperature and uncertainty on, as `coe train` does, and {test} others to measure on. The encoder is use_multilingual
+with surface features at weight 0.5, the classifier logistic regression with C = {strength:g}.
+
+A query of no category that is accepted counts as misclassified; a split that accepts nothing counts as 0. "Coverage" is
+the share of queries of a category that are accepted, "`general` found" the share of the others that are not. Intervals
+are 95% of the mean over splits of the same data, so they speak of these data only. A single split may lie above alpha:
+the promise is about the mean, and part of the scatter is the test part's own (with 2,500 accepted and alpha 0.05, a
+standard error of 0.004).
+"""
+
+
+def main(
+    data: Annotated[
+        Path, typer.Option(envvar="COE_BENCH_DATA", help="folder of label tables, or the one that holds it as routing/")
+    ] = DATA,
+    splits: Annotated[int, typer.Option(min=1)] = 100,
+    fit: Annotated[int, typer.Option(min=100, help="queries to fit on, per split")] = 3000,
+    test: Annotated[int, typer.Option(min=1, help="queries to measure on, per split")] = 3000,
+    cache: Annotated[Path, typer.Option(help="folder for embeddings")] = Path("out/embeddings"),
+    out: Annotated[Path, typer.Option(help="Markdown file to write")] = RESULTS,
+) -> None:
+    console = Console(width=140)
+    folder = data / "routing" if (data / "routing").is_dir() else data
+    encoder = cast(Encoder, plugins.build("router.encoders", "concat", {"parts": PARTS}))
+    clinc, (coarse, hard) = read_clinc(folder), read_coarse(folder)
+    sections: list[str] = []
+    for chosen in (clinc, coarse, hard):
+        console.print(f"{chosen.name}: {len(chosen.queries)} queries")
+        categories = sorted({query.category for query in chosen.queries} - {GENERAL})
+        vectors = embedded(encoder, [query.text for query in chosen.queries], cache, console)
+        labelled = LabelledEmbeddings(vectors, label_numbers(chosen.queries, categories))
+        sections += section(chosen, run_splits(labelled, fit_request(categories), splits, fit, test, console))
+    command = f"python benchmarks/uncertainty.py --splits {splits} --fit {fit} --test {test}"
+    head = HEAD.format(command=command, splits=splits, fit=fit, test=test, strength=INVERSE_L2)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join([head, *sections]), encoding="utf-8")
+    console.print("\n".join(sections))
+
+
+if __name__ == "__main__":
+    typer.run(main)
