@@ -75,6 +75,10 @@ class StoreError(RouterError):
         self.is_retryable = is_retryable
 
 
+class VectorSpaceError(RouterError):
+    """Vectors of one encoder were about to meet those of another, or have another number of dimensions."""
+
+
 class BackendError(RouterError):
     """An expert did not give a usable answer.
 
