@@ -87,10 +87,10 @@ class ChatEndpoint:
             self._finish(exchange)
 
     async def _answer(self, exchange: Exchange, request: ChatRequest, received_at_s: float, send: Send) -> None:
-        router, decision = await self._state.decide(request, exchange.decision_id)
-        exchange.decision = decision
+        decided = await self._state.decide(request, exchange.decision_id)
+        exchange.decided(decided.decision, decided.inputs, decided.embedding)
         exchange.overhead_ms = (time.perf_counter() - received_at_s) * 1e3
-        answer = await self._experts.answer(exchange, request, router, decision)
+        answer = await self._experts.answer(exchange, request, decided.router, decided.decision)
         if isinstance(answer, StreamedAnswer):
             await self._relay(exchange, request, answer, send)
         else:

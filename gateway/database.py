@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
+from sqlalchemy import event, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlmodel import create_engine
@@ -14,9 +14,11 @@ from sqlmodel import create_engine
 from router.errors import ConfigError, MissingExtraError, StoreError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy import Table
+    from sqlalchemy.engine import Connection, Engine
 
 BUSY_TIMEOUT_MS = 10_000
+SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
 
 
 def open_engine(database_url: str) -> Engine:
@@ -63,6 +65,29 @@ def checked_url(database_url: str) -> URL:
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise ConfigError(f"DATABASE_URL is an SQLite database in memory, which a restart would lose; {allowed}")
     return url
+
+
+def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
+    """Makes the tables that are missing, and in tables of an older version the columns that came since.
+
+    Those are nullable, and old rows hold NULL there. Several processes may start at once: they wait for each other.
+    """
+    quote = engine.dialect.identifier_preparer.quote
+    is_sqlite = engine.dialect.name == "sqlite"
+    with engine.begin() as connection:
+        lock = "BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"
+        connection.exec_driver_sql(lock)
+        tables[0].metadata.create_all(connection, tables=tables)
+        for table in tables:
+            for name in missing_columns(connection, table):
+                kind = table.c[name].type.compile(engine.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {quote(name)} {kind}")
+
+
+def missing_columns(connection: Connection, table: Table) -> list[str]:
+    """Columns of a table that the database has not."""
+    present = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    return [column.name for column in table.c if column.name not in present]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from gateway.answer_reader import StreamReader
 from gateway.ports import DecisionSink
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
-from router.types import DecisionRecord, RoutingDecision, TerminalState, Usage
+from router.types import DecisionInputs, DecisionRecord, RoutingDecision, TerminalState, Usage
 
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_REQUEST_ID_CHARS = 128
@@ -45,6 +45,8 @@ class Exchange:
     request: ChatRequest | None = None
     session_id: str | None = None
     decision: RoutingDecision | None = None
+    inputs: DecisionInputs | None = None  # what it was made from
+    embedding: bytes | None = None  # likewise, where the log keeps it
     served_expert: str | None = None
     state: TerminalState = TerminalState.REJECTED
     status: int = 500
@@ -64,6 +66,9 @@ class Exchange:
 
     def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
         self.state, self.status, self.error_code = state, status, error_code
+
+    def decided(self, decision: RoutingDecision, inputs: DecisionInputs | None, embedding: bytes | None) -> None:
+        self.decision, self.inputs, self.embedding = decision, inputs, embedding
 
     def take_number(self, sink: DecisionSink) -> int:
         """Its number in the log, from now on. Taken before the client sees the end: the log will miss its row."""
@@ -135,6 +140,8 @@ class Exchange:
             turns=request.facts.turns if request else 0,
             prompt_chars=request.facts.prompt_chars if request else 0,
             text=request.text if request else None,
+            inputs=self.inputs,
+            embedding=self.embedding,
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,21 @@ from gateway.wire import ChatRequest, Target, resolve_model
 from router.build import capabilities
 from router.config import CoeConfig
 from router.errors import NoEligibleExpertError
+from router.features import features_hash, to_bytes
 from router.pipeline import Router, explicit_decision
-from router.types import Query, QueryFacts, RoutingDecision
+from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
+
+
+class Decided(NamedTuple):
+    """A decision, the router in force, and what it decided from.
+
+    `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
+    """
+
+    router: Router | None
+    decision: RoutingDecision
+    inputs: DecisionInputs | None = None
+    embedding: bytes | None = None
 
 
 @dataclass
@@ -82,7 +96,7 @@ class GatewayState:
         """A conversation's name in the log, which says nothing of what was said."""
         return session_hash(session, self.session_key)
 
-    async def decide(self, request: ChatRequest, decision_id: str) -> tuple[Router | None, RoutingDecision]:
+    async def decide(self, request: ChatRequest, decision_id: str) -> Decided:
         """The decision for a request, and the router in force; an expert that is named answers before there is one.
 
         Raises:
@@ -95,21 +109,29 @@ class GatewayState:
             if target.expert is not None:
                 version = "none" if router is None else router.version
                 alive = self.pool.alive
-                return router, explicit_decision(target.expert, facts, self.capabilities, alive, version=version)
+                return Decided(
+                    router, explicit_decision(target.expert, facts, self.capabilities, alive, version=version)
+                )
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
-            return router, await self._route(
-                router, target.policy or "default", Query(decision_id, request.text, facts)
-            )
+            return await self._route(router, target.policy or "default", Query(decision_id, request.text, facts))
         except NoEligibleExpertError as error:
             raise self._nobody(error, facts) from error
 
-    async def _route(self, router: Router, policy: str, query: Query) -> RoutingDecision:
+    async def _route(self, router: Router, policy: str, query: Query) -> Decided:
         alive = self.pool.alive
         if router.encoder.is_inline:
-            return router.decide(query, policy=policy, alive=alive, rng=self._inline_rng)
-        decide = partial(router.decide, query, policy=policy, alive=alive, rng=self._thread_rng)
+            return self._decide(router, policy, query, alive, self._inline_rng)
+        decide = partial(self._decide, router, policy, query, alive, self._thread_rng)
         return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
+
+    def _decide(
+        self, router: Router, policy: str, query: Query, alive: frozenset[str], rng: np.random.Generator
+    ) -> Decided:
+        vector = router.embed(query.text)
+        decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
+        kept = to_bytes(vector) if self.config.log.embeddings else None
+        return Decided(router, decision, decision_inputs(router, policy, query, alive, vector), kept)
 
     def _nobody(self, error: NoEligibleExpertError, facts: QueryFacts) -> ApiError:
         """Why no expert serves a request: what it asks for (400), or that those who could are down (503)."""
@@ -129,3 +151,16 @@ class GatewayState:
         is_too_long = any(self.capabilities[name].lacks(short) is None for name in names)
         code = "context_length_exceeded" if is_too_long else "unsupported_by_experts"
         return ApiError(str(error), code=code, param="messages")
+
+
+def decision_inputs(
+    router: Router, policy: str, query: Query, alive: frozenset[str], embedding: FloatArray
+) -> DecisionInputs:
+    """What the log keeps so that the decision can be made again; `embedding` (1, d)."""
+    return DecisionInputs(
+        encoder=router.encoder.fingerprint,
+        features=features_hash(embedding),
+        settings=router.settings[policy],
+        facts=query.facts,
+        unreachable=tuple(name for name in router.experts if name not in alive),
+    )

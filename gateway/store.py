@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import SQLModel
 
-from gateway.database import open_engine, translated_errors
+from gateway.database import make_schema, open_engine, translated_errors
 from gateway.erasure import erased_among, lock, note_removed
 from gateway.tables import DECISIONS, FEEDBACK, TABLES
 from router.types import DecisionRecord, Feedback
@@ -35,7 +34,7 @@ class Store:
         dialect = self._engine.dialect.name
         self.insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
         with translated_errors("open"):
-            SQLModel.metadata.create_all(self._engine, tables=TABLES)
+            make_schema(self._engine, TABLES)
 
     def write_decisions(self, records: Sequence[DecisionRecord]) -> int:
         """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
@@ -63,10 +62,10 @@ class Store:
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         """The record of that decision, None when there is none. Raises StoreError."""
-        query = select(DECISIONS.c.record).where(DECISIONS.c.decision_id == decision_id)
+        query = select(DECISIONS.c.record, DECISIONS.c.embedding).where(DECISIONS.c.decision_id == decision_id)
         with self.transaction("read a decision") as connection:
-            text = connection.execute(query).scalar_one_or_none()
-        return None if text is None else DecisionRecord.model_validate_json(text)
+            row = connection.execute(query).one_or_none()
+        return None if row is None else record_of(row.record, row.embedding)
 
     def put_feedback(self, feedback: Feedback) -> bool:
         """Keeps the feedback, in place of an earlier value of the same kind by the same key; True when it is the first.
@@ -141,5 +140,15 @@ def row_of(record: DecisionRecord) -> dict[str, object]:
         "expert": record.served_expert or (decision.expert if decision else None),
         "category": decision.category if decision else None,
         "router_version": decision.router_version if decision else None,
-        "record": record.model_dump_json(),
+        "record": record.model_copy(update={"embedding": None}).model_dump_json(),
+        "session_id": record.session_id,
+        "text_hash": record.text_hash,
+        "embedding": record.embedding,
+        "encoder_fingerprint": record.inputs.encoder if record.inputs else None,
     }
+
+
+def record_of(record: str, embedding: bytes | None) -> DecisionRecord:
+    """The record of one row."""
+    read = DecisionRecord.model_validate_json(record)
+    return read if embedding is None else read.model_copy(update={"embedding": embedding})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Float, Index, Text, UniqueConstraint
+from sqlalchemy import Float, Index, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 if TYPE_CHECKING:
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 class DecisionRow(SQLModel, table=True):
-    """One decision; `record` is the whole DecisionRecord as JSON, the other columns are for selecting."""
+    """One decision; `record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other
+    columns are for selecting. Columns that came later are nullable: see `gateway.database.make_schema`."""
 
     __tablename__ = "decisions"
     __table_args__ = (Index("decisions_at", "at"),)
@@ -26,6 +27,10 @@ class DecisionRow(SQLModel, table=True):
     category: str | None = Field(default=None, sa_type=Text)
     router_version: str | None = Field(default=None, sa_type=Text)
     record: str = Field(sa_type=Text)
+    session_id: str | None = Field(default=None, sa_type=Text)
+    text_hash: str | None = Field(default=None, sa_type=Text)
+    embedding: bytes | None = Field(default=None, sa_type=LargeBinary)  # half precision, little-endian
+    encoder_fingerprint: str | None = Field(default=None, sa_type=Text)
 
 
 class FeedbackRow(SQLModel, table=True):

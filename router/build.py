@@ -13,11 +13,12 @@ from router.artifact import RouterArtifact, load_artifact, require_finite
 from router.config import AUTO, Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
 from router.errors import ArtifactError, ConfigError
 from router.normalise import NormalisedEncoder
-from router.pipeline import Capabilities, Policy, Router
+from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts, solve_map
 from router.preference import LearnedChoice, solve_preference
 from router.protocols import CategoryClassifier, ChatBackend, Encoder, ExpertScorer
 from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
+from router.solved_policy import Policy
 from router.types import GENERAL
 from router.uncertainty import Uncertainty
 
@@ -148,6 +149,7 @@ def assemble(
             name: solved_policy(policy, rows, experts, evidence, costs, choice) for name, policy in policies.items()
         },
         capabilities=capabilities,
+        costs=costs,
     )
 
 

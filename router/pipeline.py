@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from router.config import ExplorationConfig
 from router.errors import ConfigError, NoEligibleExpertError, allowed_values
-from router.policy import MapSolution, exploration_probs
-from router.preference import Preference
+from router.features import rounded
+from router.policy import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
+from router.solved_policy import Policy, draw_expert
 from router.types import (
     GENERAL,
     CategoryProbs,
@@ -24,6 +25,9 @@ from router.types import (
     RoutingDecision,
 )
 from router.uncertainty import Uncertainty, apply_temperature
+
+TOP_CATEGORIES = 5
+"""Categories whose probabilities a decision keeps."""
 
 
 @dataclass(frozen=True)
@@ -50,67 +54,11 @@ class Capabilities:
 
 
 @dataclass(frozen=True)
-class Policy:
-    """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration.
-
-    With a `preference` every query is judged by itself, and the map is what is shown, pinned and explained.
-    """
-
-    solution: MapSolution
-    pins: Mapping[int, int] = field(default_factory=dict)
-    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
-    preference: Preference | None = None
-
-    def expert_of(self, row: int) -> tuple[int, DecisionReason]:
-        """The expert for a category, where a pin of experts.yaml wins over the learned map."""
-        if row in self.pins:
-            return self.pins[row], DecisionReason.PINNED
-        return int(self.solution.expert_of[row]), DecisionReason.MAP
-
-    def worth(self, quality: FloatArray) -> NDArray[np.floating]:
-        """(m,) by which experts are compared on one query with predicted quality (m,)."""
-        return quality if self.preference is None else self.preference.utility(quality)
-
-    def wanted(self, row: int, worth: NDArray[np.floating], eligible: Sequence[int]) -> tuple[int, DecisionReason]:
-        """The eligible expert that the policy wants for a query of a category."""
-        expert, reason = self.expert_of(row)
-        if reason is not DecisionReason.PINNED and self.preference is not None:
-            expert, reason = max(eligible, key=lambda e: worth[e]), DecisionReason.QUERY
-            if not self.preference.hosted[expert]:
-                reason = DecisionReason.NEXT_BEST
-        if expert not in eligible:
-            expert, reason = max(eligible, key=lambda e: worth[e]), DecisionReason.NEXT_BEST
-        return expert, reason
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The chosen expert's number, why, and the probability of each eligible expert, in their order."""
-
-    expert: int
-    reason: DecisionReason
-    probs: tuple[float, ...]
-
-
-def draw_expert(
-    policy: Policy, row: int, eligible: Sequence[int], quality: FloatArray, rng: np.random.Generator
-) -> Draw:
-    """The policy's expert for a category, or the best eligible one where that cannot serve, or an explored one."""
-    wanted, reason = policy.wanted(row, policy.worth(quality), eligible)
-    explore = policy.exploration
-    position = eligible.index(wanted)
-    probs = exploration_probs(quality[list(eligible)], position, explore.epsilon, explore.softmax_temperature)
-    drawn = position if explore.epsilon == 0 else int(rng.choice(len(eligible), p=probs))
-    if drawn != position:
-        reason = DecisionReason.EXPLORED
-    return Draw(eligible[drawn], reason, tuple(float(p) for p in probs))
-
-
-@dataclass(frozen=True)
 class Judgement:
-    """Stage 1 on a batch. All (n,): most likely category's number, its probability, uncertainty, and the decided row
-    (the most likely category, or `general`, which is row k, when uncertain)."""
+    """Stage 1 on a batch. `probs` (n, k); all others (n,): most likely category's number, its probability, uncertainty,
+    and the decided row (the most likely category, or `general`, which is row k, when uncertain)."""
 
+    probs: FloatArray
     likely: np.ndarray[tuple[int], np.dtype[np.int64]]
     confidence: FloatArray
     uncertainty: FloatArray
@@ -119,7 +67,10 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Router:
-    """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap."""
+    """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
+
+    `costs` are shown beside a decision; None where they are not known.
+    """
 
     version: str
     encoder: Encoder
@@ -130,6 +81,7 @@ class Router:
     experts: tuple[str, ...]
     policies: Mapping[str, Policy]
     capabilities: Mapping[str, Capabilities]
+    costs: ExpertCosts | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -146,6 +98,31 @@ class Router:
             raise ConfigError(f"unknown policy '{name}'{allowed_values(name, self.policies)}")
         return self.policies[name]
 
+    @cached_property
+    def settings(self) -> Mapping[str, str]:
+        """Policy -> identity of what decides beside the artifact and the query: experts.yaml, as it was solved.
+
+        A decision can only be made again where this is the same.
+        """
+        shared = repr((self.experts, float(self.uncertainty.threshold), sorted(self.capabilities.items())))
+        return {
+            name: hashlib.sha256(f"{shared} {policy.fingerprint}".encode()).hexdigest()[:16]
+            for name, policy in self.policies.items()
+        }
+
+    @cached_property
+    def expected(self) -> tuple[list[list[float]], list[list[float | None]]]:
+        """Cost of a query in USD and its latency in milliseconds, per category (k+1) and expert (m); None: unknown."""
+        shape = (len(self.categories), len(self.experts))
+        if self.costs is None:
+            return np.zeros(shape).tolist(), [[None] * shape[1] for _ in range(shape[0])]
+        cost, wait = (np.broadcast_to(each, shape).tolist() for each in (self.costs.cost_usd, self.costs.latency_ms))
+        return cost, [[ms or None for ms in row] for row in wait]
+
+    def embed(self, text: str) -> FloatArray:
+        """(1, d) what a query is decided from. Raises BackendError when a remote encoder does not answer."""
+        return rounded(self.encoder.encode([text]))
+
     def decide(
         self,
         query: Query,
@@ -154,19 +131,21 @@ class Router:
         policy: str = "default",
         alive: Collection[str] | None = None,
         embedding: FloatArray | None = None,
+        seed: int | None = None,
     ) -> RoutingDecision:
         """Decides one query.
 
         Args:
             alive: experts that can be called now; None means all.
             embedding: (1, d) when the caller has it already.
+            seed: of an earlier draw, to make it again; None draws anew.
 
         Raises:
             ConfigError: unknown policy.
             NoEligibleExpertError: every expert lacks something this request needs, or is down.
         """
-        vectors = self.encoder.encode([query.text]) if embedding is None else embedding
-        return self.decide_batch(QueryBatch((query,), vectors), rng=rng, policy=policy, alive=alive)[0]
+        batch = QueryBatch((query,), self.embed(query.text) if embedding is None else embedding)
+        return self.decide_batch(batch, rng=rng, policy=policy, alive=alive, seeds=(seed,))[0]
 
     def decide_batch(
         self,
@@ -175,14 +154,28 @@ class Router:
         rng: np.random.Generator,
         policy: str = "default",
         alive: Collection[str] | None = None,
+        seeds: Sequence[int | None] | None = None,
     ) -> tuple[RoutingDecision, ...]:
-        """Decides n queries in order; equal to deciding one by one with the same `rng`. Raises as `decide` does."""
+        """Decides n queries in order; equal to deciding one by one with the same `rng`. Raises as `decide` does.
+
+        Args:
+            seeds: (n,) of draws to make again, as for `decide`.
+        """
         self.policy(policy)  # refuses an unknown name before any work
         probs = self.predict_categories(batch.embeddings)
         judged = self.judge(batch.embeddings, probs)
         quality = self.scorer.score(batch, probs, [int(row) for row in judged.rows]).quality
         return tuple(
-            self.decision(query, judged, i, quality[i], policy, self.excluded(query.facts, alive), rng)
+            self.decision(
+                query,
+                judged,
+                i,
+                quality[i],
+                policy,
+                self.excluded(query.facts, alive),
+                rng,
+                None if seeds is None else seeds[i],
+            )
             for i, query in enumerate(batch.queries)
         )
 
@@ -196,7 +189,7 @@ class Router:
         likely = probs.probs.argmax(axis=1)
         uncertainty = self.uncertainty.score(embeddings, probs.probs)
         rows = np.where(uncertainty > self.uncertainty.threshold, len(probs.categories), likely)
-        return Judgement(likely, probs.probs[np.arange(len(likely)), likely], uncertainty, rows)
+        return Judgement(probs.probs, likely, probs.probs[np.arange(len(likely)), likely], uncertainty, rows)
 
     def excluded(self, facts: QueryFacts, alive: Collection[str] | None) -> dict[str, str]:
         """Experts that cannot serve a request, with what each lacks."""
@@ -218,6 +211,7 @@ class Router:
         policy_name: str,
         excluded: Mapping[str, str],
         rng: np.random.Generator,
+        seed: int | None = None,
     ) -> RoutingDecision:
         """Stage 2 for query i of a judged batch; `quality` (m,)."""
         eligible = [e for e, name in enumerate(self.experts) if name not in excluded]
@@ -225,9 +219,11 @@ class Router:
             raise NoEligibleExpertError(excluded)
         row = int(judged.rows[i])
         policy = self.policy(policy_name)
-        draw, worth = draw_expert(policy, row, eligible, quality, rng), policy.worth(quality)
+        draw, worth = draw_expert(policy, row, eligible, quality, rng, seed), policy.worth(quality)
         others = [e for e in eligible if e != draw.expert]
+        shut_out = [e for e, name in enumerate(self.experts) if name in excluded]
         is_fallback = self.categories[row] == GENERAL
+        cost, wait = (table[row] for table in self.expected)
         return RoutingDecision(
             expert=self.experts[draw.expert],
             category=self.categories[row],
@@ -239,12 +235,23 @@ class Router:
             runner_up=self.experts[max(others, key=lambda e: worth[e])] if others else None,
             eligible=tuple(self.experts[e] for e in eligible),
             eligible_probs=draw.probs,
-            predicted_quality=tuple(min(max(float(quality[e]), 0.0), 1.0) for e in eligible),
-            excluded=dict(excluded),
+            predicted_quality=within_bounds(quality, eligible),
+            excluded={self.experts[e]: excluded[self.experts[e]] for e in shut_out},
+            excluded_quality=within_bounds(quality, shut_out),
+            predicted_cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
+            predicted_wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
+            category_probs=self.top_categories(judged.probs[i]),
+            threshold=finite_or_none(self.uncertainty.threshold),
+            seed=draw.seed,
             propensity=draw.probs[eligible.index(draw.expert)],
             policy=policy_name,
             router_version=self.version,
         )
+
+    def top_categories(self, probs: FloatArray) -> dict[str, float]:
+        """The most likely categories of one query with probabilities (k,), most likely first."""
+        names = self.classifier.categories_
+        return {names[c]: float(probs[c]) for c in np.argsort(-probs, kind="stable")[:TOP_CATEGORIES].tolist()}
 
     def failover(self, decision: RoutingDecision, failed: Collection[str]) -> str | None:
         """The eligible expert of highest predicted quality that has not failed, or None."""
@@ -254,6 +261,16 @@ class Router:
             if name not in failed
         ]
         return max(left)[1] if left else None
+
+
+def within_bounds(quality: FloatArray, experts: Sequence[int]) -> tuple[float, ...]:
+    """Predicted quality of some of m experts, in [0, 1] where a linear scorer leaves it."""
+    return tuple(min(max(float(quality[e]), 0.0), 1.0) for e in experts)
+
+
+def finite_or_none(threshold: float) -> float | None:
+    """None for the threshold that nothing passes, which JSON has no number for."""
+    return float(threshold) if np.isfinite(threshold) else None
 
 
 def explicit_decision(

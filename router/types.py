@@ -21,9 +21,9 @@ GENERAL = "general"
 
 
 class Record(BaseModel):
-    """A frozen record that refuses unknown keys."""
+    """A frozen record that refuses unknown keys; bytes are base64 in JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +121,36 @@ class RoutingDecision(Record):
     eligible_probs: tuple[float, ...] = Field(default=(), description="probability of each eligible expert; sums to 1")
     predicted_quality: tuple[float, ...] = Field(default=(), description="per eligible expert, in [0, 1]")
     excluded: dict[str, str] = Field(default_factory=dict, description="expert ruled out -> what it lacks")
+    excluded_quality: tuple[float, ...] = Field(default=(), description="predicted quality per excluded expert")
+    predicted_cost_usd: tuple[float, ...] = Field(
+        default=(), description="mean cost of a query of this category, per eligible, then per excluded expert"
+    )
+    predicted_wait_ms: tuple[float | None, ...] = Field(
+        default=(), description="mean latency likewise; None where it was never measured"
+    )
+    category_probs: dict[str, float] = Field(default_factory=dict, description="the few most likely categories")
+    threshold: float | None = Field(
+        default=None, description="above it the uncertainty leads to `general`; None: everything does, or no stage 1"
+    )
+    seed: int | None = Field(default=None, ge=0, description="of the random draw; None when nothing was drawn")
     propensity: float = Field(
         gt=0, le=1, description="probability with which `expert` was chosen; 1.0 when deterministic"
     )
     policy: str = "default"
     router_version: str = Field(description="content hash of the artifact; 'none' when the client named the expert")
+
+
+class DecisionInputs(Record):
+    """What a decision was made from, beside the router's version: enough to make it again, or to say why it cannot be.
+
+    The eligible experts and what excludes the others follow from `facts` and `unreachable`.
+    """
+
+    encoder: str = Field(description="fingerprint of the encoder")
+    features: str = Field(description="hash of the embedding, as `router.features` makes it")
+    settings: str = Field(description="identity of the policy as experts.yaml had it, see `Router.settings`")
+    facts: QueryFacts
+    unreachable: tuple[str, ...] = Field(default=(), description="experts of the router that did not answer then")
 
 
 class Usage(Record):
@@ -183,6 +208,10 @@ class DecisionRecord(Record):
     prompt_chars: int = 0
     text: str | None = None
     text_hash: str | None = None
+    inputs: DecisionInputs | None = Field(default=None, description="None when nothing was classified")
+    embedding: bytes | None = Field(
+        default=None, description="what the router decided from, d half-precision numbers, where the log keeps it"
+    )
 
 
 class ExpertOutcome(Record):

@@ -21,7 +21,7 @@ api = APIRouter()
 async def route(request: Request, state: Annotated[GatewayState, Depends(gateway_state)]) -> RouteAnswer:
     """A dry run. The body is `{"text": ...}` or a chat request; `model` defaults to `auto`. Nothing is logged."""
     chat = route_request(await request.body(), state.config.gateway.max_text_chars)
-    _, decision = await state.decide(chat, new_decision_id())
+    decision = (await state.decide(chat, new_decision_id())).decision
     return RouteAnswer(decision=decision, why=reason_in_words(decision))
 
 

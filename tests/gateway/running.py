@@ -45,7 +45,9 @@ class MemoryStore:
         return is_first
 
 
-def config_of(experts: Sequence[str] = EXPERTS, **gateway: Any) -> CoeConfig:
+def config_of(
+    experts: Sequence[str] = EXPERTS, sections: Mapping[str, object] | None = None, **gateway: Any
+) -> CoeConfig:
     return parse_config(
         {
             "categories": {"red": "red", "green": "green", "general": "the rest"},
@@ -53,6 +55,7 @@ def config_of(experts: Sequence[str] = EXPERTS, **gateway: Any) -> CoeConfig:
             "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
             "policies": {"default": {}, "wild": {"exploration": {"epsilon": 1.0}}},
             "gateway": gateway,
+            **(sections or {}),
         }
     )
 
@@ -114,13 +117,14 @@ async def running(
     keys: Sequence[str] = (),
     has_router: bool = True,
     log: MemoryLog | None = None,
+    log_section: Mapping[str, object] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml."""
     current = (router or small_router()) if has_router else None
     log, store = log or MemoryLog(), MemoryStore()
     state = GatewayState(
-        config=config_of(**{"shutdown_grace_s": 1.0, **limits}),
+        config=config_of(sections={"log": log_section or {}}, **{"shutdown_grace_s": 1.0, **limits}),
         pool=ExpertPool(backends if backends is not None else echoes()),
         live=LiveRouter(routers, load or (lambda folder: small_router()), current),
         sink=log,

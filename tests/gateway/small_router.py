@@ -9,10 +9,11 @@ from typing import Self
 import numpy as np
 
 from router.config import ExplorationConfig
-from router.pipeline import Capabilities, Policy, Router
+from router.pipeline import Capabilities, Router
 from router.policy import MapSolution
 from router.quality import QualityMatrix
 from router.scorers.map import MapScorer
+from router.solved_policy import Policy
 from router.types import CategoryProbs, FloatArray
 
 CATEGORIES = ("red", "green")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import openai
 import pytest
 
 from router.errors import ArtifactError
+from router.features import features_hash, to_bytes
 from router.pipeline import Router
+from router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, until, wire
 from tests.gateway.small_router import small_router
@@ -221,3 +224,35 @@ async def test_openapi_names_the_endpoints_and_docs_load_nothing_from_elsewhere(
         _, schema = await get(gateway, "/openapi.json")
         assert {"/v1/route", "/v1/feedback", "/v1/decisions/{decision_id}", "/readyz"} <= schema["paths"].keys()
         assert (await get(gateway, "/docs"))[0] == 404
+
+
+async def test_the_log_has_what_a_decision_was_made_from() -> None:
+    async with running() as gateway:
+        async with gateway.chat("green", model="auto:wild") as answer:
+            assert answer.status == 200
+        async with gateway.chat("green", model="ruby") as answer:
+            assert answer.status == 200
+        wild, named = await gateway.record(0), await gateway.record(1)
+        router = gateway.state.live.current
+        vector = router.embed("green")
+        assert wild.inputs.encoder == "colours"
+        assert wild.inputs.features == features_hash(vector)
+        assert wild.inputs.settings == router.settings["wild"]
+        assert wild.inputs.unreachable == ()
+        assert wild.embedding is None  # log.embeddings is off
+        again = router.decide(
+            Query("q", "green", wild.inputs.facts),
+            policy="wild",
+            rng=np.random.default_rng(5),
+            embedding=vector,
+            seed=wild.decision.seed,
+        )
+        assert again == wild.decision
+        assert (named.inputs, named.decision.seed, named.decision.propensity) == (None, None, 1.0)
+
+
+async def test_the_log_keeps_embeddings_where_it_is_told_to() -> None:
+    async with running(log_section={"embeddings": True}) as gateway:
+        async with gateway.chat("green") as answer:
+            assert answer.status == 200
+        assert (await gateway.record()).embedding == to_bytes(np.array([0.0, 1.0], np.float32))

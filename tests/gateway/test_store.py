@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,49 @@ def test_postgres_is_reached_by_any_of_its_schemes(postgres_url: str) -> None:
         store = Store(postgres_url.replace("postgresql", scheme))
         assert store.get_decision("none") is None
         store.close()
+
+
+INPUTS = {"encoder": "enc", "features": "f" * 24, "settings": "s" * 16, "facts": {"turns": 2, "has_image": True}}
+
+
+def test_an_embedding_has_a_column_and_is_not_in_the_json(store: Store) -> None:
+    written = record(0, embedding=b"\x00\x3c", inputs=INPUTS, session_id="s", text_hash="h")
+    plain = record(1)
+    store.write_decisions([written, plain])
+    assert store.get_decision("r1-0") == written
+    assert store.get_decision("r1-1") == plain
+    with store.transaction("look") as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT embedding, encoder_fingerprint, session_id, text_hash, record FROM decisions ORDER BY seq"
+        ).all()
+    assert [bytes(rows[0][0]), *rows[0][1:4]] == [b"\x00\x3c", "enc", "s", "h"]
+    assert tuple(rows[1][:4]) == (None, None, None, None)
+    assert '"embedding":null' in rows[0][4]
+
+
+def test_a_record_with_an_embedding_passes_through_json() -> None:
+    written = record(0, embedding=bytes(range(256)), inputs=INPUTS)
+    assert DecisionRecord.model_validate_json(written.model_dump_json()) == written
+
+
+OLD_DECISIONS = """CREATE TABLE decisions (decision_id TEXT NOT NULL PRIMARY KEY, at FLOAT NOT NULL,
+replica TEXT NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL, expert TEXT, category TEXT, router_version TEXT,
+record TEXT NOT NULL)"""
+
+
+def test_a_database_of_an_older_version_opens_and_gets_the_new_columns(tmp_path: Path) -> None:
+    path = tmp_path / "coe.db"
+    old = record(0).model_dump_json(exclude={"inputs", "embedding"})
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(OLD_DECISIONS)
+        connection.execute("INSERT INTO decisions VALUES ('r1-0', 1, 'r1', 0, 'answered', 'a', 'c', 'v', ?)", (old,))
+        connection.commit()
+    with ThreadPoolExecutor(4) as threads:  # replicas start at once
+        stores = list(threads.map(Store, [f"sqlite:///{path}"] * 4))
+    try:
+        assert stores[0].get_decision("r1-0") == record(0)
+        assert stores[1].write_decisions([record(1, embedding=b"ab")]) == 1
+        assert stores[2].get_decision("r1-1") == record(1, embedding=b"ab")
+    finally:
+        for opened in stores:
+            opened.close()

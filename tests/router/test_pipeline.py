@@ -10,12 +10,14 @@ from router.config import Budgets, ExplorationConfig
 from router.encoders.hashing import Options as HashingOptions
 from router.encoders.hashing import build as build_hashing
 from router.errors import ConfigError, NoEligibleExpertError
-from router.pipeline import Capabilities, Policy, Router, explicit_decision
+from router.features import rounded
+from router.pipeline import Capabilities, Router, explicit_decision
 from router.policy import ExpertCosts, solve_map
 from router.preference import Preference
 from router.quality import QualityMatrix
 from router.scorers.map import MapScorer
 from router.scorers.soft_map import SoftMapScorer
+from router.solved_policy import Policy
 from router.types import DecisionReason, Query, QueryBatch, QueryFacts
 from router.uncertainty import Uncertainty
 
@@ -181,3 +183,57 @@ def test_pins_hosting_and_the_mask_hold_for_a_query_judged_by_itself():
     assert decide(by_query(hosted=(True, False, True)), CODE).expert == "small"
     masked = decide(by_query(hosted=(False, True, False)), CODE, alive=("small",))
     assert (masked.expert, masked.reason) == ("small", DecisionReason.NEXT_BEST)
+
+
+def test_a_decision_keeps_what_it_weighed():
+    cost = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32)
+    wait = np.array([[10, 0, 30]] * 3, np.float32)
+    one = np.ones(3, np.float32)
+    costs = ExpertCosts(one, np.arange(3), one, one, cost, wait)
+    found = decide(replace(make_router(), costs=costs), FACTS, alive={"small", "vision"})
+    assert (found.eligible, list(found.excluded)) == (("small", "vision"), ["coder"])
+    assert found.predicted_quality == pytest.approx((0.6, 0.5))
+    assert found.excluded_quality == pytest.approx((0.1,))
+    assert found.predicted_cost_usd == (4.0, 6.0, 5.0)
+    assert found.predicted_wait_ms == (10.0, 30.0, None)
+    assert list(found.category_probs) == ["facts", "code"]
+    assert sum(found.category_probs.values()) == pytest.approx(1)
+    assert (found.threshold, found.seed) == (0.5, None)
+
+
+def test_a_threshold_that_nothing_passes_is_none():
+    router = make_router()
+    never = replace(router, uncertainty=replace(router.uncertainty, threshold=float("-inf")))
+    assert (decide(never, CODE).threshold, decide(never, CODE).category) == (None, "general")
+
+
+def test_a_decision_is_made_again_from_its_seed_and_its_stored_features():
+    router = make_router(epsilon=1.0)
+    vector = router.embed("how do I sort a list")
+    assert vector.shape == (1, 64)
+    assert np.array_equal(vector, rounded(vector))
+    first = [decide_with(router, np.random.default_rng(n)) for n in range(20)]
+    again = router.decide_batch(
+        QueryBatch(tuple(Query("q", "text") for _ in first), np.tile(NEITHER, (20, 1))),
+        rng=np.random.default_rng(99),
+        seeds=[decision.seed for decision in first],
+    )
+    assert tuple(first) == again
+    assert len({decision.expert for decision in first}) > 1
+
+
+def decide_with(router, rng):
+    return router.decide(Query("q", "text"), embedding=NEITHER[None], rng=rng)
+
+
+def test_settings_follow_experts_yaml_and_nothing_else():
+    plain = make_router()
+    assert plain.settings == make_router().settings
+    other = [
+        make_router(epsilon=0.1),
+        make_router(pins={0: 2}),
+        make_router(context=100),
+        replace(plain, uncertainty=replace(plain.uncertainty, threshold=0.4)),
+    ]
+    assert len({router.settings["default"] for router in (plain, *other)}) == 5
+    assert replace(plain, version="v2").settings == plain.settings

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from router.errors import DataError
-from router.types import DecisionReason, DecisionRecord, FeedbackKind, TerminalState
+from router.features import from_bytes
+from router.types import DecisionReason, DecisionRecord, FeedbackKind, FloatArray, TerminalState
 
 REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
     FeedbackKind.TEST: 4.0,
@@ -28,7 +29,11 @@ PAGE_ROWS = 5000
 
 @dataclass(frozen=True)
 class LoggedAnswer:
-    """One routed answer with its reward in [0, 1]; `text` is None where the log keeps none."""
+    """One routed answer with its reward in [0, 1].
+
+    `text` is None where the log keeps none. `embedding` is what the router decided from, as bytes that `vector` reads,
+    and `encoder` the fingerprint of what made it; None where `log.embeddings` was off.
+    """
 
     decision_id: str
     text: str | None
@@ -37,6 +42,12 @@ class LoggedAnswer:
     reward: float
     propensity: float
     at: float
+    embedding: bytes | None = None
+    encoder: str | None = None
+
+    def vector(self, encoder: str) -> FloatArray | None:
+        """The embedding (d,) when it was kept and that encoder made it. Raises DataError when it is damaged."""
+        return from_bytes(self.embedding) if self.embedding is not None and self.encoder == encoder else None
 
 
 @dataclass(frozen=True)
@@ -82,20 +93,23 @@ def read_rewards(connection: Connection) -> dict[str, float]:
 
 
 def read_records(connection: Connection, since: float) -> Iterator[DecisionRecord]:
-    """Every record since a time, in order of arrival, a page at a time."""
+    """Every record since a time, with its embedding, in order of arrival, a page at a time."""
+    has_embedding = "embedding" in {column["name"] for column in inspect(connection).get_columns("decisions")}
+    embedding = "embedding" if has_embedding else "NULL AS embedding"  # a database that no newer gateway has opened
     query = text(
-        "SELECT at, decision_id, record FROM decisions WHERE at >= :since AND (at > :at OR decision_id > :last) "
-        "ORDER BY at, decision_id LIMIT :page"
+        f"SELECT at, decision_id, record, {embedding} FROM decisions "
+        "WHERE at >= :since AND (at > :at OR decision_id > :last) ORDER BY at, decision_id LIMIT :page"
     )
     after, last = since, ""
     while rows := connection.execute(query, {"since": after, "at": after, "last": last, "page": PAGE_ROWS}).all():
         for row in rows:
             try:
-                yield DecisionRecord.model_validate_json(row.record)
+                record = DecisionRecord.model_validate_json(row.record)
             except ValidationError as error:
                 raise DataError(
                     f"decisions: row {row.decision_id} is not a decision record ({error.error_count()} faults)"
                 ) from error
+            yield record if row.embedding is None else record.model_copy(update={"embedding": row.embedding})
         after, last = rows[-1].at, rows[-1].decision_id
 
 
@@ -138,6 +152,8 @@ def collect(records: Iterator[DecisionRecord], rewards: Mapping[str, float]) -> 
                 reward=rewards[record.decision_id],
                 propensity=record.decision.propensity,
                 at=record.at,
+                embedding=record.embedding,
+                encoder=record.inputs.encoder if record.inputs else None,
             )
         )
     return LogDataset(tuple(used), traffic, dropped, n_rows, digest.hexdigest()[:16])

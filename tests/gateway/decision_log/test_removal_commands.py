@@ -60,9 +60,7 @@ def test_erase(
     store.close()
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("30d", 2.592e6), ("1.5h", 5400.0), ("2w", 1.2096e6), ("5m", 300.0)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("30d", 2.592e6), ("1.5h", 5400.0), ("2w", 1.2096e6), ("5m", 300.0)])
 def test_ages(text: str, seconds: float) -> None:
     assert age_s(text) == seconds
 

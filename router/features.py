@@ -1,0 +1,46 @@
+"""The features that a decision is made from: an embedding in half precision, which the log can keep exactly.
+
+A router decides from what it would read back from its log, so a decision can be made again bit for bit. Rounding moves
+a coordinate by at most one part in 2,048, far below what tells two queries apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from router.errors import DataError
+from router.types import FloatArray
+
+STORED = np.dtype("<f2")
+"""Two bytes a dimension, little-endian."""
+
+DIGEST_BYTES = 12
+
+
+def rounded(embeddings: FloatArray) -> FloatArray:
+    """Embeddings (n, d) as they are after a stay in the log."""
+    return embeddings.astype(STORED).astype(np.float32)
+
+
+def to_bytes(embedding: FloatArray) -> bytes:
+    """What the log keeps of one embedding (d,) or (1, d): d half-precision numbers."""
+    return embedding.astype(STORED).tobytes()
+
+
+def from_bytes(data: bytes) -> FloatArray:
+    """One embedding (d,) of the log. Raises DataError when the bytes are no half-precision numbers."""
+    if len(data) % STORED.itemsize:
+        raise DataError(
+            f"an embedding of the log has {len(data)} bytes, which is not a number of half-precision values"
+        )
+    vector = np.frombuffer(data, dtype=STORED).astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise DataError("an embedding of the log holds values that are not finite")
+    return vector
+
+
+def features_hash(embedding: FloatArray) -> str:
+    """Identity of one embedding (d,) or (1, d): equal for equal stored bytes, 96 bits of BLAKE2b in hexadecimal."""
+    return hashlib.blake2b(to_bytes(embedding), digest_size=DIGEST_BYTES).hexdigest()

@@ -1,0 +1,32 @@
+"""Embeddings as the log keeps them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from router.errors import DataError
+from router.features import features_hash, from_bytes, rounded, to_bytes
+
+UNIT = st.floats(-1, 1, width=32)
+
+
+@given(arrays(np.float32, st.tuples(st.just(1), st.integers(1, 40)), elements=UNIT))
+def test_what_was_rounded_survives_the_log_exactly(vector):
+    kept = rounded(vector)
+    assert from_bytes(to_bytes(kept)).tobytes() == kept[0].tobytes()
+    assert rounded(kept).tobytes() == kept.tobytes()
+    assert np.abs(kept - vector).max() <= 2**-11
+    assert features_hash(from_bytes(to_bytes(vector))) == features_hash(vector)
+
+
+def test_the_bytes_are_half_precision_and_little_endian():
+    assert to_bytes(np.array([1.0, -0.5], np.float32)) == b"\x00\x3c\x00\xb8"
+    assert features_hash(np.zeros(2, np.float32)) != features_hash(np.ones(2, np.float32))
+
+
+@pytest.mark.parametrize(("data", "message"), [(b"\x00", "has 1 bytes"), (b"\x00\x7c", "not finite")])
+def test_damaged_bytes_are_refused(data, message):
+    with pytest.raises(DataError, match=message):
+        from_bytes(data)

@@ -1,0 +1,73 @@
+"""The draw by which a policy explores follows from its seed."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.config import ExplorationConfig
+from router.policy import MapSolution
+from router.preference import Preference
+from router.solved_policy import Policy, draw_expert, position_of
+
+QUALITY = np.array([0.2, 0.9, 0.4], np.float32)
+
+
+def policy(epsilon: float = 0.0, expert: int = 1) -> Policy:
+    return Policy(MapSolution(np.array([expert]), 0.0, {}, ()), exploration=ExplorationConfig(epsilon=epsilon))
+
+
+def test_without_exploration_nothing_is_drawn():
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    found = draw_expert(policy(), 0, [0, 1, 2], QUALITY, rng)
+    assert (found.expert, found.probs, found.seed) == (1, (0.0, 1.0, 0.0), None)
+    assert rng.bit_generator.state == before
+
+
+@given(st.integers(0, 2**53 - 1), st.floats(0.01, 1))
+def test_a_seed_gives_the_same_draw_whatever_the_generator(seed, epsilon):
+    draws = [draw_expert(policy(epsilon), 0, [0, 1, 2], QUALITY, np.random.default_rng(n), seed) for n in (1, 2)]
+    assert draws[0] == draws[1]
+    assert draws[0].seed == seed
+
+
+def test_seeds_that_were_drawn_can_be_given_back():
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        drawn = draw_expert(policy(0.8), 0, [0, 1, 2], QUALITY, rng)
+        assert 0 <= drawn.seed < 2**53
+        assert draw_expert(policy(0.8), 0, [0, 1, 2], QUALITY, rng, drawn.seed) == drawn
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda w: sum(w) > 0.01), st.integers(0, 2**53 - 1))
+def test_what_has_no_probability_is_never_drawn(weights, seed):
+    probs = np.array(weights) / sum(weights)
+    assert probs[position_of(probs, seed)] > 0
+
+
+def test_draws_have_their_distribution():
+    probs = np.array([0.5, 0.0, 0.2, 0.3])
+    counts = Counter(position_of(probs, seed) for seed in range(20_000))
+    assert np.allclose([counts[i] / 20_000 for i in range(4)], probs, atol=0.012)  # 3.5 standard errors
+
+
+def test_the_reference_draw_never_changes():
+    # Of Python's generator, which is the same in every version: random.Random(42).random() is 0.6394...
+    assert position_of(np.array([0.6394, 0.3606]), 42) == 1
+    assert position_of(np.array([0.6395, 0.3605]), 42) == 0
+
+
+def test_a_policys_fingerprint_follows_what_decides():
+    plain = policy()
+    changed = [
+        policy(0.1),
+        policy(expert=2),
+        replace(plain, pins={0: 2}),
+        replace(plain, preference=Preference(np.zeros(3), np.ones(3, dtype=bool))),
+        replace(plain, preference=Preference(np.full(3, 0.1), np.ones(3, dtype=bool))),
+    ]
+    assert policy().fingerprint == plain.fingerprint
+    assert len({p.fingerprint for p in (plain, *changed)}) == 6
