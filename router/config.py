@@ -205,6 +205,24 @@ class LogConfig(Section):
     queue_max_records: int = Field(default=20_000, ge=100)
 
 
+def check_unreserved(name: str) -> str:
+    if name in (AUTO, "base"):
+        raise ValueError(f"'{name}' is reserved: 'auto' asks for routing and 'base' is the section's encoder")
+    return name
+
+
+class RetrievalConfig(Section):
+    """Embedding experts over one frozen document side, and the library that chooses among them."""
+
+    encoder: PluginConfig = Field(
+        default=PluginConfig(kind="bert"), description="the base: encodes documents, and queries for routing"
+    )
+    experts: dict[Annotated[Name, AfterValidator(check_unreserved)], PluginConfig] = Field(
+        default_factory=dict, description="name -> kind (adapter, bm25, encoder, sentence_transformer, openai)"
+    )
+    pilots: str | None = Field(default=None, description="folder of `coe retrieval pilots`; relative to experts.yaml")
+
+
 class CoeConfig(Section):
     """The whole of experts.yaml."""
 
@@ -216,6 +234,7 @@ class CoeConfig(Section):
     engines: EnginesConfig = EnginesConfig()
     gateway: GatewayConfig = GatewayConfig()
     log: LogConfig = LogConfig()
+    retrieval: RetrievalConfig | None = None
 
     @property
     def learned_categories(self) -> tuple[str, ...]:

@@ -1,0 +1,237 @@
+"""BERT (Devlin et al. 2019) in numpy, with any number of LoRA adapters beside the weights: no torch, no padding.
+
+Texts of a batch are packed: their t tokens in all are the rows of one matrix, so a text's vector does not depend on its
+neighbours, and texts under different adapters share every large product (Hu et al. 2021: y = x W + s (x A) B).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from router.blas import one_thread
+from router.errors import ConfigError
+from router.types import FloatArray
+
+LINEAR = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+"""The products of a layer that an adapter may change, by the names that the weights' file gives them."""
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """The change to one product: x (t, in) adds x @ down (in, r) @ up (r, out); the scale alpha / r is in `up`."""
+
+    down: FloatArray
+    up: FloatArray
+
+
+Lora = Mapping[str, LoraLayer]
+"""Product by its full name, e.g. `encoder.layer.0.attention.self.query`."""
+
+
+@dataclass(frozen=True)
+class BertShape:
+    """What the model's config.json says of its sizes."""
+
+    layers: int
+    heads: int
+    hidden: int
+    positions: int
+    epsilon: float
+    pooling: str
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Token ids (t,), positions (t,) and where each of n texts begins and ends, as (n + 1,) bounds."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    bounds: tuple[int, ...]
+
+
+def pack(token_ids: Sequence[Sequence[int]]) -> Packed:
+    lengths = [len(ids) for ids in token_ids]
+    return Packed(
+        ids=np.array([token for ids in token_ids for token in ids], dtype=np.int64),
+        positions=np.concatenate([np.arange(length) for length in lengths]),
+        bounds=tuple(int(edge) for edge in np.concatenate([[0], np.cumsum(lengths)])),
+    )
+
+
+@dataclass(frozen=True)
+class Bert:
+    """The network. `weights` holds float32 arrays by the file's names, matrices transposed to (in, out)."""
+
+    shape: BertShape
+    weights: Mapping[str, FloatArray]
+
+    def embed(self, token_ids: Sequence[Sequence[int]], loras: Sequence[Lora | None]) -> FloatArray:
+        """(n, d) unit rows for n texts as token ids with their special tokens; `loras` (n,) names each one's adapter.
+
+        Texts under one adapter should stand together: every run of equal adapters costs two small products a layer.
+        """
+        packed = pack(token_ids)
+        runs = adapter_runs(packed.bounds, loras)
+        with one_thread():
+            states = self.look_up(packed)
+            for layer in range(self.shape.layers):
+                states = self.run_layer(f"encoder.layer.{layer}", states, packed.bounds, runs)
+        pairs = list(pairwise(packed.bounds))
+        if self.shape.pooling == "cls":
+            pooled = np.stack([states[start] for start, _ in pairs])
+        else:
+            pooled = np.stack([states[start:end].mean(axis=0) for start, end in pairs])
+        return np.asarray(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), dtype=np.float32)
+
+    def look_up(self, packed: Packed) -> FloatArray:
+        """(t, w): the embedding layer."""
+        table = self.weights
+        states = table["embeddings.word_embeddings.weight"][packed.ids]
+        states = states + table["embeddings.position_embeddings.weight"][packed.positions]
+        states += table["embeddings.token_type_embeddings.weight"][0]
+        return self.norm("embeddings.LayerNorm", states)
+
+    def run_layer(
+        self, name: str, states: FloatArray, bounds: Sequence[int], runs: Sequence[tuple[int, int, Lora]]
+    ) -> FloatArray:
+        query, key, value = (self.linear(f"{name}.{part}", states, runs) for part in LINEAR[:3])
+        mixed = self.attend(query, key, value, bounds)
+        states = self.norm(
+            f"{name}.attention.output.LayerNorm", self.linear(f"{name}.attention.output.dense", mixed, runs) + states
+        )
+        inner = gelu(self.linear(f"{name}.intermediate.dense", states, runs))
+        return self.norm(f"{name}.output.LayerNorm", self.linear(f"{name}.output.dense", inner, runs) + states)
+
+    def linear(self, name: str, states: FloatArray, runs: Sequence[tuple[int, int, Lora]]) -> FloatArray:
+        result: FloatArray = states @ self.weights[f"{name}.weight"]
+        result += self.weights[f"{name}.bias"]
+        for start, end, lora in runs:
+            if name in lora:
+                result[start:end] += (states[start:end] @ lora[name].down) @ lora[name].up
+        return result
+
+    def attend(self, query: FloatArray, key: FloatArray, value: FloatArray, bounds: Sequence[int]) -> FloatArray:
+        """(t, w): each text attends to itself alone."""
+        width = self.shape.hidden // self.shape.heads
+        scale = np.float32(1 / np.sqrt(width))
+        result = np.empty_like(query)
+        for start, end in pairwise(bounds):
+            parts = [m[start:end].reshape(end - start, -1, width).transpose(1, 0, 2) for m in (query, key, value)]
+            scores = (parts[0] * scale) @ parts[1].transpose(0, 2, 1)
+            scores -= scores.max(axis=-1, keepdims=True)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=-1, keepdims=True)
+            result[start:end] = (scores @ parts[2]).transpose(1, 0, 2).reshape(end - start, -1)
+        return result
+
+    def norm(self, name: str, states: FloatArray) -> FloatArray:
+        """Rows to mean 0 and variance 1, then scaled and shifted (Ba et al. 2016)."""
+        centred = states - states.mean(axis=1, keepdims=True)
+        variance = np.einsum("td,td->t", centred, centred)[:, None] / np.float32(centred.shape[1])
+        centred /= np.sqrt(variance + np.float32(self.shape.epsilon))
+        centred *= self.weights[f"{name}.weight"]
+        centred += self.weights[f"{name}.bias"]
+        return centred
+
+
+def adapter_runs(bounds: Sequence[int], loras: Sequence[Lora | None]) -> list[tuple[int, int, Lora]]:
+    """Runs of neighbouring texts under one adapter, as token rows [start, end)."""
+    runs: list[tuple[int, int, Lora]] = []
+    for text, lora in enumerate(loras):
+        if lora is None:
+            continue
+        start, end = bounds[text], bounds[text + 1]
+        if runs and runs[-1][2] is lora and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], end, lora)
+        else:
+            runs.append((start, end, lora))
+    return runs
+
+
+def gelu(values: FloatArray) -> FloatArray:
+    """x Phi(x), exact (Hendrycks & Gimpel 2016)."""
+    from scipy.special import erf
+
+    return np.asarray(values * (erf(values * np.float32(np.sqrt(0.5))) + np.float32(1)) * np.float32(0.5))
+
+
+def read_shape(folder: Path) -> BertShape:
+    """Raises ConfigError when the folder's model is not a BERT that this network computes."""
+    config = read_json(folder / "config.json")
+    try:
+        if config.get("model_type") != "bert" or config.get("hidden_act", "gelu") != "gelu":
+            raise ConfigError(
+                f"bert encoder: {folder.name} is a '{config.get('model_type')}' with activation "
+                f"'{config.get('hidden_act')}'; allowed: bert with gelu"
+            )
+        return BertShape(
+            layers=int(config["num_hidden_layers"]),
+            heads=int(config["num_attention_heads"]),
+            hidden=int(config["hidden_size"]),
+            positions=int(config["max_position_embeddings"]),
+            epsilon=float(config["layer_norm_eps"]),
+            pooling=read_pooling(folder),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"bert encoder: {folder / 'config.json'} lacks or misstates {error}") from error
+
+
+def read_pooling(folder: Path) -> str:
+    """How sentence-transformers pools this model; mean where it does not say."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.is_file():
+        return "mean"
+    modes = [name for name, on in read_json(path).items() if name.startswith("pooling_mode_") and on is True]
+    known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    if len(modes) != 1 or modes[0] not in known:
+        raise ConfigError(f"bert encoder: pooling {', '.join(modes) or 'none'} in {path}; allowed: {', '.join(known)}")
+    return known[modes[0]]
+
+
+def read_json(path: Path) -> dict[str, object]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"bert encoder: {path} cannot be read as JSON") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"bert encoder: {path} holds no object")
+    return values
+
+
+def read_weights(path: Path, shape: BertShape) -> dict[str, FloatArray]:
+    """Arrays by name, matrices of the products transposed. Raises ConfigError when one is missing."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"bert encoder: {path} is not a safetensors file") from error
+    arrays = {name.removeprefix("bert."): array for name, array in arrays.items()}
+    products = [f"encoder.layer.{layer}.{part}" for layer in range(shape.layers) for part in LINEAR]
+    norms = [
+        f"encoder.layer.{i}.{part}.LayerNorm" for i in range(shape.layers) for part in ("attention.output", "output")
+    ]
+    tables = [f"embeddings.{part}_embeddings.weight" for part in ("word", "position", "token_type")]
+    pairs = [f"{name}.{end}" for name in (*products, *norms, "embeddings.LayerNorm") for end in ("weight", "bias")]
+    lacking = [name for name in (*tables, *pairs) if name not in arrays]
+    if lacking:
+        raise ConfigError(f"bert encoder: {path} lacks {lacking[0]} and {len(lacking) - 1} other arrays")
+    turned = {f"{name}.weight" for name in products}
+    return {
+        name: np.ascontiguousarray(arrays[name].T if name in turned else arrays[name], dtype=np.float32)
+        for name in (*tables, *pairs)
+    }

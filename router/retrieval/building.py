@@ -1,0 +1,73 @@
+"""The `retrieval` section of experts.yaml, and its live experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from router import plugins
+from router.config import PluginConfig, RetrievalConfig
+from router.errors import ConfigError
+from router.protocols import Encoder
+from router.retrieval.choice import RetrievalRouter, build_router
+from router.retrieval.library import load_library
+from router.retrieval.records import BASE, BaseExpert, RetrievalExpert, UnboundExpert
+
+FAMILY = "router.retrieval.experts"
+
+
+def build_base(config: PluginConfig) -> Encoder:
+    """The frozen encoder of documents. Raises ConfigError, MissingWeightsError, MissingExtraError."""
+    return cast(Encoder, plugins.build("router.encoders", config.kind, config.options))
+
+
+def build_experts(
+    config: RetrievalConfig, root: Path, base: Encoder | None = None, secrets: Mapping[str, str] | None = None
+) -> dict[str, RetrievalExpert]:
+    """Every expert by name, `base` first.
+
+    Args:
+        root: folder that relative paths start from: the one of experts.yaml.
+        base: the section's encoder when it was built already.
+        secrets: value per environment variable that some `api_key_env` names.
+
+    Raises:
+        ConfigError: an option is wrong. ArtifactError: an adapter is damaged or was made for another base.
+    """
+    encoder = base or build_base(config.encoder)
+    experts: dict[str, RetrievalExpert] = {BASE: BaseExpert(encoder)}
+    for name, entry in config.experts.items():
+        experts[name] = build_expert(name, entry, root, encoder, secrets or {})
+    return experts
+
+
+def build_expert(
+    name: str, entry: PluginConfig, root: Path, base: Encoder, secrets: Mapping[str, str]
+) -> RetrievalExpert:
+    """One expert. Raises as `build_experts`."""
+    options = dict(entry.options)
+    if "path" in options:
+        options["path"] = str(root / Path(str(options["path"])).expanduser())
+    if "api_key_env" in options:
+        variable = str(options.pop("api_key_env"))
+        if variable not in secrets:
+            raise ConfigError(f"retrieval.experts.{name}.api_key_env: environment variable {variable} is not set")
+        options["api_key"] = secrets[variable]
+    try:
+        unbound = cast(UnboundExpert, plugins.build(FAMILY, entry.kind, options))
+    except ConfigError as error:
+        raise ConfigError(f"retrieval.experts.{name}: {error}") from error
+    return unbound.attach(name, base)
+
+
+def load_retrieval_router(
+    config: RetrievalConfig, root: Path, experts: Mapping[str, RetrievalExpert], *, may_fuse: bool = True
+) -> RetrievalRouter:
+    """The router of the section's pilot library; one that knows base alone when it names none.
+
+    Raises:
+        ArtifactError: the library is damaged, or was made on another base.
+    """
+    library = None if config.pilots is None else load_library(root / Path(config.pilots).expanduser())
+    return build_router(library, base_fingerprint=experts[BASE].fingerprint, experts=experts, may_fuse=may_fuse)

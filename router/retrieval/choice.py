@@ -1,0 +1,93 @@
+"""Which expert searches for a query: pure, from its base embedding and the pilot library.
+
+Shapes: n queries, d dimensions, p pilots (labelled queries), m arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from router.errors import ArtifactError
+from router.retrieval.gains import GainModel, fit_gains
+from router.retrieval.grouped import GroupedPilots, group_pilots
+from router.retrieval.library import Arm, PilotLibrary, RoutingMethod
+from router.retrieval.records import BASE, RetrievalDecision, RetrievalReason, single
+from router.types import FloatArray
+
+
+@dataclass(frozen=True)
+class RetrievalRouter:
+    """Chooses among arms. Without a library every query goes to base."""
+
+    arms: tuple[Arm, ...]
+    model: GainModel | GroupedPilots | None
+    dim: int | None
+    version: str = "none"
+
+    def choose(self, base_embeddings: FloatArray) -> list[RetrievalDecision]:
+        """One decision per row of `base_embeddings` (n, d), unit rows by the base encoder.
+
+        Raises:
+            ArtifactError: another number of dimensions than the library's.
+        """
+        if self.model is None or len(self.arms) < 2:
+            return [single(BASE, RetrievalReason.ONLY, self.version) for _ in range(len(base_embeddings))]
+        if base_embeddings.ndim != 2 or base_embeddings.shape[1] != self.dim:
+            raise ArtifactError(
+                f"base embeddings have shape {base_embeddings.shape}; the pilot library expects (n, {self.dim})"
+            )
+        scores, nearest, is_near = self.model.score(base_embeddings)
+        return [self.decide(scores[i], float(nearest[i]), bool(is_near[i])) for i in range(len(scores))]
+
+    def decide(self, scores: FloatArray, nearest: float, is_near: bool) -> RetrievalDecision:
+        """The decision for scores (m,). Ties go to the arm that stands first, which is base."""
+        order = np.argsort(-scores, kind="stable")
+        best, second = int(order[0]), int(order[1])
+        arm = self.arms[best]
+        if best == 0:
+            reason = RetrievalReason.BASE
+        else:
+            reason = RetrievalReason.PILOTS if is_near else RetrievalReason.UNPREPARED
+        return RetrievalDecision(
+            expert=arm.members[0],
+            members=arm.members,
+            weights=arm.weights,
+            runner_up=self.arms[second].name,
+            scores={self.arms[i].name: round(float(scores[i]), 4) for i in order[:5]},
+            similarity=nearest,
+            reason=reason,
+            library_version=self.version,
+        )
+
+
+def build_router(
+    library: PilotLibrary | None, *, base_fingerprint: str, experts: Collection[str], may_fuse: bool = True
+) -> RetrievalRouter:
+    """A router over those arms of the library whose members are all in `experts`.
+
+    Raises:
+        ArtifactError: the library was made on another base encoder.
+    """
+    if library is None:
+        return RetrievalRouter((Arm(members=(BASE,), weights=(1.0,)),), None, None)
+    manifest = library.manifest
+    if manifest.base_fingerprint != base_fingerprint:
+        raise ArtifactError(
+            f"pilot library {manifest.version} was made on base {manifest.base_fingerprint[:12]}, this one is "
+            f"{base_fingerprint[:12]}: its vectors mean something else; run `coe retrieval pilots`"
+        )
+    fuses = may_fuse and manifest.settings.may_fuse and manifest.settings.method is RoutingMethod.GAIN
+    kept = [
+        i
+        for i, arm in enumerate(library.arms)
+        if set(arm.members) <= {BASE, *experts} and (fuses or len(arm.members) == 1)
+    ]
+    arms = tuple(library.arms[i] for i in kept)
+    if manifest.settings.method is RoutingMethod.GAIN:
+        model: GainModel | GroupedPilots = fit_gains(library, kept)
+    else:
+        model = group_pilots(library, kept)
+    return RetrievalRouter(arms, model, manifest.dim, manifest.version)

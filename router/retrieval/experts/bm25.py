@@ -1,0 +1,134 @@
+"""BM25 (Robertson & Zaragoza 2009) over stemmed words, by bm25s: an expert without vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.errors import ConfigError, MissingExtraError
+from router.protocols import Encoder
+from router.retrieval.records import IntArray
+from router.types import FloatArray
+from router.weights import fingerprint
+
+if TYPE_CHECKING:
+    from bm25s import BM25
+
+WORD = re.compile(r"\w+")
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k1: float = Field(default=1.2, ge=0, description="how soon a repeated word stops counting")
+    b: float = Field(default=0.75, ge=0, le=1, description="how much a long document is held back")
+    language: str = Field(default="english", description="Snowball stemmer; 'none' leaves words as they are")
+    stopwords: Literal["english", "none"] = "english"
+    max_query_words: int = Field(default=256, ge=1, description="words of a query after these are not read")
+
+
+@dataclass(frozen=True)
+class Bm25Index:
+    """Row i is document i. Words that no document holds are left out of a query."""
+
+    engine: BM25 | None
+    vocabulary: dict[str, int]
+    words_of: Callable[[str], list[str]]
+    count: int
+
+    def search(self, texts: Sequence[str], count: int) -> list[tuple[IntArray, FloatArray]]:
+        return [self.search_one(text, count) for text in texts]
+
+    def search_one(self, text: str, count: int) -> tuple[IntArray, FloatArray]:
+        words = [word for word in self.words_of(text) if word in self.vocabulary]
+        if self.engine is None or not words or count < 1:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        scores = np.asarray(self.engine.get_scores(words), dtype=np.float32)
+        kept = min(count, self.count)
+        rows = np.argpartition(-scores, kept - 1)[:kept]
+        rows = rows[scores[rows] > 0]
+        rows = rows[np.lexsort((rows, -scores[rows]))]
+        return rows.astype(np.int64), scores[rows]
+
+
+@dataclass(frozen=True)
+class Bm25Expert:
+    """An expert over texts. Lucene's variant: no term has a negative weight (Kamphuis et al. 2020)."""
+
+    name: str
+    options: Options
+
+    @property
+    def space(self) -> str:
+        return fingerprint("bm25", self.options.model_dump_json(exclude={"max_query_words"}))
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint("bm25", self.options.model_dump_json())
+
+    def words(self, text: str) -> list[str]:
+        """Stems in order of appearance, stop words left out."""
+        found = [word for word in WORD.findall(text.lower()) if word not in stop_words(self.options.stopwords)]
+        return found if self.options.language == "none" else list(stemmer(self.options.language)(found))
+
+    def query_words(self, text: str) -> list[str]:
+        return self.words(text)[: self.options.max_query_words]
+
+    def index(self, texts: Sequence[str]) -> Bm25Index:
+        from bm25s import BM25
+
+        corpus = [self.words(text) for text in texts]
+        vocabulary = {word: number for number, word in enumerate(dict.fromkeys(w for words in corpus for w in words))}
+        if not vocabulary:
+            return Bm25Index(None, {}, self.query_words, len(texts))
+        engine = BM25(k1=self.options.k1, b=self.options.b, method="lucene", backend="numpy")
+        engine.index(([[vocabulary[w] for w in words] for words in corpus], vocabulary), show_progress=False)
+        return Bm25Index(engine, vocabulary, self.query_words, len(texts))
+
+
+@cache
+def stop_words(language: str) -> frozenset[str]:
+    from bm25s.stopwords import STOPWORDS_EN
+
+    return frozenset(STOPWORDS_EN) if language == "english" else frozenset()
+
+
+@cache
+def stemmer(language: str) -> Callable[[list[str]], list[str]]:
+    from Stemmer import Stemmer
+
+    stem: Callable[[list[str]], list[str]] = Stemmer(language).stemWords
+    return stem
+
+
+@dataclass(frozen=True)
+class UnboundBm25:
+    options: Options
+
+    def attach(self, name: str, base: Encoder) -> Bm25Expert:
+        """Takes any base: it uses none."""
+        return Bm25Expert(name, self.options)
+
+
+def build(options: Options) -> UnboundBm25:
+    """Raises MissingExtraError without bm25s or PyStemmer; ConfigError for a language without a stemmer."""
+    if find_spec("bm25s") is None or find_spec("Stemmer") is None:
+        raise MissingExtraError("retrieval expert 'bm25'", "retrieval")
+    if options.language != "none":
+        from Stemmer import algorithms
+
+        if options.language not in algorithms():
+            raise ConfigError(
+                f"bm25: no stemmer for language '{options.language}'; allowed: none, {', '.join(algorithms())}"
+            )
+    return UnboundBm25(options)
+
+
+EXAMPLES = (Options(), Options(k1=0.9, b=0.4, language="none", stopwords="none"))

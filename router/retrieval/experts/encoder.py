@@ -1,0 +1,87 @@
+"""Any encoder kind as an expert with a document space of its own, e.g. `onnx`, `static`, `sentence_transformer`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from router import plugins
+from router.errors import ArtifactError
+from router.protocols import Encoder
+from router.types import FloatArray
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: str = Field(description="kind of encoder")
+    options: dict[str, object] = Field(default_factory=dict, description="that kind's own options")
+    query_prefix: str = Field(default="", description="put before every query, as some models were trained")
+    document_prefix: str = Field(default="", description="put before every document")
+    shares_documents: bool = Field(
+        default=False, description="its queries search the base's documents: it was trained against them, frozen"
+    )
+
+
+@dataclass(frozen=True)
+class EncoderExpert:
+    """A model for queries, and for documents unless it shares the base's."""
+
+    name: str
+    queries: Encoder
+    documents: Encoder
+    options: Options = field(repr=False)
+
+    @property
+    def space(self) -> str:
+        from router.weights import fingerprint
+
+        if self.options.shares_documents:
+            return self.documents.fingerprint
+        return fingerprint("encoder", self.documents.fingerprint, self.options.document_prefix)
+
+    @property
+    def fingerprint(self) -> str:
+        from router.weights import fingerprint
+
+        return fingerprint("encoder", self.space, self.queries.fingerprint, self.options.query_prefix)
+
+    @property
+    def dim(self) -> int:
+        return self.queries.dim
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        return self.queries.encode([self.options.query_prefix + text if text.strip() else "" for text in texts])
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
+        if self.options.shares_documents:
+            return self.documents.encode(texts)
+        return self.documents.encode([self.options.document_prefix + text if text.strip() else "" for text in texts])
+
+
+@dataclass(frozen=True)
+class UnboundEncoder:
+    encoder: Encoder
+    options: Options
+
+    def attach(self, name: str, base: Encoder) -> EncoderExpert:
+        """Raises ArtifactError when it is to share the base's documents and differs in dimensions."""
+        if not self.options.shares_documents:
+            return EncoderExpert(name, self.encoder, self.encoder, self.options)
+        if self.encoder.dim != base.dim:
+            raise ArtifactError(
+                f"retrieval.experts.{name}: has {self.encoder.dim} dimensions and is to share the base's documents, "
+                f"which have {base.dim}"
+            )
+        return EncoderExpert(name, self.encoder, base, self.options)
+
+
+def build(options: Options) -> UnboundEncoder:
+    """Raises ConfigError, MissingWeightsError, MissingExtraError as that kind of encoder does."""
+    return UnboundEncoder(cast(Encoder, plugins.build("router.encoders", options.encoder, options.options)), options)
+
+
+EXAMPLES = (Options(encoder="hashing"), Options(encoder="hashing", query_prefix="query: ", document_prefix="passage: "))

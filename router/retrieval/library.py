@@ -1,0 +1,191 @@
+"""The pilot library on disk: labelled queries of base embeddings with every arm's nDCG@10, never a pickle.
+
+A folder per library with `manifest.json` and `weights.safetensors`. The version is the hash over everything that
+changes a decision. An arm is one expert, or two whose rankings are fused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from router.artifact import read_arrays, read_regular_file, require_array, require_finite
+from router.errors import ArtifactError
+from router.retrieval.records import BASE
+from router.types import FloatArray, Record
+
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"
+NOT_IN_VERSION = frozenset({"version", "created_at", "metrics"})
+
+
+class RoutingMethod(StrEnum):
+    """How labelled queries become a choice; docs/retrieval.md has the formulas."""
+
+    GAIN = "gain"  # ours: predicted gain over base, shrunk towards what holds on unprepared domains
+    MEAN = "mean"  # the paper: mean similarity to an expert's pilots
+    MAX = "max"  # the paper's released code: largest similarity to one of its pilots
+
+
+class Arm(Record):
+    """One way to search: an expert, or several whose rankings are fused by weights that sum to 1."""
+
+    members: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[float, ...] = Field(min_length=1)
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.members)
+
+
+class RoutingSettings(Record):
+    """Chosen on dev queries; see docs/results/retrieval.md."""
+
+    method: RoutingMethod = RoutingMethod.GAIN
+    temperature: float = Field(default=0.05, gt=0, description="of the softmax over similarities")
+    prior_mass: float = Field(default=1.0, ge=0, description="weight of the unprepared gain against nearby queries")
+    margin: float = Field(default=0.0, ge=0, description="predicted gain over base that a switch needs")
+    may_fuse: bool = Field(default=True, description="whether arms of two members may be chosen")
+
+
+class LibraryManifest(Record):
+    """What `manifest.json` of a pilot library says."""
+
+    schema_version: Literal[1] = 1
+    version: str
+    created_at: str
+    base_fingerprint: str
+    dim: int = Field(gt=0)
+    arms: tuple[Arm, ...] = Field(min_length=1, description="columns; the first is base alone")
+    expert_fingerprints: dict[str, str] = Field(description="expert -> identity it had when it was measured")
+    data_sets: tuple[str, ...]
+    settings: RoutingSettings = RoutingSettings()
+    metrics: dict[str, float] = Field(default_factory=dict)
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class PilotLibrary:
+    """n labelled queries over m arms.
+
+    `embeddings` (n, d) by base, unit rows; `scores` (n, m) nDCG@10, 0 where not measured; `measured` (n, m);
+    `data_set` (n,) rows of `manifest.data_sets`.
+    """
+
+    manifest: LibraryManifest
+    embeddings: FloatArray
+    scores: FloatArray
+    measured: NDArray[np.bool_]
+    data_set: NDArray[np.int64]
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return self.manifest.arms
+
+
+def content_version(plain: Mapping[str, object]) -> str:
+    counted = {key: value for key, value in plain.items() if key not in NOT_IN_VERSION}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def make_library(
+    *,
+    created_at: str,
+    base_fingerprint: str,
+    arms: Sequence[Arm],
+    expert_fingerprints: Mapping[str, str],
+    data_sets: Sequence[str],
+    embeddings: FloatArray,
+    scores: FloatArray,
+    measured: NDArray[np.bool_],
+    data_set: NDArray[np.int64],
+    settings: RoutingSettings | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> PilotLibrary:
+    """A library with its version."""
+    scores = np.where(measured, scores, 0.0).astype(np.float32)
+    plain = LibraryManifest(
+        version="0" * 16,
+        created_at=created_at,
+        base_fingerprint=base_fingerprint,
+        dim=int(embeddings.shape[1]),
+        arms=tuple(arms),
+        expert_fingerprints=dict(expert_fingerprints),
+        data_sets=tuple(data_sets),
+        settings=settings or RoutingSettings(),
+        metrics=dict(metrics or {}),
+        weights_sha256=hashlib.sha256(packed_arrays(embeddings, scores, measured, data_set)).hexdigest(),
+    ).model_dump(mode="json")
+    plain["version"] = content_version(plain)
+    return PilotLibrary(LibraryManifest.model_validate(plain), embeddings, scores, measured, data_set)
+
+
+def packed_arrays(
+    embeddings: FloatArray, scores: FloatArray, measured: NDArray[np.bool_], data_set: NDArray[np.int64]
+) -> bytes:
+    from safetensors.numpy import save
+
+    return save(
+        {
+            "data_set": np.ascontiguousarray(data_set, dtype=np.int64),
+            "embeddings": np.ascontiguousarray(embeddings, dtype=np.float32),
+            "measured": np.ascontiguousarray(measured, dtype=np.uint8),
+            "scores": np.ascontiguousarray(scores, dtype=np.float32),
+        }
+    )
+
+
+def save_library(library: PilotLibrary, folder: Path) -> None:
+    """Writes the library; the manifest comes last, so a library that was cut off is refused by its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = packed_arrays(library.embeddings, library.scores, library.measured, library.data_set)
+    for name, content in (
+        (WEIGHTS_FILE, weights),
+        (MANIFEST_FILE, library.manifest.model_dump_json(indent=1).encode()),
+    ):
+        staged = folder / f".{name}.new"
+        staged.write_bytes(content)
+        staged.replace(folder / name)
+
+
+def load_library(folder: Path) -> PilotLibrary:
+    """Raises ArtifactError when a file is missing, changed, of another layout, or not finite."""
+    path = folder / MANIFEST_FILE
+    try:
+        plain = json.loads(read_regular_file(path))
+        manifest = LibraryManifest.model_validate(plain)
+    except (ValidationError, ValueError) as error:
+        raise ArtifactError(f"{path}: is not the manifest of a pilot library") from error
+    expected = content_version(manifest.model_dump(mode="json"))
+    if manifest.version != expected:
+        raise ArtifactError(f"{path}: says version {manifest.version}, its content gives {expected}; it was changed")
+    weights = read_regular_file(folder / WEIGHTS_FILE)
+    found = hashlib.sha256(weights).hexdigest()
+    if found != manifest.weights_sha256:
+        raise ArtifactError(
+            f"{folder / WEIGHTS_FILE}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}..."
+        )
+    if manifest.arms[0].members != (BASE,):
+        raise ArtifactError(f"{path}: the first arm is '{manifest.arms[0].name}'; expected '{BASE}'")
+    arrays = read_arrays(folder / WEIGHTS_FILE, weights)
+    embeddings = require_finite(arrays, "embeddings", (None, manifest.dim))
+    shape = (len(embeddings), len(manifest.arms))
+    data_set = np.asarray(require_array(arrays, "data_set", (len(embeddings),)), dtype=np.int64)
+    if len(data_set) and not 0 <= data_set.min() <= data_set.max() < len(manifest.data_sets):
+        raise ArtifactError(f"{folder / WEIGHTS_FILE}: 'data_set' must hold 0 to {len(manifest.data_sets) - 1}")
+    return PilotLibrary(
+        manifest,
+        embeddings,
+        require_finite(arrays, "scores", shape),
+        np.asarray(require_array(arrays, "measured", shape)).astype(bool),
+        data_set,
+    )
