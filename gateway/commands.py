@@ -7,6 +7,7 @@ COMMANDS: dict[str, str] = {
     "serve": "gateway.run_commands:serve",
     "experts up": "gateway.fleet.commands:up",
     "experts ls": "gateway.fleet.commands:ls",
+    "replay": "gateway.replay.commands:replay",
     "log doctor": "gateway.decision_log.commands:doctor",
     "log drain": "gateway.decision_log.commands:drain",
     "log prune": "gateway.decision_log.removal_commands:prune",

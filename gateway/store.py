@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database import make_schema, open_engine, translated_errors
@@ -17,7 +17,10 @@ from gateway.tables import DECISIONS, FEEDBACK, TABLES
 from router.types import DecisionRecord, Feedback
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
+
+PAGE_ROWS = 500
 
 
 class Store:
@@ -35,6 +38,11 @@ class Store:
         self.insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
         with translated_errors("open"):
             make_schema(self._engine, TABLES)
+
+    def make_tables(self, tables: Sequence[Table]) -> None:
+        """Makes tables of another part of the gateway where they are missing. Raises StoreError."""
+        with translated_errors("make tables"):
+            make_schema(self._engine, tables)
 
     def write_decisions(self, records: Sequence[DecisionRecord]) -> int:
         """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
@@ -66,6 +74,30 @@ class Store:
         with self.transaction("read a decision") as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else record_of(row.record, row.embedding)
+
+    def newest_decisions(self, *, since: float, limit: int) -> Iterator[DecisionRecord]:
+        """Up to `limit` decisions made since a time (Unix seconds), newest first, read a page at a time.
+
+        Raises:
+            StoreError: also when a row is no decision record.
+        """
+        columns = (DECISIONS.c.at, DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
+        newest_first = (
+            select(*columns)
+            .where(DECISIONS.c.at >= since)
+            .order_by(DECISIONS.c.at.desc(), DECISIONS.c.decision_id.desc())
+        )
+        query, left = newest_first, limit
+        while left > 0:
+            with self.transaction("read decisions") as connection:
+                rows = connection.execute(query.limit(min(left, PAGE_ROWS))).all()
+            for row in rows:
+                yield record_of(row.record, row.embedding)
+            if len(rows) < min(left, PAGE_ROWS):
+                return
+            left -= len(rows)
+            place = tuple_(DECISIONS.c.at, DECISIONS.c.decision_id)
+            query = newest_first.where(place < tuple_(rows[-1].at, rows[-1].decision_id))
 
     def put_feedback(self, feedback: Feedback) -> bool:
         """Keeps the feedback, in place of an earlier value of the same kind by the same key; True when it is the first.

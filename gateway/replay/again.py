@@ -1,0 +1,135 @@
+"""One logged decision made again by the router that made it. Pure but for a router that has to encode a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from router.errors import DataError, NoEligibleExpertError, RouterError
+from router.features import features_hash, from_bytes
+from router.pipeline import Router
+from router.types import DecisionInputs, DecisionReason, DecisionRecord, FloatArray, Query, RoutingDecision
+
+
+class NotReplayableError(RouterError):
+    """What a decision was made from is not there any more."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field of the decision that came out otherwise."""
+
+    field: str
+    logged: object
+    again: object
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The decision as it came out again.
+
+    `source` says where the features came from; `has_new_settings` that experts.yaml, as it is solved for this policy,
+    is not what it was.
+    """
+
+    decision: RoutingDecision
+    source: str
+    has_new_settings: bool
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a logged decision was made from (1, d), where that was found, and whether it is exactly the same."""
+
+    embedding: FloatArray
+    source: str
+    is_exact: bool
+
+
+def replay(router: Router, record: DecisionRecord) -> Replay:
+    """Makes the decision again, the seed of its draw included.
+
+    Raises:
+        NotReplayableError: saying what is missing.
+    """
+    logged, inputs = routed(record)
+    if router.version != logged.router_version:
+        raise NotReplayableError(f"router {logged.router_version} decided, not {router.version}")
+    features = features_of(router, record, inputs)
+    if not features.is_exact:
+        raise NotReplayableError(
+            f"the {features.source} gives other features than were logged: the log keeps a redacted text, or the "
+            "encoder does not give the same embedding twice. With `log.embeddings: true` decisions can be made again"
+        )
+    try:
+        again = decide_again(router, record, features.embedding)
+    except NoEligibleExpertError as error:
+        raise NotReplayableError(f"no expert is eligible any more: {error}") from error
+    is_new = router.settings.get(logged.policy) != inputs.settings
+    return Replay(again, features.source, is_new, tuple(differences(logged, again)))
+
+
+def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
+    """The decision and its inputs. Raises NotReplayableError when no router decided, or the inputs were not logged."""
+    if record.decision is None:
+        raise NotReplayableError(f"it was rejected before an expert was chosen ({record.error_code or record.state})")
+    if record.decision.reason is DecisionReason.EXPLICIT:
+        raise NotReplayableError(f"the client named the expert '{record.decision.expert}': no router decided")
+    if record.inputs is None:
+        raise NotReplayableError("an older version made it, which did not log what it decided from")
+    return record.decision, record.inputs
+
+
+def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs) -> Features:
+    """The embedding of the log when this router's encoder made it, else that of the logged text.
+
+    Raises:
+        NotReplayableError: the log has neither.
+    """
+    encoder = router.encoder.fingerprint
+    if record.embedding is not None and inputs.encoder == encoder:
+        try:
+            embedding = from_bytes(record.embedding)[None]
+        except DataError as error:
+            raise NotReplayableError(str(error)) from error
+        if features_hash(embedding) != inputs.features:
+            raise NotReplayableError("the logged embedding is damaged: it does not have the hash that was logged")
+        return Features(embedding, "logged embedding", is_exact=True)
+    if record.text is None:
+        kept = "the logged embedding is of another encoder" if record.embedding else "the log keeps no embedding of it"
+        raise NotReplayableError(
+            f"{kept}, and no text: `log.embeddings: true` or `log.privacy: text` makes replay possible from then on"
+        )
+    embedding = router.embed(record.text)
+    return Features(embedding, "logged text", inputs.encoder == encoder and features_hash(embedding) == inputs.features)
+
+
+def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) -> RoutingDecision:
+    """What a router decides for that request and fleet: experts are there unless they did not answer then.
+
+    Raises:
+        NotReplayableError: the router has no such policy.
+        NoEligibleExpertError: none of its experts can serve.
+    """
+    decision, inputs = routed(record)
+    if decision.policy not in router.policies:
+        raise NotReplayableError(f"experts.yaml has no policy '{decision.policy}' any more")
+    return router.decide(
+        Query(record.decision_id, record.text or "", inputs.facts),
+        rng=np.random.default_rng(int.from_bytes(record.decision_id.encode(), "big")),
+        policy=decision.policy,
+        alive=[name for name in router.experts if name not in inputs.unreachable],
+        embedding=embedding,
+        seed=decision.seed,
+    )
+
+
+def differences(logged: RoutingDecision, again: RoutingDecision) -> Iterator[Difference]:
+    """Fields that are not equal, to the last bit."""
+    for name in RoutingDecision.model_fields:
+        before, after = getattr(logged, name), getattr(again, name)
+        if before != after:
+            yield Difference(name, before, after)

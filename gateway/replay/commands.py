@@ -1,0 +1,205 @@
+"""`coe replay`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.decision_log.opening import ConfigFile, DatabaseUrl, DataDir, opened_store
+from router.errors import ArtifactError, ConfigError, allowed_values
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gateway.replay.again import Replay
+    from gateway.replay.candidate import CandidateReport
+    from gateway.store import Store
+    from router.types import DecisionRecord
+
+MAX_VALUE_CHARS = 100
+
+
+def replay(
+    decision_id: Annotated[str | None, typer.Argument(help="Decision to make again.")] = None,
+    diff: Annotated[
+        str | None, typer.Option("--diff", metavar="CANDIDATE", help="Router version to compare with the log.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="--diff: ISO date or time; older decisions are left out.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="--diff: look at the newest N decisions.")] = 5000,
+    examples: Annotated[int, typer.Option(min=0, help="--diff: how many examples to show.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    config: ConfigFile = Path("experts.yaml"),
+    data_dir: DataDir = Path("data"),
+    database_url: DatabaseUrl = None,
+) -> int:
+    """Make a logged decision again, bit for bit; or show what another router would have done with the log."""
+    if (decision_id is None) == (diff is None):
+        raise ConfigError("give a decision's ID, or --diff with a router version")
+    with opened_store(data_dir, database_url) as store:
+        if diff is not None:
+            return show_diff(store, config, data_dir, diff, since, limit, examples, as_json=as_json)
+        return show_replay(store, config, data_dir, decision_id or "", as_json=as_json)
+
+
+def show_replay(store: Store, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
+    """Exit status 0 when the decision came out the same to the last bit, 1 when not or when something is missing."""
+    from gateway.replay.again import NotReplayableError, routed
+    from gateway.replay.again import replay as again
+    from router.build import load_router
+    from router.config import load_config
+
+    record = store.get_decision(decision_id)
+    if record is None:
+        raise ConfigError(
+            f"there is no decision '{decision_id[:64]}' in the database; if it is still on its way, `coe log drain`"
+        )
+    try:
+        logged, _ = routed(record)
+        router = load_router(load_config(config), version_folder(data_dir / "routers", logged.router_version))
+        found = again(router, record)
+    except NotReplayableError as error:
+        raise NotReplayableError(f"{decision_id} cannot be made again: {error}") from error
+    if as_json:
+        typer.echo(replay_json(record, found))
+    else:
+        for line in replay_lines(record, found):
+            typer.echo(line)
+    return 1 if found.differences else 0
+
+
+def replay_json(record: DecisionRecord, found: Replay) -> str:
+    import json
+
+    return json.dumps(
+        {
+            "decision_id": record.decision_id,
+            "router_version": found.decision.router_version,
+            "is_same": not found.differences,
+            "features_from": found.source,
+            "has_new_settings": found.has_new_settings,
+            "differences": {each.field: {"logged": each.logged, "again": each.again} for each in found.differences},
+        },
+        indent=1,
+        ensure_ascii=False,
+    )
+
+
+def replay_lines(record: DecisionRecord, found: Replay) -> Iterator[str]:
+    decision = found.decision
+    draw = "nothing was drawn" if decision.seed is None else f"drawn with seed {decision.seed}"
+    where = f"router {decision.router_version}, policy {decision.policy}, features from the {found.source}, {draw}"
+    if not found.differences:
+        yield f"{record.decision_id}: the same to the last bit: {decision.category} -> {decision.expert} ({where})"
+    else:
+        yield f"{record.decision_id}: comes out otherwise in {len(found.differences)} fields ({where})"
+        for each in found.differences:
+            yield f"  {each.field}: logged {shorten(each.logged)}, now {shorten(each.again)}"
+    if found.has_new_settings:
+        yield (
+            f"  experts.yaml decides otherwise now than it did then for policy {decision.policy}: experts, "
+            "capabilities, budgets, prices, pins, exploration or alpha changed"
+        )
+
+
+def shorten(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
+
+
+def show_diff(
+    store: Store,
+    config: Path,
+    data_dir: Path,
+    version: str,
+    since: str | None,
+    limit: int,
+    examples: int,
+    *,
+    as_json: bool,
+) -> int:
+    from rich.console import Console
+
+    from gateway.replay.candidate import compare
+    from router.build import load_router
+    from router.config import load_config
+    from router.times import unix_time
+
+    at = 0.0 if since is None else unix_time(since, "--since")
+    candidate = load_router(load_config(config), version_folder(data_dir / "routers", version))
+    with Console(stderr=True).status("deciding again ..."):
+        report = compare(candidate, store.newest_decisions(since=at, limit=limit), max_examples=examples)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=1))
+        return 0
+    console = Console(highlight=False)
+    for line in summary_lines(report):
+        console.print(line, markup=False, soft_wrap=True)
+    if report.compared:
+        console.print(category_table(report))
+    if report.examples:
+        console.print(example_table(report))
+    return 0
+
+
+def summary_lines(report: CandidateReport) -> Iterator[str]:
+    yield f"router {report.candidate} against {report.compared:,} of {report.decisions:,} logged decisions"
+    for reason, count in report.skipped.items():
+        yield f"  left out {count:,}: {reason}"
+    if report.from_text:
+        yield f"  {report.from_text:,} of them from the logged text, which need not be what was decided from"
+    changed, gain = report.changed, report.predicted_gain
+    if changed is not None and changed.interval is not None:
+        low, high = changed.interval.low, changed.interval.high
+        yield f"another expert: {changed.value:.1%} (95% interval {low:.1%} to {high:.1%})"
+    if gain is not None and gain.interval is not None:
+        yield (
+            f"predicted quality, by the candidate's own estimate: {gain.value:+.3f} "
+            f"({gain.interval.low:+.3f} to {gain.interval.high:+.3f})"
+        )
+
+
+def category_table(report: CandidateReport) -> Table:
+    from rich.table import Table
+
+    table = Table("category", "decisions", "another expert", "share")
+    for each in report.categories:
+        table.add_row(each.category, f"{each.decisions:,}", f"{each.changed:,}", f"{each.changed / each.decisions:.1%}")
+    for move in report.moves[:10]:
+        table.caption = f"{table.caption or ''}\n{move.expert} -> {move.candidate_expert}: {move.decisions:,}".strip()
+    return table
+
+
+def example_table(report: CandidateReport) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    has_text = any(each.text is not None for each in report.examples)
+    table = Table("decision", "category", "expert", "why", *(["text"] if has_text else []))
+    for each in report.examples:
+        category = arrow(each.category, each.candidate_category)
+        row = [each.decision_id, category, arrow(each.expert, each.candidate_expert), each.candidate_reason]
+        table.add_row(*row, *([Text(each.text or "")] if has_text else []))
+    return table
+
+
+def arrow(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"
+
+
+def version_folder(root: Path, version: str) -> Path:
+    """Folder of a router version, or of the only one that begins so. Raises ArtifactError."""
+    known = (
+        sorted(path.name for path in root.iterdir() if path.is_dir() and path.name.isalnum()) if root.is_dir() else []
+    )
+    found = [name for name in known if version and name.startswith(version)]
+    if version in known:
+        found = [version]
+    if len(found) != 1:
+        problem = "is not unambiguous" if found else "is not there"
+        raise ArtifactError(
+            f"{root}: router version '{version[:64]}' {problem}{allowed_values(version, found or known)}"
+        )
+    return root / found[0]

@@ -1,0 +1,222 @@
+"""Decisions of a real router, logged in a real database, made again by the command."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gateway.replay.again import NotReplayableError
+from gateway.replay.commands import replay
+from gateway.state import decision_inputs
+from gateway.store import Store
+from router.build import load_router
+from router.config import load_config
+from router.errors import ArtifactError, ConfigError
+from router.features import to_bytes
+from router.pipeline import Router, explicit_decision
+from router.types import DecisionRecord, Query, QueryFacts, TerminalState
+from training.datasets.outcomes import write_outcomes
+from training.first_fit import first_router
+from training.types import OutcomeTable
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+EXPERTS = ("left", "right")
+CONFIG = {
+    "categories": {"facts": "questions", "sql": "queries", "general": "the rest"},
+    "experts": {name: {"engine": "echo", "model": name, "price_out_per_m_usd": 1.0} for name in EXPERTS},
+    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic", "inverse_l2": 10.0}, "alpha": 0.5},
+    "policies": {"default": {}, "wild": {"exploration": {"epsilon": 1.0, "softmax_temperature": 10.0}}},
+}
+
+
+def outcomes(better: int) -> OutcomeTable:
+    rows = [(category, i) for category in ("facts", "sql", "general") for i in range(20)]
+    scores = np.full((len(rows), 2), 0.1, np.float32)
+    scores[:, better] = 0.9
+    unknown = np.full(scores.shape, np.nan, np.float32)
+    return OutcomeTable(
+        prompt_ids=tuple(f"{c}-{i}" for c, i in rows),
+        texts=tuple(f"probe number {i} of {c}" for c, i in rows),
+        categories=tuple(c for c, _ in rows),
+        splits=("train",) * len(rows),
+        experts=EXPERTS,
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        metric="probe",
+        source="test",
+    )
+
+
+class Data:
+    """A data folder with two routers, of which the first has decided; each thinks another expert the better one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "experts.yaml"
+        self.config.write_text(yaml.dump(CONFIG))
+        self.versions = []
+        for better in (0, 1):
+            write_outcomes(outcomes(better), folder / f"outcomes-{better}")
+            made = first_router(
+                folder / "routers", self.config, folder / f"outcomes-{better}", None, None, None, seed=0, now=NOW
+            )
+            self.versions.append(made.manifest.version)
+        self.router = load_router(load_config(self.config), folder / "routers" / self.versions[0])
+
+    def run(self, *arguments: object, **options: object) -> int:
+        return replay(*arguments, config=self.config, data_dir=self.folder, **options)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return Data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def data(fitted: Data, monkeypatch: pytest.MonkeyPatch) -> Data:
+    monkeypatch.setenv("COLUMNS", "200")
+    fitted.config.write_text(yaml.dump(CONFIG))
+    (fitted.folder / "coe.db").unlink(missing_ok=True)
+    return fitted
+
+
+def log(data: Data, *records: DecisionRecord) -> None:
+    store = Store(f"sqlite:///{data.folder / 'coe.db'}")
+    store.write_decisions(records)
+    store.close()
+
+
+def decided(router: Router, seq: int = 0, *, text: str = "select all rows", policy: str = "wild", **changes: object):
+    query = Query(f"dec-{seq}", text, QueryFacts(prompt_chars=len(text)))
+    alive = frozenset(changes.pop("alive", EXPERTS))
+    vector = router.embed(text)
+    decision = router.decide(query, rng=np.random.default_rng(seq), policy=policy, alive=alive, embedding=vector)
+    fields = {
+        "decision_id": f"dec-{seq}",
+        "request_id": "r",
+        "replica": "a",
+        "seq": seq,
+        "at": 1000.0 + seq,
+        "requested_model": "auto",
+        "state": TerminalState.ANSWERED,
+        "decision": decision,
+        "status": 200,
+        "latency_ms": 5.0,
+        "inputs": decision_inputs(router, policy, query, alive, vector),
+        "embedding": to_bytes(vector),
+    }
+    return DecisionRecord.model_validate(fields | changes)
+
+
+def test_decisions_come_out_the_same_to_the_last_bit(data, capsys):
+    records = [decided(data.router, seq, text=f"question number {seq} about tables") for seq in range(20)]
+    log(data, *records, decided(data.router, 20, alive=("right",), policy="default"))
+    for seq in range(21):
+        assert data.run(f"dec-{seq}") == 0, capsys.readouterr().out
+        assert "the same to the last bit" in capsys.readouterr().out
+    assert len({record.decision.expert for record in records}) == 2  # both were drawn
+
+
+def test_the_text_will_do_where_no_embedding_is_kept(data, capsys):
+    log(
+        data,
+        decided(data.router, embedding=None, text="sort these rows").model_copy(update={"text": "sort these rows"}),
+    )
+    assert data.run("dec-0", as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["is_same"]
+    assert (found["features_from"], found["differences"]) == ("logged text", {})
+
+
+def test_what_differs_is_named(data, capsys):
+    record = decided(data.router, policy="default")
+    forged = record.decision.model_copy(update={"expert": "right", "confidence": 0.125})
+    log(data, record.model_copy(update={"decision": forged}))
+    assert data.run("dec-0") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("dec-0: comes out otherwise in 2 fields")
+    assert lines[1:] == [
+        "  expert: logged right, now left",
+        f"  confidence: logged 0.125, now {record.decision.confidence}",
+    ]
+
+
+def test_a_changed_experts_yaml_is_named(data, capsys):
+    log(data, decided(data.router, policy="default"))
+    pins = {"default": {"pins": {"facts": "right", "sql": "right", "general": "right"}}}
+    data.config.write_text(yaml.dump(CONFIG | {"policies": pins}))
+    assert data.run("dec-0") == 1
+    out = capsys.readouterr().out
+    assert "expert: logged left, now right" in out
+    assert "experts.yaml decides otherwise now than it did then for policy default" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embedding": None}, "the log keeps no embedding of it, and no text"),
+        ({"embedding": None, "text": "[email] all rows"}, "the logged text gives other features than were logged"),
+        ({"embedding": b"\x00\x3c" * 4}, "the logged embedding is damaged"),
+        ({"embedding": b"\x00"}, "has 1 bytes"),
+        ({"inputs": None}, "an older version made it"),
+        ({"decision": None, "error_code": "no_expert_alive"}, "rejected before an expert was chosen (no_expert_alive)"),
+        ({"decision": explicit_decision("left", QueryFacts(), {})}, "the client named the expert 'left'"),
+    ],
+)
+def test_what_is_missing_is_named(data, changes, message):
+    log(data, decided(data.router).model_copy(update=changes))
+    with pytest.raises(NotReplayableError) as caught:
+        data.run("dec-0")
+    assert message in str(caught.value)
+
+
+def test_other_ways_to_be_wrong(data):
+    log(data, decided(data.router))
+    with pytest.raises(ConfigError, match="there is no decision 'dec-9'"):
+        data.run("dec-9")
+    with pytest.raises(ConfigError, match="give a decision's ID, or --diff"):
+        data.run("dec-0", "abc")
+    with pytest.raises(ConfigError, match="give a decision's ID"):
+        data.run()
+    with pytest.raises(ArtifactError, match=r"router version 'zzz' is not there; allowed: .*" + data.versions[0]):
+        data.run(diff="zzz")
+    with pytest.raises(ConfigError, match="--since: 'yesterday' is not an ISO date"):
+        data.run(diff=data.versions[0], since="yesterday")
+
+
+def test_the_same_router_changes_nothing(data, capsys):
+    log(data, *(decided(data.router, seq) for seq in range(30)))
+    assert data.run(diff=data.versions[0][:8], as_json=True) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["compared"], report["changed"]["value"], report["moves"]) == (30, 0.0, [])
+    assert report["predicted_gain"]["value"] == 0.0
+
+
+def test_a_candidate_is_compared_with_the_log(data, capsys):
+    kept = [decided(data.router, seq, policy="default") for seq in range(8)]
+    forced = decided(data.router, 8, policy="default", alive=("left",))  # the candidate's favourite was away
+    lost = decided(data.router, 9, policy="default", embedding=None)
+    early = decided(data.router, 10, policy="default", at=1.0)
+    texted = kept[0].model_copy(update={"text": "select\n all [email]", "embedding": None})
+    log(data, texted, *kept[1:], forced, lost, early)
+    assert data.run(diff=data.versions[1], since="1970-01-01T00:10", examples=3, as_json=True) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["decisions"], report["compared"], report["from_text"]) == (10, 9, 1)
+    assert (report["changed"]["value"], report["changed"]["n"]) == (pytest.approx(8 / 9), 9)
+    assert report["moves"] == [{"expert": "left", "candidate_expert": "right", "decisions": 8}]
+    assert sum(report["skipped"].values()) == 1
+    assert report["predicted_gain"]["value"] > 0.3
+    assert [each["decision_id"] for each in report["examples"]] == ["dec-7", "dec-6", "dec-5"]  # newest first
+    assert data.run(diff=data.versions[1], limit=2) == 0
+    assert "against 1 of 2 logged decisions" in capsys.readouterr().out
+    assert data.run(diff=data.versions[1]) == 0
+    out = capsys.readouterr().out
+    assert "left -> right" in out
+    assert "select all [email]" in out
