@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from router.errors import BackendError, ConfigError, NoEligibleExpertError, RouterError, StoreError
+from router.errors import BackendError, ConfigError, NoEligibleExpertError, RouterError, StoreError, VectorSpaceError
 
 RETRY_AFTER_S = 1.0
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
@@ -94,6 +94,8 @@ def api_error(error: RouterError) -> ApiError:
         return ApiError(str(error), code="no_eligible_expert", param="messages")
     if isinstance(error, StoreError):
         return ApiError(str(error), status=503, code="store_unavailable", retry_after_s=RETRY_AFTER_S)
+    if isinstance(error, VectorSpaceError):
+        return ApiError(str(error), status=409, code="other_vector_space")
     if isinstance(error, ConfigError):
         return ApiError(str(error), status=500, code="misconfigured")
     return ApiError(f"internal error ({type(error).__name__})", status=500, code="internal_error")

@@ -63,8 +63,13 @@ def environment_settings(options: Mapping[str, str] | None = None) -> Settings:
 
 
 def read_secrets(config: CoeConfig, environment: Mapping[str, str]) -> dict[str, str]:
-    """Values of the variables that experts name by `api_key_env`; those that are not set are left out."""
+    """Values of the variables that the file names by `api_key_env` and `index_url_env`; those not set are left out."""
     names = {expert.api_key_env for expert in config.experts.values() if expert.api_key_env is not None}
+    if config.retrieval is not None:
+        entries = config.retrieval.experts.values()
+        names |= {str(entry.options["api_key_env"]) for entry in entries if "api_key_env" in entry.options}
+        if config.retrieval.stores.index_url_env is not None:
+            names.add(config.retrieval.stores.index_url_env)
     return {name: environment[name] for name in sorted(names) if environment.get(name)}
 
 

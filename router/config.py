@@ -211,6 +211,34 @@ def check_unreserved(name: str) -> str:
     return name
 
 
+class IndexKind(StrEnum):
+    """Where document vectors are kept."""
+
+    LOCAL = "local"  # files in the data folder, for one gateway process
+    PGVECTOR = "pgvector"  # Postgres with that extension, for any number of them
+
+
+class StoresConfig(Section):
+    """Vector stores: how documents are cut and where their vectors live."""
+
+    index: IndexKind = IndexKind.LOCAL
+    index_url_env: str | None = Field(
+        default=None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="pgvector: variable with its URL; default DATABASE_URL"
+    )
+    chunk_tokens: int = Field(default=200, ge=100, le=4096, description="size of a chunk by the `auto` strategy")
+    chunk_overlap_tokens: int = Field(default=40, ge=0, le=2048)
+    max_file_mb: int = Field(default=32, ge=1, le=512)
+
+
+class AttachedStore(Section):
+    """A vector store whose best chunks go into the prompt of a category's queries."""
+
+    store: str = Field(min_length=1, max_length=64, description="its id")
+    results: int = Field(default=5, ge=1, le=50)
+    max_chars: int = Field(default=4000, ge=100, description="of all chunks together")
+    min_score: float = Field(default=0.0, ge=-1, le=1, description="chunks of lower scores are left out")
+
+
 class RetrievalConfig(Section):
     """Embedding experts over one frozen document side, and the library that chooses among them."""
 
@@ -221,6 +249,8 @@ class RetrievalConfig(Section):
         default_factory=dict, description="name -> kind (adapter, bm25, encoder, sentence_transformer, openai)"
     )
     pilots: str | None = Field(default=None, description="folder of `coe retrieval pilots`; relative to experts.yaml")
+    stores: StoresConfig = StoresConfig()
+    attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
 
 
 class CoeConfig(Section):
@@ -326,6 +356,7 @@ def unresolved_names(config: CoeConfig) -> list[str]:
                 problems.append(f"{where}: unknown category '{category}'{allowed_values(category, config.categories)}")
             if expert not in config.experts:
                 problems.append(f"{where}: unknown expert '{expert}'{allowed_values(expert, config.experts)}")
+    problems += unknown_attached(config)
     for name, entry in config.experts.items():
         if entry.engine is Engine.OPENAI and entry.url is None:
             problems.append(f"experts.{name}.url: required for engine 'openai'")
@@ -336,3 +367,13 @@ def unresolved_names(config: CoeConfig) -> list[str]:
         if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.LITELLM, Engine.ECHO):
             problems.append(f"experts.{name}.url: engine '{entry.engine}' takes no url; allowed: vllm, openai")
     return problems
+
+
+def unknown_attached(config: CoeConfig) -> list[str]:
+    """Categories that a store is attached to and nobody has."""
+    attached = config.retrieval.attach if config.retrieval else {}
+    return [
+        f"retrieval.attach.{name}: unknown category '{name}'{allowed_values(name, config.categories)}"
+        for name in attached
+        if name not in config.categories
+    ]

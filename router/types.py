@@ -171,6 +171,27 @@ class TerminalState(StrEnum):
     REJECTED = "rejected"
 
 
+class DecisionKind(StrEnum):
+    """What was asked for. Everything but `chat` chose among retrieval experts, which no chat map knows."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    SEARCH = "search"
+    RERANK = "rerank"
+
+
+class RetrievalTrace(Record):
+    """What a retrieval decision searched with and showed: what pilots are refreshed from."""
+
+    store_id: str | None = None
+    members: tuple[str, ...] = Field(description="experts that searched; their rankings were fused")
+    weights: tuple[float, ...]
+    reason: str = Field(description="a RetrievalReason")
+    scores: dict[str, float] = Field(default_factory=dict, description="expert -> predicted nDCG@10 minus base's")
+    similarity: float | None = Field(default=None, description="cosine to the nearest labelled query")
+    documents: tuple[str, ...] = Field(default=(), description="ids of the documents shown, best first")
+
+
 class DecisionRecord(Record):
     """One row of the decision log: what was asked, decided, and answered.
 
@@ -179,6 +200,7 @@ class DecisionRecord(Record):
     """
 
     schema_version: Literal[1] = 1
+    kind: DecisionKind = DecisionKind.CHAT
     decision_id: str
     request_id: str
     replica: str
@@ -212,6 +234,7 @@ class DecisionRecord(Record):
     embedding: bytes | None = Field(
         default=None, description="what the router decided from, d half-precision numbers, where the log keeps it"
     )
+    retrieval: RetrievalTrace | None = Field(default=None, description="None for chat")
 
 
 class ExpertOutcome(Record):
