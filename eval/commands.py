@@ -14,6 +14,7 @@ COMMANDS = {
     "eval routing": "eval.commands:routing",
     "eval collect": "eval.commands:collect",
     "eval robustness": "eval.robustness.command:robustness",
+    "eval log": "eval.log.command:log",
     "eval arena": "eval.export_command:arena",
     "outcomes export": "eval.export_command:export_outcomes",
 }

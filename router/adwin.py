@@ -13,7 +13,9 @@ Written here because importing river's costs a gateway 80 MB; its values are wha
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 DELTA = 0.002
 """Confidence of the cut, the value of the paper's experiments and of river."""
@@ -32,6 +34,14 @@ class Bucket:
     spread: float
 
 
+class Split(NamedTuple):
+    """Means of the older and of the newer part of a window, and by how much chance lets them differ."""
+
+    before: float
+    after: float
+    epsilon: float
+
+
 def merged_spread(n: float, mean: float, m: float, other_mean: float) -> float:
     """What joining two samples of sizes n and m adds to the sum of their squared deviations (Chan et al. 1979)."""
     return n * m * (mean - other_mean) ** 2 / (n + m)
@@ -41,7 +51,8 @@ def merged_spread(n: float, mean: float, m: float, other_mean: float) -> float:
 class Adwin:
     """`width` values are in the window; `update` says whether the mean has changed.
 
-    `rows[i]` holds buckets of 2**i values, oldest first; longer rows are older.
+    `rows[i]` holds buckets of 2**i values, oldest first; longer rows are older. `last_cut` is the clearest split that
+    was seen at the last change.
     """
 
     delta: float = DELTA
@@ -50,7 +61,7 @@ class Adwin:
     total: float = 0.0
     spread: float = 0.0
     ticks: int = 0
-    n_changes: int = 0
+    last_cut: Split | None = None
 
     @property
     def mean(self) -> float:
@@ -68,12 +79,12 @@ class Adwin:
         self._compress()
         if self.ticks % CHECK_EVERY or self.width <= GRACE:
             return False
-        has_changed = False
+        if not self._has_cut():
+            return False
+        self.last_cut = max(self._splits(), key=lambda split: abs(split.before - split.after) / split.epsilon)
         while self._has_cut():
             self._drop_oldest()
-            has_changed = True
-        self.n_changes += has_changed
-        return has_changed
+        return True
 
     def _compress(self) -> None:
         """Joins the two oldest buckets of every row that is too long."""
@@ -90,24 +101,25 @@ class Adwin:
 
     def _has_cut(self) -> bool:
         """Whether some split of the window has parts whose means differ."""
+        return any(abs(split.before - split.after) > split.epsilon for split in self._splits())
+
+    def _splits(self) -> Iterator[Split]:
+        """The window cut between two buckets, the oldest cut first, where neither part is too short."""
         older_n, older = 0, 0.0
         for i in range(len(self.rows) - 1, -1, -1):
             for bucket in self.rows[i]:
                 older_n, older = older_n + 2**i, older + bucket.total
                 newer_n = self.width - older_n
                 if newer_n < MIN_PART:
-                    return False
-                if older_n >= MIN_PART and self._differ(
-                    older_n, newer_n, older / older_n, (self.total - older) / newer_n
-                ):
-                    return True
-        return False
+                    return
+                if older_n >= MIN_PART:
+                    epsilon = self._epsilon(older_n, newer_n)
+                    yield Split(older / older_n, (self.total - older) / newer_n, epsilon)
 
-    def _differ(self, n0: int, n1: int, mean0: float, mean1: float) -> bool:
+    def _epsilon(self, n0: int, n1: int) -> float:
         inverse = 1 / (n0 - MIN_PART + 1) + 1 / (n1 - MIN_PART + 1)
         risk = math.log(2 * math.log(self.width) / self.delta)
-        epsilon = math.sqrt(2 * inverse * self.spread / self.width * risk) + 2 / 3 * risk * inverse
-        return abs(mean0 - mean1) > epsilon
+        return math.sqrt(2 * inverse * self.spread / self.width * risk) + 2 / 3 * risk * inverse
 
     def _drop_oldest(self) -> None:
         while not self.rows[-1]:
@@ -144,11 +156,10 @@ class Alarm:
 
     def update(self, value: float) -> Change | None:
         """Takes the next value; the change that it brings to light, if it does."""
-        before = self.window.mean
         self.n += 1
-        if not self.window.update(value):
+        if not self.window.update(value) or self.window.last_cut is None:
             return None
-        change = Change(self.n - 1, before, self.window.mean)
+        change = Change(self.n - 1, self.window.last_cut.before, self.window.last_cut.after)
         self.changes.append(change)
         self.window = Adwin(self.delta)
         return change

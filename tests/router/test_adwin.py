@@ -90,4 +90,4 @@ def test_a_change_says_from_where_to_where():
         alarm.update(value)
     change = alarm.changes[0]
     assert 300 < change.index < 340
-    assert change.after < change.before < 0.9 + 1e-9
+    assert (change.before, change.after) == (pytest.approx(0.9, abs=0.02), pytest.approx(0.2, abs=0.1))

@@ -1,0 +1,68 @@
+"""Who gives feedback. Where the satisfied say less, the mean of what is said is not what was served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from eval.log.rates import rate
+from eval.log.rows import Float64Array, Names, Traffic
+from eval.log.schema import Bias, RatedShare
+
+QUARTERS = ("fastest quarter", "second quarter", "third quarter", "slowest quarter")
+By = Literal["category", "expert", "latency"]
+
+
+def measure_bias(traffic: Traffic) -> Bias:
+    """Shares of answers with feedback by group, and the mean reward as given and corrected."""
+    answered = traffic.rows(traffic.is_answered & traffic.is_routed)
+    is_rated = answered.is_rated.astype(np.float64)
+    weights, coverage = response_weights(answered)
+    return Bias(
+        rated=rate(is_rated),
+        groups=tuple(shares(answered, is_rated)),
+        raw=rate(answered.reward),
+        corrected=rate(answered.reward, weights),
+        coverage=coverage,
+    )
+
+
+def shares(answered: Traffic, is_rated: Float64Array) -> Iterator[RatedShare]:
+    groups: tuple[tuple[By, Names], ...] = (
+        ("expert", answered.expert),
+        ("category", answered.category),
+        ("latency", latency_quarters(answered.latency_ms)),
+    )
+    for by, names in groups:
+        for name in QUARTERS if by == "latency" else sorted(set(names)):
+            found = rate(is_rated[names == name])
+            if found is not None:
+                yield RatedShare(by=by, name=name, n=int((names == name).sum()), rated=found)
+
+
+def latency_quarters(latency_ms: Float64Array) -> Names:
+    """(n,) name of the quarter that each latency lies in."""
+    if len(latency_ms) == 0:
+        return np.array([], dtype=object)
+    cuts = np.quantile(latency_ms, [0.25, 0.5, 0.75])
+    return np.array(QUARTERS, dtype=object)[np.searchsorted(cuts, latency_ms, side="left")]
+
+
+def response_weights(answered: Traffic) -> tuple[Float64Array, float]:
+    """(n,) answers per rated answer of the same category and expert, and the share of answers in cells with feedback.
+
+    Weighting by the inverse of the response rate removes the bias as far as whether people respond depends on category
+    and expert alone (Rosenbaum & Rubin 1983; post-stratification).
+    """
+    cells = np.array([f"{c}\0{e}" for c, e in zip(answered.category, answered.expert, strict=True)], dtype=object)
+    weights = np.ones(len(answered))
+    covered = 0
+    for cell in set(cells):
+        own = cells == cell
+        n_rated = int(answered.is_rated[own].sum())
+        if n_rated:
+            weights[own] = own.sum() / n_rated
+            covered += int(own.sum())
+    return weights, covered / max(len(answered), 1)

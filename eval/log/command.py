@@ -1,0 +1,71 @@
+"""`coe eval log`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def log(
+    out: Annotated[Path, typer.Option(help="folder for report.html and report.json")],
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
+    ] = Path("data"),
+    database_url: Annotated[
+        str | None,
+        typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are left out")] = None,
+    until: Annotated[str | None, typer.Option(help="ISO date or time; decisions from then on are left out")] = None,
+) -> None:
+    """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback: report.html and .json."""
+    import sys
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+
+    from eval.log.measure import measure_log
+    from eval.log.page import write_log_report
+    from eval.log.rows import read_traffic
+
+    console = Console(stderr=True)
+    first, end = parse_time("--since", since, 0.0), parse_time("--until", until, float("inf"))
+    with console.status("reading the decision log") as status:
+        traffic = read_traffic(database_url or f"sqlite:///{data_dir / 'coe.db'}", since=first, until=end)
+        status.update(f"measuring {len(traffic):,} decisions")
+        report = measure_log(traffic, command=command_line(sys.argv[1:]), now=datetime.now(UTC))
+        status.update("drawing the report")
+        written = write_log_report(report, out)
+    for line in (report.headline, *report.warnings, *(f"wrote {path}" for path in written)):
+        Console(soft_wrap=True).print(line, highlight=False, markup=False)
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command as typed, without the database's address, which may hold a password."""
+    import shlex
+
+    shown, is_secret = [], False
+    for argument in arguments:
+        shown.append("..." if is_secret else argument)
+        is_secret = argument == "--database-url"
+    kept = [part.split("=")[0] + "=..." if part.startswith("--database-url=") else part for part in shown]
+    return shlex.join(["coe", *kept])
+
+
+def parse_time(option: str, value: str | None, default: float) -> float:
+    """Unix seconds of an ISO date or time, UTC where it names no zone. Raises ConfigError."""
+    from datetime import UTC, datetime
+
+    from router.errors import ConfigError
+
+    if value is None:
+        return default
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ConfigError(
+            f"{option}: '{value}' is not an ISO date or time such as 2026-11-25 or 2026-11-25T08:00"
+        ) from error
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

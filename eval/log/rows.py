@@ -1,0 +1,153 @@
+"""The decision log in columns. Texts are never read into it: a report over traffic shows nobody's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from router.errors import DataError, MissingExtraError
+from router.types import DecisionReason, DecisionRecord, TerminalState
+from training.datasets.decision_log import read_records, read_rewards
+
+Float64Array = NDArray[np.float64]
+Names = NDArray[np.object_]
+NOT_ROUTED = "none"
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """n decisions in order of time; every array is (n,).
+
+    `expert` is who answered, or who was chosen where nobody did. `is_routed`: the router chose, not the client;
+    `category`, `version`, `predicted` mean something only there. `predicted` and `best_predicted` are the quality that
+    the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without feedback,
+    `ttft_ms` where nothing was answered.
+    """
+
+    at: Float64Array
+    state: Names
+    category: Names
+    expert: Names
+    version: Names
+    reason: Names
+    is_routed: NDArray[np.bool_]
+    is_fallback: NDArray[np.bool_]
+    propensity: Float64Array
+    predicted: Float64Array
+    best_predicted: Float64Array
+    uncertainty: Float64Array
+    reward: Float64Array
+    cost_usd: Float64Array
+    latency_ms: Float64Array
+    ttft_ms: Float64Array
+    tokens: Float64Array
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Traffic:
+        """Some of the decisions, by a mask (n,) or numbers."""
+        return Traffic(**{column.name: getattr(self, column.name)[keep] for column in fields(self)})
+
+    @property
+    def is_answered(self) -> NDArray[np.bool_]:
+        return np.asarray(self.state == TerminalState.ANSWERED.value, dtype=np.bool_)
+
+    @property
+    def is_rated(self) -> NDArray[np.bool_]:
+        return np.isfinite(self.reward)
+
+
+def read_traffic(database_url: str, *, since: float = 0.0, until: float = float("inf")) -> Traffic:
+    """Decisions with since <= at < until (Unix seconds) and the feedback on them.
+
+    Raises:
+        DataError: the database cannot be read, or holds no decision of that time.
+        MissingExtraError: it is Postgres, whose driver is not installed.
+    """
+    with open_log(database_url) as connection:
+        rewards = read_rewards(connection)
+        found = gather(records_until(read_records(connection, since), until), rewards)
+    if len(found) == 0:
+        raise DataError("the decision log holds no decision of that time; nothing to report on yet")
+    return found
+
+
+def records_until(records: Iterable[DecisionRecord], until: float) -> Iterator[DecisionRecord]:
+    for record in records:
+        if record.at >= until:
+            return
+        yield record
+
+
+def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> Traffic:
+    """Records as columns."""
+    rows = [row_of(record, rewards.get(record.decision_id, float("nan"))) for record in records]
+    columns = (
+        dict(zip((column.name for column in fields(Traffic)), zip(*rows, strict=True), strict=True)) if rows else {}
+    )
+    kinds = {column.name: column.type for column in fields(Traffic)}
+    types = {"Names": np.object_, "Float64Array": np.float64}
+    return Traffic(
+        **{name: np.array(columns.get(name, ()), dtype=types.get(str(kinds[name]), np.bool_)) for name in kinds}
+    )
+
+
+def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
+    """The columns of one record, in the order of `Traffic`."""
+    decision = record.decision
+    is_routed = decision is not None and decision.reason is not DecisionReason.EXPLICIT
+    qualities = dict(zip(decision.eligible, decision.predicted_quality, strict=False)) if decision and is_routed else {}
+    return (
+        record.at,
+        record.state.value,
+        decision.category if decision and is_routed else NOT_ROUTED,
+        record.served_expert or (decision.expert if decision else NOT_ROUTED),
+        decision.router_version if decision and is_routed else NOT_ROUTED,
+        decision.reason.value if decision else NOT_ROUTED,
+        is_routed,
+        bool(decision and decision.is_fallback),
+        decision.propensity if decision else 1.0,
+        qualities.get(decision.expert, np.nan) if decision else np.nan,
+        max(qualities.values(), default=np.nan),
+        decision.uncertainty if decision and is_routed else np.nan,
+        reward if record.state is TerminalState.ANSWERED else np.nan,
+        record.cost_usd,
+        record.latency_ms,
+        np.nan if record.ttft_ms is None else record.ttft_ms,
+        record.usage.prompt_tokens + record.usage.completion_tokens,
+    )
+
+
+@contextmanager
+def open_log(database_url: str) -> Iterator[Connection]:
+    """A connection for reading; messages hold no password. Raises as `read_traffic` does."""
+    try:
+        url = make_url(database_url)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            raise DataError(
+                f"{url.database}: there is no decision log; it begins with the first `coe up` or `coe serve`"
+            )
+        engine = create_engine(url)
+    except (ArgumentError, ValueError) as error:
+        raise DataError("that is no database URL; allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE") from error
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("a decision log in Postgres", "postgres") from error
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
+        raise DataError(f"the decision log cannot be read from {url.render_as_string()}: {reason}") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,191 @@
+"""The traffic report on logs whose truth is known, and on logs that hold nearly nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.log import page
+from eval.log.bias import latency_quarters
+from eval.log.command import command_line
+from eval.log.measure import bucket_seconds, measure_log
+from eval.log.rates import gap, rate
+from eval.log.rows import gather, read_traffic
+from eval.log.schema import LogReport
+from gateway.store import Store
+from router.cli import find_commands, run
+from router.errors import DataError
+from router.types import DecisionReason, TerminalState
+from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def report_on(n: int, **options: float) -> LogReport:
+    """A report where every answer is rated."""
+    pairs = list(traffic(n, **options))
+    rewards = {record.decision_id: reward for record, reward in pairs}
+    return measure_log(gather((record for record, _ in pairs), rewards), command="coe eval log", now=NOW)
+
+
+@pytest.fixture(scope="module")
+def report() -> LogReport:
+    return report_on(4000)
+
+
+def test_volume_cost_and_latency_add_up(report: LogReport) -> None:
+    assert sum(group.n for group in report.categories) == sum(group.n for group in report.experts) == 4000
+    assert sum(cell.n for cell in report.cells) == 4000
+    assert sum(sum(bucket.by_expert.values()) for bucket in report.timeline) == 4000
+    by_name = {group.name: group for group in report.experts}
+    assert by_name["writer"].cost_usd == pytest.approx(0.002 * by_name["writer"].n)
+    assert report.totals.p50_ms == pytest.approx(124.5)
+    assert by_name["coder"].p95_ms == pytest.approx(147, abs=1)
+
+
+def test_qualities_hold_the_truth(report: LogReport) -> None:
+    truth = {("code", "coder"): 0.9, ("code", "writer"): 0.4, ("prose", "coder"): 0.5, ("prose", "writer"): 0.8}
+    for cell in report.cells:
+        assert cell.quality is not None
+        assert cell.quality.low <= truth[cell.category, cell.expert] <= cell.quality.high
+
+
+def test_regret_is_what_prose_lost_to_the_coder_and_exploration(report: LogReport) -> None:
+    """Best per category is 0.9 and 0.8. Served: code 0.825; prose 0.545 under the old router, 0.755 under the new."""
+    rows = {row.category: row for row in report.regret.categories}
+    assert (rows["code"].best, rows["prose"].best) == ("coder", "writer")
+    for name, lost in (("code", 0.9 - 0.825), ("prose", 0.8 - 0.65)):
+        found = rows[name].regret
+        assert found is not None
+        assert found.low <= lost <= found.high
+    assert report.regret.coverage == 1.0
+    assert report.regret.explored is not None
+    assert report.regret.exploited is not None
+    assert report.regret.explored.value < report.regret.exploited.value
+
+
+def test_the_switch_shows_who_was_routed_where(report: LogReport) -> None:
+    (switch,) = report.switches
+    assert (switch.before, switch.after, switch.n_overlap) == (OLD, NEW, 0)
+    assert (switch.n_before, switch.n_after) == (2000, 2000)
+    assert [moved.category for moved in switch.moved] == ["prose"]
+    assert max(switch.moved[0].before, key=switch.moved[0].before.__getitem__) == "coder"
+    assert max(switch.moved[0].after, key=switch.moved[0].after.__getitem__) == "writer"
+    assert switch.moved[0].quality is not None
+    assert switch.moved[0].quality.low > 0.1
+
+
+def test_a_still_log_does_not_alarm_and_a_degraded_expert_does() -> None:
+    worse = report_on(4000, degrade_at=0.75)
+    assert [alarm for alarm in report_on(4000, seed=3).drift.alarms if "coder" in alarm.signal] == []
+    found = [alarm for alarm in worse.drift.alarms if alarm.signal == "reward minus prediction, coder"]
+    assert found[-1].before == pytest.approx(0, abs=0.05)
+    assert found[-1].after < -0.4
+    assert START + 60 * 3000 < found[-1].at < START + 60 * 3300
+    assert worse.drift.prequential is not None
+    assert worse.drift.prequential.bias < -0.05
+
+
+def test_feedback_of_the_dissatisfied_is_corrected_by_cell(tmp_path: Path) -> None:
+    """Each cell's own mean stays biased; what is corrected is that cells answer at different rates."""
+    found = read_traffic(write_log(tmp_path / "coe.db", 1200, rate_of=(0.6, 0.2)))
+    measured = measure_log(found, command="c", now=NOW)
+    bias = measured.bias
+    assert bias.raw is not None
+    assert bias.corrected is not None
+    assert bias.corrected.value > bias.raw.value  # cells of good answers had the fewest raters
+    assert {share.by for share in bias.groups} == {"category", "expert", "latency"}
+    assert bias.coverage == 1.0
+
+
+def test_nothing_of_a_text_is_in_the_report(tmp_path: Path) -> None:
+    found = measure_log(read_traffic(write_log(tmp_path / "coe.db", 60)), command="c", now=NOW)
+    assert "secret text" not in found.model_dump_json() + page.render(found)
+
+
+def test_the_page_loads_nothing_and_is_whole(report: LogReport, tmp_path: Path) -> None:
+    written = page.write_log_report(report, tmp_path / "out")
+    assert LogReport.model_validate_json(written[0].read_bytes()) == report
+    html = re.sub(r"<script>.*?</script>", "", written[1].read_text(), flags=re.S)
+    assert not re.search(r"https?://", html)
+    charts = json.loads(re.search(r'id="specs">(.*?)</script>', html, re.S)[1])
+    assert all(f'id="{name}"' in html for name in charts)
+    assert {"chart-timeline", "chart-volume", "chart-categories", "chart-experts", "chart-rated"} <= set(charts)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [record_of(0, None, state=TerminalState.REJECTED, status=400)],
+        [record_of(0, decision_of("code", "coder", 1.0, OLD, reason=DecisionReason.EXPLICIT))],
+        [record_of(0, decision_of("code", "coder", 1.0, OLD), state=TerminalState.TIMED_OUT, ttft_ms=None)],
+        [record_of(i, decision_of("general", "coder", 1.0, OLD, is_fallback=True)) for i in range(2)],
+    ],
+)
+def test_a_tiny_log_gives_a_page(records) -> None:
+    found = measure_log(gather(records, {}), command="c", now=NOW)
+    assert "No answer has feedback" in found.headline
+    assert "Only 0 answers have feedback" in found.warnings[0]
+    assert "<h1>" in page.render(found)
+
+
+def test_since_and_until_cut_the_log(tmp_path: Path) -> None:
+    url = write_log(tmp_path / "coe.db", 100)
+    found = read_traffic(url, since=START + 60 * 10, until=START + 60 * 20)
+    assert found.at.tolist() == [START + 60 * n for n in range(10, 20)]
+    with pytest.raises(DataError, match="no decision of that time"):
+        read_traffic(url, since=START + 1e6)
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = find_commands()["eval log"]
+    arguments = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path)]
+    assert run("eval log", target, arguments) == 1
+    assert capsys.readouterr().err.endswith("begins with the first `coe up` or `coe serve`\n")
+    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
+    assert run("eval log", target, arguments) == 1
+    assert "nothing to report on yet" in capsys.readouterr().err
+    assert run("eval log", target, [*arguments, "--since", "soon"]) == 1
+    assert "--since: 'soon' is not an ISO date" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    write_log(tmp_path / "coe.db", 60)
+    assert run("eval log", target, arguments) == 0
+    assert "60 decisions from" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.json"}
+
+
+def test_the_shown_command_hides_the_database() -> None:
+    assert "hunter2" not in command_line(["eval", "log", "--database-url", "postgresql://me:hunter2@h/d"])
+    assert "hunter2" not in command_line(["eval", "log", "--database-url=postgresql://me:hunter2@h/d"])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_intervals_hold_their_value_and_gaps_turn_around(one, two) -> None:
+    first, second = rate(np.array(one)), rate(np.array(two))
+    assert first is not None
+    assert first.low - 1e-12 <= first.value <= first.high + 1e-12
+    there, back = gap(second, first), gap(first, second)
+    assert there is not None
+    assert back is not None
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+
+
+def test_newcombes_interval_is_the_published_one() -> None:
+    """Newcombe 1998, table II: 56/70 - 48/80, method 10: 0.0524 to 0.3339."""
+    found = gap(rate(np.repeat([1.0, 0.0], [56, 14])), rate(np.repeat([1.0, 0.0], [48, 32])))
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
+
+
+def test_buckets_and_quarters() -> None:
+    assert bucket_seconds(0.0) == 60.0
+    assert bucket_seconds(86400.0) == 3600.0
+    assert len(set(latency_quarters(np.arange(8.0)))) == 4
+    assert set(latency_quarters(np.ones(8))) == {"fastest quarter"}
