@@ -121,7 +121,7 @@ def fit_scorer(wanted: PluginConfig, bench: Bench | None) -> FittedScorer:
     Raises:
         ConfigError: unknown kind or option.
     """
-    is_small = bench is not None and wanted.kind == AUTO and len(bench.data.table.texts) < MIN_AUTO_QUERIES
+    is_small = bench is not None and wanted.kind == AUTO and count_judged(bench.data) < MIN_AUTO_QUERIES
     if wanted.kind == "map" or bench is None or is_small:
         return FittedScorer(PluginConfig(kind="map"), {}, {}, {})
     if wanted.kind != AUTO:
@@ -140,7 +140,7 @@ def fit_kind(kind: str, options: Mapping[str, object], bench: Bench) -> FittedSc
         values = mean_metric(map_values(bench.data))
         return FittedScorer(PluginConfig(kind="map"), {}, {}, {"validation.map": values})
     arrays, unseen = bench.fit(kind, options)
-    scores = bench.data.table.scores
+    scores = bench.data.judged
     margin = best_margin(unseen, scores)
     kept = unseen
     if len(unseen) > MAX_SAMPLE:
@@ -153,10 +153,15 @@ def fit_kind(kind: str, options: Mapping[str, object], bench: Bench) -> FittedSc
     )
 
 
+def count_judged(data: ScoredQueries) -> int:
+    """Queries on which every choice can be judged."""
+    return int(np.isfinite(data.judged).all(axis=1).sum())
+
+
 def map_values(data: ScoredQueries) -> Float64Array:
     """(n,) score of the map's expert, measured and solved on the other folds, for the predicted category."""
 
     def cautious(rest: ScoredQueries, part: ScoredQueries) -> FloatArray:
         return cautious_quality(rest.evidence)[part.decided]
 
-    return chosen_scores(out_of_fold_by(cautious, data), data.table.scores, 0.0)
+    return chosen_scores(out_of_fold_by(cautious, data), data.judged, 0.0)

@@ -106,11 +106,15 @@ def retrain(
     queries: QueriesOption = None,
     since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
     margin: Annotated[float, typer.Option(min=0, max=1, help="largest loss of quality that is tolerated")] = 0.02,
+    max_cost_rise: Annotated[
+        float, typer.Option(min=0, help="largest relative rise of the mean cost of a query that is tolerated")
+    ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="compare and print, promote nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
     seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
+    from training.gate import Terms
     from training.progress import console_progress
     from training.retrain_run import RetrainRequest, run_retrain
     from training.summary import print_retrain
@@ -122,9 +126,10 @@ def retrain(
         database_url=database_url or f"sqlite:///{data_dir / 'coe.db'}",
         queries=queries,
         since=parse_time(since),
-        margin=margin,
+        terms=Terms(margin=margin, max_cost_rise=max_cost_rise),
         is_dry_run=dry_run,
         seed=seed,
+        cache=data_dir / "cache",
     )
     with console_progress(is_quiet=as_json) as progress:
         result = run_retrain(request, now=datetime.now(UTC), progress=progress)

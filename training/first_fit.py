@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.artifact import RouterArtifact
 from router.build import build_encoder
@@ -18,6 +19,7 @@ from training.datasets.outcomes import read_outcomes
 from training.expert_map import measure_quality
 from training.fit import FitRequest, fit_router
 from training.progress import Progress, silent
+from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
 
 
@@ -54,6 +56,31 @@ def usable_outcomes(config: CoeConfig, folder: Path) -> OutcomeTable:
     return read_outcomes(folder, experts=experts, keep_partial=True)
 
 
+MIN_SPLIT_PROMPTS = 1000
+"""With at least so many graded prompts a fifth of them judges candidates; fewer are learned from whole, because the map
+of a small table loses more than its judge gains (docs/decisions.md)."""
+
+
+def is_judging(table: OutcomeTable) -> NDArray[np.bool_]:
+    """(n,) graded prompts that no router is fitted on; none of a small table."""
+    if len(table.texts) < MIN_SPLIT_PROMPTS:
+        return np.zeros(len(table.texts), dtype=bool)
+    return np.array(
+        [split_of(text or name) == "test" for text, name in zip(table.texts, table.prompt_ids, strict=True)]
+    )
+
+
+def learned_outcomes(table: OutcomeTable) -> OutcomeTable:
+    """The graded prompts that routers are fitted on."""
+    return table.rows(~is_judging(table))
+
+
+def judged_outcomes(table: OutcomeTable) -> tuple[OutcomeTable, bool]:
+    """The graded prompts that routers are compared on, and whether they are held out from both."""
+    judging = is_judging(table)
+    return (table.rows(judging), True) if judging.any() else (table, False)
+
+
 def first_router(
     root: Path,
     config_path: Path,
@@ -72,7 +99,7 @@ def first_router(
     queries = tuple(
         query for query in read_seed(queries_folder or default_queries_folder()) if query.category in config.categories
     )
-    table = usable_outcomes(config, outcomes)
+    table = learned_outcomes(usable_outcomes(config, outcomes))
     request = fit_request(config, table, queries, encoder_kind, classifier_kind, scorer_kind)
     encoder = build_encoder(request.encoder_config)
     return fit_router(root, request, encoder, queries, now=now, rng=np.random.default_rng(seed), progress=progress)

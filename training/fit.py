@@ -31,7 +31,7 @@ from training.calibrate import fit_temperature, fit_uncertainty
 from training.choice import Bench, FittedScorer, fit_scorer
 from training.measure import stage_one_metrics
 from training.progress import Progress, silent
-from training.scored import ScoredQueries
+from training.scored import LoggedQueries, ScoredQueries, joined
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
 
@@ -56,6 +56,8 @@ class FitRequest:
     is_holding_out: bool = True
     outcomes: OutcomeTable | None = None
     """Graded queries that a learned scorer is fitted on; None leaves the map."""
+    logged: LoggedQueries | None = None
+    """Answers of the decision log that a learned scorer is fitted on as well."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,20 @@ def scored_queries(
     for i, text in enumerate(table.texts):
         if text in unseen:
             probs[i] = unseen[text]
-    return ScoredQueries(table, embeddings, CategoryProbs(request.categories, probs))
+    scored = ScoredQueries(table, embeddings, CategoryProbs(request.categories, probs))
+    return scored if request.logged is None else with_log(scored, request.logged, stage)
+
+
+def with_log(scored: ScoredQueries, logged: LoggedQueries, stage: StageOne) -> ScoredQueries:
+    """Graded queries and logged answers together."""
+    raw = stage.classifier.predict_proba(logged.embeddings).probs
+    probs = np.concatenate([scored.probs.probs, apply_temperature(raw, stage.temperature)])
+    return ScoredQueries(
+        table=joined(scored.table, logged.table),
+        embeddings=np.concatenate([scored.embeddings, logged.embeddings]),
+        probs=CategoryProbs(scored.probs.categories, probs),
+        worth=np.concatenate([scored.judged, logged.worth]),
+    )
 
 
 def figures(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:

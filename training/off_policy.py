@@ -6,7 +6,7 @@ the logged router's, `reward` (n,) in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,26 @@ def doubly_robust_terms(
     return model_of_candidate + weights * (reward - model_of_logged)
 
 
+def off_policy_values(
+    weights: Sequence[Float64Array], terms: Sequence[Float64Array], reward: Float64Array, share: Float64Array
+) -> Float64Array:
+    """(9,) values of the live router, the candidate and their difference by DR, then SNIPS, then IPS.
+
+    Args:
+        weights: importance weights (n,) of both routers.
+        terms: doubly robust terms (n,) of both.
+        share: (n,) how many queries of the traffic a row stands for; with equal shares these are the plain estimates.
+    """
+    total = max(float(share.sum()), 1e-300)
+    doubly_robust = [float(share @ own) / total for own in terms]
+    by_weight = [snips(share * own, reward) for own in weights]
+    by_propensity = [float((share * own) @ reward) / total for own in weights]
+    return np.array(
+        [v for live, own in (doubly_robust, by_weight, by_propensity) for v in (live, own, own - live)],
+        dtype=np.float64,
+    )
+
+
 def bootstrap_metric(
     n: int, statistic: Callable[[NDArray[np.int64]], float], rng: np.random.Generator, *, rounds: int = 1000
 ) -> Metric:
@@ -60,8 +80,25 @@ def bootstrap_metric(
     Args:
         statistic: value for an array of row numbers; rounds whose value is NaN are left out.
     """
-    value = statistic(np.arange(n))
-    draws = np.array([statistic(rng.integers(0, n, n)) for _ in range(rounds)])
+
+    def alone(rows: NDArray[np.int64]) -> Float64Array:
+        return np.array([statistic(rows)])
+
+    return bootstrap_metrics(n, alone, rng, rounds=rounds)[0]
+
+
+def bootstrap_metrics(
+    n: int, statistics: Callable[[NDArray[np.int64]], Float64Array], rng: np.random.Generator, *, rounds: int = 1000
+) -> list[Metric]:
+    """Several statistics (s,) of the same resampled rows, each with its 95% percentile interval; paired, so an interval
+    of a difference is that of the difference."""
+    values = statistics(np.arange(n))
+    draws = np.stack([statistics(rng.integers(0, n, n)) for _ in range(rounds)])
+    return [with_interval(float(value), draws[:, i], n) for i, value in enumerate(values)]
+
+
+def with_interval(value: float, draws: Float64Array, n: int) -> Metric:
+    """A value with the 2.5 and 97.5 percentiles of what of its bootstrap draws is finite."""
     draws = draws[np.isfinite(draws)]
     if len(draws) == 0:
         return Metric(value=value, n=n)

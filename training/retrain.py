@@ -1,172 +1,137 @@
-"""A candidate router from the log, and its comparison with the live one.
+"""What a log teaches: outcomes and logged rewards as one quality matrix, and logged answers for learned scorers.
 
-What is new against the first fit: graded rewards of logged answers join the outcomes in the quality matrix, and the
-traffic's own mix of categories weighs the map.
+Shapes: n logged answers, k learned categories (row k is `general`), m experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.pipeline import Router
 from router.quality import QualityMatrix
-from router.types import FloatArray, Query, QueryBatch, RoutingDecision
-from training.datasets.decision_log import LogDataset, LoggedAnswer
-from training.expert_map import measure_quality
-from training.gate import Comparison
-from training.off_policy import (
-    bootstrap_metric,
-    doubly_robust_terms,
-    effective_sample_size,
-    importance_weights,
-)
-from training.split import split_of
-from training.types import LabelledQuery, OutcomeTable
+from router.types import GENERAL
+from training.change import Change, is_stale
+from training.expert_map import cell_sums, measure_quality, row_numbers, shrink
+from training.log_answers import AskedAnswers
+from training.log_table import LogTable
+from training.off_policy import MAX_WEIGHT
+from training.scored import LoggedQueries
+from training.types import OutcomeTable
 
 MASS_PRIOR_DECISIONS = 20.0
 """Weight of the outcome table's mix of categories against the traffic's, in decisions (ours)."""
 
+Float64Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Evidence:
-    """The candidate's quality matrix, and `reward_offset`: how much rewards lie above graded scores."""
+    """The candidate's quality matrix; `reward_offset`: how much rewards lie above graded scores; `outcomes` without the
+    grades that a change made worthless, and how many those were."""
 
     matrix: QualityMatrix
     reward_offset: float
+    outcomes: OutcomeTable
+    n_outdated_grades: int = 0
 
 
-def in_training(answer: LoggedAnswer) -> bool:
-    """Whether a logged answer may be learned from; the rest judges the candidate. By text, so that a repeated question
-    is never on both sides; by id where the log keeps no text."""
-    return split_of(answer.text or answer.decision_id) != "test"
-
-
-def gather_evidence(outcomes: OutcomeTable, log: LogDataset, categories: Sequence[str]) -> Evidence:
+def gather_evidence(
+    outcomes: OutcomeTable, log: LogTable, categories: Sequence[str], changes: tuple[Change, ...] = ()
+) -> Evidence:
     """Outcomes and logged rewards as one quality matrix over `outcomes.experts`.
 
     People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
     (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
     happens to serve would gain by being marked at all (ours).
+
+    Args:
+        changes: cells whose quality changed: grades of theirs and rewards from before are left out.
     """
-    learned = [a for a in log.used if in_training(a) and a.expert in outcomes.experts]
-    base = measure_quality(outcomes, categories)
-    rows = [*categories, "general"]
-    offset = reward_offset(learned, base, rows, outcomes.experts)
-    table = join_rewards(outcomes, learned, offset)
-    counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float32)
+    rows = (*(name for name in categories if name != GENERAL), GENERAL)
+    believed = without_changed(outcomes, changes)
+    base = measure_quality(believed, rows[:-1])
+    row, expert = log.category_in(rows), log.expert_in(outcomes.experts)
+    row[row < 0] = len(rows) - 1
+    keep = ~log.is_held_out & ~is_stale(log, changes) & (expert >= 0)
+    row, expert, reward, weight = row[keep], expert[keep], log.reward[keep], log.weight[keep]
+    offset = reward_offset(reward, weight, base, row, expert)
+    graded = cell_sums(believed.scores, row_numbers(believed, rows[:-1]), len(rows) - 1)
+    rewarded = (
+        add_cells(values, row, expert, base.quality.shape)
+        for values in (weight * (reward - offset), weight * (reward - offset) ** 2, weight)
+    )
+    quality, stderr = shrink(*(first + second for first, second in zip(graded, rewarded, strict=True)))
+    counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float64)
     mass = (counts + MASS_PRIOR_DECISIONS * base.mass) / (counts.sum() + MASS_PRIOR_DECISIONS)
-    matrix = measure_quality(table, categories, mass.astype(np.float32))
-    return Evidence(replace(matrix, prompt_tokens=base.prompt_tokens, latency_ms=base.latency_ms), offset)
+    matrix = replace(
+        base,
+        quality=quality.astype(np.float32),
+        stderr=stderr.astype(np.float32),
+        count=(graded[2] + add_cells(weight, row, expert, base.quality.shape)).astype(np.float32),
+        mass=mass.astype(np.float32),
+    )
+    n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
+    return Evidence(matrix, offset, believed, n_outdated)
+
+
+def add_cells(
+    values: Float64Array, row: NDArray[np.int64], expert: NDArray[np.int64], shape: tuple[int, ...]
+) -> Float64Array:
+    """Sums of values per cell, (k+1, m)."""
+    flat = np.bincount(row * shape[1] + expert, weights=values, minlength=shape[0] * shape[1])
+    return flat.reshape(shape).astype(np.float64)
 
 
 def reward_offset(
-    answers: Sequence[LoggedAnswer], base: QualityMatrix, rows: Sequence[str], experts: Sequence[str]
+    reward: Float64Array, weight: Float64Array, base: QualityMatrix, row: NDArray[np.int64], expert: NDArray[np.int64]
 ) -> float:
     """Mean of reward minus measured quality over answers whose cell was graded; 0 where none was."""
-    differences = [
-        answer.reward - float(base.quality[rows.index(answer.category), experts.index(answer.expert)])
-        for answer in answers
-        if answer.category in rows and base.count[rows.index(answer.category), experts.index(answer.expert)] > 0
-    ]
-    return float(np.mean(differences)) if differences else 0.0
+    graded = base.count[row, expert] > 0
+    if not graded.any():
+        return 0.0
+    differences = reward[graded] - base.quality[row[graded], expert[graded]]
+    return float(np.average(differences, weights=weight[graded]))
 
 
-def join_rewards(outcomes: OutcomeTable, answers: Sequence[LoggedAnswer], offset: float) -> OutcomeTable:
-    """The table with one more row per logged answer, scored only for the expert that answered."""
-    n, m = len(answers), len(outcomes.experts)
-    scores = np.full((n, m), np.nan, dtype=np.float32)
-    for row, answer in enumerate(answers):
-        scores[row, outcomes.experts.index(answer.expert)] = np.clip(answer.reward - offset, 0.0, 1.0)
-    unknown = np.full((n, m), np.nan, dtype=np.float32)
-    return replace(
-        outcomes,
-        prompt_ids=(*outcomes.prompt_ids, *(a.decision_id for a in answers)),
-        texts=(*outcomes.texts, *(a.text or "" for a in answers)),
-        categories=(*outcomes.categories, *(a.category for a in answers)),
-        splits=(*outcomes.splits, *("train" for _ in answers)),
-        scores=np.concatenate([outcomes.scores, scores]),
-        cost_usd=np.concatenate([outcomes.cost_usd, unknown]),
-        output_tokens=np.concatenate([outcomes.output_tokens, unknown]),
-        latency_ms=np.concatenate([outcomes.latency_ms, unknown]),
+def without_changed(outcomes: OutcomeTable, changes: tuple[Change, ...]) -> OutcomeTable:
+    """The outcomes without the grades of changed cells: they are of the expert that was."""
+    scores = outcomes.scores.copy()
+    categories = np.array(outcomes.categories)
+    for change in changes:
+        if change.expert in outcomes.experts:
+            scores[categories == change.category, outcomes.experts.index(change.expert)] = np.nan
+    return replace(outcomes, scores=scores)
+
+
+def logged_queries(asked: AskedAnswers, evidence: Evidence, categories: Sequence[str]) -> LoggedQueries:
+    """Logged answers as graded queries of one expert each, on the scale of graded scores.
+
+    `worth` (n, m) is what a choice is judged by: the unbiased pseudo-outcome w[c, e] + 1[e = a] (r - w[c, a]) / p, with
+    weights clipped as everywhere (Dudik et al. 2011).
+    """
+    table, log = evidence.outcomes, asked.log
+    rows = (*(name for name in categories if name != GENERAL), GENERAL)
+    row, expert = log.category_in(rows), log.expert_in(table.experts)
+    row[row < 0] = len(rows) - 1
+    at = np.arange(len(log))
+    reward = log.reward - evidence.reward_offset
+    worth = evidence.matrix.quality[row].astype(np.float64)
+    worth[at, expert] += np.minimum(1.0 / log.propensity, MAX_WEIGHT) * (reward - worth[at, expert])
+    scores = np.full((len(log), len(table.experts)), np.nan, dtype=np.float32)
+    scores[at, expert] = np.clip(reward, 0.0, 1.0)
+    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
+    rewarded = replace(
+        table,
+        prompt_ids=tuple(bytes(name).decode() for name in log.ids),
+        texts=asked.texts,
+        categories=tuple(rows[i] for i in row),
+        splits=("train",) * len(log),
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
     )
-
-
-@dataclass(frozen=True)
-class Contest:
-    """The live router and its candidate over the same experts, with what draws random numbers."""
-
-    live: Router
-    candidate: Router
-    rng: np.random.Generator
-
-    def paired(
-        self, name: str, live: NDArray[np.float64], candidate: NDArray[np.float64], effective_n: float | None = None
-    ) -> Comparison:
-        """Means of two value arrays (n,) on the same rows, and their paired difference."""
-        n = len(live)
-
-        def mean_of(values: NDArray[np.float64]) -> Callable[[NDArray[np.int64]], float]:
-            return lambda rows: float(values[rows].mean()) if len(rows) else 0.0
-
-        of_live, of_candidate, of_difference = (
-            bootstrap_metric(n, mean_of(values), self.rng) for values in (live, candidate, candidate - live)
-        )
-        return Comparison(name, of_live, of_candidate, of_difference, float(n) if effective_n is None else effective_n)
-
-    def on_labels(self, queries: Sequence[LabelledQuery], embeddings: FloatArray) -> Comparison:
-        """Category accuracy after the fallback: `general` is right only for queries labelled so."""
-        labels = np.array([query.category for query in queries])
-        live, candidate = (
-            (np.array([d.category for d in decide(router, [q.text for q in queries], embeddings)]) == labels)
-            for router in (self.live, self.candidate)
-        )
-        return self.paired("category accuracy", live.astype(np.float64), candidate.astype(np.float64))
-
-    def on_outcomes(self, table: OutcomeTable, embeddings: FloatArray) -> Comparison:
-        """Score of the chosen expert on the graded prompts, which both maps were measured on; a missing score counts as
-        the row's mean. A log can only take a map away from what is best here, so this can veto and rarely promotes."""
-        filled = np.where(np.isfinite(table.scores), table.scores, np.nanmean(table.scores, axis=1, keepdims=True))
-        values = []
-        for router in (self.live, self.candidate):
-            chosen = [table.experts.index(d.expert) for d in decide(router, table.texts, embeddings)]
-            values.append(filled[np.arange(len(chosen)), chosen].astype(np.float64))
-        return self.paired("score on graded outcomes", values[0], values[1])
-
-    def on_log(self, answers: Sequence[LoggedAnswer], embeddings: FloatArray, evidence: Evidence) -> Comparison:
-        """Doubly robust reward of both routers on logged answers they did not learn from."""
-        texts = [answer.text or "" for answer in answers]
-        reward = np.array([answer.reward for answer in answers], dtype=np.float64)
-        propensity = np.array([answer.propensity for answer in answers], dtype=np.float64)
-        terms, sizes = [], []
-        for router in (self.live, self.candidate):
-            model = predicted_rewards(router, answers, evidence)
-            decisions = decide(router, texts, embeddings)
-            policy = np.array(
-                [[probs.get(name, 0.0) for name in router.experts] for probs in map(choice_probs, decisions)]
-            )
-            logged = np.array([router.experts.index(answer.expert) for answer in answers])
-            at = np.arange(len(answers))
-            weights = importance_weights(policy[at, logged], propensity)
-            terms.append(doubly_robust_terms(weights, reward, model[at, logged], (policy * model).sum(axis=1)))
-            sizes.append(effective_sample_size(weights))
-        return self.paired("reward on the held-out log", terms[0], terms[1], effective_n=sizes[1])
-
-
-def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[RoutingDecision]:
-    """Decisions without randomness in them: exploration is in their probabilities."""
-    queries = tuple(Query(id=str(i), text=text) for i, text in enumerate(texts))
-    return list(router.decide_batch(QueryBatch(queries, embeddings), rng=np.random.default_rng(0)))
-
-
-def choice_probs(decision: RoutingDecision) -> Mapping[str, float]:
-    return dict(zip(decision.eligible, decision.eligible_probs, strict=True))
-
-
-def predicted_rewards(router: Router, answers: Sequence[LoggedAnswer], evidence: Evidence) -> NDArray[np.float64]:
-    """q(x, e) of the doubly robust estimate (n, m): measured quality of the category, on the scale of rewards."""
-    rows = [router.categories.index(a.category) for a in answers]
-    return np.clip(evidence.matrix.quality[rows].astype(np.float64) + evidence.reward_offset, 0.0, 1.0)
+    return LoggedQueries(rewarded, asked.embeddings.astype(np.float32), worth.astype(np.float32))

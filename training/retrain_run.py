@@ -3,38 +3,59 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.artifact import RouterArtifact
-from router.build import build_encoder, load_router
+from router.build import build_encoder, expert_costs, load_router
 from router.config import CoeConfig, load_config
+from router.embedding_cache import CachedEncoder
 from router.errors import ArtifactError
 from router.pipeline import Router
 from router.protocols import Encoder
 from router.types import FloatArray
-from training.datasets.decision_log import LogDataset, LoggedAnswer, read_log
+from training.change import Change, find_changes, is_outdated, is_stale
+from training.contest import Contest, LogContest
 from training.datasets.jsonl import read_seed
-from training.first_fit import default_queries_folder, fit_request, usable_outcomes
+from training.first_fit import (
+    default_queries_folder,
+    fit_request,
+    judged_outcomes,
+    learned_outcomes,
+    usable_outcomes,
+)
 from training.fit import embed, fit_router
-from training.gate import GateResult, Verdict, judge
+from training.gate import Comparison, GateResult, Terms, Verdict, judge
+from training.log_answers import AskedAnswers, fetch_answers, sample_rows
+from training.log_table import LogTable, read_log_table
 from training.progress import Progress, silent
 from training.registry import Registry
-from training.retrain import Contest, Evidence, gather_evidence, in_training
+from training.retrain import Evidence, gather_evidence, logged_queries
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
+
+MAX_LEARNED, MAX_JUDGED = 10_000, 20_000
+"""Logged answers that a learned scorer is fitted on, and that a candidate is judged on; the map counts all of them.
+More change neither a scorer nor an interval enough to be waited for (ours)."""
+
+DEFAULT_TERMS = Terms(margin=0.02)
+
+Guard = Callable[[], AbstractContextManager[None]]
+"""Held around the moment of promotion; raises when somebody else may promote now."""
 
 
 @dataclass(frozen=True)
 class RetrainRequest:
     """What to retrain from.
 
-    `queries` is a folder of labelled queries, None the seed set; `since` is in Unix seconds; `margin` is the largest
-    tolerated loss of quality.
+    `queries` is a folder of labelled queries, None the seed set; `since` is in Unix seconds; `cache` a folder that
+    keeps embeddings of labelled queries and graded prompts; `terms` what the gate demands.
     """
 
     config: Path
@@ -43,9 +64,10 @@ class RetrainRequest:
     database_url: str
     queries: Path | None = None
     since: float = 0.0
-    margin: float = 0.02
+    terms: Terms = DEFAULT_TERMS
     is_dry_run: bool = False
     seed: int = 0
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -59,86 +81,149 @@ class MapChange:
 
 @dataclass(frozen=True)
 class RetrainResult:
-    """What was read, compared and done. `gate` is None when the candidate is the live router itself."""
+    """What was read, compared and done. `gate` is None when there was nothing to compare.
 
-    log: LogDataset
+    `n_learned` and `n_held_out` count answers with feedback; `n_outdated` those of them from before a change of quality
+    (`quality_changes`); `n_judged` held-out ones that were compared on; `estimates` what other estimators say of them.
+    """
+
+    log: LogTable
     n_learned: int
     n_held_out: int
+    n_outdated: int
+    n_judged: int
     n_outcomes: int
+    n_outdated_grades: int
+    quality_changes: tuple[Change, ...]
     live: str
     candidate: str
     changes: tuple[MapChange, ...]
     gate: GateResult | None
+    estimates: tuple[Comparison, ...]
     is_promoted: bool
     reason: str
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything that was read."""
+    """Everything that was read, and the last changes of quality that the log shows."""
 
     config: CoeConfig
     queries: tuple[LabelledQuery, ...]
     outcomes: OutcomeTable
-    log: LogDataset
+    log: LogTable
+    changes: tuple[Change, ...]
 
 
-def read_sources(request: RetrainRequest) -> Sources:
+@dataclass(frozen=True)
+class Judgement:
+    """What the comparison came to; `n_judged` logged answers were compared on."""
+
+    gate: GateResult | None
+    reason: str
+    estimates: tuple[Comparison, ...] = ()
+    n_judged: int = 0
+
+
+def read_sources(request: RetrainRequest, progress: Progress) -> Sources:
     """Raises ConfigError and DataError as the readers do."""
     config = load_config(request.config)
     queries = tuple(
         q for q in read_seed(request.queries or default_queries_folder()) if q.category in config.categories
     )
-    return Sources(
-        config, queries, usable_outcomes(config, request.outcomes), read_log(request.database_url, since=request.since)
-    )
+    outcomes = usable_outcomes(config, request.outcomes)
+    log = read_log_table(request.database_url, since=request.since, progress=progress)
+    return Sources(config, queries, outcomes, log, find_changes(log))
 
 
-def run_retrain(request: RetrainRequest, *, now: datetime, progress: Progress = silent) -> RetrainResult:
+def open_encoder(request: RetrainRequest, config: CoeConfig) -> Encoder:
+    """The encoder of labelled queries and graded prompts, behind the cache if there is one."""
+    encoder = build_encoder(config.router.encoder)
+    return encoder if request.cache is None else CachedEncoder(encoder, request.cache)
+
+
+def run_retrain(
+    request: RetrainRequest, *, now: datetime, progress: Progress = silent, guard: Guard = nullcontext
+) -> RetrainResult:
     """Fits a candidate on everything that is not held out, and promotes it when the gate lets it.
 
     Raises:
         ArtifactError: there is no live router to compare with, or it is damaged.
         DataError: the log, the outcomes or the seed set cannot be used.
+        LockLostError: `guard` found that another process may promote by now.
     """
     registry = Registry(request.routers)
     pointer = registry.live()
     if pointer is None:
         raise ArtifactError(f"{request.routers}: there is no live router to improve on; run `coe train` first")
     progress("reading the log, the feedback and the outcomes")
-    sources = read_sources(request)
-    encoder = build_encoder(sources.config.router.encoder)
-    rng = np.random.default_rng(request.seed)
-    evidence = gather_evidence(sources.outcomes, sources.log, sources.config.learned_categories)
+    sources = read_sources(request, progress)
+    encoder, rng = open_encoder(request, sources.config), np.random.default_rng(request.seed)
+    learned = learned_outcomes(sources.outcomes)
+    evidence = gather_evidence(learned, sources.log, sources.config.learned_categories, sources.changes)
     with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
-        candidate = fit_candidate(Path(scratch), sources, evidence, encoder, pointer.version, rng, now, progress)
-        progress("comparing the candidate with the live router")
-        contest = Contest(
-            live=load_router(sources.config, registry.folder(pointer.version)),
-            candidate=load_router(sources.config, Path(scratch) / candidate.manifest.version),
-            rng=rng,
+        candidate = fit_candidate(
+            Path(scratch), request, sources, evidence, encoder, pointer.version, rng, now, progress
         )
-        gate, reason = decide_promotion(request, sources, contest, evidence, encoder, progress)
-        is_promoted = gate is not None and gate.verdict is Verdict.PROMOTE and not request.is_dry_run
-        if is_promoted:
-            registry.adopt(Path(scratch) / candidate.manifest.version)
-            registry.promote(candidate.manifest.version, now)
+        progress("comparing the candidate with the live router")
+        folder = Path(scratch) / candidate.manifest.version
+        contest = open_contest(sources.config, registry.folder(pointer.version), folder, evidence, rng)
+        judged = decide_promotion(request, sources, contest, encoder, progress)
+        is_promoted, reason = False, judged.reason
+        if judged.gate is not None and judged.gate.verdict is Verdict.PROMOTE and not request.is_dry_run:
+            is_promoted, reason = promote(registry, folder, pointer.version, reason, now, guard)
+    log = sources.log
     return RetrainResult(
-        log=sources.log,
-        n_learned=sum(in_training(answer) for answer in sources.log.used),
-        n_held_out=sum(not in_training(answer) for answer in sources.log.used),
+        log=log,
+        n_learned=int((~log.is_held_out).sum()),
+        n_held_out=int(log.is_held_out.sum()),
+        n_outdated=int(
+            np.where(log.is_held_out, is_outdated(log, sources.changes), is_stale(log, sources.changes)).sum()
+        ),
+        n_judged=judged.n_judged,
         n_outcomes=int(np.isfinite(sources.outcomes.scores).sum()),
+        n_outdated_grades=evidence.n_outdated_grades,
+        quality_changes=sources.changes,
         live=pointer.version,
         candidate=candidate.manifest.version,
         changes=map_changes(contest.live, contest.candidate),
-        gate=gate,
+        gate=judged.gate,
+        estimates=judged.estimates,
         is_promoted=is_promoted,
         reason=reason + (" (dry run: nothing was promoted)" if request.is_dry_run else ""),
     )
 
 
+def promote(
+    registry: Registry, folder: Path, compared_with: str, reason: str, now: datetime, guard: Guard
+) -> tuple[bool, str]:
+    """Makes the candidate live, unless another router became live since the comparison, which says nothing of it."""
+    with guard():
+        live = registry.live()
+        if live is None or live.version != compared_with:
+            return False, f"declined: {live.version if live else 'no router'} became live during the comparison"
+        registry.promote(registry.adopt(folder), now)
+    return True, reason
+
+
+def open_contest(
+    config: CoeConfig, live: Path, candidate: Path, evidence: Evidence, rng: np.random.Generator
+) -> Contest:
+    """Both routers, loaded. Raises ArtifactError."""
+    challenger = load_router(config, candidate)
+    entries = [config.experts[name] for name in evidence.outcomes.experts]
+    return Contest(
+        live=load_router(config, live),
+        candidate=challenger,
+        evidence=evidence,
+        costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
+        rng=rng,
+    )
+
+
 def fit_candidate(
     root: Path,
+    request: RetrainRequest,
     sources: Sources,
     evidence: Evidence,
     encoder: Encoder,
@@ -147,61 +232,99 @@ def fit_candidate(
     now: datetime,
     progress: Progress,
 ) -> RouterArtifact:
-    plain = fit_request(sources.config, sources.outcomes, sources.queries)
-    request = replace(
+    plain = fit_request(sources.config, evidence.outcomes, sources.queries)
+    logged = None
+    if plain.scorer.kind != "map" and len(sources.log):
+        asked = learned_answers(request, sources, evidence, encoder, progress)
+        logged = logged_queries(asked, evidence, plain.categories) if len(asked) else None
+    wanted = replace(
         plain,
         evidence=evidence.matrix,
+        logged=logged,
         parents=(parent,),
         data_fingerprints=dict(plain.data_fingerprints) | {"log": sources.log.fingerprint},
     )
-    return fit_router(root, request, encoder, sources.queries, now=now, rng=rng, progress=progress)
+    return fit_router(root, wanted, encoder, sources.queries, now=now, rng=rng, progress=progress)
+
+
+def learned_answers(
+    request: RetrainRequest, sources: Sources, evidence: Evidence, encoder: Encoder, progress: Progress
+) -> AskedAnswers:
+    """Logged answers of today's experts that a scorer may learn from."""
+    log = sources.log
+    is_known = log.expert_in(evidence.outcomes.experts) >= 0
+    rows = np.flatnonzero(~log.is_held_out & ~is_stale(log, sources.changes) & is_known)
+    chosen = log.rows(sample_rows(log, rows, MAX_LEARNED))
+    return fetch_answers(request.database_url, chosen, plain_encoder(encoder), progress)
+
+
+def plain_encoder(encoder: Encoder) -> Encoder:
+    """The encoder without its cache: what users wrote is not kept beside the log, where no erasure would find it."""
+    return encoder.encoder if isinstance(encoder, CachedEncoder) else encoder
 
 
 def decide_promotion(
-    request: RetrainRequest,
-    sources: Sources,
-    contest: Contest,
-    evidence: Evidence,
-    encoder: Encoder,
-    progress: Progress,
-) -> tuple[GateResult | None, str]:
+    request: RetrainRequest, sources: Sources, contest: Contest, encoder: Encoder, progress: Progress
+) -> Judgement:
     """The gate's result and the sentence that explains it."""
-    if not map_changes(contest.live, contest.candidate) and not sources.log.used:
-        return None, "declined: the log holds no decision with feedback, and nothing else changed the map"
+    if not map_changes(contest.live, contest.candidate) and not len(sources.log):
+        return Judgement(None, "declined: the log holds no decision with feedback, and nothing else changed the map")
 
     def vectors(texts: Sequence[str]) -> FloatArray:
         return embed(encoder, texts, progress)
 
     queries = [query for query in sources.queries if split_of(query.text) == "test"]
-    answers = comparable_answers(sources.log, contest)
+    graded, is_held_out = judged_outcomes(sources.outcomes)
+    on_outcomes = contest.on_outcomes(graded, vectors(graded.texts), is_held_out=is_held_out)
+    on_log, n_judged = judge_on_log(request, sources, contest, encoder, progress)
+    costs = mean_costs(contest) if on_log is None else on_log.costs_usd
     gate = judge(
         contest.on_labels(queries, vectors([query.text for query in queries])),
-        contest.on_outcomes(sources.outcomes, vectors(sources.outcomes.texts)),
-        contest.on_log(answers, vectors([answer.text or "" for answer in answers]), evidence) if answers else None,
-        margin=request.margin,
-        cost_live_usd=mean_cost(contest.live),
-        cost_candidate_usd=mean_cost(contest.candidate),
+        on_outcomes,
+        None if on_log is None else on_log.doubly_robust,
+        terms=replace(request.terms, decisions_per_row=sources.log.n_rows / max(n_judged, 1)),
+        cost_live_usd=costs[0],
+        cost_candidate_usd=costs[1],
     )
-    return gate, f"{gate.verdict}: {gate.reason}"
+    return Judgement(gate, f"{gate.verdict}: {gate.reason}", on_log.others if on_log else (), n_judged)
 
 
-def comparable_answers(log: LogDataset, contest: Contest) -> list[LoggedAnswer]:
-    """Held-out answers of experts and categories that both routers know, and whose text was kept."""
-    experts = set(contest.live.experts) & set(contest.candidate.experts)
-    categories = set(contest.live.categories) & set(contest.candidate.categories)
-    return [
-        answer
-        for answer in log.used
-        if not in_training(answer)
-        and answer.text is not None
-        and answer.expert in experts
-        and answer.category in categories
-    ]
+def judge_on_log(
+    request: RetrainRequest, sources: Sources, contest: Contest, encoder: Encoder, progress: Progress
+) -> tuple[LogContest | None, int]:
+    """The comparison on held-out answers that say what both routers are worth now, and how many those are."""
+    rows, share = judged_rows(sources.log, sources.changes, contest)
+    kept = sample_rows(sources.log, rows, MAX_JUDGED)
+    asked = fetch_answers(request.database_url, sources.log.rows(kept), plain_encoder(encoder), progress)
+    if not len(asked):
+        return None, 0
+    position = {bytes(name): row for name, row in zip(sources.log.ids[kept], kept, strict=True)}
+    return contest.on_log(asked, share[[position[bytes(name)] for name in asked.log.ids]]), len(asked)
 
 
-def mean_cost(router: Router) -> float:
-    """Mean cost of a query under the default policy, USD."""
-    return float(router.policy("default").solution.used["cost_usd"])
+def judged_rows(
+    log: LogTable, changes: tuple[Change, ...], contest: Contest
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Held-out rows that judge, and for every row of the log how many queries of the traffic it stands for.
+
+    A category whose quality changed keeps only what came after, so its few answers stand for more queries each.
+    """
+    common = tuple(name for name in contest.live.experts if name in contest.candidate.experts)
+    held_out = log.is_held_out & (log.expert_in(common) >= 0)
+    kept = held_out & ~is_outdated(log, changes)
+    share = log.weight.copy()
+    for number in np.unique(log.category[kept]):
+        inside = log.category == number
+        share[inside] *= log.weight[held_out & inside].sum() / log.weight[kept & inside].sum()
+    return np.flatnonzero(kept), share
+
+
+def mean_costs(contest: Contest) -> tuple[float, float]:
+    """Mean cost of a query under the default policies, USD."""
+    live, candidate = (
+        float(router.policy("default").solution.used["cost_usd"]) for router in (contest.live, contest.candidate)
+    )
+    return live, candidate
 
 
 def map_changes(live: Router, candidate: Router) -> tuple[MapChange, ...]:

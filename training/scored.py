@@ -16,24 +16,42 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class LoggedQueries:
+    """Answers of the decision log as graded queries: n prompts with one expert's score each, `embeddings` (n, d), and
+    `worth` (n, m), what a choice of each expert is judged by (training.retrain)."""
+
+    table: OutcomeTable
+    embeddings: FloatArray
+    worth: FloatArray
+
+
+@dataclass(frozen=True)
 class ScoredQueries:
     """Graded queries with what stage 1 says of them.
 
     `embeddings` (n, d); `probs` (n, k) calibrated, of a classifier that was not fitted on the query itself. The scores
-    (n, m) of `table` are NaN where an expert was not run.
+    (n, m) of `table` are NaN where an expert was not run. `worth` (n, m) is what a choice is judged by: the score, or
+    for logged answers an unbiased estimate of it; None where it is the scores.
     """
 
     table: OutcomeTable
     embeddings: FloatArray
     probs: CategoryProbs
+    worth: FloatArray | None = None
 
     def take(self, keep: NDArray[np.bool_]) -> ScoredQueries:
         return replace(
             self,
             table=self.table.rows(keep),
             embeddings=self.embeddings[keep],
+            worth=None if self.worth is None else self.worth[keep],
             probs=CategoryProbs(self.probs.categories, self.probs.probs[keep]),
         )
+
+    @property
+    def judged(self) -> FloatArray:
+        """(n, m) what a choice of each expert is worth; NaN where unknown."""
+        return self.table.scores if self.worth is None else self.worth
 
     @property
     def batch(self) -> QueryBatch:
@@ -70,6 +88,21 @@ class ScoredQueries:
         seen = self.observed.sum(axis=0)
         sums = np.nan_to_num(self.table.scores).sum(axis=0, dtype=np.float64)
         return np.asarray(np.divide(sums, seen, out=np.full(len(seen), 0.5), where=seen > 0), dtype=np.float32)
+
+
+def joined(table: OutcomeTable, other: OutcomeTable) -> OutcomeTable:
+    """Both tables' prompts, over the same experts."""
+    return replace(
+        table,
+        prompt_ids=(*table.prompt_ids, *other.prompt_ids),
+        texts=(*table.texts, *other.texts),
+        categories=(*table.categories, *other.categories),
+        splits=(*table.splits, *other.splits),
+        scores=np.concatenate([table.scores, other.scores]),
+        cost_usd=np.concatenate([table.cost_usd, other.cost_usd]),
+        output_tokens=np.concatenate([table.output_tokens, other.output_tokens]),
+        latency_ms=np.concatenate([table.latency_ms, other.latency_ms]),
+    )
 
 
 def principal_directions(embeddings: FloatArray, dimensions: int) -> FloatArray:

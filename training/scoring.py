@@ -41,7 +41,9 @@ def fitted(kind: str, options: Mapping[str, object], data: ScoredQueries, arrays
 def folds_of(data: ScoredQueries, rng: np.random.Generator) -> NDArray[np.int64]:
     """(n,) fold numbers; prompts of equal text stay together."""
     numbers: dict[str, int] = {}
-    group = np.array([numbers.setdefault(normalised_text(text), len(numbers)) for text in data.table.texts])
+    pairs = zip(data.table.texts, data.table.prompt_ids, strict=True)
+    asked = (normalised_text(text) or name for text, name in pairs)  # a log may keep vectors and no texts
+    group = np.array([numbers.setdefault(name, len(numbers)) for name in asked])
     count = FOLDS_OF_FEW if len(group) < FEW_QUERIES else FOLDS_OF_MANY
     return np.asarray(rng.permutation(len(numbers))[group] % count, dtype=np.int64)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -111,19 +112,37 @@ def print_retrain(result: RetrainResult, *, as_json: bool) -> None:
         return
     console.print(
         f"read {result.log.n_rows} decisions: {result.n_learned} with feedback to learn from, "
-        f"{result.n_held_out} held out; {result.n_outcomes} graded outcomes",
+        f"{result.n_held_out} held out to judge; {result.n_outcomes} graded outcomes",
         highlight=False,
     )
+    print_quality_changes(console, result)
     for reason, count in sorted(result.log.dropped.items()):
         console.print(f"  left out: {count} ({reason})", highlight=False)
     for change in result.changes:
         console.print(f"  map: {change.category}: {change.live} -> {change.candidate}", highlight=False)
     if result.gate is not None:
-        console.print(comparison_rows(result.gate.comparisons))
+        console.print(comparison_rows((*result.gate.comparisons, *result.estimates)))
     console.print(f"live {result.live}, candidate {result.candidate}", highlight=False)
     console.print(result.reason, highlight=False)
     if result.is_promoted:
         console.print(f"router {result.candidate} is live; `coe router rollback` goes back", highlight=False)
+
+
+def print_quality_changes(console: Console, result: RetrainResult) -> None:
+    """Experts whose quality changed, and what was left out therefore."""
+    for change in result.quality_changes:
+        day = datetime.fromtimestamp(change.at, UTC).strftime("%Y-%m-%d %H:%M")
+        console.print(
+            f"  quality changed: {change.expert} on {change.category}, {day} UTC: mean reward {change.before:.2f} -> "
+            f"{change.after:.2f}",
+            markup=False,
+            highlight=False,
+        )
+    if result.quality_changes:
+        console.print(
+            f"  left out: {result.n_outdated} rated answers and {result.n_outdated_grades} grades from before a change",
+            highlight=False,
+        )
 
 
 def retrain_json(result: RetrainResult) -> dict[str, object]:
@@ -135,8 +154,9 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
             "candidate": c.candidate.model_dump(),
             "difference": c.difference.model_dump(),
             "effective_n": c.effective_n,
+            "unsupported": c.unsupported,
         }
-        for c in (gate.comparisons if gate else ())
+        for c in (*(gate.comparisons if gate else ()), *result.estimates)
     }
     return {
         "verdict": gate.verdict if gate else "decline",
@@ -148,7 +168,10 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "decisions": result.log.n_rows,
         "learned_from": result.n_learned,
         "held_out": result.n_held_out,
+        "judged_on": result.n_judged,
         "dropped": dict(result.log.dropped),
+        "quality_changes": [asdict(change) for change in result.quality_changes],
+        "outdated": {"rated_answers": result.n_outdated, "grades": result.n_outdated_grades},
         "graded_outcomes": result.n_outcomes,
         "comparisons": comparisons,
         "more_decisions": gate.more_decisions if gate else None,

@@ -1,10 +1,10 @@
 import pytest
 
 from router.types import Interval, Metric
-from training.gate import Comparison, Verdict, judge, more_needed
+from training.gate import Comparison, Terms, Verdict, judge, more_needed
 
 
-def compared(name, difference, half_width, *, n=200, effective_n=None) -> Comparison:
+def compared(name, difference, half_width, *, n=200, effective_n=None, unsupported=0.0) -> Comparison:
     interval = Interval(low=difference - half_width, high=difference + half_width)
     return Comparison(
         name,
@@ -12,14 +12,16 @@ def compared(name, difference, half_width, *, n=200, effective_n=None) -> Compar
         Metric(value=0.5 + difference, n=n),
         Metric(value=difference, interval=interval, n=n),
         effective_n=n if effective_n is None else effective_n,
+        unsupported=unsupported,
     )
 
 
 SAME = compared("category accuracy", 0.0, 0.01)
 
 
-def verdict(outcomes, log, *, accuracy=SAME, cost=(1.0, 1.0)):
-    return judge(accuracy, outcomes, log, margin=0.02, cost_live_usd=cost[0], cost_candidate_usd=cost[1])
+def verdict(outcomes, log, *, accuracy=SAME, cost=(1.0, 1.0), **terms):
+    wanted = Terms(margin=0.02, **terms)
+    return judge(accuracy, outcomes, log, terms=wanted, cost_live_usd=cost[0], cost_candidate_usd=cost[1])
 
 
 def test_a_clear_gain_on_the_log_is_promoted():
@@ -55,6 +57,34 @@ def test_higher_cost_declines_whatever_the_quality():
     result = verdict(compared("outcomes", 0.2, 0.01), compared("log", 0.2, 0.01), cost=(0.001, 0.002))
     assert result.verdict is Verdict.DECLINE
     assert "mean cost would rise from 0.001 to 0.002" in result.reason
+
+
+def test_a_rise_of_cost_can_be_allowed_and_a_hair_is_none():
+    parts = compared("outcomes", 0.2, 0.01), compared("log", 0.2, 0.01)
+    assert verdict(*parts, cost=(0.001, 0.0015)).verdict is Verdict.DECLINE
+    assert verdict(*parts, cost=(0.001, 0.0015), max_cost_rise=0.5).verdict is Verdict.PROMOTE
+    assert verdict(*parts, cost=(0.001, 0.001005)).verdict is Verdict.PROMOTE
+
+
+def test_what_only_a_model_can_judge_is_not_decided_by_the_log():
+    guessed = compared("log", 0.3, 0.01, unsupported=0.4)
+    result = verdict(compared("outcomes", 0.0, 0.2), guessed)
+    assert result.verdict is Verdict.NEED_MORE
+    assert result.more_decisions is None
+    assert "the log cannot judge 40% of the queries that would change hands" in result.reason
+    assert verdict(compared("outcomes", 0.0, 0.01), guessed).verdict is Verdict.PROMOTE
+    assert verdict(compared("outcomes", 0.0, 0.01), compared("log", -0.3, 0.01, unsupported=0.4)).verdict is (
+        Verdict.DECLINE
+    )
+
+
+def test_what_is_needed_is_said_in_decisions_of_the_whole_log():
+    parts = compared("outcomes", 0.0, 0.1), compared("log", 0.03, 0.10)
+    assert verdict(*parts, decisions_per_row=4.0).more_decisions == 4 * 600
+
+
+def test_a_thin_sample_needs_as_many_rows_as_make_it_thick():
+    assert more_needed(compared("log", 0.5, 0.01, n=100, effective_n=5.0), 0.02) == 300
 
 
 def test_no_number_of_decisions_helps_a_loss():

@@ -9,6 +9,7 @@ from training.off_policy import (
     effective_sample_size,
     importance_weights,
     ips,
+    off_policy_values,
     snips,
 )
 
@@ -74,3 +75,28 @@ def test_bootstrap_interval_covers_and_repeats():
     assert first.interval.low < 0.5 < first.interval.high
     half_width = (first.interval.high - first.interval.low) / 2
     assert half_width == pytest.approx(1.96 * values.std() / 20, rel=0.15)
+
+
+def test_estimates_agree_with_another_library():
+    """Values of vw-estimators 0.2.2 (estimators.bandits.ips and .snips) on the same twelve rows."""
+    propensity = np.array([0.2, 0.5, 0.58, 0.12, 0.22, 0.84, 0.16, 0.2, 0.86, 0.6, 0.4, 0.51])
+    match = np.array([0.66, 0.28, 0.14, 0.79, 0.67, 0.51, 0.82, 0.55, 0.98, 0.2, 0.55, 0.48])
+    reward = np.array([0.35, 0.59, 0.24, 0.8, 0.87, 0.13, 0.47, 0.28, 0.08, 0.9, 0.43, 0.15])
+    weights = importance_weights(match, propensity)
+    assert ips(weights, reward) == pytest.approx(1.1534009157007803)
+    assert snips(weights, reward) == pytest.approx(0.5323111480170071)
+
+
+def test_values_of_two_routers_come_with_their_difference_by_every_estimator():
+    weights = [np.array([1.0, 1.0, 1.0]), np.array([2.0, 0.0, 2.0])]
+    terms = [np.array([1.0, 1.0, 0.4]), np.array([1.0, 0.7, 0.3])]
+    reward = np.array([1.0, 1.0, 0.5])
+    plain = off_policy_values(weights, terms, reward, np.ones(3))
+    assert plain.tolist() == pytest.approx(
+        [0.8, 2 / 3, 2 / 3 - 0.8, 2.5 / 3, 0.75, 0.75 - 2.5 / 3, 2.5 / 3, 1.0, 1.0 - 2.5 / 3]
+    )
+    doubled = off_policy_values(weights, terms, reward, np.array([2.0, 1.0, 1.0]))
+    rows = np.array([0, 0, 1, 2])  # a row that stands for two is a row that is there twice
+    assert doubled.tolist() == pytest.approx(
+        off_policy_values([w[rows] for w in weights], [t[rows] for t in terms], reward[rows], np.ones(4)).tolist()
+    )

@@ -1,5 +1,6 @@
 """`coe retrain` on a simulated log in SQLite: what it learns, holds out, promotes and declines."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,10 +10,13 @@ import yaml
 from sqlalchemy import create_engine, text
 
 from router.artifact import load_artifact
+from router.build import load_router
+from router.config import load_config
 from router.errors import ArtifactError, DataError
 from router.types import (
     DecisionReason,
     DecisionRecord,
+    Query,
     RoutingDecision,
     TerminalState,
 )
@@ -20,9 +24,10 @@ from training.datasets.decision_log import read_log
 from training.datasets.outcomes import write_outcomes
 from training.first_fit import first_router
 from training.gate import Verdict
+from training.log_table import read_log_table
 from training.registry import Registry
-from training.retrain import in_training
 from training.retrain_run import RetrainRequest, run_retrain
+from training.summary import retrain_json
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -73,13 +78,27 @@ def request_(tmp_path):
     return RetrainRequest(config, registry.root, tmp_path / "outcomes", url)
 
 
-def log_answers(request, expert_reward, *, n=300, category="sql", propensity=0.5, **changes) -> None:
+def log_answers(
+    request,
+    expert_reward,
+    *,
+    n=300,
+    category="sql",
+    propensity=0.5,
+    prefix=None,
+    start=1000.0,
+    shout=False,
+    only=None,
+    possible=(0.5, 0.5),
+    **changes,
+) -> None:
     """Logs n answered queries of a category, spread over the experts, each with a thumb of the expert's rate."""
     rng = np.random.default_rng(7)
+    prefix = prefix or category
     engine = create_engine(request.database_url)
     with engine.begin() as connection:
         for i in range(n):
-            expert = EXPERTS[int(rng.random() < 0.5)]
+            expert = only or EXPERTS[int(rng.random() < 0.5)]
             decision = RoutingDecision(
                 expert=expert,
                 category=category,
@@ -89,24 +108,25 @@ def log_answers(request, expert_reward, *, n=300, category="sql", propensity=0.5
                 likely_category=category,
                 uncertainty=0.1,
                 eligible=EXPERTS,
-                eligible_probs=(0.5, 0.5),
+                eligible_probs=possible,
                 predicted_quality=(0.5, 0.3),
                 propensity=propensity,
                 router_version="v",
             )
+            asked = f"write a sql query number {i} that selects rows from a table"
             fields = {
-                "decision_id": f"{category}-{i}",
+                "decision_id": f"{prefix}-{i}",
                 "request_id": "r",
                 "replica": "a",
                 "seq": i,
-                "at": 1000.0 + i,
+                "at": start + i,
                 "requested_model": "auto",
                 "state": TerminalState.ANSWERED,
                 "decision": decision,
                 "served_expert": expert,
                 "status": 200,
                 "latency_ms": 5.0,
-                "text": f"write a sql query number {i} that selects rows from a table",
+                "text": asked.upper() if shout else asked,
             }
             record = DecisionRecord.model_validate(fields | changes)
             connection.execute(
@@ -172,12 +192,13 @@ def test_other_labelled_queries_than_the_seed_set_can_be_named(request_, tmp_pat
         run_retrain(replace(request_, queries=folder), now=NOW)
 
 
-def test_held_out_answers_are_never_learned_from(request_):
+def test_a_question_teaches_or_judges_and_never_both(request_):
     log_answers(request_, {"left": 0.2, "right": 0.9})
-    log = read_log(request_.database_url)
-    held_out = [answer for answer in log.used if not in_training(answer)]
-    assert 0.1 < len(held_out) / len(log.used) < 0.3
-    assert {answer.text for answer in held_out}.isdisjoint({a.text for a in log.used if in_training(a)})
+    log_answers(request_, {"left": 0.2, "right": 0.9}, prefix="again", shout=True)
+    log = read_log_table(request_.database_url)
+    assert 0.4 < log.is_held_out.mean() < 0.6
+    side = dict(zip(log.ids.tolist(), log.is_held_out.tolist(), strict=True))
+    assert all(side[b"sql-%d" % i] == side[b"again-%d" % i] for i in range(300))
 
 
 @pytest.mark.parametrize(
@@ -209,3 +230,78 @@ def test_missing_parts_are_named(request_, tmp_path):
     (request_.routers / "live.json").unlink()
     with pytest.raises(ArtifactError, match="no live router to improve on"):
         run_retrain(request_, now=NOW)
+
+
+def test_the_result_says_what_was_used_and_every_estimate(request_):
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    log_answers(request_, {"left": 0.5, "right": 0.5}, n=10, prefix="gone", state=TerminalState.CLIENT_GONE)
+    result = run_retrain(request_, now=NOW)
+    assert (result.log.n_rows, result.n_learned + result.n_held_out) == (310, 300)
+    assert result.n_judged == result.n_held_out
+    assert result.log.dropped == {"not answered (client_gone)": 10}
+    shown = retrain_json(result)
+    assert list(shown["comparisons"]) == [
+        "category accuracy",
+        "score on graded outcomes",
+        "reward on the held-out log",
+        "the same by SNIPS",
+        "the same by IPS",
+    ]
+    values = [shown["comparisons"][name]["candidate"]["value"] for name in list(shown["comparisons"])[2:]]
+    assert values == pytest.approx([0.9] * 3, abs=0.15)
+
+
+def test_an_expert_that_changed_is_judged_by_what_it_does_now(request_):
+    """`left` was graded and rated best, then its provider changed it: old grades and ratings must not keep it."""
+    log_answers(request_, {"left": 0.9, "right": 0.6}, n=1500)
+    first = run_retrain(request_, now=NOW)
+    assert first.quality_changes == ()
+    log_answers(request_, {"left": 0.1, "right": 0.6}, n=400, prefix="later", start=90000.0)
+    result = run_retrain(request_, now=NOW)
+    assert [(c.expert, c.category) for c in result.quality_changes] == [("left", "sql")]
+    assert result.quality_changes[0].at == pytest.approx(90000.0, abs=60)
+    assert (result.n_outdated > 1000, result.n_outdated_grades) == (True, 20)
+    assert result.is_promoted, result.reason
+    assert [(c.category, c.candidate) for c in result.changes] == [("sql", "right")]
+
+
+def test_without_exploration_a_change_of_expert_is_not_concluded_from_the_log(request_):
+    """The log always chose `left`, so nothing in it says what `right` would have earned."""
+    log_answers(request_, {"left": 0.02, "right": 0.02}, propensity=1.0, possible=(1.0, 0.0), only="left")
+    result = run_retrain(request_, now=NOW)
+    assert [(c.category, c.candidate) for c in result.changes if c.category == "sql"] == [("sql", "right")]
+    assert not result.is_promoted
+    assert "their new expert was never tried there" in result.reason
+
+
+def test_a_learned_scorer_is_fitted_on_the_log_too(request_, tmp_path):
+    config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "ridge"}})
+    request_.config.write_text(yaml.dump(config))
+    registry = Registry(request_.routers)
+    first = first_router(registry.root, request_.config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
+    registry.promote(first.manifest.version, NOW)
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    result = run_retrain(request_, now=NOW)
+    assert result.is_promoted, result.reason
+    artifact = load_artifact(request_.routers / result.candidate)
+    assert artifact.manifest.scorer.kind == "ridge"
+    assert len(artifact.part("choice")["sample"]) == 60 + result.n_learned
+    router = load_router(load_config(request_.config), request_.routers / result.candidate)
+    query = Query("q", "write a sql query number 7 that selects rows from a table")
+    assert router.decide(query, rng=np.random.default_rng(0)).expert == "right"
+
+
+def test_a_router_promoted_during_the_comparison_is_not_overwritten(request_, tmp_path):
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    registry = Registry(request_.routers)
+    other = first_router(registry.root, request_.config, tmp_path / "outcomes", None, None, None, seed=5, now=NOW)
+
+    @contextmanager
+    def interrupted():
+        registry.promote(other.manifest.version, NOW)
+        yield
+
+    result = run_retrain(request_, now=NOW, guard=interrupted)
+    assert not result.is_promoted
+    assert result.reason == f"declined: {other.manifest.version} became live during the comparison"
+    assert registry.live().version == other.manifest.version

@@ -1,0 +1,117 @@
+"""When the quality of an expert on a category last changed, so that what was measured before is not believed any more.
+
+A provider replaces a model, an adapter is retrained: rewards from before say nothing of the expert that answers now.
+Pure. Shapes: n rewards of one cell in order of time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.log_table import LogTable
+
+CONFIDENCE_DELTA = 0.01
+"""Chance of finding a change anywhere in a log that has none (ours)."""
+
+MIN_SIDE = 20
+"""Fewest rewards before and after a change (ours)."""
+
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Quality of an expert on a category went from `before` to `after`, mean rewards, at Unix time `at`."""
+
+    category: str
+    expert: str
+    at: float
+    before: float
+    after: float
+
+
+def last_change(rewards: Float64Array, delta: float) -> int:
+    """First row after the last change, 0 when there was none: the most significant cut is made where there is one, and
+    what follows it searched again."""
+    start = 0
+    while len(rewards) - start >= 2 * MIN_SIDE:
+        cut = best_cut(rewards[start:], delta)
+        if cut == 0:
+            break
+        start += cut
+    return start
+
+
+def best_cut(rewards: Float64Array, delta: float) -> int:
+    """The most significant cut of a row of rewards; 0 when none is significant at `delta`.
+
+    The likelihood-ratio statistic of one change of the mean at an unknown place: the largest standardised difference of
+    the means of both parts, over all cuts that leave each at least MIN_SIDE rewards.
+    """
+    n = len(rewards)
+    sums, squares = np.cumsum(rewards), np.cumsum(rewards**2)
+    left = np.arange(MIN_SIDE, n - MIN_SIDE + 1, dtype=np.float64)
+    at, right = left.astype(np.int64) - 1, n - left
+    before, after = sums[at] / left, (sums[-1] - sums[at]) / right
+    within = squares[-1] - left * before**2 - right * after**2
+    variance = np.maximum(within / max(n - 2, 1), 1e-4)
+    z = np.abs(before - after) / np.sqrt(variance * (1.0 / left + 1.0 / right))
+    best = int(z.argmax())
+    return int(left[best]) if chance_of_cut(float(z[best]), MIN_SIDE / n) < delta else 0
+
+
+def chance_of_cut(z: float, edge: float) -> float:
+    """Probability that the largest of all cuts reaches z when nothing changed; `edge` is the smallest part's share.
+
+    (z - 1/z) phi(z) ln((1 - edge)^2 / edge^2) + 4 phi(z) / z (Miller & Siegmund 1982, eq. 8), for large z.
+    """
+    if z <= 1.0:
+        return 1.0
+    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    spread = 2 * math.log(max((1 - edge) / edge, 1.0))
+    return min(1.0, (z - 1 / z) * density * spread + 4 * density / z)
+
+
+def find_changes(log: LogTable) -> tuple[Change, ...]:
+    """The last change of every cell, newest first; only answers that may be learned from are looked at."""
+    cell = np.where(log.is_held_out, -1, log.category.astype(np.int64) * max(len(log.experts), 1) + log.expert)
+    cells = [int(number) for number in np.unique(cell[cell >= 0])]
+    changes = []
+    for number in cells:
+        rows = np.flatnonzero(cell == number)
+        rewards = log.reward[rows]
+        cut = last_change(rewards, CONFIDENCE_DELTA / len(cells))
+        if cut:
+            category, expert = divmod(number, len(log.experts))
+            changes.append(
+                Change(
+                    category=log.categories[category],
+                    expert=log.experts[expert],
+                    at=float(log.at[rows[cut]]),
+                    before=float(rewards[:cut].mean()),
+                    after=float(rewards[cut:].mean()),
+                )
+            )
+    return tuple(sorted(changes, key=lambda change: -change.at))
+
+
+def is_stale(log: LogTable, changes: tuple[Change, ...]) -> NDArray[np.bool_]:
+    """(n,) answers of a changed cell from before its change: they teach nothing about the expert of today."""
+    stale = np.zeros(len(log), dtype=bool)
+    for change in changes:
+        inside = log.category == log.categories.index(change.category)
+        stale |= inside & (log.expert == log.experts.index(change.expert)) & (log.at < change.at)
+    return stale
+
+
+def is_outdated(log: LogTable, changes: tuple[Change, ...]) -> NDArray[np.bool_]:
+    """(n,) answers of a category from before the last change of any of its experts, whoever answered: who judges what a
+    router is worth now leaves them all out, because leaving out one expert's answers only would bias the estimate."""
+    outdated = np.zeros(len(log), dtype=bool)
+    for change in changes:
+        outdated |= (log.category == log.categories.index(change.category)) & (log.at < change.at)
+    return outdated

@@ -1,0 +1,209 @@
+"""The live router against its candidate: on labels, on graded outcomes, on the log.
+
+Shapes: n rows, m experts (the columns of the evidence, then experts that only the live router knows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.pipeline import Router
+from router.types import FloatArray, Query, QueryBatch, RoutingDecision
+from training.gate import Comparison
+from training.log_answers import AskedAnswers
+from training.off_policy import (
+    bootstrap_metric,
+    bootstrap_metrics,
+    doubly_robust_terms,
+    effective_sample_size,
+    importance_weights,
+    off_policy_values,
+)
+from training.retrain import Evidence
+from training.types import LabelledQuery, OutcomeTable
+
+Float64Array = NDArray[np.float64]
+BATCH_ROWS = 2048
+LOG_NAME = "reward on the held-out log"
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """What a router does with n logged queries: `policy` (n, m) its probabilities, `chosen` (n,) whom it wants."""
+
+    policy: Float64Array
+    chosen: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LogContest:
+    """The comparison that the gate sees, the other estimators beside it, and mean costs in USD (live, candidate)."""
+
+    doubly_robust: Comparison
+    others: tuple[Comparison, ...]
+    costs_usd: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories."""
+
+    live: Router
+    candidate: Router
+    evidence: Evidence
+    costs_usd: FloatArray
+    rng: np.random.Generator
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.evidence.outcomes.experts, *self.live.experts)))
+
+    def on_labels(self, queries: Sequence[LabelledQuery], embeddings: FloatArray) -> Comparison:
+        """Category accuracy after the fallback: `general` is right only for queries labelled so."""
+        labels = np.array([query.category for query in queries])
+        live, candidate = (
+            (np.array([d.category for d in decide(router, [q.text for q in queries], embeddings)]) == labels)
+            for router in (self.live, self.candidate)
+        )
+        return self.paired("category accuracy", live.astype(np.float64), candidate.astype(np.float64))
+
+    def on_outcomes(self, table: OutcomeTable, embeddings: FloatArray, *, is_held_out: bool) -> Comparison:
+        """Score of the chosen expert on graded prompts; a missing score counts as the quality measured of its cell.
+
+        Where the prompts were learned from by both routers, a log can only take a map away from what is best here, so
+        this can veto and rarely promotes.
+        """
+        filled = fill_scores(table, self.evidence, self.candidate.categories)
+        values = []
+        for router in (self.live, self.candidate):
+            chosen = [table.experts.index(d.expert) for d in decide(router, table.texts, embeddings)]
+            values.append(filled[np.arange(len(chosen)), chosen])
+        name = "score on held-out outcomes" if is_held_out else "score on graded outcomes"
+        return self.paired(name, values[0], values[1])
+
+    def paired(self, name: str, live: Float64Array, candidate: Float64Array) -> Comparison:
+        """Means of two value arrays (n,) on the same rows, and their paired difference."""
+        n = len(live)
+
+        def mean_of(values: Float64Array) -> Callable[[NDArray[np.int64]], float]:
+            return lambda rows: float(values[rows].mean()) if len(rows) else 0.0
+
+        of_live, of_candidate, of_difference = (
+            bootstrap_metric(n, mean_of(values), self.rng) for values in (live, candidate, candidate - live)
+        )
+        return Comparison(name, of_live, of_candidate, of_difference, float(n))
+
+    def on_log(self, asked: AskedAnswers, share: Float64Array) -> LogContest:
+        """Reward of both routers on logged answers that neither learned from.
+
+        The effective sample is counted where the routers want different experts: elsewhere the log may say much, and
+        nothing of the difference. What the candidate would send to experts that the log's router could not have chosen
+        there is judged by the model alone; `unsupported` is its share of those queries.
+
+        Args:
+            share: (n,) how many queries of the traffic each answer stands for, relative to the others.
+        """
+        experts = self.experts
+        logged, at = asked.log.expert_in(experts), np.arange(len(asked))
+        model = self.predicted_rewards(asked)
+        conducts = [conduct(router, asked, experts) for router in (self.live, self.candidate)]
+        weights = [importance_weights(one.policy[at, logged], asked.log.propensity) for one in conducts]
+        terms = [
+            doubly_robust_terms(w, asked.log.reward, model[at, logged], (one.policy * model).sum(axis=1))
+            for w, one in zip(weights, conducts, strict=True)
+        ]
+        differs = conducts[0].chosen != conducts[1].chosen
+        decisive = differs if differs.any() else np.ones(len(asked), dtype=bool)
+        effective = effective_sample_size((weights[1] * share)[decisive])
+        impossible = ~possible_matrix(asked, experts)[at, conducts[1].chosen]
+        unsupported = float((impossible * share)[decisive].sum() / max(share[decisive].sum(), 1e-12))
+
+        def statistics(rows: NDArray[np.int64]) -> Float64Array:
+            return off_policy_values(
+                [w[rows] for w in weights], [t[rows] for t in terms], asked.log.reward[rows], share[rows]
+            )
+
+        metrics = bootstrap_metrics(len(asked), statistics, self.rng)
+
+        def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
+            live, candidate, difference = metrics[first : first + 3]
+            return Comparison(name, live, candidate, difference, effective, unsupported)
+
+        return LogContest(
+            doubly_robust=compared(LOG_NAME, 0, unsupported),
+            others=(compared("the same by SNIPS", 3), compared("the same by IPS", 6)),
+            costs_usd=self.mean_costs(asked, conducts, share),
+        )
+
+    def mean_costs(self, asked: AskedAnswers, conducts: Sequence[Conduct], share: Float64Array) -> tuple[float, float]:
+        """Mean cost in USD of what each router wants; an expert that was never measured costs what the others do."""
+        priced = self.over_all_experts(self.costs_usd[self.category_rows(asked)])
+        at = np.arange(len(asked))
+        live, candidate = (float(np.average(priced[at, one.chosen], weights=share)) for one in conducts)
+        return live, candidate
+
+    def category_rows(self, asked: AskedAnswers) -> NDArray[np.int64]:
+        """(n,) the candidate's row of each answer's category; `general` for one that it does not know."""
+        rows = asked.log.category_in(self.candidate.categories)
+        return np.where(rows < 0, len(self.candidate.categories) - 1, rows)
+
+    def predicted_rewards(self, asked: AskedAnswers) -> Float64Array:
+        """q(x, e) of the doubly robust estimate (n, m): measured quality of the category, on the scale of rewards."""
+        measured = self.over_all_experts(self.evidence.matrix.quality[self.category_rows(asked)])
+        return np.clip(measured + self.evidence.reward_offset, 0.0, 1.0)
+
+    def over_all_experts(self, values: FloatArray) -> Float64Array:
+        """Values (n, columns of the evidence) as (n, m): the row's mean for experts that only the live router knows."""
+        others = np.repeat(values.mean(axis=1, keepdims=True), len(self.experts) - values.shape[1], axis=1)
+        return np.concatenate([values, others], axis=1).astype(np.float64)
+
+
+def fill_scores(table: OutcomeTable, evidence: Evidence, categories: tuple[str, ...]) -> Float64Array:
+    """Scores (n, m), a missing one from the evidence of its cell."""
+    rows = [categories.index(name) if name in categories else len(categories) - 1 for name in table.categories]
+    return np.where(np.isfinite(table.scores), table.scores, evidence.matrix.quality[rows]).astype(np.float64)
+
+
+def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[RoutingDecision]:
+    """Decisions without randomness in them: exploration is in their probabilities."""
+    queries = tuple(Query(id=str(i), text=text) for i, text in enumerate(texts))
+    return list(router.decide_batch(QueryBatch(queries, embeddings), rng=np.random.default_rng(0)))
+
+
+def conduct(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) -> Conduct:
+    """What a router would do with logged queries, under the policy and with the experts that each had then."""
+    number = {name: i for i, name in enumerate(experts)}
+    policy, chosen = np.zeros((len(asked), len(experts))), np.zeros(len(asked), dtype=np.int64)
+    for (name, excluded), rows in groups_of(asked).items():
+        alive = set(router.experts) - set(excluded)
+        for start in range(0, len(rows), BATCH_ROWS):
+            part = rows[start : start + BATCH_ROWS]
+            queries = tuple(Query(id=str(row), text=asked.texts[row]) for row in part)
+            batch = QueryBatch(queries, asked.vectors(part))
+            made = router.decide_batch(batch, rng=np.random.default_rng(0), policy=name, alive=alive)
+            for row, decision in zip(part, made, strict=True):
+                columns = [number[expert] for expert in decision.eligible]
+                policy[row, columns] = decision.eligible_probs
+                chosen[row] = columns[int(np.argmax(decision.eligible_probs))]
+    return Conduct(policy, chosen)
+
+
+def groups_of(asked: AskedAnswers) -> Mapping[tuple[str, tuple[str, ...]], NDArray[np.int64]]:
+    """Rows that were decided by the same policy with the same experts ruled out."""
+    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for row, key in enumerate(zip(asked.policies, asked.excluded, strict=True)):
+        groups.setdefault(key, []).append(row)
+    return {key: np.array(rows, dtype=np.int64) for key, rows in groups.items()}
+
+
+def possible_matrix(asked: AskedAnswers, experts: tuple[str, ...]) -> NDArray[np.bool_]:
+    """(n, m) whom the log's router could have chosen."""
+    number = {name: i for i, name in enumerate(experts)}
+    possible = np.zeros((len(asked), len(experts)), dtype=bool)
+    for row, names in enumerate(asked.possible):
+        possible[row, [number[name] for name in names if name in number]] = True
+    return possible

@@ -1,0 +1,132 @@
+"""Some answers of the log with what was asked: their vectors, and whom the router could have chosen.
+
+Vectors come from the log where it has those of this encoder, also when it keeps no text; other texts are encoded, as
+many as `MAX_ENCODED`. Shapes: n answers, d dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, bindparam, inspect, text
+
+from router.features import from_bytes
+from router.protocols import Encoder
+from router.types import DecisionRecord, FloatArray
+from training.log_database import open_log
+from training.log_table import LogTable
+from training.progress import Progress
+
+BATCH_ROWS, ENCODE_ROWS = 500, 64
+MAX_ENCODED = 4000
+"""Texts encoded in one run: at some 25 ms each on one core, less than two minutes. A gateway logs the vectors, so only
+old rows and changed encoders come to this (ours)."""
+
+
+@dataclass(frozen=True)
+class AskedAnswers:
+    """Answers of `log` (n) with the text (empty where none was kept), the vector (n, d) in half precision, the policy,
+    the experts that were ruled out, and those that had a chance of being chosen."""
+
+    log: LogTable
+    texts: tuple[str, ...]
+    embeddings: NDArray[np.float16]
+    policies: tuple[str, ...]
+    excluded: tuple[tuple[str, ...], ...]
+    possible: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.log)
+
+    def vectors(self, rows: NDArray[np.int64]) -> FloatArray:
+        """(len(rows), d) in single precision."""
+        return self.embeddings[rows].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One row of the second pass; `vector` is None where it has to be encoded."""
+
+    record: DecisionRecord
+    vector: FloatArray | None
+
+
+def sample_rows(log: LogTable, rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of the rows, every one as likely as another, and the same ones in the next run: ids are drawn
+    at random when a decision is made, so a hash of them is a fair lot."""
+    if len(rows) <= most:
+        return rows
+    lots = np.array([hash_lot(name) for name in log.ids[rows]])
+    return np.sort(rows[np.argsort(lots, kind="stable")[:most]])
+
+
+def hash_lot(name: bytes) -> int:
+    """A number that follows from an id alone."""
+    return int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")
+
+
+def fetch_answers(
+    database_url: str, log: LogTable, encoder: Encoder, progress: Progress, *, max_encoded: int = MAX_ENCODED
+) -> AskedAnswers:
+    """The answers of `log` that have a vector, or a text that may be encoded. Raises DataError as `open_log` does."""
+    vectors = np.zeros((len(log), encoder.dim), dtype=np.float16)
+    kept: dict[int, DecisionRecord] = {}
+    pending: list[int] = []
+    with open_log(database_url) as connection:
+        for row, found in enumerate(read_rows(connection, log.ids, encoder.fingerprint)):
+            if found is None or found.record.decision is None:
+                continue  # erased since the first pass
+            if found.vector is not None and len(found.vector) == encoder.dim:
+                vectors[row] = found.vector
+            elif found.record.text and len(pending) < max_encoded:
+                pending.append(row)
+            else:
+                continue
+            kept[row] = found.record
+    for start in range(0, len(pending), ENCODE_ROWS):
+        part = pending[start : start + ENCODE_ROWS]
+        vectors[part] = encoder.encode([kept[row].text or "" for row in part])
+        progress(f"encoded {start + len(part)} of {len(pending)} logged queries")
+    return asked_answers(log, kept, vectors)
+
+
+def asked_answers(log: LogTable, records: Mapping[int, DecisionRecord], vectors: NDArray[np.float16]) -> AskedAnswers:
+    """The rows of `log` (and of `vectors`) that have a record."""
+    index = np.array(list(records), dtype=np.int64)
+    decisions = [record.decision for record in records.values() if record.decision is not None]
+    return AskedAnswers(
+        log=log.rows(index),
+        texts=tuple(record.text or "" for record in records.values()),
+        embeddings=vectors[index],
+        policies=tuple(decision.policy for decision in decisions),
+        excluded=tuple(tuple(sorted(decision.excluded)) for decision in decisions),
+        possible=tuple(
+            tuple(name for name, prob in zip(d.eligible, d.eligible_probs, strict=False) if prob > 0) for d in decisions
+        ),
+    )
+
+
+def read_rows(
+    connection: Connection, ids: Sequence[bytes] | NDArray[np.bytes_], fingerprint: str
+) -> Iterator[Fetched | None]:
+    """Rows by id, in the order asked for; None for one that is no longer there."""
+    present = {column["name"] for column in inspect(connection).get_columns("decisions")}
+    wanted = ["decision_id", "record", *sorted({"embedding", "encoder_fingerprint"} & present)]
+    query = text(f"SELECT {', '.join(wanted)} FROM decisions WHERE decision_id IN :ids").bindparams(
+        bindparam("ids", expanding=True)
+    )
+    for start in range(0, len(ids), BATCH_ROWS):
+        names = [bytes(name).decode() for name in ids[start : start + BATCH_ROWS]]
+        found = {row.decision_id: row for row in connection.execute(query, {"ids": names})}
+        for name in names:
+            row = found.get(name)
+            if row is None:
+                yield None
+                continue
+            is_ours = getattr(row, "encoder_fingerprint", None) == fingerprint
+            data = getattr(row, "embedding", None) if is_ours else None
+            yield Fetched(DecisionRecord.model_validate_json(row.record), from_bytes(data) if data else None)

@@ -1,0 +1,39 @@
+"""A read-only connection to the decision log's database, whose errors never show a statement or a password."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from router.errors import DataError, MissingExtraError
+
+
+@contextmanager
+def open_log(database_url: str) -> Iterator[Connection]:
+    """A connection for reading.
+
+    Raises:
+        DataError: it is no database URL, the database cannot be reached, or it holds no such tables.
+        MissingExtraError: it is one of Postgres, whose driver is not installed.
+    """
+    try:
+        url = make_url(database_url)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        engine = create_engine(url)
+    except (ArgumentError, ValueError) as error:
+        raise DataError("the decision log's database URL is none; allowed: sqlite:///FILE, postgresql://...") from error
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("a decision log in Postgres", "postgres") from error
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
+        raise DataError(f"the decision log cannot be read from {url.render_as_string()}: {reason}") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,161 @@
+"""The decision log in columns: a million answers are some tens of megabytes, because texts and vectors stay in SQL.
+
+`read_log_table` reads every decision once and keeps numbers; `training.log_answers` fetches the texts and embeddings of
+the few thousand answers that a judge or a learned scorer really looks at. Shapes: n answers with a reward.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.types import DecisionRecord
+from training.datasets.decision_log import read_records, read_rewards, why_dropped
+from training.log_database import open_log
+from training.progress import Progress, silent
+from training.split import normalised_text
+
+HELD_OUT_PERCENT = 50
+"""Share of the questions that judge: a map has few numbers to learn, so it is judging that wants data (ours)."""
+
+REPORT_EVERY = 10_000
+
+
+@dataclass(frozen=True)
+class LogTable:
+    """Answers with a reward, in order of time. All arrays (n,).
+
+    `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `propensity` is the probability with
+    which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback (mean 1);
+    `is_held_out` answers judge a candidate and are never learned from. `traffic` counts the answered, routed queries
+    per category (the map's mass); `dropped` says how many decisions were left out and why.
+    """
+
+    ids: NDArray[np.bytes_]
+    categories: tuple[str, ...]
+    experts: tuple[str, ...]
+    category: NDArray[np.int32]
+    expert: NDArray[np.int32]
+    reward: NDArray[np.float64]
+    propensity: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    at: NDArray[np.float64]
+    is_held_out: NDArray[np.bool_]
+    traffic: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    n_rows: int = 0
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> LogTable:
+        """Some of the answers; what is counted over all decisions stays."""
+        columns = ("ids", "category", "expert", "reward", "propensity", "weight", "at", "is_held_out")
+        return replace(self, **{name: getattr(self, name)[keep] for name in columns})
+
+    def category_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
+        """(n,) number of each answer's category among other names; -1 where it is none of them."""
+        return renumbered(self.category, self.categories, names)
+
+    def expert_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
+        """(n,) number of each answer's expert among other names; -1 where it is none of them."""
+        return renumbered(self.expert, self.experts, names)
+
+
+def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Numbers of `own` as numbers of `names`; -1 for what is not there."""
+    number = {name: i for i, name in enumerate(names)}
+    index = np.array([number.get(name, -1) for name in own], dtype=np.int64)
+    return index[values] if len(own) else np.zeros(0, dtype=np.int64)
+
+
+@dataclass
+class Columns:
+    """Columns that grow row by row, at their final width; names are numbered in order of appearance."""
+
+    ids: list[bytes] = field(default_factory=list)
+    categories: dict[str, int] = field(default_factory=dict)
+    experts: dict[str, int] = field(default_factory=dict)
+    category: array[int] = field(default_factory=lambda: array("i"))
+    expert: array[int] = field(default_factory=lambda: array("i"))
+    reward: array[float] = field(default_factory=lambda: array("d"))
+    propensity: array[float] = field(default_factory=lambda: array("d"))
+    at: array[float] = field(default_factory=lambda: array("d"))
+    is_held_out: array[int] = field(default_factory=lambda: array("b"))
+
+    def add(self, record: DecisionRecord, reward: float) -> None:
+        assert record.decision is not None, "a row without a decision has no reward"
+        self.ids.append(record.decision_id.encode())
+        self.category.append(self.categories.setdefault(record.decision.category, len(self.categories)))
+        self.expert.append(self.experts.setdefault(record.decision.expert, len(self.experts)))
+        self.reward.append(reward)
+        self.propensity.append(record.decision.propensity)
+        self.at.append(record.at)
+        self.is_held_out.append(is_held_out(record))
+
+    def table(self) -> LogTable:
+        order = np.argsort(np.array(self.at, dtype=np.float64), kind="stable")
+        return LogTable(
+            ids=np.array(self.ids, dtype=np.bytes_)[order],
+            categories=tuple(self.categories),
+            experts=tuple(self.experts),
+            category=np.array(self.category, dtype=np.int32)[order],
+            expert=np.array(self.expert, dtype=np.int32)[order],
+            reward=np.array(self.reward, dtype=np.float64)[order],
+            propensity=np.array(self.propensity, dtype=np.float64)[order],
+            weight=np.ones(len(order)),
+            at=np.array(self.at, dtype=np.float64)[order],
+            is_held_out=np.array(self.is_held_out, dtype=np.bool_)[order],
+        )
+
+
+def is_held_out(record: DecisionRecord) -> bool:
+    """Whether an answer judges instead of teaching. By what was asked, so that a repeated question is never on both
+    sides; by id where the log keeps neither text nor hash."""
+    asked = normalised_text(record.text) if record.text else record.text_hash or record.decision_id
+    digest = hashlib.sha256(b"judge\0" + asked.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % 100 < HELD_OUT_PERCENT
+
+
+def read_log_table(database_url: str, *, since: float = 0.0, progress: Progress = silent) -> LogTable:
+    """Reads decisions and feedback from SQL, a page at a time.
+
+    Args:
+        since: Unix seconds; older decisions are not read.
+
+    Raises:
+        DataError: the database cannot be reached, holds no such tables, or a row is damaged.
+    """
+    with open_log(database_url) as connection:
+        return collect(read_records(connection, since), read_rewards(connection), progress)
+
+
+def collect(records: Iterable[DecisionRecord], rewards: Mapping[str, float], progress: Progress = silent) -> LogTable:
+    """Sorts records into used and dropped."""
+    columns, digest = Columns(), hashlib.sha256()
+    dropped: Counter[str] = Counter()
+    traffic: Counter[str] = Counter()
+    n_rows = 0
+    for record in records:
+        n_rows += 1
+        digest.update(record.decision_id.encode())
+        if n_rows % REPORT_EVERY == 0:
+            progress(f"read {n_rows} decisions")
+        reason = why_dropped(record, rewards)
+        if record.decision is not None and reason in (None, "no feedback"):
+            traffic[record.decision.category] += 1
+        if reason is not None:
+            dropped[reason] += 1
+            continue
+        digest.update(repr(rewards[record.decision_id]).encode())
+        columns.add(record, rewards[record.decision_id])
+    return replace(
+        columns.table(), traffic=traffic, dropped=dropped, n_rows=n_rows, fingerprint=digest.hexdigest()[:16]
+    )
