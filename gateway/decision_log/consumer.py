@@ -21,10 +21,10 @@ from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.life import Life
 from gateway.decision_log.stats import ConsumerStats
 from gateway.decision_log.stream import Backoff, reason_of
-from gateway.redis_client import REDIS_ERRORS, connect
 from gateway.store import Store
 from gateway.tasks import stop_task
 from router.errors import StoreError
+from router.redis_client import REDIS_ERRORS, connect
 from router.types import DecisionRecord
 
 BATCH_RECORDS = 100
@@ -43,7 +43,7 @@ class Consumer:
     """One member of the consumer group. Any number may run, in this process or others.
 
     Args:
-        redis_url: as `gateway.redis_client.connect` takes it.
+        redis_url: as `router.redis_client.connect` takes it.
         stream: key of the stream.
         store: closed by the caller, after `aclose`.
         name: unique among live consumers; the replica's name does.

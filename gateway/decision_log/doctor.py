@@ -23,7 +23,7 @@ from gateway.decision_log.stream import RECORD_FIELD
 from gateway.store import Store
 
 if TYPE_CHECKING:
-    from gateway.redis_client import RedisClient
+    from router.redis_client import RedisClient
 
 SILENT_S = 10 * BEAT_S
 

@@ -10,11 +10,11 @@ from pydantic import Field, ValidationError
 
 from gateway.decision_log.life import Life
 from gateway.decision_log.stream import LIFE_FIELD, RECORD_FIELD
-from gateway.redis_client import same_slot
+from router.redis_client import same_slot
 from router.types import DecisionRecord, Record
 
 if TYPE_CHECKING:
-    from gateway.redis_client import RedisClient
+    from router.redis_client import RedisClient
 
 GROUP = "coe-sql"
 PAGE_ENTRIES = 1000

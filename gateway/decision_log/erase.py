@@ -26,7 +26,7 @@ from gateway.decision_log.spool_files import segment_paths
 from gateway.store import Store
 
 if TYPE_CHECKING:
-    from gateway.redis_client import RedisClient
+    from router.redis_client import RedisClient
 
 REWRITE_TIMEOUT_S = 60.0
 POLL_S = 0.05

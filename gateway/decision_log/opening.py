@@ -13,12 +13,12 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.decision_log.stream import reason_of
 from gateway.fleet.redis_server import RedisServer, running_url
-from gateway.redis_client import connect
 from gateway.store import Store
 from router.errors import StoreError
+from router.redis_client import connect
 
 if TYPE_CHECKING:
-    from gateway.redis_client import RedisClient
+    from router.redis_client import RedisClient
 
 T = TypeVar("T")
 

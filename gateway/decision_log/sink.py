@@ -50,7 +50,7 @@ class DecisionLog:
 
     Args:
         data_dir: holds `spool/<replica>/` and the key of hashes.
-        redis_url: as `gateway.redis_client.connect` takes it.
+        redis_url: as `router.redis_client.connect` takes it.
         config: the `log` section of experts.yaml.
         replica: name of this life of this process; a new one when None.
 

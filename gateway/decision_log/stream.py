@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from gateway.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
+from router.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
 
 RECORD_FIELD = b"record"
 LIFE_FIELD = b"life"
@@ -42,7 +42,7 @@ class DecisionStream:
     """The writing end of the stream.
 
     Args:
-        redis_url: as `gateway.redis_client.connect` takes it.
+        redis_url: as `router.redis_client.connect` takes it.
         name: key of the stream.
         max_entries: the stream is trimmed to about this many, oldest first.
         timeout_s: how long Redis may take to answer before the connection is given up.

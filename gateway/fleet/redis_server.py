@@ -224,7 +224,7 @@ def running_url(folder: Path) -> str | None:
 
 async def answers(url: str) -> bool:
     """Whether a server answers there and has loaded its data."""
-    from gateway.redis_client import connect
+    from router.redis_client import connect
 
     client = connect(url, timeout_s=1.0)
     try:

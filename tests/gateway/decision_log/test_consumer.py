@@ -17,9 +17,9 @@ from gateway.decision_log.ledger import Account, Ledger
 from gateway.decision_log.life import Life, LifeState
 from gateway.decision_log.stats import ConsumerStats
 from gateway.fleet.redis_server import RedisServer
-from gateway.redis_client import connect
 from gateway.store import Store
 from gateway.tasks import stop_task
+from router.redis_client import connect
 from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]

@@ -12,8 +12,8 @@ from gateway.decision_log.entries import GROUP, dead_stream
 from gateway.decision_log.ledger import Account
 from gateway.decision_log.life import DecisionCount, Life, LifeState
 from gateway.decision_log.spool import Spool
-from gateway.redis_client import connect
 from gateway.store import Store
+from router.redis_client import connect
 from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]

@@ -12,8 +12,8 @@ from redis import Redis
 
 from gateway.decision_log.stream import Backoff, DecisionStream
 from gateway.fleet.redis_server import RedisServer
-from gateway.redis_client import connect
 from router.errors import ConfigError
+from router.redis_client import connect
 
 
 @asynccontextmanager

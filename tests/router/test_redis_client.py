@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.redis_client import connect, hosts_of, same_slot
 from router.errors import ConfigError
+from router.redis_client import connect, hosts_of, same_slot
 
 
 def slot(key: str) -> int:
