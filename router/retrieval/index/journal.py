@@ -9,9 +9,10 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,35 +38,27 @@ class Change:
 
 
 class Journal:
-    """An open journal. Not for several threads at once.
-
-    Raises:
-        StoreError: the file cannot be opened.
-    """
+    """A journal on disk. Not for several threads at once. Holds no open file: a process may have many indexes."""
 
     def __init__(self, path: Path, dim: int) -> None:
         self._path, self._dim = path, dim
-        try:
-            self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
-        except OSError as error:
-            raise StoreError(f"journal {path} cannot be opened ({error.strerror})") from error
         self.size = 0
 
     def replay(self) -> Iterator[Change]:
         """Every change in order. What a crash left of a last, unfinished one is cut off.
 
         Raises:
-            StoreError: a record that was finished is damaged.
+            StoreError: it cannot be read, or a record that was finished is damaged.
         """
-        total = os.fstat(self._file.fileno()).st_size
-        self._file.seek(0)
-        while self.size < total:
-            change, end = self._read_one(total)
-            if change is None:
-                self._cut(self.size)
-                return
-            self.size = end
-            yield change
+        with self._opened() as file:
+            total = os.fstat(file.fileno()).st_size
+            while self.size < total:
+                change, end = self._read_one(file, total)
+                if change is None:
+                    os.ftruncate(file.fileno(), self.size)
+                    return
+                self.size = end
+                yield change
 
     def append(self, change: Change) -> None:
         """Raises StoreError; then the journal is as it was before."""
@@ -73,37 +66,40 @@ class Journal:
         values = b"" if change.vectors is None else change.vectors.astype("<f2", copy=False).tobytes()
         record = HEAD.pack(operation, len(change.keys)) + change.keys.astype("<i8", copy=False).tobytes() + values
         record += CHECK.pack(zlib.crc32(record))
-        try:
-            self._file.seek(self.size)
-            write_all(self._file.fileno(), record)
-            os.fdatasync(self._file.fileno())
-        except OSError as error:
-            self._cut(self.size)
-            raise StoreError(f"journal {self._path} cannot be written ({error.strerror})", is_retryable=True) from error
+        with self._opened() as file:
+            file.seek(self.size)
+            try:
+                write_all(file.fileno(), record)
+                os.fdatasync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), self.size)
+                raise
         self.size += len(record)
 
-    def close(self) -> None:
-        self._file.close()
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        """The file, made when it is not there. Raises StoreError in place of OSError."""
+        try:
+            is_new = not self._path.exists()
+            with self._path.open("x+b" if is_new else "r+b", buffering=0) as file:
+                if is_new:
+                    sync_folder(self._path.parent)
+                yield file
+        except OSError as error:
+            raise StoreError(f"journal {self._path} cannot be used ({error.strerror})", is_retryable=True) from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _read_one(self, total: int) -> tuple[Change | None, int]:
+    def _read_one(self, file: IO[bytes], total: int) -> tuple[Change | None, int]:
         """The record at `size` and where it ends; None for one that a crash cut short."""
-        head = self._file.read(HEAD.size)
+        head = file.read(HEAD.size)
         if len(head) < HEAD.size:
             return None, total
         operation, count = HEAD.unpack(head)
         row_bytes = KEY_BYTES + (VALUE_BYTES * self._dim if operation == ADD else 0)
         end = self.size + HEAD.size + count * row_bytes + CHECK.size
-        is_last = end >= total
-        body = self._file.read(min(count * row_bytes + CHECK.size, total - self.size))
+        body = file.read(min(count * row_bytes + CHECK.size, total - self.size))
         is_whole = operation in (ADD, REMOVE) and len(body) == count * row_bytes + CHECK.size
         if not is_whole or CHECK.unpack(body[-CHECK.size :])[0] != zlib.crc32(body[: -CHECK.size], zlib.crc32(head)):
-            if is_last or not any(head):  # a file system may have made room, in zeros, for what was never written
+            if end >= total or not any(head):  # a file system may have made room, in zeros, for what was not written
                 return None, total
             raise StoreError(f"journal {self._path} is damaged at byte {self.size}")
         keys = np.frombuffer(body, dtype="<i8", count=count).astype(np.int64)
@@ -111,13 +107,6 @@ class Journal:
             return Change(keys, None), end
         values = np.frombuffer(body, dtype="<f2", count=count * self._dim, offset=count * KEY_BYTES)
         return Change(keys, values.reshape(count, self._dim).astype(STORED)), end
-
-    def _cut(self, size: int) -> None:
-        try:
-            self._file.truncate(size)
-            self._file.seek(size)
-        except OSError as error:
-            raise StoreError(f"journal {self._path} cannot be shortened ({error.strerror})") from error
 
 
 def stored(vectors: FloatArray) -> NDArray[np.float16]:

@@ -107,12 +107,8 @@ class LocalIndex:
         self._removed: set[int] = set()  # of the mapped graph
         self._journal = Journal(self._journal_path(), space.dim)
         self._remove_strays()
-        try:
-            for change in self._journal.replay():
-                self._apply(change)
-        except BaseException:
-            self._journal.close()
-            raise
+        for change in self._journal.replay():
+            self._apply(change)
 
     def __len__(self) -> int:
         with self._lock:
@@ -165,7 +161,6 @@ class LocalIndex:
             old = self._manifest
             new = old.model_copy(update={"generation": old.generation + 1})
             graph = self._folder / f"graph-{new.generation}.usearch"
-            journal: Journal | None = None
             try:
                 self._held.save(str(graph))
                 sync_file(graph)
@@ -173,10 +168,7 @@ class LocalIndex:
                 journal = Journal(self._folder / f"journal-{new.generation}.log", self.space.dim)
                 write_manifest(self._folder, new)
             except (OSError, RuntimeError) as error:
-                if journal is not None:
-                    journal.close()
                 raise StoreError(f"index {self._folder.name}: no snapshot could be written ({error})") from error
-            self._journal.close()
             self._journal, self._manifest = journal, new
             self._graph, self._is_mapped = self._mapped(), True
             self._remove_strays()
@@ -193,9 +185,8 @@ class LocalIndex:
             self.abandon()
 
     def abandon(self) -> None:
-        """Closes the files as a crash would."""
+        """Lets go of the graph as a crash would."""
         with self._lock:
-            self._journal.close()
             self._graph = None
             self._fresh = new_graph(self.space.dim)
             self._removed = set()
