@@ -111,13 +111,18 @@ def retrain(
     ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="compare and print, promote nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    every: Annotated[
+        str | None, typer.Option(help="again and again until SIGTERM or SIGINT, this far apart: 90s, 30m, 1h, 1d")
+    ] = None,
+    redis_url: Annotated[
+        str | None, typer.Option(envvar="REDIS_URL", help="with several replicas: Redis that says whose turn it is")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
     from training.gate import Terms
-    from training.progress import console_progress
-    from training.retrain_run import RetrainRequest, run_retrain
-    from training.summary import print_retrain
+    from training.retrain_command import retrain_again_and_again, retrain_once
+    from training.retrain_run import RetrainRequest
 
     request = RetrainRequest(
         config=config,
@@ -131,9 +136,10 @@ def retrain(
         seed=seed,
         cache=data_dir / "cache",
     )
-    with console_progress(is_quiet=as_json) as progress:
-        result = run_retrain(request, now=datetime.now(UTC), progress=progress)
-    print_retrain(result, as_json=as_json)
+    if every is None:
+        retrain_once(request, redis_url, as_json=as_json)
+    else:
+        retrain_again_and_again(request, redis_url, every, as_json=as_json)
 
 
 def parse_time(value: str | None) -> float:
