@@ -1,0 +1,1 @@
+"""Training of retrieval experts and of the pilot library."""
