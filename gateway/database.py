@@ -68,9 +68,9 @@ def checked_url(database_url: str) -> URL:
 
 
 def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
-    """Makes the tables that are missing, and in tables of an older version the columns that came since.
+    """Makes the tables that are missing, and in tables of an older version the columns and indexes that came since.
 
-    Those are nullable, and old rows hold NULL there. Several processes may start at once: they wait for each other.
+    New columns are nullable, and old rows hold NULL there. Processes that start at once wait for each other.
     """
     quote = engine.dialect.identifier_preparer.quote
     is_sqlite = engine.dialect.name == "sqlite"
@@ -82,6 +82,8 @@ def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
             for name in missing_columns(connection, table):
                 kind = table.c[name].type.compile(engine.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {quote(name)} {kind}")
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
 
 
 def missing_columns(connection: Connection, table: Table) -> list[str]:

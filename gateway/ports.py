@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Protocol
 
 from gateway.decision_log.stats import LogStats
-from router.types import DecisionRecord, Feedback
+from router.config import FeedbackConfig
+from router.types import DecisionRecord, Feedback, ImplicitSignal
+
+
+class FeedbackStatus(StrEnum):
+    """What became of a piece of feedback."""
+
+    ACCEPTED = "accepted"
+    REPLACED = "replaced"  # the same key had said something else of that kind
+    REPEATED = "repeated"  # or just the same
+    OVER_HOUR = "over_hour"  # refused: that key has said enough for an hour
+    OVER_DECISION = "over_decision"  # refused: or of this decision
 
 
 class DecisionSink(Protocol):
@@ -47,6 +59,10 @@ class DecisionStore(Protocol):
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None: ...
 
-    def put_feedback(self, feedback: Feedback) -> bool:
-        """True when it is the first of its kind for that decision and key; otherwise it replaces the earlier value."""
+    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig) -> FeedbackStatus:
+        """Keeps one value per decision, kind and key, unless the key is over a cap."""
         ...
+
+    def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]: ...
+
+    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]: ...

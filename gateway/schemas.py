@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import zip_longest
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from router.types import DecisionRecord, FeedbackKind, Record, RoutingDecision
+from gateway.kept_text import MAX_EDIT_CHARS, kept_share
+from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitSignal, Record, RoutingDecision
+
+DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}
+YES_OR_NO = frozenset({FeedbackKind.THUMB, FeedbackKind.RETRY, FeedbackKind.TEST, FeedbackKind.TICKET})
+
+EditText = Annotated[str, Field(max_length=MAX_EDIT_CHARS)]
 
 
 class FeedbackRequest(Record):
-    """What a client says about an answer."""
+    """What a client says about an answer: `value`, or of an edit both texts, of which only the share is kept."""
 
     decision_id: str = Field(min_length=1, max_length=64, description="from the header x-coe-decision-id")
     kind: FeedbackKind
-    value: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    value: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="0 is bad, 1 is good; thumb, test and ticket take nothing between; retry is 0"
+    )
+    original: EditText | None = Field(default=None, description="edit: the answer as it was")
+    edited: EditText | None = Field(default=None, description="edit: what a person made of it; never stored")
+
+    @model_validator(mode="after")
+    def has_one_value(self) -> Self:
+        texts = (self.original, self.edited)
+        if self.kind is not FeedbackKind.EDIT and texts != (None, None):
+            raise ValueError(f"'original' and 'edited' belong to kind 'edit', not to '{self.kind}'")
+        if texts != (None, None) and (None in texts or self.value is not None):
+            raise ValueError("an edit takes 'value', or 'original' and 'edited' together")
+        if self.value is None and texts == (None, None) and self.kind not in DEFAULT_VALUES:
+            raise ValueError(f"kind '{self.kind}' needs 'value'")
+        if self.kind in YES_OR_NO and self.value not in (None, 0.0, 1.0):
+            raise ValueError(f"kind '{self.kind}' takes the value 0 or 1")
+        if self.kind is FeedbackKind.RETRY and self.value not in (None, 0.0):
+            raise ValueError("kind 'retry' takes the value 0: somebody wanted another answer")
+        return self
+
+    def reward(self) -> float:
+        """The value in [0, 1], for an edit that gave its texts the share that was kept."""
+        if self.original is not None and self.edited is not None:
+            return kept_share(self.original, self.edited)
+        return DEFAULT_VALUES[self.kind] if self.value is None else self.value
 
 
 class FeedbackAnswer(Record):
-    """`status` is `replaced` when the same key had said something of that kind before."""
+    """`status` is `replaced` when the same key had said something else of that kind, `repeated` when the same."""
 
     decision_id: str
-    status: Literal["accepted", "replaced"]
+    value: float
+    status: Literal["accepted", "replaced", "repeated"]
 
 
 class RouteAnswer(Record):
@@ -56,8 +89,85 @@ class Health(Record):
     experts_alive: tuple[str, ...] = ()
 
 
+class CategoryProb(Record):
+    """A category that stage 1 thought of."""
+
+    category: str
+    prob: float
+
+
+class Signals(Record):
+    """What stage 1 saw. Above `threshold` the decision falls back to `general`; None: nothing passes it."""
+
+    categories: tuple[CategoryProb, ...]
+    uncertainty: float
+    threshold: float | None
+    is_fallback: bool
+
+
+class WeighedExpert(Record):
+    """One expert as the decision weighed it. `prob` is 0 and `lacks` says why where it could not serve.
+
+    Cost and wait are means for a query of this category; None is unknown.
+    """
+
+    expert: str
+    prob: float
+    predicted_quality: float | None
+    predicted_cost_usd: float | None
+    predicted_wait_ms: float | None
+    lacks: str | None = None
+    is_chosen: bool = False
+    is_runner_up: bool = False
+
+
 class Receipt(Record):
-    """What became of one request."""
+    """What became of one request, what was weighed, and what was said of it since.
+
+    `signals` and `experts` are empty where the client named the expert or none was chosen. `implicit` is what clients
+    did, which is not feedback.
+    """
 
     record: DecisionRecord
     why: str
+    signals: Signals | None = None
+    experts: tuple[WeighedExpert, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
+    implicit: tuple[ImplicitSignal, ...] = ()
+
+
+def signals_of(decision: RoutingDecision) -> Signals | None:
+    """None where nothing was classified, or an older version did not keep it."""
+    if not decision.category_probs:
+        return None
+    return Signals(
+        categories=tuple(CategoryProb(category=name, prob=prob) for name, prob in decision.category_probs.items()),
+        uncertainty=decision.uncertainty,
+        threshold=decision.threshold,
+        is_fallback=decision.is_fallback,
+    )
+
+
+def weighed_experts(decision: RoutingDecision) -> tuple[WeighedExpert, ...]:
+    """Every expert of the router, those that could serve first; older decisions lack some of the numbers."""
+    names = (*decision.eligible, *decision.excluded)
+    columns = zip_longest(
+        names,
+        decision.eligible_probs,
+        (*decision.predicted_quality, *decision.excluded_quality),
+        decision.predicted_cost_usd,
+        decision.predicted_wait_ms,
+    )
+    return tuple(
+        WeighedExpert(
+            expert=name,
+            prob=prob or 0.0,
+            predicted_quality=quality,
+            predicted_cost_usd=cost,
+            predicted_wait_ms=wait,
+            lacks=decision.excluded.get(name),
+            is_chosen=name == decision.expert,
+            is_runner_up=name == decision.runner_up,
+        )
+        for name, prob, quality, cost, wait in columns
+    )

@@ -13,14 +13,19 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database import make_schema, open_engine, translated_errors
 from gateway.erasure import erased_among, lock, note_removed
-from gateway.tables import DECISIONS, FEEDBACK, TABLES
-from router.types import DecisionRecord, Feedback
+from gateway.feedback_store import keep_feedback
+from gateway.implicit_signals import note_signals
+from gateway.ports import FeedbackStatus
+from gateway.tables import DECISIONS, FEEDBACK, SIGNALS, TABLES
+from router.config import FeedbackConfig
+from router.types import DecisionRecord, Feedback, ImplicitSignal
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 PAGE_ROWS = 500
+NO_CAPS = FeedbackConfig(max_per_hour=2**31, max_per_decision=2**31)
 
 
 class Store:
@@ -66,7 +71,9 @@ class Store:
             # Two writers that lock the same rows in different order would wait for each other.
             kept = sorted(records, key=attrgetter("decision_id"))
             rows = [row_of(record) for record in kept if record.decision_id not in left_out]
-            return len(connection.execute(statement, rows).all()) if rows else 0
+            new = {row.decision_id for row in connection.execute(statement, rows)} if rows else set()
+            note_signals(connection, self.insert, [record for record in kept if record.decision_id in new])
+            return len(new)
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         """The record of that decision, None when there is none. Raises StoreError."""
@@ -99,28 +106,22 @@ class Store:
             place = tuple_(DECISIONS.c.at, DECISIONS.c.decision_id)
             query = newest_first.where(place < tuple_(rows[-1].at, rows[-1].decision_id))
 
-    def put_feedback(self, feedback: Feedback) -> bool:
-        """Keeps the feedback, in place of an earlier value of the same kind by the same key; True when it is the first.
+    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig = NO_CAPS) -> FeedbackStatus:
+        """Keeps the feedback as `keep_feedback` says.
 
         Whether the decision exists is for the caller to check: it may not have reached SQL yet.
 
         Raises:
             StoreError: nothing was written.
         """
-        key_id = feedback.key_id or ""
-        row = {**feedback.model_dump(mode="json"), "key_id": key_id}
-        insert = self.insert(FEEDBACK).values(**row).on_conflict_do_nothing().returning(FEEDBACK.c.id)
-        replace = (
-            FEEDBACK.update()
-            .where(FEEDBACK.c.decision_id == feedback.decision_id)
-            .where(FEEDBACK.c.kind == feedback.kind.value, FEEDBACK.c.key_id == key_id)
-            .values(value=feedback.value, at=feedback.at)
-        )
         with self.transaction("write feedback") as connection:
-            is_first = connection.execute(insert).first() is not None
-            if not is_first:
-                connection.execute(replace)
-        return is_first
+            return keep_feedback(connection, self.insert, feedback, caps)
+
+    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
+        """What the client did that may say something of that decision, oldest first. Raises StoreError."""
+        query = select(SIGNALS).where(SIGNALS.c.decision_id == decision_id).order_by(SIGNALS.c.at, SIGNALS.c.kind)
+        with self.transaction("read signals") as connection:
+            return tuple(ImplicitSignal.model_validate(dict(row)) for row in connection.execute(query).mappings())
 
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
         """Feedback on that decision, oldest first. Raises StoreError."""

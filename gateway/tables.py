@@ -16,7 +16,7 @@ class DecisionRow(SQLModel, table=True):
     columns are for selecting. Columns that came later are nullable: see `gateway.database.make_schema`."""
 
     __tablename__ = "decisions"
-    __table_args__ = (Index("decisions_at", "at"),)
+    __table_args__ = (Index("decisions_at", "at"), Index("decisions_session", "session_id", "at"))
 
     decision_id: str = Field(primary_key=True, sa_type=Text)
     at: float = Field(sa_type=Float)
@@ -37,7 +37,7 @@ class FeedbackRow(SQLModel, table=True):
     """One sign about one decision. `key_id` is '' for a client without a key: NULLs would escape the constraint."""
 
     __tablename__ = "feedback"
-    __table_args__ = (UniqueConstraint("decision_id", "kind", "key_id"),)
+    __table_args__ = (UniqueConstraint("decision_id", "kind", "key_id"), Index("feedback_key", "key_id", "at"))
 
     id: int | None = Field(default=None, primary_key=True)
     decision_id: str = Field(sa_type=Text)
@@ -45,6 +45,16 @@ class FeedbackRow(SQLModel, table=True):
     value: float = Field(sa_type=Float)
     at: float = Field(sa_type=Float)
     key_id: str = Field(default="", sa_type=Text)
+
+
+class SignalRow(SQLModel, table=True):
+    """What a client did that may say something of an answer, never mixed with feedback."""
+
+    __tablename__ = "implicit_signals"
+
+    decision_id: str = Field(primary_key=True, sa_type=Text)
+    kind: str = Field(primary_key=True, sa_type=Text)
+    at: float = Field(sa_type=Float)
 
 
 class LifeRow(SQLModel, table=True):
@@ -80,9 +90,36 @@ class ErasureRow(SQLModel, table=True):
     at: float = Field(sa_type=Float)
 
 
+class RouterVersionRow(SQLModel, table=True):
+    """A router that a gateway has served: `manifest` is its RouterManifest as JSON, with parents, data, metrics."""
+
+    __tablename__ = "router_versions"
+
+    version: str = Field(primary_key=True, sa_type=Text)
+    created_at: str = Field(sa_type=Text)
+    manifest: str = Field(sa_type=Text)
+
+
+class RouterEventRow(SQLModel, table=True):
+    """What happened to a version, once however many gateways saw it; `event` is promoted, canary, shadow or withdrawn.
+
+    `at` is the time that `live.json` gives, in Unix seconds.
+    """
+
+    __tablename__ = "router_events"
+
+    at: float = Field(primary_key=True, sa_type=Float)
+    version: str = Field(primary_key=True, sa_type=Text)
+    event: str = Field(primary_key=True, sa_type=Text)
+    detail: str = Field(default="", sa_type=Text)
+
+
 DECISIONS: Table = SQLModel.metadata.tables["decisions"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
+SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]
 LIVES: Table = SQLModel.metadata.tables["replicas"]
 REMOVED: Table = SQLModel.metadata.tables["removed"]
 ERASURES: Table = SQLModel.metadata.tables["erasures"]
-TABLES = [DECISIONS, FEEDBACK, LIVES, REMOVED, ERASURES]
+ROUTER_VERSIONS: Table = SQLModel.metadata.tables["router_versions"]
+ROUTER_EVENTS: Table = SQLModel.metadata.tables["router_events"]
+TABLES = [DECISIONS, FEEDBACK, SIGNALS, LIVES, REMOVED, ERASURES, ROUTER_VERSIONS, ROUTER_EVENTS]

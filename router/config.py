@@ -253,6 +253,16 @@ class RetrievalConfig(Section):
     attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
 
 
+class FeedbackConfig(Section):
+    """Who may say how much about answers; docs/feedback.md."""
+
+    max_per_hour: int = Field(default=1000, ge=1, description="pieces of one key in an hour; more get 429")
+    max_per_decision: int = Field(default=8, ge=1, description="kinds of feedback of one key on one decision")
+    key_weights: dict[str, Annotated[float, Field(ge=0, le=10)]] = Field(
+        default_factory=dict, description="key id -> how much its feedback counts in training; 1 where not named"
+    )
+
+
 class CoeConfig(Section):
     """The whole of experts.yaml."""
 
@@ -265,6 +275,7 @@ class CoeConfig(Section):
     gateway: GatewayConfig = GatewayConfig()
     log: LogConfig = LogConfig()
     retrieval: RetrievalConfig | None = None
+    feedback: FeedbackConfig = FeedbackConfig()
 
     @property
     def learned_categories(self) -> tuple[str, ...]:

@@ -153,6 +153,18 @@ class DecisionInputs(Record):
     unreachable: tuple[str, ...] = Field(default=(), description="experts of the router that did not answer then")
 
 
+class ShadowDecision(Record):
+    """What a router on trial in the shadow decided about the same query; it served nobody."""
+
+    router_version: str
+    expert: str
+    category: str
+    live_expert_prob: float = Field(
+        ge=0, le=1, description="its probability of the expert that the live router chose, for estimates off policy"
+    )
+    predicted_quality: float = Field(ge=0, le=1, description="of its own expert")
+
+
 class Usage(Record):
     """Tokens of one answer. `is_estimated` is true when the expert did not report usage and events were counted."""
 
@@ -235,6 +247,7 @@ class DecisionRecord(Record):
         default=None, description="what the router decided from, d half-precision numbers, where the log keeps it"
     )
     retrieval: RetrievalTrace | None = Field(default=None, description="None for chat")
+    shadow: ShadowDecision | None = Field(default=None, description="None without a trial in the shadow")
 
 
 class ExpertOutcome(Record):
@@ -258,6 +271,23 @@ class FeedbackKind(StrEnum):
     EDIT = "edit"  # share of the answer that was kept, in [0, 1]
     RETRY = "retry"  # value 0: the user asked again
     TEST = "test"  # task outcome: 1 passed, 0 failed
+    TICKET = "ticket"  # task outcome: 1 stayed closed, 0 reopened
+
+
+class ImplicitKind(StrEnum):
+    """What a client did that may say something of an answer. Kept apart from feedback, which somebody gave."""
+
+    REASKED = "reasked"  # the same ask came again in the same session within ten minutes
+    ABORTED = "aborted"  # the client left after the answer had begun and before its end
+    CUT_OFF = "cut_off"  # the expert stopped at its limit of tokens (finish_reason "length")
+
+
+class ImplicitSignal(Record):
+    """One such sign of one decision; `at` is when it was seen, in Unix seconds."""
+
+    decision_id: str
+    kind: ImplicitKind
+    at: float
 
 
 class Feedback(Record):

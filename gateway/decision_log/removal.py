@@ -15,7 +15,7 @@ from gateway.decision_log.life import LifeState
 from gateway.decision_log.ranges import count, merged
 from gateway.erasure import lock, note_removed, subject_hash
 from gateway.store import Store
-from gateway.tables import DECISIONS, ERASURES, FEEDBACK, LIVES, REMOVED
+from gateway.tables import DECISIONS, ERASURES, FEEDBACK, LIVES, REMOVED, SIGNALS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -150,7 +150,8 @@ class Removal:
 
 
 def delete_of(connection: Connection, decision_ids: list[str]) -> int:
-    """Deletes decisions and their feedback; how much feedback there was."""
+    """Deletes decisions with their feedback and signals; how much feedback there was."""
+    connection.execute(delete(SIGNALS).where(SIGNALS.c.decision_id.in_(decision_ids)))
     feedback = connection.execute(delete(FEEDBACK).where(FEEDBACK.c.decision_id.in_(decision_ids))).rowcount
     connection.execute(delete(DECISIONS).where(DECISIONS.c.decision_id.in_(decision_ids)))
     return feedback

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends
 
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.http_errors import ApiError
-from gateway.schemas import Receipt
+from gateway.schemas import Receipt, signals_of, weighed_experts
 from gateway.state import GatewayState
 from gateway.wire import shorten
 from router.explain import reason_in_words
-from router.types import DecisionRecord
+from router.types import DecisionReason, DecisionRecord
 
 api = APIRouter()
 
@@ -24,10 +24,19 @@ async def show_decision(
     state: Annotated[GatewayState, Depends(gateway_state)],
     key_id: Annotated[str | None, Depends(caller_key_id)],
 ) -> Receipt:
-    """The decision and what became of it; 404 when there is none, or another key made it."""
+    """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another key
+    made it."""
     record = await find_decision(state, decision_id, key_id)
-    why = reason_in_words(record.decision) if record.decision else "no expert was chosen."
-    return Receipt(record=record, why=why)
+    record, decision, store = record.model_copy(update={"embedding": None}), record.decision, state.store
+    is_routed = decision is not None and decision.reason is not DecisionReason.EXPLICIT
+    return Receipt(
+        record=record,
+        why=reason_in_words(decision, decision.threshold) if decision else "no expert was chosen.",
+        signals=signals_of(decision) if decision and is_routed else None,
+        experts=weighed_experts(decision) if decision and is_routed else (),
+        feedback=await asyncio.to_thread(store.get_feedback, decision_id) if store else (),
+        implicit=await asyncio.to_thread(store.get_signals, decision_id) if store else (),
+    )
 
 
 async def find_decision(state: GatewayState, decision_id: str, key_id: str | None) -> DecisionRecord:

@@ -1,4 +1,4 @@
-"""A throw-away Postgres where its programs are installed."""
+"""A throw-away Postgres where its programs are installed, and a store on either database."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from gateway.store import Store
 
 
 def postgres_account() -> str:
@@ -47,3 +49,20 @@ def postgres_url() -> Iterator[str]:
         stop = [server, "-D", str(data), "-m", "immediate", "-w", "stop"]
         subprocess.run(stop, check=False, capture_output=True, cwd=folder, **as_user)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'coe.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = Store(database_url)
+    with opened._engine.begin() as connection:
+        for table in ("decisions", "feedback", "implicit_signals"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    yield opened
+    opened.close()

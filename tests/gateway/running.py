@@ -16,13 +16,14 @@ from gateway.auth import Auth
 from gateway.decision_log.memory import MemoryLog
 from gateway.experts import ExpertPool
 from gateway.live_router import LiveRouter
+from gateway.ports import DecisionStore, FeedbackStatus
 from gateway.serve import Gateway
 from gateway.state import GatewayState
 from router.backends import echo, vllm
-from router.config import CoeConfig, parse_config
+from router.config import CoeConfig, FeedbackConfig, parse_config
 from router.pipeline import Router
 from router.protocols import ChatBackend
-from router.types import DecisionRecord, Feedback
+from router.types import DecisionRecord, Feedback, ImplicitSignal
 from tests.gateway.small_router import EXPERTS, small_router
 
 DEADLINE_S = 10.0
@@ -38,11 +39,21 @@ class MemoryStore:
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         return self.decisions.get(decision_id)
 
-    def put_feedback(self, feedback: Feedback) -> bool:
+    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig) -> FeedbackStatus:
         key = (feedback.decision_id, feedback.kind.value, feedback.key_id)
-        is_first = key not in self.feedback
+        before = self.feedback.get(key)
+        if before is None and len(self.feedback) >= caps.max_per_hour:
+            return FeedbackStatus.OVER_HOUR
         self.feedback[key] = feedback
-        return is_first
+        if before is None:
+            return FeedbackStatus.ACCEPTED
+        return FeedbackStatus.REPEATED if before.value == feedback.value else FeedbackStatus.REPLACED
+
+    def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
+        return tuple(kept for kept in self.feedback.values() if kept.decision_id == decision_id)
+
+    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
+        return ()
 
 
 def config_of(
@@ -117,18 +128,19 @@ async def running(
     keys: Sequence[str] = (),
     has_router: bool = True,
     log: MemoryLog | None = None,
-    log_section: Mapping[str, object] | None = None,
+    sections: Mapping[str, object] | None = None,
+    store: DecisionStore | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
-    """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml."""
+    """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""
     current = (router or small_router()) if has_router else None
-    log, store = log or MemoryLog(), MemoryStore()
+    log, memory = log or MemoryLog(), MemoryStore()
     state = GatewayState(
-        config=config_of(sections={"log": log_section or {}}, **{"shutdown_grace_s": 1.0, **limits}),
+        config=config_of(sections=sections, **{"shutdown_grace_s": 1.0, **limits}),
         pool=ExpertPool(backends if backends is not None else echoes()),
         live=LiveRouter(routers, load or (lambda folder: small_router()), current),
         sink=log,
-        store=store,
+        store=store or memory,
         auth=Auth(keys),
         session_key=b"0" * 32,
         seed=0,
@@ -137,6 +149,6 @@ async def running(
     await gateway.start()
     try:
         async with aiohttp.ClientSession() as client:
-            yield Running(gateway, client, log, store)
+            yield Running(gateway, client, log, memory)
     finally:
         await gateway.stop()

@@ -96,7 +96,9 @@ async def test_receipt_and_feedback() -> None:
         status, receipt = await get(gateway, f"/v1/decisions/{decision_id}")
         assert (status, receipt["record"]["decision"]["expert"]) == (200, "emerald")
         said = {"decision_id": decision_id, "kind": "thumb", "value": 1.0}
-        assert await post(gateway, "/v1/feedback", said) == (202, {"decision_id": decision_id, "status": "accepted"})
+        accepted = {"decision_id": decision_id, "value": 1.0, "status": "accepted"}
+        assert await post(gateway, "/v1/feedback", said) == (202, accepted)
+        assert await post(gateway, "/v1/feedback", said) == (200, accepted | {"status": "repeated"})
         status, again = await post(gateway, "/v1/feedback", {**said, "value": 0.0})
         assert (status, again["status"]) == (200, "replaced")
         assert [kept.value for kept in gateway.store.feedback.values()] == [0.0]
@@ -252,7 +254,7 @@ async def test_the_log_has_what_a_decision_was_made_from() -> None:
 
 
 async def test_the_log_keeps_embeddings_where_it_is_told_to() -> None:
-    async with running(log_section={"embeddings": True}) as gateway:
+    async with running(sections={"log": {"embeddings": True}}) as gateway:
         async with gateway.chat("green") as answer:
             assert answer.status == 200
         assert (await gateway.record()).embedding == to_bytes(np.array([0.0, 1.0], np.float32))

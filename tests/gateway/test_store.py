@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -11,23 +10,6 @@ import pytest
 from gateway.store import Store
 from router.errors import ConfigError, StoreError
 from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'coe.db'}"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url)
-    with opened._engine.begin() as connection:
-        for table in ("decisions", "feedback"):
-            connection.exec_driver_sql(f"DELETE FROM {table}")
-    yield opened
-    opened.close()
 
 
 def record(seq: int, replica: str = "r1", **changes: object) -> DecisionRecord:
@@ -94,10 +76,12 @@ def test_columns_that_training_selects(store: Store) -> None:
 
 
 def test_last_feedback_of_a_kind_and_key_wins(store: Store) -> None:
-    assert store.put_feedback(feedback(1.0))
-    assert not store.put_feedback(feedback(0.0, at=6.0))
-    assert store.put_feedback(feedback(0.5, key_id="k1", at=7.0))
-    assert store.put_feedback(feedback(0.25, kind=FeedbackKind.SCORE, at=8.0))
+    assert store.put_feedback(feedback(1.0)) == "accepted"
+    assert store.put_feedback(feedback(1.0, at=5.5)) == "repeated"
+    assert store.get_feedback("r1-0") == (feedback(1.0),)
+    assert store.put_feedback(feedback(0.0, at=6.0)) == "replaced"
+    assert store.put_feedback(feedback(0.5, key_id="k1", at=7.0)) == "accepted"
+    assert store.put_feedback(feedback(0.25, kind=FeedbackKind.SCORE, at=8.0)) == "accepted"
     assert store.get_feedback("r1-0") == (
         feedback(0.0, at=6.0),
         feedback(0.5, key_id="k1", at=7.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,10 +13,11 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from router.errors import DataError
 from router.features import from_bytes
-from router.types import DecisionReason, DecisionRecord, FeedbackKind, FloatArray, TerminalState
+from router.types import DecisionReason, DecisionRecord, FeedbackKind, FloatArray, ImplicitKind, TerminalState
 
 REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
     FeedbackKind.TEST: 4.0,
+    FeedbackKind.TICKET: 4.0,
     FeedbackKind.SCORE: 2.0,
     FeedbackKind.THUMB: 2.0,
     FeedbackKind.EDIT: 1.0,
@@ -84,12 +85,34 @@ def read_log(database_url: str, *, since: float = 0.0) -> LogDataset:
         engine.dispose()
 
 
-def read_rewards(connection: Connection) -> dict[str, float]:
-    """Weighted mean of the feedback on each decision."""
-    weighted: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for decision_id, kind, value in connection.execute(text("SELECT decision_id, kind, value FROM feedback")):
-        weighted[decision_id].append((REWARD_WEIGHT[FeedbackKind(kind)], float(value)))
-    return {name: sum(w * v for w, v in signs) / sum(w for w, _ in signs) for name, signs in weighted.items()}
+def read_rewards(connection: Connection, key_weights: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Weighted mean of the feedback on each decision.
+
+    Args:
+        key_weights: key id -> how much its feedback counts; 1 where not named. What counts nothing is left out. Only
+            the key that asked may speak of an answer, so the same weight also belongs to the decision as a whole.
+    """
+    has_keys = "key_id" in {column["name"] for column in inspect(connection).get_columns("feedback")}
+    key = "key_id" if has_keys else "'' AS key_id"
+    rows = connection.execute(text(f"SELECT decision_id, kind, value, {key} FROM feedback"))
+    sums: dict[str, tuple[float, float]] = {}
+    for decision_id, kind, value, key_id in rows:
+        weight = REWARD_WEIGHT[FeedbackKind(kind)] * (key_weights or {}).get(key_id, 1.0)
+        if weight > 0:
+            total, weights = sums.get(decision_id, (0.0, 0.0))
+            sums[decision_id] = (total + weight * float(value), weights + weight)
+    return {decision_id: total / weights for decision_id, (total, weights) in sums.items()}
+
+
+def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
+    """What clients did, per decision; kinds in the order of their names. Nothing in a database of an older version."""
+    if not inspect(connection).has_table("implicit_signals"):
+        return {}
+    found: dict[str, tuple[ImplicitKind, ...]] = {}
+    rows = connection.execute(text("SELECT decision_id, kind FROM implicit_signals ORDER BY decision_id, kind"))
+    for decision_id, kind in rows:
+        found[decision_id] = (*found.get(decision_id, ()), ImplicitKind(kind))
+    return found
 
 
 def read_records(connection: Connection, since: float) -> Iterator[DecisionRecord]:

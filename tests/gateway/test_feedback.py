@@ -1,0 +1,204 @@
+"""Feedback over HTTP to a real database: what is kept, what is repeated, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.ports import FeedbackStatus
+from gateway.store import Store
+from router.config import FeedbackConfig
+from router.types import Feedback, FeedbackKind
+from tests.gateway.running import Running, running
+
+KEY = "a-key-of-enough-length"
+HEADERS = {"authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    yield opened
+    opened.close()
+
+
+@asynccontextmanager
+async def answered(kept_in: Store, **feedback: object) -> AsyncIterator[tuple[Running, str]]:
+    """A gateway that has answered one request."""
+    async with running(store=kept_in, keys=[KEY], sections={"feedback": feedback}) as gateway:
+        async with gateway.chat("green", headers=HEADERS) as answer:
+            decision_id = answer.headers["x-coe-decision-id"]
+        kept_in.write_decisions([await gateway.record()])
+        yield gateway, decision_id
+
+
+async def say(gateway: Running, decision_id: str, **fields: object) -> tuple[int, dict[str, Any]]:
+    body = {"decision_id": decision_id, **fields}
+    async with gateway.client.post(f"{gateway.root}/v1/feedback", json=body, headers=HEADERS) as answer:
+        return answer.status, await answer.json()
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ({"kind": "thumb", "value": 1}, 1.0),
+        ({"kind": "score", "value": 0.7}, 0.7),
+        ({"kind": "edit", "value": 0.9}, 0.9),
+        ({"kind": "edit", "original": "one two three four", "edited": "one two 3 four"}, 0.75),
+        ({"kind": "retry"}, 0.0),
+        ({"kind": "test", "value": 1}, 1.0),
+        ({"kind": "ticket", "value": 0}, 0.0),
+    ],
+)
+async def test_every_kind_is_kept_and_comes_again_harmlessly(sqlite_store, said, value):
+    async with answered(sqlite_store) as (gateway, decision_id):
+        assert await say(gateway, decision_id, **said) == (
+            202,
+            {"decision_id": decision_id, "value": value, "status": "accepted"},
+        )
+        first = sqlite_store.get_feedback(decision_id)
+        assert (await say(gateway, decision_id, **said))[1]["status"] == "repeated"
+        assert sqlite_store.get_feedback(decision_id) == first
+        assert [(kept.kind.value, kept.value) for kept in first] == [(said["kind"], value)]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"kind": "thumb"}, "kind 'thumb' needs 'value'"),
+        ({"kind": "thumb", "value": 0.5}, "kind 'thumb' takes the value 0 or 1"),
+        ({"kind": "retry", "value": 1}, "kind 'retry' takes the value 0"),
+        ({"kind": "edit"}, "kind 'edit' needs 'value'"),
+        ({"kind": "edit", "edited": "x"}, "'original' and 'edited' together"),
+        ({"kind": "edit", "original": "x", "edited": "x", "value": 1}, "'original' and 'edited' together"),
+        ({"kind": "score", "value": 1, "original": "x", "edited": "x"}, "belong to kind 'edit', not to 'score'"),
+        ({"kind": "edit", "original": "secret " * 4000, "edited": "x"}, "at most 20000 characters"),
+        ({"kind": "score", "value": float("nan")}, ""),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(sqlite_store, said, message):
+    async with answered(sqlite_store) as (gateway, decision_id):
+        status, answer = await say(gateway, decision_id, **said)
+        assert status == 400
+        assert message in answer["error"]["message"]
+        assert "secret" not in answer["error"]["message"]
+        assert sqlite_store.get_feedback(decision_id) == ()
+
+
+async def test_the_texts_of_an_edit_are_stored_nowhere(sqlite_store, tmp_path):
+    async with answered(sqlite_store) as (gateway, decision_id):
+        await say(gateway, decision_id, kind="edit", original="alpha marmalade", edited="beta marmalade")
+        sqlite_store.checkpoint()
+    for path in tmp_path.iterdir():
+        assert b"marmalade" not in path.read_bytes()
+
+
+async def test_feedback_joins_late_and_another_value_replaces(sqlite_store):
+    async with answered(sqlite_store) as (_, decision_id):
+        record = sqlite_store.get_decision(decision_id)
+    async with running(store=sqlite_store, keys=[KEY]) as later:  # the decision is in no memory any more
+        assert (await say(later, record.decision_id, kind="thumb", value=1))[0] == 202
+        assert await say(later, record.decision_id, kind="thumb", value=0) == (
+            200,
+            {"decision_id": record.decision_id, "value": 0.0, "status": "replaced"},
+        )
+
+
+async def test_36_a_key_that_says_too_much_is_refused(sqlite_store):
+    async with answered(sqlite_store, max_per_hour=3, max_per_decision=2) as (gateway, first):
+        others = []
+        for number in (1, 2):
+            async with gateway.chat("red", headers=HEADERS) as answer:
+                others.append(answer.headers["x-coe-decision-id"])
+            await gateway.record(number)
+        assert (await say(gateway, first, kind="thumb", value=1))[0] == 202
+        assert (await say(gateway, first, kind="score", value=1))[0] == 202
+        status, refused = await say(gateway, first, kind="test", value=1)
+        assert (status, refused["error"]["code"]) == (429, "feedback_limit")
+        assert "2 kinds of feedback on this decision" in refused["error"]["message"]
+        assert (await say(gateway, first, kind="thumb", value=0))[0] == 200  # a change of mind is no new piece
+        assert (await say(gateway, others[0], kind="thumb", value=1))[0] == 202
+        body = {"decision_id": others[1], "kind": "thumb", "value": 1}
+        async with gateway.client.post(f"{gateway.root}/v1/feedback", json=body, headers=HEADERS) as answer:
+            assert (answer.status, answer.headers["retry-after"]) == (429, "60")
+            assert "3 pieces of feedback within an hour" in (await answer.json())["error"]["message"]
+
+
+def test_36_the_cap_of_an_hour_is_exact_under_concurrency(store):
+    caps = FeedbackConfig(max_per_hour=10)
+
+    def put(number: int) -> FeedbackStatus:
+        thumb = Feedback(decision_id=f"d{number}", kind=FeedbackKind.THUMB, value=1.0, at=9e3 + number, key_id="k")
+        return store.put_feedback(thumb, caps)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(put, range(40)))
+    assert (found.count(FeedbackStatus.ACCEPTED), found.count(FeedbackStatus.OVER_HOUR)) == (10, 30)
+    later = Feedback(decision_id="d", kind=FeedbackKind.THUMB, value=1.0, at=9e3 + 3700, key_id="k")
+    assert store.put_feedback(later, caps) is FeedbackStatus.ACCEPTED
+    other = Feedback(decision_id="d", kind=FeedbackKind.THUMB, value=1.0, at=9e3, key_id="other")
+    assert store.put_feedback(other, caps) is FeedbackStatus.ACCEPTED
+
+
+async def test_retried_posts_at_once_are_one_piece(sqlite_store):
+    async with answered(sqlite_store) as (gateway, decision_id):
+        found = await asyncio.gather(*(say(gateway, decision_id, kind="thumb", value=1) for _ in range(8)))
+        assert sorted(status for status, _ in found) == [200] * 7 + [202]
+        assert len(sqlite_store.get_feedback(decision_id)) == 1
+
+
+async def test_the_receipt_has_everything(sqlite_store):
+    async with answered(sqlite_store) as (gateway, decision_id):
+        await say(gateway, decision_id, kind="thumb", value=1)
+        async with gateway.client.get(f"{gateway.root}/v1/decisions/{decision_id}", headers=HEADERS) as answer:
+            receipt = await answer.json()
+        async with gateway.chat("green", headers=HEADERS, model="ruby") as answer:
+            named = answer.headers["x-coe-decision-id"]
+        await gateway.record(1)
+        async with gateway.client.get(f"{gateway.root}/v1/decisions/{named}", headers=HEADERS) as answer:
+            by_name = await answer.json()
+    assert [each["category"] for each in receipt["signals"]["categories"]] == ["green", "red"]
+    assert receipt["signals"]["threshold"] == 0.2
+    assert receipt["signals"]["uncertainty"] < 0.2
+    emerald = next(each for each in receipt["experts"] if each["expert"] == "emerald")
+    assert (emerald["is_chosen"], emerald["prob"], emerald["lacks"]) == (True, 1.0, None)
+    assert emerald["predicted_quality"] == pytest.approx(0.9)
+    assert (emerald["predicted_cost_usd"], emerald["predicted_wait_ms"]) == (0.0, None)
+    assert [each["expert"] for each in receipt["experts"] if each["is_runner_up"]] == ["plain"]
+    assert [(said["kind"], said["value"]) for said in receipt["feedback"]] == [("thumb", 1.0)]
+    assert (receipt["implicit"], receipt["record"]["embedding"]) == ([], None)
+    assert (by_name["signals"], by_name["experts"]) == (None, [])
+
+
+async def test_the_receipt_says_what_an_expert_lacks(sqlite_store):
+    async with answered(sqlite_store) as (gateway, _):
+        long = "red " * 5000  # more than the context of 4,096 tokens, for all but whoever has none
+        gateway.state.live.current.capabilities["plain"] = type(gateway.state.capabilities["plain"])()
+        async with gateway.chat(long, headers=HEADERS) as answer:
+            assert answer.headers["x-coe-expert"] == "plain"
+            decision_id = answer.headers["x-coe-decision-id"]
+        await gateway.record(1)
+        async with gateway.client.get(f"{gateway.root}/v1/decisions/{decision_id}", headers=HEADERS) as answer:
+            experts = (await answer.json())["experts"]
+    assert [each["expert"] for each in experts] == ["plain", "ruby", "emerald"]
+    assert experts[1]["lacks"] == "context of 4096 tokens is less than the 5000 needed"
+    assert (experts[1]["prob"], experts[1]["predicted_quality"]) == (0.0, pytest.approx(0.9))
+
+
+def test_an_older_database_gets_the_index_too(tmp_path):
+    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
+    with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
+        connection.execute("DROP INDEX feedback_key")
+        connection.execute("DROP TABLE implicit_signals")
+        connection.commit()
+    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
+    with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    assert {"feedback_key", "implicit_signals", "decisions_session"} <= names

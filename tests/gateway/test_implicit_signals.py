@@ -1,0 +1,74 @@
+"""What clients did, as it is found in decisions on their way to SQL."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from gateway.decision_log.removal import Removal
+from gateway.store import Store
+from router.types import FeedbackKind, ImplicitKind, TerminalState
+from tests.gateway.test_store import feedback, record
+
+
+def asked(seq: int, at: float, text: str = "h", session: str | None = "s", **changes: object):
+    return record(seq, at=at, session_id=session, text_hash=text, **changes)
+
+
+def kinds(kept_in: Store, seq: int) -> list[ImplicitKind]:
+    return [signal.kind for signal in kept_in.get_signals(f"r1-{seq}")]
+
+
+def test_an_ask_that_comes_again_marks_the_one_before(store):
+    store.write_decisions(
+        [
+            asked(0, 100.0),
+            asked(1, 130.0),  # the same again
+            asked(2, 140.0, text="other"),
+            asked(3, 150.0, session="elsewhere"),
+            asked(4, 730.5),  # more than ten minutes after
+            asked(5, 731.0, session=None),
+        ]
+    )
+    assert [kinds(store, seq) for seq in range(6)] == [[ImplicitKind.REASKED], [], [], [], [], []]
+    assert store.get_signals("r1-0")[0].at == 130.0
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_rows_may_arrive_in_any_order_and_twice(tmp_path: Path, order):
+    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    rows = [asked(seq, 100.0 + seq) for seq in range(3)]
+    for number in (*order, order[0]):
+        opened.write_decisions([rows[number]])
+    found = [kinds(opened, seq) for seq in range(3)]
+    opened.close()
+    assert found == [[ImplicitKind.REASKED], [ImplicitKind.REASKED], []]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"state": TerminalState.CLIENT_GONE, "ttft_ms": 5.0}, [ImplicitKind.ABORTED]),
+        ({"state": TerminalState.CLIENT_GONE}, []),  # nothing of the answer was seen
+        ({"finish_reason": "length"}, [ImplicitKind.CUT_OFF]),
+        ({"finish_reason": "stop"}, []),
+        ({"finish_reason": "length", "state": TerminalState.UPSTREAM_ERROR}, []),
+    ],
+)
+def test_signals_of_the_record_itself(store, changes, expected):
+    store.write_decisions([record(0, **changes)])
+    assert kinds(store, 0) == expected
+    assert store.get_feedback("r1-0") == ()  # never mixed
+
+
+def test_signals_go_with_their_decision(tmp_path: Path):
+    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    opened.write_decisions([asked(0, 1.0), asked(1, 2.0), asked(2, 3.0, session="other", finish_reason="length")])
+    opened.put_feedback(feedback(1.0, kind=FeedbackKind.THUMB))
+    Removal(opened).erase(["s"], 10.0)
+    assert (kinds(opened, 0), kinds(opened, 2)) == ([], [ImplicitKind.CUT_OFF])
+    Removal(opened).prune(5.0, 10.0)
+    assert kinds(opened, 2) == []
+    opened.close()
