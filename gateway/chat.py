@@ -87,7 +87,8 @@ class ChatEndpoint:
             self._finish(exchange)
 
     async def _answer(self, exchange: Exchange, request: ChatRequest, received_at_s: float, send: Send) -> None:
-        decided = await self._state.decide(request, exchange.decision_id)
+        decided = await self._state.decide(request, exchange.decision_id, exchange.session_id)
+        exchange.shadow = decided.shadow
         exchange.decided(decided.decision, decided.inputs, decided.embedding)
         exchange.overhead_ms = (time.perf_counter() - received_at_s) * 1e3
         answer = await self._experts.answer(exchange, request, decided.router, decided.decision)

@@ -17,6 +17,8 @@ from gateway.fleet.vllm_addresses import read_vllm_addresses
 from gateway.serve import Gateway, build_state
 from gateway.settings import Settings, engine_environment, environment_secrets
 from gateway.store import Store
+from gateway.trial_watch import TrialWatch
+from gateway.version_store import VersionStore
 from router.build import build_backends
 from router.config import CoeConfig, Engine
 
@@ -105,6 +107,10 @@ async def start_gateway(
     gateway = Gateway(state, host=settings.host, port=settings.port)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
+    watch = TrialWatch(state.live, VersionStore(store))
+    state.metrics.watch_trial(watch)
+    await watch.start()
+    stack.push_async_callback(watch.aclose)
     return gateway
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from gateway.answer_reader import StreamReader
 from gateway.ports import DecisionSink
+from gateway.shadow import PendingShadow
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.types import DecisionInputs, DecisionRecord, RoutingDecision, TerminalState, Usage
@@ -46,6 +47,7 @@ class Exchange:
     session_id: str | None = None
     decision: RoutingDecision | None = None
     inputs: DecisionInputs | None = None  # what it was made from
+    shadow: PendingShadow | None = None  # what a router on trial decides meanwhile
     embedding: bytes | None = None  # likewise, where the log keeps it
     served_expert: str | None = None
     state: TerminalState = TerminalState.REJECTED
@@ -141,6 +143,7 @@ class Exchange:
             prompt_chars=request.facts.prompt_chars if request else 0,
             text=request.text if request else None,
             inputs=self.inputs,
+            shadow=None if self.shadow is None else self.shadow.result(),
             embedding=self.embedding,
         )
 

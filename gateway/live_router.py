@@ -1,4 +1,4 @@
-"""The router in force, replaced as a whole when another one is promoted."""
+"""The routers in force, replaced as a whole when another one is promoted or a trial begins or ends."""
 
 from __future__ import annotations
 
@@ -9,24 +9,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from router.errors import RouterError
+from router.live_pointer import LIVE_FILE, Trial, TrialMode
 from router.pipeline import Router
 
-LIVE_FILE = "live.json"
 POLL_EVERY_S = 0.5
 
 logger = logging.getLogger(__name__)
 
 
 class Promotion(NamedTuple):
-    """The version that `live.json` names, and when the file was written (st_mtime_ns)."""
+    """What `live.json` says: the live version, the trial, and when the file was written (st_mtime_ns)."""
 
     version: str
+    trial: Trial | None
     written_ns: int
 
 
+class Candidate(NamedTuple):
+    """A trial with its router."""
+
+    trial: Trial
+    router: Router
+
+
+class Serving(NamedTuple):
+    """The routers that one request sees."""
+
+    live: Router | None
+    candidate: Candidate | None = None
+
+    def router_for(self, unit: str) -> Router | None:
+        """The router of a conversation: the candidate's where it belongs to a canary's share, else the live one."""
+        if self.candidate is not None and self.candidate.trial.takes(unit):
+            return self.candidate.router
+        return self.live
+
+    @property
+    def shadow(self) -> Router | None:
+        """The router that decides beside the live one and serves nobody."""
+        is_shadow = self.candidate is not None and self.candidate.trial.mode is TrialMode.SHADOW
+        return self.candidate.router if is_shadow and self.candidate else None
+
+
 class LiveRouter:
-    """Holds the current router and follows `live.json`.
+    """Holds the routers in force and follows `live.json`.
 
     Args:
         folder: holds `live.json` and a folder per version.
@@ -35,14 +64,26 @@ class LiveRouter:
     """
 
     def __init__(self, folder: Path, load: Callable[[Path], Router], current: Router | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._load = load
         self._poller: asyncio.Task[None] | None = None
-        self._refused: Promotion | None = None  # not tried again until live.json is written again
-        self.current = current
+        self._refused: set[tuple[str, int]] = set()  # (version, written_ns): not tried again until written again
+        self._refreshing = asyncio.Lock()
+        self.serving = Serving(current)
         self.loads = 0
         self.refusals = 0
         self.last_error: str | None = None
+        self.faults: dict[str, int] = {}  # candidate's version -> decisions that it could not make
+
+    @property
+    def current(self) -> Router | None:
+        """The live router."""
+        return self.serving.live
+
+    @property
+    def trial(self) -> Trial | None:
+        """The trial that runs here."""
+        return self.serving.candidate.trial if self.serving.candidate else None
 
     async def start(self, poll_every_s: float = POLL_EVERY_S) -> None:
         """Loads what is promoted now, then follows changes."""
@@ -55,50 +96,86 @@ class LiveRouter:
             await asyncio.gather(self._poller, return_exceptions=True)
 
     async def refresh(self) -> None:
-        """Swaps to the promoted version when it is another one; a bad one is refused and the old one goes on."""
-        promotion = await asyncio.to_thread(self._promotion)
-        if promotion is None or promotion == self._refused:
-            return
-        version = promotion.version
-        if self.current is not None and version == self.current.version:
-            return
+        """Swaps to what is promoted and on trial; a bad router is refused and the old one goes on."""
+        async with self._refreshing:
+            promotion = await asyncio.to_thread(self._promotion)
+            if promotion is None:
+                return
+            before = self.serving
+            live = await self._router(promotion.version, promotion.written_ns) or before.live
+            candidate = await self._candidate(promotion)
+            # One assignment: a request that has begun keeps the routers it took.
+            self.serving = Serving(live, candidate)
+            if candidate != before.candidate:
+                logger.info("%s", trial_line(candidate, before.candidate))
+
+    async def _candidate(self, promotion: Promotion) -> Candidate | None:
+        if promotion.trial is None:
+            return None
+        router = await self._router(promotion.trial.version, promotion.written_ns)
+        return None if router is None else Candidate(promotion.trial, router)
+
+    async def _router(self, version: str, written_ns: int) -> Router | None:
+        """The router of that version: one that is held already, or loaded now; None when it is refused."""
+        held = (self.serving.live, self.serving.candidate.router if self.serving.candidate else None)
+        for router in held:
+            if router is not None and router.version == version:
+                return router
+        if (version, written_ns) in self._refused:
+            return None
         try:
-            router = await asyncio.to_thread(self._load, self._folder / version)
+            router = await asyncio.to_thread(self._load, self.folder / version)
             if router.version != version:
                 raise RouterError(f"{LIVE_FILE} names version {version}, the folder holds {router.version}")
         except (RouterError, OSError, ValueError, KeyError) as error:
-            self._refuse(promotion, error)
-            return
-        # One assignment: a request that has begun keeps the router it took.
-        self.current, self._refused, self.last_error = router, None, None
+            self._refuse(version, written_ns, error)
+            return None
+        self.last_error = None
         self.loads += 1
-        logger.info("router %s is live", version)
+        logger.info("router %s is loaded", version)
+        return router
 
     def _promotion(self) -> Promotion | None:
         """What `live.json` says; None while there is none that can be read."""
-        path = self._folder / LIVE_FILE
+        path = self.folder / LIVE_FILE
         try:
             written_ns = path.stat().st_mtime_ns
             values = json.loads(path.read_bytes())
+            trial = Trial.model_validate(values["trial"]) if isinstance(values, dict) and values.get("trial") else None
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ValidationError) as error:
             self.last_error = f"{LIVE_FILE} cannot be read ({type(error).__name__})"
             return None
         version = values.get("version") if isinstance(values, dict) else None
-        if not isinstance(version, str) or not version.isalnum():
+        named = (version, trial.version if trial else version)
+        if not isinstance(version, str) or not all(isinstance(name, str) and name.isalnum() for name in named):
             self.last_error = f"{LIVE_FILE} names no version"
             return None
-        return Promotion(version, written_ns)
+        return Promotion(version, trial, written_ns)
 
-    def _refuse(self, promotion: Promotion, error: Exception) -> None:
-        self._refused = promotion
+    def note_fault(self, version: str, error: Exception) -> None:
+        """A candidate could not decide; the live router did. The message may hold prompt text and is not kept."""
+        self.faults[version] = self.faults.get(version, 0) + 1
+        logger.error("router %s, on trial, could not decide (%s)", version, type(error).__name__)
+
+    def _refuse(self, version: str, written_ns: int, error: Exception) -> None:
+        self._refused = {(name, at) for name, at in self._refused if at == written_ns} | {(version, written_ns)}
         self.refusals += 1
         self.last_error = str(error) if isinstance(error, RouterError) else f"{type(error).__name__} while loading"
         kept = self.current.version if self.current else "none"
-        logger.error("router %s is refused, %s stays live: %s", promotion.version, kept, self.last_error)
+        logger.error("router %s is refused, %s stays live: %s", version, kept, self.last_error)
 
     async def _poll(self, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
             await self.refresh()
+
+
+def trial_line(candidate: Candidate | None, before: Candidate | None) -> str:
+    """What changed about the trial."""
+    if candidate is None:
+        return f"the trial of router {before.trial.version if before else 'none'} has ended here"
+    trial = candidate.trial
+    what = f"serves {trial.share:.1%} of the conversations" if trial.share else "decides in the shadow"
+    return f"router {trial.version} is on trial and {what}"

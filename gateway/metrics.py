@@ -15,6 +15,7 @@ from gateway.exchange import Exchange
 
 if TYPE_CHECKING:
     from gateway.state import GatewayState
+    from gateway.trial_watch import TrialWatch
 
 OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 TTFT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -64,6 +65,10 @@ class Metrics:
         self.registry.register(StateCollector(state))
         self.running.set_function(lambda: state.admission.running)
 
+    def watch_trial(self, watch: TrialWatch) -> None:
+        """Adds what the watch over a router on trial has found."""
+        self.registry.register(TrialCollector(watch))
+
     def observe(self, exchange: Exchange) -> None:
         """Counts a finished exchange."""
         self.requests.labels(exchange.state.value, str(exchange.status)).inc()
@@ -85,6 +90,21 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+class TrialCollector(Collector):
+    """The evidence against a router on trial."""
+
+    def __init__(self, watch: TrialWatch) -> None:
+        self._watch = watch
+
+    def collect(self) -> Iterator[Metric]:
+        finding = self._watch.finding
+        log_e = GaugeMetricFamily("coe_trial_log_e", "Evidence that the candidate is worse", labels=["question"])
+        for question in ("reward", "failures") if finding is not None else ():
+            log_e.add_metric([question], getattr(finding, question))
+        yield log_e
+        yield CounterMetricFamily("coe_trial_withdrawals", "Candidates taken back", value=self._watch.withdrawals)
+
+
 class StateCollector(Collector):
     """The log's counters, the experts' breakers and the router's reloads."""
 
@@ -99,6 +119,11 @@ class StateCollector(Collector):
         yield GaugeMetricFamily("coe_log_ok", "1 while spool and stream work", value=stats.last_error is None)
         live = self._state.live
         yield CounterMetricFamily("coe_router_loads", "Routers swapped in", value=live.loads)
+        share = live.trial.share if live.trial else 0.0
+        yield GaugeMetricFamily("coe_router_trial", "1 while a router is on trial", value=live.trial is not None)
+        yield GaugeMetricFamily("coe_router_trial_share", "Share of the conversations that it serves", value=share)
+        left_out = self._state.shadows.left_out
+        yield CounterMetricFamily("coe_shadow_left_out", "Shadow decisions left out", value=left_out)
         yield CounterMetricFamily("coe_router_refusals", "Promoted routers refused", value=live.refusals)
         experts = GaugeMetricFamily("coe_expert_state", "1 for the state an expert is in", labels=["expert", "state"])
         for name in self._state.pool.names:

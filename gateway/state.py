@@ -19,6 +19,7 @@ from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
 from gateway.ports import DecisionSink, DecisionStore
 from gateway.retry_budget import RetryBudget
+from gateway.shadow import CANDIDATE_FAULTS, PendingShadow, ShadowAsk, Shadows
 from gateway.wire import ChatRequest, Target, resolve_model
 from router.build import capabilities
 from router.config import CoeConfig
@@ -32,12 +33,14 @@ class Decided(NamedTuple):
     """A decision, the router in force, and what it decided from.
 
     `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
+    `shadow` is what a router on trial decides meanwhile, None without one.
     """
 
     router: Router | None
     decision: RoutingDecision
     inputs: DecisionInputs | None = None
     embedding: bytes | None = None
+    shadow: PendingShadow | None = None
 
 
 @dataclass
@@ -65,6 +68,7 @@ class GatewayState:
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(self.seed).spawn(2)
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
+        self.shadows = Shadows(self.seed)
         self.metrics.watch(self)
 
     async def start(self) -> None:
@@ -75,6 +79,7 @@ class GatewayState:
         await self.live.aclose()
         await self.pool.aclose()
         self._encoder_thread.shutdown(wait=False, cancel_futures=True)
+        self.shadows.close()
 
     def missing(self) -> list[str]:
         """What keeps this gateway from serving; empty when it is ready."""
@@ -96,15 +101,19 @@ class GatewayState:
         """A conversation's name in the log, which says nothing of what was said."""
         return session_hash(session, self.session_key)
 
-    async def decide(self, request: ChatRequest, decision_id: str) -> Decided:
+    async def decide(self, request: ChatRequest, decision_id: str, session_id: str | None = None) -> Decided:
         """The decision for a request, and the router in force; an expert that is named answers before there is one.
+
+        Args:
+            session_id: the conversation, which stays with one router during a canary; None: this request alone.
 
         Raises:
             ApiError: unknown model 404; nobody can serve it: 400 saying what each expert lacks, or 503 while those that
                 could are down; routing is asked for and no router is loaded 503.
         """
         target, facts = self.target(request.model), request.facts
-        router = self.live.current
+        serving = self.live.serving
+        router = serving.router_for(session_id or decision_id)
         try:
             if target.expert is not None:
                 version = "none" if router is None else router.version
@@ -114,24 +123,41 @@ class GatewayState:
                 )
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
-            return await self._route(router, target.policy or "default", Query(decision_id, request.text, facts))
+            query = Query(decision_id, request.text, facts)
+            try:
+                return await self._route(router, target.policy or "default", query, serving.shadow)
+            except CANDIDATE_FAULTS as error:
+                if router is serving.live or serving.live is None:
+                    raise
+                self.live.note_fault(router.version, error)
+                return await self._route(serving.live, target.policy or "default", query, None)
         except NoEligibleExpertError as error:
             raise self._nobody(error, facts) from error
 
-    async def _route(self, router: Router, policy: str, query: Query) -> Decided:
+    async def _route(self, router: Router, policy: str, query: Query, shadow: Router | None) -> Decided:
         alive = self.pool.alive
         if router.encoder.is_inline:
-            return self._decide(router, policy, query, alive, self._inline_rng)
-        decide = partial(self._decide, router, policy, query, alive, self._thread_rng)
+            return self._decide(router, policy, query, alive, self._inline_rng, shadow)
+        decide = partial(self._decide, router, policy, query, alive, self._thread_rng, shadow)
         return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
 
     def _decide(
-        self, router: Router, policy: str, query: Query, alive: frozenset[str], rng: np.random.Generator
+        self,
+        router: Router,
+        policy: str,
+        query: Query,
+        alive: frozenset[str],
+        rng: np.random.Generator,
+        shadow: Router | None,
     ) -> Decided:
         vector = router.embed(query.text)
         decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
         kept = to_bytes(vector) if self.config.log.embeddings else None
-        return Decided(router, decision, decision_inputs(router, policy, query, alive, vector), kept)
+        pending = None
+        if shadow is not None:
+            ask = ShadowAsk(shadow, router, decision, query, alive, vector)
+            pending = self.shadows.start(ask, self.live.note_fault)
+        return Decided(router, decision, decision_inputs(router, policy, query, alive, vector), kept, pending)
 
     def _nobody(self, error: NoEligibleExpertError, facts: QueryFacts) -> ApiError:
         """Why no expert serves a request: what it asks for (400), or that those who could are down (503)."""

@@ -12,13 +12,13 @@ from gateway.composition import Composition, Reporter, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask
 from gateway.first_queries import first_queries
 from gateway.first_router import make_first_router
-from gateway.live_router import LIVE_FILE
 from gateway.serve import ROUTERS_FOLDER, bind
 from gateway.settings import Settings, engine_environment
 from gateway.stop_signal import Life, live_until_signal
 from gateway.up_view import UpView
 from router.config import CoeConfig, Engine, load_config
 from router.errors import ArtifactError, EngineError
+from router.live_pointer import LIVE_FILE
 
 KEY_VARIABLE = "COE_API_KEY"
 """How the commands that we run get a key of the gateway."""

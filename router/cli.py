@@ -20,6 +20,8 @@ SUMMARIES = {
     "retrain": "Learn a better router from the decision log.",
     "router ls": "List trained routers.",
     "router show": "Show one router: map, metrics, parents.",
+    "router canary": "Let a router serve a share of the traffic; it is withdrawn by itself if it is worse.",
+    "router shadow": "Let a router decide beside the live one, logged and serving nobody.",
     "router promote": "Make a router the live one.",
     "router rollback": "Go back to the router before.",
     "experts up": "Start the vLLM engines of experts.yaml.",

@@ -16,8 +16,10 @@ COMMANDS = {
     "retrain": "training.commands:retrain",
     "router ls": "training.commands:router_ls",
     "router show": "training.commands:router_show",
-    "router promote": "training.commands:router_promote",
-    "router rollback": "training.commands:router_rollback",
+    "router canary": "training.trial_commands:router_canary",
+    "router shadow": "training.trial_commands:router_shadow",
+    "router promote": "training.trial_commands:router_promote",
+    "router rollback": "training.trial_commands:router_rollback",
     "outcomes import": "training.datasets.import_command:import_outcomes",
     "outcomes formats": "training.datasets.import_command:formats",
 }
@@ -181,15 +183,3 @@ def router_show(version: VersionArgument = "", data_dir: DataOption = Path("data
     if not version and live is None:
         raise ConfigError(f"{registry.root}: there is no live router yet; name a version")
     print_router(load_artifact(registry.folder(version or (live.version if live else ""))))
-
-
-def router_promote(version: VersionArgument, data_dir: DataOption = Path("data")) -> None:
-    """Make a router the live one; a running gateway takes it over within a second."""
-    pointer = registry_of(data_dir).promote(version, datetime.now(UTC))
-    typer.echo(f"router {pointer.version} is live")
-
-
-def router_rollback(data_dir: DataOption = Path("data")) -> None:
-    """Go back to the router that was live before."""
-    pointer = registry_of(data_dir).rollback(datetime.now(UTC))
-    typer.echo(f"router {pointer.version} is live again")

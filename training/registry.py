@@ -1,32 +1,17 @@
-"""The trained routers of a data folder: `routers/<version>/` and the pointer `routers/live.json`.
-
-The pointer is replaced atomically, so a reader sees the old live router or the new one, never half of either.
-"""
+"""The trained routers of a data folder: `routers/<version>/` and the pointer `routers/live.json`."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-
-from pydantic import Field, ValidationError
 
 from router.artifact import load_artifact, read_manifest
 from router.errors import ArtifactError, ConfigError, allowed_values
-from router.types import Record, RouterManifest
-
-LIVE_FILE = "live.json"
-
-
-class LivePointer(Record):
-    """Which router is live, since when, and the ones that were live before it, newest first."""
-
-    version: str
-    promoted_at: str = Field(description="ISO 8601, UTC")
-    history: tuple[str, ...] = ()
+from router.live_pointer import LivePointer, Trial, change_pointer, read_pointer
+from router.types import RouterManifest
 
 
 @dataclass(frozen=True)
@@ -64,44 +49,69 @@ class Registry:
 
     def live(self) -> LivePointer | None:
         """The live pointer; None before the first promotion. Raises ArtifactError when the pointer is damaged."""
-        path = self.root / LIVE_FILE
-        try:
-            return LivePointer.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError) as error:
-            raise ArtifactError(
-                f"{path}: is not a live pointer; `coe router promote VERSION` writes a new one"
-            ) from error
+        return read_pointer(self.root)
 
     def promote(self, version: str, now: datetime) -> LivePointer:
-        """Makes a version live after verifying every byte of it. Raises ConfigError, ArtifactError."""
+        """Makes a version live after verifying every byte of it; a trial ends. Raises ConfigError, ArtifactError."""
         folder = self.folder(version)
         load_artifact(folder)
-        before = self.live()
-        history: tuple[str, ...] = ()
-        if before is not None:
+
+        def change(before: LivePointer | None) -> LivePointer:
+            if before is None:
+                return LivePointer(version=folder.name, promoted_at=now.isoformat())
             if before.version == folder.name:
-                return before
+                return before.without_trial(now.isoformat(), "the live router was promoted again")
+            # A candidate that is promoted has not been withdrawn.
+            other = before.trial is not None and before.trial.version != folder.name
+            ended = before.without_trial(now.isoformat(), f"{folder.name} was promoted") if other else before
             history = (before.version, *(v for v in before.history if v not in (before.version, folder.name)))
-        return self.write(LivePointer(version=folder.name, promoted_at=now.isoformat(), history=history))
+            return LivePointer(
+                version=folder.name, promoted_at=now.isoformat(), history=history, withdrawn=ended.withdrawn
+            )
+
+        return change_pointer(self.root, change, repairs=True)
+
+    def try_out(self, trial: Trial) -> LivePointer:
+        """Begins a trial of a version (given whole) after verifying it; a trial that runs is replaced.
+
+        Raises:
+            ConfigError: there is no live router, or it is the live one.
+            ArtifactError: the candidate is damaged.
+        """
+        load_artifact(self.folder(trial.version))
+        at = datetime.fromtimestamp(trial.started_at, UTC).isoformat()
+
+        def change(before: LivePointer | None) -> LivePointer:
+            if before is None:
+                raise ConfigError(f"there is no live router to compare with; `coe router promote {trial.version}`")
+            if before.version == trial.version:
+                raise ConfigError(f"router {trial.version} is live already, so there is nothing to try")
+            return before.without_trial(at, "another trial began").model_copy(update={"trial": trial})
+
+        return change_pointer(self.root, change)
 
     def rollback(self, now: datetime) -> LivePointer:
-        """Goes back to the router that was live before. Raises ConfigError when there is none."""
-        before = self.live()
-        if before is None or not before.history:
-            raise ConfigError("no router was live before this one, so there is nothing to go back to")
-        load_artifact(self.root / before.history[0])
-        return self.write(
-            LivePointer(version=before.history[0], promoted_at=now.isoformat(), history=before.history[1:])
-        )
+        """Ends the trial when one runs, else goes back to the router that was live before.
 
-    def write(self, pointer: LivePointer) -> LivePointer:
-        self.root.mkdir(parents=True, exist_ok=True)
-        staged = self.root / f".{LIVE_FILE}.{os.getpid()}"
-        staged.write_text(json.dumps(pointer.model_dump(mode="json"), indent=1), encoding="utf-8")
-        staged.replace(self.root / LIVE_FILE)
-        return pointer
+        Raises:
+            ConfigError: there is neither.
+            ArtifactError: the router to go back to is damaged.
+        """
+
+        def change(before: LivePointer | None) -> LivePointer:
+            if before is not None and before.trial is not None:
+                return before.without_trial(now.isoformat(), "withdrawn by hand")
+            if before is None or not before.history:
+                raise ConfigError("no router was live before this one, so there is nothing to go back to")
+            load_artifact(self.root / before.history[0])
+            update = {
+                "version": before.history[0],
+                "promoted_at": now.isoformat(),
+                "history": before.history[1:],
+            }
+            return before.model_copy(update=update)
+
+        return change_pointer(self.root, change)
 
     def adopt(self, folder: Path) -> str:
         """Copies an artifact from elsewhere into the registry; returns its version. Raises ArtifactError."""

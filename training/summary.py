@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from router.artifact import RouterArtifact
+from router.live_pointer import LivePointer
 from router.quality import quality_from_arrays
 from router.types import GENERAL, Metric
 from training.gate import Comparison
@@ -70,13 +71,14 @@ def quality_table(artifact: RouterArtifact) -> Table:
 def print_routers(registry: Registry) -> None:
     """One line per router, newest last."""
     live = registry.live()
+    trial = live.trial if live is not None else None
     table = Table()
     for column in ("", "version", "created", "parents", "category accuracy", "experts"):
         table.add_column(column)
     for manifest in registry.versions():
         accuracy = manifest.metrics.get("category_accuracy")
         table.add_row(
-            "live" if live is not None and live.version == manifest.version else "",
+            place_of(manifest.version, live),
             manifest.version,
             manifest.created_at[:19],
             ", ".join(parent[:8] for parent in manifest.parents) or "-",
@@ -85,8 +87,24 @@ def print_routers(registry: Registry) -> None:
         )
     console = wide_console()
     console.print(table)
+    if trial is not None:
+        began = datetime.fromtimestamp(trial.started_at, UTC).strftime("%Y-%m-%d %H:%M")
+        console.print(f"on trial since {began} UTC: {trial.version}", markup=False, highlight=False)
+    for gone in live.withdrawn if live is not None else ():
+        console.print(f"withdrawn {gone.at[:16]}: {gone.version}: {gone.reason}", markup=False, highlight=False)
     for name, problem in registry.damaged().items():
         console.print(f"damaged: {name}: {problem}", markup=False, highlight=False)
+
+
+def place_of(version: str, live: LivePointer | None) -> str:
+    """What a version does now: live, canary with its share, shadow, or nothing."""
+    if live is None:
+        return ""
+    if live.version == version:
+        return "live"
+    if live.trial is None or live.trial.version != version:
+        return ""
+    return f"{live.trial.mode.value} {live.trial.share:.1%}" if live.trial.share else live.trial.mode.value
 
 
 def comparison_rows(comparisons: Iterable[Comparison]) -> Table:

@@ -1,0 +1,142 @@
+"""Watches a router on trial, and takes it back as soon as it is shown to be worse.
+
+Every gateway watches by itself, from the same rows of SQL: what they find is the same, and ending a trial that has
+ended already does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.live_router import LiveRouter
+from gateway.tasks import stop_task
+from gateway.version_store import TrialEvidence, VersionStore
+from router.artifact import read_manifest
+from router.e_process import log_e_worse
+from router.errors import ArtifactError, StoreError
+from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw
+from router.types import RouterManifest
+
+LOOK_EVERY_S = 2.0
+MAX_DUTY = 0.05
+"""Largest share of the time that looking may take: a long trial of much traffic is looked at less often (ours)."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrialFinding:
+    """log E of the two questions, each asked at half of alpha; larger is worse for the candidate."""
+
+    reward: float
+    failures: float
+
+    def limit(self, trial: Trial) -> float:
+        """What either has to reach: by the union bound both together err with chance alpha at most."""
+        return math.log(2 / trial.alpha)
+
+
+def find(evidence: TrialEvidence, trial: Trial) -> TrialFinding:
+    return TrialFinding(
+        reward=log_e_worse(evidence.candidate_reward, evidence.live_reward, trial.margin, evidence.past_reward),
+        failures=log_e_worse(
+            evidence.candidate_success, evidence.live_success, trial.error_margin, evidence.past_success
+        ),
+    )
+
+
+def reason_to_withdraw(evidence: TrialEvidence, finding: TrialFinding, trial: Trial) -> str | None:
+    """Why a trial has to end, or None."""
+    limit = finding.limit(trial)
+    if finding.failures >= limit:
+        shares = [1.0 - (arm.mean or 0.0) for arm in (evidence.candidate_success, evidence.live_success)]
+        return f"{shares[0]:.1%} of its decisions failed, {shares[1]:.1%} of the live router's"
+    if finding.reward >= limit:
+        means = evidence.candidate_reward.mean or 0.0, evidence.live_reward.mean or 0.0
+        return (
+            f"its mean reward is {means[0]:.3f} in {evidence.candidate_reward.n:.0f} conversations, the live router's "
+            f"{means[1]:.3f} in {evidence.live_reward.n:.0f}"
+        )
+    return None
+
+
+class TrialWatch:
+    """Looks every `LOOK_EVERY_S`; a database that is away delays it."""
+
+    def __init__(self, live: LiveRouter, versions: VersionStore) -> None:
+        self._live = live
+        self._versions = versions
+        self._task: asyncio.Task[None] | None = None
+        self._noted: LivePointer | None = None
+        self.finding: TrialFinding | None = None
+        self.withdrawals = 0
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="trial-watch")
+
+    async def aclose(self) -> None:
+        await stop_task(self._task)
+
+    async def _run(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await self.look()
+            except (StoreError, ArtifactError, OSError) as error:
+                logger.warning("the watch over routers waits (%s)", type(error).__name__)
+            except Exception:
+                logger.exception("the watch over routers goes on after a fault")
+            await asyncio.sleep(max(LOOK_EVERY_S, (time.monotonic() - began) / MAX_DUTY))
+
+    async def look(self) -> None:
+        """Keeps in SQL what `live.json` tells, and judges the trial once.
+
+        Raises:
+            StoreError, ArtifactError, OSError: one of them cannot be read or written now.
+        """
+        await asyncio.to_thread(self._note)
+        serving = self._live.serving
+        if serving.live is None or serving.candidate is None:
+            self.finding = None
+            return
+        trial = serving.candidate.trial
+        reason = None
+        if self._live.faults.get(trial.version):
+            reason = "it could not decide a query that the live router could"
+        elif trial.mode is TrialMode.CANARY:
+            evidence = await asyncio.to_thread(self._versions.evidence, serving.live.version, trial)
+            self.finding = find(evidence, trial)
+            reason = reason_to_withdraw(evidence, self.finding, trial)
+        if reason is not None:
+            await self._withdraw(trial, reason)
+
+    async def _withdraw(self, trial: Trial, reason: str) -> None:
+        at = datetime.now(UTC).isoformat()
+        if await asyncio.to_thread(withdraw, self._live.folder, trial, at=at, reason=reason):
+            self.withdrawals += 1
+            logger.error("router %s is withdrawn from its trial: %s", trial.version, reason)
+        self._live.faults.pop(trial.version, None)
+        await self._live.refresh()
+        await asyncio.to_thread(self._note)
+
+    def _note(self) -> None:
+        pointer = read_pointer(self._live.folder)
+        if pointer is None or pointer == self._noted:
+            return
+        self._versions.note(pointer, manifests(self._live, pointer))
+        self._noted = pointer
+
+
+def manifests(live: LiveRouter, pointer: LivePointer) -> Iterator[RouterManifest]:
+    """Of the versions that a pointer puts to work; a damaged one has none."""
+    for version in (pointer.version, *((pointer.trial.version,) if pointer.trial else ())):
+        try:
+            yield read_manifest(live.folder / version)
+        except ArtifactError as error:
+            logger.warning("router %s is not kept in SQL: %s", version, error)

@@ -1,0 +1,141 @@
+"""`routers/live.json`: which router is live, which one is on trial, and how a share of the traffic goes to it.
+
+The file is replaced atomically, so a reader sees the old state or the new one, never half of either; who changes it
+holds a lock on the folder while reading and writing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from router.errors import ArtifactError
+from router.types import Record
+
+LIVE_FILE = "live.json"
+LOCK_FILE = ".live.lock"
+KEPT_WITHDRAWALS = 20
+
+
+class TrialMode(StrEnum):
+    """What a candidate does while it is on trial."""
+
+    CANARY = "canary"  # serves a share of the conversations
+    SHADOW = "shadow"  # decides beside the live router, is logged, serves nobody
+
+
+class Trial(Record):
+    """A candidate beside the live router.
+
+    It is withdrawn when an e-process shows, at level `alpha` over the whole trial, that its rewards lie more than
+    `margin` below the live router's or that it fails more than `error_margin` more often.
+    """
+
+    version: str
+    mode: TrialMode
+    share: float = Field(default=0.0, ge=0, le=1, description="of the conversations; 0 in a shadow")
+    started_at: float = Field(description="Unix seconds; also tells one trial of a version from the next")
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    margin: float = Field(default=0.05, ge=0, lt=1)
+    error_margin: float = Field(default=0.01, ge=0, lt=1)
+
+    def takes(self, unit: str) -> bool:
+        """Whether a conversation belongs to the candidate's share: by hash, so that it stays there on every replica."""
+        if self.mode is not TrialMode.CANARY:
+            return False
+        digest = hashlib.sha256(f"{self.version}:{self.started_at}:{unit}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") < self.share * 2**64
+
+
+class Withdrawal(Record):
+    """A candidate that was taken back, and why."""
+
+    version: str
+    at: str = Field(description="ISO 8601, UTC")
+    reason: str
+
+
+class LivePointer(Record):
+    """Which router is live, since when, the ones that were live before it (newest first), and what is on trial."""
+
+    version: str
+    promoted_at: str = Field(description="ISO 8601, UTC")
+    history: tuple[str, ...] = ()
+    trial: Trial | None = None
+    withdrawn: tuple[Withdrawal, ...] = Field(default=(), description="newest first")
+
+    def without_trial(self, at: str, reason: str) -> LivePointer:
+        """The same live router with the trial ended and kept on record."""
+        if self.trial is None:
+            return self
+        gone = Withdrawal(version=self.trial.version, at=at, reason=reason)
+        return self.model_copy(update={"trial": None, "withdrawn": (gone, *self.withdrawn)[:KEPT_WITHDRAWALS]})
+
+
+def read_pointer(root: Path) -> LivePointer | None:
+    """None before the first promotion. Raises ArtifactError when the file is damaged."""
+    path = root / LIVE_FILE
+    try:
+        return LivePointer.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(f"{path}: is not a live pointer; `coe router promote VERSION` writes a new one") from error
+
+
+def write_pointer(root: Path, pointer: LivePointer) -> LivePointer:
+    root.mkdir(parents=True, exist_ok=True)
+    staged = root / f".{LIVE_FILE}.{os.getpid()}"
+    staged.write_text(json.dumps(pointer.model_dump(mode="json"), indent=1), encoding="utf-8")
+    staged.replace(root / LIVE_FILE)
+    return pointer
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Holds the folder's lock; waits for whoever has it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / LOCK_FILE).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def change_pointer(
+    root: Path, change: Callable[[LivePointer | None], LivePointer], *, repairs: bool = False
+) -> LivePointer:
+    """Reads, changes and writes the pointer while nobody else can; with `repairs` a damaged one counts as none.
+
+    Raises what `read_pointer` and `change` raise.
+    """
+    with locked(root):
+        try:
+            before = read_pointer(root)
+        except ArtifactError:
+            if not repairs:
+                raise
+            before = None
+        after = change(before)
+        return after if after == before else write_pointer(root, after)
+
+
+def withdraw(root: Path, trial: Trial, *, at: str, reason: str) -> bool:
+    """Ends that very trial; False when it had ended already. Raises ArtifactError, OSError."""
+    was_running = False
+
+    def end(before: LivePointer | None) -> LivePointer:
+        nonlocal was_running
+        if before is None:
+            raise ArtifactError(f"{root / LIVE_FILE}: is gone, so there is no trial to end")
+        was_running = before.trial == trial
+        return before.without_trial(at, reason) if was_running else before
+
+    change_pointer(root, end)
+    return was_running

@@ -1,0 +1,78 @@
+"""`coe router canary`, `coe router shadow`, `coe router promote` and `coe router rollback`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
+DataOption = Annotated[
+    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
+]
+
+
+def router_canary(
+    version: VersionArgument,
+    share: Annotated[float, typer.Option(min=0.0001, max=0.9, help="of the conversations that it serves")] = 0.05,
+    margin: Annotated[float, typer.Option(min=0, max=0.99, help="loss of mean reward that is tolerated")] = 0.05,
+    error_margin: Annotated[
+        float, typer.Option(min=0, max=0.99, help="rise of the share of failures that is tolerated")
+    ] = 0.01,
+    alpha: Annotated[
+        float, typer.Option(min=0.0001, max=0.5, help="chance of taking back a router that keeps to both margins")
+    ] = 0.05,
+    data_dir: DataOption = Path("data"),
+) -> None:
+    """Let a router serve a share of the conversations; it is withdrawn by itself once it is shown to be worse."""
+    from router.live_pointer import Trial, TrialMode
+    from training.registry import Registry
+
+    registry = Registry(data_dir / "routers")
+    trial = Trial(
+        version=registry.folder(version).name,
+        mode=TrialMode.CANARY,
+        share=share,
+        started_at=datetime.now(UTC).timestamp(),
+        alpha=alpha,
+        margin=margin,
+        error_margin=error_margin,
+    )
+    pointer = registry.try_out(trial)
+    typer.echo(f"router {trial.version} serves {share:.2%} of the conversations, {pointer.version} the others")
+    typer.echo(f"it is withdrawn once shown to lose {margin:g} of mean reward, or to fail {error_margin:g} more often")
+    typer.echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router rollback` withdraws it")
+
+
+def router_shadow(version: VersionArgument, data_dir: DataOption = Path("data")) -> None:
+    """Let a router decide beside the live one; what it decides is logged and serves nobody."""
+    from router.live_pointer import Trial, TrialMode
+    from training.registry import Registry
+
+    registry = Registry(data_dir / "routers")
+    name = registry.folder(version).name
+    pointer = registry.try_out(Trial(version=name, mode=TrialMode.SHADOW, started_at=datetime.now(UTC).timestamp()))
+    typer.echo(f"router {name} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
+
+
+def router_promote(version: VersionArgument, data_dir: DataOption = Path("data")) -> None:
+    """Make a router the live one; running gateways take it over within two seconds. A trial ends."""
+    from training.registry import Registry
+
+    pointer = Registry(data_dir / "routers").promote(version, datetime.now(UTC))
+    typer.echo(f"router {pointer.version} is live")
+
+
+def router_rollback(data_dir: DataOption = Path("data")) -> None:
+    """End the trial if one runs, else go back to the router that was live before."""
+    from training.registry import Registry
+
+    registry = Registry(data_dir / "routers")
+    before = registry.live()
+    pointer = registry.rollback(datetime.now(UTC))
+    if before is not None and before.trial is not None:
+        typer.echo(f"router {before.trial.version} is withdrawn, {pointer.version} serves everybody")
+    else:
+        typer.echo(f"router {pointer.version} is live again")
