@@ -1,0 +1,175 @@
+"""What feedback says of all answers, not only of those that got some. Pure.
+
+People answer when they are annoyed, and some experts' users answer more than others'. Two remedies: replies are
+weighted by the inverse of how likely such an answer was to get one, and what clients merely did counts for nothing until
+it has been seen to agree with what people said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.types import ImplicitKind, Interval, Metric
+
+Float64Array = NDArray[np.float64]
+
+Z_95 = 1.959963984540054
+PRIOR_ANSWERS = 20.0
+"""Answers of the coarser group that a reply rate is shrunk towards, so that a rare bin has no wild weight (ours)."""
+MAX_REPLY_WEIGHT = 10.0
+"""Weights are clipped here: a little bias for bounded variance, as for importance weights (Bottou et al. 2013)."""
+MIN_AGREEING = 20
+"""Answers with feedback that a signal needs on either side before its agreement counts for anything (ours)."""
+AGREEMENT_BAR = 0.1
+"""The lower end of the interval of how much less answers with a signal were liked must lie above this (ours)."""
+
+
+class ReplyBin(NamedTuple):
+    """What a reply may depend on: category, who answered, and what the client did."""
+
+    category: str
+    expert: str
+    signals: tuple[ImplicitKind, ...] = ()
+
+
+Group = tuple[object, ...]
+"""A bin, or the first few of its fields."""
+EVERYTHING: Group = ()
+
+
+@dataclass
+class ReplyRates:
+    """Answers and replies per bin; a million answers are a few hundred numbers."""
+
+    answers: Counter[Group] = field(default_factory=Counter)
+    replies: Counter[Group] = field(default_factory=Counter)
+
+    def add(self, reply_bin: ReplyBin, *, has_reply: bool) -> None:
+        for part in coarser(reply_bin):
+            self.answers[part] += 1
+            self.replies[part] += has_reply
+
+    @property
+    def overall(self) -> float:
+        """Share of answers that got feedback; 0 of none."""
+        return self.replies[EVERYTHING] / max(self.answers[EVERYTHING], 1)
+
+    def propensity(self, reply_bin: ReplyBin) -> float:
+        """Probability that such an answer gets feedback: the bin's rate, shrunk towards that of the bin without its
+        signals, that towards the category's, that towards the overall rate (beta-binomial means with a prior of
+        `PRIOR_ANSWERS`)."""
+        rate = self.overall
+        for part in reversed(coarser(reply_bin)[:-1]):
+            rate = (self.replies[part] + PRIOR_ANSWERS * rate) / (self.answers[part] + PRIOR_ANSWERS)
+        return rate
+
+    def weight(self, reply_bin: ReplyBin) -> float:
+        """How many answers like it one reply stands for, relative to the average reply; at most `MAX_REPLY_WEIGHT`.
+
+        The stabilised inverse propensity of Robins, Hernan & Brumback 2000. It removes the bias that the bin explains;
+        whether people answer *because* they liked an answer, among equal bins, no log can tell.
+        """
+        rate = self.propensity(reply_bin)
+        return MAX_REPLY_WEIGHT if rate <= self.overall / MAX_REPLY_WEIGHT else self.overall / rate
+
+
+def coarser(reply_bin: ReplyBin) -> tuple[Group, Group, Group, Group]:
+    """The bin and the ever larger groups it belongs to, up to everything."""
+    return reply_bin, reply_bin[:2], reply_bin[:1], EVERYTHING
+
+
+def weighted_mean(rewards: Float64Array, weights: Float64Array) -> Metric | None:
+    """The self-normalised (Hajek) mean of rewards (n,), its 95% interval by linearisation (Sarndal et al. 1992, 5.7);
+    `n` is Kish's effective sample size. None of nothing."""
+    total = float(weights.sum())
+    if len(rewards) == 0 or total <= 0:
+        return None
+    mean = float((weights * rewards).sum()) / total
+    effective = total**2 / float((weights**2).sum())
+    half = Z_95 * math.sqrt(float((weights**2 * (rewards - mean) ** 2).sum())) / total
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    return Metric(value=mean, interval=Interval(low=low, high=high), n=round(effective))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an implicit signal goes with feedback on the same answers.
+
+    `signals` counts answers with the signal, `with_both` those of them that got feedback, `without` those that got
+    feedback and had no signal; means are of the feedback. `difference` is how much less answers with the signal were
+    liked; None while either side has nothing.
+    """
+
+    kind: ImplicitKind
+    signals: int
+    with_both: int
+    without: int
+    mean_with: float
+    mean_without: float
+    difference: Metric | None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether training may learn from the signal."""
+        return self.verdict == "agrees"
+
+    @property
+    def verdict(self) -> str:
+        """`agrees`, or why the signal is not used."""
+        if min(self.with_both, self.without) < MIN_AGREEING or self.difference is None:
+            return f"needs {MIN_AGREEING} answers with feedback on either side"
+        assert self.difference.interval is not None, "every difference has an interval"
+        if self.difference.interval.low <= AGREEMENT_BAR:
+            return f"not surely worse by more than {AGREEMENT_BAR:g}"
+        return "agrees"
+
+
+def agreement(
+    kind: ImplicitKind, signals: int, liked_with: Sequence[float] | Float64Array, liked_without: Float64Array
+) -> Agreement:
+    """Agreement of a signal from rewards in [0, 1] of answers with it and without it.
+
+    The interval is that of Agresti & Caffo 2000 for two proportions (one success and one failure added to each side); a
+    reward between 0 and 1 varies at most as much as a proportion of the same mean, so it is no narrower than it should.
+    """
+    sides = [np.asarray(side, dtype=np.float64) for side in (liked_with, liked_without)]
+    counts = [len(side) for side in sides]
+    means = [float(side.mean()) if len(side) else 0.0 for side in sides]
+    return Agreement(
+        kind, signals, counts[0], counts[1], means[0], means[1], difference(sides[1], sides[0]) if all(counts) else None
+    )
+
+
+def difference(left: Float64Array, right: Float64Array) -> Metric:
+    """Mean of `left` minus mean of `right`, with Agresti and Caffo's 95% interval."""
+    middle, variance = 0.0, 0.0
+    for side, sign in ((left, 1.0), (right, -1.0)):
+        mean = (float(side.sum()) + 1.0) / (len(side) + 2.0)
+        middle += sign * mean
+        variance += mean * (1.0 - mean) / (len(side) + 2.0)
+    half = Z_95 * math.sqrt(variance)
+    interval = Interval(low=max(middle - half, -1.0), high=min(middle + half, 1.0))
+    return Metric(value=float(left.mean() - right.mean()), interval=interval, n=len(left) + len(right))
+
+
+def implied_reward(signals: Sequence[ImplicitKind], agreements: Mapping[ImplicitKind, Agreement]) -> float | None:
+    """What an answer without feedback is worth by what the client did: the mean feedback on answers with the most
+    telling signal that may be used, or on those without it where it is absent. None while no signal may be used.
+
+    Answers without any signal get a value too: to learn from complaints alone would punish whoever serves most.
+    """
+    usable = [each for each in agreements.values() if each.is_usable]
+    if not usable:
+        return None
+    by_strength = sorted(usable, key=lambda each: each.mean_with - each.mean_without)
+    for each in by_strength:
+        if each.kind in signals:
+            return each.mean_with
+    return by_strength[0].mean_without
