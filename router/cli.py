@@ -37,6 +37,7 @@ SUMMARIES = {
     "replay": "Make a logged decision again, or show what another router would have done.",
     "log doctor": "Prove that the decision log lost nothing, or name the gaps.",
     "log drain": "Write what waits in the stream to SQL.",
+    "log feedback": "Show who gives feedback, what that hides, and which signals agree with it.",
     "log prune": "Remove decisions older than a given age.",
     "log erase": "Erase every decision of a subject.",
     "log consume": "Write decisions from the stream to SQL until stopped.",

@@ -20,6 +20,7 @@ COMMANDS = {
     "router shadow": "training.trial_commands:router_shadow",
     "router promote": "training.trial_commands:router_promote",
     "router rollback": "training.trial_commands:router_rollback",
+    "log feedback": "training.feedback_command:log_feedback",
     "outcomes import": "training.datasets.import_command:import_outcomes",
     "outcomes formats": "training.datasets.import_command:formats",
 }

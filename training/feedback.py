@@ -1,8 +1,8 @@
 """What feedback says of all answers, not only of those that got some. Pure.
 
 People answer when they are annoyed, and some experts' users answer more than others'. Two remedies: replies are
-weighted by the inverse of how likely such an answer was to get one, and what clients merely did counts for nothing until
-it has been seen to agree with what people said.
+weighted by the inverse of how likely such an answer was to get one, and what clients merely did counts for nothing
+until it has been seen to agree with what people said.
 """
 
 from __future__ import annotations

@@ -1,0 +1,125 @@
+"""`coe log feedback` on a log that a gateway's store wrote."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from gateway.store import Store
+from router.errors import ConfigError, DataError
+from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
+from training.feedback_command import log_feedback
+from training.feedback_report import feedback_report
+
+CONFIG = {
+    "categories": {"code": "c", "facts": "f", "general": "rest"},
+    "experts": {name: {"engine": "echo", "model": name} for name in ("left", "right")},
+    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+    "feedback": {"key_weights": {"spam": 0.0}},
+}
+
+
+def record(seq: int, category: str = "code", **changes: object) -> DecisionRecord:
+    decision = {
+        "expert": "left",
+        "category": category,
+        "confidence": 0.5,
+        "is_fallback": False,
+        "reason": "map",
+        "likely_category": category,
+        "uncertainty": 0.5,
+        "propensity": 1.0,
+        "router_version": "v",
+    }
+    values = {
+        "decision_id": f"d{seq}",
+        "request_id": "q",
+        "replica": "a",
+        "seq": seq,
+        "at": 10.0 + seq,
+        "requested_model": "auto",
+        "state": TerminalState.ANSWERED,
+        "decision": decision,
+        "served_expert": "left",
+        "status": 200,
+        "latency_ms": 1.0,
+    }
+    return DecisionRecord.model_validate(values | changes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """400 answers. Code is liked and rarely spoken of, facts are disliked and often; what was cut off is disliked."""
+    (tmp_path / "experts.yaml").write_text(yaml.dump(CONFIG))
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    rows = [record(seq, ("code", "facts")[seq % 2]) for seq in range(400)]
+    cut = {seq for seq in range(400) if seq % 10 in (3, 4)}
+    store.write_decisions([r.model_copy(update={"finish_reason": "length"}) if r.seq in cut else r for r in rows])
+    store.write_decisions(
+        [
+            record(900, decision=None),  # none of these is the router's own answer
+            record(901, served_expert="right"),
+            record(902, state=TerminalState.UPSTREAM_ERROR),
+            record(903, state=TerminalState.CLIENT_GONE, ttft_ms=1.0),  # but this one, aborted, is
+        ]
+    )
+    for seq in range(400):
+        if seq % 2 == 1 or seq % 8 == 0 or seq % 8 == 4:
+            value = 0.0 if seq in cut else float(seq % 2 == 0)
+            store.put_feedback(thumb(seq, value))
+    store.put_feedback(thumb(2, 0.0, key_id="spam"))
+    store.close()
+    return tmp_path
+
+
+def thumb(seq: int, value: float, key_id: str | None = None) -> Feedback:
+    return Feedback(decision_id=f"d{seq}", kind=FeedbackKind.THUMB, value=value, at=500.0, key_id=key_id)
+
+
+def test_the_report(folder):
+    report = feedback_report(f"sqlite:///{folder / 'coe.db'}", key_weights={"spam": 0.0})
+    assert (report.answers, report.replies) == (401, 300)
+    groups = {each.category: each for each in report.groups}
+    assert (groups["code"].answers, groups["code"].replies) == (201, 100)
+    assert (groups["facts"].answers, groups["facts"].replies) == (200, 200)
+    assert groups["facts"].corrected.value == 0.0
+    assert report.raw.value == pytest.approx(80 / 300)
+    assert report.corrected.value > report.raw.value + 0.05  # those who like code say less
+    assert [(kind.kind, kind.pieces) for kind in report.kinds] == [("thumb", 301)]
+    assert [(key.key_id, key.pieces, key.weight) for key in report.keys] == [("-", 300, 1.0), ("spam", 1, 0.0)]
+    signals = {each.kind.value: each for each in report.signals}
+    assert (signals["aborted"].answers, signals["aborted"].with_feedback) == (1, 0)
+    assert (signals["cut_off"].answers, signals["cut_off"].mean_with) == (80, 0.0)
+    assert signals["cut_off"].verdict == "agrees"
+    assert "needs 20 answers" in signals["reasked"].verdict
+
+
+def test_the_command(folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    log_feedback(config=folder / "experts.yaml", data_dir=folder)
+    out = capsys.readouterr().out
+    assert "300 of 401 answers got feedback (74.8%)" in out
+    assert "corrected for who says it: 0." in out
+    for word in ("facts", "cut_off", "agrees", "spam"):
+        assert word in out
+    log_feedback(config=folder / "experts.yaml", data_dir=folder, since="2020-01-01", as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["answers"], report["raw"], report["kinds"]) == (0, None, [])
+    log_feedback(config=folder / "experts.yaml", data_dir=folder, since="2020-01-01")
+    assert "0 of 0 answers got feedback (0.0%)" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_said(folder):
+    with pytest.raises(DataError, match="cannot be read"):
+        log_feedback(config=folder / "experts.yaml", data_dir=folder / "nowhere")
+    with pytest.raises(ConfigError, match="--since: 'soon' is not an ISO date"):
+        log_feedback(config=folder / "experts.yaml", data_dir=folder, since="soon")
+
+
+def test_the_truth_is_the_mean_of_all(folder):
+    """The corrected mean of a group whose replies are drawn evenly is its own mean."""
+    report = feedback_report(f"sqlite:///{folder / 'coe.db'}")
+    code = next(each for each in report.groups if each.category == "code")
+    truth = np.mean([seq % 10 not in (3, 4) for seq in range(0, 400, 2)])
+    assert code.corrected.interval.low <= truth <= code.corrected.interval.high

@@ -1,0 +1,102 @@
+"""`coe log feedback`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from training.commands import ConfigOption, DatabaseOption, DataOption
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from router.types import Metric
+    from training.feedback_report import FeedbackReport
+
+MAX_GROUPS = 20
+MAX_KEYS = 10
+
+
+def log_feedback(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
+    since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
+    from rich.console import Console
+
+    from router.config import load_config
+    from router.times import unix_time
+    from training.feedback_report import feedback_report
+
+    report = feedback_report(
+        database_url or f"sqlite:///{data_dir / 'coe.db'}",
+        since=0.0 if since is None else unix_time(since, "--since"),
+        key_weights=load_config(config).feedback.key_weights,
+    )
+    if as_json:
+        typer.echo(report.model_dump_json(indent=1))
+        return
+    console = Console(highlight=False)
+    for line in overview(report):
+        console.print(line, markup=False, soft_wrap=True)
+    if report.groups:
+        console.print(group_table(report))
+    if report.replies:
+        console.print(signal_table(report))
+    if len(report.keys) > 1:
+        console.print(key_table(report))
+
+
+def overview(report: FeedbackReport) -> Iterator[str]:
+    share = report.replies / report.answers if report.answers else 0.0
+    yield f"{report.replies:,} of {report.answers:,} answers got feedback ({share:.1%})"
+    for each in report.kinds:
+        yield f"  {each.kind}: {each.pieces:,} pieces, mean {each.mean:.2f}"
+    if report.replies:
+        yield f"mean of what was said: {in_words(report.raw)}"
+        yield f"corrected for who says it: {in_words(report.corrected)}"
+
+
+def in_words(metric: Metric | None) -> str:
+    if metric is None or metric.interval is None:
+        return "-"
+    return f"{metric.value:.3f} ({metric.interval.low:.3f} to {metric.interval.high:.3f})"
+
+
+def group_table(report: FeedbackReport) -> Table:
+    from rich.table import Table
+
+    table = Table("category", "expert", "answers", "replied", "mean of replies", "corrected")
+    for each in report.groups[:MAX_GROUPS]:
+        share = f"{each.replies / each.answers:.1%}"
+        table.add_row(
+            each.category, each.expert, f"{each.answers:,}", share, in_words(each.raw), in_words(each.corrected)
+        )
+    if len(report.groups) > MAX_GROUPS:
+        table.caption = f"the {MAX_GROUPS} largest of {len(report.groups)} groups"
+    return table
+
+
+def signal_table(report: FeedbackReport) -> Table:
+    from rich.table import Table
+
+    table = Table("what clients did", "answers", "with feedback", "liked with", "liked without", "worse by", "verdict")
+    for each in report.signals:
+        numbers = (f"{each.answers:,}", f"{each.with_feedback:,}", f"{each.mean_with:.2f}", f"{each.mean_without:.2f}")
+        table.add_row(each.kind.value, *numbers, in_words(each.difference), each.verdict)
+    return table
+
+
+def key_table(report: FeedbackReport) -> Table:
+    from rich.table import Table
+
+    table = Table("key", "pieces", "share", "mean", "weight")
+    for each in report.keys[:MAX_KEYS]:
+        table.add_row(each.key_id, f"{each.pieces:,}", f"{each.share:.1%}", f"{each.mean:.2f}", f"{each.weight:g}")
+    return table

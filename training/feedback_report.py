@@ -1,0 +1,205 @@
+"""What the log's feedback is worth: who gives it, the mean as given and corrected, and which signals agree with it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from sqlalchemy import Connection, inspect, text
+
+from router.types import DecisionRecord, ImplicitKind, Metric, Record
+from training.datasets.decision_log import read_records, read_rewards, read_signals, why_dropped
+from training.feedback import Agreement, ReplyBin, ReplyRates, agreement, weighted_mean
+from training.log_database import open_log
+
+
+class GroupReplies(Record):
+    """Answers of a category by an expert; means are None without a reply."""
+
+    category: str
+    expert: str
+    answers: int
+    replies: int
+    raw: Metric | None
+    corrected: Metric | None
+
+
+class KindCount(Record):
+    """Pieces of feedback of one kind."""
+
+    kind: str
+    pieces: int
+    mean: float
+
+
+class KeyCount(Record):
+    """Pieces of feedback by one key (`-` without keys), its share of all, and how much each counts in training."""
+
+    key_id: str
+    pieces: int
+    share: float
+    mean: float
+    weight: float
+
+
+class SignalAgreement(Record):
+    """Whether what clients did goes with what they said; `verdict` is `agrees` where training may use it."""
+
+    kind: ImplicitKind
+    answers: int
+    with_feedback: int
+    mean_with: float
+    mean_without: float
+    difference: Metric | None
+    verdict: str
+
+
+class FeedbackReport(Record):
+    """`raw` is the mean of the replies, `corrected` that of all answers as far as replies tell."""
+
+    answers: int
+    replies: int
+    raw: Metric | None
+    corrected: Metric | None
+    groups: tuple[GroupReplies, ...]
+    kinds: tuple[KindCount, ...]
+    keys: tuple[KeyCount, ...]
+    signals: tuple[SignalAgreement, ...]
+
+
+@dataclass
+class Replies:
+    """One pass over the log: counts of every answer, and of those with feedback also the reward."""
+
+    rates: ReplyRates = field(default_factory=ReplyRates)
+    bins: list[ReplyBin] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    with_signal: dict[ImplicitKind, int] = field(default_factory=lambda: dict.fromkeys(ImplicitKind, 0))
+
+    def add(self, record: DecisionRecord, signals: tuple[ImplicitKind, ...], reward: float | None) -> None:
+        """One answer of the router's; others say nothing of its choices."""
+        assert record.decision is not None, "an answer was decided"
+        reply_bin = ReplyBin(record.decision.category, record.decision.expert, signals)
+        self.rates.add(reply_bin, has_reply=reward is not None)
+        for kind in signals:
+            self.with_signal[kind] += 1
+        if reward is not None:
+            self.bins.append(reply_bin)
+            self.rewards.append(reward)
+
+    def agreements(self) -> dict[ImplicitKind, Agreement]:
+        """Of every kind of signal, on the answers that have both."""
+        rewards = np.array(self.rewards, dtype=np.float64)
+        found = {}
+        for kind in ImplicitKind:
+            has_signal = np.array([kind in each.signals for each in self.bins], dtype=bool)
+            found[kind] = agreement(kind, self.with_signal[kind], rewards[has_signal], rewards[~has_signal])
+        return found
+
+
+def gather(
+    records: Iterable[DecisionRecord],
+    rewards: Mapping[str, float],
+    signals: Mapping[str, tuple[ImplicitKind, ...]],
+) -> Replies:
+    """Answers that the router chose the expert of, in the order of the log.
+
+    A client that left in the middle has not been answered; its signal counts once somebody has said what they thought.
+    """
+    replies = Replies()
+    for record in records:
+        has_reply = record.decision_id in rewards
+        shown = signals.get(record.decision_id, ())
+        is_aborted = ImplicitKind.ABORTED in shown
+        if is_aborted or why_dropped(record, rewards) in (None, "no feedback"):
+            replies.add(record, shown, rewards[record.decision_id] if has_reply else None)
+    return replies
+
+
+def feedback_report(
+    database_url: str, *, since: float = 0.0, key_weights: Mapping[str, float] | None = None
+) -> FeedbackReport:
+    """Reads the log from SQL, a page at a time.
+
+    Args:
+        since: Unix seconds; older decisions are not read.
+        key_weights: key id -> how much its feedback counts; 1 where not named.
+
+    Raises:
+        DataError: the database cannot be read.
+    """
+    with open_log(database_url) as connection:
+        rewards = read_rewards(connection, key_weights)
+        replies = gather(read_records(connection, since), rewards, read_signals(connection))
+        return report_of(replies, *given(connection, since, key_weights or {}))
+
+
+def given(
+    connection: Connection, since: float, key_weights: Mapping[str, float]
+) -> tuple[tuple[KindCount, ...], tuple[KeyCount, ...]]:
+    """Pieces of feedback by kind and by key, most first."""
+    when = {"since": since}
+    by_kind = connection.execute(
+        text("SELECT kind, COUNT(*), AVG(value) FROM feedback WHERE at >= :since GROUP BY kind ORDER BY 2 DESC, 1"),
+        when,
+    )
+    kinds = tuple(KindCount(kind=kind, pieces=pieces, mean=mean) for kind, pieces, mean in by_kind)
+    total = sum(each.pieces for each in kinds)
+    if "key_id" not in {column["name"] for column in inspect(connection).get_columns("feedback")}:
+        return kinds, ()
+    by_key = connection.execute(
+        text("SELECT key_id, COUNT(*), AVG(value) FROM feedback WHERE at >= :since GROUP BY key_id ORDER BY 2 DESC, 1"),
+        when,
+    )
+    keys = tuple(
+        KeyCount(
+            key_id=key_id or "-", pieces=pieces, share=pieces / total, mean=mean, weight=key_weights.get(key_id, 1.0)
+        )
+        for key_id, pieces, mean in by_key
+    )
+    return kinds, keys
+
+
+def report_of(replies: Replies, kinds: tuple[KindCount, ...], keys: tuple[KeyCount, ...]) -> FeedbackReport:
+    rates = replies.rates
+    rewards = np.array(replies.rewards, dtype=np.float64)
+    weights = np.array([rates.weight(each) for each in replies.bins], dtype=np.float64)
+    rows: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for row, each in enumerate(replies.bins):
+        rows[each[:2]].append(row)
+    groups = [
+        GroupReplies(
+            category=str(group[0]),
+            expert=str(group[1]),
+            answers=answers,
+            replies=len(rows[group]),
+            raw=weighted_mean(rewards[rows[group]], np.ones(len(rows[group]))),
+            corrected=weighted_mean(rewards[rows[group]], weights[rows[group]]),
+        )
+        for group, answers in rates.answers.most_common()
+        if len(group) == 2
+    ]
+    return FeedbackReport(
+        answers=rates.answers[()],
+        replies=len(rewards),
+        raw=weighted_mean(rewards, np.ones(len(rewards))),
+        corrected=weighted_mean(rewards, weights),
+        groups=tuple(groups),
+        kinds=kinds,
+        keys=keys,
+        signals=tuple(map(signal_agreement, replies.agreements().values())),
+    )
+
+
+def signal_agreement(found: Agreement) -> SignalAgreement:
+    return SignalAgreement(
+        kind=found.kind,
+        answers=found.signals,
+        with_feedback=found.with_both,
+        mean_with=found.mean_with,
+        mean_without=found.mean_without,
+        difference=found.difference,
+        verdict=found.verdict,
+    )
