@@ -1,10 +1,13 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from router.artifact import save_artifact
+from router.cli import find_commands, run
 from router.errors import ArtifactError, ConfigError
+from router.live_pointer import Trial
 from training.registry import Registry
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,3 +88,78 @@ def test_adopt_copies_a_router_from_elsewhere(registry, tmp_path):
     version = add(other, 1.5)
     assert registry.adopt(other.root / version) == version
     assert registry.promote(version, START).version == version
+
+
+def trial_of(version: str, **fields: object) -> Trial:
+    return Trial.model_validate({"version": version, "mode": "canary", "share": 0.1, "started_at": 1.0, **fields})
+
+
+def test_a_trial_needs_a_live_router_and_another_version(registry):
+    one, two = add(registry, 1.0), add(registry, 2.0)
+    with pytest.raises(ConfigError, match="no live router to compare with"):
+        registry.try_out(trial_of(two))
+    registry.promote(one, START)
+    with pytest.raises(ConfigError, match="is live already"):
+        registry.try_out(trial_of(one))
+    assert registry.try_out(trial_of(two)).trial == trial_of(two)
+    assert registry.live().version == one
+
+
+def test_rollback_ends_the_trial_before_it_touches_the_live_router(registry):
+    one, two, three = (add(registry, t) for t in (1.0, 2.0, 3.0))
+    for version in (one, two):
+        registry.promote(version, START)
+    registry.try_out(trial_of(three))
+    pointer = registry.rollback(START)
+    assert (pointer.version, pointer.trial) == (two, None)
+    assert [(gone.version, gone.reason) for gone in pointer.withdrawn] == [(three, "withdrawn by hand")]
+    assert registry.rollback(START).version == one
+
+
+def test_a_candidate_that_is_promoted_was_not_withdrawn_and_any_other_was(registry):
+    one, two, three = (add(registry, t) for t in (1.0, 2.0, 3.0))
+    registry.promote(one, START)
+    registry.try_out(trial_of(two))
+    assert registry.promote(two, START).withdrawn == ()
+    registry.try_out(trial_of(one))
+    pointer = registry.promote(three, START)
+    assert (pointer.version, pointer.trial) == (three, None)
+    assert [gone.version for gone in pointer.withdrawn] == [one]
+    assert pointer.history == (two, one)
+
+
+def test_promote_repairs_a_damaged_pointer(registry):
+    version = add(registry, 1.0)
+    (registry.root / "live.json").write_text("{")
+    assert registry.promote(version, START).version == version
+
+
+def test_changes_at_the_same_time_lose_nothing(registry):
+    versions = [add(registry, float(t)) for t in range(1, 9)]
+    registry.promote(versions[0], START)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda version: registry.promote(version, START), versions[1:]))
+    live = registry.live()
+    assert {live.version, *live.history} == set(versions)
+
+
+def test_the_commands_say_what_they_did(registry, tmp_path, capsys):
+    one, two = add(registry, 1.0), add(registry, 2.0)
+
+    def coe(name: str, *arguments: str) -> tuple[int, str]:
+        status = run(f"router {name}", find_commands()[f"router {name}"], [*arguments, "--data-dir", str(tmp_path)])
+        seen = capsys.readouterr()
+        return status, seen.out + seen.err
+
+    assert coe("promote", one) == (0, f"router {one} is live\n")
+    status, said = coe("canary", two[:10], "--share", "0.25")
+    assert status == 0
+    assert said.startswith(f"router {two} serves 25.00% of the conversations, {one} the others\n")
+    assert "canary 25.0%" in coe("ls")[1]
+    assert coe("rollback") == (0, f"router {two} is withdrawn, {one} serves everybody\n")
+    assert f"{two}: withdrawn by hand" in coe("ls")[1]
+    assert coe("shadow", two)[1].startswith(f"router {two} decides in the shadow of {one}")
+    assert coe("promote", two)[0] == 0
+    assert coe("rollback") == (0, f"router {one} is live again\n")
+    assert coe("canary", "zzz")[0] == 1
+    assert coe("canary", two, "--share", "2")[0] == 2

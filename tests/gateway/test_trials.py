@@ -1,0 +1,310 @@
+"""Versions in a running gateway: promotion, canary, shadow, and the watch that takes a worse router back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.live_router import LiveRouter
+from gateway.store import Store
+from gateway.tables import FEEDBACK
+from gateway.trial_watch import TrialWatch
+from gateway.version_store import VersionStore
+from router.artifact import save_artifact
+from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
+from router.pipeline import Router
+from router.types import CategoryProbs, DecisionRecord, Feedback, FeedbackKind, FloatArray, Query, TerminalState
+from tests.gateway.running import Running, running, until
+from tests.gateway.small_router import ColourClassifier, small_router
+
+OLD, NEW = "a" * 16, "b" * 16
+CONVERGENCE_S = 2.0
+
+
+def load(folder: Path) -> Router:
+    return small_router(version=folder.name)
+
+
+def promote(folder: Path, version: str, trial: Trial | None = None) -> LivePointer:
+    return write_pointer(folder, LivePointer(version=version, promoted_at="2026-01-01T00:00:00+00:00", trial=trial))
+
+
+def canary(share: float = 0.5, **fields: float) -> Trial:
+    return Trial(version=NEW, mode=TrialMode.CANARY, share=share, started_at=1000.0, **fields)
+
+
+SHADOW = Trial(version=NEW, mode=TrialMode.SHADOW, started_at=1000.0)
+
+
+async def version_of(gateway: Running, session: str) -> str:
+    async with gateway.chat("red", headers={"x-session-id": session}) as answer:
+        assert answer.status == 200
+        return str(answer.headers["x-coe-router-version"])
+
+
+async def test_two_gateways_converge_on_a_version_within_two_seconds(tmp_path: Path) -> None:
+    promote(tmp_path, OLD)
+    async with (
+        running(has_router=False, routers=tmp_path, load=load) as one,
+        running(has_router=False, routers=tmp_path, load=load) as two,
+    ):
+        for version, trial in ((NEW, None), (OLD, canary(0.5)), (OLD, None)):
+            promote(tmp_path, version, trial)
+            deadline = time.monotonic() + CONVERGENCE_S
+            while any((g.state.live.current.version, g.state.live.trial) != (version, trial) for g in (one, two)):
+                assert time.monotonic() < deadline, "the gateways did not converge in time"
+                await asyncio.sleep(0.01)
+            if trial is None:
+                assert {await version_of(gateway, "s") for gateway in (one, two)} == {version}
+
+
+async def test_a_conversation_stays_with_one_router_on_every_gateway(tmp_path: Path) -> None:
+    promote(tmp_path, OLD, canary(0.3))
+    async with (
+        running(has_router=False, routers=tmp_path, load=load) as one,
+        running(has_router=False, routers=tmp_path, load=load) as two,
+    ):
+        sessions = [f"session-{i}" for i in range(60)]
+        first = [await version_of(one, session) for session in sessions]
+        assert first == [await version_of(two, session) for session in sessions]
+        assert first == [await version_of(one, session) for session in sessions]
+        assert set(first) == {OLD, NEW}
+        record = await one.record(0)
+        assert record.decision is not None
+        assert record.decision.router_version == first[0]
+
+
+def test_the_share_is_kept() -> None:
+    trial = canary(0.05)
+    taken = sum(trial.takes(f"unit {i}") for i in range(20_000))
+    assert 850 <= taken <= 1150  # five standard deviations
+    again = trial.model_copy(update={"started_at": 2000.0})
+    assert any(trial.takes(f"unit {i}") != again.takes(f"unit {i}") for i in range(1000))
+
+
+async def test_a_shadow_decides_is_logged_and_serves_nobody(tmp_path: Path) -> None:
+    promote(tmp_path, OLD, SHADOW)
+    async with running(has_router=False, routers=tmp_path, load=load) as gateway:
+        gateway.state.shadows.start = waiting(gateway.state.shadows.start)  # type: ignore[method-assign]
+        assert await version_of(gateway, "s") == OLD
+        record = await gateway.record()
+        assert record.shadow is not None
+        assert (record.shadow.router_version, record.shadow.expert, record.shadow.category) == (NEW, "ruby", "red")
+        assert record.shadow.live_expert_prob == 1.0
+        assert record.shadow.predicted_quality == pytest.approx(0.9)
+        assert DecisionRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def waiting(start: Callable[..., object]) -> Callable[..., object]:
+    """The same, but the shadow decision is made before the request goes on: an echo answers faster than a thread."""
+
+    def started(*args: object) -> object:
+        pending = start(*args)
+        pending.future.exception(timeout=10)  # type: ignore[attr-defined]
+        return pending
+
+    return started
+
+
+class BrokenClassifier(ColourClassifier):
+    def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
+        raise ValueError("operands could not be broadcast together")
+
+
+def load_broken(folder: Path) -> Router:
+    router = small_router(version=folder.name)
+    return router if folder.name == OLD else replace(router, classifier=BrokenClassifier())
+
+
+@pytest.mark.parametrize("trial", [canary(0.9), SHADOW])
+async def test_a_candidate_that_cannot_decide_hurts_nobody_and_is_withdrawn(
+    tmp_path: Path, store: Store, trial: Trial
+) -> None:
+    promote(tmp_path, OLD, trial)
+    async with running(has_router=False, routers=tmp_path, load=load_broken) as gateway:
+        live = gateway.state.live
+        for i in range(20):
+            assert await version_of(gateway, f"s{i}") == OLD
+        await until(lambda: live.faults.get(NEW, 0) > 0)
+        watch = TrialWatch(live, VersionStore(store))
+        await watch.look()
+        assert (live.trial, watch.withdrawals) == (None, 1)
+    pointer = read_pointer(tmp_path)
+    assert pointer is not None
+    assert pointer.trial is None
+    assert "could not decide" in pointer.withdrawn[0].reason
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    yield opened
+    opened.close()
+
+
+def fill(
+    store: Store, n: int, means: Mapping[str, float], *, failures: Mapping[str, float], at: float, seed: int
+) -> None:
+    """n decisions, a tenth of them the candidate's where `means` has it, all rated by somebody else each."""
+    rng = np.random.default_rng(seed)
+    records, said = [], []
+    decision = small_router().decide(Query("q", "red"), rng=rng)
+    for i in range(n):
+        version = NEW if NEW in means and rng.random() < 0.1 else OLD
+        is_failed = rng.random() < failures.get(version, 0.0)
+        name = f"dec-{at}-{i}"
+        records.append(
+            DecisionRecord(
+                decision_id=name,
+                request_id="r",
+                replica="one",
+                seq=i,
+                at=at + i,
+                requested_model="auto",
+                state=TerminalState.UPSTREAM_ERROR if is_failed else TerminalState.ANSWERED,
+                decision=decision.model_copy(update={"router_version": version}),
+                status=502 if is_failed else 200,
+                latency_ms=1.0,
+                session_id=name,
+            )
+        )
+        value = float(rng.random() < means[version])
+        said.append({"decision_id": name, "kind": "thumb", "value": value, "at": at + i, "key_id": ""})
+    store.write_decisions(records)
+    with store.transaction("write feedback") as connection:
+        connection.execute(store.insert(FEEDBACK), said)
+
+
+async def judged(folder: Path, store: Store, trial: Trial) -> tuple[LiveRouter, TrialWatch]:
+    promote(folder, OLD, trial)
+    live = LiveRouter(folder, load)
+    await live.refresh()
+    watch = TrialWatch(live, VersionStore(store))
+    await watch.look()
+    return live, watch
+
+
+@pytest.mark.parametrize(
+    ("means", "failures", "reason"),
+    [
+        ({OLD: 0.8, NEW: 0.8}, {}, None),
+        ({OLD: 0.6, NEW: 0.9}, {}, None),
+        ({OLD: 0.9, NEW: 0.3}, {}, "its mean reward is 0.3"),
+        ({OLD: 0.8, NEW: 0.8}, {NEW: 0.3}, "of its decisions failed, 0.0%"),
+        ({OLD: 0.8, NEW: 0.8}, {OLD: 0.2, NEW: 0.2}, None),
+    ],
+)
+async def test_the_watch_takes_back_what_is_worse_and_nothing_else(
+    tmp_path: Path, store: Store, means: Mapping[str, float], failures: Mapping[str, float], reason: str | None
+) -> None:
+    fill(store, 300, {OLD: means[OLD]}, failures=failures, at=100.0, seed=1)
+    fill(store, 1000, means, failures=failures, at=1000.0, seed=2)
+    live, watch = await judged(tmp_path, store, canary(0.1))
+    pointer = read_pointer(tmp_path)
+    assert pointer is not None
+    assert pointer.version == OLD
+    if reason is None:
+        assert (live.trial, watch.withdrawals, pointer.withdrawn) == (canary(0.1), 0, ())
+    else:
+        assert (live.trial, watch.withdrawals) == (None, 1)
+        assert reason in pointer.withdrawn[0].reason
+        assert [event.event for event in VersionStore(store).events()][-1] == "withdrawn"
+
+
+async def test_many_ratings_of_one_person_count_once(tmp_path: Path, store: Store) -> None:
+    fill(store, 400, {OLD: 0.9}, failures={}, at=1000.0, seed=3)
+    decision = small_router(version=NEW).decide(Query("q", "red"), rng=np.random.default_rng(0))
+    angry = [
+        DecisionRecord(
+            decision_id=f"angry-{i}", request_id="r", replica="two", seq=i, at=1500.0 + i, requested_model="auto",
+            state=TerminalState.ANSWERED, decision=decision, status=200, latency_ms=1.0, session_id="one person",
+        )
+        for i in range(30)
+    ]  # fmt: skip
+    store.write_decisions(angry)
+    for record in angry:
+        store.put_feedback(Feedback(decision_id=record.decision_id, kind=FeedbackKind.THUMB, value=0, at=record.at))
+    evidence = VersionStore(store).evidence(OLD, canary(0.1))
+    assert (evidence.candidate_reward.n, evidence.candidate_reward.total) == (1, 0)
+    live, _ = await judged(tmp_path, store, canary(0.1))
+    assert live.trial is not None
+
+
+async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, store: Store) -> None:
+    manifest = {
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "parents": ("c" * 16,),
+        "encoder": {"kind": "hashing", "fingerprint": "f", "dim": 4},
+        "classifier": {"kind": "logistic"},
+        "scorer": {"kind": "map"},
+        "categories": ("red", "green"),
+        "experts": ("ruby",),
+        "temperature": 1.0,
+        "data_fingerprints": {"log": "1234"},
+    }
+    version = save_artifact(tmp_path, manifest, {"map.mass": np.ones(3, np.float32)}).manifest.version
+    promote(tmp_path, version, canary())
+    versions = VersionStore(store)
+    for _ in range(2):  # two gateways
+        live = LiveRouter(tmp_path, load)
+        await live.refresh()
+        await TrialWatch(live, versions).look()
+    assert [(event.version, event.event) for event in versions.events()] == [(NEW, "canary"), (version, "promoted")]
+    (kept,) = versions.versions()
+    assert (kept.version, kept.parents, kept.data_fingerprints) == (version, ("c" * 16,), {"log": "1234"})
+
+
+def test_only_the_trial_that_was_judged_is_withdrawn(tmp_path: Path) -> None:
+    promote(tmp_path, OLD, canary(0.1))
+    later = canary(0.2).model_copy(update={"started_at": 2000.0})
+    assert not withdraw(tmp_path, later, at="2026-01-02T00:00:00+00:00", reason="worse")
+    assert withdraw(tmp_path, canary(0.1), at="2026-01-02T00:00:00+00:00", reason="worse")
+    assert not withdraw(tmp_path, canary(0.1), at="2026-01-02T00:00:00+00:00", reason="worse")
+
+
+async def swap_under_load(folder: Path, swaps: int) -> None:
+    """Every answer is 200 and names one version, in header and log alike, while routers come and go."""
+    promote(folder, OLD)
+    async with running(has_router=False, routers=folder, load=load) as gateway:
+        is_over = False
+        headers: dict[str, str] = {}
+
+        async def client(number: int) -> None:
+            while not is_over:
+                async with gateway.chat("green", headers={"x-session-id": f"{number}"}) as answer:
+                    assert answer.status == 200
+                    await answer.read()
+                    headers[answer.headers["x-coe-decision-id"]] = answer.headers["x-coe-router-version"]
+
+        clients = [asyncio.create_task(client(number)) for number in range(8)]
+        live = gateway.state.live
+        for i in range(swaps):
+            version = f"{i:016d}"
+            promote(folder, version, canary(0.5) if i % 3 == 0 else None)
+            await live.refresh()
+            assert live.current is not None
+            assert live.current.version == version
+            seen = len(headers)
+            await until(lambda seen=seen: len(headers) > seen + 4)  # type: ignore[misc]
+        is_over = True
+        await asyncio.gather(*clients)
+        assert gateway.state.metrics.faults._value.get() == 0
+        await until(lambda: len(gateway.log.records) == len(headers))
+        logged = {r.decision_id: r.decision.router_version for r in gateway.log.records if r.decision}
+        assert logged == headers
+        assert len(set(headers.values())) >= swaps
+
+
+async def test_check_38_hot_swaps_under_load_lose_nothing(tmp_path: Path) -> None:
+    await swap_under_load(tmp_path, 12)
+
+
+@pytest.mark.slow
+async def test_check_38_a_hundred_hot_swaps_under_load_lose_nothing(tmp_path: Path) -> None:
+    await swap_under_load(tmp_path, 100)
