@@ -15,6 +15,7 @@ COMMANDS = {
     "eval collect": "eval.commands:collect",
     "eval robustness": "eval.robustness.command:robustness",
     "eval log": "eval.log.command:log",
+    "eval retrieval": "eval.retrieval.command:retrieval",
     "eval arena": "eval.export_command:arena",
     "outcomes export": "eval.export_command:export_outcomes",
 }

@@ -21,6 +21,8 @@ COMMANDS = {
     "router promote": "training.trial_commands:router_promote",
     "router rollback": "training.trial_commands:router_rollback",
     "log feedback": "training.feedback_command:log_feedback",
+    "retrieval train": "training.retrieval.commands:train",
+    "retrieval pilots": "training.retrieval.pilots_command:pilots",
     "outcomes import": "training.datasets.import_command:import_outcomes",
     "outcomes formats": "training.datasets.import_command:formats",
 }

@@ -11,6 +11,7 @@ from router.config import PluginConfig, RetrievalConfig
 from router.errors import ConfigError
 from router.protocols import Encoder
 from router.retrieval.choice import RetrievalRouter, build_router
+from router.retrieval.experts.adapter import MANIFEST_FILE
 from router.retrieval.library import load_library
 from router.retrieval.records import BASE, BaseExpert, RetrievalExpert, UnboundExpert
 
@@ -71,3 +72,16 @@ def load_retrieval_router(
     """
     library = None if config.pilots is None else load_library(root / Path(config.pilots).expanduser())
     return build_router(library, base_fingerprint=experts[BASE].fingerprint, experts=experts, may_fuse=may_fuse)
+
+
+def adapter_entries(folder: Path) -> dict[str, PluginConfig]:
+    """Experts of a folder of adapters, named by their folders; or of one adapter's own folder.
+
+    Raises:
+        ConfigError: there is no adapter.
+    """
+    folders = [folder] if (folder / MANIFEST_FILE).is_file() else sorted(folder.glob(f"*/{MANIFEST_FILE}"))
+    names = [path if path.is_dir() else path.parent for path in folders]
+    if not names:
+        raise ConfigError(f"{folder}: holds no adapter; expected folders that `coe retrieval train` wrote")
+    return {path.name: PluginConfig.model_validate({"kind": "adapter", "path": str(path.absolute())}) for path in names}

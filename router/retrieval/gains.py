@@ -2,8 +2,8 @@
 
 A query's similarities to all labelled queries become weights w = exp((cos - 1) / temperature). An arm's predicted gain
 is the weighted mean of (its nDCG@10 - base's), pulled towards what the arm gains on domains that it was not made for,
-as if `prior_mass` labelled queries at similarity 1 had shown that. So where nothing labelled is near, the choice is the
-arm that does best on foreign domains, and base unless one is clearly better.
+as if `prior_count` labelled queries at similarity `prior_similarity` had shown that. So where nothing labelled is near,
+the choice is the arm that does best on foreign domains, and base unless one is clearly better.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GainModel:
         cosine = embeddings @ self.pilots.T
         weights = np.exp((cosine - 1) / np.float32(self.temperature))
         mass = weights @ self.measured
-        gains = (weights @ self.gains + self.prior_mass * self.foreign) / np.maximum(mass + self.prior_mass, 1e-9)
+        gains = (weights @ self.gains + self.prior_mass * self.foreign) / (mass + self.prior_mass)
         gains[:, 0] = self.margin
         return gains.astype(np.float32), cosine.max(axis=1, initial=-1.0), weights.sum(axis=1) >= self.prior_mass
 
@@ -52,7 +52,7 @@ def fit_gains(library: PilotLibrary, columns: Sequence[int]) -> GainModel:
         measured=measured,
         foreign=foreign_gains(gains, measured, library.data_set),
         temperature=settings.temperature,
-        prior_mass=settings.prior_mass,
+        prior_mass=settings.prior_count * float(np.exp((settings.prior_similarity - 1) / settings.temperature)),
         margin=settings.margin,
     )
 

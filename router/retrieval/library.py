@@ -44,7 +44,8 @@ class Arm(Record):
 
     @property
     def name(self) -> str:
-        return "+".join(self.members)
+        """`medical`, or `medical+bm25:0.7` with the first member's weight."""
+        return "+".join(self.members) + (f":{self.weights[0]:g}" if len(self.members) > 1 else "")
 
 
 class RoutingSettings(Record):
@@ -52,7 +53,10 @@ class RoutingSettings(Record):
 
     method: RoutingMethod = RoutingMethod.GAIN
     temperature: float = Field(default=0.05, gt=0, description="of the softmax over similarities")
-    prior_mass: float = Field(default=1.0, ge=0, description="weight of the unprepared gain against nearby queries")
+    prior_similarity: float = Field(
+        default=0.3, ge=-1, le=1, description="nearer than this, labelled queries count more"
+    )
+    prior_count: float = Field(default=4.0, gt=0, description="so many labelled queries at that similarity = the prior")
     margin: float = Field(default=0.0, ge=0, description="predicted gain over base that a switch needs")
     may_fuse: bool = Field(default=True, description="whether arms of two members may be chosen")
 
@@ -78,7 +82,7 @@ class PilotLibrary:
     """n labelled queries over m arms.
 
     `embeddings` (n, d) by base, unit rows; `scores` (n, m) nDCG@10, 0 where not measured; `measured` (n, m);
-    `data_set` (n,) rows of `manifest.data_sets`.
+    `data_set` (n,) rows of `manifest.data_sets`; `keys` (n,) tell labelled queries apart without their texts.
     """
 
     manifest: LibraryManifest
@@ -86,6 +90,7 @@ class PilotLibrary:
     scores: FloatArray
     measured: NDArray[np.bool_]
     data_set: NDArray[np.int64]
+    keys: NDArray[np.int64]
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -108,6 +113,7 @@ def make_library(
     scores: FloatArray,
     measured: NDArray[np.bool_],
     data_set: NDArray[np.int64],
+    keys: NDArray[np.int64],
     settings: RoutingSettings | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> PilotLibrary:
@@ -123,14 +129,18 @@ def make_library(
         data_sets=tuple(data_sets),
         settings=settings or RoutingSettings(),
         metrics=dict(metrics or {}),
-        weights_sha256=hashlib.sha256(packed_arrays(embeddings, scores, measured, data_set)).hexdigest(),
+        weights_sha256=hashlib.sha256(packed_arrays(embeddings, scores, measured, data_set, keys)).hexdigest(),
     ).model_dump(mode="json")
     plain["version"] = content_version(plain)
-    return PilotLibrary(LibraryManifest.model_validate(plain), embeddings, scores, measured, data_set)
+    return PilotLibrary(LibraryManifest.model_validate(plain), embeddings, scores, measured, data_set, keys)
 
 
 def packed_arrays(
-    embeddings: FloatArray, scores: FloatArray, measured: NDArray[np.bool_], data_set: NDArray[np.int64]
+    embeddings: FloatArray,
+    scores: FloatArray,
+    measured: NDArray[np.bool_],
+    data_set: NDArray[np.int64],
+    keys: NDArray[np.int64],
 ) -> bytes:
     from safetensors.numpy import save
 
@@ -138,6 +148,7 @@ def packed_arrays(
         {
             "data_set": np.ascontiguousarray(data_set, dtype=np.int64),
             "embeddings": np.ascontiguousarray(embeddings, dtype=np.float32),
+            "keys": np.ascontiguousarray(keys, dtype=np.int64),
             "measured": np.ascontiguousarray(measured, dtype=np.uint8),
             "scores": np.ascontiguousarray(scores, dtype=np.float32),
         }
@@ -147,7 +158,7 @@ def packed_arrays(
 def save_library(library: PilotLibrary, folder: Path) -> None:
     """Writes the library; the manifest comes last, so a library that was cut off is refused by its hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = packed_arrays(library.embeddings, library.scores, library.measured, library.data_set)
+    weights = packed_arrays(library.embeddings, library.scores, library.measured, library.data_set, library.keys)
     for name, content in (
         (WEIGHTS_FILE, weights),
         (MANIFEST_FILE, library.manifest.model_dump_json(indent=1).encode()),
@@ -188,4 +199,5 @@ def load_library(folder: Path) -> PilotLibrary:
         require_finite(arrays, "scores", shape),
         np.asarray(require_array(arrays, "measured", shape)).astype(bool),
         data_set,
+        np.asarray(require_array(arrays, "keys", (len(embeddings),)), dtype=np.int64),
     )

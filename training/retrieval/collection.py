@@ -44,7 +44,11 @@ class Queries:
         return len(self.ids)
 
     def take(self, rows: list[int]) -> Queries:
-        return Queries(*(tuple(part[row] for row in rows) for part in (self.ids, self.texts, self.grades)))
+        return Queries(
+            tuple(self.ids[row] for row in rows),
+            tuple(self.texts[row] for row in rows),
+            tuple(self.grades[row] for row in rows),
+        )
 
 
 NO_QUERIES = Queries((), (), ())

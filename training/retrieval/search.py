@@ -17,8 +17,8 @@ from router.types import FloatArray
 from training.retrieval.collection import Collection, Queries
 from training.retrieval.ndcg import ndcg, rank
 
-FUSION_WEIGHT = 0.5
-"""Weight of the dense member in a fusion with BM25; chosen on dev queries, see docs/results/retrieval.md."""
+FUSION_WEIGHTS = (0.3, 0.5, 0.7)
+"""Weights of the dense member in a fusion with BM25: each is an arm, and the library says which serves a query best."""
 
 BLOCK = 256
 """Queries whose similarities to all documents are in memory at once."""
@@ -107,10 +107,15 @@ class Searcher:
         return scores
 
 
-def all_arms(experts: Mapping[str, RetrievalExpert], weight: float = FUSION_WEIGHT) -> tuple[Arm, ...]:
+def all_arms(experts: Mapping[str, RetrievalExpert], weights: Sequence[float] = FUSION_WEIGHTS) -> tuple[Arm, ...]:
     """Base alone, every other expert alone, and every dense expert fused with the first lexical one."""
     lexical = [name for name, expert in experts.items() if not isinstance(expert, DenseExpert)]
     dense = [name for name, expert in experts.items() if isinstance(expert, DenseExpert)]
     singles = [Arm(members=(name,), weights=(1.0,)) for name in (BASE, *(n for n in experts if n != BASE))]
-    fused = [Arm(members=(name, lexical[0]), weights=(weight, 1 - weight)) for name in dense if lexical]
+    fused = [
+        Arm(members=(name, lexical[0]), weights=(weight, round(1 - weight, 6)))
+        for name in dense
+        for weight in weights
+        if lexical
+    ]
     return (*singles, *fused)

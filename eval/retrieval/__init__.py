@@ -1,0 +1,1 @@
+"""Measures retrieval experts and the routing among them on collections with judgements."""

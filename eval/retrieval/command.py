@@ -1,0 +1,59 @@
+"""The sub-command `coe eval retrieval`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eval.retrieval.request import DEFAULT_MULTITASK
+
+
+def retrieval(
+    data: Annotated[Path, typer.Option(help="a collection in BEIR or MTEB layout, or a folder of them")],
+    out: Annotated[Path, typer.Option(help="folder for report.html, report.json and the pilot library")],
+    experts: Annotated[
+        list[Path] | None,
+        typer.Option(help="experts.yaml, an adapter, or a folder of adapters; may be given several times"),
+    ] = None,
+    multitask: Annotated[
+        str, typer.Option(help="expert that was trained on all collections, if there is one")
+    ] = DEFAULT_MULTITASK,
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=1, help="share of train queries that the adapters were trained without")
+    ] = 0.5,
+    cache: Annotated[
+        Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+) -> None:
+    """Report what routing between retrieval experts won on test queries: report.html and report.json."""
+    from rich.console import Console
+
+    from eval.commands import say
+    from eval.retrieval.page import write_report
+    from eval.retrieval.request import RetrievalRequest
+    from eval.retrieval.run import run_retrieval
+    from eval.routing import command_line
+    from router.retrieval.library import save_library
+
+    request = RetrievalRequest(
+        data=data,
+        out=out,
+        experts=tuple(experts or ()),
+        multitask=multitask,
+        held_out=held_out,
+        cache=cache or out / "embeddings",
+        command=command_line(sys.argv[1:]),
+        seed=seed,
+    )
+    with Console(stderr=True).status("starting") as status:
+        report, library = run_retrieval(request, now=datetime.now(UTC), progress=status.update)
+        written = list(write_report(report, out))
+        if library is not None:
+            save_library(library, out / "pilots")
+            written.append(out / "pilots")
+    say([report.headline, *report.losses, *(f"wrote {path}" for path in written)])

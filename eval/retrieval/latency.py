@@ -1,0 +1,48 @@
+"""What routing costs one query: medians in milliseconds, measured here and now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from eval.retrieval.schema import Latency
+from router.retrieval.choice import build_router
+from router.retrieval.library import PilotLibrary
+from router.retrieval.records import BASE, DenseExpert, RetrievalExpert
+from training.retrieval.collection import Collection
+
+QUERIES = 30
+
+
+def measure_latency(
+    experts: Mapping[str, RetrievalExpert],
+    library: PilotLibrary | None,
+    texts: Sequence[str],
+    collections: Sequence[Collection],
+) -> Latency:
+    base = experts[BASE]
+    assert isinstance(base, DenseExpert)
+    sample = texts[:QUERIES]
+    vectors = base.encode_queries(sample)
+    router = build_router(library, base_fingerprint=base.fingerprint, experts=experts)
+    dense = [expert for name, expert in experts.items() if name != BASE and isinstance(expert, DenseExpert)]
+    documents = np.zeros((max(len(c.documents) for c in collections), base.dim), dtype=np.float32)
+    rows = range(len(sample))
+    return Latency(
+        base_encode_ms=median_ms(lambda i: base.encode_queries([sample[i]]), rows),
+        choose_ms=median_ms(lambda i: router.choose(vectors[i : i + 1]), rows),
+        adapter_encode_ms=median_ms(lambda i: dense[0].encode_queries([sample[i]]), rows) if dense else None,
+        search_ms=median_ms(lambda i: np.argpartition(documents @ vectors[i], -10), rows),
+    )
+
+
+def median_ms(call: Callable[[int], object], rows: Sequence[int]) -> float:
+    call(0)
+    taken = []
+    for i in rows:
+        start = time.perf_counter()
+        call(i)
+        taken.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(taken))

@@ -1,0 +1,61 @@
+"""What `coe eval retrieval` is asked for, and the experts that it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.config import PluginConfig, RetrievalConfig, load_config
+from router.errors import ConfigError
+from router.retrieval.building import adapter_entries
+
+BM25 = "bm25"
+DEFAULT_MULTITASK = "multitask"
+
+
+@dataclass(frozen=True)
+class RetrievalRequest:
+    """`held_out` is the share of train queries that the experts were trained without."""
+
+    data: Path
+    out: Path
+    experts: tuple[Path, ...]
+    multitask: str
+    held_out: float
+    cache: Path
+    command: str
+    seed: int = 0
+
+
+def requested_experts(sources: tuple[Path, ...]) -> tuple[RetrievalConfig, Path]:
+    """The section to build, and the folder that its paths start from. BM25 is always among the experts.
+
+    Args:
+        sources: experts.yaml files, adapters, or folders of adapters.
+
+    Raises:
+        ConfigError: a source is none of these, two name one expert, or the files differ in their base.
+    """
+    entries: dict[str, PluginConfig] = {}
+    base: PluginConfig | None = None
+    root = Path()
+    for source in sources:
+        if not source.exists():
+            raise ConfigError(
+                f"--experts {source}: does not exist; expected experts.yaml, an adapter or a folder of them"
+            )
+        found = adapter_entries(source) if source.is_dir() else {}
+        if source.is_file():
+            section = load_config(source).retrieval
+            if section is None:
+                raise ConfigError(f"{source}: has no 'retrieval' section")
+            if base is not None and section.encoder != base:
+                raise ConfigError(f"{source}: retrieval.encoder differs from that of the file before")
+            base, root, found = section.encoder, source.parent, section.experts
+        for name, entry in found.items():
+            if name in entries:
+                raise ConfigError(f"--experts {source}: expert '{name}' is already there")
+            entries[name] = entry
+    if not any(entry.kind == BM25 for entry in entries.values()):
+        entries = {BM25: PluginConfig(kind=BM25), **entries}
+    return RetrievalConfig(encoder=base or RetrievalConfig().encoder, experts=entries), root

@@ -1,0 +1,164 @@
+"""Measures every expert on every collection, fits the pilot library on train, chooses on dev, reports on test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from eval.retrieval.added import cost_of_adding
+from eval.retrieval.arms import MEANING, Compared, Situation, compare
+from eval.retrieval.intervals import arm_scores
+from eval.retrieval.latency import measure_latency
+from eval.retrieval.request import RetrievalRequest, requested_experts
+from eval.retrieval.schema import CollectionReport, LostQuery, RetrievalReport
+from eval.retrieval.sentences import headline, losses, notes
+from router.errors import DataError
+from router.retrieval.building import build_experts
+from router.retrieval.library import Arm, PilotLibrary
+from router.retrieval.records import BASE, RetrievalExpert
+from training.retrieval.collection import Collection, find_collections, read_collection
+from training.retrieval.labels import Labelled, label, pilot_queries
+from training.retrieval.pilots import build_library, with_settings
+from training.retrieval.search import Searcher, all_arms
+from training.retrieval.tune import choose_settings
+
+LOST = 10
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms."""
+
+    collection: Collection
+    pilots: Labelled
+    dev: Labelled
+    test: Labelled
+
+
+def run_retrieval(
+    request: RetrievalRequest, *, now: datetime, progress: Callable[[str], None]
+) -> tuple[RetrievalReport, PilotLibrary | None]:
+    """The report, and the pilot library that it measured; None without train queries.
+
+    Raises:
+        DataError: a collection cannot be read, or none has test queries. ConfigError, ArtifactError: of the experts.
+    """
+    config, root = requested_experts(request.experts)
+    experts = build_experts(config, root)
+    arms = all_arms(experts)
+    collections = [read_collection(folder) for folder in find_collections(request.data)]
+    measured = [measure(c, experts, arms, request, progress) for c in collections if len(c.split("test"))]
+    if not measured:
+        raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
+    progress("choosing settings on dev")
+    library = fit(measured, experts, arms, now)
+    multitask = request.multitask if request.multitask in experts else None
+    situation = Situation(library, tuple(experts), arms, multitask)
+    compared = [compare(one.test, situation) for one in measured]
+    left_out = [compare(one.test, situation.without(one.collection.name)) for one in measured]
+    progress("measuring latency")
+    latency = measure_latency(experts, library, measured[0].test.queries.texts, [m.collection for m in measured])
+    rng = np.random.default_rng(request.seed)
+    prepared = [i for i, one in enumerate(measured) if len(one.pilots)]
+    mean = arm_scores([found.scores for found in compared], rng)
+    reports = {
+        one.collection.name: collection_report(one, found, left, situation, rng)
+        for one, found, left in zip(measured, compared, left_out, strict=True)
+    }
+    added = cost_of_adding([one.test for one in measured], situation)
+    report = RetrievalReport(
+        title=request.data.name,
+        headline=headline(mean),
+        command=request.command,
+        created_at=now.isoformat(),
+        library_version=library.manifest.version if library else "none",
+        settings=library.manifest.settings.model_dump(mode="json") if library else {},
+        experts=tuple(experts),
+        arm_meaning=MEANING,
+        mean=mean,
+        mean_prepared=arm_scores([compared[i].scores for i in prepared], rng),
+        mean_left_out=arm_scores([left_out[i].scores for i in prepared], rng),
+        collections=reports,
+        added=added,
+        losses=losses(reports),
+        lost=lost_queries(measured, compared),
+        latency=latency,
+        notes=notes(measured_skips=[(m.collection.name, m.collection.skipped) for m in measured], request=request),
+    )
+    return report, library
+
+
+def measure(
+    collection: Collection,
+    experts: dict[str, RetrievalExpert],
+    arms: Sequence[Arm],
+    request: RetrievalRequest,
+    progress: Callable[[str], None],
+) -> Measured:
+    searcher = Searcher(collection, experts, request.cache, progress)
+    progress(f"{collection.name}: {len(collection.documents)} documents")
+    was_trained = any(name in experts for name in (collection.name, request.multitask))
+    pilots = pilot_queries(collection, request.held_out if was_trained else 1.0)
+    parts = (pilots, collection.split("dev"), collection.split("test"))
+    return Measured(collection, *(label(searcher, queries, arms) for queries in parts))
+
+
+def fit(
+    measured: Sequence[Measured], experts: dict[str, RetrievalExpert], arms: Sequence[Arm], now: datetime
+) -> PilotLibrary | None:
+    """The library of all train queries, with settings chosen on dev; None when there is no train query."""
+    pilots = [one.pilots for one in measured if len(one.pilots)]
+    if not pilots:
+        return None
+    fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
+    dev = [one.dev for one in measured if len(one.dev)]
+    created_at = now.isoformat()
+    library = build_library(pilots, arms, fingerprints, created_at=created_at)
+    settings = choose_settings(library, dev, fingerprints)
+    return with_settings(library, settings)
+
+
+def collection_report(
+    one: Measured, found: Compared, left: Compared, situation: Situation, rng: np.random.Generator
+) -> CollectionReport:
+    means = one.test.scores.mean(axis=0)
+    count = len(found.decisions)
+    shares = Counter(Arm(members=d.members, weights=d.weights).name for d in found.decisions)
+    reasons = Counter(decision.reason.value for decision in found.decisions)
+    return CollectionReport(
+        documents=len(one.collection.documents),
+        queries=len(one.test),
+        labelled=len(one.pilots),
+        arms=arm_scores([found.scores], rng),
+        absent=found.absent,
+        left_out=arm_scores([left.scores], rng),
+        experts={arm.name: round(float(mean), 4) for arm, mean in zip(situation.arms, means, strict=True)},
+        shares={name: number / count for name, number in shares.most_common()},
+        reasons={name: number / count for name, number in reasons.most_common()},
+    )
+
+
+def lost_queries(measured: Sequence[Measured], compared: Sequence[Compared]) -> tuple[LostQuery, ...]:
+    """The queries that coe served worse than base by the most."""
+    found = []
+    for one, arms in zip(measured, compared, strict=True):
+        change = arms.scores["coe"] - arms.scores[BASE]
+        for row in np.argsort(change, kind="stable")[:LOST]:
+            if change[row] < 0:
+                decision = arms.decisions[row]
+                found.append(
+                    LostQuery(
+                        collection=one.collection.name,
+                        query_id=one.test.queries.ids[row],
+                        text=one.test.queries.texts[row][:200],
+                        arm=Arm(members=decision.members, weights=decision.weights).name,
+                        ndcg_at_10=float(arms.scores["coe"][row]),
+                        base=float(arms.scores[BASE][row]),
+                    )
+                )
+    found.sort(key=lambda lost: lost.ndcg_at_10 - lost.base)
+    return tuple(found[:LOST])

@@ -1,0 +1,85 @@
+"""What report.json of `coe eval retrieval` holds. Scores are nDCG@10 in [0, 1]; an interval is [low, high] at 95%."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from router.types import Record
+
+Range = tuple[float, float]
+
+
+class ArmScore(Record):
+    """One way to search, measured on the test queries of a collection or of several."""
+
+    ndcg_at_10: float
+    interval: Range
+    gain: float = Field(description="minus base, on the same queries")
+    gain_interval: Range = Field(description="paired: both are averaged over the same resampled queries")
+
+
+class CollectionReport(Record):
+    """One collection. `absent` says why an arm is not in `arms`."""
+
+    documents: int
+    queries: int = Field(description="judged test queries")
+    labelled: int = Field(description="train queries in the pilot library")
+    arms: dict[str, ArmScore]
+    absent: dict[str, str]
+    left_out: dict[str, ArmScore] = Field(
+        description="arms when neither this collection's labels nor its expert are known"
+    )
+    experts: dict[str, float] = Field(description="expert or fusion -> nDCG@10 when it serves every query")
+    shares: dict[str, float] = Field(description="arm that coe chose -> share of the queries, largest first")
+    reasons: dict[str, float] = Field(description="why -> share of the queries")
+
+
+class AddedExpert(Record):
+    """What knowing one more expert does to the collections that are not its own."""
+
+    expert: str
+    mean_change: float
+    worst_change: float
+    worst_collection: str
+
+
+class LostQuery(Record):
+    """A query that coe served worse than base."""
+
+    collection: str
+    query_id: str
+    text: str
+    arm: str
+    ndcg_at_10: float
+    base: float
+
+
+class Latency(Record):
+    """Medians of one query at a time, milliseconds."""
+
+    base_encode_ms: float
+    choose_ms: float = Field(description="added by routing after the base encoding")
+    adapter_encode_ms: float | None
+    search_ms: float = Field(description="exact search of the largest collection")
+
+
+class RetrievalReport(Record):
+    """The whole report. `mean` averages over collections, `mean_prepared` over those with train queries."""
+
+    title: str
+    headline: str
+    command: str
+    created_at: str
+    library_version: str
+    settings: dict[str, str | float | bool]
+    experts: tuple[str, ...]
+    arm_meaning: dict[str, str]
+    mean: dict[str, ArmScore]
+    mean_prepared: dict[str, ArmScore]
+    mean_left_out: dict[str, ArmScore]
+    collections: dict[str, CollectionReport]
+    added: tuple[AddedExpert, ...]
+    losses: tuple[str, ...] = Field(description="where routing loses, in sentences")
+    lost: tuple[LostQuery, ...]
+    latency: Latency
+    notes: tuple[str, ...]

@@ -1,0 +1,48 @@
+"""The report in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from eval.retrieval.request import RetrievalRequest
+from eval.retrieval.schema import ArmScore, CollectionReport
+
+
+def headline(mean: Mapping[str, ArmScore]) -> str:
+    coe, base = mean["coe"], mean["base"]
+    low, high = coe.gain_interval
+    text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f}: "
+    text += f"{coe.gain:+.3f} ({low:+.3f} to {high:+.3f})"
+    if "pilot" in mean:
+        text += f"; as published it has {mean['pilot'].ndcg_at_10:.3f}"
+    return f"{text}; the best single expert of each collection has {mean['collection_oracle'].ndcg_at_10:.3f}."
+
+
+def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
+    """Where routing is below base, or below the best single expert of a collection by more than chance explains."""
+    found = []
+    for name, report in reports.items():
+        coe, best = report.arms["coe"], report.arms["collection_oracle"]
+        low, high = coe.gain_interval
+        if coe.gain < 0:
+            certain = "more than chance explains" if high < 0 else "within chance"
+            found.append(f"{name}: {coe.gain:+.3f} against base ({low:+.3f} to {high:+.3f}, {certain}).")
+        elif coe.ndcg_at_10 < best.ndcg_at_10:
+            expert = max((e for e in report.experts if "+" not in e), key=lambda e: report.experts[e])
+            missed = best.ndcg_at_10 - coe.ndcg_at_10
+            found.append(f"{name}: {missed:.3f} below '{expert}', the best single expert there.")
+    return tuple(found)
+
+
+def notes(*, measured_skips: Sequence[tuple[str, int]], request: RetrievalRequest) -> tuple[str, ...]:
+    skipped = [f"{name} {count}" for name, count in measured_skips if count]
+    text = [
+        "nDCG@10 with linear gains, as trec_eval's ndcg_cut_10; equal scores are ordered by document id, last first.",
+        "Documents are read as 'title. text' and cut at the base encoder's max_tokens; search is exact.",
+        f"Pilots come from the {request.held_out:.0%} of train queries that adapters were trained without (all where "
+        "no adapter was given), settings from dev queries; test queries were looked at for this report alone.",
+        "Intervals: 2,000 bootstrap samples of queries within each collection, paired with base.",
+    ]
+    if skipped:
+        text.append(f"Left out for lack of a query, a document or a relevant document: {', '.join(skipped)}.")
+    return tuple(text)

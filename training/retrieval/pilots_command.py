@@ -1,0 +1,121 @@
+"""The sub-command `coe retrieval pilots`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from training.retrieval.commands import CacheOption, say
+
+if TYPE_CHECKING:
+    from router.retrieval.library import PilotLibrary, RoutingMethod
+    from router.retrieval.records import RetrievalExpert
+    from training.retrieval.collection import Collection
+
+
+def pilots(
+    out: Annotated[Path, typer.Option(help="folder of the library; one that is there is extended")],
+    data: Annotated[Path | None, typer.Option(help="a collection in BEIR or MTEB layout, or a folder of them")] = None,
+    config: Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")] = Path(
+        "experts.yaml"
+    ),
+    adapters: Annotated[
+        Path | None, typer.Option(help="folder of adapters, used with base and BM25 instead of experts.yaml")
+    ] = None,
+    remove: Annotated[str | None, typer.Option(help="take this expert out; nothing is measured")] = None,
+    rebuild: Annotated[bool, typer.Option(help="measure everything anew")] = False,
+    method: Annotated[str, typer.Option(help="gain (ours), mean (the paper) or max (its released code)")] = "gain",
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=1, help="share of train queries that the adapters were trained without")
+    ] = 0.5,
+    cache: CacheOption = None,
+) -> None:
+    """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
+    from rich.console import Console
+
+    from router.errors import ConfigError, allowed_values
+    from router.retrieval.library import MANIFEST_FILE, RoutingMethod, load_library, save_library
+    from training.retrieval.collection import find_collections, read_collection
+    from training.retrieval.pilots import remove_expert
+
+    if method not in list(RoutingMethod):
+        raise ConfigError(f"--method {method}{allowed_values(method, list(RoutingMethod))}")
+    old = load_library(out) if (out / MANIFEST_FILE).is_file() and not rebuild else None
+    now = datetime.now(UTC).isoformat()
+    if remove is not None:
+        if old is None:
+            raise ConfigError(f"--remove {remove}: there is no library at {out}")
+        library = remove_expert(old, remove, created_at=now)
+    else:
+        if data is None:
+            raise ConfigError("--data is required unless --remove is given")
+        experts = named_experts(config, adapters)
+        with Console(stderr=True).status("reading") as status:
+            collections = [read_collection(folder) for folder in find_collections(data)]
+            library = measured_library(
+                old,
+                collections,
+                experts,
+                RoutingMethod(method),
+                held_out,
+                cache or out.parent / "embeddings",
+                now,
+                status.update,
+            )
+    save_library(library, out)
+    manifest = library.manifest
+    say(
+        f"pilot library {manifest.version}: {len(library.keys)} labelled queries of {len(manifest.data_sets)} "
+        f"data sets, {len(manifest.expert_fingerprints)} experts; wrote {out}"
+    )
+
+
+def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExpert]:
+    """Experts of a folder of adapters with BM25, or those of experts.yaml. Raises ConfigError."""
+    from router.config import PluginConfig, RetrievalConfig, load_config
+    from router.errors import ConfigError
+    from router.retrieval.building import adapter_entries, build_experts
+
+    if adapters is not None:
+        entries = {"bm25": PluginConfig(kind="bm25"), **adapter_entries(adapters)}
+        return build_experts(RetrievalConfig(experts=entries), Path())
+    section = load_config(config).retrieval
+    if section is None:
+        raise ConfigError(f"{config}: has no 'retrieval' section; add one, or name --adapters")
+    return build_experts(section, config.parent)
+
+
+def measured_library(
+    old: PilotLibrary | None,
+    collections: Sequence[Collection],
+    experts: dict[str, RetrievalExpert],
+    method: RoutingMethod,
+    held_out: float,
+    cache: Path,
+    now: str,
+    progress: Callable[[str], None],
+) -> PilotLibrary:
+    """A new library, or `old` with what it lacks; settings are chosen anew on dev queries."""
+    from training.retrieval.labels import label_collections, pilot_queries
+    from training.retrieval.pilots import build_library, extend_library, require_same_experts, with_settings
+    from training.retrieval.search import all_arms
+    from training.retrieval.tune import choose_settings
+
+    arms = all_arms(experts)
+    fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
+    is_trained = any(getattr(expert, "lora", None) is not None for expert in experts.values())
+    share = held_out if is_trained else 1.0
+    labelled = label_collections(collections, experts, arms, lambda c: pilot_queries(c, share), cache, progress)
+    if old is None:
+        library = build_library(labelled, arms, fingerprints, created_at=now)
+    else:
+        require_same_experts(old, fingerprints)
+        library = extend_library(old, labelled, arms, fingerprints, created_at=now)
+    progress("labelling dev queries")
+    dev = label_collections(collections, experts, library.arms, lambda c: c.split("dev"), cache, progress)
+    settings = library.manifest.settings.model_copy(update={"method": method})
+    return with_settings(library, choose_settings(with_settings(library, settings), dev, fingerprints))

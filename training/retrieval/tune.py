@@ -1,0 +1,65 @@
+"""Chooses the settings of routing on dev queries: as prepared, and with each domain in turn as if never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+
+import numpy as np
+
+from router.retrieval.choice import build_router
+from router.retrieval.library import Arm, PilotLibrary, RoutingMethod, RoutingSettings
+from router.retrieval.records import RetrievalDecision
+from router.types import FloatArray
+from training.retrieval.labels import Labelled
+from training.retrieval.pilots import with_settings, without_data_set
+
+TEMPERATURES = (0.03, 0.05, 0.08)
+PRIOR_SIMILARITIES = (0.2, 0.3, 0.4, 0.5)
+PRIOR_COUNTS = (1.0, 4.0, 16.0)
+MARGINS = (0.0, 0.005, 0.01, 0.02)
+
+
+def candidates() -> Iterator[RoutingSettings]:
+    for temperature, similarity, count, margin in product(TEMPERATURES, PRIOR_SIMILARITIES, PRIOR_COUNTS, MARGINS):
+        yield RoutingSettings(temperature=temperature, prior_similarity=similarity, prior_count=count, margin=margin)
+
+
+def choose_settings(
+    library: PilotLibrary, dev: Sequence[Labelled], expert_fingerprints: Mapping[str, str]
+) -> RoutingSettings:
+    """The settings of the best mean over dev collections of prepared and unprepared nDCG@10; the first of equals, and
+    the library's own without dev queries."""
+    best, best_score = library.manifest.settings, -1.0
+    if best.method is not RoutingMethod.GAIN:
+        return best
+    for settings in candidates() if dev else ():
+        tried = with_settings(library, settings)
+        score = float(np.mean([prepared_and_not(tried, part, expert_fingerprints) for part in dev]))
+        if score > best_score + 1e-9:
+            best, best_score = settings, score
+    return best
+
+
+def prepared_and_not(library: PilotLibrary, dev: Labelled, experts: Mapping[str, str]) -> float:
+    """Mean of nDCG@10 with the whole library, and with neither the collection's labels nor its expert."""
+    foreign = without_data_set(library, dev.collection)
+    others = [name for name in experts if name != dev.collection]
+    prepared = routed_scores(library, dev, list(experts)).mean()
+    return float(prepared + routed_scores(foreign, dev, others).mean()) / 2
+
+
+def routed_scores(
+    library: PilotLibrary, queries: Labelled, experts: Sequence[str], *, may_fuse: bool = True
+) -> FloatArray:
+    """(n,) nDCG@10 of each query under the arm that the router chooses among those of `experts`."""
+    router = build_router(
+        library, base_fingerprint=library.manifest.base_fingerprint, experts=experts, may_fuse=may_fuse
+    )
+    return scores_of(library.arms, queries, router.choose(queries.embeddings))
+
+
+def scores_of(arms: Sequence[Arm], queries: Labelled, decisions: Sequence[RetrievalDecision]) -> FloatArray:
+    column = {(arm.members, arm.weights): number for number, arm in enumerate(arms)}
+    chosen = [column[(decision.members, decision.weights)] for decision in decisions]
+    return queries.scores[np.arange(len(queries)), chosen]
