@@ -86,16 +86,28 @@ def coarser(reply_bin: ReplyBin) -> tuple[Group, Group, Group, Group]:
 
 
 def weighted_mean(rewards: Float64Array, weights: Float64Array) -> Metric | None:
-    """The self-normalised (Hajek) mean of rewards (n,), its 95% interval by linearisation (Sarndal et al. 1992, 5.7);
-    `n` is Kish's effective sample size. None of nothing."""
+    """The self-normalised (Hajek) mean of rewards (n,) in [0, 1] with its 95% interval; None of nothing.
+
+    The interval is by linearisation (Sarndal et al. 1992, 5.7), and never inside Wilson's for the effective sample size
+    `n` (Kish 1965): five rewards that are all 1 do not prove a mean of 1.
+    """
     total = float(weights.sum())
     if len(rewards) == 0 or total <= 0:
         return None
     mean = float((weights * rewards).sum()) / total
     effective = total**2 / float((weights**2).sum())
     half = Z_95 * math.sqrt(float((weights**2 * (rewards - mean) ** 2).sum())) / total
-    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    return Metric(value=mean, interval=Interval(low=low, high=high), n=round(effective))
+    low, high = wilson(mean, effective)
+    interval = Interval(low=max(min(mean - half, low), 0.0), high=min(max(mean + half, high), 1.0))
+    return Metric(value=mean, interval=interval, n=round(effective))
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95% interval of a share among n (Wilson 1927)."""
+    z2 = Z_95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return middle - half, middle + half
 
 
 @dataclass(frozen=True)

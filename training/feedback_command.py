@@ -88,7 +88,8 @@ def signal_table(report: FeedbackReport) -> Table:
 
     table = Table("what clients did", "answers", "with feedback", "liked with", "liked without", "worse by", "verdict")
     for each in report.signals:
-        numbers = (f"{each.answers:,}", f"{each.with_feedback:,}", f"{each.mean_with:.2f}", f"{each.mean_without:.2f}")
+        means = (each.mean_with, each.mean_without) if each.difference else (None, None)
+        numbers = (f"{each.answers:,}", f"{each.with_feedback:,}", *("-" if m is None else f"{m:.2f}" for m in means))
         table.add_row(each.kind.value, *numbers, in_words(each.difference), each.verdict)
     return table
 

@@ -63,12 +63,21 @@ def test_propensities_are_probabilities_and_weights_positive(cells):
 
 
 def test_weighted_mean_has_its_textbook_values():
-    found = weighted_mean(np.array([1.0, 0.0, 0.5]), np.array([2.0, 1.0, 1.0]))
-    assert found.value == pytest.approx(0.625)
-    # sqrt(4 * 0.375^2 + 0.625^2 + 0.125^2) / 4 = 0.24606
-    assert found.interval.high - found.value == pytest.approx(min(1.959964 * 0.2460645, 1 - 0.625), abs=1e-5)
-    assert found.n == 3  # 16 / 6 rounded
+    # 99 rewards of 1 weigh 1, one of 0 weighs 10: sqrt(99 (10/109)^2 + 100 (99/109)^2) / 109 = 0.083738
+    rewards, weights = np.repeat([1.0, 0.0], [99, 1]), np.repeat([1.0, 10.0], [99, 1])
+    found = weighted_mean(rewards, weights)
+    assert found.value == pytest.approx(99 / 109)
+    assert found.interval.low == pytest.approx(99 / 109 - 1.959964 * 0.083738, abs=1e-5)
+    assert found.n == 60  # 109^2 / 199
     assert weighted_mean(np.zeros(0), np.zeros(0)) is None
+
+
+def test_a_few_equal_rewards_prove_little():
+    # Wilson's interval of 5 of 5 is 0.5655 to 1 (Agresti & Coull 1998).
+    found = weighted_mean(np.ones(5), np.ones(5))
+    assert (found.value, found.interval.high) == (1.0, 1.0)
+    assert found.interval.low == pytest.approx(0.5655, abs=5e-5)
+    assert weighted_mean(np.array([0.5]), np.ones(1)).interval.low < 0.1
 
 
 def simulate(rng: np.random.Generator, n: int = 4000):
