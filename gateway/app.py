@@ -43,22 +43,22 @@ def create_app(state: GatewayState) -> Application:
             scope["coe_key_id"] = key_id
             await serve_rest(scope, headers, receive, send)
         except ApiError as error:
-            await refuse(error, headers, send)
+            await refuse(error, path, headers, send)
 
     async def serve_rest(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         """FastAPI, with the body read within the limit before it gets to see the request."""
         body = b""
         if scope["method"] in WITH_BODY:
             try:
-                body = await read_body(headers, receive, state.config.gateway.max_body_bytes)
+                body = await read_body(headers, receive, state.max_body_bytes(scope["path"]))
             except ClientGoneError:
                 return
         await rest(scope, replay(body, receive), send)
 
-    async def refuse(error: ApiError, headers: Mapping[bytes, bytes], send: Send) -> None:
+    async def refuse(error: ApiError, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
         state.metrics.refusals.labels(str(error.status)).inc()
         extra = {"x-request-id": request_id_of(headers)}
-        if must_close(headers, error, state.config.gateway.max_body_bytes):
+        if must_close(headers, error, state.max_body_bytes(path)):
             extra["connection"] = "close"
         if error.status == 405:
             extra["allow"] = "POST"
@@ -87,11 +87,23 @@ def create_rest(state: GatewayState) -> FastAPI:
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
 
-    from gateway.endpoints import decisions, feedback, health, metrics, models, route
+    from gateway.endpoints import (
+        decisions,
+        embeddings,
+        feedback,
+        files,
+        health,
+        metrics,
+        models,
+        rerank,
+        route,
+        vector_stores,
+    )
 
     app = FastAPI(title="coe", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.gateway = state
-    for module in (models, route, decisions, feedback, health, metrics):
+    own = (models, route, decisions, feedback, health, metrics)
+    for module in (*own, embeddings, rerank, files, vector_stores):
         app.include_router(module.api)
 
     async def on_router_error(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from gateway.decision_log.sink import DecisionLog
 from gateway.fleet.engines import EngineAddresses, Fleet
 from gateway.fleet.redis_server import RedisServer
 from gateway.fleet.vllm_addresses import read_vllm_addresses
+from gateway.retrieval.service import retrieval_of
 from gateway.serve import Gateway, build_state
 from gateway.settings import Settings, engine_environment, environment_secrets
 from gateway.store import Store
@@ -102,8 +103,13 @@ async def start_gateway(
     sink: DecisionLog,
     store: Store,
 ) -> Gateway:
-    backends = build_backends(config, addresses.urls, addresses.lora_ids, environment_secrets(config))
-    state = build_state(settings, config, backends=backends, sink=sink, store=store)
+    secrets = environment_secrets(config)
+    backends = build_backends(config, addresses.urls, addresses.lora_ids, secrets)
+    database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
+    retrieval = await asyncio.to_thread(
+        retrieval_of, config.retrieval, folder, settings.data_dir, store, database_url, secrets
+    )
+    state = build_state(settings, config, backends=backends, sink=sink, store=store, retrieval=retrieval)
     gateway = Gateway(state, host=settings.host, port=settings.port)
     stack.push_async_callback(gateway.stop)
     await gateway.start()

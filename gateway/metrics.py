@@ -14,6 +14,7 @@ from gateway.breaker import BreakerState
 from gateway.exchange import Exchange
 
 if TYPE_CHECKING:
+    from gateway.drift_watch import DriftWatch
     from gateway.state import GatewayState
     from gateway.trial_watch import TrialWatch
 
@@ -65,9 +66,9 @@ class Metrics:
         self.registry.register(StateCollector(state))
         self.running.set_function(lambda: state.admission.running)
 
-    def watch_trial(self, watch: TrialWatch) -> None:
-        """Adds what the watch over a router on trial has found."""
-        self.registry.register(TrialCollector(watch))
+    def watch_learning(self, trials: TrialWatch, drift: DriftWatch) -> None:
+        """Adds what the watches over a router on trial and over drift have found."""
+        self.registry.register(LearningCollector(trials, drift))
 
     def observe(self, exchange: Exchange) -> None:
         """Counts a finished exchange."""
@@ -90,19 +91,28 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class TrialCollector(Collector):
-    """The evidence against a router on trial."""
+class LearningCollector(Collector):
+    """The evidence against a router on trial, and drift."""
 
-    def __init__(self, watch: TrialWatch) -> None:
-        self._watch = watch
+    def __init__(self, trials: TrialWatch, drift: DriftWatch) -> None:
+        self._trials = trials
+        self._drift = drift
 
     def collect(self) -> Iterator[Metric]:
-        finding = self._watch.finding
+        finding = self._trials.finding
         log_e = GaugeMetricFamily("coe_trial_log_e", "Evidence that the candidate is worse", labels=["question"])
         for question in ("reward", "failures") if finding is not None else ():
             log_e.add_metric([question], getattr(finding, question))
         yield log_e
-        yield CounterMetricFamily("coe_trial_withdrawals", "Candidates taken back", value=self._watch.withdrawals)
+        yield CounterMetricFamily("coe_trial_withdrawals", "Candidates taken back", value=self._trials.withdrawals)
+        alarms = CounterMetricFamily("coe_drift_alarms", "Changes of what should stay level", labels=["signal"])
+        for signal, count in sorted(self._drift.alarms.items()):
+            alarms.add_metric([signal], count)
+        yield alarms
+        yield CounterMetricFamily("coe_rewards", "Rewards compared with predictions", value=self._drift.rewards)
+        if self._drift.accuracy is not None:
+            help_text = "Share of rewards that were predicted right, since the last change"
+            yield GaugeMetricFamily("coe_prequential_accuracy", help_text, value=self._drift.accuracy)
 
 
 class StateCollector(Collector):

@@ -20,6 +20,7 @@ from gateway.experts import ExpertPool
 from gateway.http_limits import LimitedProtocol
 from gateway.live_router import LiveRouter
 from gateway.ports import DecisionSink, DecisionStore
+from gateway.retrieval.service import RetrievalService
 from gateway.settings import Settings
 from gateway.state import GatewayState
 from router.build import load_router
@@ -41,6 +42,7 @@ def build_state(
     backends: Mapping[str, ChatBackend],
     sink: DecisionSink,
     store: DecisionStore | None,
+    retrieval: RetrievalService | None = None,
 ) -> GatewayState:
     """The parts of a gateway that serves `<data>/routers/live.json`.
 
@@ -55,6 +57,7 @@ def build_state(
         store=store,
         auth=Auth(settings.plain_keys),
         session_key=load_key(settings.data_dir),
+        retrieval=retrieval,
     )
 
 

@@ -18,6 +18,8 @@ from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
 from gateway.ports import DecisionSink, DecisionStore
+from gateway.retrieval.log import RetrievalLog
+from gateway.retrieval.service import RetrievalService
 from gateway.retry_budget import RetryBudget
 from gateway.shadow import CANDIDATE_FAULTS, PendingShadow, ShadowAsk, Shadows
 from gateway.wire import ChatRequest, Target, resolve_model
@@ -27,6 +29,9 @@ from router.errors import NoEligibleExpertError
 from router.features import features_hash, to_bytes
 from router.pipeline import Router, explicit_decision
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
+
+UPLOAD_PATH = "/v1/files"
+UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 
 
 class Decided(NamedTuple):
@@ -57,6 +62,7 @@ class GatewayState:
     store: DecisionStore | None = None
     auth: Auth = field(default_factory=Auth)
     session_key: bytes = b""
+    retrieval: RetrievalService | None = None
     seed: int | None = None
     is_stopping: bool = False
     metrics: Metrics = field(default_factory=Metrics)
@@ -70,12 +76,17 @@ class GatewayState:
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
         self.shadows = Shadows(self.seed)
         self.metrics.watch(self)
+        self.retrieval_log = RetrievalLog(self.sink, self.metrics)
 
     async def start(self) -> None:
         """Probes the experts and loads the promoted router. The sink is started by whoever made it."""
         await asyncio.gather(self.pool.start(), self.live.start())
+        if self.retrieval is not None:
+            await self.retrieval.start()
 
     async def aclose(self) -> None:
+        if self.retrieval is not None:
+            await self.retrieval.aclose()
         await self.live.aclose()
         await self.pool.aclose()
         self._encoder_thread.shutdown(wait=False, cancel_futures=True)
@@ -92,6 +103,12 @@ class GatewayState:
         if not self.pool.alive:
             lacks.append(f"no expert answers: {', '.join(self.pool.names)}")
         return lacks
+
+    def max_body_bytes(self, path: str) -> int:
+        """How large a body may be: uploads of documents have a limit of their own."""
+        if path == UPLOAD_PATH and self.retrieval is not None:
+            return self.retrieval.config.stores.max_file_mb * 1024 * 1024 + UPLOAD_FRAME_BYTES
+        return self.config.gateway.max_body_bytes
 
     def target(self, model: str) -> Target:
         """Raises ApiError 404 for a name that nobody has."""

@@ -1,0 +1,123 @@
+"""POST /v1/embeddings: vectors of queries by the expert chosen for each, of documents by base or an expert by name."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.endpoints.retrieval_access import Service, State, begin, finish
+from gateway.http_errors import ApiError, invalid
+from gateway.retrieval.chunking import count_tokens
+from gateway.retrieval.log import Outcome, outcomes_of
+from gateway.retrieval.routing import QueryRouting, RoutedQueries, why
+from gateway.retrieval.schemas import (
+    MAX_INPUT_CHARS,
+    MAX_INPUTS,
+    EmbeddingAnswer,
+    EmbeddingItem,
+    EmbeddingRequest,
+    TokenUsage,
+)
+from gateway.wire import AUTO
+from router.retrieval.records import BASE, RetrievalReason, single
+from router.types import DecisionKind, FloatArray
+
+api = APIRouter()
+
+
+@api.post("/v1/embeddings", response_model=EmbeddingAnswer)
+async def embed(asked: EmbeddingRequest, request: Request, state: State, service: Service) -> Response:
+    """Embeds up to 2048 texts."""
+    texts = texts_of(asked)
+    exchange = begin(request, state, DecisionKind.EMBEDDING, asked.model)
+    async with state.admission:
+        routed, vectors = await service.run(vectors_of, service.routing, texts, asked)
+    outcomes: list[Outcome] = []
+    if asked.input_type == "query":
+        tokens = [count_tokens(text) for text in texts]
+        outcomes = outcomes_of(routed, keeps_embeddings=state.config.log.embeddings, prompt_tokens=tokens)
+    return await finish(state, exchange, outcomes, answer_of(asked, routed, vectors, outcomes).model_dump())
+
+
+def texts_of(asked: EmbeddingRequest) -> list[str]:
+    """The texts to embed. Raises ApiError."""
+    texts = [asked.input] if isinstance(asked.input, str) else asked.input
+    if not texts:
+        raise invalid("'input' is an empty list; allowed: a text, or 1 to 2048 texts", "input")
+    if len(texts) > MAX_INPUTS:
+        raise invalid(f"'input' holds {len(texts)} texts; allowed: at most {MAX_INPUTS}", "input")
+    checked: list[str] = []
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ApiError(
+                "'input' holds token numbers, and experts differ in their vocabularies; allowed: texts (LangChain: "
+                "check_embedding_ctx_length=False)",
+                code="tokens_not_supported",
+                param="input",
+            )
+        where = "input" if isinstance(asked.input, str) else f"input[{place}]"
+        if not text.strip():
+            raise invalid(f"'{where}' is empty; allowed: a text", where)
+        if len(text) > MAX_INPUT_CHARS:
+            raise invalid(f"'{where}' has {len(text)} characters; allowed: at most {MAX_INPUT_CHARS}", where)
+        checked.append(text)
+    return checked
+
+
+def vectors_of(
+    routing: QueryRouting, texts: Sequence[str], asked: EmbeddingRequest
+) -> tuple[RoutedQueries, list[FloatArray]]:
+    """Decisions, and a vector (d,) per text. Blocks. Raises ApiError."""
+    named = routing.base if asked.model == AUTO else routing.dense_expert(asked.model)
+    if asked.dimensions is not None and asked.dimensions > named.dim:
+        raise invalid(f"'dimensions' is {asked.dimensions}; allowed for {asked.model}: 1 to {named.dim}", "dimensions")
+    if asked.input_type == "document":
+        # Documents of `auto` are base's: that is the space which every expert of `auto` searches.
+        decision = single(BASE if asked.model == AUTO else asked.model, RetrievalReason.EXPLICIT)
+        routed = RoutedQueries(tuple(texts), (decision,) * len(texts), None)
+        vectors = list(named.encode_documents(texts))
+    else:
+        routed = routing.route(texts, asked.model, for_vectors=True)
+        vectors = routing.vectors(routed, [decision.expert for decision in routed.decisions])
+    return routed, [shortened(vector, asked.dimensions) for vector in vectors]
+
+
+def shortened(vector: FloatArray, dimensions: int | None) -> FloatArray:
+    """The first dimensions, brought back to length 1, as OpenAI does."""
+    if dimensions is None or dimensions >= len(vector):
+        return vector
+    cut = vector[:dimensions]
+    norm = float(np.linalg.norm(cut))
+    return np.asarray(cut / norm if norm > 0 else cut, dtype=np.float32)
+
+
+def answer_of(
+    asked: EmbeddingRequest, routed: RoutedQueries, vectors: Sequence[FloatArray], outcomes: Sequence[Outcome]
+) -> EmbeddingAnswer:
+    experts = {decision.expert for decision in routed.decisions}
+    tokens = sum(count_tokens(text) for text in routed.texts)
+    return EmbeddingAnswer(
+        data=[
+            EmbeddingItem(
+                index=place,
+                embedding=encoded(vectors[place], asked.encoding_format),
+                expert=decision.expert,
+                why=why(decision) if asked.input_type == "query" else "documents are encoded by it",
+                decision_id=outcomes[place].decision_id if outcomes else None,
+            )
+            for place, decision in enumerate(routed.decisions)
+        ],
+        model=experts.pop() if len(experts) == 1 else AUTO,
+        usage=TokenUsage(prompt_tokens=tokens, total_tokens=tokens),
+    )
+
+
+def encoded(vector: FloatArray, form: str) -> list[float] | str:
+    """Numbers, or their little-endian single-precision bytes in base64."""
+    if form == "float":
+        return [float(value) for value in vector]
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,74 @@
+"""/v1/files: uploads that vector stores are filled from, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, File, Form, Query, UploadFile
+from starlette.responses import Response
+
+from gateway.endpoints.retrieval_access import Owner, Stores, answer
+from gateway.http_errors import invalid
+from gateway.retrieval.records import Page
+from gateway.retrieval.views import Json, file_view, list_view
+
+api = APIRouter()
+
+Purpose = Literal["assistants", "user_data"]
+MAX_FILENAME_CHARS = 255
+
+
+@api.post("/v1/files")
+async def upload(
+    file: Annotated[UploadFile, File()], purpose: Annotated[Purpose, Form()], stores: Stores, owner: Owner
+) -> Response:
+    """Keeps a file of at most `retrieval.stores.max_file_mb`."""
+    content = await file.read()
+    if not content:
+        raise invalid("'file' is empty", "file")
+    return answer(file_view(await stores.upload(owner, safe_name(file.filename or "file"), purpose, content)))
+
+
+@api.get("/v1/files")
+async def list_files(
+    stores: Stores,
+    owner: Owner,
+    purpose: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+) -> Json:
+    """The caller's files."""
+    page = Page(limit, order == "asc", after)
+    return list_view(await asyncio.to_thread(stores.catalog.files, owner, page, purpose), page, file_view)
+
+
+@api.get("/v1/files/{file_id}")
+async def show_file(file_id: str, stores: Stores, owner: Owner) -> Json:
+    """404 for a file that another key uploaded."""
+    return file_view(await stores.file(owner, file_id))
+
+
+@api.get("/v1/files/{file_id}/content")
+async def file_content(file_id: str, stores: Stores, owner: Owner) -> Response:
+    """The bytes as they were uploaded; never as something that a browser would show."""
+    await stores.file(owner, file_id)
+    content = await asyncio.to_thread(stores.catalog.content, file_id)
+    headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
+    return Response(content or b"", media_type="application/octet-stream", headers=headers)
+
+
+@api.delete("/v1/files/{file_id}")
+async def delete_file(file_id: str, stores: Stores, owner: Owner) -> Json:
+    """Deletes a file, out of every store that it is in."""
+    await stores.delete_file(owner, file_id)
+    return {"id": file_id, "object": "file", "deleted": True}
+
+
+def safe_name(name: str) -> str:
+    """The last part of a path, without signs that are not printed."""
+    last = PurePosixPath(name.replace("\\", "/")).name
+    kept = "".join(char for char in last if char.isprintable()).strip()
+    return kept[-MAX_FILENAME_CHARS:] or "file"

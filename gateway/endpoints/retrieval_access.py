@@ -1,0 +1,96 @@
+"""What every retrieval endpoint takes from a request, and how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import orjson
+from fastapi import Depends, Query, Request
+from starlette.responses import Response
+
+from gateway.endpoints.access import caller_key_id, gateway_state
+from gateway.exchange import MAX_MODEL_CHARS
+from gateway.http_errors import ApiError
+from gateway.retrieval.log import Outcome, RetrievalExchange, exchange_for, response_headers
+from gateway.retrieval.records import Page
+from gateway.retrieval.routing import why
+from gateway.retrieval.service import RetrievalService
+from gateway.retrieval.stores import VectorStores
+from gateway.state import GatewayState
+from router.types import DecisionKind
+
+State = Annotated[GatewayState, Depends(gateway_state)]
+KeyId = Annotated[str | None, Depends(caller_key_id)]
+
+
+def retrieval_service(state: State) -> RetrievalService:
+    """Raises ApiError 404 where experts.yaml has no retrieval."""
+    if state.retrieval is None:
+        raise ApiError(
+            "this gateway serves no retrieval: its experts.yaml has no 'retrieval' section",
+            status=404,
+            code="retrieval_not_configured",
+        )
+    return state.retrieval
+
+
+Service = Annotated[RetrievalService, Depends(retrieval_service)]
+
+
+def vector_stores(service: Service) -> VectorStores:
+    return service.stores
+
+
+def owner_of(key_id: KeyId) -> str:
+    """Whose files and stores the caller sees."""
+    return key_id or ""
+
+
+Stores = Annotated[VectorStores, Depends(vector_stores)]
+Owner = Annotated[str, Depends(owner_of)]
+
+
+def page_of(
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
+    after: str | None = None,
+    before: str | None = None,
+) -> Page:
+    return Page(limit, order == "asc", after, before)
+
+
+ListPage = Annotated[Page, Depends(page_of)]
+
+
+def begin(request: Request, state: GatewayState, kind: DecisionKind, model: str) -> RetrievalExchange:
+    """The exchange of a request that gets a record."""
+    headers = dict(request.scope["headers"])
+    named = headers.get(b"x-session-id", b"")[:256].decode("latin-1")
+    session = state.session_id(f"named:{named}") if named else None
+    return exchange_for(kind, headers, request.scope.get("coe_key_id"), model[:MAX_MODEL_CHARS], session)
+
+
+async def finish(
+    state: GatewayState, exchange: RetrievalExchange, outcomes: Sequence[Outcome], body: Mapping[str, object]
+) -> Response:
+    """Writes the decisions down, then answers."""
+    await state.retrieval_log.write(exchange, outcomes)
+    return answer(body, response_headers(exchange, outcomes))
+
+
+def answer(body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(dict(body)), media_type="application/json", headers=dict(headers or {}))
+
+
+def decision_view(outcome: Outcome) -> dict[str, object]:
+    """A decision as the answer tells it."""
+    decision = outcome.decision
+    return {
+        "decision_id": outcome.decision_id,
+        "expert": decision.expert,
+        "members": list(decision.members),
+        "reason": decision.reason.value,
+        "why": why(decision),
+        "similarity": decision.similarity,
+    }

@@ -1,0 +1,254 @@
+"""/v1/vector_stores: stores, their files and their search, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.endpoints.files import safe_name
+from gateway.endpoints.retrieval_access import (
+    ListPage,
+    Owner,
+    Service,
+    State,
+    Stores,
+    begin,
+    decision_view,
+    finish,
+)
+from gateway.http_errors import invalid
+from gateway.retrieval.chunking import ChunkingStrategy, StaticChunking, StaticStrategy, count_tokens
+from gateway.retrieval.filters import fault_of
+from gateway.retrieval.log import outcomes_of
+from gateway.retrieval.records import FileStatus
+from gateway.retrieval.schemas import (
+    AttributesUpdate,
+    BatchCreate,
+    FileAttach,
+    SearchBody,
+    StoreCreate,
+    StoreUpdate,
+    TextsAdd,
+)
+from gateway.retrieval.search import SearchRequest
+from gateway.retrieval.stores import new_id, not_found
+from gateway.retrieval.views import Json, batch_view, list_view, search_view, store_file_view, store_view
+from router.types import DecisionKind
+
+api = APIRouter(prefix="/v1/vector_stores")
+
+
+@api.post("")
+async def create_store(asked: StoreCreate, stores: Stores, owner: Owner) -> Json:
+    """A store, with files of the caller if some are named."""
+    for file_id in asked.file_ids:
+        await stores.file(owner, file_id)  # before there is a store that nobody asked for
+    store = await stores.create(
+        owner,
+        name=asked.name,
+        description=asked.description,
+        metadata=asked.metadata or {},
+        expires_days=asked.expires_after.days if asked.expires_after else None,
+    )
+    if asked.file_ids:
+        await stores.attach(owner, store, unique(asked.file_ids), {}, chunking_of(asked.chunking_strategy))
+    return store_view(await stores.store(owner, store.store_id))
+
+
+@api.get("")
+async def list_stores(stores: Stores, owner: Owner, page: ListPage) -> Json:
+    return list_view(await asyncio.to_thread(stores.catalog.stores, owner, page), page, store_view)
+
+
+@api.get("/{store_id}")
+async def show_store(store_id: str, stores: Stores, owner: Owner) -> Json:
+    """404 for a store that another key made."""
+    return store_view(await stores.store(owner, store_id))
+
+
+@api.post("/{store_id}")
+async def change_store(store_id: str, asked: StoreUpdate, stores: Stores, owner: Owner) -> Json:
+    """Changes what is given."""
+    await stores.store(owner, store_id)
+    values: dict[str, object] = {}
+    if asked.name is not None:
+        values["name"] = asked.name
+    if "expires_after" in asked.model_fields_set:
+        values["expires_days"] = asked.expires_after.days if asked.expires_after else None
+    if asked.metadata is not None:
+        values["metadata_json"] = json.dumps(asked.metadata)
+    if values:
+        await asyncio.to_thread(stores.catalog.change_store, store_id, values)
+    return store_view(await stores.store(owner, store_id))
+
+
+@api.delete("/{store_id}")
+async def delete_store(store_id: str, stores: Stores, owner: Owner) -> Json:
+    """Deletes a store with its vectors; uploaded files stay."""
+    await stores.delete(owner, store_id)
+    return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
+
+
+@api.post("/{store_id}/search")
+async def search_store(
+    store_id: str, asked: SearchBody, request: Request, state: State, service: Service, stores: Stores, owner: Owner
+) -> Response:
+    """The chunks that fit best, and which expert found them and why."""
+    wanted = search_request(asked)
+    store = await stores.store(owner, store_id)
+    exchange = begin(request, state, DecisionKind.SEARCH, asked.model)
+    async with state.admission:
+        found = await service.run(stores.search, store, wanted)
+    outcomes = outcomes_of(
+        found.routed,
+        keeps_embeddings=state.config.log.embeddings,
+        store_id=store_id,
+        documents=[each.chunk.document_id for each in found.found],
+        prompt_tokens=[count_tokens(query) for query in wanted.queries],
+    )
+    ignored = ["rewrite_query"] if asked.rewrite_query else []
+    body = search_view(found, [decision_view(outcome) for outcome in outcomes], ignored)
+    return await finish(state, exchange, outcomes, body)
+
+
+def search_request(asked: SearchBody) -> SearchRequest:
+    """Raises ApiError 400."""
+    queries = (asked.query,) if isinstance(asked.query, str) else tuple(asked.query)
+    for place, query in enumerate(queries):
+        if not query.strip():
+            where = "query" if isinstance(asked.query, str) else f"query[{place}]"
+            raise invalid(f"'{where}' is empty; allowed: a text", where)
+    fault = None if asked.filters is None else fault_of(asked.filters)
+    if fault is not None:
+        raise invalid(f"'filters': {fault}", "filters")
+    threshold = asked.ranking_options.score_threshold if asked.ranking_options else None
+    return SearchRequest(queries, asked.max_num_results, asked.model, asked.filters, threshold)
+
+
+@api.post("/{store_id}/files")
+async def attach_file(store_id: str, asked: FileAttach, stores: Stores, owner: Owner) -> Json:
+    """Puts a file into a store; it is read soon, see its status."""
+    store = await stores.store(owner, store_id)
+    chunking = chunking_of(asked.chunking_strategy)
+    await stores.attach(owner, store, [asked.file_id], asked.attributes or {}, chunking)
+    return store_file_view(await stores.store_file(store_id, asked.file_id))
+
+
+@api.get("/{store_id}/files")
+async def list_store_files(
+    store_id: str, stores: Stores, owner: Owner, page: ListPage, filter: FileStatus | None = None
+) -> Json:
+    await stores.store(owner, store_id)
+    files = await asyncio.to_thread(stores.catalog.store_files, store_id, page, filter)
+    return list_view(files, page, store_file_view)
+
+
+@api.get("/{store_id}/files/{file_id}")
+async def show_store_file(store_id: str, file_id: str, stores: Stores, owner: Owner) -> Json:
+    """With its status, and what was wrong with it."""
+    await stores.store(owner, store_id)
+    return store_file_view(await stores.store_file(store_id, file_id))
+
+
+@api.post("/{store_id}/files/{file_id}")
+async def change_attributes(store_id: str, file_id: str, asked: AttributesUpdate, stores: Stores, owner: Owner) -> Json:
+    """Attributes in place of the ones there are."""
+    await stores.store(owner, store_id)
+    await stores.store_file(store_id, file_id)
+    values = {"attributes_json": json.dumps(asked.attributes or {})}
+    await asyncio.to_thread(stores.catalog.change_store_file, store_id, file_id, values)
+    return store_file_view(await stores.store_file(store_id, file_id))
+
+
+@api.get("/{store_id}/files/{file_id}/content")
+async def store_file_content(store_id: str, file_id: str, stores: Stores, owner: Owner) -> Json:
+    """The chunks of a file in order."""
+    await stores.store(owner, store_id)
+    await stores.store_file(store_id, file_id)
+    texts = await asyncio.to_thread(stores.chunks.texts_of_file, store_id, file_id)
+    return {
+        "object": "vector_store.file_content.page",
+        "data": [{"type": "text", "text": text} for text in texts],
+        "has_more": False,
+        "next_page": None,
+    }
+
+
+@api.delete("/{store_id}/files/{file_id}")
+async def detach_file(store_id: str, file_id: str, stores: Stores, owner: Owner) -> Json:
+    """Takes a file out of a store; the upload stays."""
+    await stores.store(owner, store_id)
+    await stores.detach(store_id, file_id)
+    return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
+
+
+@api.post("/{store_id}/texts")
+async def add_texts(store_id: str, asked: TextsAdd, stores: Stores, owner: Owner) -> Json:
+    """Texts as files of a store. Answers when each is found by a search, or has failed."""
+    store = await stores.store(owner, store_id)
+    chunking = chunking_of(asked.chunking_strategy)
+    file_ids = []
+    for item in asked.texts:
+        content = item.text.encode("utf-8", "replace")
+        file = await stores.upload(owner, safe_name(item.filename), "user_data", content)
+        await stores.attach(owner, store, [file.file_id], item.attributes or {}, chunking)
+        file_ids.append(file.file_id)
+    await stores.ingestion.until_read(store_id, set(file_ids))
+    files = [await stores.store_file(store_id, file_id) for file_id in file_ids]
+    return {"object": "list", "data": [store_file_view(file) for file in files]}
+
+
+@api.post("/{store_id}/file_batches")
+async def create_batch(store_id: str, asked: BatchCreate, stores: Stores, owner: Owner) -> Json:
+    """Puts many files into a store."""
+    store = await stores.store(owner, store_id)
+    batch_id = new_id("vsfb")
+    if asked.file_ids:
+        chunking = chunking_of(asked.chunking_strategy)
+        await stores.attach(owner, store, unique(asked.file_ids), asked.attributes or {}, chunking, batch_id)
+    for file in asked.files:
+        await stores.file(owner, file.file_id)
+    for file in asked.files:
+        chunking = chunking_of(file.chunking_strategy or asked.chunking_strategy)
+        attributes = asked.attributes if file.attributes is None else file.attributes
+        await stores.attach(owner, store, [file.file_id], attributes or {}, chunking, batch_id)
+    return await show_batch(store_id, batch_id, stores, owner)
+
+
+@api.get("/{store_id}/file_batches/{batch_id}")
+async def show_batch(store_id: str, batch_id: str, stores: Stores, owner: Owner) -> Json:
+    await stores.store(owner, store_id)
+    counts, created_at = await asyncio.to_thread(stores.catalog.batch_counts, store_id, batch_id)
+    if not counts:
+        raise not_found(f"batch in {store_id}", batch_id, "batch_id")
+    return batch_view(store_id, batch_id, counts, created_at)
+
+
+@api.post("/{store_id}/file_batches/{batch_id}/cancel")
+async def cancel_batch(store_id: str, batch_id: str, stores: Stores, owner: Owner) -> Json:
+    """Files that nobody has begun to read are not read."""
+    await show_batch(store_id, batch_id, stores, owner)
+    await asyncio.to_thread(stores.catalog.cancel_batch, store_id, batch_id)
+    return await show_batch(store_id, batch_id, stores, owner)
+
+
+@api.get("/{store_id}/file_batches/{batch_id}/files")
+async def list_batch_files(
+    store_id: str, batch_id: str, stores: Stores, owner: Owner, page: ListPage, filter: FileStatus | None = None
+) -> Json:
+    await show_batch(store_id, batch_id, stores, owner)
+    files = await asyncio.to_thread(stores.catalog.store_files, store_id, page, filter, batch_id)
+    return list_view(files, page, store_file_view)
+
+
+def chunking_of(strategy: ChunkingStrategy | None) -> StaticChunking | None:
+    """What the client wants; None leaves it to the gateway."""
+    return strategy.static if isinstance(strategy, StaticStrategy) else None
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))

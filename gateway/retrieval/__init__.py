@@ -1,0 +1,1 @@
+"""Serving retrieval: documents, their chunks and vectors, and the search that picks an expert per query."""

@@ -1,0 +1,327 @@
+"""Files and vector stores in SQL. Every read and every change names its owner: what another key made is not there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, func, or_, select
+
+from gateway.retrieval.filters import Scalar
+from gateway.retrieval.records import FileStatus, Page, StoredFile, StoreFile, VectorStore
+from gateway.retrieval.tables import CHUNKS, FILES, STORE_FILES, STORES, TABLES
+from gateway.store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy.engine import Connection
+
+FILE_COLUMNS = tuple(column for column in FILES.c if column.name != "content")
+STORE_FILE_COLUMNS = (*STORE_FILES.c, FILES.c.filename)
+
+
+class Catalog:
+    """Calls block, and any number of threads may make them. All raise StoreError."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        store.make_tables(TABLES)
+
+    def now(self) -> float:
+        """Unix seconds by the clock that claims are measured with."""
+        return self._clock()
+
+    def put_file(self, file: StoredFile, content: bytes) -> None:
+        with self._store.transaction("keep a file") as connection:
+            connection.execute(FILES.insert().values(**vars(file), content=content))
+
+    def file(self, owner: str, file_id: str) -> StoredFile | None:
+        query = select(*FILE_COLUMNS).where(FILES.c.file_id == file_id, FILES.c.owner == owner)
+        with self._store.transaction("read a file") as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else StoredFile(**row._mapping)
+
+    def content(self, file_id: str) -> bytes | None:
+        """The bytes of a file. Check its owner before."""
+        with self._store.transaction("read a file") as connection:
+            content: bytes | None = connection.execute(
+                select(FILES.c.content).where(FILES.c.file_id == file_id)
+            ).scalar_one_or_none()
+        return content
+
+    def files(self, owner: str, page: Page, purpose: str | None = None) -> list[StoredFile]:
+        """At most one more than the page holds, so that the caller sees whether more follow."""
+        query = select(*FILE_COLUMNS).where(FILES.c.owner == owner)
+        if purpose is not None:
+            query = query.where(FILES.c.purpose == purpose)
+        with self._store.transaction("list files") as connection:
+            rows = connection.execute(paged(connection, query, FILES.c.created_at, FILES.c.file_id, page)).all()
+        return in_order([StoredFile(**row._mapping) for row in rows], page)
+
+    def delete_file(self, owner: str, file_id: str) -> bool:
+        """Deletes the bytes. The caller takes the file out of its stores first."""
+        with self._store.transaction("delete a file") as connection:
+            gone = connection.execute(delete(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner))
+            return bool(gone.rowcount)
+
+    def stores_of(self, file_id: str) -> list[str]:
+        """Stores that a file is in."""
+        with self._store.transaction("find a file's stores") as connection:
+            return list(
+                connection.execute(select(STORE_FILES.c.store_id).where(STORE_FILES.c.file_id == file_id)).scalars()
+            )
+
+    def put_store(self, store: VectorStore) -> None:
+        with self._store.transaction("make a vector store") as connection:
+            connection.execute(
+                STORES.insert().values(
+                    store_id=store.store_id,
+                    owner=store.owner,
+                    name=store.name,
+                    description=store.description,
+                    metadata_json=json.dumps(store.metadata),
+                    created_at=store.created_at,
+                    last_active_at=store.last_active_at,
+                    expires_days=store.expires_days,
+                    space=store.space,
+                )
+            )
+
+    def store(self, store_id: str, owner: str | None) -> VectorStore | None:
+        """A store with its counts. `owner` None: whoever made it, for what experts.yaml attaches."""
+        query = select(STORES).where(STORES.c.store_id == store_id)
+        if owner is not None:
+            query = query.where(STORES.c.owner == owner)
+        with self._store.transaction("read a vector store") as connection:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else with_counts(connection, [row])[0]
+
+    def stores(self, owner: str, page: Page) -> list[VectorStore]:
+        """At most one more than the page holds."""
+        query = select(STORES).where(STORES.c.owner == owner)
+        with self._store.transaction("list vector stores") as connection:
+            rows = connection.execute(paged(connection, query, STORES.c.created_at, STORES.c.store_id, page)).all()
+            return in_order(with_counts(connection, rows), page)
+
+    def all_stores(self) -> list[str]:
+        """Ids of every owner's stores."""
+        with self._store.transaction("list vector stores") as connection:
+            return list(connection.execute(select(STORES.c.store_id)).scalars())
+
+    def expired_stores(self) -> list[str]:
+        """Stores past their time."""
+        with self._store.transaction("find expired vector stores") as connection:
+            rows = connection.execute(
+                select(STORES.c.store_id).where(
+                    STORES.c.expires_days.is_not(None),
+                    STORES.c.last_active_at + STORES.c.expires_days * 86_400 < self._clock(),
+                )
+            )
+            return list(rows.scalars())
+
+    def change_store(self, store_id: str, values: Mapping[str, object]) -> None:
+        """Sets columns of a store."""
+        with self._store.transaction("change a vector store") as connection:
+            connection.execute(STORES.update().where(STORES.c.store_id == store_id).values(**values))
+
+    def touch_store(self, store_id: str) -> None:
+        """Notes that it was used now."""
+        self.change_store(store_id, {"last_active_at": self._clock()})
+
+    def delete_store(self, store_id: str) -> None:
+        """Deletes a store with its chunks. The uploaded files stay."""
+        with self._store.transaction("delete a vector store") as connection:
+            for table in (CHUNKS, STORE_FILES, STORES):
+                connection.execute(delete(table).where(table.c.store_id == store_id))
+
+    def attach(
+        self, store_id: str, file_id: str, attributes: Mapping[str, Scalar], strategy: str, batch_id: str | None = None
+    ) -> None:
+        """Puts a file into a store, to be read; again, when it was there already."""
+        values: dict[str, Any] = {
+            "store_id": store_id,
+            "file_id": file_id,
+            "status": FileStatus.IN_PROGRESS.value,
+            "error_code": None,
+            "error_message": None,
+            "attributes_json": json.dumps(dict(attributes)),
+            "strategy_json": strategy,
+            "batch_id": batch_id,
+            "usage_bytes": 0,
+            "created_at": self._clock(),
+            "claimed_until": None,
+        }
+        keys = ("store_id", "file_id")
+        insert = self._store.insert(STORE_FILES).values(**values)
+        changed = {name: value for name, value in values.items() if name not in keys}
+        with self._store.transaction("attach a file") as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed))
+
+    def store_file(self, store_id: str, file_id: str) -> StoreFile | None:
+        """A file of a store. Check the store's owner before."""
+        query = store_files_query().where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id)
+        with self._store.transaction("read a store's file") as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else store_file_of(row)
+
+    def store_files(
+        self, store_id: str, page: Page, status: FileStatus | None = None, batch_id: str | None = None
+    ) -> list[StoreFile]:
+        """At most one more than the page holds."""
+        query = store_files_query().where(STORE_FILES.c.store_id == store_id)
+        if status is not None:
+            query = query.where(STORE_FILES.c.status == status.value)
+        if batch_id is not None:
+            query = query.where(STORE_FILES.c.batch_id == batch_id)
+        with self._store.transaction("list a store's files") as connection:
+            ordered = paged(connection, query, STORE_FILES.c.created_at, STORE_FILES.c.file_id, page)
+            rows = connection.execute(ordered).all()
+        return in_order([store_file_of(row) for row in rows], page)
+
+    def batch_counts(self, store_id: str, batch_id: str) -> tuple[dict[FileStatus, int], float]:
+        """Files of a batch by status, and when it was made; no files: there is no such batch."""
+        query = (
+            select(STORE_FILES.c.status, func.count(), func.min(STORE_FILES.c.created_at))
+            .where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.batch_id == batch_id)
+            .group_by(STORE_FILES.c.status)
+        )
+        with self._store.transaction("read a batch") as connection:
+            rows = connection.execute(query).all()
+        return {FileStatus(row[0]): row[1] for row in rows}, min((row[2] for row in rows), default=0.0)
+
+    def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
+        """Sets columns of a store's file; False when it is gone."""
+        statement = STORE_FILES.update().where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id)
+        with self._store.transaction("change a store's file") as connection:
+            return bool(connection.execute(statement.values(**values)).rowcount)
+
+    def cancel_batch(self, store_id: str, batch_id: str) -> None:
+        """Files of a batch that nobody has begun to read are not read."""
+        statement = STORE_FILES.update().where(
+            STORE_FILES.c.store_id == store_id,
+            STORE_FILES.c.batch_id == batch_id,
+            STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
+            STORE_FILES.c.claimed_until.is_(None),
+        )
+        with self._store.transaction("cancel a batch") as connection:
+            connection.execute(statement.values(status=FileStatus.CANCELLED.value))
+
+    def detach(self, store_id: str, file_id: str) -> bool:
+        """Takes a file out of a store with its chunks; False when it was not in it."""
+        is_it = and_(STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id)
+        with self._store.transaction("detach a file") as connection:
+            connection.execute(delete(CHUNKS).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id))
+            return bool(connection.execute(delete(STORE_FILES).where(is_it)).rowcount)
+
+    def claim(self, store_id: str, file_id: str, seconds: float) -> bool:
+        """Whether this process is to read the file: it waits, and no other has it in hand."""
+        now = self._clock()
+        statement = STORE_FILES.update().where(
+            STORE_FILES.c.store_id == store_id,
+            STORE_FILES.c.file_id == file_id,
+            STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
+            or_(STORE_FILES.c.claimed_until.is_(None), STORE_FILES.c.claimed_until < now),
+        )
+        with self._store.transaction("claim a file") as connection:
+            return bool(connection.execute(statement.values(claimed_until=now + seconds)).rowcount)
+
+    def waiting(self) -> list[tuple[str, str]]:
+        """(store, file) of what is to be read, oldest first."""
+        query = (
+            select(STORE_FILES.c.store_id, STORE_FILES.c.file_id)
+            .where(STORE_FILES.c.status == FileStatus.IN_PROGRESS.value)
+            .order_by(STORE_FILES.c.created_at)
+        )
+        with self._store.transaction("find files to read") as connection:
+            return [(row.store_id, row.file_id) for row in connection.execute(query)]
+
+    def release_claims(self) -> None:
+        """Nobody has anything in hand: for a process that knows it is the only one."""
+        with self._store.transaction("release claims") as connection:
+            connection.execute(STORE_FILES.update().values(claimed_until=None))
+
+    def attributes(self, store_id: str) -> dict[str, dict[str, Scalar]]:
+        """Attributes of every file of a store that can be found."""
+        query = select(STORE_FILES.c.file_id, STORE_FILES.c.attributes_json).where(
+            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
+        )
+        with self._store.transaction("read attributes") as connection:
+            return {row.file_id: json.loads(row.attributes_json) for row in connection.execute(query)}
+
+
+def store_files_query() -> Select[Any]:
+    return select(*STORE_FILE_COLUMNS).join(FILES, FILES.c.file_id == STORE_FILES.c.file_id)
+
+
+def store_file_of(row: Row[Any]) -> StoreFile:
+    return StoreFile(
+        store_id=row.store_id,
+        file_id=row.file_id,
+        filename=row.filename,
+        status=FileStatus(row.status),
+        error_code=row.error_code,
+        error_message=row.error_message,
+        attributes=json.loads(row.attributes_json),
+        strategy=row.strategy_json,
+        batch_id=row.batch_id,
+        usage_bytes=row.usage_bytes,
+        created_at=row.created_at,
+    )
+
+
+def with_counts(connection: Connection, rows: Sequence[Row[Any]]) -> list[VectorStore]:
+    """Stores of rows, with what they hold."""
+    ids = [row.store_id for row in rows]
+    query = (
+        select(STORE_FILES.c.store_id, STORE_FILES.c.status, func.count(), func.sum(STORE_FILES.c.usage_bytes))
+        .where(STORE_FILES.c.store_id.in_(ids))
+        .group_by(STORE_FILES.c.store_id, STORE_FILES.c.status)
+    )
+    counts: dict[str, dict[FileStatus, int]] = {each: {} for each in ids}
+    usage = dict.fromkeys(ids, 0)
+    for store_id, status, count, total in connection.execute(query):
+        counts[store_id][FileStatus(status)] = count
+        usage[store_id] += int(total or 0)
+    return [
+        VectorStore(
+            store_id=row.store_id,
+            owner=row.owner,
+            name=row.name,
+            description=row.description,
+            metadata=json.loads(row.metadata_json),
+            created_at=row.created_at,
+            last_active_at=row.last_active_at,
+            expires_days=row.expires_days,
+            space=row.space,
+            counts=counts[row.store_id],
+            usage_bytes=usage[row.store_id],
+        )
+        for row in rows
+    ]
+
+
+def paged(
+    connection: Connection, query: Select[Any], at: ColumnElement[float], name: ColumnElement[str], page: Page
+) -> Select[Any]:
+    """The rows of a page and one more; rows before a given one are taken backwards from it."""
+    is_backwards = page.before is not None and page.after is None
+    is_ascending = page.is_ascending != is_backwards
+    cursor = page.before if is_backwards else page.after
+    if cursor is not None:
+        known = connection.execute(query.with_only_columns(at).where(name == cursor)).scalar_one_or_none()
+        if known is not None:
+            beyond = or_(at > known, and_(at == known, name > cursor))
+            below = or_(at < known, and_(at == known, name < cursor))
+            query = query.where(beyond if is_ascending else below)
+    order = (at.asc(), name.asc()) if is_ascending else (at.desc(), name.desc())
+    return query.order_by(*order).limit(page.limit + 1)
+
+
+def in_order(items: list[Any], page: Page) -> list[Any]:
+    """Rows taken backwards, turned round; the one too many stays at the end."""
+    if page.before is None or page.after is not None:
+        return items
+    return [*reversed(items[: page.limit]), *items[page.limit :]]

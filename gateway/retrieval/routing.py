@@ -1,0 +1,140 @@
+"""Queries to experts and vectors: encoded once by base for the choice, and once more only where another is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gateway.http_errors import ApiError
+from gateway.wire import AUTO, shorten
+from router.errors import allowed_values
+from router.retrieval.choice import RetrievalRouter
+from router.retrieval.experts.adapter import AdapterExpert
+from router.retrieval.records import (
+    BASE,
+    DenseExpert,
+    LexicalExpert,
+    RetrievalDecision,
+    RetrievalExpert,
+    RetrievalReason,
+    single,
+)
+from router.types import FloatArray
+
+
+@dataclass(frozen=True)
+class RoutedQueries:
+    """Decisions on n queries; `base` (n, d) is None where no routing took place."""
+
+    texts: tuple[str, ...]
+    decisions: tuple[RetrievalDecision, ...]
+    base: FloatArray | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class QueryRouting:
+    """The experts and the two choices among them: all of them for searching, and for vectors that a client keeps
+    those that share base's documents, because vectors of different spaces must not meet."""
+
+    experts: Mapping[str, RetrievalExpert]
+    router: RetrievalRouter
+    vector_router: RetrievalRouter
+
+    @property
+    def base(self) -> DenseExpert:
+        base = self.experts[BASE]
+        assert isinstance(base, DenseExpert)
+        return base
+
+    def expert(self, name: str) -> RetrievalExpert:
+        """Raises ApiError 404 with the names there are."""
+        if name not in self.experts:
+            known = (AUTO, *self.experts)
+            raise ApiError(
+                f"there is no retrieval expert {shorten(name)}{allowed_values(name[:80], known)}",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+        return self.experts[name]
+
+    def dense_expert(self, name: str) -> DenseExpert:
+        """Raises ApiError as `expert` does, or 400 for one that has no vectors."""
+        expert = self.expert(name)
+        if not isinstance(expert, DenseExpert):
+            dense = [each for each, entry in self.experts.items() if isinstance(entry, DenseExpert)]
+            raise ApiError(
+                f"retrieval expert '{name}' searches by words and has no vectors; allowed: {AUTO}, {', '.join(dense)}",
+                code="invalid_value",
+                param="model",
+            )
+        return expert
+
+    def route(self, texts: Sequence[str], model: str, *, for_vectors: bool = False) -> RoutedQueries:
+        """Decides n queries; `model` is `auto` or an expert's name. Raises ApiError 404."""
+        if model != AUTO:
+            self.expert(model)
+            return RoutedQueries(tuple(texts), (single(model, RetrievalReason.EXPLICIT),) * len(texts), None)
+        base = self.base.encode_queries(texts)
+        router = self.vector_router if for_vectors else self.router
+        return RoutedQueries(tuple(texts), tuple(router.choose(base)), base)
+
+    def vectors(self, routed: RoutedQueries, names: Sequence[str]) -> list[FloatArray]:
+        """The vector (d,) of each query by the dense expert of that name; base's are not computed twice."""
+        return encode_by(self.experts, names, routed.texts, routed.base)
+
+
+def encode_by(
+    experts: Mapping[str, RetrievalExpert], names: Sequence[str], texts: Sequence[str], base: FloatArray | None
+) -> list[FloatArray]:
+    """The vector of text i by dense expert names[i]. Adapters of one base run in one batch, other experts in their own.
+
+    Args:
+        base: (n, d), the texts by the base encoder where they were encoded already.
+    """
+    vectors: list[FloatArray] = [np.zeros(0, dtype=np.float32)] * len(texts)
+    groups: dict[str, list[int]] = {}
+    adapted: list[int] = []
+    for row, name in enumerate(names):
+        if name == BASE and base is not None:
+            vectors[row] = base[row]
+        elif isinstance(experts[name], AdapterExpert):
+            adapted.append(row)
+        else:
+            groups.setdefault(name, []).append(row)
+    if adapted:
+        chosen = [experts[names[row]] for row in adapted]
+        loras = [expert.lora for expert in chosen if isinstance(expert, AdapterExpert)]
+        first = chosen[0]
+        assert isinstance(first, AdapterExpert)  # all adapters of a section share its encoder
+        place(vectors, adapted, first.base.encode_with([texts[row] for row in adapted], loras))
+    for name, rows in groups.items():
+        expert = experts[name]
+        assert not isinstance(expert, LexicalExpert), name
+        place(vectors, rows, expert.encode_queries([texts[row] for row in rows]))
+    return vectors
+
+
+def place(vectors: list[FloatArray], rows: Sequence[int], found: FloatArray) -> None:
+    for row, vector in zip(rows, found, strict=True):
+        vectors[row] = vector
+
+
+def why(decision: RetrievalDecision) -> str:
+    """The reason of a decision, in words."""
+    gain = max(decision.scores.values(), default=None)  # the chosen one's: it is the highest
+    names = " and ".join(decision.members)
+    match decision.reason:
+        case RetrievalReason.EXPLICIT:
+            return f"the client named {names}"
+        case RetrievalReason.ONLY:
+            return f"{names} is the only expert that can be chosen here"
+        case RetrievalReason.BASE:
+            return "no expert is predicted to beat base on this query"
+        case RetrievalReason.UNPREPARED:
+            return f"no labelled query is near; {names} does best on domains it was not made for"
+        case RetrievalReason.PILOTS:
+            predicted = "" if gain is None else f" ({gain:+.3f} nDCG@10 predicted)"
+            return f"{names} did better than base on labelled queries nearby{predicted}"

@@ -1,0 +1,218 @@
+"""Bodies of the retrieval endpoints: requests, which refuse unknown keys, and answers in OpenAI's shape, with more."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from gateway.retrieval.chunking import ChunkingStrategy
+from gateway.retrieval.filters import Filter, Scalar
+from gateway.wire import AUTO
+from router.types import Record
+
+MAX_INPUTS = 2048
+MAX_INPUT_CHARS = 100_000
+MAX_RERANKED = 1000
+MAX_PAIRS = 16
+
+
+def check_pairs(pairs: dict[str, Scalar]) -> dict[str, Scalar]:
+    """OpenAI's bounds on metadata and attributes."""
+    if len(pairs) > MAX_PAIRS:
+        raise ValueError(f"has {len(pairs)} pairs; allowed: at most {MAX_PAIRS}")
+    for key, value in pairs.items():
+        if not 0 < len(key) <= 64:
+            raise ValueError(f"key '{key[:70]}' has {len(key)} characters; allowed: 1 to 64")
+        if isinstance(value, str) and len(value) > 512:
+            raise ValueError(f"value of '{key}' has {len(value)} characters; allowed: at most 512")
+    return pairs
+
+
+def check_metadata(pairs: dict[str, str]) -> dict[str, str]:
+    check_pairs({**pairs})
+    return pairs
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Attributes = Annotated[dict[str, str | bool | int | Number], AfterValidator(check_pairs)]
+Metadata = Annotated[dict[str, str], AfterValidator(check_metadata)]
+Text = Annotated[str, Field(max_length=MAX_INPUT_CHARS)]
+
+
+class EmbeddingRequest(Record):
+    """POST /v1/embeddings. With `auto`, queries are routed and documents go through base."""
+
+    model: str = Field(default=AUTO, min_length=1)
+    input: str | list[str] | list[int] | list[list[int]]
+    input_type: Literal["query", "document"] = "query"
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str | None = None
+
+
+class EmbeddingItem(Record):
+    """One vector. `expert`, `why` and `decision_id` are additions."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+    expert: str
+    why: str
+    decision_id: str | None
+
+
+class TokenUsage(Record):
+    """Estimated tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingAnswer(Record):
+    """`model` is the expert, or `auto` where a batch was served by several."""
+
+    object: Literal["list"] = "list"
+    data: list[EmbeddingItem]
+    model: str
+    usage: TokenUsage
+
+
+class RerankText(Record):
+    """A document as an object."""
+
+    text: Text
+
+
+class RerankRequest(Record):
+    """POST /v1/rerank, in the shape of Cohere and Jina."""
+
+    model: str = Field(default=AUTO, min_length=1)
+    query: Text
+    documents: list[Text | RerankText] = Field(min_length=1, max_length=MAX_RERANKED)
+    top_n: int | None = Field(default=None, ge=1)
+    return_documents: bool = True
+
+
+class RerankResult(Record):
+    """One document; `index` is its place in the request."""
+
+    index: int
+    relevance_score: float
+    document: RerankText | None = None
+
+
+class RerankAnswer(Record):
+    """Documents, most relevant first, and who judged them."""
+
+    id: str
+    object: Literal["list"] = "list"
+    model: str
+    results: list[RerankResult]
+    usage: TokenUsage
+    expert: str
+    why: str
+
+
+class ExpiresAfter(Record):
+    """Days after the last use."""
+
+    anchor: Literal["last_active_at"]
+    days: int = Field(ge=1, le=365)
+
+
+class StoreCreate(Record):
+    """POST /v1/vector_stores."""
+
+    name: str = Field(default="", max_length=256)
+    description: str | None = Field(default=None, max_length=2048)
+    file_ids: list[str] = Field(default_factory=list, max_length=500)
+    chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
+    expires_after: ExpiresAfter | None = None
+    metadata: Metadata | None = None
+
+
+class StoreUpdate(Record):
+    """POST /v1/vector_stores/{id}. What is not given stays; null removes the expiry."""
+
+    name: str | None = Field(default=None, max_length=256)
+    expires_after: ExpiresAfter | None = None
+    metadata: Metadata | None = None
+
+
+class FileAttach(Record):
+    """POST /v1/vector_stores/{id}/files."""
+
+    file_id: str
+    attributes: Attributes | None = None
+    chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
+
+
+class AttributesUpdate(Record):
+    """POST /v1/vector_stores/{id}/files/{file_id}."""
+
+    attributes: Attributes | None
+
+
+class BatchFile(Record):
+    """A file of a batch with attributes of its own."""
+
+    file_id: str
+    attributes: Attributes | None = None
+    chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
+
+
+class BatchCreate(Record):
+    """POST /v1/vector_stores/{id}/file_batches: `file_ids`, or `files`."""
+
+    file_ids: list[str] = Field(default_factory=list, max_length=500)
+    files: list[BatchFile] = Field(default_factory=list, max_length=500)
+    attributes: Attributes | None = None
+    chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
+
+    @model_validator(mode="after")
+    def one_of_both(self) -> BatchCreate:
+        if bool(self.file_ids) == bool(self.files):
+            raise ValueError("give either file_ids or files")
+        return self
+
+
+class TextItem(Record):
+    """A text that becomes a file."""
+
+    text: Annotated[str, Field(min_length=1, max_length=1_000_000)]
+    filename: str = Field(default="text.txt", min_length=1, max_length=255)
+    attributes: Attributes | None = None
+
+
+class TextsAdd(Record):
+    """POST /v1/vector_stores/{id}/texts, an addition: texts without an upload; answers when they can be found."""
+
+    texts: list[TextItem] = Field(min_length=1, max_length=500)
+    chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
+
+
+class RankingOptions(Record):
+    """The expert ranks, so only the threshold matters."""
+
+    ranker: str | None = None
+    score_threshold: float | None = Field(default=None, ge=-1, le=1)
+
+
+class SearchBody(Record):
+    """POST /v1/vector_stores/{id}/search. `model` is an addition: a retrieval expert, or `auto`."""
+
+    query: Text | Annotated[list[Text], Field(min_length=1, max_length=16)]
+    filters: Filter | None = None
+    max_num_results: int = Field(default=10, ge=1, le=50)
+    ranking_options: RankingOptions | None = None
+    rewrite_query: bool = False
+    model: str = Field(default=AUTO, min_length=1)
+
+
+class DocumentFeedbackBody(Record):
+    """POST /v1/feedback/documents: what became of one document of a search or rerank."""
+
+    decision_id: str = Field(min_length=1, max_length=64)
+    document_id: str = Field(min_length=1, max_length=128, description="`document_id` of a result")
+    value: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False, description="1 opened or cited, 0 rejected")

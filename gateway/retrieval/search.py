@@ -1,0 +1,121 @@
+"""Searching one vector store: choose experts per query, filter, search, fuse, and look the chunks up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gateway.http_errors import ApiError
+from gateway.retrieval.catalog import Catalog
+from gateway.retrieval.chunk_table import ChunkTable
+from gateway.retrieval.filters import Filter, matches
+from gateway.retrieval.records import Chunk, VectorStore
+from gateway.retrieval.routing import QueryRouting, RoutedQueries
+from gateway.retrieval.vectors import DocumentVectors
+from gateway.wire import AUTO
+from router.retrieval.fusion import POOL, fuse
+from router.retrieval.index.space import KeyArray, VectorSpace, require_same_space
+from router.retrieval.records import BASE, DenseExpert, RetrievalDecision, RetrievalReason, single
+from router.types import FloatArray
+
+SPARE = 20
+"""Chunks asked for beyond the limit, in place of those whose file is still being read."""
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """What is looked for. `score_threshold` None keeps all."""
+
+    queries: tuple[str, ...]
+    limit: int
+    model: str = AUTO
+    condition: Filter | None = None
+    score_threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A chunk with its score: a cosine, or a weighted sum in [0, 1] where rankings were fused."""
+
+    chunk: Chunk
+    score: float
+
+
+@dataclass(frozen=True)
+class SearchAnswer:
+    """Chunks of all queries, best first, and the decision on each query."""
+
+    routed: RoutedQueries
+    found: tuple[Found, ...]
+
+
+class StoreSearch:
+    """Calls block. Raises ApiError, VectorSpaceError, StoreError."""
+
+    def __init__(self, routing: QueryRouting, catalog: Catalog, chunks: ChunkTable, vectors: DocumentVectors) -> None:
+        self._routing, self._catalog, self._chunks, self._vectors = routing, catalog, chunks, vectors
+
+    def search(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
+        """The best chunks of a store that is the caller's to see."""
+        base = self._routing.base
+        held = VectorSpace(fingerprint=store.space, dim=base.dim)
+        require_same_space(store.store_id, held, VectorSpace(fingerprint=base.fingerprint, dim=base.dim))
+        routed = self._routing.route(request.queries, request.model)
+        routed = replace(routed, decisions=tuple(self._possible(store.store_id, each) for each in routed.decisions))
+        among = self._among(store.store_id, request.condition)
+        best: dict[int, float] = {}
+        for keys, scores in self._rankings(store.store_id, routed, request.limit + SPARE, among):
+            for key, score in zip(keys.tolist(), scores.tolist(), strict=True):
+                best[key] = max(score, best.get(key, -np.inf))
+        return SearchAnswer(routed, self._shown(store.store_id, best, request))
+
+    def _possible(self, store_id: str, decision: RetrievalDecision) -> RetrievalDecision:
+        """The decision, or base where a member has not encoded this store's documents yet."""
+        lacking = [name for name in decision.members if not self._vectors.can_search(store_id, name)]
+        if not lacking:
+            return decision
+        if decision.reason is RetrievalReason.EXPLICIT:
+            raise ApiError(
+                f"retrieval expert '{lacking[0]}' is still encoding the documents of {store_id}",
+                status=503,
+                code="index_incomplete",
+                retry_after_s=5.0,
+            )
+        return single(BASE, RetrievalReason.ONLY, decision.library_version)
+
+    def _among(self, store_id: str, condition: Filter | None) -> KeyArray | None:
+        """Keys of the chunks that pass a filter; None without one."""
+        if condition is None:
+            return None
+        held = self._catalog.attributes(store_id)
+        return self._chunks.keys(store_id, [name for name, values in held.items() if matches(condition, values)])
+
+    def _rankings(
+        self, store_id: str, routed: RoutedQueries, limit: int, among: KeyArray | None
+    ) -> list[tuple[KeyArray, FloatArray]]:
+        """Per query the fused ranking of its members, which are all encoded in one go."""
+        wanted = [(row, name) for row, decision in enumerate(routed.decisions) for name in decision.members]
+        dense = [(row, name) for row, name in wanted if isinstance(self._routing.experts[name], DenseExpert)]
+        rows = [row for row, _ in dense]
+        asked = RoutedQueries(
+            tuple(routed.texts[row] for row in rows), (), None if routed.base is None else routed.base[rows]
+        )
+        vector_of = dict(zip(dense, self._routing.vectors(asked, [name for _, name in dense]), strict=True))
+        rankings = []
+        for row, decision in enumerate(routed.decisions):
+            count = max(limit, POOL) if decision.is_fused else limit
+            members = [
+                self._vectors.search(store_id, name, routed.texts[row], vector_of.get((row, name)), count, among)
+                for name in decision.members
+            ]
+            rankings.append(fuse(members, decision.weights, limit))
+        return rankings
+
+    def _shown(self, store_id: str, best: dict[int, float], request: SearchRequest) -> tuple[Found, ...]:
+        lowest = -np.inf if request.score_threshold is None else request.score_threshold
+        order: Sequence[int] = sorted((key for key in best if best[key] >= lowest), key=lambda key: (-best[key], key))
+        chunks = self._chunks.shown(store_id, order[: request.limit + SPARE])
+        kept = [key for key in order if key in chunks][: request.limit]
+        return tuple(Found(chunks[key], best[key]) for key in kept)

@@ -1,0 +1,155 @@
+"""Retrieval of one gateway process, put together from experts.yaml."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.folder_lock import FolderLock, holder_of
+from gateway.http_errors import ApiError
+from gateway.retrieval.catalog import Catalog
+from gateway.retrieval.chunk_table import ChunkTable
+from gateway.retrieval.chunking import StaticChunking
+from gateway.retrieval.ingestion import Ingestion
+from gateway.retrieval.routing import QueryRouting
+from gateway.retrieval.search import StoreSearch
+from gateway.retrieval.stores import VectorStores
+from gateway.retrieval.vectors import DocumentVectors
+from gateway.store import Store
+from router.config import IndexKind, RetrievalConfig, StoresConfig
+from router.errors import StoreError
+from router.retrieval.building import build_experts, load_retrieval_router
+from router.retrieval.index.local import LocalIndexes
+from router.retrieval.index.space import VectorIndexes, VectorSpace
+from router.retrieval.records import BASE, DenseExpert
+
+FOLDER = "retrieval"
+QUERY_THREADS = 2  # numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class RetrievalService:
+    """Experts and choice, and, where there is a database, vector stores. Start and close it on the event loop."""
+
+    def __init__(self, config: RetrievalConfig, routing: QueryRouting) -> None:
+        self.config, self.routing = config, routing
+        self._stores: VectorStores | None = None
+        self._lock: FolderLock | None = None
+        self._why_not = "this gateway has no database, so it keeps no files and vector stores"
+        self._queries = ThreadPoolExecutor(max_workers=QUERY_THREADS, thread_name_prefix="coe-retrieval")
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-ingestion")
+
+    @property
+    def stores(self) -> VectorStores:
+        """Raises ApiError 503 where this gateway keeps none."""
+        if self._stores is None:
+            raise ApiError(self._why_not, status=503, code="stores_unavailable", retry_after_s=5.0)
+        return self._stores
+
+    def open_stores(self, store: Store, data_dir: Path, secrets: Mapping[str, str], database_url: str) -> None:
+        """Opens files, stores and indexes. A local index that another gateway has open leaves this one without stores.
+
+        Raises:
+            StoreError, ConfigError, VectorSpaceError, MissingExtraError: they cannot be opened.
+        """
+        folder, settings = data_dir / FOLDER, self.config.stores
+        if settings.index is IndexKind.LOCAL:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock.try_acquire(folder)
+            if self._lock is None:
+                self._why_not = (
+                    f"the vector stores of this data folder are open in another gateway (process {holder_of(folder)}): "
+                    "ask that one, or set retrieval.stores.index to pgvector for several"
+                )
+                logger.warning("retrieval: %s", self._why_not)
+                return
+        catalog, chunks = Catalog(store), ChunkTable(store)
+        opener = index_opener(settings, folder, secrets, database_url)
+        vectors = DocumentVectors(self.routing.experts, chunks, opener)
+        searcher = StoreSearch(self.routing, catalog, chunks, vectors)
+        is_alone = settings.index is IndexKind.LOCAL
+        ingestion = Ingestion(catalog, chunks, vectors, self._reading, is_alone=is_alone)
+        chunking = StaticChunking(
+            max_chunk_size_tokens=settings.chunk_tokens,
+            chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),
+        )
+        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking)
+
+    async def start(self) -> None:
+        """Goes on reading what an earlier life left. Raises StoreError."""
+        if self._stores is not None:
+            await self._stores.ingestion.start()
+
+    async def run(self, call: Callable[..., T], *arguments: object, **options: object) -> T:
+        """Work that needs the processor, off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._queries, partial(call, *arguments, **options))
+
+    async def aclose(self) -> None:
+        if self._stores is not None:
+            await self._stores.ingestion.aclose()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._queries.shutdown(wait=True, cancel_futures=True)
+        self._reading.shutdown(wait=True, cancel_futures=True)
+        if self._stores is not None:
+            self._stores.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, str]) -> RetrievalService:
+    """Experts and the choice among them.
+
+    Args:
+        root: folder of experts.yaml.
+
+    Raises:
+        ConfigError, MissingWeightsError, MissingExtraError, ArtifactError: an expert or the pilot library is unusable.
+    """
+    experts = build_experts(config, root, secrets=secrets)
+    space = experts[BASE].space
+    sharing = {
+        name: expert for name, expert in experts.items() if isinstance(expert, DenseExpert) and expert.space == space
+    }
+    router = load_retrieval_router(config, root, experts)
+    vector_router = load_retrieval_router(config, root, sharing, may_fuse=False)
+    return RetrievalService(config, QueryRouting(experts, router, vector_router))
+
+
+def retrieval_of(
+    config: RetrievalConfig | None,
+    root: Path,
+    data_dir: Path,
+    store: Store,
+    database_url: str,
+    secrets: Mapping[str, str],
+) -> RetrievalService | None:
+    """The whole of retrieval, opened; None where experts.yaml has none. Blocks.
+
+    Raises:
+        ConfigError, MissingWeightsError, MissingExtraError, ArtifactError, VectorSpaceError, StoreError: see
+            `open_retrieval` and `RetrievalService.open_stores`.
+    """
+    if config is None:
+        return None
+    service = open_retrieval(config, root, secrets)
+    service.open_stores(store, data_dir, secrets, database_url)
+    return service
+
+
+def index_opener(
+    settings: StoresConfig, folder: Path, secrets: Mapping[str, str], database_url: str
+) -> Callable[[str, VectorSpace], VectorIndexes]:
+    """What opens the indexes of one document space. Raises ConfigError."""
+    if settings.index is IndexKind.LOCAL:
+        return lambda name, space: LocalIndexes(folder / "index" / name, space)
+    raise StoreError("pgvector is not there yet")

@@ -1,0 +1,157 @@
+"""Files and vector stores of clients: what the endpoints do, off the event loop, for one owner at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+
+from gateway.http_errors import ApiError
+from gateway.retrieval.catalog import Catalog
+from gateway.retrieval.chunk_table import ChunkTable
+from gateway.retrieval.chunking import StaticChunking
+from gateway.retrieval.filters import Scalar
+from gateway.retrieval.ingestion import Ingestion
+from gateway.retrieval.records import FileStatus, StoredFile, StoreFile, VectorStore
+from gateway.retrieval.search import SearchAnswer, SearchRequest, StoreSearch
+from gateway.retrieval.vectors import DocumentVectors
+from gateway.wire import shorten
+
+MAX_STORE_FILES = 10_000
+
+
+class VectorStores:
+    """The stores of one gateway. Everything raises StoreError when the database or an index is away."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        chunks: ChunkTable,
+        vectors: DocumentVectors,
+        searcher: StoreSearch,
+        ingestion: Ingestion,
+        default_chunking: StaticChunking,
+    ) -> None:
+        self.catalog, self.chunks, self.ingestion = catalog, chunks, ingestion
+        self.default_chunking = default_chunking
+        self._vectors, self._searcher = vectors, searcher
+
+    async def upload(self, owner: str, filename: str, purpose: str, content: bytes) -> StoredFile:
+        """Keeps a file."""
+        file = StoredFile(new_id("file"), owner, filename, purpose, len(content), time.time())
+        await asyncio.to_thread(self.catalog.put_file, file, content)
+        return file
+
+    async def file(self, owner: str, file_id: str) -> StoredFile:
+        """Raises ApiError 404, also for a file of another owner."""
+        file = await asyncio.to_thread(self.catalog.file, owner, file_id)
+        if file is None:
+            raise not_found("file", file_id, "file_id")
+        return file
+
+    async def delete_file(self, owner: str, file_id: str) -> None:
+        """Deletes a file, out of every store it is in. Raises ApiError 404."""
+        await self.file(owner, file_id)
+        for store_id in await asyncio.to_thread(self.catalog.stores_of, file_id):
+            await asyncio.to_thread(self._detach, store_id, file_id)
+        await asyncio.to_thread(self.catalog.delete_file, owner, file_id)
+
+    async def create(
+        self, owner: str, *, name: str, description: str | None, metadata: Mapping[str, str], expires_days: int | None
+    ) -> VectorStore:
+        """An empty store."""
+        now = time.time()
+        store = VectorStore(
+            store_id=new_id("vs"),
+            owner=owner,
+            name=name,
+            description=description,
+            metadata=dict(metadata),
+            created_at=now,
+            last_active_at=now,
+            expires_days=expires_days,
+            space=self._vectors.base_space,
+        )
+        await asyncio.to_thread(self.catalog.put_store, store)
+        return store
+
+    async def store(self, owner: str | None, store_id: str) -> VectorStore:
+        """Raises ApiError 404, also for a store of another owner; `owner` None asks for anybody's."""
+        store = await asyncio.to_thread(self.catalog.store, store_id, owner)
+        if store is None:
+            raise not_found("vector store", store_id, "vector_store_id")
+        return store
+
+    async def delete(self, owner: str, store_id: str) -> None:
+        """Deletes a store, its chunks and its vectors. Raises ApiError 404."""
+        await self.store(owner, store_id)
+        await asyncio.to_thread(self.catalog.delete_store, store_id)
+        await asyncio.to_thread(self._vectors.drop, store_id)
+
+    async def attach(
+        self,
+        owner: str,
+        store: VectorStore,
+        file_ids: Sequence[str],
+        attributes: Mapping[str, Scalar],
+        chunking: StaticChunking | None,
+        batch_id: str | None = None,
+    ) -> None:
+        """Puts files into a store, to be read soon. Raises ApiError 404 for a file that the owner does not have."""
+        held = sum(store.counts.values())
+        if held + len(file_ids) > MAX_STORE_FILES:
+            raise ApiError(
+                f"{store.store_id} holds {held} files; allowed: {MAX_STORE_FILES} in all",
+                code="too_many_files",
+                param="file_id",
+            )
+        for file_id in file_ids:
+            await self.file(owner, file_id)
+        strategy = (chunking or self.default_chunking).model_dump_json()
+        for file_id in file_ids:
+            await asyncio.to_thread(self.catalog.attach, store.store_id, file_id, attributes, strategy, batch_id)
+        await asyncio.to_thread(self.catalog.touch_store, store.store_id)
+        self.ingestion.wake()
+
+    async def store_file(self, store_id: str, file_id: str) -> StoreFile:
+        """Raises ApiError 404. Check the store's owner before."""
+        file = await asyncio.to_thread(self.catalog.store_file, store_id, file_id)
+        if file is None:
+            raise not_found(f"file in {store_id}", file_id, "file_id")
+        return file
+
+    async def detach(self, store_id: str, file_id: str) -> None:
+        """Takes a file out of a store. Raises ApiError 404."""
+        await self.store_file(store_id, file_id)
+        await asyncio.to_thread(self._detach, store_id, file_id)
+
+    def search(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
+        """Searches a store that is the caller's to see. Blocks. Raises ApiError, VectorSpaceError, StoreError."""
+        if store.expires_at is not None and store.expires_at < time.time():
+            raise ApiError(f"vector store {store.store_id} has expired", status=404, code="not_found")
+        answer = self._searcher.search(store, request)
+        if store.expires_days is not None:
+            self.catalog.touch_store(store.store_id)
+        return answer
+
+    def close(self) -> None:
+        self._vectors.close()
+
+    def _detach(self, store_id: str, file_id: str) -> None:
+        keys = self.chunks.keys(store_id, [file_id])
+        self.catalog.detach(store_id, file_id)
+        self._vectors.remove(store_id, keys)
+
+
+def file_counts(counts: Mapping[FileStatus, int]) -> dict[str, int]:
+    """OpenAI's `file_counts`."""
+    return {**{status.value: counts.get(status, 0) for status in FileStatus}, "total": sum(counts.values())}
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(12)}" if kind != "vs" else f"vs_{secrets.token_hex(12)}"
+
+
+def not_found(what: str, name: str, param: str) -> ApiError:
+    return ApiError(f"there is no {what} {shorten(name)}", status=404, code="not_found", param=param)

@@ -1,0 +1,100 @@
+"""The tables of files and vector stores. `owner` is the id of the key that made a row, '' without keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, Float, Index, Integer, LargeBinary, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+
+class FileRow(SQLModel, table=True):
+    """An uploaded file with its bytes."""
+
+    __tablename__ = "retrieval_files"
+    __table_args__ = (Index("retrieval_files_owner", "owner", "created_at"),)
+
+    file_id: str = Field(primary_key=True, sa_type=Text)
+    owner: str = Field(sa_type=Text)
+    filename: str = Field(sa_type=Text)
+    purpose: str = Field(sa_type=Text)
+    size_bytes: int
+    created_at: float = Field(sa_type=Float)
+    content: bytes = Field(sa_type=LargeBinary)
+
+
+class StoreRow(SQLModel, table=True):
+    """A vector store. `space` is the fingerprint of the base encoder that its documents went through."""
+
+    __tablename__ = "vector_stores"
+    __table_args__ = (Index("vector_stores_owner", "owner", "created_at"),)
+
+    store_id: str = Field(primary_key=True, sa_type=Text)
+    owner: str = Field(sa_type=Text)
+    name: str = Field(default="", sa_type=Text)
+    description: str | None = Field(default=None, sa_type=Text)
+    metadata_json: str = Field(default="{}", sa_type=Text)
+    created_at: float = Field(sa_type=Float)
+    last_active_at: float = Field(sa_type=Float)
+    expires_days: int | None = None
+    space: str = Field(sa_type=Text)
+
+
+class StoreFileRow(SQLModel, table=True):
+    """A file in a store. `claimed_until` is set while a gateway works on it; `usage_bytes` once it is done."""
+
+    __tablename__ = "vector_store_files"
+    __table_args__ = (Index("vector_store_files_status", "status"), Index("vector_store_files_file", "file_id"))
+
+    store_id: str = Field(primary_key=True, sa_type=Text)
+    file_id: str = Field(primary_key=True, sa_type=Text)
+    status: str = Field(sa_type=Text)
+    error_code: str | None = Field(default=None, sa_type=Text)
+    error_message: str | None = Field(default=None, sa_type=Text)
+    attributes_json: str = Field(default="{}", sa_type=Text)
+    strategy_json: str = Field(sa_type=Text)
+    batch_id: str | None = Field(default=None, sa_type=Text)
+    usage_bytes: int = 0
+    created_at: float = Field(sa_type=Float)
+    claimed_until: float | None = Field(default=None, sa_type=Float)
+
+
+class ChunkRow(SQLModel, table=True):
+    """A piece of a document; its key names its vectors. Keys are never given twice: an index may lag behind."""
+
+    __tablename__ = "retrieval_chunks"
+    __table_args__ = (
+        Index("retrieval_chunks_file", "store_id", "file_id", "position"),
+        {"sqlite_autoincrement": True},
+    )
+
+    key: int | None = Field(default=None, primary_key=True, sa_type=BigInteger().with_variant(Integer, "sqlite"))
+    store_id: str = Field(sa_type=Text)
+    file_id: str = Field(sa_type=Text)
+    position: int
+    text: str = Field(sa_type=Text)
+
+
+class DocumentFeedbackRow(SQLModel, table=True):
+    """What somebody did with one document of an answer: 1 opened or cited, 0 rejected."""
+
+    __tablename__ = "document_feedback"
+    __table_args__ = (UniqueConstraint("decision_id", "document_id", "key_id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    decision_id: str = Field(sa_type=Text)
+    document_id: str = Field(sa_type=Text)
+    value: float = Field(sa_type=Float)
+    at: float = Field(sa_type=Float)
+    key_id: str = Field(default="", sa_type=Text)
+
+
+FILES: Table = SQLModel.metadata.tables["retrieval_files"]
+STORES: Table = SQLModel.metadata.tables["vector_stores"]
+STORE_FILES: Table = SQLModel.metadata.tables["vector_store_files"]
+CHUNKS: Table = SQLModel.metadata.tables["retrieval_chunks"]
+DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
+TABLES = [FILES, STORES, STORE_FILES, CHUNKS, DOCUMENT_FEEDBACK]

@@ -1,0 +1,176 @@
+"""The vectors of stores' chunks: an index per store and document space, and word indexes made when they are needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.retrieval.chunk_table import ChunkTable
+from router.retrieval.fusion import Ranking
+from router.retrieval.index.space import KeyArray, VectorIndex, VectorIndexes, VectorSpace
+from router.retrieval.records import BASE, DenseExpert, LexicalExpert, LexicalIndex, RetrievalExpert
+from router.types import FloatArray
+
+ENCODE_BATCH = 32
+MAX_WORD_INDEXES = 32
+EMPTY: Ranking = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class WordIndex:
+    """A word index with the keys of its rows and the state of the store it was made from."""
+
+    index: LexicalIndex
+    keys: KeyArray
+    stamp: tuple[int, int]
+
+
+class DocumentVectors:
+    """Calls block, and any number of threads may make them.
+
+    Args:
+        open_indexes: the indexes of one document space, by a name for its folder or table.
+    """
+
+    def __init__(
+        self,
+        experts: Mapping[str, RetrievalExpert],
+        chunks: ChunkTable,
+        open_indexes: Callable[[str, VectorSpace], VectorIndexes],
+    ) -> None:
+        self._experts, self._chunks = experts, chunks
+        self._encoders = {expert.space: expert for expert in dense_first_base(experts)}
+        self._indexes = {
+            space: open_indexes(index_name(space, self.base_space), VectorSpace(fingerprint=space, dim=expert.dim))
+            for space, expert in self._encoders.items()
+        }
+        self._words: dict[tuple[str, str], WordIndex] = {}
+        self._words_lock = threading.Lock()
+
+    @property
+    def base_space(self) -> str:
+        return self._experts[BASE].space
+
+    @property
+    def has_other_spaces(self) -> bool:
+        """Whether some expert encodes documents by itself."""
+        return len(self._encoders) > 1
+
+    def index(self, store_id: str, space: str) -> VectorIndex:
+        """Raises VectorSpaceError when it was filled by another encoder, StoreError when it is damaged."""
+        return self._indexes[space].open(store_id)
+
+    def add(self, store_id: str, keys: KeyArray, texts: Sequence[str], on_batch: Callable[[], None]) -> None:
+        """Encodes chunks for every space and adds them; `on_batch` is called between batches and may raise."""
+        for space, expert in self._encoders.items():
+            index = self.index(store_id, space)
+            for start in range(0, len(texts), ENCODE_BATCH):
+                some = slice(start, start + ENCODE_BATCH)
+                index.add(keys[some], expert.encode_documents(texts[some]))
+                on_batch()
+
+    def remove(self, store_id: str, keys: KeyArray) -> None:
+        if len(keys):
+            for space in self._encoders:
+                self.index(store_id, space).remove(keys)
+
+    def drop(self, store_id: str) -> None:
+        """Deletes every index of a store."""
+        for indexes in self._indexes.values():
+            indexes.drop(store_id)
+        with self._words_lock:
+            for key in [key for key in self._words if key[0] == store_id]:
+                del self._words[key]
+
+    def backfill(self, store_id: str, on_batch: Callable[[], None]) -> bool:
+        """Encodes what an expert that came later has not seen; whether there was something."""
+        behind = [space for space in self._encoders if not self.is_complete(store_id, space)]
+        if not behind:
+            return False
+        keys, texts = self._chunks.texts(store_id)
+        for space in behind:
+            index, expert = self.index(store_id, space), self._encoders[space]
+            for start in range(0, len(texts), ENCODE_BATCH):
+                some = slice(start, start + ENCODE_BATCH)
+                index.add(keys[some], expert.encode_documents(texts[some]))
+                on_batch()
+        return True
+
+    def bytes_of(self, count: int) -> int:
+        """What the vectors of some chunks take, in half precision."""
+        return count * sum(2 * expert.dim for expert in self._encoders.values())
+
+    def is_complete(self, store_id: str, space: str) -> bool:
+        """Whether a space has what base has. Files that are being read make a difference of a batch or so."""
+        if space == self.base_space:
+            return True
+        return len(self.index(store_id, space)) >= len(self.index(store_id, self.base_space))
+
+    def can_search(self, store_id: str, expert: str) -> bool:
+        """Whether an expert has an index of a store's documents."""
+        chosen = self._experts[expert]
+        return isinstance(chosen, LexicalExpert) or self.is_complete(store_id, chosen.space)
+
+    def search(
+        self, store_id: str, name: str, text: str, vector: FloatArray | None, limit: int, among: KeyArray | None
+    ) -> Ranking:
+        """The best chunks by one expert.
+
+        Args:
+            vector: (d,) by that expert; None for one that searches by words.
+            among: only these keys; None means all.
+        """
+        expert = self._experts[name]
+        if isinstance(expert, LexicalExpert):
+            return self._by_words(store_id, expert, text, limit, among)
+        assert vector is not None
+        hits = self.index(store_id, expert.space).search(vector, limit, among)
+        return hits.keys, hits.scores
+
+    def close(self) -> None:
+        for indexes in self._indexes.values():
+            indexes.close()
+
+    def _by_words(self, store_id: str, expert: LexicalExpert, text: str, limit: int, among: KeyArray | None) -> Ranking:
+        """BM25 scores have no bound, so they are given relative to the best."""
+        words = self._word_index(store_id, expert)
+        if not len(words.keys):
+            return EMPTY
+        rows, scores = words.index.search([text], limit if among is None else len(words.keys))[0]
+        keys = words.keys[rows]
+        if among is not None:
+            kept = np.isin(keys, among)
+            keys, scores = keys[kept], scores[kept]
+        top = float(scores.max()) if len(scores) else 0.0
+        return keys[:limit], np.asarray(scores[:limit] / top if top > 0 else scores[:limit], dtype=np.float32)
+
+    def _word_index(self, store_id: str, expert: LexicalExpert) -> WordIndex:
+        """The index of a store's words as its chunks are now. Made again after a change, so searches wait for it."""
+        place, stamp = (store_id, expert.name), self._chunks.stamp(store_id)
+        with self._words_lock:
+            held = self._words.get(place)
+            if held is None or held.stamp != stamp:
+                keys, texts = self._chunks.texts(store_id)
+                held = WordIndex(expert.index(texts), keys, stamp)
+                self._words.pop(place, None)
+                while len(self._words) >= MAX_WORD_INDEXES:
+                    del self._words[next(iter(self._words))]
+                self._words[place] = held
+            return held
+
+
+def dense_first_base(experts: Mapping[str, RetrievalExpert]) -> list[DenseExpert]:
+    """One dense expert per document space: base's first."""
+    dense = [expert for expert in (experts[BASE], *experts.values()) if isinstance(expert, DenseExpert)]
+    seen: dict[str, DenseExpert] = {}
+    for expert in dense:
+        seen.setdefault(expert.space, expert)
+    return list(seen.values())
+
+
+def index_name(space: str, base_space: str) -> str:
+    """Base's indexes have one name whatever the encoder, so that another base is noticed and refused."""
+    return "base" if space == base_space else space[:16]

@@ -1,0 +1,156 @@
+"""A gateway that serves retrieval over hashing encoders, with decisions that a reader can foresee."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import openai
+
+from gateway.auth import Auth
+from gateway.decision_log.memory import MemoryLog
+from gateway.experts import ExpertPool
+from gateway.live_router import LiveRouter
+from gateway.retrieval.routing import QueryRouting
+from gateway.retrieval.service import RetrievalService
+from gateway.serve import Gateway
+from gateway.state import GatewayState
+from gateway.store import Store
+from router.config import RetrievalConfig
+from router.protocols import ChatBackend
+from router.retrieval.building import build_experts
+from router.retrieval.choice import RetrievalRouter
+from router.retrieval.gains import GainModel
+from router.retrieval.library import Arm
+from router.retrieval.records import BASE, DenseExpert
+from tests.gateway.running import config_of, echoes
+from tests.gateway.small_router import small_router
+
+ANIMAL_QUERIES = ("which animal purrs when it is content", "animal that barks at night")
+WORD_QUERIES = ("error code E1234", "error code E9")
+BOTH_QUERIES = ("zebra stripes riddle",)
+
+EXPERTS = {
+    "animals": {"kind": "encoder", "encoder": "hashing", "query_prefix": "animal ", "shares_documents": True},
+    "words": {"kind": "bm25"},
+    "other": {"kind": "encoder", "encoder": "hashing", "options": {"dim": 64}},
+}
+ARMS = (
+    Arm(members=(BASE,), weights=(1.0,)),
+    Arm(members=("animals",), weights=(1.0,)),
+    Arm(members=("words",), weights=(1.0,)),
+    Arm(members=("animals", "words"), weights=(0.5, 0.5)),
+)
+
+
+def retrieval_config(dim: int = 256, **sections: Any) -> RetrievalConfig:
+    encoder = {"kind": "hashing", "dim": dim}
+    animals = {**EXPERTS["animals"], "options": {"dim": dim}}
+    return RetrievalConfig.model_validate({"encoder": encoder, "experts": {**EXPERTS, "animals": animals}, **sections})
+
+
+def pilots(base: DenseExpert, arms: Sequence[Arm]) -> RetrievalRouter:
+    """Animal queries to `animals`, error codes to `words`, riddles to both, everything else to base."""
+    texts = (*ANIMAL_QUERIES, *WORD_QUERIES, *BOTH_QUERIES)
+    winners = [("animals",)] * 2 + [("words",)] * 2 + [("animals", "words")]
+    gains = np.array([[0.5 if arm.members == each else 0.0 for arm in arms] for each in winners], dtype=np.float32)
+    model = GainModel(
+        pilots=base.encode_queries(texts),
+        gains=gains,
+        measured=np.ones_like(gains),
+        foreign=np.array([0.0, *[-0.01] * (len(arms) - 1)], dtype=np.float32),
+        temperature=0.05,
+        prior_mass=0.1,
+        margin=0.0,
+    )
+    return RetrievalRouter(tuple(arms), model, base.dim, "pilots-1")
+
+
+def build_routing(config: RetrievalConfig) -> QueryRouting:
+    experts = build_experts(config, Path())
+    base = experts[BASE]
+    assert isinstance(base, DenseExpert)
+    return QueryRouting(experts, pilots(base, ARMS), pilots(base, ARMS[:2]))
+
+
+@dataclass
+class Serving:
+    """A running gateway with clients."""
+
+    gateway: Gateway
+    http: aiohttp.ClientSession
+    log: MemoryLog
+    service: RetrievalService
+
+    @property
+    def url(self) -> str:
+        return self.gateway.url
+
+    def openai(self, key: str = "none") -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=self.url, api_key=key, max_retries=0)
+
+    async def post(self, path: str, body: Mapping[str, object], key: str | None = None) -> tuple[int, Any, Any]:
+        """Status, body, headers."""
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        async with self.http.post(f"{self.url}{path}", json=body, headers=headers) as response:
+            return response.status, await response.json(), response.headers
+
+    async def store_of(self, texts: Mapping[str, str], **attributes: Mapping[str, object]) -> str:
+        """A store with those texts by file name; `attributes` by file name without its suffix."""
+        _, store, _ = await self.post("/vector_stores", {"name": "test"})
+        items = [
+            {"text": text, "filename": name, "attributes": attributes.get(name.partition(".")[0])}
+            for name, text in texts.items()
+        ]
+        status, body, _ = await self.post(f"/vector_stores/{store['id']}/texts", {"texts": items})
+        assert status == 200, body
+        assert {each["status"] for each in body["data"]} == {"completed"}, body
+        return str(store["id"])
+
+    async def search(self, store_id: str, query: object, **fields: object) -> tuple[int, Any, Any]:
+        return await self.post(f"/vector_stores/{store_id}/search", {"query": query, **fields})
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path,
+    *,
+    keys: Sequence[str] = (),
+    config: RetrievalConfig | None = None,
+    routing: QueryRouting | None = None,
+    backends: Mapping[str, ChatBackend] | None = None,
+    has_store: bool = True,
+    secrets: Mapping[str, str] | None = None,
+    **limits: Any,
+) -> AsyncIterator[Serving]:
+    """A gateway on port 0 with its database and indexes in a folder."""
+    config = config or retrieval_config()
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"sqlite:///{folder / 'coe.db'}"
+    store = Store(url)
+    service = RetrievalService(config, routing or build_routing(config))
+    if has_store:
+        service.open_stores(store, folder, secrets or {}, url)
+    log = MemoryLog()
+    state = GatewayState(
+        config=config_of(**{"shutdown_grace_s": 1.0, **limits}).model_copy(update={"retrieval": config}),
+        pool=ExpertPool(backends if backends is not None else echoes()),
+        live=LiveRouter(Path("no-routers"), lambda folder: small_router(), small_router()),
+        sink=log,
+        auth=Auth(keys),
+        session_key=b"0" * 32,
+        retrieval=service,
+    )
+    gateway = Gateway(state)
+    await gateway.start()
+    try:
+        async with aiohttp.ClientSession() as http:
+            yield Serving(gateway, http, log, service)
+    finally:
+        await gateway.stop()
+        store.close()

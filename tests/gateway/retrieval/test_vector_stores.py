@@ -1,0 +1,308 @@
+"""Files and vector stores over HTTP: with OpenAI's client, and what it cannot show."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from gateway.retrieval.stores import VectorStores
+from router.types import DecisionKind
+from tests.gateway.retrieval.pdf import pdf_of
+from tests.gateway.retrieval.serving import ANIMAL_QUERIES, BOTH_QUERIES, Serving, retrieval_config, serving
+
+TEXTS = {
+    "cats.txt": "The cat is the animal that purrs when it is content.",
+    "dogs.md": "# Dogs\n\nA dog is an animal that barks at night.",
+    "printer.txt": "Error code E1234: the printer has no paper left.",
+    "tax.txt": "The tax office opens at nine in the morning.",
+    "zebra.txt": "A riddle on stripes: a zebra is black with white.",
+}
+
+TOO_MUCH_OVERLAP = {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 51}
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> Any:
+    async with serving(tmp_path) as it:
+        yield it
+
+
+async def test_openai_client_creates_fills_searches_and_deletes(running: Serving) -> None:
+    async with running.openai() as client:
+        store = await client.vector_stores.create(name="manuals", metadata={"team": "support"})
+        assert store.status == "completed"
+        assert store.metadata == {"team": "support"}
+        for name, text in TEXTS.items():
+            uploaded = await client.files.create(file=(name, text.encode()), purpose="assistants")
+            attached = await client.vector_stores.files.create_and_poll(
+                uploaded.id, vector_store_id=store.id, attributes={"kind": name.partition(".")[0]}, poll_interval_ms=20
+            )
+            assert attached.status == "completed", attached.last_error
+        page = await client.vector_stores.search(store.id, query="error code E1234", max_num_results=2)
+        assert page.data[0].filename == "printer.txt"
+        assert page.data[0].content[0].text == TEXTS["printer.txt"]
+        assert page.data[0].attributes == {"kind": "printer"}
+        filtered = await client.vector_stores.search(
+            store.id, query="error code E1234", filters={"type": "in", "key": "kind", "value": ["cats", "dogs"]}
+        )
+        assert {each.filename for each in filtered.data} <= {"cats.txt", "dogs.md"}
+        assert (await client.vector_stores.retrieve(store.id)).file_counts.completed == 5
+        changed = await client.vector_stores.update(store.id, name="manuals 2")
+        assert changed.name == "manuals 2"
+        assert [each.id async for each in client.vector_stores.list()] == [store.id]
+        assert (await client.vector_stores.delete(store.id)).deleted
+        with pytest.raises(openai.NotFoundError):
+            await client.vector_stores.retrieve(store.id)
+        assert len([each async for each in client.files.list(limit=2)]) == 5
+
+
+@pytest.mark.parametrize(
+    ("query", "expert", "reason", "top"),
+    [
+        (ANIMAL_QUERIES[0], "animals", "pilots", "cats.txt"),
+        ("error code E1234", "words", "pilots", "printer.txt"),
+        ("when does the tax office open", "base", "base", "tax.txt"),
+        (BOTH_QUERIES[0], "animals, words", "pilots", "zebra.txt"),
+    ],
+)
+async def test_each_search_names_the_expert_and_why(
+    running: Serving, query: str, expert: str, reason: str, top: str
+) -> None:
+    store_id = await running.store_of(TEXTS)
+    status, answer, headers = await running.search(store_id, query, max_num_results=2)
+    assert status == 200, answer
+    assert answer["data"][0]["filename"] == top
+    assert headers["x-coe-expert"] == expert
+    assert headers["x-coe-reason"] == answer["decisions"][0]["reason"] == reason
+    assert headers["x-coe-decision-id"] == answer["decisions"][0]["decision_id"]
+    record = running.log.records[-1]
+    assert record.kind is DecisionKind.SEARCH
+    assert record.retrieval is not None
+    assert record.retrieval.store_id == store_id
+    assert list(record.retrieval.documents) == [each["document_id"] for each in answer["data"]]
+
+
+async def test_several_queries_are_each_routed_and_their_results_joined(running: Serving) -> None:
+    store_id = await running.store_of(TEXTS)
+    _, answer, headers = await running.search(store_id, [ANIMAL_QUERIES[0], "error code E1234"], rewrite_query=True)
+    assert [each["expert"] for each in answer["decisions"]] == ["animals", "words"]
+    assert headers["x-coe-expert"] == "animals, words"
+    assert {"cats.txt", "printer.txt"} <= {each["filename"] for each in answer["data"][:3]}
+    assert answer["ignored"] == ["rewrite_query"]
+    assert answer["search_query"] == [ANIMAL_QUERIES[0], "error code E1234"]
+    assert len(running.log.records) == 2
+
+
+async def test_an_expert_with_documents_of_its_own_searches_its_own_index(running: Serving) -> None:
+    store_id = await running.store_of(TEXTS)
+    _, answer, headers = await running.search(store_id, TEXTS["dogs.md"], model="other")
+    assert headers["x-coe-expert"] == "other"
+    assert answer["data"][0]["filename"] == "dogs.md"
+    assert answer["data"][0]["score"] > 0.95
+
+
+async def test_a_key_sees_its_own_stores_and_files_only(tmp_path: Path) -> None:
+    mine, other = "my-very-secret-key-1", "another-secret-key-2"
+    async with serving(tmp_path, keys=[mine, other]) as running:
+        async with running.openai(mine) as client, running.openai(other) as stranger:
+            file = await client.files.create(file=("a.txt", b"the animal purrs"), purpose="assistants")
+            store = await client.vector_stores.create(file_ids=[file.id])
+            theirs = await stranger.vector_stores.create(name="theirs")
+            assert [each.id async for each in stranger.vector_stores.list()] == [theirs.id]
+            assert [each async for each in stranger.files.list()] == []
+            for call in (
+                stranger.files.retrieve(file.id),
+                stranger.files.content(file.id),
+                stranger.files.delete(file.id),
+                stranger.vector_stores.retrieve(store.id),
+                stranger.vector_stores.update(store.id, name="x"),
+                stranger.vector_stores.delete(store.id),
+                stranger.vector_stores.search(store.id, query="purrs"),
+                stranger.vector_stores.files.list(store.id),
+                stranger.vector_stores.files.create(store.id, file_id=file.id),
+                stranger.vector_stores.files.content(file.id, vector_store_id=store.id),
+                stranger.vector_stores.files.create(theirs.id, file_id=file.id),
+            ):
+                with pytest.raises(openai.NotFoundError):
+                    await call
+            assert (await client.vector_stores.retrieve(store.id)).file_counts.total == 1
+        status, _, _ = await running.post(f"/vector_stores/{store.id}/search", {"query": "purrs"})
+        assert status == 401
+
+
+async def test_what_cannot_be_read_fails_with_its_reason_and_the_rest_goes_on(running: Serving) -> None:
+    async with running.openai() as client:
+        store = await client.vector_stores.create()
+        wanted = {
+            "broken.pdf": (b"%PDF-1.7\nthis is no PDF at all", "invalid_file", "damaged"),
+            "binary.bin": (bytes(range(256)) * 8, "unsupported_file", "no supported kind"),
+            "blank.txt": (b" \n ", "invalid_file", "no text"),
+            "good.pdf": (pdf_of("The animal purrs."), None, ""),
+            "page.html": (b"<html><title>T</title><script>x()</script><p>An <b>animal</b> barks</p></html>", None, ""),
+        }
+        for name, (content, code, words) in wanted.items():
+            file = await client.files.create(file=(name, io.BytesIO(content)), purpose="assistants")
+            done = await client.vector_stores.files.create_and_poll(
+                file.id, vector_store_id=store.id, poll_interval_ms=20
+            )
+            assert (done.last_error.code if done.last_error else None) == code, name
+            assert words in (done.last_error.message if done.last_error else "")
+            if name == "page.html":
+                page = await client.vector_stores.files.content(file.id, vector_store_id=store.id)
+                assert [each.text for each in page.data] == ["T\n\nAn animal barks"]
+        counts = (await client.vector_stores.retrieve(store.id)).file_counts
+        assert (counts.completed, counts.failed, counts.total) == (2, 3, 5)
+
+
+async def test_batches_attributes_and_detaching(running: Serving) -> None:
+    async with running.openai() as client:
+        store = await client.vector_stores.create()
+        files = [
+            await client.files.create(file=(name, text.encode()), purpose="user_data") for name, text in TEXTS.items()
+        ]
+        batch = await client.vector_stores.file_batches.create_and_poll(
+            store.id, file_ids=[file.id for file in files], poll_interval_ms=20
+        )
+        assert batch.file_counts.completed == 5
+        listed = [each.id async for each in client.vector_stores.files.list(store.id, limit=2, order="asc")]
+        assert sorted(listed) == sorted(file.id for file in files)
+        cats = files[0].id
+        await client.vector_stores.files.update(cats, vector_store_id=store.id, attributes={"legs": 4, "wild": False})
+        found = await client.vector_stores.search(
+            store.id,
+            query="animal",
+            filters={
+                "type": "and",
+                "filters": [{"type": "gte", "key": "legs", "value": 4}, {"type": "ne", "key": "wild", "value": True}],
+            },
+        )
+        assert [each.file_id for each in found.data] == [cats]
+        await client.vector_stores.files.delete(cats, vector_store_id=store.id)
+        assert cats not in [
+            each.file_id for each in (await client.vector_stores.search(store.id, query="cat purrs")).data
+        ]
+        await client.files.delete(files[1].id)
+        assert files[1].id not in [each.id async for each in client.vector_stores.files.list(store.id)]
+
+
+async def test_chunks_follow_the_static_strategy(running: Serving) -> None:
+    async with running.openai() as client:
+        store = await client.vector_stores.create()
+        text = " ".join(f"word{number}." for number in range(400))
+        file = await client.files.create(file=("long.txt", text.encode()), purpose="assistants")
+        done = await client.vector_stores.files.create_and_poll(
+            file.id,
+            vector_store_id=store.id,
+            poll_interval_ms=20,
+            chunking_strategy={"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 0}},
+        )
+        assert done.status == "completed"
+        page = await client.vector_stores.files.content(file.id, vector_store_id=store.id)
+        assert " ".join(each.text or "" for each in page.data) == text
+        assert len(page.data) > 8
+
+
+async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_next_start(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running:
+        store_id = await running.store_of(TEXTS)
+        stores = running.service.stores
+        store = await stores.store("", store_id)
+        await stores.ingestion.aclose()
+        late = await stores.upload("", "late.txt", "user_data", b"A quokka is an animal that smiles.")
+        await stores.attach("", store, [late.file_id], {}, None)
+        assert stores.catalog.claim(store_id, late.file_id, 600.0)  # as if the gateway had died over it
+    async with serving(tmp_path) as running:
+        await running.service.stores.ingestion.until_read(store_id, {late.file_id})
+        _, answer, _ = await running.search(store_id, "quokka smiles")
+        assert answer["data"][0]["filename"] == "late.txt"
+        _, answer, _ = await running.search(store_id, "error code E1234")
+        assert answer["data"][0]["filename"] == "printer.txt"
+
+
+async def test_a_store_of_another_encoder_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running:
+        store_id = await running.store_of(TEXTS)
+    async with serving(tmp_path, config=retrieval_config(dim=128)) as running:
+        status, answer, _ = await running.search(store_id, "animal")
+        assert status == 409
+        assert answer["error"]["code"] == "other_vector_space"
+        assert "bring back that encoder" in answer["error"]["message"]
+
+
+async def test_a_second_gateway_on_the_folder_says_where_the_stores_are(tmp_path: Path) -> None:
+    async with serving(tmp_path), serving(tmp_path) as second:
+        status, answer, _ = await second.post("/vector_stores", {})
+        assert status == 503
+        assert "open in another gateway" in answer["error"]["message"]
+        assert (await second.post("/embeddings", {"input": "x"}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/vector_stores/vs_nope/search", {"query": "x"}, 404, "no vector store 'vs_nope'"),
+        ("{store}/search", {"query": "  "}, 400, "'query' is empty"),
+        ("{store}/search", {"query": ["x", ""]}, 400, "'query[1]' is empty"),
+        ("{store}/search", {"query": "x", "max_num_results": 51}, 400, "max_num_results"),
+        ("{store}/search", {"query": "x", "model": "nobody"}, 404, "no retrieval expert 'nobody'"),
+        ("{store}/search", {"query": "x", "filters": {"type": "like", "key": "a", "value": 1}}, 400, "filters"),
+        ("{store}/search", {"query": "x", "filters": {"type": "gt", "key": "a", "value": "b"}}, 400, "takes a number"),
+        ("{store}/search", {"query": "x", "filters": {"type": "in", "key": "a", "value": 1}}, 400, "takes a list"),
+        ("{store}/files", {"file_id": "file-nope"}, 404, "no file 'file-nope'"),
+        ("{store}/files", {"file_id": "f", "attributes": {"k" * 65: 1}}, 400, "allowed: 1 to 64"),
+        ("{store}/texts", {"texts": []}, 400, "texts"),
+        ("{store}/file_batches", {}, 400, "either file_ids or files"),
+        ("/vector_stores", {"chunking_strategy": {"type": "static", "static": TOO_MUCH_OVERLAP}}, 400, "at most half"),
+        ("/vector_stores", {"file_ids": ["file-nope"]}, 404, "no file 'file-nope'"),
+        ("/vector_stores", {"expires_after": {"anchor": "last_active_at", "days": 0}}, 400, "days"),
+    ],
+)  # fmt: skip
+async def test_bad_requests(running: Serving, path: str, body: dict[str, object], status: int, words: str) -> None:
+    store = "" if "{store}" not in path else f"/vector_stores/{await running.store_of({'a.txt': 'x y z'})}"
+    got, answer, _ = await running.post(path.replace("{store}", store), body)
+    assert got == status, answer
+    assert words in answer["error"]["message"], answer
+
+
+async def test_an_upload_is_limited_and_named_safely(tmp_path: Path) -> None:
+    config = retrieval_config(stores={"max_file_mb": 1})
+    async with serving(tmp_path, config=config, max_body_bytes=2048) as running, running.openai() as client:
+        name = "../../etc/pass\u200bwd.txt"
+        kept = await client.files.create(file=(name, b"x" * 1024 * 1024), purpose="assistants")
+        assert kept.filename == "passwd.txt"
+        assert kept.bytes == 1024 * 1024
+        assert (await client.files.content(kept.id)).content == b"x" * 1024 * 1024
+        with pytest.raises(openai.APIStatusError) as too_large:
+            await client.files.create(file=("a.txt", b"x" * 2 * 1024 * 1024), purpose="assistants")
+        assert too_large.value.status_code == 413
+        with pytest.raises(openai.BadRequestError, match="purpose"):
+            await client.files.create(file=("a.txt", b"x"), purpose="fine-tune")
+        with pytest.raises(openai.BadRequestError, match="is empty"):
+            await client.files.create(file=("a.txt", b""), purpose="assistants")
+
+
+async def test_without_retrieval_or_a_database_the_answer_says_so(tmp_path: Path) -> None:
+    async with serving(tmp_path, has_store=False) as running:
+        status, answer, _ = await running.post("/vector_stores", {})
+        assert status == 503
+        assert "no database" in answer["error"]["message"]
+        running.gateway.state.retrieval = None
+        status, answer, _ = await running.post("/embeddings", {"input": "x"})
+        assert status == 404
+        assert answer["error"]["code"] == "retrieval_not_configured"
+
+
+async def test_expired_stores_are_deleted(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running:
+        store_id = await running.store_of(TEXTS)
+        stores: VectorStores = running.service.stores
+        values = {"expires_days": 1, "last_active_at": 1.0}
+        stores.catalog.change_store(store_id, values)
+        status, answer, _ = await running.search(store_id, "animal")
+        assert status == 404
+        assert "has expired" in answer["error"]["message"]
+        assert stores.catalog.expired_stores() == [store_id]
