@@ -28,6 +28,12 @@ from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page without Vega's bundle, which takes a second to make."""
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda snippet: snippet)
+
+
 def report_on(n: int, **options: float) -> LogReport:
     """A report where every answer is rated."""
     pairs = list(traffic(n, **options))

@@ -1,0 +1,127 @@
+"""Follows rewards as they come in and says, in a log line and a metric, when a router's promises stop coming true."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy import select
+
+from gateway.store import Store
+from gateway.tables import DECISIONS, FEEDBACK
+from gateway.tasks import stop_task
+from gateway.version_store import RATED_KINDS
+from router.drift import ACCURACY, DriftMonitor, SignalChange
+from router.errors import StoreError
+
+LOOK_EVERY_S = 10.0
+SETTLED_S = 5.0
+"""Feedback this fresh is left for the next look: its decision may still be on its way to SQL."""
+
+HISTORY = 2000
+"""Rewards from before the start that fill the windows, so that a restart does not forget what was normal (ours)."""
+
+PAGE = 1000
+
+logger = logging.getLogger(__name__)
+
+
+class Reward(NamedTuple):
+    """A reward with the expert that earned it and what the router had predicted of it."""
+
+    number: int
+    expert: str
+    value: float
+    predicted: float | None
+
+
+class DriftWatch:
+    """Looks every `LOOK_EVERY_S` at the feedback that is new. Every gateway does, and they say the same."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._monitor = DriftMonitor()
+        self._last: int | None = None  # number of the last feedback that was taken; None before the history
+        self._task: asyncio.Task[None] | None = None
+        self.alarms: Counter[str] = Counter()
+
+    @property
+    def accuracy(self) -> float | None:
+        """Prequential accuracy over the window since the last change; None before the first reward."""
+        alarm = self._monitor.alarms.get(ACCURACY)
+        return None if alarm is None or not alarm.window.width else alarm.window.mean
+
+    @property
+    def rewards(self) -> int:
+        """Rewards with a prediction that were taken."""
+        return self._monitor.counts.get(ACCURACY, 0)
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="drift-watch")
+
+    async def aclose(self) -> None:
+        await stop_task(self._task)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look(time.time() - SETTLED_S)
+            except StoreError as error:
+                logger.warning("the watch over drift waits (%s)", type(error).__name__)
+            except Exception:
+                logger.exception("the watch over drift goes on after a fault")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self, until: float) -> list[SignalChange]:
+        """Takes the feedback from before a time (Unix seconds) that is new, and tells the changes that it brings.
+
+        Raises:
+            StoreError: the database cannot be read now.
+        """
+        is_history = self._last is None
+        if self._last is None:
+            self._last = await asyncio.to_thread(self._begin, until)
+        changes: list[SignalChange] = []
+        while page := await asyncio.to_thread(self._page, self._last, until):
+            for reward in page:
+                changes += self._monitor.rated(reward.expert, reward.value, reward.predicted)
+            self._last = page[-1].number
+        if is_history:
+            return []
+        for change in changes:
+            self.alarms[change.signal] += 1
+            logger.warning("drift: %s went from %.3f to %.3f", change.signal, change.before, change.after)
+        return changes
+
+    def _begin(self, until: float) -> int:
+        """The number of feedback after which the history begins."""
+        query = select(FEEDBACK.c.id).where(FEEDBACK.c.at < until).order_by(FEEDBACK.c.id.desc()).offset(HISTORY)
+        with self._store.transaction("read feedback") as connection:
+            return connection.execute(query.limit(1)).scalar_one_or_none() or 0
+
+    def _page(self, after: int, until: float) -> list[Reward]:
+        query = (
+            select(FEEDBACK.c.id, FEEDBACK.c.value, DECISIONS.c.record)
+            .join(DECISIONS, DECISIONS.c.decision_id == FEEDBACK.c.decision_id)
+            .where(FEEDBACK.c.id > after, FEEDBACK.c.at < until)
+            .where(FEEDBACK.c.kind.in_([kind.value for kind in RATED_KINDS]))
+            .order_by(FEEDBACK.c.id)
+            .limit(PAGE)
+        )
+        with self._store.transaction("read feedback") as connection:
+            rows = connection.execute(query).all()
+        return [reward_of(number, value, record) for number, value, record in rows]
+
+
+def reward_of(number: int, value: float, record: str) -> Reward:
+    """A reward with its prediction, where the router chose and its choice served."""
+    values = orjson.loads(record)
+    decision = values.get("decision") or {}
+    expert = str(values.get("served_expert") or decision.get("expert"))
+    known = dict(zip(decision.get("eligible", ()), decision.get("predicted_quality", ()), strict=False))
+    predicted = known.get(expert) if decision.get("reason") != "explicit" else None
+    return Reward(number, expert, value, predicted)

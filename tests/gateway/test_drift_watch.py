@@ -1,0 +1,91 @@
+"""The watch over drift on a real database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.drift_watch import DriftWatch
+from gateway.metrics import Metrics
+from gateway.store import Store
+from gateway.tables import FEEDBACK
+from router.types import DecisionRecord, Query, TerminalState
+from tests.gateway.small_router import small_router
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    yield opened
+    opened.close()
+
+
+def add(store: Store, first: int, rewards: list[float]) -> None:
+    """Red asks, for which ruby is predicted 0.9, with these rewards."""
+    decision = small_router().decide(Query("q", "red"), rng=np.random.default_rng(0))
+    numbers = range(first, first + len(rewards))
+    store.write_decisions(
+        [
+            DecisionRecord(
+                decision_id=f"dec-{n}", request_id="r", replica="one", seq=n, at=float(n), requested_model="auto",
+                state=TerminalState.ANSWERED, decision=decision, served_expert="ruby", status=200, latency_ms=1.0,
+            )
+            for n in numbers
+        ]
+    )  # fmt: skip
+    with store.transaction("write feedback") as connection:
+        rows = [
+            {"decision_id": f"dec-{n}", "kind": "thumb", "value": value, "at": float(n), "key_id": ""}
+            for n, value in zip(numbers, rewards, strict=True)
+        ]
+        connection.execute(store.insert(FEEDBACK), rows)
+
+
+async def test_a_fall_alarms_once_in_the_log_and_in_a_metric(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    add(store, 0, [1.0] * 270 + [0.0] * 30)
+    watch = DriftWatch(store)
+    with caplog.at_level(logging.WARNING):
+        assert await watch.look(1e9) == []  # the past fills the windows, and was somebody's alarm then
+        assert await watch.look(1e9) == []
+        add(store, 300, [0.0] * 100)
+        found = await watch.look(1e9)
+        assert await watch.look(1e9) == []
+    assert "reward minus prediction, ruby" in {change.signal for change in found}
+    assert any("drift: reward minus prediction, ruby went from" in message for message in caplog.messages)
+    assert watch.rewards == 400
+    assert watch.accuracy is not None
+    assert watch.accuracy < 0.5
+    text = exposition(watch)
+    assert 'coe_drift_alarms_total{signal="reward minus prediction, ruby"} 1.0' in text
+    assert "coe_rewards_total 400.0" in text
+
+
+def exposition(watch: DriftWatch) -> str:
+    class NoTrial:
+        finding = None
+        withdrawals = 0
+
+    metrics = Metrics()
+    metrics.watch_learning(NoTrial(), watch)  # type: ignore[arg-type]
+    return metrics.text().decode()
+
+
+async def test_fresh_feedback_waits_for_its_decision(store: Store) -> None:
+    add(store, 0, [1.0] * 10)
+    watch = DriftWatch(store)
+    await watch.look(5.0)
+    assert watch.rewards == 5
+    await watch.look(1e9)
+    assert watch.rewards == 10
+
+
+async def test_only_the_last_rewards_fill_the_windows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.drift_watch.HISTORY", 20)
+    add(store, 0, [1.0] * 50)
+    watch = DriftWatch(store)
+    await watch.look(1e9)
+    assert watch.rewards == 20
