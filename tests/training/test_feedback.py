@@ -63,11 +63,11 @@ def test_propensities_are_probabilities_and_weights_positive(cells):
 
 
 def test_weighted_mean_has_its_textbook_values():
-    # 99 rewards of 1 weigh 1, one of 0 weighs 10: sqrt(99 (10/109)^2 + 100 (99/109)^2) / 109 = 0.083738
+    # 99 rewards of 1 weigh 1, one of 0 weighs 10: sqrt(99 (10/109)^2 + 100 (99/109)^2) / 109 = 0.083746
     rewards, weights = np.repeat([1.0, 0.0], [99, 1]), np.repeat([1.0, 10.0], [99, 1])
     found = weighted_mean(rewards, weights)
     assert found.value == pytest.approx(99 / 109)
-    assert found.interval.low == pytest.approx(99 / 109 - 1.959964 * 0.083738, abs=1e-5)
+    assert found.interval.low == pytest.approx(99 / 109 - 1.959964 * 0.083746, abs=1e-5)
     assert found.n == 60  # 109^2 / 199
     assert weighted_mean(np.zeros(0), np.zeros(0)) is None
 
