@@ -250,8 +250,8 @@ class Router:
 
     def top_categories(self, probs: FloatArray) -> dict[str, float]:
         """The most likely categories of one query with probabilities (k,), most likely first."""
-        names = self.classifier.categories_
-        return {names[c]: float(probs[c]) for c in np.argsort(-probs, kind="stable")[:TOP_CATEGORIES].tolist()}
+        ranked = sorted(zip(self.classifier.categories_, probs.tolist(), strict=True), key=lambda pair: -pair[1])
+        return dict(ranked[:TOP_CATEGORIES])
 
     def failover(self, decision: RoutingDecision, failed: Collection[str]) -> str | None:
         """The eligible expert of highest predicted quality that has not failed, or None."""

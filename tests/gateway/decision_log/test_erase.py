@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from tests.gateway.running import config_of
 MakeRecord = Callable[..., DecisionRecord]
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 CANARY = b"canary words"
-CONFIG = LogConfig(privacy=PrivacyLevel.TEXT)
+EMBEDDING = bytes(range(48))  # of a subject, raw in SQL and base64 elsewhere
+CONFIG = LogConfig(privacy=PrivacyLevel.TEXT, embeddings=True)
 
 
 @pytest.fixture
@@ -41,7 +43,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def of(key_id: str, record: DecisionRecord) -> DecisionRecord:
-    return record.model_copy(update={"key_id": key_id, "text": CANARY.decode() if key_id == "me" else "other words"})
+    is_mine = key_id == "me"
+    said = {"text": CANARY.decode(), "embedding": EMBEDDING} if is_mine else {"text": "other words"}
+    return record.model_copy(update={"key_id": key_id, **said})
 
 
 def payload(record: DecisionRecord) -> bytes:
@@ -69,10 +73,13 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
             client.xadd(CONFIG.stream, {"record": payload(of(key_id, make_record(seq)))})
         client.xadd(dead_stream(CONFIG.stream), {"record": payload(of("me", make_record(4)))})
     leave_spool(tmp_path, [of("me", make_record(5)), of("you", make_record(6)), of("me", make_record(7))])
+    encoded = base64.urlsafe_b64encode(EMBEDDING)
     assert len(files_with(tmp_path, CANARY)) >= 3
+    assert files_with(tmp_path, EMBEDDING)
+    assert len(files_with(tmp_path, encoded)) >= 2
     done = await erase_all(tmp_path, CONFIG, url, store, "me")
     assert (done.sql.decisions, done.sql.feedback, done.in_stream, done.in_spools) == (1, 1, 2, 2)
-    assert files_with(tmp_path, CANARY) == []
+    assert files_with(tmp_path, CANARY) + files_with(tmp_path, EMBEDDING) + files_with(tmp_path, encoded) == []
     again = await erase_all(tmp_path, CONFIG, url, store, "me")
     assert (again.sql.decisions, again.sql.feedback, again.in_stream, again.in_spools) == (0, 0, 0, 0)
     found = await examine(tmp_path, CONFIG, url, store)
