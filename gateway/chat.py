@@ -26,7 +26,7 @@ from gateway.http_errors import ApiError, api_error
 from gateway.state import GatewayState
 from gateway.wire import ChatRequest, decode_chat
 from router.errors import BackendError, RouterError, StoreError
-from router.types import TerminalState
+from router.types import RoutingDecision, TerminalState
 
 END_MARK = b"data: [DONE]"
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -90,12 +90,22 @@ class ChatEndpoint:
         decided = await self._state.decide(request, exchange.decision_id, exchange.session_id)
         exchange.shadow = decided.shadow
         exchange.decided(decided.decision, decided.inputs, decided.embedding)
+        request = await self._with_sources(exchange, request, decided.decision)
         exchange.overhead_ms = (time.perf_counter() - received_at_s) * 1e3
         answer = await self._experts.answer(exchange, request, decided.router, decided.decision)
         if isinstance(answer, StreamedAnswer):
             await self._relay(exchange, request, answer, send)
         else:
             await self._send_whole(exchange, answer, send)
+
+    async def _with_sources(self, exchange: Exchange, request: ChatRequest, decision: RoutingDecision) -> ChatRequest:
+        """The request as its expert gets it: with sources where experts.yaml attaches a store to the category."""
+        attachments = self._state.attachments
+        attached = None if attachments is None else attachments.attached_to(decision)
+        if attachments is None or attached is None:
+            return request
+        request, exchange.sources = await attachments.enrich(exchange, request, decision.expert, attached)
+        return request
 
     async def _send_whole(self, exchange: Exchange, answer: WholeAnswer, send: Send) -> None:
         facts = answer.facts
@@ -107,7 +117,8 @@ class ChatEndpoint:
             exchange.end(TerminalState.UPSTREAM_ERROR, 200, facts.error_code)
         await self._commit(exchange)
         exchange.has_started = True
-        await send_body(send, 200, answer.body, exchange.response_headers(), answer.content_type)
+        body = answer.body if exchange.sources is None else exchange.sources.in_body(answer.body)
+        await send_body(send, 200, body, exchange.response_headers(), answer.content_type)
 
     async def _relay(self, exchange: Exchange, request: ChatRequest, answer: StreamedAnswer, send: Send) -> None:
         """Passes a stream on, each piece as it comes; reads along after the piece is on its way.

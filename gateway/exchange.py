@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gateway.answer_reader import StreamReader
 from gateway.ports import DecisionSink
@@ -13,6 +14,9 @@ from gateway.shadow import PendingShadow
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.types import DecisionInputs, DecisionRecord, RoutingDecision, TerminalState, Usage
+
+if TYPE_CHECKING:
+    from gateway.retrieval.attachment import Sources
 
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_REQUEST_ID_CHARS = 128
@@ -62,6 +66,7 @@ class Exchange:
     seq: int | None = None  # its number in the log, once it has one
     is_recorded: bool = False  # its row went to the log before the answer's end
     reader: StreamReader | None = None  # follows the stream while one passes
+    sources: Sources | None = None  # what a vector store added to the prompt
 
     def elapsed_ms(self) -> float:
         return (time.perf_counter() - self.arrived_at_s) * 1e3
@@ -109,6 +114,8 @@ class Exchange:
         note = self.fallback_note()
         if note is not None:
             headers["x-coe-fallback"] = note
+        if self.sources is not None:
+            headers |= self.sources.headers()
         if self.wants_debug:
             pairs = zip(decision.eligible, decision.predicted_quality, strict=True)
             headers["x-coe-eligible"] = ", ".join(decision.eligible)

@@ -18,6 +18,7 @@ from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
 from gateway.ports import DecisionSink, DecisionStore
+from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
 from gateway.retrieval.service import RetrievalService
 from gateway.retry_budget import RetryBudget
@@ -77,6 +78,11 @@ class GatewayState:
         self.shadows = Shadows(self.seed)
         self.metrics.watch(self)
         self.retrieval_log = RetrievalLog(self.sink, self.metrics)
+        self.attachments = None if self.retrieval is None else self._attachments(self.retrieval)
+
+    def _attachments(self, retrieval: RetrievalService) -> Attachments:
+        keeps = self.config.log.embeddings
+        return Attachments(retrieval, self.retrieval_log, self.capabilities, keeps_embeddings=keeps)
 
     async def start(self) -> None:
         """Probes the experts and loads the promoted router. The sink is started by whoever made it."""
