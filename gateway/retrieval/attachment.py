@@ -1,0 +1,171 @@
+"""Chat that answers from a store: experts.yaml attaches a vector store to a category, and the chunks that fit the last
+ask best go into the prompt. Streams pass unchanged; the sources stand in headers, and in the body of a whole answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import orjson
+
+from gateway.exchange import Exchange
+from gateway.retrieval.chunking import count_tokens
+from gateway.retrieval.log import RetrievalExchange, RetrievalLog, outcomes_of
+from gateway.retrieval.search import Found, SearchRequest
+from gateway.retrieval.service import RetrievalService
+from gateway.wire import AUTO, ChatRequest, parts
+from router.config import AttachedStore
+from router.errors import RouterError
+from router.pipeline import Capabilities
+from router.types import DecisionKind, DecisionReason, RoutingDecision
+
+MAX_HEADER_SOURCES = 20
+PREAMBLE = "Answer from these sources where they help, and name the numbers of those you used, like [1].\n\n"
+QUESTION = "\n\nQuestion: "
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What went into a prompt. `found` is empty when nothing fitted, or when the store could not be asked."""
+
+    store_id: str
+    found: tuple[Found, ...] = ()
+    decision_id: str | None = None
+    expert: str | None = None
+    is_failed: bool = False
+
+    def headers(self) -> dict[str, str]:
+        names = [each.chunk.document_id for each in self.found[:MAX_HEADER_SOURCES]]
+        headers = {"x-coe-store": self.store_id, "x-coe-sources": ", ".join(names) or "none"}
+        if self.is_failed:
+            headers["x-coe-sources"] = "unavailable"
+        if self.decision_id is not None and self.expert is not None:
+            headers |= {"x-coe-retrieval-decision-id": self.decision_id, "x-coe-retrieval-expert": self.expert}
+        return headers
+
+    def in_body(self, body: bytes) -> bytes:
+        """A whole answer with a field `coe` that lists the sources; every other byte stays."""
+        end = body.rfind(b"}")
+        if end < 0 or not body.lstrip().startswith(b"{"):
+            return body
+        listed = [
+            {
+                "number": number,
+                "document_id": each.chunk.document_id,
+                "file_id": each.chunk.file_id,
+                "filename": each.chunk.filename,
+                "score": round(each.score, 6),
+            }
+            for number, each in enumerate(self.found, start=1)
+        ]
+        note = {"store": self.store_id, "retrieval_decision_id": self.decision_id, "sources": listed}
+        is_first = body[:end].strip() == b"{"
+        return body[:end] + (b"" if is_first else b",") + b'"coe":' + orjson.dumps(note) + body[end:]
+
+
+class Attachments:
+    """The stores of categories.
+
+    Args:
+        capabilities: by expert: sources that its context cannot hold are left out.
+    """
+
+    def __init__(
+        self,
+        service: RetrievalService,
+        log: RetrievalLog,
+        capabilities: Mapping[str, Capabilities],
+        *,
+        keeps_embeddings: bool,
+    ) -> None:
+        self._service, self._log, self._capabilities = service, log, capabilities
+        self._keeps_embeddings = keeps_embeddings
+
+    def attached_to(self, decision: RoutingDecision) -> AttachedStore | None:
+        """The store of the decision's category; none where the client named the expert, which classifies nothing."""
+        if decision.reason is DecisionReason.EXPLICIT:
+            return None
+        return self._service.config.attach.get(decision.category)
+
+    async def enrich(
+        self, exchange: Exchange, request: ChatRequest, expert: str, attached: AttachedStore
+    ) -> tuple[ChatRequest, Sources]:
+        """The request with sources in its last ask. A store that cannot be asked leaves the request as it is."""
+        if not request.text.strip():
+            return request, Sources(attached.store)
+        try:
+            sources = await self._search(exchange, request.text, attached)
+        except RouterError as error:
+            logger.warning("chat goes on without the sources of %s: %s", attached.store, error)
+            return request, Sources(attached.store, is_failed=True)
+        found = fitting(sources.found, attached)
+        while found:
+            enriched = with_sources(request, found)
+            if self._capabilities[expert].lacks(enriched.facts) is None:
+                return enriched, replace(sources, found=tuple(found))
+            found = found[:-1]
+        return request, replace(sources, found=())
+
+    async def _search(self, exchange: Exchange, text: str, attached: AttachedStore) -> Sources:
+        stores = self._service.stores
+        searching = RetrievalExchange(
+            DecisionKind.SEARCH, exchange.request_id, exchange.key_id, AUTO, exchange.session_id
+        )
+        store = await stores.store(None, attached.store)
+        request = SearchRequest((text,), attached.results, score_threshold=attached.min_score)
+        answer = await self._service.run(stores.search, store, request)
+        outcome = outcomes_of(
+            answer.routed,
+            keeps_embeddings=self._keeps_embeddings,
+            store_id=attached.store,
+            documents=[each.chunk.document_id for each in answer.found],
+            prompt_tokens=[count_tokens(text)],
+        )[0]
+        await self._log.write(searching, [outcome])
+        return Sources(attached.store, answer.found, outcome.decision_id, outcome.decision.expert)
+
+
+def fitting(found: Sequence[Found], attached: AttachedStore) -> list[Found]:
+    """The best chunks that together stay within `max_chars`."""
+    kept: list[Found] = []
+    left = attached.max_chars
+    for each in found:
+        left -= len(each.chunk.text)
+        if left < 0:
+            break
+        kept.append(each)
+    return kept
+
+
+def with_sources(request: ChatRequest, found: Sequence[Found]) -> ChatRequest:
+    """The request with numbered sources before the text of its last user message that has one."""
+    added = prompt_of(found)
+    messages = list(request.body["messages"])  # type: ignore[call-overload]
+    place = next(i for i in reversed(range(len(messages))) if messages[i]["role"] == "user" and has_text(messages[i]))
+    messages[place] = {**messages[place], "content": prefixed(messages[place], added)}
+    facts = replace(request.facts, prompt_chars=request.facts.prompt_chars + len(added))
+    return replace(request, body={**request.body, "messages": messages}, facts=facts)
+
+
+def prompt_of(found: Sequence[Found]) -> str:
+    listed = [f"[{number}] {each.chunk.filename}\n{each.chunk.text}" for number, each in enumerate(found, start=1)]
+    return PREAMBLE + "\n\n".join(listed) + QUESTION
+
+
+def has_text(message: Mapping[str, object]) -> bool:
+    content = message.get("content")
+    return bool(content) if isinstance(content, str) else any(part["type"] == "text" for part in parts(message))
+
+
+def prefixed(message: Mapping[str, object], added: str) -> object:
+    """The content with a text before it; of a list of parts, before the first text."""
+    content = message["content"]
+    if isinstance(content, str):
+        return added + content
+    place = next(i for i, part in enumerate(parts(message)) if part["type"] == "text")
+    listed = parts(message)
+    first = {**listed[place], "text": added + str(listed[place]["text"])}
+    return [*listed[:place], first, *listed[place + 1 :]]
