@@ -7,6 +7,7 @@ Pure. Shapes: n rewards of one cell in order of time.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,26 +78,54 @@ def chance_of_cut(z: float, edge: float) -> float:
 
 
 def find_changes(log: LogTable) -> tuple[Change, ...]:
-    """The last change of every cell, newest first; only answers that may be learned from are looked at."""
-    cell = np.where(log.is_held_out, -1, log.category.astype(np.int64) * max(len(log.experts), 1) + log.expert)
-    cells = [int(number) for number in np.unique(cell[cell >= 0])]
+    """The last change of every cell (a category and an expert), newest first.
+
+    Each cell is searched alone, and all cells of an expert together, because a replaced model changes everywhere at
+    once and is seen sooner so. Only answers that may be learned from are looked at.
+    """
+    numbers = log.category.astype(np.int64) * max(len(log.experts), 1) + log.expert
+    rows_of = {
+        (int(number) // len(log.experts), int(number) % len(log.experts)): np.flatnonzero(
+            (numbers == number) & ~log.is_held_out
+        )
+        for number in np.unique(numbers[~log.is_held_out])
+    }
+    delta = CONFIDENCE_DELTA / max(len(rows_of) + len(log.experts), 1)
+    starts = {cell: last_change(log.reward[rows], delta) for cell, rows in rows_of.items()}
     changes = []
-    for number in cells:
-        rows = np.flatnonzero(cell == number)
-        rewards = log.reward[rows]
-        cut = last_change(rewards, CONFIDENCE_DELTA / len(cells))
-        if cut:
-            category, expert = divmod(number, len(log.experts))
-            changes.append(
-                Change(
-                    category=log.categories[category],
-                    expert=log.experts[expert],
-                    at=float(log.at[rows[cut]]),
-                    before=float(rewards[:cut].mean()),
-                    after=float(rewards[cut:].mean()),
-                )
-            )
+    for expert in range(len(log.experts)):
+        own = {cell: rows for cell, rows in rows_of.items() if cell[1] == expert}
+        together = expert_wide_change(log, {cell: rows[starts[cell] :] for cell, rows in own.items()}, delta)
+        for cell, rows in own.items():
+            at = float(log.at[rows[starts[cell]]])
+            if together is not None and at < together:
+                changes.append(change_of(log, cell, rows, int(np.searchsorted(log.at[rows], together)), together))
+            elif starts[cell]:
+                changes.append(change_of(log, cell, rows, starts[cell], at))
     return tuple(sorted(changes, key=lambda change: -change.at))
+
+
+def expert_wide_change(
+    log: LogTable, rows_of: Mapping[tuple[int, int], NDArray[np.int64]], delta: float
+) -> float | None:
+    """When all cells of an expert changed together, in Unix seconds; None if they did not.
+
+    Rewards less the mean of their cell are searched, in order of time, so a change of the mix of categories is none.
+    """
+    if len(rows_of) < 2:
+        return None
+    rows = np.concatenate(list(rows_of.values()))
+    residuals = np.concatenate([log.reward[own] - log.reward[own].mean() for own in rows_of.values()])
+    order = np.argsort(rows, kind="stable")
+    cut = last_change(residuals[order], delta)
+    return float(log.at[rows[order][cut]]) if cut else None
+
+
+def change_of(log: LogTable, cell: tuple[int, int], rows: NDArray[np.int64], cut: int, at: float) -> Change:
+    """`after` is `before` where a cell has no reward since."""
+    before = float(log.reward[rows[:cut]].mean())
+    after = float(log.reward[rows[cut:]].mean()) if cut < len(rows) else before
+    return Change(log.categories[cell[0]], log.experts[cell[1]], at, before, after)
 
 
 def is_stale(log: LogTable, changes: tuple[Change, ...]) -> NDArray[np.bool_]:

@@ -17,11 +17,12 @@ from training.gate import Comparison
 from training.log_answers import AskedAnswers
 from training.off_policy import (
     bootstrap_metric,
-    bootstrap_metrics,
+    bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,
     importance_weights,
-    off_policy_values,
+    policy_columns,
+    policy_values,
 )
 from training.retrain import Evidence
 from training.types import LabelledQuery, OutcomeTable
@@ -122,12 +123,8 @@ class Contest:
         impossible = ~possible_matrix(asked, experts)[at, conducts[1].chosen]
         unsupported = float((impossible * share)[decisive].sum() / max(share[decisive].sum(), 1e-12))
 
-        def statistics(rows: NDArray[np.int64]) -> Float64Array:
-            return off_policy_values(
-                [w[rows] for w in weights], [t[rows] for t in terms], asked.log.reward[rows], share[rows]
-            )
-
-        metrics = bootstrap_metrics(len(asked), statistics, self.rng)
+        columns = policy_columns(weights, terms, asked.log.reward, share)
+        metrics = bootstrap_sums(columns, asked.log.question, policy_values, self.rng)
 
         def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
             live, candidate, difference = metrics[first : first + 3]

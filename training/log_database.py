@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchTableError
 
 from router.errors import DataError, MissingExtraError
 
@@ -35,5 +35,9 @@ def open_log(database_url: str) -> Iterator[Connection]:
     except DBAPIError as error:
         reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
         raise DataError(f"the decision log cannot be read from {url.render_as_string()}: {reason}") from error
+    except NoSuchTableError as error:
+        raise DataError(
+            f"the decision log cannot be read from {url.render_as_string()}: no such table: {error}"
+        ) from error
     finally:
         engine.dispose()

@@ -33,8 +33,9 @@ class LogTable:
 
     `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `propensity` is the probability with
     which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback (mean 1);
-    `is_held_out` answers judge a candidate and are never learned from. `traffic` counts the answered, routed queries
-    per category (the map's mass); `dropped` says how many decisions were left out and why.
+    `question` is equal for answers to the same question; `is_held_out` answers judge a candidate and are never learned
+    from. `traffic` counts the answered, routed queries per category (the map's mass); `dropped` says how many decisions
+    were left out and why.
     """
 
     ids: NDArray[np.bytes_]
@@ -46,6 +47,7 @@ class LogTable:
     propensity: NDArray[np.float64]
     weight: NDArray[np.float64]
     at: NDArray[np.float64]
+    question: NDArray[np.int64]
     is_held_out: NDArray[np.bool_]
     traffic: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class LogTable:
 
     def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> LogTable:
         """Some of the answers; what is counted over all decisions stays."""
-        columns = ("ids", "category", "expert", "reward", "propensity", "weight", "at", "is_held_out")
+        columns = ("ids", "category", "expert", "reward", "propensity", "weight", "at", "question", "is_held_out")
         return replace(self, **{name: getattr(self, name)[keep] for name in columns})
 
     def category_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
@@ -88,7 +90,7 @@ class Columns:
     reward: array[float] = field(default_factory=lambda: array("d"))
     propensity: array[float] = field(default_factory=lambda: array("d"))
     at: array[float] = field(default_factory=lambda: array("d"))
-    is_held_out: array[int] = field(default_factory=lambda: array("b"))
+    question: array[int] = field(default_factory=lambda: array("q"))
 
     def add(self, record: DecisionRecord, reward: float) -> None:
         assert record.decision is not None, "a row without a decision has no reward"
@@ -98,10 +100,11 @@ class Columns:
         self.reward.append(reward)
         self.propensity.append(record.decision.propensity)
         self.at.append(record.at)
-        self.is_held_out.append(is_held_out(record))
+        self.question.append(question_of(record))
 
     def table(self) -> LogTable:
         order = np.argsort(np.array(self.at, dtype=np.float64), kind="stable")
+        question = np.array(self.question, dtype=np.int64)[order]
         return LogTable(
             ids=np.array(self.ids, dtype=np.bytes_)[order],
             categories=tuple(self.categories),
@@ -112,16 +115,22 @@ class Columns:
             propensity=np.array(self.propensity, dtype=np.float64)[order],
             weight=np.ones(len(order)),
             at=np.array(self.at, dtype=np.float64)[order],
-            is_held_out=np.array(self.is_held_out, dtype=np.bool_)[order],
+            question=question,
+            is_held_out=is_judge(question),
         )
 
 
-def is_held_out(record: DecisionRecord) -> bool:
-    """Whether an answer judges instead of teaching. By what was asked, so that a repeated question is never on both
-    sides; by id where the log keeps neither text nor hash."""
+def question_of(record: DecisionRecord) -> int:
+    """A number (63 bits) for what was asked: equal for the same words, whatever their case and punctuation. A log that
+    keeps no text is told by its hash of the text, or else by the decision."""
     asked = normalised_text(record.text) if record.text else record.text_hash or record.decision_id
-    digest = hashlib.sha256(b"judge\0" + asked.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") % 100 < HELD_OUT_PERCENT
+    digest = hashlib.sha256(b"question\0" + asked.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def is_judge(question: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether answers to a question judge instead of teaching: never both, however often it is asked."""
+    return question % 100 < HELD_OUT_PERCENT
 
 
 def read_log_table(database_url: str, *, since: float = 0.0, progress: Progress = silent) -> LogTable:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from router.types import Interval, Metric
 
 Float64Array = NDArray[np.float64]
-MAX_WEIGHT = 50.0
-"""Importance weights are clipped here: a little bias for bounded variance (Bottou et al. 2013)."""
+MAX_WEIGHT = 200.0
+"""Importance weights are clipped here: a little bias for bounded variance (Bottou et al. 2013). High, because a tenth
+of the traffic explored over six experts gives each a sixtieth and a poor one less; at 50 the mean of the plain IPS was
+off by 0.06 in the simulation, at 200 by 0.03, and the doubly robust interval was as wide (ours)."""
 
 
 def importance_weights(match: Float64Array, propensity: Float64Array) -> Float64Array:
@@ -52,24 +54,35 @@ def doubly_robust_terms(
     return model_of_candidate + weights * (reward - model_of_logged)
 
 
-def off_policy_values(
+def policy_columns(
     weights: Sequence[Float64Array], terms: Sequence[Float64Array], reward: Float64Array, share: Float64Array
 ) -> Float64Array:
-    """(9,) values of the live router, the candidate and their difference by DR, then SNIPS, then IPS.
+    """(n, 7) what the estimates of two routers are sums of: share, share x terms, share x weights, and those x reward.
 
     Args:
-        weights: importance weights (n,) of both routers.
+        weights: importance weights (n,) of the live router and the candidate.
         terms: doubly robust terms (n,) of both.
-        share: (n,) how many queries of the traffic a row stands for; with equal shares these are the plain estimates.
+        share: (n,) how many queries of the traffic a row stands for.
     """
-    total = max(float(share.sum()), 1e-300)
-    doubly_robust = [float(share @ own) / total for own in terms]
-    by_weight = [snips(share * own, reward) for own in weights]
-    by_propensity = [float((share * own) @ reward) / total for own in weights]
-    return np.array(
-        [v for live, own in (doubly_robust, by_weight, by_propensity) for v in (live, own, own - live)],
-        dtype=np.float64,
+    return np.stack(
+        [
+            share,
+            *(share * own for own in terms),
+            *(share * own for own in weights),
+            *(share * own * reward for own in weights),
+        ],
+        axis=1,
     )
+
+
+def policy_values(sums: Float64Array) -> Float64Array:
+    """(..., 9) values of the live router, the candidate and their difference, by DR, SNIPS and IPS, from sums (..., 7)
+    over rows of `policy_columns`; with equal shares these are the plain estimates."""
+    share, terms, weights, rewards = sums[..., :1], sums[..., 1:3], sums[..., 3:5], sums[..., 5:7]
+    with np.errstate(divide="ignore", invalid="ignore"):  # SNIPS is not a number where no logged expert agrees
+        pairs = [terms / share, rewards / weights, rewards / share]
+    parts = [np.concatenate([pair, pair[..., 1:] - pair[..., :1]], axis=-1) for pair in pairs]
+    return np.concatenate(parts, axis=-1)
 
 
 def bootstrap_metric(
@@ -81,20 +94,35 @@ def bootstrap_metric(
         statistic: value for an array of row numbers; rounds whose value is NaN are left out.
     """
 
-    def alone(rows: NDArray[np.int64]) -> Float64Array:
-        return np.array([statistic(rows)])
-
-    return bootstrap_metrics(n, alone, rng, rounds=rounds)[0]
+    draws = np.array([statistic(rng.integers(0, n, n)) for _ in range(rounds)])
+    return with_interval(statistic(np.arange(n)), draws, n)
 
 
-def bootstrap_metrics(
-    n: int, statistics: Callable[[NDArray[np.int64]], Float64Array], rng: np.random.Generator, *, rounds: int = 1000
+def bootstrap_sums(
+    columns: Float64Array,
+    groups: NDArray[np.int64],
+    statistic: Callable[[Float64Array], Float64Array],
+    rng: np.random.Generator,
+    *,
+    rounds: int = 1000,
 ) -> list[Metric]:
-    """Several statistics (s,) of the same resampled rows, each with its 95% percentile interval; paired, so an interval
-    of a difference is that of the difference."""
-    values = statistics(np.arange(n))
-    draws = np.stack([statistics(rng.integers(0, n, n)) for _ in range(rounds)])
-    return [with_interval(float(value), draws[:, i], n) for i, value in enumerate(values)]
+    """Statistics of column sums with their 95% percentile intervals, by resampling whole groups of rows.
+
+    Answers to one question resemble each other, so a question that was asked ten times is one draw of ten rows, not ten
+    draws (cluster bootstrap, Field & Welsh 2007). All statistics see the same draws, so an interval of a difference is
+    that of the difference.
+
+    Args:
+        columns: (n, b); `groups` (n,) any numbers, equal for rows that belong together.
+        statistic: sums (..., b) to values (..., s).
+    """
+    _, member = np.unique(groups, return_inverse=True)
+    n_groups = int(member.max(initial=-1)) + 1
+    sums = np.stack([np.bincount(member, weights=column, minlength=n_groups) for column in columns.T], axis=1)
+    values = statistic(sums.sum(axis=0))
+    drawn = [np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups) @ sums for _ in range(rounds)]
+    draws = statistic(np.stack(drawn))
+    return [with_interval(float(value), draws[:, i], len(columns)) for i, value in enumerate(values)]
 
 
 def with_interval(value: float, draws: Float64Array, n: int) -> Metric:

@@ -61,6 +61,7 @@ def log_of(category, expert, reward, *, at=None) -> LogTable:
         propensity=np.full(n, 0.5),
         weight=np.ones(n),
         at=np.arange(n, dtype=np.float64) if at is None else at,
+        question=np.arange(n),
         is_held_out=np.zeros(n, dtype=bool),
     )
 
@@ -95,3 +96,19 @@ def test_a_log_without_changes_leaves_nothing_out():
     assert not is_stale(log, ()).any()
     other = Change("facts", "left", 5.0, 0.9, 0.1)
     assert is_outdated(log, (other,)).tolist() == [False, True]
+
+
+def test_a_replaced_model_is_seen_in_all_its_categories_at_once():
+    """Thirty rewards a category after the change are too few for each alone."""
+    rng = np.random.default_rng(6)
+    names = tuple(f"c{i}" for i in range(8))
+    at = np.arange(8 * 230)
+    category, after = at % 8, at >= 8 * 200
+    reward = (rng.random(len(at)) < np.where(after, 0.35, 0.6)).astype(float)
+    log = replace(log_of(category, np.zeros(len(at)), reward), categories=names)
+    changes = find_changes(log)
+    assert {change.category for change in changes} == set(names)
+    assert len({change.at for change in changes}) == 1
+    assert changes[0].at == pytest.approx(1600, abs=60)
+    one = (rng.random(len(at)) < np.where(after & (category == 0), 0.05, 0.6)).astype(float)
+    assert "c1" not in {c.category for c in find_changes(replace(log, reward=one))}

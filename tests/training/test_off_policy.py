@@ -5,11 +5,13 @@ import pytest
 
 from training.off_policy import (
     bootstrap_metric,
+    bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,
     importance_weights,
     ips,
-    off_policy_values,
+    policy_columns,
+    policy_values,
     snips,
 )
 
@@ -32,7 +34,7 @@ def test_a_candidate_that_never_agrees_has_no_sample():
 
 
 def test_weights_are_clipped():
-    assert importance_weights(np.array([1.0]), np.array([1e-6])).tolist() == [50.0]
+    assert importance_weights(np.array([1.0]), np.array([1e-6])).tolist() == [200.0]
 
 
 def simulated_log(rng, n=4000):
@@ -91,12 +93,30 @@ def test_values_of_two_routers_come_with_their_difference_by_every_estimator():
     weights = [np.array([1.0, 1.0, 1.0]), np.array([2.0, 0.0, 2.0])]
     terms = [np.array([1.0, 1.0, 0.4]), np.array([1.0, 0.7, 0.3])]
     reward = np.array([1.0, 1.0, 0.5])
-    plain = off_policy_values(weights, terms, reward, np.ones(3))
+    plain = policy_values(policy_columns(weights, terms, reward, np.ones(3)).sum(axis=0))
     assert plain.tolist() == pytest.approx(
         [0.8, 2 / 3, 2 / 3 - 0.8, 2.5 / 3, 0.75, 0.75 - 2.5 / 3, 2.5 / 3, 1.0, 1.0 - 2.5 / 3]
     )
-    doubled = off_policy_values(weights, terms, reward, np.array([2.0, 1.0, 1.0]))
+    doubled = policy_values(policy_columns(weights, terms, reward, np.array([2.0, 1.0, 1.0])).sum(axis=0))
     rows = np.array([0, 0, 1, 2])  # a row that stands for two is a row that is there twice
-    assert doubled.tolist() == pytest.approx(
-        off_policy_values([w[rows] for w in weights], [t[rows] for t in terms], reward[rows], np.ones(4)).tolist()
-    )
+    twice = policy_columns([w[rows] for w in weights], [t[rows] for t in terms], reward[rows], np.ones(4))
+    assert doubled.tolist() == pytest.approx(policy_values(twice.sum(axis=0)).tolist())
+
+
+def half_width(metric) -> float:
+    return (metric.interval.high - metric.interval.low) / 2
+
+
+def mean_of(sums):
+    return sums[..., :1] / sums[..., 1:]
+
+
+def test_a_question_that_was_asked_often_counts_once():
+    rng = np.random.default_rng(5)
+    per_question = rng.random(200)
+    columns = np.stack([np.repeat(per_question, 9), np.ones(1800)], axis=1)
+    alone = bootstrap_sums(columns, np.arange(1800), mean_of, np.random.default_rng(6))[0]
+    together = bootstrap_sums(columns, np.repeat(np.arange(200), 9), mean_of, np.random.default_rng(6))[0]
+    assert [together.value, alone.value] == pytest.approx([per_question.mean()] * 2)
+    assert half_width(together) == pytest.approx(1.96 * per_question.std() / np.sqrt(200), rel=0.1)
+    assert half_width(together) == pytest.approx(3 * half_width(alone), rel=0.15)

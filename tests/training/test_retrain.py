@@ -113,7 +113,7 @@ def log_answers(
                 propensity=propensity,
                 router_version="v",
             )
-            asked = f"write a sql query number {i} that selects rows from a table"
+            asked = f"write a {category} query number {i} that selects rows from a table"
             fields = {
                 "decision_id": f"{prefix}-{i}",
                 "request_id": "r",
@@ -226,7 +226,7 @@ def test_the_log_is_read_in_pages_without_loss(request_, monkeypatch):
 
 def test_missing_parts_are_named(request_, tmp_path):
     with pytest.raises(DataError, match="the decision log cannot be read"):
-        read_log(f"sqlite:///{tmp_path / 'empty.db'}")
+        read_log_table(f"sqlite:///{tmp_path / 'empty.db'}")
     (request_.routers / "live.json").unlink()
     with pytest.raises(ArtifactError, match="no live router to improve on"):
         run_retrain(request_, now=NOW)
@@ -267,7 +267,9 @@ def test_an_expert_that_changed_is_judged_by_what_it_does_now(request_):
 
 def test_without_exploration_a_change_of_expert_is_not_concluded_from_the_log(request_):
     """The log always chose `left`, so nothing in it says what `right` would have earned."""
-    log_answers(request_, {"left": 0.02, "right": 0.02}, propensity=1.0, possible=(1.0, 0.0), only="left")
+    always_left = {"propensity": 1.0, "possible": (1.0, 0.0), "only": "left"}
+    log_answers(request_, {"left": 0.9}, category="facts", **always_left)  # so the low marks are no matter of level
+    log_answers(request_, {"left": 0.02}, **always_left)
     result = run_retrain(request_, now=NOW)
     assert [(c.category, c.candidate) for c in result.changes if c.category == "sql"] == [("sql", "right")]
     assert not result.is_promoted
