@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, func, select
 
 from gateway.ports import FeedbackStatus
-from gateway.tables import FEEDBACK
+from gateway.tables import DOCUMENT_FEEDBACK, FEEDBACK
 from router.config import FeedbackConfig
-from router.types import Feedback
+from router.types import DocumentFeedback, Feedback
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -42,6 +42,30 @@ def keep_feedback(connection: Connection, insert: Any, feedback: Feedback, caps:
     if connection.execute(select(func.count()).select_from(FEEDBACK).where(lately)).scalar_one() >= caps.max_per_hour:
         return FeedbackStatus.OVER_HOUR
     connection.execute(insert(FEEDBACK).values(**feedback.model_dump(mode="json", exclude={"key_id"}), key_id=key_id))
+    return FeedbackStatus.ACCEPTED
+
+
+def keep_document_feedback(
+    connection: Connection, insert: Any, feedback: DocumentFeedback, caps: FeedbackConfig
+) -> FeedbackStatus:
+    """Keeps it under decision, document and key, as `keep_feedback` does; a key's cap in an hour is one of its own."""
+    key_id, table = feedback.key_id or "", DOCUMENT_FEEDBACK
+    hold_key(connection, key_id)
+    is_mine = and_(
+        table.c.decision_id == feedback.decision_id,
+        table.c.document_id == feedback.document_id,
+        table.c.key_id == key_id,
+    )
+    said = connection.execute(select(table.c.value).where(is_mine)).scalar_one_or_none()
+    if said is not None:
+        if said == feedback.value:
+            return FeedbackStatus.REPEATED
+        connection.execute(table.update().where(is_mine).values(value=feedback.value, at=feedback.at))
+        return FeedbackStatus.REPLACED
+    lately = and_(table.c.key_id == key_id, table.c.at > feedback.at - HOUR_S)
+    if connection.execute(select(func.count()).select_from(table).where(lately)).scalar_one() >= caps.max_per_hour:
+        return FeedbackStatus.OVER_HOUR
+    connection.execute(insert(table).values(**feedback.model_dump(mode="json", exclude={"key_id"}), key_id=key_id))
     return FeedbackStatus.ACCEPTED
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gateway.decision_log.stats import LogStats
 from router.config import FeedbackConfig
-from router.types import DecisionRecord, Feedback, ImplicitSignal
+from router.types import DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal
 
 
 class FeedbackStatus(StrEnum):
@@ -58,6 +58,8 @@ class DecisionStore(Protocol):
     """The database. Calls block: run them in a thread. Raises StoreError."""
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None: ...
+
+    def put_document_feedback(self, feedback: DocumentFeedback, caps: FeedbackConfig) -> FeedbackStatus: ...
 
     def put_feedback(self, feedback: Feedback, caps: FeedbackConfig) -> FeedbackStatus:
         """Keeps one value per decision, kind and key, unless the key is over a cap."""

@@ -12,6 +12,7 @@ from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitSignal,
 
 DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}
 YES_OR_NO = frozenset({FeedbackKind.THUMB, FeedbackKind.RETRY, FeedbackKind.TEST, FeedbackKind.TICKET})
+DOCUMENT_KINDS = frozenset({FeedbackKind.THUMB, FeedbackKind.SCORE})
 
 EditText = Annotated[str, Field(max_length=MAX_EDIT_CHARS)]
 
@@ -24,12 +25,17 @@ class FeedbackRequest(Record):
     value: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         default=None, description="0 is bad, 1 is good; thumb, test and ticket take nothing between; retry is 0"
     )
+    document_id: str | None = Field(
+        default=None, min_length=1, max_length=128, description="a document that a search or rerank showed"
+    )
     original: EditText | None = Field(default=None, description="edit: the answer as it was")
     edited: EditText | None = Field(default=None, description="edit: what a person made of it; never stored")
 
     @model_validator(mode="after")
     def has_one_value(self) -> Self:
         texts = (self.original, self.edited)
+        if self.document_id is not None and self.kind not in DOCUMENT_KINDS:
+            raise ValueError(f"kind '{self.kind}' says nothing of a document; allowed with 'document_id': thumb, score")
         if self.kind is not FeedbackKind.EDIT and texts != (None, None):
             raise ValueError(f"'original' and 'edited' belong to kind 'edit', not to '{self.kind}'")
         if texts != (None, None) and (None in texts or self.value is not None):

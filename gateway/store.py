@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database import make_schema, open_engine, translated_errors
 from gateway.erasure import erased_among, lock, note_removed
-from gateway.feedback_store import keep_feedback
+from gateway.feedback_store import keep_document_feedback, keep_feedback
 from gateway.implicit_signals import note_signals
 from gateway.ports import FeedbackStatus
 from gateway.tables import DECISIONS, FEEDBACK, SIGNALS, TABLES
 from router.config import FeedbackConfig
-from router.types import DecisionRecord, Feedback, ImplicitSignal
+from router.types import RETRIEVAL, DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -83,7 +83,7 @@ class Store:
         return None if row is None else record_of(row.record, row.embedding)
 
     def newest_decisions(self, *, since: float, limit: int) -> Iterator[DecisionRecord]:
-        """Up to `limit` decisions made since a time (Unix seconds), newest first, read a page at a time.
+        """Up to `limit` chat decisions made since a time (Unix seconds), newest first, read a page at a time.
 
         Raises:
             StoreError: also when a row is no decision record.
@@ -91,7 +91,7 @@ class Store:
         columns = (DECISIONS.c.at, DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
         newest_first = (
             select(*columns)
-            .where(DECISIONS.c.at >= since)
+            .where(DECISIONS.c.at >= since, or_(DECISIONS.c.category.is_(None), DECISIONS.c.category != RETRIEVAL))
             .order_by(DECISIONS.c.at.desc(), DECISIONS.c.decision_id.desc())
         )
         query, left = newest_first, limit
@@ -116,6 +116,11 @@ class Store:
         """
         with self.transaction("write feedback") as connection:
             return keep_feedback(connection, self.insert, feedback, caps)
+
+    def put_document_feedback(self, feedback: DocumentFeedback, caps: FeedbackConfig = NO_CAPS) -> FeedbackStatus:
+        """Keeps what is said of one document. Raises StoreError: nothing was written."""
+        with self.transaction("write feedback") as connection:
+            return keep_document_feedback(connection, self.insert, feedback, caps)
 
     def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
         """What the client did that may say something of that decision, oldest first. Raises StoreError."""

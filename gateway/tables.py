@@ -47,6 +47,23 @@ class FeedbackRow(SQLModel, table=True):
     key_id: str = Field(default="", sa_type=Text)
 
 
+class DocumentFeedbackRow(SQLModel, table=True):
+    """What somebody did with one document of an answer: 1 opened or cited, 0 rejected."""
+
+    __tablename__ = "document_feedback"
+    __table_args__ = (
+        UniqueConstraint("decision_id", "document_id", "key_id"),
+        Index("document_feedback_key", "key_id", "at"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    decision_id: str = Field(sa_type=Text)
+    document_id: str = Field(sa_type=Text)
+    value: float = Field(sa_type=Float)
+    at: float = Field(sa_type=Float)
+    key_id: str = Field(default="", sa_type=Text)
+
+
 class SignalRow(SQLModel, table=True):
     """What a client did that may say something of an answer, never mixed with feedback."""
 
@@ -116,10 +133,21 @@ class RouterEventRow(SQLModel, table=True):
 
 DECISIONS: Table = SQLModel.metadata.tables["decisions"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
+DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
 SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]
 LIVES: Table = SQLModel.metadata.tables["replicas"]
 REMOVED: Table = SQLModel.metadata.tables["removed"]
 ERASURES: Table = SQLModel.metadata.tables["erasures"]
 ROUTER_VERSIONS: Table = SQLModel.metadata.tables["router_versions"]
 ROUTER_EVENTS: Table = SQLModel.metadata.tables["router_events"]
-TABLES = [DECISIONS, FEEDBACK, SIGNALS, LIVES, REMOVED, ERASURES, ROUTER_VERSIONS, ROUTER_EVENTS]
+TABLES = [
+    DECISIONS,
+    FEEDBACK,
+    DOCUMENT_FEEDBACK,
+    SIGNALS,
+    LIVES,
+    REMOVED,
+    ERASURES,
+    ROUTER_VERSIONS,
+    ROUTER_EVENTS,
+]

@@ -19,6 +19,9 @@ FloatArray = NDArray[np.float32]
 GENERAL = "general"
 """The category of queries that the classifier is unsure of. Always present, never learned as a class."""
 
+RETRIEVAL = ":retrieval"
+"""What a retrieval decision has in place of a category; no category of experts.yaml can have this name."""
+
 
 class Record(BaseModel):
     """A frozen record that refuses unknown keys; bytes are base64 in JSON."""
@@ -272,6 +275,16 @@ class FeedbackKind(StrEnum):
     RETRY = "retry"  # value 0: the user asked again
     TEST = "test"  # task outcome: 1 passed, 0 failed
     TICKET = "ticket"  # task outcome: 1 stayed closed, 0 reopened
+
+
+class DocumentFeedback(Record):
+    """What became of one document that a retrieval decision showed: 1 opened or cited, 0 rejected."""
+
+    decision_id: str = Field(min_length=1, max_length=64)
+    document_id: str = Field(min_length=1, max_length=128)
+    value: Annotated[float, Field(ge=0, le=1)]
+    at: float = Field(description="Unix seconds")
+    key_id: str | None = None
 
 
 class ImplicitKind(StrEnum):

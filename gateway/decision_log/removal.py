@@ -15,7 +15,7 @@ from gateway.decision_log.life import LifeState
 from gateway.decision_log.ranges import count, merged
 from gateway.erasure import lock, note_removed, subject_hash
 from gateway.store import Store
-from gateway.tables import DECISIONS, ERASURES, FEEDBACK, LIVES, REMOVED, SIGNALS
+from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, LIVES, REMOVED, SIGNALS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -81,8 +81,9 @@ class Removal:
         while found := self._of_subjects(subjects, at):
             total += self._remove(found, reason="erased", at=at)
         with self._store.transaction("erase feedback") as connection:
-            given = delete(FEEDBACK).where(FEEDBACK.c.key_id.in_(subjects), FEEDBACK.c.at <= at)
-            total += Removed(feedback=connection.execute(given).rowcount)
+            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+                given = delete(table).where(table.c.key_id.in_(subjects), table.c.at <= at)
+                total += Removed(feedback=connection.execute(given).rowcount)
         self._store.checkpoint()
         return total
 
@@ -97,9 +98,10 @@ class Removal:
                 break
             total += self._remove(found, reason="expired", at=at)
         with self._store.transaction("prune feedback") as connection:
-            has_decision = exists().where(DECISIONS.c.decision_id == FEEDBACK.c.decision_id)
-            orphans = delete(FEEDBACK).where(FEEDBACK.c.at < before, ~has_decision)
-            total += Removed(feedback=connection.execute(orphans).rowcount)
+            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+                has_decision = exists().where(DECISIONS.c.decision_id == table.c.decision_id)
+                orphans = delete(table).where(table.c.at < before, ~has_decision)
+                total += Removed(feedback=connection.execute(orphans).rowcount)
         self._forget_finished()
         self._store.checkpoint()
         return total
@@ -152,7 +154,9 @@ class Removal:
 def delete_of(connection: Connection, decision_ids: list[str]) -> int:
     """Deletes decisions with their feedback and signals; how much feedback there was."""
     connection.execute(delete(SIGNALS).where(SIGNALS.c.decision_id.in_(decision_ids)))
-    feedback = connection.execute(delete(FEEDBACK).where(FEEDBACK.c.decision_id.in_(decision_ids))).rowcount
+    feedback = 0
+    for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+        feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount
     connection.execute(delete(DECISIONS).where(DECISIONS.c.decision_id.in_(decision_ids)))
     return feedback
 

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Response
 
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.endpoints.decisions import find_decision
-from gateway.http_errors import ApiError
+from gateway.http_errors import ApiError, invalid
 from gateway.ports import FeedbackStatus
 from gateway.schemas import FeedbackAnswer, FeedbackRequest
 from gateway.state import GatewayState
+from gateway.wire import shorten
 from router.config import FeedbackConfig
-from router.types import Feedback
+from router.types import DecisionKind, DecisionRecord, DocumentFeedback, Feedback
 
 api = APIRouter()
 RETRY_S = 60.0
@@ -30,17 +31,47 @@ async def put_feedback(
 ) -> FeedbackAnswer:
     """Keeps it: 202 the first time, 200 when the same key had said something of that kind; 404 for an unknown decision,
     429 when the key is over a cap of experts.yaml."""
-    await find_decision(state, said.decision_id, key_id)
+    record = await find_decision(state, said.decision_id, key_id)
+    check_subject(record, said.document_id)
     if state.store is None:
         raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
     value = await asyncio.to_thread(said.reward)
-    feedback = Feedback(decision_id=said.decision_id, kind=said.kind, value=value, at=time.time(), key_id=key_id)
-    status = await asyncio.to_thread(state.store.put_feedback, feedback, state.config.feedback)
+    about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": key_id}
+    if said.document_id is None:
+        feedback = Feedback(kind=said.kind, **about)
+        status = await asyncio.to_thread(state.store.put_feedback, feedback, state.config.feedback)
+    else:
+        of_document = DocumentFeedback(document_id=said.document_id, **about)
+        status = await asyncio.to_thread(state.store.put_document_feedback, of_document, state.config.feedback)
     if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
         raise over_cap(status, state.config.feedback)
     if status is not FeedbackStatus.ACCEPTED:
         response.status_code = 200
     return FeedbackAnswer(decision_id=said.decision_id, value=value, status=status.value)
+
+
+def check_subject(record: DecisionRecord, document_id: str | None) -> None:
+    """A search is judged by its documents, an answer as a whole. Raises ApiError."""
+    if record.kind is DecisionKind.CHAT:
+        if document_id is not None:
+            raise invalid(
+                "'document_id': this decision is a chat answer; documents in its prompt belong to the decision in its "
+                "header x-coe-retrieval-decision-id",
+                "document_id",
+            )
+        return
+    shown = record.retrieval.documents if record.retrieval else ()
+    if document_id is None:
+        raise invalid(
+            f"this decision is of kind '{record.kind}': name one of its documents by 'document_id'", "document_id"
+        )
+    if document_id not in shown:
+        raise ApiError(
+            f"decision {record.decision_id} did not show a document {shorten(document_id)}",
+            status=404,
+            code="document_not_found",
+            param="document_id",
+        )
 
 
 def over_cap(status: FeedbackStatus, caps: FeedbackConfig) -> ApiError:

@@ -14,6 +14,7 @@ from gateway.retrieval.routing import RoutedQueries
 from router.features import to_bytes
 from router.retrieval.records import BASE, RetrievalDecision, RetrievalReason
 from router.types import (
+    RETRIEVAL,
     DecisionKind,
     DecisionReason,
     DecisionRecord,
@@ -22,9 +23,6 @@ from router.types import (
     TerminalState,
     Usage,
 )
-
-CATEGORY = "retrieval"
-"""What a retrieval decision has in place of a category."""
 
 POLICY = "retrieval"
 MAX_LOGGED_CHARS = 4000
@@ -155,11 +153,11 @@ def routing_decision(decision: RetrievalDecision) -> RoutingDecision:
     similarity = min(max(decision.similarity or 0.0, 0.0), 1.0)
     return RoutingDecision(
         expert=decision.expert,
-        category=CATEGORY,
+        category=RETRIEVAL,
         confidence=similarity,
         is_fallback=decision.reason is RetrievalReason.UNPREPARED,
         reason=REASONS[decision.reason],
-        likely_category=CATEGORY,
+        likely_category=RETRIEVAL,
         uncertainty=1.0 - similarity,
         runner_up=decision.runner_up,
         eligible=decision.members,

@@ -208,11 +208,3 @@ class SearchBody(Record):
     ranking_options: RankingOptions | None = None
     rewrite_query: bool = False
     model: str = Field(default=AUTO, min_length=1)
-
-
-class DocumentFeedbackBody(Record):
-    """POST /v1/feedback/documents: what became of one document of a search or rerank."""
-
-    decision_id: str = Field(min_length=1, max_length=64)
-    document_id: str = Field(min_length=1, max_length=128, description="`document_id` of a result")
-    value: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False, description="1 opened or cited, 0 rejected")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Float, Index, Integer, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Float, Index, Integer, LargeBinary, Text
 from sqlmodel import Field, SQLModel
 
 if TYPE_CHECKING:
@@ -78,23 +78,8 @@ class ChunkRow(SQLModel, table=True):
     text: str = Field(sa_type=Text)
 
 
-class DocumentFeedbackRow(SQLModel, table=True):
-    """What somebody did with one document of an answer: 1 opened or cited, 0 rejected."""
-
-    __tablename__ = "document_feedback"
-    __table_args__ = (UniqueConstraint("decision_id", "document_id", "key_id"),)
-
-    id: int | None = Field(default=None, primary_key=True)
-    decision_id: str = Field(sa_type=Text)
-    document_id: str = Field(sa_type=Text)
-    value: float = Field(sa_type=Float)
-    at: float = Field(sa_type=Float)
-    key_id: str = Field(default="", sa_type=Text)
-
-
 FILES: Table = SQLModel.metadata.tables["retrieval_files"]
 STORES: Table = SQLModel.metadata.tables["vector_stores"]
 STORE_FILES: Table = SQLModel.metadata.tables["vector_store_files"]
 CHUNKS: Table = SQLModel.metadata.tables["retrieval_chunks"]
-DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
-TABLES = [FILES, STORES, STORE_FILES, CHUNKS, DOCUMENT_FEEDBACK]
+TABLES = [FILES, STORES, STORE_FILES, CHUNKS]

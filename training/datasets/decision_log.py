@@ -13,7 +13,15 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from router.errors import DataError
 from router.features import from_bytes
-from router.types import DecisionReason, DecisionRecord, FeedbackKind, FloatArray, ImplicitKind, TerminalState
+from router.types import (
+    DecisionKind,
+    DecisionReason,
+    DecisionRecord,
+    FeedbackKind,
+    FloatArray,
+    ImplicitKind,
+    TerminalState,
+)
 
 REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
     FeedbackKind.TEST: 4.0,
@@ -116,7 +124,7 @@ def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
 
 
 def read_records(connection: Connection, since: float) -> Iterator[DecisionRecord]:
-    """Every record since a time, with its embedding, in order of arrival, a page at a time."""
+    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time."""
     has_embedding = "embedding" in {column["name"] for column in inspect(connection).get_columns("decisions")}
     embedding = "embedding" if has_embedding else "NULL AS embedding"  # a database that no newer gateway has opened
     query = text(
@@ -132,6 +140,8 @@ def read_records(connection: Connection, since: float) -> Iterator[DecisionRecor
                 raise DataError(
                     f"decisions: row {row.decision_id} is not a decision record ({error.error_count()} faults)"
                 ) from error
+            if record.kind is not DecisionKind.CHAT:
+                continue  # it chose among retrieval experts, see gateway.retrieval.export
             yield record if row.embedding is None else record.model_copy(update={"embedding": row.embedding})
         after, last = rows[-1].at, rows[-1].decision_id
 

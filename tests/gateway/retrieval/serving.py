@@ -86,6 +86,7 @@ class Serving:
     http: aiohttp.ClientSession
     log: MemoryLog
     service: RetrievalService
+    store: Store
 
     @property
     def url(self) -> str:
@@ -142,6 +143,7 @@ async def serving(
         pool=ExpertPool(backends if backends is not None else echoes()),
         live=LiveRouter(Path("no-routers"), lambda folder: small_router(), small_router()),
         sink=log,
+        store=store,
         auth=Auth(keys),
         session_key=b"0" * 32,
         retrieval=service,
@@ -150,7 +152,7 @@ async def serving(
     await gateway.start()
     try:
         async with aiohttp.ClientSession() as http:
-            yield Serving(gateway, http, log, service)
+            yield Serving(gateway, http, log, service, store)
     finally:
         await gateway.stop()
         store.close()
