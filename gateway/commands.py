@@ -8,6 +8,7 @@ COMMANDS: dict[str, str] = {
     "experts up": "gateway.fleet.commands:up",
     "experts ls": "gateway.fleet.commands:ls",
     "replay": "gateway.replay.commands:replay",
+    "retrieval export": "gateway.retrieval.commands:export",
     "log doctor": "gateway.decision_log.commands:doctor",
     "log drain": "gateway.decision_log.commands:drain",
     "log prune": "gateway.decision_log.removal_commands:prune",

@@ -33,6 +33,7 @@ SUMMARIES = {
     "eval retrieval": "Report what routing between retrieval experts won on collections with judgements.",
     "retrieval train": "Train a retrieval expert: a LoRA adapter on the queries of a collection.",
     "retrieval pilots": "Build the pilot library that routes between retrieval experts.",
+    "retrieval export": "Write a vector store and the feedback on its searches as a collection.",
     "eval arena": "Score a RouterArena prediction file.",
     "outcomes import": "Make an outcome table of another tool's files.",
     "outcomes formats": "List the formats that can be imported.",
