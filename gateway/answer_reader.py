@@ -16,9 +16,14 @@ class StreamReader:
 
     An event's data that is no JSON object makes the stream `is_broken`; a stream that saw neither the end mark nor a
     finish reason was cut.
+
+    Args:
+        keep_chars: how much of the first choice's text to keep in `text`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep_chars: int = 0) -> None:
+        self._room = keep_chars
+        self._kept: list[str] = []
         self.is_done = False  # the end mark `[DONE]` came
         self.is_broken = False
         self.finish_reason: str | None = None
@@ -32,6 +37,11 @@ class StreamReader:
     def is_at_boundary(self) -> bool:
         """True when what passed so far ends with a whole event."""
         return not self._held.strip() and not self._data
+
+    @property
+    def text(self) -> str:
+        """What was kept of the text."""
+        return "".join(self._kept)
 
     @property
     def is_complete(self) -> bool:
@@ -101,6 +111,10 @@ class StreamReader:
         delta = choice.get("delta")
         if isinstance(delta, dict) and any(delta.get(key) for key in ("content", "reasoning_content", "tool_calls")):
             self._tokens += 1
+            content = delta.get("content")
+            if self._room > 0 and isinstance(content, str) and choice.get("index", 0) == 0:
+                self._kept.append(content[: self._room])
+                self._room -= len(content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +144,15 @@ def read_answer(body: bytes) -> JsonAnswer | None:
         finish_reason=reason[:64] if isinstance(reason, str) else None,
         error_code=None if error is None else error_code(error),
     )
+
+
+def answer_text(body: bytes) -> str | None:
+    """The first choice's text of a whole answer; None when it has none."""
+    try:
+        content = orjson.loads(body)["choices"][0]["message"]["content"]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return None
+    return content if isinstance(content, str) else None
 
 
 def usage_of(usage: dict[str, object]) -> Usage:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from gateway.answer_reader import StreamReader
+from gateway.answer_reader import StreamReader, answer_text
 from gateway.asgi import (
     ClientGoneError,
     ClientWatch,
@@ -29,6 +29,7 @@ from router.errors import BackendError, RouterError, StoreError
 from router.types import RoutingDecision, TerminalState
 
 END_MARK = b"data: [DONE]"
+MAX_JUDGED_CHARS = 20_000
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class ChatEndpoint:
         decided = await self._state.decide(request, exchange.decision_id, exchange.session_id)
         exchange.shadow = decided.shadow
         exchange.decided(decided.decision, decided.inputs, decided.embedding)
+        exchange.is_sampled = self._state.judge is not None and self._state.judge.samples()
         request = await self._with_sources(exchange, request, decided.decision)
         exchange.overhead_ms = (time.perf_counter() - received_at_s) * 1e3
         answer = await self._experts.answer(exchange, request, decided.router, decided.decision)
@@ -111,6 +113,8 @@ class ChatEndpoint:
         facts = answer.facts
         exchange.usage, exchange.finish_reason = facts.usage, facts.finish_reason
         exchange.ttft_ms = exchange.elapsed_ms()
+        if exchange.is_sampled:
+            exchange.answer_text = answer_text(answer.body)
         if facts.error_code is None:
             exchange.end(TerminalState.ANSWERED, 200)
         else:
@@ -128,7 +132,7 @@ class ChatEndpoint:
             StoreError: its row could not be made safe; the client has not seen the end.
         """
         pool, expert = self._state.pool, exchange.served_expert or ""
-        reader = exchange.reader = StreamReader()
+        reader = exchange.reader = StreamReader(MAX_JUDGED_CHARS if exchange.is_sampled else 0)
         end = HeldEnd() if self._state.sink.is_durable else None
         exchange.has_started, exchange.status = True, 200
         try:
@@ -157,6 +161,7 @@ class ChatEndpoint:
         finally:
             exchange.usage = reader.usage(request.facts.prompt_tokens)
             exchange.finish_reason = reader.finish_reason
+            exchange.answer_text = reader.text if exchange.is_sampled else None
             await answer.chunks.aclose()
         pool.succeeded(expert)
         if reader.error_code or reader.is_broken:
@@ -212,3 +217,5 @@ class ChatEndpoint:
         state.metrics.observe(exchange)
         if exchange.is_admitted and not exchange.is_recorded:
             state.sink.append(exchange.record(state.sink, state.config.experts))
+        if exchange.is_sampled and state.judge is not None:
+            state.judge.offer(exchange)

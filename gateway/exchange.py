@@ -66,6 +66,8 @@ class Exchange:
     seq: int | None = None  # its number in the log, once it has one
     is_recorded: bool = False  # its row went to the log before the answer's end
     reader: StreamReader | None = None  # follows the stream while one passes
+    is_sampled: bool = False  # its answer is kept until the end, for a judge
+    answer_text: str | None = None  # there only when it is sampled; never logged
     sources: Sources | None = None  # what a vector store added to the prompt
 
     def elapsed_ms(self) -> float:

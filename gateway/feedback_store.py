@@ -9,7 +9,7 @@ from sqlalchemy import and_, func, select
 
 from gateway.ports import FeedbackStatus
 from gateway.tables import DOCUMENT_FEEDBACK, FEEDBACK
-from router.config import FeedbackConfig
+from router.feedback_config import FeedbackConfig
 from router.types import DocumentFeedback, Feedback
 
 if TYPE_CHECKING:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
 from gateway.decision_log.stats import LogStats
-from router.config import FeedbackConfig
-from router.types import DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal
+from router.feedback_config import FeedbackConfig
+from router.types import DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 
 
 class FeedbackStatus(StrEnum):
@@ -68,3 +69,7 @@ class DecisionStore(Protocol):
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]: ...
 
     def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]: ...
+
+    def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
+        """Keeps what a judge said; of the same answer again nothing changes."""
+        ...

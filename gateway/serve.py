@@ -18,6 +18,7 @@ from gateway.auth import Auth, check_bind
 from gateway.decision_log.privacy import load_key
 from gateway.experts import ExpertPool
 from gateway.http_limits import LimitedProtocol
+from gateway.judging.judge import Judge
 from gateway.live_router import LiveRouter
 from gateway.ports import DecisionSink, DecisionStore
 from gateway.retrieval.service import RetrievalService
@@ -49,7 +50,7 @@ def build_state(
     Raises:
         ConfigError: the key of hashes in the data folder cannot be read or made.
     """
-    return GatewayState(
+    state = GatewayState(
         config=config,
         pool=ExpertPool(backends),
         live=LiveRouter(settings.data_dir / ROUTERS_FOLDER, partial(load_router, config)),
@@ -59,6 +60,9 @@ def build_state(
         session_key=load_key(settings.data_dir),
         retrieval=retrieval,
     )
+    if config.judge is not None and store is not None:
+        state.judge = Judge(config, config.judge, state.pool, store, lambda: state.admission.running)
+    return state
 
 
 class Gateway:

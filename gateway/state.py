@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from router.errors import NoEligibleExpertError
 from router.features import features_hash, to_bytes
 from router.pipeline import Router, explicit_decision
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
+
+if TYPE_CHECKING:
+    from gateway.judging.judge import Judge
 
 UPLOAD_PATH = "/v1/files"
 UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
@@ -64,6 +67,7 @@ class GatewayState:
     auth: Auth = field(default_factory=Auth)
     session_key: bytes = b""
     retrieval: RetrievalService | None = None
+    judge: Judge | None = None
     seed: int | None = None
     is_stopping: bool = False
     metrics: Metrics = field(default_factory=Metrics)
@@ -89,8 +93,12 @@ class GatewayState:
         await asyncio.gather(self.pool.start(), self.live.start())
         if self.retrieval is not None:
             await self.retrieval.start()
+        if self.judge is not None:
+            await self.judge.start()
 
     async def aclose(self) -> None:
+        if self.judge is not None:
+            await self.judge.aclose()
         if self.retrieval is not None:
             await self.retrieval.aclose()
         await self.live.aclose()

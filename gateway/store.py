@@ -16,9 +16,9 @@ from gateway.erasure import erased_among, lock, note_removed
 from gateway.feedback_store import keep_document_feedback, keep_feedback
 from gateway.implicit_signals import note_signals
 from gateway.ports import FeedbackStatus
-from gateway.tables import DECISIONS, FEEDBACK, SIGNALS, TABLES
-from router.config import FeedbackConfig
-from router.types import RETRIEVAL, DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal
+from gateway.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
+from router.feedback_config import FeedbackConfig
+from router.types import RETRIEVAL, DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -127,6 +127,13 @@ class Store:
         query = select(SIGNALS).where(SIGNALS.c.decision_id == decision_id).order_by(SIGNALS.c.at, SIGNALS.c.kind)
         with self.transaction("read signals") as connection:
             return tuple(ImplicitSignal.model_validate(dict(row)) for row in connection.execute(query).mappings())
+
+    def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
+        """Keeps what a judge said; of the same answer again nothing changes. Raises StoreError."""
+        if judgements:
+            rows = [judgement.model_dump(mode="json") for judgement in judgements]
+            with self.transaction("write judgements") as connection:
+                connection.execute(self.insert(JUDGEMENTS).on_conflict_do_nothing(), rows)
 
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
         """Feedback on that decision, oldest first. Raises StoreError."""

@@ -74,6 +74,21 @@ class SignalRow(SQLModel, table=True):
     at: float = Field(sa_type=Float)
 
 
+class JudgementRow(SQLModel, table=True):
+    """What a judge said of an answer; `other` is '' for a grade, else the expert whose answer it was compared with."""
+
+    __tablename__ = "judgements"
+
+    decision_id: str = Field(primary_key=True, sa_type=Text)
+    judge: str = Field(primary_key=True, sa_type=Text)
+    rubric: str = Field(primary_key=True, sa_type=Text)
+    expert: str = Field(primary_key=True, sa_type=Text)
+    other: str = Field(primary_key=True, sa_type=Text)
+    value: float = Field(sa_type=Float)
+    is_consistent: bool | None = Field(default=None)
+    at: float = Field(sa_type=Float)
+
+
 class LifeRow(SQLModel, table=True):
     """One life of one gateway process, which numbered its decisions 0 to `decisions` - 1."""
 
@@ -135,6 +150,7 @@ DECISIONS: Table = SQLModel.metadata.tables["decisions"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
 DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
 SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]
+JUDGEMENTS: Table = SQLModel.metadata.tables["judgements"]
 LIVES: Table = SQLModel.metadata.tables["replicas"]
 REMOVED: Table = SQLModel.metadata.tables["removed"]
 ERASURES: Table = SQLModel.metadata.tables["erasures"]
@@ -145,6 +161,7 @@ TABLES = [
     FEEDBACK,
     DOCUMENT_FEEDBACK,
     SIGNALS,
+    JUDGEMENTS,
     LIVES,
     REMOVED,
     ERASURES,

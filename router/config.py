@@ -16,25 +16,11 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from router.errors import ConfigError, allowed_values
+from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
+from router.section import Name, Section
 from router.types import GENERAL
 
 ScalarOption = str | int | float | bool
-
-
-def check_name(name: str) -> str:
-    """Names travel in headers, metric labels and URLs, so they are kept to a safe alphabet."""
-    if not name or len(name) > 64 or not all((c.isalnum() and c.isascii()) or c in "._-" for c in name):
-        raise ValueError(f"'{name}' is not a name: use 1 to 64 letters, digits, '.', '_' or '-'")
-    return name
-
-
-Name = Annotated[str, AfterValidator(check_name)]
-
-
-class Section(BaseModel):
-    """A part of experts.yaml: frozen, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Engine(StrEnum):
@@ -253,16 +239,6 @@ class RetrievalConfig(Section):
     attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
 
 
-class FeedbackConfig(Section):
-    """Who may say how much about answers; docs/feedback.md."""
-
-    max_per_hour: int = Field(default=1000, ge=1, description="pieces of one key in an hour; more get 429")
-    max_per_decision: int = Field(default=8, ge=1, description="kinds of feedback of one key on one decision")
-    key_weights: dict[str, Annotated[float, Field(ge=0, le=10)]] = Field(
-        default_factory=dict, description="key id -> how much its feedback counts in training; 1 where not named"
-    )
-
-
 class CoeConfig(Section):
     """The whole of experts.yaml."""
 
@@ -276,6 +252,7 @@ class CoeConfig(Section):
     log: LogConfig = LogConfig()
     retrieval: RetrievalConfig | None = None
     feedback: FeedbackConfig = FeedbackConfig()
+    judge: JudgeConfig | None = None
 
     @property
     def learned_categories(self) -> tuple[str, ...]:
@@ -353,7 +330,7 @@ def fields_at(path: tuple[str | int, ...]) -> tuple[str, ...]:
 
 def unresolved_names(config: CoeConfig) -> list[str]:
     """Faults between parts of the file: names that do not resolve and entries that need another key."""
-    problems = []
+    problems = judge_problems(config.judge, config.experts)
     if GENERAL not in config.categories:
         problems.append(f"categories: '{GENERAL}' is required: uncertain queries go there")
     if "default" not in config.policies:

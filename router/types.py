@@ -313,6 +313,22 @@ class Feedback(Record):
     key_id: str | None = None
 
 
+class JudgedAnswer(Record):
+    """What a judge said of the answer of `expert` to one request: a grade in [0, 1], or beside the answer of `other`
+    how far it is preferred (1, 0, or 0.5 for a tie). `rubric` is a hash; `is_consistent` says whether both orders
+    agreed.
+    """
+
+    decision_id: str
+    judge: str
+    rubric: str
+    expert: str
+    other: str = ""
+    value: float = Field(ge=0, le=1)
+    is_consistent: bool | None = None
+    at: float = Field(description="Unix seconds")
+
+
 class Interval(Record):
     """A two-sided confidence interval at `level`."""
 

@@ -15,7 +15,7 @@ from gateway.decision_log.life import LifeState
 from gateway.decision_log.ranges import count, merged
 from gateway.erasure import lock, note_removed, subject_hash
 from gateway.store import Store
-from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, LIVES, REMOVED, SIGNALS
+from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, LIVES, REMOVED, SIGNALS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -102,6 +102,8 @@ class Removal:
                 has_decision = exists().where(DECISIONS.c.decision_id == table.c.decision_id)
                 orphans = delete(table).where(table.c.at < before, ~has_decision)
                 total += Removed(feedback=connection.execute(orphans).rowcount)
+            was_decided = exists().where(DECISIONS.c.decision_id == JUDGEMENTS.c.decision_id)
+            connection.execute(delete(JUDGEMENTS).where(JUDGEMENTS.c.at < before, ~was_decided))
         self._forget_finished()
         self._store.checkpoint()
         return total
@@ -152,8 +154,9 @@ class Removal:
 
 
 def delete_of(connection: Connection, decision_ids: list[str]) -> int:
-    """Deletes decisions with their feedback and signals; how much feedback there was."""
-    connection.execute(delete(SIGNALS).where(SIGNALS.c.decision_id.in_(decision_ids)))
+    """Deletes decisions with all that is said of them; how much feedback there was."""
+    for table in (SIGNALS, JUDGEMENTS):
+        connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids)))
     feedback = 0
     for table in (FEEDBACK, DOCUMENT_FEEDBACK):
         feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount

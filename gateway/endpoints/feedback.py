@@ -15,7 +15,7 @@ from gateway.ports import FeedbackStatus
 from gateway.schemas import FeedbackAnswer, FeedbackRequest
 from gateway.state import GatewayState
 from gateway.wire import shorten
-from router.config import FeedbackConfig
+from router.feedback_config import FeedbackConfig
 from router.types import DecisionKind, DecisionRecord, DocumentFeedback, Feedback
 
 api = APIRouter()

@@ -20,10 +20,11 @@ from gateway.ports import DecisionStore, FeedbackStatus
 from gateway.serve import Gateway
 from gateway.state import GatewayState
 from router.backends import echo, vllm
-from router.config import CoeConfig, FeedbackConfig, parse_config
+from router.config import CoeConfig, parse_config
+from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
 from router.protocols import ChatBackend
-from router.types import DecisionRecord, Feedback, ImplicitSignal
+from router.types import DecisionRecord, Feedback, ImplicitSignal, JudgedAnswer
 from tests.gateway.small_router import EXPERTS, small_router
 
 DEADLINE_S = 10.0
@@ -35,6 +36,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.decisions: dict[str, DecisionRecord] = {}
         self.feedback: dict[tuple[str, str, str | None], Feedback] = {}
+        self.judgements: list[JudgedAnswer] = []
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         return self.decisions.get(decision_id)
@@ -54,6 +56,9 @@ class MemoryStore:
 
     def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
         return ()
+
+    def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
+        self.judgements.extend(judgements)
 
 
 def config_of(

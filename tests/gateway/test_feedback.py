@@ -14,7 +14,7 @@ import pytest
 
 from gateway.ports import FeedbackStatus
 from gateway.store import Store
-from router.config import FeedbackConfig
+from router.feedback_config import FeedbackConfig
 from router.types import Feedback, FeedbackKind
 from tests.gateway.running import Running, running
 

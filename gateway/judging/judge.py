@@ -1,0 +1,198 @@
+"""The worker that judges a sample of answers, one at a time, while the gateway has little else to do.
+
+For a sampled request some experts that were not chosen answer too, and the judge grades every answer by the rubric and
+compares the served one with each of the others, in both orders. Numbers are kept, texts are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.answer_reader import answer_text, read_answer
+from gateway.exchange import Exchange, cost_usd
+from gateway.expert_call import MAX_ANSWER_BYTES, read_all
+from gateway.experts import ExpertPool
+from gateway.judging.budget import Budget
+from gateway.judging.prompts import (
+    conversation_text,
+    grade_body,
+    pair_body,
+    read_choice,
+    read_grade,
+    swapped_preference,
+)
+from gateway.ports import DecisionStore
+from gateway.tasks import stop_task
+from router.config import CoeConfig
+from router.errors import BackendError, RouterError
+from router.feedback_config import JudgeConfig
+from router.protocols import BackendRequest
+from router.types import DecisionReason, JudgedAnswer, TerminalState
+
+MAX_WAITING = 8
+QUIET_POLL_S = 0.2
+MAX_WAIT_S = 60.0
+STREAM_FIELDS = ("stream", "stream_options")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An answer to judge, while it waits in memory. `others` are the experts to hear beside the one that served."""
+
+    decision_id: str
+    body: Mapping[str, object]
+    expert: str
+    answer: str
+    others: tuple[str, ...]
+
+
+class Judge:
+    """Offers never block; what finds the queue full or the budget spent is left out.
+
+    Args:
+        running: how many requests the gateway serves now.
+    """
+
+    def __init__(
+        self,
+        config: CoeConfig,
+        settings: JudgeConfig,
+        pool: ExpertPool,
+        store: DecisionStore,
+        running: Callable[[], int],
+        seed: int | None = None,
+    ) -> None:
+        self._experts = config.experts
+        self._settings = settings
+        self._pool = pool
+        self._store = store
+        self._running = running
+        self._rng = random.Random(seed)
+        self._budget = Budget(settings.max_per_hour, settings.max_usd_per_day, time.monotonic)
+        self._queue: asyncio.Queue[Sample] = asyncio.Queue(MAX_WAITING)
+        self._rubric_hash = hashlib.sha256(settings.rubric.encode()).hexdigest()[:12]
+        self._task: asyncio.Task[None] | None = None
+        self.judged = self.left_out = 0
+
+    def samples(self) -> bool:
+        """Whether the next request's answer is to be kept until its end."""
+        return self._rng.random() < self._settings.share
+
+    def offer(self, exchange: Exchange) -> None:
+        """Takes an exchange that has ended, if it is sampled, was routed, and has an answer that a judge can read."""
+        decision, request, answer = exchange.decision, exchange.request, exchange.answer_text
+        is_routed = decision is not None and decision.reason is not DecisionReason.EXPLICIT
+        if answer is None or request is None or decision is None or not is_routed:
+            return
+        served, facts = exchange.answered_by, request.facts
+        if exchange.state is not TerminalState.ANSWERED or served is None or facts.has_image or facts.has_tools:
+            return
+        if exchange.sources is not None:
+            return  # others would answer without the sources
+        if self._queue.full() or not self._budget.take():
+            self.left_out += 1
+            return
+        candidates = [name for name in decision.eligible if name != served and name in self._pool.alive]
+        others = self._rng.sample(candidates, min(self._settings.shadow_experts, len(candidates)))
+        self._queue.put_nowait(Sample(exchange.decision_id, request.body, served, answer, tuple(others)))
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="judge")
+
+    async def aclose(self) -> None:
+        """Stops; what waits is left out."""
+        await stop_task(self._task)
+
+    async def _run(self) -> None:
+        while True:
+            sample = await self._queue.get()
+            try:
+                await self._judge(sample)
+                self.judged += 1
+            except RouterError as error:
+                self.left_out += 1
+                logger.warning("decision %s was not judged (%s)", sample.decision_id, type(error).__name__)
+            except Exception as error:  # noqa: BLE001
+                # A traceback may hold what was said, so only the type is written down.
+                self.left_out += 1
+                logger.error("decision %s was not judged after a fault (%s)", sample.decision_id, type(error).__name__)
+
+    async def _judge(self, sample: Sample) -> None:
+        """Raises BackendError: an expert or the judge did not answer, the money is spent, or there was no quiet."""
+        ask = conversation_text(sample.body)
+        answers = {sample.expert: sample.answer}
+        for other in sample.others:
+            body = {name: value for name, value in sample.body.items() if name not in STREAM_FIELDS}
+            answers[other] = await self._ask(other, body)
+        found = [self._judgement(sample, expert, "", await self._grade(ask, text)) for expert, text in answers.items()]
+        for other in sample.others:
+            value, is_consistent = await self._compare(ask, sample.answer, answers[other])
+            found.append(self._judgement(sample, sample.expert, other, value, is_consistent))
+        await asyncio.to_thread(self._store.put_judgements, found)
+
+    def _judgement(
+        self, sample: Sample, expert: str, other: str, value: float, is_consistent: bool | None = None
+    ) -> JudgedAnswer:
+        return JudgedAnswer(
+            decision_id=sample.decision_id,
+            judge=self._settings.expert,
+            rubric=self._rubric_hash,
+            expert=expert,
+            other=other,
+            value=value,
+            is_consistent=is_consistent,
+            at=time.time(),
+        )
+
+    async def _grade(self, ask: str, answer: str) -> float:
+        reply = await self._ask(self._settings.expert, grade_body(ask, answer, self._settings.rubric))
+        return understood(read_grade(reply))
+
+    async def _compare(self, ask: str, served: str, other: str) -> tuple[float, bool]:
+        """How far the served answer is preferred, in both orders."""
+        verdicts = []
+        for first, second in ((served, other), (other, served)):
+            reply = await self._ask(self._settings.expert, pair_body(ask, first, second, self._settings.rubric))
+            verdicts.append(understood(read_choice(reply)))
+        return swapped_preference(verdicts[0], verdicts[1])
+
+    async def _ask(self, expert: str, body: Mapping[str, object]) -> str:
+        """The text of one expert's answer, asked once the gateway is quiet. Raises BackendError."""
+        await self._quiet()
+        if not self._budget.has_money():
+            raise BackendError("the day's money for judging is spent", status=503)
+        timeout_s = self._experts[expert].timeout_s
+        request = BackendRequest({"model": expert, **body}, request_id="judge", timeout_s=timeout_s)
+        response = await self._pool.backend(expert).send(request)
+        try:
+            raw = await read_all(response.chunks, MAX_ANSWER_BYTES)
+        finally:
+            await response.chunks.aclose()
+        facts = read_answer(raw)
+        if response.status != 200 or facts is None or facts.error_code is not None:
+            raise BackendError(f"expert {expert} gave no answer to judge (status {response.status})", status=502)
+        self._budget.spend(cost_usd(facts.usage, self._experts[expert]))
+        return answer_text(raw) or ""
+
+    async def _quiet(self) -> None:
+        """Returns when no more than `max_running_beside` requests run. Raises BackendError after `MAX_WAIT_S`."""
+        deadline = time.monotonic() + MAX_WAIT_S
+        while self._running() > self._settings.max_running_beside:
+            if time.monotonic() > deadline:
+                raise BackendError("the gateway was never quiet enough to judge", status=503)
+            await asyncio.sleep(QUIET_POLL_S)
+
+
+def understood(value: float | None) -> float:
+    """Raises BackendError: the judge said something else."""
+    if value is None:
+        raise BackendError("the judge's reply was none of those it was asked for", status=502)
+    return value

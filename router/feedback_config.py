@@ -1,0 +1,42 @@
+"""The parts of experts.yaml about what is said of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated
+
+from pydantic import Field
+
+from router.errors import allowed_values
+from router.section import Section
+
+DEFAULT_RUBRIC = "Is it right, complete, to the point, and in the form that was asked for?"
+
+
+class FeedbackConfig(Section):
+    """Who may say how much about answers; docs/feedback.md."""
+
+    max_per_hour: int = Field(default=1000, ge=1, description="pieces of one key in an hour; more get 429")
+    max_per_decision: int = Field(default=8, ge=1, description="kinds of feedback of one key on one decision")
+    key_weights: dict[str, Annotated[float, Field(ge=0, le=10)]] = Field(
+        default_factory=dict, description="key id -> how much its feedback counts in training; 1 where not named"
+    )
+
+
+class JudgeConfig(Section):
+    """A second opinion on a sample of answers; docs/feedback.md."""
+
+    expert: str = Field(description="expert that grades")
+    rubric: str = Field(default=DEFAULT_RUBRIC, min_length=1, max_length=4000)
+    share: float = Field(gt=0, le=1, description="of routed requests")
+    shadow_experts: int = Field(default=1, ge=0, le=4, description="experts that were not chosen and answer too")
+    max_per_hour: int = Field(default=60, ge=1, description="samples, per gateway")
+    max_usd_per_day: float = Field(default=1.0, gt=0, description="list price of all that it asks, per gateway")
+    max_running_beside: int = Field(default=2, ge=0, description="it waits while more requests run")
+
+
+def judge_problems(judge: JudgeConfig | None, experts: Collection[str]) -> list[str]:
+    """What a judge lacks in the rest of the file."""
+    if judge is None or judge.expert in experts:
+        return []
+    return [f"judge.expert: unknown expert '{judge.expert}'{allowed_values(judge.expert, experts)}"]

@@ -1,0 +1,23 @@
+"""What every part of experts.yaml has in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+
+def check_name(name: str) -> str:
+    """Names travel in headers, metric labels and URLs, so they are kept to a safe alphabet."""
+    if not name or len(name) > 64 or not all((c.isalnum() and c.isascii()) or c in "._-" for c in name):
+        raise ValueError(f"'{name}' is not a name: use 1 to 64 letters, digits, '.', '_' or '-'")
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+
+
+class Section(BaseModel):
+    """A part of experts.yaml: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

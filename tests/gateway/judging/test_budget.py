@@ -1,0 +1,27 @@
+"""The budget of a judge on a clock of our own."""
+
+from gateway.judging.budget import Budget
+
+
+def test_samples_of_an_hour_and_dollars_of_a_day():
+    now = 0.0
+    budget = Budget(2, 1.0, lambda: now)
+    assert [budget.take() for _ in range(3)] == [True, True, False]
+    now = 3599.0
+    assert not budget.take()
+    now = 3600.0
+    assert budget.take()
+    budget.spend(0.6)
+    assert budget.has_money()
+    now = 7300.0
+    budget.spend(0.6)
+    assert (budget.has_money(), budget.take()) == (False, False)
+    now = 3600.0 + 86_400.0  # the first spending is a day old
+    assert budget.take()
+
+
+def test_what_is_free_costs_nothing():
+    budget = Budget(1000, 1e-9, lambda: 0.0)
+    for _ in range(50):
+        budget.spend(0.0)
+        assert budget.take()

@@ -1,0 +1,173 @@
+"""A judge beside a real gateway: what it asks whom, what is kept, and when it keeps out of the way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.decision_log.removal import Removal
+from gateway.judging.judge import Judge
+from gateway.store import Store
+from router.backends import echo
+from router.config import CoeConfig, parse_config
+from router.errors import ConfigError
+from router.protocols import BackendRequest, BackendResponse
+from router.types import JudgedAnswer
+from tests.gateway.running import Running, config_of, echoes, running, until
+from tests.gateway.test_store import record
+
+
+class Scripted:
+    """An expert whose answer is a function of the last message; it remembers what it was asked."""
+
+    def __init__(self, answer: Callable[[str], str], status: int = 200) -> None:
+        self.asked: list[Mapping[str, object]] = []
+        self._answer, self._status = answer, status
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        self.asked.append(request.body)
+        text = echo.last_question(request.body)
+        inner = echo.build(echo.Options())
+        reply = {"messages": [{"role": "user", "content": self._answer(text)}]}
+        found = await inner.send(BackendRequest(reply, is_stream=request.is_stream))
+        return BackendResponse(self._status, found.chunks, found.headers)
+
+    async def is_alive(self) -> bool:
+        return True
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def prefers_ruby(text: str) -> str:
+    """Grades ruby's answers 9 and others 4, and prefers ruby's in either place."""
+    if "Reply with the number" in text:
+        return "9" if "from ruby" in text else "4"
+    if "<<<SECOND" not in text:
+        return f"from plain: {text}"  # asked as one of those that were not chosen
+    return "first" if "from ruby" in text.split("<<<SECOND")[0] else "second"
+
+
+@asynccontextmanager
+async def judged(
+    judge: Scripted, store: Store | None = None, others: Mapping[str, Scripted] | None = None, **settings: Any
+) -> AsyncIterator[tuple[Running, Judge]]:
+    """A gateway where `plain` judges what ruby and emerald say."""
+    section = {"expert": "plain", "share": 1.0, **settings}
+    config: CoeConfig = config_of(sections={"judge": section})
+    experts = {name: Scripted(lambda text, name=name: f"from {name}: {text}") for name in ("ruby", "emerald")}
+    backends = echoes(plain=judge, **(experts | dict(others or {})))
+    async with running(backends, sections={"judge": section}) as gateway:
+        state = gateway.state
+        kept_in = store or gateway.store
+        state.judge = Judge(config, config.judge, state.pool, kept_in, lambda: state.admission.running, seed=3)
+        await state.judge.start()
+        yield gateway, state.judge
+
+
+def by_pair(found: list[JudgedAnswer]) -> dict[tuple[str, str], tuple[float, bool | None]]:
+    return {(each.expert, each.other): (each.value, each.is_consistent) for each in found}
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_answers_are_graded_and_compared_in_both_orders(is_stream):
+    judge = Scripted(prefers_ruby)
+    async with judged(judge, shadow_experts=2) as (gateway, worker):
+        async with gateway.chat("red", stream=is_stream) as answer:
+            await answer.read()
+        await until(lambda: worker.judged == 1)
+        found = gateway.store.judgements
+        assert {each.decision_id for each in found} == {(await gateway.record()).decision_id}
+        assert len(gateway.log.records) == 1  # what a judge asks is no traffic
+    assert by_pair(found) == {
+        ("ruby", ""): (0.9, None),
+        ("emerald", ""): (0.4, None),
+        ("plain", ""): (0.4, None),
+        ("ruby", "emerald"): (1.0, True),
+        ("ruby", "plain"): (1.0, True),
+    }
+    questions = [echo.last_question(body) for body in judge.asked]
+    assert "from ruby: red" in questions[1]
+    assert sum("<<<FIRST" in question for question in questions) == 4
+
+
+async def test_a_judge_that_prefers_a_place_is_found_out():
+    judge = Scripted(lambda text: "first" if "<<<FIRST" in text else "5")
+    async with judged(judge) as (gateway, worker):
+        async with gateway.chat("green") as answer:
+            assert answer.headers["x-coe-expert"] == "emerald"
+        await until(lambda: worker.judged == 1)
+        pairs = [each for each in gateway.store.judgements if each.other]
+    assert [(each.value, each.is_consistent) for each in pairs] == [(0.5, False)]
+
+
+@pytest.mark.parametrize(
+    "judge", [Scripted(lambda text: "no idea"), Scripted(lambda text: "7", status=500)], ids=["words", "status"]
+)
+async def test_a_judge_that_fails_hurts_nobody(judge):
+    async with judged(judge) as (gateway, worker):
+        async with gateway.chat("red") as answer:
+            assert answer.status == 200
+        await until(lambda: worker.left_out == 1)
+        assert gateway.store.judgements == []
+
+
+async def test_what_is_not_judged():
+    async with judged(Scripted(prefers_ruby)) as (gateway, worker):
+        tool = {"type": "function", "function": {"name": "f"}}
+        for fields in ({"model": "ruby"}, {"tools": [tool]}, {"model": "nobody"}):
+            async with gateway.chat("red", **fields) as answer:
+                await answer.read()
+        async with gateway.chat("red") as answer:
+            await answer.read()
+        await until(lambda: worker.judged == 1)
+        assert (worker.left_out, len({each.decision_id for each in gateway.store.judgements})) == (0, 1)
+
+
+async def test_the_budget_leaves_the_rest_out():
+    async with judged(Scripted(prefers_ruby), max_per_hour=2) as (gateway, worker):
+        for _ in range(5):
+            async with gateway.chat("red") as answer:
+                await answer.read()
+        await until(lambda: worker.judged == 2 and worker.left_out == 3)
+
+
+async def test_it_waits_while_requests_run():
+    judge = Scripted(prefers_ruby)
+    async with judged(judge, max_running_beside=0) as (gateway, worker):
+        async with gateway.state.admission:  # somebody else's request
+            async with gateway.chat("red") as answer:
+                await answer.read()
+            await gateway.record()
+            async with gateway.chat("green") as answer:  # more traffic passes meanwhile
+                await answer.read()
+            await gateway.record(1)
+            assert judge.asked == []
+        await until(lambda: worker.judged == 2)
+
+
+def test_judgements_in_sql(store: Store):
+    store.write_decisions([record(0)])
+    one = JudgedAnswer(decision_id="r1-0", judge="j", rubric="r", expert="a", value=0.5, at=1_700_000_000.0)
+    pair = one.model_copy(update={"other": "b", "value": 1.0, "is_consistent": True})
+    store.put_judgements([one, pair])
+    store.put_judgements([one.model_copy(update={"value": 0.9})])
+    store.put_judgements([])
+    assert rows(store) == [("", 0.5, None), ("b", 1.0, True)]
+    Removal(store).prune(1_700_000_001.0, 1_700_000_002.0)
+    assert rows(store) == []
+
+
+def rows(store: Store) -> list[tuple[str, float, bool | None]]:
+    with store.transaction("look") as connection:
+        found = connection.exec_driver_sql("SELECT other, value, is_consistent FROM judgements ORDER BY other").all()
+    return [(row[0], row[1], None if row[2] is None else bool(row[2])) for row in found]
+
+
+def test_a_judge_must_be_an_expert():
+    values = config_of().model_dump(mode="json", exclude_none=True)
+    with pytest.raises(ConfigError, match=r"judge\.expert: unknown expert 'rubi'; did you mean 'ruby'"):
+        parse_config(values | {"judge": {"expert": "rubi", "share": 0.1}})
