@@ -17,8 +17,8 @@ from training.retrieval.collection import Collection, Queries
 from training.retrieval.recipe import held_out_queries
 from training.retrieval.search import Searcher, silent
 
-LABELS = 400
-"""Labelled queries of a collection at most: the library of 13 collections then takes 8 MB and a choice 0.3 ms."""
+LABELS = 200
+"""Labelled queries of a collection at most: the library of 13 collections then takes 4 MB and a choice 0.2 ms."""
 
 
 @dataclass(frozen=True)

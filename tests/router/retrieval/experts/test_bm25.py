@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from router.encoders.hashing import HashingEncoder
+from router.errors import ConfigError
+from router.retrieval.experts import bm25
+from router.retrieval.experts.bm25 import Bm25Expert, Options
+from router.retrieval.records import LexicalExpert
+
+DOCUMENTS = ("The cat sat on the mat.", "Dogs are running in the fields", "A running cat and a cat", "", "!!!")
+
+
+def expert(**options: object) -> Bm25Expert:
+    return bm25.build(Options.model_validate(options)).attach("words", HashingEncoder(8))
+
+
+def test_scores_are_those_of_the_formula() -> None:
+    """Kamphuis et al. 2020, Lucene: ln(1 + (N - df + 0.5) / (df + 0.5)) tf / (tf + k1 (1 - b + b l / avg))."""
+    found = expert(language="none", stopwords="none").index(DOCUMENTS)
+    rows, scores = found.search(["cat"], 10)[0]
+    lengths = [6, 6, 6, 0, 0]
+    mean = sum(lengths) / len(lengths)
+    idf = math.log(1 + (5 - 2 + 0.5) / (2 + 0.5))
+    share = {2: 2, 0: 1}
+    expected = [idf * tf / (tf + 1.2 * (1 - 0.75 + 0.75 * 6 / mean)) for tf in share.values()]
+    assert rows.tolist() == [2, 0]
+    assert scores.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_stems_meet_and_stop_words_do_not_count() -> None:
+    index = expert().index(DOCUMENTS)
+    rows = [rows.tolist() for rows, _ in index.search(["run", "the", "unheard of", "", "mats"], 10)]
+    assert rows == [[1, 2], [], [], [], [0]]
+
+
+def test_count_and_long_queries_are_cut() -> None:
+    index = expert(max_query_words=1).index(DOCUMENTS)
+    assert len(index.search(["cat"], 1)[0][0]) == 1
+    assert index.search(["dogs cat"], 9)[0][0].tolist() == [1]
+    assert index.search(["cat"], 0)[0][0].tolist() == []
+
+
+def test_no_document_and_no_word_are_searched_in_vain() -> None:
+    for texts in ((), ("", "?!")):
+        assert expert().index(texts).search(["cat"], 5)[0][0].tolist() == []
+
+
+def test_its_space_follows_what_changes_an_index() -> None:
+    assert expert().space != expert(k1=0.9).space
+    assert expert().space == expert(max_query_words=5).space
+    assert expert().fingerprint != expert(max_query_words=5).fingerprint
+    assert isinstance(expert(), LexicalExpert)
+
+
+def test_a_language_without_a_stemmer_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"no stemmer for language 'klingon'; allowed: none, .*english"):
+        expert(language="klingon")
