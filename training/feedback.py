@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,6 +38,10 @@ class ReplyBin(NamedTuple):
     expert: str
     signals: tuple[ImplicitKind, ...] = ()
 
+    def keeping(self, kinds: Collection[ImplicitKind]) -> ReplyBin:
+        """The bin without other signals."""
+        return self._replace(signals=tuple(kind for kind in self.signals if kind in kinds))
+
 
 Group = tuple[object, ...]
 """A bin, or the first few of its fields."""
@@ -52,9 +56,20 @@ class ReplyRates:
     replies: Counter[Group] = field(default_factory=Counter)
 
     def add(self, reply_bin: ReplyBin, *, has_reply: bool) -> None:
+        self._count(reply_bin, 1, int(has_reply))
+
+    def _count(self, reply_bin: ReplyBin, answers: int, replies: int) -> None:
         for part in coarser(reply_bin):
-            self.answers[part] += 1
-            self.replies[part] += has_reply
+            self.answers[part] += answers
+            self.replies[part] += replies
+
+    def keeping(self, kinds: Collection[ImplicitKind]) -> ReplyRates:
+        """The same answers in bins that know of no other signals."""
+        found = ReplyRates()
+        for part, answers in self.answers.items():
+            if isinstance(part, ReplyBin):
+                found._count(part.keeping(kinds), answers, self.replies[part])
+        return found
 
     @property
     def overall(self) -> float:
@@ -169,19 +184,3 @@ def difference(left: Float64Array, right: Float64Array) -> Metric:
     half = Z_95 * math.sqrt(variance)
     interval = Interval(low=max(middle - half, -1.0), high=min(middle + half, 1.0))
     return Metric(value=float(left.mean() - right.mean()), interval=interval, n=len(left) + len(right))
-
-
-def implied_reward(signals: Sequence[ImplicitKind], agreements: Mapping[ImplicitKind, Agreement]) -> float | None:
-    """What an answer without feedback is worth by what the client did: the mean feedback on answers with the most
-    telling signal that may be used, or on those without it where it is absent. None while no signal may be used.
-
-    Answers without any signal get a value too: to learn from complaints alone would punish whoever serves most.
-    """
-    usable = [each for each in agreements.values() if each.is_usable]
-    if not usable:
-        return None
-    by_strength = sorted(usable, key=lambda each: each.mean_with - each.mean_without)
-    for each in by_strength:
-        if each.kind in signals:
-            return each.mean_with
-    return by_strength[0].mean_without

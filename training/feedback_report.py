@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from sqlalchemy import Connection, inspect, text
 
 from router.types import DecisionRecord, ImplicitKind, Metric, Record
 from training.datasets.decision_log import read_records, read_rewards, read_signals, why_dropped
-from training.feedback import Agreement, ReplyBin, ReplyRates, agreement, weighted_mean
+from training.feedback import Agreement, weighted_mean
 from training.log_database import open_log
+from training.replies import Replies
 
 
 class GroupReplies(Record):
@@ -69,36 +69,6 @@ class FeedbackReport(Record):
     signals: tuple[SignalAgreement, ...]
 
 
-@dataclass
-class Replies:
-    """One pass over the log: counts of every answer, and of those with feedback also the reward."""
-
-    rates: ReplyRates = field(default_factory=ReplyRates)
-    bins: list[ReplyBin] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    with_signal: dict[ImplicitKind, int] = field(default_factory=lambda: dict.fromkeys(ImplicitKind, 0))
-
-    def add(self, record: DecisionRecord, signals: tuple[ImplicitKind, ...], reward: float | None) -> None:
-        """One answer of the router's; others say nothing of its choices."""
-        assert record.decision is not None, "an answer was decided"
-        reply_bin = ReplyBin(record.decision.category, record.decision.expert, signals)
-        self.rates.add(reply_bin, has_reply=reward is not None)
-        for kind in signals:
-            self.with_signal[kind] += 1
-        if reward is not None:
-            self.bins.append(reply_bin)
-            self.rewards.append(reward)
-
-    def agreements(self) -> dict[ImplicitKind, Agreement]:
-        """Of every kind of signal, on the answers that have both."""
-        rewards = np.array(self.rewards, dtype=np.float64)
-        found = {}
-        for kind in ImplicitKind:
-            has_signal = np.array([kind in each.signals for each in self.bins], dtype=bool)
-            found[kind] = agreement(kind, self.with_signal[kind], rewards[has_signal], rewards[~has_signal])
-        return found
-
-
 def gather(
     records: Iterable[DecisionRecord],
     rewards: Mapping[str, float],
@@ -110,11 +80,10 @@ def gather(
     """
     replies = Replies()
     for record in records:
-        has_reply = record.decision_id in rewards
         shown = signals.get(record.decision_id, ())
         is_aborted = ImplicitKind.ABORTED in shown
-        if is_aborted or why_dropped(record, rewards) in (None, "no feedback"):
-            replies.add(record, shown, rewards[record.decision_id] if has_reply else None)
+        if record.decision and (is_aborted or why_dropped(record, rewards) in (None, "no feedback")):
+            replies.add(record.decision, shown, rewards.get(record.decision_id))
     return replies
 
 
@@ -163,9 +132,7 @@ def given(
 
 
 def report_of(replies: Replies, kinds: tuple[KindCount, ...], keys: tuple[KeyCount, ...]) -> FeedbackReport:
-    rates = replies.rates
-    rewards = np.array(replies.rewards, dtype=np.float64)
-    weights = np.array([rates.weight(each) for each in replies.bins], dtype=np.float64)
+    rates, rewards, weights = replies.rates, replies.reward_array(), replies.weights()
     rows: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for row, each in enumerate(replies.bins):
         rows[each[:2]].append(row)

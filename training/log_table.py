@@ -11,14 +11,16 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import DecisionRecord
-from training.datasets.decision_log import read_records, read_rewards, why_dropped
+from router.types import DecisionRecord, ImplicitKind
+from training.datasets.decision_log import read_records, read_rewards, read_signals, why_dropped
 from training.log_database import open_log
 from training.progress import Progress, silent
+from training.replies import Replies
 from training.split import normalised_text
 
 HELD_OUT_PERCENT = 50
@@ -32,10 +34,10 @@ class LogTable:
     """Answers with a reward, in order of time. All arrays (n,).
 
     `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `propensity` is the probability with
-    which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback (mean 1);
-    `question` is equal for answers to the same question; `is_held_out` answers judge a candidate and are never learned
-    from. `traffic` counts the answered, routed queries per category (the map's mass); `dropped` says how many decisions
-    were left out and why.
+    which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback, times the
+    weight of the key that gave it (mean 1); `question` is equal for answers to the same question; `is_held_out` answers
+    judge a candidate and are never learned from. `traffic` counts the answered, routed queries per category (the map's
+    mass); `dropped` says how many decisions were left out and why.
     """
 
     ids: NDArray[np.bytes_]
@@ -102,7 +104,7 @@ class Columns:
         self.at.append(record.at)
         self.question.append(question_of(record))
 
-    def table(self) -> LogTable:
+    def table(self, weight: NDArray[np.float64]) -> LogTable:
         order = np.argsort(np.array(self.at, dtype=np.float64), kind="stable")
         question = np.array(self.question, dtype=np.int64)[order]
         return LogTable(
@@ -113,7 +115,7 @@ class Columns:
             expert=np.array(self.expert, dtype=np.int32)[order],
             reward=np.array(self.reward, dtype=np.float64)[order],
             propensity=np.array(self.propensity, dtype=np.float64)[order],
-            weight=np.ones(len(order)),
+            weight=weight[order],
             at=np.array(self.at, dtype=np.float64)[order],
             question=question,
             is_held_out=is_judge(question),
@@ -133,22 +135,38 @@ def is_judge(question: NDArray[np.int64]) -> NDArray[np.bool_]:
     return question % 100 < HELD_OUT_PERCENT
 
 
-def read_log_table(database_url: str, *, since: float = 0.0, progress: Progress = silent) -> LogTable:
+def read_log_table(
+    database_url: str,
+    *,
+    since: float = 0.0,
+    key_weights: Mapping[str, float] | None = None,
+    progress: Progress = silent,
+) -> LogTable:
     """Reads decisions and feedback from SQL, a page at a time.
 
     Args:
         since: Unix seconds; older decisions are not read.
+        key_weights: key id -> how much its feedback counts; 1 where not named.
 
     Raises:
         DataError: the database cannot be reached, holds no such tables, or a row is damaged.
     """
     with open_log(database_url) as connection:
-        return collect(read_records(connection, since), read_rewards(connection), progress)
+        rewards, signals = read_rewards(connection, key_weights), read_signals(connection)
+        return collect(read_records(connection, since), rewards, signals, key_weights or {}, progress)
 
 
-def collect(records: Iterable[DecisionRecord], rewards: Mapping[str, float], progress: Progress = silent) -> LogTable:
-    """Sorts records into used and dropped."""
-    columns, digest = Columns(), hashlib.sha256()
+def collect(
+    records: Iterable[DecisionRecord],
+    rewards: Mapping[str, float],
+    signals: Mapping[str, tuple[ImplicitKind, ...]] = MappingProxyType({}),
+    key_weights: Mapping[str, float] = MappingProxyType({}),
+    progress: Progress = silent,
+) -> LogTable:
+    """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
+    whose it is."""
+    columns, replies, digest = Columns(), Replies(), hashlib.sha256()
+    key_weight = array("d")
     dropped: Counter[str] = Counter()
     traffic: Counter[str] = Counter()
     n_rows = 0
@@ -160,11 +178,18 @@ def collect(records: Iterable[DecisionRecord], rewards: Mapping[str, float], pro
         reason = why_dropped(record, rewards)
         if record.decision is not None and reason in (None, "no feedback"):
             traffic[record.decision.category] += 1
+            replies.add(record.decision, signals.get(record.decision_id, ()), rewards.get(record.decision_id))
         if reason is not None:
             dropped[reason] += 1
             continue
         digest.update(repr(rewards[record.decision_id]).encode())
         columns.add(record, rewards[record.decision_id])
+        key_weight.append(key_weights.get(record.key_id or "", 1.0))
+    weight = replies.weights() * np.array(key_weight, dtype=np.float64)
     return replace(
-        columns.table(), traffic=traffic, dropped=dropped, n_rows=n_rows, fingerprint=digest.hexdigest()[:16]
+        columns.table(weight / weight.mean() if weight.size else weight),
+        traffic=traffic,
+        dropped=dropped,
+        n_rows=n_rows,
+        fingerprint=digest.hexdigest()[:16],
     )

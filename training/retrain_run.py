@@ -132,7 +132,8 @@ def read_sources(request: RetrainRequest, progress: Progress) -> Sources:
         q for q in read_seed(request.queries or default_queries_folder()) if q.category in config.categories
     )
     outcomes = usable_outcomes(config, request.outcomes)
-    log = read_log_table(request.database_url, since=request.since, progress=progress)
+    key_weights = config.feedback.key_weights
+    log = read_log_table(request.database_url, since=request.since, key_weights=key_weights, progress=progress)
     return Sources(config, queries, outcomes, log, find_changes(log))
 
 

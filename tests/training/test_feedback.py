@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 
 from router.types import ImplicitKind
 from training.feedback import (
-    AGREEMENT_BAR,
     MAX_REPLY_WEIGHT,
     ReplyBin,
     ReplyRates,
     agreement,
     difference,
-    implied_reward,
     weighted_mean,
 )
 
@@ -38,6 +36,13 @@ def test_reply_rates_are_shrunk_step_by_step():
     assert rates.propensity(code) == pytest.approx((40 + 20 * pair) / 100)
     assert rates.propensity(code._replace(signals=(ABORTED,))) == pytest.approx((20 + 20 * pair) / 40)
     assert rates.weight(code) == pytest.approx(0.3 / rates.propensity(code))
+
+
+def test_bins_can_forget_signals():
+    plain = ReplyBin("code", "a")
+    rates = rates_of((plain, 30, 10), (plain._replace(signals=(ABORTED,)), 20, 20), (ReplyBin("facts", "b"), 9, 1))
+    assert rates.keeping({ABORTED}) == rates
+    assert rates.keeping(()) == rates_of((plain, 50, 30), (ReplyBin("facts", "b"), 9, 1))
 
 
 def test_a_bin_that_never_replies_has_a_bounded_weight():
@@ -146,15 +151,3 @@ def test_a_signal_without_meaning_rarely_passes_the_bar():
         has_signal = rng.random(400) < 0.2
         passed += agreement(REASKED, 80, rewards[has_signal], rewards[~has_signal]).is_usable
     assert passed <= 3  # the bar lies above 0, so fewer than 2.5% of 300
-
-
-def test_answers_without_feedback_get_the_mean_of_their_like():
-    strong = agreement(ABORTED, 40, np.zeros(40), np.full(400, 0.9))
-    weak = agreement(REASKED, 60, np.full(60, 0.4), np.full(400, 0.8))
-    silent = agreement(ImplicitKind.CUT_OFF, 9, np.zeros(3), np.ones(40))
-    known = {each.kind: each for each in (strong, weak, silent)}
-    assert implied_reward((REASKED,), known) == pytest.approx(0.4)
-    assert implied_reward((ABORTED, REASKED), known) == 0.0
-    assert implied_reward((), known) == pytest.approx(0.9)
-    assert implied_reward((ImplicitKind.CUT_OFF,), {silent.kind: silent}) is None
-    assert AGREEMENT_BAR > 0

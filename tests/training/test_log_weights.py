@@ -1,0 +1,72 @@
+"""What a logged answer weighs in retraining: who stays silent, and whose word counts."""
+
+import numpy as np
+import pytest
+
+from router.types import DecisionRecord, ImplicitKind, TerminalState
+from training.log_table import collect
+
+
+def record(seq: int, category: str = "code", key_id: str | None = None) -> DecisionRecord:
+    decision = {
+        "expert": "left",
+        "category": category,
+        "confidence": 0.5,
+        "is_fallback": False,
+        "reason": "map",
+        "likely_category": category,
+        "uncertainty": 0.5,
+        "propensity": 1.0,
+        "router_version": "v",
+    }
+    values = {
+        "decision_id": f"d{seq}",
+        "request_id": "q",
+        "replica": "a",
+        "seq": seq,
+        "at": float(seq),
+        "requested_model": "auto",
+        "state": TerminalState.ANSWERED,
+        "decision": decision,
+        "served_expert": "left",
+        "status": 200,
+        "latency_ms": 1.0,
+        "key_id": key_id,
+    }
+    return DecisionRecord.model_validate(values)
+
+
+def test_the_silent_count_for_more():
+    """Of facts all answers get feedback, of code one in five: five times the weight, but for shrinkage."""
+    records = [record(seq, ("code", "facts")[seq % 2]) for seq in range(2000)]
+    rewards = {f"d{seq}": 1.0 for seq in range(2000) if seq % 2 == 1 or seq % 10 == 0}
+    log = collect(records, rewards)
+    by_category = {name: log.weight[log.category == i] for i, name in enumerate(log.categories)}
+    assert by_category["code"].mean() / by_category["facts"].mean() == pytest.approx(5, rel=0.1)
+    assert log.weight.mean() == pytest.approx(1.0)
+    share = by_category["code"].sum() / log.weight.sum()
+    assert share == pytest.approx(0.5, abs=0.02)  # the traffic's mix, though one in six replies is about code
+
+
+def test_keys_count_as_experts_yaml_says():
+    records = [record(seq, key_id="half" if seq % 2 else "full") for seq in range(100)]
+    rewards = {f"d{seq}": 0.5 for seq in range(100)}
+    log = collect(records, rewards, key_weights={"half": 0.5})
+    assert log.weight[1] / log.weight[0] == pytest.approx(0.5)
+    assert log.weight.mean() == pytest.approx(1.0)
+
+
+def test_a_signal_tells_answers_apart_only_when_it_agrees():
+    """Disliked answers were cut off, and always get feedback; others one time in four."""
+    records = [record(seq) for seq in range(1000)]
+    is_cut = {seq for seq in range(1000) if seq % 4 == 0}
+    rewards = {f"d{seq}": 0.0 if seq in is_cut else 1.0 for seq in range(1000) if seq in is_cut or seq % 16 == 1}
+    signals = {f"d{seq}": (ImplicitKind.CUT_OFF,) for seq in is_cut}
+    corrected = collect(records, rewards, signals)
+    assert np.average(corrected.reward, weights=corrected.weight) == pytest.approx(0.75, abs=0.1)
+    random = {f"d{seq}": (ImplicitKind.CUT_OFF,) for seq in range(0, 1000, 3)}
+    assert np.ptp(collect(records, rewards, random).weight) == 0.0
+
+
+def test_an_empty_log_has_no_weights():
+    assert len(collect([], {}).weight) == 0
