@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from router.artifact import require_array
 from router.types import FloatArray
 
-CAUTION = 1.5
-"""Standard errors that an advantage loses: one expert in fifteen that is no better would still seem so, and several
-compete in each category (ours)."""
+CAUTION = 0.5
+"""Standard errors that an advantage loses (ours; chosen on ten public tables, training/LOG.md)."""
+
+UNPROVEN = 1e-5
+"""What an expert stands below the reference where its lead is within its error: more than the map's tie-break in favour
+of small experts (router.policy.TIE_BREAK), which must not decide it."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,21 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
 def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     """Quality (k+1, m) for solving the map: an expert beats the reference only by what its errors do not explain.
 
-    The reference is the expert of highest mean quality over the categories, each counted once: the traffic's mix would
-    make a specialist the reference of everything when most queries are its own. Every other cell's difference to it is
-    shrunk by CAUTION standard errors of that difference (soft threshold, after the one-standard-error rule of Breiman
-    et al. 1984), so that a handful of lucky answers moves no category, and much data is left as it is. A cell that was
-    never graded has no advantage.
+    The reference is the expert of highest mean quality; a category weighs as many answers as every expert has there.
+    (The traffic's mix would make a specialist the reference of everything when most queries are its own, and so would
+    rewards, which only the expert that serves gets.) A lead over it is shrunk by CAUTION standard errors of the
+    difference (soft threshold, after the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky
+    answers moves no category and much data is left as it is. A cell that was never graded has no lead. An expert that
+    is worse stays as much worse as was measured.
     """
-    reference = int(evidence.quality.mean(axis=0).argmax())
+    common = evidence.count.min(axis=1)
+    weights = common if common.any() else np.ones_like(common)
+    reference = int((weights[:, None] * evidence.quality).sum(axis=0).argmax())
     base = evidence.quality[:, [reference]]
-    difference = evidence.quality - base
+    lead = evidence.quality - base
     error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[:, [reference]] ** 2)
-    shrunk = np.sign(difference) * np.maximum(np.abs(difference) - error, 0.0)
-    shrunk[(evidence.count == 0) & (shrunk > 0)] = 0.0
-    shrunk[:, reference] = 0.0
-    return np.asarray(base + shrunk, dtype=np.float32)
+    proven = np.where(lead > error, lead - error, -UNPROVEN)
+    proven[evidence.count == 0] = -UNPROVEN
+    cautious = np.where(lead > 0, proven, lead)
+    cautious[:, reference] = 0.0
+    return np.asarray(base + cautious, dtype=np.float32)

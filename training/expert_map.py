@@ -29,8 +29,10 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str], mass: FloatA
         mass: (k+1,) share of queries per row; default: the table's own mix with every row at least one prompt.
     """
     rows = row_numbers(table, categories)
-    sums, squares, counts = cell_sums(table.scores, rows, len(categories))
-    quality, stderr = shrink(sums, squares, counts)
+    relative, difficulty = without_difficulty(table.scores, rows, len(categories))
+    counts = cell_sums(table.scores, rows, len(categories))[2]
+    quality, stderr = shrink(*cell_sums(relative, rows, len(categories)))
+    quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
     if mass is None:
         mass = np.bincount(rows, minlength=len(categories) + 1).astype(np.float32)
         mass = np.maximum(mass, 1) / np.maximum(mass, 1).sum()
@@ -51,7 +53,9 @@ def row_numbers(table: OutcomeTable, categories: Sequence[str]) -> NDArray[np.in
     return np.array([number.get(name, len(categories)) for name in table.categories], dtype=np.int64)
 
 
-def cell_sums(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Float64Array, Float64Array, Float64Array]:
+def cell_sums(
+    scores: NDArray[np.floating], rows: NDArray[np.int64], k: int
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Sum, sum of squares and count of the observed scores of each cell, all (k+1, m)."""
     observed = np.isfinite(scores)
     values = np.where(observed, scores, 0.0).astype(np.float64)
@@ -63,8 +67,25 @@ def cell_sums(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Floa
     return sums, squares, counts
 
 
+def without_difficulty(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Float64Array, Float64Array]:
+    """Scores (n, m) less how hard each prompt is, and the difficulty (k+1,) of each row: its mean score over experts.
+
+    A prompt that every measured expert answered is compared with its own mean: what all get right or wrong says nothing
+    about who is better, and is most of the noise of a cell. Another prompt is compared with the mean of its row.
+    (Two-way analysis of variance, experts as treatments and prompts as blocks.) Difficulties are shrunk as cells are.
+    """
+    observed = np.isfinite(scores)
+    answers = observed.sum(axis=1)
+    sums = np.where(observed, scores, 0.0).sum(axis=1, dtype=np.float64)
+    own = np.divide(sums, answers, out=np.full(len(scores), np.nan), where=answers > 0)
+    difficulty = shrink(*cell_sums(own[:, None], rows, k))[0][:, 0]
+    is_complete = answers == observed.any(axis=0).sum()
+    level = np.where(is_complete, own, difficulty[rows])
+    return np.asarray(scores - level[:, None], dtype=np.float64), difficulty
+
+
 def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Empirical-Bayes means and standard errors of cells, all (k+1, m).
+    """Empirical-Bayes means and standard errors of cells, all (k+1, m); 0 and 0.5 for an expert without any.
 
     Normal-normal model per expert e: cell mean ~ N(theta_ce, s2/n_ce), theta_ce ~ N(mu_e, t2). Posterior mean is
     (n mean + L mu) / (n + L) with L = s2 / t2, its standard error sqrt(s2 / (n + L)) (Efron & Morris 1975). mu is the
@@ -84,7 +105,7 @@ def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> t
         prior_count = float(np.clip(within / max(between, 1e-9), *PRIOR_COUNT_RANGE))
         quality[:, e] = (sums[:, e] + prior_count * mean.mean()) / (counts[:, e] + prior_count)
         stderr[:, e] = np.sqrt(within / (counts[:, e] + prior_count))
-    return np.clip(quality, 0.0, 1.0), stderr
+    return quality, stderr
 
 
 def cell_means(values: FloatArray, rows: NDArray[np.int64], k: int) -> FloatArray:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from router.quality import QualityMatrix
 from router.types import GENERAL
 from training.change import Change, is_stale
-from training.expert_map import cell_sums, measure_quality, row_numbers, shrink
+from training.expert_map import cell_sums, measure_quality, row_numbers, shrink, without_difficulty
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.off_policy import MAX_WEIGHT
@@ -58,12 +58,16 @@ def gather_evidence(
     keep = ~log.is_held_out & ~is_stale(log, changes) & (expert >= 0)
     row, expert, reward, weight = row[keep], expert[keep], log.reward[keep], log.weight[keep]
     offset = reward_offset(reward, weight, base, row, expert)
-    graded = cell_sums(believed.scores, row_numbers(believed, rows[:-1]), len(rows) - 1)
+    numbers = row_numbers(believed, rows[:-1])
+    relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
+    graded = cell_sums(relative, numbers, len(rows) - 1)
+    gain = reward - offset - difficulty[row]
     rewarded = (
-        add_cells(values, row, expert, base.quality.shape)
-        for values in (weight * (reward - offset), weight * (reward - offset) ** 2, weight)
+        add_cells(values, row, expert, base.quality.shape) for values in (weight * gain, weight * gain**2, weight)
     )
-    quality, stderr = shrink(*(first + second for first, second in zip(graded, rewarded, strict=True)))
+    cells = [first + second for first, second in zip(graded, rewarded, strict=True)]
+    quality, stderr = shrink(*cells)
+    quality[:, cells[2].sum(axis=0) > 0] += difficulty[:, None]
     counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float64)
     mass = (counts + MASS_PRIOR_DECISIONS * base.mass) / (counts.sum() + MASS_PRIOR_DECISIONS)
     matrix = replace(

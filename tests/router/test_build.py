@@ -10,7 +10,7 @@ from router.artifact import save_artifact
 from router.build import build_backends, build_encoder, expert_costs, ids_on_base, load_router, lora_selection
 from router.config import ExpertConfig, PluginConfig, parse_config
 from router.errors import ArtifactError, ConfigError
-from router.quality import CAUTION, QualityMatrix, cautious_quality
+from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality
 
 CONFIG = {
     "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
@@ -133,10 +133,22 @@ def test_a_lucky_cell_does_not_beat_the_reference_and_a_clear_one_does():
     zero = np.zeros((3, 3), np.float32)
     evidence = QualityMatrix(quality, error, count, mass, np.zeros(3, np.float32), zero, zero)
     found = cautious_quality(evidence)
-    sd = CAUTION * 0.1 * 2**0.5  # of a difference of two cells
-    assert found[0] == pytest.approx([0.3, 0.3, 0.8 - sd])  # 0.05 is noise, 0.5 is not
-    assert found[1] == pytest.approx([0.9, 0.1 + sd, 0.1 + sd])
-    assert found[2] == pytest.approx([0.5, 0.1 + sd, 0.5])  # a tie is left one
+    error = CAUTION * 0.1 * 2**0.5  # of a difference of two cells
+    assert found[0] == pytest.approx([0.3, 0.3 - UNPROVEN, 0.8 - error])  # 0.05 is noise, 0.5 is not
+    assert found[1] == pytest.approx([0.9, 0.1, 0.1])  # what is worse stays worse
+    assert found[2] == pytest.approx([0.5, 0.1, 0.45])
     quality[2, 2] = 0.7
-    ungraded = replace(evidence, quality=quality, stderr=0 * error)
-    assert cautious_quality(ungraded)[2] == pytest.approx([0.5, 0.1, 0.5])  # 0.7 was never graded: no advantage
+    ungraded = replace(evidence, quality=quality, stderr=np.zeros_like(quality))
+    assert cautious_quality(ungraded)[2] == pytest.approx([0.5, 0.1, 0.5 - UNPROVEN])  # 0.7 was never graded
+
+
+def test_an_expert_that_mostly_serves_its_own_category_is_not_the_reference():
+    """Only who serves gets rewards: `b` has thousands in its category, and must not stand for the rest."""
+    quality = np.array([[0.2, 0.9], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4]], np.float32)
+    count = np.array([[10, 5000], [10, 10], [10, 10], [10, 10]], np.float32)
+    zero = np.zeros((4, 2), np.float32)
+    evidence = QualityMatrix(quality, np.full((4, 2), 0.3, np.float32), count, count[:, 1], zero[:, 0], zero, zero)
+    found = cautious_quality(evidence)
+    leads = found - quality[:, :1]
+    assert leads[:, 0] == pytest.approx([0.0] * 4)  # `a` is the reference, though most queries are those of `b`
+    assert leads[1:, 1] == pytest.approx([-0.2] * 3)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.expert_map import measure_quality, shrink
+from training.expert_map import measure_quality, shrink, without_difficulty
 from training.types import OutcomeTable
 
 
@@ -50,6 +50,33 @@ def test_an_unmeasured_cell_takes_the_experts_mean_and_an_unmeasured_expert_know
     assert found.quality[:, 1].tolist() == [0.0] * 4
     assert found.stderr[:, 1].tolist() == [0.5] * 4
     assert found.count[:, 0].tolist() == [2, 2, 0, 0]
+
+
+def test_a_prompt_that_all_answered_is_compared_with_its_own_mean():
+    scores = np.array([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0], [np.nan, 1.0, np.nan]], np.float32)
+    relative, difficulty = without_difficulty(scores, np.array([0, 0, 0]), 1)
+    # levels 0.5, 1.0 and, of one answer, 1.0: one row, so nothing is shrunk; the empty row takes the mean of rows
+    assert difficulty == pytest.approx([2.5 / 3, 2.5 / 3])
+    assert relative[:2] == pytest.approx(np.array([[0.5, -0.5, 0.0], [0.0, 0.0, 0.0]]))
+    assert relative[2, 1] == pytest.approx(1 - 2.5 / 3)
+    assert np.isnan(relative[2, [0, 2]]).all()
+
+
+def test_an_expert_without_any_score_leaves_the_others_paired():
+    scores = np.array([[1.0, 0.0, np.nan], [0.0, 1.0, np.nan]], np.float32)
+    relative, _ = without_difficulty(scores, np.array([0, 0]), 1)
+    assert relative[:, :2] == pytest.approx(np.array([[0.5, -0.5], [-0.5, 0.5]]))
+
+
+def test_pairing_finds_what_difficulty_hides():
+    """`b` is right on 0.05 more of every prompt's chance; prompts differ far more than experts do."""
+    rng = np.random.default_rng(3)
+    hard = rng.random((400, 1))
+    scores = np.clip(hard + np.array([[0.0, 0.05]]) + 0.02 * rng.standard_normal((400, 2)), 0, 1)
+    found = measure_quality(table(scores, ["code", "facts"] * 200), ("code", "facts"))
+    lead = found.quality[:2, 1] - found.quality[:2, 0]
+    assert lead == pytest.approx([0.05, 0.05], abs=0.01)
+    assert found.stderr[:2].max() < 0.002  # of unpaired scores it would be 0.02
 
 
 def test_other_categories_count_towards_general_and_mass_follows_the_prompts():
