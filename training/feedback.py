@@ -184,3 +184,13 @@ def difference(left: Float64Array, right: Float64Array) -> Metric:
     half = Z_95 * math.sqrt(variance)
     interval = Interval(low=max(middle - half, -1.0), high=min(middle + half, 1.0))
     return Metric(value=float(left.mean() - right.mean()), interval=interval, n=len(left) + len(right))
+
+
+def correlation(left: Float64Array, right: Float64Array) -> Metric | None:
+    """Pearson's correlation of two (n,) with Fisher's 95% interval (Fisher 1921); None for fewer than four pairs, or
+    when one side is constant."""
+    if len(left) < 4 or float(np.ptp(left)) == 0.0 or float(np.ptp(right)) == 0.0:
+        return None
+    r = float(np.corrcoef(left, right)[0, 1])
+    middle, half = math.atanh(min(max(r, -0.999999), 0.999999)), Z_95 / math.sqrt(len(left) - 3)
+    return Metric(value=r, interval=Interval(low=math.tanh(middle - half), high=math.tanh(middle + half)), n=len(left))

@@ -49,6 +49,8 @@ def log_feedback(
         console.print(group_table(report))
     if report.replies:
         console.print(signal_table(report))
+    if report.judges:
+        console.print(judge_table(report))
     if len(report.keys) > 1:
         console.print(key_table(report))
 
@@ -100,4 +102,15 @@ def key_table(report: FeedbackReport) -> Table:
     table = Table("key", "pieces", "share", "mean", "weight")
     for each in report.keys[:MAX_KEYS]:
         table.add_row(each.key_id, f"{each.pieces:,}", f"{each.share:.1%}", f"{each.mean:.2f}", f"{each.weight:g}")
+    return table
+
+
+def judge_table(report: FeedbackReport) -> Table:
+    from rich.table import Table
+
+    table = Table("judge", "rubric", "grades", "mean", "with feedback", "correlation with people", "same when swapped")
+    for each in report.judges:
+        swapped = f"{each.consistent:,} of {each.pairs:,}" if each.pairs else "-"
+        numbers = (f"{each.grades:,}", f"{each.mean_grade:.2f}", f"{each.with_feedback:,}", in_words(each.correlation))
+        table.add_row(each.judge, each.rubric, *numbers, swapped)
     return table

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from router.types import DecisionRecord, ImplicitKind, Metric, Record
 from training.datasets.decision_log import read_records, read_rewards, read_signals, why_dropped
-from training.feedback import Agreement, weighted_mean
+from training.feedback import Agreement, correlation, weighted_mean
 from training.log_database import open_log
 from training.replies import Replies
 
@@ -56,6 +56,20 @@ class SignalAgreement(Record):
     verdict: str
 
 
+class JudgeAgreement(Record):
+    """How a judge's grades of served answers go with what people said of them, and how often it contradicted itself
+    when two answers were swapped."""
+
+    judge: str
+    rubric: str
+    grades: int
+    mean_grade: float
+    with_feedback: int
+    correlation: Metric | None
+    pairs: int
+    consistent: int
+
+
 class FeedbackReport(Record):
     """`raw` is the mean of the replies, `corrected` that of all answers as far as replies tell."""
 
@@ -67,6 +81,7 @@ class FeedbackReport(Record):
     kinds: tuple[KindCount, ...]
     keys: tuple[KeyCount, ...]
     signals: tuple[SignalAgreement, ...]
+    judges: tuple[JudgeAgreement, ...] = ()
 
 
 def gather(
@@ -102,7 +117,45 @@ def feedback_report(
     with open_log(database_url) as connection:
         rewards = read_rewards(connection, key_weights)
         replies = gather(read_records(connection, since), rewards, read_signals(connection))
-        return report_of(replies, *given(connection, since, key_weights or {}))
+        report = report_of(replies, *given(connection, since, key_weights or {}))
+        return report.model_copy(update={"judges": judge_agreements(connection, since, rewards)})
+
+
+def judge_agreements(connection: Connection, since: float, rewards: Mapping[str, float]) -> tuple[JudgeAgreement, ...]:
+    """Of every judge with each of its rubrics. Nothing in a database of an older version."""
+    if not inspect(connection).has_table("judgements"):
+        return ()
+    served = text(
+        "SELECT j.judge, j.rubric, j.decision_id, j.value FROM judgements j JOIN decisions d "
+        "ON d.decision_id = j.decision_id AND d.expert = j.expert WHERE j.other = '' AND d.at >= :since"
+    )
+    swapped = text(
+        "SELECT judge, rubric, COUNT(*), SUM(CASE WHEN is_consistent THEN 1 ELSE 0 END) FROM judgements "
+        "WHERE other <> '' AND at >= :since GROUP BY judge, rubric"
+    )
+    grades: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for judge, rubric, decision_id, value in connection.execute(served, {"since": since}):
+        grades[judge, rubric][decision_id] = value
+    pairs = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in connection.execute(swapped, {"since": since})}
+    found = []
+    for (judge, rubric), of_decision in sorted(grades.items()):
+        both = sorted(of_decision.keys() & rewards.keys())
+        count, consistent = pairs.get((judge, rubric), (0, 0))
+        found.append(
+            JudgeAgreement(
+                judge=judge,
+                rubric=rubric,
+                grades=len(of_decision),
+                mean_grade=float(np.mean(list(of_decision.values()))),
+                with_feedback=len(both),
+                correlation=correlation(
+                    np.array([of_decision[name] for name in both]), np.array([rewards[name] for name in both])
+                ),
+                pairs=count,
+                consistent=consistent,
+            )
+        )
+    return tuple(found)
 
 
 def given(

@@ -11,6 +11,7 @@ from training.feedback import (
     ReplyBin,
     ReplyRates,
     agreement,
+    correlation,
     difference,
     weighted_mean,
 )
@@ -151,3 +152,16 @@ def test_a_signal_without_meaning_rarely_passes_the_bar():
         has_signal = rng.random(400) < 0.2
         passed += agreement(REASKED, 80, rewards[has_signal], rewards[~has_signal]).is_usable
     assert passed <= 3  # the bar lies above 0, so fewer than 2.5% of 300
+
+
+def test_correlation_has_fishers_interval():
+    x = np.tile([1.0, 1.0, 0.0, 0.0], 7)
+    y = np.tile([1.0, 1.0, 1.0, 0.0], 7)
+    found = correlation(x, y)
+    r = np.sqrt(1 / 3)
+    assert found.value == pytest.approx(r)
+    assert found.interval.low == pytest.approx(np.tanh(np.arctanh(r) - 1.959964 / 5), abs=1e-6)
+    assert (found.interval.high, found.n) == (pytest.approx(np.tanh(np.arctanh(r) + 1.959964 / 5), abs=1e-6), 28)
+    assert correlation(x, np.ones(28)) is None
+    assert correlation(x[:3], y[:3]) is None
+    assert correlation(x, x).interval.high <= 1.0

@@ -8,7 +8,7 @@ import yaml
 
 from gateway.store import Store
 from router.errors import ConfigError, DataError
-from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
+from router.types import DecisionRecord, Feedback, FeedbackKind, JudgedAnswer, TerminalState
 from training.feedback_command import log_feedback
 from training.feedback_report import feedback_report
 
@@ -93,6 +93,28 @@ def test_the_report(folder):
     assert (signals["cut_off"].answers, signals["cut_off"].mean_with) == (80, 0.0)
     assert signals["cut_off"].verdict == "agrees"
     assert "needs 20 answers" in signals["reasked"].verdict
+
+
+def test_a_judge_is_compared_with_people(folder, capsys, monkeypatch):
+    """It grades every third answer, by the thumb where there is one."""
+    monkeypatch.setenv("COLUMNS", "200")
+    store = Store(f"sqlite:///{folder / 'coe.db'}")
+    liked = {kept.decision_id: kept.value for seq in range(400) for kept in store.get_feedback(f"d{seq}")}
+    for number, seq in enumerate(range(0, 400, 3)):
+        said = liked.get(f"d{seq}")
+        grade = 0.5 if said is None else (0.9 if said else 0.2) + 0.01 * (number % 3)
+        one = JudgedAnswer(decision_id=f"d{seq}", judge="wise", rubric="r1", expert="left", value=grade, at=600.0)
+        other = one.model_copy(update={"expert": "right", "value": 0.1})  # a shadow answer, which nobody saw
+        pair = one.model_copy(update={"other": "right", "value": 1.0, "is_consistent": number % 4 > 0})
+        store.put_judgements([one, other, pair])
+    store.close()
+    (judge,) = feedback_report(f"sqlite:///{folder / 'coe.db'}").judges
+    assert (judge.judge, judge.grades, judge.pairs, judge.consistent) == ("wise", 134, 134, 100)
+    assert 60 < judge.with_feedback < 134
+    assert judge.correlation.value > 0.99
+    assert judge.correlation.interval.low > 0.95
+    log_feedback(config=folder / "experts.yaml", data_dir=folder)
+    assert "100 of 134" in capsys.readouterr().out
 
 
 def test_the_command(folder, capsys, monkeypatch):
