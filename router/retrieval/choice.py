@@ -9,12 +9,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.errors import ArtifactError
 from router.retrieval.gains import GainModel, fit_gains
 from router.retrieval.grouped import GroupedPilots, group_pilots
 from router.retrieval.library import Arm, PilotLibrary, RoutingMethod
-from router.retrieval.records import BASE, RetrievalDecision, RetrievalReason, single
+from router.retrieval.records import BASE, IntArray, RetrievalDecision, RetrievalReason, single
 from router.types import FloatArray
 
 
@@ -35,12 +36,23 @@ class RetrievalRouter:
         """
         if self.model is None or len(self.arms) < 2:
             return [single(BASE, RetrievalReason.ONLY, self.version) for _ in range(len(base_embeddings))]
+        scores, nearest, is_near = self.scored(base_embeddings)
+        return [self.decide(scores[i], float(nearest[i]), bool(is_near[i])) for i in range(len(scores))]
+
+    def columns(self, base_embeddings: FloatArray) -> IntArray:
+        """(n,) place in `arms` of what `choose` chooses, without saying why."""
+        if self.model is None or len(self.arms) < 2:
+            return np.zeros(len(base_embeddings), dtype=np.int64)
+        return np.asarray(self.scored(base_embeddings)[0].argmax(axis=1), dtype=np.int64)
+
+    def scored(self, base_embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+        """Scores (n, m), similarity to the nearest pilot (n,), whether that is near (n,). Raises ArtifactError."""
+        assert self.model is not None
         if base_embeddings.ndim != 2 or base_embeddings.shape[1] != self.dim:
             raise ArtifactError(
                 f"base embeddings have shape {base_embeddings.shape}; the pilot library expects (n, {self.dim})"
             )
-        scores, nearest, is_near = self.model.score(base_embeddings)
-        return [self.decide(scores[i], float(nearest[i]), bool(is_near[i])) for i in range(len(scores))]
+        return self.model.score(base_embeddings)
 
     def decide(self, scores: FloatArray, nearest: float, is_near: bool) -> RetrievalDecision:
         """The decision for scores (m,). Ties go to the arm that stands first, which is base."""

@@ -1,0 +1,145 @@
+"""`coe eval retrieval` on small collections with the packaged base: what it writes and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from eval.retrieval.command import retrieval
+from eval.retrieval.request import requested_experts
+from eval.retrieval.schema import RetrievalReport
+from router.errors import ConfigError, DataError
+from router.retrieval.library import load_library
+from tests.training.retrieval.collection_files import write_beir
+
+ARMS = (
+    "base",
+    "bm25",
+    "pilot",
+    "pilot_max",
+    "centroid",
+    "data_set",
+    "coe",
+    "coe_single",
+    "collection_oracle",
+    "query_oracle",
+)
+
+
+def evaluate(data: Path, out: Path, **options: object) -> RetrievalReport:
+    retrieval(
+        data=data,
+        out=out,
+        experts=options.get("experts"),
+        cache=out.parent / "cache",
+        held_out=0.5,
+        seed=0,
+        multitask="multitask",
+    )  # type: ignore[arg-type]
+    return RetrievalReport.model_validate_json((out / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two collections with all splits, one packed, and one with test queries alone."""
+    root = tmp_path_factory.mktemp("collections")
+    write_beir(root / "north", "n")
+    write_beir(root / "south", "s", compressed=True)
+    write_beir(root / "foreign", "f", splits=("test",))
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> RetrievalReport:
+    return evaluate(folder, folder.parent / "out")
+
+
+def test_every_collection_has_its_arms_with_intervals(report: RetrievalReport) -> None:
+    assert set(report.collections) == {"north", "south", "foreign"}
+    for found in report.collections.values():
+        assert set(ARMS) <= set(found.arms)
+        for arm in found.arms.values():
+            low, high = arm.interval
+            assert 0 <= low <= arm.ndcg_at_10 <= high <= 1
+        assert found.arms["base"].gain == 0
+        assert found.arms["query_oracle"].ndcg_at_10 >= found.arms["collection_oracle"].ndcg_at_10
+        assert found.arms["collection_oracle"].ndcg_at_10 >= max(found.arms[a].ndcg_at_10 for a in ("base", "bm25"))
+        assert found.absent["multitask"] == "no multi-task adapter was given"
+        assert sum(found.shares.values()) == pytest.approx(1)
+    assert report.collections["north"].labelled == 8
+    assert report.collections["foreign"].labelled == 0
+
+
+def test_the_keys_that_others_read_are_where_they_were_promised(folder: Path, report: RetrievalReport) -> None:
+    plain = json.loads((folder.parent / "out" / "report.json").read_text())
+    arm = plain["collections"]["north"]["arms"]["coe"]
+    assert arm["ndcg_at_10"] == report.collections["north"].arms["coe"].ndcg_at_10
+    assert len(arm["interval"]) == 2
+    assert "bm25" in plain["collections"]["north"]["experts"]
+
+
+def test_the_library_that_was_measured_is_written(folder: Path, report: RetrievalReport) -> None:
+    library = load_library(folder.parent / "out" / "pilots")
+    assert library.manifest.version == report.library_version
+    assert library.manifest.data_sets == ("north", "south")
+
+
+def test_the_page_stands_alone_and_escapes_what_it_shows(folder: Path, report: RetrievalReport) -> None:
+    page = (folder.parent / "out" / "report.html").read_text()
+    assert "chart-matrix" in page
+    assert "http://" not in page.split("<script>")[0]
+    for name in report.collections:
+        assert name in page
+    assert report.headline.replace("+", "+") in page.replace("&#43;", "+")
+
+
+def test_one_collection_without_train_queries_is_served_by_base(folder: Path, tmp_path: Path) -> None:
+    report = evaluate(folder / "foreign", tmp_path / "out")
+    found = report.collections["foreign"]
+    assert found.arms["coe"].ndcg_at_10 == found.arms["base"].ndcg_at_10
+    assert found.absent["pilot"] == "there is no labelled query"
+    assert report.library_version == "none"
+    assert not (tmp_path / "out" / "pilots").exists()
+
+
+def test_the_same_data_give_the_same_figures(folder: Path, tmp_path: Path) -> None:
+    first, second = (evaluate(folder / "north", tmp_path / name) for name in ("a", "b"))
+    assert first.collections == second.collections
+    assert first.library_version == second.library_version
+
+
+def test_no_collection_no_test_queries_and_no_expert_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder"):
+        evaluate(tmp_path / "nowhere", tmp_path / "out")
+    write_beir(tmp_path / "early", splits=("train",))
+    with pytest.raises(DataError, match="no collection has test queries"):
+        evaluate(tmp_path / "early", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"does not exist; expected experts\.yaml"):
+        requested_experts((tmp_path / "gone",))
+    with pytest.raises(ConfigError, match="holds no adapter"):
+        requested_experts((tmp_path / "early",))
+
+
+def test_an_experts_file_needs_its_section(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "experts.yaml").read_text()
+    (tmp_path / "experts.yaml").write_text(text.split("\nretrieval:")[0])
+    with pytest.raises(ConfigError, match="has no 'retrieval' section"):
+        requested_experts((tmp_path / "experts.yaml",))
+    (tmp_path / "with.yaml").write_text(
+        text.split("\nretrieval:")[0] + "\nretrieval:\n  experts:\n    words: {kind: bm25, k1: 0.9}\n"
+    )
+    section, root = requested_experts((tmp_path / "with.yaml",))
+    assert list(section.experts) == ["words"]
+    assert root == tmp_path
+
+
+def test_help_tells_the_options() -> None:
+    import typer
+
+    app = typer.Typer()
+    app.command()(retrieval)
+    shown = CliRunner().invoke(app, ["--help"])
+    assert shown.exit_code == 0
