@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from router.errors import MissingExtraError, StoreError
@@ -131,7 +132,7 @@ class LocalIndex:
     def remove(self, keys: KeyArray) -> int:
         with self._lock:
             there = np.unique(keys)
-            there = there[[self._contains(int(key)) for key in there]] if len(there) else there
+            there = there[self._contains(there)]
             if len(there):
                 self._change(Change(there, None))
             return len(there)
@@ -201,23 +202,27 @@ class LocalIndex:
 
     def _apply(self, change: Change) -> None:
         """What the journal says, done in memory."""
-        for key in change.keys.tolist():
-            self._forget(key)
+        self._forget(change.keys)
         if change.vectors is not None:
             (self._fresh if self._is_mapped else self._held).add(change.keys, change.vectors)
         if len(self._fresh) + len(self._removed) > FOLD_CHANGES:
             self._fold()
 
-    def _forget(self, key: int) -> None:
-        if self._fresh.contains(key):
+    def _forget(self, keys: KeyArray) -> None:
+        """Takes out those of the keys that are there."""
+        for key in keys[contained(self._fresh, keys)].tolist():
             self._fresh.remove(key)
-        elif self._is_mapped and self._held.contains(key):
-            self._removed.add(key)
-        elif not self._is_mapped and self._held.contains(key):
-            self._held.remove(key)
+        held = keys[contained(self._held, keys)]
+        if self._is_mapped:
+            self._removed.update(held.tolist())
+        else:
+            for key in held.tolist():
+                self._held.remove(key)
 
-    def _contains(self, key: int) -> bool:
-        return bool(self._fresh.contains(key)) or (key not in self._removed and bool(self._held.contains(key)))
+    def _contains(self, keys: KeyArray) -> NDArray[np.bool_]:
+        is_removed = np.array([key in self._removed for key in keys.tolist()], dtype=bool)
+        is_held: NDArray[np.bool_] = contained(self._fresh, keys) | (contained(self._held, keys) & ~is_removed)
+        return is_held
 
     def _fold(self) -> None:
         """Brings a mapped graph into memory, with its changes."""
@@ -249,11 +254,10 @@ class LocalIndex:
 
     def _exact(self, query: FloatArray, limit: int, among: KeyArray) -> Hits:
         keys = np.unique(among)
-        there = np.array([self._contains(int(key)) for key in keys], dtype=bool)
-        keys = keys[there]
+        keys = keys[self._contains(keys)]
         if not len(keys):
             return Hits(keys, np.zeros(0, np.float32))
-        is_fresh = np.array([bool(self._fresh.contains(key)) for key in keys.tolist()])
+        is_fresh = contained(self._fresh, keys)
         fresh, held = keys[is_fresh], keys[~is_fresh]
         vectors = np.concatenate([rows_of(self._fresh, fresh), rows_of(self._held, held)])
         keys = np.concatenate([fresh, held])
@@ -313,6 +317,11 @@ def restored(path: Path, *, is_mapped: bool) -> Index:
     if graph is None:
         raise StoreError(f"{path} is no graph of usearch")
     return graph
+
+
+def contained(graph: Index, keys: KeyArray) -> NDArray[np.bool_]:
+    """Which keys a graph has."""
+    return np.asarray(graph.contains(keys), dtype=bool) if len(keys) else np.zeros(0, dtype=bool)
 
 
 def rows_of(graph: Index, keys: KeyArray) -> FloatArray:

@@ -1,0 +1,166 @@
+"""The local index at size: build rate, memory, search latency and recall@10 against exact search.
+
+    python benchmarks/retrieval.py [--vectors 1000000] [--out docs/results/retrieval-index.md]
+
+Vectors are synthetic: topics with full-rank noise whose spectrum falls like that of MiniLM's embeddings of real texts
+(variance of direction i ~ i^-0.75; nearest neighbours at cosine 0.63 on average, real texts: 0.77), so a little harder.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from router.retrieval.index.local import LocalIndex
+from router.retrieval.index.space import VectorSpace
+from router.types import FloatArray
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results" / "retrieval-index.md"
+DIM, BATCH, QUERIES, LIMIT = 384, 10_000, 500, 10
+DECAY, SPREAD, VECTORS_PER_TOPIC = 0.75, 0.9, 15
+SEED = 0
+
+PAGE = """# The local index, {n:,} vectors of {dim} dimensions
+
+    {command}
+
+Synthetic vectors (see the script); {queries} queries that are not among them; half precision; one thread for
+searches, all cores for adding. The figures of adding hold the journal (on the disk before each batch of {batch:,}
+returns) and all snapshots. CPU seconds are of the whole process; wall time also holds what other programs on the
+machine took.
+
+| | |
+| --- | ---: |
+| added, wall | {rate:,.0f} vectors/s ({wall:,.0f} s) |
+| added, CPU | {cpu_rate:,.0f} vectors/CPU s ({cpu:,.0f} s) |
+| peak memory while adding | {peak:,.0f} MiB |
+| snapshot on disk | {disk:,.0f} MiB |
+| open again | {opened:.2f} s |
+| memory after opening and {queries} searches (mapped file included) | {mapped:,.0f} MiB |
+| search, p50 / p95, wall | {p50:.2f} / {p95:.2f} ms |
+| search, CPU | {search_cpu:.2f} ms |
+| exact search of the same vectors, float32, CPU | {exact_cpu:.0f} ms |
+| recall@10 against exact search | {recall:.4f} |
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where vectors come from: topics (t, d), the spectrum (d,), a generator."""
+
+    topics: FloatArray
+    scale: FloatArray
+    rng: np.random.Generator
+
+    def take(self, n: int) -> FloatArray:
+        """(n, d) unit rows."""
+        noise = self.rng.standard_normal((n, len(self.scale)), dtype=np.float32) * self.scale
+        rows = self.topics[self.rng.integers(0, len(self.topics), n)] + np.float32(SPREAD) * noise
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def source(n: int) -> Source:
+    rng = np.random.default_rng(SEED)
+    scale = (np.arange(1, DIM + 1) ** (-DECAY / 2)).astype(np.float32)
+    topics = rng.standard_normal((max(10, n // VECTORS_PER_TOPIC), DIM), dtype=np.float32) * scale
+    return Source(topics, scale, rng)
+
+
+def resident_mib() -> float:
+    """Memory of this process now, pages of mapped files included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def exact_best(queries: FloatArray, best: FloatArray, keys: np.ndarray, vectors: FloatArray, first: int) -> tuple:
+    """The ten best of (scores, keys) so far and of further vectors, whose keys count from `first`."""
+    scores = queries @ vectors.T
+    top = np.argpartition(-scores, LIMIT, axis=1)[:, :LIMIT]
+    joined = np.concatenate([best, np.take_along_axis(scores, top, axis=1)], axis=1)
+    names = np.concatenate([keys, top + first], axis=1)
+    order = np.argsort(-joined, axis=1)[:, :LIMIT]
+    return np.take_along_axis(joined, order, axis=1), np.take_along_axis(names, order, axis=1)
+
+
+def main(
+    vectors: Annotated[int, typer.Option(help="How many vectors.")] = 1_000_000,
+    out: Annotated[Path, typer.Option(help="Where the page goes.")] = RESULTS,
+    folder: Annotated[Path | None, typer.Option(help="A new folder, which keeps the index; default: none.")] = None,
+) -> None:
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory() as temporary:
+        page = measured(vectors, folder or Path(temporary) / "index", console)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page)
+    console.print(page)
+
+
+def measured(n: int, folder: Path, console: Console) -> str:
+    """Builds, opens again, searches. The page."""
+    space = VectorSpace(fingerprint="synthetic", dim=DIM)
+    made = source(n)
+    queries = made.take(QUERIES)
+    index = LocalIndex(folder, space)
+    best = np.full((QUERIES, LIMIT), -np.inf, dtype=np.float32)
+    keys = np.full((QUERIES, LIMIT), -1, dtype=np.int64)
+    wall = cpu = exact_cpu = 0.0
+    for first in range(0, n, BATCH):
+        batch = made.take(min(BATCH, n - first))
+        began, cpu_began = time.perf_counter(), time.process_time()
+        index.add(np.arange(first, first + len(batch)), batch)
+        wall, cpu = wall + time.perf_counter() - began, cpu + time.process_time() - cpu_began
+        cpu_began = time.process_time()
+        best, keys = exact_best(queries, best, keys, batch, first)
+        exact_cpu += time.process_time() - cpu_began
+        if (first // BATCH) % 10 == 9:
+            console.print(f"{first + len(batch):,} vectors, {wall:.0f} s, {cpu:.0f} CPU s, {resident_mib():.0f} MiB")
+    began, cpu_began = time.perf_counter(), time.process_time()
+    index.snapshot()
+    wall, cpu = wall + time.perf_counter() - began, cpu + time.process_time() - cpu_began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    index.close()
+    before = resident_mib()
+    began = time.perf_counter()
+    index = LocalIndex(folder, space)
+    opened = time.perf_counter() - began
+    took, found, cpu_began = [], 0, time.process_time()
+    for query, wanted in zip(queries, keys, strict=True):
+        began = time.perf_counter()
+        hits = index.search(query, LIMIT)
+        took.append((time.perf_counter() - began) * 1e3)
+        found += len(set(hits.keys.tolist()) & set(wanted.tolist()))
+    search_cpu = (time.process_time() - cpu_began) / QUERIES * 1e3
+    page = PAGE.format(
+        n=n,
+        dim=DIM,
+        command=f"python benchmarks/retrieval.py --vectors {n}",
+        queries=QUERIES,
+        batch=BATCH,
+        rate=n / wall,
+        wall=wall,
+        cpu_rate=n / cpu,
+        cpu=cpu,
+        peak=peak,
+        disk=sum(path.stat().st_size for path in folder.iterdir()) / 2**20,
+        opened=opened,
+        mapped=resident_mib() - before,
+        p50=float(np.percentile(took, 50)),
+        p95=float(np.percentile(took, 95)),
+        search_cpu=search_cpu,
+        exact_cpu=exact_cpu / QUERIES * 1e3,
+        recall=found / (QUERIES * LIMIT),
+    )
+    index.close()
+    return page
+
+
+if __name__ == "__main__":
+    typer.run(main)
