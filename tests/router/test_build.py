@@ -144,7 +144,7 @@ def test_a_lucky_cell_does_not_beat_the_reference_and_a_clear_one_does():
 
 def test_an_expert_that_mostly_serves_its_own_category_is_not_the_reference():
     """Only who serves gets rewards: `b` has thousands in its category, and must not stand for the rest."""
-    quality = np.array([[0.2, 0.9], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4]], np.float32)
+    quality = np.array([[0.2, 0.7], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4]], np.float32)
     count = np.array([[10, 5000], [10, 10], [10, 10], [10, 10]], np.float32)
     zero = np.zeros((4, 2), np.float32)
     evidence = QualityMatrix(quality, np.full((4, 2), 0.3, np.float32), count, count[:, 1], zero[:, 0], zero, zero)
