@@ -24,6 +24,8 @@ SUMMARIES = {
     "router shadow": "Let a router decide beside the live one, logged and serving nobody.",
     "router promote": "Make a router the live one.",
     "router rollback": "Go back to the router before.",
+    "categories propose": "Find topics that the router does not know, and categories that nobody asks for.",
+    "categories accept": "Write a proposed change of categories as files to review and commit.",
     "experts up": "Start the vLLM engines of experts.yaml.",
     "experts ls": "List experts and their engines.",
     "eval routing": "Report what routing won on an outcome table.",

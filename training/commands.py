@@ -23,6 +23,8 @@ COMMANDS = {
     "log feedback": "training.feedback_command:log_feedback",
     "retrieval train": "training.retrieval.commands:train",
     "retrieval pilots": "training.retrieval.pilots_command:pilots",
+    "categories propose": "training.category_commands:categories_propose",
+    "categories accept": "training.category_commands:categories_accept",
     "outcomes import": "training.datasets.import_command:import_outcomes",
     "outcomes formats": "training.datasets.import_command:formats",
 }

@@ -85,7 +85,7 @@ def expert_values(rated: Traffic) -> dict[str, Rate]:
 
 def half_value(rated: Traffic, number: int) -> Rate | None:
     """The reward, on one half of the answers, of the expert that is best on the other half."""
-    is_own = np.arange(len(rated)) % 2 == number
+    is_own = np.random.default_rng(0).permutation(len(rated)) % 2 == number
     other, own = expert_values(rated.rows(~is_own)), expert_values(rated.rows(is_own))
     known = [expert for expert in other if expert in own and other[expert].n >= MIN_EFFECTIVE / 2]
     return own[max(known, key=lambda expert: other[expert].value)] if known else None

@@ -1,0 +1,199 @@
+"""`coe categories` on a real log: a topic that appears in the traffic, with and without its text."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gateway.store import Store
+from gateway.tables import FEEDBACK
+from router.build import load_router
+from router.cli import find_commands, run
+from router.config import load_config
+from router.errors import ConfigError, DataError
+from router.features import features_hash, to_bytes
+from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
+from training.category_files import check_name, distinct, read_proposals
+from training.datasets.jsonl import read_seed
+from training.datasets.outcomes import write_outcomes
+from training.first_fit import first_router
+from training.new_categories import Proposals, ProposeRequest, best_gain, decisions_to_see, propose, share_upper_bound
+from training.registry import Registry
+from training.types import OutcomeTable
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+EXPERTS = ("left", "right")
+CONFIG = {
+    "categories": {"facts": "short factual questions", "sql": "writing SQL", "general": "the rest"},
+    "experts": {name: {"engine": "echo", "model": name} for name in EXPERTS},
+    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}, "scorer": {"kind": "map"}},
+}
+PLANTS = ("orchid", "fern", "cactus", "bonsai", "tulip", "basil")
+CARE = ("repot", "water", "prune", "feed", "propagate", "revive")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with experts.yaml and a live router that knows facts and SQL."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "experts.yaml").write_text(yaml.dump(CONFIG))
+    prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(6)]
+    unknown = np.full((len(prompts), 2), np.nan, np.float32)
+    table = OutcomeTable(
+        prompt_ids=tuple(f"{c}-{i}" for c, i in prompts),
+        texts=tuple(f"probe {i} of {c}" for c, i in prompts),
+        categories=tuple(c for c, _ in prompts),
+        splits=("train",) * len(prompts),
+        experts=EXPERTS,
+        scores=np.tile(np.array([[0.6, 0.4]], np.float32), (len(prompts), 1)),
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        metric="probe",
+        source="test",
+    )
+    write_outcomes(table, folder / "outcomes")
+    registry = Registry(folder / "data" / "routers")
+    first = first_router(registry.root, folder / "experts.yaml", folder / "outcomes", None, None, None, seed=0, now=NOW)
+    registry.promote(first.manifest.version, NOW)
+    return folder
+
+
+def log_traffic(folder: Path, url: str, *, keeps_text: bool = True, keeps_vectors: bool = True) -> None:
+    """60 SQL asks the router knows, and 36 about plants, two of each, which `right` answers far better."""
+    router = load_router(load_config(folder / "experts.yaml"), Registry(folder / "data" / "routers").folders()[0])
+    texts = [f"write a sql query that selects column {i} from table users" for i in range(60)]
+    texts += [f"{care} {plant} houseplant terrarium" for care in CARE for plant in PLANTS] * 2
+    store = Store(url)
+    records, said = [], []
+    rng = np.random.default_rng(0)
+    for i, text in enumerate(texts):
+        vector = router.embed(text)
+        decision = router.decide(Query(str(i), text), rng=rng, embedding=vector)
+        is_plant = i >= 60
+        update = {"is_fallback": is_plant, "category": "general" if is_plant else "sql"}
+        expert = EXPERTS[i % 2]
+        name = f"dec-{i}"
+        inputs = DecisionInputs(
+            encoder=router.encoder.fingerprint, features=features_hash(vector), settings="s", facts=QueryFacts()
+        )
+        records.append(
+            DecisionRecord(
+                decision_id=name, request_id="r", replica="one", seq=i, at=1000.0 + i, requested_model="auto",
+                state=TerminalState.ANSWERED, decision=decision.model_copy(update=update | {"expert": expert}),
+                served_expert=expert, status=200, latency_ms=1.0, inputs=inputs,
+                text=text if keeps_text else None, text_hash=text,
+                embedding=to_bytes(vector) if keeps_vectors else None,
+            )
+        )  # fmt: skip
+        if is_plant:
+            value = 1.0 if expert == "right" else 0.0
+            said.append({"decision_id": name, "kind": "thumb", "value": value, "at": 2000.0 + i, "key_id": ""})
+    store.write_decisions(records)
+    with store.transaction("write feedback") as connection:
+        connection.execute(store.insert(FEEDBACK), said)
+    store.close()
+
+
+def proposals(folder: Path, tmp_path: Path, **keeps: bool) -> Proposals:
+    url = f"sqlite:///{tmp_path / 'coe.db'}"
+    log_traffic(folder, url, **keeps)
+    return propose(ProposeRequest(folder / "experts.yaml", folder / "data" / "routers", url, min_size=15))
+
+
+def test_the_topic_is_proposed_with_what_it_could_win(trained: Path, tmp_path: Path) -> None:
+    found = proposals(trained, tmp_path)
+    (new,) = found.new
+    assert (found.n_decisions, found.n_uncertain) == (132, 72)
+    assert new.n >= 60
+    assert new.n == 2 * new.n_distinct
+    assert new.share == pytest.approx(new.n / 132)
+    assert new.mean_reward == pytest.approx(0.5, abs=0.1)
+    assert new.gain is not None
+    assert (new.gain.expert, new.gain.value) == ("right", pytest.approx(0.5, abs=0.1))
+    assert new.gain.low > 0
+    assert set(new.name.split("-")) & {"houseplant", "terrarium"}
+    assert found.dead == ()
+
+
+def test_embeddings_are_enough(trained: Path, tmp_path: Path) -> None:
+    (new,) = proposals(trained, tmp_path, keeps_text=False).new
+    assert new.name == "topic-1"
+    assert new.n >= 60
+
+
+def test_texts_are_enough(trained: Path, tmp_path: Path) -> None:
+    assert proposals(trained, tmp_path, keeps_vectors=False).new[0].n >= 60
+
+
+def test_without_either_it_says_so(trained: Path, tmp_path: Path) -> None:
+    found = proposals(trained, tmp_path, keeps_text=False, keeps_vectors=False)
+    assert found.new == ()
+    assert found.left_out == {"neither text nor embedding was kept": 72}
+
+
+def test_the_commands_write_files_and_change_nothing(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'coe.db'}"
+    log_traffic(trained, url)
+    before = (trained / "experts.yaml").read_bytes(), Registry(trained / "data" / "routers").live()
+
+    def coe(name: str, *arguments: str) -> tuple[int, str]:
+        shared = ["--data-dir", str(trained / "data"), "--database-url", url]
+        status = run(f"categories {name}", find_commands()[f"categories {name}"], [*arguments, *shared])
+        seen = capsys.readouterr()
+        return status, seen.out + seen.err
+
+    status, said = coe("propose", "--config", str(trained / "experts.yaml"), "--min-size", "15")
+    assert status == 0
+    assert "right would add +0.5" in said
+    assert "houseplant terrarium" in said  # examples
+    kept = (trained / "data" / "category_proposals.json").read_text()
+    assert "houseplant terrarium" not in kept  # erasing a subject reaches the log alone
+    name = json.loads(kept)["new"][0]["name"]
+    out = tmp_path / "proposals"
+    assert coe("accept", name, "--out", str(out), "--as", "plants")[0] == 0
+    queries = read_seed(out)
+    assert {query.category for query in queries} == {"plants"}
+    assert len(queries) >= 30
+    written = yaml.safe_load((out / "plants.yaml").read_text())
+    assert list(written["categories"]) == ["plants"]
+    assert written["evidence"]["gain"]["expert"] == "right"
+    assert coe("accept", name, "--out", str(out), "--as", "plants")[0] == 1  # nothing is overwritten
+    status, said = coe("accept", "nonsense")
+    assert status == 1
+    assert "no proposal is named 'nonsense'" in said
+    assert name in said
+    assert coe("accept", name, "--as", "../x")[0] == 1
+    assert ((trained / "experts.yaml").read_bytes(), Registry(trained / "data" / "routers").live()) == before
+
+
+def test_a_dead_category_takes_thousands_of_decisions() -> None:
+    assert decisions_to_see(0.001) == 3838
+    assert share_upper_bound(0, 3838) < 0.001 < share_upper_bound(0, 3830)
+    assert share_upper_bound(1, 3838) > 0.001
+
+
+def test_a_gain_needs_two_experts_and_is_not_the_best_of_noise() -> None:
+    assert best_gain([("a", 1.0)] * 50)[0] is None
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(200):
+        gain, _ = best_gain([("ab"[i % 2 if i % 4 < 2 else 1 - i % 2], float(rng.random() < 0.5)) for i in range(80)])
+        assert gain is not None
+        values.append(gain.value)
+    assert abs(float(np.mean(values))) < 0.02
+
+
+def test_small_things(tmp_path: Path) -> None:
+    assert distinct(["A b", "a B!", "c"]) == ["A b", "c"]
+    with pytest.raises(ConfigError, match="is not allowed"):
+        check_name("a/b")
+    with pytest.raises(DataError, match="run `coe categories propose`"):
+        read_proposals(tmp_path / "none.json")

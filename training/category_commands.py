@@ -1,0 +1,144 @@
+"""`coe categories propose` and `coe categories accept`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from training.new_categories import NewCategory, Proposals
+
+PROPOSALS_FILE = "category_proposals.json"
+SHOWN_CHARS = 100
+
+ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
+DataOption = Annotated[
+    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
+]
+
+
+def categories_propose(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
+    since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
+    min_size: Annotated[int, typer.Option(min=4, help="distinct queries that make a category")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="print the proposals as JSON")] = False,
+    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+) -> None:
+    """Find topics that the router does not know, and categories that nobody asks for."""
+    from training.commands import parse_time
+    from training.new_categories import ProposeRequest, propose
+    from training.progress import console_progress
+
+    url = database_url or f"sqlite:///{data_dir / 'coe.db'}"
+    request = ProposeRequest(
+        config=config,
+        routers=data_dir / "routers",
+        database_url=url,
+        since=parse_time(since),
+        min_size=min_size,
+        seed=seed,
+    )
+    with console_progress(is_quiet=as_json) as progress:
+        found = propose(request, progress)
+    (data_dir / PROPOSALS_FILE).write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+    else:
+        print_proposals(found, url)
+
+
+def print_proposals(found: Proposals, database_url: str) -> None:
+    from training.log_database import open_log
+    from training.new_categories import DEAD_SHARE, EXAMPLES
+
+    typer.echo(
+        f"{found.n_decisions:,} routed decisions: stage 1 was unsure of {found.n_uncertain:,}, "
+        f"of which {found.n_far:,} lie far from what it was trained on"
+    )
+    for reason, count in found.left_out.items():
+        typer.echo(f"  left out: {count:,} ({reason})")
+    with open_log(database_url) as connection:
+        for new in found.new:
+            typer.echo(new_line(new))
+            for text in texts_of(connection, new.decision_ids[:EXAMPLES]):
+                typer.echo(f"    {shortened(text)}")
+    for dead in found.dead:
+        typer.echo(f"dead: {dead.name}: {dead.n} decisions, below {dead.high:.2%} of the traffic")
+    if not found.new:
+        typer.echo("no new category: nothing among them is both stable and large enough")
+    if not found.dead and found.n_decisions < found.dead_needs:
+        typer.echo(f"dead categories show from about {found.dead_needs:,} decisions on (share below {DEAD_SHARE:.1%})")
+    if found.new or found.dead:
+        typer.echo("`coe categories accept NAME` writes the change as a file to review; nothing has been changed")
+
+
+def new_line(new: NewCategory) -> str:
+    """One proposal with what it could win."""
+    parts = [f"new: {new.name}: {new.n:,} decisions ({new.share:.1%}), {new.n_distinct:,} distinct"]
+    parts.append(f"stability {new.stability:.2f}")
+    if new.gain is not None:
+        gain = new.gain
+        parts.append(f"{gain.expert} would add {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] to their reward")
+    elif new.at_most is not None:
+        parts.append(
+            f"mean reward {new.mean_reward:.2f}, so at most {new.at_most:.4f} can be won overall; {new.unknown}"
+        )
+    else:
+        parts.append("gain unknown: nobody rated them")
+    return "; ".join(parts)
+
+
+def texts_of(connection: object, decision_ids: Sequence[str]) -> list[str]:
+    """Texts of decisions, where the log still keeps them, in the order asked for."""
+    from sqlalchemy import Connection, bindparam, text
+
+    assert isinstance(connection, Connection)
+    query = text("SELECT decision_id, record FROM decisions WHERE decision_id IN :ids")
+    found: dict[str, str] = {}
+    for start in range(0, len(decision_ids), 500):
+        part = list(decision_ids[start : start + 500])
+        rows = connection.execute(query.bindparams(bindparam("ids", expanding=True)), {"ids": part})
+        found |= {row.decision_id: json.loads(row.record).get("text") or "" for row in rows}
+    return [found[name] for name in decision_ids if found.get(name)]
+
+
+def shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARS else line[: SHOWN_CHARS - 1] + "\u2026"
+
+
+def categories_accept(
+    name: Annotated[str, typer.Argument(help="a category that `coe categories propose` named")],
+    out: Annotated[Path, typer.Option(help="folder for the proposal; commit it after reading it")] = Path("proposals"),
+    rename: Annotated[str | None, typer.Option("--as", help="a better name")] = None,
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
+) -> None:
+    """Write a proposed change of categories as files to review and commit; changes nothing itself."""
+    from training.category_files import read_proposals, write_new, write_removal
+    from training.log_database import open_log
+
+    found = read_proposals(data_dir / PROPOSALS_FILE)
+    today = datetime.now(UTC).date().isoformat()
+    dead = {proposal.name: proposal for proposal in found.dead}
+    if name in dead:
+        written = write_removal(out, dead[name], found, today)
+    else:
+        new = found.named(name)
+        with open_log(database_url or f"sqlite:///{data_dir / 'coe.db'}") as connection:
+            texts = texts_of(connection, new.decision_ids)
+        written = write_new(out, new, rename or name, texts, found, today)
+    for path in written:
+        typer.echo(f"wrote {path}")
+    typer.echo("read it, change it, commit it; experts.yaml and the router are as they were")
