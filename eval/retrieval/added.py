@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.retrieval.arms import Situation
 from eval.retrieval.schema import AddedExpert
+from eval.retrieval.situation import Situation
 from router.retrieval.records import BASE
 from training.retrieval.labels import Labelled
 from training.retrieval.tune import routed_scores

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from eval.retrieval.situation import Situation
+from eval.retrieval.variants import MEANING as VARIANTS
+from eval.retrieval.variants import variant_scores
 from router.retrieval.choice import build_router
-from router.retrieval.library import Arm, PilotLibrary, RoutingMethod
+from router.retrieval.library import PilotLibrary, RoutingMethod
 from router.retrieval.records import BASE, RetrievalDecision
 from router.types import FloatArray
 from training.retrieval.labels import Labelled
-from training.retrieval.pilots import with_settings, without_data_set
+from training.retrieval.pilots import with_settings
 from training.retrieval.tune import scores_of
 
 MEANING = {
@@ -24,37 +27,13 @@ MEANING = {
     "centroid": "to the expert of the collection with the nearest centroid",
     "pilot": "RouterRetriever as published: mean similarity to an expert's pilots",
     "pilot_max": "RouterRetriever as its released code has it: largest similarity to a pilot",
+    **VARIANTS,
     "coe_single": "this router, one expert a query",
     "coe": "this router, which may fuse an expert with BM25",
     "collection_oracle": "the single expert that is best on the test queries of the collection",
     "query_oracle": "the single expert that is best for each query",
 }
 NEIGHBOURS = 10
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What is known when test queries of one collection come: the library and the experts that may serve."""
-
-    library: PilotLibrary | None
-    experts: tuple[str, ...]
-    arms: tuple[Arm, ...]
-    multitask: str | None
-
-    def without(self, collection: str) -> Situation:
-        """As if nobody had prepared for that collection."""
-        library = None if self.library is None else without_data_set(self.library, collection)
-        if library is not None and not len(library.keys):
-            library = None
-        return Situation(library, tuple(name for name in self.experts if name != collection), self.arms, self.multitask)
-
-    def single_columns(self) -> list[int]:
-        """Columns of arms that are one expert who may serve."""
-        return [i for i, arm in enumerate(self.arms) if len(arm.members) == 1 and arm.members[0] in self.experts]
-
-    def column(self, expert: str) -> int | None:
-        """Column of that expert alone; None when it may not serve."""
-        return next((i for i in self.single_columns() if self.arms[i].members[0] == expert), None)
 
 
 @dataclass(frozen=True)
@@ -78,9 +57,9 @@ def compare(test: Labelled, situation: Situation) -> Compared:
         else:
             scores[arm] = test.scores[:, column]
     decisions, routed = routed_arms(test, situation)
-    scores |= routed
+    scores |= routed | variant_scores(test, situation)
     if situation.library is None:
-        absent |= dict.fromkeys(("data_set", "centroid", "pilot", "pilot_max"), "there is no labelled query")
+        absent |= dict.fromkeys(("data_set", "centroid", "pilot", "pilot_max", *VARIANTS), "there is no labelled query")
     singles = test.scores[:, situation.single_columns()]
     scores["collection_oracle"] = singles[:, int(singles.mean(axis=0).argmax())]
     scores["query_oracle"] = singles.max(axis=1)
@@ -129,8 +108,3 @@ def most_of_neighbours(embeddings: FloatArray, library: PilotLibrary) -> list[st
     nearest = np.argpartition(-(embeddings @ library.embeddings.T), count - 1, axis=1)[:, :count]
     votes = [np.bincount(row, minlength=len(library.manifest.data_sets)) for row in library.data_set[nearest]]
     return [library.manifest.data_sets[int(counts.argmax())] for counts in votes]
-
-
-def own_experts(experts: Sequence[str], collections: Mapping[str, object]) -> tuple[str, ...]:
-    """Experts that are named like a collection, and so count as trained for it."""
-    return tuple(name for name in experts if name in collections)

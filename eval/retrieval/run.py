@@ -10,12 +10,13 @@ from datetime import datetime
 import numpy as np
 
 from eval.retrieval.added import cost_of_adding
-from eval.retrieval.arms import MEANING, Compared, Situation, compare
+from eval.retrieval.arms import MEANING, Compared, compare
 from eval.retrieval.intervals import arm_scores
 from eval.retrieval.latency import measure_latency
 from eval.retrieval.request import RetrievalRequest, requested_experts
 from eval.retrieval.schema import CollectionReport, LostQuery, RetrievalReport
 from eval.retrieval.sentences import headline, losses, notes
+from eval.retrieval.situation import Situation
 from router.errors import DataError
 from router.retrieval.building import build_experts
 from router.retrieval.library import Arm, PilotLibrary
