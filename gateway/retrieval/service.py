@@ -22,9 +22,10 @@ from gateway.retrieval.stores import VectorStores
 from gateway.retrieval.vectors import DocumentVectors
 from gateway.store import Store
 from router.config import IndexKind, RetrievalConfig, StoresConfig
-from router.errors import StoreError
+from router.errors import ConfigError
 from router.retrieval.building import build_experts, load_retrieval_router
 from router.retrieval.index.local import LocalIndexes
+from router.retrieval.index.pgvector import PgvectorIndexes
 from router.retrieval.index.space import VectorIndexes, VectorSpace
 from router.retrieval.records import BASE, DenseExpert
 
@@ -152,4 +153,8 @@ def index_opener(
     """What opens the indexes of one document space. Raises ConfigError."""
     if settings.index is IndexKind.LOCAL:
         return lambda name, space: LocalIndexes(folder / "index" / name, space)
-    raise StoreError("pgvector is not there yet")
+    variable = settings.index_url_env
+    if variable is not None and variable not in secrets:
+        raise ConfigError(f"retrieval.stores.index_url_env: environment variable {variable} is not set")
+    url = database_url if variable is None else secrets[variable]
+    return lambda name, space: PgvectorIndexes(url, name, space)

@@ -127,12 +127,13 @@ async def serving(
     backends: Mapping[str, ChatBackend] | None = None,
     has_store: bool = True,
     secrets: Mapping[str, str] | None = None,
+    database_url: str | None = None,
     **limits: Any,
 ) -> AsyncIterator[Serving]:
     """A gateway on port 0 with its database and indexes in a folder."""
     config = config or retrieval_config()
     folder.mkdir(parents=True, exist_ok=True)
-    url = f"sqlite:///{folder / 'coe.db'}"
+    url = database_url or f"sqlite:///{folder / 'coe.db'}"
     store = Store(url)
     service = RetrievalService(config, routing or build_routing(config))
     if has_store:
