@@ -59,6 +59,9 @@ class Metrics:
         self.failovers = Counter(
             "coe_failovers", "Answers by another expert than the one decided", ["expert"], registry=self.registry
         )
+        self.feedback = Counter(
+            "coe_feedback", "Feedback by what became of it", ["kind", "status"], registry=self.registry
+        )
         self.running = Gauge("coe_running_requests", "Chat requests in work", registry=self.registry)
 
     def watch(self, state: GatewayState) -> None:
@@ -134,6 +137,10 @@ class StateCollector(Collector):
         yield GaugeMetricFamily("coe_router_trial_share", "Share of the conversations that it serves", value=share)
         left_out = self._state.shadows.left_out
         yield CounterMetricFamily("coe_shadow_left_out", "Shadow decisions left out", value=left_out)
+        judge = self._state.judge
+        if judge is not None:
+            yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)
+            yield CounterMetricFamily("coe_judge_left_out", "Sampled answers that it did not", value=judge.left_out)
         yield CounterMetricFamily("coe_router_refusals", "Promoted routers refused", value=live.refusals)
         experts = GaugeMetricFamily("coe_expert_state", "1 for the state an expert is in", labels=["expert", "state"])
         for name in self._state.pool.names:

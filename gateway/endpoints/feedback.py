@@ -43,6 +43,7 @@ async def put_feedback(
     else:
         of_document = DocumentFeedback(document_id=said.document_id, **about)
         status = await asyncio.to_thread(state.store.put_document_feedback, of_document, state.config.feedback)
+    state.metrics.feedback.labels(said.kind.value, status.value).inc()
     if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
         raise over_cap(status, state.config.feedback)
     if status is not FeedbackStatus.ACCEPTED:

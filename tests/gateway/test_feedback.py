@@ -129,6 +129,9 @@ async def test_36_a_key_that_says_too_much_is_refused(sqlite_store):
         async with gateway.client.post(f"{gateway.root}/v1/feedback", json=body, headers=HEADERS) as answer:
             assert (answer.status, answer.headers["retry-after"]) == (429, "60")
             assert "3 pieces of feedback within an hour" in (await answer.json())["error"]["message"]
+        counted = gateway.state.metrics.text().decode().splitlines()
+    assert 'coe_feedback_total{kind="thumb",status="accepted"} 2.0' in counted
+    assert 'coe_feedback_total{kind="test",status="over_decision"} 1.0' in counted
 
 
 def test_36_the_cap_of_an_hour_is_exact_under_concurrency(store):

@@ -133,6 +133,8 @@ async def test_the_budget_leaves_the_rest_out():
             async with gateway.chat("red") as answer:
                 await answer.read()
         await until(lambda: worker.judged == 2 and worker.left_out == 3)
+        counted = gateway.state.metrics.text().decode().splitlines()
+    assert {"coe_judged_total 2.0", "coe_judge_left_out_total 3.0"} <= set(counted)
 
 
 async def test_it_waits_while_requests_run():
