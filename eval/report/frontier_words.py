@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.frontier import first_reaching
-from eval.report.schema import FrontierPoint, Report
+from eval.report.schema import FrontierPoint, Range, Report
 from eval.report.words import BUDGET_AXES, amount, curve_label, leading_method, percent, points, points_range
 
 
@@ -17,6 +17,7 @@ class OneNumber:
     label: str
     aiq: float | None
     arena: float | None
+    arena_interval: Range | None
     is_own: bool
 
 
@@ -28,6 +29,7 @@ def one_number(report: Report) -> list[OneNumber]:
             label=report.arms[name].label if name in report.arms else curve_label(report, name),
             aiq=report.aiq.get(name),
             arena=report.router_arena.get(name),
+            arena_interval=report.router_arena_interval.get(name),
             is_own=name == "coe",
         )
         for name in names

@@ -15,6 +15,7 @@ from eval.report.schema import (
     FrontierPoint,
     LostQuery,
     MethodRecord,
+    Range,
 )
 from eval.sections.frontiers import MAP, Frontier, build_aiq, build_frontier, build_hull
 from eval.sections.inputs import SectionInputs
@@ -37,12 +38,14 @@ class Sections(TypedDict):
     aiq: dict[str, float]
     hull: tuple[tuple[float, float], ...]
     router_arena: dict[str, float]
+    router_arena_interval: dict[str, Range]
 
 
 def build_sections(inputs: SectionInputs, rng: np.random.Generator) -> Sections:
     """Every section that the inputs allow."""
     methods = build_methods(inputs, rng)
     frontier = build_frontier(inputs, rng)
+    arena = build_router_arena(inputs, rng)
     return Sections(
         methods=methods,
         frontier=frontier,
@@ -53,7 +56,8 @@ def build_sections(inputs: SectionInputs, rng: np.random.Generator) -> Sections:
         lost=build_lost(inputs),
         aiq=build_aiq(inputs, frontier),
         hull=build_hull(inputs, frontier),
-        router_arena=build_router_arena(inputs, methods),
+        router_arena={name: score for name, (score, _) in arena.items()},
+        router_arena_interval={name: interval for name, (_, interval) in arena.items()},
     )
 
 

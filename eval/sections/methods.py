@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,17 +75,25 @@ def closed(means: Float64Array, draws: Float64Array, column: int) -> tuple[float
     return value, percentile_interval(drawn) if value is not None and len(drawn) else None
 
 
-def build_router_arena(inputs: SectionInputs, methods: Mapping[str, MethodRecord]) -> dict[str, float]:
-    """By arm and method; what needs hindsight and what has no known cost is left out."""
-    found: dict[str, float] = {}
-    for name, probs in inputs.choices.items():
-        cost = expected_amount(probs, inputs.cost_usd)
-        if name not in HINDSIGHT and cost is not None:
-            found[name] = arena_score(float((probs * inputs.scores).sum(axis=1).mean()), cost)
-    for name, record in methods.items():
-        if record.mean_cost_usd is not None:
-            found[name] = arena_score(record.mean_score, record.mean_cost_usd)
-    return found
+def build_router_arena(inputs: SectionInputs, rng: np.random.Generator) -> dict[str, tuple[float, Range]]:
+    """By arm and method, each with its interval over queries; what needs hindsight and what has no known cost is left
+    out."""
+    probs = {name: part for name, part in inputs.choices.items() if name not in HINDSIGHT}
+    probs |= {method.name: one_hot(method.chosen, len(inputs.experts)) for method in inputs.methods}
+    known = [name for name, part in probs.items() if expected_amount(part, inputs.cost_usd) is not None]
+    if not known:
+        return {}
+    spent = np.nan_to_num(inputs.cost_usd)  # unknown costs have probability 0 in all that is known
+    columns = [(probs[name] * amounts).sum(axis=1) for name in known for amounts in (inputs.scores, spent)]
+    values = np.stack(columns, axis=1)
+    means, draws = values.mean(axis=0), bootstrap_means(values, rng)
+    return {
+        name: (
+            arena_score(means[2 * i], means[2 * i + 1]),
+            percentile_interval(np.array([arena_score(*pair) for pair in draws[:, 2 * i : 2 * i + 2]])),
+        )
+        for i, name in enumerate(known)
+    }
 
 
 def arena_score(mean_score: float, cost_usd: float) -> float:

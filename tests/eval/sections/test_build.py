@@ -66,8 +66,12 @@ def test_router_arena_leaves_out_hindsight_and_unknown_costs() -> None:
     cost = 1000 * (3 * 0.004 + 0.009) / 4
     share = (np.log2(200) - np.log2(cost)) / (np.log2(200) - np.log2(0.0044))
     assert record["router_arena"]["perfect"] == pytest.approx(1.1 * share / (0.1 + share))
+    low, high = record["router_arena_interval"]["worst"]
+    assert (low, high) == (0.0, 0.0)  # nothing is ever right
+    low, high = record["router_arena_interval"]["coe"]
+    assert low < record["router_arena"]["coe"] < high
     unknown = inputs_of(trial(), [oracle()])
-    assert methods.build_router_arena(unknown, methods.build_methods(unknown, np.random.default_rng(0))) == {}
+    assert methods.build_router_arena(unknown, np.random.default_rng(0)) == {}
 
 
 def test_the_frontier_has_every_known_budget_and_curve() -> None:
