@@ -27,6 +27,7 @@ SUMMARIES = {
     "categories propose": "Find topics that the router does not know, and categories that nobody asks for.",
     "categories accept": "Write a proposed change of categories as files to review and commit.",
     "experts up": "Start the vLLM engines of experts.yaml.",
+    "experts probe": "Score a new expert on a few graded probes and put it on the map.",
     "experts ls": "List experts and their engines.",
     "eval routing": "Report what routing won on an outcome table.",
     "eval robustness": "Measure which decisions flip under harmless changes; run routes.test.yaml.",

@@ -23,6 +23,7 @@ COMMANDS = {
     "log feedback": "training.feedback_command:log_feedback",
     "retrieval train": "training.retrieval.commands:train",
     "retrieval pilots": "training.retrieval.pilots_command:pilots",
+    "experts probe": "training.probe_commands:experts_probe",
     "categories propose": "training.category_commands:categories_propose",
     "categories accept": "training.category_commands:categories_accept",
     "outcomes import": "training.datasets.import_command:import_outcomes",

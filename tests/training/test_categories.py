@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,50 +17,26 @@ from router.config import load_config
 from router.errors import ConfigError, DataError
 from router.features import features_hash, to_bytes
 from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
+from tests.training.trained_folder import EXPERTS, make_trained
 from training.category_files import check_name, distinct, read_proposals
 from training.datasets.jsonl import read_seed
-from training.datasets.outcomes import write_outcomes
-from training.first_fit import first_router
 from training.new_categories import Proposals, ProposeRequest, best_gain, decisions_to_see, propose, share_upper_bound
 from training.registry import Registry
-from training.types import OutcomeTable
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-EXPERTS = ("left", "right")
-CONFIG = {
-    "categories": {"facts": "short factual questions", "sql": "writing SQL", "general": "the rest"},
-    "experts": {name: {"engine": "echo", "model": name} for name in EXPERTS},
-    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}, "scorer": {"kind": "map"}},
-}
 PLANTS = ("orchid", "fern", "cactus", "bonsai", "tulip", "basil")
 CARE = ("repot", "water", "prune", "feed", "propagate", "revive")
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few numbers of clusters and subsamples: the truth here is plain."""
+    monkeypatch.setattr("training.topics.CLUSTERS", range(2, 7))
+    monkeypatch.setattr("training.topics.SUBSAMPLES", 8)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with experts.yaml and a live router that knows facts and SQL."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "experts.yaml").write_text(yaml.dump(CONFIG))
-    prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(6)]
-    unknown = np.full((len(prompts), 2), np.nan, np.float32)
-    table = OutcomeTable(
-        prompt_ids=tuple(f"{c}-{i}" for c, i in prompts),
-        texts=tuple(f"probe {i} of {c}" for c, i in prompts),
-        categories=tuple(c for c, _ in prompts),
-        splits=("train",) * len(prompts),
-        experts=EXPERTS,
-        scores=np.tile(np.array([[0.6, 0.4]], np.float32), (len(prompts), 1)),
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="probe",
-        source="test",
-    )
-    write_outcomes(table, folder / "outcomes")
-    registry = Registry(folder / "data" / "routers")
-    first = first_router(registry.root, folder / "experts.yaml", folder / "outcomes", None, None, None, seed=0, now=NOW)
-    registry.promote(first.manifest.version, NOW)
-    return folder
+    return make_trained(tmp_path_factory.mktemp("trained"))
 
 
 def log_traffic(folder: Path, url: str, *, keeps_text: bool = True, keeps_vectors: bool = True) -> None:

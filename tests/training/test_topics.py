@@ -11,6 +11,13 @@ from router.types import FloatArray
 from training.topics import find_topics, jaccard, topic_names, unused
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few numbers of clusters and subsamples: the truth here is plain."""
+    monkeypatch.setattr("training.topics.CLUSTERS", range(2, 7))
+    monkeypatch.setattr("training.topics.SUBSAMPLES", 8)
+
+
 def cloud(centre: int, n: int, rng: np.random.Generator, spread: float = 0.25, dim: int = 40) -> FloatArray:
     """n points around a unit vector, normalised."""
     points = rng.normal(0, spread, (n, dim)) / np.sqrt(dim) * 4 * spread

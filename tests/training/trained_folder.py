@@ -1,0 +1,54 @@
+"""A data folder with experts.yaml and a live router over two experts that knows facts and SQL."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from training.datasets.outcomes import write_outcomes
+from training.first_fit import first_router
+from training.registry import Registry
+from training.types import OutcomeTable
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+EXPERTS = ("left", "right")
+CONFIG = {
+    "categories": {"facts": "short factual questions", "sql": "writing SQL", "general": "the rest"},
+    "experts": {name: {"engine": "echo", "model": name} for name in EXPERTS},
+    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}, "scorer": {"kind": "map"}},
+}
+
+SCORES = {"facts": (0.6, 0.4), "sql": (0.6, 0.4), "general": (0.6, 0.4)}
+
+
+def outcome_table(prompts: list[tuple[str, int]], experts: tuple[str, ...], scores: np.ndarray) -> OutcomeTable:
+    unknown = np.full(scores.shape, np.nan, np.float32)
+    return OutcomeTable(
+        prompt_ids=tuple(f"{c}-{i:03}" for c, i in prompts),
+        texts=tuple(f"probe {i} of {c}" for c, i in prompts),
+        categories=tuple(c for c, _ in prompts),
+        splits=("train",) * len(prompts),
+        experts=experts,
+        scores=scores.astype(np.float32),
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        metric="probe",
+        source="test",
+    )
+
+
+def make_trained(folder: Path, per_category: int = 6) -> Path:
+    """Writes it all into `folder`; outcomes in `data/outcomes/probes`."""
+    (folder / "experts.yaml").write_text(yaml.dump(CONFIG))
+    prompts = [(category, i) for category in SCORES for i in range(1, per_category + 1)]
+    scores = np.array([SCORES[category] for category, _ in prompts])
+    outcomes = folder / "data" / "outcomes" / "probes"
+    write_outcomes(outcome_table(prompts, EXPERTS, scores), outcomes)
+    registry = Registry(folder / "data" / "routers")
+    first = first_router(registry.root, folder / "experts.yaml", outcomes, None, None, None, seed=0, now=NOW)
+    registry.promote(first.manifest.version, NOW)
+    return folder

@@ -1,0 +1,243 @@
+"""A new expert on the map without refitting anything: 32 to 128 graded probes become its column of the quality matrix.
+
+After the zero-shot additions of PHATGOOSE (arXiv 2402.05859) and UniRoute (2502.08773). What an expert claims of itself
+is not looked at. Shapes: p probes, k learned categories (row k is `general`), m experts that are on the map already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from router.artifact import RouterArtifact, load_artifact, save_artifact
+from router.build import evidence_of, load_router
+from router.config import CoeConfig
+from router.errors import ConfigError, DataError, allowed_values
+from router.quality import QualityMatrix
+from router.types import GENERAL
+from training.expert_map import PRIOR_COUNT_RANGE, Float64Array, cell_means, cell_sums, row_numbers, shrink
+from training.first_fit import fingerprint_outcomes
+from training.types import OutcomeTable
+
+EXTENDABLE = "map"
+SURE = 1.959964
+"""Standard errors of a difference beyond which a category counts as decided: 95%, two-sided."""
+
+MAX_PROBES_NEEDED = 10_000
+
+
+@dataclass(frozen=True)
+class CategoryOutlook:
+    """The new expert on one category against the expert that serves it now.
+
+    `difference` is of measured qualities, `stderr` its standard error; `probes_needed` how many probes of the category
+    would decide a difference of this size, None where it is decided or where no number would do. `takes`: the map gives
+    it the category.
+    """
+
+    category: str
+    count: int
+    quality: float
+    quality_stderr: float
+    serves: str
+    difference: float
+    stderr: float
+    takes: bool
+
+    @property
+    def chance_better(self) -> float:
+        """Of the new expert being the better one, under a normal error."""
+        return 0.5 * (1 + math.erf(self.difference / max(self.stderr, 1e-9) / math.sqrt(2)))
+
+    @property
+    def is_decided(self) -> bool:
+        return abs(self.difference) > SURE * self.stderr
+
+    @property
+    def probes_needed(self) -> int | None:
+        """Errors fall with the square root of the number of probes, so it has to grow by their ratio squared."""
+        if self.is_decided or self.count == 0 or self.difference == 0:
+            return None
+        needed = math.ceil(self.count * (SURE * self.stderr / abs(self.difference)) ** 2)
+        return needed if needed <= MAX_PROBES_NEEDED else None
+
+
+@dataclass(frozen=True)
+class Onboarding:
+    """The new router and what is known of the expert."""
+
+    artifact: RouterArtifact
+    parent: str
+    expert: str
+    n_probes: int
+    mean: float
+    mean_stderr: float
+    outlook: tuple[CategoryOutlook, ...]
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        return tuple(row.category for row in self.outlook if row.takes)
+
+
+def check_can_join(config: CoeConfig, artifact: RouterArtifact, expert: str) -> None:
+    """Raises ConfigError: the expert is unknown or on the map already, or the router judges every query by itself."""
+    manifest = artifact.manifest
+    if expert not in config.experts:
+        raise ConfigError(f"experts.yaml has no expert '{expert}'{allowed_values(expert, config.experts)}")
+    if expert in manifest.experts:
+        raise ConfigError(
+            f"'{expert}' is on the map of router {manifest.version} already; `coe eval collect` and `coe train` "
+            "measure it anew"
+        )
+    if manifest.scorer.kind != EXTENDABLE:
+        raise ConfigError(
+            f"router {manifest.version} has a scorer of kind '{manifest.scorer.kind}', which learns every expert from "
+            "graded prompts: grade the new one by `coe eval collect` and run `coe train`"
+        )
+
+
+def joined_evidence(
+    evidence: QualityMatrix, probed: OutcomeTable, others: OutcomeTable | None, categories: Sequence[str]
+) -> QualityMatrix:
+    """The matrix with one more column, the last.
+
+    How hard a probe is says nothing about the expert, so its score is compared with the mean that the others have on
+    the same probe, where they were graded on it, else with their mean on the category. The differences are shrunk as
+    the other columns were, and the category's mean is added back.
+
+    Args:
+        probed: (p, 1) scores of the new expert.
+        others: scores of the experts on the map, on any probes.
+    """
+    rows, k = row_numbers(probed, categories), len(categories)
+    category_level = evidence.quality.mean(axis=1, dtype=np.float64)
+    level = probe_levels(probed.prompt_ids, others, category_level[rows])
+    relative = np.asarray(probed.scores - level[:, None], dtype=np.float64)
+    sums, squares, counts = cell_sums(relative, rows, k)
+    quality, stderr = shrink(sums, squares, counts)
+    columns = {
+        "quality": np.clip(quality + category_level[:, None], 0.0, 1.0),
+        "stderr": np.hypot(stderr, prior_error(sums, squares, counts)),
+        "count": cell_sums(probed.scores, rows, k)[2],
+        "output_tokens": cell_means(probed.output_tokens, rows, k),
+        "latency_ms": cell_means(probed.latency_ms, rows, k),
+    }
+    joined = {
+        name: np.concatenate([getattr(evidence, name), column.astype(np.float32)], axis=1)
+        for name, column in columns.items()
+    }
+    return replace(evidence, **joined)
+
+
+def prior_error(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> Float64Array:
+    """(k+1, 1) what a shrunk cell inherits of the error of the mean that it is shrunk towards.
+
+    `shrink` takes that mean as known, which is fair where it rests on hundreds of answers and not on 32 probes: a cell
+    of n answers with prior weight L gets L / (n + L) of its error, sd(cell means) / sqrt(number of cells).
+    """
+    measured = counts > 0
+    n, means = counts[measured], sums[measured] / counts[measured]
+    within = max(float((squares[measured] - n * means**2).sum() / max(n.sum() - len(n), 1.0)), 1e-4)
+    variance = float(means.var(ddof=1)) / len(n) if len(n) > 1 else within / float(n.sum())
+    between = float(means.var(ddof=1)) - within * float((1 / n).mean()) if len(n) > 1 else 0.0
+    weight = float(np.clip(within / max(between, 1e-9), *PRIOR_COUNT_RANGE))
+    floor = within / float(n.sum())  # cells that happen to agree do not make the mean certain
+    return np.asarray(weight / (counts + weight) * math.sqrt(max(variance, floor)), dtype=np.float64)
+
+
+def probe_levels(prompt_ids: Sequence[str], others: OutcomeTable | None, default: Float64Array) -> Float64Array:
+    """(p,) mean score of the others on each probe; `default` (p,) where nobody was graded on it."""
+    if others is None:
+        return default
+    number = {name: row for row, name in enumerate(others.prompt_ids)}
+    levels = default.copy()
+    for i, name in enumerate(prompt_ids):
+        row = number.get(name)
+        if row is not None and np.isfinite(others.scores[row]).any():
+            levels[i] = float(np.nanmean(others.scores[row]))
+    return levels
+
+
+def onboard(
+    root: Path,
+    config: CoeConfig,
+    live: Path,
+    expert: str,
+    probed: OutcomeTable,
+    others: OutcomeTable | None,
+    *,
+    now: datetime,
+) -> Onboarding:
+    """Writes a router that is the live one with the new expert on its map; classifier and all else are as they were.
+
+    Args:
+        root: where the new router goes.
+        live: folder of the live router.
+
+    Raises:
+        ConfigError: as `check_can_join`.
+        DataError: no probe was graded.
+        ArtifactError: the live router is damaged.
+    """
+    artifact = load_artifact(live)
+    check_can_join(config, artifact, expert)
+    probed = probed.rows(np.isfinite(probed.scores[:, 0]))
+    if not probed.prompt_ids:
+        raise DataError(f"no answer of '{expert}' was graded, so nothing is known of it")
+    manifest = artifact.manifest
+    joined = joined_evidence(evidence_of(artifact), probed, others, manifest.categories)
+    fields = manifest.model_dump(mode="json", exclude={"version", "weights_sha256"})
+    fields |= {
+        "created_at": now.isoformat(),
+        "parents": (manifest.version,),
+        "experts": (*manifest.experts, expert),
+        "data_fingerprints": {**manifest.data_fingerprints, f"probes of {expert}": fingerprint_outcomes(probed)},
+    }
+    arrays = dict(artifact.arrays) | {f"map.{name}": array for name, array in joined.arrays().items()}
+    written = save_artifact(root, fields, arrays)
+    scores = probed.scores[:, 0].astype(np.float64)
+    error = float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.5
+    before = load_router(config, live).expert_of()
+    after = load_router(config, root / written.manifest.version).expert_of()
+    return Onboarding(
+        artifact=written,
+        parent=manifest.version,
+        expert=expert,
+        n_probes=len(scores),
+        mean=float(scores.mean()),
+        mean_stderr=error,
+        outlook=outlook(joined, manifest.experts, (*manifest.categories, GENERAL), before, after, expert),
+    )
+
+
+def outlook(
+    joined: QualityMatrix,
+    experts: Sequence[str],
+    rows: Sequence[str],
+    before: dict[str, str],
+    after: dict[str, str],
+    expert: str,
+) -> tuple[CategoryOutlook, ...]:
+    """Every category, those first on which the new expert leads by most."""
+    found = []
+    for row, category in enumerate(rows):
+        now = experts.index(before[category])
+        difference = float(joined.quality[row, -1] - joined.quality[row, now])
+        found.append(
+            CategoryOutlook(
+                category=category,
+                count=int(joined.count[row, -1]),
+                quality=float(joined.quality[row, -1]),
+                quality_stderr=float(joined.stderr[row, -1]),
+                serves=before[category],
+                difference=difference,
+                stderr=math.hypot(float(joined.stderr[row, -1]), float(joined.stderr[row, now])),
+                takes=after[category] == expert,
+            )
+        )
+    return tuple(sorted(found, key=lambda row: -row.difference))

@@ -1,0 +1,132 @@
+"""`coe experts probe`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from training.onboarding import Onboarding
+    from training.types import OutcomeTable
+
+LISTED_PROBES = (32, 128)
+
+
+def experts_probe(
+    name: Annotated[str, typer.Argument(help="expert of experts.yaml that is not on the map yet")],
+    base_url: Annotated[
+        str, typer.Option(help="API root where the expert is a model, such as the running gateway's")
+    ] = "http://127.0.0.1:8000/v1",
+    probes: Annotated[
+        int, typer.Option("--probes", min=LISTED_PROBES[0], max=LISTED_PROBES[1], help="about how many to ask")
+    ] = 64,
+    probes_from: Annotated[
+        Path | None, typer.Option("--probes-from", help="folder or JSON lines file of probes; default: our own")
+    ] = None,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="outcome table of the other experts; default: <data>/outcomes/probes")
+    ] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="make the new router live at once")] = False,
+    config: Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")] = Path(
+        "experts.yaml"
+    ),
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
+    ] = Path("data"),
+) -> None:
+    """Score a new expert on a few graded probes and put it on the map; nothing else is refitted."""
+    from datetime import UTC, datetime
+
+    from router.artifact import load_artifact
+    from router.config import load_config
+    from router.errors import ArtifactError
+    from training.datasets.outcomes import read_outcomes
+    from training.onboarding import check_can_join, onboard
+    from training.registry import Registry
+
+    registry, loaded = Registry(data_dir / "routers"), load_config(config)
+    live = registry.live()
+    if live is None:
+        raise ArtifactError(f"{registry.root}: there is no live router yet; `coe up` or `coe train` makes the first")
+    folder = registry.folder(live.version)
+    artifact = load_artifact(folder)
+    check_can_join(loaded, artifact, name)
+    out = data_dir / "outcomes" / f"probe-{name}"
+    per_category = max(1, math.ceil(probes / (len(artifact.manifest.categories) + 1)))
+    collect(name, base_url, config, out, per_category, probes_from)
+    now = datetime.now(UTC)
+    probed = read_outcomes(out, experts=(name,), keep_partial=True)
+    others = graded_others(outcomes or data_dir / "outcomes" / "probes", artifact.manifest.experts)
+    found = onboard(registry.root, loaded, folder, name, probed, others, now=now)
+    print_onboarding(found)
+    if promote:
+        registry.promote(found.artifact.manifest.version, now)
+        typer.echo(f"router {found.artifact.manifest.version} is live")
+    else:
+        short = found.artifact.manifest.version[:8]
+        typer.echo(f"nothing serves it yet: `coe router canary {short}` tries it out, `coe router promote {short}`")
+
+
+def collect(name: str, base_url: str, config: Path, out: Path, per_category: int, probes_from: Path | None) -> None:
+    """Runs `coe eval collect`, a command of a package that this one may not import. Raises DataError when it fails."""
+    import subprocess
+    import sys
+
+    from router.errors import DataError
+
+    words = [sys.executable, "-m", "router.cli", "eval", "collect", "--base-url", base_url, "--experts", name]
+    words += ["--experts-file", str(config), "--out", str(out), "--per-category", str(per_category)]
+    if probes_from is not None:
+        words += ["--probes", str(probes_from)]
+    status = subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode
+    if status != 0:
+        raise DataError(f"'{name}' could not be probed: `coe eval collect` ended with status {status}, see above")
+
+
+def graded_others(folder: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
+    """Scores of the experts on the map, where their table is still there; None otherwise."""
+    from router.errors import DataError
+    from training.datasets.outcomes import read_outcomes
+
+    try:
+        table = read_outcomes(folder, keep_partial=True)
+        known = tuple(name for name in experts if name in table.experts)
+        return read_outcomes(folder, experts=known, keep_partial=True) if known else None
+    except DataError:
+        return None
+
+
+def print_onboarding(found: Onboarding) -> None:
+    """Standard errors, which categories it takes, and how sure that is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from training.summary import wide_console
+
+    console: Console = wide_console()
+    console.print(
+        f"{found.expert}: mean score {found.mean:.3f} \u00b1 {found.mean_stderr:.3f} on {found.n_probes} probes; "
+        f"router {found.artifact.manifest.version}, parent {found.parent}",
+        highlight=False,
+    )
+    table = Table(title=f"{found.expert} against who serves now (\u00b1 is one standard error)", title_justify="left")
+    for column in ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "map"):
+        table.add_column(column)
+    for row in found.outlook:
+        more = f"about {row.probes_needed} probes" if row.probes_needed else "not by probes"
+        table.add_row(
+            row.category,
+            str(row.count),
+            f"{row.quality:.3f} \u00b1 {row.quality_stderr:.3f}",
+            row.serves,
+            f"{row.difference:+.3f} \u00b1 {row.stderr:.3f}",
+            f"{row.chance_better:.0%}",
+            "yes" if row.is_decided else more,
+            "takes it" if row.takes else "",
+        )
+    console.print(table)
+    taken = ", ".join(found.taken) or "no category"
+    console.print(f"with it on the map, {found.expert} takes {taken}", highlight=False)
