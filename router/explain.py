@@ -18,6 +18,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
     limit = "" if threshold is None else f" is above {threshold:.2f}"
     sentences = {
         DecisionReason.MAP: f"classified as {sure}; the measured map sends that category to {decision.expert}",
+        DecisionReason.QUERY: f"classified as {sure}; {decision.expert} is predicted to answer this very query best",
         DecisionReason.PINNED: f"classified as {sure}; experts.yaml pins that category to {decision.expert}",
         DecisionReason.UNCERTAIN: (
             f"most likely {sure}, but uncertainty {decision.uncertainty:.2f}{limit}: "

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Depends
 
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.http_errors import ApiError
+from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
 from gateway.state import GatewayState
 from gateway.wire import shorten
 from router.explain import reason_in_words
-from router.types import DecisionReason, DecisionRecord
+from router.types import DecisionKind, DecisionReason, DecisionRecord
 
 api = APIRouter()
 
@@ -28,10 +29,14 @@ async def show_decision(
     made it."""
     record = await find_decision(state, decision_id, key_id)
     record, decision, store = record.model_copy(update={"embedding": None}), record.decision, state.store
-    is_routed = decision is not None and decision.reason is not DecisionReason.EXPLICIT
+    is_chat = record.kind is DecisionKind.CHAT
+    is_routed = decision is not None and is_chat and decision.reason is not DecisionReason.EXPLICIT
+    in_words = why_logged(record)
+    if in_words is None:
+        in_words = reason_in_words(decision, decision.threshold) if decision else "no expert was chosen."
     return Receipt(
         record=record,
-        why=reason_in_words(decision, decision.threshold) if decision else "no expert was chosen.",
+        why=in_words,
         signals=signals_of(decision) if decision and is_routed else None,
         experts=weighed_experts(decision) if decision and is_routed else (),
         feedback=await asyncio.to_thread(store.get_feedback, decision_id) if store else (),

@@ -36,6 +36,7 @@ async def embed(asked: EmbeddingRequest, request: Request, state: State, service
     exchange = begin(request, state, DecisionKind.EMBEDDING, asked.model)
     async with state.admission:
         routed, vectors = await service.run(vectors_of, service.routing, texts, asked)
+    exchange.overhead_ms = routed.routing_ms
     outcomes: list[Outcome] = []
     if asked.input_type == "query":
         tokens = [count_tokens(text) for text in texts]

@@ -30,6 +30,7 @@ async def rerank(asked: RerankRequest, request: Request, state: State, service: 
     exchange = begin(request, state, DecisionKind.RERANK, asked.model)
     async with state.admission:
         routed, (order, scores) = await service.run(ranked, service.routing, asked.query, documents, asked.model)
+    exchange.overhead_ms = routed.routing_ms
     top = len(order) if asked.top_n is None else min(asked.top_n, len(order))
     tokens = count_tokens(asked.query) + sum(count_tokens(text) for text in documents)
     outcomes = outcomes_of(

@@ -103,6 +103,7 @@ async def search_store(
     exchange = begin(request, state, DecisionKind.SEARCH, asked.model)
     async with state.admission:
         found = await service.run(stores.search, store, wanted)
+    exchange.overhead_ms = found.routed.routing_ms
     outcomes = outcomes_of(
         found.routed,
         keeps_embeddings=state.config.log.embeddings,

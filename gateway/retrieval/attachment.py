@@ -117,6 +117,7 @@ class Attachments:
         store = await stores.store(None, attached.store)
         request = SearchRequest((text,), attached.results, score_threshold=attached.min_score)
         answer = await self._service.run(stores.search, store, request)
+        searching.overhead_ms = answer.routed.routing_ms
         outcome = outcomes_of(
             answer.routed,
             keeps_embeddings=self._keeps_embeddings,

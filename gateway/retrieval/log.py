@@ -10,7 +10,7 @@ from gateway.exchange import MAX_MODEL_CHARS, new_decision_id, request_id_of
 from gateway.metrics import Metrics
 from gateway.ports import DecisionSink
 from gateway.retrieval.metrics import RetrievalMetrics
-from gateway.retrieval.routing import RoutedQueries
+from gateway.retrieval.routing import RoutedQueries, why
 from router.features import to_bytes
 from router.retrieval.records import BASE, RetrievalDecision, RetrievalReason
 from router.types import (
@@ -160,11 +160,30 @@ def routing_decision(decision: RetrievalDecision) -> RoutingDecision:
         likely_category=RETRIEVAL,
         uncertainty=1.0 - similarity,
         runner_up=decision.runner_up,
-        eligible=decision.members,
+        eligible=(decision.expert,) if decision.propensity == 1.0 else (),
+        eligible_probs=(1.0,) if decision.propensity == 1.0 else (),
         propensity=decision.propensity,
         policy=POLICY,
         router_version=decision.library_version,
     )
+
+
+def why_logged(record: DecisionRecord) -> str | None:
+    """The reason of a logged retrieval decision, in words; None for chat."""
+    trace, made = record.retrieval, record.decision
+    if trace is None or made is None:
+        return None
+    decision = RetrievalDecision(
+        expert=made.expert,
+        members=trace.members,
+        weights=trace.weights,
+        scores=trace.scores,
+        similarity=trace.similarity,
+        reason=RetrievalReason(trace.reason),
+        propensity=made.propensity,
+        library_version=made.router_version,
+    )
+    return f"{why(decision)}."
 
 
 def response_headers(exchange: RetrievalExchange, outcomes: Sequence[Outcome]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,11 +27,13 @@ from router.types import FloatArray
 
 @dataclass(frozen=True)
 class RoutedQueries:
-    """Decisions on n queries; `base` (n, d) is None where no routing took place."""
+    """Decisions on n queries; `base` (n, d) is None where no routing took place. `routing_ms` is what choosing took,
+    without the encoding by base, which an index of base's documents needs anyway."""
 
     texts: tuple[str, ...]
     decisions: tuple[RetrievalDecision, ...]
     base: FloatArray | None = field(repr=False)
+    routing_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ class QueryRouting:
             return RoutedQueries(tuple(texts), (single(model, RetrievalReason.EXPLICIT),) * len(texts), None)
         base = self.base.encode_queries(texts)
         router = self.vector_router if for_vectors else self.router
-        return RoutedQueries(tuple(texts), tuple(router.choose(base)), base)
+        began_s = time.perf_counter()
+        decisions = tuple(router.choose(base))
+        return RoutedQueries(tuple(texts), decisions, base, (time.perf_counter() - began_s) * 1e3)
 
     def vectors(self, routed: RoutedQueries, names: Sequence[str]) -> list[FloatArray]:
         """The vector (d,) of each query by the dense expert of that name; base's are not computed twice."""
