@@ -20,7 +20,7 @@ from eval.report.schema import (
 PART_NAMES = {
     "beyond_categories": "Beyond categories",
     "map": "Map",
-    "classifier": "the category was mistaken or fell back to general (negative: judging each query won more)",
+    "classifier": "Category or query",
     "serving": "Serving",
 }
 PART_MEANING = {
