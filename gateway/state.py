@@ -56,7 +56,7 @@ class Decided(NamedTuple):
 class GatewayState:
     """The parts of one gateway process.
 
-    `session_key` keys the hash of what identifies a conversation; `seed` makes exploration repeatable in tests.
+    `session_key` keys the hashes of conversations and of features; `seed` makes exploration repeatable in tests.
     """
 
     config: CoeConfig
@@ -188,7 +188,8 @@ class GatewayState:
         if shadow is not None:
             ask = ShadowAsk(shadow, router, decision, query, alive, vector)
             pending = self.shadows.start(ask, self.live.note_fault)
-        return Decided(router, decision, decision_inputs(router, policy, query, alive, vector), kept, pending)
+        inputs = decision_inputs(router, policy, query, alive, vector, self.session_key)
+        return Decided(router, decision, inputs, kept, pending)
 
     def _nobody(self, error: NoEligibleExpertError, facts: QueryFacts) -> ApiError:
         """Why no expert serves a request: what it asks for (400), or that those who could are down (503)."""
@@ -211,12 +212,12 @@ class GatewayState:
 
 
 def decision_inputs(
-    router: Router, policy: str, query: Query, alive: frozenset[str], embedding: FloatArray
+    router: Router, policy: str, query: Query, alive: frozenset[str], embedding: FloatArray, key: bytes
 ) -> DecisionInputs:
-    """What the log keeps so that the decision can be made again; `embedding` (1, d)."""
+    """What the log keeps so that the decision can be made again; `embedding` (1, d), `key` of the hashes."""
     return DecisionInputs(
         encoder=router.encoder.fingerprint,
-        features=features_hash(embedding),
+        features=features_hash(embedding, key),
         settings=router.settings[policy],
         facts=query.facts,
         unreachable=tuple(name for name in router.experts if name not in alive),

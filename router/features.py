@@ -41,6 +41,10 @@ def from_bytes(data: bytes) -> FloatArray:
     return vector
 
 
-def features_hash(embedding: FloatArray) -> str:
-    """Identity of one embedding (d,) or (1, d): equal for equal stored bytes, 96 bits of BLAKE2b in hexadecimal."""
-    return hashlib.blake2b(to_bytes(embedding), digest_size=DIGEST_BYTES).hexdigest()
+def features_hash(embedding: FloatArray, key: bytes = b"") -> str:
+    """Identity of one embedding (d,) or (1, d): equal for equal stored bytes, 96 bits of BLAKE2b in hexadecimal.
+
+    Args:
+        key: up to 64 bytes, without which nobody can test a guess of what was asked.
+    """
+    return hashlib.blake2b(to_bytes(embedding), digest_size=DIGEST_BYTES, key=key).hexdigest()

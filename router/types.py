@@ -150,7 +150,9 @@ class DecisionInputs(Record):
     """
 
     encoder: str = Field(description="fingerprint of the encoder")
-    features: str = Field(description="hash of the embedding, as `router.features` makes it")
+    features: str = Field(
+        description="keyed hash of the embedding, as `router.features` makes it; '' where the log keeps no hashes"
+    )
     settings: str = Field(description="identity of the policy as experts.yaml had it, see `Router.settings`")
     facts: QueryFacts
     unreachable: tuple[str, ...] = Field(default=(), description="experts of the router that did not answer then")

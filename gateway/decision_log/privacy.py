@@ -57,14 +57,17 @@ LONG_TOKEN = re.compile(r"(?<![\w+/=-])[A-Za-z0-9_+/=-]{32,}")
 def apply_privacy(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> DecisionRecord:
     """The record as the log may keep it. `text_hash` is of the text before redaction, so equal asks stay equal.
 
-    `session_id` is a keyed hash already, of what the client called the conversation or of how it began. It links asks
-    to each other, which `none` rules out.
+    `session_id` is a keyed hash already, of what the client called the conversation or of how it began, and so is the
+    hash of the features. They link asks to each other, which `none` rules out, unless the embedding itself is kept.
 
     Args:
         key: of the keyed hash; without it nobody can test a guess of what was asked.
     """
     if level is PrivacyLevel.NONE:
-        return record.model_copy(update={"text": None, "text_hash": None, "session_id": None})
+        inputs = record.inputs
+        if inputs is not None and record.embedding is None:
+            inputs = inputs.model_copy(update={"features": ""})
+        return record.model_copy(update={"text": None, "text_hash": None, "session_id": None, "inputs": inputs})
     if record.text is None:
         return record
     text_hash = keyed_hash(record.text, key)

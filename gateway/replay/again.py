@@ -30,27 +30,33 @@ class Difference:
 class Replay:
     """The decision as it came out again.
 
-    `source` says where the features came from; `has_new_settings` that experts.yaml, as it is solved for this policy,
-    is not what it was.
+    `source` says where the features came from, `is_known` that they have the logged hash; `has_new_settings` that
+    experts.yaml, as it is solved for this policy, is not what it was.
     """
 
     decision: RoutingDecision
     source: str
+    is_known: bool
     has_new_settings: bool
     differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a logged decision was made from (1, d), where that was found, and whether it is exactly the same."""
+    """What a logged decision was made from (1, d), where that was found, whether it has the logged hash, and whether it
+    may be taken for the same."""
 
     embedding: FloatArray
     source: str
+    is_known: bool
     is_exact: bool
 
 
-def replay(router: Router, record: DecisionRecord) -> Replay:
+def replay(router: Router, record: DecisionRecord, key: bytes) -> Replay:
     """Makes the decision again, the seed of its draw included.
+
+    Args:
+        key: of the hashes of the data folder that logged it.
 
     Raises:
         NotReplayableError: saying what is missing.
@@ -58,18 +64,19 @@ def replay(router: Router, record: DecisionRecord) -> Replay:
     logged, inputs = routed(record)
     if router.version != logged.router_version:
         raise NotReplayableError(f"router {logged.router_version} decided, not {router.version}")
-    features = features_of(router, record, inputs)
+    features = features_of(router, record, inputs, key)
     if not features.is_exact:
         raise NotReplayableError(
-            f"the {features.source} gives other features than were logged: the log keeps a redacted text, or the "
-            "encoder does not give the same embedding twice. With `log.embeddings: true` decisions can be made again"
+            f"the {features.source} gives other features than were logged: the log keeps a redacted text, the encoder "
+            "does not give the same embedding twice, or the log.key of this data folder is another one. With "
+            "`log.embeddings: true` decisions can be made again"
         )
     try:
         again = decide_again(router, record, features.embedding)
     except NoEligibleExpertError as error:
         raise NotReplayableError(f"no expert is eligible any more: {error}") from error
     is_new = router.settings.get(logged.policy) != inputs.settings
-    return Replay(again, features.source, is_new, tuple(differences(logged, again)))
+    return Replay(again, features.source, features.is_known, is_new, tuple(differences(logged, again)))
 
 
 def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
@@ -83,7 +90,7 @@ def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
     return record.decision, record.inputs
 
 
-def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs) -> Features:
+def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs, key: bytes) -> Features:
     """The embedding of the log when this router's encoder made it, else that of the logged text.
 
     Raises:
@@ -95,16 +102,20 @@ def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs) 
             embedding = from_bytes(record.embedding)[None]
         except DataError as error:
             raise NotReplayableError(str(error)) from error
-        if features_hash(embedding) != inputs.features:
-            raise NotReplayableError("the logged embedding is damaged: it does not have the hash that was logged")
-        return Features(embedding, "logged embedding", is_exact=True)
+        if embedding.shape[1] != router.encoder.dim:
+            raise NotReplayableError(
+                f"the logged embedding has {embedding.shape[1]} dimensions, not {router.encoder.dim}"
+            )
+        is_known = features_hash(embedding, key) == inputs.features
+        return Features(embedding, "logged embedding", is_known, is_exact=True)
     if record.text is None:
         kept = "the logged embedding is of another encoder" if record.embedding else "the log keeps no embedding of it"
         raise NotReplayableError(
             f"{kept}, and no text: `log.embeddings: true` or `log.privacy: text` makes replay possible from then on"
         )
     embedding = router.embed(record.text)
-    return Features(embedding, "logged text", inputs.encoder == encoder and features_hash(embedding) == inputs.features)
+    is_known = inputs.encoder == encoder and features_hash(embedding, key) == inputs.features
+    return Features(embedding, "logged text", is_known, is_exact=is_known)
 
 
 def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) -> RoutingDecision:

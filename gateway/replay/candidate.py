@@ -66,6 +66,7 @@ class Tally:
     """Counts over the log, one record at a time: what is kept does not grow with the log, but for the gains."""
 
     candidate: Router
+    key: bytes
     max_examples: int
     decisions: int = 0
     compared: int = 0
@@ -82,7 +83,7 @@ class Tally:
         self.decisions += 1
         try:
             logged, inputs = routed(record)
-            features = features_of(self.candidate, record, inputs)
+            features = features_of(self.candidate, record, inputs, self.key)
             found = decide_again(self.candidate, record, features.embedding)
         except NotReplayableError as error:
             self.skipped[str(error)] += 1
@@ -132,9 +133,9 @@ class Tally:
         )
 
 
-def compare(candidate: Router, records: Iterable[DecisionRecord], *, max_examples: int) -> CandidateReport:
-    """Goes through the records once."""
-    tally = Tally(candidate, max_examples)
+def compare(candidate: Router, records: Iterable[DecisionRecord], *, key: bytes, max_examples: int) -> CandidateReport:
+    """Goes through the records once; `key` is that of the data folder's hashes."""
+    tally = Tally(candidate, key, max_examples)
     for record in records:
         tally.add(record)
     return tally.report()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.decision_log.opening import ConfigFile, DatabaseUrl, DataDir, opened_store
+from gateway.decision_log.privacy import load_key
 from router.errors import ArtifactError, ConfigError, allowed_values
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def show_replay(store: Store, config: Path, data_dir: Path, decision_id: str, *,
     try:
         logged, _ = routed(record)
         router = load_router(load_config(config), version_folder(data_dir / "routers", logged.router_version))
-        found = again(router, record)
+        found = again(router, record, load_key(data_dir))
     except NotReplayableError as error:
         raise NotReplayableError(f"{decision_id} cannot be made again: {error}") from error
     if as_json:
@@ -79,6 +80,7 @@ def replay_json(record: DecisionRecord, found: Replay) -> str:
             "router_version": found.decision.router_version,
             "is_same": not found.differences,
             "features_from": found.source,
+            "has_logged_hash": found.is_known,
             "has_new_settings": found.has_new_settings,
             "differences": {each.field: {"logged": each.logged, "again": each.again} for each in found.differences},
         },
@@ -97,6 +99,8 @@ def replay_lines(record: DecisionRecord, found: Replay) -> Iterator[str]:
         yield f"{record.decision_id}: comes out otherwise in {len(found.differences)} fields ({where})"
         for each in found.differences:
             yield f"  {each.field}: logged {shorten(each.logged)}, now {shorten(each.again)}"
+    if not found.is_known:
+        yield "  the embedding has not the logged hash: it was changed, or another data folder's log.key made the hash"
     if found.has_new_settings:
         yield (
             f"  experts.yaml decides otherwise now than it did then for policy {decision.policy}: experts, "
@@ -129,8 +133,9 @@ def show_diff(
 
     at = 0.0 if since is None else unix_time(since, "--since")
     candidate = load_router(load_config(config), version_folder(data_dir / "routers", version))
+    key = load_key(data_dir)
     with Console(stderr=True).status("deciding again ..."):
-        report = compare(candidate, store.newest_decisions(since=at, limit=limit), max_examples=examples)
+        report = compare(candidate, store.newest_decisions(since=at, limit=limit), key=key, max_examples=examples)
     if as_json:
         typer.echo(report.model_dump_json(indent=1))
         return 0

@@ -238,7 +238,7 @@ async def test_the_log_has_what_a_decision_was_made_from() -> None:
         router = gateway.state.live.current
         vector = router.embed("green")
         assert wild.inputs.encoder == "colours"
-        assert wild.inputs.features == features_hash(vector)
+        assert wild.inputs.features == features_hash(vector, b"0" * 32)
         assert wild.inputs.settings == router.settings["wild"]
         assert wild.inputs.unreachable == ()
         assert wild.embedding is None  # log.embeddings is off

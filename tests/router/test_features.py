@@ -26,6 +26,11 @@ def test_the_bytes_are_half_precision_and_little_endian():
     assert features_hash(np.zeros(2, np.float32)) != features_hash(np.ones(2, np.float32))
 
 
+def test_a_key_keeps_guesses_from_being_tested():
+    vector = np.ones(2, np.float32)
+    assert len({features_hash(vector), features_hash(vector, b"a" * 32), features_hash(vector, b"b" * 32)}) == 3
+
+
 @pytest.mark.parametrize(("data", "message"), [(b"\x00", "has 1 bytes"), (b"\x00\x7c", "not finite")])
 def test_damaged_bytes_are_refused(data, message):
     with pytest.raises(DataError, match=message):

@@ -11,7 +11,7 @@ import pytest
 from gateway.decision_log.privacy import apply_privacy, load_key, passes_luhn, redact, session_hash
 from router.config import PrivacyLevel
 from router.errors import ConfigError
-from router.types import DecisionRecord
+from router.types import DecisionInputs, DecisionRecord, QueryFacts
 
 KEY = b"k" * 32
 
@@ -20,6 +20,20 @@ def test_level_none_keeps_neither_text_nor_hash_nor_session(make_record: Callabl
     record = make_record(0, text="hello").model_copy(update={"text_hash": "abc", "session_id": "def"})
     kept = apply_privacy(record, PrivacyLevel.NONE, KEY)
     assert (kept.text, kept.text_hash, kept.session_id) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("level", "embedding", "features"),
+    [(PrivacyLevel.NONE, None, ""), (PrivacyLevel.NONE, b"\0\0", "f00"), (PrivacyLevel.HASH, None, "f00")],
+)
+def test_level_none_keeps_no_hash_of_features_but_beside_an_embedding(
+    level: PrivacyLevel, embedding: bytes | None, features: str, make_record: Callable[..., DecisionRecord]
+) -> None:
+    inputs = DecisionInputs(encoder="e", features="f00", settings="s", facts=QueryFacts())
+    record = make_record(0, text="hello").model_copy(update={"inputs": inputs, "embedding": embedding})
+    kept = apply_privacy(record, level, KEY)
+    assert kept.inputs == inputs.model_copy(update={"features": features})
+    assert kept.embedding == embedding
 
 
 @pytest.mark.parametrize("level", [PrivacyLevel.HASH, PrivacyLevel.TEXT])

@@ -26,6 +26,7 @@ from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 EXPERTS = ("left", "right")
+KEY = bytes(range(32))
 CONFIG = {
     "categories": {"facts": "questions", "sql": "queries", "general": "the rest"},
     "experts": {name: {"engine": "echo", "model": name, "price_out_per_m_usd": 1.0} for name in EXPERTS},
@@ -61,6 +62,7 @@ class Data:
         self.folder = folder
         self.config = folder / "experts.yaml"
         self.config.write_text(yaml.dump(CONFIG))
+        (folder / "log.key").write_text(KEY.hex())
         self.versions = []
         for better in (0, 1):
             write_outcomes(outcomes(better), folder / f"outcomes-{better}")
@@ -109,7 +111,7 @@ def decided(router: Router, seq: int = 0, *, text: str = "select all rows", poli
         "decision": decision,
         "status": 200,
         "latency_ms": 5.0,
-        "inputs": decision_inputs(router, policy, query, alive, vector),
+        "inputs": decision_inputs(router, policy, query, alive, vector, KEY),
         "embedding": to_bytes(vector),
     }
     return DecisionRecord.model_validate(fields | changes)
@@ -148,6 +150,14 @@ def test_what_differs_is_named(data, capsys):
     ]
 
 
+def test_an_embedding_without_its_hash_is_named(data, capsys):
+    record = decided(data.router, policy="default")
+    inputs = record.inputs.model_copy(update={"features": "0" * 24})  # of another data folder, say
+    log(data, record.model_copy(update={"inputs": inputs}))
+    assert data.run("dec-0") == 0
+    assert "the embedding has not the logged hash" in capsys.readouterr().out
+
+
 def test_a_changed_experts_yaml_is_named(data, capsys):
     log(data, decided(data.router, policy="default"))
     pins = {"default": {"pins": {"facts": "right", "sql": "right", "general": "right"}}}
@@ -163,7 +173,7 @@ def test_a_changed_experts_yaml_is_named(data, capsys):
     [
         ({"embedding": None}, "the log keeps no embedding of it, and no text"),
         ({"embedding": None, "text": "[email] all rows"}, "the logged text gives other features than were logged"),
-        ({"embedding": b"\x00\x3c" * 4}, "the logged embedding is damaged"),
+        ({"embedding": b"\x00\x3c" * 4}, "the logged embedding has 4 dimensions"),
         ({"embedding": b"\x00"}, "has 1 bytes"),
         ({"inputs": None}, "an older version made it"),
         ({"decision": None, "error_code": "no_expert_alive"}, "rejected before an expert was chosen (no_expert_alive)"),
