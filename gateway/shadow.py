@@ -38,11 +38,14 @@ class PendingShadow:
     """A shadow decision that may not be made yet."""
 
     future: Future[ShadowDecision | None]
+    on_late: Callable[[], None]
 
     def result(self) -> ShadowDecision | None:
-        """The decision; None when it is not ready, could not be made or was left out."""
-        is_ready = self.future.done() and not self.future.cancelled()
-        return self.future.result() if is_ready else None
+        """The decision; None when it could not be made, or is not ready: then it is counted as left out."""
+        if not self.future.done() or self.future.cancelled():
+            self.on_late()
+            return None
+        return self.future.result()
 
 
 class Shadows:
@@ -67,7 +70,11 @@ class Shadows:
         except RuntimeError:  # the gateway is stopping
             return None
         future.add_done_callback(self._ended)
-        return PendingShadow(future)
+        return PendingShadow(future, self._leave_out)
+
+    def _leave_out(self) -> None:
+        with self._lock:
+            self.left_out += 1
 
     def _ended(self, _: Future[ShadowDecision | None]) -> None:
         with self._lock:

@@ -41,13 +41,14 @@ def outcome_table(prompts: list[tuple[str, int]], experts: tuple[str, ...], scor
     )
 
 
-def make_trained(folder: Path, per_category: int = 6) -> Path:
+def make_trained(folder: Path, per_category: int = 6, experts: tuple[str, str] = EXPERTS) -> Path:
     """Writes it all into `folder`; outcomes in `data/outcomes/probes`."""
-    (folder / "experts.yaml").write_text(yaml.dump(CONFIG))
+    entries = {name: {"engine": "echo", "model": name} for name in experts}
+    (folder / "experts.yaml").write_text(yaml.dump({**CONFIG, "experts": entries}))
     prompts = [(category, i) for category in SCORES for i in range(1, per_category + 1)]
     scores = np.array([SCORES[category] for category, _ in prompts])
     outcomes = folder / "data" / "outcomes" / "probes"
-    write_outcomes(outcome_table(prompts, EXPERTS, scores), outcomes)
+    write_outcomes(outcome_table(prompts, experts, scores), outcomes)
     registry = Registry(folder / "data" / "routers")
     first = first_router(registry.root, folder / "experts.yaml", outcomes, None, None, None, seed=0, now=NOW)
     registry.promote(first.manifest.version, NOW)
