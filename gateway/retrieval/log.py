@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,14 +104,12 @@ class RetrievalLog:
         self._metrics.seconds.labels(exchange.kind.value).observe(exchange.elapsed_ms() / 1e3)
         for outcome in outcomes:
             self._metrics.decisions.labels(outcome.decision.expert, outcome.decision.reason.value).inc()
-            record = record_of(exchange, outcome, self._sink)
-            if self._sink.is_durable:
-                await self._sink.commit(record)
-            else:
-                self._sink.append(record)
-
-    def refused(self, kind: DecisionKind, status: int) -> None:
-        self._metrics.requests.labels(kind.value, str(status)).inc()
+        records = [record_of(exchange, outcome, self._sink) for outcome in outcomes]
+        if self._sink.is_durable:
+            await asyncio.gather(*(self._sink.commit(record) for record in records))
+            return
+        for record in records:
+            self._sink.append(record)
 
 
 def record_of(exchange: RetrievalExchange, outcome: Outcome, sink: DecisionSink) -> DecisionRecord:

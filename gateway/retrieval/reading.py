@@ -6,7 +6,7 @@ import io
 import re
 from pathlib import PurePath
 
-from router.errors import RouterError
+from router.errors import MissingExtraError, RouterError
 
 HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
 HIDDEN_TAGS = ("script", "style", "noscript", "template", "svg", "head", "title")
@@ -51,10 +51,12 @@ def read_text(filename: str, content: bytes) -> str:
 
 
 def read_pdf(content: bytes) -> str:
-    """The text of every page, pages apart. Raises UnreadableFileError."""
-    from pypdf import PdfReader
-    from pypdf.errors import FileNotDecryptedError, PyPdfError
-
+    """The text of every page, pages apart. Raises UnreadableFileError, MissingExtraError."""
+    try:
+        from pypdf import PdfReader
+        from pypdf.errors import FileNotDecryptedError, PyPdfError
+    except ImportError as error:
+        raise MissingExtraError("reading PDF", "retrieval") from error
     try:
         reader = PdfReader(io.BytesIO(content), strict=False)
         if reader.is_encrypted and not reader.decrypt(""):
@@ -73,9 +75,11 @@ def read_pdf(content: bytes) -> str:
 
 
 def read_html(markup: str) -> str:
-    """The visible text, a line for each block."""
-    from bs4 import BeautifulSoup
-
+    """The visible text, a line for each block. Raises UnreadableFileError, MissingExtraError."""
+    try:
+        from bs4 import BeautifulSoup
+    except ImportError as error:
+        raise MissingExtraError("reading HTML", "retrieval") from error
     try:
         soup = BeautifulSoup(markup, "html.parser")
         title = soup.title.get_text(" ", strip=True) if soup.title else ""

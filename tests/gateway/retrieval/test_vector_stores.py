@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from gateway.retrieval.stores import VectorStores
 from router.types import DecisionKind
 from tests.gateway.retrieval.pdf import pdf_of
-from tests.gateway.retrieval.serving import ANIMAL_QUERIES, BOTH_QUERIES, Serving, retrieval_config, serving
+from tests.gateway.retrieval.serving import ANIMAL_QUERIES, BOTH_QUERIES, EXPERTS, Serving, retrieval_config, serving
 
 TEXTS = {
     "cats.txt": "The cat is the animal that purrs when it is content.",
@@ -221,6 +222,23 @@ async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_n
         assert answer["data"][0]["filename"] == "late.txt"
         _, answer, _ = await running.search(store_id, "error code E1234")
         assert answer["data"][0]["filename"] == "printer.txt"
+
+
+async def test_an_expert_that_comes_later_encodes_the_documents_that_are_there(tmp_path: Path) -> None:
+    few = {name: entry for name, entry in EXPERTS.items() if name != "other"}
+    config = retrieval_config()
+    async with serving(
+        tmp_path, config=config.model_copy(update={"experts": retrieval_config(experts=few).experts})
+    ) as it:
+        store_id = await it.store_of(TEXTS)
+        assert (await it.search(store_id, TEXTS["dogs.md"], model="other"))[0] == 404
+    async with serving(tmp_path, config=config) as it:
+        deadline = time.monotonic() + 10
+        while (await it.search(store_id, TEXTS["dogs.md"], model="other"))[0] == 503:
+            assert time.monotonic() < deadline
+        _, answer, headers = await it.search(store_id, TEXTS["dogs.md"], model="other")
+        assert headers["x-coe-expert"] == "other"
+        assert answer["data"][0]["filename"] == "dogs.md"
 
 
 async def test_a_store_of_another_encoder_is_refused(tmp_path: Path) -> None:
