@@ -107,31 +107,29 @@ async def test_every_query_has_a_record_with_its_propensity(tmp_path: Path) -> N
         assert 0 < first.overhead_ms < first.latency_ms
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "words"),
-    [
-        ({"input": ""}, 400, "'input' is empty"),
-        ({"input": []}, 400, "empty list"),
-        ({"input": ["a", "  "]}, 400, r"'input[1]' is empty"),
-        ({"input": [1, 2, 3]}, 400, "token numbers"),
-        ({"input": [[1, 2], [3]]}, 400, "token numbers"),
-        ({"input": ["x"] * 2049}, 400, "at most 2048"),
-        ({"input": "x" * 100_001}, 400, "at most 100000"),
-        ({"input": "x", "dimensions": 257}, 400, "1 to 256"),
-        ({"input": "x", "dimensions": 0}, 400, "dimensions"),
-        ({"input": "x", "model": "animal"}, 404, "did you mean 'animals'?"),
-        ({"input": "x", "model": "words"}, 400, "has no vectors; allowed: auto, base, animals, other"),
-        ({"input": "x", "encoding_format": "hex"}, 400, "encoding_format"),
-        ({"input": "x", "colour": "red"}, 400, "colour"),
-        ({}, 400, "input"),
-    ],
+BAD_EMBEDDINGS: tuple[tuple[dict[str, object], int, str], ...] = (
+    ({"input": ""}, 400, "'input' is empty"),
+    ({"input": []}, 400, "empty list"),
+    ({"input": ["a", "  "]}, 400, r"'input[1]' is empty"),
+    ({"input": [1, 2, 3]}, 400, "token numbers"),
+    ({"input": [[1, 2], [3]]}, 400, "token numbers"),
+    ({"input": ["x"] * 2049}, 400, "at most 2048"),
+    ({"input": "x" * 100_001}, 400, "at most 100000"),
+    ({"input": "x", "dimensions": 257}, 400, "1 to 256"),
+    ({"input": "x", "dimensions": 0}, 400, "dimensions"),
+    ({"input": "x", "model": "animal"}, 404, "did you mean 'animals'?"),
+    ({"input": "x", "model": "words"}, 400, "has no vectors; allowed: auto, base, animals, other"),
+    ({"input": "x", "encoding_format": "hex"}, 400, "encoding_format"),
+    ({"input": "x", "colour": "red"}, 400, "colour"),
+    ({}, 400, "input"),
 )
-async def test_bad_requests_name_the_field_and_what_is_allowed(
-    shared: Serving, body: dict[str, object], status: int, words: str
-) -> None:
-    got, answer, _ = await shared.post("/embeddings", body)
-    assert got == status, answer
-    assert words in answer["error"]["message"]
+
+
+async def test_bad_requests_name_the_field_and_what_is_allowed(shared: Serving) -> None:
+    for body, status, words in BAD_EMBEDDINGS:
+        got, answer, _ = await shared.post("/embeddings", body)
+        assert got == status, (body, answer)
+        assert words in answer["error"]["message"]
 
 
 @pytest.fixture
@@ -162,18 +160,18 @@ async def test_rerank_by_base_gives_every_document_once_by_falling_score(shared:
     assert "document" not in answer["results"][0]
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ({"query": " ", "documents": ["a"]}, "'query' is empty"),
-        ({"query": "a", "documents": []}, "documents"),
-        ({"query": "a", "documents": ["x"], "top_n": 0}, "top_n"),
-    ],
+BAD_RERANKS: tuple[tuple[dict[str, object], str], ...] = (
+    ({"query": " ", "documents": ["a"]}, "'query' is empty"),
+    ({"query": "a", "documents": []}, "documents"),
+    ({"query": "a", "documents": ["x"], "top_n": 0}, "top_n"),
 )
-async def test_rerank_refuses_what_it_cannot_order(shared: Serving, body: dict[str, object], words: str) -> None:
-    status, answer, _ = await shared.post("/rerank", body)
-    assert status == 400
-    assert words in answer["error"]["message"]
+
+
+async def test_rerank_refuses_what_it_cannot_order(shared: Serving) -> None:
+    for body, words in BAD_RERANKS:
+        status, answer, _ = await shared.post("/rerank", body)
+        assert status == 400, body
+        assert words in answer["error"]["message"]
 
 
 async def test_openai_client_sees_a_not_found_error_for_an_unknown_expert(shared: Serving) -> None:

@@ -61,30 +61,28 @@ async def test_openai_client_creates_fills_searches_and_deletes(running: Serving
         assert len([each async for each in client.files.list(limit=2)]) == 5
 
 
-@pytest.mark.parametrize(
-    ("query", "expert", "reason", "top"),
-    [
-        (ANIMAL_QUERIES[0], "animals", "pilots", "cats.txt"),
-        ("error code E1234", "words", "pilots", "printer.txt"),
-        ("when does the tax office open", "base", "base", "tax.txt"),
-        (BOTH_QUERIES[0], "animals, words", "pilots", "zebra.txt"),
-    ],
+SEARCHES = (
+    (ANIMAL_QUERIES[0], "animals", "pilots", "cats.txt"),
+    ("error code E1234", "words", "pilots", "printer.txt"),
+    ("when does the tax office open", "base", "base", "tax.txt"),
+    (BOTH_QUERIES[0], "animals, words", "pilots", "zebra.txt"),
 )
-async def test_each_search_names_the_expert_and_why(
-    running: Serving, query: str, expert: str, reason: str, top: str
-) -> None:
+
+
+async def test_each_search_names_the_expert_and_why(running: Serving) -> None:
     store_id = await running.store_of(TEXTS)
-    status, answer, headers = await running.search(store_id, query, max_num_results=2)
-    assert status == 200, answer
-    assert answer["data"][0]["filename"] == top
-    assert headers["x-coe-expert"] == expert
-    assert headers["x-coe-reason"] == answer["decisions"][0]["reason"] == reason
-    assert headers["x-coe-decision-id"] == answer["decisions"][0]["decision_id"]
-    record = running.log.records[-1]
-    assert record.kind is DecisionKind.SEARCH
-    assert record.retrieval is not None
-    assert record.retrieval.store_id == store_id
-    assert list(record.retrieval.documents) == [each["document_id"] for each in answer["data"]]
+    for query, expert, reason, top in SEARCHES:
+        status, answer, headers = await running.search(store_id, query, max_num_results=2)
+        assert status == 200, answer
+        assert answer["data"][0]["filename"] == top
+        assert headers["x-coe-expert"] == expert
+        assert headers["x-coe-reason"] == answer["decisions"][0]["reason"] == reason
+        assert headers["x-coe-decision-id"] == answer["decisions"][0]["decision_id"]
+        record = running.log.records[-1]
+        assert record.kind is DecisionKind.SEARCH
+        assert record.retrieval is not None
+        assert record.retrieval.store_id == store_id
+        assert list(record.retrieval.documents) == [each["document_id"] for each in answer["data"]]
 
 
 async def test_several_queries_are_each_routed_and_their_results_joined(running: Serving) -> None:
@@ -259,31 +257,31 @@ async def test_a_second_gateway_on_the_folder_says_where_the_stores_are(tmp_path
         assert (await second.post("/embeddings", {"input": "x"}))[0] == 200
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "words"),
-    [
-        ("/vector_stores/vs_nope/search", {"query": "x"}, 404, "no vector store 'vs_nope'"),
-        ("{store}/search", {"query": "  "}, 400, "'query' is empty"),
-        ("{store}/search", {"query": ["x", ""]}, 400, "'query[1]' is empty"),
-        ("{store}/search", {"query": "x", "max_num_results": 51}, 400, "max_num_results"),
-        ("{store}/search", {"query": "x", "model": "nobody"}, 404, "no retrieval expert 'nobody'"),
-        ("{store}/search", {"query": "x", "filters": {"type": "like", "key": "a", "value": 1}}, 400, "filters"),
-        ("{store}/search", {"query": "x", "filters": {"type": "gt", "key": "a", "value": "b"}}, 400, "takes a number"),
-        ("{store}/search", {"query": "x", "filters": {"type": "in", "key": "a", "value": 1}}, 400, "takes a list"),
-        ("{store}/files", {"file_id": "file-nope"}, 404, "no file 'file-nope'"),
-        ("{store}/files", {"file_id": "f", "attributes": {"k" * 65: 1}}, 400, "allowed: 1 to 64"),
-        ("{store}/texts", {"texts": []}, 400, "texts"),
-        ("{store}/file_batches", {}, 400, "either file_ids or files"),
-        ("/vector_stores", {"chunking_strategy": {"type": "static", "static": TOO_MUCH_OVERLAP}}, 400, "at most half"),
-        ("/vector_stores", {"file_ids": ["file-nope"]}, 404, "no file 'file-nope'"),
-        ("/vector_stores", {"expires_after": {"anchor": "last_active_at", "days": 0}}, 400, "days"),
-    ],
+BAD_REQUESTS: tuple[tuple[str, dict[str, object], int, str], ...] = (
+    ("/vector_stores/vs_nope/search", {"query": "x"}, 404, "no vector store 'vs_nope'"),
+    ("{store}/search", {"query": "  "}, 400, "'query' is empty"),
+    ("{store}/search", {"query": ["x", ""]}, 400, "'query[1]' is empty"),
+    ("{store}/search", {"query": "x", "max_num_results": 51}, 400, "max_num_results"),
+    ("{store}/search", {"query": "x", "model": "nobody"}, 404, "no retrieval expert 'nobody'"),
+    ("{store}/search", {"query": "x", "filters": {"type": "like", "key": "a", "value": 1}}, 400, "filters"),
+    ("{store}/search", {"query": "x", "filters": {"type": "gt", "key": "a", "value": "b"}}, 400, "takes a number"),
+    ("{store}/search", {"query": "x", "filters": {"type": "in", "key": "a", "value": 1}}, 400, "takes a list"),
+    ("{store}/files", {"file_id": "file-nope"}, 404, "no file 'file-nope'"),
+    ("{store}/files", {"file_id": "f", "attributes": {"k" * 65: 1}}, 400, "allowed: 1 to 64"),
+    ("{store}/texts", {"texts": []}, 400, "texts"),
+    ("{store}/file_batches", {}, 400, "either file_ids or files"),
+    ("/vector_stores", {"chunking_strategy": {"type": "static", "static": TOO_MUCH_OVERLAP}}, 400, "at most half"),
+    ("/vector_stores", {"file_ids": ["file-nope"]}, 404, "no file 'file-nope'"),
+    ("/vector_stores", {"expires_after": {"anchor": "last_active_at", "days": 0}}, 400, "days"),
 )  # fmt: skip
-async def test_bad_requests(running: Serving, path: str, body: dict[str, object], status: int, words: str) -> None:
-    store = "" if "{store}" not in path else f"/vector_stores/{await running.store_of({'a.txt': 'x y z'})}"
-    got, answer, _ = await running.post(path.replace("{store}", store), body)
-    assert got == status, answer
-    assert words in answer["error"]["message"], answer
+
+
+async def test_bad_requests_name_what_is_wrong(running: Serving) -> None:
+    store = f"/vector_stores/{await running.store_of({'a.txt': 'x y z'})}"
+    for path, body, status, words in BAD_REQUESTS:
+        got, answer, _ = await running.post(path.replace("{store}", store), body)
+        assert got == status, (path, body, answer)
+        assert words in answer["error"]["message"], answer
 
 
 async def test_an_upload_is_limited_and_named_safely(tmp_path: Path) -> None:
