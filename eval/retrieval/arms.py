@@ -73,7 +73,13 @@ def routed_arms(test: Labelled, situation: Situation) -> tuple[list[RetrievalDec
     def choose(method: RoutingMethod, may_fuse: bool) -> list[RetrievalDecision]:
         used = library and with_settings(library, library.manifest.settings.model_copy(update={"method": method}))
         fingerprint = library.manifest.base_fingerprint if library else ""
-        router = build_router(used, base_fingerprint=fingerprint, experts=situation.experts, may_fuse=may_fuse)
+        router = build_router(
+            used,
+            base_fingerprint=fingerprint,
+            experts=situation.experts,
+            may_fuse=may_fuse,
+            lexical=situation.lexical,
+        )
         return router.choose(test.embeddings)
 
     decisions = choose(RoutingMethod.GAIN, True)

@@ -24,6 +24,11 @@ class Situation:
             library = None
         return Situation(library, tuple(name for name in self.experts if name != collection), self.arms, self.multitask)
 
+    @property
+    def lexical(self) -> str | None:
+        """The expert over words that dense experts are fused with."""
+        return next((arm.members[1] for arm in self.arms if len(arm.members) == 2), None)
+
     def single_columns(self) -> list[int]:
         """Columns of arms that are one expert who may serve."""
         return [i for i, arm in enumerate(self.arms) if len(arm.members) == 1 and arm.members[0] in self.experts]

@@ -13,7 +13,7 @@ from router.protocols import Encoder
 from router.retrieval.choice import RetrievalRouter, build_router
 from router.retrieval.experts.adapter import MANIFEST_FILE
 from router.retrieval.library import load_library
-from router.retrieval.records import BASE, BaseExpert, RetrievalExpert, UnboundExpert
+from router.retrieval.records import BASE, BaseExpert, LexicalExpert, RetrievalExpert, UnboundExpert
 
 FAMILY = "router.retrieval.experts"
 
@@ -65,13 +65,24 @@ def build_expert(
 def load_retrieval_router(
     config: RetrievalConfig, root: Path, experts: Mapping[str, RetrievalExpert], *, may_fuse: bool = True
 ) -> RetrievalRouter:
-    """The router of the section's pilot library; one that knows base alone when it names none.
+    """The router of the section's pilot library; without one all goes to base, fused with BM25 if that is there.
 
     Raises:
         ArtifactError: the library is damaged, or was made on another base.
     """
     library = None if config.pilots is None else load_library(root / Path(config.pilots).expanduser())
-    return build_router(library, base_fingerprint=experts[BASE].fingerprint, experts=experts, may_fuse=may_fuse)
+    return build_router(
+        library,
+        base_fingerprint=experts[BASE].fingerprint,
+        experts=experts,
+        may_fuse=may_fuse,
+        lexical=first_lexical(experts),
+    )
+
+
+def first_lexical(experts: Mapping[str, RetrievalExpert]) -> str | None:
+    """Name of the first expert that searches words; None without one."""
+    return next((name for name, expert in experts.items() if isinstance(expert, LexicalExpert)), None)
 
 
 def adapter_entries(folder: Path) -> dict[str, PluginConfig]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import ArtifactError
-from router.retrieval.gains import GainModel, fit_gains
+from router.retrieval.gains import HYBRID_WEIGHT, GainModel, fit_gains
 from router.retrieval.grouped import GroupedPilots, group_pilots
 from router.retrieval.library import Arm, PilotLibrary, RoutingMethod
 from router.retrieval.records import BASE, IntArray, RetrievalDecision, RetrievalReason, single
@@ -21,7 +21,7 @@ from router.types import FloatArray
 
 @dataclass(frozen=True)
 class RetrievalRouter:
-    """Chooses among arms. Without a library every query goes to base."""
+    """Chooses among arms. Without a library every query goes to the last arm: base, or its fusion with BM25."""
 
     arms: tuple[Arm, ...]
     model: GainModel | GroupedPilots | None
@@ -34,7 +34,9 @@ class RetrievalRouter:
         Raises:
             ArtifactError: another number of dimensions than the library's.
         """
-        if self.model is None or len(self.arms) < 2:
+        if self.model is None:
+            return [unprepared(self.arms[-1]) for _ in range(len(base_embeddings))]
+        if len(self.arms) < 2:
             return [single(BASE, RetrievalReason.ONLY, self.version) for _ in range(len(base_embeddings))]
         scores, nearest, is_near = self.scored(base_embeddings)
         return [self.decide(scores[i], float(nearest[i]), bool(is_near[i])) for i in range(len(scores))]
@@ -42,7 +44,7 @@ class RetrievalRouter:
     def columns(self, base_embeddings: FloatArray) -> IntArray:
         """(n,) place in `arms` of what `choose` chooses, without saying why."""
         if self.model is None or len(self.arms) < 2:
-            return np.zeros(len(base_embeddings), dtype=np.int64)
+            return np.full(len(base_embeddings), len(self.arms) - 1, dtype=np.int64)
         return np.asarray(self.scored(base_embeddings)[0].argmax(axis=1), dtype=np.int64)
 
     def scored(self, base_embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
@@ -75,16 +77,39 @@ class RetrievalRouter:
         )
 
 
+def unprepared(arm: Arm) -> RetrievalDecision:
+    """The decision where there is no library."""
+    if len(arm.members) == 1:
+        return single(BASE, RetrievalReason.ONLY)
+    return RetrievalDecision(
+        expert=arm.members[0],
+        members=arm.members,
+        weights=arm.weights,
+        runner_up=arm.members[0],
+        reason=RetrievalReason.UNPREPARED,
+    )
+
+
 def build_router(
-    library: PilotLibrary | None, *, base_fingerprint: str, experts: Collection[str], may_fuse: bool = True
+    library: PilotLibrary | None,
+    *,
+    base_fingerprint: str,
+    experts: Collection[str],
+    may_fuse: bool = True,
+    lexical: str | None = None,
 ) -> RetrievalRouter:
     """A router over those arms of the library whose members are all in `experts`.
+
+    Args:
+        lexical: the expert over words that base is fused with where there is no library; None leaves it to base.
 
     Raises:
         ArtifactError: the library was made on another base encoder.
     """
     if library is None:
-        return RetrievalRouter((Arm(members=(BASE,), weights=(1.0,)),), None, None)
+        base = Arm(members=(BASE,), weights=(1.0,))
+        hybrid = [Arm(members=(BASE, lexical), weights=(HYBRID_WEIGHT, round(1 - HYBRID_WEIGHT, 6)))] if lexical else []
+        return RetrievalRouter((base, *(hybrid if may_fuse else [])), None, None)
     manifest = library.manifest
     if manifest.base_fingerprint != base_fingerprint:
         raise ArtifactError(

@@ -96,10 +96,13 @@ def test_the_page_stands_alone_and_escapes_what_it_shows(folder: Path, report: R
     assert report.headline.replace("+", "+") in page.replace("&#43;", "+")
 
 
-def test_one_collection_without_train_queries_is_served_by_base(folder: Path, tmp_path: Path) -> None:
+def test_one_collection_without_train_queries_is_served_by_base_with_bm25(folder: Path, tmp_path: Path) -> None:
     report = evaluate(folder / "foreign", tmp_path / "out")
     found = report.collections["foreign"]
-    assert found.arms["coe"].ndcg_at_10 == found.arms["base"].ndcg_at_10
+    assert found.arms["coe_single"].ndcg_at_10 == found.arms["base"].ndcg_at_10
+    assert found.arms["coe"].ndcg_at_10 == pytest.approx(found.experts["base+bm25:0.7"], abs=1e-4)
+    assert found.shares == {"base+bm25:0.7": 1.0}
+    assert found.reasons == {"unprepared": 1.0}
     assert found.absent["pilot"] == "there is no labelled query"
     assert report.library_version == "none"
     assert not (tmp_path / "out" / "pilots").exists()

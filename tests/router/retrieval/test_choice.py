@@ -62,6 +62,15 @@ def test_without_a_library_base_serves() -> None:
     assert [(d.expert, d.reason) for d in found] == [("base", RetrievalReason.ONLY)] * 2
 
 
+def test_without_a_library_base_is_fused_with_bm25_if_that_is_there() -> None:
+    found = build_router(None, base_fingerprint="x", experts=("words",), lexical="words").choose(corner(LAW, 2))
+    assert [(d.members, d.weights, d.reason) for d in found] == [
+        (("base", "words"), (0.7, 0.3), RetrievalReason.UNPREPARED)
+    ] * 2
+    alone = build_router(None, base_fingerprint="x", experts=("words",), lexical="words", may_fuse=False)
+    assert [d.members for d in alone.choose(corner(LAW, 1))] == [("base",)]
+
+
 def test_another_base_and_another_dimension_are_refused() -> None:
     with pytest.raises(ArtifactError, match="made on base bbbbbbbbbbbb, this one is cccccccccccc"):
         build_router(small_library(), base_fingerprint="c" * 32, experts=())

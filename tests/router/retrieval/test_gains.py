@@ -3,15 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.retrieval.gains import GainModel, fit_gains, foreign_gains
+from router.retrieval.gains import HYBRID_GAIN, GainModel, data_set_gains, fit_gains, foreign_gains
 from router.retrieval.grouped import group_pilots, winners
-from router.retrieval.library import RoutingMethod, RoutingSettings
-from tests.router.retrieval.pilot_data import LAW, corner, small_library
+from router.retrieval.library import Arm, RoutingMethod, RoutingSettings
+from tests.router.retrieval.pilot_data import ARMS, LAW, corner, small_library
 
 
-def test_a_gain_is_the_weighted_mean_pulled_towards_the_prior() -> None:
+def test_a_gain_is_the_mean_of_data_sets_by_mass_pulled_towards_the_prior() -> None:
     model = GainModel(
-        pilots=np.eye(2, dtype=np.float32),
+        pilots=np.eye(3, dtype=np.float32),
+        member=np.array([[1, 0], [0, 1], [0, 1]], dtype=np.float32),
         gains=np.array([[0, 0.4], [0, -0.2]], dtype=np.float32),
         measured=np.ones((2, 2), dtype=np.float32),
         foreign=np.array([0, 0.1], dtype=np.float32),
@@ -19,12 +20,21 @@ def test_a_gain_is_the_weighted_mean_pulled_towards_the_prior() -> None:
         prior_mass=0.25,
         margin=0.05,
     )
-    gains, nearest, is_near = model.score(np.array([[1.0, 0.0]], dtype=np.float32))
-    far = np.exp(-2.0)  # the weight of a pilot at cosine 0
+    gains, nearest, is_near = model.score(np.array([[1.0, 0.0, 0.0]], dtype=np.float32))
+    far = 2 * np.exp(-2.0)  # the mass of two pilots at cosine 0
     assert gains[0, 1] == pytest.approx((0.4 - 0.2 * far + 0.25 * 0.1) / (1 + far + 0.25), rel=1e-5)
     assert gains[0, 0] == pytest.approx(0.05)
     assert nearest[0] == 1
     assert is_near[0]
+
+
+def test_a_data_sets_gain_is_its_mean_less_one_standard_error() -> None:
+    library = small_library()
+    library.scores[:8, 1] = [0.5, 1, 0.5, 1, 0.5, 1, 0.5, 1]
+    gains, measured = data_set_gains(library, [0, 1], library.data_set == LAW)
+    change = np.array([0, 0.5] * 4)
+    assert gains[1] == pytest.approx(change.mean() - change.std(ddof=1) / np.sqrt(8))
+    assert measured.tolist() == [1, 1]
 
 
 def test_what_was_not_measured_does_not_count() -> None:
@@ -36,14 +46,14 @@ def test_what_was_not_measured_does_not_count() -> None:
 
 def test_the_foreign_gain_leaves_out_an_experts_best_data_set() -> None:
     gains = np.array([[0, 0.5], [0, -0.1], [0, -0.1]], dtype=np.float32)
-    found = foreign_gains(gains, np.ones_like(gains), np.array([0, 1, 2]))
+    found = foreign_gains(gains, np.ones_like(gains), ARMS[:2])
     assert found.tolist() == pytest.approx([0, -0.1])
 
 
-def test_with_one_data_set_nothing_is_known_of_foreign_ones() -> None:
-    found = foreign_gains(np.array([[0, 0.5]], dtype=np.float32), np.ones((1, 2), np.float32), np.array([0]))
-    assert found[0] == 0
-    assert found[1] < 0
+def test_with_few_data_sets_only_the_usual_hybrid_is_granted_a_gain() -> None:
+    hybrid = Arm(members=("base", "bm25"), weights=(0.7, 0.3))
+    found = foreign_gains(np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32), [ARMS[0], ARMS[1], hybrid])
+    assert found.tolist() == pytest.approx([0, -HYBRID_GAIN, HYBRID_GAIN])
 
 
 def test_ties_are_labelled_with_the_first_arm() -> None:
