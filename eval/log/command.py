@@ -28,14 +28,16 @@ def log(
 
     from eval.log.measure import measure_log
     from eval.log.page import write_log_report
-    from eval.log.rows import read_traffic
+    from eval.log.rows import read_events, read_traffic
 
     console = Console(stderr=True)
     first, end = parse_time("--since", since, 0.0), parse_time("--until", until, float("inf"))
     with console.status("reading the decision log") as status:
-        traffic = read_traffic(database_url or f"sqlite:///{data_dir / 'coe.db'}", since=first, until=end)
+        url = database_url or f"sqlite:///{data_dir / 'coe.db'}"
+        traffic = read_traffic(url, since=first, until=end)
+        events = read_events(url, since=first, until=end)
         status.update(f"measuring {len(traffic):,} decisions")
-        report = measure_log(traffic, command=command_line(sys.argv[1:]), now=datetime.now(UTC))
+        report = measure_log(traffic, command=command_line(sys.argv[1:]), now=datetime.now(UTC), events=events)
         status.update("drawing the report")
         written = write_log_report(report, out)
     for line in (report.headline, *report.warnings, *(f"wrote {path}" for path in written)):

@@ -12,7 +12,7 @@ from eval.log.drift import measure_drift
 from eval.log.rates import rate
 from eval.log.regret import measure_regret
 from eval.log.rows import NOT_ROUTED, Float64Array, Names, Traffic
-from eval.log.schema import Bucket, Cell, Group, LogReport, Totals
+from eval.log.schema import Bucket, Cell, Group, LogReport, RouterEvent, Totals
 from eval.log.switches import measure_switches
 from eval.log.words import headline, warnings
 
@@ -20,7 +20,7 @@ BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 
 MAX_BUCKETS = 60
 
 
-def measure_log(traffic: Traffic, *, command: str, now: datetime) -> LogReport:
+def measure_log(traffic: Traffic, *, command: str, now: datetime, events: tuple[RouterEvent, ...] = ()) -> LogReport:
     """The report on at least one decision."""
     step = bucket_seconds(float(traffic.at[-1] - traffic.at[0]))
     report = LogReport(
@@ -38,6 +38,7 @@ def measure_log(traffic: Traffic, *, command: str, now: datetime) -> LogReport:
         drift=measure_drift(traffic),
         bias=measure_bias(traffic),
         switches=measure_switches(traffic),
+        events=events,
     )
     return report.model_copy(update={"headline": headline(report), "warnings": warnings(report)})
 

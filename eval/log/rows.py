@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from eval.log.schema import RouterEvent
 from router.errors import DataError, MissingExtraError
 from router.types import DecisionReason, DecisionRecord, TerminalState
 from training.datasets.decision_log import read_records, read_rewards
@@ -20,6 +23,7 @@ from training.datasets.decision_log import read_records, read_rewards
 Float64Array = NDArray[np.float64]
 Names = NDArray[np.object_]
 NOT_ROUTED = "none"
+PART_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,19 @@ def read_traffic(database_url: str, *, since: float = 0.0, until: float = float(
     return found
 
 
+def read_events(database_url: str, *, since: float = 0.0, until: float = float("inf")) -> tuple[RouterEvent, ...]:
+    """What happened to routers in that time; nothing in a database that no gateway with trials has opened.
+
+    Raises: as `read_traffic` does.
+    """
+    query = text("SELECT at, version, event, detail FROM router_events WHERE at >= :since AND at < :until ORDER BY at")
+    with open_log(database_url) as connection:
+        if not inspect(connection).has_table("router_events"):
+            return ()
+        rows = connection.execute(query, {"since": since, "until": min(until, 1e18)}).mappings()
+        return tuple(RouterEvent(**row) for row in rows)
+
+
 def records_until(records: Iterable[DecisionRecord], until: float) -> Iterator[DecisionRecord]:
     for record in records:
         if record.at >= until:
@@ -89,16 +106,22 @@ def records_until(records: Iterable[DecisionRecord], until: float) -> Iterator[D
 
 
 def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> Traffic:
-    """Records as columns."""
-    rows = [row_of(record, rewards.get(record.decision_id, float("nan"))) for record in records]
-    columns = (
-        dict(zip((column.name for column in fields(Traffic)), zip(*rows, strict=True), strict=True)) if rows else {}
-    )
-    kinds = {column.name: column.type for column in fields(Traffic)}
-    types = {"Names": np.object_, "Float64Array": np.float64}
-    return Traffic(
-        **{name: np.array(columns.get(name, ()), dtype=types.get(str(kinds[name]), np.bool_)) for name in kinds}
-    )
+    """Records as columns, turned into arrays a part at a time: as Python objects a million would take a gigabyte."""
+    rows = (row_of(record, rewards.get(record.decision_id, float("nan"))) for record in records)
+    parts = [columns_of(part) for part in iter(lambda: list(islice(rows, PART_ROWS)), [])] or [columns_of([])]
+    return Traffic(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def columns_of(rows: Sequence[tuple[object, ...]]) -> list[NDArray[np.generic]]:
+    """Rows as the arrays of `Traffic`, in order. Names are shared between rows."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(fields(Traffic))
+    arrays: list[NDArray[np.generic]] = []
+    for field, values in zip(fields(Traffic), columns, strict=True):
+        if field.type == "Names":
+            arrays.append(np.array([sys.intern(str(value)) for value in values], dtype=np.object_))
+        else:
+            arrays.append(np.array(values, dtype=np.float64 if field.type == "Float64Array" else np.bool_))
+    return arrays
 
 
 def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:

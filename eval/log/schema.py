@@ -155,6 +155,15 @@ class Switch(Record):
     moved: tuple[Moved, ...] = Field(description="categories whose usual expert differs, or whose shares moved most")
 
 
+class RouterEvent(Record):
+    """What happened to a router version: promoted, canary, shadow, or withdrawn with the reason."""
+
+    at: float
+    version: str
+    event: str
+    detail: str
+
+
 class Totals(Record):
     """The whole of the traffic in this report."""
 
@@ -187,3 +196,4 @@ class LogReport(Record):
     drift: Drift
     bias: Bias
     switches: tuple[Switch, ...]
+    events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")

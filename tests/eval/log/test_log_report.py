@@ -17,11 +17,13 @@ from eval.log.bias import latency_quarters
 from eval.log.command import command_line
 from eval.log.measure import bucket_seconds, measure_log
 from eval.log.rates import gap, rate
-from eval.log.rows import gather, read_traffic
+from eval.log.rows import gather, read_events, read_traffic
 from eval.log.schema import LogReport
 from gateway.store import Store
+from gateway.version_store import VersionStore
 from router.cli import find_commands, run
 from router.errors import DataError
+from router.live_pointer import LivePointer, Withdrawal
 from router.types import DecisionReason, TerminalState
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
 
@@ -148,6 +150,21 @@ def test_since_and_until_cut_the_log(tmp_path: Path) -> None:
     assert found.at.tolist() == [START + 60 * n for n in range(10, 20)]
     with pytest.raises(DataError, match="no decision of that time"):
         read_traffic(url, since=START + 1e6)
+
+
+def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
+    url = write_log(tmp_path / "coe.db", 60)
+    assert read_events(url) == ()
+    withdrawn = Withdrawal(version=NEW, at="2026-05-28T21:00:00+00:00", reason="its mean reward is <low>")
+    pointer = LivePointer(version=OLD, promoted_at="2026-05-28T20:00:00+00:00", withdrawn=(withdrawn,))
+    store = Store(url)
+    VersionStore(store).note(pointer, [])
+    store.close()
+    events = read_events(url)
+    assert [(event.version, event.event) for event in events] == [(OLD, "promoted"), (NEW, "withdrawn")]
+    assert read_events(url, since=events[1].at) == events[1:]
+    found = measure_log(read_traffic(url), command="c", now=NOW, events=events)
+    assert "its mean reward is &lt;low&gt;" in page.render(found)
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
