@@ -19,11 +19,10 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from router.retrieval.choice import RetrievalRouter
-from router.retrieval.gains import GainModel
+from router.retrieval.choice import build_router
 from router.retrieval.index.local import LocalIndex
 from router.retrieval.index.space import VectorSpace
-from router.retrieval.library import Arm
+from router.retrieval.library import Arm, make_library
 from router.retrieval.records import BASE
 from router.types import FloatArray
 
@@ -98,21 +97,20 @@ def exact_best(queries: FloatArray, best: FloatArray, keys: np.ndarray, vectors:
 
 def choice_ms(queries: FloatArray, made: Source) -> list[float]:
     """What routing adds to each query, milliseconds: gains of arms from labelled queries nearby."""
-    gains = made.rng.normal(0, 0.2, (PILOTS, ARMS)).astype(np.float32)
     names = [f"expert-{number}" for number in range(1, ARMS)]
-    router = RetrievalRouter(
-        arms=tuple(Arm(members=(name,), weights=(1.0,)) for name in (BASE, *names)),
-        model=GainModel(
-            pilots=made.take(PILOTS),
-            gains=gains,
-            measured=np.ones_like(gains),
-            foreign=np.zeros(ARMS, dtype=np.float32),
-            temperature=0.05,
-            prior_mass=1.0,
-            margin=0.0,
-        ),
-        dim=DIM,
+    library = make_library(
+        created_at="",
+        base_fingerprint="synthetic",
+        arms=[Arm(members=(name,), weights=(1.0,)) for name in (BASE, *names)],
+        expert_fingerprints=dict.fromkeys(names, ""),
+        data_sets=[f"set-{number}" for number in range(10)],
+        embeddings=made.take(PILOTS),
+        scores=made.rng.random((PILOTS, ARMS), dtype=np.float32),
+        measured=np.ones((PILOTS, ARMS), dtype=np.bool_),
+        data_set=made.rng.integers(0, 10, PILOTS),
+        keys=np.arange(PILOTS),
     )
+    router = build_router(library, base_fingerprint="synthetic", experts=names)
     took = []
     for query in queries:
         began = time.perf_counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,6 +30,7 @@ from router.retrieval.index.space import KeyArray
 CLAIM_S = 600.0
 LOOK_EVERY_S = 15.0  # for files that another gateway left, and stores past their time
 RETRY_S = 1.0
+WAIT_S = 300.0
 
 T = TypeVar("T")
 
@@ -77,8 +79,9 @@ class Ingestion:
         self._has_work.set()
 
     async def until_read(self, store_id: str, file_ids: set[str]) -> None:
-        """Returns once none of these files waits. Raises StoreError."""
-        while True:
+        """Returns once none of these files waits, or after `WAIT_S`. Raises StoreError."""
+        deadline_s = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline_s:
             async with self._has_finished:
                 left = await asyncio.to_thread(self._catalog.waiting)
                 if not file_ids & {file_id for store, file_id in left if store == store_id}:
