@@ -189,7 +189,7 @@ async def detach_file(store_id: str, file_id: str, stores: Stores, owner: Owner)
 
 @api.post("/{store_id}/texts")
 async def add_texts(store_id: str, asked: TextsAdd, stores: Stores, owner: Owner) -> Json:
-    """Texts as files of a store. Answers when each is found by a search or has failed, after five minutes in any case."""
+    """Texts as files of a store. Answers when each is found by a search or has failed, or after five minutes."""
     store = await stores.store(owner, store_id)
     chunking = chunking_of(asked.chunking_strategy)
     file_ids = []

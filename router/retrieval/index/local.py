@@ -13,13 +13,14 @@ import os
 import shutil
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from router.errors import MissingExtraError, StoreError
+from router.errors import StoreError
+from router.retrieval.index.graph import contained, is_among, last_of_each, matches, new_graph, restored, rows_of
 from router.retrieval.index.journal import Change, Journal, stored, sync_folder
 from router.retrieval.index.space import Hits, KeyArray, VectorSpace, best, require_same_space, require_vectors
 from router.types import FloatArray, Record
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
     from usearch.index import Index
 
 MANIFEST = "index.json"
-CONNECTIVITY = 16  # usearch's and the paper's usual M
-EXPANSION_ADD = 128
-EXPANSION_SEARCH = (
-    128  # recall@10 0.999 on 20,000 clustered vectors of 384 dimensions, 0.3 ms; see benchmarks/retrieval
-)
 FOLD_CHANGES = 20_000  # changes beside a mapped graph before the graph is brought into memory
 SNAPSHOT_BYTES = 64 * 1024 * 1024  # of journal; a larger graph waits for half its own size
 EXACT_AMONG = 5_000  # a filter that leaves fewer keys is answered exactly
@@ -289,64 +285,6 @@ class LocalIndex:
         for path in self._folder.iterdir():
             if path.name not in kept:
                 path.unlink(missing_ok=True)
-
-
-def new_graph(dim: int) -> Index:
-    try:
-        from usearch.index import Index
-    except ImportError as error:
-        raise MissingExtraError("a local index", "retrieval") from error
-    return Index(
-        ndim=dim,
-        metric="ip",
-        dtype="f16",
-        connectivity=CONNECTIVITY,
-        expansion_add=EXPANSION_ADD,
-        expansion_search=EXPANSION_SEARCH,
-    )
-
-
-def restored(path: Path, *, is_mapped: bool) -> Index:
-    """Raises StoreError when the file is no graph."""
-    from usearch.index import Index
-
-    try:
-        graph = Index.restore(str(path), view=is_mapped, expansion_add=EXPANSION_ADD, expansion_search=EXPANSION_SEARCH)
-    except (RuntimeError, ValueError) as error:
-        raise StoreError(f"{path} is no graph of usearch ({error})") from error
-    if graph is None:
-        raise StoreError(f"{path} is no graph of usearch")
-    return graph
-
-
-def contained(graph: Index, keys: KeyArray) -> NDArray[np.bool_]:
-    """Which keys a graph has."""
-    return np.asarray(graph.contains(keys), dtype=bool) if len(keys) else np.zeros(0, dtype=bool)
-
-
-def rows_of(graph: Index, keys: KeyArray) -> FloatArray:
-    """Vectors (n, d) of keys that are there."""
-    if not len(keys):
-        return np.zeros((0, graph.ndim), dtype=np.float32)
-    return np.stack([np.asarray(row, dtype=np.float32) for row in graph.get(keys) or ()])
-
-
-def matches(graph: Index, query: FloatArray, count: int) -> Hits:
-    found: Any = graph.search(query, count)
-    # usearch's distance for inner products is 1 - x . y
-    return Hits(np.asarray(found.keys).astype(np.int64), 1.0 - np.asarray(found.distances, dtype=np.float32))
-
-
-def is_among(keys: KeyArray, wanted: KeyArray) -> Any:
-    """Which of `keys` are in `wanted`, sorted."""
-    places = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
-    return wanted[places] == keys
-
-
-def last_of_each(keys: KeyArray) -> KeyArray:
-    """Places of the last occurrence of each key, in order."""
-    _, places = np.unique(keys[::-1], return_index=True)
-    return np.sort(len(keys) - 1 - places)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
