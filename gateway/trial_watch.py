@@ -18,7 +18,7 @@ from gateway.live_router import LiveRouter
 from gateway.tasks import stop_task
 from gateway.version_store import TrialEvidence, VersionStore
 from router.artifact import read_manifest
-from router.e_process import log_e_worse
+from router.e_process import log_e_shadow_worse, log_e_worse
 from router.errors import ArtifactError, StoreError
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw
 from router.types import RouterManifest
@@ -113,6 +113,14 @@ class TrialWatch:
             evidence = await asyncio.to_thread(self._versions.evidence, serving.live.version, trial)
             self.finding = find(evidence, trial)
             reason = reason_to_withdraw(evidence, self.finding, trial)
+        else:
+            shadow = await asyncio.to_thread(self._versions.shadow_evidence, serving.live.version, trial)
+            log_e = log_e_shadow_worse(shadow.matches, shadow.propensities, shadow.rewards, trial.margin)
+            self.finding = TrialFinding(reward=log_e, failures=0.0)
+            if log_e >= math.log(1 / trial.alpha):
+                reason = (
+                    f"by {len(shadow.rewards)} rated conversations it would lose more than {trial.margin:g} of reward"
+                )
         if reason is not None:
             await self._withdraw(trial, reason)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+import orjson
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
@@ -79,6 +80,11 @@ class VersionStore:
             texts = connection.execute(query).scalars().all()
         return tuple(RouterManifest.model_validate_json(text) for text in texts)
 
+    def shadow_evidence(self, live: str, trial: Trial) -> ShadowEvidence:
+        """What the log holds about a trial in the shadow of that live router."""
+        with self._store.transaction("read a trial's evidence") as connection:
+            return shadow_rewards(connection, live, trial)
+
     def evidence(self, live: str, trial: Trial) -> TrialEvidence:
         """What the log holds about a trial against that live router."""
         with self._store.transaction("read a trial's evidence") as connection:
@@ -97,6 +103,15 @@ class VersionStore:
             live_success=successes.get(live, Arm()),
             past_success=self._past_success,
         )
+
+
+@dataclass(frozen=True)
+class ShadowEvidence:
+    """Per rated conversation: the candidate's probability of the expert that served, the live router's, the reward."""
+
+    matches: tuple[float, ...] = ()
+    propensities: tuple[float, ...] = ()
+    rewards: tuple[float, ...] = ()
 
 
 def events_of(pointer: LivePointer) -> list[RouterEvent]:
@@ -134,6 +149,26 @@ def first_rewards(connection: Connection, versions: tuple[str, ...], since: floa
             sums[version][0] += 1
             sums[version][1] += value
     return {version: Arm(n, total) for version, (n, total) in sums.items()}
+
+
+def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvidence:
+    """The first reward of every conversation that the candidate decided about too, where the choice did serve."""
+    query = (
+        select(DECISIONS.c.session_id, DECISIONS.c.decision_id, DECISIONS.c.record, FEEDBACK.c.value)
+        .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
+        .where(DECISIONS.c.at >= trial.started_at, DECISIONS.c.router_version == live)
+        .where(FEEDBACK.c.kind.in_([kind.value for kind in RATED_KINDS]))
+        .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+    )
+    rows: dict[str, tuple[float, float, float]] = {}
+    for session, name, text, value in connection.execute(query):
+        record = orjson.loads(text)
+        shadow, decision = record.get("shadow"), record.get("decision")
+        if not shadow or not decision or shadow["router_version"] != trial.version:
+            continue
+        if record.get("served_expert") == decision["expert"]:
+            rows.setdefault(session or name, (shadow["live_expert_prob"], decision["propensity"], value))
+    return ShadowEvidence(*zip(*rows.values(), strict=True)) if rows else ShadowEvidence()
 
 
 def past_rewards(connection: Connection, version: str, since: float, until: float) -> Arm:

@@ -23,7 +23,16 @@ from router.config import load_config
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
 from router.pipeline import Router
 from router.protocols import ChatBackend
-from router.types import CategoryProbs, DecisionRecord, Feedback, FeedbackKind, FloatArray, Query, TerminalState
+from router.types import (
+    CategoryProbs,
+    DecisionRecord,
+    Feedback,
+    FeedbackKind,
+    FloatArray,
+    Query,
+    ShadowDecision,
+    TerminalState,
+)
 from tests.gateway.running import Running, echoes, running, until
 from tests.gateway.small_router import ColourClassifier, small_router
 from tests.training.trained_folder import make_trained
@@ -221,6 +230,40 @@ async def test_the_watch_takes_back_what_is_worse_and_nothing_else(
         assert (live.trial, watch.withdrawals) == (None, 1)
         assert reason in pointer.withdrawn[0].reason
         assert [event.event for event in VersionStore(store).events()][-1] == "withdrawn"
+
+
+@pytest.mark.parametrize(("quality", "is_worse"), [(0.2, True), (0.9, False)])
+async def test_a_shadow_that_would_lose_is_withdrawn_by_what_exploration_showed(
+    tmp_path: Path, store: Store, quality: float, is_worse: bool
+) -> None:
+    """Ruby serves at 0.9, emerald is explored in a tenth; the candidate would always take emerald."""
+    rng = np.random.default_rng(4)
+    ruby = small_router(version=OLD).decide(Query("q", "red"), rng=rng)
+    records, said = [], []
+    for i in range(800):
+        explores = rng.random() < 0.1
+        update = {"expert": "emerald" if explores else "ruby", "propensity": 0.1 if explores else 0.9}
+        shadow = ShadowDecision(
+            router_version=NEW,
+            expert="emerald",
+            category="red",
+            live_expert_prob=float(explores),
+            predicted_quality=0.5,
+        )
+        records.append(
+            DecisionRecord(
+                decision_id=f"dec-{i}", request_id="r", replica="one", seq=i, at=1000.0 + i, requested_model="auto",
+                state=TerminalState.ANSWERED, decision=ruby.model_copy(update=update), served_expert=update["expert"],
+                status=200, latency_ms=1.0, session_id=f"s{i}", shadow=shadow,
+            )
+        )  # fmt: skip
+        value = float(rng.random() < (quality if explores else 0.9))
+        said.append({"decision_id": f"dec-{i}", "kind": "thumb", "value": value, "at": 1000.0 + i, "key_id": ""})
+    store.write_decisions(records)
+    with store.transaction("write feedback") as connection:
+        connection.execute(store.insert(FEEDBACK), said)
+    live, watch = await judged(tmp_path, store, SHADOW)
+    assert (live.trial is None, watch.withdrawals) == (is_worse, int(is_worse))
 
 
 async def test_many_ratings_of_one_person_count_once(tmp_path: Path, store: Store) -> None:
