@@ -36,6 +36,7 @@ def categories_propose(
     seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
 ) -> None:
     """Find topics that the router does not know, and categories that nobody asks for."""
+    from training.category_files import keep_proposals
     from training.commands import parse_time
     from training.new_categories import ProposeRequest, propose
     from training.progress import console_progress
@@ -51,7 +52,7 @@ def categories_propose(
     )
     with console_progress(is_quiet=as_json) as progress:
         found = propose(request, progress)
-    (data_dir / PROPOSALS_FILE).write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    keep_proposals(data_dir / PROPOSALS_FILE, found)
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
     else:

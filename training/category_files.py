@@ -32,6 +32,14 @@ def read_proposals(path: Path) -> Proposals:
         raise DataError(f"{path}: cannot be read as proposals; run `coe categories propose` again") from error
 
 
+def keep_proposals(path: Path, found: Proposals) -> None:
+    """Keeps what was found for `coe categories accept`. Raises DataError."""
+    try:
+        path.write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def check_name(name: str) -> None:
     """Raises ConfigError for what cannot be a category, nor a file's name."""
     if not name.replace("-", "").replace("_", "").isalnum():

@@ -11,7 +11,7 @@ from eval.log.charts import log_charts
 from eval.log.schema import LogReport
 from eval.report import words as report_words
 from eval.report.page import HTML_FILE, JSON_FILE, script_json
-from router.errors import MissingExtraError
+from router.errors import DataError, MissingExtraError
 
 CAPTIONS = {
     "chart-timeline": "Decisions by the expert that served them. A dashed line marks the first decision of another "
@@ -37,11 +37,15 @@ OWN_FILTERS = (
 
 
 def write_log_report(report: LogReport, folder: Path) -> tuple[Path, Path]:
-    """Writes report.json and report.html and returns their paths. Raises MissingExtraError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes report.json and report.html and returns their paths. Raises MissingExtraError, DataError."""
     paths = folder / JSON_FILE, folder / HTML_FILE
-    paths[0].write_text(report.model_dump_json(indent=1), encoding="utf-8")
-    paths[1].write_text(render(report), encoding="utf-8")
+    html = render(report)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(report.model_dump_json(indent=1), encoding="utf-8")
+        paths[1].write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--out: the report cannot be written to {folder} ({error.strerror})") from error
     return paths
 
 

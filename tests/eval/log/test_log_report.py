@@ -181,6 +181,9 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pyte
     write_log(tmp_path / "coe.db", 60)
     assert run("eval log", target, arguments) == 0
     assert "60 decisions from" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert run("eval log", target, ["--out", str(tmp_path / "file"), "--data-dir", str(tmp_path)]) == 1
+    assert "cannot be written" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.json"}
 
 
