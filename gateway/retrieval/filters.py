@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from router.types import Record
 
-Scalar = str | bool | int | float
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what every JSON reader takes for the same number
+Scalar = str | bool | Whole | Number
 Attributes = Mapping[str, Scalar]
 MAX_FILTERS = 100
 MAX_DEPTH = 8

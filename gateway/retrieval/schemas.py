@@ -34,8 +34,7 @@ def check_metadata(pairs: dict[str, str]) -> dict[str, str]:
     return pairs
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Attributes = Annotated[dict[str, str | bool | int | Number], AfterValidator(check_pairs)]
+Attributes = Annotated[dict[str, Scalar], AfterValidator(check_pairs)]
 Metadata = Annotated[dict[str, str], AfterValidator(check_metadata)]
 Text = Annotated[str, Field(max_length=MAX_INPUT_CHARS)]
 

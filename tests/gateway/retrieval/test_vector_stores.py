@@ -284,6 +284,34 @@ async def test_bad_requests_name_what_is_wrong(running: Serving) -> None:
         assert words in answer["error"]["message"], answer
 
 
+HOSTILE = (
+    b'{"query": "\\ud800"}',
+    b'{"query": "x", "filters": ' + b'{"type": "and", "filters": [' * 3000 + b"]}" * 3000 + b"}",
+    b"[" * 100_000,
+    b'{"query": NaN}',
+    b'{"query": "x", "max_num_results": 1e999}',
+    b'{"query": "x", "filters": {"type": "eq", "key": "a", "value": 1e999}}',
+    b'{"query": "x", "filters": {"type": "gt", "key": "a", "value": ' + b"9" * 400 + b"}}",
+    b'{"query": {"a": 1}}',
+    b"\xff\xfe",
+    b"",
+)
+
+
+async def test_hostile_bodies_are_refused_in_json(running: Serving) -> None:
+    store_id = await running.store_of({"a.txt": "x y z"}, a={"a": 1})
+    for body in HOSTILE:
+        for path in (f"/vector_stores/{store_id}/search", "/embeddings", "/rerank", f"/vector_stores/{store_id}/texts"):
+            headers = {"content-type": "application/json"}
+            async with running.http.post(running.url + path, data=body, headers=headers) as response:
+                assert 400 <= response.status < 500, (path, body[:60])
+                assert (await response.json())["error"]["message"]
+    await running.post(f"/vector_stores/{store_id}/texts", {"texts": [{"text": "huge", "attributes": {"n": 10**30}}]})
+    status, answer, _ = await running.search(store_id, "huge", filters={"type": "gt", "key": "n", "value": 10**29})
+    assert status == 200, answer
+    assert [each["attributes"] for each in answer["data"]] == [{"n": 1e30}]
+
+
 async def test_an_upload_is_limited_and_named_safely(tmp_path: Path) -> None:
     config = retrieval_config(stores={"max_file_mb": 1})
     async with serving(tmp_path, config=config, max_body_bytes=2048) as running, running.openai() as client:
