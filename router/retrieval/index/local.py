@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "index.json"
 FOLD_CHANGES = 20_000  # changes beside a mapped graph before the graph is brought into memory
+BULK_CHANGES = 2_000  # added in one call: more of the like will follow
 SNAPSHOT_BYTES = 64 * 1024 * 1024  # of journal; a larger graph waits for half its own size
 EXACT_AMONG = 5_000  # a filter that leaves fewer keys is answered exactly
 
@@ -199,10 +200,11 @@ class LocalIndex:
     def _apply(self, change: Change) -> None:
         """What the journal says, done in memory."""
         self._forget(change.keys)
+        beside = len(self._fresh) + len(self._removed)
+        if beside > FOLD_CHANGES or (change.vectors is not None and len(change.keys) >= BULK_CHANGES):
+            self._fold()  # before adding: what is added beside the graph has to be added once more
         if change.vectors is not None:
             (self._fresh if self._is_mapped else self._held).add(change.keys, change.vectors)
-        if len(self._fresh) + len(self._removed) > FOLD_CHANGES:
-            self._fold()
 
     def _forget(self, keys: KeyArray) -> None:
         """Takes out those of the keys that are there."""

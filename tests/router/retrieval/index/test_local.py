@@ -70,6 +70,7 @@ def opened() -> Iterator[Opener]:
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folds and snapshots happen after a few changes."""
     monkeypatch.setattr(local, "FOLD_CHANGES", 12)
+    monkeypatch.setattr(local, "BULK_CHANGES", 5)
     monkeypatch.setattr(local, "SNAPSHOT_BYTES", 2000)
 
 
