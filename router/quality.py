@@ -60,6 +60,13 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
     return QualityMatrix(**fields)
 
 
+def reference_of(evidence: QualityMatrix) -> int:
+    """The expert of highest mean quality; a category weighs as many answers as every expert has there."""
+    common = evidence.count.min(axis=1)
+    weights = common if common.any() else np.ones_like(common)
+    return int((weights[:, None] * evidence.quality).sum(axis=0).argmax())
+
+
 def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     """Quality (k+1, m) for solving the map: an expert beats the reference only by what its errors do not explain.
 
@@ -70,9 +77,7 @@ def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     answers moves no category and much data is left as it is. A cell that was never graded has no lead. An expert that
     is worse stays as much worse as was measured.
     """
-    common = evidence.count.min(axis=1)
-    weights = common if common.any() else np.ones_like(common)
-    reference = int((weights[:, None] * evidence.quality).sum(axis=0).argmax())
+    reference = reference_of(evidence)
     base = evidence.quality[:, [reference]]
     lead = evidence.quality - base
     error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[:, [reference]] ** 2)

@@ -39,6 +39,16 @@ class Conduct:
     policy: Float64Array
     chosen: NDArray[np.int64]
 
+    def rows(self, keep: NDArray[np.int64]) -> Conduct:
+        return Conduct(self.policy[keep], self.chosen[keep])
+
+    def among(self, own: Sequence[str], experts: Sequence[str]) -> Conduct:
+        """The same with its columns, which are those of `own`, put in the places of `experts`."""
+        places = [experts.index(name) for name in own if name in experts]
+        policy = np.zeros((len(self.policy), len(experts)))
+        policy[:, places] = self.policy[:, [i for i, name in enumerate(own) if name in experts]]
+        return Conduct(policy, np.array([experts.index(name) if name in experts else -1 for name in own])[self.chosen])
+
 
 @dataclass(frozen=True)
 class LogContest:
@@ -98,7 +108,7 @@ class Contest:
         )
         return Comparison(name, of_live, of_candidate, of_difference, float(n))
 
-    def on_log(self, asked: AskedAnswers, share: Float64Array) -> LogContest:
+    def on_log(self, asked: AskedAnswers, share: Float64Array, conducts: Sequence[Conduct] | None = None) -> LogContest:
         """Reward of both routers on logged answers that neither learned from.
 
         The effective sample is counted where the routers want different experts: elsewhere the log may say much, and
@@ -107,11 +117,12 @@ class Contest:
 
         Args:
             share: (n,) how many queries of the traffic each answer stands for, relative to the others.
+            conducts: of the live router and the candidate on these answers, when the caller has them.
         """
         experts = self.experts
         logged, at = asked.log.expert_in(experts), np.arange(len(asked))
         model = self.predicted_rewards(asked)
-        conducts = [conduct(router, asked, experts) for router in (self.live, self.candidate)]
+        conducts = conducts or [conduct(router, asked, experts) for router in (self.live, self.candidate)]
         weights = [importance_weights(one.policy[at, logged], asked.log.propensity) for one in conducts]
         terms = [
             doubly_robust_terms(w, asked.log.reward, model[at, logged], (one.policy * model).sum(axis=1))

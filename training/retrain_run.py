@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import RouterArtifact
+from router.artifact import RouterArtifact, load_artifact
 from router.build import build_encoder, expert_costs, load_router
 from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
@@ -32,6 +32,7 @@ from training.first_fit import (
 )
 from training.fit import embed, fit_router
 from training.gate import Comparison, GateResult, Terms, Verdict, judge
+from training.introduce import can_introduce, introduce, newcomers
 from training.log_answers import AskedAnswers, fetch_answers, sample_rows
 from training.log_table import LogTable, read_log_table
 from training.progress import Progress, silent
@@ -85,6 +86,7 @@ class RetrainResult:
 
     `n_learned` and `n_held_out` count answers with feedback; `n_outdated` those of them from before a change of quality
     (`quality_changes`); `n_judged` held-out ones that were compared on; `estimates` what other estimators say of them.
+    `introduced` are experts that the live router was given to explore, because nothing else can judge them.
     """
 
     log: LogTable
@@ -101,6 +103,7 @@ class RetrainResult:
     gate: GateResult | None
     estimates: tuple[Comparison, ...]
     is_promoted: bool
+    introduced: tuple[str, ...]
     reason: str
 
 
@@ -173,6 +176,11 @@ def run_retrain(
         is_promoted, reason = False, judged.reason
         if judged.gate is not None and judged.gate.verdict is Verdict.PROMOTE and not request.is_dry_run:
             is_promoted, reason = promote(registry, folder, pointer.version, reason, now, guard)
+        introduced: tuple[str, ...] = ()
+        if judged.gate is not None and judged.gate.verdict is Verdict.NEED_MORE and not request.is_dry_run:
+            introduced, reason = introduce_newcomers(
+                registry, Path(scratch), sources.config, contest, pointer.version, reason, now, guard
+            )
     log = sources.log
     return RetrainResult(
         log=log,
@@ -191,6 +199,7 @@ def run_retrain(
         gate=judged.gate,
         estimates=judged.estimates,
         is_promoted=is_promoted,
+        introduced=introduced,
         reason=reason + (" (dry run: nothing was promoted)" if request.is_dry_run else ""),
     )
 
@@ -205,6 +214,31 @@ def promote(
             return False, f"declined: {live.version if live else 'no router'} became live during the comparison"
         registry.promote(registry.adopt(folder), now)
     return True, reason
+
+
+def introduce_newcomers(
+    registry: Registry,
+    scratch: Path,
+    config: CoeConfig,
+    contest: Contest,
+    live_version: str,
+    reason: str,
+    now: datetime,
+    guard: Guard,
+) -> tuple[tuple[str, ...], str]:
+    """Lets the live router explore experts that it does not know, if it explores at all and its map stays the same."""
+    live = load_artifact(registry.folder(live_version))
+    names = newcomers(live, contest.evidence)
+    is_exploring = any(policy.exploration.epsilon > 0 for policy in config.policies.values())
+    if not names or not is_exploring or not can_introduce(live, contest.evidence):
+        return (), reason
+    version = introduce(scratch, live, contest.evidence, now).manifest.version
+    if load_router(config, scratch / version).expert_of() != contest.live.expert_of():
+        return (), reason
+    is_promoted, said = promote(registry, scratch / version, live_version, reason, now, guard)
+    if not is_promoted:
+        return (), said
+    return names, f"{reason}; {', '.join(names)} joins the live router to be explored (version {version})"
 
 
 def open_contest(

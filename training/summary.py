@@ -180,6 +180,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "verdict": gate.verdict if gate else "decline",
         "reason": result.reason,
         "is_promoted": result.is_promoted,
+        "introduced": list(result.introduced),
         "live": result.live,
         "candidate": result.candidate,
         "changes": [asdict(change) for change in result.changes],

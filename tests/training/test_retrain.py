@@ -23,7 +23,7 @@ from router.types import (
 from training.datasets.decision_log import read_log
 from training.datasets.outcomes import write_outcomes
 from training.first_fit import first_router
-from training.gate import Verdict
+from training.gate import Terms, Verdict
 from training.log_table import read_log_table
 from training.registry import Registry
 from training.retrain_run import RetrainRequest, run_retrain
@@ -307,3 +307,38 @@ def test_a_router_promoted_during_the_comparison_is_not_overwritten(request_, tm
     assert not result.is_promoted
     assert result.reason == f"declined: {other.manifest.version} became live during the comparison"
     assert registry.live().version == other.manifest.version
+
+
+def test_a_new_expert_that_nobody_tried_joins_to_be_explored(request_, tmp_path):
+    """It was graded, but on too few prompts to be mapped; the log cannot judge it, because no router knows it."""
+    config = CONFIG | {
+        "experts": CONFIG["experts"] | {"third": {"engine": "echo", "model": "third", "params_b": 1.0}},
+        "policies": {"default": {"exploration": {"epsilon": 0.2}}},
+    }
+    request_.config.write_text(yaml.dump(config))
+    table = outcome_table()
+    better = (np.arange(60) % 5 < 3).astype(np.float32)
+    unknown = np.full((60, 3), np.nan, np.float32)
+    wider = replace(
+        table,
+        experts=(*EXPERTS, "third"),
+        scores=np.column_stack([table.scores, better]),
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+    )
+    write_outcomes(wider, tmp_path / "wider")
+    log_answers(request_, {"left": 0.6, "right": 0.4})
+    live = Registry(request_.routers).live().version
+    before = load_router(load_config(request_.config), request_.routers / live)
+    strict = replace(request_, outcomes=tmp_path / "wider", terms=Terms(margin=0.01))
+    result = run_retrain(strict, now=NOW)
+    assert result.gate.verdict is Verdict.NEED_MORE, result.reason
+    assert (result.introduced, result.is_promoted) == (("third",), False)
+    assert "third joins the live router to be explored" in result.reason
+    router = load_router(load_config(request_.config), request_.routers / Registry(request_.routers).live().version)
+    assert router.expert_of() == before.expert_of()
+    decision = router.decide(Query("q", "select rows"), rng=np.random.default_rng(0))
+    assert decision.eligible_probs[decision.eligible.index("third")] > 0
+    again = run_retrain(strict, now=NOW)
+    assert again.introduced == ()

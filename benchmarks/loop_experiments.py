@@ -1,0 +1,206 @@
+"""What is asked of the learning loop, with the truth at hand: coverage of intervals, errors of the gate, recovery.
+
+All of it runs the code of `coe retrain` over a `World` (benchmarks.loop_fleet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks.loop_arms import (
+    EXPLORATION,
+    Averaging,
+    BetaBandit,
+    Retraining,
+    Round,
+    Settings,
+    Stage,
+    router_of,
+)
+from benchmarks.loop_fleet import (
+    THUMB_FLOOR,
+    THUMB_SLOPE,
+    Float64Array,
+    Moment,
+    World,
+    moment_of,
+    reachable_value,
+)
+from router.quality import QualityMatrix
+from training.change import find_changes
+from training.gate import MIN_EFFECTIVE_DECISIONS, Comparison
+
+ESTIMATORS = ("doubly robust", "SNIPS", "IPS")
+QUANTITIES = ("live", "candidate", "difference")
+BLOCK = 500
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """One run: which intervals held the truth, by estimator and quantity; `effective_n` of the log's comparison."""
+
+    effective_n: float
+    covers: Mapping[tuple[str, str], bool]
+    error: Mapping[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class GateTrial:
+    """One run: the true difference in mean score of candidate and live router, and whether the gate promoted."""
+
+    difference: float
+    is_promoted: bool
+
+
+def holds(comparison: Comparison, truth: Mapping[str, float]) -> dict[str, tuple[bool, float]]:
+    found = {}
+    for quantity in QUANTITIES:
+        metric = getattr(comparison, quantity)
+        assert metric.interval is not None
+        inside = metric.interval.low <= truth[quantity] <= metric.interval.high
+        found[quantity] = (inside, metric.value - truth[quantity])
+    return found
+
+
+def logged_arm(
+    world: World, stage: Stage, settings: Settings, moment: Moment, t: int, seed: Sequence[int]
+) -> Retraining:
+    """A router that served t queries and learned nothing yet."""
+    arm = Retraining(world, stage, settings, np.random.default_rng(seed), moment.experts, is_learning=False)
+    arm.serve(moment, t)
+    return arm
+
+
+def judged_run(
+    world: World, stage: Stage, settings: Settings, moment: Moment, t: int, noise: float, seed: Sequence[int]
+) -> tuple[Coverage, GateTrial, GateTrial]:
+    """The candidate that the log of one run leads to, estimated and known; and a spoiled one before the same gate."""
+    arm = logged_arm(world, stage, settings, moment, t, seed)
+    log, prompt = arm.log()
+    changes = find_changes(log)
+    candidate, evidence = arm.candidate(log, changes)
+    done = arm.compare(moment, log, prompt, changes, candidate, evidence)
+    wrong = router_of(world, stage, spoiled(evidence.matrix, noise, arm.rng), arm.experts, settings)
+    other = arm.compare(moment, log, prompt, changes, wrong, evidence)
+    return coverage_of(done), trial_of(done), trial_of(other)
+
+
+def coverage_of(done: Round) -> Coverage:
+    assert done.on_log is not None
+    live, candidate = (THUMB_FLOOR + THUMB_SLOPE * value for value in (done.live_value, done.candidate_value))
+    truth = {"live": live, "candidate": candidate, "difference": candidate - live}
+    covers, error = {}, {}
+    for name, comparison in zip(ESTIMATORS, (done.on_log.doubly_robust, *done.on_log.others), strict=True):
+        for quantity, (inside, off) in holds(comparison, truth).items():
+            covers[name, quantity], error[name, quantity] = inside, off
+    return Coverage(done.on_log.doubly_robust.effective_n, covers, error)
+
+
+def trial_of(done: Round) -> GateTrial:
+    return GateTrial(done.candidate_value - done.live_value, done.is_promoted)
+
+
+def spoiled(matrix: QualityMatrix, noise: float, rng: np.random.Generator) -> QualityMatrix:
+    """Evidence that is wrong by normal noise: the candidate of a fit that went astray. What judges it is as it is."""
+    wrong = matrix.quality + noise * rng.standard_normal(matrix.quality.shape)
+    quality = np.clip(wrong, 0.0, 1.0).astype(np.float32)
+    return replace(matrix, quality=quality, stderr=np.full_like(matrix.stderr, 1e-3))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the scenario: `blocks` of 500 decisions at one moment of the world."""
+
+    name: str
+    moment: Moment
+    blocks: int
+
+
+def scenario(world: World, degraded: str, factor: float, added: str, newcomer_share: float, blocks: int) -> list[Phase]:
+    """Steady, then an expert degrades, a category appears, an expert is added."""
+    bad = {degraded: factor}
+    return [
+        Phase("steady", moment_of(world, absent=(added,)), blocks),
+        Phase(f"{degraded} degrades", moment_of(world, absent=(added,), factors=bad), blocks),
+        Phase(
+            f"{world.newcomer} appears",
+            moment_of(world, absent=(added,), factors=bad, newcomer_share=newcomer_share),
+            blocks,
+        ),
+        Phase(f"{added} is added", moment_of(world, factors=bad, newcomer_share=newcomer_share), blocks),
+    ]
+
+
+@dataclass(frozen=True)
+class Course:
+    """One run of the scenario.
+
+    `served` (arm -> (blocks,)) mean true score of the answers, `value` that of the router in force at the end of each
+    block, `start` (arm, phase) -> the same when a phase begins, `reachable` (blocks,) what a map could come to;
+    `rounds` of retraining.
+    """
+
+    served: Mapping[str, Float64Array]
+    value: Mapping[str, Float64Array]
+    start: Mapping[tuple[str, str], float]
+    reachable: Float64Array
+    rounds: tuple[Round, ...]
+    phases: tuple[str, ...]
+
+
+def scenario_run(world: World, stage: Stage, settings: Settings, phases: Sequence[Phase], seed: int) -> Course:
+    """All arms over the same scenario, each with its own draws."""
+    experts = phases[0].moment.experts
+
+    def rng(number: int) -> np.random.Generator:
+        return np.random.default_rng([seed, number])
+
+    loop = Retraining(world, stage, settings, rng(0), experts)
+    rows, probes = loop.rows, world.probes
+    arms = {
+        "coe retrain": loop,
+        "no retraining": Retraining(world, stage, settings, rng(1), experts, is_learning=False),
+        "averaging the log": Averaging(world, rows, probes, rng(2), experts),
+        "Beta bandit": BetaBandit(world, rows, probes, rng(3)),
+    }
+    served: dict[str, list[float]] = {name: [] for name in arms}
+    value: dict[str, list[float]] = {name: [] for name in arms}
+    start: dict[tuple[str, str], float] = {}
+    reachable: list[float] = []
+    names: list[str] = []
+    for phase in phases:
+        best = reachable_value(phase.moment, rows, world, EXPLORATION.epsilon)
+        start |= {(name, phase.name): arm.value(phase.moment) for name, arm in arms.items()}
+        for _ in range(phase.blocks):
+            for name, arm in arms.items():
+                served[name].append(arm.serve(phase.moment, BLOCK))
+                value[name].append(arm.value(phase.moment))
+            reachable.append(best)
+            names.append(phase.name)
+    return Course(
+        {name: np.array(each) for name, each in served.items()},
+        {name: np.array(each) for name, each in value.items()},
+        start,
+        np.array(reachable),
+        tuple(loop.rounds),
+        tuple(names),
+    )
+
+
+def recovery_decisions(course: Course, arm: str, phase: str, share: float) -> float:
+    """Decisions after the start of a phase until the router in force has made good a share of what it lacks of what a
+    map can reach; infinite when it never did within the phase."""
+    inside = [i for i, name in enumerate(course.phases) if name == phase]
+    before = course.start[arm, phase]
+    wanted = before + share * (course.reachable[inside[0]] - before)
+    for n, i in enumerate(inside, start=1):
+        if course.value[arm][i] >= wanted:
+            return float(n * BLOCK)
+    return float("inf")
+
+
+def is_conclusive(run: Coverage) -> bool:
+    return run.effective_n >= MIN_EFFECTIVE_DECISIONS

@@ -1,0 +1,264 @@
+"""A simulated fleet whose truth is an outcome table: who asks what, who answers how well, and how that changes.
+
+Shapes: n prompts of traffic, d dimensions, m experts, t decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.embedding_cache import CachedEncoder
+from router.features import rounded
+from router.protocols import Encoder
+from router.types import FloatArray
+from training.datasets.outcomes import read_outcomes
+from training.types import LabelledQuery, OutcomeTable
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+SEED_SHARE = 0.25
+"""Share of each category's prompts that are the labelled queries of stage 1; they are never asked."""
+
+THUMB_FLOOR, THUMB_SLOPE = 0.1, 0.8
+"""A thumb is up with probability floor + slope x score: people are not graders."""
+
+
+COLUMNS = ("prompt", "expert", "category", "propensity", "reward")
+
+
+@dataclass(frozen=True)
+class LookupEncoder:
+    """Vectors that were computed once, by text."""
+
+    vectors: Mapping[str, FloatArray]
+    dim: int
+    fingerprint: str
+    is_inline: bool = True
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        return np.stack([self.vectors[text] for text in texts]) if len(texts) else np.zeros((0, self.dim), np.float32)
+
+
+@dataclass(frozen=True)
+class World:
+    """Labelled queries of stage 1, graded probes, and the prompts of traffic with their true scores.
+
+    `newcomer` is a category that neither stage 1 nor a probe has ever seen.
+    """
+
+    queries: tuple[LabelledQuery, ...]
+    probes: OutcomeTable
+    traffic: OutcomeTable
+    encoder: LookupEncoder
+    newcomer: str | None = None
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return tuple(sorted({query.category for query in self.queries}))
+
+    @cached_property
+    def embeddings(self) -> FloatArray:
+        """(n, d) of the traffic's prompts."""
+        return self.encoder.encode(self.traffic.texts)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The world at a time: `quality` (n, m) true scores now, `mix` (n,) how likely each prompt is asked, `experts`
+    those that exist."""
+
+    quality: Float64Array
+    mix: Float64Array
+    experts: tuple[str, ...]
+
+    @property
+    def reward(self) -> Float64Array:
+        """(n, m) probability of a thumb up."""
+        return THUMB_FLOOR + THUMB_SLOPE * self.quality
+
+    def value(self, policy: Float64Array) -> float:
+        """Mean true score of a policy (n, m)."""
+        return float(self.mix @ (policy * self.quality).sum(axis=1))
+
+    def reward_of(self, policy: Float64Array) -> float:
+        """Mean true reward of a policy (n, m)."""
+        return THUMB_FLOOR + THUMB_SLOPE * self.value(policy)
+
+
+def build_world(
+    table: OutcomeTable,
+    encoder: Encoder,
+    rng: np.random.Generator,
+    *,
+    probes_per_category: int = 16,
+    newcomer: str | None = None,
+) -> World:
+    """Deals the prompts of a table out: a quarter of each category is labelled, some are probes, the rest is asked."""
+    labelled: list[int] = []
+    probed: list[int] = []
+    asked: list[int] = []
+    categories = np.array(table.categories)
+    for category in sorted(set(table.categories)):
+        rows = rng.permutation(np.flatnonzero(categories == category))
+        first = 0 if category == newcomer else round(SEED_SHARE * len(rows))
+        second = first if category == newcomer else first + probes_per_category
+        labelled += rows[:first].tolist()
+        probed += rows[first:second].tolist()
+        asked += rows[second:].tolist()
+    vectors = rounded(encoder.encode(table.texts))
+    return World(
+        queries=tuple(LabelledQuery(table.texts[i], table.categories[i]) for i in labelled),
+        probes=table.rows(probed),
+        traffic=table.rows(asked),
+        encoder=LookupEncoder(dict(zip(table.texts, vectors, strict=True)), vectors.shape[1], encoder.fingerprint),
+        newcomer=newcomer,
+    )
+
+
+def moment_of(
+    world: World,
+    *,
+    factors: Mapping[str, float] | None = None,
+    newcomer_share: float = 0.0,
+    absent: Sequence[str] = (),
+) -> Moment:
+    """Args:
+    factors: expert -> what its scores are multiplied by (an expert that degraded).
+    newcomer_share: share of the traffic that is of the new category.
+    absent: experts that do not exist yet.
+    """
+    traffic = world.traffic
+    scale = np.array([(factors or {}).get(name, 1.0) for name in traffic.experts])
+    categories = np.array(traffic.categories)
+    is_new = categories == world.newcomer
+    mix = np.zeros(len(categories))
+    known = sorted(set(categories[~is_new].tolist()))
+    for category in known:
+        inside = categories == category
+        mix[inside] = (1.0 - newcomer_share) / len(known) / inside.sum()
+    if newcomer_share:
+        mix[is_new] = newcomer_share / is_new.sum()
+    return Moment(
+        quality=traffic.scores.astype(np.float64) * scale,
+        mix=mix / mix.sum(),
+        experts=tuple(name for name in traffic.experts if name not in absent),
+    )
+
+
+def best_map_value(world: World, moment: Moment) -> float:
+    """Mean score of the best expert of every true category, in hindsight."""
+    present = [world.traffic.experts.index(name) for name in moment.experts]
+    categories = np.array(world.traffic.categories)
+    total = 0.0
+    for category in set(world.traffic.categories):
+        inside = categories == category
+        total += float((moment.mix[inside] @ moment.quality[inside][:, present]).max())
+    return total
+
+
+def sampled_table(folder: Path, per_category: int, rng: np.random.Generator) -> OutcomeTable:
+    """At most so many prompts of each category, each text once."""
+    table = read_outcomes(folder)
+    categories = np.array(table.categories)
+    _, first = np.unique(np.array(table.texts, dtype=object), return_index=True)
+    distinct = np.zeros(len(categories), dtype=bool)
+    distinct[first] = True
+    rows = [
+        rng.permutation(np.flatnonzero((categories == category) & distinct))[:per_category]
+        for category in sorted(set(table.categories))
+    ]
+    return table.rows(np.sort(np.concatenate(rows)))
+
+
+def synthetic_table(rng: np.random.Generator, *, per_category: int = 120) -> OutcomeTable:
+    """Four kinds of questions and five experts: each of four is good at one kind, the fifth is middling at all."""
+    words = {"maths": "sum number", "code": "python function", "law": "court contract", "cooking": "oven recipe"}
+    texts = [f"{words[name]} question {i} about {name}" for name in words for i in range(per_category)]
+    categories = [name for name in words for _ in range(per_category)]
+    rates = np.full((4, 5), 0.35)
+    rates[np.arange(4), np.arange(4)] = 0.85
+    rates[:, 4] = 0.6
+    rows = np.repeat(np.arange(4), per_category)
+    scores = (rng.random((len(rows), 5)) < rates[rows]).astype(np.float32)
+    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
+    return OutcomeTable(
+        prompt_ids=tuple(f"p{i}" for i in range(len(texts))),
+        texts=tuple(texts),
+        categories=tuple(categories),
+        splits=("train",) * len(texts),
+        experts=("of-maths", "of-code", "of-law", "of-cooking", "middling"),
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        metric="right",
+        source="synthetic",
+    )
+
+
+@dataclass
+class History:
+    """What was asked, chosen and rated so far, in blocks of decisions. `reward` is NaN where nobody rated."""
+
+    blocks: list[Float64Array] = field(default_factory=list)
+    n: int = 0
+
+    def add(self, *columns: IntArray | Float64Array) -> None:
+        """Columns in the order of `COLUMNS`, (t,) each."""
+        self.blocks.append(np.stack([np.asarray(column, dtype=np.float64) for column in columns]))
+        self.n += self.blocks[-1].shape[1]
+
+    def columns(self) -> dict[str, Float64Array]:
+        whole = np.concatenate(self.blocks, axis=1) if self.blocks else np.zeros((len(COLUMNS), 0))
+        return dict(zip(COLUMNS, whole, strict=True))
+
+
+def draw_prompts(moment: Moment, t: int, rng: np.random.Generator) -> IntArray:
+    return rng.choice(len(moment.mix), size=t, p=moment.mix)
+
+
+def draw_experts(policy: Float64Array, prompts: IntArray, rng: np.random.Generator) -> IntArray:
+    """(t,) experts drawn from rows of a policy (n, m)."""
+    edges = np.cumsum(policy[prompts], axis=1)
+    return (rng.random(len(prompts))[:, None] * edges[:, -1:] > edges).sum(axis=1)
+
+
+def draw_rewards(
+    moment: Moment, prompts: IntArray, experts: IntArray, rate: float, rng: np.random.Generator
+) -> Float64Array:
+    """(t,) thumbs; NaN for those who said nothing."""
+    thumbs = (rng.random(len(prompts)) < moment.reward[prompts, experts]).astype(np.float64)
+    return np.where(rng.random(len(prompts)) < rate, thumbs, np.nan)
+
+
+def cached(encoder: Encoder, folder: Path | None) -> Encoder:
+    return encoder if folder is None else CachedEncoder(encoder, folder)
+
+
+def without(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
+    """The table without some experts."""
+    kept = [i for i, name in enumerate(table.experts) if name not in experts]
+    return replace(
+        table,
+        experts=tuple(table.experts[i] for i in kept),
+        scores=table.scores[:, kept],
+        cost_usd=table.cost_usd[:, kept],
+        output_tokens=table.output_tokens[:, kept],
+        latency_ms=table.latency_ms[:, kept],
+    )
+
+
+def reachable_value(moment: Moment, rows: IntArray, world: World, epsilon: float) -> float:
+    """Mean score of the best expert of every row that stage 1 decides, in hindsight, with a share `epsilon` of the
+    traffic spread evenly: what a map can come to with this classifier and this exploration."""
+    present = [world.traffic.experts.index(name) for name in moment.experts]
+    weighted = moment.mix[:, None] * moment.quality[:, present]
+    best = sum(float(weighted[rows == row].sum(axis=0).max()) for row in np.unique(rows))
+    return (1 - epsilon) * best + epsilon * float(weighted.mean(axis=1).sum())

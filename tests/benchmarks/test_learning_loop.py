@@ -1,0 +1,93 @@
+"""The learning loop on a small synthetic fleet whose truth is known: the same code as benchmarks/learning_loop.py."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from benchmarks.learning_loop import share_with_interval
+from benchmarks.loop_arms import Retraining, Settings, fit_stage
+from benchmarks.loop_experiments import is_conclusive, judged_run
+from benchmarks.loop_fleet import (
+    World,
+    build_world,
+    draw_experts,
+    moment_of,
+    reachable_value,
+    synthetic_table,
+)
+from router.build import build_encoder
+from router.config import ExplorationConfig, PluginConfig
+
+SETTINGS = ExplorationConfig(epsilon=0.3, softmax_temperature=0.5)
+
+
+@dataclass(frozen=True)
+class Bench:
+    world: World
+    settings: Settings
+
+    def stage(self):
+        return fit_stage(self.world, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    rng = np.random.default_rng(1)
+    encoder = build_encoder(PluginConfig(kind="hashing"))
+    world = build_world(synthetic_table(rng), encoder, rng)
+    return Bench(world, Settings(tmp_path_factory.mktemp("routers"), exploration=SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def stage(bench):
+    return bench.stage()
+
+
+def test_intervals_hold_the_truth_and_the_gate_refuses_what_is_worse(bench, stage):
+    moment = moment_of(bench.world)
+    runs = [judged_run(bench.world, stage, bench.settings, moment, 2000, 0.4, (2, run)) for run in range(8)]
+    covered = [run.covers["doubly robust", q] for run, _, _ in runs for q in ("live", "candidate", "difference")]
+    assert np.mean(covered) > 0.85  # 24 intervals of 95%: 20 or fewer have probability 0.03 if independent
+    assert sum(is_conclusive(run) for run, _, _ in runs) > 4
+    spoiled = [trial for _, _, trial in runs]
+    assert sum(trial.difference < -0.02 for trial in spoiled) > 2
+    assert not any(trial.is_promoted for trial in spoiled if trial.difference < -0.02)
+
+
+def test_the_loop_recovers_from_a_degraded_expert(bench, stage):
+    steady = moment_of(bench.world)
+    degraded = moment_of(bench.world, factors={"of-maths": 0.1})
+    loop = Retraining(bench.world, stage, bench.settings, np.random.default_rng(3), steady.experts)
+    for _ in range(4):
+        loop.serve(steady, 500)
+    before = loop.value(degraded)
+    reachable = reachable_value(degraded, loop.rows, bench.world, SETTINGS.epsilon)
+    assert reachable - before > 0.05
+    for _ in range(6):
+        loop.serve(degraded, 500)
+    assert (loop.value(degraded) - before) / (reachable - before) > 0.7
+    assert any(change.expert == "of-maths" for change in loop.rounds[-1].changes)
+
+
+def test_an_added_expert_is_explored_and_then_serves(bench, stage):
+    absent = moment_of(bench.world, absent=("of-law",))
+    loop = Retraining(bench.world, stage, bench.settings, np.random.default_rng(4), absent.experts)
+    loop.serve(absent, 500)
+    assert "of-law" not in loop.router.experts
+    full = moment_of(bench.world)
+    for _ in range(6):
+        loop.serve(full, 500)
+    assert loop.router.expert_of()["law"] == "of-law"
+
+
+def test_draws_follow_the_policy():
+    policy = np.array([[0.2, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    drawn = draw_experts(policy, np.repeat([0, 1], 4000), np.random.default_rng(5))
+    assert np.bincount(drawn[:4000], minlength=3) / 4000 == pytest.approx(policy[0], abs=0.03)
+    assert (drawn[4000:] == 2).all()
+
+
+def test_a_share_has_its_exact_interval():
+    assert share_with_interval(0, 20) == "0.0% [0.0, 16.8] of 20"  # the rule of three gives 15; exact is 16.8
+    assert share_with_interval(0, 0) == "none"
