@@ -11,6 +11,7 @@ from typing import Protocol
 from gateway.decision_log.consumer import Consumer
 from gateway.decision_log.housekeeping import Housekeeper
 from gateway.decision_log.sink import DecisionLog
+from gateway.drift_watch import DriftWatch
 from gateway.fleet.engines import EngineAddresses, Fleet
 from gateway.fleet.redis_server import RedisServer
 from gateway.fleet.vllm_addresses import read_vllm_addresses
@@ -113,10 +114,11 @@ async def start_gateway(
     gateway = Gateway(state, host=settings.host, port=settings.port)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
-    watch = TrialWatch(state.live, VersionStore(store))
-    state.metrics.watch_trial(watch)
-    await watch.start()
-    stack.push_async_callback(watch.aclose)
+    trials, drift = TrialWatch(state.live, VersionStore(store)), DriftWatch(store)
+    state.metrics.watch_learning(trials, drift)
+    for watch in (trials, drift):
+        await watch.start()
+        stack.push_async_callback(watch.aclose)
     return gateway
 
 
