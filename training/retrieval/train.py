@@ -56,17 +56,19 @@ class Look:
 
 
 def prepare(collections: Sequence[Collection], documents: Sequence[FloatArray], recipe: Recipe) -> list[Corpus]:
-    """Raises DataError when a collection leaves no query to train on."""
+    """Those collections that leave a query to train on. Raises DataError when none does."""
     prepared = []
     for collection, vectors in zip(collections, documents, strict=True):
-        seen = seen_queries(collection.split("train"), recipe.held_out)
-        if not len(seen):
-            raise DataError(
-                f"{collection.name}: of its {len(collection.split('train'))} train queries none is left to train on "
-                f"with a held-out share of {recipe.held_out:g}"
-            )
-        dev = collection.split("dev")
-        prepared.append(Corpus(collection, seen, dev.take(list(range(min(len(dev), DEV_QUERIES)))), vectors))
+        seen, dev = seen_queries(collection.split("train"), recipe.held_out), collection.split("dev")
+        if len(seen):
+            looked_at = dev.take(list(range(min(len(dev), DEV_QUERIES))))
+            prepared.append(Corpus(collection, seen, looked_at, vectors))
+    if not prepared:
+        count = sum(len(collection.split("train")) for collection in collections)
+        names = ", ".join(collection.name for collection in collections)
+        raise DataError(
+            f"{names}: of {count} train queries none is left to train on with a held-out share of {recipe.held_out:g}"
+        )
     return prepared
 
 

@@ -106,5 +106,7 @@ def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPa
 
 def test_a_collection_without_a_query_to_train_on_is_named(base: BertEncoder) -> None:
     empty = Collection("silent", ("a",), ("text",), {"train": Queries((), (), ())})
-    with pytest.raises(DataError, match="silent: of its 0 train queries none is left"):
+    with pytest.raises(DataError, match="silent: of 0 train queries none is left"):
         prepare([empty], [base.encode(["text"])], RECIPE)
+    kept = prepare([empty, collection()], [base.encode(["text"]), base.encode(collection().documents)], RECIPE)
+    assert [corpus.collection.name for corpus in kept] == ["words"]
