@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -144,7 +145,7 @@ class Bert:
         centred /= np.sqrt(variance + np.float32(self.shape.epsilon))
         centred *= self.weights[f"{name}.weight"]
         centred += self.weights[f"{name}.bias"]
-        return centred
+        return np.asarray(centred, dtype=np.float32)
 
 
 def adapter_runs(bounds: Sequence[int], loras: Sequence[Lora | None]) -> list[tuple[int, int, Lora]]:
@@ -201,7 +202,7 @@ def read_pooling(folder: Path) -> str:
     return known[modes[0]]
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
