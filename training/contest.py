@@ -23,6 +23,7 @@ from training.off_policy import (
     importance_weights,
     policy_columns,
     policy_values,
+    widened,
 )
 from training.retrain import Evidence
 from training.types import LabelledQuery, OutcomeTable
@@ -138,7 +139,8 @@ class Contest:
         metrics = bootstrap_sums(columns, asked.log.question, policy_values, self.rng)
 
         def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
-            live, candidate, difference = metrics[first : first + 3]
+            live, *others = metrics[first : first + 3]
+            candidate, difference = (widened(metric, effective) for metric in others)
             return Comparison(name, live, candidate, difference, effective, unsupported)
 
         return LogContest(

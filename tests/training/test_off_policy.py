@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from router.types import Interval, Metric
 from training.off_policy import (
     bootstrap_metric,
     bootstrap_sums,
@@ -13,6 +14,7 @@ from training.off_policy import (
     policy_columns,
     policy_values,
     snips,
+    widened,
 )
 
 
@@ -101,6 +103,15 @@ def test_values_of_two_routers_come_with_their_difference_by_every_estimator():
     rows = np.array([0, 0, 1, 2])  # a row that stands for two is a row that is there twice
     twice = policy_columns([w[rows] for w in weights], [t[rows] for t in terms], reward[rows], np.ones(4))
     assert doubled.tolist() == pytest.approx(policy_values(twice.sum(axis=0)).tolist())
+
+
+def test_few_effective_rows_widen_an_interval_as_student_says():
+    metric = Metric(value=0.5, interval=Interval(low=0.4, high=0.7), n=100)
+    wide = widened(metric, 11.0).interval
+    assert (0.5 - wide.low) / 0.1 == pytest.approx(2.228 / 1.960, abs=1e-3)  # t and z tables, 10 degrees of freedom
+    assert (wide.high - 0.5) / 0.2 == pytest.approx(2.228 / 1.960, abs=1e-3)
+    assert widened(metric, 1e6).interval.low == pytest.approx(0.4, abs=1e-5)
+    assert widened(Metric(value=0.5), 5.0) == Metric(value=0.5)
 
 
 def half_width(metric) -> float:
