@@ -20,6 +20,10 @@ EXPANSION_ADD = 128
 EXPANSION_SEARCH = 512  # see benchmarks/retrieval.py; MiniLM embeddings of 29,000 real texts: recall@10 0.999 with 128
 
 
+EXACT_BELOW = 50_000
+"""Vectors up to which looking at all of them costs no more than the graph does, and misses none."""
+
+
 def new_graph(dim: int) -> Index:
     try:
         from usearch.index import Index
@@ -61,7 +65,9 @@ def rows_of(graph: Index, keys: KeyArray) -> FloatArray:
 
 
 def matches(graph: Index, query: FloatArray, count: int) -> Hits:
-    found: Any = graph.search(query, count)
+    """The `count` nearest: exact in a small graph or where most of it is asked for, otherwise approximate."""
+    is_exact = len(graph) <= EXACT_BELOW or 4 * count >= len(graph)
+    found: Any = graph.search(query, count, exact=is_exact)
     # usearch's distance for inner products is 1 - x . y
     return Hits(np.asarray(found.keys).astype(np.int64), 1.0 - np.asarray(found.distances, dtype=np.float32))
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.errors import StoreError, VectorSpaceError
-from router.retrieval.index import local
+from router.retrieval.index import graph, local
 from router.retrieval.index.local import LocalIndex, LocalIndexes
 from router.retrieval.index.space import VectorSpace
 from router.types import FloatArray
@@ -115,7 +115,10 @@ def test_it_holds_what_a_dictionary_holds(steps: list[tuple[str, list[int]]], se
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
-def test_recall_at_10_against_exact_search_is_098_or_more(tmp_path: Path, is_mapped: bool, opened: Opener) -> None:
+def test_recall_of_the_graph_at_10_is_098_or_more(
+    tmp_path: Path, is_mapped: bool, monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
+    monkeypatch.setattr(graph, "EXACT_BELOW", 0)
     rng = np.random.default_rng(7)
     centres = unit_rows(rng, 40, 96)
     vectors, queries = clustered(rng, 6000, centres), clustered(rng, 100, centres)
@@ -133,6 +136,7 @@ def test_a_filter_that_leaves_many_keys_finds_the_best_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opener
 ) -> None:
     monkeypatch.setattr(local, "EXACT_AMONG", 10)
+    monkeypatch.setattr(graph, "EXACT_BELOW", 0)
     rng = np.random.default_rng(3)
     vectors = unit_rows(rng, 2000)
     index = opened(tmp_path / "x")
