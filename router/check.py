@@ -13,6 +13,8 @@ from router.config import AUTO, Budgets, CoeConfig, Engine, ExpertConfig, Plugin
 from router.errors import ConfigError, InfeasibleBudgetError, MissingWeightsError
 from router.policy import solve_map
 from router.quality import QualityMatrix
+from router.retrieval import building
+from router.retrieval.experts import adapter
 from router.weights import resolve_weights
 
 TYPICAL_TOKENS = 500.0
@@ -21,7 +23,12 @@ TYPICAL_TOKENS = 500.0
 
 def find_problems(config: CoeConfig, path: Path) -> list[str]:
     """Problems, one line each, naming file, key path, value and what is allowed."""
-    parts = (plugin_problems(config), expert_problems(config, path.parent), budget_problems(config))
+    parts = (
+        plugin_problems(config),
+        expert_problems(config, path.parent),
+        budget_problems(config),
+        retrieval_problems(config, path.parent),
+    )
     return [f"{path}: {line}" for part in parts for line in part]
 
 
@@ -79,6 +86,27 @@ def budget_problems(config: CoeConfig) -> Iterator[str]:
             yield f"policies.{name}.budgets.{error.budget}: {error}"
 
 
+def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
+    section = config.retrieval
+    if section is None:
+        return
+    families = {"encoder": ("router.encoders", section.encoder)}
+    families |= {f"experts.{name}": (building.FAMILY, entry) for name, entry in section.experts.items()}
+    for key, (family, plugin) in families.items():
+        options = {name: value for name, value in plugin.options.items() if name != "api_key_env"}
+        try:
+            plugins.validate_options(family, plugin.kind, options)
+        except ConfigError as error:
+            yield from (f"retrieval.{key}: {problem}" for problem in error.problems)
+            continue
+        if plugin.kind == "adapter" and not is_adapter(folder / Path(str(options["path"])).expanduser()):
+            yield f"retrieval.{key}.path: '{options['path']}' holds no adapter that `coe retrieval train` wrote"
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / adapter.MANIFEST_FILE).is_file()
+
+
 def resolved_lines(config: CoeConfig) -> list[str]:
     """The configuration as it is understood, one line per expert and policy."""
     lines = [
@@ -95,4 +123,8 @@ def resolved_lines(config: CoeConfig) -> list[str]:
         )
     kinds = config.router
     lines.append(f"router: encoder {kinds.encoder.kind}, classifier {kinds.classifier.kind}, alpha {kinds.alpha:g}")
+    if config.retrieval is not None:
+        named = [f"base ({config.retrieval.encoder.kind})"]
+        named += [f"{name} ({entry.kind})" for name, entry in config.retrieval.experts.items()]
+        lines.append(f"retrieval: experts {', '.join(named)}; vector stores {config.retrieval.stores.index}")
     return lines

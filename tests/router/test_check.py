@@ -42,6 +42,11 @@ def test_the_shipped_file_passes_and_is_shown_as_understood():
     [
         (lambda v: v["router"]["encoder"].update(kind="onx"), "router.encoder: unknown kind 'onx'"),
         (lambda v: v["router"].update(classifier={"kind": "knn", "neighbors": 5}), "did you mean 'neighbours'?"),
+        (lambda v: v["retrieval"]["encoder"].update(kind="brt"), "retrieval.encoder: unknown kind 'brt'"),
+        (
+            lambda v: v["retrieval"]["experts"].update(mine={"kind": "adapter", "path": "adapters/none"}),
+            "retrieval.experts.mine.path: 'adapters/none' holds no adapter that `coe retrieval train` wrote",
+        ),
         (lambda v: v["experts"]["extractor"].update(adapter="adapters/none"), "'adapters/none' is not a PEFT folder"),
         (
             lambda v: v["experts"]["generalist"].update(model="package:no_such/x.gguf"),
