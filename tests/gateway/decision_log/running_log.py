@@ -1,0 +1,39 @@
+"""A decision log that runs, for tests, and what it wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from redis import Redis
+
+from gateway.decision_log.sink import DecisionLog
+from router.config import LogConfig
+from router.types import DecisionRecord
+
+MakeRecord = Callable[..., DecisionRecord]
+
+
+@asynccontextmanager
+async def running_log(
+    data_dir: Path, redis_url: str, *, closing_s: float = 5.0, **options: object
+) -> AsyncIterator[DecisionLog]:
+    log = DecisionLog(data_dir=data_dir, redis_url=redis_url, config=LogConfig.model_validate(options))
+    await log.start()
+    yield log
+    await log.aclose(timeout_s=closing_s)
+
+
+def append_new(log: DecisionLog, make_record: MakeRecord, count: int, **changes: str) -> None:
+    for _ in range(count):
+        log.append(make_record(log.next_seq(), log.replica, **changes))
+
+
+def streamed(redis_url: str) -> list[tuple[str, int]]:
+    """Replica and sequence number of every entry, in the order of the stream."""
+    with Redis.from_url(redis_url) as client:
+        entries = [fields for _, fields in client.xrange("coe:decisions")]
+    rows = [json.loads(fields[b"record"]) for fields in entries if b"record" in fields]
+    return [(row["replica"], row["seq"]) for row in rows]
