@@ -1,13 +1,14 @@
 """The pilot library on disk: labelled queries of base embeddings with every arm's nDCG@10, never a pickle.
 
-A folder per library with `manifest.json` and `weights.safetensors`. The version is the hash over everything that
-changes a decision. An arm is one expert, or two whose rankings are fused.
+A folder per library with `manifest.json` and the arrays that it names by their hash. The version is the hash over
+everything that changes a decision. An arm is one expert, or two whose rankings are fused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +25,7 @@ from router.retrieval.records import BASE
 from router.types import FloatArray, Record
 
 MANIFEST_FILE = "manifest.json"
-WEIGHTS_FILE = "weights.safetensors"
+WEIGHTS_FILES = "weights-*.safetensors"
 NOT_IN_VERSION = frozenset({"version", "created_at", "metrics"})
 
 
@@ -156,43 +157,54 @@ def packed_arrays(
 
 
 def save_library(library: PilotLibrary, folder: Path) -> None:
-    """Writes the library; the manifest comes last, so a library that was cut off is refused by its hash."""
+    """Writes the library. The arrays get a name of their own and the manifest is replaced last and at once, so whoever
+    reads, and whatever is killed, finds the old library whole or the new one. One writer at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = packed_arrays(library.embeddings, library.scores, library.measured, library.data_set, library.keys)
-    for name, content in (
-        (WEIGHTS_FILE, weights),
-        (MANIFEST_FILE, library.manifest.model_dump_json(indent=1).encode()),
+    kept = weights_file(folder, library.manifest)
+    for file, content in (
+        (kept, weights),
+        (folder / MANIFEST_FILE, library.manifest.model_dump_json(indent=1).encode()),
     ):
-        staged = folder / f".{name}.new"
-        staged.write_bytes(content)
-        staged.replace(folder / name)
+        staged = folder / f".{file.name}.new"
+        with staged.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staged.replace(file)
+    for old in folder.glob(WEIGHTS_FILES):
+        if old != kept:
+            old.unlink(missing_ok=True)
+
+
+def weights_file(folder: Path, manifest: LibraryManifest) -> Path:
+    """Where the arrays of that manifest lie."""
+    return folder / WEIGHTS_FILES.replace("*", manifest.weights_sha256[:16])
+
+
+def is_library(folder: Path) -> bool:
+    """Whether a library was ever written there; it may be damaged."""
+    return (folder / MANIFEST_FILE).exists()
 
 
 def load_library(folder: Path) -> PilotLibrary:
     """Raises ArtifactError when a file is missing, changed, of another layout, or not finite."""
-    path = folder / MANIFEST_FILE
-    try:
-        plain = json.loads(read_regular_file(path))
-        manifest = LibraryManifest.model_validate(plain)
-    except (ValidationError, ValueError) as error:
-        raise ArtifactError(f"{path}: is not the manifest of a pilot library") from error
-    expected = content_version(manifest.model_dump(mode="json"))
-    if manifest.version != expected:
-        raise ArtifactError(f"{path}: says version {manifest.version}, its content gives {expected}; it was changed")
-    weights = read_regular_file(folder / WEIGHTS_FILE)
+    path, manifest = folder / MANIFEST_FILE, read_manifest(folder)
+    if not weights_file(folder, manifest).exists():
+        manifest = read_manifest(folder)  # another library was written in between
+    file = weights_file(folder, manifest)
+    weights = read_regular_file(file)
     found = hashlib.sha256(weights).hexdigest()
     if found != manifest.weights_sha256:
-        raise ArtifactError(
-            f"{folder / WEIGHTS_FILE}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}..."
-        )
+        raise ArtifactError(f"{file}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}...")
     if manifest.arms[0].members != (BASE,):
         raise ArtifactError(f"{path}: the first arm is '{manifest.arms[0].name}'; expected '{BASE}'")
-    arrays = read_arrays(folder / WEIGHTS_FILE, weights)
+    arrays = read_arrays(file, weights)
     embeddings = require_finite(arrays, "embeddings", (None, manifest.dim))
     shape = (len(embeddings), len(manifest.arms))
     data_set = np.asarray(require_array(arrays, "data_set", (len(embeddings),)), dtype=np.int64)
     if len(data_set) and not 0 <= data_set.min() <= data_set.max() < len(manifest.data_sets):
-        raise ArtifactError(f"{folder / WEIGHTS_FILE}: 'data_set' must hold 0 to {len(manifest.data_sets) - 1}")
+        raise ArtifactError(f"{file}: 'data_set' must hold 0 to {len(manifest.data_sets) - 1}")
     return PilotLibrary(
         manifest,
         embeddings,
@@ -201,3 +213,16 @@ def load_library(folder: Path) -> PilotLibrary:
         data_set,
         np.asarray(require_array(arrays, "keys", (len(embeddings),)), dtype=np.int64),
     )
+
+
+def read_manifest(folder: Path) -> LibraryManifest:
+    """The verified manifest. Raises ArtifactError."""
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = LibraryManifest.model_validate(json.loads(read_regular_file(path)))
+    except (ValidationError, ValueError) as error:
+        raise ArtifactError(f"{path}: is not the manifest of a pilot library") from error
+    expected = content_version(manifest.model_dump(mode="json"))
+    if manifest.version != expected:
+        raise ArtifactError(f"{path}: says version {manifest.version}, its content gives {expected}; it was changed")
+    return manifest

@@ -38,13 +38,13 @@ def pilots(
     from rich.console import Console
 
     from router.errors import ConfigError, allowed_values
-    from router.retrieval.library import MANIFEST_FILE, RoutingMethod, load_library, save_library
+    from router.retrieval.library import RoutingMethod, is_library, load_library, save_library
     from training.retrieval.collection import find_collections, read_collection
     from training.retrieval.pilots import remove_expert
 
     if method not in list(RoutingMethod):
         raise ConfigError(f"--method {method}{allowed_values(method, list(RoutingMethod))}")
-    old = load_library(out) if (out / MANIFEST_FILE).is_file() and not rebuild else None
+    old = load_library(out) if is_library(out) and not rebuild else None
     now = datetime.now(UTC).isoformat()
     if remove is not None:
         if old is None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from router.errors import ArtifactError
-from router.retrieval.library import MANIFEST_FILE, WEIGHTS_FILE, RoutingSettings, load_library, save_library
+from router.retrieval.library import MANIFEST_FILE, RoutingSettings, load_library, save_library, weights_file
 from tests.router.retrieval.pilot_data import small_library
 
 
@@ -18,7 +21,35 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     assert found.manifest == library.manifest
     for name in ("embeddings", "scores", "measured", "data_set", "keys"):
         np.testing.assert_array_equal(getattr(found, name), getattr(library, name))
-    assert sorted(file.name for file in tmp_path.iterdir()) == [MANIFEST_FILE, WEIGHTS_FILE]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / MANIFEST_FILE, weights_file(tmp_path, library.manifest)]
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_writer_that_is_killed_leaves_a_whole_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Killed after 0 to 3 of its changes: two files put in place, one removed."""
+    old, new = small_library(), small_library(per_domain=9)
+    save_library(old, tmp_path)
+    left = iter(range(writes))
+
+    def until_killed(change: Callable[..., object]) -> Callable[..., object]:
+        def changed(*arguments: Any, **options: Any) -> object:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return change(*arguments, **options)
+
+        return changed
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "unlink"):
+            patch.setattr(Path, name, until_killed(getattr(Path, name)))
+        with pytest.raises(KeyboardInterrupt) if writes < 3 else nullcontext():
+            save_library(new, tmp_path)
+    assert load_library(tmp_path).manifest == (old if writes < 2 else new).manifest
+    save_library(new, tmp_path)
+    assert load_library(tmp_path).manifest == new.manifest
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_version_follows_the_settings_and_the_content() -> None:
@@ -30,9 +61,10 @@ def test_the_version_follows_the_settings_and_the_content() -> None:
 
 def test_a_changed_byte_of_the_arrays_is_refused(tmp_path: Path) -> None:
     save_library(small_library(), tmp_path)
-    content = bytearray((tmp_path / WEIGHTS_FILE).read_bytes())
+    file = weights_file(tmp_path, small_library().manifest)
+    content = bytearray(file.read_bytes())
     content[-1] ^= 1
-    (tmp_path / WEIGHTS_FILE).write_bytes(bytes(content))
+    file.write_bytes(bytes(content))
     with pytest.raises(ArtifactError, match="SHA-256"):
         load_library(tmp_path)
 
