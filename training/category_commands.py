@@ -60,7 +60,7 @@ def categories_propose(
 
 
 def print_proposals(found: Proposals, database_url: str) -> None:
-    from training.log_database import open_log
+    from router.log_database import open_log
     from training.new_categories import DEAD_SHARE, EXAMPLES
 
     typer.echo(
@@ -127,8 +127,8 @@ def categories_accept(
     database_url: DatabaseOption = None,
 ) -> None:
     """Write a proposed change of categories as files to review and commit; changes nothing itself."""
+    from router.log_database import open_log
     from training.category_files import read_proposals, write_new, write_removal
-    from training.log_database import open_log
 
     found = read_proposals(data_dir / PROPOSALS_FILE)
     today = datetime.now(UTC).date().isoformat()

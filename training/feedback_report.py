@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from sqlalchemy import Connection, inspect, text
 
+from router.log_database import open_log
 from router.types import DecisionRecord, ImplicitKind, Metric, Record
 from training.datasets.decision_log import read_records, read_rewards, read_signals, why_dropped
 from training.feedback import Agreement, correlation, weighted_mean
-from training.log_database import open_log
 from training.replies import Replies
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, inspect, text
 
 from router.features import from_bytes
+from router.log_database import open_log
 from router.protocols import Encoder
 from router.types import DecisionRecord, FloatArray
-from training.log_database import open_log
 from training.log_table import LogTable
 from training.progress import Progress
 

@@ -16,9 +16,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from router.log_database import open_log
 from router.types import DecisionRecord, ImplicitKind
 from training.datasets.decision_log import read_records, read_rewards, read_signals, why_dropped
-from training.log_database import open_log
 from training.progress import Progress, silent
 from training.replies import Replies
 from training.split import normalised_text

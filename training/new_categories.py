@@ -15,6 +15,7 @@ from router.build import load_router
 from router.config import load_config
 from router.errors import ArtifactError, ConfigError, allowed_values
 from router.features import from_bytes
+from router.log_database import open_log
 from router.pipeline import Router
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
@@ -22,7 +23,6 @@ from training.datasets.decision_log import read_records, read_rewards
 from training.datasets.jsonl import read_seed
 from training.first_fit import default_queries_folder
 from training.fit import embed
-from training.log_database import open_log
 from training.progress import Progress, silent
 from training.registry import Registry
 from training.split import normalised_text

@@ -29,9 +29,11 @@ def log(
     from eval.log.measure import measure_log
     from eval.log.page import write_log_report
     from eval.log.rows import read_events, read_traffic
+    from router.times import unix_time
 
     console = Console(stderr=True)
-    first, end = parse_time("--since", since, 0.0), parse_time("--until", until, float("inf"))
+    first = 0.0 if since is None else unix_time(since, "--since")
+    end = float("inf") if until is None else unix_time(until, "--until")
     with console.status("reading the decision log") as status:
         url = database_url or f"sqlite:///{data_dir / 'coe.db'}"
         traffic = read_traffic(url, since=first, until=end)
@@ -54,20 +56,3 @@ def command_line(arguments: list[str]) -> str:
         is_secret = argument == "--database-url"
     kept = [part.split("=")[0] + "=..." if part.startswith("--database-url=") else part for part in shown]
     return shlex.join(["coe", *kept])
-
-
-def parse_time(option: str, value: str | None, default: float) -> float:
-    """Unix seconds of an ISO date or time, UTC where it names no zone. Raises ConfigError."""
-    from datetime import UTC, datetime
-
-    from router.errors import ConfigError
-
-    if value is None:
-        return default
-    try:
-        parsed = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise ConfigError(
-            f"{option}: '{value}' is not an ISO date or time such as 2026-11-25 or 2026-11-25T08:00"
-        ) from error
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

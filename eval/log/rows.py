@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, create_engine, inspect, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import inspect, text
 
 from eval.log.schema import RouterEvent
-from router.errors import DataError, MissingExtraError
+from router.errors import DataError
+from router.log_database import open_log
 from router.types import DecisionReason, DecisionRecord, TerminalState
 from training.datasets.decision_log import read_records, read_rewards
 
@@ -148,29 +145,3 @@ def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
         np.nan if record.ttft_ms is None else record.ttft_ms,
         record.usage.prompt_tokens + record.usage.completion_tokens,
     )
-
-
-@contextmanager
-def open_log(database_url: str) -> Iterator[Connection]:
-    """A connection for reading; messages hold no password. Raises as `read_traffic` does."""
-    try:
-        url = make_url(database_url)
-        if url.drivername in ("postgres", "postgresql"):
-            url = url.set(drivername="postgresql+psycopg")
-        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-            raise DataError(
-                f"{url.database}: there is no decision log; it begins with the first `coe up` or `coe serve`"
-            )
-        engine = create_engine(url)
-    except (ArgumentError, ValueError) as error:
-        raise DataError("that is no database URL; allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE") from error
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("a decision log in Postgres", "postgres") from error
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except DBAPIError as error:
-        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
-        raise DataError(f"the decision log cannot be read from {url.render_as_string()}: {reason}") from error
-    finally:
-        engine.dispose()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,9 @@ from eval.report import words
 from eval.report.captions import captions, top_charts
 from eval.report.charts import MAX_CATEGORIES, Spec, all_charts
 from eval.report.frontier_words import frontier_sentences, one_number
+from eval.report.page_kit import page_assets, page_environment, script_json, write_pages
 from eval.report.schema import Report
-from router.errors import MissingExtraError
 
-JSON_FILE = "report.json"
-HTML_FILE = "report.html"
 FILTERS = (
     "percent",
     "points",
@@ -44,35 +40,18 @@ SECTIONS = {
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Writes report.json and report.html and returns their paths. Raises MissingExtraError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / JSON_FILE, folder / HTML_FILE
-    paths[0].write_text(report.model_dump_json(indent=1), encoding="utf-8")
-    paths[1].write_text(render(report), encoding="utf-8")
-    return paths
+    """Writes report.json and report.html and returns their paths. Raises MissingExtraError, DataError."""
+    return write_pages(report, render(report), folder)
 
 
 def render(report: Report) -> str:
     """The page. Raises MissingExtraError."""
-    try:
-        import vl_convert
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("the report", "eval") from error
-
-    environment = Environment(
-        loader=PackageLoader("eval.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("eval.report")
     environment.filters |= {name: getattr(words, name) for name in FILTERS}
     charts = all_charts(report)
     return environment.get_template("page.html.jinja").render(
         **values(report, charts),
-        style=(files("eval.report") / "page.css").read_text(encoding="utf-8"),
-        bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
+        **page_assets(),
         specs=script_json(charts),
     )
 
@@ -116,8 +95,3 @@ def has_section(report: Report, name: str) -> bool:
         "lost": bool(report.lost),
     }
     return optional.get(name, True)
-
-
-def script_json(charts: dict[str, Spec]) -> str:
-    """JSON that may stand inside a script element: no text in it can end that element."""
-    return json.dumps(charts, ensure_ascii=False).replace("<", "\\u003c")

@@ -133,7 +133,7 @@ def test_the_command(folder, capsys, monkeypatch):
 
 
 def test_what_cannot_be_read_is_said(folder):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no decision log"):
         log_feedback(config=folder / "experts.yaml", data_dir=folder / "nowhere")
     with pytest.raises(ConfigError, match="--since: 'soon' is not an ISO date"):
         log_feedback(config=folder / "experts.yaml", data_dir=folder, since="soon")

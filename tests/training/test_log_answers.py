@@ -8,9 +8,9 @@ from sqlalchemy import create_engine, text
 
 from router.errors import DataError
 from router.features import to_bytes
+from router.log_database import open_log
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.log_answers import fetch_answers, sample_rows
-from training.log_database import open_log
 from training.log_table import read_log_table
 from training.progress import silent
 

@@ -225,7 +225,7 @@ def test_the_log_is_read_in_pages_without_loss(request_, monkeypatch):
 
 
 def test_missing_parts_are_named(request_, tmp_path):
-    with pytest.raises(DataError, match="the decision log cannot be read"):
+    with pytest.raises(DataError, match="there is no decision log"):
         read_log_table(f"sqlite:///{tmp_path / 'empty.db'}")
     (request_.routers / "live.json").unlink()
     with pytest.raises(ArtifactError, match="no live router to improve on"):

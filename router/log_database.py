@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import make_url
@@ -17,16 +18,21 @@ def open_log(database_url: str) -> Iterator[Connection]:
     """A connection for reading.
 
     Raises:
-        DataError: it is no database URL, the database cannot be reached, or it holds no such tables.
+        DataError: it is no database URL, the database cannot be reached, there is no such file, or it holds no such
+            tables.
         MissingExtraError: it is one of Postgres, whose driver is not installed.
     """
     try:
         url = make_url(database_url)
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+            raise DataError(
+                f"{url.database}: there is no decision log; it begins with the first `coe up` or `coe serve`"
+            )
         engine = create_engine(url)
     except (ArgumentError, ValueError) as error:
-        raise DataError("the decision log's database URL is none; allowed: sqlite:///FILE, postgresql://...") from error
+        raise DataError("that is no database URL; allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE") from error
     except ModuleNotFoundError as error:
         raise MissingExtraError("a decision log in Postgres", "postgres") from error
     try:
