@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from gateway.retrieval.export import export_store
+from gateway.retrieval.commands import export
+from gateway.retrieval.export import export_all, export_store
 from gateway.store import Store
-from router.errors import DataError
+from router.errors import ConfigError, DataError
 from router.types import DecisionRecord, DocumentFeedback
-from tests.gateway.retrieval.serving import serving
-from training.retrieval.collection import read_collection
+from tests.gateway.retrieval.serving import Serving, serving
+from training.retrieval.collection import find_collections, read_collection
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine.", "bus.txt": "The bus leaves at ten."}
 ASKS = [f"question {number} about the tax office" for number in range(12)]
@@ -21,6 +23,18 @@ def say(store: Store, decision_id: str, document_id: str, value: float) -> None:
     store.put_document_feedback(
         DocumentFeedback(decision_id=decision_id, document_id=document_id, value=value, at=1.0, key_id="k")
     )
+
+
+async def click(running: Serving, store_id: str, ask: str, filename: str, value: float = 1.0) -> None:
+    """A search, and what its user did with the document of that file."""
+    _, answer, headers = await running.search(store_id, ask)
+    document = next(each["document_id"] for each in answer["data"] if each["filename"] == filename)
+    say(running.store, headers["x-coe-decision-id"], document, value)
+
+
+def keep(running: Serving) -> None:
+    """Writes the log to the database."""
+    running.store.write_decisions(running.log.records)
 
 
 async def test_clicked_documents_become_judgements_of_their_queries(tmp_path: Path) -> None:
@@ -55,3 +69,59 @@ async def test_nothing_to_export_says_why(tmp_path: Path) -> None:
         store_id = await running.store_of(TEXTS)
         with pytest.raises(DataError, match=r"no search has feedback .* at log.privacy text only"):
             export_store(running.store, store_id, tmp_path / "out")
+        with pytest.raises(DataError, match="there is no vector store 'vs_no'"):
+            export_store(running.store, "vs_no", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+async def test_texts_that_differ_in_case_are_one_query(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running:
+        store_id = await running.store_of(TEXTS)
+        for ask in ("Tax office", "tax  OFFICE"):
+            await click(running, store_id, ask, "tax.txt")
+        keep(running)
+        export_store(running.store, store_id, tmp_path / "out")
+        collection = read_collection(tmp_path / "out")
+        assert sum(len(collection.split(split)) for split in ("train", "dev")) == 1
+
+
+async def test_all_stores_with_feedback_that_can_be_used_are_folders_of_their_ids(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running:
+        first, second, silent, disliked, gone = [await running.store_of(TEXTS) for _ in range(5)]
+        for ask in ASKS:
+            await click(running, first, ask, "tax.txt")
+        await click(running, second, "when does the bus leave", "bus.txt")
+        await running.search(silent, "anything")
+        await click(running, disliked, "dogs", "cats.txt", 0.0)
+        await click(running, gone, "cat", "cats.txt")
+        async with running.http.delete(f"{running.url}/vector_stores/{gone}") as response:
+            assert response.status == 200
+        keep(running)
+        done = export_all(running.store, tmp_path / "out")
+        assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == sorted([first, second])
+        assert sum(done[first].queries.values()) == 12
+        assert sum(done[second].queries.values()) == 1
+        assert (done[disliked].without_relevant, done[gone].gone) == (1, 1)
+        assert silent not in done
+        assert len(find_collections(tmp_path / "out")) == 2
+        newest = max(record.at for record in running.log.records)
+        assert export_all(running.store, tmp_path / "later", newest + 1) == {}
+
+
+async def test_the_command_takes_one_store_or_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(tmp_path) as running:
+        store_id = await running.store_of(TEXTS)
+        for store, is_all in ((None, False), (store_id, True)):
+            with pytest.raises(ConfigError, match="name the one STORE to export, or --all"):
+                export(tmp_path / "out", store, is_all, data_dir=tmp_path)
+        assert export(tmp_path / "out", is_all=True, data_dir=tmp_path) == 0
+        assert "no store has usable feedback" in capsys.readouterr().out
+        assert not (tmp_path / "out").exists()
+        await click(running, store_id, "tax", "tax.txt")
+        keep(running)
+        assert export(tmp_path / "out", is_all=True, as_json=True, data_dir=tmp_path) == 0
+        assert json.loads(capsys.readouterr().out)["stores"][store_id]["documents"] == 3
+        assert export(tmp_path / "one", store_id, data_dir=tmp_path) == 0
+        assert f"{tmp_path / 'one'}: 3 documents" in capsys.readouterr().out
+        assert export(tmp_path / "late", is_all=True, since="2999-01-01", data_dir=tmp_path) == 0
+        assert not (tmp_path / "late").exists()
