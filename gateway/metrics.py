@@ -119,7 +119,7 @@ class LearningCollector(Collector):
 
 
 class StateCollector(Collector):
-    """The log's counters, the experts' breakers and the router's reloads."""
+    """The log's counters, the experts' breakers and reloads of the router and the pilot library."""
 
     def __init__(self, state: GatewayState) -> None:
         self._state = state
@@ -142,6 +142,10 @@ class StateCollector(Collector):
             yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)
             yield CounterMetricFamily("coe_judge_left_out", "Sampled answers that it did not", value=judge.left_out)
         yield CounterMetricFamily("coe_router_refusals", "Promoted routers refused", value=live.refusals)
+        pilots = None if self._state.retrieval is None else self._state.retrieval.pilots
+        if pilots is not None:
+            yield CounterMetricFamily("coe_pilots_loads", "Pilot libraries taken over", value=pilots.loads)
+            yield CounterMetricFamily("coe_pilots_refusals", "Pilot libraries refused", value=pilots.refusals)
         experts = GaugeMetricFamily("coe_expert_state", "1 for the state an expert is in", labels=["expert", "state"])
         for name in self._state.pool.names:
             for possible in BreakerState:

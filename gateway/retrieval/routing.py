@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,14 +37,25 @@ class RoutedQueries:
     routing_ms: float = 0.0
 
 
-@dataclass(frozen=True)
+class Choices(NamedTuple):
+    """The two choices that one pilot library makes: among all experts for searching, and for vectors that a client
+    keeps among those that share base's documents, because vectors of different spaces must not meet."""
+
+    searching: RetrievalRouter
+    vectors: RetrievalRouter
+
+    @property
+    def version(self) -> str:
+        """Of the library; `none` without one."""
+        return self.searching.version
+
+
+@dataclass
 class QueryRouting:
-    """The experts and the two choices among them: all of them for searching, and for vectors that a client keeps
-    those that share base's documents, because vectors of different spaces must not meet."""
+    """The experts and the choices among them, which are replaced as a whole when the pilot library is."""
 
     experts: Mapping[str, RetrievalExpert]
-    router: RetrievalRouter
-    vector_router: RetrievalRouter
+    choices: Choices
 
     @property
     def base(self) -> DenseExpert:
@@ -81,7 +93,8 @@ class QueryRouting:
             self.expert(model)
             return RoutedQueries(tuple(texts), (single(model, RetrievalReason.EXPLICIT),) * len(texts), None)
         base = self.base.encode_queries(texts)
-        router = self.vector_router if for_vectors else self.router
+        choices = self.choices
+        router = choices.vectors if for_vectors else choices.searching
         began_s = time.perf_counter()
         decisions = tuple(router.choose(base))
         return RoutedQueries(tuple(texts), decisions, base, (time.perf_counter() - began_s) * 1e3)

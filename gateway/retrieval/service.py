@@ -16,6 +16,7 @@ from gateway.retrieval.catalog import Catalog
 from gateway.retrieval.chunk_table import ChunkTable
 from gateway.retrieval.chunking import StaticChunking
 from gateway.retrieval.ingestion import Ingestion
+from gateway.retrieval.live_pilots import LivePilots, make_choices
 from gateway.retrieval.routing import QueryRouting
 from gateway.retrieval.search import StoreSearch
 from gateway.retrieval.stores import VectorStores
@@ -23,11 +24,10 @@ from gateway.retrieval.vectors import DocumentVectors
 from gateway.store import Store
 from router.config import IndexKind, RetrievalConfig, StoresConfig
 from router.errors import ConfigError
-from router.retrieval.building import build_experts, load_retrieval_router
+from router.retrieval.building import build_experts, pilots_folder
 from router.retrieval.index.local import LocalIndexes
 from router.retrieval.index.pgvector import PgvectorIndexes
 from router.retrieval.index.space import VectorIndexes, VectorSpace
-from router.retrieval.records import BASE, DenseExpert
 
 FOLDER = "retrieval"
 QUERY_THREADS = 2  # numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 class RetrievalService:
     """Experts and choice, and, where there is a database, vector stores. Start and close it on the event loop."""
 
-    def __init__(self, config: RetrievalConfig, routing: QueryRouting) -> None:
-        self.config, self.routing = config, routing
+    def __init__(self, config: RetrievalConfig, routing: QueryRouting, pilots: LivePilots | None = None) -> None:
+        self.config, self.routing, self.pilots = config, routing, pilots
         self._stores: VectorStores | None = None
         self._lock: FolderLock | None = None
         self._why_not = "this gateway has no database, so it keeps no files and vector stores"
@@ -85,7 +85,9 @@ class RetrievalService:
         self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking)
 
     async def start(self) -> None:
-        """Goes on reading what an earlier life left. Raises StoreError."""
+        """Follows the pilot library, and goes on reading what an earlier life left. Raises StoreError."""
+        if self.pilots is not None:
+            await self.pilots.start()
         if self._stores is not None:
             await self._stores.ingestion.start()
 
@@ -94,6 +96,8 @@ class RetrievalService:
         return await asyncio.get_running_loop().run_in_executor(self._queries, partial(call, *arguments, **options))
 
     async def aclose(self) -> None:
+        if self.pilots is not None:
+            await self.pilots.aclose()
         if self._stores is not None:
             await self._stores.ingestion.aclose()
         await asyncio.to_thread(self._close)
@@ -108,7 +112,7 @@ class RetrievalService:
 
 
 def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, str]) -> RetrievalService:
-    """Experts and the choice among them.
+    """Experts and the choice among them; a pilot library that is not there yet is waited for.
 
     Args:
         root: folder of experts.yaml.
@@ -117,13 +121,13 @@ def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, st
         ConfigError, MissingWeightsError, MissingExtraError, ArtifactError: an expert or the pilot library is unusable.
     """
     experts = build_experts(config, root, secrets=secrets)
-    space = experts[BASE].space
-    sharing = {
-        name: expert for name, expert in experts.items() if isinstance(expert, DenseExpert) and expert.space == space
-    }
-    router = load_retrieval_router(config, root, experts)
-    vector_router = load_retrieval_router(config, root, sharing, may_fuse=False)
-    return RetrievalService(config, QueryRouting(experts, router, vector_router))
+    routing = QueryRouting(experts, make_choices(None, experts))
+    folder = pilots_folder(config, root)
+    if folder is None:
+        return RetrievalService(config, routing)
+    pilots = LivePilots(folder, routing)
+    pilots.open()
+    return RetrievalService(config, routing, pilots)
 
 
 def retrieval_of(

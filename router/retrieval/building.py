@@ -10,9 +10,7 @@ from router import plugins
 from router.config import PluginConfig, RetrievalConfig
 from router.errors import ConfigError
 from router.protocols import Encoder
-from router.retrieval.choice import RetrievalRouter, build_router
 from router.retrieval.experts.adapter import MANIFEST_FILE
-from router.retrieval.library import load_library
 from router.retrieval.records import BASE, BaseExpert, LexicalExpert, RetrievalExpert, UnboundExpert
 
 FAMILY = "router.retrieval.experts"
@@ -62,22 +60,9 @@ def build_expert(
     return unbound.attach(name, base)
 
 
-def load_retrieval_router(
-    config: RetrievalConfig, root: Path, experts: Mapping[str, RetrievalExpert], *, may_fuse: bool = True
-) -> RetrievalRouter:
-    """The router of the section's pilot library; without one all goes to base, fused with BM25 if that is there.
-
-    Raises:
-        ArtifactError: the library is damaged, or was made on another base.
-    """
-    library = None if config.pilots is None else load_library(root / Path(config.pilots).expanduser())
-    return build_router(
-        library,
-        base_fingerprint=experts[BASE].fingerprint,
-        experts=experts,
-        may_fuse=may_fuse,
-        lexical=first_lexical(experts),
-    )
+def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:
+    """Where the section's pilot library is, or is to be; None where it names none. `root` as for `build_experts`."""
+    return None if config.pilots is None else root / Path(config.pilots).expanduser()
 
 
 def first_lexical(experts: Mapping[str, RetrievalExpert]) -> str | None:

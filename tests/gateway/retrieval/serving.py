@@ -16,7 +16,7 @@ from gateway.auth import Auth
 from gateway.decision_log.memory import MemoryLog
 from gateway.experts import ExpertPool
 from gateway.live_router import LiveRouter
-from gateway.retrieval.routing import QueryRouting
+from gateway.retrieval.routing import Choices, QueryRouting
 from gateway.retrieval.service import RetrievalService
 from gateway.serve import Gateway
 from gateway.state import GatewayState
@@ -81,7 +81,7 @@ def build_routing(config: RetrievalConfig) -> QueryRouting:
     experts = build_experts(config, Path())
     base = experts[BASE]
     assert isinstance(base, DenseExpert)
-    return QueryRouting(experts, pilots(base, ARMS), pilots(base, ARMS[:2]))
+    return QueryRouting(experts, Choices(pilots(base, ARMS), pilots(base, ARMS[:2])))
 
 
 @dataclass
@@ -130,6 +130,7 @@ async def serving(
     keys: Sequence[str] = (),
     config: RetrievalConfig | None = None,
     routing: QueryRouting | None = None,
+    service: RetrievalService | None = None,
     backends: Mapping[str, ChatBackend] | None = None,
     has_store: bool = True,
     secrets: Mapping[str, str] | None = None,
@@ -141,7 +142,7 @@ async def serving(
     folder.mkdir(parents=True, exist_ok=True)
     url = database_url or f"sqlite:///{folder / 'coe.db'}"
     store = Store(url)
-    service = RetrievalService(config, routing or build_routing(config))
+    service = service or RetrievalService(config, routing or build_routing(config))
     if has_store:
         service.open_stores(store, folder, secrets or {}, url)
     log = MemoryLog()
