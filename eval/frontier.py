@@ -141,6 +141,15 @@ def mixture_curve(fit_means: Float64Array, n: int, budget: Budget) -> list[Spend
     return found
 
 
+@dataclass(frozen=True)
+class MeasuredCurve:
+    """Points of a curve, and b bootstrap draws (b, g) of each point's mean score and of the amount that it used."""
+
+    points: tuple[FrontierPoint, ...]
+    score_draws: Float64Array
+    amount_draws: Float64Array
+
+
 def measure_curves(
     curves: Mapping[str, Sequence[Spending]],
     budget: Budget,
@@ -148,7 +157,7 @@ def measure_curves(
     scores: Float64Array,
     experts: Sequence[str],
     rng: np.random.Generator,
-) -> dict[str, tuple[FrontierPoint, ...]]:
+) -> dict[str, MeasuredCurve]:
     """Test quality of every curve at every limit, with its paired difference to the fixed mixture that may spend the
     limit, or what the point used on the test queries where that is more.
 
@@ -159,13 +168,15 @@ def measure_curves(
     """
     found = {}
     for name, curve in curves.items():
-        used = np.array([amount_used(part, budget) for part in curve])
+        used = np.array([amounts_used(part, budget, len(scores)).mean() for part in curve])
         fair = replace(budget, limits=np.maximum(budget.limits, used))
         rivals = mixture_curve(fit_means, len(scores), fair)
-        columns = np.stack([(part.probs * scores).sum(axis=1) for part in (*curve, *rivals)], axis=1)
-        means, draws = columns.mean(axis=0), bootstrap_means(columns, rng)
-        gained, gain_draws = means[: len(curve)] - means[len(curve) :], draws[:, : len(curve)] - draws[:, len(curve) :]
-        found[name] = tuple(
+        wins = np.stack([(part.probs * scores).sum(axis=1) for part in (*curve, *rivals)], axis=1)
+        spent = np.stack([amounts_used(part, budget, len(scores)) for part in curve], axis=1)
+        g = len(curve)
+        means, draws = wins.mean(axis=0), bootstrap_means(np.concatenate([wins, spent], axis=1), rng)
+        gained, gain_draws = means[:g] - means[g:], draws[:, :g] - draws[:, g : 2 * g]
+        points = tuple(
             FrontierPoint(
                 budget=float(budget.limits[i]),
                 amount=float(used[i]),
@@ -178,14 +189,15 @@ def measure_curves(
             )
             for i, part in enumerate(curve)
         )
+        found[name] = MeasuredCurve(points, draws[:, :g], draws[:, 2 * g :])
     return found
 
 
-def amount_used(part: Spending, budget: Budget) -> float:
-    """Mean amount per test query, or what is hosted."""
+def amounts_used(part: Spending, budget: Budget, n: int) -> Float64Array:
+    """Amount (n,) of each test query; what is hosted is the same for all."""
     if budget.name == "hosted_params_b":
-        return float(budget.amounts[part.hosted].sum())
-    return float((part.probs * budget.test_amounts).sum(axis=1).mean())
+        return np.full(n, float(budget.amounts[part.hosted].sum()))
+    return np.asarray((part.probs * budget.test_amounts).sum(axis=1))
 
 
 def shares_of(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:

@@ -16,6 +16,7 @@ class OneNumber:
 
     label: str
     aiq: float | None
+    aiq_interval: Range | None
     arena: float | None
     arena_interval: Range | None
     is_own: bool
@@ -28,6 +29,7 @@ def one_number(report: Report) -> list[OneNumber]:
         OneNumber(
             label=report.arms[name].label if name in report.arms else curve_label(report, name),
             aiq=report.aiq.get(name),
+            aiq_interval=report.aiq_interval.get(name),
             arena=report.router_arena.get(name),
             arena_interval=report.router_arena_interval.get(name),
             is_own=name == "coe",

@@ -253,6 +253,7 @@ class Report(Record):
     diagnostics: Diagnostics | None = None
     lost: tuple[LostQuery, ...] = ()
     aiq: dict[str, float] = Field(default_factory=dict, description="by method; `experts` is the hull of single ones")
+    aiq_interval: dict[str, Range] = Field(default_factory=dict, description="of `aiq`, over queries")
     hull: tuple[tuple[float, float], ...] = Field(default=(), description="(USD per query, mean score) of all choices")
     router_arena: dict[str, float] = Field(default_factory=dict, description="by arm and method")
     router_arena_interval: dict[str, Range] = Field(default_factory=dict, description="of `router_arena`")

@@ -17,7 +17,7 @@ from eval.report.schema import (
     MethodRecord,
     Range,
 )
-from eval.sections.frontiers import MAP, Frontier, build_aiq, build_frontier, build_hull
+from eval.sections.frontiers import MAP, Frontier, build_aiq, build_frontier, build_hull, points_of
 from eval.sections.inputs import SectionInputs
 from eval.sections.lost import build_lost
 from eval.sections.methods import build_methods, build_router_arena
@@ -36,6 +36,7 @@ class Sections(TypedDict):
     diagnostics: Diagnostics | None
     lost: tuple[LostQuery, ...]
     aiq: dict[str, float]
+    aiq_interval: dict[str, Range]
     hull: tuple[tuple[float, float], ...]
     router_arena: dict[str, float]
     router_arena_interval: dict[str, Range]
@@ -45,16 +46,18 @@ def build_sections(inputs: SectionInputs, rng: np.random.Generator) -> Sections:
     """Every section that the inputs allow."""
     methods = build_methods(inputs, rng)
     frontier = build_frontier(inputs, rng)
+    aiq, aiq_interval = build_aiq(inputs, frontier, rng)
     arena = build_router_arena(inputs, rng)
     return Sections(
         methods=methods,
-        frontier=frontier,
+        frontier=points_of(frontier),
         calibration=build_calibration(inputs),
         confusion=build_confusion(inputs.categories, inputs.likely),
         cheap_strong=build_cheap_strong(inputs, rng),
         diagnostics=build_diagnostics(inputs, frontier),
         lost=build_lost(inputs),
-        aiq=build_aiq(inputs, frontier),
+        aiq=aiq,
+        aiq_interval=aiq_interval,
         hull=build_hull(inputs, frontier),
         router_arena={name: score for name, (score, _) in arena.items()},
         router_arena_interval={name: interval for name, (_, interval) in arena.items()},
@@ -74,6 +77,6 @@ def build_diagnostics(inputs: SectionInputs, frontier: Frontier) -> Diagnostics 
         experts=inputs.experts,
     )
     own = inputs.default.name if inputs.default else MAP
-    curves = frontier.get("active_params_b", {})
+    curves = points_of(frontier).get("active_params_b", {})
     points = curves.get(own, curves.get(MAP, ()))
     return diagnose(routed, Cells(inputs.evidence.categories, inputs.evidence.count), points, inputs.sizes_b)

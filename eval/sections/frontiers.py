@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from eval.frontier import (
     MIXTURE,
     Budget,
     BudgetName,
+    MeasuredCurve,
     Spending,
     budget_grid,
     drawn_map_curve,
@@ -20,12 +21,12 @@ from eval.frontier import (
     soft_curve,
 )
 from eval.metrics.aiq import aiq, non_decreasing_hull
-from eval.report.schema import FrontierPoint
+from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.report.schema import FrontierPoint, Range
 from eval.sections.inputs import SectionInputs
 
 Float64Array = NDArray[np.float64]
-Points = tuple[FrontierPoint, ...]
-Frontier = dict[str, dict[str, Points]]
+Frontier = dict[str, dict[str, MeasuredCurve]]
 
 MAP = "map"
 DRAWN_MAP = "map_drawn"
@@ -67,29 +68,45 @@ def known_budgets(inputs: SectionInputs) -> list[Budget]:
     ]
 
 
-def cost_points(inputs: SectionInputs, frontier: Mapping[str, Mapping[str, Points]]) -> dict[str, Float64Array]:
+def points_of(frontier: Frontier) -> dict[str, dict[str, tuple[FrontierPoint, ...]]]:
+    """What a report keeps of a frontier: its points, by budget and curve."""
+    return {budget: {name: curve.points for name, curve in curves.items()} for budget, curves in frontier.items()}
+
+
+def cost_points(inputs: SectionInputs, frontier: Frontier) -> dict[str, Float64Array]:
     """(p, 2) test cost and mean score by curve, `experts` for the experts alone; empty where costs are unknown."""
     if "cost_usd" not in frontier:
         return {}
     alone = np.column_stack([inputs.cost_usd.mean(axis=0), inputs.scores.mean(axis=0)])
     curves = {
-        name: np.array([(point.amount, point.mean_score) for point in points])
-        for name, points in frontier["cost_usd"].items()
+        name: np.array([(point.amount, point.mean_score) for point in curve.points])
+        for name, curve in frontier["cost_usd"].items()
     }
     return {**curves, EXPERTS: alone}
 
 
-def build_aiq(inputs: SectionInputs, frontier: Mapping[str, Mapping[str, Points]]) -> dict[str, float]:
-    """AIQ by curve, up to the mean cost of the dearest expert for all of them. `experts` is what coins between experts
-    reach in hindsight: a curve above it wins something by reading the query."""
+def build_aiq(
+    inputs: SectionInputs, frontier: Frontier, rng: np.random.Generator
+) -> tuple[dict[str, float], dict[str, Range]]:
+    """AIQ by curve with its interval over queries, up to the mean cost of the dearest expert for all of them. `experts`
+    is what coins between experts reach in hindsight: a curve above it wins something by reading the query."""
     points = cost_points(inputs, frontier)
     if not points:
-        return {}
+        return {}, {}
     largest = float(points[EXPERTS][:, 0].max())
-    return {name: aiq(part[:, 0], part[:, 1], largest) for name, part in points.items()}
+    m = inputs.scores.shape[1]
+    alone = bootstrap_means(np.concatenate([inputs.cost_usd, inputs.scores], axis=1), rng)
+    draws = {name: (curve.amount_draws, curve.score_draws) for name, curve in frontier["cost_usd"].items()}
+    draws[EXPERTS] = alone[:, :m], alone[:, m:]
+    values = {name: aiq(part[:, 0], part[:, 1], largest) for name, part in points.items()}
+    intervals = {
+        name: percentile_interval(np.array([aiq(*pair, largest) for pair in zip(*pairs, strict=True)]))
+        for name, pairs in draws.items()
+    }
+    return values, intervals
 
 
-def build_hull(inputs: SectionInputs, frontier: Mapping[str, Mapping[str, Points]]) -> tuple[tuple[float, float], ...]:
+def build_hull(inputs: SectionInputs, frontier: Frontier) -> tuple[tuple[float, float], ...]:
     """Corners (USD per query, mean score) of the hull of all that can be deployed; it leaves out the null router."""
     points = cost_points(inputs, frontier)
     if not points:

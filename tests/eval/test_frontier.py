@@ -75,7 +75,8 @@ def test_points_are_measured_on_test_scores_against_the_mixture() -> None:
         "map": map_curve(MAP, np.array([0.5, 0.5]), ROWS, budget),
         "best_mixture": mixture_curve(FIT_MEANS, 4, budget),
     }
-    found = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))
+    measured = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))
+    found = {name: curve.points for name, curve in measured.items()}
     assert [point.mean_score for point in found["map"]] == pytest.approx([0.5, 1.0, 1.0])
     assert [point.mean_score for point in found["best_mixture"]] == pytest.approx([0.5, 0.625, 0.75])
     assert [point.amount for point in found["map"]] == pytest.approx([10.0, 40.0, 40.0])
@@ -86,13 +87,17 @@ def test_points_are_measured_on_test_scores_against_the_mixture() -> None:
     assert middle.gain.mean == pytest.approx(0.375)
     assert middle.gain.interval[0] > 0  # it wins or ties on every single query
     assert middle.shares == {"small": 0.5, "large": 0.5}
+    draws = measured["map"].amount_draws
+    assert draws[:, 0] == pytest.approx(10.0)
+    assert draws[:, 1].min() < 40.0 < draws[:, 1].max()
+    assert (draws[:, 1] == draws[:, 2]).all()
 
 
 def test_costs_on_test_may_differ_from_those_expected() -> None:
     per_query = np.array([[1.0, 5.0], [1.0, 5.0], [1.0, 7.0], [1.0, 9.0]])
     budget = Budget("cost_usd", np.array([4.0]), np.array([1.0, 6.0]), per_query)
     curves = {"map": map_curve(MAP, np.ones(2), ROWS, budget), "best_mixture": mixture_curve(FIT_MEANS, 4, budget)}
-    point = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))["map"][0]
+    point = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))["map"].points[0]
     assert (point.budget, point.amount) == (4.0, pytest.approx((1 + 1 + 7 + 9) / 4))
     assert point.gain is not None
     share = (4.5 - 1) / (6 - 1)  # the rival may spend the 4.5 that were used
@@ -116,6 +121,6 @@ def test_a_larger_budget_never_lowers_the_quality_that_was_aimed_at() -> None:
 def test_the_first_point_that_reaches_a_quality() -> None:
     budget = active([10.0, 40.0, 70.0])
     curves = {"best_mixture": mixture_curve(FIT_MEANS, 4, budget)}
-    points = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))["best_mixture"]
+    points = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))["best_mixture"].points
     assert first_reaching(points, 0.6) == points[1]
     assert first_reaching(points, 0.8) is None

@@ -93,7 +93,7 @@ def test_the_frontier_has_every_known_budget_and_curve() -> None:
 
 def test_a_budget_of_the_request_is_a_point_of_the_frontier() -> None:
     found = frontiers.build_frontier(inputs(limits={"active_params_b": [11.5]}), np.random.default_rng(0))
-    assert 11.5 in [point.budget for point in found["active_params_b"]["map"]]
+    assert 11.5 in [point.budget for point in found["active_params_b"]["map"].points]
 
 
 def test_aiq_compares_curves_up_to_the_same_cost() -> None:
@@ -102,6 +102,9 @@ def test_aiq_compares_curves_up_to_the_same_cost() -> None:
     assert aiq["perfect"] > aiq["map"] > 0
     # the experts alone: (0.001, 0.3125), (0.004, 0.75), (0.009, 0.25) and the null router
     assert aiq["experts"] == pytest.approx((0.5 * 0.3125 + 3 * (0.3125 + 0.75) / 2 + 5 * 0.75) / 9)
+    for name, (low, high) in record["aiq_interval"].items():
+        assert low <= aiq[name] <= high, name
+    assert set(record["aiq_interval"]) == set(aiq)
     assert hull[-1] == pytest.approx((0.00525, 1.0))
     assert hull[0][1] > 0
 
