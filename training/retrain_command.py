@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
 
 from rich.console import Console
 
-from router.errors import RouterError
+from router.config import RetrievalConfig, load_config
+from router.errors import DataError, RouterError
+from training.fence import LockLostError
 from training.progress import Progress, console_progress
-from training.retrain_run import RetrainRequest, run_retrain
+from training.retrain_run import Guard, RetrainRequest, run_retrain
+from training.retrieval.refresh import PilotRefresh, RefreshRequest, refresh_pilots
+from training.retrieval.store_export import export_stores
 from training.schedule import parse_period, repeat, stop_on_signal, stoppable
-from training.summary import print_retrain
+from training.summary import print_round
 from training.turns import LocalTurns, NoTurnError, SharedTurns
 
 PAUSE_SHARE = 0.9
 """Share of a period that must have passed since another replica's turn: rounds are never quite even (ours)."""
 
 Turns = LocalTurns | SharedTurns
+T = TypeVar("T")
 
 
 def turns_of(request: RetrainRequest, redis_url: str | None, min_pause_s: float = 0.0) -> Turns:
@@ -27,15 +35,58 @@ def turns_of(request: RetrainRequest, redis_url: str | None, min_pause_s: float 
 
 
 def retrain_once(request: RetrainRequest, redis_url: str | None, *, as_json: bool) -> None:
-    """Raises NoTurnError when somebody else is at it, and as `run_retrain` does."""
+    """Raises NoTurnError when somebody else is at it, and as `one_round` does."""
     with console_progress(is_quiet=as_json) as progress:
         one_round(request, turns_of(request, redis_url), progress, as_json=as_json)
 
 
 def one_round(request: RetrainRequest, turns: Turns, progress: Progress, *, as_json: bool) -> None:
+    """The chat's router, then the pilot library; one that fails does not keep the other from its turn.
+
+    Raises:
+        RouterError: what failed, after the other's result was printed.
+    """
+    section = load_config(request.config).retrieval
     with turns.take() as turn:
-        result = run_retrain(request, now=datetime.now(UTC), progress=progress, guard=turn.promotion)
-    print_retrain(result, as_json=as_json)
+        now = datetime.now(UTC)
+        chat = attempt(partial(run_retrain, request, now=now, progress=progress, guard=turn.promotion))
+        pilots = None
+        if section is not None:
+            pilots = attempt(partial(retrain_pilots, request, section, now, progress, turn.promotion))
+    failed = [result for result in (chat, pilots) if isinstance(result, RouterError)]
+    if not isinstance(chat, RouterError) or isinstance(pilots, PilotRefresh):
+        print_round(chat, pilots, as_json=as_json)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise RouterError("; ".join(str(error) for error in failed))
+
+
+def attempt(part: Callable[[], T]) -> T | RouterError:
+    """What a part of a round gives, or why it failed. Raises LockLostError: the turn is over for what follows, too."""
+    try:
+        return part()
+    except LockLostError:
+        raise
+    except RouterError as error:
+        return error
+
+
+def retrain_pilots(
+    request: RetrainRequest, section: RetrievalConfig, now: datetime, progress: Progress, guard: Guard
+) -> PilotRefresh | None:
+    """Refreshes the pilot library of experts.yaml; None where it names none.
+
+    Raises:
+        DataError: it cannot be refreshed; the message says why.
+    """
+    export = partial(export_stores, request.database_url, request.since)
+    root = request.config.resolve().parent
+    refresh = RefreshRequest(section, root, export, is_dry_run=request.is_dry_run)
+    try:
+        return refresh_pilots(refresh, now=now, progress=progress, guard=guard)
+    except RouterError as error:
+        raise DataError(f"the pilot library stays as it is: {error}") from error
 
 
 def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, every: str, *, as_json: bool) -> None:

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from router.artifact import RouterArtifact
+from router.errors import RouterError
 from router.live_pointer import LivePointer
 from router.quality import quality_from_arrays
 from router.types import GENERAL, Metric
 from training.gate import Comparison
 from training.registry import Registry
 from training.retrain_run import RetrainResult
+from training.retrieval.refresh import PilotRefresh
 from training.table_fit import Method
 
 METHODS_FILE = "methods.json"
@@ -122,12 +124,30 @@ def comparison_rows(comparisons: Iterable[Comparison]) -> Table:
     return table
 
 
-def print_retrain(result: RetrainResult, *, as_json: bool) -> None:
+def print_round(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterError | None, *, as_json: bool) -> None:
+    """What a round of `coe retrain` did. Of a part that failed, the error is whoever raises it to say; JSON has it."""
+    if as_json:
+        wide_console().print_json(json.dumps(round_json(chat, pilots)))
+        return
+    if not isinstance(chat, RouterError):
+        print_retrain(chat)
+    if isinstance(pilots, PilotRefresh):
+        print_pilots(pilots)
+
+
+def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterError | None) -> dict[str, object]:
+    """The round as plain values; without a pilot library there is no key `retrieval`."""
+    values: dict[str, object] = {"error": str(chat)} if isinstance(chat, RouterError) else retrain_json(chat)
+    if isinstance(pilots, RouterError):
+        values["retrieval"] = {"error": str(pilots)}
+    elif pilots is not None:
+        values["retrieval"] = pilots_json(pilots)
+    return values
+
+
+def print_retrain(result: RetrainResult) -> None:
     """What was used and dropped, the comparison, and what was done and why."""
     console = wide_console()
-    if as_json:
-        console.print_json(json.dumps(retrain_json(result)))
-        return
     console.print(
         f"read {result.log.n_rows} decisions: {result.n_learned} with feedback to learn from, "
         f"{result.n_held_out} held out to judge; {result.n_outcomes} graded outcomes",
@@ -194,6 +214,44 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "graded_outcomes": result.n_outcomes,
         "comparisons": comparisons,
         "more_decisions": gate.more_decisions if gate else None,
+    }
+
+
+def print_pilots(result: PilotRefresh) -> None:
+    """Which searches with feedback were used and dropped, the comparison, and what became of the pilot library."""
+    console = wide_console()
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    say(
+        f"pilots: {result.n_train} queries with feedback in {result.stores} vector stores to learn from, "
+        f"{result.n_dev} held out to judge"
+    )
+    for reason, count in sorted(result.dropped.items()):
+        say(f"  left out: {count} ({reason})")
+    if result.before is not None and result.after is not None:
+        say(f"  mean nDCG@10: {result.before:.3f} as it is served, {result.after:.3f} refreshed, n={result.n_dev}")
+    say(f"pilot library {result.old or 'none'}" + (f", refreshed {result.new}" if result.new else ""))
+    say(f"pilots: {result.reason}")
+    if result.is_promoted:
+        say(f"pilot library {result.new} is written; running gateways take it over within seconds")
+
+
+def pilots_json(result: PilotRefresh) -> dict[str, object]:
+    """The result as plain values."""
+    return {
+        "verdict": result.verdict,
+        "reason": result.reason,
+        "is_promoted": result.is_promoted,
+        "old": result.old,
+        "new": result.new,
+        "stores": result.stores,
+        "learned_from": result.n_train,
+        "held_out": result.n_dev,
+        "dropped": dict(result.dropped),
+        "ndcg_at_10": {"before": result.before, "after": result.after, "n": result.n_dev},
+        "more_searches": result.more_searches,
     }
 
 

@@ -56,6 +56,12 @@ def pilot_queries(collection: Collection, held_out: float, count: int = LABELS) 
     return kept.take(order[:count])
 
 
+def unseen_share(experts: Mapping[str, RetrievalExpert], held_out: float) -> float:
+    """Share of train queries that can be labelled: `held_out` where adapters were trained on the rest, else all."""
+    is_trained = any(getattr(expert, "lora", None) is not None for expert in experts.values())
+    return held_out if is_trained else 1.0
+
+
 def label(searcher: Searcher, queries: Queries, arms: Sequence[Arm]) -> Labelled:
     """Runs every arm on the queries."""
     base = searcher.experts[BASE]

@@ -100,15 +100,14 @@ def measured_library(
     progress: Callable[[str], None],
 ) -> PilotLibrary:
     """A new library, or `old` with what it lacks; settings are chosen anew on dev queries."""
-    from training.retrieval.labels import label_collections, pilot_queries
+    from training.retrieval.labels import label_collections, pilot_queries, unseen_share
     from training.retrieval.pilots import build_library, extend_library, require_same_experts, with_settings
     from training.retrieval.search import all_arms
     from training.retrieval.tune import choose_settings
 
     arms = all_arms(experts)
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
-    is_trained = any(getattr(expert, "lora", None) is not None for expert in experts.values())
-    share = held_out if is_trained else 1.0
+    share = unseen_share(experts, held_out)
     labelled = label_collections(collections, experts, arms, lambda c: pilot_queries(c, share), cache, progress)
     if old is None:
         library = build_library(labelled, arms, fingerprints, created_at=now)

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from router.retrieval.choice import build_router
+from router.retrieval.choice import RetrievalRouter, build_router
 from router.retrieval.library import Arm, PilotLibrary, RoutingMethod, RoutingSettings
 from router.retrieval.records import RetrievalDecision
 from router.types import FloatArray
@@ -64,7 +64,12 @@ def routed_scores(
     router = build_router(
         library, base_fingerprint=library.manifest.base_fingerprint, experts=experts, may_fuse=may_fuse
     )
-    place = {arm: number for number, arm in enumerate(library.arms)}
+    return chosen_scores(router, library.arms, queries)
+
+
+def chosen_scores(router: RetrievalRouter, arms: Sequence[Arm], queries: Labelled) -> FloatArray:
+    """(n,) nDCG@10 of each query, whose scores are over `arms`, under the arm that the router chooses."""
+    place = {arm: number for number, arm in enumerate(arms)}
     column = np.array([place[arm] for arm in router.arms], dtype=np.int64)
     return queries.scores[np.arange(len(queries)), column[router.columns(queries.embeddings)]]
 

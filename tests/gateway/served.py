@@ -1,0 +1,42 @@
+"""`coe serve` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+OURS = ("COE_", "REDIS_URL", "DATABASE_URL")
+
+
+def environment_of(config: Path, data: Path) -> dict[str, str]:
+    """That of commands on a data folder, whatever is set where the tests run."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return {**kept, "COE_CONFIG": str(config), "COE_DATA_DIR": str(data), "COE_PORT": "0"}
+
+
+def start_gateway(config: Path, data: Path) -> tuple[subprocess.Popen[str], str]:
+    """A gateway on a free port, and its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "router.cli", "serve"],
+        env=environment_of(config, data),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = re.search(r"gateway at (http://\S+)", line)
+        if found:
+            return process, found[1]
+    raise AssertionError("the gateway did not start")
+
+
+def end_gateway(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Ends it by a signal; returns what it wrote since its start."""
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=30)
+    return rest

@@ -1,0 +1,216 @@
+"""Refreshes the pilot library from what people found in the vector stores: export, label, compare, take over."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from router.config import RetrievalConfig
+from router.retrieval.building import build_experts, first_lexical, pilots_folder
+from router.retrieval.choice import build_router
+from router.retrieval.library import Arm, PilotLibrary, is_library, load_library, save_library
+from router.retrieval.records import BASE, RetrievalExpert
+from training.gate import Verdict
+from training.progress import Progress, silent
+from training.retrain_run import Guard
+from training.retrieval.collection import Collection, find_collections, read_collection
+from training.retrieval.labels import LABELS, Labelled, label_collections, pilot_queries, query_key, unseen_share
+from training.retrieval.pilots import build_library, extend_library, require_same_experts, without_data_set
+from training.retrieval.recipe import held_out_queries
+from training.retrieval.search import all_arms
+from training.retrieval.tune import chosen_scores
+
+MIN_TRAIN, MIN_DEV = 20, 5
+"""Queries with feedback to learn from and to judge by, of all stores together, that a refresh needs (ours): a gain over
+base is a mean less its standard error, and of fewer queries that is noise."""
+
+DEV_SHARE = 0.2
+"""Of exported queries, as `coe retrieval export` splits them."""
+
+HELD_OUT = 0.5
+"""Share of train queries that adapters leave to the pilot library, as `coe retrieval train` has it by default."""
+
+Export = Callable[[Path], Mapping[str, int]]
+"""Writes collections into a folder, one sub-folder each; returns what was left out, by reason. Raises DataError."""
+
+
+@dataclass(frozen=True)
+class RefreshRequest:
+    """`section` of experts.yaml, which lies in `root`; `export` writes what people found."""
+
+    section: RetrievalConfig
+    root: Path
+    export: Export
+    is_dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class PilotRefresh:
+    """What was read, compared and done.
+
+    `n_train` queries of `stores` were labelled and `n_dev` judged; `dropped` says what was left out, by reason.
+    `before` and `after` are mean nDCG@10 of the dev queries as they are served now and under the refreshed library,
+    None where it came to no comparison. `old` is the library's version, None where there is none; `new` the refreshed
+    one's. `more_searches` estimates how many more searches with feedback are needed, None where that is not the reason.
+    """
+
+    verdict: Verdict
+    reason: str
+    stores: int = 0
+    n_train: int = 0
+    n_dev: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    before: float | None = None
+    after: float | None = None
+    old: str | None = None
+    new: str | None = None
+    more_searches: int | None = None
+    is_promoted: bool = False
+
+
+def refresh_pilots(
+    request: RefreshRequest, *, now: datetime, progress: Progress = silent, guard: Guard = nullcontext
+) -> PilotRefresh | None:
+    """Labels what people found in the stores with every expert, and replaces the library when its choices are no worse
+    on held-out queries. Settings of routing stay. A store's queries in the library are those that the log holds now.
+
+    Returns:
+        None where the section names no library.
+
+    Raises:
+        DataError: the export failed, or an expert is not the one that the library measured.
+        ArtifactError: the library, or an adapter, is damaged.
+        ConfigError, MissingWeightsError, MissingExtraError, BackendError: an expert cannot be used.
+        LockLostError: `guard` found that another process may promote by now.
+    """
+    folder = pilots_folder(request.section, request.root)
+    if folder is None:
+        return None
+    old = load_library(folder) if is_library(folder) else None
+    with tempfile.TemporaryDirectory(prefix="coe-pilots-") as scratch:
+        progress("exporting the vector stores that have feedback")
+        exported = Path(scratch) / "collections"
+        dropped = Counter(request.export(exported))
+        collections = [read_collection(each) for each in find_collections(exported)] if exported.exists() else []
+        # Vectors of people's texts go with the scratch folder: kept, an erasure would not find them.
+        return refreshed(request, folder, old, collections, dropped, Path(scratch) / "embeddings", now, progress, guard)
+
+
+def refreshed(
+    request: RefreshRequest,
+    folder: Path,
+    old: PilotLibrary | None,
+    collections: Sequence[Collection],
+    dropped: Counter[str],
+    cache: Path,
+    now: datetime,
+    progress: Progress,
+    guard: Guard,
+) -> PilotRefresh:
+    """The refresh from collections that were read. Raises as `refresh_pilots`."""
+    version = None if old is None else old.manifest.version
+    found = PilotRefresh(Verdict.NEED_MORE, "", stores=len(collections), dropped=dropped, old=version)
+    if not collections:
+        return needs_more(found, share=1.0)
+    progress("loading the retrieval experts")
+    experts = build_experts(request.section, request.root, secrets=os.environ)
+    fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
+    if old is not None:
+        require_same_experts(old, fingerprints)
+    share = unseen_share(experts, HELD_OUT)
+    found = replace(
+        found,
+        dropped=dropped + unlabelled(collections, share),
+        n_train=sum(len(pilot_queries(each, share)) for each in collections),
+        n_dev=sum(len(each.split("dev")) for each in collections),
+    )
+    if found.n_train < MIN_TRAIN or found.n_dev < MIN_DEV:
+        return needs_more(found, share)
+    arms = all_arms(experts)
+    if old is not None and holds(old, collections, arms, share):
+        return replace(found, verdict=Verdict.DECLINE, reason="declined: the library holds every query already")
+    labelled = label_collections(collections, experts, arms, lambda each: pilot_queries(each, share), cache, progress)
+    if old is None:
+        library = build_library(labelled, arms, fingerprints, created_at=now.isoformat())
+    else:
+        kept = old
+        for collection in collections:
+            kept = without_data_set(kept, collection.name)
+        library = extend_library(kept, labelled, arms, fingerprints, created_at=now.isoformat())
+    dev = label_collections(collections, experts, library.arms, lambda each: each.split("dev"), cache, progress)
+    before, after = (mean_served(each, library, dev, experts) for each in (old, library))
+    found = replace(found, before=before, after=after, new=library.manifest.version)
+    if after < before - 1e-9:
+        reason = f"declined: mean nDCG@10 of {found.n_dev} held-out queries would fall from {before:.3f} to {after:.3f}"
+        return replace(found, verdict=Verdict.DECLINE, reason=reason)
+    if request.is_dry_run:
+        return replace(found, verdict=Verdict.PROMOTE, reason="promote (dry run: nothing was written)")
+    return take_over(found, library, folder, guard)
+
+
+def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: Guard) -> PilotRefresh:
+    """Writes the library, unless another one was written since the comparison, which says nothing of it."""
+    with guard():
+        there = load_library(folder).manifest.version if is_library(folder) else None
+        if there != found.old:
+            return replace(
+                found, verdict=Verdict.DECLINE, reason=f"declined: {there} was written during the comparison"
+            )
+        save_library(library, folder)
+    return replace(found, verdict=Verdict.PROMOTE, reason="promote: no worse on held-out queries", is_promoted=True)
+
+
+def needs_more(found: PilotRefresh, share: float) -> PilotRefresh:
+    """Says how many more searches with feedback are needed; `share` of train queries can be labelled."""
+    more = max(
+        math.ceil((MIN_TRAIN - found.n_train) / ((1 - DEV_SHARE) * share)),
+        math.ceil((MIN_DEV - found.n_dev) / DEV_SHARE),
+    )
+    return replace(
+        found, verdict=Verdict.NEED_MORE, reason=f"need about {more} more searches with feedback", more_searches=more
+    )
+
+
+def unlabelled(collections: Sequence[Collection], share: float) -> Counter[str]:
+    """Train queries that are not labelled, by reason."""
+    left_out: Counter[str] = Counter()
+    for collection in collections:
+        queries = collection.split("train")
+        unseen = len(queries) if share >= 1 else len(held_out_queries(queries, share))
+        left_out["queries that adapters may have been trained on"] += len(queries) - unseen
+        left_out[f"queries beyond {LABELS} of one store"] += max(0, unseen - LABELS)
+    return left_out
+
+
+def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequence[Arm], share: float) -> bool:
+    """Whether the library's queries of these stores are the exported ones, each measured under all arms."""
+    if not set(arms) <= set(library.arms):
+        return False
+    names = library.manifest.data_sets
+    rows = np.isin(library.data_set, [names.index(each.name) for each in collections if each.name in names])
+    columns = [library.arms.index(arm) for arm in arms]
+    exported = {query_key(each.name, name) for each in collections for name in pilot_queries(each, share).ids}
+    return set(library.keys[rows].tolist()) == exported and bool(library.measured[rows][:, columns].all())
+
+
+def mean_served(
+    library: PilotLibrary | None,
+    measured: PilotLibrary,
+    queries: Sequence[Labelled],
+    experts: Mapping[str, RetrievalExpert],
+) -> float:
+    """Mean nDCG@10 of the queries under the choices of a library, or of the gateway without one; `measured` has the
+    arms that the queries were scored with."""
+    router = build_router(
+        library, base_fingerprint=experts[BASE].fingerprint, experts=experts, lexical=first_lexical(experts)
+    )
+    return float(np.concatenate([chosen_scores(router, measured.arms, each) for each in queries]).mean())
