@@ -82,7 +82,8 @@ def retrain_pilots(
     """
     export = partial(export_stores, request.database_url, request.since)
     root = request.config.resolve().parent
-    refresh = RefreshRequest(section, root, export, is_dry_run=request.is_dry_run)
+    memory = None if request.cache is None else request.cache / "stores"
+    refresh = RefreshRequest(section, root, export, is_dry_run=request.is_dry_run, memory=memory)
     try:
         return refresh_pilots(refresh, now=now, progress=progress, guard=guard)
     except RouterError as error:

@@ -76,6 +76,8 @@ def pilots(
 
 def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExpert]:
     """Experts of a folder of adapters with BM25, or those of experts.yaml. Raises ConfigError."""
+    import os
+
     from router.config import PluginConfig, RetrievalConfig, load_config
     from router.errors import ConfigError
     from router.retrieval.building import adapter_entries, build_experts
@@ -86,7 +88,7 @@ def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExp
     section = load_config(config).retrieval
     if section is None:
         raise ConfigError(f"{config}: has no 'retrieval' section; add one, or name --adapters")
-    return build_experts(section, config.parent)
+    return build_experts(section, config.resolve().parent, secrets=os.environ)
 
 
 def measured_library(

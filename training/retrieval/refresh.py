@@ -24,6 +24,7 @@ from training.progress import Progress, silent
 from training.retrain_run import Guard
 from training.retrieval.collection import Collection, find_collections, read_collection
 from training.retrieval.labels import LABELS, Labelled, label_collections, pilot_queries, query_key, unseen_share
+from training.retrieval.memory import DocumentMemory
 from training.retrieval.pilots import build_library, extend_library, require_same_experts, without_data_set
 from training.retrieval.recipe import held_out_queries
 from training.retrieval.search import all_arms
@@ -45,12 +46,14 @@ Export = Callable[[Path], Mapping[str, int]]
 
 @dataclass(frozen=True)
 class RefreshRequest:
-    """`section` of experts.yaml, which lies in `root`; `export` writes what people found."""
+    """`section` of experts.yaml, which lies in `root`; `export` writes what people found; `memory` is a folder that
+    keeps vectors of the stores' documents from one refresh to the next, None to encode them each time."""
 
     section: RetrievalConfig
     root: Path
     export: Export
     is_dry_run: bool = False
+    memory: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -101,52 +104,29 @@ def refresh_pilots(
         exported = Path(scratch) / "collections"
         dropped = Counter(request.export(exported))
         collections = [read_collection(each) for each in find_collections(exported)] if exported.exists() else []
-        # Vectors of people's texts go with the scratch folder: kept, an erasure would not find them.
-        return refreshed(request, folder, old, collections, dropped, Path(scratch) / "embeddings", now, progress, guard)
-
-
-def refreshed(
-    request: RefreshRequest,
-    folder: Path,
-    old: PilotLibrary | None,
-    collections: Sequence[Collection],
-    dropped: Counter[str],
-    cache: Path,
-    now: datetime,
-    progress: Progress,
-    guard: Guard,
-) -> PilotRefresh:
-    """The refresh from collections that were read. Raises as `refresh_pilots`."""
-    version = None if old is None else old.manifest.version
-    found = PilotRefresh(Verdict.NEED_MORE, "", stores=len(collections), dropped=dropped, old=version)
-    if not collections:
-        return needs_more(found, share=1.0)
-    progress("loading the retrieval experts")
-    experts = build_experts(request.section, request.root, secrets=os.environ)
-    fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
-    if old is not None:
-        require_same_experts(old, fingerprints)
-    share = unseen_share(experts, HELD_OUT)
-    found = replace(
-        found,
-        dropped=dropped + unlabelled(collections, share),
-        n_train=sum(len(pilot_queries(each, share)) for each in collections),
-        n_dev=sum(len(each.split("dev")) for each in collections),
-    )
-    if found.n_train < MIN_TRAIN or found.n_dev < MIN_DEV:
-        return needs_more(found, share)
-    arms = all_arms(experts)
-    if old is not None and holds(old, collections, arms, share):
-        return replace(found, verdict=Verdict.DECLINE, reason="declined: the library holds every query already")
-    labelled = label_collections(collections, experts, arms, lambda each: pilot_queries(each, share), cache, progress)
-    if old is None:
-        library = build_library(labelled, arms, fingerprints, created_at=now.isoformat())
-    else:
-        kept = old
-        for collection in collections:
-            kept = without_data_set(kept, collection.name)
-        library = extend_library(kept, labelled, arms, fingerprints, created_at=now.isoformat())
-    dev = label_collections(collections, experts, library.arms, lambda each: each.split("dev"), cache, progress)
+        version = None if old is None else old.manifest.version
+        found = PilotRefresh(Verdict.NEED_MORE, "", stores=len(collections), dropped=dropped, old=version)
+        if not collections:
+            return needs_more(found, share=1.0)
+        progress("loading the retrieval experts")
+        experts = build_experts(request.section, request.root, secrets=os.environ)
+        if old is not None:
+            require_same_experts(old, {name: expert.fingerprint for name, expert in experts.items()})
+        share = unseen_share(experts, HELD_OUT)
+        found = replace(
+            found,
+            dropped=dropped + unlabelled(collections, share),
+            n_train=sum(len(pilot_queries(each, share)) for each in collections),
+            n_dev=sum(len(each.split("dev")) for each in collections),
+        )
+        if found.n_train < MIN_TRAIN or found.n_dev < MIN_DEV:
+            return needs_more(found, share)
+        if old is not None and holds(old, collections, all_arms(experts), share):
+            return replace(found, verdict=Verdict.DECLINE, reason="declined: the library holds every query already")
+        # Vectors of people's queries go with the scratch folder: kept, an erasure would not find them.
+        library, dev = remeasured(
+            request, old, collections, experts, share, Path(scratch) / "embeddings", now, progress
+        )
     before, after = (mean_served(each, library, dev, experts) for each in (old, library))
     found = replace(found, before=before, after=after, new=library.manifest.version)
     if after < before - 1e-9:
@@ -155,6 +135,38 @@ def refreshed(
     if request.is_dry_run:
         return replace(found, verdict=Verdict.PROMOTE, reason="promote (dry run: nothing was written)")
     return take_over(found, library, folder, guard)
+
+
+def remeasured(
+    request: RefreshRequest,
+    old: PilotLibrary | None,
+    collections: Sequence[Collection],
+    experts: Mapping[str, RetrievalExpert],
+    share: float,
+    cache: Path,
+    now: datetime,
+    progress: Progress,
+) -> tuple[PilotLibrary, list[Labelled]]:
+    """The library with today's queries of these stores in place of those it had of them, and the labelled dev queries.
+
+    Raises: as `refresh_pilots`.
+    """
+    arms, created_at = all_arms(experts), now.isoformat()
+    fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
+    memory = None if request.memory is None or request.is_dry_run else DocumentMemory(request.memory)
+    used = experts if memory is None else memory.remembering(experts)
+    labelled = label_collections(collections, used, arms, lambda each: pilot_queries(each, share), cache, progress)
+    if old is None:
+        library = build_library(labelled, arms, fingerprints, created_at=created_at)
+    else:
+        kept = old
+        for collection in collections:
+            kept = without_data_set(kept, collection.name)
+        library = extend_library(kept, labelled, arms, fingerprints, created_at=created_at)
+    dev = label_collections(collections, used, library.arms, lambda each: each.split("dev"), cache, progress)
+    if memory is not None:
+        memory.keep()
+    return library, dev
 
 
 def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: Guard) -> PilotRefresh:

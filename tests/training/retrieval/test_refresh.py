@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from router.config import RetrievalConfig
+from router.encoders.hashing import HashingEncoder
 from router.errors import ArtifactError, DataError
 from router.retrieval.library import (
     MANIFEST_FILE,
@@ -21,6 +22,7 @@ from router.retrieval.library import (
     save_library,
     weights_file,
 )
+from router.types import FloatArray
 from tests.training.retrieval.collection_files import SUBJECTS
 from training.fence import LockLostError
 from training.gate import Verdict
@@ -171,6 +173,45 @@ def test_nothing_new_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.M
     more = run(tmp_path, stores, experts=EXPERTS | {"exact": {"kind": "bm25", "language": "none"}})
     assert more.is_promoted, "a new expert is measured on the queries that are there"
     assert made(tmp_path).measured.all()
+
+
+def test_documents_are_encoded_once_and_forgotten_with_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    encode = HashingEncoder.encode
+
+    def counted(encoder: HashingEncoder, texts: Sequence[str]) -> FloatArray:
+        encoded.extend(text for text in texts if text.startswith("all about"))
+        return encode(encoder, texts)
+
+    monkeypatch.setattr(HashingEncoder, "encode", counted)
+    stores = Stores(vs_a=write_store)
+    memory = tmp_path / "memory"
+
+    def refreshed(*, is_dry_run: bool = False) -> None:
+        refresh_pilots(RefreshRequest(section(), tmp_path, stores, is_dry_run, memory), now=NOW)
+
+    refreshed(is_dry_run=True)
+    assert not memory.exists()
+    assert len(encoded) == len(SUBJECTS)
+    refreshed()
+    assert len(encoded) == 2 * len(SUBJECTS)
+    stores.stores = {"vs_b": lambda folder: write_store(folder, 50)}
+    refreshed()
+    assert len(encoded) == 2 * len(SUBJECTS), "the same texts in another store"
+
+    def other_texts(folder: Path) -> None:
+        write_store(folder)
+        corpus = folder / "corpus.jsonl"
+        corpus.write_text(corpus.read_text().replace("all about", "all about today's"))
+
+    stores.stores = {"vs_c": other_texts}
+    refreshed()
+    stores.stores = {"vs_d": write_store}
+    refreshed()
+    assert len(encoded) == 4 * len(SUBJECTS), "what the refresh before did not use was forgotten"
+    assert sorted(file.name for file in memory.rglob("*") if file.is_file()) == ["embeddings.db"]
 
 
 def test_a_library_that_serves_held_out_queries_worse_is_declined(tmp_path: Path) -> None:
