@@ -10,6 +10,7 @@ from eval.retrieval.schema import RetrievalReport
 from router.errors import MissingExtraError
 
 CELL = 26
+LOSS_TO_GAIN = ("#b35806", "#f7f7f7", "#2166ac")
 SHOWN = ("base", "multitask", "bm25", "pilot", "coe_single", "coe", "collection_oracle", "query_oracle")
 
 
@@ -46,8 +47,8 @@ def matrix_chart(alt: Any, report: RetrievalReport) -> Any:
     colour = alt.Color(
         "gain:Q",
         title="nDCG@10 minus base",
-        scale=alt.Scale(scheme="blueorange", domain=[reach, -reach], domainMid=0),
-        legend=alt.Legend(orient="top", format="+.2f"),
+        scale=alt.Scale(domain=[-reach, 0, reach], range=list(LOSS_TO_GAIN)),
+        legend=alt.Legend(orient="top", format="+.2f", tickCount=3),
     )
     tooltip = [
         alt.Tooltip("collection:N"),
@@ -56,7 +57,9 @@ def matrix_chart(alt: Any, report: RetrievalReport) -> Any:
         alt.Tooltip("gain:Q", format="+.3f"),
     ]
     cells = base.mark_rect().encode(color=colour, tooltip=tooltip)
-    texts = base.mark_text(fontSize=9, color="#111").encode(text=alt.Text("score:Q", format=".2f"))
+    is_dark = f"abs(datum.gain) > {0.6 * reach}"
+    ink = alt.condition(is_dark, alt.value("#fff"), alt.value("#111"))
+    texts = base.mark_text(fontSize=9).encode(text=alt.Text("score:Q", format=".2f"), color=ink)
     return alt.layer(cells, texts).properties(height=alt.Step(CELL))
 
 
