@@ -1,0 +1,190 @@
+"""Adapters for every collection, and what routing between them wins, as one page of results.
+
+    python benchmarks/retrieval_routing.py [--data DIR] [--work DIR] [--out FILE] [--seed N]
+
+DIR holds collections in BEIR layout. An adapter is trained for each that has train queries, and one for all of them
+together; those under --work are taken as they are (an hour and a half of one core from nothing; needs the `retrieval`
+extra). `coe eval retrieval` then takes pilots from train, settings from dev and figures from test; its report lies
+under --work.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / ".." / "shared" / "data" / "retrieval"
+RESULTS = ROOT / "docs" / "results" / "retrieval.md"
+MULTITASK = "multitask"
+RECIPE = ("--negatives", "corpus", "--precision", "bfloat16")
+
+ARMS = ("base", "bm25", "own", "pilot", "coe_single", "coe", "collection_oracle", "query_oracle")
+UNPREPARED = ("base", "bm25", "pilot", "coe_single", "coe")
+
+Report = dict[str, Any]
+
+
+def coe(*arguments: str) -> None:
+    """Runs a command, or raises SystemExit with what it said."""
+    done = subprocess.run([sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"coe {' '.join(arguments[:3])}: {done.stderr.strip()}")
+
+
+def train_missing(data: Path, work: Path, cache: Path) -> Iterable[str]:
+    """Trains what is not there yet, and yields its name."""
+    folders = sorted(path.parent.parent for path in data.glob("*/qrels/train.tsv"))
+    if not folders:
+        raise SystemExit(f"{data}: holds no collection with qrels/train.tsv; name a folder of them with --data")
+    for name, folder in [*((folder.name, folder) for folder in folders), (MULTITASK, data)]:
+        out = work / "adapters" / name
+        if not (out / "manifest.json").is_file():
+            coe("retrieval", "train", name, "--data", str(folder), "--out", str(out), "--cache", str(cache), *RECIPE)
+            yield name
+
+
+def score(arms: Mapping[str, Any], name: str) -> str:
+    return f"{arms[name]['ndcg_at_10']:.3f}" if name in arms else ""
+
+
+def gain(arm: Mapping[str, Any]) -> str:
+    low, high = arm["gain_interval"]
+    return f"{arm['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def arm_lines(report: Report) -> list[str]:
+    """Every arm over all collections, and over those that the router was prepared for."""
+    lines = [
+        row(("arm", "what it is", "with train queries", "minus base", "all collections", "minus base")),
+        row(["---"] * 6),
+    ]
+    for name, found in report["mean_prepared"].items():
+        everywhere = report["mean"].get(name)
+        interval = "{:.3f} to {:.3f}".format(*found["interval"])
+        lines.append(
+            row(
+                (
+                    f"**{name}**" if name.startswith("coe") else name,
+                    report["arm_meaning"][name],
+                    f"{found['ndcg_at_10']:.3f} ({interval})",
+                    gain(found),
+                    f"{everywhere['ndcg_at_10']:.3f}" if everywhere else "",
+                    gain(everywhere) if everywhere else "",
+                )
+            )
+        )
+    return lines
+
+
+def collection_lines(report: Report) -> list[str]:
+    lines = [row(("collection", "n", *ARMS, "coe minus base")), row(["---"] * (len(ARMS) + 3))]
+    for name, found in report["collections"].items():
+        arms = found["arms"]
+        lines.append(row((name, found["queries"], *(score(arms, arm) for arm in ARMS), gain(arms["coe"]))))
+    return lines
+
+
+def unprepared_lines(report: Report) -> list[str]:
+    lines = [row(("collection", *UNPREPARED, "coe minus base")), row(["---"] * (len(UNPREPARED) + 2))]
+    mean = report["mean_left_out"]
+    lines.append(row(("**mean**", *(score(mean, arm) for arm in UNPREPARED), gain(mean["coe"]))))
+    for name, found in report["collections"].items():
+        arms = found["left_out"]
+        lines.append(row((name, *(score(arms, arm) for arm in UNPREPARED), gain(arms["coe"]))))
+    return lines
+
+
+def added_lines(report: Report) -> list[str]:
+    lines = [row(("expert", "mean change elsewhere", "worst change", "where")), row(["---"] * 4)]
+    for each in report["added"]:
+        changes = f"{each['mean_change']:+.4f}", f"{each['worst_change']:+.4f}"
+        lines.append(row((each["expert"], *changes, each["worst_collection"])))
+    return lines
+
+
+def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
+    latency, settings = report["latency"], report["settings"]
+    chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
+    times = ", ".join(f"{name} {value / 60:.1f}" for name, value in trained_s.items())
+    return "\n".join(
+        [
+            "# Routing between retrieval experts",
+            "",
+            "Made by `python benchmarks/retrieval_routing.py`. nDCG@10 on test queries; differences are paired, with",
+            "95% bootstrap intervals over queries. Adapters are trained on half of the train queries, the other half",
+            f"makes the pilot library, dev queries choose the settings ({chosen}).",
+            "",
+            report["headline"],
+            "",
+            *arm_lines(report),
+            "",
+            "## By collection",
+            "",
+            *collection_lines(report),
+            "",
+            "## Unprepared domains",
+            "",
+            "Each collection in turn without its labelled queries and without the adapter that was trained on it.",
+            "",
+            *unprepared_lines(report),
+            "",
+            "## Adding an expert",
+            "",
+            "What knowing an expert does to `coe` on the collections that are not its own.",
+            "",
+            *added_lines(report),
+            "",
+            "## Where it loses",
+            "",
+            *(f"- {sentence}" for sentence in report["losses"] or ("Nowhere beyond chance.",)),
+            "",
+            "## Time",
+            "",
+            f"Medians of one query at a time: base encoding {latency['base_encode_ms']:.1f} ms, choosing "
+            f"{latency['choose_ms']:.2f} ms,",
+            f"encoding under an adapter {latency['adapter_encode_ms'] or 0:.1f} ms, exact search "
+            f"{latency['search_ms']:.2f} ms.",
+            f"Adapters trained in this run, minutes: {times or 'none'}. The rest took {seconds / 60:.0f} minutes.",
+            "",
+        ]
+    )
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="folder of collections")] = DATA,
+    work: Annotated[Path, typer.Option(help="folder for adapters, embeddings and the report")] = ROOT
+    / "data"
+    / "retrieval-results",
+    out: Annotated[Path, typer.Option(help="page to write")] = RESULTS,
+    seed: Annotated[int, typer.Option(help="of every random draw of the evaluation")] = 0,
+) -> None:
+    """Reproduce the retrieval results."""
+    console, began_s = Console(stderr=True), time.monotonic()
+    cache, trained_s = work / "embeddings", {}
+    for name in train_missing(data, work, cache):
+        trained_s[name] = time.monotonic() - began_s
+        console.print(f"{trained_s[name]:5.0f} s  trained {name}", markup=False)
+        began_s = time.monotonic()
+    folders = ("--data", str(data), "--experts", str(work / "adapters"), "--out", str(work / "report"))
+    coe("eval", "retrieval", *folders, "--cache", str(cache), "--seed", str(seed))
+    report: Report = json.loads((work / "report" / "report.json").read_bytes())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(report, trained_s, time.monotonic() - began_s), encoding="utf-8")
+    console.print(f"{report['headline']}\nwrote {out}", markup=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)
