@@ -152,7 +152,8 @@ def why(decision: RetrievalDecision) -> str:
         case RetrievalReason.BASE:
             return "no expert is predicted to beat base on this query"
         case RetrievalReason.UNPREPARED:
-            return f"no labelled query is near; {names} does best on domains it was not made for"
+            verb = "does" if len(decision.members) == 1 else "do"
+            return f"no labelled query is near; {names} {verb} best on unknown domains"
         case RetrievalReason.PILOTS:
             predicted = "" if gain is None else f" ({gain:+.3f} nDCG@10 predicted)"
             return f"{names} did better than base on labelled queries nearby{predicted}"
