@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from router.artifact import require_array
 from router.types import FloatArray
 
-CAUTION = 0.5
-"""Standard errors that an advantage loses (ours; chosen on ten public tables, training/LOG.md)."""
+CAUTION = 1.0
+"""Standard errors that an advantage loses: the one-standard-error rule (training/LOG.md compares others)."""
 
 UNPROVEN = 1e-5
 """What an expert stands below the reference where its lead is within its error: more than the map's tie-break in favour
@@ -73,7 +73,7 @@ def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     The reference is the expert of highest mean quality; a category weighs as many answers as every expert has there.
     (The traffic's mix would make a specialist the reference of everything when most queries are its own, and so would
     rewards, which only the expert that serves gets.) A lead over it is shrunk by CAUTION standard errors of the
-    difference (soft threshold, after the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky
+    difference (soft threshold, by the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky
     answers moves no category and much data is left as it is. A cell that was never graded has no lead. An expert that
     is worse stays as much worse as was measured.
     """

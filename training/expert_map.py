@@ -32,7 +32,8 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str], mass: FloatA
     relative, difficulty = without_difficulty(table.scores, rows, len(categories))
     counts = cell_sums(table.scores, rows, len(categories))[2]
     quality, stderr = shrink(*cell_sums(relative, rows, len(categories)))
-    quality[:, counts.sum(axis=0) > 0] += difficulty[:, None]
+    measured = counts.sum(axis=0) > 0
+    quality[:, measured] = np.clip(quality[:, measured] + difficulty[:, None], 0.0, 1.0)
     if mass is None:
         mass = np.bincount(rows, minlength=len(categories) + 1).astype(np.float32)
         mass = np.maximum(mass, 1) / np.maximum(mass, 1).sum()
