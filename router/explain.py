@@ -17,12 +17,14 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
     sure = f"'{decision.likely_category}' with confidence {decision.confidence:.2f}"
     limit = "" if threshold is None else f" is above {threshold:.2f}"
     sentences = {
-        DecisionReason.MAP: f"classified as {sure}; the measured map sends that category to {decision.expert}",
+        DecisionReason.MAP: (
+            f"classified as {sure}; the measured map sends that category to {decision.expert}{passed_over(decision)}"
+        ),
         DecisionReason.QUERY: f"classified as {sure}; {decision.expert} is predicted to answer this very query best",
         DecisionReason.PINNED: f"classified as {sure}; experts.yaml pins that category to {decision.expert}",
         DecisionReason.UNCERTAIN: (
             f"most likely {sure}, but uncertainty {decision.uncertainty:.2f}{limit}: "
-            f"general, which the measured map sends to {decision.expert}"
+            f"general, which the measured map sends to {decision.expert}{passed_over(decision)}"
         ),
         DecisionReason.NEXT_BEST: (
             f"classified as {sure}; the map's expert cannot serve this request, "
@@ -32,6 +34,15 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
     }
     return sentences[decision.reason]
+
+
+def passed_over(decision: RoutingDecision) -> str:
+    """Why an expert of higher predicted quality does not serve."""
+    quality = dict(zip(decision.eligible, decision.predicted_quality, strict=True))
+    best = max(quality, key=lambda name: quality[name], default=decision.expert)
+    if quality.get(best, 0.0) <= quality.get(decision.expert, 0.0):
+        return ""
+    return f" ({best} measured higher, but by less than its error, or it is beyond a budget)"
 
 
 def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: float) -> Table:
