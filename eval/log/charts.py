@@ -14,6 +14,9 @@ COLOURS = ["var(--accent)", "var(--expert)", "var(--hindsight)", "var(--violet)"
 REST_COLOUR = "var(--ink-soft)"
 REST = "others"
 SHOWN_CATEGORIES = 24
+MINUTE = "utcyearmonthdatehoursminutes"
+TIME_LABELS = ((300.0, "%H:%M:%S"), (86_400.0, "%H:%M"), (4 * 86_400.0, "%d %b %H:%M"), (float("inf"), "%d %b %Y"))
+"""Length of what is shown, in seconds, up to which times are written so."""
 
 
 def log_charts(report: LogReport) -> dict[str, Spec]:
@@ -51,12 +54,16 @@ def timeline_chart(alt: Any, report: LogReport) -> Any:
     """Decisions by expert over time, with a line where another router took over."""
     colours = expert_colours(report)
     rows = stacked(report, colours)
-    tooltip = [alt.Tooltip("start:T", format="%d %b %H:%M"), alt.Tooltip("expert:N"), alt.Tooltip("decisions:Q")]
+    tooltip = [
+        moment_tooltip(alt),
+        alt.Tooltip("expert:N"),
+        alt.Tooltip("decisions:Q"),
+    ]
     bars = (
         alt.Chart(alt.Data(values=rows))
         .mark_rect(stroke="var(--paper)", strokeWidth=0.5)
         .encode(
-            x=time_axis(alt),
+            x=time_axis(alt, report),
             x2="end:T",
             y=alt.Y("low:Q", title="decisions"),
             y2="high:Q",
@@ -84,8 +91,16 @@ def stacked(report: LogReport, colours: dict[str, str]) -> list[Spec]:
     return rows
 
 
-def time_axis(alt: Any) -> Any:
-    return alt.X("start:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(grid=False, labelOverlap=True))
+def time_axis(alt: Any, report: LogReport) -> Any:
+    """UTC. Vega's own labels of hours are of a clock of twelve, and do not say which half of the day."""
+    span_s = len(report.timeline) * report.bucket_s
+    form = next(text for limit_s, text in TIME_LABELS if span_s <= limit_s)
+    axis = alt.Axis(grid=False, labelOverlap=True, format=form)
+    return alt.X("start:T", title=None, scale=alt.Scale(type="utc"), axis=axis)
+
+
+def moment_tooltip(alt: Any) -> Any:
+    return alt.Tooltip("start:T", timeUnit=MINUTE, format="%d %b %H:%M", title="from")
 
 
 def switch_rules(alt: Any, report: LogReport) -> list[Any]:
@@ -93,7 +108,7 @@ def switch_rules(alt: Any, report: LogReport) -> list[Any]:
     rows: list[Spec] = [{"start": 1000 * switch.at, "version": switch.after[:8]} for switch in report.switches]
     if not rows:
         return []
-    base = alt.Chart(alt.Data(values=rows)).encode(x=time_axis(alt))
+    base = alt.Chart(alt.Data(values=rows)).encode(x=time_axis(alt, report))
     rule = base.mark_rule(strokeDash=[5, 4], color="var(--ink)", strokeWidth=1.5)
     text = base.mark_text(align="left", baseline="top", dx=5, color="var(--ink)", fontSize=12)
     return [rule, text.encode(text="version:N", y=alt.value(2))]
@@ -109,13 +124,17 @@ def quality_chart(alt: Any, report: LogReport) -> Any:
     if len(rows) < 2:
         return None
     scale = score_scale(alt, [row[end] for row in rows for end in ("low", "high")])
-    base = alt.Chart(alt.Data(values=rows)).encode(x=time_axis(alt))
+    base = alt.Chart(alt.Data(values=rows)).encode(x=time_axis(alt, report))
     band = base.mark_area(opacity=0.15, color="var(--accent)")
     y = alt.Y("low:Q", title="mean reward (%)", scale=scale)
     line = base.mark_line(color="var(--accent)", strokeWidth=2)
     dots = base.mark_point(filled=True, size=40, color="var(--accent)", opacity=1)
     at = alt.Y("score:Q", scale=scale)
-    tooltip = [alt.Tooltip("start:T", format="%d %b %H:%M"), alt.Tooltip("text:N", title="mean"), alt.Tooltip("n:Q")]
+    tooltip = [
+        moment_tooltip(alt),
+        alt.Tooltip("text:N", title="mean"),
+        alt.Tooltip("n:Q"),
+    ]
     layers = [band.encode(y=y, y2="high:Q"), line.encode(y=at), dots.encode(y=at, tooltip=tooltip)]
     return alt.layer(*layers, *switch_rules(alt, report)).properties(height=200)
 

@@ -64,7 +64,7 @@ def warnings(report: LogReport) -> tuple[str, ...]:
     if report.totals.n_routed and report.regret.coverage < 0.5:
         found.append(
             f"Regret is known for {percent(report.regret.coverage, 0)} of the traffic only: without exploration nobody "
-            "knows what another expert would have answered (`exploration.epsilon` of a policy)."
+            "knows what another expert would have answered (exploration.epsilon of a policy)."
         )
     return tuple(found)
 
