@@ -1,6 +1,6 @@
 """The learning loop against a known truth: do intervals cover, does the gate err, does the loop recover?
 
-    python -m benchmarks.learning_loop --data FOLDER [--runs 200] [--scenarios 8] [--out FILE] [--seed N]
+    python -m benchmarks.learning_loop --data FOLDER [--runs 200] [--scenarios 24] [--out FILE] [--seed N]
 
 The fleet is simulated, its truth is a table of graded answers: what an expert scores on a prompt is looked up. What
 learns is the code of `coe retrain`. Nothing here talks to a model.
@@ -262,7 +262,7 @@ def experiment(
 def main(
     data: Annotated[Path, typer.Option(help="folder of the outcome table")] = DATA,
     runs: Annotated[int, typer.Option(help="logs that are judged")] = 200,
-    scenarios: Annotated[int, typer.Option(help="runs of the scenario with drift")] = 8,
+    scenarios: Annotated[int, typer.Option(help="runs of the scenario with drift")] = 24,
     workers: Annotated[int, typer.Option(min=1, help="processes at once")] = 1,
     encoder: Annotated[str, typer.Option(help="kinds of encoders of stage 1, joined by +")] = "hashing",
     cache: Annotated[Path | None, typer.Option(help="folder that keeps embeddings")] = None,
