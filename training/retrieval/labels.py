@@ -14,11 +14,8 @@ from router.retrieval.library import Arm
 from router.retrieval.records import BASE, DenseExpert, RetrievalExpert
 from router.types import FloatArray
 from training.retrieval.collection import Collection, Queries
-from training.retrieval.recipe import held_out_queries
+from training.retrieval.recipe import MOST_HELD_OUT, held_out_queries
 from training.retrieval.search import Searcher, silent
-
-LABELS = 200
-"""Labelled queries of a collection at most: the library of 13 collections then takes 4 MB and a choice 0.2 ms."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def query_key(collection: str, query: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def pilot_queries(collection: Collection, held_out: float, count: int = LABELS) -> Queries:
+def pilot_queries(collection: Collection, held_out: float, count: int = MOST_HELD_OUT) -> Queries:
     """Train queries that no expert saw, `count` at most, in an order that a hash decides.
 
     Args:

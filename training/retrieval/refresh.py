@@ -23,10 +23,10 @@ from training.gate import Verdict
 from training.progress import Progress, silent
 from training.retrain_run import Guard
 from training.retrieval.collection import Collection, find_collections, read_collection
-from training.retrieval.labels import LABELS, Labelled, label_collections, pilot_queries, query_key, unseen_share
+from training.retrieval.labels import Labelled, label_collections, pilot_queries, query_key, unseen_share
 from training.retrieval.memory import DocumentMemory
 from training.retrieval.pilots import build_library, extend_library, require_same_experts, without_data_set
-from training.retrieval.recipe import held_out_queries
+from training.retrieval.recipe import MOST_HELD_OUT, held_out_queries
 from training.retrieval.search import all_arms
 from training.retrieval.tune import chosen_scores
 
@@ -199,7 +199,7 @@ def unlabelled(collections: Sequence[Collection], share: float) -> Counter[str]:
         queries = collection.split("train")
         unseen = len(queries) if share >= 1 else len(held_out_queries(queries, share))
         left_out["queries that adapters may have been trained on"] += len(queries) - unseen
-        left_out[f"queries beyond {LABELS} of one store"] += max(0, unseen - LABELS)
+        left_out[f"queries beyond {MOST_HELD_OUT} of one store"] += max(0, unseen - MOST_HELD_OUT)
     return left_out
 
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from training.retrieval.collection import Queries
 from training.retrieval.recipe import (
+    MOST_HELD_OUT,
     Recipe,
     batches,
+    hash_share,
     held_out_queries,
-    is_held_out,
     one_cycle,
     planned_steps,
     seen_queries,
@@ -35,8 +36,18 @@ def test_seen_and_held_out_are_all_and_disjoint(share: float) -> None:
 
 
 def test_the_split_is_by_text_and_near_its_share() -> None:
-    assert is_held_out("What is  this?", 0.5) == is_held_out("what is this", 0.5)
-    assert 0.42 < np.mean([is_held_out(f"query number {i}", 0.5) for i in range(1000)]) < 0.58
+    assert hash_share("What is  this?") == hash_share("what is this")
+    assert 0.42 < np.mean([hash_share(f"query number {i}") < 0.5 for i in range(1000)]) < 0.58
+    assert 40 < len(held_out_queries(queries(100), 0.5)) < 60
+
+
+def test_what_is_kept_for_pilots_is_bounded_and_stays_kept_when_queries_are_few() -> None:
+    every = queries(1000)
+    held = held_out_queries(every, 0.5)
+    assert len(held) == MOST_HELD_OUT
+    assert max(map(hash_share, held.texts)) < min(map(hash_share, seen_queries(every, 0.5).texts))
+    twice = Queries((*every.ids, "again"), (*every.texts, held.texts[0].upper()), (*every.grades, {0: 1}))
+    assert "again" in held_out_queries(twice, 0.5).ids  # however it is written
 
 
 def test_an_epoch_holds_every_query_once_with_a_relevant_document() -> None:
