@@ -40,7 +40,8 @@ def notes(*, measured_skips: Sequence[tuple[str, int]], request: RetrievalReques
         "nDCG@10 with linear gains, as trec_eval's ndcg_cut_10; equal scores are ordered by document id, last first.",
         "Documents are read as 'title. text' and cut at the base encoder's max_tokens; search is exact.",
         f"Pilots come from the {request.held_out:.0%} of train queries, 200 of a collection at most, that adapters "
-        "were trained without (of all where no adapter was given), settings from dev queries; test queries were looked at for this report alone.",
+        "were trained without (of all where no adapter was given), settings from dev queries; test "
+        "queries were looked at for this report alone.",
         "Intervals: 2,000 bootstrap samples of queries within each collection, paired with base.",
     ]
     if skipped:
