@@ -1,10 +1,11 @@
 """The local index at size: build rate, memory, search latency and recall@10 against exact search.
 
-    python benchmarks/retrieval.py [--vectors 1000000] [--out docs/results/retrieval-index.md]
+    python benchmarks/retrieval.py [--vectors 1000000] [--spread LOW HIGH] [--out docs/results/retrieval-index.md]
 
 Vectors are synthetic: topics with full-rank noise whose spectrum falls like that of MiniLM's embeddings of real texts
-(variance of direction i ~ i^-0.75), but sparser, so harder: 24,000 of 250,000 have their nearest and tenth neighbour
-at cosine 0.51 and 0.32 on average, 30,000 real texts at 0.77 and 0.57.
+(variance of direction i ~ i^-0.75). A query's nearest and tenth neighbour are at cosine 0.77 and 0.56 on average, as
+among 30,000 real texts (0.77 and 0.57). `--spread 0.9 0.9` makes all vectors lie equally far from their topics, which
+is harder to search than texts are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import typer
 from rich.console import Console
 
 from router.retrieval.choice import build_router
+from router.retrieval.index import graph
 from router.retrieval.index.local import LocalIndex
 from router.retrieval.index.space import VectorSpace
 from router.retrieval.library import Arm, make_library
@@ -30,15 +32,16 @@ from router.types import FloatArray
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "retrieval-index.md"
 DIM, BATCH, QUERIES, LIMIT = 384, 10_000, 500, 10
 ARMS, PILOTS = 30, 5_000
-DECAY, SPREAD, VECTORS_PER_TOPIC = 0.75, 0.9, 15
+DECAY, VECTORS_PER_TOPIC = 0.75, 12
+SPREAD = 0.35, 1.05
 SEED = 0
 
 PAGE = """# The local index, {n:,} vectors of {dim} dimensions
 
     {command}
 
-Synthetic vectors (see the script); {queries} queries that are not among them; half precision; one thread for
-searches, all cores for adding. The figures of adding hold the journal (on the disk before each batch of {batch:,}
+Synthetic vectors, spread {spread} (see the script); {queries} queries that are not among them; half precision; one
+thread for searches, all cores for adding. The figures of adding hold the journal (on the disk before each batch of {batch:,}
 returns) and all snapshots. CPU seconds are of the whole process; wall time also holds what other programs on the
 machine took.
 
@@ -50,12 +53,16 @@ machine took.
 | snapshot on disk | {disk:,.0f} MiB |
 | open again | {opened:.2f} s |
 | memory after opening and {queries} searches (mapped file included) | {mapped:,.0f} MiB |
-| search, p50 / p95, wall | {p50:.2f} / {p95:.2f} ms |
-| search, CPU | {search_cpu:.2f} ms |
 | exact search of the same vectors, float32, CPU | {exact_cpu:.0f} ms |
-| recall@10 against exact search | {recall:.4f} |
 | choosing among {arms} arms by {pilots:,} labelled queries, p50 / p95, wall | {choice50:.2f} / {choice95:.2f} ms |
+
+Searches by the width of the search (`EXPANSION_SEARCH`; the index uses {width}):
+
+| width | recall@10 against exact search | p50 / p95, wall | CPU |
+| ---: | ---: | ---: | ---: |
+{searches}
 """
+WIDTHS = (128, 256, 512, 1024, 2048)
 
 
 @dataclass(frozen=True)
@@ -64,20 +71,22 @@ class Source:
 
     topics: FloatArray
     scale: FloatArray
+    spread: tuple[float, float]
     rng: np.random.Generator
 
     def take(self, n: int) -> FloatArray:
         """(n, d) unit rows."""
         noise = self.rng.standard_normal((n, len(self.scale)), dtype=np.float32) * self.scale
-        rows = self.topics[self.rng.integers(0, len(self.topics), n)] + np.float32(SPREAD) * noise
+        spread = self.rng.uniform(*self.spread, (n, 1)).astype(np.float32)
+        rows = self.topics[self.rng.integers(0, len(self.topics), n)] + spread * noise
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
-def source(n: int) -> Source:
+def source(n: int, spread: tuple[float, float]) -> Source:
     rng = np.random.default_rng(SEED)
     scale = (np.arange(1, DIM + 1) ** (-DECAY / 2)).astype(np.float32)
     topics = rng.standard_normal((max(10, n // VECTORS_PER_TOPIC), DIM), dtype=np.float32) * scale
-    return Source(topics, scale, rng)
+    return Source(topics, scale, spread, rng)
 
 
 def resident_mib() -> float:
@@ -124,19 +133,20 @@ def main(
     vectors: Annotated[int, typer.Option(help="How many vectors.")] = 1_000_000,
     out: Annotated[Path, typer.Option(help="Where the page goes.")] = RESULTS,
     folder: Annotated[Path | None, typer.Option(help="A new folder, which keeps the index; default: none.")] = None,
+    spread: Annotated[tuple[float, float], typer.Option(help="How far vectors lie from their topics.")] = SPREAD,
 ) -> None:
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as temporary:
-        page = measured(vectors, folder or Path(temporary) / "index", console)
+        page = measured(vectors, spread, folder or Path(temporary) / "index", console)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page)
     console.print(page)
 
 
-def measured(n: int, folder: Path, console: Console) -> str:
+def measured(n: int, spread: tuple[float, float], folder: Path, console: Console) -> str:
     """Builds, opens again, searches. The page."""
     space = VectorSpace(fingerprint="synthetic", dim=DIM)
-    made = source(n)
+    made = source(n, spread)
     queries = made.take(QUERIES)
     index = LocalIndex(folder, space)
     best = np.full((QUERIES, LIMIT), -np.inf, dtype=np.float32)
@@ -161,18 +171,15 @@ def measured(n: int, folder: Path, console: Console) -> str:
     began = time.perf_counter()
     index = LocalIndex(folder, space)
     opened = time.perf_counter() - began
-    took, found, cpu_began = [], 0, time.process_time()
-    for query, wanted in zip(queries, keys, strict=True):
-        began = time.perf_counter()
-        hits = index.search(query, LIMIT)
-        took.append((time.perf_counter() - began) * 1e3)
-        found += len(set(hits.keys.tolist()) & set(wanted.tolist()))
-    search_cpu = (time.process_time() - cpu_began) / QUERIES * 1e3
+    for query in queries:
+        index.search(query, LIMIT)
+    mapped = resident_mib() - before
+    index.close()
     choices = choice_ms(queries, made)
-    page = PAGE.format(
+    return PAGE.format(
         n=n,
         dim=DIM,
-        command=f"python benchmarks/retrieval.py --vectors {n}",
+        command=f"python benchmarks/retrieval.py --vectors {n} --spread {spread[0]:g} {spread[1]:g}",
         queries=QUERIES,
         batch=BATCH,
         rate=n / wall,
@@ -182,19 +189,33 @@ def measured(n: int, folder: Path, console: Console) -> str:
         peak=peak,
         disk=sum(path.stat().st_size for path in folder.iterdir()) / 2**20,
         opened=opened,
-        mapped=resident_mib() - before,
-        p50=float(np.percentile(took, 50)),
-        p95=float(np.percentile(took, 95)),
-        search_cpu=search_cpu,
+        mapped=mapped,
         exact_cpu=exact_cpu / QUERIES * 1e3,
-        recall=found / (QUERIES * LIMIT),
         arms=ARMS,
         pilots=PILOTS,
         choice50=float(np.percentile(choices, 50)),
         choice95=float(np.percentile(choices, 95)),
+        width=graph.EXPANSION_SEARCH,
+        spread=" to ".join(f"{value:g}" for value in spread),
+        searches="\n".join(search_line(folder, space, width, queries, keys) for width in WIDTHS),
     )
+
+
+def search_line(folder: Path, space: VectorSpace, width: int, queries: FloatArray, keys: np.ndarray) -> str:
+    """A row of the page: the index opened with a width of its own, against the exact keys (q, 10)."""
+    usual, graph.EXPANSION_SEARCH = graph.EXPANSION_SEARCH, width
+    index = LocalIndex(folder, space)
+    took, found, cpu_began = [], 0, time.process_time()
+    for query, wanted in zip(queries, keys, strict=True):
+        began = time.perf_counter()
+        hits = index.search(query, LIMIT)
+        took.append((time.perf_counter() - began) * 1e3)
+        found += len(set(hits.keys.tolist()) & set(wanted.tolist()))
+    cpu = (time.process_time() - cpu_began) / len(queries) * 1e3
     index.close()
-    return page
+    graph.EXPANSION_SEARCH = usual
+    p50, p95 = np.percentile(took, [50, 95])
+    return f"| {width} | {found / keys.size:.4f} | {p50:.2f} / {p95:.2f} ms | {cpu:.2f} ms |"
 
 
 if __name__ == "__main__":
