@@ -42,8 +42,8 @@ PAGE = """# The local index, {n:,} vectors of {dim} dimensions
 
 Synthetic vectors, spread {spread} (see the script); {queries} queries that are not among them; half precision; one
 thread for searches, all cores for adding. The figures of adding hold the journal (on the disk before each batch of
-{batch:,} returns) and all snapshots. CPU seconds are of the whole process; wall time also holds what other programs on the
-machine took.
+{batch:,} returns) and all snapshots. CPU seconds are of the whole process; wall time also holds what other programs on
+the machine took.
 
 | | |
 | --- | ---: |
