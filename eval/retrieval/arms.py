@@ -20,7 +20,7 @@ from training.retrieval.tune import scores_of
 
 MEANING = {
     "base": "every query to the base encoder",
-    "multitask": "every query to the one adapter that was trained on all collections",
+    "multitask": "every query to the one adapter that was trained on all collections; no other arm may choose it",
     "bm25": "every query to BM25",
     "own": "every query to the expert of its own collection, which a user does not know",
     "data_set": "to the expert of the collection that most of the 10 nearest labelled queries come from",
@@ -45,17 +45,20 @@ class Compared:
     decisions: list[RetrievalDecision]
 
 
-def compare(test: Labelled, situation: Situation) -> Compared:
-    """Every arm on the test queries of one collection."""
+def compare(test: Labelled, situation: Situation, multitask: FloatArray | None = None) -> Compared:
+    """Every arm on the test queries of one collection; `multitask` (n,) are the scores of that reference."""
     scores: dict[str, FloatArray] = {}
     absent: dict[str, str] = {}
-    named = {"base": BASE, "bm25": "bm25", "multitask": situation.multitask, "own": test.collection}
-    for arm, expert in named.items():
-        column = None if expert is None else situation.column(expert)
+    for arm, expert in {"base": BASE, "bm25": "bm25", "own": test.collection}.items():
+        column = situation.column(expert)
         if column is None:
-            absent[arm] = "no multi-task adapter was given" if arm == "multitask" else f"there is no expert '{expert}'"
+            absent[arm] = f"there is no expert '{expert}'"
         else:
             scores[arm] = test.scores[:, column]
+    if multitask is None:
+        absent["multitask"] = "no multi-task adapter was given, or it was trained on what is left out here"
+    else:
+        scores["multitask"] = multitask
     decisions, routed = routed_arms(test, situation)
     scores |= routed | variant_scores(test, situation)
     if situation.library is None:

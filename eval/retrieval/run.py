@@ -21,6 +21,7 @@ from router.errors import DataError
 from router.retrieval.building import build_experts
 from router.retrieval.library import Arm, PilotLibrary
 from router.retrieval.records import BASE, RetrievalExpert
+from router.types import FloatArray
 from training.retrieval.collection import Collection, find_collections, read_collection
 from training.retrieval.labels import Labelled, label, pilot_queries
 from training.retrieval.pilots import build_library, with_settings
@@ -32,12 +33,15 @@ LOST = 10
 
 @dataclass(frozen=True)
 class Measured:
-    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms."""
+    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms. `multitask` (n,)
+    are test scores of the adapter of all collections, which is compared with and not routed to: with it no collection
+    could be left out."""
 
     collection: Collection
     pilots: Labelled
     dev: Labelled
     test: Labelled
+    multitask: FloatArray | None
 
 
 def run_retrieval(
@@ -49,17 +53,17 @@ def run_retrieval(
         DataError: a collection cannot be read, or none has test queries. ConfigError, ArtifactError: of the experts.
     """
     config, root = requested_experts(request.experts)
-    experts = build_experts(config, root)
+    everyone = build_experts(config, root)
+    experts = {name: expert for name, expert in everyone.items() if name != request.multitask}
     arms = all_arms(experts)
     collections = [read_collection(folder) for folder in find_collections(request.data)]
-    measured = [measure(c, experts, arms, request, progress) for c in collections if len(c.split("test"))]
+    measured = [measure(c, everyone, arms, request, progress) for c in collections if len(c.split("test"))]
     if not measured:
         raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
     progress("choosing settings on dev")
     library = fit(measured, experts, arms, now)
-    multitask = request.multitask if request.multitask in experts else None
-    situation = Situation(library, tuple(experts), arms, multitask)
-    compared = [compare(one.test, situation) for one in measured]
+    situation = Situation(library, tuple(experts), arms)
+    compared = [compare(one.test, situation, one.multitask) for one in measured]
     left_out = [compare(one.test, situation.without(one.collection.name)) for one in measured]
     progress("measuring latency")
     latency = measure_latency(experts, library, measured[0].test.queries.texts, [m.collection for m in measured])
@@ -104,8 +108,14 @@ def measure(
     progress(f"{collection.name}: {len(collection.documents)} documents")
     was_trained = any(name in experts for name in (collection.name, request.multitask))
     pilots = pilot_queries(collection, request.held_out if was_trained else 1.0)
-    parts = (pilots, collection.split("dev"), collection.split("test"))
-    return Measured(collection, *(label(searcher, queries, arms) for queries in parts))
+    alone = [Arm(members=(request.multitask,), weights=(1.0,))]
+    return Measured(
+        collection,
+        pilots=label(searcher, pilots, arms),
+        dev=label(searcher, collection.split("dev"), arms),
+        test=label(searcher, collection.split("test"), arms),
+        multitask=searcher.arm_scores(collection.split("test"), alone)[:, 0] if request.multitask in experts else None,
+    )
 
 
 def fit(

@@ -15,14 +15,13 @@ class Situation:
     library: PilotLibrary | None
     experts: tuple[str, ...]
     arms: tuple[Arm, ...]
-    multitask: str | None
 
     def without(self, collection: str) -> Situation:
         """As if nobody had prepared for that collection."""
         library = None if self.library is None else without_data_set(self.library, collection)
         if library is not None and not len(library.keys):
             library = None
-        return Situation(library, tuple(name for name in self.experts if name != collection), self.arms, self.multitask)
+        return Situation(library, tuple(name for name in self.experts if name != collection), self.arms)
 
     @property
     def lexical(self) -> str | None:

@@ -67,7 +67,7 @@ def test_every_collection_has_its_arms_with_intervals(report: RetrievalReport) -
         assert found.arms["base"].gain == 0
         assert found.arms["query_oracle"].ndcg_at_10 >= found.arms["collection_oracle"].ndcg_at_10
         assert found.arms["collection_oracle"].ndcg_at_10 >= max(found.arms[a].ndcg_at_10 for a in ("base", "bm25"))
-        assert found.absent["multitask"] == "no multi-task adapter was given"
+        assert "no multi-task adapter was given" in found.absent["multitask"]
         assert sum(found.shares.values()) == pytest.approx(1)
     assert report.collections["north"].labelled == 8
     assert report.collections["foreign"].labelled == 0
