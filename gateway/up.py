@@ -117,7 +117,7 @@ async def ensure_router(
     view.note(f"router {live.current.version[:12]}: {len(live.current.experts)} experts measured")
     if unmeasured := [name for name in config.experts if name not in live.current.experts]:
         view.note(
-            f"not in the map, because never measured: {', '.join(unmeasured)}; see `coe eval collect`, `coe train`"
+            f"not in the map, because never measured: {', '.join(unmeasured)}; `coe experts probe NAME` puts one there"
         )
 
 
