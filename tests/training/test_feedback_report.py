@@ -8,7 +8,8 @@ import yaml
 
 from gateway.store import Store
 from router.errors import ConfigError, DataError
-from router.types import DecisionRecord, Feedback, FeedbackKind, JudgedAnswer, TerminalState
+from router.types import Feedback, FeedbackKind, JudgedAnswer, TerminalState
+from tests.training.log_records import record
 from training.feedback_command import log_feedback
 from training.feedback_report import feedback_report
 
@@ -18,34 +19,6 @@ CONFIG = {
     "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
     "feedback": {"key_weights": {"spam": 0.0}},
 }
-
-
-def record(seq: int, category: str = "code", **changes: object) -> DecisionRecord:
-    decision = {
-        "expert": "left",
-        "category": category,
-        "confidence": 0.5,
-        "is_fallback": False,
-        "reason": "map",
-        "likely_category": category,
-        "uncertainty": 0.5,
-        "propensity": 1.0,
-        "router_version": "v",
-    }
-    values = {
-        "decision_id": f"d{seq}",
-        "request_id": "q",
-        "replica": "a",
-        "seq": seq,
-        "at": 10.0 + seq,
-        "requested_model": "auto",
-        "state": TerminalState.ANSWERED,
-        "decision": decision,
-        "served_expert": "left",
-        "status": 200,
-        "latency_ms": 1.0,
-    }
-    return DecisionRecord.model_validate(values | changes)
 
 
 @pytest.fixture

@@ -3,37 +3,9 @@
 import numpy as np
 import pytest
 
-from router.types import DecisionRecord, ImplicitKind, TerminalState
+from router.types import ImplicitKind
+from tests.training.log_records import record
 from training.log_table import collect
-
-
-def record(seq: int, category: str = "code", key_id: str | None = None) -> DecisionRecord:
-    decision = {
-        "expert": "left",
-        "category": category,
-        "confidence": 0.5,
-        "is_fallback": False,
-        "reason": "map",
-        "likely_category": category,
-        "uncertainty": 0.5,
-        "propensity": 1.0,
-        "router_version": "v",
-    }
-    values = {
-        "decision_id": f"d{seq}",
-        "request_id": "q",
-        "replica": "a",
-        "seq": seq,
-        "at": float(seq),
-        "requested_model": "auto",
-        "state": TerminalState.ANSWERED,
-        "decision": decision,
-        "served_expert": "left",
-        "status": 200,
-        "latency_ms": 1.0,
-        "key_id": key_id,
-    }
-    return DecisionRecord.model_validate(values)
 
 
 def test_the_silent_count_for_more():

@@ -7,37 +7,15 @@ from sqlalchemy import create_engine
 
 from gateway.store import Store
 from router.features import to_bytes
-from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitKind, TerminalState
+from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitKind
+from tests.training.log_records import record as any_record
 from training.datasets.decision_log import read_log, read_rewards, read_signals
 
 EMBEDDING = b"\x00\x3c\x00\x00"  # 1, 0
 
 
 def record(seq: int, **changes: object) -> DecisionRecord:
-    values = {
-        "decision_id": f"d{seq}",
-        "request_id": "q",
-        "replica": "a",
-        "seq": seq,
-        "at": 10.0 + seq,
-        "requested_model": "auto",
-        "state": TerminalState.ANSWERED,
-        "decision": {
-            "expert": "left",
-            "category": "code",
-            "confidence": 0.5,
-            "is_fallback": False,
-            "reason": "map",
-            "likely_category": "code",
-            "uncertainty": 0.5,
-            "propensity": 0.25,
-            "router_version": "v7",
-        },
-        "served_expert": "left",
-        "status": 200,
-        "latency_ms": 1.0,
-    }
-    return DecisionRecord.model_validate(values | changes)
+    return any_record(seq, propensity=0.25, version="v7", **changes)
 
 
 def say(store: Store, decision_id: str, kind: FeedbackKind, value: float, key_id: str | None = None) -> None:
