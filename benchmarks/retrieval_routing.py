@@ -3,7 +3,7 @@
     python benchmarks/retrieval_routing.py [--data DIR] [--work DIR] [--out FILE] [--seed N]
 
 DIR holds collections in BEIR layout. An adapter is trained for each that has train queries, and one for all of them
-together; those under --work are taken as they are (an hour and a half of one core from nothing; needs the `retrieval`
+together; those under --work are taken as they are (an hour of one core from nothing; needs the `retrieval`
 extra). `coe eval retrieval` then takes pilots from train, settings from dev and figures from test; its report lies
 under --work.
 """
@@ -124,8 +124,8 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
             "# Routing between retrieval experts",
             "",
             "Made by `python benchmarks/retrieval_routing.py`. nDCG@10 on test queries; differences are paired, with",
-            "95% bootstrap intervals over queries. Adapters are trained on half of the train queries, the other half",
-            f"makes the pilot library, dev queries choose the settings ({chosen}).",
+            "95% bootstrap intervals over queries. Half of the train queries, 200 of a collection at most, make the pilot",
+            f"library, adapters are trained on the others, dev queries choose the settings ({chosen}).",
             "",
             report["headline"],
             "",
