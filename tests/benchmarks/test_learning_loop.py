@@ -46,7 +46,7 @@ def stage(bench):
 
 def test_intervals_hold_the_truth_and_the_gate_refuses_what_is_worse(bench, stage):
     moment = moment_of(bench.world)
-    runs = [judged_run(bench.world, stage, bench.settings, moment, 2000, 0.4, (2, run)) for run in range(8)]
+    runs = [judged_run(bench.world, stage, bench.settings, moment, 6000, 0.4, (2, run)) for run in range(8)]
     covered = [run.covers["doubly robust", q] for run, _, _ in runs for q in ("live", "candidate", "difference")]
     assert np.mean(covered) > 0.85  # 24 intervals of 95%: 20 or fewer have probability 0.03 if independent
     assert sum(is_conclusive(run) for run, _, _ in runs) > 4
@@ -60,12 +60,12 @@ def test_the_loop_recovers_from_a_degraded_expert(bench, stage):
     degraded = moment_of(bench.world, factors={"of-maths": 0.1})
     loop = Retraining(bench.world, stage, bench.settings, np.random.default_rng(3), steady.experts)
     for _ in range(4):
-        loop.serve(steady, 500)
+        loop.serve(steady, 1500)
     before = loop.value(degraded)
     reachable = reachable_value(degraded, loop.rows, bench.world, SETTINGS.epsilon)
     assert reachable - before > 0.05
     for _ in range(6):
-        loop.serve(degraded, 500)
+        loop.serve(degraded, 1500)
     assert (loop.value(degraded) - before) / (reachable - before) > 0.7
     assert any(change.expert == "of-maths" for change in loop.rounds[-1].changes)
 
