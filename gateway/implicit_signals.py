@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -48,18 +49,33 @@ def reasked_signals(connection: Connection, records: Sequence[DecisionRecord]) -
     asked = [record for record in records if record.session_id is not None and record.text_hash is not None]
     if not asked:
         return []
-    times = [record.at for record in asked]
-    query = (
-        select(DECISIONS.c.decision_id, DECISIONS.c.session_id, DECISIONS.c.text_hash, DECISIONS.c.at)
-        .where(DECISIONS.c.session_id.in_(sorted({str(record.session_id) for record in asked})))
-        .where(DECISIONS.c.at.between(min(times) - REASKED_WITHIN_S, max(times) + REASKED_WITHIN_S))
-        .order_by(DECISIONS.c.session_id, DECISIONS.c.text_hash, DECISIONS.c.at, DECISIONS.c.decision_id)
-    )
-    rows = connection.execute(query).all()
+    rows = sorted(rows_around(connection, asked), key=attrgetter("session_id", "text_hash", "at", "decision_id"))
     return [
         ImplicitSignal(decision_id=before.decision_id, kind=ImplicitKind.REASKED, at=after.at)
         for before, after in pairwise(rows)
         if (before.session_id, before.text_hash) == (after.session_id, after.text_hash)
-        and before.text_hash is not None
         and after.at - before.at <= REASKED_WITHIN_S
     ]
+
+
+def rows_around(connection: Connection, asked: Sequence[DecisionRecord]) -> list[Any]:
+    """The rows of the same asks in the time of these, and of each ask the last one before and the first one after. (All
+    rows of ten minutes would be as well, and too many where one session asks the same all the time.)"""
+    first, last = min(record.at for record in asked), max(record.at for record in asked)
+    groups = sorted({(str(record.session_id), str(record.text_hash)) for record in asked})
+    at = DECISIONS.c.at
+    columns = select(DECISIONS.c.decision_id, DECISIONS.c.session_id, DECISIONS.c.text_hash, at)
+    during = columns.where(
+        DECISIONS.c.session_id.in_(sorted({session for session, _ in groups})),
+        DECISIONS.c.text_hash.in_(sorted({text for _, text in groups})),
+        at.between(first, last),
+    )
+    rows = list(connection.execute(during))
+    for session, text in groups:
+        same = columns.where(DECISIONS.c.session_id == session, DECISIONS.c.text_hash == text)
+        before = same.where(at < first, at >= first - REASKED_WITHIN_S).order_by(
+            at.desc(), DECISIONS.c.decision_id.desc()
+        )
+        after = same.where(at > last, at <= last + REASKED_WITHIN_S).order_by(at, DECISIONS.c.decision_id)
+        rows += [row for query in (before, after) for row in connection.execute(query.limit(1))]
+    return rows
