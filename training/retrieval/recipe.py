@@ -51,22 +51,21 @@ def hash_share(text: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def held_out_limit(queries: Queries, share: float) -> float:
-    """Train queries whose `hash_share` is below this are kept for the pilots, by every expert and whenever it is
-    trained: a share of them, `MOST_HELD_OUT` at most."""
-    shares = sorted(hash_share(text) for text in queries.texts)
-    return min(share, shares[MOST_HELD_OUT]) if len(shares) > MOST_HELD_OUT else share
+def held_out_marks(queries: Queries, share: float) -> list[bool]:
+    """Which train queries are kept for the pilots, by every expert and whenever it is trained: those of the lowest
+    `hash_share`, a share of them, `MOST_HELD_OUT` at most."""
+    shares = [hash_share(text) for text in queries.texts]
+    limit = min(share, sorted(shares)[MOST_HELD_OUT]) if len(shares) > MOST_HELD_OUT else share
+    return [each < limit for each in shares]
 
 
 def seen_queries(queries: Queries, share: float) -> Queries:
     """The train queries that an adapter may see."""
-    limit = held_out_limit(queries, share)
-    return queries.take([row for row, text in enumerate(queries.texts) if hash_share(text) >= limit])
+    return queries.take([row for row, is_held_out in enumerate(held_out_marks(queries, share)) if not is_held_out])
 
 
 def held_out_queries(queries: Queries, share: float) -> Queries:
-    limit = held_out_limit(queries, share)
-    return queries.take([row for row, text in enumerate(queries.texts) if hash_share(text) < limit])
+    return queries.take([row for row, is_held_out in enumerate(held_out_marks(queries, share)) if is_held_out])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ EXPANSION_ADD = 128
 EXPANSION_SEARCH = 2048
 """Width of a search: what a million vectors need for a recall@10 above 0.98 (benchmarks/retrieval.py)."""
 
-
 EXACT_BELOW = 200_000
 """Vectors up to which looking at all of them costs no more than a search of that width, and misses none: 8 ms."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from gateway.decision_log.sink import DecisionLog
+from gateway.decision_log.spool import Spool
 from router.config import LogConfig
 from router.types import DecisionRecord
 
@@ -37,3 +41,18 @@ def streamed(redis_url: str) -> list[tuple[str, int]]:
         entries = [fields for _, fields in client.xrange("coe:decisions")]
     rows = [json.loads(fields[b"record"]) for fields in entries if b"record" in fields]
     return [(row["replica"], row["seq"]) for row in rows]
+
+
+class FullDisk:
+    """Makes every spool refuse writes while `is_full`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        real_write = Spool.write
+
+        def write(spool: Spool, payloads: Sequence[bytes]) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real_write(spool, payloads)
+
+        monkeypatch.setattr(Spool, "write", write)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +10,9 @@ import pytest
 from gateway.decision_log import sink as sink_module
 from gateway.decision_log import stream as stream_module
 from gateway.decision_log.sink import DecisionLog
-from gateway.decision_log.spool import Spool
 from gateway.decision_log.stats import LogStats
 from gateway.fleet.redis_server import RedisServer
-from tests.gateway.decision_log.running_log import MakeRecord, append_new, running_log, streamed
+from tests.gateway.decision_log.running_log import FullDisk, MakeRecord, append_new, running_log, streamed
 
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -24,21 +21,6 @@ WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
     monkeypatch.setattr(sink_module, "SEND_LINGER_S", 0.0)
-
-
-class FullDisk:
-    """Makes every spool refuse writes while `is_full`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.is_full = True
-        real_write = Spool.write
-
-        def write(spool: Spool, payloads: Sequence[bytes]) -> int:
-            if self.is_full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real_write(spool, payloads)
-
-        monkeypatch.setattr(Spool, "write", write)
 
 
 async def test_full_disk_counts_the_gap_and_recovers_by_itself(

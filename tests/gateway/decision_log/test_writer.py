@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import pytest
 from gateway.decision_log import writer as writer_module
 from gateway.decision_log.frames import scan
 from gateway.decision_log.sink import DecisionLog
-from gateway.decision_log.spool import Spool
 from router.config import LogConfig
 from router.errors import StoreError
 from router.types import DecisionRecord
+from tests.gateway.decision_log.running_log import FullDisk
 
 MakeRecord = Callable[..., DecisionRecord]
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -122,21 +122,6 @@ async def test_a_disk_that_breaks_is_an_error_of_the_answer_and_the_next_one_is_
 
 def broken_fsync(_: int) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-
-class FullDisk:
-    """Makes every spool refuse writes while `is_full`."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.is_full = True
-        real_write = Spool.write
-
-        def write(spool: Spool, payloads: Sequence[bytes]) -> int:
-            if self.is_full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real_write(spool, payloads)
-
-        monkeypatch.setattr(Spool, "write", write)
 
 
 async def test_a_full_disk_holds_the_answer_until_there_is_room(
