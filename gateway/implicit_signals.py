@@ -7,7 +7,7 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import select, union_all
 
 from gateway.tables import DECISIONS, SIGNALS
 from router.types import DecisionRecord, ImplicitKind, ImplicitSignal, TerminalState
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 REASKED_WITHIN_S = 600.0
 """Ten minutes: later the same words are a new wish rather than a complaint (ours)."""
+
+MAX_PARTS = 200
+"""Queries in one statement: SQLite takes 500 and 32,766 values, of which each has five."""
 
 
 def note_signals(connection: Connection, insert: Any, records: Sequence[DecisionRecord]) -> None:
@@ -70,12 +73,14 @@ def rows_around(connection: Connection, asked: Sequence[DecisionRecord]) -> list
         DECISIONS.c.text_hash.in_(sorted({text for _, text in groups})),
         at.between(first, last),
     )
-    rows = list(connection.execute(during))
-    for session, text in groups:
-        same = columns.where(DECISIONS.c.session_id == session, DECISIONS.c.text_hash == text)
-        before = same.where(at < first, at >= first - REASKED_WITHIN_S).order_by(
-            at.desc(), DECISIONS.c.decision_id.desc()
+    around = [
+        query.limit(1).subquery().select()
+        for session, text in groups
+        for same in [columns.where(DECISIONS.c.session_id == session, DECISIONS.c.text_hash == text)]
+        for query in (
+            same.where(at < first, at >= first - REASKED_WITHIN_S).order_by(at.desc(), DECISIONS.c.decision_id.desc()),
+            same.where(at > last, at <= last + REASKED_WITHIN_S).order_by(at, DECISIONS.c.decision_id),
         )
-        after = same.where(at > last, at <= last + REASKED_WITHIN_S).order_by(at, DECISIONS.c.decision_id)
-        rows += [row for query in (before, after) for row in connection.execute(query.limit(1))]
-    return rows
+    ]
+    parts = (around[start : start + MAX_PARTS] for start in range(0, len(around), MAX_PARTS))
+    return [row for part in ([during], *parts) for row in connection.execute(union_all(*part))]

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from gateway.folder_lock import FolderLock, holder_of
 from gateway.tasks import stop_task
@@ -224,16 +226,19 @@ def running_url(folder: Path) -> str | None:
 
 async def answers(url: str) -> bool:
     """Whether a server answers there and has loaded its data."""
-    from router.redis_client import connect
+    # In a thread, which a cancel does not stop half way: redis-py leaves the connection open when that happens to it.
+    return await asyncio.to_thread(answers_ping, url)
 
-    client = connect(url, timeout_s=1.0)
-    try:
-        await client.ping()
-    except (RedisError, OSError):
-        return False
-    finally:
-        await client.aclose()
-    return True
+
+def answers_ping(url: str) -> bool:
+    """`answers` for a thread."""
+    from redis import Redis
+
+    with Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)) as client:
+        try:
+            return bool(client.ping())
+        except (RedisError, OSError):
+            return False
 
 
 async def stop_orphan(socket: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.decision_log.removal import Removal
+from gateway.implicit_signals import MAX_PARTS
 from gateway.store import Store
 from router.types import FeedbackKind, ImplicitKind, TerminalState
 from tests.gateway.test_store import feedback, record
@@ -34,6 +35,16 @@ def test_an_ask_that_comes_again_marks_the_one_before(store):
     )
     assert [kinds(store, seq) for seq in range(6)] == [[ImplicitKind.REASKED], [], [], [], [], []]
     assert store.get_signals("r1-0")[0].at == 130.0
+
+
+def test_more_asks_in_a_batch_than_one_statement_may_hold(store):
+    texts = [f"h{number}" for number in range(MAX_PARTS + 1)]
+    for batch in range(2):
+        store.write_decisions(
+            [asked(batch * len(texts) + seq, 100.0 + batch, text, text) for seq, text in enumerate(texts)]
+        )
+    assert all(kinds(store, seq) == [ImplicitKind.REASKED] for seq in range(len(texts)))
+    assert not any(kinds(store, len(texts) + seq) for seq in range(len(texts)))
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
