@@ -39,6 +39,7 @@ from router.config import Durability, LogConfig
 CLIENTS = 8
 ASK_TIMEOUT_S = 20.0
 DOWN_PAUSE_S = 0.05
+SHOWN_PROBLEMS = 20
 TEXT = "say this again, please: the log has it or the client does not"
 
 console = Console(highlight=False)
@@ -143,15 +144,16 @@ class Outcome:
     @property
     def problems(self) -> list[str]:
         verdict, doctor = self.verdict, self.doctor
-        problems = [f"lost: {answer.decision_id} of {answer.gateway}" for answer in verdict.lost]
-        problems += [f"two rows for request {request_id}" for request_id in verdict.twice_asked]
-        problems += [f"two rows for number {seq} of {replica}" for replica, seq in verdict.twice_numbered]
+        problems = []
         if doctor.dead or doctor.silent or doctor.in_spool or doctor.in_stream or doctor.unsettled:
             problems.append(f"not settled: {doctor}")
         if doctor.lost < len(verdict.excused):
             problems.append(f"coe log doctor sees {doctor.lost} of {len(verdict.excused)} lost decisions")
         if self.durability is not Durability.ASYNC and doctor.lost:
             problems.append(f"coe log doctor names {doctor.lost} lost decisions")
+        problems += [f"lost: {answer.decision_id} of {answer.gateway}" for answer in verdict.lost]
+        problems += [f"two rows for request {request_id}" for request_id in verdict.twice_asked]
+        problems += [f"two rows for number {seq} of {replica}" for replica, seq in verdict.twice_numbered]
         return problems
 
 
@@ -210,8 +212,10 @@ def report(outcome: Outcome) -> None:
     )
     for line in lines:
         console.print(f"  {line}", soft_wrap=True)
-    for problem in outcome.problems[:20]:
+    for problem in outcome.problems[:SHOWN_PROBLEMS]:
         console.print(f"  [red]{problem}[/]", soft_wrap=True)
+    if (hidden := len(outcome.problems) - SHOWN_PROBLEMS) > 0:
+        console.print(f"  [red]and {hidden:,} more[/]", soft_wrap=True)
 
 
 def main(
