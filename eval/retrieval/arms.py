@@ -74,7 +74,9 @@ def routed_arms(test: Labelled, situation: Situation) -> tuple[list[RetrievalDec
     library = situation.library
 
     def choose(method: RoutingMethod, may_fuse: bool) -> list[RetrievalDecision]:
-        used = library and with_settings(library, library.manifest.settings.model_copy(update={"method": method}))
+        used = library
+        if library and method is not library.manifest.settings.method:
+            used = with_settings(library, library.manifest.settings.model_copy(update={"method": method}))
         fingerprint = library.manifest.base_fingerprint if library else ""
         router = build_router(
             used,

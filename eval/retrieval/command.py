@@ -22,9 +22,6 @@ def retrieval(
     multitask: Annotated[
         str, typer.Option(help="expert that was trained on all collections, if there is one")
     ] = DEFAULT_MULTITASK,
-    held_out: Annotated[
-        float, typer.Option(min=0.01, max=1, help="share of train queries that the adapters were trained without")
-    ] = 0.5,
     cache: Annotated[
         Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
     ] = None,
@@ -45,7 +42,6 @@ def retrieval(
         out=out,
         experts=tuple(experts or ()),
         multitask=multitask,
-        held_out=held_out,
         cache=cache or out / "embeddings",
         command=command_line(sys.argv[1:]),
         seed=seed,

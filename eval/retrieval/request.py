@@ -15,13 +15,10 @@ DEFAULT_MULTITASK = "multitask"
 
 @dataclass(frozen=True)
 class RetrievalRequest:
-    """`held_out` is the share of train queries that the experts were trained without."""
-
     data: Path
     out: Path
     experts: tuple[Path, ...]
     multitask: str
-    held_out: float
     cache: Path
     command: str
     seed: int = 0

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +20,14 @@ from eval.retrieval.sentences import headline, losses, notes
 from eval.retrieval.situation import Situation
 from router.errors import DataError
 from router.retrieval.building import build_experts
-from router.retrieval.library import Arm, PilotLibrary
+from router.retrieval.library import Arm, LibraryManifest, PilotLibrary
 from router.retrieval.records import BASE, RetrievalExpert
 from router.types import FloatArray
 from training.retrieval.collection import Collection, find_collections, read_collection
-from training.retrieval.labels import Labelled, label, pilot_queries
-from training.retrieval.pilots import build_library, with_settings
+from training.retrieval.labels import Labelled, label, pilot_queries, unseen_share
+from training.retrieval.pilots import build_library
 from training.retrieval.search import Searcher, all_arms
-from training.retrieval.tune import choose_settings
+from training.retrieval.tune import tuned
 
 LOST = 10
 
@@ -81,7 +82,7 @@ def run_retrieval(
         command=request.command,
         created_at=now.isoformat(),
         library_version=library.manifest.version if library else "none",
-        settings=library.manifest.settings.model_dump(mode="json") if library else {},
+        settings=settings_of(library.manifest) if library else {},
         experts=tuple(experts),
         arm_meaning=MEANING,
         mean=mean,
@@ -92,7 +93,7 @@ def run_retrieval(
         losses=losses(reports),
         lost=lost_queries(measured, compared),
         latency=latency,
-        notes=notes(measured_skips=[(m.collection.name, m.collection.skipped) for m in measured], request=request),
+        notes=notes(measured_skips=[(m.collection.name, m.collection.skipped) for m in measured]),
     )
     return report, library
 
@@ -107,7 +108,7 @@ def measure(
     searcher = Searcher(collection, experts, request.cache, progress)
     progress(f"{collection.name}: {len(collection.documents)} documents")
     was_trained = any(name in experts for name in (collection.name, request.multitask))
-    pilots = pilot_queries(collection, request.held_out if was_trained else 1.0)
+    pilots = pilot_queries(collection, unseen_share(experts) if was_trained else 1.0)
     alone = [Arm(members=(request.multitask,), weights=(1.0,))]
     return Measured(
         collection,
@@ -129,8 +130,14 @@ def fit(
     dev = [one.dev for one in measured if len(one.dev)]
     created_at = now.isoformat()
     library = build_library(pilots, arms, fingerprints, created_at=created_at)
-    settings = choose_settings(library, dev, fingerprints)
-    return with_settings(library, settings)
+    return tuned(library, dev, fingerprints)
+
+
+def settings_of(manifest: LibraryManifest) -> dict[str, Any]:
+    """Settings by name, those of one expert a query with `single_` before the name."""
+    single = manifest.single_settings
+    plain = {} if single is None else single.model_dump(mode="json", exclude={"method"})
+    return manifest.settings.model_dump(mode="json") | {f"single_{name}": value for name, value in plain.items()}
 
 
 def collection_report(

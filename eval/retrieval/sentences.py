@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eval.retrieval.request import RetrievalRequest
 from eval.retrieval.schema import ArmScore, CollectionReport
 
 
@@ -34,14 +33,13 @@ def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def notes(*, measured_skips: Sequence[tuple[str, int]], request: RetrievalRequest) -> tuple[str, ...]:
+def notes(*, measured_skips: Sequence[tuple[str, int]]) -> tuple[str, ...]:
     skipped = [f"{name} {count}" for name, count in measured_skips if count]
     text = [
         "nDCG@10 with linear gains, as trec_eval's ndcg_cut_10; equal scores are ordered by document id, last first.",
         "Documents are read as 'title. text' and cut at the base encoder's max_tokens; search is exact.",
-        f"Pilots come from the {request.held_out:.0%} of train queries, 200 of a collection at most, that adapters "
-        "were trained without (of all where no adapter was given), settings from dev queries; test "
-        "queries were looked at for this report alone.",
+        "Pilots come from train queries that no adapter was trained on, 200 of a collection at most; settings from "
+        "dev queries; test queries were looked at for this report alone.",
         "Intervals: 2,000 bootstrap samples of queries within each collection, paired with base.",
     ]
     if skipped:

@@ -116,7 +116,7 @@ def build_router(
             f"pilot library {manifest.version} was made on base {manifest.base_fingerprint[:12]}, this one is "
             f"{base_fingerprint[:12]}: its vectors mean something else; run `coe retrieval pilots`"
         )
-    fuses = may_fuse and manifest.settings.may_fuse and manifest.settings.method is RoutingMethod.GAIN
+    fuses = may_fuse and manifest.settings.method is RoutingMethod.GAIN
     kept = [
         i
         for i, arm in enumerate(library.arms)
@@ -124,7 +124,8 @@ def build_router(
     ]
     arms = tuple(library.arms[i] for i in kept)
     if manifest.settings.method is RoutingMethod.GAIN:
-        model: GainModel | GroupedPilots = fit_gains(library, kept)
+        settings = manifest.settings if fuses else manifest.single_settings or manifest.settings
+        model: GainModel | GroupedPilots = fit_gains(library, kept, settings)
     else:
         model = group_pilots(library, kept)
     return RetrievalRouter(arms, model, manifest.dim, manifest.version)

@@ -1,10 +1,11 @@
 """Predicted gain of every arm over base near a query (ours; docs/retrieval.md has what was tried).
 
 A query's similarities to all labelled queries become weights w = exp((cos - 1) / temperature), and the weights of a
-data set's queries add up to its mass. An arm's predicted gain is the mass-weighted mean of what it gains on each data
-set (nDCG@10 minus base's, less one standard error), pulled towards what it gains on domains that it was not made for,
-as if `prior_count` labelled queries at similarity `prior_similarity` had shown that. So where nothing labelled is near,
-the choice is the arm that does best on foreign domains, and base unless one is clearly better.
+data set's queries add up to its mass. An arm's predicted gain is the mean of what it gains on each data set (nDCG@10
+minus base's, less half a standard error), in proportion to the masses. But a data set speaks of a query only as far as
+the query is as near to it as its own queries are to each other; for the rest stands what the arm gains on domains that
+it was not made for. So where nothing labelled is near, the choice is the arm that does best on foreign domains, and
+base unless one is clearly better.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.retrieval.library import Arm, PilotLibrary
+from router.retrieval.library import Arm, PilotLibrary, RoutingSettings
 from router.retrieval.records import BASE
 from router.types import FloatArray
+
+TINY = 1e-30
 
 HYBRID_WEIGHT = 0.7
 """Weight of base in the fusion with BM25 that serves where nothing is known of foreign domains."""
@@ -27,13 +30,23 @@ HYBRID_GAIN = 0.02
 where it lost (docs/results/retrieval.md). Every other arm is taken to lose as much."""
 
 
+CAUTION = 0.5
+"""Standard errors that are taken off a data set's mean gain (chosen by dev queries among 0, 0.5, 1 and 1.5)."""
+
+UNRELATED = 0.3
+"""Similarity of texts that have nothing in common: a data set whose own queries are no nearer to each other than that
+has no typical mass that could be told from a stranger's."""
+
+
 @dataclass(frozen=True)
 class GainModel:
-    """`pilots` (p, d) with `member` (p, s), 1 where a pilot belongs to that of s data sets; `gains` (s, m) of arms over
-    base; `measured` (s, m) as 0 and 1; `foreign` (m,) gain on domains without an expert of their own."""
+    """`pilots` (p, d) with `member` (p, s), 1 where a pilot belongs to that of s data sets, whose own queries have the
+    mass `typical` (s,); `gains` (s, m) of arms over base; `measured` (s, m) as 0 and 1; `foreign` (m,) gain on domains
+    without an expert of their own."""
 
     pilots: FloatArray
     member: FloatArray
+    typical: FloatArray
     gains: FloatArray
     measured: FloatArray
     foreign: FloatArray
@@ -43,18 +56,19 @@ class GainModel:
 
     def score(self, embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
         """Predicted gains (n, m) with base at the margin, similarity to the nearest pilot (n,), and (n,) whether
-        labelled queries outweigh the prior."""
+        data sets have more of a say than foreign domains."""
         cosine = embeddings @ self.pilots.T
         mass = np.exp((cosine - 1) / np.float32(self.temperature)) @ self.member
-        known = mass @ self.gains + np.float32(self.prior_mass) * self.foreign
-        gains = known / (mass @ self.measured + np.float32(self.prior_mass))
+        nearness = mass / self.typical
+        share = mass / np.maximum(mass.sum(axis=1, keepdims=True), TINY)
+        say = share * nearness / (nearness + np.float32(self.prior_mass))
+        gains = say @ self.gains + (1 - say @ self.measured) * self.foreign
         gains[:, 0] = self.margin
-        return gains.astype(np.float32), cosine.max(axis=1, initial=-1.0), mass.sum(axis=1) >= self.prior_mass
+        return gains.astype(np.float32), cosine.max(axis=1, initial=-1.0), say.sum(axis=1) >= 0.5
 
 
-def fit_gains(library: PilotLibrary, columns: Sequence[int]) -> GainModel:
+def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSettings) -> GainModel:
     """The model over those columns of the library; the first must be base."""
-    settings = library.manifest.settings
     present = np.unique(library.data_set)
     tables = [data_set_gains(library, columns, library.data_set == number) for number in present]
     gains = np.array([table[0] for table in tables], dtype=np.float32).reshape(len(present), len(columns))
@@ -62,27 +76,38 @@ def fit_gains(library: PilotLibrary, columns: Sequence[int]) -> GainModel:
     return GainModel(
         pilots=library.embeddings,
         member=(library.data_set[:, None] == present).astype(np.float32),
+        typical=np.array(
+            [typical_mass(library.embeddings[library.data_set == number], settings.temperature) for number in present],
+            dtype=np.float32,
+        ),
         gains=gains,
         measured=measured,
         foreign=foreign_gains(gains, measured, [library.arms[column] for column in columns]),
         temperature=settings.temperature,
-        prior_mass=settings.prior_count * float(np.exp((settings.prior_similarity - 1) / settings.temperature)),
+        prior_mass=settings.prior_mass,
         margin=settings.margin,
     )
+
+
+def typical_mass(embeddings: FloatArray, temperature: float) -> float:
+    """Median over a data set's queries (n, d) of the mass that the others give it."""
+    weights = np.exp((embeddings @ embeddings.T - 1) / np.float32(temperature))
+    np.fill_diagonal(weights, 0.0)
+    return max(float(np.median(weights.sum(axis=1))), float(np.exp((UNRELATED - 1) / temperature)))
 
 
 def data_set_gains(
     library: PilotLibrary, columns: Sequence[int], rows: NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
-    """(m,) gain of each arm over base on one data set, less one standard error of that mean, and (m,) 1 where at least
-    two queries measured it. Where none did the gain is 0 and does not count."""
+    """(m,) gain of each arm over base on one data set, less `CAUTION` standard errors of that mean, and (m,) 1 where
+    at least two queries measured it. Where none did the gain is 0 and does not count."""
     both = library.measured[rows][:, columns] & library.measured[rows][:, :1]
     change = (library.scores[rows][:, columns] - library.scores[rows][:, :1]) * both
     count = both.sum(axis=0)
     mean = change.sum(axis=0) / np.maximum(count, 1)
     variance = ((change - mean) ** 2 * both).sum(axis=0) / np.maximum(count - 1, 1)
     is_known = count >= 2
-    cautious = np.where(is_known, mean - np.sqrt(variance / np.maximum(count, 1)), 0.0)
+    cautious = np.where(is_known, mean - CAUTION * np.sqrt(variance / np.maximum(count, 1)), 0.0)
     return cautious.astype(np.float32), is_known.astype(np.float32)
 
 

@@ -54,18 +54,16 @@ class RoutingSettings(Record):
 
     method: RoutingMethod = RoutingMethod.GAIN
     temperature: float = Field(default=0.05, gt=0, description="of the softmax over similarities")
-    prior_similarity: float = Field(
-        default=0.3, ge=-1, le=1, description="nearer than this, labelled queries count more"
+    prior_mass: float = Field(
+        default=0.1, gt=0, description="share of its own queries' typical mass at which a data set has half a say"
     )
-    prior_count: float = Field(default=4.0, gt=0, description="so many labelled queries at that similarity = the prior")
     margin: float = Field(default=0.0, ge=0, description="predicted gain over base that a switch needs")
-    may_fuse: bool = Field(default=True, description="whether arms of two members may be chosen")
 
 
 class LibraryManifest(Record):
     """What `manifest.json` of a pilot library says."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     version: str
     created_at: str
     base_fingerprint: str
@@ -74,6 +72,7 @@ class LibraryManifest(Record):
     expert_fingerprints: dict[str, str] = Field(description="expert -> identity it had when it was measured")
     data_sets: tuple[str, ...]
     settings: RoutingSettings = RoutingSettings()
+    single_settings: RoutingSettings | None = Field(default=None, description="where nothing may be fused, if others")
     metrics: dict[str, float] = Field(default_factory=dict)
     weights_sha256: str
 
@@ -116,6 +115,7 @@ def make_library(
     data_set: NDArray[np.int64],
     keys: NDArray[np.int64],
     settings: RoutingSettings | None = None,
+    single_settings: RoutingSettings | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> PilotLibrary:
     """A library with its version."""
@@ -129,6 +129,7 @@ def make_library(
         expert_fingerprints=dict(expert_fingerprints),
         data_sets=tuple(data_sets),
         settings=settings or RoutingSettings(),
+        single_settings=single_settings,
         metrics=dict(metrics or {}),
         weights_sha256=hashlib.sha256(packed_arrays(embeddings, scores, measured, data_set, keys)).hexdigest(),
     ).model_dump(mode="json")
@@ -221,7 +222,9 @@ def read_manifest(folder: Path) -> LibraryManifest:
     try:
         manifest = LibraryManifest.model_validate(json.loads(read_regular_file(path)))
     except (ValidationError, ValueError) as error:
-        raise ArtifactError(f"{path}: is not the manifest of a pilot library") from error
+        raise ArtifactError(
+            f"{path}: is not the manifest of a pilot library, or of an older one; run `coe retrieval pilots --rebuild`"
+        ) from error
     expected = content_version(manifest.model_dump(mode="json"))
     if manifest.version != expected:
         raise ArtifactError(f"{path}: says version {manifest.version}, its content gives {expected}; it was changed")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from router.retrieval.experts.adapter import AdapterExpert
 from router.retrieval.library import Arm
 from router.retrieval.records import BASE, DenseExpert, RetrievalExpert
 from router.types import FloatArray
@@ -53,10 +54,9 @@ def pilot_queries(collection: Collection, held_out: float, count: int = MOST_HEL
     return kept.take(order[:count])
 
 
-def unseen_share(experts: Mapping[str, RetrievalExpert], held_out: float) -> float:
-    """Share of train queries that can be labelled: `held_out` where adapters were trained on the rest, else all."""
-    is_trained = any(getattr(expert, "lora", None) is not None for expert in experts.values())
-    return held_out if is_trained else 1.0
+def unseen_share(experts: Mapping[str, RetrievalExpert]) -> float:
+    """Share of train queries that no adapter among the experts was trained on; all where there is no adapter."""
+    return min((expert.held_out_share for expert in experts.values() if isinstance(expert, AdapterExpert)), default=1.0)
 
 
 def label(searcher: Searcher, queries: Queries, arms: Sequence[Arm]) -> Labelled:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,24 @@ class QueryAdapter:
         pooled = hidden[:, 0] if self._pooling == "cls" else (hidden * mask).sum(1) / mask.sum(1)
         return torch.nn.functional.normalize(pooled, dim=1)
 
-    def encode(self, texts: Sequence[str], batch: int = 64) -> FloatArray:
-        """(n, d) float32 without dropout."""
+    def encode(self, texts: Sequence[str], strength: float = 1.0, batch: int = 64) -> FloatArray:
+        """(n, d) float32 without dropout, by that share of the adapter."""
+        with self._scaled(strength):
+            return self._encode(texts, batch)
+
+    @contextmanager
+    def _scaled(self, strength: float) -> Iterator[None]:
+        layers = [module for module in self._model.modules() if isinstance(getattr(module, "scaling", None), dict)]
+        scalings = [dict(layer.scaling) for layer in layers]
+        for layer in layers:
+            layer.scaling.update({name: value * strength for name, value in layer.scaling.items()})
+        try:
+            yield
+        finally:
+            for layer, scaling in zip(layers, scalings, strict=True):
+                layer.scaling.update(scaling)
+
+    def _encode(self, texts: Sequence[str], batch: int) -> FloatArray:
         import torch
 
         self._model.eval()
@@ -108,9 +125,12 @@ class QueryAdapter:
         self._optimizer.step()
         return float(loss.detach())
 
-    def weights(self) -> dict[str, FloatArray]:
-        """A copy of the adapter's arrays by torch's names."""
-        return {name: p.detach().numpy().copy() for name, p in self._trained.items()}
+    def weights(self, strength: float = 1.0) -> dict[str, FloatArray]:
+        """A copy of the adapter's arrays by torch's names; a share of the adapter is one of each second factor."""
+        return {
+            name: p.detach().numpy() * np.float32(strength if "lora_B" in name else 1)
+            for name, p in self._trained.items()
+        }
 
     def set_weights(self, arrays: dict[str, FloatArray]) -> None:
         import torch

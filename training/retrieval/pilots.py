@@ -97,6 +97,7 @@ def extend_library(
         ),
         keys=np.concatenate([library.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)]),
         settings=old.settings,
+        single_settings=old.single_settings,
     )
 
 
@@ -135,12 +136,16 @@ def remove_expert(library: PilotLibrary, expert: str, *, created_at: str) -> Pil
         data_set=library.data_set,
         keys=library.keys,
         settings=library.manifest.settings,
+        single_settings=library.manifest.single_settings,
     )
 
 
-def with_settings(library: PilotLibrary, settings: RoutingSettings) -> PilotLibrary:
-    """The library with other settings of routing, under its new version."""
-    plain = library.manifest.model_dump(mode="json") | {"settings": settings.model_dump(mode="json")}
+def with_settings(
+    library: PilotLibrary, settings: RoutingSettings, single_settings: RoutingSettings | None = None
+) -> PilotLibrary:
+    """The library with other settings of routing, under its new version. None: one for both modes."""
+    changed = library.manifest.model_copy(update={"settings": settings, "single_settings": single_settings})
+    plain = changed.model_dump(mode="json")
     plain["version"] = content_version(plain)
     return replace(library, manifest=LibraryManifest.model_validate(plain))
 

@@ -29,9 +29,6 @@ def pilots(
     remove: Annotated[str | None, typer.Option(help="take this expert out; nothing is measured")] = None,
     rebuild: Annotated[bool, typer.Option(help="measure everything anew")] = False,
     method: Annotated[str, typer.Option(help="gain (ours), mean (the paper) or max (its released code)")] = "gain",
-    held_out: Annotated[
-        float, typer.Option(min=0.01, max=1, help="share of train queries that the adapters were trained without")
-    ] = 0.5,
     cache: CacheOption = None,
 ) -> None:
     """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
@@ -61,7 +58,6 @@ def pilots(
                 collections,
                 experts,
                 RoutingMethod(method),
-                held_out,
                 cache or out.parent / "embeddings",
                 now,
                 status.update,
@@ -96,7 +92,6 @@ def measured_library(
     collections: Sequence[Collection],
     experts: dict[str, RetrievalExpert],
     method: RoutingMethod,
-    held_out: float,
     cache: Path,
     now: str,
     progress: Callable[[str], None],
@@ -105,11 +100,11 @@ def measured_library(
     from training.retrieval.labels import label_collections, pilot_queries, unseen_share
     from training.retrieval.pilots import build_library, extend_library, require_same_experts, with_settings
     from training.retrieval.search import all_arms
-    from training.retrieval.tune import choose_settings
+    from training.retrieval.tune import tuned
 
     arms = all_arms(experts)
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
-    share = unseen_share(experts, held_out)
+    share = unseen_share(experts)
     labelled = label_collections(collections, experts, arms, lambda c: pilot_queries(c, share), cache, progress)
     if old is None:
         library = build_library(labelled, arms, fingerprints, created_at=now)
@@ -119,4 +114,4 @@ def measured_library(
     progress("labelling dev queries")
     dev = label_collections(collections, experts, library.arms, lambda c: c.split("dev"), cache, progress)
     settings = library.manifest.settings.model_copy(update={"method": method})
-    return with_settings(library, choose_settings(with_settings(library, settings), dev, fingerprints))
+    return tuned(with_settings(library, settings), dev, fingerprints)

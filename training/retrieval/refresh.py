@@ -37,9 +37,6 @@ base is a mean less its standard error, and of fewer queries that is noise."""
 DEV_SHARE = 0.2
 """Of exported queries, as `coe retrieval export` splits them."""
 
-HELD_OUT = 0.5
-"""Share of train queries that adapters leave to the pilot library, as `coe retrieval train` has it by default."""
-
 Export = Callable[[Path], Mapping[str, int]]
 """Writes collections into a folder, one sub-folder each; returns what was left out, by reason. Raises DataError."""
 
@@ -112,7 +109,7 @@ def refresh_pilots(
         experts = build_experts(request.section, request.root, secrets=os.environ)
         if old is not None:
             require_same_experts(old, {name: expert.fingerprint for name, expert in experts.items()})
-        share = unseen_share(experts, HELD_OUT)
+        share = unseen_share(experts)
         found = replace(
             found,
             dropped=dropped + unlabelled(collections, share),

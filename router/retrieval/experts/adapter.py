@@ -44,6 +44,11 @@ class AdapterManifest(Record):
     dev_ndcg: float | None = None
     dev_ndcg_base: float | None = None
 
+    @property
+    def held_out_share(self) -> float:
+        """Share of the train queries, by `training.retrieval.recipe.hash_share`, that it never saw; 0 if unknown."""
+        return float(self.settings.get("held_out", 0.0))
+
 
 @dataclass(frozen=True)
 class AdapterExpert:
@@ -53,6 +58,7 @@ class AdapterExpert:
     base: BertEncoder
     lora: Lora
     fingerprint: str
+    held_out_share: float
 
     @property
     def space(self) -> str:
@@ -92,9 +98,8 @@ class UnboundAdapter:
             expected = None if weight is None else weight.shape
             if expected != (layer.down.shape[0], layer.up.shape[1]):
                 raise ArtifactError(f"{self.folder}: '{part}' does not fit the base, whose shape there is {expected}")
-        return AdapterExpert(
-            name, base, self.lora, fingerprint("adapter", base.fingerprint, self.manifest.weights_sha256)
-        )
+        name_of_weights = fingerprint("adapter", base.fingerprint, self.manifest.weights_sha256)
+        return AdapterExpert(name, base, self.lora, name_of_weights, self.manifest.held_out_share)
 
 
 def read_manifest(folder: Path) -> AdapterManifest:

@@ -35,7 +35,6 @@ def evaluate(data: Path, out: Path, **options: object) -> RetrievalReport:
         out=out,
         experts=options.get("experts"),
         cache=out.parent / "cache",
-        held_out=0.5,
         seed=0,
         multitask="multitask",
     )  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from training.retrieval.pilots import (
     with_settings,
     without_data_set,
 )
-from training.retrieval.tune import candidates, choose_settings, routed_scores
+from training.retrieval.tune import SHORT_OF_BASE, best_settings, candidates, routed_scores, tuned
 
 CREATED = "2026-01-01T00:00:00+00:00"
 
@@ -106,13 +106,23 @@ def test_settings_are_chosen_on_dev_and_never_for_the_papers_methods() -> None:
         labelled("law", LAW, [0.5, 0.9, 0.4, 0.95], seed=5),
         labelled("medicine", MEDICINE, [0.5, 0.4, 0.8, 0.45], seed=5),
     ]
-    chosen = choose_settings(library, dev, FINGERPRINTS)
-    assert chosen in list(candidates())
-    scores = routed_scores(with_settings(library, chosen), dev[0], list(FINGERPRINTS))
-    assert scores.tolist() == pytest.approx([0.95] * 6)
-    assert choose_settings(library, [], FINGERPRINTS) == library.manifest.settings
+    chosen = tuned(library, dev, FINGERPRINTS)
+    assert {chosen.manifest.settings, chosen.manifest.single_settings} <= set(candidates())
+    assert routed_scores(chosen, dev[0], list(FINGERPRINTS)).tolist() == pytest.approx([0.95] * 6)
+    assert routed_scores(chosen, dev[0], list(FINGERPRINTS), may_fuse=False).tolist() == pytest.approx([0.9] * 6)
+    assert tuned(library, [], FINGERPRINTS) is library
     paper = with_settings(library, RoutingSettings(method=RoutingMethod.MEAN))
-    assert choose_settings(paper, dev, FINGERPRINTS) == paper.manifest.settings
+    assert tuned(paper, dev, FINGERPRINTS) is paper
+
+
+def test_settings_that_serve_unprepared_queries_worse_than_base_are_not_chosen() -> None:
+    """Music lies between law and medicine, where every expert is worse than base on it."""
+    library = small_library()
+    music = labelled("music", LAW, [0.5, 0.3, 0.3, 0.3], seed=5)
+    music.embeddings[:] = (music.embeddings + corner(MEDICINE, 6, seed=6)) / np.sqrt(2)
+    chosen = best_settings(library, [labelled("law", LAW, [0.5, 0.9, 0.4, 0.95], seed=5), music], FINGERPRINTS, True)
+    foreign = routed_scores(with_settings(library, chosen), music, list(FINGERPRINTS))
+    assert foreign.mean() >= 0.5 - SHORT_OF_BASE
 
 
 def test_an_unprepared_domain_is_never_served_worse_than_by_base() -> None:

@@ -11,7 +11,10 @@ from router.errors import ConfigError, DataError
 from router.retrieval.library import RoutingMethod, load_library
 from tests.router.retrieval.experts.adapter_files import write_adapter
 from tests.training.retrieval.collection_files import write_beir
+from training.retrieval.collection import read_collection
+from training.retrieval.labels import query_key
 from training.retrieval.pilots_command import pilots
+from training.retrieval.recipe import held_out_queries
 
 
 def make(out: Path, **options: object) -> None:
@@ -22,7 +25,6 @@ def make(out: Path, **options: object) -> None:
         "remove": None,
         "rebuild": False,
         "method": "gain",
-        "held_out": 0.5,
         "cache": out.parent / "cache",
     }
     pilots(out=out, **(defaults | options))  # type: ignore[arg-type]
@@ -65,7 +67,7 @@ def test_a_changed_expert_needs_a_rebuild(tmp_path: Path) -> None:
     assert load_library(tmp_path / "pilots").manifest.settings.method is RoutingMethod.MEAN
 
 
-def test_trained_adapters_are_labelled_on_the_half_that_they_never_saw(tmp_path: Path) -> None:
+def test_trained_adapters_are_labelled_on_the_queries_that_none_of_them_saw(tmp_path: Path) -> None:
     north = write_beir(tmp_path / "north", "n")
     base = build(Options())
     arrays = {
@@ -74,11 +76,14 @@ def test_trained_adapters_are_labelled_on_the_half_that_they_never_saw(tmp_path:
         ][: (2 if half == "A" else 384), : (384 if half == "A" else 2)].copy()
         for half in "AB"
     }
-    write_adapter(tmp_path / "adapters" / "north", base, arrays)
+    for name, held_out in (("north", 0.5), ("south", 0.9)):
+        write_adapter(tmp_path / "adapters" / name, base, arrays, held_out=held_out)
     make(tmp_path / "pilots", data=north, adapters=tmp_path / "adapters")
     library = load_library(tmp_path / "pilots")
     assert "north" in library.manifest.expert_fingerprints
-    assert 0 < len(library.keys) < 8
+    unseen = held_out_queries(read_collection(north).split("train"), 0.5)
+    assert 0 < len(unseen) < 8
+    assert set(library.keys) == {query_key("north", name) for name in unseen.ids}
 
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_the_library_learns_whom_people_find_right(tmp_path: Path) -> None:
 def test_what_was_there_stays_and_a_store_has_todays_queries(tmp_path: Path) -> None:
     stores = Stores(by_hand=lambda folder: write_store(folder, 30, 5), vs_a=write_store)
     run(tmp_path, stores)
-    tuned = with_settings(made(tmp_path), RoutingSettings(temperature=0.08, prior_count=16.0, margin=0.01))
+    tuned = with_settings(made(tmp_path), RoutingSettings(temperature=0.08, prior_mass=0.3, margin=0.01))
     save_library(tuned, tmp_path / "pilots")
     del stores.stores["by_hand"]
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from router.encoders.bert import BertEncoder
 from router.errors import DataError, MissingExtraError
 from router.retrieval.experts import adapter
+from router.weights import resolve_weights
 from tests.router.retrieval.experts.adapter_files import WORDS, load_bert, write_bert
 from training.retrieval import lora
 from training.retrieval.collection import Collection, Queries
 from training.retrieval.recipe import Recipe
-from training.retrieval.train import CHECKPOINT_FOLDER, Look, prepare, train_adapter
+from training.retrieval.train import CHECKPOINT_FOLDER, Look, Run, prepare, train_adapter
 
 needs_torch = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("torch", "sentence_transformers", "peft")),
@@ -96,6 +99,31 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, base: BertEnc
 def test_training_stops_when_dev_gets_no_better(tmp_path: Path, base: BertEncoder) -> None:
     recipe = RECIPE.model_copy(update={"learning_rate": 1e-9, "eval_every": 5, "patience": 2})
     assert [look.step for look in run(base, tmp_path / "out", recipe)] == [5, 10]
+
+
+def test_the_best_look_and_share_of_the_adapter_is_kept(tmp_path: Path) -> None:
+    adapter_of_one = MagicMock(weights=lambda strength=1.0: {"b": np.float32(strength)})
+    run = Run(adapter_of_one, RECIPE, 30, tmp_path, "identity", best_score=0.5)
+    run.best_weights = {"b": np.float32(0)}
+    run.look({1.0: 0.4, 0.6: 0.5})
+    assert (run.stale_looks, run.best_weights) == (1, {"b": 0.0})  # base is as good
+    run.look({1.0: 0.4, 0.6: 0.7})
+    run.look({1.0: 0.7, 0.6: 0.2})
+    assert (run.best_score, run.stale_looks, run.best_weights) == (0.7, 1, {"b": np.float32(0.6)})
+
+
+@needs_torch
+def test_a_share_of_an_adapter_lies_between_base_and_the_whole(tmp_path: Path, base: BertEncoder) -> None:
+    run(base, tmp_path / "out")
+    whole = lora.QueryAdapter(resolve_weights(base.model), RECIPE, base.network.shape.pooling)
+    arrays = load_file(tmp_path / "out" / adapter.WEIGHTS_FILE)
+    whole.set_weights({name: arrays[name.replace(".default", "")] for name in whole.weights()})
+    texts = ["law of drug", "code of law"]
+    assert np.abs(whole.encode(texts, strength=0) - base.encode(texts)).max() < 1e-5
+    part = whole.encode(texts, strength=0.5)
+    assert np.abs(part - whole.encode(texts)).max() > 1e-3
+    whole.set_weights(whole.weights(0.5))
+    assert np.abs(part - whole.encode(texts)).max() < 1e-5
 
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

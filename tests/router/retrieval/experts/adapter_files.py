@@ -84,7 +84,12 @@ def lora_arrays(seed: int = 1, rank: int = RANK) -> dict[str, np.ndarray]:
 
 
 def write_adapter(
-    folder: Path, base: BertEncoder, arrays: dict[str, np.ndarray] | None = None, **config: object
+    folder: Path,
+    base: BertEncoder,
+    arrays: dict[str, np.ndarray] | None = None,
+    *,
+    held_out: float = 0.5,
+    **config: object,
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(lora_arrays() if arrays is None else arrays, folder / "adapter_model.safetensors")
@@ -95,6 +100,7 @@ def write_adapter(
         "base_fingerprint": base.fingerprint,
         "weights_sha256": hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest(),
         "created_at": "2026-01-01T00:00:00+00:00",
+        "settings": {"held_out": held_out},
         "data_fingerprint": "d" * 32,
         "held_out": 3,
         "pairs": 9,
