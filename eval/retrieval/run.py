@@ -24,7 +24,7 @@ from router.retrieval.library import Arm, LibraryManifest, PilotLibrary
 from router.retrieval.records import BASE, RetrievalExpert
 from router.types import FloatArray
 from training.retrieval.collection import Collection, find_collections, read_collection
-from training.retrieval.labels import Labelled, label, pilot_queries, unseen_share
+from training.retrieval.labels import Labelled, label, locate, pilot_queries, unseen_share
 from training.retrieval.pilots import build_library
 from training.retrieval.search import Searcher, all_arms
 from training.retrieval.tune import tuned
@@ -62,7 +62,8 @@ def run_retrieval(
     if not measured:
         raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
     progress("choosing settings on dev")
-    library = fit(measured, experts, arms, now)
+    share = unseen_share(everyone)
+    library = fit(measured, experts, arms, now, locate([m.collection for m in measured], experts, share, request.cache))
     situation = Situation(library, tuple(experts), arms)
     compared = [compare(one.test, situation, one.multitask) for one in measured]
     left_out = [compare(one.test, situation.without(one.collection.name)) for one in measured]
@@ -107,8 +108,7 @@ def measure(
 ) -> Measured:
     searcher = Searcher(collection, experts, request.cache, progress)
     progress(f"{collection.name}: {len(collection.documents)} documents")
-    was_trained = any(name in experts for name in (collection.name, request.multitask))
-    pilots = pilot_queries(collection, unseen_share(experts) if was_trained else 1.0)
+    pilots = pilot_queries(collection, unseen_share(experts))
     alone = [Arm(members=(request.multitask,), weights=(1.0,))]
     return Measured(
         collection,
@@ -120,7 +120,11 @@ def measure(
 
 
 def fit(
-    measured: Sequence[Measured], experts: dict[str, RetrievalExpert], arms: Sequence[Arm], now: datetime
+    measured: Sequence[Measured],
+    experts: dict[str, RetrievalExpert],
+    arms: Sequence[Arm],
+    now: datetime,
+    located: dict[str, FloatArray],
 ) -> PilotLibrary | None:
     """The library of all train queries, with settings chosen on dev; None when there is no train query."""
     pilots = [one.pilots for one in measured if len(one.pilots)]
@@ -129,7 +133,7 @@ def fit(
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     dev = [one.dev for one in measured if len(one.dev)]
     created_at = now.isoformat()
-    library = build_library(pilots, arms, fingerprints, created_at=created_at)
+    library = build_library(pilots, arms, fingerprints, created_at=created_at, located=located)
     return tuned(library, dev, fingerprints)
 
 

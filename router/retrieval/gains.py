@@ -40,9 +40,9 @@ has no typical mass that could be told from a stranger's."""
 
 @dataclass(frozen=True)
 class GainModel:
-    """`pilots` (p, d) with `member` (p, s), 1 where a pilot belongs to that of s data sets, whose own queries have the
-    mass `typical` (s,); `gains` (s, m) of arms over base; `measured` (s, m) as 0 and 1; `foreign` (m,) gain on domains
-    without an expert of their own."""
+    """`pilots` (p, d), labelled queries and those that only say where a data set lies, with `member` (p, s), 1 where a
+    pilot belongs to that of s data sets, whose own queries have the mass `typical` (s,); `gains` (s, m) of arms over
+    base; `measured` (s, m) as 0 and 1; `foreign` (m,) gain on domains without an expert of their own."""
 
     pilots: FloatArray
     member: FloatArray
@@ -70,15 +70,16 @@ class GainModel:
 def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSettings) -> GainModel:
     """The model over those columns of the library; the first must be base."""
     present = np.unique(library.data_set)
+    pilots = np.concatenate([library.embeddings, library.located])
+    data_set = np.concatenate([library.data_set, library.located_in])
     tables = [data_set_gains(library, columns, library.data_set == number) for number in present]
     gains = np.array([table[0] for table in tables], dtype=np.float32).reshape(len(present), len(columns))
     measured = np.array([table[1] for table in tables], dtype=np.float32).reshape(len(present), len(columns))
     return GainModel(
-        pilots=library.embeddings,
-        member=(library.data_set[:, None] == present).astype(np.float32),
+        pilots=pilots,
+        member=(data_set[:, None] == present).astype(np.float32),
         typical=np.array(
-            [typical_mass(library.embeddings[library.data_set == number], settings.temperature) for number in present],
-            dtype=np.float32,
+            [typical_mass(pilots[data_set == number], settings.temperature) for number in present], dtype=np.float32
         ),
         gains=gains,
         measured=measured,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,8 @@ class PilotLibrary:
 
     `embeddings` (n, d) by base, unit rows; `scores` (n, m) nDCG@10, 0 where not measured; `measured` (n, m);
     `data_set` (n,) rows of `manifest.data_sets`; `keys` (n,) tell labelled queries apart without their texts.
+    `located` (k, d) are base embeddings of queries without a label, `located_in` (k,) their data sets: they say where a
+    data set lies.
     """
 
     manifest: LibraryManifest
@@ -91,6 +93,8 @@ class PilotLibrary:
     measured: NDArray[np.bool_]
     data_set: NDArray[np.int64]
     keys: NDArray[np.int64]
+    located: FloatArray
+    located_in: NDArray[np.int64]
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -114,12 +118,25 @@ def make_library(
     measured: NDArray[np.bool_],
     data_set: NDArray[np.int64],
     keys: NDArray[np.int64],
+    located: FloatArray | None = None,
+    located_in: NDArray[np.int64] | None = None,
     settings: RoutingSettings | None = None,
     single_settings: RoutingSettings | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> PilotLibrary:
     """A library with its version."""
     scores = np.where(measured, scores, 0.0).astype(np.float32)
+    if located is None or located_in is None:
+        located, located_in = embeddings[:0], data_set[:0]
+    arrays: dict[str, Any] = {
+        "embeddings": embeddings,
+        "scores": scores,
+        "measured": measured,
+        "data_set": data_set,
+        "keys": keys,
+        "located": located,
+        "located_in": located_in,
+    }
     plain = LibraryManifest(
         version="0" * 16,
         created_at=created_at,
@@ -131,37 +148,35 @@ def make_library(
         settings=settings or RoutingSettings(),
         single_settings=single_settings,
         metrics=dict(metrics or {}),
-        weights_sha256=hashlib.sha256(packed_arrays(embeddings, scores, measured, data_set, keys)).hexdigest(),
+        weights_sha256=hashlib.sha256(packed_arrays(arrays)).hexdigest(),
     ).model_dump(mode="json")
     plain["version"] = content_version(plain)
-    return PilotLibrary(LibraryManifest.model_validate(plain), embeddings, scores, measured, data_set, keys)
+    return PilotLibrary(LibraryManifest.model_validate(plain), **arrays)
 
 
-def packed_arrays(
-    embeddings: FloatArray,
-    scores: FloatArray,
-    measured: NDArray[np.bool_],
-    data_set: NDArray[np.int64],
-    keys: NDArray[np.int64],
-) -> bytes:
+STORED = {
+    "data_set": np.int64,
+    "embeddings": np.float32,
+    "keys": np.int64,
+    "located": np.float32,
+    "located_in": np.int64,
+    "measured": np.uint8,
+    "scores": np.float32,
+}
+"""Arrays of a library and their types on disk."""
+
+
+def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     from safetensors.numpy import save
 
-    return save(
-        {
-            "data_set": np.ascontiguousarray(data_set, dtype=np.int64),
-            "embeddings": np.ascontiguousarray(embeddings, dtype=np.float32),
-            "keys": np.ascontiguousarray(keys, dtype=np.int64),
-            "measured": np.ascontiguousarray(measured, dtype=np.uint8),
-            "scores": np.ascontiguousarray(scores, dtype=np.float32),
-        }
-    )
+    return save({name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in STORED.items()})
 
 
 def save_library(library: PilotLibrary, folder: Path) -> None:
     """Writes the library. The arrays get a name of their own and the manifest is replaced last and at once, so whoever
     reads, and whatever is killed, finds the old library whole or the new one. One writer at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = packed_arrays(library.embeddings, library.scores, library.measured, library.data_set, library.keys)
+    weights = packed_arrays({name: getattr(library, name) for name in STORED})
     kept = weights_file(folder, library.manifest)
     for file, content in (
         (kept, weights),
@@ -203,16 +218,21 @@ def load_library(folder: Path) -> PilotLibrary:
     arrays = read_arrays(file, weights)
     embeddings = require_finite(arrays, "embeddings", (None, manifest.dim))
     shape = (len(embeddings), len(manifest.arms))
-    data_set = np.asarray(require_array(arrays, "data_set", (len(embeddings),)), dtype=np.int64)
-    if len(data_set) and not 0 <= data_set.min() <= data_set.max() < len(manifest.data_sets):
-        raise ArtifactError(f"{file}: 'data_set' must hold 0 to {len(manifest.data_sets) - 1}")
+    located = require_finite(arrays, "located", (None, manifest.dim))
+    places = {}
+    for name, count in (("data_set", len(embeddings)), ("located_in", len(located))):
+        places[name] = np.asarray(require_array(arrays, name, (count,)), dtype=np.int64)
+        if count and not 0 <= places[name].min() <= places[name].max() < len(manifest.data_sets):
+            raise ArtifactError(f"{file}: '{name}' must hold 0 to {len(manifest.data_sets) - 1}")
     return PilotLibrary(
         manifest,
         embeddings,
         require_finite(arrays, "scores", shape),
         np.asarray(require_array(arrays, "measured", shape)).astype(bool),
-        data_set,
+        places["data_set"],
         np.asarray(require_array(arrays, "keys", (len(embeddings),)), dtype=np.int64),
+        located,
+        places["located_in"],
     )
 
 

@@ -18,6 +18,10 @@ from training.retrieval.collection import Collection, Queries
 from training.retrieval.recipe import MOST_HELD_OUT, held_out_queries
 from training.retrieval.search import Searcher, silent
 
+MOST_LOCATED = 300
+"""Train queries of a collection, beside the pilots, whose embeddings say where it lies: they need no label, so adapters
+may have been trained on them."""
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -52,6 +56,31 @@ def pilot_queries(collection: Collection, held_out: float, count: int = MOST_HEL
     kept = queries if held_out >= 1 else held_out_queries(queries, held_out)
     order = sorted(range(len(kept)), key=lambda row: query_key(collection.name, kept.ids[row]))
     return kept.take(order[:count])
+
+
+def located_queries(collection: Collection, held_out: float) -> Queries:
+    """Train queries beside the pilots, `MOST_LOCATED` at most, in an order that a hash decides."""
+    queries, labelled = collection.split("train"), set(pilot_queries(collection, held_out).ids)
+    rows = [row for row, name in enumerate(queries.ids) if name not in labelled]
+    rows.sort(key=lambda row: query_key(collection.name, queries.ids[row]))
+    return queries.take(rows[:MOST_LOCATED])
+
+
+def locate(
+    collections: Sequence[Collection],
+    experts: Mapping[str, RetrievalExpert],
+    held_out: float,
+    cache: Path,
+    progress: Callable[[str], None] = silent,
+) -> dict[str, FloatArray]:
+    """Base embeddings (k, d) of the queries that say where a collection lies, by its name."""
+    base, found = experts[BASE], {}
+    assert isinstance(base, DenseExpert)
+    for collection in collections:
+        queries = located_queries(collection, held_out)
+        if len(queries):
+            found[collection.name] = Searcher(collection, experts, cache, progress).encode(base, queries.texts, False)
+    return found
 
 
 def unseen_share(experts: Mapping[str, RetrievalExpert]) -> float:

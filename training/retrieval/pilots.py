@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from router.retrieval.library import (
     make_library,
 )
 from router.retrieval.records import BASE
+from router.types import FloatArray
 from training.retrieval.labels import Labelled
 
 
@@ -26,9 +28,13 @@ def build_library(
     expert_fingerprints: Mapping[str, str],
     *,
     created_at: str,
+    located: Mapping[str, FloatArray] | None = None,
     settings: RoutingSettings | None = None,
 ) -> PilotLibrary:
     """A library of all labelled queries, every arm measured on each.
+
+    Args:
+        located: (k, d) base embeddings of other queries of those data sets, by their names.
 
     Raises:
         DataError: there is no labelled query.
@@ -47,6 +53,7 @@ def build_library(
         measured=np.ones(scores.shape, dtype=bool),
         data_set=np.repeat(np.arange(len(labelled)), [len(part) for part in labelled]),
         keys=np.concatenate([part.keys for part in labelled]),
+        **located_rows([part.collection for part in labelled], located or {}),
         settings=settings,
     )
 
@@ -58,12 +65,14 @@ def extend_library(
     expert_fingerprints: Mapping[str, str],
     *,
     created_at: str,
+    located: Mapping[str, FloatArray] | None = None,
 ) -> PilotLibrary:
     """The library with further arms and labelled queries. What was measured before keeps its values and its place.
 
     Args:
         labelled: scores over `arms`, of queries old and new.
         arms: those of the library that were measured again or are missing in it; they may stand in any order.
+        located: in place of what it has of these data sets, by their names.
     """
     old = library.manifest
     columns = {arm: number for number, arm in enumerate(old.arms)}
@@ -96,9 +105,27 @@ def extend_library(
             [library.data_set, np.array([names.index(part.collection) for part, _ in fresh], dtype=np.int64)]
         ),
         keys=np.concatenate([library.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)]),
+        **located_rows(names, located_by_name(library) | dict(located or {})),
         settings=old.settings,
         single_settings=old.single_settings,
     )
+
+
+def located_rows(names: Sequence[str], located: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """What `make_library` takes, of data sets that are among `names`."""
+    known = [name for name in names if name in located]
+    if not known:
+        return {}
+    places = np.array([names.index(name) for name in known], dtype=np.int64)
+    return {
+        "located": np.concatenate([located[name] for name in known]).astype(np.float32),
+        "located_in": np.repeat(places, [len(located[name]) for name in known]),
+    }
+
+
+def located_by_name(library: PilotLibrary) -> dict[str, FloatArray]:
+    names = library.manifest.data_sets
+    return {names[place]: library.located[library.located_in == place] for place in np.unique(library.located_in)}
 
 
 def require_same_experts(library: PilotLibrary, expert_fingerprints: Mapping[str, str]) -> None:
@@ -135,6 +162,8 @@ def remove_expert(library: PilotLibrary, expert: str, *, created_at: str) -> Pil
         measured=library.measured[:, kept],
         data_set=library.data_set,
         keys=library.keys,
+        located=library.located,
+        located_in=library.located_in,
         settings=library.manifest.settings,
         single_settings=library.manifest.single_settings,
     )
@@ -152,9 +181,10 @@ def with_settings(
 
 def without_data_set(library: PilotLibrary, name: str) -> PilotLibrary:
     """The library as if that data set had never been labelled; its expert's arms stay."""
-    rows = library.data_set != library.manifest.data_sets.index(name) if name in library.manifest.data_sets else None
-    if rows is None:
+    if name not in library.manifest.data_sets:
         return library
+    place = library.manifest.data_sets.index(name)
+    rows, others = library.data_set != place, library.located_in != place
     return replace(
         library,
         embeddings=library.embeddings[rows],
@@ -162,4 +192,6 @@ def without_data_set(library: PilotLibrary, name: str) -> PilotLibrary:
         measured=library.measured[rows],
         data_set=library.data_set[rows],
         keys=library.keys[rows],
+        located=library.located[others],
+        located_in=library.located_in[others],
     )

@@ -97,7 +97,7 @@ def measured_library(
     progress: Callable[[str], None],
 ) -> PilotLibrary:
     """A new library, or `old` with what it lacks; settings are chosen anew on dev queries."""
-    from training.retrieval.labels import label_collections, pilot_queries, unseen_share
+    from training.retrieval.labels import label_collections, locate, pilot_queries, unseen_share
     from training.retrieval.pilots import build_library, extend_library, require_same_experts, with_settings
     from training.retrieval.search import all_arms
     from training.retrieval.tune import tuned
@@ -106,11 +106,12 @@ def measured_library(
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     share = unseen_share(experts)
     labelled = label_collections(collections, experts, arms, lambda c: pilot_queries(c, share), cache, progress)
+    located = locate(collections, experts, share, cache, progress)
     if old is None:
-        library = build_library(labelled, arms, fingerprints, created_at=now)
+        library = build_library(labelled, arms, fingerprints, created_at=now, located=located)
     else:
         require_same_experts(old, fingerprints)
-        library = extend_library(old, labelled, arms, fingerprints, created_at=now)
+        library = extend_library(old, labelled, arms, fingerprints, created_at=now, located=located)
     progress("labelling dev queries")
     dev = label_collections(collections, experts, library.arms, lambda c: c.split("dev"), cache, progress)
     settings = library.manifest.settings.model_copy(update={"method": method})

@@ -43,5 +43,7 @@ def small_library(settings: RoutingSettings | None = None, per_domain: int = 8) 
         measured=np.ones(scores.shape, dtype=bool),
         data_set=np.repeat([LAW, MEDICINE], per_domain),
         keys=np.arange(2 * per_domain),
+        located=corner(LAW, 3, seed=9),
+        located_in=np.full(3, LAW),
         settings=settings,
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,16 @@ def test_a_query_that_is_like_nothing_at_all_has_the_foreign_gain() -> None:
     gains, _, is_near = model.score(-small_library().embeddings[:1])
     assert gains[0].tolist() == pytest.approx([0.0, model.foreign[1]])
     assert not is_near[0]
+
+
+def test_a_query_without_a_label_says_where_its_data_set_lies_and_nothing_of_gains() -> None:
+    library = small_library(RoutingSettings(prior_mass=10.0))
+    query = corner(4, 1)
+    more = replace(library, located=np.repeat(query, 5, axis=0), located_in=np.full(5, LAW))
+    before, after = (fit_gains(each, [0, 1], each.manifest.settings) for each in (library, more))
+    assert before.gains.tolist() == after.gains.tolist()
+    assert after.score(query)[0][0, 1] > before.score(query)[0][0, 1]
+    assert after.score(query)[1][0] == pytest.approx(1)
 
 
 def test_what_was_not_measured_does_not_count() -> None:

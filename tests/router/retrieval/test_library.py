@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from router.errors import ArtifactError
-from router.retrieval.library import MANIFEST_FILE, RoutingSettings, load_library, save_library, weights_file
+from router.retrieval.library import (
+    MANIFEST_FILE,
+    RoutingSettings,
+    load_library,
+    make_library,
+    save_library,
+    weights_file,
+)
 from tests.router.retrieval.pilot_data import small_library
 
 
@@ -19,7 +26,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     save_library(library, tmp_path)
     found = load_library(tmp_path)
     assert found.manifest == library.manifest
-    for name in ("embeddings", "scores", "measured", "data_set", "keys"):
+    for name in ("embeddings", "scores", "measured", "data_set", "keys", "located", "located_in"):
         np.testing.assert_array_equal(getattr(found, name), getattr(library, name))
     assert sorted(tmp_path.iterdir()) == [tmp_path / MANIFEST_FILE, weights_file(tmp_path, library.manifest)]
 
@@ -75,6 +82,27 @@ def test_a_changed_setting_is_refused(tmp_path: Path) -> None:
     plain["settings"]["margin"] = 0.5
     (tmp_path / MANIFEST_FILE).write_text(json.dumps(plain))
     with pytest.raises(ArtifactError, match="it was changed"):
+        load_library(tmp_path)
+
+
+def test_a_place_of_no_data_set_is_refused(tmp_path: Path) -> None:
+    library = small_library()
+    wrong = make_library(
+        created_at=library.manifest.created_at,
+        base_fingerprint=library.manifest.base_fingerprint,
+        arms=library.arms,
+        expert_fingerprints=library.manifest.expert_fingerprints,
+        data_sets=library.manifest.data_sets,
+        embeddings=library.embeddings,
+        scores=library.scores,
+        measured=library.measured,
+        data_set=library.data_set,
+        keys=library.keys,
+        located=library.located,
+        located_in=np.full(len(library.located), 2),
+    )
+    save_library(wrong, tmp_path)
+    with pytest.raises(ArtifactError, match="'located_in' must hold 0 to 1"):
         load_library(tmp_path)
 
 

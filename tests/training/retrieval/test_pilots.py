@@ -94,6 +94,19 @@ def test_an_expert_that_changed_or_went_is_refused() -> None:
         require_same_experts(library, {"base": FINGERPRINTS["base"]})
 
 
+def test_located_queries_are_taken_along_and_replaced() -> None:
+    old = small_library()
+    assert remove_expert(old, "law", created_at=CREATED).located.tolist() == old.located.tolist()
+    parts = [labelled("music", 3, [0.5, 0.1])]
+    music = corner(3, 4, seed=8)
+    found = extend_library(old, parts, ARMS[:2], FINGERPRINTS, created_at=CREATED, located={"music": music})
+    assert found.located_in.tolist() == [LAW] * 3 + [2] * 4
+    np.testing.assert_array_equal(found.located, np.concatenate([old.located, music]))
+    again = extend_library(found, parts, ARMS[:2], FINGERPRINTS, created_at=CREATED, located={"music": music[:1]})
+    assert again.located_in.tolist() == [LAW] * 3 + [2]
+    assert without_data_set(again, "law").located_in.tolist() == [2]
+
+
 def test_a_data_set_can_be_forgotten() -> None:
     found = without_data_set(small_library(), "law")
     assert set(found.data_set.tolist()) == {1}

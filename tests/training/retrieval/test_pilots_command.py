@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from router.encoders.bert import Options, build
@@ -84,6 +85,9 @@ def test_trained_adapters_are_labelled_on_the_queries_that_none_of_them_saw(tmp_
     unseen = held_out_queries(read_collection(north).split("train"), 0.5)
     assert 0 < len(unseen) < 8
     assert set(library.keys) == {query_key("north", name) for name in unseen.ids}
+    assert len(library.located) == 8 - len(unseen)  # the others say where the collection lies
+    vectors = base.encode([text for text in read_collection(north).split("train").texts if text not in unseen.texts])
+    np.testing.assert_allclose(np.sort(library.located, axis=0), np.sort(vectors, axis=0), atol=1e-6)
 
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:
