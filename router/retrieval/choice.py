@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from router.errors import ArtifactError
 from router.retrieval.gains import HYBRID_WEIGHT, GainModel, fit_gains
 from router.retrieval.grouped import GroupedPilots, group_pilots
-from router.retrieval.library import Arm, PilotLibrary, RoutingMethod
+from router.retrieval.library import Arm, PilotLibrary, RoutingMethod, RoutingSettings
 from router.retrieval.records import BASE, IntArray, RetrievalDecision, RetrievalReason, single
 from router.types import FloatArray
 
@@ -97,14 +97,16 @@ def build_router(
     experts: Collection[str],
     may_fuse: bool = True,
     lexical: str | None = None,
+    settings: RoutingSettings | None = None,
 ) -> RetrievalRouter:
     """A router over those arms of the library whose members are all in `experts`.
 
     Args:
+        settings: in place of the library's.
         lexical: the expert over words that base is fused with where there is no library; None leaves it to base.
 
     Raises:
-        ArtifactError: the library was made on another base encoder.
+        ArtifactError: the library was made on another base encoder, or holds no labelled query.
     """
     if library is None:
         base = Arm(members=(BASE,), weights=(1.0,))
@@ -116,6 +118,8 @@ def build_router(
             f"pilot library {manifest.version} was made on base {manifest.base_fingerprint[:12]}, this one is "
             f"{base_fingerprint[:12]}: its vectors mean something else; run `coe retrieval pilots`"
         )
+    if not len(library.keys):
+        raise ArtifactError(f"pilot library {manifest.version} holds no labelled query; run `coe retrieval pilots`")
     fuses = may_fuse and manifest.settings.method is RoutingMethod.GAIN
     kept = [
         i
@@ -124,8 +128,8 @@ def build_router(
     ]
     arms = tuple(library.arms[i] for i in kept)
     if manifest.settings.method is RoutingMethod.GAIN:
-        settings = manifest.settings if fuses else manifest.single_settings or manifest.settings
-        model: GainModel | GroupedPilots = fit_gains(library, kept, settings)
+        own = manifest.settings if fuses else manifest.single_settings or manifest.settings
+        model: GainModel | GroupedPilots = fit_gains(library, kept, settings or own)
     else:
         model = group_pilots(library, kept)
     return RetrievalRouter(arms, model, manifest.dim, manifest.version)

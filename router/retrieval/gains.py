@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from router.retrieval.domains import Domains
 from router.retrieval.library import Arm, PilotLibrary, RoutingSettings
 from router.retrieval.records import BASE
 from router.types import FloatArray
@@ -29,24 +30,16 @@ HYBRID_GAIN = 0.02
 """What that fusion is then taken to gain: on dev queries of 13 collections it gained more on average, and lost little
 where it lost (docs/results/retrieval.md). Every other arm is taken to lose as much."""
 
-
 CAUTION = 0.5
 """Standard errors that are taken off a data set's mean gain (chosen by dev queries among 0, 0.5, 1 and 1.5)."""
-
-UNRELATED = 0.3
-"""Similarity of texts that have nothing in common: a data set whose own queries are no nearer to each other than that
-has no typical mass that could be told from a stranger's."""
 
 
 @dataclass(frozen=True)
 class GainModel:
-    """`pilots` (p, d), labelled queries and those that only say where a data set lies, with `member` (p, s), 1 where a
-    pilot belongs to that of s data sets, whose own queries have the mass `typical` (s,); `gains` (s, m) of arms over
-    base; `measured` (s, m) as 0 and 1; `foreign` (m,) gain on domains without an expert of their own."""
+    """`domains` of s data sets; `gains` (s, m) of arms over base; `measured` (s, m) as 0 and 1; `foreign` (m,) gain on
+    domains without an expert of their own."""
 
-    pilots: FloatArray
-    member: FloatArray
-    typical: FloatArray
+    domains: Domains
     gains: FloatArray
     measured: FloatArray
     foreign: FloatArray
@@ -57,30 +50,23 @@ class GainModel:
     def score(self, embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
         """Predicted gains (n, m) with base at the margin, similarity to the nearest pilot (n,), and (n,) whether
         data sets have more of a say than foreign domains."""
-        cosine = embeddings @ self.pilots.T
-        mass = np.exp((cosine - 1) / np.float32(self.temperature)) @ self.member
-        nearness = mass / self.typical
+        mass, similarity = self.domains.masses(embeddings, self.temperature)
+        nearness = mass / self.domains.typical(self.temperature)
         share = mass / np.maximum(mass.sum(axis=1, keepdims=True), TINY)
         say = share * nearness / (nearness + np.float32(self.prior_mass))
         gains = say @ self.gains + (1 - say @ self.measured) * self.foreign
         gains[:, 0] = self.margin
-        return gains.astype(np.float32), cosine.max(axis=1, initial=-1.0), say.sum(axis=1) >= 0.5
+        return gains.astype(np.float32), similarity, say.sum(axis=1) >= 0.5
 
 
 def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSettings) -> GainModel:
     """The model over those columns of the library; the first must be base."""
     present = np.unique(library.data_set)
-    pilots = np.concatenate([library.embeddings, library.located])
-    data_set = np.concatenate([library.data_set, library.located_in])
     tables = [data_set_gains(library, columns, library.data_set == number) for number in present]
     gains = np.array([table[0] for table in tables], dtype=np.float32).reshape(len(present), len(columns))
     measured = np.array([table[1] for table in tables], dtype=np.float32).reshape(len(present), len(columns))
     return GainModel(
-        pilots=pilots,
-        member=(data_set[:, None] == present).astype(np.float32),
-        typical=np.array(
-            [typical_mass(pilots[data_set == number], settings.temperature) for number in present], dtype=np.float32
-        ),
+        domains=library.domains,
         gains=gains,
         measured=measured,
         foreign=foreign_gains(gains, measured, [library.arms[column] for column in columns]),
@@ -88,13 +74,6 @@ def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSe
         prior_mass=settings.prior_mass,
         margin=settings.margin,
     )
-
-
-def typical_mass(embeddings: FloatArray, temperature: float) -> float:
-    """Median over a data set's queries (n, d) of the mass that the others give it."""
-    weights = np.exp((embeddings @ embeddings.T - 1) / np.float32(temperature))
-    np.fill_diagonal(weights, 0.0)
-    return max(float(np.median(weights.sum(axis=1))), float(np.exp((UNRELATED - 1) / temperature)))
 
 
 def data_set_gains(

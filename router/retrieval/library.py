@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from router.artifact import read_arrays, read_regular_file, require_array, require_finite
 from router.errors import ArtifactError
+from router.retrieval.domains import Domains, find_domains
 from router.retrieval.records import BASE
 from router.types import FloatArray, Record
 
@@ -55,7 +57,7 @@ class RoutingSettings(Record):
     method: RoutingMethod = RoutingMethod.GAIN
     temperature: float = Field(default=0.05, gt=0, description="of the softmax over similarities")
     prior_mass: float = Field(
-        default=0.1, gt=0, description="share of its own queries' typical mass at which a data set has half a say"
+        default=0.003, gt=0, description="share of its own queries' typical mass at which a data set has half a say"
     )
     margin: float = Field(default=0.0, ge=0, description="predicted gain over base that a switch needs")
 
@@ -95,6 +97,15 @@ class PilotLibrary:
     keys: NDArray[np.int64]
     located: FloatArray
     located_in: NDArray[np.int64]
+
+    @cached_property
+    def domains(self) -> Domains:
+        """Where its data sets lie; those with a labelled query, in the order of their numbers."""
+        known = np.isin(self.located_in, self.data_set)
+        return find_domains(
+            np.concatenate([self.embeddings, self.located[known]]),
+            np.concatenate([self.data_set, self.located_in[known]]),
+        )
 
     @property
     def arms(self) -> tuple[Arm, ...]:

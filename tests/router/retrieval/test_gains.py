@@ -5,17 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.retrieval.gains import HYBRID_GAIN, GainModel, data_set_gains, fit_gains, foreign_gains, typical_mass
+from router.retrieval.gains import HYBRID_GAIN, GainModel, data_set_gains, fit_gains, foreign_gains
 from router.retrieval.grouped import group_pilots, winners
 from router.retrieval.library import Arm, RoutingMethod, RoutingSettings
 from tests.router.retrieval.pilot_data import ARMS, LAW, corner, small_library
 
 
 def test_a_data_set_speaks_as_far_as_the_query_is_as_near_as_its_own() -> None:
+    library = small_library()
     model = GainModel(
-        pilots=np.eye(3, dtype=np.float32),
-        member=np.array([[1, 0], [0, 1], [0, 1]], dtype=np.float32),
-        typical=np.array([0.5, 0.1], dtype=np.float32),
+        domains=library.domains,
         gains=np.array([[0, 0.4], [0, -0.2]], dtype=np.float32),
         measured=np.ones((2, 2), dtype=np.float32),
         foreign=np.array([0, 0.1], dtype=np.float32),
@@ -23,12 +22,13 @@ def test_a_data_set_speaks_as_far_as_the_query_is_as_near_as_its_own() -> None:
         prior_mass=0.25,
         margin=0.05,
     )
-    gains, nearest, is_near = model.score(np.array([[1.0, 0.0, 0.0]], dtype=np.float32))
-    far = 2 * np.exp(-2.0)  # the mass of two pilots at cosine 0
-    first, second = 1 / (1 + far) * 2 / (2 + 0.25), far / (1 + far) * 10 * far / (10 * far + 0.25)
-    assert gains[0, 1] == pytest.approx(0.4 * first - 0.2 * second + 0.1 * (1 - first - second), rel=1e-5)
+    query = corner(LAW, 1, seed=4)
+    gains, nearest, is_near = model.score(query)
+    mass, typical = library.domains.masses(query, 0.5)[0][0], library.domains.typical(0.5)
+    say = mass / mass.sum() * (mass / typical) / (mass / typical + 0.25)
+    assert gains[0, 1] == pytest.approx(0.4 * say[0] - 0.2 * say[1] + 0.1 * (1 - say.sum()), rel=1e-4)
     assert gains[0, 0] == pytest.approx(0.05)
-    assert nearest[0] == 1
+    assert 0.9 < nearest[0] <= 1
     assert is_near[0]
 
 
@@ -39,14 +39,6 @@ def test_a_data_sets_gain_is_its_mean_less_half_a_standard_error() -> None:
     change = np.array([0, 0.5] * 4)
     assert gains[1] == pytest.approx(change.mean() - 0.5 * change.std(ddof=1) / np.sqrt(8))
     assert measured.tolist() == [1, 1]
-
-
-def test_the_typical_mass_is_that_of_a_query_among_its_own() -> None:
-    queries = np.eye(4, dtype=np.float32)
-    queries[3] = queries[2]
-    masses = [3 * np.exp(-2.0), 3 * np.exp(-2.0), 1 + 2 * np.exp(-2.0), 1 + 2 * np.exp(-2.0)]
-    assert typical_mass(queries, 0.5) == pytest.approx(np.median(masses), rel=1e-5)
-    assert typical_mass(queries[:1], 0.5) == pytest.approx(np.exp((0.3 - 1) / 0.5))
 
 
 def test_a_query_that_is_like_nothing_at_all_has_the_foreign_gain() -> None:
