@@ -1,0 +1,113 @@
+"""What benchmarks/routing_ceiling.py gives away about a prompt: embedding, true labels, and the graded scores of models
+that are no experts of the table. Shapes: n prompts, m experts, o other models, d features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.baselines import best_single
+from eval.trial_tables import RoutingRequest, apply_named_table, named_table, read_tables
+from training.datasets.outcomes import PROMPTS_FILE, read_outcomes, read_prompts
+from training.fit import embed
+from training.table_fit import TableRequest, open_encoder
+from training.types import OutcomeTable
+
+Float64Array = NDArray[np.float64]
+
+LABELS = ("benchmark", "category")
+MIN_COVERAGE = 0.9
+"""Least share of the fit prompts that another model has a score on."""
+
+KIN: Mapping[str, str] = {"llama-3.1-nemotron-70b-instruct-hf": "llama-3.1-70b-instruct"}
+"""Other models that were trained from an expert's own weights, with that expert."""
+
+SAMPLED_SOURCE, SAMPLED_METRIC, SAMPLES = "routerdc", "pass_rate_10_samples", 10
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Scores (n, m) of the experts, and blocks of features (n, d) by name; a block may have no column."""
+
+    ids: tuple[str, ...]
+    scores: Float64Array
+    blocks: Mapping[str, Float64Array]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A named table. Prompts of the same source are shared with the other tables of that source."""
+
+    name: str
+    source: str
+    fit: Prompts
+    test: Prompts
+
+    @property
+    def single(self) -> int:
+        return best_single(self.fit.scores)
+
+    def held(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        """The blocks that have a column."""
+        return tuple(name for name in blocks if self.fit.blocks[name].size > 0)
+
+
+def read_case(data: Path, table_name: str, cache: Path) -> Case:
+    """A table with the blocks `embedding`, `labels`, `others` and `kin`; the last two hold the scores of other models,
+    a missing one as the model's mean on the fit prompts.
+
+    Raises:
+        DataError: as `named_table` and `read_tables`.
+    """
+    entry = named_table(data / "TABLES.yaml", table_name)
+    folder = data / str(entry["source"])
+    request = apply_named_table(RoutingRequest(outcomes=folder, out=folder, command=""), entry)
+    tables = read_tables(request)
+    everyone = read_outcomes(folder, benchmark=request.benchmark, metric=request.metric, keep_partial=True)
+    fit_scores = scores_of_all(everyone, tables.fit.prompt_ids)
+    covered = dict(zip(everyone.experts, np.isfinite(fit_scores).mean(axis=0), strict=True))
+    others = [model for model, share in covered.items() if share >= MIN_COVERAGE and model not in tables.fit.experts]
+    columns = [everyone.experts.index(model) for model in others]
+    means = np.nanmean(fit_scores[:, columns], axis=0)
+    is_kin = np.array([KIN.get(model) in tables.fit.experts for model in others], dtype=bool)
+    encoder = open_encoder(TableRequest(outcomes=folder, cache=cache), lambda line: None)
+
+    def prompts_of(table: OutcomeTable) -> Prompts:
+        known = scores_of_all(everyone, table.prompt_ids)[:, columns]
+        filled = np.where(np.isnan(known), means, known)
+        labels = [one_hot(folder / PROMPTS_FILE, request.benchmark, column, table.prompt_ids) for column in LABELS]
+        blocks = {
+            "embedding": embed(encoder, table.texts, lambda line: None).astype(np.float64),
+            "labels": np.concatenate(labels, axis=1),
+            "others": filled[:, ~is_kin],
+            "kin": filled[:, is_kin],
+        }
+        return Prompts(table.prompt_ids, table.scores.astype(np.float64), blocks)
+
+    return Case(table_name, str(entry["source"]), prompts_of(tables.fit), prompts_of(tables.test))
+
+
+def scores_of_all(everyone: OutcomeTable, ids: Sequence[str]) -> Float64Array:
+    """(n, all models) scores on some prompts, NaN where a model was not run."""
+    row = {prompt_id: i for i, prompt_id in enumerate(everyone.prompt_ids)}
+    return everyone.scores[[row[prompt_id] for prompt_id in ids]].astype(np.float64)
+
+
+def one_hot(path: Path, benchmark: str | None, column: str, ids: Sequence[str]) -> Float64Array:
+    """(n, k) one of k labels in a column of the prompts."""
+    prompts = read_prompts(path, benchmark, column)
+    label = dict(zip(prompts.ids, prompts.categories, strict=True))
+    return (np.array([label[i] for i in ids])[:, None] == np.unique(prompts.categories)).astype(np.float64)
+
+
+def sampled_rates(data: Path) -> Float64Array:
+    """(n, m) rates of right answers of the prompts whose answers were sampled `SAMPLES` times; a category whose rates
+    are all 0 or 1 was answered once."""
+    table = read_outcomes(data / SAMPLED_SOURCE, metric=SAMPLED_METRIC)
+    is_share = ((table.scores > 0) & (table.scores < 1)).any(axis=1)
+    sampled = {category for category, share in zip(table.categories, is_share, strict=True) if share}
+    return table.scores[[category in sampled for category in table.categories]].astype(np.float64)
