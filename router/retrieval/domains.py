@@ -55,7 +55,7 @@ def find_domains(pilots: FloatArray, data_set: IntArray) -> Domains:
 
 
 def whitener(groups: list[FloatArray]) -> FloatArray:
-    """(d, d): x @ it has the covariance within groups (each (k, d)) as identity; identity itself where nothing scatters.
+    """(d, d): x @ it has the covariance within groups (each (k, d)) as identity; it is identity where nothing scatters.
 
     An even scatter is mixed in, the more so the fewer queries there are (d / (n + d) of it): without it the directions
     that these few happen not to use would count most.
