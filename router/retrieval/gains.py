@@ -36,10 +36,11 @@ CAUTION = 0.5
 
 @dataclass(frozen=True)
 class GainModel:
-    """`domains` of s data sets; `gains` (s, m) of arms over base; `measured` (s, m) as 0 and 1; `foreign` (m,) gain on
-    domains without an expert of their own."""
+    """`domains` of s data sets, whose own queries have the mass `typical` (s,); `gains` (s, m) of arms over base;
+    `measured` (s, m) as 0 and 1; `foreign` (m,) gain on domains without an expert of their own."""
 
     domains: Domains
+    typical: FloatArray
     gains: FloatArray
     measured: FloatArray
     foreign: FloatArray
@@ -51,7 +52,7 @@ class GainModel:
         """Predicted gains (n, m) with base at the margin, similarity to the nearest pilot (n,), and (n,) whether
         data sets have more of a say than foreign domains."""
         mass, similarity = self.domains.masses(embeddings, self.temperature)
-        nearness = mass / self.domains.typical(self.temperature)
+        nearness = mass / self.typical
         share = mass / np.maximum(mass.sum(axis=1, keepdims=True), TINY)
         say = share * nearness / (nearness + np.float32(self.prior_mass))
         gains = say @ self.gains + (1 - say @ self.measured) * self.foreign
@@ -67,6 +68,7 @@ def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSe
     measured = np.array([table[1] for table in tables], dtype=np.float32).reshape(len(present), len(columns))
     return GainModel(
         domains=library.domains,
+        typical=library.domains.typical(settings.temperature),
         gains=gains,
         measured=measured,
         foreign=foreign_gains(gains, measured, [library.arms[column] for column in columns]),

@@ -15,6 +15,7 @@ def test_a_data_set_speaks_as_far_as_the_query_is_as_near_as_its_own() -> None:
     library = small_library()
     model = GainModel(
         domains=library.domains,
+        typical=library.domains.typical(0.5),
         gains=np.array([[0, 0.4], [0, -0.2]], dtype=np.float32),
         measured=np.ones((2, 2), dtype=np.float32),
         foreign=np.array([0, 0.1], dtype=np.float32),
