@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from router.errors import ArtifactError
 from router.retrieval.gains import HYBRID_WEIGHT, GainModel, fit_gains
 from router.retrieval.grouped import GroupedPilots, group_pilots
-from router.retrieval.library import Arm, PilotLibrary, RoutingMethod, RoutingSettings
+from router.retrieval.library import Arm, PilotLibrary, RoutingMethod
 from router.retrieval.records import BASE, IntArray, RetrievalDecision, RetrievalReason, single
 from router.types import FloatArray
 
@@ -97,12 +97,10 @@ def build_router(
     experts: Collection[str],
     may_fuse: bool = True,
     lexical: str | None = None,
-    settings: RoutingSettings | None = None,
 ) -> RetrievalRouter:
     """A router over those arms of the library whose members are all in `experts`.
 
     Args:
-        settings: in place of the library's.
         lexical: the expert over words that base is fused with where there is no library; None leaves it to base.
 
     Raises:
@@ -128,8 +126,8 @@ def build_router(
     ]
     arms = tuple(library.arms[i] for i in kept)
     if manifest.settings.method is RoutingMethod.GAIN:
-        own = manifest.settings if fuses else manifest.single_settings or manifest.settings
-        model: GainModel | GroupedPilots = fit_gains(library, kept, settings or own)
+        settings = manifest.settings if fuses else manifest.single_settings or manifest.settings
+        model: GainModel | GroupedPilots = fit_gains(library, kept, settings)
     else:
         model = group_pilots(library, kept)
     return RetrievalRouter(arms, model, manifest.dim, manifest.version)

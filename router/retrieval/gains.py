@@ -11,7 +11,7 @@ base unless one is clearly better.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,19 +44,21 @@ class GainModel:
     gains: FloatArray
     measured: FloatArray
     foreign: FloatArray
-    temperature: float
-    prior_mass: float
-    margin: float
+    settings: RoutingSettings
+
+    def under(self, settings: RoutingSettings) -> GainModel:
+        """The same evidence under other settings."""
+        return replace(self, settings=settings, typical=self.domains.typical(settings.temperature))
 
     def score(self, embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
         """Predicted gains (n, m) with base at the margin, similarity to the nearest pilot (n,), and (n,) whether
         data sets have more of a say than foreign domains."""
-        mass, similarity = self.domains.masses(embeddings, self.temperature)
+        mass, similarity = self.domains.masses(embeddings, self.settings.temperature)
         nearness = mass / self.typical
         share = mass / np.maximum(mass.sum(axis=1, keepdims=True), TINY)
-        say = share * nearness / (nearness + np.float32(self.prior_mass))
+        say = share * nearness / (nearness + np.float32(self.settings.prior_mass))
         gains = say @ self.gains + (1 - say @ self.measured) * self.foreign
-        gains[:, 0] = self.margin
+        gains[:, 0] = self.settings.margin
         return gains.astype(np.float32), similarity, say.sum(axis=1) >= 0.5
 
 
@@ -72,9 +74,7 @@ def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSe
         gains=gains,
         measured=measured,
         foreign=foreign_gains(gains, measured, [library.arms[column] for column in columns]),
-        temperature=settings.temperature,
-        prior_mass=settings.prior_mass,
-        margin=settings.margin,
+        settings=settings,
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
 from router.retrieval.choice import RetrievalRouter, build_router
+from router.retrieval.gains import GainModel
 from router.retrieval.library import Arm, PilotLibrary, RoutingMethod, RoutingSettings
 from router.retrieval.records import RetrievalDecision
 from router.types import FloatArray
@@ -41,47 +43,43 @@ def best_settings(
     """Those of the best mean over dev collections, prepared and unprepared, among those that serve unprepared
     collections no worse than base does on average; the first of equals, and the best of all if none is so safe."""
 
-    known = [(library, list(experts))] * len(dev)
+    everyone = router_of(library, list(experts), may_fuse)
+    known = [(part, everyone) for part in dev]
     foreign = [
-        (without_data_set(library, part.collection), [name for name in experts if name != part.collection])
+        (part, router_of(there, [name for name in experts if name != part.collection], may_fuse))
         for part in dev
+        for there in [without_data_set(library, part.collection)]
+        if len(there.keys)
     ]
 
-    def mean(situations: Sequence[tuple[PilotLibrary, list[str]]], settings: RoutingSettings | None) -> float | None:
-        """Mean nDCG@10 over collections, each in its situation, base's without settings; None if there is none."""
-        found = [
-            part.scores[:, 0] if settings is None else routed_scores(there, part, serving, may_fuse, settings)
-            for part, (there, serving) in zip(dev, situations, strict=True)
-            if len(there.keys)
-        ]
-        return float(np.mean([scores.mean() for scores in found])) if found else None
-
-    base = mean(foreign, None)
+    def mean(situations: Sequence[tuple[Labelled, RetrievalRouter]], settings: RoutingSettings) -> float:
+        means = [chosen_scores(under(router, settings), library.arms, part).mean() for part, router in situations]
+        return float(np.mean(means))
 
     def goodness(settings: RoutingSettings) -> tuple[bool, float]:
-        prepared, unprepared = mean(known, settings), mean(foreign, settings)
-        is_safe = base is None or unprepared is None or unprepared >= base - 1e-9
-        return is_safe, round(float(np.mean([score for score in (prepared, unprepared) if score is not None])), 9)
+        prepared = mean(known, settings)
+        if not foreign:
+            return True, round(prepared, 9)
+        unprepared, base = mean(foreign, settings), float(np.mean([part.scores[:, 0].mean() for part, _ in foreign]))
+        return unprepared >= base - 1e-9, round((prepared + unprepared) / 2, 9)
 
     return max(candidates(), key=goodness)
 
 
+def router_of(library: PilotLibrary, experts: Sequence[str], may_fuse: bool) -> RetrievalRouter:
+    return build_router(library, base_fingerprint=library.manifest.base_fingerprint, experts=experts, may_fuse=may_fuse)
+
+
+def under(router: RetrievalRouter, settings: RoutingSettings) -> RetrievalRouter:
+    """The router with other settings, without fitting it again."""
+    return replace(router, model=router.model.under(settings)) if isinstance(router.model, GainModel) else router
+
+
 def routed_scores(
-    library: PilotLibrary,
-    queries: Labelled,
-    experts: Sequence[str],
-    may_fuse: bool = True,
-    settings: RoutingSettings | None = None,
+    library: PilotLibrary, queries: Labelled, experts: Sequence[str], *, may_fuse: bool = True
 ) -> FloatArray:
     """(n,) nDCG@10 of each query under the arm that the router chooses among those of `experts`."""
-    router = build_router(
-        library,
-        base_fingerprint=library.manifest.base_fingerprint,
-        experts=experts,
-        may_fuse=may_fuse,
-        settings=settings,
-    )
-    return chosen_scores(router, library.arms, queries)
+    return chosen_scores(router_of(library, experts, may_fuse), library.arms, queries)
 
 
 def chosen_scores(router: RetrievalRouter, arms: Sequence[Arm], queries: Labelled) -> FloatArray:

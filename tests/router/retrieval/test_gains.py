@@ -19,9 +19,7 @@ def test_a_data_set_speaks_as_far_as_the_query_is_as_near_as_its_own() -> None:
         gains=np.array([[0, 0.4], [0, -0.2]], dtype=np.float32),
         measured=np.ones((2, 2), dtype=np.float32),
         foreign=np.array([0, 0.1], dtype=np.float32),
-        temperature=0.5,
-        prior_mass=0.25,
-        margin=0.05,
+        settings=RoutingSettings(temperature=0.5, prior_mass=0.25, margin=0.05),
     )
     query = corner(LAW, 1, seed=4)
     gains, nearest, is_near = model.score(query)
