@@ -58,11 +58,11 @@ def run_retrieval(
     experts = {name: expert for name, expert in everyone.items() if name != request.multitask}
     arms = all_arms(experts)
     collections = [read_collection(folder) for folder in find_collections(request.data)]
-    measured = [measure(c, everyone, arms, request, progress) for c in collections if len(c.split("test"))]
+    share = unseen_share(everyone)
+    measured = [measure(c, everyone, arms, share, request, progress) for c in collections if len(c.split("test"))]
     if not measured:
         raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
     progress("choosing settings on dev")
-    share = unseen_share(everyone)
     library = fit(measured, experts, arms, now, locate([m.collection for m in measured], experts, share, request.cache))
     situation = Situation(library, tuple(experts), arms)
     compared = [compare(one.test, situation, one.multitask) for one in measured]
@@ -103,12 +103,13 @@ def measure(
     collection: Collection,
     experts: dict[str, RetrievalExpert],
     arms: Sequence[Arm],
+    share: float,
     request: RetrievalRequest,
     progress: Callable[[str], None],
 ) -> Measured:
     searcher = Searcher(collection, experts, request.cache, progress)
     progress(f"{collection.name}: {len(collection.documents)} documents")
-    pilots = pilot_queries(collection, unseen_share(experts))
+    pilots = pilot_queries(collection, share)
     alone = [Arm(members=(request.multitask,), weights=(1.0,))]
     return Measured(
         collection,

@@ -54,16 +54,20 @@ def pilot_queries(collection: Collection, held_out: float, count: int = MOST_HEL
     """
     queries = collection.split("train")
     kept = queries if held_out >= 1 else held_out_queries(queries, held_out)
-    order = sorted(range(len(kept)), key=lambda row: query_key(collection.name, kept.ids[row]))
-    return kept.take(order[:count])
+    return first_by_hash(collection.name, kept, count)
 
 
 def located_queries(collection: Collection, held_out: float) -> Queries:
     """Train queries beside the pilots, `MOST_LOCATED` at most, in an order that a hash decides."""
     queries, labelled = collection.split("train"), set(pilot_queries(collection, held_out).ids)
-    rows = [row for row, name in enumerate(queries.ids) if name not in labelled]
-    rows.sort(key=lambda row: query_key(collection.name, queries.ids[row]))
-    return queries.take(rows[:MOST_LOCATED])
+    others = queries.take([row for row, name in enumerate(queries.ids) if name not in labelled])
+    return first_by_hash(collection.name, others, MOST_LOCATED)
+
+
+def first_by_hash(collection: str, queries: Queries, count: int) -> Queries:
+    """`count` queries at most, in the order of their keys."""
+    order = sorted(range(len(queries)), key=lambda row: query_key(collection, queries.ids[row]))
+    return queries.take(order[:count])
 
 
 def locate(
