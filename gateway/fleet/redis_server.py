@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -232,8 +233,6 @@ async def answers(url: str) -> bool:
 
 def answers_ping(url: str) -> bool:
     """`answers` for a thread."""
-    from redis import Redis
-
     with Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)) as client:
         try:
             return bool(client.ping())

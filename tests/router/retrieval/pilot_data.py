@@ -26,7 +26,7 @@ def corner(axis: int, count: int, seed: int = 0, dim: int = 6) -> np.ndarray:
     return unit(np.eye(dim)[axis] + 0.03 * rng.normal(size=(count, dim)))
 
 
-def small_library(settings: RoutingSettings | None = None, per_domain: int = 8) -> PilotLibrary:
+def small_library(settings: RoutingSettings | None = None, per_domain: int = 8, located_in: int = LAW) -> PilotLibrary:
     """On law the law expert has 0.9 against 0.5 of base, and 0.95 with BM25; on medicine the medicine expert has 0.8
     against 0.5; elsewhere experts lose 0.1."""
     law = np.tile([0.5, 0.9, 0.4, 0.95], (per_domain, 1))
@@ -44,6 +44,6 @@ def small_library(settings: RoutingSettings | None = None, per_domain: int = 8) 
         data_set=np.repeat([LAW, MEDICINE], per_domain),
         keys=np.arange(2 * per_domain),
         located=corner(LAW, 3, seed=9),
-        located_in=np.full(3, LAW),
+        located_in=np.full(3, located_in),
         settings=settings,
     )

@@ -14,7 +14,6 @@ from router.retrieval.library import (
     MANIFEST_FILE,
     RoutingSettings,
     load_library,
-    make_library,
     save_library,
     weights_file,
 )
@@ -86,22 +85,7 @@ def test_a_changed_setting_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_place_of_no_data_set_is_refused(tmp_path: Path) -> None:
-    library = small_library()
-    wrong = make_library(
-        created_at=library.manifest.created_at,
-        base_fingerprint=library.manifest.base_fingerprint,
-        arms=library.arms,
-        expert_fingerprints=library.manifest.expert_fingerprints,
-        data_sets=library.manifest.data_sets,
-        embeddings=library.embeddings,
-        scores=library.scores,
-        measured=library.measured,
-        data_set=library.data_set,
-        keys=library.keys,
-        located=library.located,
-        located_in=np.full(len(library.located), 2),
-    )
-    save_library(wrong, tmp_path)
+    save_library(small_library(located_in=2), tmp_path)
     with pytest.raises(ArtifactError, match="'located_in' must hold 0 to 1"):
         load_library(tmp_path)
 
