@@ -165,7 +165,8 @@ def test_the_openai_client_is_answered_and_the_decision_is_kept(place: Place, ru
         assert raw.headers["x-coe-expert"] in EXPERTS
         assert raw.headers["x-coe-category"] == "arithmetic"
         assert 0 < float(raw.headers["x-coe-confidence"]) <= 1
-        stream = client.chat.completions.create(model="calculator", messages=ask, max_tokens=16, stream=True)  # type: ignore[call-overload]
+        greedy = {"max_tokens": 16, "temperature": 0}
+        stream = client.chat.completions.create(model="calculator", messages=ask, stream=True, **greedy)  # type: ignore[call-overload]
         pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
         assert "42" in "".join(pieces)
         with pytest.raises(openai.NotFoundError):
