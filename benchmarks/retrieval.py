@@ -25,8 +25,8 @@ from router.retrieval.choice import build_router
 from router.retrieval.index import graph
 from router.retrieval.index.local import LocalIndex
 from router.retrieval.index.space import VectorSpace
-from router.retrieval.library import Arm, make_library
-from router.retrieval.records import BASE
+from router.retrieval.library import make_library
+from router.retrieval.records import BASE, Arm
 from router.types import FloatArray
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "retrieval-index.md"

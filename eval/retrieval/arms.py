@@ -29,7 +29,7 @@ MEANING = {
     "pilot_max": "RouterRetriever as its released code has it: largest similarity to a pilot",
     **VARIANTS,
     "coe_single": "this router, one expert a query",
-    "coe": "this router, which may fuse an expert with BM25",
+    "coe": "this router, which may fuse an expert with BM25, by fixed weights or by those that labelled queries taught",
     "collection_oracle": "the single expert that is best on the test queries of the collection",
     "query_oracle": "the single expert that is best for each query",
 }

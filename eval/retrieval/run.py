@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,11 +20,11 @@ from eval.retrieval.sentences import headline, losses, notes
 from eval.retrieval.situation import Situation
 from router.errors import DataError
 from router.retrieval.building import build_experts
-from router.retrieval.library import Arm, LibraryManifest, PilotLibrary
-from router.retrieval.records import BASE, RetrievalExpert
+from router.retrieval.library import LibraryManifest, PilotLibrary
+from router.retrieval.records import BASE, Arm, RetrievalExpert
 from router.types import FloatArray
 from training.retrieval.collection import Collection, find_collections, read_collection
-from training.retrieval.labels import Labelled, label, locate, pilot_queries, unseen_share
+from training.retrieval.labels import Labelled, label, label_pilots, locate, unseen_share
 from training.retrieval.pilots import build_library
 from training.retrieval.search import Searcher, all_arms
 from training.retrieval.tune import tuned
@@ -39,7 +39,7 @@ class Measured:
     could be left out."""
 
     collection: Collection
-    pilots: Labelled
+    pilots: Labelled | None
     dev: Labelled
     test: Labelled
     multitask: FloatArray | None
@@ -59,18 +59,21 @@ def run_retrieval(
     arms = all_arms(experts)
     collections = [read_collection(folder) for folder in find_collections(request.data)]
     share = unseen_share(everyone)
-    measured = [measure(c, everyone, arms, share, request, progress) for c in collections if len(c.split("test"))]
-    if not measured:
+    searchers = [Searcher(each, everyone, request.cache, progress) for each in collections if len(each.split("test"))]
+    if not searchers:
         raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
+    pilots, arms = label_pilots(searchers, arms, share)
+    pilots_of = {part.collection: part for part in pilots}
+    measured = [measure(each, arms, pilots_of, request.multitask, progress) for each in searchers]
     progress("choosing settings on dev")
-    library = fit(measured, experts, arms, now, locate([m.collection for m in measured], experts, share, request.cache))
+    library = fit(measured, experts, arms, now, locate(searchers, share))
     situation = Situation(library, tuple(experts), arms)
     compared = [compare(one.test, situation, one.multitask) for one in measured]
     left_out = [compare(one.test, situation.without(one.collection.name)) for one in measured]
     progress("measuring latency")
     latency = measure_latency(experts, library, measured[0].test.queries.texts, [m.collection for m in measured])
     rng = np.random.default_rng(request.seed)
-    prepared = [i for i, one in enumerate(measured) if len(one.pilots)]
+    prepared = [i for i, one in enumerate(measured) if one.pilots is not None]
     mean = arm_scores([found.scores for found in compared], rng)
     reports = {
         one.collection.name: collection_report(one, found, left, situation, rng)
@@ -100,23 +103,21 @@ def run_retrieval(
 
 
 def measure(
-    collection: Collection,
-    experts: dict[str, RetrievalExpert],
+    searcher: Searcher,
     arms: Sequence[Arm],
-    share: float,
-    request: RetrievalRequest,
+    pilots: Mapping[str, Labelled],
+    multitask: str,
     progress: Callable[[str], None],
 ) -> Measured:
-    searcher = Searcher(collection, experts, request.cache, progress)
-    progress(f"{collection.name}: {len(collection.documents)} documents")
-    pilots = pilot_queries(collection, share)
-    alone = [Arm(members=(request.multitask,), weights=(1.0,))]
+    collection = searcher.collection
+    progress(f"{collection.name}: dev and test queries")
+    test, alone = collection.split("test"), [Arm(members=(multitask,), weights=(1.0,))]
     return Measured(
         collection,
-        pilots=label(searcher, pilots, arms),
+        pilots=pilots.get(collection.name),
         dev=label(searcher, collection.split("dev"), arms),
-        test=label(searcher, collection.split("test"), arms),
-        multitask=searcher.arm_scores(collection.split("test"), alone)[:, 0] if request.multitask in experts else None,
+        test=label(searcher, test, arms),
+        multitask=searcher.arm_scores(test, alone)[:, 0] if multitask in searcher.experts else None,
     )
 
 
@@ -128,7 +129,7 @@ def fit(
     located: dict[str, FloatArray],
 ) -> PilotLibrary | None:
     """The library of all train queries, with settings chosen on dev; None when there is no train query."""
-    pilots = [one.pilots for one in measured if len(one.pilots)]
+    pilots = [one.pilots for one in measured if one.pilots is not None]
     if not pilots:
         return None
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
@@ -150,12 +151,12 @@ def collection_report(
 ) -> CollectionReport:
     means = one.test.scores.mean(axis=0)
     count = len(found.decisions)
-    shares = Counter(Arm(members=d.members, weights=d.weights).name for d in found.decisions)
+    shares = Counter(decision.arm.name for decision in found.decisions)
     reasons = Counter(decision.reason.value for decision in found.decisions)
     return CollectionReport(
         documents=len(one.collection.documents),
         queries=len(one.test),
-        labelled=len(one.pilots),
+        labelled=0 if one.pilots is None else len(one.pilots),
         arms=arm_scores([found.scores], rng),
         absent=found.absent,
         left_out=arm_scores([left.scores], rng),
@@ -178,7 +179,7 @@ def lost_queries(measured: Sequence[Measured], compared: Sequence[Compared]) -> 
                         collection=one.collection.name,
                         query_id=one.test.queries.ids[row],
                         text=one.test.queries.texts[row][:200],
-                        arm=Arm(members=decision.members, weights=decision.weights).name,
+                        arm=decision.arm.name,
                         ndcg_at_10=float(arms.scores["coe"][row]),
                         base=float(arms.scores[BASE][row]),
                     )

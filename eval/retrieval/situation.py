@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.retrieval.library import Arm, PilotLibrary
+from router.retrieval.library import PilotLibrary
+from router.retrieval.records import Arm
 from training.retrieval.pilots import without_data_set
 
 

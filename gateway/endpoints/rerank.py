@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Request
@@ -63,18 +64,22 @@ def ranked(routing: QueryRouting, query: str, documents: Sequence[str], model: s
     """Every document's place (n,), best first, with scores. Blocks. Raises ApiError 404."""
     routed = routing.route([query], model)
     decision = routed.decisions[0]
-    rankings = [ranking_by(routing, routed, name, documents) for name in decision.members]
-    places, scores = fuse(rankings, decision.weights, len(documents))
+    members = [routing.expert(name) for name in decision.members]
+    words = {each.name: each.index(documents) for each in members if isinstance(each, LexicalExpert)}
+    rankings = [
+        by_vectors(routing, routed, each, documents)
+        if isinstance(each, DenseExpert)
+        else words[each.name].search([query], len(documents))[0]
+        for each in members
+    ]
+    evidence = partial(words[decision.members[-1]].evidence, query) if decision.evidence else None
+    places, scores = fuse(rankings, decision.arm, len(documents), evidence)
     unnamed = np.setdiff1d(np.arange(len(documents)), places)  # no word in common with the query
     return routed, (np.concatenate([places, unnamed]), np.concatenate([scores, np.zeros(len(unnamed), np.float32)]))
 
 
-def ranking_by(routing: QueryRouting, routed: RoutedQueries, name: str, documents: Sequence[str]) -> Ranking:
-    expert = routing.expert(name)
-    if isinstance(expert, LexicalExpert):
-        return expert.index(documents).search(routed.texts, len(documents))[0]
-    assert isinstance(expert, DenseExpert)
-    (vector,) = routing.vectors(routed, [name])
+def by_vectors(routing: QueryRouting, routed: RoutedQueries, expert: DenseExpert, documents: Sequence[str]) -> Ranking:
+    (vector,) = routing.vectors(routed, [expert.name])
     scores: FloatArray = np.asarray(expert.encode_documents(documents) @ vector, dtype=np.float32)
     order = np.argsort(-scores, kind="stable").astype(np.int64)
     return order, scores[order]

@@ -156,4 +156,5 @@ def why(decision: RetrievalDecision) -> str:
             return f"no labelled query is near; {names} {verb} best on unknown domains"
         case RetrievalReason.PILOTS:
             predicted = "" if gain is None else f" ({gain:+.3f} nDCG@10 predicted)"
-            return f"{names} did better than base on labelled queries nearby{predicted}"
+            fused = "" if decision.learned_on is None else f", fused as the queries of {decision.learned_on} taught"
+            return f"{names} did better than base on labelled queries nearby{predicted}{fused}"

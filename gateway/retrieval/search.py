@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -110,7 +111,8 @@ class StoreSearch:
                 self._vectors.search(store_id, name, routed.texts[row], vector_of.get((row, name)), count, among)
                 for name in decision.members
             ]
-            rankings.append(fuse(members, decision.weights, limit))
+            evidence = partial(self._vectors.evidence, store_id, decision.members[-1], routed.texts[row])
+            rankings.append(fuse(members, decision.arm, limit, evidence))
         return rankings
 
     def _shown(self, store_id: str, best: dict[int, float], request: SearchRequest) -> tuple[Found, ...]:

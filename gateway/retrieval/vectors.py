@@ -11,7 +11,7 @@ import numpy as np
 from gateway.retrieval.chunk_table import ChunkTable
 from router.retrieval.fusion import Ranking
 from router.retrieval.index.space import KeyArray, VectorIndex, VectorIndexes, VectorSpace
-from router.retrieval.records import BASE, DenseExpert, LexicalExpert, LexicalIndex, RetrievalExpert
+from router.retrieval.records import BASE, EVIDENCE, DenseExpert, LexicalExpert, LexicalIndex, RetrievalExpert
 from router.types import FloatArray
 
 ENCODE_BATCH = 32
@@ -21,7 +21,7 @@ EMPTY: Ranking = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 @dataclass(frozen=True)
 class WordIndex:
-    """A word index with the keys of its rows and the state of the store it was made from."""
+    """A word index with the keys of its rows, in order, and the state of the store it was made from."""
 
     index: LexicalIndex
     keys: KeyArray
@@ -129,6 +129,17 @@ class DocumentVectors:
         assert vector is not None
         hits = self.index(store_id, expert.space).search(vector, limit, among)
         return hits.keys, hits.scores
+
+    def evidence(self, store_id: str, name: str, text: str, keys: KeyArray) -> FloatArray:
+        """(k, `EVIDENCE`) of chunks by an expert over words; 0 of those that came or went since they were found."""
+        expert = self._experts[name]
+        assert isinstance(expert, LexicalExpert)
+        words = self._word_index(store_id, expert)
+        found = np.zeros((len(keys), len(EVIDENCE)), dtype=np.float32)
+        rows = np.searchsorted(words.keys, keys)
+        is_known = np.isin(keys, words.keys)
+        found[is_known] = words.index.evidence(text, rows[is_known])
+        return found
 
     def close(self) -> None:
         for indexes in self._indexes.values():

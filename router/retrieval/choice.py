@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from router.errors import ArtifactError
 from router.retrieval.gains import HYBRID_WEIGHT, GainModel, fit_gains
 from router.retrieval.grouped import GroupedPilots, group_pilots
-from router.retrieval.library import Arm, PilotLibrary, RoutingMethod
-from router.retrieval.records import BASE, IntArray, RetrievalDecision, RetrievalReason, single
+from router.retrieval.library import PilotLibrary, RoutingMethod
+from router.retrieval.records import BASE, Arm, IntArray, RetrievalDecision, RetrievalReason, single
 from router.types import FloatArray
 
 
@@ -69,6 +69,8 @@ class RetrievalRouter:
             expert=arm.members[0],
             members=arm.members,
             weights=arm.weights,
+            evidence=arm.evidence,
+            learned_on=arm.learned_on,
             runner_up=self.arms[second].name,
             scores={self.arms[i].name: round(float(scores[i]), 4) for i in order[:5]},
             similarity=nearest,

@@ -5,11 +5,11 @@ A ranking is document keys (k,) int64, best first, with the scores (k,) of the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from router.retrieval.records import IntArray
+from router.retrieval.records import Arm, IntArray
 from router.types import FloatArray
 
 POOL = 100
@@ -17,23 +17,42 @@ POOL = 100
 
 Ranking = tuple[IntArray, FloatArray]
 
+Evidence = Callable[[IntArray], FloatArray]
+"""Document keys (k,) -> what the words say of them and the query, (k, `EVIDENCE`)."""
 
-def fuse(rankings: Sequence[Ranking], weights: Sequence[float], count: int) -> Ranking:
+
+def fuse(rankings: Sequence[Ranking], arm: Arm, count: int, evidence: Evidence | None = None) -> Ranking:
     """The `count` best documents by the weighted sum of scores, each ranking's scores first brought to [0, 1].
 
-    Convex combination (Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"). A document that a
-    member did not find has 0 there. Documents of equal sums stand in the order in which the rankings name them.
+    Convex combination (Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"); an arm that was
+    learned adds what the words say of each document, and moves the sum so that it is in [0, 1] too. Documents of equal
+    sums stand in the order in which the rankings name them.
+
+    Args:
+        evidence: of the query; needed by an arm that weighs it.
     """
     if len(rankings) == 1:
         return rankings[0][0][:count], rankings[0][1][:count]
-    keys = np.concatenate([ranking[0] for ranking in rankings])
-    shares = np.concatenate(
-        [weight * unit_scores(ranking[1]) for ranking, weight in zip(rankings, weights, strict=True)]
-    )
-    documents, first, place = np.unique(keys, return_index=True, return_inverse=True)
-    total = np.bincount(place, weights=shares, minlength=len(documents))
+    documents, first, shares = pooled(rankings)
+    total = shares @ np.array(arm.weights)
+    if arm.evidence:
+        assert evidence is not None
+        total += evidence(documents) @ np.array(arm.evidence)
+        total -= sum(min(weight, 0.0) for weight in arm.evidence)
     order = np.lexsort((first, -total))[:count]
-    return documents[order].astype(np.int64), total[order].astype(np.float32)
+    return documents[order], total[order].astype(np.float32)
+
+
+def pooled(rankings: Sequence[Ranking]) -> tuple[IntArray, IntArray, FloatArray]:
+    """The documents (k,) that any ranking names, the first place (k,) of each in the rankings one after the other, and
+    their scores (k, r) in each, brought to [0, 1]; 0 where a ranking lacks the document."""
+    documents, first, place = np.unique(
+        np.concatenate([ranking[0] for ranking in rankings]), return_index=True, return_inverse=True
+    )
+    shares = np.zeros((len(documents), len(rankings)), dtype=np.float32)
+    column = np.repeat(np.arange(len(rankings)), [len(ranking[0]) for ranking in rankings])
+    shares[place, column] = np.concatenate([unit_scores(ranking[1]) for ranking in rankings])
+    return documents.astype(np.int64), first.astype(np.int64), shares
 
 
 def unit_scores(scores: FloatArray) -> FloatArray:

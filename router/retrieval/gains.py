@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.retrieval.domains import Domains
-from router.retrieval.library import Arm, PilotLibrary, RoutingSettings
-from router.retrieval.records import BASE
+from router.retrieval.library import PilotLibrary, RoutingSettings
+from router.retrieval.records import BASE, Arm
 from router.types import FloatArray
 
 TINY = 1e-30
@@ -109,4 +109,4 @@ def granted_gain(arm: Arm) -> float:
     if arm.members == (BASE,):
         return 0.0
     is_hybrid = len(arm.members) == 2 and arm.members[0] == BASE and abs(arm.weights[0] - HYBRID_WEIGHT) < 1e-6
-    return HYBRID_GAIN if is_hybrid else -HYBRID_GAIN
+    return HYBRID_GAIN if is_hybrid and arm.learned_on is None else -HYBRID_GAIN

@@ -1,7 +1,7 @@
 """The pilot library on disk: labelled queries of base embeddings with every arm's nDCG@10, never a pickle.
 
 A folder per library with `manifest.json` and the arrays that it names by their hash. The version is the hash over
-everything that changes a decision. An arm is one expert, or two whose rankings are fused.
+everything that changes a decision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from router.artifact import read_arrays, read_regular_file, require_array, require_finite
 from router.errors import ArtifactError
 from router.retrieval.domains import Domains, find_domains
-from router.retrieval.records import BASE
+from router.retrieval.records import BASE, Arm
 from router.types import FloatArray, Record
 
 MANIFEST_FILE = "manifest.json"
@@ -37,18 +37,6 @@ class RoutingMethod(StrEnum):
     GAIN = "gain"  # ours: predicted gain over base, shrunk towards what holds on unprepared domains
     MEAN = "mean"  # the paper: mean similarity to an expert's pilots
     MAX = "max"  # the paper's released code: largest similarity to one of its pilots
-
-
-class Arm(Record):
-    """One way to search: an expert, or several whose rankings are fused by weights that sum to 1."""
-
-    members: tuple[str, ...] = Field(min_length=1)
-    weights: tuple[float, ...] = Field(min_length=1)
-
-    @property
-    def name(self) -> str:
-        """`medical`, or `medical+bm25:0.7` with the first member's weight."""
-        return "+".join(self.members) + (f":{self.weights[0]:g}" if len(self.members) > 1 else "")
 
 
 class RoutingSettings(Record):
@@ -65,7 +53,7 @@ class RoutingSettings(Record):
 class LibraryManifest(Record):
     """What `manifest.json` of a pilot library says."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     version: str
     created_at: str
     base_fingerprint: str

@@ -19,6 +19,9 @@ BASE = "base"
 
 IntArray = NDArray[np.int64]
 
+EVIDENCE = ("coverage", "phrases", "length")
+"""What a word index says of a document and a query beside its score, each in [0, 1]."""
+
 
 @runtime_checkable
 class DenseExpert(Protocol):
@@ -55,6 +58,11 @@ class LexicalIndex(Protocol):
 
     def search(self, texts: Sequence[str], count: int) -> list[tuple[IntArray, FloatArray]]:
         """Per query the rows of at most `count` documents that share a word with it, best first, and their scores."""
+        ...
+
+    def evidence(self, text: str, rows: IntArray) -> FloatArray:
+        """(k, `EVIDENCE`) of documents at rows (k,) for a query: the share of its words that stand in the document,
+        each counting by its rarity; the share of its neighbouring words that are neighbours there; the length."""
         ...
 
 
@@ -115,6 +123,25 @@ class BaseExpert:
         return self.encoder.encode(texts)
 
 
+class Arm(Record):
+    """One way to search: an expert, or several whose rankings are fused.
+
+    A learned arm also weighs `EVIDENCE`, and its weights come from the labelled queries of one data set.
+    """
+
+    members: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[float, ...] = Field(min_length=1, description="of each member")
+    evidence: tuple[float, ...] = Field(default=(), description="weights of EVIDENCE; empty where rankings decide")
+    learned_on: str | None = Field(default=None, description="data set that taught the weights")
+
+    @property
+    def name(self) -> str:
+        """`medical`; `medical+bm25:0.7` with the first member's weight; `medical+bm25:faq` as learned on `faq`."""
+        if len(self.members) == 1:
+            return self.members[0]
+        return "+".join(self.members) + f":{self.learned_on or format(self.weights[0], 'g')}"
+
+
 class RetrievalReason(StrEnum):
     """Why this expert was chosen."""
 
@@ -130,7 +157,9 @@ class RetrievalDecision(Record):
 
     expert: str = Field(description="the first member")
     members: tuple[str, ...] = Field(min_length=1, description="experts that search")
-    weights: tuple[float, ...] = Field(description="weight of each member in the fusion; sums to 1")
+    weights: tuple[float, ...] = Field(description="weight of each member in the fusion")
+    evidence: tuple[float, ...] = Field(default=(), description="weights of EVIDENCE in a learned fusion")
+    learned_on: str | None = Field(default=None, description="data set that taught the weights")
     runner_up: str | None = None
     scores: dict[str, float] = Field(default_factory=dict, description="expert -> predicted nDCG@10 minus base's")
     similarity: float | None = Field(default=None, description="cosine to the nearest labelled query")
@@ -141,6 +170,11 @@ class RetrievalDecision(Record):
     @property
     def is_fused(self) -> bool:
         return len(self.members) > 1
+
+    @property
+    def arm(self) -> Arm:
+        """What searches."""
+        return Arm(members=self.members, weights=self.weights, evidence=self.evidence, learned_on=self.learned_on)
 
 
 def single(expert: str, reason: RetrievalReason, version: str = "none") -> RetrievalDecision:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.retrieval.experts.adapter import AdapterExpert
-from router.retrieval.library import Arm
-from router.retrieval.records import BASE, DenseExpert, RetrievalExpert
+from router.retrieval.records import BASE, Arm, DenseExpert, RetrievalExpert
 from router.types import FloatArray
 from training.retrieval.collection import Collection, Queries
+from training.retrieval.learned_fusion import cross_scores, learn_weights, learned_arm
 from training.retrieval.recipe import MOST_HELD_OUT, held_out_queries
-from training.retrieval.search import Searcher, silent
+from training.retrieval.search import Searcher
 
 MOST_LOCATED = 300
 """Train queries of a collection, beside the pilots, whose embeddings say where it lies: they need no label, so adapters
@@ -25,7 +24,7 @@ may have been trained on them."""
 
 @dataclass(frozen=True)
 class Labelled:
-    """n queries of one collection: base embeddings (n, d) and nDCG@10 (n, m) of arms."""
+    """n queries of one collection: base embeddings (n, d) and nDCG@10 (n, m) of arms, NaN where not measured."""
 
     collection: str
     queries: Queries
@@ -70,20 +69,14 @@ def first_by_hash(collection: str, queries: Queries, count: int) -> Queries:
     return queries.take(order[:count])
 
 
-def locate(
-    collections: Sequence[Collection],
-    experts: Mapping[str, RetrievalExpert],
-    held_out: float,
-    cache: Path,
-    progress: Callable[[str], None] = silent,
-) -> dict[str, FloatArray]:
+def locate(searchers: Sequence[Searcher], held_out: float) -> dict[str, FloatArray]:
     """Base embeddings (k, d) of the queries that say where a collection lies, by its name."""
-    base, found = experts[BASE], {}
-    assert isinstance(base, DenseExpert)
-    for collection in collections:
-        queries = located_queries(collection, held_out)
+    found = {}
+    for searcher in searchers:
+        base, queries = searcher.experts[BASE], located_queries(searcher.collection, held_out)
+        assert isinstance(base, DenseExpert)
         if len(queries):
-            found[collection.name] = Searcher(collection, experts, cache, progress).encode(base, queries.texts, False)
+            found[searcher.collection.name] = searcher.encode(base, queries.texts, False)
     return found
 
 
@@ -101,13 +94,56 @@ def label(searcher: Searcher, queries: Queries, arms: Sequence[Arm]) -> Labelled
 
 
 def label_collections(
-    collections: Sequence[Collection],
-    experts: Mapping[str, RetrievalExpert],
-    arms: Sequence[Arm],
-    queries_of: Callable[[Collection], Queries],
-    cache: Path,
-    progress: Callable[[str], None] = silent,
+    searchers: Sequence[Searcher], arms: Sequence[Arm], queries_of: Callable[[Collection], Queries]
 ) -> list[Labelled]:
     """The labelled queries of those collections that have some."""
-    chosen = [(collection, queries_of(collection)) for collection in collections]
-    return [label(Searcher(c, experts, cache, progress), queries, arms) for c, queries in chosen if len(queries)]
+    chosen = [(searcher, queries_of(searcher.collection)) for searcher in searchers]
+    return [label(searcher, queries, arms) for searcher, queries in chosen if len(queries)]
+
+
+def label_pilots(
+    searchers: Sequence[Searcher], arms: Sequence[Arm], share: float, known: Sequence[Arm] = ()
+) -> tuple[list[Labelled], tuple[Arm, ...]]:
+    """Pilots of those collections that have some, and the arms of their scores: those given and what each collection
+    teaches of fusing, measured on its own pilots only, each by weights that it did not teach.
+
+    Args:
+        share: of train queries that no expert saw.
+        known: arms that are learned already.
+    """
+    labelled = label_collections(searchers, arms, lambda collection: pilot_queries(collection, share))
+    searcher_of = {searcher.collection.name: searcher for searcher in searchers}
+    taught = [learn_fusion(searcher_of[part.collection], part, arms, known) for part in labelled]
+    learned = [found for found in taught if found is not None]
+    parts = []
+    for part, mine in zip(labelled, taught, strict=True):
+        columns = [found.scores if found is mine else np.full(len(part), np.nan, np.float32) for found in learned]
+        parts.append(replace(part, scores=np.column_stack([part.scores, *columns])))
+    return parts, (*arms, *(found.arm for found in learned))
+
+
+@dataclass(frozen=True)
+class LearnedFusion:
+    """An arm, and nDCG@10 (n,) of the queries that taught it, each by weights that it did not teach."""
+
+    arm: Arm
+    scores: FloatArray
+
+
+def learn_fusion(
+    searcher: Searcher, pilots: Labelled, arms: Sequence[Arm], known: Sequence[Arm] = ()
+) -> LearnedFusion | None:
+    """The learned fusion of BM25 and the dense expert of the best arm. None without both, where too few queries teach,
+    and where it is known."""
+    lexical = next((arm.members[-1] for arm in arms if len(arm.members) > 1), None)
+    dense = [i for i, arm in enumerate(arms) if arm.members[0] != lexical]
+    if lexical is None:
+        return None
+    members = arms[max(dense, key=lambda i: float(pilots.scores[:, i].mean()))].members[0], lexical
+    if any((arm.members, arm.learned_on) == (members, pilots.collection) for arm in known):
+        return None
+    queries = searcher.candidates(pilots.queries, members)
+    weights, scores = learn_weights(queries), cross_scores(queries)
+    if weights is None or scores is None:
+        return None
+    return LearnedFusion(learned_arm(members, pilots.collection, weights), scores)

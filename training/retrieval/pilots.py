@@ -10,14 +10,13 @@ import numpy as np
 
 from router.errors import DataError, allowed_values
 from router.retrieval.library import (
-    Arm,
     LibraryManifest,
     PilotLibrary,
     RoutingSettings,
     content_version,
     make_library,
 )
-from router.retrieval.records import BASE
+from router.retrieval.records import BASE, Arm
 from router.types import FloatArray
 from training.retrieval.labels import Labelled
 
@@ -50,7 +49,7 @@ def build_library(
         data_sets=[part.collection for part in labelled],
         embeddings=np.concatenate([part.embeddings for part in labelled]),
         scores=scores,
-        measured=np.ones(scores.shape, dtype=bool),
+        measured=~np.isnan(scores),
         data_set=np.repeat(np.arange(len(labelled)), [len(part) for part in labelled]),
         keys=np.concatenate([part.keys for part in labelled]),
         **located_rows([part.collection for part in labelled], located or {}),
@@ -90,7 +89,7 @@ def extend_library(
         for i, key in enumerate(part.keys):
             for column, arm in enumerate(arms):
                 where = row_of[int(key)], columns[arm]
-                if not measured[where]:
+                if not measured[where] and not np.isnan(part.scores[i, column]):
                     scores[where], measured[where] = part.scores[i, column], True
     return make_library(
         created_at=created_at,
@@ -180,16 +179,18 @@ def with_settings(
 
 
 def without_data_set(library: PilotLibrary, name: str) -> PilotLibrary:
-    """The library as if that data set had never been labelled; its expert's arms stay."""
+    """The library as if that data set had never been labelled: without what it taught, but with its expert's arms."""
     if name not in library.manifest.data_sets:
         return library
     place = library.manifest.data_sets.index(name)
     rows, others = library.data_set != place, library.located_in != place
+    columns = [column for column, arm in enumerate(library.arms) if arm.learned_on != name]
     return replace(
         library,
+        manifest=library.manifest.model_copy(update={"arms": tuple(library.arms[column] for column in columns)}),
         embeddings=library.embeddings[rows],
-        scores=library.scores[rows],
-        measured=library.measured[rows],
+        scores=library.scores[rows][:, columns],
+        measured=library.measured[rows][:, columns],
         data_set=library.data_set[rows],
         keys=library.keys[rows],
         located=library.located[others],

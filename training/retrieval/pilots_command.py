@@ -97,22 +97,22 @@ def measured_library(
     progress: Callable[[str], None],
 ) -> PilotLibrary:
     """A new library, or `old` with what it lacks; settings are chosen anew on dev queries."""
-    from training.retrieval.labels import label_collections, locate, pilot_queries, unseen_share
+    from training.retrieval.labels import label_collections, label_pilots, locate, unseen_share
     from training.retrieval.pilots import build_library, extend_library, require_same_experts, with_settings
-    from training.retrieval.search import all_arms
+    from training.retrieval.search import Searcher, all_arms
     from training.retrieval.tune import tuned
 
-    arms = all_arms(experts)
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     share = unseen_share(experts)
-    labelled = label_collections(collections, experts, arms, lambda c: pilot_queries(c, share), cache, progress)
-    located = locate(collections, experts, share, cache, progress)
+    searchers = [Searcher(collection, experts, cache, progress) for collection in collections]
+    labelled, arms = label_pilots(searchers, all_arms(experts), share, () if old is None else old.arms)
+    located = locate(searchers, share)
     if old is None:
         library = build_library(labelled, arms, fingerprints, created_at=now, located=located)
     else:
         require_same_experts(old, fingerprints)
         library = extend_library(old, labelled, arms, fingerprints, created_at=now, located=located)
     progress("labelling dev queries")
-    dev = label_collections(collections, experts, library.arms, lambda c: c.split("dev"), cache, progress)
+    dev = label_collections(searchers, library.arms, lambda collection: collection.split("dev"))
     settings = library.manifest.settings.model_copy(update={"method": method})
     return tuned(with_settings(library, settings), dev, fingerprints)

@@ -17,17 +17,24 @@ import numpy as np
 from router.config import RetrievalConfig
 from router.retrieval.building import build_experts, first_lexical, pilots_folder
 from router.retrieval.choice import build_router
-from router.retrieval.library import Arm, PilotLibrary, is_library, load_library, save_library
-from router.retrieval.records import BASE, RetrievalExpert
+from router.retrieval.library import PilotLibrary, is_library, load_library, save_library
+from router.retrieval.records import BASE, Arm, RetrievalExpert
 from training.gate import Verdict
 from training.progress import Progress, silent
 from training.retrain_run import Guard
 from training.retrieval.collection import Collection, find_collections, read_collection
-from training.retrieval.labels import Labelled, label_collections, pilot_queries, query_key, unseen_share
+from training.retrieval.labels import (
+    Labelled,
+    label_collections,
+    label_pilots,
+    pilot_queries,
+    query_key,
+    unseen_share,
+)
 from training.retrieval.memory import DocumentMemory
 from training.retrieval.pilots import build_library, extend_library, require_same_experts, without_data_set
 from training.retrieval.recipe import MOST_HELD_OUT, held_out_queries
-from training.retrieval.search import all_arms
+from training.retrieval.search import Searcher, all_arms
 from training.retrieval.tune import chosen_scores
 
 MIN_TRAIN, MIN_DEV = 20, 5
@@ -121,10 +128,10 @@ def refresh_pilots(
         if old is not None and holds(old, collections, all_arms(experts), share):
             return replace(found, verdict=Verdict.DECLINE, reason="declined: the library holds every query already")
         # Vectors of people's queries go with the scratch folder: kept, an erasure would not find them.
-        library, dev = remeasured(
+        library, dev, arms = remeasured(
             request, old, collections, experts, share, Path(scratch) / "embeddings", now, progress
         )
-    before, after = (mean_served(each, library, dev, experts) for each in (old, library))
+    before, after = (mean_served(each, arms, dev, experts) for each in (old, library))
     found = replace(found, before=before, after=after, new=library.manifest.version)
     if after < before - 1e-9:
         reason = f"declined: mean nDCG@10 of {found.n_dev} held-out queries would fall from {before:.3f} to {after:.3f}"
@@ -143,16 +150,18 @@ def remeasured(
     cache: Path,
     now: datetime,
     progress: Progress,
-) -> tuple[PilotLibrary, list[Labelled]]:
-    """The library with today's queries of these stores in place of those it had of them, and the labelled dev queries.
+) -> tuple[PilotLibrary, list[Labelled], tuple[Arm, ...]]:
+    """The library with today's queries of these stores in place of those it had of them, and the labelled dev queries
+    with the arms of their scores, which are those of both libraries.
 
     Raises: as `refresh_pilots`.
     """
-    arms, created_at = all_arms(experts), now.isoformat()
+    created_at = now.isoformat()
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     memory = None if request.memory is None or request.is_dry_run else DocumentMemory(request.memory)
     used = experts if memory is None else memory.remembering(experts)
-    labelled = label_collections(collections, used, arms, lambda each: pilot_queries(each, share), cache, progress)
+    searchers = [Searcher(collection, used, cache, progress) for collection in collections]
+    labelled, arms = label_pilots(searchers, all_arms(experts), share)
     if old is None:
         library = build_library(labelled, arms, fingerprints, created_at=created_at)
     else:
@@ -160,10 +169,11 @@ def remeasured(
         for collection in collections:
             kept = without_data_set(kept, collection.name)
         library = extend_library(kept, labelled, arms, fingerprints, created_at=created_at)
-    dev = label_collections(collections, used, library.arms, lambda each: each.split("dev"), cache, progress)
+    compared = tuple(dict.fromkeys([*library.arms, *(() if old is None else old.arms)]))
+    dev = label_collections(searchers, compared, lambda each: each.split("dev"))
     if memory is not None:
         memory.keep()
-    return library, dev
+    return library, dev, compared
 
 
 def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: Guard) -> PilotRefresh:
@@ -213,13 +223,12 @@ def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequen
 
 def mean_served(
     library: PilotLibrary | None,
-    measured: PilotLibrary,
+    arms: Sequence[Arm],
     queries: Sequence[Labelled],
     experts: Mapping[str, RetrievalExpert],
 ) -> float:
-    """Mean nDCG@10 of the queries under the choices of a library, or of the gateway without one; `measured` has the
-    arms that the queries were scored with."""
+    """Mean nDCG@10 of the queries, scored under `arms`, by the choices of a library, or of the gateway without one."""
     router = build_router(
         library, base_fingerprint=experts[BASE].fingerprint, experts=experts, lexical=first_lexical(experts)
     )
-    return float(np.concatenate([chosen_scores(router, measured.arms, each) for each in queries]).mean())
+    return float(np.concatenate([chosen_scores(router, arms, each) for each in queries]).mean())

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
-from router.retrieval.fusion import POOL, Ranking, fuse
-from router.retrieval.library import Arm
-from router.retrieval.records import BASE, DenseExpert, LexicalIndex, RetrievalExpert
+from router.retrieval.fusion import POOL, Evidence, Ranking, fuse
+from router.retrieval.records import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
 from router.types import FloatArray
 from training.retrieval.collection import Collection, Queries
+from training.retrieval.learned_fusion import Candidates, candidates
 from training.retrieval.ndcg import ndcg, rank
 
 FUSION_WEIGHTS = (0.3, 0.5, 0.7)
@@ -84,10 +85,7 @@ class Searcher:
         """The `count` best documents of each query by one expert."""
         expert = self.experts[name]
         if not isinstance(expert, DenseExpert):
-            if name not in self._lexical:
-                self.progress(f"{self.collection.name}: {name} indexes {len(self.collection.documents)} documents")
-                self._lexical[name] = expert.index(self.collection.documents)
-            return self._lexical[name].search(texts, count)
+            return self.words(name).search(texts, count)
         documents, queries = self.documents(expert), self.encode(expert, texts, False)
         found: list[Ranking] = []
         for start in range(0, len(texts), BLOCK):
@@ -96,15 +94,38 @@ class Searcher:
                 found.append((rows, scores[rows]))
         return found
 
+    def words(self, name: str) -> LexicalIndex:
+        """The index of an expert over words."""
+        if name not in self._lexical:
+            expert = self.experts[name]
+            assert not isinstance(expert, DenseExpert)
+            self.progress(f"{self.collection.name}: {name} indexes {len(self.collection.documents)} documents")
+            self._lexical[name] = expert.index(self.collection.documents)
+        return self._lexical[name]
+
+    def evidence(self, arm: Arm, text: str) -> Evidence | None:
+        """What the words of a query say of documents, by the last member of an arm that weighs them."""
+        return partial(self.words(arm.members[-1]).evidence, text) if arm.evidence else None
+
     def arm_scores(self, queries: Queries, arms: Sequence[Arm]) -> FloatArray:
         """(n, m): nDCG@10 of every arm on every query."""
         found = {name: self.rankings(name, queries.texts) for name in dict.fromkeys(m for a in arms for m in a.members)}
         scores = np.zeros((len(queries), len(arms)), dtype=np.float32)
-        for row, grades in enumerate(queries.grades):
+        for row, (text, grades) in enumerate(zip(queries.texts, queries.grades, strict=True)):
             for column, arm in enumerate(arms):
-                keys, _ = fuse([found[member][row] for member in arm.members], arm.weights, 10)
+                rankings = [found[member][row] for member in arm.members]
+                keys, _ = fuse(rankings, arm, 10, self.evidence(arm, text))
                 scores[row, column] = ndcg(keys.tolist(), grades)
         return scores
+
+    def candidates(self, queries: Queries, members: Sequence[str]) -> list[Candidates]:
+        """What each query is ranked from when members are fused, the last of which searches words."""
+        found = [self.rankings(name, queries.texts) for name in members]
+        words = self.words(members[-1])
+        return [
+            candidates([rankings[row] for rankings in found], partial(words.evidence, text), grades)
+            for row, (text, grades) in enumerate(zip(queries.texts, queries.grades, strict=True))
+        ]
 
 
 def all_arms(experts: Mapping[str, RetrievalExpert], weights: Sequence[float] = FUSION_WEIGHTS) -> tuple[Arm, ...]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from router.retrieval.choice import RetrievalRouter, build_router
 from router.retrieval.gains import GainModel
-from router.retrieval.library import Arm, PilotLibrary, RoutingMethod, RoutingSettings
-from router.retrieval.records import RetrievalDecision
+from router.retrieval.library import PilotLibrary, RoutingMethod, RoutingSettings
+from router.retrieval.records import Arm, RetrievalDecision
 from router.types import FloatArray
 from training.retrieval.labels import Labelled
 from training.retrieval.pilots import with_settings, without_data_set
@@ -90,6 +90,6 @@ def chosen_scores(router: RetrievalRouter, arms: Sequence[Arm], queries: Labelle
 
 
 def scores_of(arms: Sequence[Arm], queries: Labelled, decisions: Sequence[RetrievalDecision]) -> FloatArray:
-    column = {(arm.members, arm.weights): number for number, arm in enumerate(arms)}
-    chosen = [column[(decision.members, decision.weights)] for decision in decisions]
+    column = {arm: number for number, arm in enumerate(arms)}
+    chosen = [column[decision.arm] for decision in decisions]
     return queries.scores[np.arange(len(queries)), chosen]

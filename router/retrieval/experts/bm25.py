@@ -10,11 +10,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.errors import ConfigError, MissingExtraError
 from router.protocols import Encoder
-from router.retrieval.records import IntArray
+from router.retrieval.records import EVIDENCE, IntArray
 from router.types import FloatArray
 from router.weights import fingerprint
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from bm25s import BM25
 
 WORD = re.compile(r"\w+")
+
+LONG = 1000
+"""Words of a document whose length counts as 1."""
 
 
 class Options(BaseModel):
@@ -36,12 +40,16 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class Bm25Index:
-    """Row i is document i. Words that no document holds are left out of a query."""
+    """Row i is document i, whose words are `tokens[starts[i] : starts[i + 1]]`; `rarity` (v,) is each word's inverse
+    document frequency. Words that no document holds are left out of a query."""
 
     engine: BM25 | None
     vocabulary: dict[str, int]
     words_of: Callable[[str], list[str]]
     count: int
+    tokens: NDArray[np.int32]
+    starts: IntArray
+    rarity: FloatArray
 
     def search(self, texts: Sequence[str], count: int) -> list[tuple[IntArray, FloatArray]]:
         return [self.search_one(text, count) for text in texts]
@@ -56,6 +64,34 @@ class Bm25Index:
         rows = rows[scores[rows] > 0]
         rows = rows[np.lexsort((rows, -scores[rows]))]
         return rows.astype(np.int64), scores[rows]
+
+    def evidence(self, text: str, rows: IntArray) -> FloatArray:
+        """(k, 3) coverage, phrases and length. A phrase is two neighbouring words of the query, stop words left out
+        (Metzler & Croft 2005); a length is on a logarithmic scale on which `LONG` words are 1."""
+        words = [self.vocabulary[word] for word in self.words_of(text) if word in self.vocabulary]
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        found = np.zeros((len(rows), len(EVIDENCE)), dtype=np.float32)
+        found[:, 2] = np.minimum(np.log1p(lengths) / np.log1p(LONG), 1)
+        if not words:
+            return found
+        distinct, place = np.unique(words, return_inverse=True)
+        of = np.repeat(np.arange(len(rows)), lengths)
+        tokens = self.tokens[np.repeat(self.starts[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(len(of))]
+        spot = np.searchsorted(distinct, tokens)
+        spot[spot == len(distinct)] = 0
+        spot = np.where(distinct[spot] == tokens, spot, -1)  # place among the query's words, -1 for another word
+        holds = np.zeros((len(rows), len(distinct)), dtype=np.float32)
+        holds[of[spot >= 0], spot[spot >= 0]] = 1
+        found[:, 0] = holds @ self.rarity[distinct] / max(float(self.rarity[distinct].sum()), 1e-9)
+        pairs = np.unique(place[:-1] * len(distinct) + place[1:])
+        if len(pairs):
+            near = (spot[:-1] >= 0) & (spot[1:] >= 0) & (of[:-1] == of[1:])
+            seen = spot[:-1][near] * len(distinct) + spot[1:][near]
+            known = np.isin(seen, pairs)
+            phrases = np.zeros((len(rows), len(pairs)), dtype=np.float32)
+            phrases[of[:-1][near][known], np.searchsorted(pairs, seen[known])] = 1
+            found[:, 1] = phrases.mean(axis=1)
+        return found
 
 
 @dataclass(frozen=True)
@@ -86,11 +122,21 @@ class Bm25Expert:
 
         corpus = [self.words(text) for text in texts]
         vocabulary = {word: number for number, word in enumerate(dict.fromkeys(w for words in corpus for w in words))}
-        if not vocabulary:
-            return Bm25Index(None, {}, self.query_words, len(texts))
-        engine = BM25(k1=self.options.k1, b=self.options.b, method="lucene", backend="numpy")
-        engine.index(([[vocabulary[w] for w in words] for words in corpus], vocabulary), show_progress=False)
-        return Bm25Index(engine, vocabulary, self.query_words, len(texts))
+        numbers = [[vocabulary[word] for word in words] for words in corpus]
+        engine = None
+        if vocabulary:
+            engine = BM25(k1=self.options.k1, b=self.options.b, method="lucene", backend="numpy")
+            engine.index((numbers, vocabulary), show_progress=False)
+        frequency = np.bincount([n for words in numbers for n in set(words)], minlength=len(vocabulary))
+        return Bm25Index(
+            engine,
+            vocabulary,
+            self.query_words,
+            len(texts),
+            tokens=np.array([n for words in numbers for n in words], dtype=np.int32),
+            starts=np.cumsum([0, *(len(words) for words in numbers)], dtype=np.int64),
+            rarity=np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5)).astype(np.float32),
+        )
 
 
 @cache

@@ -25,8 +25,7 @@ from router.config import RetrievalConfig
 from router.protocols import ChatBackend
 from router.retrieval.building import build_experts
 from router.retrieval.choice import RetrievalRouter
-from router.retrieval.library import Arm
-from router.retrieval.records import BASE, DenseExpert
+from router.retrieval.records import BASE, Arm, DenseExpert
 from router.types import FloatArray
 from tests.gateway.running import config_of, echoes
 from tests.gateway.small_router import small_router
@@ -34,6 +33,7 @@ from tests.gateway.small_router import small_router
 ANIMAL_QUERIES = ("which animal purrs when it is content", "animal that barks at night")
 WORD_QUERIES = ("error code E1234", "error code E9")
 BOTH_QUERIES = ("zebra stripes riddle",)
+PHRASE_QUERIES = ("storm warning",)
 
 EXPERTS = {
     "animals": {"kind": "encoder", "encoder": "hashing", "query_prefix": "animal ", "shares_documents": True},
@@ -45,6 +45,7 @@ ARMS = (
     Arm(members=("animals",), weights=(1.0,)),
     Arm(members=("words",), weights=(1.0,)),
     Arm(members=("animals", "words"), weights=(0.5, 0.5)),
+    Arm(members=("animals", "words"), weights=(0.05, 0.05), evidence=(0.0, 0.8, -0.1), learned_on="weather"),
 )
 
 
@@ -69,10 +70,11 @@ class Foreseen:
 
 
 def pilots(base: DenseExpert, arms: Sequence[Arm]) -> RetrievalRouter:
-    """Animal queries to `animals`, error codes to `words`, riddles to both, everything else to base."""
-    texts = (*ANIMAL_QUERIES, *WORD_QUERIES, *BOTH_QUERIES)
-    winners = [("animals",)] * 2 + [("words",)] * 2 + [("animals", "words")]
-    gains = np.array([[0.5 if arm.members == each else 0.0 for arm in arms] for each in winners], dtype=np.float32)
+    """Animal queries to `animals`, error codes to `words`, riddles to both, warnings to both as the weather taught,
+    everything else to base."""
+    texts = (*ANIMAL_QUERIES, *WORD_QUERIES, *BOTH_QUERIES, *PHRASE_QUERIES)
+    winners = [ARMS[place] for place in (1, 1, 2, 2, 3, 4)]
+    gains = np.array([[0.5 if arm == each else 0.0 for arm in arms] for each in winners], dtype=np.float32)
     model: Any = Foreseen(base.encode_queries(texts), gains)
     return RetrievalRouter(tuple(arms), model, base.dim, "pilots-1")
 

@@ -13,7 +13,15 @@ import pytest
 from gateway.retrieval.stores import VectorStores
 from router.types import DecisionKind
 from tests.gateway.retrieval.pdf import pdf_of
-from tests.gateway.retrieval.serving import ANIMAL_QUERIES, BOTH_QUERIES, EXPERTS, Serving, retrieval_config, serving
+from tests.gateway.retrieval.serving import (
+    ANIMAL_QUERIES,
+    BOTH_QUERIES,
+    EXPERTS,
+    PHRASE_QUERIES,
+    Serving,
+    retrieval_config,
+    serving,
+)
 
 TEXTS = {
     "cats.txt": "The cat is the animal that purrs when it is content.",
@@ -83,6 +91,28 @@ async def test_each_search_names_the_expert_and_why(running: Serving) -> None:
         assert record.retrieval is not None
         assert record.retrieval.store_id == store_id
         assert list(record.retrieval.documents) == [each["document_id"] for each in answer["data"]]
+
+
+async def test_a_learned_fusion_finds_what_the_words_side_by_side_mean(running: Serving) -> None:
+    apart = "storm and storm and storm, and then, much later, a warning; a warning, and again a warning"
+    texts = {"apart.txt": apart, "beside.txt": "the ferry does not sail after a storm warning of the harbour office"}
+    store_id = await running.store_of(TEXTS | texts)
+    _, answer, _ = await running.search(store_id, PHRASE_QUERIES[0], max_num_results=9)
+    assert answer["data"][0]["filename"] == "beside.txt"
+    assert all(0 <= each["score"] <= 1 for each in answer["data"])
+    assert answer["decisions"][0]["why"].endswith("(+0.500 nDCG@10 predicted), fused as the queries of weather taught")
+    trace = running.log.records[-1].retrieval
+    assert trace is not None
+    assert (trace.evidence, trace.learned_on) == ((0.0, 0.8, -0.1), "weather")
+    _, ranked, _ = await running.post(
+        "/rerank", {"query": PHRASE_QUERIES[0], "documents": [apart, texts["beside.txt"]]}
+    )
+    assert [each["index"] for each in ranked["results"]] == [1, 0]
+    assert ranked["why"] == answer["decisions"][0]["why"]
+    _, filtered, _ = await running.search(
+        store_id, PHRASE_QUERIES[0], filters={"type": "eq", "key": "none", "value": "there"}
+    )
+    assert filtered["data"] == []
 
 
 async def test_several_queries_are_each_routed_and_their_results_joined(running: Serving) -> None:

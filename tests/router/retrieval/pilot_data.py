@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from router.retrieval.library import Arm, PilotLibrary, RoutingSettings, make_library
+from router.retrieval.library import PilotLibrary, RoutingSettings, make_library
+from router.retrieval.records import Arm
 
 LAW, MEDICINE = 0, 1
 ARMS = (

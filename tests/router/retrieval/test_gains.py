@@ -7,7 +7,8 @@ import pytest
 
 from router.retrieval.gains import HYBRID_GAIN, GainModel, data_set_gains, fit_gains, foreign_gains
 from router.retrieval.grouped import group_pilots, winners
-from router.retrieval.library import Arm, RoutingMethod, RoutingSettings
+from router.retrieval.library import RoutingMethod, RoutingSettings
+from router.retrieval.records import Arm
 from tests.router.retrieval.pilot_data import ARMS, LAW, corner, small_library
 
 

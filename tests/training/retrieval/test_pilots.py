@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from router.errors import DataError
-from router.retrieval.library import Arm, RoutingMethod, RoutingSettings
+from router.retrieval.library import RoutingMethod, RoutingSettings
+from router.retrieval.records import Arm
 from tests.router.retrieval.pilot_data import ARMS, FINGERPRINTS, LAW, MEDICINE, corner, small_library
 from training.retrieval.collection import Queries
 from training.retrieval.labels import Labelled, query_key

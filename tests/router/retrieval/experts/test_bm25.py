@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.encoders.hashing import HashingEncoder
 from router.errors import ConfigError
@@ -58,3 +62,33 @@ def test_its_space_follows_what_changes_an_index() -> None:
 def test_a_language_without_a_stemmer_is_named() -> None:
     with pytest.raises(ConfigError, match=r"no stemmer for language 'klingon'; allowed: none, .*english"):
         expert(language="klingon")
+
+
+WORDS = st.lists(st.sampled_from(("cat", "dog", "fish", "bird", "ant")), max_size=7).map(" ".join)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=6), WORDS, st.integers(0, 99))
+def test_evidence_is_what_a_loop_over_words_counts(documents: list[str], query: str, seed: int) -> None:
+    index = expert(language="none", stopwords="none").index(documents)
+    rows = np.random.default_rng(seed).permutation(len(documents))[:4]
+    found = index.evidence(query, rows)
+    words = [word for word in query.split() if any(word in text.split() for text in documents)]
+    df = {word: sum(word in text.split() for text in documents) for word in words}
+    rarity = {word: math.log(1 + (len(documents) - df[word] + 0.5) / (df[word] + 0.5)) for word in words}
+    pairs = set(pairwise(words))
+    for row, (coverage, phrases, length) in zip(rows, found.tolist(), strict=True):
+        text = documents[row].split()
+        held = sum(rarity[word] for word in set(words) & set(text))
+        assert coverage == pytest.approx(held / sum(rarity.values()) if rarity else 0.0, abs=1e-5)
+        assert phrases == pytest.approx(len(pairs & set(pairwise(text))) / len(pairs) if pairs else 0.0, abs=1e-5)
+        assert length == pytest.approx(math.log(1 + len(text)) / math.log(1001), abs=1e-5)
+
+
+def test_evidence_is_for_each_row_and_stays_within_one() -> None:
+    index = expert().index(("a cat runs " * 900, "a running cat", ""))
+    found = index.evidence("cats running", np.array([2, 1, 0]))
+    np.testing.assert_allclose(found[:, :2], [[0, 0], [1, 0], [1, 1]], atol=1e-6)
+    assert found[0, 2] == 0.0
+    assert found[2, 2] == 1.0
+    assert expert().index(("", "?!")).evidence("cat", np.array([0, 1])).tolist() == [[0.0] * 3] * 2
+    assert index.evidence("cat", np.array([], dtype=np.int64)).shape == (0, 3)
