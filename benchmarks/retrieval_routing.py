@@ -156,7 +156,7 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
             f"Medians of one query at a time: base encoding {latency['base_encode_ms']:.1f} ms, choosing "
             f"{latency['choose_ms']:.2f} ms,",
             f"encoding under an adapter {latency['adapter_encode_ms'] or 0:.1f} ms, exact search "
-            f"{latency['search_ms']:.2f} ms.",
+            f"{latency['search_ms']:.2f} ms, a learned fusion {latency['fuse_ms'] or 0:.2f} ms.",
             f"Adapters trained in this run, minutes: {times or 'none'}. The rest took {seconds / 60:.0f} minutes.",
             "",
         ]

@@ -9,9 +9,10 @@ import numpy as np
 
 from eval.retrieval.schema import Latency
 from router.retrieval.choice import build_router
+from router.retrieval.fusion import fuse
 from router.retrieval.library import PilotLibrary
 from router.retrieval.records import BASE, DenseExpert, RetrievalExpert
-from training.retrieval.collection import Collection
+from training.retrieval.search import Searcher
 
 QUERIES = 30
 
@@ -19,22 +20,35 @@ QUERIES = 30
 def measure_latency(
     experts: Mapping[str, RetrievalExpert],
     library: PilotLibrary | None,
-    texts: Sequence[str],
-    collections: Sequence[Collection],
+    searchers: Sequence[Searcher],
 ) -> Latency:
+    """Of the first collection's test queries, with exact search of the largest collection."""
     base = experts[BASE]
     assert isinstance(base, DenseExpert)
-    sample = texts[:QUERIES]
+    sample = searchers[0].collection.split("test").texts[:QUERIES]
     vectors = base.encode_queries(sample)
     router = build_router(library, base_fingerprint=base.fingerprint, experts=experts)
     dense = [expert for name, expert in experts.items() if name != BASE and isinstance(expert, DenseExpert)]
-    documents = np.zeros((max(len(c.documents) for c in collections), base.dim), dtype=np.float32)
+    documents = np.zeros((max(len(each.collection.documents) for each in searchers), base.dim), dtype=np.float32)
     rows = range(len(sample))
     return Latency(
         base_encode_ms=median_ms(lambda i: base.encode_queries([sample[i]]), rows),
         choose_ms=median_ms(lambda i: router.choose(vectors[i : i + 1]), rows),
         adapter_encode_ms=median_ms(lambda i: dense[0].encode_queries([sample[i]]), rows) if dense else None,
         search_ms=median_ms(lambda i: np.argpartition(documents @ vectors[i], -10), rows),
+        fuse_ms=fuse_ms(library, searchers[0], sample),
+    )
+
+
+def fuse_ms(library: PilotLibrary | None, searcher: Searcher, sample: Sequence[str]) -> float | None:
+    """None where nothing was learned."""
+    arm = next((arm for arm in library.arms if arm.evidence), None) if library else None
+    if arm is None:
+        return None
+    found = [searcher.rankings(name, sample) for name in arm.members]
+    return median_ms(
+        lambda i: fuse([rankings[i] for rankings in found], arm, 10, searcher.evidence(arm, sample[i])),
+        range(len(sample)),
     )
 
 

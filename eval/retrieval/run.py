@@ -71,7 +71,7 @@ def run_retrieval(
     compared = [compare(one.test, situation, one.multitask) for one in measured]
     left_out = [compare(one.test, situation.without(one.collection.name)) for one in measured]
     progress("measuring latency")
-    latency = measure_latency(experts, library, measured[0].test.queries.texts, [m.collection for m in measured])
+    latency = measure_latency(experts, library, searchers)
     rng = np.random.default_rng(request.seed)
     prepared = [i for i, one in enumerate(measured) if one.pilots is not None]
     mean = arm_scores([found.scores for found in compared], rng)
