@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def run_retrieval(
         DataError: a collection cannot be read, or none has test queries. ConfigError, ArtifactError: of the experts.
     """
     config, root = requested_experts(request.experts)
-    everyone = build_experts(config, root)
+    everyone = build_experts(config, root, secrets=os.environ)
     experts = {name: expert for name, expert in everyone.items() if name != request.multitask}
     arms = all_arms(experts)
     collections = [read_collection(folder) for folder in find_collections(request.data)]

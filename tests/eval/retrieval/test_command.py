@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from typer.testing import CliRunner
 from eval.retrieval.command import retrieval
 from eval.retrieval.request import requested_experts
 from eval.retrieval.schema import RetrievalReport
-from router.errors import ConfigError, DataError
+from router.errors import BackendError, ConfigError, DataError
 from router.retrieval.library import load_library
+from tests.router.encoders.endpoint import Endpoint, serving_endpoint
 from tests.training.retrieval.collection_files import write_beir
 
 ARMS = (
@@ -39,6 +41,12 @@ def evaluate(data: Path, out: Path, **options: object) -> RetrievalReport:
         multitask="multitask",
     )  # type: ignore[arg-type]
     return RetrievalReport.model_validate_json((out / "report.json").read_text())
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with serving_endpoint() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +131,21 @@ def test_no_collection_no_test_queries_and_no_expert_are_named(tmp_path: Path) -
         requested_experts((tmp_path / "gone",))
     with pytest.raises(ConfigError, match="holds no adapter"):
         requested_experts((tmp_path / "early",))
+
+
+def test_a_hosted_expert_gets_the_key_of_the_environment(
+    folder: Path, tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[3] / "experts.yaml").read_text().split("\nretrieval:")[0]
+    url = f"http://127.0.0.1:{endpoint.server_address[1]}/v1"
+    hosted = f"{{kind: openai, url: '{url}', model: m, dim: 2, api_key_env: EMBEDDINGS_KEY}}"
+    (tmp_path / "experts.yaml").write_text(f"{text}\nretrieval:\n  experts:\n    hosted: {hosted}\n")
+    monkeypatch.setenv("EMBEDDINGS_KEY", "secret-of-ours")
+    endpoint.status = 401
+    with pytest.raises(BackendError) as refused:
+        evaluate(folder / "north", tmp_path / "out", experts=[tmp_path / "experts.yaml"])
+    assert "secret-of-ours" not in str(refused.value)
+    assert endpoint.asked[0][1] == "Bearer secret-of-ours"
 
 
 def test_an_experts_file_needs_its_section(tmp_path: Path) -> None:
