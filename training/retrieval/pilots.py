@@ -58,7 +58,7 @@ def build_library(
 
 
 def extend_library(
-    library: PilotLibrary,
+    library: PilotLibrary | None,
     labelled: Sequence[Labelled],
     arms: Sequence[Arm],
     expert_fingerprints: Mapping[str, str],
@@ -69,10 +69,13 @@ def extend_library(
     """The library with further arms and labelled queries. What was measured before keeps its values and its place.
 
     Args:
+        library: None for a new one.
         labelled: scores over `arms`, of queries old and new.
         arms: those of the library that were measured again or are missing in it; they may stand in any order.
         located: in place of what it has of these data sets, by their names.
     """
+    if library is None:
+        return build_library(labelled, arms, expert_fingerprints, created_at=created_at, located=located)
     old = library.manifest
     columns = {arm: number for number, arm in enumerate(old.arms)}
     for arm in arms:

@@ -98,20 +98,18 @@ def measured_library(
 ) -> PilotLibrary:
     """A new library, or `old` with what it lacks; settings are chosen anew on dev queries."""
     from training.retrieval.labels import label_collections, label_pilots, locate, unseen_share
-    from training.retrieval.pilots import build_library, extend_library, require_same_experts, with_settings
+    from training.retrieval.pilots import extend_library, require_same_experts, with_settings
     from training.retrieval.search import Searcher, all_arms
     from training.retrieval.tune import tuned
 
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
+    if old is not None:
+        require_same_experts(old, fingerprints)
     share = unseen_share(experts)
     searchers = [Searcher(collection, experts, cache, progress) for collection in collections]
     labelled, arms = label_pilots(searchers, all_arms(experts), share, () if old is None else old.arms)
     located = locate(searchers, share)
-    if old is None:
-        library = build_library(labelled, arms, fingerprints, created_at=now, located=located)
-    else:
-        require_same_experts(old, fingerprints)
-        library = extend_library(old, labelled, arms, fingerprints, created_at=now, located=located)
+    library = extend_library(old, labelled, arms, fingerprints, created_at=now, located=located)
     progress("labelling dev queries")
     dev = label_collections(searchers, library.arms, lambda collection: collection.split("dev"))
     settings = library.manifest.settings.model_copy(update={"method": method})

@@ -32,7 +32,7 @@ from training.retrieval.labels import (
     unseen_share,
 )
 from training.retrieval.memory import DocumentMemory
-from training.retrieval.pilots import build_library, extend_library, require_same_experts, without_data_set
+from training.retrieval.pilots import extend_library, require_same_experts, without_data_set
 from training.retrieval.recipe import MOST_HELD_OUT, held_out_queries
 from training.retrieval.search import Searcher, all_arms
 from training.retrieval.tune import chosen_scores
@@ -156,19 +156,15 @@ def remeasured(
 
     Raises: as `refresh_pilots`.
     """
-    created_at = now.isoformat()
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
     memory = None if request.memory is None or request.is_dry_run else DocumentMemory(request.memory)
     used = experts if memory is None else memory.remembering(experts)
     searchers = [Searcher(collection, used, cache, progress) for collection in collections]
     labelled, arms = label_pilots(searchers, all_arms(experts), share)
-    if old is None:
-        library = build_library(labelled, arms, fingerprints, created_at=created_at)
-    else:
-        kept = old
-        for collection in collections:
-            kept = without_data_set(kept, collection.name)
-        library = extend_library(kept, labelled, arms, fingerprints, created_at=created_at)
+    kept = old
+    for collection in collections:
+        kept = kept and without_data_set(kept, collection.name)
+    library = extend_library(kept, labelled, arms, fingerprints, created_at=now.isoformat())
     compared = tuple(dict.fromkeys([*library.arms, *(() if old is None else old.arms)]))
     dev = label_collections(searchers, compared, lambda each: each.split("dev"))
     if memory is not None:
