@@ -23,7 +23,7 @@ MIN_QUERIES = 15
 RIDGE = 3.0
 """Pull of each weight, in standard deviations of its feature, towards 0, against the summed loss of the queries."""
 
-FOLDS = 4
+FOLDS = 10
 """Parts of the labelled queries, each scored by weights that the others taught."""
 
 

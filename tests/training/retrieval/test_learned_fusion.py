@@ -90,7 +90,7 @@ def test_too_few_queries_teach_nothing() -> None:
 
 def test_a_query_is_scored_by_weights_that_it_did_not_teach() -> None:
     every = queries(60)
-    every[0::FOLDS] = queries(15, decides=0, seed=5)
+    every[0::FOLDS] = queries(60 // FOLDS, decides=0, seed=5)
     others = learn_weights([query for place, query in enumerate(every) if place % FOLDS])
     scores = cross_scores(every)
     assert others is not None
