@@ -69,29 +69,41 @@ class Bm25Index:
         """(k, 3) coverage, phrases and length. A phrase is two neighbouring words of the query, stop words left out
         (Metzler & Croft 2005); a length is on a logarithmic scale on which `LONG` words are 1."""
         words = [self.vocabulary[word] for word in self.words_of(text) if word in self.vocabulary]
-        lengths = self.starts[rows + 1] - self.starts[rows]
         found = np.zeros((len(rows), len(EVIDENCE)), dtype=np.float32)
-        found[:, 2] = np.minimum(np.log1p(lengths) / np.log1p(LONG), 1)
+        found[:, 2] = np.minimum(np.log1p(self.starts[rows + 1] - self.starts[rows]) / np.log1p(LONG), 1)
         if not words:
             return found
         distinct, place = np.unique(words, return_inverse=True)
-        of = np.repeat(np.arange(len(rows)), lengths)
-        tokens = self.tokens[np.repeat(self.starts[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(len(of))]
-        spot = np.searchsorted(distinct, tokens)
-        spot[spot == len(distinct)] = 0
-        spot = np.where(distinct[spot] == tokens, spot, -1)  # place among the query's words, -1 for another word
-        holds = np.zeros((len(rows), len(distinct)), dtype=np.float32)
-        holds[of[spot >= 0], spot[spot >= 0]] = 1
-        found[:, 0] = holds @ self.rarity[distinct] / max(float(self.rarity[distinct].sum()), 1e-9)
+        of, spot = self.words_at(rows, distinct)
+        is_asked = spot >= 0
+        rarity = self.rarity[distinct]
+        held = presence(of[is_asked], spot[is_asked], (len(rows), len(distinct)))
+        found[:, 0] = held @ rarity / max(float(rarity.sum()), 1e-9)
         pairs = np.unique(place[:-1] * len(distinct) + place[1:])
         if len(pairs):
-            near = (spot[:-1] >= 0) & (spot[1:] >= 0) & (of[:-1] == of[1:])
-            seen = spot[:-1][near] * len(distinct) + spot[1:][near]
-            known = np.isin(seen, pairs)
-            phrases = np.zeros((len(rows), len(pairs)), dtype=np.float32)
-            phrases[of[:-1][near][known], np.searchsorted(pairs, seen[known])] = 1
-            found[:, 1] = phrases.mean(axis=1)
+            is_pair = is_asked[:-1] & is_asked[1:] & (of[:-1] == of[1:])
+            seen = spot[:-1][is_pair] * len(distinct) + spot[1:][is_pair]
+            is_phrase = np.isin(seen, pairs)
+            phrase = np.searchsorted(pairs, seen[is_phrase])
+            found[:, 1] = presence(of[:-1][is_pair][is_phrase], phrase, (len(rows), len(pairs))).mean(axis=1)
         return found
+
+    def words_at(self, rows: IntArray, distinct: IntArray) -> tuple[IntArray, IntArray]:
+        """Of every word of the documents at rows, one document after the other: the document's place in `rows`, and the
+        word's place in `distinct`, which is in order; -1 for a word that is not there."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        of = np.repeat(np.arange(len(rows)), lengths)
+        begins = np.repeat(self.starts[rows] - np.cumsum(lengths) + lengths, lengths)
+        tokens = self.tokens[begins + np.arange(len(of))]
+        spot = np.minimum(np.searchsorted(distinct, tokens), len(distinct) - 1)
+        return of, np.where(distinct[spot] == tokens, spot, -1)
+
+
+def presence(row: IntArray, column: IntArray, shape: tuple[int, int]) -> FloatArray:
+    """1 at the places that are named, however often; 0 elsewhere."""
+    found = np.zeros(shape, dtype=np.float32)
+    found[row, column] = 1
+    return found
 
 
 @dataclass(frozen=True)
