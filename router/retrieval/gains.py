@@ -54,12 +54,17 @@ class GainModel:
         """Predicted gains (n, m) with base at the margin, similarity to the nearest pilot (n,), and (n,) whether
         data sets have more of a say than foreign domains."""
         mass, similarity = self.domains.masses(embeddings, self.settings.temperature)
+        gains, say = self.predicted(mass)
+        return gains, similarity, say.sum(axis=1) >= 0.5
+
+    def predicted(self, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predicted gains (n, m) and every data set's say (n, s), for masses (n, s) at the settings' temperature."""
         nearness = mass / self.typical
         share = mass / np.maximum(mass.sum(axis=1, keepdims=True), TINY)
         say = share * nearness / (nearness + np.float32(self.settings.prior_mass))
         gains = say @ self.gains + (1 - say @ self.measured) * self.foreign
         gains[:, 0] = self.settings.margin
-        return gains.astype(np.float32), similarity, say.sum(axis=1) >= 0.5
+        return gains.astype(np.float32), say
 
 
 def fit_gains(library: PilotLibrary, columns: Sequence[int], settings: RoutingSettings) -> GainModel:

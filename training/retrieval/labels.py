@@ -24,7 +24,7 @@ may have been trained on them."""
 
 @dataclass(frozen=True)
 class Labelled:
-    """n queries of one collection: base embeddings (n, d) and nDCG@10 (n, m) of arms, NaN where not measured."""
+    """n queries of one collection: base embeddings (n, d) and nDCG@10 (n, m) of arms."""
 
     collection: str
     queries: Queries
@@ -104,20 +104,24 @@ def label_collections(
 def label_pilots(
     searchers: Sequence[Searcher], arms: Sequence[Arm], share: float, known: Sequence[Arm] = ()
 ) -> tuple[list[Labelled], tuple[Arm, ...]]:
-    """Pilots of those collections that have some, and the arms of their scores: those given and what each collection
-    teaches of fusing, measured on its own pilots only, each by weights that it did not teach.
+    """Pilots of those collections that have some, and the arms of their scores: those given, those learned before, and
+    what each collection teaches of fusing now. What taught an arm is scored by weights that it did not teach.
 
     Args:
         share: of train queries that no expert saw.
-        known: arms that are learned already.
+        known: arms of a library, of which those that were learned are measured too.
     """
+    arms = (*arms, *(arm for arm in known if arm.learned_on is not None))
     labelled = label_collections(searchers, arms, lambda collection: pilot_queries(collection, share))
     searcher_of = {searcher.collection.name: searcher for searcher in searchers}
-    taught = [learn_fusion(searcher_of[part.collection], part, arms, known) for part in labelled]
+    taught = [learn_fusion(searcher_of[part.collection], part, arms) for part in labelled]
     learned = [found for found in taught if found is not None]
     parts = []
     for part, mine in zip(labelled, taught, strict=True):
-        columns = [found.scores if found is mine else np.full(len(part), np.nan, np.float32) for found in learned]
+        searcher = searcher_of[part.collection]
+        columns = [
+            found.scores if found is mine else searcher.arm_scores(part.queries, [found.arm])[:, 0] for found in learned
+        ]
         parts.append(replace(part, scores=np.column_stack([part.scores, *columns])))
     return parts, (*arms, *(found.arm for found in learned))
 
@@ -130,17 +134,15 @@ class LearnedFusion:
     scores: FloatArray
 
 
-def learn_fusion(
-    searcher: Searcher, pilots: Labelled, arms: Sequence[Arm], known: Sequence[Arm] = ()
-) -> LearnedFusion | None:
+def learn_fusion(searcher: Searcher, pilots: Labelled, arms: Sequence[Arm]) -> LearnedFusion | None:
     """The learned fusion of BM25 and the dense expert of the best arm. None without both, where too few queries teach,
-    and where it is known."""
+    and where it is among the arms."""
     lexical = next((arm.members[-1] for arm in arms if len(arm.members) > 1), None)
-    dense = [i for i, arm in enumerate(arms) if arm.members[0] != lexical]
+    dense = [i for i, arm in enumerate(arms) if arm.members[0] != lexical and arm.learned_on is None]
     if lexical is None:
         return None
     members = arms[max(dense, key=lambda i: float(pilots.scores[:, i].mean()))].members[0], lexical
-    if any((arm.members, arm.learned_on) == (members, pilots.collection) for arm in known):
+    if any((arm.members, arm.learned_on) == (members, pilots.collection) for arm in arms):
         return None
     queries = searcher.candidates(pilots.queries, members)
     weights, scores = learn_weights(queries), cross_scores(queries)

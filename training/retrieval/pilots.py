@@ -49,7 +49,7 @@ def build_library(
         data_sets=[part.collection for part in labelled],
         embeddings=np.concatenate([part.embeddings for part in labelled]),
         scores=scores,
-        measured=~np.isnan(scores),
+        measured=np.ones(scores.shape, dtype=bool),
         data_set=np.repeat(np.arange(len(labelled)), [len(part) for part in labelled]),
         keys=np.concatenate([part.keys for part in labelled]),
         **located_rows([part.collection for part in labelled], located or {}),
@@ -92,7 +92,7 @@ def extend_library(
         for i, key in enumerate(part.keys):
             for column, arm in enumerate(arms):
                 where = row_of[int(key)], columns[arm]
-                if not measured[where] and not np.isnan(part.scores[i, column]):
+                if not measured[where]:
                     scores[where], measured[where] = part.scores[i, column], True
     return make_library(
         created_at=created_at,

@@ -160,10 +160,10 @@ def remeasured(
     memory = None if request.memory is None or request.is_dry_run else DocumentMemory(request.memory)
     used = experts if memory is None else memory.remembering(experts)
     searchers = [Searcher(collection, used, cache, progress) for collection in collections]
-    labelled, arms = label_pilots(searchers, all_arms(experts), share)
     kept = old
     for collection in collections:
         kept = kept and without_data_set(kept, collection.name)
+    labelled, arms = label_pilots(searchers, all_arms(experts), share, () if kept is None else kept.arms)
     library = extend_library(kept, labelled, arms, fingerprints, created_at=now.isoformat())
     compared = tuple(dict.fromkeys([*library.arms, *(() if old is None else old.arms)]))
     dev = label_collections(searchers, compared, lambda each: each.split("dev"))

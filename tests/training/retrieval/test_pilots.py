@@ -17,7 +17,7 @@ from training.retrieval.pilots import (
     with_settings,
     without_data_set,
 )
-from training.retrieval.tune import best_settings, candidates, routed_scores, tuned
+from training.retrieval.tune import PRIOR_MASSES, TEMPERATURES, best_settings, routed_scores, tuned, unknown_queries
 
 CREATED = "2026-01-01T00:00:00+00:00"
 
@@ -121,7 +121,10 @@ def test_settings_are_chosen_on_dev_and_never_for_the_papers_methods() -> None:
         labelled("medicine", MEDICINE, [0.5, 0.4, 0.8, 0.45], seed=5),
     ]
     chosen = tuned(library, dev, FINGERPRINTS)
-    assert {chosen.manifest.settings, chosen.manifest.single_settings} <= set(candidates())
+    for settings in (chosen.manifest.settings, chosen.manifest.single_settings):
+        assert settings is not None
+        assert settings.temperature in TEMPERATURES
+        assert settings.prior_mass in PRIOR_MASSES
     assert routed_scores(chosen, dev[0], list(FINGERPRINTS)).tolist() == pytest.approx([0.95] * 6)
     assert routed_scores(chosen, dev[0], list(FINGERPRINTS), may_fuse=False).tolist() == pytest.approx([0.9] * 6)
     assert tuned(library, [], FINGERPRINTS) is library
@@ -137,6 +140,17 @@ def test_settings_that_serve_unprepared_queries_worse_than_base_are_not_chosen()
     chosen = best_settings(library, [labelled("law", LAW, [0.5, 0.9, 0.4, 0.95], seed=5), music], FINGERPRINTS, True)
     foreign = routed_scores(with_settings(library, chosen), music, list(FINGERPRINTS))
     assert foreign.mean() >= 0.5 - 1e-6
+
+
+def test_pilots_of_a_collection_tell_how_it_is_served_when_unknown() -> None:
+    library = small_library(per_domain=8)
+    dev = labelled("law", LAW, [0.5, 0.9, 0.4, 0.95], seed=5)
+    embeddings, scores = unknown_queries(library, dev)
+    np.testing.assert_array_equal(embeddings, np.concatenate([dev.embeddings, library.embeddings[:8]]))
+    np.testing.assert_array_equal(scores, np.concatenate([dev.scores, library.scores[:8]]))
+    library.measured[3, 2] = False  # an expert that came later and was not measured there
+    assert len(unknown_queries(library, dev)[0]) == 6 + 7
+    assert len(unknown_queries(library, labelled("music", 3, [0.5] * 4))[0]) == 6
 
 
 def test_an_unprepared_domain_is_never_served_worse_than_by_base() -> None:
