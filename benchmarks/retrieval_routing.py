@@ -125,7 +125,7 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
             "",
             "Made by `python benchmarks/retrieval_routing.py`. nDCG@10 on test queries; differences are paired, with",
             "95% bootstrap intervals over queries. A quarter of the train queries, 200 of a collection at most, make",
-            "the pilot library, adapters are trained on the others; dev queries choose the settings, and pilots as well",
+            "the pilot library, adapters are trained on the others; dev queries choose the settings, and pilots too",
             f"where their collection counts as unknown ({chosen}).",
             "",
             report["headline"],
