@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ class Bm25Expert:
     def index(self, texts: Sequence[str]) -> Bm25Index:
         from bm25s import BM25
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # at its import it asks for every message
         corpus = [self.words(text) for text in texts]
         vocabulary = {word: number for number, word in enumerate(dict.fromkeys(w for words in corpus for w in words))}
         numbers = [[vocabulary[word] for word in words] for words in corpus]

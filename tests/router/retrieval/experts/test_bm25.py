@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 from itertools import pairwise
 
@@ -92,3 +93,9 @@ def test_evidence_is_for_each_row_and_stays_within_one() -> None:
     assert found[2, 2] == 1.0
     assert expert().index(("", "?!")).evidence("cat", np.array([0, 1])).tolist() == [[0.0] * 3] * 2
     assert index.evidence("cat", np.array([], dtype=np.int64)).shape == (0, 3)
+
+
+def test_making_an_index_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        expert().index(DOCUMENTS)
+    assert caplog.records == []
