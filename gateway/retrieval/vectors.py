@@ -131,10 +131,13 @@ class DocumentVectors:
         return hits.keys, hits.scores
 
     def evidence(self, store_id: str, name: str, text: str, keys: KeyArray) -> FloatArray:
-        """(k, `EVIDENCE`) of chunks by an expert over words; 0 of those that came or went since they were found."""
+        """(k, `EVIDENCE`) of chunks by an expert over words; 0 of those that came or went since they were found.
+
+        Asks the index that the search of a moment ago has left, without looking again whether the store changed.
+        """
         expert = self._experts[name]
         assert isinstance(expert, LexicalExpert)
-        words = self._word_index(store_id, expert)
+        words = self._words.get((store_id, name)) or self._word_index(store_id, expert)
         found = np.zeros((len(keys), len(EVIDENCE)), dtype=np.float32)
         rows = np.searchsorted(words.keys, keys)
         is_known = np.isin(keys, words.keys)

@@ -126,7 +126,8 @@ class BaseExpert:
 class Arm(Record):
     """One way to search: an expert, or several whose rankings are fused.
 
-    A learned arm also weighs `EVIDENCE`, and its weights come from the labelled queries of one data set.
+    A learned arm also weighs `EVIDENCE`, which its last member gives, an expert over words; its weights come from the
+    labelled queries of one data set.
     """
 
     members: tuple[str, ...] = Field(min_length=1)

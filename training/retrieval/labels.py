@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from router.retrieval.building import first_lexical
 from router.retrieval.experts.adapter import AdapterExpert
 from router.retrieval.records import BASE, Arm, DenseExpert, RetrievalExpert
 from router.types import FloatArray
@@ -116,14 +117,14 @@ def label_pilots(
     searcher_of = {searcher.collection.name: searcher for searcher in searchers}
     taught = [learn_fusion(searcher_of[part.collection], part, arms) for part in labelled]
     learned = [found for found in taught if found is not None]
+    fusions = [found.arm for found in learned]
     parts = []
     for part, mine in zip(labelled, taught, strict=True):
-        searcher = searcher_of[part.collection]
-        columns = [
-            found.scores if found is mine else searcher.arm_scores(part.queries, [found.arm])[:, 0] for found in learned
-        ]
-        parts.append(replace(part, scores=np.column_stack([part.scores, *columns])))
-    return parts, (*arms, *(found.arm for found in learned))
+        scores = searcher_of[part.collection].arm_scores(part.queries, fusions)
+        if mine is not None:
+            scores[:, fusions.index(mine.arm)] = mine.scores
+        parts.append(replace(part, scores=np.concatenate([part.scores, scores], axis=1)))
+    return parts, (*arms, *fusions)
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,14 @@ class LearnedFusion:
 def learn_fusion(searcher: Searcher, pilots: Labelled, arms: Sequence[Arm]) -> LearnedFusion | None:
     """The learned fusion of BM25 and the dense expert of the best arm. None without both, where too few queries teach,
     and where it is among the arms."""
-    lexical = next((arm.members[-1] for arm in arms if len(arm.members) > 1), None)
-    dense = [i for i, arm in enumerate(arms) if arm.members[0] != lexical and arm.learned_on is None]
+    lexical = first_lexical(searcher.experts)
     if lexical is None:
         return None
+    dense = [
+        i
+        for i, arm in enumerate(arms)
+        if arm.learned_on is None and isinstance(searcher.experts[arm.members[0]], DenseExpert)
+    ]
     members = arms[max(dense, key=lambda i: float(pilots.scores[:, i].mean()))].members[0], lexical
     if any((arm.members, arm.learned_on) == (members, pilots.collection) for arm in arms):
         return None

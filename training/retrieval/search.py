@@ -11,6 +11,7 @@ import numpy as np
 
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
+from router.retrieval.building import first_lexical
 from router.retrieval.fusion import POOL, Evidence, Ranking, fuse
 from router.retrieval.records import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
 from router.types import FloatArray
@@ -130,13 +131,13 @@ class Searcher:
 
 def all_arms(experts: Mapping[str, RetrievalExpert], weights: Sequence[float] = FUSION_WEIGHTS) -> tuple[Arm, ...]:
     """Base alone, every other expert alone, and every dense expert fused with the first lexical one."""
-    lexical = [name for name, expert in experts.items() if not isinstance(expert, DenseExpert)]
+    lexical = first_lexical(experts)
     dense = [name for name, expert in experts.items() if isinstance(expert, DenseExpert)]
     singles = [Arm(members=(name,), weights=(1.0,)) for name in (BASE, *(n for n in experts if n != BASE))]
     fused = [
-        Arm(members=(name, lexical[0]), weights=(weight, round(1 - weight, 6)))
+        Arm(members=(name, lexical), weights=(weight, round(1 - weight, 6)))
         for name in dense
         for weight in weights
-        if lexical
+        if lexical is not None
     ]
     return (*singles, *fused)

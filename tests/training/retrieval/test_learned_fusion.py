@@ -153,8 +153,9 @@ def test_what_a_data_set_taught_goes_with_it_and_is_learned_anew(tmp_path: Path)
 
 
 def test_without_words_there_is_nothing_to_weigh(tmp_path: Path) -> None:
-    (searcher, _) = searchers(tmp_path)
+    base = BaseExpert(HashingEncoder(16))
+    searcher = Searcher(phrase_collection("faq", 60), {BASE: base}, tmp_path)
     alone = (Arm(members=(BASE,), weights=(1.0,)),)
-    parts, arms = label_pilots([searcher], alone, 1.0)
+    parts, arms = label_pilots([searcher], all_arms(searcher.experts), 1.0)
     assert arms == alone
     assert parts[0].scores.shape == (60, 1)
