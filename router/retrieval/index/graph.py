@@ -21,7 +21,8 @@ EXPANSION_SEARCH = 2048
 """Width of a search: what a million vectors need for a recall@10 above 0.98 (benchmarks/retrieval.py)."""
 
 EXACT_BELOW = 200_000
-"""Vectors up to which looking at all of them costs no more than a search of that width, and misses none: 8 ms."""
+"""Vectors up to which looking at all of them costs no more than a search of that width in a million, and misses none
+(benchmarks/retrieval.py)."""
 
 
 def new_graph(dim: int) -> Index:
