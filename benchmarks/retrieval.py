@@ -63,7 +63,7 @@ Searches by the width of the search (`EXPANSION_SEARCH`; the index uses {width})
 {searches}
 
 Up to {exact_below:,} vectors the index looks at all of them, exact but for half precision: p50 {whole}, while they
-are in memory (twice that from a mapped file, whose rows begin 8 bytes behind a cache line).
+are in memory, and about twice that from a mapped file.
 """
 WIDTHS = (128, 256, 512, 1024, 2048)
 LOOKED_AT_WHOLE = (50_000, graph.EXACT_BELOW)
