@@ -35,7 +35,12 @@ EXPERTS = ("left", "right")
 CONFIG = {
     "categories": {"facts": "questions", "sql": "queries", "general": "the rest"},
     "experts": {name: {"engine": "echo", "model": name, "params_b": 1.0} for name in EXPERTS},
-    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic", "inverse_l2": 10.0}, "alpha": 0.5},
+    "router": {
+        "encoder": {"kind": "hashing"},
+        "classifier": {"kind": "logistic", "inverse_l2": 10.0},
+        "scorer": {"kind": "map"},
+        "alpha": 0.5,
+    },
 }
 
 

@@ -48,7 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`outcomes` and a live router in `routers`."""
     root = tmp_path_factory.mktemp("robustness")
     write_outcomes(table(), root / "outcomes")
-    artifact = table_router(root / "routers", TableRequest(root / "outcomes", "hashing"), now=NOW, progress=silent)
+    artifact = table_router(
+        root / "routers", TableRequest(root / "outcomes", "hashing", scorer="map"), now=NOW, progress=silent
+    )
     Registry(root / "routers").promote(artifact.manifest.version, NOW)
     return root
 
