@@ -14,6 +14,10 @@ from training.types import OutcomeTable
 
 IntArray = NDArray[np.int64]
 
+MAX_REFERENCES = 16_000
+"""Queries that a neighbour can be: looking at so many takes 0.13 ms, and twice as many would take twice as long. What
+more of them are worth shrinks (training/LOG.md)."""
+
 
 @dataclass(frozen=True)
 class LoggedQueries:
@@ -103,6 +107,13 @@ def joined(table: OutcomeTable, other: OutcomeTable) -> OutcomeTable:
         output_tokens=np.concatenate([table.output_tokens, other.output_tokens]),
         latency_ms=np.concatenate([table.latency_ms, other.latency_ms]),
     )
+
+
+def reference_rows(n: int, rng: np.random.Generator) -> IntArray:
+    """Which of n queries nearest neighbours are looked for among: all, or MAX_REFERENCES drawn at random."""
+    if n <= MAX_REFERENCES:
+        return np.arange(n)
+    return np.sort(rng.choice(n, MAX_REFERENCES, replace=False))
 
 
 def principal_directions(embeddings: FloatArray, dimensions: int) -> FloatArray:

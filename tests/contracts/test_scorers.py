@@ -18,7 +18,7 @@ from router.types import CategoryProbs, QueryBatch
 from training.choice import Bench
 from training.progress import silent
 from training.scored import ScoredQueries
-from training.scoring import FAMILY, WITHOUT_ARRAYS
+from training.scoring import FAMILY, WITHOUT_ARRAYS, fit_arrays
 from training.types import OutcomeTable
 
 EXPERTS = ("a", "b", "idle")
@@ -136,3 +136,17 @@ def test_an_expert_without_any_grade_can_be_fitted(kind: str, tmp_path: Path) ->
     state, unseen = Bench(ungraded, np.random.default_rng(0), silent).fit(kind, {})
     assert np.isfinite(unseen).all()
     assert all(np.isfinite(array).all() for array in state.values())
+
+
+@pytest.mark.parametrize(("kind", "values"), [("knn", "values"), ("soft_residual", "residuals")])
+def test_neighbours_of_many_queries_are_a_sample_of_them(
+    kind: str, values: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, data = plugins.load(FAMILY, kind).examples[0].model_dump(), graded(240, 0)
+    whole = fit_arrays(kind, options, data, np.random.default_rng(0))
+    monkeypatch.setattr("training.scored.MAX_REFERENCES", 100)
+    part = fit_arrays(kind, options, data, np.random.default_rng(0))
+    rows = [int(np.abs(whole["reference"] - row).sum(axis=1).argmin()) for row in part["reference"]]
+    assert len(set(rows)) == 100
+    for name in ("reference", values, "observed"):
+        np.testing.assert_array_equal(part[name], whole[name][rows])

@@ -7,15 +7,16 @@ import numpy as np
 from router.protocols import ArrayState
 from router.scorers._learned import projected
 from router.scorers.knn import Options
-from training.scored import ScoredQueries, principal_directions
+from training.scored import ScoredQueries, principal_directions, reference_rows
 
 
 def fit(options: Options, data: ScoredQueries, rng: np.random.Generator) -> ArrayState:
     projection = principal_directions(data.embeddings, options.dimensions)
+    rows = reference_rows(len(data.embeddings), rng)
     return {
         "projection": projection,
-        "reference": projected(data.embeddings, projection),
-        "values": np.nan_to_num(data.table.scores),
-        "observed": data.observed,
+        "reference": projected(data.embeddings[rows], projection),
+        "values": np.nan_to_num(data.table.scores)[rows],
+        "observed": data.observed[rows],
         "mean": data.means(),
     }

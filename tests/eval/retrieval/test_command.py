@@ -121,6 +121,14 @@ def test_the_same_data_give_the_same_figures(folder: Path, tmp_path: Path) -> No
     assert first.library_version == second.library_version
 
 
+def test_the_mean_over_prepared_collections_stands_apart_where_others_are_not(
+    folder: Path, report: RetrievalReport, tmp_path: Path
+) -> None:
+    evaluate(folder / "north", tmp_path / "out")
+    pages = [(out / "report.html").read_text() for out in (folder.parent / "out", tmp_path / "out")]
+    assert ["With train queries" in page for page in pages] == [True, False]
+
+
 def test_no_collection_no_test_queries_and_no_expert_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder"):
         evaluate(tmp_path / "nowhere", tmp_path / "out")
