@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK_EXTRAS := --extra train --extra eval --extra providers --extra postgres
@@ -14,7 +15,7 @@ run: $(VENV)/.run-ready
 	$(BIN)/coe up $(ARGS)
 
 test: $(VENV)/.dev-ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 slow: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -m slow $(ARGS)
