@@ -79,7 +79,7 @@ def learn_weights(queries: Sequence[Candidates]) -> FloatArray | None:
 def scores_by(weights: FloatArray, queries: Sequence[Candidates]) -> FloatArray:
     """(n,) nDCG@10."""
     found = [query.rows[np.argsort(-(query.features @ weights), kind="stable")[:10]] for query in queries]
-    return np.array([ndcg(rows.tolist(), q.grades) for rows, q in zip(found, queries, strict=True)], dtype=np.float32)
+    return ndcg([rows.tolist() for rows in found], [query.grades for query in queries])
 
 
 def cross_scores(queries: Sequence[Candidates]) -> FloatArray | None:

@@ -1,4 +1,5 @@
-"""nDCG@k with linear gains (Järvelin & Kekäläinen 2002), equal to trec_eval's `ndcg_cut_k`."""
+"""nDCG@10 by ir_measures (MacAvaney et al. 2022): trec_eval's `ndcg_cut_10`, with linear gains (Järvelin & Kekäläinen
+2002). And the order that trec_eval ranks documents of equal scores in."""
 
 from __future__ import annotations
 
@@ -6,18 +7,24 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from router.types import FloatArray
+
 CUT = 10
 
 
-def ndcg(ranked: Sequence[int], grades: Mapping[int, int], cut: int = CUT) -> float:
-    """In [0, 1], of document rows, best first; documents that `grades` lacks have grade 0."""
-    gains = [max(grades.get(int(row), 0), 0) for row in ranked[:cut]]
-    ideal = discounted(sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:cut])
-    return discounted(gains) / ideal if ideal > 0 else 0.0
+def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]]) -> FloatArray:
+    """(n,) in [0, 1], of each query's document rows, best first; documents that `grades` lacks have grade 0."""
+    from ir_measures import iter_calc, nDCG
 
-
-def discounted(gains: Sequence[float]) -> float:
-    return float(np.dot(gains, 1 / np.log2(np.arange(2, len(gains) + 2)))) if gains else 0.0
+    judged = {str(query): {str(row): grade for row, grade in found.items()} for query, found in enumerate(grades)}
+    ranked = {
+        str(query): {str(row): -float(place) for place, row in enumerate(rows[:CUT])}
+        for query, rows in enumerate(rankings)
+    }
+    values = np.zeros(len(rankings), dtype=np.float32)
+    for metric in iter_calc([nDCG @ CUT], judged, ranked):
+        values[int(metric.query_id)] = metric.value
+    return values
 
 
 def rank(scores: np.ndarray, ids: Sequence[str], count: int) -> list[int]:

@@ -17,7 +17,7 @@ from router.retrieval.records import BASE, Arm, DenseExpert, LexicalIndex, Retri
 from router.types import FloatArray
 from training.retrieval.collection import Collection, Queries
 from training.retrieval.learned_fusion import Candidates, candidates
-from training.retrieval.ndcg import ndcg, rank
+from training.retrieval.ndcg import CUT, ndcg, rank
 
 FUSION_WEIGHTS = (0.3, 0.5, 0.7)
 """Weights of the dense member in a fusion with BM25: each is an arm, and the library says which serves a query best."""
@@ -112,11 +112,12 @@ class Searcher:
         """(n, m): nDCG@10 of every arm on every query."""
         found = {name: self.rankings(name, queries.texts) for name in dict.fromkeys(m for a in arms for m in a.members)}
         scores = np.zeros((len(queries), len(arms)), dtype=np.float32)
-        for row, (text, grades) in enumerate(zip(queries.texts, queries.grades, strict=True)):
-            for column, arm in enumerate(arms):
-                rankings = [found[member][row] for member in arm.members]
-                keys, _ = fuse(rankings, arm, 10, self.evidence(arm, text))
-                scores[row, column] = ndcg(keys.tolist(), grades)
+        for column, arm in enumerate(arms):
+            ranked = [
+                fuse([found[member][row] for member in arm.members], arm, CUT, self.evidence(arm, text))[0].tolist()
+                for row, text in enumerate(queries.texts)
+            ]
+            scores[:, column] = ndcg(ranked, queries.grades)
         return scores
 
     def candidates(self, queries: Queries, members: Sequence[str]) -> list[Candidates]:

@@ -19,7 +19,7 @@ from router.types import FloatArray
 from router.weights import resolve_weights
 from training.retrieval.collection import Collection, Queries
 from training.retrieval.lora import QueryAdapter
-from training.retrieval.ndcg import ndcg, rank
+from training.retrieval.ndcg import CUT, ndcg, rank
 from training.retrieval.recipe import (
     Batch,
     Recipe,
@@ -181,10 +181,8 @@ def dev_score(encode: Callable[[Sequence[str]], FloatArray], corpora: Sequence[C
     for corpus in corpora:
         if len(corpus.dev):
             scores = encode(corpus.dev.texts) @ corpus.documents.T
-            ids = corpus.collection.document_ids
-            means.append(
-                np.mean([ndcg(rank(row, ids, 10), g) for row, g in zip(scores, corpus.dev.grades, strict=True)])
-            )
+            found = [rank(row, corpus.collection.document_ids, CUT) for row in scores]
+            means.append(ndcg(found, corpus.dev.grades).mean())
     return float(np.mean(means)) if means else 0.0
 
 
