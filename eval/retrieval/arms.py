@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.retrieval.situation import Situation
+from eval.retrieval.top_two import MEANING as TOP_TWO
 from eval.retrieval.variants import MEANING as VARIANTS
 from eval.retrieval.variants import variant_scores
 from router.retrieval.choice import build_router
@@ -28,6 +29,7 @@ MEANING = {
     "pilot": "RouterRetriever as published: mean similarity to an expert's pilots",
     "pilot_max": "RouterRetriever as its released code has it: largest similarity to a pilot",
     **VARIANTS,
+    **TOP_TWO,
     "coe_single": "this router, one expert a query",
     "coe": "this router, which may fuse an expert with BM25, by fixed weights or by those that labelled queries taught",
     "collection_oracle": "the single expert that is best on the test queries of the collection",
@@ -45,8 +47,10 @@ class Compared:
     decisions: list[RetrievalDecision]
 
 
-def compare(test: Labelled, situation: Situation, multitask: FloatArray | None = None) -> Compared:
-    """Every arm on the test queries of one collection; `multitask` (n,) are the scores of that reference."""
+def compare(
+    test: Labelled, situation: Situation, multitask: FloatArray | None = None, top_two: FloatArray | None = None
+) -> Compared:
+    """Every arm on the test queries of one collection; `multitask` and `top_two` (n,) are the scores of these two."""
     scores: dict[str, FloatArray] = {}
     absent: dict[str, str] = {}
     for arm, expert in {"base": BASE, "bm25": "bm25", "own": test.collection}.items():
@@ -61,8 +65,11 @@ def compare(test: Labelled, situation: Situation, multitask: FloatArray | None =
         scores["multitask"] = multitask
     decisions, routed = routed_arms(test, situation)
     scores |= routed | variant_scores(test, situation)
+    if top_two is not None:
+        scores |= dict.fromkeys(TOP_TWO, top_two)
     if situation.library is None:
-        absent |= dict.fromkeys(("data_set", "centroid", "pilot", "pilot_max", *VARIANTS), "there is no labelled query")
+        pilots = ("data_set", "centroid", "pilot", "pilot_max", *VARIANTS, *TOP_TWO)
+        absent |= dict.fromkeys(pilots, "there is no labelled query")
     singles = test.scores[:, situation.single_columns()]
     scores["collection_oracle"] = singles[:, int(singles.mean(axis=0).argmax())]
     scores["query_oracle"] = singles.max(axis=1)

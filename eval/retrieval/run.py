@@ -19,6 +19,7 @@ from eval.retrieval.request import RetrievalRequest, requested_experts
 from eval.retrieval.schema import CollectionReport, LostQuery, RetrievalReport
 from eval.retrieval.sentences import headline, losses, notes
 from eval.retrieval.situation import Situation
+from eval.retrieval.top_two import best_lead, top_two
 from router.errors import DataError
 from router.retrieval.building import build_experts
 from router.retrieval.library import LibraryManifest, PilotLibrary
@@ -69,8 +70,7 @@ def run_retrieval(
     progress("choosing settings on dev")
     library = fit(measured, experts, arms, now, locate(searchers, share))
     situation = Situation(library, tuple(experts), arms)
-    compared = [compare(one.test, situation, one.multitask) for one in measured]
-    left_out = [compare(one.test, situation.without(one.collection.name)) for one in measured]
+    compared, left_out = compare_all(searchers, measured, situation)
     progress("measuring latency")
     latency = measure_latency(experts, library, searchers)
     rng = np.random.default_rng(request.seed)
@@ -101,6 +101,21 @@ def run_retrieval(
         notes=notes(measured_skips=[(m.collection.name, m.collection.skipped) for m in measured]),
     )
     return report, library
+
+
+def compare_all(
+    searchers: Sequence[Searcher], measured: Sequence[Measured], situation: Situation
+) -> tuple[list[Compared], list[Compared]]:
+    """Every collection with all that is known, and as if nobody had prepared for it."""
+    dev = [top_two(searcher, one.dev, situation) for searcher, one in zip(searchers, measured, strict=True)]
+    lead = best_lead([found for found in dev if found is not None])
+    compared, left_out = [], []
+    for searcher, one in zip(searchers, measured, strict=True):
+        without = situation.without(one.collection.name)
+        two, two_without = (top_two(searcher, one.test, known) for known in (situation, without))
+        compared.append(compare(one.test, situation, one.multitask, two.scores(lead) if two else None))
+        left_out.append(compare(one.test, without, None, two_without.scores(lead) if two_without else None))
+    return compared, left_out
 
 
 def measure(

@@ -22,6 +22,7 @@ ARMS = (
     "bm25",
     "pilot",
     "pilot_max",
+    "pilot_top_two",
     "centroid",
     "data_set",
     "coe",
