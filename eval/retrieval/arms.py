@@ -65,7 +65,9 @@ def compare(
         scores["multitask"] = multitask
     decisions, routed = routed_arms(test, situation)
     scores |= routed | variant_scores(test, situation)
-    if top_two is not None:
+    if top_two is None:
+        absent |= dict.fromkeys(TOP_TWO, "there is one expert only")
+    else:
         scores |= dict.fromkeys(TOP_TWO, top_two)
     if situation.library is None:
         pilots = ("data_set", "centroid", "pilot", "pilot_max", *VARIANTS, *TOP_TWO)

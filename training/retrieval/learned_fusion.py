@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from router.retrieval.fusion import Evidence, Ranking, pooled
 from router.retrieval.records import EVIDENCE, Arm, IntArray
 from router.types import FloatArray
-from training.retrieval.ndcg import ndcg
+from training.retrieval.ndcg import CUT, ndcg
 
 MIN_QUERIES = 15
 """Labelled queries with a relevant document among those found, below which nothing is learned."""
@@ -78,7 +78,7 @@ def learn_weights(queries: Sequence[Candidates]) -> FloatArray | None:
 
 def scores_by(weights: FloatArray, queries: Sequence[Candidates]) -> FloatArray:
     """(n,) nDCG@10."""
-    found = [query.rows[np.argsort(-(query.features @ weights), kind="stable")[:10]] for query in queries]
+    found = [query.rows[np.argsort(-(query.features @ weights), kind="stable")[:CUT]] for query in queries]
     return ndcg([rows.tolist() for rows in found], [query.grades for query in queries])
 
 
