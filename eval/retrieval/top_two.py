@@ -53,7 +53,7 @@ def top_two(searcher: Searcher, queries: Labelled, situation: Situation) -> TopT
     fused = [reciprocal([asked[number][row] for number in pair]) for row, pair in enumerate(order.tolist())]
     return TopTwo(
         single=queries.scores[at, np.array(columns)[order[:, 0]]],
-        fused=ndcg(fused, queries.queries.grades),
+        fused=ndcg(fused, queries.queries.grades).astype(np.float32),
         lead=(similar[at, order[:, 0]] - similar[at, order[:, 1]]).astype(np.float32),
     )
 

@@ -79,7 +79,7 @@ def learn_weights(queries: Sequence[Candidates]) -> FloatArray | None:
 def scores_by(weights: FloatArray, queries: Sequence[Candidates]) -> FloatArray:
     """(n,) nDCG@10."""
     found = [query.rows[np.argsort(-(query.features @ weights), kind="stable")[:CUT]] for query in queries]
-    return ndcg([rows.tolist() for rows in found], [query.grades for query in queries])
+    return ndcg([rows.tolist() for rows in found], [query.grades for query in queries]).astype(np.float32)
 
 
 def cross_scores(queries: Sequence[Candidates]) -> FloatArray | None:

@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from router.types import FloatArray
+from numpy.typing import NDArray
 
 CUT = 10
 
 
-def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]]) -> FloatArray:
+def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]]) -> NDArray[np.float64]:
     """(n,) in [0, 1], of each query's document rows, best first; documents that `grades` lacks have grade 0."""
     from ir_measures import iter_calc, nDCG
 
@@ -21,7 +20,7 @@ def ndcg(rankings: Sequence[Sequence[int]], grades: Sequence[Mapping[int, int]])
         str(query): {str(row): -float(place) for place, row in enumerate(rows[:CUT])}
         for query, rows in enumerate(rankings)
     }
-    values = np.zeros(len(rankings), dtype=np.float32)
+    values = np.zeros(len(rankings))
     for metric in iter_calc([nDCG @ CUT], judged, ranked):
         values[int(metric.query_id)] = metric.value
     return values
