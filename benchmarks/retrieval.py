@@ -13,9 +13,11 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import typer
@@ -35,6 +37,8 @@ ARMS, PILOTS = 30, 5_000
 DECAY, VECTORS_PER_TOPIC = 0.75, 12
 SPREAD = 0.35, 1.05
 SEED = 0
+
+T = TypeVar("T")
 
 PAGE = """# The local index, {n:,} vectors of {dim} dimensions
 
@@ -126,12 +130,7 @@ def choice_ms(queries: FloatArray, made: Source) -> list[float]:
         keys=np.arange(PILOTS),
     )
     router = build_router(library, base_fingerprint="synthetic", experts=names)
-    took = []
-    for query in queries:
-        began = time.perf_counter()
-        router.choose(query[None])
-        took.append((time.perf_counter() - began) * 1e3)
-    return took
+    return timed(lambda query: router.choose(query[None]), queries)[0]
 
 
 def main(
@@ -167,7 +166,8 @@ def measured(n: int, spread: tuple[float, float], folder: Path, console: Console
         best, keys = exact_best(queries, best, keys, batch, first)
         exact_cpu += time.process_time() - cpu_began
         if first + len(batch) in LOOKED_AT_WHOLE:
-            whole.append(f"{np.median(searches_ms(index, queries)):.1f} ms at {first + len(batch):,}")
+            took, _ = timed(partial(index.search, limit=LIMIT), queries)
+            whole.append(f"{np.median(took):.1f} ms at {first + len(batch):,}")
         if (first // BATCH) % 10 == 9:
             console.print(f"{first + len(batch):,} vectors, {wall:.0f} s, {cpu:.0f} CPU s, {resident_mib():.0f} MiB")
     began, cpu_began = time.perf_counter(), time.process_time()
@@ -211,29 +211,26 @@ def measured(n: int, spread: tuple[float, float], folder: Path, console: Console
     )
 
 
-def searches_ms(index: LocalIndex, queries: FloatArray) -> list[float]:
-    """Wall time of each search, milliseconds."""
-    took = []
+def timed(call: Callable[[FloatArray], T], queries: FloatArray) -> tuple[list[float], list[T]]:
+    """Wall time of each call, milliseconds, and what it returned."""
+    took, found = [], []
     for query in queries:
         began = time.perf_counter()
-        index.search(query, LIMIT)
+        found.append(call(query))
         took.append((time.perf_counter() - began) * 1e3)
-    return took
+    return took, found
 
 
 def search_line(folder: Path, space: VectorSpace, width: int, queries: FloatArray, keys: np.ndarray) -> str:
     """A row of the page: the index opened with a width of its own, against the exact keys (q, 10)."""
     usual, graph.EXPANSION_SEARCH = graph.EXPANSION_SEARCH, width
     index = LocalIndex(folder, space)
-    took, found, cpu_began = [], 0, time.process_time()
-    for query, wanted in zip(queries, keys, strict=True):
-        began = time.perf_counter()
-        hits = index.search(query, LIMIT)
-        took.append((time.perf_counter() - began) * 1e3)
-        found += len(set(hits.keys.tolist()) & set(wanted.tolist()))
+    cpu_began = time.process_time()
+    took, hits = timed(partial(index.search, limit=LIMIT), queries)
     cpu = (time.process_time() - cpu_began) / len(queries) * 1e3
     index.close()
     graph.EXPANSION_SEARCH = usual
+    found = sum(len(set(hit.keys.tolist()) & set(wanted.tolist())) for hit, wanted in zip(hits, keys, strict=True))
     p50, p95 = np.percentile(took, [50, 95])
     return f"| {width} | {found / keys.size:.4f} | {p50:.2f} / {p95:.2f} ms | {cpu:.2f} ms |"
 

@@ -19,7 +19,7 @@ from eval.retrieval.request import RetrievalRequest, requested_experts
 from eval.retrieval.schema import CollectionReport, LostQuery, RetrievalReport
 from eval.retrieval.sentences import headline, losses, notes
 from eval.retrieval.situation import Situation
-from eval.retrieval.top_two import best_lead, top_two
+from eval.retrieval.top_two import best_lead, searched_once, top_two
 from router.errors import DataError
 from router.retrieval.building import build_experts
 from router.retrieval.library import LibraryManifest, PilotLibrary
@@ -107,12 +107,13 @@ def compare_all(
     searchers: Sequence[Searcher], measured: Sequence[Measured], situation: Situation
 ) -> tuple[list[Compared], list[Compared]]:
     """Every collection with all that is known, and as if nobody had prepared for it."""
-    dev = [top_two(searcher, one.dev, situation) for searcher, one in zip(searchers, measured, strict=True)]
+    pairs = list(zip(searchers, measured, strict=True))
+    dev = [top_two(searched_once(searcher, one.dev), one.dev, situation) for searcher, one in pairs]
     lead = best_lead([found for found in dev if found is not None])
     compared, left_out = [], []
-    for searcher, one in zip(searchers, measured, strict=True):
-        without = situation.without(one.collection.name)
-        two, two_without = (top_two(searcher, one.test, known) for known in (situation, without))
+    for searcher, one in pairs:
+        without, rankings = situation.without(one.collection.name), searched_once(searcher, one.test)
+        two, two_without = (top_two(rankings, one.test, known) for known in (situation, without))
         compared.append(compare(one.test, situation, one.multitask, two.scores(lead) if two else None))
         left_out.append(compare(one.test, without, None, two_without.scores(lead) if two_without else None))
     return compared, left_out

@@ -3,8 +3,9 @@ own, because a pair of experts is no arm. n queries, k experts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -26,6 +27,14 @@ LEADS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, np.inf)
 RANK_OFFSET = 60
 """Of reciprocal rank fusion (Cormack et al. 2009)."""
 
+Rankings = Callable[[str], list[Ranking]]
+"""The rankings of some queries by an expert, from its name."""
+
+
+def searched_once(searcher: Searcher, queries: Labelled) -> Rankings:
+    """Each expert searches when it is first asked for."""
+    return cache(lambda name: searcher.rankings(name, queries.queries.texts))
+
 
 @dataclass(frozen=True)
 class TopTwo:
@@ -40,7 +49,7 @@ class TopTwo:
         return np.where(self.lead < small, self.fused, self.single)
 
 
-def top_two(searcher: Searcher, queries: Labelled, situation: Situation) -> TopTwo | None:
+def top_two(rankings: Rankings, queries: Labelled, situation: Situation) -> TopTwo | None:
     """None without a library, or with one expert only."""
     columns = situation.single_columns()
     if situation.library is None or len(columns) < 2:
@@ -49,8 +58,7 @@ def top_two(searcher: Searcher, queries: Labelled, situation: Situation) -> TopT
     similar = pilots.means(queries.embeddings, len(columns), np.ones(len(pilots.owner)))
     order, at = np.argsort(-similar, axis=1, kind="stable")[:, :2], np.arange(len(queries))
     names = [situation.arms[column].members[0] for column in columns]
-    asked = {number: searcher.rankings(names[number], queries.queries.texts) for number in np.unique(order).tolist()}
-    fused = [reciprocal([asked[number][row] for number in pair]) for row, pair in enumerate(order.tolist())]
+    fused = [reciprocal([rankings(names[number])[row] for number in pair]) for row, pair in enumerate(order.tolist())]
     return TopTwo(
         single=queries.scores[at, np.array(columns)[order[:, 0]]],
         fused=ndcg(fused, queries.queries.grades).astype(np.float32),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
 from eval.retrieval.situation import Situation
-from eval.retrieval.top_two import TopTwo, best_lead, reciprocal, top_two
+from eval.retrieval.top_two import TopTwo, best_lead, reciprocal, searched_once, top_two
 from tests.router.retrieval.pilot_data import ARMS, LAW, MEDICINE, corner, small_library, unit
 from training.retrieval.collection import Queries
 from training.retrieval.labels import Labelled
@@ -17,12 +15,9 @@ FOUND = {"base": [9, 8, 7], "law": [1, 2, 3], "medicine": [2, 4, 1]}
 EXPERTS = ("base", "law", "medicine")
 
 
-@dataclass(frozen=True)
-class Searches:
-    """Stands in for a searcher: the same ranking for every query."""
-
-    def rankings(self, name: str, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [(np.array(FOUND[name]), np.zeros(3))] * len(texts)
+def rankings(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same for two queries."""
+    return [(np.array(FOUND[name]), np.zeros(3))] * 2
 
 
 def queries(embeddings: np.ndarray) -> Labelled:
@@ -41,7 +36,7 @@ def test_ranks_are_added_as_reciprocals() -> None:
 def test_the_two_nearest_experts_are_fused_where_the_lead_is_small() -> None:
     between = unit(np.eye(6)[[LAW]] + 0.999 * np.eye(6)[[MEDICINE]])
     asked = queries(np.concatenate([corner(LAW, 1), between]))
-    found = top_two(Searches(), asked, Situation(small_library(), EXPERTS, ARMS))  # type: ignore[arg-type]
+    found = top_two(rankings, asked, Situation(small_library(), EXPERTS, ARMS))
     assert found is not None
     np.testing.assert_allclose(found.single, [0.2, 0.2])
     np.testing.assert_allclose(found.fused, [1.0, 1.0])  # document 2 stands first in the fusion of law and medicine
@@ -52,8 +47,8 @@ def test_the_two_nearest_experts_are_fused_where_the_lead_is_small() -> None:
 
 def test_without_a_library_or_a_second_expert_there_is_no_pair() -> None:
     asked = queries(corner(LAW, 1))
-    assert top_two(Searches(), asked, Situation(None, EXPERTS, ARMS)) is None  # type: ignore[arg-type]
-    assert top_two(Searches(), asked, Situation(small_library(), ("base",), ARMS)) is None  # type: ignore[arg-type]
+    assert top_two(rankings, asked, Situation(None, EXPERTS, ARMS)) is None
+    assert top_two(rankings, asked, Situation(small_library(), ("base",), ARMS)) is None
 
 
 @pytest.mark.parametrize(("fused", "wanted"), [([0.9, 0.9], np.inf), ([0.9, 0.1], 0.02), ([0.1, 0.1], 0.0)])
@@ -61,3 +56,17 @@ def test_dev_queries_choose_the_lead(fused: list[float], wanted: float) -> None:
     found = TopTwo(np.array([0.5, 0.5]), np.array(fused), np.array([0.01, 0.3]))
     assert best_lead([found, TopTwo(np.zeros(0), np.zeros(0), np.zeros(0))]) == wanted
     assert best_lead([]) == 0.0
+
+
+def test_an_expert_searches_once_and_only_when_it_is_asked_for() -> None:
+    asked: list[str] = []
+
+    class Searches:
+        def rankings(self, name: str, texts: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+            asked.append(name)
+            return rankings(name)
+
+    found = searched_once(Searches(), queries(corner(LAW, 2)))  # type: ignore[arg-type]
+    assert asked == []
+    assert found("law") is found("law")
+    assert asked == ["law"]
