@@ -1,9 +1,9 @@
 """Every named table and every cheap/strong pair, by `coe eval routing`, as one page of results.
 
-    python benchmarks/routing.py [--tables FILE] [--only NAME ...] [--work DIR] [--out FILE] [--seed N]
+    python benchmarks/routing.py [--tables FILE] [--only NAME ...] [--work DIR] [--out FILE] [--seed N] [--workers N]
 
-Each table is fitted on its train and valid prompts and reported on its test prompts, in a process of its own. The
-embeddings are kept by content under --work, so a second run encodes nothing. The reports lie under --work as well.
+Each table is fitted on its train and valid prompts and reported on its test prompts, in a process of its own, two of
+them at a time. The embeddings are kept by content under --work, so a second run encodes nothing. The reports lie under --work as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -212,6 +214,7 @@ def main(
     work: Annotated[Path, typer.Option(help="folder for reports and embeddings")] = ROOT / "data" / "routing-results",
     out: Annotated[Path, typer.Option(help="page to write")] = RESULTS,
     seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="tables at a time; one keeps about one core busy")] = 2,
 ) -> None:
     """Reproduce the routing results."""
     if not tables.is_file():
@@ -219,9 +222,10 @@ def main(
     start, console = time.monotonic(), Console(stderr=True)
     runs = [run for run in runs_of(tables) if not only or run.name in only]
     reports: dict[str, Report] = {}
-    for run in runs:
-        reports[run.name] = measure(run, work, seed)
-        console.print(f"{time.monotonic() - start:5.0f} s  {run.name}: {reports[run.name]['headline']}", markup=False)
+    with ThreadPoolExecutor(workers) as pool:
+        for run, report in zip(runs, pool.map(partial(measure, work=work, seed=seed), runs), strict=True):
+            reports[run.name] = report
+            console.print(f"{time.monotonic() - start:5.0f} s  {run.name}: {report['headline']}", markup=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(reports, runs, time.monotonic() - start), encoding="utf-8")
     console.print(f"wrote {out}", markup=False)

@@ -79,10 +79,16 @@ def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
     return routers / str(orjson.loads((routers / "live.json").read_bytes())["version"])
 
 
-def load(folder: Path, table: OutcomeTable, budgets: Budgets) -> Router:
-    """The trained router under the budgets. Raises InfeasibleBudgetError, ArtifactError."""
+def load(folder: Path, table: OutcomeTable, budgets: Budgets, encoder: Encoder | None = None) -> Router:
+    """The trained router under the budgets, over an encoder that is open already if there is one.
+
+    Raises:
+        InfeasibleBudgetError, ArtifactError: as load_table_router does.
+    """
     prices = {e: float(cost) for e, cost in zip(table.experts, mean_costs(table), strict=True) if not np.isnan(cost)}
-    return load_table_router(folder, budgets=budgets, active_params_b=table.active_params_b, cost_usd=prices)
+    return load_table_router(
+        folder, budgets=budgets, active_params_b=table.active_params_b, cost_usd=prices, encoder=encoder
+    )
 
 
 def encode(encoder: Encoder, texts: Sequence[str], progress: Progress, what: str) -> FloatArray:
@@ -172,7 +178,7 @@ def find(trial: Trial, folder: Path, router: Router, request: RoutingRequest, pr
     outputs = []
     for kind, (place, fit_s) in read_methods(folder.parent).items():
         progress(f"deciding by {kind}")
-        method = load_fitted(place, load(place, trial.fit, request.budgets), fit_s)
+        method = load_fitted(place, load(place, trial.fit, request.budgets, router.encoder), fit_s)
         outputs.append(method_output(method, trial, default.manifest.scorer.kind))
     count = min(ROBUSTNESS_TEXTS, len(trial.test.texts))
     some = np.random.default_rng(request.seed).choice(len(trial.test.texts), count, replace=False)

@@ -77,12 +77,14 @@ def load_table_router(
     active_params_b: Mapping[str, float] | None = None,
     cost_usd: Mapping[str, float] | None = None,
     alpha: float = 0.1,
+    encoder: Encoder | None = None,
 ) -> Router:
     """A router over the models of an outcome table, which no experts.yaml names: its encoder is the artifact's own.
 
     Args:
         active_params_b: billions, per expert; hosted parameters are taken to be the same.
         cost_usd: mean cost of a query, per expert.
+        encoder: one that is open already, when several routers share it.
     """
     artifact = load_artifact(folder)
     experts, evidence = artifact.manifest.experts, evidence_of(artifact)
@@ -99,7 +101,7 @@ def load_table_router(
     spec = artifact.manifest.encoder
     return assemble(
         artifact,
-        build_encoder(PluginConfig.model_validate({"kind": spec.kind, **spec.options})),
+        encoder or build_encoder(PluginConfig.model_validate({"kind": spec.kind, **spec.options})),
         alpha=alpha,
         experts=experts,
         evidence=evidence,

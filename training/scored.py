@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from router.quality import QualityMatrix
 from router.types import CategoryProbs, FloatArray, Query, QueryBatch
 from training.expert_map import measure_quality, row_numbers
+from training.split import normalised_text
 from training.types import OutcomeTable
 
 IntArray = NDArray[np.int64]
@@ -17,6 +19,9 @@ IntArray = NDArray[np.int64]
 MAX_REFERENCES = 16_000
 """Queries that a neighbour can be: looking at so many takes 0.13 ms, and twice as many would take twice as long. What
 more of them are worth shrinks (training/LOG.md)."""
+
+FEW_QUERIES = 4000
+FOLDS_OF_FEW, FOLDS_OF_MANY = 5, 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,17 @@ class ScoredQueries:
     def batch(self) -> QueryBatch:
         pairs = zip(self.table.prompt_ids, self.table.texts, strict=True)
         return QueryBatch(tuple(Query(name, text) for name, text in pairs), self.embeddings)
+
+    @cached_property
+    def folds(self) -> IntArray:
+        """(n,) fold numbers; prompts of equal text stay together. The same for all kinds of scorers, so that their
+        predictions can be averaged."""
+        numbers: dict[str, int] = {}
+        pairs = zip(self.table.texts, self.table.prompt_ids, strict=True)
+        asked = (normalised_text(text) or name for text, name in pairs)  # a log may keep vectors and no texts
+        group = np.array([numbers.setdefault(name, len(numbers)) for name in asked])
+        count = FOLDS_OF_FEW if len(group) < FEW_QUERIES else FOLDS_OF_MANY
+        return np.asarray(np.random.default_rng(0).permutation(len(numbers))[group] % count, dtype=np.int64)
 
     @property
     def rows(self) -> IntArray:

@@ -7,20 +7,15 @@ from importlib import import_module
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router import plugins
 from router.protocols import ArrayState, ExpertScorer
 from router.types import FloatArray
 from training.scored import ScoredQueries
-from training.split import normalised_text
 
 FAMILY = "router.scorers"
 WITHOUT_ARRAYS = frozenset({"map", "soft_map"})
 """Kinds that know nothing but the evidence. A stack's arrays are those of its parts (training.choice)."""
-
-FEW_QUERIES = 4000
-FOLDS_OF_FEW, FOLDS_OF_MANY = 5, 3
 
 
 def fit_arrays(kind: str, options: Mapping[str, object], data: ScoredQueries, rng: np.random.Generator) -> ArrayState:
@@ -38,16 +33,6 @@ def fitted(kind: str, options: Mapping[str, object], data: ScoredQueries, arrays
     return empty.with_evidence(data.table.experts, data.evidence).with_state(arrays, range(m))
 
 
-def folds_of(data: ScoredQueries, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(n,) fold numbers; prompts of equal text stay together."""
-    numbers: dict[str, int] = {}
-    pairs = zip(data.table.texts, data.table.prompt_ids, strict=True)
-    asked = (normalised_text(text) or name for text, name in pairs)  # a log may keep vectors and no texts
-    group = np.array([numbers.setdefault(name, len(numbers)) for name in asked])
-    count = FOLDS_OF_FEW if len(group) < FEW_QUERIES else FOLDS_OF_MANY
-    return np.asarray(rng.permutation(len(numbers))[group] % count, dtype=np.int64)
-
-
 def out_of_fold(kind: str, options: Mapping[str, object], data: ScoredQueries, rng: np.random.Generator) -> FloatArray:
     """Predicted quality (n, m) of each query by a scorer that was fitted on the other folds."""
 
@@ -59,8 +44,8 @@ def out_of_fold(kind: str, options: Mapping[str, object], data: ScoredQueries, r
 
 
 def out_of_fold_by(predict: Callable[[ScoredQueries, ScoredQueries], FloatArray], data: ScoredQueries) -> FloatArray:
-    """(n, m) from `predict(rest, part)` for every fold; all kinds share the folds, so predictions can be averaged."""
-    folds = folds_of(data, np.random.default_rng(0))
+    """(n, m) from `predict(rest, part)` for every fold."""
+    folds = data.folds
     predicted = np.empty(data.table.scores.shape, dtype=np.float32)
     for fold in np.unique(folds):
         predicted[folds == fold] = predict(data.take(folds != fold), data.take(folds == fold))

