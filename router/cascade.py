@@ -1,7 +1,9 @@
-"""A cascade: the cheap expert answers first, and a gate on its log-probabilities accepts the answer or escalates. Pure.
+"""A cascade: the cheap expert answers first, and what its reply shows decides whether the strong one is asked. Pure.
 
-After Mowst (ICLR 2024) and cascade routing (arXiv 2410.10347). No outcome data with log-probabilities exists here, so
-this is tested by simulation only (`benchmarks/cascade.py`), and the gateway does not use it.
+After Mowst (ICLR 2024) and cascade routing (arXiv 2410.10347). `ReplyGain` goes by the length of the reply, which many
+outcome tables hold: `coe eval routing` reports what it would win of two experts. `Gate` goes by log-probabilities; no
+outcome data with those exists here, so it is tested by simulation only (`benchmarks/cascade.py`). The gateway uses
+neither.
 
 Shapes: t tokens of an answer, j likeliest tokens at each place, n queries, f features, b knots.
 """
@@ -13,13 +15,49 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from router.artifact import require_finite
 from router.errors import ArtifactError
 from router.protocols import ArrayState
 from router.types import FloatArray
 
+Float64Array = NDArray[np.float64]
+
 FEATURES = ("mean_logprob", "mean_margin", "mean_entropy", "log_length", "prior_logit")
+
+REPLY_TERMS = 9
+"""Terms up to the second degree of three numbers, without the constant."""
+
+
+class ReplyGain(BaseModel):
+    """Expected score of the `strong` expert minus the `weak` one's, once the weak one has replied (ours).
+
+    A polynomial of second degree in what a scorer of this `kind` predicts of both and in log(1 + tokens of the reply):
+    experts that fail tend to go on and on, or to stop short.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weak: str
+    strong: str
+    kind: str
+    weights: tuple[float, ...] = Field(min_length=REPLY_TERMS, max_length=REPLY_TERMS)
+    bias: float
+
+    def predict(self, weak_quality: Float64Array, strong_quality: Float64Array, tokens: Float64Array) -> Float64Array:
+        """(n,) gains from predicted qualities (n,) in [0, 1] and the lengths (n,) of the weak expert's replies; where
+        a length is unknown (NaN), the difference that was predicted before the reply."""
+        terms = reply_terms(weak_quality, strong_quality, np.nan_to_num(tokens))
+        after = terms @ np.array(self.weights) + self.bias
+        return np.where(np.isnan(tokens), strong_quality - weak_quality, after)
+
+
+def reply_terms(weak_quality: Float64Array, strong_quality: Float64Array, tokens: Float64Array) -> Float64Array:
+    """(n, 9): the three numbers, then their products, each pair once."""
+    base = np.column_stack([weak_quality, strong_quality, np.log1p(tokens)]).astype(np.float64)
+    first, second = np.triu_indices(base.shape[1])
+    return np.column_stack([base, base[:, first] * base[:, second]])
 
 
 def answer_features(chosen: FloatArray, top: FloatArray, prior: float) -> FloatArray:

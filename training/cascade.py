@@ -1,16 +1,24 @@
-"""Fits the gate of a cascade with scikit-learn. Shapes: n answers of the cheap expert, f features, b knots."""
+"""Fits what decides in a cascade. Shapes: n answers of the cheap expert, f features, b knots."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.cascade import ReplyGain, reply_terms
 from router.errors import DataError
 from router.types import FloatArray
+from training.types import OutcomeTable
 
 FOLDS = 5
 MIN_FOR_ISOTONIC = 1000
 """With less, isotonic calibration overfits and Platt's alone is better (Niculescu-Mizil & Caruana 2005)."""
+
+MIN_REPLIES = 60
+"""Fewest replies of known length from which a gain is learned: as many as a stack needs (ours)."""
+
+RIDGE = 1.0
+"""L2 penalty on the weights of standardised terms; hardly matters, for there are nine of them."""
 
 IDENTITY = np.array([0.0, 1.0])
 
@@ -76,3 +84,43 @@ def isotonic(
     levels, block = np.unique(fitted, return_inverse=True)
     centres = np.bincount(block, weights=probs) / np.bincount(block)
     return np.concatenate([[0.0], centres, [1.0]]), np.concatenate([[least], levels, [1.0 - least]])
+
+
+def fit_reply_gain(table: OutcomeTable, kind: str, predicted: FloatArray) -> ReplyGain | None:
+    """Ridge regression of the difference between two experts' scores; the weak one has the lower mean score.
+
+    Args:
+        kind: of the scorer that predicted.
+        predicted: (n, 2) qualities of queries that the scorer was not fitted on.
+
+    Returns:
+        None unless there are two experts and MIN_REPLIES replies of the weak one whose length and scores are known.
+    """
+    if len(table.experts) != 2:
+        return None
+    scores = table.scores.astype(np.float64)
+    complete = np.isfinite(scores).all(axis=1)
+    if not complete.any():
+        return None
+    weak, strong = np.argsort(scores[complete].mean(axis=0), kind="stable").tolist()
+    tokens = table.output_tokens[:, weak].astype(np.float64)
+    known = complete & np.isfinite(tokens)
+    if known.sum() < MIN_REPLIES:
+        return None
+    qualities = predicted[known].astype(np.float64)
+    terms = reply_terms(qualities[:, weak], qualities[:, strong], tokens[known])
+    weights, bias = fit_ridge(terms, scores[known, strong] - scores[known, weak])
+    return ReplyGain(
+        weak=table.experts[weak], strong=table.experts[strong], kind=kind, weights=tuple(weights.tolist()), bias=bias
+    )
+
+
+def fit_ridge(features: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Weights (f,) and bias in the units of the features (n, f), which are standardised so that the penalty is fair."""
+    from sklearn.linear_model import Ridge
+
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    scale = np.where(spread > 1e-9, spread, np.inf)
+    model = Ridge(alpha=RIDGE).fit((features - mean) / scale, target)
+    weights = np.asarray(model.coef_ / scale, dtype=np.float64)
+    return weights, float(model.intercept_ - mean @ weights)

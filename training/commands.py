@@ -85,8 +85,9 @@ def train(
                 seed=seed,
             )
             if methods:
-                artifact, fitted = table_methods(registry.root, request, now=now, progress=progress)
+                fitted = table_methods(registry.root, request, now=now, progress=progress)
                 write_methods(registry.root, fitted)
+                artifact = fitted.default
             else:
                 artifact = table_router(registry.root, request, now=now, progress=progress)
         else:

@@ -15,11 +15,13 @@ from router import plugins
 from router.artifact import RouterArtifact
 from router.blas import one_thread
 from router.build import build_encoder
+from router.cascade import ReplyGain
 from router.config import AUTO, PluginConfig
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from router.types import GENERAL
-from training.choice import fit_kind, fit_scorer
+from training.cascade import fit_reply_gain
+from training.choice import AUTO_KIND, fit_kind, fit_scorer
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import measure_quality
 from training.first_fit import fingerprint_outcomes
@@ -54,6 +56,16 @@ class Method:
 
     artifact: RouterArtifact
     fit_s: float
+
+
+@dataclass(frozen=True)
+class TableMethods:
+    """The wanted router, one of every kind, and with two experts what a cascade goes by, where replies' lengths are
+    known."""
+
+    default: RouterArtifact
+    methods: Mapping[str, Method]
+    cascade: ReplyGain | None
 
 
 def encoder_config(spec: str) -> PluginConfig:
@@ -109,9 +121,7 @@ def table_router(root: Path, request: TableRequest, *, now: datetime, progress: 
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
 
-def table_methods(
-    root: Path, request: TableRequest, *, now: datetime, progress: Progress
-) -> tuple[RouterArtifact, dict[str, Method]]:
+def table_methods(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> TableMethods:
     """A router of every kind over one stage 1, and the one that is wanted. Raises as `table_router` does."""
     wanted, queries = table_inputs(request)
     encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
@@ -125,4 +135,6 @@ def table_methods(
             took = time.perf_counter() - start
             methods[kind] = Method(write_router(root, wanted, encoder, prepared, scorer, now), took)
         default = fit_scorer(wanted.scorer, prepared.bench)
-    return write_router(root, wanted, encoder, prepared, default, now), methods
+        unseen = prepared.bench.fit(AUTO_KIND, {})[1]
+        cascade = fit_reply_gain(prepared.bench.data.table, AUTO_KIND, unseen)
+    return TableMethods(write_router(root, wanted, encoder, prepared, default, now), methods, cascade)

@@ -15,7 +15,8 @@ from router.types import FloatArray
 class OutcomeTable:
     """Scores of m experts on n prompts.
 
-    `scores` (n, m) lies in [0, 1], NaN where an expert was not run. The other matrices are NaN where unknown.
+    `scores` (n, m) lies in [0, 1], NaN where an expert was not run. The other matrices are NaN where unknown;
+    `output_tokens` are a quarter of the reply's characters where only those were recorded.
     `splits` holds train, valid or test per prompt. `is_cost_estimated`: some cost was not recorded but computed from
     list prices and the length of prompt and answer.
     """

@@ -94,7 +94,8 @@ class CallOrder(Record):
 
 
 class CheapStrong(Record):
-    """A weak and a strong expert; `orders` by method, with `random` and `oracle`."""
+    """A weak and a strong expert; `orders` by method, with `random`, `oracle` and, where lengths of replies are known,
+    `cascade`."""
 
     weak: str
     strong: str

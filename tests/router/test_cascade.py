@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from router.cascade import FEATURES, Gate, accepts, answer_features, tau_for_budget, tau_for_cost
+from router.cascade import (
+    FEATURES,
+    Gate,
+    ReplyGain,
+    accepts,
+    answer_features,
+    reply_terms,
+    tau_for_budget,
+    tau_for_cost,
+)
 from router.errors import ArtifactError
 
 
@@ -114,3 +124,20 @@ def test_a_cost_weight_escalates_when_that_gains_more_than_it_costs() -> None:
     gains = strong - weight * cost > cheap
     assert accepts(cheap, tau).tolist() == (~gains).tolist() == [False, True, True]
     assert float(tau_for_cost(0.8, 0.001, 100.0)) == pytest.approx(0.7)
+
+
+def test_terms_of_a_reply_by_hand() -> None:
+    found = reply_terms(np.array([0.5]), np.array([0.75]), np.array([math.e - 1]))
+    np.testing.assert_allclose(found, [[0.5, 0.75, 1, 0.25, 0.375, 0.5, 0.5625, 0.75, 1]])
+
+
+def test_the_gain_after_a_reply_is_the_polynomial_and_before_it_the_difference() -> None:
+    gain = ReplyGain(weak="a", strong="b", kind="stack", weights=(1, 2, 4, 0, 8, 0, 0, 0, 0), bias=-0.5)
+    weak, strong, tokens = np.array([0.5, 0.5]), np.array([0.25, 1.0]), np.array([math.e - 1, np.nan])
+    found = gain.predict(weak, strong, tokens)
+    np.testing.assert_allclose(found, [0.5 + 0.5 + 4 + 8 * 0.125 - 0.5, 0.5])
+
+
+def test_a_gain_has_a_weight_for_every_term() -> None:
+    with pytest.raises(ValidationError, match="at least 9"):
+        ReplyGain(weak="a", strong="b", kind="stack", weights=(1.0, 2.0), bias=0.0)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from router.cascade import FEATURES, Gate
+from router.cascade import FEATURES, Gate, ReplyGain
 from router.errors import DataError
 from router.uncertainty import expected_calibration_error
-from training.cascade import MIN_FOR_ISOTONIC, fit_gate, fit_logistic, isotonic
+from training.cascade import MIN_FOR_ISOTONIC, MIN_REPLIES, fit_gate, fit_logistic, fit_reply_gain, isotonic
 from training.cascade_simulation import SimulatedQueries, compare, simulate
+from training.types import OutcomeTable
 
 
 def gate_error(gate: Gate, features: NDArray[np.float32], truth: NDArray[np.float64]) -> float:
@@ -112,3 +113,56 @@ def test_a_router_wins_where_answers_tell_nothing(mute: tuple[SimulatedQueries, 
     loss = arms["router"].right.astype(float) - arms["cascade_by_gain"].right
     assert loss.mean() - 2 * loss.std() / np.sqrt(len(loss)) > 0
     assert arms["always_strong"].accuracy > arms["router"].accuracy > arms["always_cheap"].accuracy
+
+
+def replies(n: int, experts: int = 2) -> tuple[OutcomeTable, NDArray[np.float32]]:
+    """Long replies of the first expert are wrong, whatever was predicted; the second is always right."""
+    rng = np.random.default_rng(6)
+    tokens = rng.integers(1, 400, size=(n, experts)).astype(np.float32)
+    scores = np.ones((n, experts), dtype=np.float32)
+    scores[:, 0] = tokens[:, 0] < 100
+    unknown = np.full_like(scores, np.nan)
+    table = OutcomeTable(
+        prompt_ids=tuple(f"p{i}" for i in range(n)),
+        texts=tuple(f"question {i}" for i in range(n)),
+        categories=("a",) * n,
+        splits=("train",) * n,
+        experts=("cheap", "dear", "third")[:experts],
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=tokens,
+        latency_ms=unknown,
+        metric="acc",
+        source="replies",
+    )
+    return table, rng.random((n, experts)).astype(np.float32)
+
+
+def learned(n: int, experts: int = 2) -> ReplyGain | None:
+    table, predicted = replies(n, experts)
+    return fit_reply_gain(table, "stack", predicted)
+
+
+def test_the_gain_after_a_reply_learns_what_its_length_tells() -> None:
+    gain = learned(500)
+    assert gain is not None
+    assert (gain.weak, gain.strong, gain.kind) == ("cheap", "dear", "stack")
+    rng = np.random.default_rng(7)
+    weak, strong = rng.random((2, 200))
+    after_short, after_long = (gain.predict(weak, strong, np.full(200, length)) for length in (20.0, 350.0))
+    assert after_short.max() < after_long.min()
+    assert after_long.mean() == pytest.approx(1.0, abs=0.25)
+
+
+def test_a_gain_needs_two_experts_and_enough_replies() -> None:
+    assert learned(MIN_REPLIES) is not None
+    assert learned(MIN_REPLIES - 1) is None
+    assert learned(MIN_REPLIES, experts=3) is None
+
+
+def test_lengths_of_the_weak_expert_are_needed_and_those_of_the_strong_one_are_not() -> None:
+    table, predicted = replies(MIN_REPLIES)
+    table.output_tokens[:, 1] = np.nan
+    assert fit_reply_gain(table, "stack", predicted) is not None
+    table.output_tokens[0, 0] = np.nan
+    assert fit_reply_gain(table, "stack", predicted) is None

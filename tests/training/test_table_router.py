@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from router.errors import DataError
-from training.datasets.outcomes import write_outcomes
+from eval.methods import read_cascade
+from router.errors import ArtifactError, DataError
+from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.progress import silent
-from training.table_fit import MIN_TABLE_PROMPTS, TableRequest, table_router
+from training.summary import write_methods
+from training.table_fit import MIN_TABLE_PROMPTS, TableRequest, table_methods, table_router
 from training.types import OutcomeTable
 
 
@@ -55,3 +58,19 @@ def test_one_category_can_be_learned_and_none_cannot(tmp_path: Path, classifier:
     none = uneven(tmp_path / "u", {"rare": 1, "once": 2})
     with pytest.raises(DataError, match="at least one category"):
         table_router(tmp_path / "r", TableRequest(none, "hashing", classifier), now=now, progress=silent)
+
+
+def test_what_a_cascade_goes_by_is_written_beside_the_methods_and_read_by_the_evaluation(tmp_path: Path) -> None:
+    """Where the second run has no lengths of replies, nothing of the first is left."""
+    now, routers = datetime(2026, 1, 2, tzinfo=UTC), tmp_path / "r"
+    folder = uneven(tmp_path / "t", {"a": 40, "b": 40})
+    table = read_outcomes(folder)
+    write_outcomes(replace(table, output_tokens=np.full_like(table.scores, 12.0)), folder)
+    for source, is_known in ((folder, True), (uneven(tmp_path / "u", {"a": 40, "b": 40}), False)):
+        fitted = table_methods(routers, TableRequest(source, "hashing"), now=now, progress=silent)
+        write_methods(routers, fitted)
+        assert read_cascade(routers) == fitted.cascade
+        assert (fitted.cascade is not None) is is_known
+    (routers / "cascade.json").write_text('{"weak": "one"}')
+    with pytest.raises(ArtifactError, match=r"cascade.json: does not hold"):
+        read_cascade(routers)

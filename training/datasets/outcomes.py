@@ -3,7 +3,7 @@ model and metric), and sizes and prices in a `models.parquet` in that folder or 
 
 prompts: prompt_id, messages (JSON list of role and content) and category are required; split, source, benchmark and
 language are read when there. scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens,
-output_chars, cost_usd and latency_ms are read when there. Shapes: n prompts, m experts.
+output_chars (where tokens were not counted), cost_usd and latency_ms are read when there. Shapes: n prompts, m experts.
 """
 
 from __future__ import annotations
@@ -244,8 +244,8 @@ def assemble(prompts: PromptRows, rows: ScoreRows, facts: Mapping[str, ModelFact
         cells[rows.prompt, rows.expert] = values
         return cells
 
-    recorded = rows.cost_usd
-    cost = np.where(np.isnan(recorded), estimated_cost(prompts, rows, facts), recorded)
+    recorded, lengths = rows.cost_usd, reply_tokens(rows)
+    cost = np.where(np.isnan(recorded), estimated_cost(prompts, rows, lengths, facts), recorded)
     known = {name: facts[name].active_params_b for name in rows.models if name in facts}
     return OutcomeTable(
         prompt_ids=tuple(prompts.ids),
@@ -255,7 +255,7 @@ def assemble(prompts: PromptRows, rows: ScoreRows, facts: Mapping[str, ModelFact
         experts=rows.models,
         scores=matrix(rows.score),
         cost_usd=matrix(cost),
-        output_tokens=matrix(rows.output_tokens),
+        output_tokens=matrix(lengths),
         latency_ms=matrix(rows.latency_ms),
         metric=" + ".join(sorted(set(rows.metric.tolist()))),
         source=prompts.source,
@@ -264,14 +264,21 @@ def assemble(prompts: PromptRows, rows: ScoreRows, facts: Mapping[str, ModelFact
     )
 
 
-def estimated_cost(prompts: PromptRows, rows: ScoreRows, facts: Mapping[str, ModelFacts]) -> Float64Array:
-    """USD per row at list prices, from tokens (or characters / 4) in and out; NaN where length or price is unknown."""
+def reply_tokens(rows: ScoreRows) -> Float64Array:
+    """Tokens of each row's reply, or its characters / 4; NaN where neither was recorded."""
+    return np.where(np.isnan(rows.output_tokens), rows.output_chars / CHARS_PER_TOKEN, rows.output_tokens)
+
+
+def estimated_cost(
+    prompts: PromptRows, rows: ScoreRows, tokens_out: Float64Array, facts: Mapping[str, ModelFacts]
+) -> Float64Array:
+    """USD per row at list prices, from the prompt's characters / 4 and the reply's tokens; NaN where length or price is
+    unknown."""
     unknown = ModelFacts()
     of_model = [facts.get(name, unknown) for name in rows.models]
     price_in = np.array([f.price_in_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
     price_out = np.array([f.price_out_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
     tokens_in = np.array([len(text) / CHARS_PER_TOKEN for text in prompts.texts])[rows.prompt]
-    tokens_out = np.where(np.isnan(rows.output_tokens), rows.output_chars / CHARS_PER_TOKEN, rows.output_tokens)
     return np.asarray((tokens_in * price_in + tokens_out * price_out) / 1e6, dtype=np.float64)
 
 

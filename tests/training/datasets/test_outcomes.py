@@ -183,3 +183,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(copy, name), getattr(table, name), err_msg=name)
     for name in ("prompt_ids", "texts", "categories", "splits", "experts", "metric", "source", "active_params_b"):
         assert getattr(copy, name) == getattr(table, name), name
+
+
+def test_a_reply_s_characters_stand_for_tokens_that_nobody_counted(tmp_path: Path) -> None:
+    rows = score_rows()
+    rows[0]["output_tokens"], rows[0]["output_chars"] = 7.0, 400
+    for row in rows[1:]:
+        row["output_tokens"] = None
+    table = read_outcomes(save(tmp_path / "t", prompt_rows(), rows), keep_partial=True)
+    counted = table.output_tokens[np.isfinite(table.output_tokens)]
+    assert sorted(set(counted.tolist())) == [7.0, 10.0]  # the others have 40 characters
