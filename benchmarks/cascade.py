@@ -2,7 +2,8 @@
 
     python benchmarks/cascade.py [--out docs/results/cascade.md]
 
-Nothing here was measured on a model: no outcome data with log-probabilities exists in this project.
+Nothing here was measured on a model: no outcome data with log-probabilities exists in this project. What the length of
+a reply tells, which outcome data does hold, is measured by benchmarks/routing.py.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ SEED = 0
 HEAD = f"""# A cascade on the cheap answer's log-probabilities (simulation)
 
     {{command}}
+
+What a cascade wins that goes by the length of the cheap reply is measured, not simulated: see
+[routing.md](routing.md), "Cheap and strong".
 
 **Simulated**: the outcome data of this project holds no log-probabilities, so how telling those of a real model are is
 an assumption here (the column AUROC: the probability that the confidence behind a right cheap answer is above that

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.artifact import require_array, require_finite
@@ -19,7 +20,7 @@ from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
 LABEL = "Boosted trees"
 HOW = "gradient-boosted trees on category probabilities, embedding projections and surface facts"
 
-Float64Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+IntArray = NDArray[np.int64]
 LEAF = -1
 
 
@@ -41,17 +42,87 @@ def tree_features(batch: QueryBatch, probs: CategoryProbs, projection: FloatArra
 
 
 @dataclass(frozen=True)
+class Forest:
+    """Trees of t roots over v nodes. A leaf leads to itself, so that all trees can be walked for as many steps as the
+    deepest needs.
+
+    `feature`, `threshold` (v,) and `children` (2v,), where a query whose feature is at most the threshold goes to the
+    second of a node's two; `value` (v,); `roots` (t,); `owner` (t, m) is 1 for the expert of the tree.
+    """
+
+    feature: IntArray
+    threshold: FloatArray
+    children: IntArray
+    value: FloatArray
+    roots: IntArray
+    owner: FloatArray
+    depth: int
+
+    def sums(self, features: FloatArray) -> FloatArray:
+        """(n, m) from features (n, f): the sum of the leaves that each query falls into, per expert."""
+        n, width = features.shape
+        flat, first = features.ravel(), np.arange(0, n * width, width)[:, None]
+        place = np.broadcast_to(self.roots, (n, len(self.roots)))
+        for _ in range(self.depth):
+            goes_left = flat.take(first + self.feature.take(place)) <= self.threshold.take(place)
+            place = self.children.take(2 * place + goes_left)
+        return np.asarray(self.value.take(place) @ self.owner, dtype=np.float32)
+
+
+def forest_of(state: ArrayState, columns: Sequence[int]) -> Forest:
+    """The trees of the experts in `columns`, from arrays as `training.scorers.trees` makes them: `feature` (v,), LEAF
+    at a leaf, `threshold`, `left`, `right`, `value` (v,), `roots` and `expert` (t,), `base` (m,).
+
+    Raises:
+        ArtifactError: an array is missing or of another shape, or a child does not come after its parent, as it must
+            for every walk to end.
+    """
+    threshold = require_finite(state, "threshold", (None,))
+    v = len(threshold)
+    feature, left, right = (require_array(state, name, (v,)).astype(np.int64) for name in ("feature", "left", "right"))
+    roots = require_array(state, "roots", (None,)).astype(np.int64)
+    expert = require_array(state, "expert", (len(roots),)).astype(np.int64)
+    itself, is_leaf = np.arange(v), feature == LEAF
+    for child in (left, right):
+        if ((child <= itself) | (child >= v))[~is_leaf].any():
+            raise ArtifactError("a node of a tree leads back or nowhere")
+    position = np.full(len(require_array(state, "base", (None,))), -1, dtype=np.int64)
+    position[np.asarray(columns, dtype=np.int64)] = np.arange(len(columns))
+    kept = position[expert] >= 0
+    children = np.column_stack([np.where(is_leaf, itself, right), np.where(is_leaf, itself, left)]).ravel()
+    return Forest(
+        feature=np.maximum(feature, 0),
+        threshold=threshold,
+        children=children,
+        value=require_finite(state, "value", (v,)),
+        roots=roots[kept],
+        owner=np.eye(len(columns), dtype=np.float32)[position[expert][kept]],
+        depth=depth_of(roots[kept], children),
+    )
+
+
+def depth_of(roots: IntArray, children: IntArray) -> int:
+    """Steps after which every walk from these roots stands at a leaf."""
+    depth, level = 0, np.unique(roots)
+    while True:
+        below = np.unique(children.reshape(-1, 2)[level])
+        below = below[~np.isin(below, level)]  # what a leaf leads to is itself
+        if len(below) == 0:
+            return depth
+        depth, level = depth + 1, below
+
+
+@dataclass(frozen=True)
 class TreesScorer:
     """quality = base + sum of the leaves that a query falls into, over the trees of each expert.
 
-    `projection` (d, p). Nodes of all trees (v,): `feature` (LEAF at a leaf), `threshold`, `left`, `right`, `value`.
-    `roots` (t,) and `expert` (t,) per tree; `base` (m,).
+    `projection` (d, p); `base` (m,).
     """
 
     options: Options
     measured: Measured | None = None
     projection: FloatArray | None = None
-    nodes: ArrayState | None = None
+    forest: Forest | None = None
     base: FloatArray | None = None
     decides_by_query: bool = True
 
@@ -59,54 +130,18 @@ class TreesScorer:
         return replace(self, measured=Measured(tuple(experts), evidence))
 
     def with_state(self, state: ArrayState, columns: Sequence[int]) -> TreesScorer:
-        threshold = require_finite(state, "threshold", (None,))
-        whole = {
-            name: require_array(state, name, (len(threshold),)).astype(np.int64)
-            for name in ("feature", "left", "right")
-        }
-        roots = require_array(state, "roots", (None,)).astype(np.int64)
-        expert = require_array(state, "expert", (len(roots),)).astype(np.int64)
-        base = require_finite(state, "base", (None,))
-        position = np.full(len(base), -1, dtype=np.int64)
-        position[np.asarray(columns, dtype=np.int64)] = np.arange(len(columns))
-        kept = position[expert] >= 0
-        nodes: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {
-            **whole,
-            "threshold": threshold,
-            "value": require_finite(state, "value", (len(threshold),)),
-            "roots": roots[kept],
-            "expert": position[expert][kept],
-        }
         return replace(
             self,
             projection=require_finite(state, "projection", (None, None)),
-            nodes=nodes,
-            base=base[np.asarray(columns, dtype=np.int64)],
+            forest=forest_of(state, columns),
+            base=require_finite(state, "base", (None,))[np.asarray(columns, dtype=np.int64)],
         )
 
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
         measured = require_measured(self.measured)
-        if self.projection is None or self.nodes is None or self.base is None:
+        if self.projection is None or self.forest is None or self.base is None:
             raise ArtifactError(NO_ARRAYS)
-        features = tree_features(batch, probs, self.projection)
-        return measured.scores(self.base + sum_of_leaves(features, self.nodes, len(self.base)), rows)
-
-
-def sum_of_leaves(features: FloatArray, nodes: ArrayState, m: int) -> FloatArray:
-    """(n, m): every tree is walked one level at a time for all queries at once."""
-    feature, threshold, value = nodes["feature"], nodes["threshold"], nodes["value"]
-    left, right = nodes["left"], nodes["right"]
-    place = np.broadcast_to(nodes["roots"], (len(features), len(nodes["roots"]))).copy()
-    index = np.arange(len(features))[:, None]
-    while True:
-        wanted = feature[place]
-        inside = wanted != LEAF
-        if not inside.any():
-            break
-        goes_left = features[index, np.maximum(wanted, 0)] <= threshold[place]
-        place = np.where(inside, np.where(goes_left, left[place], right[place]), place)
-    owner = np.eye(m, dtype=np.float32)[nodes["expert"]]
-    return np.asarray(value[place] @ owner, dtype=np.float32)
+        return measured.scores(self.base + self.forest.sums(tree_features(batch, probs, self.projection)), rows)
 
 
 def build(options: Options) -> TreesScorer:
