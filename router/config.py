@@ -185,7 +185,9 @@ class LogConfig(Section):
     durability: Durability = Durability.ASYNC
     batch_ms: float = Field(default=10.0, gt=0, le=1000, description="batched: at most one fsync in this time")
     stream: str = Field(default="coe:decisions", min_length=1, pattern=r"^[^{}]*(\{[^{}]+\}[^{}]*)?$")
-    stream_max_entries: int = Field(default=1_000_000, ge=1000)
+    stream_max_entries: int = Field(
+        default=1_000_000, ge=1000, description="so many wait in Redis while SQL is away; what comes then, in the spool"
+    )
     keep_days: float | None = Field(default=None, gt=0, description="decisions older than this are removed from SQL")
     spool_max_mb: int = Field(default=512, ge=1)
     queue_max_records: int = Field(default=20_000, ge=100)

@@ -1,4 +1,5 @@
-"""Payloads to a Redis stream, at least once and in order, waiting out whatever keeps Redis from taking them.
+"""Payloads to a Redis stream, at least once and in order, waiting out whatever keeps Redis from taking them, and a
+stream that is full because no consumer gets on.
 
 Only commands that Valkey and Redis 6.2 or newer share are used.
 """
@@ -44,7 +45,8 @@ class DecisionStream:
     Args:
         redis_url: as `router.redis_client.connect` takes it.
         name: key of the stream.
-        max_entries: the stream is trimmed to about this many, oldest first.
+        max_entries: at about this many the stream takes no more, and payloads wait in the spool. Consumers delete what
+            they have written, so whatever is in the stream is in no database yet: trimming it would lose rows.
         timeout_s: how long Redis may take to answer before the connection is given up.
     """
 
@@ -52,6 +54,7 @@ class DecisionStream:
         self._redis = connect(redis_url, timeout_s=timeout_s)
         self._name = name
         self._max_entries = max_entries
+        self._length = 0  # when last heard of
         self.last_error: str | None = None
 
     async def send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> None:
@@ -63,20 +66,28 @@ class DecisionStream:
     async def try_send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> bool:
         """One try, all payloads or none unless the connection broke in the middle; False leaves `last_error` set."""
         try:
+            if self._length >= self._max_entries:
+                self._length = await self._redis.xlen(self._name)
+                if self._length >= self._max_entries:
+                    return self._refused(f"{self._length} decisions are in the stream and in no database yet")
             # MULTI makes Redis refuse the batch as a whole when it is out of memory or read-only, which keeps order.
             async with self._redis.pipeline(transaction=True) as pipeline:
                 for payload in payloads:
-                    pipeline.xadd(self._name, {field: payload}, maxlen=self._max_entries, approximate=True)
-                await pipeline.execute()
+                    pipeline.xadd(self._name, {field: payload})
+                pipeline.xlen(self._name)
+                self._length = (await pipeline.execute())[-1]
         except REDIS_ERRORS as error:
-            if self.last_error is None:
-                logger.warning("decisions wait in the spool: Redis does not take them (%s)", reason_of(error))
-            self.last_error = reason_of(error)
-            return False
+            return self._refused(reason_of(error))
         if self.last_error is not None:
             logger.info("Redis takes decisions again")
         self.last_error = None
         return True
+
+    def _refused(self, reason: str) -> bool:
+        if self.last_error is None:
+            logger.warning("decisions wait in the spool: Redis does not take them (%s)", reason)
+        self.last_error = reason
+        return False
 
     async def aclose(self) -> None:
         await self._redis.aclose()

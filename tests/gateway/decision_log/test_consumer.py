@@ -21,6 +21,7 @@ from gateway.store import Store
 from gateway.tasks import stop_task
 from router.redis_client import connect
 from router.types import DecisionRecord
+from tests.gateway.decision_log.running_log import append_new, running_log
 
 MakeRecord = Callable[..., DecisionRecord]
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -81,6 +82,22 @@ async def test_each_decision_becomes_one_row(
         await wait_until(lambda: pending(client) == 0)
     assert store.count() == 250
     assert store.get_decision("r1-7") == records[7]
+
+
+async def test_nothing_is_lost_when_more_comes_than_the_stream_may_hold_before_a_consumer_does(
+    tmp_path: Path, redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    """While the database is away the stream fills up, and the rest waits in the spool."""
+    async with running_log(tmp_path, redis_url, stream_max_entries=1000) as log:
+        append_new(log, make_record, 4000)
+        await wait_until(lambda: "in no database yet" in (log.stats().last_error or ""))
+        assert client.xlen(STREAM) < 4000
+        assert log.stats().pending > 0
+        async with running(make_consumer(redis_url, store)) as consumer:
+            await wait_until(lambda: consumer.stats().written == 4000)
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats().dropped == 0
+    assert store.count() == 4000
 
 
 async def test_consumer_killed_between_write_and_acknowledgement(

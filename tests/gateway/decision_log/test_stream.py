@@ -36,12 +36,19 @@ async def test_payloads_arrive_in_order(redis_url: str) -> None:
         assert stream.last_error is None
 
 
-async def test_the_stream_is_trimmed(redis_url: str) -> None:
+async def test_a_full_stream_takes_nothing_until_a_consumer_has_made_room(redis_url: str) -> None:
     async with stream_to(redis_url, max_entries=1000) as stream:
-        for _ in range(30):
-            await stream.send([b"x"] * 100)
-    kept = len(payloads_in(redis_url))
-    assert 1000 <= kept < 1300  # Redis trims whole nodes of 100 entries
+        for _ in range(10):
+            await stream.send([b"old"] * 100)
+        assert not await stream.try_send([b"new"])
+        assert stream.last_error == "1000 decisions are in the stream and in no database yet"
+        sending = asyncio.create_task(stream.send([b"new"]))
+        with Redis.from_url(redis_url) as client:
+            first = client.xrange("s", count=1)[0][0]
+            client.xdel("s", first)
+        await sending
+        assert stream.last_error is None
+    assert payloads_in(redis_url) == [b"old"] * 999 + [b"new"]
 
 
 async def test_out_of_memory_refuses_the_batch_as_a_whole(redis_url: str) -> None:
