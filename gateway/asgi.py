@@ -40,20 +40,8 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
     announced = headers.get(b"content-length", b"0")
     if not announced.isdigit() or len(announced) > 18 or int(announced) > max_bytes:
         raise too_large(max_bytes)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        body = await read_rest(body, receive, max_bytes)
-    if len(body) > max_bytes:
-        raise too_large(max_bytes)
-    return body
-
-
-async def read_rest(first: bytes, receive: Receive, max_bytes: int) -> bytes:
-    """The first piece with those that follow. Raises as `read_body` does."""
-    pieces, size, has_more = [first], len(first), True
+    pieces: list[bytes] = []
+    size, has_more = 0, True
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             while has_more and size <= max_bytes:
@@ -67,7 +55,9 @@ async def read_rest(first: bytes, receive: Receive, max_bytes: int) -> bytes:
         raise ApiError(
             f"the body did not arrive within {BODY_TIMEOUT_S:g} s", status=408, code="request_timeout"
         ) from error
-    return b"".join(pieces)
+    if size > max_bytes:
+        raise too_large(max_bytes)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def too_large(max_bytes: int) -> ApiError:
@@ -75,9 +65,9 @@ def too_large(max_bytes: int) -> ApiError:
 
 
 def must_close(headers: Mapping[bytes, bytes], error: ApiError, max_bytes: int) -> bool:
-    """Whether the connection ends with this refusal because more unread body follows than is worth reading."""
-    if error.status not in (408, 413):
-        return False
+    """Whether the connection ends with this refusal: its body does not come, or more of it than is worth reading."""
+    if error.status != 413:
+        return error.status == 408
     announced = headers.get(b"content-length", b"")
     return not announced.isdigit() or len(announced) > 18 or int(announced) > max_bytes * SKIPPED_BODY_FACTOR
 

@@ -37,6 +37,13 @@ class Breaker:
         if self.state is BreakerState.HALF_OPEN:
             self.has_trial = True
 
+    def begin(self) -> None:
+        """A stream of the expert has begun. A trial that streams for minutes must not keep it out of service for so
+        long; the next failure opens the breaker again."""
+        if self.state is BreakerState.HALF_OPEN:
+            self.state, self.has_trial = BreakerState.CLOSED, False
+            self.failures = max(self.failures, FAILURES_TO_OPEN - 1)
+
     def succeed(self) -> None:
         self.state, self.failures, self.has_trial = BreakerState.CLOSED, 0, False
         self.backoff_s = FIRST_BACKOFF_S

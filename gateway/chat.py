@@ -24,6 +24,7 @@ from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.held_end import HeldEnd
 from gateway.http_errors import ApiError, api_error
 from gateway.state import GatewayState
+from gateway.stream_tails import StreamTails
 from gateway.wire import ChatRequest, decode_chat
 from router.errors import BackendError, RouterError, StoreError
 from router.types import RoutingDecision, TerminalState
@@ -41,6 +42,7 @@ class ChatEndpoint:
     def __init__(self, state: GatewayState) -> None:
         self._state = state
         self._experts = ExpertCall(state)
+        self._tails = StreamTails()
 
     async def __call__(self, headers: Mapping[bytes, bytes], key_id: str | None, receive: Receive, send: Send) -> None:
         """Answers one request; whatever happens, the client gets an answer in OpenAI's shape or a broken connection."""
@@ -148,6 +150,8 @@ class ChatEndpoint:
                 if exchange.ttft_ms is None:
                     exchange.ttft_ms = exchange.elapsed_ms()
                 reader.feed(chunk)
+                if reader.is_done:
+                    break  # whatever an expert does after its end mark, the answer is complete
                 chunk = await anext(answer.chunks, b"")
             reader.close()
             if not (reader.is_complete or reader.is_broken or reader.error_code):
@@ -155,14 +159,17 @@ class ChatEndpoint:
         except BackendError:
             pool.failed(expert)
             raise
-        except asyncio.CancelledError:
+        except BaseException:  # the client left, or a fault of ours
             pool.abandoned(expert)
             raise
         finally:
             exchange.usage = reader.usage(request.facts.prompt_tokens)
             exchange.finish_reason = reader.finish_reason
             exchange.answer_text = reader.text if exchange.is_sampled else None
-            await answer.chunks.aclose()
+            if reader.is_done:
+                self._tails.read(answer.chunks)
+            else:
+                await answer.chunks.aclose()
         pool.succeeded(expert)
         if reader.error_code or reader.is_broken:
             exchange.end(TerminalState.UPSTREAM_ERROR, 200, reader.error_code or "broken_stream")

@@ -101,8 +101,10 @@ class Exchange:
         return ", ".join(notes) or None
 
     def response_headers(self) -> dict[str, str]:
-        """The `x-coe-*` headers; never prompt text."""
-        headers = {"x-request-id": self.request_id, "x-coe-decision-id": self.decision_id, "x-coe-schema": "1"}
+        """The `x-coe-*` headers; never prompt text. What was not admitted has no row, so no decision to ask for."""
+        headers = {"x-request-id": self.request_id, "x-coe-schema": "1"}
+        if self.is_admitted:
+            headers["x-coe-decision-id"] = self.decision_id
         decision = self.decision
         if decision is None:
             return headers

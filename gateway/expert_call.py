@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from gateway.answer_reader import JsonAnswer, read_answer
@@ -16,6 +15,7 @@ from router.protocols import BackendRequest, BackendResponse, ChunkStream
 from router.types import RoutingDecision
 
 MAX_ERROR_BYTES = 1 << 20
+JSON, EVENT_STREAM = "application/json", "text/event-stream"
 MAX_ANSWER_BYTES = 64 << 20
 
 
@@ -92,9 +92,6 @@ class ExpertCall:
             except BaseException:
                 await response.chunks.aclose()
                 raise
-        except asyncio.CancelledError:
-            pool.abandoned(expert)
-            raise
         except ApiError as error:
             # Anything below 500 is a sign of life: the request was at fault, or the expert is busy.
             (pool.failed if error.status >= 500 else pool.succeeded)(expert)
@@ -102,9 +99,14 @@ class ExpertCall:
         except RouterError:
             pool.failed(expert)
             raise
+        except BaseException:  # the client left, or a fault of ours: no verdict on the expert, whose trial must end
+            pool.abandoned(expert)
+            raise
         if isinstance(answer, WholeAnswer):
             await response.chunks.aclose()
             pool.succeeded(expert)
+        else:
+            pool.began(expert)
         return answer
 
 
@@ -118,8 +120,11 @@ async def read_beginning(expert: str, response: BackendResponse) -> StreamedAnsw
     if not 200 <= response.status < 300:
         body = await read_all(response.chunks, MAX_ERROR_BYTES)
         raise upstream_error(expert, response.status, body, response.headers)
-    content_type = response.headers.get("content-type", "application/json")
-    if content_type.startswith("text/event-stream"):
+    content_type = response.headers.get("content-type", JSON)
+    is_stream = content_type.lower().startswith(EVENT_STREAM)
+    if not (content_type.isascii() and content_type.isprintable()):
+        content_type = EVENT_STREAM if is_stream else JSON
+    if is_stream:
         first = await anext(response.chunks, b"")
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)

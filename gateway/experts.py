@@ -46,6 +46,12 @@ class ExpertPool:
             self._breakers[name].start()
             self._refresh()
 
+    def began(self, name: str) -> None:
+        """A stream of that expert has begun; one of the three still follows."""
+        if self._breakers[name].state is not BreakerState.CLOSED:
+            self._breakers[name].begin()
+            self._refresh()
+
     def succeeded(self, name: str) -> None:
         breaker = self._breakers[name]
         if breaker.failures or breaker.state is not BreakerState.CLOSED:

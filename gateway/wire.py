@@ -35,6 +35,8 @@ JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (dict, "an object"),
 )
 
+MAX_COUNTED_KEYS = 64
+
 AUTO = "auto"
 CUT_MARK = "\n[...]\n"
 
@@ -72,7 +74,8 @@ def decode_object(raw: bytes) -> dict[str, object]:
         raise invalid(f"the body is not valid JSON: {error.msg} ({place})", code="invalid_json") from error
     if not isinstance(values, dict):
         raise invalid(f"the body must be a JSON object, got {json_type(values)}", code="invalid_json")
-    if any(raw.count(b'"%b":' % key.encode()) > 1 for key in values):
+    # Counting reads the whole body once a key: far quicker than the check itself for the keys that a request has.
+    if len(values) > MAX_COUNTED_KEYS or any(raw.count(b'"%b":' % key.encode()) > 1 for key in values):
         refuse_duplicates(raw)
     return values
 
@@ -81,10 +84,11 @@ def refuse_duplicates(raw: bytes) -> None:
     """Raises ApiError when one object of the body has a key twice. Slower than decoding, so only for suspects."""
 
     def check(pairs: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise invalid(f"the key {shorten(twice)} stands twice in one object", code="invalid_json")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise invalid(f"the key {shorten(name)} stands twice in one object", code="invalid_json")
+            seen.add(name)
 
     try:
         json.loads(raw, object_pairs_hook=check)

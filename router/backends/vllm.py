@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import socket
@@ -92,7 +93,7 @@ class VllmBackend:
             response = await self._post_fresh(request, body)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise backend_error(error) from error
-        chunks: ChunkStream = ResponseChunks(response)
+        chunks: ChunkStream = ResponseChunks(response, min(self._options.timeout_s, request.timeout_s))
         if self._options.renames_answer:
             chunks = RenamedChunks(chunks, self._options.served_model)
         return BackendResponse(response.status, chunks, visible_headers(response))
@@ -144,17 +145,23 @@ class VllmBackend:
 
 
 class ResponseChunks:
-    """The body of an aiohttp response, piece by piece as the socket gave it."""
+    """The body of an aiohttp response, piece by piece as the socket gave it, each within `timeout_s`.
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    The session's own limit ends with the connection, and a body whose framing is broken is one whose end aiohttp never
+    announces.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, timeout_s: float) -> None:
         self._response = response
+        self._timeout_s = timeout_s
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            chunk = await self._response.content.readany()
+            async with asyncio.timeout(self._timeout_s):
+                chunk = await self._response.content.readany()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise backend_error(error, has_begun=True) from error
         if not chunk:

@@ -110,6 +110,23 @@ class FaultUpstream:
         await self.gate.wait()
         return response
 
+    async def _bad_chunk(self, request: web.Request) -> web.StreamResponse:
+        """Breaks the framing of the chunked body after the first event, and closes."""
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(events(WORDS[0]))
+        await self.gate.wait()  # in a packet of its own, when the first event was read
+        transport(request).write(b"zz\r\nnonsense\r\n")
+        drop(request)
+        return response
+
+    async def _odd_type(self, request: web.Request) -> web.StreamResponse:
+        """A content type in another case, with bytes that are no ASCII."""
+        response = web.StreamResponse(headers={"content-type": "Text/Event-Stream; x=\u20ac"})
+        await response.prepare(request)
+        await response.write(STREAM)
+        return response
+
     async def _endless(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, until, wire
 
@@ -24,6 +26,17 @@ async def test_check_16_body_limit() -> None:
             assert answer.status == 413
         async with gateway.client.post(f"{gateway.gateway.url}/route", json={"text": "x" * 3000}) as answer:
             assert answer.status == 413
+
+
+@pytest.mark.parametrize("sent", [b"", b"{"])
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr("gateway.asgi.BODY_TIMEOUT_S", 0.1)
+    async with running() as gateway:
+        for path in ("chat/completions", "feedback"):
+            head = f"POST /v1/{path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n".encode()
+            answer = await raw(gateway, head + sent)
+            assert answer.startswith(b"HTTP/1.1 408"), path
+            assert b"request_timeout" in answer
 
 
 async def test_check_17_head_limit() -> None:
@@ -68,6 +81,7 @@ async def test_check_19_excess_is_refused_at_once() -> None:
         async with gateway.chat("red") as refused:
             body = await refused.json()
         assert (refused.status, refused.headers["retry-after"], body["error"]["code"]) == (429, "1", "overloaded")
+        assert "x-coe-decision-id" not in refused.headers  # it has no row to ask for
         assert gateway.state.admission.running == 2, "it waited for those that are held"
         upstream.gate.set()
         for answer in [*held, await queued]:

@@ -10,6 +10,7 @@ import openai
 import orjson
 import pytest
 
+from gateway.stream_tails import read_tail
 from tests.gateway.fault_upstream import (
     ANSWER,
     CRLF_STREAM,
@@ -122,6 +123,88 @@ async def test_check_05_garbage_is_no_success() -> None:
             assert b"\xff\xfe{not json}" in await answer.read()
         record = await gateway.record()
     assert (record.state.value, record.error_code) == ("upstream_error", "broken_stream")
+
+
+async def test_broken_framing_ends_in_an_error_event_within_the_experts_time() -> None:
+    async with (
+        fault_upstream("bad_chunk") as upstream,
+        running(echoes(ruby=wire(upstream.url, timeout_s=0.5))) as gateway,
+        gateway.chat("red", stream=True) as answer,
+    ):
+        received = await answer.content.readany()
+        upstream.gate.set()
+        received += await answer.read()
+        assert received.startswith(events(WORDS[0]))
+        assert b'"code":"expert_' in received
+        assert (await gateway.record()).state.value in ("timed_out", "upstream_error")
+        await until(lambda: gateway.state.admission.running == 0)
+
+
+async def test_an_odd_content_type_is_still_a_stream() -> None:
+    async with fault_upstream("odd_type") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", stream=True) as answer:
+            assert await answer.read() == STREAM
+            assert answer.headers["content-type"] == "text/event-stream"
+        assert (await gateway.record()).state.value == "answered"
+
+
+async def test_a_client_that_leaves_at_the_end_mark_was_answered() -> None:
+    """As the openai package does; the expert keeps the body open for longer."""
+    async with fault_upstream("lingering") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        answer = await gateway.chat("red", stream=True).__aenter__()
+        received = b""
+        while b"[DONE]" not in received:
+            received += await answer.content.readany()
+        answer.close()
+        record = await gateway.record()
+        assert (record.state.value, record.status, record.finish_reason) == ("answered", 200, "stop")
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+async def test_what_follows_the_end_mark_is_read_for_a_moment(monkeypatch: pytest.MonkeyPatch, has_end: bool) -> None:
+    monkeypatch.setattr("gateway.stream_tails.MAX_TAIL_S", 0.05)
+    tail = Tail(has_end)
+    await read_tail(tail)
+    assert (tail.was_read, tail.is_closed) == (has_end, True)
+
+
+class Tail:
+    """One piece, then the end of the body or nothing at all."""
+
+    def __init__(self, has_end: bool) -> None:
+        self.pieces, self.has_end, self.was_read, self.is_closed = [b"\n"], has_end, False, False
+
+    def __aiter__(self) -> Tail:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.pieces:
+            return self.pieces.pop()
+        if not self.has_end:
+            await asyncio.Event().wait()
+        self.was_read = True
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_an_unforeseen_fault_ends_the_trial_of_a_half_open_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        breaker = gateway.state.pool._breakers["ruby"]
+        breaker.open(0.0)
+        breaker.probed(True, 1.0)
+        with monkeypatch.context() as patched:
+            patched.setattr("gateway.expert_call.read_beginning", unforeseen)
+            async with gateway.chat("red", model="ruby") as answer:
+                assert answer.status == 500
+        assert breaker.admits
+        async with gateway.chat("red", model="ruby") as answer:
+            assert answer.status == 200
+
+
+async def unforeseen(*_: object) -> None:
+    raise ZeroDivisionError
 
 
 async def test_check_06_no_retry_after_the_first_byte() -> None:

@@ -50,6 +50,33 @@ def test_half_open_breaker_admits_one_trial() -> None:
     assert breaker == Breaker(probe_at_s=breaker.probe_at_s)
 
 
+def test_a_trial_that_streams_holds_nobody_up_and_its_failure_opens_at_once() -> None:
+    breaker = Breaker()
+    breaker.open(0.0)
+    breaker.probed(True, 1.0)
+    breaker.start()
+    breaker.begin()
+    assert breaker.admits
+    breaker.start()
+    assert breaker.admits
+    breaker.fail(5.0)
+    assert breaker.state is BreakerState.OPEN
+    breaker.probed(True, 9.0)
+    breaker.start()
+    breaker.begin()
+    breaker.succeed()
+    assert breaker == Breaker(probe_at_s=breaker.probe_at_s)
+
+
+def test_a_stream_that_begins_does_not_forgive_earlier_failures() -> None:
+    """Streams that all begin and are all cut still open the breaker."""
+    breaker = Breaker()
+    for _ in range(FAILURES_TO_OPEN):
+        breaker.begin()
+        breaker.fail(0.0)
+    assert breaker.state is BreakerState.OPEN
+
+
 def test_back_off_doubles_up_to_a_bound() -> None:
     breaker = Breaker()
     breaker.open(0.0)

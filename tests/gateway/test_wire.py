@@ -94,6 +94,15 @@ def test_duplicate_keys_are_refused_and_repeated_words_are_not() -> None:
     assert decoded([user('"model":"x"')], tools=[schema], user="u").model == "auto"
 
 
+def test_of_many_keys_none_is_counted_and_a_double_is_still_found() -> None:
+    """Counting reads the body once a key, so a body of 40,000 keys would hold all other requests up for seconds."""
+    many = ",".join(f'"k{i}":1' for i in range(40_000))
+    body = f'{{"model":"auto",{many},"messages":[{{"role":"user","content":"x"}}]%s}}'
+    assert decode_chat((body % "").encode(), 100).model == "auto"
+    with pytest.raises(ApiError, match="'k7' stands twice"):
+        decode_chat((body % ',"k7" : 2').encode(), 100)
+
+
 def test_resolve_model() -> None:
     names = (("a", "b"), ("default", "cheap"))
     assert resolve_model("auto", *names).policy == "default"
