@@ -39,7 +39,9 @@ OnPair = Callable[[str, str | None], None]
 class CollectRequest:
     """What to collect. `base_url` is an API root such as http://127.0.0.1:8000/v1, where each expert is a model.
 
-    `facts` gives sizes and prices; experts without any have unknown cost. `timeout_s` bounds one answer.
+    `facts` gives sizes and prices; experts without any have unknown cost. `kept` are experts that may stay in the table
+    with what they answered before, though they are not asked now; None keeps all of them. `timeout_s` bounds one
+    answer.
     """
 
     probes: tuple[Probe, ...]
@@ -47,6 +49,7 @@ class CollectRequest:
     base_url: str
     out: Path
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
+    kept: frozenset[str] | None = None
     concurrency: int = 4
     timeout_s: float = 120.0
     api_key: str | None = None
@@ -176,8 +179,8 @@ async def collect(request: CollectRequest, *, on_pair: OnPair) -> Collection:
         if (probe_hash(pair.probe), pair.expert) in answers:
             on_pair(pair.expert, None)
     errors = await collect_pairs(request, missing, answers, journal, on_pair)
-    table = outcome_table(request, answers)
-    if not np.isfinite(table.scores).any():
+    table = outcome_table(request, answers, (*request.experts, *earlier_experts(request, answers)))
+    if not np.isfinite(table.scores[:, : len(request.experts)]).any():
         raise RouterError(f"no expert answered any probe at {request.base_url}: {listed_errors(errors)}")
     write_outcomes(table.rows(np.asarray(np.isfinite(table.scores).any(axis=1))), request.out)
     return Collection(table, len(pairs) - len(missing), errors)
@@ -221,27 +224,37 @@ def listed_errors(errors: Mapping[tuple[str, str], int]) -> str:
     return "; ".join(f"{expert}: {reason}, {count} times" for (expert, reason), count in frequent) or "none was asked"
 
 
-def outcome_table(request: CollectRequest, answers: Mapping[tuple[str, str], GradedAnswer]) -> OutcomeTable:
-    """All probes and experts; NaN where there is no graded answer."""
-    shape = (len(request.probes), len(request.experts))
+def earlier_experts(request: CollectRequest, answers: Mapping[tuple[str, str], GradedAnswer]) -> tuple[str, ...]:
+    """Experts that answered some of these probes before and are not asked now: a table without them would make a router
+    that knows them no more."""
+    wanted = {probe_hash(probe) for probe in request.probes}
+    found = {expert for asked, expert in answers if asked in wanted} - set(request.experts)
+    return tuple(sorted(found if request.kept is None else found & request.kept))
+
+
+def outcome_table(
+    request: CollectRequest, answers: Mapping[tuple[str, str], GradedAnswer], experts: tuple[str, ...]
+) -> OutcomeTable:
+    """All probes, and these experts; NaN where there is no graded answer."""
+    shape = (len(request.probes), len(experts))
     matrices: dict[str, FloatArray] = {
         name: np.full(shape, np.nan, dtype=np.float32) for name in ("score", "cost_usd", "output_tokens", "latency_ms")
     }
     for row, probe in enumerate(request.probes):
-        for column, expert in enumerate(request.experts):
+        for column, expert in enumerate(experts):
             answer = answers.get((probe_hash(probe), expert))
             if answer is None:
                 continue
             known = answer.model_dump() | {"cost_usd": cost_usd(answer, request.facts.get(expert, ModelFacts()))}
             for name, matrix in matrices.items():
                 matrix[row, column] = np.nan if known[name] is None else known[name]
-    sizes = {name: request.facts[name].active_params_b for name in request.experts if name in request.facts}
+    sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
     return OutcomeTable(
         prompt_ids=tuple(probe.id for probe in request.probes),
         texts=tuple(probe.text for probe in request.probes),
         categories=tuple(probe.category for probe in request.probes),
         splits=tuple(split_of(probe.text) for probe in request.probes),
-        experts=request.experts,
+        experts=experts,
         scores=matrices["score"],
         cost_usd=matrices["cost_usd"],
         output_tokens=matrices["output_tokens"],

@@ -122,6 +122,7 @@ def collect(
         base_url=base_url,
         out=out,
         facts=inputs.facts,
+        kept=frozenset(inputs.facts) if experts_file else None,
         concurrency=concurrency,
         timeout_s=timeout_s,
         api_key=api_key,

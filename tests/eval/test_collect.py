@@ -131,6 +131,22 @@ async def test_a_changed_probe_is_asked_again(fake: FakeExperts, tmp_path: Path)
     assert fake.asked["right", "1+1"] == 2
 
 
+async def test_who_answered_before_stays_in_the_table(fake: FakeExperts, tmp_path: Path) -> None:
+    """So that an expert can be added by asking it alone; those that experts.yaml knows no more go."""
+    await run(fake, tmp_path, "right", "wrong")
+    await run(fake, tmp_path, "mild", probes=PROBES[:2])
+    table = read_outcomes(tmp_path, keep_partial=True)
+    assert table.experts == ("mild", "right", "wrong")
+    np.testing.assert_array_equal(table.scores[:, 1:], [[1, 0]] * 2)
+    await run(fake, tmp_path, "mild", kept=frozenset({"mild", "right"}))
+    assert read_outcomes(tmp_path).experts == ("mild", "right")
+    assert {expert for expert, _ in fake.asked} == {"right", "wrong", "mild"}
+    assert set(fake.asked.values()) == {1}
+    with pytest.raises(RouterError, match="no expert answered any probe"):
+        await run(fake, tmp_path, "broken")
+    assert read_outcomes(tmp_path).experts == ("mild", "right")
+
+
 async def test_a_line_cut_by_a_crash_is_dropped_and_a_damaged_one_is_named(fake: FakeExperts, tmp_path: Path) -> None:
     await run(fake, tmp_path, "right")
     journal = tmp_path / "journal.jsonl"
