@@ -7,7 +7,7 @@ never trained on: its figures stand in the manifest, and a later candidate is co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +26,7 @@ from router.errors import DataError
 from router.protocols import CategoryClassifier, Encoder
 from router.quality import QualityMatrix
 from router.types import GENERAL, CategoryProbs, FloatArray, Metric
-from router.uncertainty import apply_temperature
+from router.uncertainty import Uncertainty, apply_temperature
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.choice import Bench, FittedScorer, fit_scorer
 from training.measure import stage_one_metrics
@@ -58,6 +58,8 @@ class FitRequest:
     """Graded queries that a learned scorer is fitted on; None leaves the map."""
     logged: LoggedQueries | None = None
     """Answers of the decision log that a learned scorer is fitted on as well."""
+    is_traffic: bool = False
+    """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,12 @@ def fit_router(
 
 @dataclass(frozen=True)
 class Prepared:
-    """Stage 1 with its figures, and what scorers can be fitted on; None when only a map is wanted."""
+    """Stage 1 with its figures, and what scorers can be fitted on; None when only a map is wanted. `served` (k+1,) is
+    the share of the labelled queries that stage 1 serves as each category, `general` last, at least one each."""
 
     stage: StageOne
     metrics: Mapping[str, Metric]
+    served: FloatArray
     bench: Bench | None
 
 
@@ -159,7 +163,21 @@ def prepare(
         learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
         scored = scored_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
     metrics = figures(stage, data.take(held_out), request.alpha)
-    return Prepared(stage, metrics, None if scored is None else Bench(scored, rng, progress))
+    served = served_shares(stage, data.take(~held_out).embeddings, request.alpha)
+    return Prepared(stage, metrics, served, None if scored is None else Bench(scored, rng, progress))
+
+
+def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> FloatArray:
+    """(k+1,) shares of queries (n, d) that are served as each category, judged by classifiers that have not seen them.
+
+    What falls back counts for `general`, whatever its label: a budget is spent where queries go.
+    """
+    uncertainty = Uncertainty.from_state(stage.uncertainty, alpha=alpha)
+    k = stage.unseen.shape[1]
+    is_unsure = uncertainty.score(embeddings, stage.unseen) > uncertainty.threshold
+    counts = np.bincount(np.where(is_unsure, k, stage.unseen.argmax(axis=1)), minlength=k + 1)
+    counts = np.maximum(counts, 1)
+    return np.asarray(counts / counts.sum(), dtype=np.float32)
 
 
 def scored_queries(
@@ -269,10 +287,11 @@ def write_router(
 ) -> RouterArtifact:
     """Writes stage 1, the evidence and the scorer as one artifact."""
     stage, metrics = prepared.stage, {**prepared.metrics, **scorer.metrics}
+    evidence = replace(request.evidence, mass=prepared.served) if request.is_traffic else request.evidence
     parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
         "classifier": stage.state,
         "uncertainty": stage.uncertainty,
-        "map": request.evidence.arrays(),
+        "map": evidence.arrays(),
         "scorer": scorer.arrays,
         "choice": scorer.choice,
     }

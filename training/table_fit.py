@@ -105,6 +105,7 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
         data_fingerprints={"outcomes": fingerprint_outcomes(table)},
         is_holding_out=False,
         outcomes=table,
+        is_traffic=True,
     )
     return wanted, queries
 

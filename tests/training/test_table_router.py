@@ -60,6 +60,18 @@ def test_one_category_can_be_learned_and_none_cannot(tmp_path: Path, classifier:
         table_router(tmp_path / "r", TableRequest(none, "hashing", classifier), now=now, progress=silent)
 
 
+def test_the_mass_of_a_category_is_what_is_served_as_it(tmp_path: Path) -> None:
+    """Where labels say nothing about texts stage 1 is never sure, and all of a budget is spent on `general`."""
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    sure = uneven(tmp_path / "t", {"a": 60, "b": 20})
+    artifact = table_router(tmp_path / "r", TableRequest(sure, "hashing"), now=now, progress=silent)
+    assert artifact.arrays["map.mass"] == pytest.approx([60 / 81, 20 / 81, 1 / 81], abs=1e-6)
+    table = read_outcomes(sure)
+    write_outcomes(replace(table, texts=tuple(f"words of any kind {i}" for i in range(80))), tmp_path / "u")
+    artifact = table_router(tmp_path / "r", TableRequest(tmp_path / "u", "hashing"), now=now, progress=silent)
+    assert artifact.arrays["map.mass"] == pytest.approx([1 / 82, 1 / 82, 80 / 82], abs=1e-6)
+
+
 def test_what_a_cascade_goes_by_is_written_beside_the_methods_and_read_by_the_evaluation(tmp_path: Path) -> None:
     """Where the second run has no lengths of replies, nothing of the first is left."""
     now, routers = datetime(2026, 1, 2, tzinfo=UTC), tmp_path / "r"
