@@ -25,10 +25,6 @@ class Auth:
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._hashes = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
 
-    @property
-    def is_open(self) -> bool:
-        return not self._hashes
-
     def key_id(self, headers: Mapping[bytes, bytes]) -> str | None:
         """A name for the caller's key that is safe to log; None when no keys are set.
 

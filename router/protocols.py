@@ -151,14 +151,3 @@ class ChatBackend(Protocol):
         ...
 
     async def aclose(self) -> None: ...
-
-
-@runtime_checkable
-class EmbeddingBackend(Protocol):
-    """Sends embedding requests to one embedding expert."""
-
-    async def embed(self, texts: Sequence[str]) -> FloatArray:
-        """(n, d) float32, in the order of `texts`. Raises BackendError."""
-        ...
-
-    async def aclose(self) -> None: ...

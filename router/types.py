@@ -257,19 +257,6 @@ class DecisionRecord(Record):
     shadow: ShadowDecision | None = Field(default=None, description="None without a trial in the shadow")
 
 
-class ExpertOutcome(Record):
-    """The graded answer of one expert to one query: the unit that maps are measured from."""
-
-    query_id: str
-    expert: str
-    score: float = Field(ge=0, le=1)
-    metric: str
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-    latency_ms: float | None = None
-    source: str
-
-
 class FeedbackKind(StrEnum):
     """What kind of sign a piece of feedback is."""
 

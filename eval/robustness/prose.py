@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-FENCED = r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)"
 PROTECTED = (
     r"`[^`\n]+`",
     r"\"[^\"]+\"|“[^”]+”|„[^“”]+[“”]|«[^»]+»|「[^」]+」|『[^』]+』|‘[^’]+’",
