@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
+import yaml
+
 from gateway.fleet.vllm_command import vllm_processes
-from router.config import Engine, load_config
+from router.check import find_problems
+from router.config import CoeConfig, Engine, load_config, parse_config
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "experts.gpu.yaml"
+
+
+@pytest.fixture
+def with_adapters() -> CoeConfig:
+    """The file as it is once the entries of its two adapters are put in."""
+    text = re.sub(r"^  #(?! \S)", "  ", FILE.read_text(encoding="utf-8"), flags=re.MULTILINE)  # prose has `# Word`
+    return parse_config(yaml.safe_load(text))
+
+
+def test_check_finds_no_problem() -> None:
+    assert find_problems(load_config(FILE), FILE) == []
 
 
 def test_it_loads_and_has_the_categories_of_the_default() -> None:
@@ -18,9 +34,8 @@ def test_it_loads_and_has_the_categories_of_the_default() -> None:
     assert config.policies["default"].budgets.active_params_b == 31
 
 
-def test_no_gpu_is_given_away_twice_and_adapters_share_their_base() -> None:
-    config = load_config(FILE)
-    processes = vllm_processes(config, FILE.parent, {"extractor": 16, "sql-writer": 32})
+def test_no_gpu_is_given_away_twice_and_adapters_share_their_base(with_adapters: CoeConfig) -> None:
+    processes = vllm_processes(with_adapters, FILE.parent, {"extractor": 16, "sql-writer": 32})
     assert [process.experts for process in processes] == [
         ("generalist",),
         ("coder",),
@@ -37,9 +52,8 @@ def test_no_gpu_is_given_away_twice_and_adapters_share_their_base() -> None:
     assert max(memory_of.values()) <= 0.95
 
 
-def test_the_command_of_the_shared_base_is_complete() -> None:
-    config = load_config(FILE)
-    *_, llama = vllm_processes(config, Path("/etc/coe"), {"extractor": 16, "sql-writer": 32})
+def test_the_command_of_the_shared_base_is_complete(with_adapters: CoeConfig) -> None:
+    *_, llama = vllm_processes(with_adapters, Path("/etc/coe"), {"extractor": 16, "sql-writer": 32})
     assert llama.argv == (
         *("/opt/vllm/bin/python", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", "meta-llama/Llama-3.1-8B-Instruct", "--served-model-name", "assistant"),
