@@ -177,6 +177,18 @@ def order_cells(order: Mapping[str, Any]) -> list[str]:
     return cells
 
 
+def mixture_lines(reports: Mapping[str, Report]) -> list[str]:
+    """Runs under a budget against the best fixed mixture of experts that keeps it; none without such a run."""
+    under = {name: report for name, report in reports.items() if "best_mixture" in report["gain"]}
+    if not under:
+        return []
+    lines = ["| run | ours | best fixed mixture | difference |", "| --- " * 4 + "|"]
+    for name, report in under.items():
+        ours, mixture = (points(report["arms"][arm]["mean_score"]) for arm in ("coe", "best_mixture"))
+        lines.append(f"| {name} | {ours} | {mixture} | {difference(report['gain']['best_mixture'])} |")
+    return ["", "Within a budget, against what a coin between two experts reaches with it:", "", *lines]
+
+
 def frontier_lines(report: Report) -> list[str]:
     """Quality against mean active parameters."""
     curves = report["frontier"]["active_params_b"]
@@ -206,6 +218,7 @@ def page(reports: Mapping[str, Report], runs: Sequence[Run], seconds: float) -> 
         f"that is closed on the first six tables: **{100 * sum(closed) / max(len(closed), 1):.1f}%**.",
         "",
         *table_lines(tables),
+        *mixture_lines(tables),
         "",
         "## Share of the gap closed by every kind, percent",
         "",

@@ -25,7 +25,7 @@ class MissingExtraError(RouterError):
     """An optional dependency is not installed; the message is one sentence with the command that installs it."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs the '{extra}' extra: pip install 'composition-of-experts[{extra}]'")
+        super().__init__(f"{feature} needs the '{extra}' extra: in the project's folder, pip install -e '.[{extra}]'")
         self.extra = extra
 
 

@@ -78,7 +78,7 @@ async def test_nobody_there() -> None:
 
 def test_without_litellm_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'composition-of-experts\[providers\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[providers\]'"):
         build(Options(model="anthropic/x"))
 
 

@@ -37,5 +37,5 @@ def test_an_endpoint_is_an_expert_without_being_asked() -> None:
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.encoders.sentence_transformer.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'composition-of-experts\[retrieval\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
         sentence_transformer.build(sentence_transformer.Options())
