@@ -217,16 +217,18 @@ async def create_batch(store_id: str, asked: BatchCreate, stores: Stores, owner:
         chunking = chunking_of(file.chunking_strategy or asked.chunking_strategy)
         attributes = asked.attributes if file.attributes is None else file.attributes
         await stores.attach(owner, store, [file.file_id], attributes or {}, chunking, batch_id)
+    await asyncio.to_thread(stores.catalog.put_batch, store_id, batch_id)
     return await show_batch(store_id, batch_id, stores, owner)
 
 
 @api.get("/{store_id}/file_batches/{batch_id}")
 async def show_batch(store_id: str, batch_id: str, stores: Stores, owner: Owner) -> Json:
+    """With the files that are in the store by this batch still: none when others took them over or out."""
     await stores.store(owner, store_id)
-    counts, created_at = await asyncio.to_thread(stores.catalog.batch_counts, store_id, batch_id)
-    if not counts:
+    batch = await asyncio.to_thread(stores.catalog.batch, store_id, batch_id)
+    if batch is None:
         raise not_found(f"batch in {store_id}", batch_id, "batch_id")
-    return batch_view(store_id, batch_id, counts, created_at)
+    return batch_view(store_id, batch_id, *batch)
 
 
 @api.post("/{store_id}/file_batches/{batch_id}/cancel")

@@ -11,7 +11,7 @@ from sqlalchemy import and_, delete, func, or_, select
 
 from gateway.retrieval.filters import Scalar
 from gateway.retrieval.records import FileStatus, Page, StoredFile, StoreFile, VectorStore
-from gateway.retrieval.tables import CHUNKS, FILES, STORE_FILES, STORES, TABLES
+from gateway.retrieval.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES
 from gateway.store import Store
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Catalog:
     def delete_store(self, store_id: str) -> None:
         """Deletes a store with its chunks. The uploaded files stay."""
         with self._store.transaction("delete a vector store") as connection:
-            for table in (CHUNKS, STORE_FILES, STORES):
+            for table in (CHUNKS, STORE_FILES, BATCHES, STORES):
                 connection.execute(delete(table).where(table.c.store_id == store_id))
 
     def attach(
@@ -181,16 +181,29 @@ class Catalog:
             rows = connection.execute(ordered).all()
         return in_order([store_file_of(row) for row in rows], page)
 
-    def batch_counts(self, store_id: str, batch_id: str) -> tuple[dict[FileStatus, int], float]:
-        """Files of a batch by status, and when it was made; no files: there is no such batch."""
-        query = (
+    def put_batch(self, store_id: str, batch_id: str) -> None:
+        """Notes that a batch was made now."""
+        values = {"store_id": store_id, "batch_id": batch_id, "created_at": self._clock()}
+        with self._store.transaction("make a batch") as connection:
+            connection.execute(BATCHES.insert().values(**values))
+
+    def batch(self, store_id: str, batch_id: str) -> tuple[dict[FileStatus, int], float] | None:
+        """Files of a batch by status, and when it was made; None when there is no such batch.
+
+        Batches of an older version have no row of their own, only their files.
+        """
+        made = select(BATCHES.c.created_at).where(BATCHES.c.store_id == store_id, BATCHES.c.batch_id == batch_id)
+        files = (
             select(STORE_FILES.c.status, func.count(), func.min(STORE_FILES.c.created_at))
             .where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.batch_id == batch_id)
             .group_by(STORE_FILES.c.status)
         )
         with self._store.transaction("read a batch") as connection:
-            rows = connection.execute(query).all()
-        return {FileStatus(row[0]): row[1] for row in rows}, min((row[2] for row in rows), default=0.0)
+            created_at = connection.execute(made).scalar_one_or_none()
+            rows = connection.execute(files).all()
+        if created_at is None:
+            created_at = min((row[2] for row in rows), default=None)
+        return None if created_at is None else ({FileStatus(row[0]): row[1] for row in rows}, created_at)
 
     def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
         """Sets columns of a store's file; False when it is gone."""

@@ -62,6 +62,17 @@ class StoreFileRow(SQLModel, table=True):
     claimed_until: float | None = Field(default=None, sa_type=Float)
 
 
+class BatchRow(SQLModel, table=True):
+    """A batch of files. It outlives them: a file that is attached again, or taken out, is in it no more."""
+
+    __tablename__ = "vector_store_batches"
+    __table_args__ = (Index("vector_store_batches_store", "store_id"),)
+
+    batch_id: str = Field(primary_key=True, sa_type=Text)
+    store_id: str = Field(sa_type=Text)
+    created_at: float = Field(sa_type=Float)
+
+
 class ChunkRow(SQLModel, table=True):
     """A piece of a document; its key names its vectors. Keys are never given twice: an index may lag behind."""
 
@@ -81,5 +92,6 @@ class ChunkRow(SQLModel, table=True):
 FILES: Table = SQLModel.metadata.tables["retrieval_files"]
 STORES: Table = SQLModel.metadata.tables["vector_stores"]
 STORE_FILES: Table = SQLModel.metadata.tables["vector_store_files"]
+BATCHES: Table = SQLModel.metadata.tables["vector_store_batches"]
 CHUNKS: Table = SQLModel.metadata.tables["retrieval_chunks"]
-TABLES = [FILES, STORES, STORE_FILES, CHUNKS]
+TABLES = [FILES, STORES, STORE_FILES, BATCHES, CHUNKS]

@@ -34,7 +34,16 @@ async def test_two_gateways_share_stores(tmp_path: Path) -> None:
             condition = {"type": "eq", "key": "n", "value": len("note11.txt")}
             _, found, _ = await second.search(store["id"], "subject s7", filters=condition)
             assert {each["filename"] for each in found["data"]} == {"note10.txt", "note11.txt"}
+            file_id = found["data"][0]["file_id"]
+            made = [
+                (await each.post(f"/vector_stores/{store['id']}/file_batches", {"file_ids": [file_id]}))[1]["id"]
+                for each in (first, second)
+            ]
             async with first.openai() as client:
+                batches = [
+                    await client.vector_stores.file_batches.retrieve(each, vector_store_id=store["id"]) for each in made
+                ]
+                assert [batch.file_counts.total for batch in batches] == [0, 1]
                 await client.vector_stores.delete(store["id"])
             status, _, _ = await second.search(store["id"], "subject s7")
             assert status == 404
