@@ -74,9 +74,10 @@ def begin(request: Request, state: GatewayState, kind: DecisionKind, model: str)
 async def finish(
     state: GatewayState, exchange: RetrievalExchange, outcomes: Sequence[Outcome], body: Mapping[str, object]
 ) -> Response:
-    """Writes the decisions down, then answers."""
+    """Writes the decisions down, then answers. The rows say `answered`, so the answer is made first: it might fail."""
+    response = answer(body, response_headers(exchange, outcomes))
     await state.retrieval_log.write(exchange, outcomes)
-    return answer(body, response_headers(exchange, outcomes))
+    return response
 
 
 def answer(body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:

@@ -93,6 +93,16 @@ async def test_each_search_names_the_expert_and_why(running: Serving) -> None:
         assert list(record.retrieval.documents) == [each["document_id"] for each in answer["data"]]
 
 
+async def test_no_row_says_answered_when_the_answer_could_not_be_made(
+    running: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_id = await running.store_of({"a.txt": "x y z"})
+    monkeypatch.setattr("gateway.endpoints.vector_stores.search_view", lambda *_: {"data": "\ud800"})
+    status, answer, _ = await running.search(store_id, ANIMAL_QUERIES[0])
+    assert (status, answer["error"]["code"]) == (500, "internal_error")
+    assert running.log.records == []
+
+
 async def test_a_learned_fusion_finds_what_the_words_side_by_side_mean(running: Serving) -> None:
     apart = "storm and storm and storm, and then, much later, a warning; a warning, and again a warning"
     texts = {"apart.txt": apart, "beside.txt": "the ferry does not sail after a storm warning of the harbour office"}
