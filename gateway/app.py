@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CHAT_PATH = "/v1/chat/completions"
 GUARDED = "/v1/"
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 logger = logging.getLogger(__name__)
 
@@ -41,19 +42,14 @@ def create_app(state: GatewayState) -> Application:
                 await chat(headers, key_id, receive, send)
                 return
             scope["coe_key_id"] = key_id
-            await serve_rest(scope, headers, receive, send)
+            body = b""
+            if scope["method"] in WITH_BODY:
+                body = await read_body(headers, receive, state.max_body_bytes(path))
+            await serve_rest(rest, scope, body, receive, send)
+        except ClientGoneError:
+            return
         except ApiError as error:
             await refuse(error, path, headers, send)
-
-    async def serve_rest(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
-        """FastAPI, with the body read within the limit before it gets to see the request."""
-        body = b""
-        if scope["method"] in WITH_BODY:
-            try:
-                body = await read_body(headers, receive, state.max_body_bytes(scope["path"]))
-            except ClientGoneError:
-                return
-        await rest(scope, replay(body, receive), send)
 
     async def refuse(error: ApiError, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
         state.metrics.refusals.labels(str(error.status)).inc()
@@ -65,6 +61,13 @@ def create_app(state: GatewayState) -> Application:
         await send_error(send, error, extra)
 
     return app
+
+
+async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    """FastAPI, over a body that was read within the limit."""
+    if scope["method"] == "HEAD":
+        scope, send = {**scope, "method": "GET"}, without_body(send)
+    await rest(scope, replay(body, receive), send)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
@@ -79,6 +82,15 @@ def replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
+
+
+def without_body(send: Send) -> Send:
+    """A `send` for HEAD: the head that GET would have, and nothing after it."""
+
+    async def send_head_only(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head_only
 
 
 def create_rest(state: GatewayState) -> FastAPI:
@@ -116,7 +128,8 @@ def create_rest(state: GatewayState) -> FastAPI:
     async def on_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         if status == 405:
-            return error_response(method_not_allowed(request.method, "see /openapi.json"))
+            allowed = ", ".join(allowed_methods(app, request.scope))
+            return error_response(method_not_allowed(request.method, allowed), {"allow": allowed})
         if status == 404:
             return error_response(ApiError(f"there is no {request.url.path[:100]} here", status=404, code="not_found"))
         return error_response(ApiError("the request is not valid", status=status, code="invalid_request"))
@@ -131,10 +144,22 @@ def create_rest(state: GatewayState) -> FastAPI:
     return app
 
 
-def error_response(error: ApiError) -> Response:
+def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
+    """What a path takes. Starlette names the methods of one route only, and several may share a path."""
+    from starlette.routing import Match
+
+    def is_served(method: str) -> bool:
+        return any(route.matches({**scope, "method": method})[0] is Match.FULL for route in app.routes)
+
+    served = [method for method in METHODS if is_served(method)]
+    return ["HEAD", *served] if "GET" in served else served  # HEAD is answered as GET
+
+
+def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
     from starlette.responses import Response
 
-    return Response(error.body, error.status, {"content-type": "application/json", **error.headers})
+    all_headers = {"content-type": "application/json", **error.headers, **(headers or {})}
+    return Response(error.body, error.status, all_headers)
 
 
 def validation_error(faults: list[Any] | Any) -> ApiError:
