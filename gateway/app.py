@@ -10,7 +10,8 @@ from gateway.asgi import Application, ClientGoneError, Message, Receive, Scope, 
 from gateway.chat import ChatEndpoint
 from gateway.exchange import request_id_of
 from gateway.http_errors import ApiError, api_error
-from gateway.state import GatewayState
+from gateway.request_bodies import check_json
+from gateway.state import UPLOAD_PATH, GatewayState
 from router.errors import RouterError
 
 if TYPE_CHECKING:
@@ -64,7 +65,12 @@ def create_app(state: GatewayState) -> Application:
 
 
 async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-    """FastAPI, over a body that was read within the limit."""
+    """FastAPI, over a body that was read within the limit. Raises ApiError for one that is no JSON."""
+    if body and scope["path"] != UPLOAD_PATH:
+        check_json(body)
+        # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form.
+        others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
     if scope["method"] == "HEAD":
         scope, send = {**scope, "method": "GET"}, without_body(send)
     await rest(scope, replay(body, receive), send)
