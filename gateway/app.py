@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway.asgi import Application, ClientGoneError, Message, Receive, Scope, Send, must_close, read_body, send_error
 from gateway.chat import ChatEndpoint
 from gateway.exchange import request_id_of
 from gateway.http_errors import ApiError, api_error
-from gateway.request_bodies import check_json
+from gateway.request_bodies import check_json, validation_error
 from gateway.state import UPLOAD_PATH, GatewayState
 from router.errors import RouterError
 
@@ -128,8 +128,8 @@ def create_rest(state: GatewayState) -> FastAPI:
         return error_response(api_error(error) if isinstance(error, RouterError) else internal(state, error))
 
     async def on_validation(request: Request, error: Exception) -> Response:
-        faults = error.errors() if isinstance(error, RequestValidationError) else []
-        return error_response(validation_error(faults))
+        faults, body = (error.errors(), error.body) if isinstance(error, RequestValidationError) else ([], None)
+        return error_response(validation_error(faults, body))
 
     async def on_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -166,14 +166,6 @@ def error_response(error: ApiError, headers: Mapping[str, str] | None = None) ->
 
     all_headers = {"content-type": "application/json", **error.headers, **(headers or {})}
     return Response(error.body, error.status, all_headers)
-
-
-def validation_error(faults: list[Any] | Any) -> ApiError:
-    """The first fault of a body, with its field. The value itself may be prompt text and is not repeated."""
-    if not faults:
-        return ApiError("the body is not valid", code="invalid_value")
-    path = ".".join(str(part) for part in faults[0]["loc"] if part != "body")
-    return ApiError(f"'{path or 'body'}': {faults[0]['msg']}", code="invalid_value", param=path or None)
 
 
 def method_not_allowed(method: str, allowed: str) -> ApiError:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway.kept_text import MAX_EDIT_CHARS, kept_share
+from gateway.request_bodies import Body
 from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitSignal, Record, RoutingDecision
 
 DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}
@@ -17,7 +18,7 @@ DOCUMENT_KINDS = frozenset({FeedbackKind.THUMB, FeedbackKind.SCORE})
 EditText = Annotated[str, Field(max_length=MAX_EDIT_CHARS)]
 
 
-class FeedbackRequest(Record):
+class FeedbackRequest(Body):
     """What a client says about an answer: `value`, or of an edit both texts, of which only the share is kept."""
 
     decision_id: str = Field(min_length=1, max_length=64, description="from the header x-coe-decision-id")

@@ -16,7 +16,6 @@ from gateway.retrieval.log import Outcome, outcomes_of
 from gateway.retrieval.routing import QueryRouting, RoutedQueries, why
 from gateway.retrieval.schemas import (
     MAX_INPUT_CHARS,
-    MAX_INPUTS,
     EmbeddingAnswer,
     EmbeddingItem,
     EmbeddingRequest,
@@ -49,8 +48,6 @@ def texts_of(asked: EmbeddingRequest) -> list[str]:
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     if not texts:
         raise invalid("'input' is an empty list; allowed: a text, or 1 to 2048 texts", "input")
-    if len(texts) > MAX_INPUTS:
-        raise invalid(f"'input' holds {len(texts)} texts; allowed: at most {MAX_INPUTS}", "input")
     checked: list[str] = []
     for place, text in enumerate(texts):
         if not isinstance(text, str):

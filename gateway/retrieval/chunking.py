@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from router.types import Record
+from gateway.request_bodies import Body
 
 PIECE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+|[^\w\s]")
 WORD = re.compile(r"\S{1,60}")  # a longer run is cut, so that every word fits every chunk
@@ -21,7 +21,7 @@ CHARS_PER_TOKEN = 6
 EARLIEST_CUT = 0.6  # share of a chunk that is filled before it may end at a sentence
 
 
-class StaticChunking(Record):
+class StaticChunking(Body):
     """OpenAI's static strategy."""
 
     max_chunk_size_tokens: int = Field(ge=100, le=4096)
@@ -37,13 +37,13 @@ class StaticChunking(Record):
         return self
 
 
-class AutoStrategy(Record):
+class AutoStrategy(Body):
     """The gateway chooses."""
 
     type: Literal["auto"]
 
 
-class StaticStrategy(Record):
+class StaticStrategy(Body):
     """The client chooses."""
 
     type: Literal["static"]

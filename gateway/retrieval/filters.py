@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from router.types import Record
+from gateway.request_bodies import Body
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what every JSON reader takes for the same number
@@ -17,22 +17,22 @@ MAX_FILTERS = 100
 MAX_DEPTH = 8
 
 
-class Comparison(Record):
+class Comparison(Body):
     """One attribute against a value. A file without that attribute matches `ne` and `nin` only."""
 
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
     key: str = Field(min_length=1, max_length=64)
-    value: Scalar | tuple[Scalar, ...]
+    value: Scalar | Annotated[tuple[Scalar, ...], Field(fail_fast=True)]
 
 
-class Compound(Record):
+class Compound(Body):
     """All of the filters, or one of them."""
 
     type: Literal["and", "or"]
-    filters: tuple[Comparison | Compound, ...] = Field(min_length=1, max_length=MAX_FILTERS)
+    filters: tuple[Filter, ...] = Field(min_length=1, max_length=MAX_FILTERS, fail_fast=True)
 
 
-Filter = Comparison | Compound
+Filter = Annotated[Comparison | Compound, Field(discriminator="type")]
 
 
 def fault_of(condition: Filter, depth: int = 1) -> str | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from gateway.request_bodies import Body
 from gateway.retrieval.chunking import ChunkingStrategy
 from gateway.retrieval.filters import Filter, Scalar
 from gateway.wire import AUTO
@@ -15,12 +16,25 @@ MAX_INPUTS = 2048
 MAX_INPUT_CHARS = 100_000
 MAX_RERANKED = 1000
 MAX_PAIRS = 16
+MAX_ATTACHED = 500
+
+
+def few_pairs(pairs: object) -> object:
+    """Counts before each value is looked at: a bad value is a fault for every type it might have had."""
+    if isinstance(pairs, dict) and len(pairs) > MAX_PAIRS:
+        raise ValueError(f"has {len(pairs)} pairs; allowed: at most {MAX_PAIRS}")
+    return pairs
+
+
+def few_inputs(inputs: object) -> object:
+    """Counts before each text is looked at."""
+    if isinstance(inputs, list) and len(inputs) > MAX_INPUTS:
+        raise ValueError(f"holds {len(inputs)} texts; allowed: at most {MAX_INPUTS}")
+    return inputs
 
 
 def check_pairs(pairs: dict[str, Scalar]) -> dict[str, Scalar]:
-    """OpenAI's bounds on metadata and attributes."""
-    if len(pairs) > MAX_PAIRS:
-        raise ValueError(f"has {len(pairs)} pairs; allowed: at most {MAX_PAIRS}")
+    """OpenAI's bounds on keys and values of metadata and attributes."""
     for key, value in pairs.items():
         if not 0 < len(key) <= 64:
             raise ValueError(f"key '{key[:70]}' has {len(key)} characters; allowed: 1 to 64")
@@ -34,16 +48,20 @@ def check_metadata(pairs: dict[str, str]) -> dict[str, str]:
     return pairs
 
 
-Attributes = Annotated[dict[str, Scalar], AfterValidator(check_pairs)]
-Metadata = Annotated[dict[str, str], AfterValidator(check_metadata)]
+Attributes = Annotated[dict[str, Scalar], BeforeValidator(few_pairs), AfterValidator(check_pairs)]
+Metadata = Annotated[dict[str, str], BeforeValidator(few_pairs), AfterValidator(check_metadata)]
 Text = Annotated[str, Field(max_length=MAX_INPUT_CHARS)]
+Texts = Annotated[list[str], Field(fail_fast=True)]
+Tokens = Annotated[list[int], Field(fail_fast=True)]
+TokenLists = Annotated[list[Tokens], Field(fail_fast=True)]
+FileIds = Annotated[list[str], Field(max_length=MAX_ATTACHED, fail_fast=True)]
 
 
-class EmbeddingRequest(Record):
+class EmbeddingRequest(Body):
     """POST /v1/embeddings. With `auto`, queries are routed and documents go through base."""
 
     model: str = Field(default=AUTO, min_length=1)
-    input: str | list[str] | list[int] | list[list[int]]
+    input: Annotated[str | Texts | Tokens | TokenLists, BeforeValidator(few_inputs)]
     input_type: Literal["query", "document"] = "query"
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)
@@ -77,18 +95,18 @@ class EmbeddingAnswer(Record):
     usage: TokenUsage
 
 
-class RerankText(Record):
+class RerankText(Body):
     """A document as an object."""
 
     text: Text
 
 
-class RerankRequest(Record):
+class RerankRequest(Body):
     """POST /v1/rerank, in the shape of Cohere and Jina."""
 
     model: str = Field(default=AUTO, min_length=1)
     query: Text
-    documents: list[Text | RerankText] = Field(min_length=1, max_length=MAX_RERANKED)
+    documents: list[Text | RerankText] = Field(min_length=1, max_length=MAX_RERANKED, fail_fast=True)
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool = True
 
@@ -113,25 +131,25 @@ class RerankAnswer(Record):
     why: str
 
 
-class ExpiresAfter(Record):
+class ExpiresAfter(Body):
     """Days after the last use."""
 
     anchor: Literal["last_active_at"]
     days: int = Field(ge=1, le=365)
 
 
-class StoreCreate(Record):
+class StoreCreate(Body):
     """POST /v1/vector_stores."""
 
     name: str = Field(default="", max_length=256)
     description: str | None = Field(default=None, max_length=2048)
-    file_ids: list[str] = Field(default_factory=list, max_length=500)
+    file_ids: FileIds = Field(default_factory=list)
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
     expires_after: ExpiresAfter | None = None
     metadata: Metadata | None = None
 
 
-class StoreUpdate(Record):
+class StoreUpdate(Body):
     """POST /v1/vector_stores/{id}. What is not given stays; null removes the expiry."""
 
     name: str | None = Field(default=None, max_length=256)
@@ -139,7 +157,7 @@ class StoreUpdate(Record):
     metadata: Metadata | None = None
 
 
-class FileAttach(Record):
+class FileAttach(Body):
     """POST /v1/vector_stores/{id}/files."""
 
     file_id: str
@@ -147,13 +165,13 @@ class FileAttach(Record):
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
 
-class AttributesUpdate(Record):
+class AttributesUpdate(Body):
     """POST /v1/vector_stores/{id}/files/{file_id}."""
 
     attributes: Attributes | None
 
 
-class BatchFile(Record):
+class BatchFile(Body):
     """A file of a batch with attributes of its own."""
 
     file_id: str
@@ -161,11 +179,11 @@ class BatchFile(Record):
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
 
-class BatchCreate(Record):
+class BatchCreate(Body):
     """POST /v1/vector_stores/{id}/file_batches: `file_ids`, or `files`."""
 
-    file_ids: list[str] = Field(default_factory=list, max_length=500)
-    files: list[BatchFile] = Field(default_factory=list, max_length=500)
+    file_ids: FileIds = Field(default_factory=list)
+    files: list[BatchFile] = Field(default_factory=list, max_length=MAX_ATTACHED, fail_fast=True)
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
@@ -176,7 +194,7 @@ class BatchCreate(Record):
         return self
 
 
-class TextItem(Record):
+class TextItem(Body):
     """A text that becomes a file."""
 
     text: Annotated[str, Field(min_length=1, max_length=1_000_000)]
@@ -184,24 +202,24 @@ class TextItem(Record):
     attributes: Attributes | None = None
 
 
-class TextsAdd(Record):
+class TextsAdd(Body):
     """POST /v1/vector_stores/{id}/texts, an addition: texts without an upload; answers when they can be found."""
 
-    texts: list[TextItem] = Field(min_length=1, max_length=500)
+    texts: list[TextItem] = Field(min_length=1, max_length=MAX_ATTACHED, fail_fast=True)
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
 
-class RankingOptions(Record):
+class RankingOptions(Body):
     """The expert ranks, so only the threshold matters."""
 
     ranker: str | None = None
     score_threshold: float | None = Field(default=None, ge=-1, le=1)
 
 
-class SearchBody(Record):
+class SearchBody(Body):
     """POST /v1/vector_stores/{id}/search. `model` is an addition: a retrieval expert, or `auto`."""
 
-    query: Text | Annotated[list[Text], Field(min_length=1, max_length=16)]
+    query: Text | Annotated[list[Text], Field(min_length=1, max_length=16, fail_fast=True)]
     filters: Filter | None = None
     max_num_results: int = Field(default=10, ge=1, le=50)
     ranking_options: RankingOptions | None = None

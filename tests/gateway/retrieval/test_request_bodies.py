@@ -1,8 +1,9 @@
-"""What a JSON body may be called and hold."""
+"""What a JSON body may be called and hold, how long a bad one takes, and which field an error names."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import orjson
 import pytest
 import yarl
 
+from gateway.http_errors import ApiError
+from gateway.request_bodies import validation_error
 from tests.gateway.retrieval.serving import Serving, serving
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}  # what `curl -d` says
+MANY = 60_000
 
 
 @pytest.fixture
@@ -108,3 +112,98 @@ async def test_surrogates_in_the_address_are_no_fault_of_ours(running: Serving) 
         async with running.http.get(yarl.URL(running.url + path, encoded=True)) as response:
             assert response.status == wanted, path
             assert await response.json()
+
+
+FLOODS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("/embeddings", {"input": [None] * MANY}),
+    ("/embeddings", {"input": [[]] * MANY}),
+    ("/embeddings", {"input": [[None] * MANY]}),
+    ("/embeddings", {"input": "x", **dict.fromkeys(map(str, range(MANY)))}),
+    ("/rerank", {"query": "x", "documents": [None] * MANY}),
+    ("/rerank", {"query": "x", "documents": [{}] * MANY}),
+    ("/feedback", dict.fromkeys(map(str, range(MANY)))),
+    ("/vector_stores", {"file_ids": [None] * MANY}),
+    ("/vector_stores", {"metadata": dict.fromkeys(map(str, range(MANY)))}),
+    ("/vector_stores", {"expires_after": dict.fromkeys(map(str, range(MANY)))}),
+    ("{store}/texts", {"texts": [None] * MANY}),
+    ("{store}/texts", {"texts": [{"text": "x", "attributes": dict.fromkeys(map(str, range(MANY)))}]}),
+    ("{store}/file_batches", {"files": [None] * MANY}),
+    ("{store}/search", {"query": [None] * MANY}),
+    ("{store}/search", {"query": "x", "filters": {"type": "and", "filters": [None] * MANY}}),
+    ("{store}/search", {"query": "x", "filters": {"type": "in", "key": "a", "value": [None] * MANY}}),
+)
+
+
+async def test_a_flood_of_bad_values_is_a_few_faults(running: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fault costs tens of microseconds of the event loop, and a kilobyte."""
+    counts = []
+
+    def counted(faults: Sequence[Any], body: object) -> ApiError:
+        counts.append(len(faults))
+        return validation_error(faults, body)
+
+    monkeypatch.setattr("gateway.app.validation_error", counted)
+    _, store, _ = await running.post("/vector_stores", {})
+    for path, body in FLOODS:
+        path = path.replace("{store}", f"/vector_stores/{store['id']}")
+        status, answer = await send(running, path, orjson.dumps(body))
+        assert status == 400, (path, answer)
+    assert len(counts) == len(FLOODS)
+    assert max(counts) < 20
+
+
+NAMED: tuple[tuple[str, object, str | None, str], ...] = (
+    ("/embeddings", {"input": 5}, "input", "valid string"),
+    ("/embeddings", {"input": ["a", None]}, "input[1]", "valid string"),
+    ("/embeddings", {"input": ["x"] * 2049}, "input", "holds 2049 texts; allowed: at most 2048"),
+    ("/embeddings", {}, "input", "Field required"),
+    ("/embeddings", [], None, "'body': "),
+    ("/rerank", {"query": 5, "documents": ["a"]}, "query", "valid string"),
+    ("/rerank", {"query": "x", "documents": ["a", None]}, "documents[1]", "valid string"),
+    ("/rerank", {"query": "x", "documents": [{"text": 5}]}, "documents[0].text", "valid string"),
+    ("/rerank", {"query": "x", "documents": [{}]}, "documents[0].text", "Field required"),
+    ("{store}/search", {"query": 5}, "query", "valid string"),
+    ("{store}/search", {"query": "x", "filters": {"type": "secret"}}, "filters.type", "one of 'eq', 'ne'"),
+    ("{store}/search", {"query": "x", "filters": {}}, "filters.type", "Field required"),
+    ("{store}/search", {"query": "x", "filters": {"type": "eq", "key": "a"}}, "filters.value", "Field required"),
+    (
+        "{store}/search",
+        {"query": "x", "filters": {"type": "or", "filters": [{"type": "in", "key": "a", "value": [1, None]}]}},
+        "filters.filters[0].value[1]",
+        "valid string",
+    ),
+    ("/vector_stores", {"chunking_strategy": {"type": "static"}}, "chunking_strategy.static", "Field required"),
+    (
+        "/vector_stores",
+        {"chunking_strategy": {"type": "static", "static": {"max_chunk_size_tokens": 1}}},
+        "chunking_strategy.static.max_chunk_size_tokens",
+        "greater than or equal to 100",
+    ),
+    (
+        "/vector_stores",
+        {"chunking_strategy": {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 51}}},
+        "chunking_strategy.static",
+        "chunk_overlap_tokens is 51",
+    ),
+    ("/vector_stores", {"chunking_strategy": {"type": "secret"}}, "chunking_strategy.type", "one of 'auto', 'static'"),
+    ("{store}/texts", {"texts": [{"text": "x", "attributes": {"a": None}}]}, "texts[0].attributes.a", "valid string"),
+    ("{store}/texts", {"texts": [{"text": "x", "colour": 1}]}, "texts[0].colour", "not permitted"),
+)
+
+
+async def test_errors_name_fields_that_there_are(running: Serving) -> None:
+    _, store, _ = await running.post("/vector_stores", {})
+    for path, body, param, words in NAMED:
+        status, answer = await send(
+            running, path.replace("{store}", f"/vector_stores/{store['id']}"), orjson.dumps(body)
+        )
+        error = answer["error"]
+        assert (status, error["param"]) == (400, param), (body, error)
+        assert words in error["message"], error
+        assert error["message"].startswith(f"'{param or 'body'}': ")
+        assert "secret" not in error["message"]
+    status, answer = await get(running, "/vector_stores?limit=x")
+    assert (status, answer["error"]["param"]) == (400, "limit")
+    status, answer = await send(running, "/embeddings", b'{"input": ')
+    assert (answer["error"]["code"], answer["error"]["param"]) == ("invalid_json", None)
+    assert "line 1, column" in answer["error"]["message"]
