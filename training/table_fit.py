@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -126,7 +126,8 @@ def table_methods(root: Path, request: TableRequest, *, now: datetime, progress:
     """A router of every kind over one stage 1, and the one that is wanted. Raises as `table_router` does."""
     wanted, queries = table_inputs(request)
     encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
-    prepared = prepare(wanted, encoder, queries, rng, progress)
+    # Whatever kind is wanted, every kind is fitted; a request for the map would put no graded queries beside stage 1.
+    prepared = prepare(replace(wanted, scorer=PluginConfig(kind=AUTO)), encoder, queries, rng, progress)
     assert prepared.bench is not None, "a table router's request holds its outcomes"
     methods = {}
     with one_thread():

@@ -74,6 +74,15 @@ def test_every_method_is_measured_and_one_of_them_is_the_default(tmp_path: Path)
     assert report["calibration"]["category"]["ece"] < 0.2
 
 
+def test_the_map_may_be_asked_for_and_every_other_method_is_still_measured(tmp_path: Path) -> None:
+    arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
+    assert run_cli("eval routing", TARGET, [*arguments, "--method", "map"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(report["methods"]) == set(plugins.kinds("router.scorers"))
+    assert report["methods"]["map"]["is_default"] is True
+    assert report["methods"]["map"]["gain"]["coe"]["mean"] == 0
+
+
 def test_a_budget_that_cannot_be_met_names_the_smallest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = two_topics(tmp_path / "topics")
     arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--budget", "active_params_b=1", *FAST]
