@@ -45,7 +45,9 @@ def cheapest(cost_usd: Float64Array, active_params_b: Float64Array) -> int | Non
     return None
 
 
-def best_mixture(fit_means: Float64Array, amounts: Float64Array, budget: float) -> Float64Array | None:
+def best_mixture(
+    fit_means: Float64Array, amounts: Float64Array, budget: float, together: NDArray[np.bool_] | None = None
+) -> Float64Array | None:
     """The best fixed mixture of experts whose mean amount keeps within a budget: what a coin could do.
 
     Maximises sum_e p_e mean_e subject to sum_e p_e amount_e <= budget, sum_e p_e = 1, p >= 0: a point on the upper hull
@@ -53,15 +55,16 @@ def best_mixture(fit_means: Float64Array, amounts: Float64Array, budget: float) 
 
     Args:
         fit_means: (m,) mean scores on the fit rows.
-        amounts: (m,) active parameters or cost per query.
+        amounts: (m,) active parameters, cost or latency per query.
+        together: (m, m) which two experts may be mixed, on the diagonal which may serve alone; None admits all.
 
     Returns:
-        (m,) probabilities, or None when no expert is within the budget.
+        (m,) probabilities, or None when no admitted expert is within the budget.
     """
     best: tuple[float, Float64Array] | None = None
     inside = np.flatnonzero(amounts <= budget)
     for low in inside:
-        for high in range(len(amounts)):
+        for high in range(len(amounts)) if together is None else np.flatnonzero(together[low]):
             above = amounts[high] > budget
             share = (budget - amounts[low]) / (amounts[high] - amounts[low]) if above else float(high == low)
             probs = np.zeros(len(amounts))

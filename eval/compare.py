@@ -67,13 +67,18 @@ def active_params(table: OutcomeTable) -> Float64Array:
     return np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
 
 
-def costs(table: OutcomeTable) -> Float64Array:
-    """(n, m) USD; an unknown cell takes its expert's mean, and stays NaN where the expert has no known cost at all."""
-    known = np.isfinite(table.cost_usd)
+def with_means(amounts: FloatArray) -> Float64Array:
+    """Amounts (n, m) where an unknown cell takes its expert's mean; it stays NaN where the expert has none known."""
+    known = np.isfinite(amounts)
     count = known.sum(axis=0)
-    sums = np.where(known, table.cost_usd, 0.0).sum(axis=0, dtype=np.float64)
+    sums = np.where(known, amounts, 0.0).sum(axis=0, dtype=np.float64)
     means = np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0)
-    return np.where(known, table.cost_usd.astype(np.float64), means)
+    return np.where(known, amounts.astype(np.float64), means)
+
+
+def costs(table: OutcomeTable) -> Float64Array:
+    """(n, m) USD, as `with_means`."""
+    return with_means(table.cost_usd)
 
 
 def mean_costs(table: OutcomeTable) -> Float64Array:
@@ -81,18 +86,36 @@ def mean_costs(table: OutcomeTable) -> Float64Array:
     return np.asarray(costs(table).mean(axis=0), dtype=np.float64)
 
 
-def within_budgets(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
-    """(m,) experts that alone keep within every budget that is set; what is unknown does not."""
+def mean_latencies(table: OutcomeTable) -> Float64Array:
+    """(m,) mean milliseconds per query, NaN where none is known."""
+    return np.asarray(with_means(table.latency_ms).mean(axis=0), dtype=np.float64)
+
+
+def averaged_limits(table: OutcomeTable, budgets: Budgets) -> list[tuple[float, Float64Array]]:
+    """The limits on averages that are set, each with the mean amounts (m,) of the experts; NaN is unknown."""
     limits = [
         (budgets.active_params_b, active_params(table)),
-        (budgets.hosted_params_b, active_params(table)),
         (budgets.cost_usd, mean_costs(table)),
+        (budgets.latency_ms, mean_latencies(table)),
     ]
+    return [(limit, amounts) for limit, amounts in limits if limit is not None]
+
+
+def within_budgets(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
+    """(m,) experts that alone keep within every budget that is set; what is unknown does not."""
     allowed = np.ones(len(table.experts), dtype=bool)
-    for limit, amounts in limits:
-        if limit is not None:
-            allowed &= amounts <= limit
-    return allowed
+    for limit, amounts in averaged_limits(table, budgets):
+        allowed &= amounts <= limit
+    return allowed & hosted_together(table, budgets).diagonal()
+
+
+def hosted_together(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
+    """(m, m) which two experts may be kept in memory together; on the diagonal, which one alone."""
+    m = len(table.experts)
+    if budgets.hosted_params_b is None:
+        return np.ones((m, m), dtype=bool)
+    sizes = active_params(table)
+    return np.asarray(sizes[:, None] + np.where(np.eye(m, dtype=bool), 0.0, sizes) <= budgets.hosted_params_b)
 
 
 def choices(trial: Trial) -> list[Choice]:
@@ -101,10 +124,10 @@ def choices(trial: Trial) -> list[Choice]:
     n, m = len(test.prompt_ids), len(test.experts)
     sizes = active_params(test)
     allowed = within_budgets(fit, trial.budgets)
-    single = baselines.best_single(fit.scores, allowed if allowed.any() else None)
+    is_limited = bool(trial.budgets.model_dump(exclude_none=True)) and bool(allowed.any())
+    single = baselines.best_single(fit.scores, allowed if is_limited else None)
     near = baselines.knn(fit.scores, trial.fit_embeddings, trial.test_embeddings)
-    limited = " within the budget" if trial.budgets.model_dump(exclude_none=True) else ""
-    label = f"Best single{limited} ({test.experts[single]})"
+    label = f"Best single{' within the budget' if is_limited else ''} ({test.experts[single]})"
 
     def given(experts: IntArray) -> Float64Array:
         return baselines.one_hot(experts, m)
@@ -135,14 +158,14 @@ def choices(trial: Trial) -> list[Choice]:
 
 
 def fixed_mixture(trial: Trial) -> Float64Array | None:
-    """What a coin could do within the one budget that is set, active parameters or cost; None without such a budget."""
+    """What a coin could do within the one average that is limited, between experts that may be hosted together; None
+    without such a budget, or with several."""
     means = trial.fit.scores.mean(axis=0, dtype=np.float64)
-    limits = [
-        (trial.budgets.active_params_b, active_params(trial.fit)),
-        (trial.budgets.cost_usd, mean_costs(trial.fit)),
-    ]
-    chosen = [(amounts, limit) for limit, amounts in limits if limit is not None]
-    return baselines.best_mixture(means, *chosen[0]) if len(chosen) == 1 else None
+    chosen = averaged_limits(trial.fit, trial.budgets)
+    if len(chosen) != 1:
+        return None
+    limit, amounts = chosen[0]
+    return baselines.best_mixture(means, amounts, limit, hosted_together(trial.fit, trial.budgets))
 
 
 def arm_scores(test: OutcomeTable, arms: Sequence[Choice]) -> Float64Array:

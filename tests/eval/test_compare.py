@@ -71,6 +71,42 @@ def test_a_budget_limits_the_best_single_and_adds_the_best_mixture() -> None:
     assert "best_mixture" not in arms_of(trial())
 
 
+def with_latencies(found: compare.Trial, ms: list[float]) -> compare.Trial:
+    """The same trial with a mean latency per expert on the fit queries, one of which is slower than the others."""
+    times = np.tile(np.array(ms, dtype=np.float32), (8, 1))
+    times[0] *= 2
+    times[1:] *= 6 / 7
+    return replace(found, fit=replace(found.fit, latency_ms=times))
+
+
+def test_a_latency_budget_limits_the_best_single_and_the_mixture_by_means_of_the_fit_rows() -> None:
+    found = with_latencies(trial(), [100, 300, 900])
+    arms = arms_of(replace(found, budgets=Budgets(latency_ms=200)))
+    assert arms["best_single"].label == "Best single within the budget (small)"
+    assert arms["best_mixture"].shares == pytest.approx({"small": 0.5, "maths": 0.5}, abs=1e-6)
+    arms = arms_of(replace(found, budgets=Budgets(latency_ms=301)))
+    assert arms["best_single"].label == "Best single within the budget (maths)"
+
+
+def test_a_mixture_hosts_both_of_its_experts_and_keeps_one_limit_on_an_average() -> None:
+    """The law expert, of 20 billion, would make the better mixture with the small one if it could be hosted."""
+    better = replace(trial(), fit=replace(trial().fit, scores=trial().fit.scores + np.float32([0, 0, 0.5])))
+    arms = arms_of(replace(better, budgets=Budgets(active_params_b=5)))
+    assert set(arms["best_mixture"].shares) == {"small", "law"}
+    arms = arms_of(replace(better, budgets=Budgets(active_params_b=5, hosted_params_b=20)))
+    assert set(arms["best_mixture"].shares) == {"small", "maths"}
+    arms = arms_of(replace(better, budgets=Budgets(active_params_b=5, hosted_params_b=8)))
+    assert set(arms["best_mixture"].shares) == {"small"}
+    several = with_latencies(better, [1, 1, 1])
+    assert "best_mixture" not in arms_of(replace(several, budgets=Budgets(active_params_b=5, latency_ms=9)))
+
+
+def test_where_no_expert_alone_keeps_the_budgets_the_best_single_is_not_said_to() -> None:
+    found = with_latencies(trial(), [900, 100, 100])
+    arms = arms_of(replace(found, budgets=Budgets(active_params_b=5, latency_ms=500)))
+    assert arms["best_single"].label == "Best single (maths)"
+
+
 def test_gains_are_paired_and_the_gap_is_closed_halfway() -> None:
     found = trial()
     arms = compare.choices(found)
