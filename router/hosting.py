@@ -131,3 +131,25 @@ def hosted_on_bases(
     if best is None:
         raise InfeasibleBudgetError("hosted_params_b", limit, float((own + group_sizes[group]).min()))
     return best[1]
+
+
+def hosted_beside(
+    core: BoolArray,
+    quality: NDArray[np.floating],
+    own: NDArray[np.floating],
+    group: NDArray[np.int64],
+    group_sizes: NDArray[np.floating],
+    limit: float,
+) -> BoolArray:
+    """(m,) the experts of `core` (m,), which fit within the limit, and what is best hosted beside them. Arguments as
+    `hosted_on_bases`: what the core takes is paid, and others count for what they are better than it."""
+    is_paid = np.isin(np.arange(len(group_sizes)), group[core])
+    spent = float(own[core].sum() + group_sizes[is_paid].sum())
+    beside = hosted_on_bases(
+        np.maximum(quality, quality[:, core].max(axis=1, keepdims=True)),
+        np.where(core, 0.0, own),
+        group,
+        np.where(is_paid, 0.0, group_sizes),
+        max(limit - spent, 0.0),
+    )
+    return core | beside

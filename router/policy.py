@@ -55,18 +55,20 @@ class MapSolution:
 class MapProgram:
     """The mixed-integer program of Composition of Experts (arXiv 2412.01868), with shared bases (ours).
 
-    Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted.
+    Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted. With
+    `may_share` x[c,e] is the share of category c that goes to e.
     """
 
     n_categories: int
     n_experts: int
     objective: NDArray[np.float64]
     budget_rows: Mapping[str, NDArray[np.float64]]
+    may_share: bool = False
 
     def minimise(
         self, objective: NDArray[np.float64], limits: Mapping[str, float], costs: ExpertCosts
     ) -> NDArray[np.float64] | None:
-        """The 0/1 solution (k*m + m + g,), or None when the limits exclude every map."""
+        """The solution (k*m + m + g,), or None when the limits exclude every map."""
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
@@ -77,8 +79,10 @@ class MapProgram:
             # admits a map that meets the limit exactly: sizes and masses are float32.
             scale = 1.0 / limit if limit > 0 else 1.0
             constraints.append(LinearConstraint(self.budget_rows[name] * scale, -np.inf, limit * scale + SLACK))
-        result = milp(objective, constraints=constraints, bounds=Bounds(0, 1), integrality=np.ones(len(objective)))
-        return None if result.x is None else np.round(result.x)
+        is_whole = np.ones(len(objective), dtype=bool)
+        is_whole[: self.n_categories * self.n_experts] = not self.may_share
+        result = milp(objective, constraints=constraints, bounds=Bounds(0, 1), integrality=is_whole.astype(np.int64))
+        return None if result.x is None else np.where(is_whole, np.round(result.x), result.x)
 
 
 def structure(k: int, m: int, costs: ExpertCosts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

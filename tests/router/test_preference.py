@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from router.config import Budgets
 from router.errors import InfeasibleBudgetError
-from router.hosting import hosted_on_bases
+from router.hosting import hosted_beside, hosted_on_bases
 from router.policy import ExpertCosts
 from router.preference import LearnedChoice, reference_expert, solve_preference
 
@@ -54,6 +56,102 @@ def test_a_budget_below_the_smallest_expert_is_named() -> None:
         solve_preference(
             LearnedChoice(np.ones((3, 2), np.float32), 0.0), MASS, SMALL_AND_LARGE, Budgets(active_params_b=0.5)
         )
+
+
+def test_a_budget_that_choices_with_the_margin_keep_changes_nothing() -> None:
+    """Without the margin the large expert would take two of three queries, with it all stay at the small one."""
+    sample = np.array([[0.55, 0.6], [0.55, 0.6], [0.7, 0.3]], np.float32)
+    free = solve_preference(LearnedChoice(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets())
+    for limit in (1.0, 5.0, 9.0):
+        found = solve_preference(
+            LearnedChoice(sample, 0.15), MASS, SMALL_AND_LARGE, Budgets(active_params_b=limit, cost_usd=limit)
+        )
+        assert found.tolls.tolist() == free.tolls.tolist() == pytest.approx([0.0, 0.15])
+
+
+def test_prices_take_the_place_of_a_margin_that_exceeds_a_budget() -> None:
+    """The reference is the large expert, so the margin leaves it every query; the budget allows it half of them."""
+    sample = np.array([[0.5, 0.9], [0.65, 0.6]], np.float32)
+    found = solve_preference(LearnedChoice(sample, 0.1), MASS, SMALL_AND_LARGE, Budgets(active_params_b=5.5))
+    assert found.tolls.tolist() == [0.0, 0.0]
+    assert [found.utility(row).argmax() for row in sample] == [1, 0]
+
+
+ONE_SEVEN_SEVENTY = costs([1.0, 7.0, 70.0], [1.0, 7.0, 70.0], [0, 1, 2], [0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("hosted", "middle", "expected"),
+    [
+        (71.0, 0.5, [True, True, False]),  # of the pairs that fit, the better under a mean of 4 billion
+        (71.0, 0.2, [True, False, True]),
+        (70.0, 0.2, [True, True, False]),  # the largest fits, but alone it cannot keep the mean
+        (78.0, 0.5, [True, True, True]),
+    ],
+)
+def test_experts_are_hosted_that_can_keep_the_other_budgets(hosted: float, middle: float, expected: list[bool]) -> None:
+    """The largest expert is best on every query, so quality alone would host it by itself."""
+    sample = np.array([[0.15, middle, 0.9], [0.25, middle, 0.8]] * 20, np.float32)
+    budgets = Budgets(active_params_b=4, hosted_params_b=hosted)
+    found = solve_preference(LearnedChoice(sample, 0.0), MASS, ONE_SEVEN_SEVENTY, budgets)
+    assert found.hosted.tolist() == expected
+    chosen = np.array([found.utility(row).argmax() for row in sample])
+    assert np.array([1.0, 7.0, 70.0])[chosen].mean() <= 4 * (1 + 1e-5)
+
+
+def test_the_smallest_value_that_would_do_is_that_of_all_experts_that_can_be_hosted() -> None:
+    sample = np.array([[0.2, 0.5, 0.9]] * 4, np.float32)
+    with pytest.raises(InfeasibleBudgetError, match=r"active_params_b=0.5 cannot be met; .* is 1$"):
+        solve_preference(
+            LearnedChoice(sample, 0.0), MASS, ONE_SEVEN_SEVENTY, Budgets(active_params_b=0.5, hosted_params_b=70)
+        )
+    without_small = costs([9.0, 7.0, 70.0], [90.0, 7.0, 70.0], [0, 1, 2], [0.0, 0.0, 0.0])
+    with pytest.raises(InfeasibleBudgetError, match=r"active_params_b=4 cannot be met; .* is 7$"):
+        solve_preference(
+            LearnedChoice(sample, 0.0), MASS, without_small, Budgets(active_params_b=4, hosted_params_b=70)
+        )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.floats(1, 12), st.floats(1, 20), st.floats(0.5, 8))
+def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(
+    seed: int, active: float, hosted: float, latency: float
+) -> None:
+    """An expert that alone keeps every limit makes them feasible, and the choice then keeps them on the sample."""
+    rng = np.random.default_rng(seed)
+    m = 4
+    made = costs(
+        rng.uniform(1, 12, m).tolist(),
+        rng.uniform(0, 3, m).tolist(),
+        rng.integers(0, 2, m).tolist(),
+        rng.uniform(1, 9, 2).tolist(),
+    )
+    made = replace(made, latency_ms=np.tile(rng.uniform(0.5, 8, m).astype(np.float32), (2, 1)))
+    sizes = made.own_params_b + made.group_params_b[made.group]
+    is_kept = (made.active_params_b <= active) & (sizes <= hosted) & (made.latency_ms[0] <= latency)
+    sample = rng.random((30, m)).astype(np.float32)
+    budgets = Budgets(active_params_b=active, hosted_params_b=hosted, latency_ms=latency)
+    try:
+        found = solve_preference(LearnedChoice(sample, 0.05), MASS, made, budgets)
+    except InfeasibleBudgetError:
+        assert not is_kept.any()
+        return
+    assert made.own_params_b[found.hosted].sum() + made.group_params_b[
+        np.unique(made.group[found.hosted])
+    ].sum() <= hosted * (1 + 1e-5)
+    chosen = np.array([found.utility(row).argmax() for row in sample])
+    assert made.active_params_b[chosen].mean() <= active * (1 + 1e-4)
+    assert made.latency_ms[0][chosen].mean() <= latency * (1 + 1e-4)
+
+
+def test_beside_experts_that_are_hosted_anyway_what_is_better_than_they_is_hosted() -> None:
+    """The second base holds two adapters; the first expert is hosted, and of the others only one still fits."""
+    quality = np.array([[0.5, 0.9, 0.6], [0.5, 0.1, 0.6]])
+    own, group, bases = np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]), np.array([2.0, 5.0])
+    core = np.array([True, False, False])
+    assert hosted_beside(core, quality, own, group, bases, 8.0).tolist() == [True, True, False]
+    assert hosted_beside(core, quality, own, group, bases, 9.0).tolist() == [True, True, True]
+    assert hosted_beside(core, quality, own, group, bases, 2.0).tolist() == [True, False, False]
 
 
 def test_only_hosted_experts_serve() -> None:
