@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import DataError, MissingExtraError, allowed_values
+from training.datasets.record_files import LARGEST_AMOUNT
 
 Float64Array = NDArray[np.float64]
 
@@ -39,20 +40,31 @@ def read_table(path: Path, required: Sequence[str]) -> Any:
     return table
 
 
+def cells(path: Path, table: Any, name: str) -> list[Any]:
+    """The values of a column. Raises DataError with row and column where a text is not UTF-8."""
+    found: list[Any] = []
+    try:
+        for cell in table[name]:
+            found.append(cell.as_py())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: row {len(found) + 1}, column '{name}': is not UTF-8 text") from error
+    return found
+
+
 def texts(path: Path, table: Any, name: str) -> list[str]:
     """A text column without empty cells. Raises DataError with row and column."""
-    column = [None if value is None else str(value) for value in table[name].to_pylist()]
+    column = [None if value is None else str(value) for value in cells(path, table, name)]
     for row, value in enumerate(column, start=1):
         if not value:
             raise DataError(f"{path}: row {row}, column '{name}': is empty")
     return [value for value in column if value is not None]
 
 
-def optional_texts(table: Any, name: str, default: str) -> list[str]:
-    """A text column, `default` where a cell is empty or the column is not there."""
+def optional_texts(path: Path, table: Any, name: str, default: str) -> list[str]:
+    """A text column, `default` where a cell is empty or the column is not there. Raises DataError as `texts` does."""
     if name not in table.column_names:
         return [default] * int(table.num_rows)
-    return [str(value) if value else default for value in table[name].to_pylist()]
+    return [str(value) if value else default for value in cells(path, table, name)]
 
 
 def numbers(path: Path, table: Any, name: str) -> Float64Array:
@@ -81,8 +93,14 @@ def require_range(path: Path, name: str, values: Float64Array, low: float, high:
         wrong &= ~np.isnan(values)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        expected = f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} or more"
+        expected = f"{low:g} to {high:g}" if high < LARGEST_AMOUNT else f"{low:g} or more, at most {high:g}"
         raise DataError(f"{path}: row {row + 1}, column '{name}': {values[row]:g} is not allowed; expected {expected}")
+
+
+def require_amounts(path: Path, name: str, values: Float64Array) -> None:
+    """Raises DataError on the first value that is there and is no amount: negative, infinite or larger than a table can
+    hold."""
+    require_range(path, name, values, 0.0, LARGEST_AMOUNT, may_miss=True)
 
 
 def positions(names: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:

@@ -5,12 +5,12 @@ In a seed folder, `<category>.jsonl` holds the queries of one category, so the k
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from typing import Final
 
 from router.errors import DataError, allowed_values
+from training.datasets.record_files import parse_json
 from training.split import normalised_text
 from training.types import LabelledQuery
 
@@ -73,10 +73,7 @@ def numbered_queries(file: Traversable, category: str | None) -> Iterator[tuple[
 
 
 def parse_query(line: str, place: str, category: str | None) -> LabelledQuery:
-    try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{place}: is not JSON ({error})") from error
+    values = parse_json(line, place)
     if not isinstance(values, dict):
         raise DataError(f"{place}: expected an object with the keys {', '.join(KEYS)}; got {type(values).__name__}")
     for key, value in values.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from router.config import CoeConfig
-from training.datasets.columns import numbers, read_table, require_range, texts
+from training.datasets.columns import numbers, read_table, require_amounts, texts
 from training.types import ModelFacts
 
 MODELS_FILE = "models.parquet"
@@ -21,15 +21,19 @@ def find_models_file(folder: Path) -> Path | None:
 
 
 def read_models(path: Path) -> dict[str, ModelFacts]:
-    """Facts per model. Only the column `model` is required. Raises DataError with file, row and column."""
+    """Facts per model. Only the column `model` is required; a size of 0 is unknown, as in experts.yaml.
+
+    Raises:
+        DataError: with file, row and column.
+    """
     table = read_table(path, ("model",))
     columns = {}
     for name in ("params_active_b", "price_in_per_m", "price_out_per_m"):
         columns[name] = numbers(path, table, name)
-        require_range(path, name, columns[name], 0.0, np.inf, may_miss=True)
+        require_amounts(path, name, columns[name])
     known = [[None if np.isnan(value) else float(value) for value in column] for column in columns.values()]
     return {
-        model: ModelFacts(active, price_in, price_out)
+        model: ModelFacts(active or None, price_in, price_out)
         for model, active, price_in, price_out in zip(texts(path, table, "model"), *known, strict=True)
     }
 

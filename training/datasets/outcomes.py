@@ -26,10 +26,12 @@ from training.datasets.columns import (
     optional_texts,
     positions,
     read_table,
+    require_amounts,
     require_range,
     texts,
 )
 from training.datasets.model_facts import MODELS_FILE, find_models_file, read_models, write_models
+from training.datasets.record_files import kind_of, parse_json
 from training.split import SPLITS, split_of
 from training.types import ModelFacts, OutcomeTable
 
@@ -126,11 +128,13 @@ def read_prompts(path: Path, benchmark: str | None, category_column: str) -> Pro
     """Prompts of one benchmark, or all. Raises DataError."""
     table = read_table(path, ("prompt_id", "messages", category_column))
     ids = texts(path, table, "prompt_id")
+    if not ids:
+        raise DataError(f"{path}: holds no row")
     repeated = [name for name, count in Counter(ids).items() if count > 1]
     if repeated:
         row = len(ids) - ids[::-1].index(repeated[0])
         raise DataError(f"{path}: row {row}, column 'prompt_id': '{repeated[0]}' is there already")
-    benchmarks = optional_texts(table, "benchmark", "")
+    benchmarks = optional_texts(path, table, "benchmark", "")
     if benchmark is not None and benchmark not in benchmarks:
         raise DataError(f"{path}: unknown benchmark '{benchmark}'{allowed_values(benchmark, set(benchmarks) - {''})}")
     kept = [i for i, name in enumerate(benchmarks) if benchmark in (None, name)]
@@ -141,8 +145,8 @@ def read_prompts(path: Path, benchmark: str | None, category_column: str) -> Pro
         ids=[ids[i] for i in kept],
         texts=asks,
         categories=[categories[i] for i in kept],
-        splits=checked_splits(path, optional_texts(part, "split", ""), asks, kept),
-        source=" + ".join(sorted(set(optional_texts(part, "source", path.parent.name)))),
+        splits=checked_splits(path, optional_texts(path, part, "split", ""), asks, kept),
+        source=" + ".join(sorted(set(optional_texts(path, part, "source", path.parent.name)))),
         all_ids=frozenset(ids),
     )
 
@@ -150,11 +154,10 @@ def read_prompts(path: Path, benchmark: str | None, category_column: str) -> Pro
 def last_ask(path: Path, row: int, messages: str) -> str:
     """Text of the last user message; the text parts of one that has several. Raises DataError."""
     place = f"{path}: row {row}, column 'messages'"
-    try:
-        listed = json.loads(messages)
-    except ValueError as error:
-        raise DataError(f"{place}: is not JSON ({error})") from error
-    asks = [m.get("content") for m in listed if isinstance(m, dict) and m.get("role") == "user"] if listed else []
+    listed = parse_json(messages, place)
+    if not isinstance(listed, list):
+        raise DataError(f"{place}: expected a list of messages; got {kind_of(listed)}")
+    asks = [m.get("content") for m in listed if isinstance(m, dict) and m.get("role") == "user"]
     if not asks:
         raise DataError(f"{place}: holds no message of role 'user'")
     content = asks[-1]
@@ -181,7 +184,7 @@ def read_scores(path: Path, prompts: PromptRows) -> ScoreRows:
     require_range(path, "score", score, 0.0, 1.0, may_miss=False)
     amounts = {name: numbers(path, table, name) for name in ("cost_usd", "output_tokens", "output_chars", "latency_ms")}
     for name, values in amounts.items():
-        require_range(path, name, values, 0.0, np.inf, may_miss=True)
+        require_amounts(path, name, values)
     for row, prompt_id in enumerate(ids, start=1):
         if prompt_id not in prompts.all_ids:
             raise DataError(f"{path}: row {row}, column 'prompt_id': '{prompt_id}' is not in {PROMPTS_FILE}")
@@ -195,7 +198,7 @@ def read_scores(path: Path, prompts: PromptRows) -> ScoreRows:
         prompt=prompt,
         expert=positions(names, models),
         score=score,
-        metric=np.array(optional_texts(table, "metric", "score"), dtype=np.str_),
+        metric=np.array(optional_texts(path, table, "metric", "score"), dtype=np.str_),
         **amounts,
     )
     return rows.take(prompt >= 0)
@@ -291,13 +294,21 @@ def coverage(table: OutcomeTable) -> str:
 
 
 def write_outcomes(table: OutcomeTable, folder: Path) -> None:
-    """Writes a table so that `read_outcomes` gives it back; cells without a score are left out."""
+    """Writes a table so that `read_outcomes` gives it back; cells without a score are left out.
+
+    Raises:
+        DataError: a name is not UTF-8, as names of files and words of a command line may be; nothing is written then.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    try:
+        prompts, scores = pa.table(prompt_columns(table)), pa.table(score_columns(table))
+    except UnicodeEncodeError as error:
+        raise DataError(f"{folder}: a name or text of the table cannot be written as UTF-8 ({error.reason})") from error
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(prompt_columns(table)), folder / PROMPTS_FILE, compression="zstd")
-    pq.write_table(pa.table(score_columns(table)), folder / SCORES_FILE, compression="zstd")
+    pq.write_table(prompts, folder / PROMPTS_FILE, compression="zstd")
+    pq.write_table(scores, folder / SCORES_FILE, compression="zstd")
     if table.active_params_b:
         write_models(folder / MODELS_FILE, table.active_params_b)
 

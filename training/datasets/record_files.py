@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ from typing import IO, Any, Literal
 from router.errors import DataError, allowed_values
 
 ABSENT = object()
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape that stands for half a character, in JSON."""
+
+LARGEST_AMOUNT = 3.4028234663852886e38
+"""The largest 32-bit float: an outcome table holds its amounts in these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +96,10 @@ class Record:
         return None if math.isnan(number) else number
 
     def amount(self, name: str) -> float | None:
-        """As `number`, not below 0: a cost, a count, a time."""
+        """As `number`, from 0 to `LARGEST_AMOUNT`: a cost, a count, a time."""
         number = self.number(name)
-        if number is not None and number < 0:
-            raise self.fault(name, f"{number:g} is not allowed; expected 0 or more")
+        if number is not None and not 0 <= number <= LARGEST_AMOUNT:
+            raise self.fault(name, f"{number:g} is not allowed; expected 0 or more, at most {LARGEST_AMOUNT:g}")
         return number
 
 
@@ -120,9 +127,15 @@ def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
 
 
 def parse_json(text: str | bytes, place: str) -> Any:
-    """Raises DataError with the place."""
+    """A value whose texts can be written again: half a character (a surrogate without its other half, which JSON can
+    name and UTF-8 cannot) becomes U+FFFD. Raises DataError with the place."""
     try:
-        return json.loads(text)
+        text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
+        value = json.loads(text)
+        if SURROGATE.search(text):
+            written = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
+            value = json.loads(written.decode("utf-16", "replace"))
+        return value
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: is not JSON, or only half of it ({str(error)[:120]})") from error
 
@@ -246,7 +259,10 @@ def parquet_rows(path: Path) -> Iterator[Record]:
     if table.num_rows == 0:
         raise no_rows(path)
     number = 0
-    for batch in table.to_batches(max_chunksize=4096):
-        for values in batch.to_pylist():
-            number += 1
-            yield Record(f"{path}: row {number}", values, "column")
+    try:
+        for batch in table.to_batches(max_chunksize=4096):
+            for values in batch.to_pylist():
+                number += 1
+                yield Record(f"{path}: row {number}", values, "column")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: row {number + 1} or a later one holds text that is not UTF-8") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,17 @@ def put(row: int, column: str, value: object) -> Callable[[Rows], Rows]:
         (put(1, "prompt_id", "p1"), None, r"prompts.parquet: row 2, column 'prompt_id': 'p1' is there already"),
         (put(2, "messages", "[{"), None, r"prompts.parquet: row 3, column 'messages': is not JSON"),
         (put(2, "messages", "[]"), None, r"row 3, column 'messages': holds no message of role 'user'"),
+        (put(2, "messages", "5"), None, r"row 3, column 'messages': expected a list of messages; got a number"),
+        (put(2, "messages", "true"), None, r"row 3, column 'messages': expected a list .* got true or false"),
+        (put(2, "messages", "NaN"), None, r"row 3, column 'messages': expected a list of messages; got a number"),
+        (put(2, "messages", "[" * 100_000), None, r"row 3, column 'messages': is not JSON, or only half of it"),
         (put(0, "messages", ask(" ")), None, r"row 1, column 'messages': the last user message has no text"),
         (put(0, "split", "tst"), None, r"row 1, column 'split': 'tst' is unknown; did you mean 'test'"),
         (None, put(3, "score", 1.5), r"scores.parquet: row 4, column 'score': 1.5 is not allowed; expected 0 to 1"),
         (None, put(3, "score", None), r"scores.parquet: row 4, column 'score': nan is not allowed"),
         (None, put(0, "cost_usd", -1.0), r"row 1, column 'cost_usd': -1 is not allowed; expected 0 or more"),
+        (None, put(0, "cost_usd", np.inf), r"row 1, column 'cost_usd': inf is not allowed; .* at most 3.40282e\+38"),
+        (None, put(0, "output_tokens", 1e39), r"row 1, column 'output_tokens': 1e\+39 is not allowed"),
         (None, put(2, "prompt_id", "p9"), r"row 3, column 'prompt_id': 'p9' is not in prompts.parquet"),
         (None, lambda rows: [*rows, rows[1]], r"row 6, columns 'prompt_id' and 'model': 'p1' and 'b' were scored"),
         (None, lambda rows: [r | {"score": "x"} for r in rows], r"column 'score': holds string, expected numbers"),
@@ -152,6 +159,42 @@ def test_a_malformed_table_is_named_with_file_row_and_column(
     scores = in_scores(score_rows()) if in_scores else score_rows()
     with pytest.raises(DataError, match=complaint):
         read_outcomes(save(tmp_path / "t", prompts, scores))
+
+
+def test_a_table_without_prompts_and_text_that_is_not_utf_8_are_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "t", prompt_rows(), score_rows())
+    prompts = pq.read_table(folder / "prompts.parquet")
+    pq.write_table(prompts.slice(0, 0), folder / "prompts.parquet")
+    with pytest.raises(DataError, match=r"prompts.parquet: holds no row"):
+        read_outcomes(folder)
+    foreign = pa.Array.from_buffers(pa.string(), 3, pa.array([b"ab", b"\xff\xfe", b"c"], pa.binary()).buffers())
+    pq.write_table(prompts.set_column(2, "category", foreign), folder / "prompts.parquet")
+    with pytest.raises(DataError, match=r"prompts.parquet: row 2, column 'category': is not UTF-8 text"):
+        read_outcomes(folder)
+
+
+def test_half_a_character_becomes_a_replacement_and_two_halves_stay_one(tmp_path: Path) -> None:
+    prompts = prompt_rows()
+    prompts[0]["messages"] = ask("cut \ud83d here and \U0001f600 not")
+    table = read_outcomes(save(tmp_path / "t", prompts, score_rows()))
+    assert table.texts[0] == "cut \ufffd here and \U0001f600 not"
+
+
+def test_a_size_of_zero_or_none_is_unknown_and_an_infinite_one_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "t", prompt_rows(), score_rows())
+    for sizes, known in (([0.0, 7.0], {"b": 7.0}), ([None, 7.0], {"b": 7.0})):
+        pq.write_table(pa.table({"model": ["a", "b"], "params_active_b": sizes}), folder / "models.parquet")
+        assert read_outcomes(folder).active_params_b == known
+    pq.write_table(pa.table({"model": ["a", "b"], "params_active_b": [1.0, np.inf]}), folder / "models.parquet")
+    with pytest.raises(DataError, match=r"models.parquet: row 2, column 'params_active_b': inf is not allowed"):
+        read_outcomes(folder)
+
+
+def test_nothing_of_a_table_is_written_that_cannot_be_written(tmp_path: Path) -> None:
+    table = read_outcomes(save(tmp_path / "t", prompt_rows(), score_rows()))
+    with pytest.raises(DataError, match=r"copy: a name or text of the table cannot be written as UTF-8"):
+        write_outcomes(replace(table, experts=("a", "b\udcff")), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_unknown_names_get_a_suggestion(tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ models are joined on task and `doc_id`, and `doc_hash` proves that it is the sam
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from router.errors import DataError
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
-from training.datasets.record_files import ABSENT, Record, json_lines, kind_of
+from training.datasets.record_files import ABSENT, Record, json_lines, kind_of, parse_json
 
 SUMMARY = "lm-evaluation-harness samples_*.jsonl, one file a model and task"
 OPTIONS = ("text_field", "metric", "filter", "score_range")
@@ -142,8 +142,8 @@ def messages_or_text(prompt: Any) -> Any:
     if not isinstance(prompt, str) or not prompt.lstrip().startswith("[{"):
         return prompt
     try:
-        messages = json.loads(prompt)
-    except ValueError:
+        messages = parse_json(prompt, "")
+    except DataError:
         return prompt
     return messages if is_chat(messages) else prompt
 
