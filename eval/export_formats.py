@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from router.errors import ConfigError, DataError, allowed_values
+from router.out_option import require_file
 from router.plugins import kinds
 from router.types import FloatArray
 from training.types import OutcomeTable
@@ -66,7 +67,7 @@ def export(exporter: Exporter, request: ExportRequest) -> int:
     """Writes a file; gives the number of rows.
 
     Raises:
-        ConfigError: something that the format needs was not given, or something else was.
+        ConfigError: something that the format needs was not given, or something else was; `out` cannot be written.
         DataError, ArtifactError: what was given is malformed.
     """
     for name, option in (("outcomes", "outcomes"), ("router", "router"), ("prompts", "prompts"), ("names", "name")):
@@ -74,6 +75,7 @@ def export(exporter: Exporter, request: ExportRequest) -> int:
             raise ConfigError(f"--{option}: format '{exporter.name}' needs it")
         if name not in exporter.needs and getattr(request, name):
             raise ConfigError(f"--{option}: format '{exporter.name}' does not read it")
+    require_file(request.out)
     request.out.parent.mkdir(parents=True, exist_ok=True)
     return exporter.write(request)
 

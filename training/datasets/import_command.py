@@ -35,14 +35,18 @@ def import_outcomes(
 ) -> None:
     """Make an outcome table of another tool's files."""
     from router.errors import ConfigError
+    from router.out_option import require_folder
     from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
     from training.datasets.outcomes import PROMPTS_FILE, write_outcomes
 
     importer = load_importer(format_name)
+    require_folder(out)
     if (out / PROMPTS_FILE).exists():
         raise ConfigError(f"--out {out}: there is an outcome table already; name another folder, or remove it")
     if category is not None and category_field is not None:
         raise ConfigError("give either --category-field or --category")
+    if category is not None and not category.strip():
+        raise ConfigError(f"--category: '{category}' is not allowed; expected a name that is not blank")
     options = ImportOptions(
         category_field=category_field,
         category=category,

@@ -55,6 +55,33 @@ def test_nothing_is_written_when_a_file_is_broken(tmp_path: Path, capsys: pytest
     assert read_outcomes(tmp_path / "quiz").scores.max() == pytest.approx(0.8)
 
 
+def test_a_table_is_not_written_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dump(tmp_path / "x.csv", flat())
+    assert coe("outcomes import", "--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "x.csv") == 1
+    assert "x.csv is no folder; name another" in capsys.readouterr().err
+
+
+def test_half_a_character_becomes_a_replacement_in_texts_and_names(tmp_path: Path) -> None:
+    """Python's JSON writes a surrogate as an escape, and JSON readers take it; UTF-8 cannot hold one."""
+    halves = {"prompt": "say \ud83d now", "category": "a\udc00", "model": "m\ud800", "metric": "x\udfff"}
+    dump_jsonl(tmp_path / "x.jsonl", [record | halves for record in flat()[:1]])
+    assert coe("outcomes import", "--format", "jsonl", tmp_path / "x.jsonl", "--out", tmp_path / "quiz") == 0
+    table = read_outcomes(tmp_path / "quiz")
+    assert table.texts == ("say \ufffd now",)
+    assert (table.categories, table.experts, table.metric) == (("a\ufffd",), ("m\ufffd",), "x\ufffd")
+
+
+def test_nothing_is_written_under_a_name_that_is_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python reads a byte of the command line that is not UTF-8 as a surrogate."""
+    dump(tmp_path / "x.csv", flat()[:1])
+    named = f"mine\udcff={tmp_path}/x.csv"
+    assert coe("outcomes import", "--format", "csv", named, "--out", tmp_path / "q") == 1
+    found = capsys.readouterr().err
+    assert "cannot be written as UTF-8" in found
+    assert "Traceback" not in found
+    assert not (tmp_path / "q").exists()
+
+
 def test_folders_and_named_models_and_options_reach_the_importer(tmp_path: Path) -> None:
     for model in ("small", "large"):
         (tmp_path / model).mkdir()
@@ -76,6 +103,8 @@ def test_folders_and_named_models_and_options_reach_the_importer(tmp_path: Path)
         (("--score-range", "5:0"), "--score-range: 5:0 is not allowed; the first must be below the second"),
         (("--score-range", "0:inf"), "--score-range: '0:inf' is not allowed"),
         (("--category", "a", "--category-field", "b"), "give either --category-field or --category"),
+        (("--category", ""), "--category: '' is not allowed; expected a name that is not blank"),
+        (("--category", " "), "--category: ' ' is not allowed"),
         (("--filter", "x"), "--filter: format 'csv' does not read it"),
     ],
 )

@@ -1,0 +1,46 @@
+"""What `--out` may name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from router.errors import ConfigError
+from router.out_option import require_file, require_folder
+
+
+def test_a_folder_may_be_there_or_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_folder(tmp_path)
+    require_folder(tmp_path / "a" / "b")
+    monkeypatch.chdir(tmp_path)
+    require_folder(Path("new"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "nowhere"):
+        with pytest.raises(ConfigError, match=rf"--out {out}: .*(file|nowhere) is no folder"):
+            require_folder(out)
+
+
+def test_a_file_may_be_there_or_become_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    require_file(tmp_path / "file")
+    require_file(tmp_path / "a" / "b")
+    with pytest.raises(ConfigError, match=r"is a folder; name a file"):
+        require_file(tmp_path)
+    with pytest.raises(ConfigError, match=r"file is no folder"):
+        require_file(tmp_path / "file" / "below")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "file").chmod(0o400)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        require_file(tmp_path / "file")
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match="nothing can be written"):
+        require_folder(tmp_path / "a")
+    tmp_path.chmod(0o700)
