@@ -88,12 +88,13 @@ def cost_points(inputs: SectionInputs, frontier: Frontier) -> dict[str, Float64A
 def build_aiq(
     inputs: SectionInputs, frontier: Frontier, rng: np.random.Generator
 ) -> tuple[dict[str, float], dict[str, Range]]:
-    """AIQ by curve with its interval over queries, up to the mean cost of the dearest expert for all of them. `experts`
-    is what coins between experts reach in hindsight: a curve above it wins something by reading the query."""
+    """AIQ by curve with its interval over queries, up to the mean cost of the dearest expert for all of them; empty
+    where costs are unknown or all 0. `experts` is what coins between experts reach in hindsight: a curve above it wins
+    something by reading the query."""
     points = cost_points(inputs, frontier)
-    if not points:
+    largest = float(points[EXPERTS][:, 0].max()) if points else 0.0
+    if largest == 0:
         return {}, {}
-    largest = float(points[EXPERTS][:, 0].max())
     m = inputs.scores.shape[1]
     alone = bootstrap_means(np.concatenate([inputs.cost_usd, inputs.scores], axis=1), rng)
     draws = {name: (curve.amount_draws, curve.score_draws) for name, curve in frontier["cost_usd"].items()}

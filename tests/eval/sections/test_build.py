@@ -110,6 +110,14 @@ def test_aiq_compares_curves_up_to_the_same_cost() -> None:
     assert hull[0][1] > 0
 
 
+def test_where_the_test_queries_cost_nothing_there_is_no_aiq() -> None:
+    """The fit queries had costs, so there is a frontier; a table of `--test` may have recorded zeros."""
+    free = inputs(cost_usd=np.zeros((4, 3)))
+    record = build_sections(free, np.random.default_rng(0))
+    assert "cost_usd" in record["frontier"]
+    assert (record["aiq"], record["aiq_interval"]) == ({}, {})
+
+
 def test_calibration_of_categories_and_methods() -> None:
     found = sections()["calibration"]
     assert set(found) == {"category", "perfect", "worst"}
