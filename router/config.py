@@ -89,6 +89,7 @@ class PluginConfig(BaseModel):
 class Budgets(Section):
     """Upper bounds on the map; None leaves one open. Averages are over the traffic's mix of categories."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
     active_params_b: float | None = Field(default=None, gt=0, description="mean active parameters per query, billions")
     hosted_params_b: float | None = Field(default=None, gt=0, description="parameters kept in memory, billions")
     cost_usd: float | None = Field(default=None, ge=0, description="mean cost per query, USD")

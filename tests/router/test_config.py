@@ -44,6 +44,10 @@ def test_unknown_key_gets_a_suggestion(values):
 def test_unknown_key_at_every_depth_lists_what_is_allowed_there(values):
     values["policies"] = {"default": {"budgets": {"active_params": 3}}}
     assert "policies.default.budgets.active_params: unknown key; did you mean 'active_params_b'?" in problems_of(values)
+    values["policies"] = {"default": {"budgets": {"cost_usd": float("inf"), "latency_ms": float("nan")}}}
+    found = problems_of(values)
+    assert "policies.default.budgets.cost_usd: " in found
+    assert "policies.default.budgets.latency_ms: " in found
 
 
 def test_pin_to_an_unknown_expert_names_the_close_one(values):
