@@ -23,9 +23,16 @@ COMMANDS = {
 ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to keep, separated by commas")]
 
 
-def split_names(value: str | None) -> tuple[str, ...] | None:
-    """Names of a comma-separated option; None when it was not given."""
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else None
+def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
+    """Names of a comma-separated option; None when it was not given. Raises ConfigError when it names nothing."""
+    from router.errors import ConfigError
+
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise ConfigError(f"{option}: '{value}' names nothing; expected names separated by commas")
+    return names
 
 
 def routing(
@@ -49,7 +56,7 @@ def routing(
     cache: Annotated[
         Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Report what routing won on an outcome table, with intervals: report.html and report.json."""
     from rich.console import Console
@@ -57,14 +64,16 @@ def routing(
     from eval.report.page import write_report
     from eval.routing import command_line, run_routing
     from eval.trial_tables import RoutingRequest, apply_named_table, find_outcomes, parse_budgets
+    from router.out_option import require_folder
 
+    require_folder(out)
     folder, entry = find_outcomes(table, tables, outcomes)
     request = RoutingRequest(
         outcomes=folder,
         out=out,
         command=command_line(sys.argv[1:]),
         test=test,
-        experts=split_names(experts),
+        experts=split_names(experts, "--experts"),
         benchmark=benchmark,
         metric=metric,
         category_column=category_column,
@@ -114,8 +123,10 @@ def collect(
     from eval.collect import collect as run_collect
     from eval.collect_inputs import load_inputs
     from eval.collect_summary import print_collection
+    from router.out_option import require_folder
 
-    inputs = load_inputs(probes, experts_file, split_names(experts), base_url, per_category)
+    require_folder(out)
+    inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url, per_category)
     request = CollectRequest(
         probes=inputs.probes,
         experts=inputs.experts,

@@ -65,7 +65,7 @@ def named_table(file: Path, name: str) -> dict[str, object]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
     entries = tables if isinstance(tables, dict) else {}
-    known = {key: value for key, value in entries.items() if isinstance(value, dict) and "source" in value}
+    known = {str(key): value for key, value in entries.items() if isinstance(value, dict) and "source" in value}
     if name not in known:
         raise DataError(f"{file}: unknown table '{name}'{allowed_values(name, known)}")
     return known[name]
@@ -97,8 +97,8 @@ def parse_budgets(options: Sequence[str]) -> Budgets:
             values[name] = float(number)
         except ValueError as error:
             raise ConfigError(f"--budget {name}: '{number}' is not a number; write {name}=31") from error
-        if not values[name] > 0:
-            raise ConfigError(f"--budget {name}: {number} is not allowed; expected more than 0")
+        if not 0 < values[name] < np.inf:
+            raise ConfigError(f"--budget {name}: {number} is not allowed; expected a number of more than 0")
     return Budgets(**values)
 
 

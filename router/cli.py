@@ -127,7 +127,8 @@ def run(name: str, target: str, arguments: list[str]) -> int:
     except typer.Exit as ending:
         return ending.exit_code
     except usage_error() as error:
-        return complain([getattr(error, "message", str(error)), f"see `coe {name} --help`"], status=2)
+        said = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option as well
+        return complain([said, f"see `coe {name} --help`"], status=2)
     return result if isinstance(result, int) else 0
 
 

@@ -9,20 +9,25 @@ from router.errors import ConfigError
 
 
 def require_folder(out: Path) -> None:
-    """Raises ConfigError when `out` is no folder and cannot become one, or nothing can be written in it."""
-    for place in (out, *out.absolute().parents):
-        if place.is_dir():
-            if not os.access(place, os.W_OK | os.X_OK):
-                raise ConfigError(f"--out {out}: nothing can be written in {place}; name another folder")
-            return
-        if place.exists() or place.is_symlink():
-            raise ConfigError(f"--out {out}: {place} is no folder; name another")
+    """Raises ConfigError when `out` is no folder and cannot become one, or nothing may be written in it."""
+    check_folder(out, out)
 
 
 def require_file(out: Path) -> None:
     """Raises ConfigError when `out` is a folder, or cannot be written."""
     if out.is_dir():
         raise ConfigError(f"--out {out}: is a folder; name a file")
-    require_folder(out.absolute().parent)
+    check_folder(out, out.absolute().parent)
     if out.exists() and not os.access(out, os.W_OK):
-        raise ConfigError(f"--out {out}: cannot be written; name another file")
+        raise ConfigError(f"--out {out}: cannot be written; name another")
+
+
+def check_folder(out: Path, folder: Path) -> None:
+    """Raises ConfigError about `out` when nothing can be written in `folder`, or where it would be made."""
+    for place in (folder, *folder.absolute().parents):
+        if place.is_dir():
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise ConfigError(f"--out {out}: cannot be written, for {place} is read-only; name another")
+            return
+        if place.exists() or place.is_symlink():
+            raise ConfigError(f"--out {out}: cannot be written, for {place} is no folder; name another")

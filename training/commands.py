@@ -61,16 +61,19 @@ def train(
     ] = None,
     methods: Annotated[bool, typer.Option(help="with --table: also a router of every kind, in methods.json")] = False,
     cache: Annotated[Path | None, typer.Option(help="with --table: folder that keeps embeddings by content")] = None,
-    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
     from router.config import AUTO
+    from router.out_option import require_folder
     from training.first_fit import first_router
     from training.progress import console_progress
     from training.registry import Registry
     from training.summary import print_router, write_methods
     from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router
 
+    if out is not None:
+        require_folder(out)
     registry = Registry(out or data_dir / "routers")
     now = datetime.now(UTC)
     folder = outcomes or data_dir / "outcomes" / "probes"
@@ -126,7 +129,7 @@ def retrain(
     redis_url: Annotated[
         str | None, typer.Option(envvar="REDIS_URL", help="with several replicas: Redis that says whose turn it is")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
     from training.gate import Terms

@@ -29,8 +29,10 @@ def log(
     from eval.log.measure import measure_log
     from eval.log.page import write_log_report
     from eval.log.rows import read_events, read_traffic
+    from router.out_option import require_folder
     from router.times import unix_time
 
+    require_folder(out)
     console = Console(stderr=True)
     first = 0.0 if since is None else unix_time(since, "--since")
     end = float("inf") if until is None else unix_time(until, "--until")

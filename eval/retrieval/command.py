@@ -25,7 +25,7 @@ def retrieval(
     cache: Annotated[
         Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
     from rich.console import Console
@@ -35,8 +35,10 @@ def retrieval(
     from eval.retrieval.request import RetrievalRequest
     from eval.retrieval.run import run_retrieval
     from eval.routing import command_line
+    from router.out_option import require_folder
     from router.retrieval.library import save_library
 
+    require_folder(out)
     request = RetrievalRequest(
         data=data,
         out=out,

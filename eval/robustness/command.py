@@ -41,7 +41,10 @@ def robustness(
     from eval.robustness.run import RobustnessRequest, run_robustness
     from eval.robustness.summary import print_report
     from router.errors import ConfigError
+    from router.out_option import require_folder
 
+    if out is not None:
+        require_folder(out)
     if only_tests and tests is None:
         raise ConfigError("--only-tests: there is nothing to run without --tests FILE")
     if queries is not None and outcomes is not None:
@@ -57,7 +60,7 @@ def robustness(
         outcomes=outcomes,
         tests=tests,
         is_measuring=not only_tests,
-        families=split_names(families),
+        families=split_names(families, "--families"),
         cases_per_family=per_family,
         limit=limit,
         max_flips=max_flips,

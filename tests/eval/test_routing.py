@@ -74,6 +74,29 @@ def test_every_method_is_measured_and_one_of_them_is_the_default(tmp_path: Path)
     assert report["calibration"]["category"]["ece"] < 0.2
 
 
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        (("--experts", " , "), "--experts: ' , ' names nothing; expected names separated by commas"),
+        (("--experts", ""), "--experts: '' names nothing"),
+        (("--budget", "cost_usd=inf"), "--budget cost_usd: inf is not allowed"),
+        (("--seed", "-1"), "Invalid value for '--seed': Input should be greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_is_fitted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], complaint: str
+) -> None:
+    arguments = ["--outcomes", str(tmp_path / "none"), "--out", str(tmp_path / "out"), *option]
+    assert run_cli("eval routing", TARGET, arguments) != 0
+    assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_report_is_not_written_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("")
+    assert run_cli("eval routing", TARGET, ["--outcomes", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert f"cannot be written, for {tmp_path}/out is no folder; name another" in capsys.readouterr().err
+
+
 def test_the_map_may_be_asked_for_and_every_other_method_is_still_measured(tmp_path: Path) -> None:
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
     assert run_cli("eval routing", TARGET, [*arguments, "--method", "map"]) == 0

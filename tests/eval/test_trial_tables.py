@@ -86,6 +86,10 @@ def test_named_tables_lie_beside_their_file(tmp_path: Path) -> None:
         named_table(file, "mien")
     with pytest.raises(DataError, match="unknown table 'pairs'; allowed: mine"):
         named_table(file, "pairs")
+    file.write_text("2024: {source: folder}\nnull: {source: folder}")
+    assert named_table(file, "2024") == {"source": "folder"}
+    with pytest.raises(DataError, match="unknown table 'mine'; allowed: 2024, None"):
+        named_table(file, "mine")
     file.write_text("a: [")
     with pytest.raises(DataError, match="cannot be read as YAML"):
         named_table(file, "mine")
@@ -106,8 +110,9 @@ def test_budgets_are_parsed() -> None:
         parse_budgets(["active_params=31"])
     with pytest.raises(ConfigError, match="'lots' is not a number"):
         parse_budgets(["active_params_b=lots"])
-    with pytest.raises(ConfigError, match="-1 is not allowed; expected more than 0"):
-        parse_budgets(["active_params_b=-1"])
+    for number in ("-1", "0", "inf", "nan", "1e999"):
+        with pytest.raises(ConfigError, match=f"{number} is not allowed; expected a number of more than 0"):
+            parse_budgets([f"active_params_b={number}"])
 
 
 def test_a_budget_on_an_unknown_amount_is_refused() -> None:

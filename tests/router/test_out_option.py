@@ -30,7 +30,7 @@ def test_a_file_may_be_there_or_become_one(tmp_path: Path) -> None:
     require_file(tmp_path / "a" / "b")
     with pytest.raises(ConfigError, match=r"is a folder; name a file"):
         require_file(tmp_path)
-    with pytest.raises(ConfigError, match=r"file is no folder"):
+    with pytest.raises(ConfigError, match=r"below: cannot be written, for .*file is no folder"):
         require_file(tmp_path / "file" / "below")
 
 
@@ -41,6 +41,6 @@ def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         require_file(tmp_path / "file")
     tmp_path.chmod(0o500)
-    with pytest.raises(ConfigError, match="nothing can be written"):
+    with pytest.raises(ConfigError, match="is read-only"):
         require_folder(tmp_path / "a")
     tmp_path.chmod(0o700)

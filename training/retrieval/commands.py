@@ -34,7 +34,7 @@ def train(
     eval_every: Annotated[int, typer.Option(help="steps between two looks at dev")] = 25,
     patience: Annotated[int, typer.Option(help="looks without a better dev score before it stops")] = 4,
     held_out: Annotated[float, typer.Option(help="share of train queries kept for the pilot library")] = 0.25,
-    seed: Annotated[int, typer.Option(help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="of torch")] = 1,
     cache: CacheOption = None,
 ) -> None:
