@@ -202,6 +202,7 @@ def data_facts(request: RoutingRequest, tables: Tables, router_version: str, enc
         source=test.source if request.benchmark is None else f"{test.source}, benchmark {request.benchmark}",
         metric=test.metric,
         category_column=request.category_column,
+        has_one_category=tables.has_one_category,
         experts=test.experts,
         n_fit=len(tables.fit.prompt_ids),
         n_test=len(test.prompt_ids),

@@ -16,6 +16,7 @@ from eval.compare import active_params, mean_costs
 from router.config import Budgets
 from router.errors import ConfigError, DataError, allowed_values
 from training.datasets.outcomes import complete_rows, read_outcomes
+from training.datasets.table_categories import in_one_category, learned_categories
 from training.split import SPLITS, normalised_text
 from training.types import OutcomeTable
 
@@ -45,13 +46,15 @@ class RoutingRequest:
 @dataclass(frozen=True)
 class Tables:
     """Fit and test rows with the same experts. `splits` counts the prompts of the fitted table, `n_incomplete` those
-    left out because some expert has no score there."""
+    left out because some expert has no score there. `has_one_category`: no category of the fit rows has the prompts to
+    be learned, so all are one."""
 
     fit: OutcomeTable
     test: OutcomeTable
     splits: Mapping[str, int]
     n_overlap_removed: int
     n_incomplete: int = 0
+    has_one_category: bool = False
 
 
 def named_table(file: Path, name: str) -> dict[str, object]:
@@ -120,10 +123,14 @@ def read_tables(request: RoutingRequest) -> Tables:
     is_new = np.array([normalised_text(text) not in tested for text in fit.texts], dtype=bool)
     counts = Counter(table.splits)
     splits = {str(name): counts[name] for name in SPLITS}
-    for name, part in (("fit", fit.rows(is_new)), ("test", test)):
+    fit = fit.rows(is_new)
+    for name, part in (("fit", fit), ("test", test)):
         if not part.prompt_ids:
             raise DataError(f"{request.outcomes}: no prompt is left to {name} on (prompts per split: {splits})")
-    return Tables(fit.rows(is_new), test, splits, int((~is_new).sum()), n_incomplete)
+    is_one = not learned_categories(fit)
+    if is_one:
+        fit, test = in_one_category(fit), in_one_category(test)
+    return Tables(fit, test, splits, int((~is_new).sum()), n_incomplete, is_one)
 
 
 def read_part(request: RoutingRequest, folder: Path, experts: Sequence[str] | None) -> tuple[OutcomeTable, int]:

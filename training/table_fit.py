@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,22 +17,21 @@ from router.build import build_encoder
 from router.cascade import ReplyGain
 from router.config import AUTO, PluginConfig
 from router.embedding_cache import CachedEncoder
+from router.errors import DataError
 from router.protocols import Encoder
 from router.types import GENERAL
 from training.cascade import fit_reply_gain
 from training.choice import AUTO_KIND, fit_kind, fit_scorer
 from training.datasets.outcomes import read_outcomes
+from training.datasets.table_categories import MIN_TABLE_PROMPTS, in_one_category, learned_categories
 from training.expert_map import measure_quality
 from training.first_fit import fingerprint_outcomes
 from training.fit import FitRequest, fit_router, prepare, write_router
 from training.progress import Progress
 from training.scoring import FAMILY
-from training.types import LabelledQuery, OutcomeTable
+from training.types import LabelledQuery
 
 TABLE_ALPHA = 0.1
-MIN_TABLE_PROMPTS = 5
-"""Fewest prompts of a category that is learned: with one in each fold, every fold's training part has some (ours)."""
-
 DEFAULT_ENCODER = "use_multilingual+surface"
 PART_WEIGHTS: Mapping[str, float] = {"onnx": 0.7, "surface": 0.5, "static": 0.5}
 
@@ -86,9 +84,13 @@ def open_encoder(request: TableRequest, progress: Progress) -> Encoder:
 
 
 def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery, ...]]:
-    """Categories with fewer than MIN_TABLE_PROMPTS prompts are not learned: theirs count as `general`. Every row is
-    used; who wants to test keeps rows out. Raises DataError."""
+    """Categories with fewer than MIN_TABLE_PROMPTS prompts are not learned: theirs count as `general`, and where no
+    category has so many, all prompts are one. Every row is used; who wants to test keeps rows out. Raises DataError."""
     table = read_outcomes(request.outcomes, keep_partial=True)
+    n = len(table.prompt_ids)
+    if n < MIN_TABLE_PROMPTS:
+        raise DataError(f"the outcome table has {n} prompts to fit a router on; expected {MIN_TABLE_PROMPTS} or more")
+    table = table if learned_categories(table) else in_one_category(table)
     categories = learned_categories(table)
     queries = tuple(
         LabelledQuery(text=text, category=category if category in categories else GENERAL)
@@ -108,11 +110,6 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
         is_traffic=True,
     )
     return wanted, queries
-
-
-def learned_categories(table: OutcomeTable) -> tuple[str, ...]:
-    counts = Counter(table.categories)
-    return tuple(sorted(name for name in counts if name != GENERAL and counts[name] >= MIN_TABLE_PROMPTS))
 
 
 def table_router(root: Path, request: TableRequest, *, now: datetime, progress: Progress) -> RouterArtifact:

@@ -211,6 +211,7 @@ class DataFacts(Record):
     source: str
     metric: str
     category_column: str
+    has_one_category: bool = Field(default=False, description="none had enough prompts to be learned, so all are one")
     experts: tuple[str, ...]
     n_fit: int
     n_test: int

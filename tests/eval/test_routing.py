@@ -55,10 +55,20 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
 
 
 def test_what_training_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
+    assert run_cli("eval routing", TARGET, [*arguments, "--method", "oracle"]) == 1
+    assert "coe train failed: unknown kind 'oracle' of router.scorers; allowed: " in capsys.readouterr().err
+
+
+def test_where_no_category_can_be_learned_all_queries_are_one(tmp_path: Path) -> None:
     folder = two_topics(tmp_path / "topics")
     arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--category-column", "prompt_id", *FAST]
-    assert run_cli("eval routing", TARGET, arguments) == 1
-    assert "coe train failed: a router needs at least one category" in capsys.readouterr().err
+    assert run_cli("eval routing", TARGET, arguments) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["data"]["has_one_category"] is True
+    assert report["stage_one"]["accuracy"] == 1.0
+    assert [row["category"] for row in report["categories"]] == ["all"]
+    assert "so all queries are one" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_every_method_is_measured_and_one_of_them_is_the_default(tmp_path: Path) -> None:

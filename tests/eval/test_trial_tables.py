@@ -68,6 +68,16 @@ def test_with_a_test_table_all_is_fitted_but_what_is_tested(tmp_path: Path) -> N
     assert found.n_overlap_removed == 1
 
 
+def test_a_category_that_can_be_learned_keeps_the_labels_of_all(tmp_path: Path) -> None:
+    """Five fit prompts are enough, four are not; the test rows are labelled as the fit rows are."""
+    whole = table(FIT_SCORES, ["a"] * 6 + ["b"] * 2, "fit")
+    for n_test, expected in ((1, ("a",)), (2, ("all", "all"))):
+        write_outcomes(replace(whole, splits=("test",) * n_test + ("train",) * (8 - n_test)), tmp_path / str(n_test))
+        found = read_tables(request(tmp_path / str(n_test)))
+        assert found.test.categories == expected
+        assert found.has_one_category is (n_test == 2)
+
+
 def test_a_table_without_test_rows_is_refused(tmp_path: Path) -> None:
     write_outcomes(table(FIT_SCORES, ["a"] * 8, "fit"), tmp_path)
     with pytest.raises(DataError, match=r"no prompt is left to test on .*'train': 8"):

@@ -12,9 +12,10 @@ import pytest
 from eval.methods import read_cascade
 from router.errors import ArtifactError, DataError
 from training.datasets.outcomes import read_outcomes, write_outcomes
+from training.datasets.table_categories import MIN_TABLE_PROMPTS
 from training.progress import silent
 from training.summary import write_methods
-from training.table_fit import MIN_TABLE_PROMPTS, TableRequest, table_methods, table_router
+from training.table_fit import TableRequest, table_methods, table_router
 from training.types import OutcomeTable
 
 
@@ -50,14 +51,29 @@ def test_a_category_too_small_to_fold_counts_as_general(tmp_path: Path, classifi
 
 
 @pytest.mark.parametrize("classifier", ["logistic", "knn"])
-def test_one_category_can_be_learned_and_none_cannot(tmp_path: Path, classifier: str) -> None:
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"a": 12, "rare": 1}, ("a",)),
+        ({"rare": MIN_TABLE_PROMPTS - 1, "once": 1}, ("all",)),
+        ({"general": 9, "all": 1}, ("all",)),
+    ],
+)
+def test_one_category_can_be_learned_and_where_there_is_none_all_prompts_are_one(
+    tmp_path: Path, classifier: str, counts: dict[str, int], expected: tuple[str, ...]
+) -> None:
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    folder = uneven(tmp_path / "t", {"a": 12, "rare": 1})
+    folder = uneven(tmp_path / "t", counts)
     artifact = table_router(tmp_path / "r", TableRequest(folder, "hashing", classifier), now=now, progress=silent)
-    assert artifact.manifest.categories == ("a",)
-    none = uneven(tmp_path / "u", {"rare": 1, "once": 2})
-    with pytest.raises(DataError, match="at least one category"):
-        table_router(tmp_path / "r", TableRequest(none, "hashing", classifier), now=now, progress=silent)
+    assert artifact.manifest.categories == expected
+
+
+def test_a_table_smaller_than_one_category_is_refused(tmp_path: Path) -> None:
+    none = uneven(tmp_path / "u", {"rare": 1, "once": 3})
+    with pytest.raises(DataError, match="has 4 prompts to fit a router on; expected 5 or more"):
+        table_router(
+            tmp_path / "r", TableRequest(none, "hashing"), now=datetime(2026, 1, 2, tzinfo=UTC), progress=silent
+        )
 
 
 def test_the_mass_of_a_category_is_what_is_served_as_it(tmp_path: Path) -> None:
