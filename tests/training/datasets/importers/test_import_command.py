@@ -71,6 +71,13 @@ def test_half_a_character_becomes_a_replacement_in_texts_and_names(tmp_path: Pat
     assert (table.categories, table.experts, table.metric) == (("a\ufffd",), ("m\ufffd",), "x\ufffd")
 
 
+def test_an_amount_that_a_table_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dump(tmp_path / "x.csv", [record | {"cost_usd": 1e39} for record in flat()])
+    assert coe("outcomes import", "--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "quiz") == 1
+    assert "row 1, column 'cost_usd': 1e+39 is not allowed; expected 0 or more, at most" in capsys.readouterr().err
+    assert not (tmp_path / "quiz").exists()
+
+
 def test_nothing_is_written_under_a_name_that_is_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Python reads a byte of the command line that is not UTF-8 as a surrogate."""
     dump(tmp_path / "x.csv", flat()[:1])
