@@ -166,13 +166,13 @@ def binds(
 
 
 def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: ExpertCosts) -> InfeasibleBudgetError:
-    """Which budget cannot be kept, beside the others if those can be, else by itself."""
-    for others in (True, False):
-        for name, value in limits.items():
-            rest = {n: v for n, v in limits.items() if n != name} if others else {}
-            least = program.minimise(program.budget_rows[name], rest, costs)
-            if least is not None and program.budget_rows[name] @ least > value * (1 + SLACK / 2):
-                return InfeasibleBudgetError(name, value, float(program.budget_rows[name] @ least))
+    """Which budget cannot be kept beside all others; where others exclude each other, beside those before it."""
+    names = list(limits)
+    for rests in ([[n for n in names if n != name] for name in names], [names[:i] for i in range(len(names))]):
+        for name, rest in zip(names, rests, strict=True):
+            least = program.minimise(program.budget_rows[name], {n: limits[n] for n in rest}, costs)
+            if least is not None and program.budget_rows[name] @ least > limits[name] * (1 + SLACK / 2):
+                return InfeasibleBudgetError(name, limits[name], float(program.budget_rows[name] @ least))
     raise AssertionError("an infeasible program has a budget that cannot be kept")
 
 

@@ -155,14 +155,15 @@ def make_problem(
 
 
 def require_feasible(problem: Problem) -> None:
-    """Raises InfeasibleBudgetError for the first limit that no mixture of experts keeps, beside the others or alone."""
-    for others in (True, False):
-        for i, name in enumerate(problem.names):
-            rest = [j for j in range(len(problem.names)) if j != i and others]
+    """Raises InfeasibleBudgetError for the first limit that no mixture of experts keeps beside all others; where others
+    exclude each other, beside those before it."""
+    rows = range(len(problem.names))
+    for rests in ([[j for j in rows if j != i] for i in rows], [list(range(i)) for i in rows]):
+        for i, rest in enumerate(rests):
             least = least_amount(problem, i, rest)
             if least is not None and least > problem.limits[i] * (1 + SLACK):
                 raise InfeasibleBudgetError(
-                    name, float(problem.limits[i] * problem.scales[i]), float(least * problem.scales[i])
+                    problem.names[i], float(problem.limits[i] * problem.scales[i]), float(least * problem.scales[i])
                 )
 
 

@@ -1,6 +1,7 @@
 """The map: brute force over all maps is the reference for the mixed-integer program."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,6 +112,14 @@ def test_binding_budget_is_reported_and_cost_counts_per_category():
     assert found.binding == ("cost_usd",)
     assert found.used["cost_usd"] == pytest.approx(1.0)
     assert sorted(found.expert_of) == [0, 0, 1]
+
+
+def test_budgets_of_which_each_two_exclude_each_other_are_named_in_order():
+    rows = (10 - 9 * np.eye(3)).astype(np.float32)
+    costs = replace(costs_of(rows[0], cost=rows[1]), latency_ms=np.tile(rows[2], (K, 1)))
+    budgets = Budgets(active_params_b=2, cost_usd=2, latency_ms=2)
+    with pytest.raises(InfeasibleBudgetError, match=r"^budget cost_usd=2 cannot be met; .* is 10$"):
+        solve_map(np.ones((K, 3), np.float32), np.ones(K, np.float32), costs, budgets)
 
 
 def test_exploration_reference_values():

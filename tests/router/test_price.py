@@ -74,6 +74,14 @@ def test_amounts_may_be_tiny_or_free() -> None:
     assert expected(free, QUALITY, cost["cost_usd"])[1] == 0.0
 
 
+def test_limits_of_which_each_two_exclude_each_other_are_named_in_order() -> None:
+    """Every limit is kept by an expert of its own, so beside the first the second needs more."""
+    amounts = dict(zip(("active_params_b", "cost_usd", "latency_ms"), 10 - 9 * np.eye(3), strict=True))
+    for function in (budget_choice, budget_prices):
+        with pytest.raises(InfeasibleBudgetError, match=r"^budget cost_usd=2 cannot be met; .* is 9$"):
+            function(np.ones((4, 3)), amounts, dict.fromkeys(amounts, 2.0))
+
+
 def test_an_impossible_budget_is_named_with_the_smallest_that_would_do() -> None:
     for function in (budget_choice, budget_prices):
         with pytest.raises(InfeasibleBudgetError) as error:
