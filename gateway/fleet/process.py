@@ -149,7 +149,8 @@ class SupervisedProcess:
         """Lives of the child, one after the other, until `stop` or one death too many."""
         deaths: deque[float] = deque()
         has_served = False
-        rotate(self.spec.log)
+        with contextlib.suppress(OSError):  # a log that cannot be written at all is told of by the start
+            rotate(self.spec.log)
         while True:
             failure = await self._live_once()
             if failure is None:
@@ -172,7 +173,10 @@ class SupervisedProcess:
 
     async def _live_once(self) -> str | None:
         """One life of the child. Why it ended, or None when that was our wish."""
-        child = self._child = await self._launch()
+        try:
+            child = self._child = await self._launch()
+        except (OSError, ValueError) as error:  # no process or file is left; an argument that no program can get
+            return self._told(f"cannot be started ({error})")
         over = asyncio.create_task(child.wait())
         stop = asyncio.create_task(self._stopping.wait())
         try:
@@ -220,7 +224,8 @@ class SupervisedProcess:
         """Returns at the child's end or at `stop`; keeps its log within bounds meanwhile."""
         while not (over.done() or stop.done()):
             await asyncio.wait({over, stop}, timeout=LOG_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
-            keep_bounded(self.spec.log, self.spec.max_log_bytes)
+            with contextlib.suppress(OSError):  # a full disk is no reason to end a child that serves
+                keep_bounded(self.spec.log, self.spec.max_log_bytes)
 
     async def _end(self, child: asyncio.subprocess.Process) -> None:
         """Ends the child and whatever it started."""

@@ -82,6 +82,9 @@ class RedisServer:
             await stop_orphan(self._socket)
             await self._launch()
             (self._folder / URL_NAME).write_text(self.url)
+        except OSError as error:
+            await self.stop()
+            raise EngineError(f"the embedded Redis cannot be started ({error})") from error
         except BaseException:
             await self.stop()
             raise
@@ -115,8 +118,8 @@ class RedisServer:
             self._dismiss_watcher()
             try:
                 await self._launch()
-            except EngineError as error:
-                logger.error("%s", error)
+            except (EngineError, OSError) as error:  # OSError: no process or file is left, so not now
+                logger.error("the embedded Redis cannot be started again: %s", error)
                 await asyncio.sleep(RELAUNCH_S)
 
     def _claim_folder(self) -> None:

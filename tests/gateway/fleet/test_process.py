@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -115,6 +116,59 @@ async def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path) -> None
     async with running(spec) as process:
         with pytest.raises(EngineError, match=r"exit status 127 .*\n  cannot run /nowhere/python: No such file"):
             await process.wait_ready()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [({"env": {"A=B": "x"}}, "illegal environment variable name"), ({}, "Is a directory")],
+)
+async def test_what_cannot_be_started_at_all_fails_at_once(
+    tmp_path: Path, fields: dict[str, object], reason: str
+) -> None:
+    if not fields:
+        for name in ("engine.log", "engine.log.1"):
+            (tmp_path / "logs" / name / "full").mkdir(parents=True)
+    async with running(spec_of(tmp_path, SERVE, **fields)) as process:
+        with pytest.raises(EngineError, match=rf"^engine cannot be started \(.*{reason}"):
+            await asyncio.wait_for(process.wait_ready(), DEADLINE_S)
+    assert process.status.state is ProcessState.FAILED
+
+
+async def test_a_restart_for_which_nothing_is_left_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(spec_of(tmp_path, SERVE)) as process:
+        await process.wait_ready()
+        launch, refusals = process._launch, [OSError(errno.EAGAIN, "Resource temporarily unavailable")]
+
+        async def seldom() -> asyncio.subprocess.Process:
+            if refusals:
+                raise refusals.pop()
+            return await launch()
+
+        monkeypatch.setattr(process, "_launch", seldom)
+        assert process.status.pid is not None
+        os.kill(process.status.pid, signal.SIGKILL)
+        await until(lambda: process.status.restarts == 2, "a second restart")
+        await process.wait_ready()
+
+
+async def test_a_full_disk_does_not_end_a_child_that_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    def copyfile(*_: object) -> None:
+        asked.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gateway.fleet.process.shutil.copyfile", copyfile)
+    monkeypatch.setattr("gateway.fleet.process.LOG_CHECK_S", 0.01)
+    async with running(spec_of(tmp_path, "print('loaded', flush=True);" + SERVE, max_log_bytes=1)) as process:
+        await process.wait_ready()
+        await asyncio.wait_for(asked.wait(), DEADLINE_S)
+        await asyncio.sleep(0.05)
+        assert process.status.state is ProcessState.READY
+        assert process.status.restarts == 0
+        assert process.status.pid is not None
 
 
 async def test_a_child_that_is_never_ready_is_ended_at_its_deadline(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -68,6 +69,30 @@ async def test_entries_survive_kill_9_and_it_is_started_again(server: RedisServe
             await asyncio.sleep(0.02)
     with Redis.from_url(server.url) as client:
         assert [int(fields[b"n"]) for _, fields in client.xrange("s")] == list(range(500))
+
+
+async def test_is_started_again_though_nothing_was_left_for_it_at_first(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch, refusals = server._launch, [OSError(errno.ENOSPC, "No space left on device")]
+
+    async def seldom() -> None:
+        if refusals:
+            raise refusals.pop()
+        await launch()
+
+    monkeypatch.setattr(server, "_launch", seldom)
+    monkeypatch.setattr(redis_server, "RELAUNCH_S", 0.01)
+    first = server.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await wait_until(lambda: server.pid not in (None, first))
+
+
+async def test_a_file_that_it_cannot_write_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / redis_server.LOG_NAME).mkdir()
+    with pytest.raises(EngineError, match=r"^the embedded Redis cannot be started \(.*valkey\.log"):
+        await RedisServer(tmp_path).start()
 
 
 async def test_stop_and_start_keeps_entries_and_address(server: RedisServer) -> None:
