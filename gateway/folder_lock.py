@@ -47,6 +47,25 @@ class FolderLock:
             self._descriptor = None
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a live process has the lock on `folder`. True also where this user may not open it."""
+    import fcntl
+
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def holder_of(folder: Path) -> str:
     """Process id written by whoever locked `folder` last; `unknown` when there is none."""
     try:

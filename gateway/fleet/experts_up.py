@@ -12,7 +12,7 @@ from rich.table import Table
 from gateway.fleet.engines import Fleet
 from gateway.fleet.process import ProcessState
 from gateway.fleet.status_view import watch
-from gateway.fleet.vllm_addresses import read_vllm_addresses, remove_vllm_addresses, write_vllm_addresses
+from gateway.fleet.vllm_addresses import claim_vllm, remove_vllm_addresses, write_vllm_addresses
 from gateway.fleet.vllm_command import managed_experts
 from gateway.stop_signal import stop_on_signal
 from router.config import CoeConfig, Engine
@@ -36,8 +36,7 @@ async def run_experts(
     """
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: there is no engine to start")
-    if read_vllm_addresses(data_dir):
-        raise EngineError(f"another `coe experts up` runs the engines of {data_dir}")
+    lock = claim_vllm(data_dir)
     fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
     with stop_on_signal() as stop:
         starting = asyncio.create_task(start_and_announce(fleet, data_dir))
@@ -60,6 +59,7 @@ async def run_experts(
             await asyncio.gather(starting, stopping, return_exceptions=True)
             remove_vllm_addresses(data_dir)
             await fleet.stop()
+            lock.release()
 
 
 async def start_and_announce(fleet: Fleet, data_dir: Path) -> None:

@@ -21,7 +21,7 @@ from gateway.fleet.engine_plans import free_port
 from gateway.fleet.engines import Fleet
 from gateway.fleet.experts_up import run_experts
 from gateway.fleet.process import ProcessState
-from gateway.fleet.vllm_addresses import read_vllm_addresses, write_vllm_addresses
+from gateway.fleet.vllm_addresses import claim_vllm, read_vllm_addresses, write_vllm_addresses
 from router.config import CoeConfig, Engine, parse_config
 from router.errors import ConfigError, EngineError
 
@@ -171,11 +171,13 @@ async def test_experts_up_tells_why_an_engine_does_not_start(tmp_path: Path) -> 
 async def test_experts_up_with_nothing_to_start_or_beside_another_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no engine to start"):
         await run_experts(config_of({"e": {"engine": "echo", "model": "m"}}), tmp_path, tmp_path, {}, once=True)
+    lock = claim_vllm(tmp_path)
     write_vllm_addresses(tmp_path, {"a": "http://127.0.0.1:1/v1"})
     config = config_of({"a": {"engine": "vllm", "model": "m"}})
-    with pytest.raises(EngineError, match="another `coe experts up` runs"):
+    with pytest.raises(EngineError, match=r"another `coe experts up` \(process \d+\) runs"):
         await run_experts(config, tmp_path, tmp_path, {}, once=True)
     assert json.loads((tmp_path / "engines" / "vllm.json").read_text())["urls"] == {"a": "http://127.0.0.1:1/v1"}
+    lock.release()
 
 
 def test_the_kinds_of_a_fleet_are_those_asked_for(tmp_path: Path) -> None:
