@@ -17,7 +17,7 @@ from gateway.settings import Settings, engine_environment
 from gateway.stop_signal import Life, live_until_signal
 from gateway.up_view import UpView
 from router.config import CoeConfig, Engine, load_config
-from router.errors import ArtifactError, EngineError
+from router.errors import ArtifactError, ConfigError, EngineError
 from router.live_pointer import LIVE_FILE
 
 KEY_VARIABLE = "COE_API_KEY"
@@ -41,7 +41,7 @@ async def run_up(settings: Settings, view: UpView, *, once: bool, probes: Path |
 
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_data_folder(settings)
         async with running_composition(settings, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
             await ensure_router(composition, settings, config, view, probes)
             answers = await view.answers(first_answers(composition, settings, config))
@@ -68,7 +68,7 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
 
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_data_folder(settings)
         async with running_composition(settings, config, reporter, (Engine.LLAMACPP,)) as composition:
             life.is_starting = False
             for lacking in composition.gateway.state.missing():
@@ -86,6 +86,14 @@ def refuse_taken_port(settings: Settings) -> None:
         ConfigError: the address cannot be bound; names it and how to choose another.
     """
     bind(settings.host, settings.port).close()
+
+
+def make_data_folder(settings: Settings) -> None:
+    """Raises ConfigError when it cannot be made."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"COE_DATA_DIR: {settings.data_dir} cannot be made ({error.strerror})") from error
 
 
 async def ensure_router(

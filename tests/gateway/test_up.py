@@ -80,6 +80,12 @@ async def test_a_taken_port_is_told_before_anything_starts(settings: Settings) -
     assert not settings.data_dir.exists()
 
 
+async def test_a_data_folder_that_cannot_be_made_is_one_clear_error(settings: Settings) -> None:
+    settings.data_dir.write_text("a file")
+    with pytest.raises(ConfigError, match=r"^COE_DATA_DIR: .*data cannot be made \(File exists\)$"):
+        await run_serve(settings, LogReporter())
+
+
 async def test_a_router_that_cannot_be_used_is_told_with_the_way_out(settings: Settings) -> None:
     routers = settings.data_dir / "routers"
     routers.mkdir(parents=True)
