@@ -7,18 +7,18 @@ environment variable (`api_key_env`) and read in `gateway/settings.py`.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from router.errors import ConfigError, allowed_values
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
 from router.section import Name, Section
 from router.types import GENERAL
+from router.yaml_text import read_yaml
 
 ScalarOption = str | int | float | bool
 
@@ -294,11 +294,7 @@ def load_config(path: Path) -> CoeConfig:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    return parse_config(values, file=str(path))
+    return parse_config(read_yaml(text, file=str(path)), file=str(path))
 
 
 def fault_line(file: str, fault: Any) -> str:
@@ -349,15 +345,21 @@ def unresolved_names(config: CoeConfig) -> list[str]:
                 problems.append(f"{where}: unknown expert '{expert}'{allowed_values(expert, config.experts)}")
     problems += unknown_attached(config)
     for name, entry in config.experts.items():
-        if entry.engine is Engine.OPENAI and entry.url is None:
-            problems.append(f"experts.{name}.url: required for engine 'openai'")
-        if entry.adapter is not None and entry.engine not in (Engine.LLAMACPP, Engine.VLLM):
-            problems.append(
-                f"experts.{name}.adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
-            )
-        if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.LITELLM, Engine.ECHO):
-            problems.append(f"experts.{name}.url: engine '{entry.engine}' takes no url; allowed: vllm, openai")
+        problems += [f"experts.{name}.{fault}" for fault in entry_faults(entry)]
     return problems
+
+
+def entry_faults(entry: ExpertConfig) -> Iterator[str]:
+    """Keys that an expert's engine lacks or does not take, each with what is allowed."""
+    if entry.engine is Engine.OPENAI and entry.url is None:
+        yield "url: required for engine 'openai'"
+    if entry.adapter is not None and entry.engine not in (Engine.LLAMACPP, Engine.VLLM):
+        yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
+    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.LITELLM, Engine.ECHO):
+        yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai"
+    for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
+        if value and entry.engine is not Engine.VLLM:
+            yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"
 
 
 def unknown_attached(config: CoeConfig) -> list[str]:

@@ -18,6 +18,6 @@ Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Section(BaseModel):
-    """A part of experts.yaml: frozen, unknown keys are errors."""
+    """A part of experts.yaml: frozen; unknown keys, infinite numbers and `.nan` are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

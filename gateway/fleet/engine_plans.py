@@ -14,7 +14,7 @@ from gateway.fleet.adapter_files import converted_adapters
 from gateway.fleet.process import ProcessSpec
 from gateway.fleet.vllm_command import adapter_folder, read_adapter_ranks, vllm_processes
 from router.config import CoeConfig, Engine
-from router.errors import ConfigError, EngineError, MissingWeightsError
+from router.errors import EngineError, MissingWeightsError
 from router.weights import resolve_weights
 
 LOOPBACK = "127.0.0.1"
@@ -50,13 +50,10 @@ def llamacpp_plans(config: CoeConfig, folder: Path, data_dir: Path, environment:
     Raises:
         MissingWeightsError: a model or an adapter is not on this machine.
         ArtifactError: an adapter is damaged or of another base.
-        ConfigError: `engine_args`, which this engine does not take.
     """
     groups: dict[str, list[str]] = {}
     for name, entry in config.experts.items():
         if entry.engine is Engine.LLAMACPP:
-            if entry.engine_args or entry.engine_env:
-                raise ConfigError(f"experts.{name}: engine 'llamacpp' is set up under engines.llamacpp; no engine_args")
             groups.setdefault(entry.model, []).append(name)
     return [
         llamacpp_plan(config, names, number, folder, data_dir, environment)

@@ -69,6 +69,12 @@ def test_every_fault_is_reported_at_once(values):
         (("router", "alpha"), 1.5, "router.alpha"),
         (("experts", "small", "engine"), "vlmm", "experts.small.engine"),
         (("experts", "small", "params_b"), -1, "experts.small.params_b"),
+        (("experts", "small", "params_b"), float("inf"), "experts.small.params_b: Input should be a finite number"),
+        (
+            ("policies",),
+            {"default": {"budgets": {"active_params_b": float("inf")}}},
+            "policies.default.budgets.active_params_b: Input should be a finite number (got inf)",
+        ),
         (("experts", "auto"), {"engine": "echo", "model": "m"}, "'auto' is reserved"),
         (("experts", "bad name"), {"engine": "echo", "model": "m"}, "'bad name' is not a name"),
     ],
@@ -88,7 +94,16 @@ def test_parse_is_pure(values):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("a: [", "not valid YAML"), ("- a", "must be a mapping"), ("", "mapping")]
+    ("text", "expected"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- a", "must be a mapping"),
+        ("", "mapping"),
+        ("version: 2024-02-31", "not valid YAML: day is out of range for month"),
+        ("[" * 5000, "not valid YAML: nested too deep"),
+        ("version: 1\nexperts: {a: {}}\nexperts: {b: {}}", "the key 'experts' stands twice in one mapping .*line 3"),
+        ("experts: {a: {}, b: {}, a: {}}", "the key 'a' stands twice"),
+    ],
 )
 def test_broken_yaml_is_one_clear_error(tmp_path, text, expected):
     path = tmp_path / "experts.yaml"
@@ -96,6 +111,21 @@ def test_broken_yaml_is_one_clear_error(tmp_path, text, expected):
     with pytest.raises(ConfigError, match=expected) as caught:
         load_config(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_merged_key_gives_way_to_a_mapping_of_its_own(tmp_path, values):
+    path = tmp_path / "experts.yaml"
+    path.write_text(
+        yaml.safe_dump({name: value for name, value in values.items() if name not in ("experts", "policies")})
+        + "experts:\n"
+        "  a: &a {engine: echo, model: m, description: of a}\n"
+        "  b: &b {<<: *a, description: of b}\n"
+        "  c: {<<: *b, description: of c}\n"
+    )
+    experts = load_config(path).experts
+    assert {name: (entry.model, entry.description) for name, entry in experts.items()} == {
+        name: ("m", f"of {name}") for name in "abc"
+    }
 
 
 def test_missing_and_binary_files_are_config_errors(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.fleet.engine_plans import llamacpp_plans, read_lora_ids, refuse_taken_ports, secrets_of, vllm_plans
 from router.config import CoeConfig, parse_config
-from router.errors import ConfigError, EngineError, MissingWeightsError
+from router.errors import EngineError, MissingWeightsError
 
 
 def config_of(experts: dict[str, object], engines: dict[str, object] | None = None) -> CoeConfig:
@@ -55,12 +55,6 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     config = config_of({"a": {"engine": "llamacpp", "model": "gone.gguf"}})
     with pytest.raises(MissingWeightsError, match=r"^experts\.a\.model: weights 'gone\.gguf' are not at .*$"):
-        llamacpp_plans(config, tmp_path, tmp_path, {})
-
-
-def test_the_embedded_engine_takes_no_engine_args(tmp_path: Path) -> None:
-    config = config_of({"a": {"engine": "llamacpp", "model": "m", "engine_args": {"threads": 2}}})
-    with pytest.raises(ConfigError, match=r"experts\.a: .*engines\.llamacpp"):
         llamacpp_plans(config, tmp_path, tmp_path, {})
 
 
