@@ -75,7 +75,7 @@ class GatewayState:
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.config.gateway.max_concurrency)
-        self.capabilities = {name: capabilities(entry) for name, entry in self.config.experts.items()}
+        self.capabilities = capabilities(self.config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(self.seed).spawn(2)
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")

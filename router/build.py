@@ -65,7 +65,7 @@ def load_router(config: CoeConfig, folder: Path) -> Router:
         evidence=evidence,
         costs=costs,
         policies=config.policies,
-        capabilities={name: capabilities(entry) for name, entry in config.experts.items()},
+        capabilities=capabilities(config),
         scorer=config.router.scorer,
     )
 
@@ -211,8 +211,18 @@ def check_categories(config: CoeConfig, artifact: RouterArtifact) -> None:
         )
 
 
-def capabilities(entry: ExpertConfig) -> Capabilities:
-    return Capabilities(entry.context_tokens, entry.supports_images, entry.supports_tools, entry.supports_json)
+def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
+    """What each expert takes. A slot of the embedded engine bounds the contexts of its experts."""
+    slot_tokens = config.engines.llamacpp.context_tokens
+    return {
+        name: Capabilities(
+            min(entry.context_tokens, slot_tokens) if entry.engine is Engine.LLAMACPP else entry.context_tokens,
+            entry.supports_images,
+            entry.supports_tools,
+            entry.supports_json,
+        )
+        for name, entry in config.experts.items()
+    }
 
 
 def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> ExpertCosts:

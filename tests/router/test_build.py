@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from router.artifact import save_artifact
-from router.build import build_backends, build_encoder, expert_costs, ids_on_base, load_router, lora_selection
+from router.build import (
+    build_backends,
+    build_encoder,
+    capabilities,
+    expert_costs,
+    ids_on_base,
+    load_router,
+    lora_selection,
+)
 from router.config import ExpertConfig, PluginConfig, parse_config
 from router.errors import ArtifactError, ConfigError
 from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality
@@ -85,6 +93,13 @@ def test_costs_come_from_the_file_and_tokens_from_the_evidence():
     assert costs.group_params_b.tolist() == [2.0, 0.0]
     assert costs.active_params_b == pytest.approx([2.0, 2.1, 0.0])
     assert costs.cost_usd[0] == pytest.approx([0.0, 0.0, 200 * 10 / 1e6])
+
+
+def test_a_slot_of_the_embedded_engine_bounds_the_context_of_its_experts():
+    values = CONFIG | {"experts": {**CONFIG["experts"], "short": CONFIG["experts"]["base"] | {"context_tokens": 512}}}
+    found = capabilities(parse_config(values | {"engines": {"llamacpp": {"context_tokens": 1024}}}))
+    tokens = {name: capability.context_tokens for name, capability in found.items()}
+    assert tokens == {"base": 1024, "tuned": 1024, "far": 4096, "short": 512}
 
 
 def test_an_adapter_is_selected_alone_and_only_it_may_reuse_a_prompt():
