@@ -93,7 +93,9 @@ def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
     families = {"encoder": ("router.encoders", section.encoder)}
     families |= {f"experts.{name}": (building.FAMILY, entry) for name, entry in section.experts.items()}
     for key, (family, plugin) in families.items():
-        options = {name: value for name, value in plugin.options.items() if name != "api_key_env"}
+        options = dict(plugin.options)
+        if family == building.FAMILY and "api_key_env" in options:
+            options["api_key"] = options.pop("api_key_env")  # the variable's name stands in for its value
         try:
             plugins.validate_options(family, plugin.kind, options)
         except ConfigError as error:

@@ -1,8 +1,9 @@
 """The file name is the registry: `router/encoders/onnx.py` is `kind: onnx`.
 
 Each plugin module has three public names: `Options` (a frozen pydantic model that refuses unknown keys),
-`build(options)` (heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). Only names
-that exist as files can be loaded, so configuration never imports arbitrary code.
+`build(options)` (heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). One that is
+made of others has `inner(options)` too, which lists them. Only names that exist as files can be loaded, so
+configuration never imports arbitrary code.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -20,13 +21,28 @@ from router.errors import ConfigError, allowed_values
 
 
 @dataclass(frozen=True)
+class Inner:
+    """A plugin that another is made of. `key` is where it stands among the other's options."""
+
+    key: str
+    family: str
+    kind: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def no_inner(_: Any) -> tuple[Inner, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
 class Plugin:
-    """One kind of one family: its options model, its constructor and its example options."""
+    """One kind of one family: its options model, its constructor, its example options, and what it is made of."""
 
     kind: str
     options_type: type[BaseModel]
     build: Callable[[BaseModel], Any]
     examples: tuple[BaseModel, ...]
+    inner: Callable[[Any], tuple[Inner, ...]]
 
 
 def kinds(family: str) -> tuple[str, ...]:
@@ -45,21 +61,35 @@ def load(family: str, kind: str) -> Plugin:
     if kind not in known:
         raise ConfigError(f"unknown kind '{kind}' of {family}{allowed_values(kind, known)}")
     module = importlib.import_module(f"{family}.{kind}")
-    return Plugin(kind, module.Options, module.build, tuple(module.EXAMPLES))
+    inner = getattr(module, "inner", no_inner)
+    return Plugin(kind, module.Options, module.build, tuple(module.EXAMPLES), inner)
 
 
 def validate_options(family: str, kind: str, options: Mapping[str, object]) -> BaseModel:
-    """Options of a plugin from plain values.
+    """Options of a plugin from plain values; those of the plugins it is made of are looked at too.
 
     Raises:
         ConfigError: unknown kind, unknown or ill-typed option; one problem line per fault.
     """
     plugin = load(family, kind)
     try:
-        return plugin.options_type.model_validate(dict(options))
+        checked = plugin.options_type.model_validate(dict(options))
     except ValidationError as error:
         problems = [option_problem(plugin, fault) for fault in error.errors(include_url=False)]
         raise ConfigError(f"{family} '{kind}': " + "; ".join(problems), problems) from error
+    problems = [problem for part in plugin.inner(checked) for problem in inner_problems(part)]
+    if problems:
+        raise ConfigError(f"{family} '{kind}': " + "; ".join(problems), problems)
+    return checked
+
+
+def inner_problems(part: Inner) -> list[str]:
+    """What is wrong with a part, after the key where it stands."""
+    try:
+        validate_options(part.family, part.kind, part.options)
+    except ConfigError as error:
+        return [f"{part.key}: {problem}" for problem in error.problems]
+    return []
 
 
 def option_problem(plugin: Plugin, fault: Any) -> str:

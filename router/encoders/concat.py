@@ -61,6 +61,11 @@ class ConcatEncoder:
         return joined
 
 
+def inner(options: Options) -> tuple[plugins.Inner, ...]:
+    parts = enumerate(options.parts)
+    return tuple(plugins.Inner(f"parts.{i}", "router.encoders", part.kind, part.options) for i, part in parts)
+
+
 def build(options: Options) -> ConcatEncoder:
     """Raises what building a part raises: ConfigError, MissingWeightsError, MissingExtraError."""
     parts = tuple(cast(Encoder, plugins.build("router.encoders", part.kind, part.options)) for part in options.parts)

@@ -66,6 +66,10 @@ def part_state(state: ArrayState, kind: str) -> ArrayState:
     return {name.partition(".")[2]: array for name, array in state.items() if name.partition(".")[0] == kind}
 
 
+def inner(options: Options) -> tuple[plugins.Inner, ...]:
+    return tuple(plugins.Inner("kinds", FAMILY, kind) for kind in options.kinds)
+
+
 def build(options: Options) -> StackScorer:
     """An empty scorer; `with_evidence` and `with_state` fill it. Raises ConfigError on an unknown kind."""
     return StackScorer(options, tuple(plugins.build(FAMILY, kind, {}) for kind in options.kinds))

@@ -49,6 +49,30 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
         (lambda v: v["router"].update(classifier={"kind": "knn", "neighbors": 5}), "did you mean 'neighbours'?"),
         (lambda v: v["retrieval"]["encoder"].update(kind="brt"), "retrieval.encoder: unknown kind 'brt'"),
         (
+            lambda v: v["router"]["encoder"]["parts"][1].update(kind="onx"),
+            "router.encoder: parts.1: unknown kind 'onx' of router.encoders; did you mean 'onnx'?",
+        ),
+        (
+            lambda v: v["router"]["encoder"]["parts"][1].update(options={"token": 1}),
+            "router.encoder: parts.1: token: unknown option; did you mean 'tokenizer'?",
+        ),
+        (
+            lambda v: v["router"].update(scorer={"kind": "stack", "kinds": ["ridg"]}),
+            "router.scorer: kinds: unknown kind 'ridg' of router.scorers; did you mean 'ridge'?",
+        ),
+        (
+            lambda v: v["retrieval"]["experts"].update(law={"kind": "encoder", "encoder": "onx"}),
+            "retrieval.experts.law: encoder: unknown kind 'onx'",
+        ),
+        (
+            lambda v: v["retrieval"]["experts"]["words"].update(api_key_env="KEY"),
+            "retrieval.experts.words: api_key: unknown option",
+        ),
+        (
+            lambda v: v["experts"]["generalist"].update(engine_args={"threads": 2}),
+            "experts.generalist.engine_args: engine 'llamacpp' takes none; allowed: vllm; ",
+        ),
+        (
             lambda v: v["retrieval"]["experts"].update(mine={"kind": "adapter", "path": "adapters/none"}),
             "retrieval.experts.mine.path: 'adapters/none' holds no adapter that `coe retrieval train` wrote",
         ),

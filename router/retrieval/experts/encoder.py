@@ -79,6 +79,10 @@ class UnboundEncoder:
         return EncoderExpert(name, self.encoder, base, self.options)
 
 
+def inner(options: Options) -> tuple[plugins.Inner, ...]:
+    return (plugins.Inner("encoder", "router.encoders", options.encoder, options.options),)
+
+
 def build(options: Options) -> UnboundEncoder:
     """Raises ConfigError, MissingWeightsError, MissingExtraError as that kind of encoder does."""
     return UnboundEncoder(cast(Encoder, plugins.build("router.encoders", options.encoder, options.options)), options)
