@@ -31,11 +31,12 @@ def measure_latency(
     dense = [expert for name, expert in experts.items() if name != BASE and isinstance(expert, DenseExpert)]
     documents = np.zeros((max(len(each.collection.documents) for each in searchers), base.dim), dtype=np.float32)
     rows = range(len(sample))
+    top = min(10, len(documents))
     return Latency(
         base_encode_ms=median_ms(lambda i: base.encode_queries([sample[i]]), rows),
         choose_ms=median_ms(lambda i: router.choose(vectors[i : i + 1]), rows),
         adapter_encode_ms=median_ms(lambda i: dense[0].encode_queries([sample[i]]), rows) if dense else None,
-        search_ms=median_ms(lambda i: np.argpartition(documents @ vectors[i], -10), rows),
+        search_ms=median_ms(lambda i: np.argpartition(documents @ vectors[i], -top), rows),
         fuse_ms=fuse_ms(library, searchers[0], sample),
     )
 

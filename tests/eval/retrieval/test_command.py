@@ -116,6 +116,14 @@ def test_one_collection_without_train_queries_is_served_by_base_with_bm25(folder
     assert not (tmp_path / "out" / "pilots").exists()
 
 
+def test_a_collection_of_fewer_documents_than_a_page_of_results_is_measured(tmp_path: Path) -> None:
+    write_beir(tmp_path / "few", splits=("test",))
+    corpus = tmp_path / "few" / "corpus.jsonl"
+    corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[:3]))
+    report = evaluate(tmp_path / "few", tmp_path / "out")
+    assert report.latency.search_ms >= 0
+
+
 def test_the_same_data_give_the_same_figures(folder: Path, tmp_path: Path) -> None:
     first, second = (evaluate(folder / "north", tmp_path / name) for name in ("a", "b"))
     assert first.collections == second.collections
