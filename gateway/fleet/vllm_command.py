@@ -64,7 +64,8 @@ def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) ->
         ranks: LoRA rank per expert with an adapter, from `read_adapter_ranks`.
 
     Raises:
-        ConfigError: an argument that comes from another key, a rank that vLLM does not serve, no port left.
+        ConfigError: an argument that comes from another key, a rank that vLLM does not serve, one name for two
+            adapters, no port left.
     """
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, entry in managed_experts(config).items():
@@ -90,6 +91,7 @@ def vllm_process(
         raise ConfigError(f"engines.vllm.first_port: {engine.first_port} leaves no port for '{names[0]}'")
     adapters = {n: e for n, e in entries.items() if e.adapter is not None}
     bare = [e.served_model or n for n, e in entries.items() if e.adapter is None]
+    refuse_shared_names(adapters, bare)
     flags: dict[str, ScalarOption] = {"max-model-len": max(entry.context_tokens for entry in entries.values())}
     if adapters:
         flags |= {"max-loras": len(adapters), "max-lora-rank": served_rank({name: ranks[name] for name in adapters})}
@@ -103,6 +105,20 @@ def vllm_process(
     argv += flag_arguments(flags)
     env = DEFAULT_ENV | engine.env | first.engine_env
     return VllmProcess(f"vllm-{names[0]}", tuple(names), tuple(argv), "127.0.0.1", port, env)
+
+
+def refuse_shared_names(adapters: Mapping[str, ExpertConfig], bare: Sequence[str]) -> None:
+    """Of two adapters with one name, or an adapter named like its base, one would answer for the other.
+
+    Raises:
+        ConfigError: an adapter's name on its engine is taken.
+    """
+    taken = set(bare)
+    for expert, entry in adapters.items():
+        served = entry.served_model or expert
+        if served in taken:
+            raise ConfigError(f"experts.{expert}.served_model: '{served}' names another expert of its engine too")
+        taken.add(served)
 
 
 def checked_flags(where: str, args: Mapping[str, ScalarOption]) -> dict[str, ScalarOption]:

@@ -119,6 +119,18 @@ def test_a_flag_that_another_key_sets_is_refused(flag: str) -> None:
         vllm_processes(config, FOLDER, {})
 
 
+@pytest.mark.parametrize("other", [{"adapter": "adapters/med"}, {}])
+def test_an_adapter_whose_name_another_expert_of_the_engine_has_is_refused(other: dict[str, object]) -> None:
+    config = config_of(
+        {
+            "med": {"engine": "vllm", "model": "m", "served_model": "law"} | other,
+            "law": {"engine": "vllm", "model": "m", "adapter": "adapters/law"},
+        }
+    )
+    with pytest.raises(ConfigError, match=r"^experts\.law\.served_model: 'law' names another expert"):
+        vllm_processes(config, FOLDER, {"law": 8, "med": 8})
+
+
 def test_ports_that_run_out_are_named() -> None:
     config = config_of(
         {"a": {"engine": "vllm", "model": "m"}, "b": {"engine": "vllm", "model": "n"}}, {"first_port": 65535}
