@@ -178,14 +178,16 @@ class Consumer:
             raise
         return entries_of(answer[0][1]) if answer else []
 
-    async def _settle(self, entries: Sequence[Entry]) -> None:
-        """Writes the entries, then acknowledges those that are in SQL or gone; the others stay pending."""
+    async def _settle(self, entries: Sequence[Entry]) -> set[bytes]:
+        """Writes the entries, then acknowledges those that are in SQL or gone and returns their ids; the others stay
+        pending."""
         done = [entry.id for entry in entries if entry.payload is None]
         parsed = [(entry.id, content) for entry in entries if (content := content_of(entry)) is not None]
         if parsed:
             done += await asyncio.to_thread(self._write_all, parsed)
         if done:
             await self._acknowledge(done)
+        return set(done)
 
     async def _acknowledge(self, ids: Sequence[bytes]) -> None:
         """Deletes entries that are in SQL: the stream holds what is on its way, and no text longer than that."""
@@ -235,7 +237,8 @@ class Consumer:
     async def _claim(self, *, min_idle_ms: int) -> int:
         """Takes over entries that were delivered at least `min_idle_ms` ago and not acknowledged; returns how many.
 
-        Those that were delivered too often go to the dead-letter stream.
+        Those that were delivered too often go to the dead-letter stream. Each is tried before: of its deliveries some
+        may have met a database that was away, which says nothing of the entry.
         """
         count, start = 0, b"0-0"
         while True:
@@ -245,9 +248,9 @@ class Consumer:
             start, entries = answer[0], entries_of(answer[1])
             if entries:
                 deliveries = await self._deliveries(entries)
-                dead = [entry for entry in entries if deliveries.get(entry.id, 0) > MAX_DELIVERIES]
-                await self._bury(dead)
-                await self._settle([entry for entry in entries if entry not in dead])
+                settled = await self._settle(entries)
+                left = [entry for entry in entries if entry.id not in settled]
+                await self._bury([entry for entry in left if deliveries.get(entry.id, 0) > MAX_DELIVERIES])
                 count += len(entries)
             if start == b"0-0":
                 return count
