@@ -14,7 +14,6 @@ from sqlalchemy import select
 from gateway.store import Store
 from gateway.tables import DECISIONS, FEEDBACK
 from gateway.tasks import stop_task
-from gateway.version_store import RATED_KINDS
 from router.drift import ACCURACY, DriftMonitor, SignalChange
 from router.errors import StoreError
 
@@ -108,7 +107,6 @@ class DriftWatch:
             select(FEEDBACK.c.id, FEEDBACK.c.value, DECISIONS.c.record)
             .join(DECISIONS, DECISIONS.c.decision_id == FEEDBACK.c.decision_id)
             .where(FEEDBACK.c.id > after, FEEDBACK.c.at < until)
-            .where(FEEDBACK.c.kind.in_([kind.value for kind in RATED_KINDS]))
             .order_by(FEEDBACK.c.id)
             .limit(PAGE)
         )

@@ -15,9 +15,8 @@ from gateway.store import Store
 from gateway.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
 from router.e_process import Arm
 from router.live_pointer import LivePointer, Trial
-from router.types import FeedbackKind, RouterManifest, TerminalState
+from router.types import RouterManifest, TerminalState
 
-RATED_KINDS = (FeedbackKind.THUMB, FeedbackKind.SCORE, FeedbackKind.EDIT, FeedbackKind.RETRY, FeedbackKind.TEST)
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)
 """A client that left, or a request that nobody could serve, says nothing of a router."""
@@ -137,7 +136,6 @@ def first_rewards(connection: Connection, versions: tuple[str, ...], since: floa
         select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value)
         .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
         .where(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions))
-        .where(FEEDBACK.c.kind.in_([kind.value for kind in RATED_KINDS]))
         .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
     )
     seen: set[str] = set()
@@ -157,7 +155,6 @@ def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvi
         select(DECISIONS.c.session_id, DECISIONS.c.decision_id, DECISIONS.c.record, FEEDBACK.c.value)
         .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
         .where(DECISIONS.c.at >= trial.started_at, DECISIONS.c.router_version == live)
-        .where(FEEDBACK.c.kind.in_([kind.value for kind in RATED_KINDS]))
         .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
     )
     rows: dict[str, tuple[float, float, float]] = {}
@@ -177,7 +174,7 @@ def past_rewards(connection: Connection, version: str, since: float, until: floa
         select(func.count(), func.coalesce(func.sum(FEEDBACK.c.value), 0.0))
         .select_from(DECISIONS.join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id))
         .where(DECISIONS.c.at >= since, DECISIONS.c.at < until, DECISIONS.c.router_version == version)
-        .where(FEEDBACK.c.at < until, FEEDBACK.c.kind.in_([kind.value for kind in RATED_KINDS]))
+        .where(FEEDBACK.c.at < until)
     )
     n, total = connection.execute(query).one()
     return Arm(n, total)

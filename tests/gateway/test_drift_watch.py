@@ -13,7 +13,7 @@ from gateway.drift_watch import DriftWatch
 from gateway.metrics import Metrics
 from gateway.store import Store
 from gateway.tables import FEEDBACK
-from router.types import DecisionRecord, Query, TerminalState
+from router.types import DecisionRecord, FeedbackKind, Query, TerminalState
 from tests.gateway.small_router import small_router
 
 
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def add(store: Store, first: int, rewards: list[float]) -> None:
+def add(store: Store, first: int, rewards: list[float], kind: str = "thumb") -> None:
     """Red asks, for which ruby is predicted 0.9, with these rewards."""
     decision = small_router().decide(Query("q", "red"), rng=np.random.default_rng(0))
     numbers = range(first, first + len(rewards))
@@ -39,7 +39,7 @@ def add(store: Store, first: int, rewards: list[float]) -> None:
     )  # fmt: skip
     with store.transaction("write feedback") as connection:
         rows = [
-            {"decision_id": f"dec-{n}", "kind": "thumb", "value": value, "at": float(n), "key_id": ""}
+            {"decision_id": f"dec-{n}", "kind": kind, "value": value, "at": float(n), "key_id": ""}
             for n, value in zip(numbers, rewards, strict=True)
         ]
         connection.execute(store.insert(FEEDBACK), rows)
@@ -89,3 +89,11 @@ async def test_only_the_last_rewards_fill_the_windows(store: Store, monkeypatch:
     watch = DriftWatch(store)
     await watch.look(1e9)
     assert watch.rewards == 20
+
+
+async def test_feedback_of_every_kind_is_a_reward(store: Store) -> None:
+    for number, kind in enumerate(FeedbackKind):
+        add(store, number, [1.0], kind)
+    watch = DriftWatch(store)
+    await watch.look(1e9)
+    assert watch.rewards == len(FeedbackKind)

@@ -285,6 +285,16 @@ async def test_many_ratings_of_one_person_count_once(tmp_path: Path, store: Stor
     assert live.trial is not None
 
 
+@pytest.mark.parametrize("kind", FeedbackKind)
+def test_a_trial_is_judged_by_feedback_of_every_kind(store: Store, kind: FeedbackKind) -> None:
+    for at in (500.0, 1500.0):  # before the trial began, and in it
+        fill(store, 20, {OLD: 0.5}, failures={}, at=at, seed=5)
+    with store.transaction("write feedback") as connection:
+        connection.execute(FEEDBACK.update().values(kind=kind.value))
+    evidence = VersionStore(store).evidence(OLD, canary(0.1))
+    assert (evidence.past_reward.n, evidence.live_reward.n) == (20, 20)
+
+
 async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, store: Store) -> None:
     manifest = {
         "created_at": "2026-01-01T00:00:00+00:00",
