@@ -50,7 +50,8 @@ def content_version(manifest: Mapping[str, object]) -> str:
 def save_artifact(
     root: Path, manifest: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
 ) -> RouterArtifact:
-    """Writes `root/<version>/` and returns what was written. An equal artifact that is there already is kept.
+    """Writes `root/<version>/` and returns what was written. An equal artifact that is there already is kept, a damaged
+    one replaced.
 
     Args:
         manifest: fields of `RouterManifest` without `version` and `weights_sha256`.
@@ -62,15 +63,31 @@ def save_artifact(
     plain = RouterManifest.model_validate(fields).model_dump(mode="json")
     plain["version"] = content_version(plain)
     target = root / str(plain["version"])
-    if not target.exists():
+    if not is_intact(target):
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".new-") as scratch:
             Path(scratch, WEIGHTS_FILE).write_bytes(weights)
             Path(scratch, MANIFEST_FILE).write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
             staged = Path(scratch).with_name(f".ready-{plain['version']}-{os.getpid()}")
             shutil.copytree(scratch, staged)
-            staged.replace(target)
+            put_in_place(staged, target)
     return RouterArtifact(RouterManifest.model_validate(plain), dict(arrays))
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether a folder is there and holds an artifact that can be loaded."""
+    try:
+        load_artifact(folder)
+    except ArtifactError:
+        return False
+    return True
+
+
+def put_in_place(staged: Path, target: Path) -> None:
+    """Moves an artifact to its place, where a damaged one may be. Raises OSError."""
+    if target.exists():
+        shutil.rmtree(target)
+    staged.replace(target)
 
 
 def load_artifact(folder: Path) -> RouterArtifact:

@@ -111,7 +111,10 @@ def locked(root: Path) -> Iterator[None]:
 def change_pointer(
     root: Path, change: Callable[[LivePointer | None], LivePointer], *, repairs: bool = False
 ) -> LivePointer:
-    """Reads, changes and writes the pointer while nobody else can; with `repairs` a damaged one counts as none.
+    """Reads, changes and writes the pointer while nobody else can.
+
+    With `repairs` a damaged one counts as none, and one that stays the same is written all the same: its new time tells
+    gateways to load again what they refused.
 
     Raises what `read_pointer` and `change` raise.
     """
@@ -123,7 +126,7 @@ def change_pointer(
                 raise
             before = None
         after = change(before)
-        return after if after == before else write_pointer(root, after)
+        return after if after == before and not repairs else write_pointer(root, after)
 
 
 def withdraw(root: Path, trial: Trial, *, at: str, reason: str) -> bool:

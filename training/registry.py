@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from router.artifact import load_artifact, read_manifest
+from router.artifact import is_intact, load_artifact, put_in_place, read_manifest
 from router.errors import ArtifactError, ConfigError, allowed_values
 from router.live_pointer import LivePointer, Trial, change_pointer, read_pointer
 from router.types import RouterManifest
@@ -39,9 +39,13 @@ class Registry:
 
         Raises:
             ConfigError: no such version, or several begin so.
+            ArtifactError: the only one that begins so is damaged.
         """
         known = [m.version for m in self.versions()]
         matches = [name for name in known if name.startswith(version)] if version else []
+        damaged = [problem for name, problem in self.damaged().items() if version and name.startswith(version)]
+        if not matches and len(damaged) == 1:
+            raise ArtifactError(damaged[0])
         if len(matches) != 1:
             problem = "unknown" if not matches else "ambiguous"
             raise ConfigError(f"{problem} router version '{version}'{allowed_values(version, known)}")
@@ -114,12 +118,16 @@ class Registry:
         return change_pointer(self.root, change)
 
     def adopt(self, folder: Path) -> str:
-        """Copies an artifact from elsewhere into the registry; returns its version. Raises ArtifactError."""
+        """Copies an artifact from elsewhere into the registry, over a damaged one of that version; returns its version.
+
+        Raises:
+            ArtifactError: it is damaged itself.
+        """
         version = load_artifact(folder).manifest.version
-        if not (self.root / version).exists():
+        if not is_intact(self.root / version):
             staged = self.root / f".adopt-{version}-{os.getpid()}"
             shutil.copytree(folder, staged)
-            staged.replace(self.root / version)
+            put_in_place(staged, self.root / version)
         return version
 
 

@@ -66,6 +66,15 @@ def test_a_manifest_that_is_none_is_refused(folder, content):
         load_artifact(folder)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors"])
+def test_a_damaged_artifact_is_written_anew_and_an_intact_one_kept(folder, tmp_path, name):
+    (folder / name).write_bytes(b"{}")
+    save_artifact(tmp_path, MANIFEST | {"created_at": "2027-01-01T00:00:00+00:00"}, ARRAYS)
+    assert load_artifact(folder).manifest.created_at == "2027-01-01T00:00:00+00:00"
+    save_artifact(tmp_path, MANIFEST, ARRAYS)
+    assert load_artifact(folder).manifest.created_at == "2027-01-01T00:00:00+00:00"
+
+
 def test_a_symlink_is_refused(folder, tmp_path):
     real = tmp_path / "elsewhere"
     (folder / "weights.safetensors").rename(real)

@@ -71,7 +71,17 @@ def test_a_damaged_router_is_never_promoted_and_is_listed_as_such(registry):
     assert registry.live().version == good
     (registry.root / bad / "manifest.json").write_text("{}")
     assert list(registry.damaged()) == [bad]
+    with pytest.raises(ArtifactError, match="not a router manifest"):
+        registry.promote(bad, START)
     assert [m.version for m in registry.versions()] == [good]
+
+
+def test_a_damaged_router_is_replaced_by_an_adopted_one(registry, tmp_path):
+    version = add(registry, 1.0)
+    elsewhere = add(Registry(tmp_path / "elsewhere"), 1.0)
+    (registry.root / version / "manifest.json").write_text("{}")
+    assert registry.adopt(tmp_path / "elsewhere" / elsewhere) == version
+    assert registry.promote(version, START).version == version
 
 
 def test_a_damaged_pointer_is_an_error_and_no_pointer_is_none(registry):
