@@ -26,13 +26,17 @@ def open_log(database_url: str) -> Iterator[Connection]:
         url = make_url(database_url)
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise ArgumentError(f"database '{url.get_backend_name()}' is not supported")
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
             raise DataError(
                 f"{url.database}: there is no decision log; it begins with the first `coe up` or `coe serve`"
             )
         engine = create_engine(url)
     except (ArgumentError, ValueError) as error:
-        raise DataError("that is no database URL; allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE") from error
+        raise DataError(
+            "that is no URL of a supported database; allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+        ) from error
     except ModuleNotFoundError as error:
         raise MissingExtraError("a decision log in Postgres", "postgres") from error
     try:

@@ -33,7 +33,7 @@ def categories_propose(
     since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
     min_size: Annotated[int, typer.Option(min=4, help="distinct queries that make a category")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="print the proposals as JSON")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of every random draw")] = 0,
 ) -> None:
     """Find topics that the router does not know, and categories that nobody asks for."""
     from training.category_files import keep_proposals

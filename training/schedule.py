@@ -13,6 +13,7 @@ from router.errors import ConfigError
 from training.progress import Progress
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_PERIOD_S = 365 * UNITS["d"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,11 +24,12 @@ class StoppedError(Exception):
 def parse_period(value: str) -> float:
     """Seconds of `90s`, `30m`, `1h`, `1.5h` or `1d`. Raises ConfigError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value.strip())
-    if found is None or float(found[1]) <= 0:
+    period_s = 0.0 if found is None else float(found[1]) * UNITS[found[2]]
+    if not 0 < period_s <= MAX_PERIOD_S:
         raise ConfigError(
-            f"--every: '{value}' is not a period; allowed: a number above 0 with s, m, h or d, such as 1h"
+            f"--every: '{value}' is not a period; allowed: a number above 0 with s, m, h or d, such as 1h, up to 365d"
         )
-    return float(found[1]) * UNITS[found[2]]
+    return period_s
 
 
 @contextmanager

@@ -50,6 +50,7 @@ def stored_forms(subject: str, key: bytes) -> frozenset[str]:
     Args:
         key: of this data folder's hashes; other data folders have other keys.
     """
+    subject = subject.encode("utf-8", "replace").decode()  # an argument may be no UTF-8, which nothing stored is
     return frozenset({subject, session_hash(f"named:{subject}", key), keyed_hash(subject, key)})
 
 

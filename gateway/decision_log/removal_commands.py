@@ -81,7 +81,8 @@ async def erase_all(data_dir: Path, config: LogConfig, redis_url: str | None, st
 async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float) -> int:
     """Deletes dead letters from before a time; how many. Raises RedisError, EngineError."""
     async with opened_client(data_dir, redis_url) as client:
-        count = int(await client.xtrim(dead_stream(config.stream), minid=int(before * 1000), approximate=False))
+        first = int(max(before, 0.0) * 1000)
+        count = int(await client.xtrim(dead_stream(config.stream), minid=first, approximate=False))
         await rewrite_file(client)
     return count
 

@@ -26,6 +26,14 @@ def test_help_names_every_command():
         assert f"\n  {name} " in found.stdout
 
 
+@pytest.mark.parametrize("command", ["train", "retrain", "categories propose", "eval routing", "eval retrieval"])
+def test_a_negative_seed_is_refused_as_an_option(command):
+    found = coe(*command.split(), "--seed", "-1")
+    assert found.returncode == 2
+    assert "'--seed'" in found.stderr
+    assert "greater than or equal to 0" in found.stderr
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys\nsys.argv = ['coe', '--help']\nfrom router import cli\n"
     code += "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"

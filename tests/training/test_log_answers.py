@@ -125,6 +125,11 @@ def test_a_sample_is_the_same_in_every_run_and_in_order(url):
     assert sample_rows(log, rows, 4).tolist() == rows.tolist()
 
 
+def test_a_database_that_is_not_supported_is_an_error_about_the_url():
+    with pytest.raises(DataError, match="allowed: sqlite:///FILE"), open_log("mysql://user@host/database"):
+        pass
+
+
 def test_errors_of_the_database_show_no_password():
     with pytest.raises(DataError, match="allowed: sqlite:///FILE") as caught, open_log("not a url, pass:secret"):
         pass

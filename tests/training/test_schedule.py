@@ -19,7 +19,7 @@ def test_periods(value, seconds):
     assert parse_period(value) == seconds
 
 
-@pytest.mark.parametrize("value", ["", "1", "h", "0h", "-1h", "1w", "one hour"])
+@pytest.mark.parametrize("value", ["", "1", "h", "0h", "-1h", "1w", "one hour", "366d", "9" * 400 + "d"])
 def test_what_is_no_period_is_named(value):
     with pytest.raises(ConfigError, match=f"--every: '{value}' is not a period; allowed"):
         parse_period(value)

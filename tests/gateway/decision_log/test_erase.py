@@ -151,6 +151,10 @@ async def test_a_session_is_found_by_its_name_and_a_text_by_itself(
     assert "key-1234abcd" in stored_forms("key-1234abcd", key)
 
 
+def test_a_subject_that_is_no_utf8_is_looked_for_as_the_hashes_have_it() -> None:
+    assert stored_forms("caf\udce9", b"k" * 32) == stored_forms("caf?", b"k" * 32)
+
+
 async def test_an_empty_subject_is_refused(tmp_path: Path, store: Store) -> None:
     with pytest.raises(ConfigError, match="--subject is empty"):
         await erase_all(tmp_path, CONFIG, "unix:///none.sock", store, " ")

@@ -44,7 +44,8 @@ def test_prune(
     assert "removed 2 decisions, 0 pieces of feedback, 1 dead letters" in capsys.readouterr().out
     assert store.count() == 2
     assert prune("2d", tmp_path, config, redis_url) == 0
-    assert "removed 0 decisions, 0 pieces of feedback, 0 dead letters" in capsys.readouterr().out
+    assert prune("99999d", tmp_path, config, redis_url) == 0  # before 1970
+    assert capsys.readouterr().out.count("removed 0 decisions, 0 pieces of feedback, 0 dead letters") == 2
     store.close()
 
 
