@@ -102,7 +102,9 @@ def unknown_command(arguments: list[str], commands: Mapping[str, str]) -> str:
 
 
 def run(name: str, target: str, arguments: list[str]) -> int:
-    """Runs one command; an error that we raise on purpose becomes one line on standard error and exit status 1."""
+    """Runs one command; an error that we raise on purpose, or a file that the system refuses, becomes one line on
+    standard error and exit status 1."""
+    import errno
     import os
     from importlib import import_module
 
@@ -122,6 +124,10 @@ def run(name: str, target: str, arguments: list[str]) -> int:
         return complain(error.problems)
     except RouterError as error:
         return complain([str(error)])
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return complain([f"{error.filename or 'a file'}: cannot be read or written ({error.strerror})"])
     except typer.Abort:
         return complain(["aborted"], status=130)
     except typer.Exit as ending:

@@ -108,7 +108,7 @@ def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, ever
                     one_round(request, turns, stoppable(progress, stop), as_json=as_json)
             except NoTurnError as busy:
                 say(f"{busy}; next look in {every}")
-            except RouterError as error:
+            except (RouterError, OSError) as error:  # a full disk, say, which somebody may have emptied by then
                 say(f"{error}; next try in {every}")
 
         say(f"every {every}; SIGTERM or SIGINT stops it")

@@ -172,4 +172,8 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys):
     assert coe("promote", two)[0] == 0
     assert coe("rollback") == (0, f"router {one} is live again\n")
     assert coe("canary", "zzz")[0] == 1
+    lock = registry.root / ".live.lock"
+    lock.unlink()
+    lock.mkdir()  # stands for every file that the system refuses: root may write to a read-only folder
+    assert coe("promote", one) == (1, f"coe: {lock}: cannot be read or written (Is a directory)\n")
     assert coe("canary", two, "--share", "2")[0] == 2

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,7 @@ from tests.training.trained_folder import make_trained
 from training import retrain_command
 from training.fence import LockLostError
 from training.gate import Verdict
-from training.retrain_command import one_round
+from training.retrain_command import one_round, retrain_again_and_again
 from training.retrain_run import RetrainRequest
 from training.retrieval.refresh import PilotRefresh
 from training.turns import LocalTurns
@@ -121,6 +124,24 @@ def test_a_lost_turn_ends_the_round(folder: Path, monkeypatch: pytest.MonkeyPatc
     instead(monkeypatch, "refresh_pilots", AssertionError("the turn is somebody else's"))
     with pytest.raises(LockLostError):
         run(folder)
+
+
+def test_a_full_disk_ends_a_round_and_not_the_schedule(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounds = []
+
+    def one_round(*_: object, **__: object) -> None:
+        rounds.append(len(rounds))
+        if len(rounds) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(retrain_command, "one_round", one_round)
+    request = RetrainRequest(folder / "experts.yaml", folder / "routers", folder / "probes", "sqlite:///none")
+    retrain_again_and_again(request, None, "0.01s", as_json=True)
+    assert rounds == [0, 1]
+    assert "No space left on device; next try in 0.01s" in capsys.readouterr().err
 
 
 def test_a_wrong_file_is_said_before_anything_is_read(folder: Path) -> None:
