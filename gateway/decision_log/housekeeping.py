@@ -41,7 +41,8 @@ class Housekeeper:
         self._removal = Removal(store)
         self._log = log
         self._keep_days = keep_days
-        self._seen = time.time() - CLOCKS_DIFFER_S  # erasures up to then are known
+        self._looked = time.time()
+        self._known: dict[str, float] = {}  # erasures that were seen already
         self._next_prune = 0.0  # on the monotonic clock
         self._task: asyncio.Task[None] | None = None
 
@@ -63,10 +64,12 @@ class Housekeeper:
 
     async def look(self) -> None:
         """Does once what is due. Raises StoreError."""
-        erased = await asyncio.to_thread(self._removal.erased_since, self._seen)
-        if erased:
-            logger.info("forgot %d decisions of subjects that were erased", self._log.forget(erased))
-            self._seen = max(erased.values())
+        looked = time.time()
+        # Times are of the clocks of whoever erases: a later erasure may have an earlier one.
+        erased = await asyncio.to_thread(self._removal.erased_since, self._looked - CLOCKS_DIFFER_S)
+        if new := dict(erased.items() - self._known.items()):
+            logger.info("forgot %d decisions of subjects that were erased", self._log.forget(new))
+        self._looked, self._known = looked, erased
         if self._keep_days is not None and time.monotonic() >= self._next_prune:
             now = time.time()
             gone = await asyncio.to_thread(self._removal.prune, now - self._keep_days * DAY_S, now)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
-from sqlalchemy import delete, exists, or_, select
+from sqlalchemy import case, delete, exists, or_, select
 
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.life import LifeState
@@ -73,9 +73,8 @@ class Removal:
         with self._store.transaction("erase") as connection:
             lock(connection, for_erasure=True)
             insert = self._store.insert(ERASURES)
-            statement = insert.on_conflict_do_update(
-                index_elements=[ERASURES.c.subject], set_={"at": insert.excluded.at}
-            )
+            later = case((insert.excluded.at > ERASURES.c.at, insert.excluded.at), else_=ERASURES.c.at)
+            statement = insert.on_conflict_do_update(index_elements=[ERASURES.c.subject], set_={"at": later})
             connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
         total = Removed()
         while found := self._of_subjects(subjects, at):

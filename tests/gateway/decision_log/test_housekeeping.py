@@ -49,6 +49,16 @@ async def test_an_erasure_is_told_once(store: Store) -> None:
     assert memory.told == [{subject_hash("me"): now}, {subject_hash("me"): now + 1}]
 
 
+async def test_an_erasure_by_a_clock_that_is_behind_is_told_too(store: Store) -> None:
+    memory = Memory()
+    keeper = Housekeeper(store, memory, keep_days=None)
+    now = time.time()
+    for subject, at in (("me", now), ("you", now - 60)):
+        Removal(store).erase({subject}, at)
+        await keeper.look()
+    assert memory.told == [{subject_hash("me"): now}, {subject_hash("you"): now - 60}]
+
+
 @pytest.mark.parametrize(("keep_days", "left"), [(None, 2), (2.0, 1)])
 async def test_what_is_past_its_time_goes(
     keep_days: float | None, left: int, store: Store, make_record: MakeRecord
