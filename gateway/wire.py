@@ -223,10 +223,15 @@ def last_ask(messages: list[dict[str, object]]) -> str:
     """
     for message in reversed(messages):
         if message["role"] == "user":
-            text = unwrap(text_of(message)).strip()
+            text = ask_in(text_of(message))
             if text:
                 return text
     return ""
+
+
+def ask_in(text: str) -> str:
+    """What a person asks in a message."""
+    return unwrap(text).strip()
 
 
 def unwrap(text: str) -> str:

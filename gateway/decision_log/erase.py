@@ -23,10 +23,17 @@ from gateway.decision_log.leftovers import spool_folders
 from gateway.decision_log.privacy import keyed_hash, session_hash
 from gateway.decision_log.removal import Removal, Removed, is_of
 from gateway.decision_log.spool_files import segment_paths
+from gateway.retrieval.log import MAX_LOGGED_CHARS
 from gateway.store import Store
+from gateway.wire import ask_in, cap
+from router.config import GatewayConfig
 
 if TYPE_CHECKING:
     from router.redis_client import RedisClient
+
+MAX_NAME_BYTES = 256
+"""Of the header x-session-id."""
+MAX_TEXT_CHARS = GatewayConfig().max_text_chars
 
 REWRITE_TIMEOUT_S = 60.0
 POLL_S = 0.05
@@ -44,14 +51,20 @@ class Erasure:
     in_spools: int
 
 
-def stored_forms(subject: str, key: bytes) -> frozenset[str]:
+def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS) -> frozenset[str]:
     """What the log may call a subject: a stored id as it is; the name of a session, or a text, by its keyed hash.
+
+    A name in a header is read as the gateway reads it, and of a text what it keeps of an ask or of a search.
 
     Args:
         key: of this data folder's hashes; other data folders have other keys.
+        max_text_chars: how much of an ask is kept, as experts.yaml says.
     """
     subject = subject.encode("utf-8", "replace").decode()  # an argument may be no UTF-8, which nothing stored is
-    return frozenset({subject, session_hash(f"named:{subject}", key), keyed_hash(subject, key)})
+    names = {subject, subject.encode()[:MAX_NAME_BYTES].decode("latin-1")}
+    texts = {subject, subject[:MAX_LOGGED_CHARS], cap(ask_in(subject), max_text_chars)}
+    hashes = {session_hash(f"named:{name}", key) for name in names} | {keyed_hash(text, key) for text in texts}
+    return frozenset({subject, *hashes})
 
 
 async def erase(

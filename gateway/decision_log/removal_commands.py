@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gateway.decision_log.entries import dead_stream
-from gateway.decision_log.erase import Erasure, erase, rewrite_file, stored_forms
+from gateway.decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, rewrite_file, stored_forms
 from gateway.decision_log.opening import (
     ConfigFile,
     DatabaseUrl,
@@ -60,7 +60,9 @@ def erase_subject(
     from rich.console import Console
 
     with opened_store(data_dir, database_url) as store:
-        done = run_with_redis(erase_all(data_dir, load_config(config).log, redis_url, store, subject))
+        known = load_config(config)
+        max_chars = known.gateway.max_text_chars
+        done = run_with_redis(erase_all(data_dir, known.log, redis_url, store, subject, max_chars))
     Console().print(
         f"erased {done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
         f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools",
@@ -69,11 +71,18 @@ def erase_subject(
     return 0
 
 
-async def erase_all(data_dir: Path, config: LogConfig, redis_url: str | None, store: Store, subject: str) -> Erasure:
+async def erase_all(
+    data_dir: Path,
+    config: LogConfig,
+    redis_url: str | None,
+    store: Store,
+    subject: str,
+    max_text_chars: int = MAX_TEXT_CHARS,
+) -> Erasure:
     """Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
     if not subject.strip():
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
-    subjects = stored_forms(subject, load_key(data_dir))
+    subjects = stored_forms(subject, load_key(data_dir), max_text_chars)
     async with opened_client(data_dir, redis_url) as client:
         return await erase(subjects, data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
 

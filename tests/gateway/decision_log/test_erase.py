@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from gateway.decision_log.consumer import Consumer
 from gateway.decision_log.entries import dead_stream
 from gateway.decision_log.erase import stored_forms
 from gateway.decision_log.housekeeping import Housekeeper
-from gateway.decision_log.privacy import load_key
+from gateway.decision_log.privacy import keyed_hash, load_key, session_hash
 from gateway.decision_log.removal_commands import erase_all
 from gateway.decision_log.sink import DecisionLog
 from gateway.decision_log.spool import Spool
@@ -23,6 +24,7 @@ from gateway.fleet.redis_server import RedisServer
 from gateway.serve import build_state
 from gateway.settings import read_settings
 from gateway.store import Store
+from gateway.wire import decode_chat
 from router.config import LogConfig, PrivacyLevel
 from router.errors import ConfigError
 from router.types import DecisionRecord, Feedback, FeedbackKind
@@ -149,6 +151,17 @@ async def test_a_session_is_found_by_its_name_and_a_text_by_itself(
     assert kept.session_id in stored_forms("support-4711", key)
     assert kept.text_hash in stored_forms("hello there", key)
     assert "key-1234abcd" in stored_forms("key-1234abcd", key)
+
+
+def test_a_name_in_a_header_and_a_text_are_looked_for_as_a_gateway_keeps_them() -> None:
+    key = b"k" * 32
+    for sent in ("Zoë", "Zoë" * 100):
+        as_header = sent.encode()[:256].decode("latin-1")
+        assert session_hash(f"named:{as_header}", key) in stored_forms(sent, key)
+    for sent in (" hello\n", "word " * 1500, "<system-reminder>so</system-reminder> hello"):
+        body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": sent}]}).encode()
+        assert keyed_hash(decode_chat(body, 100).text, key) in stored_forms(sent, key, 100)
+    assert keyed_hash(("word " * 1500)[:4000], key) in stored_forms("word " * 1500, key)  # of a search
 
 
 def test_a_subject_that_is_no_utf8_is_looked_for_as_the_hashes_have_it() -> None:
