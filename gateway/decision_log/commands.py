@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.decision_log.consumer import Consumer
-from gateway.decision_log.doctor import Diagnosis, Finding, diagnose
+from gateway.decision_log.doctor import SILENT_S, Diagnosis, Finding, diagnose
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.leftovers import send_leftovers
 from gateway.decision_log.life import Life, LifeState
@@ -86,12 +86,18 @@ def verdict(found: Diagnosis) -> Iterator[str]:
 
 
 def give_replica_up(store: Store, replica: str) -> None:
-    """Raises StoreError: nobody of that name is known."""
+    """Raises StoreError: nobody of that name is known, or it was heard of lately."""
     ledger = Ledger(store)
     known = {account.replica: account for account in ledger.accounts()}
     if replica not in known:
         raise StoreError(f"no replica '{replica}' is known{allowed_values(replica, known)}")
-    killed = Life(replica=replica, decisions=known[replica].decisions, state=LifeState.KILLED, at=time.time())
+    now, life = time.time(), known[replica].life
+    if life is not None and life.state is LifeState.RUNNING and now - life.at <= SILENT_S:
+        raise StoreError(
+            f"replica '{replica}' was heard of {max(now - life.at, 0):.0f} s ago; allowed: one that has been "
+            f"silent for {SILENT_S:.0f} s"
+        )
+    killed = Life(replica=replica, decisions=known[replica].decisions, state=LifeState.KILLED, at=now)
     ledger.note_lives([killed])
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -110,6 +111,16 @@ def test_a_silent_replica_is_named_until_it_is_given_up(
     assert "silent" not in capsys.readouterr().out
     with pytest.raises(StoreError, match=r"no replica 'r2' is known.*r1"):
         doctor(tmp_path, config, redis_url, give_up=["r2"])
+
+
+def test_a_replica_that_was_heard_of_lately_is_not_given_up(tmp_path: Path, config: Path, redis_url: str) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    life = Life(replica="r1", decisions=1, state=LifeState.RUNNING, at=time.time())
+    Ledger(store).note_lives([life])
+    with pytest.raises(StoreError, match=r"replica 'r1' was heard of 0 s ago; allowed: .* silent for 300 s"):
+        doctor(tmp_path, config, redis_url, give_up=["r1"])
+    assert Ledger(store).accounts()[0].life == life
+    store.close()
 
 
 def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
