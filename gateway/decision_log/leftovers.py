@@ -40,25 +40,39 @@ async def send_leftovers(root: Path, stream: DecisionStream) -> tuple[int, int]:
     How many decisions each of those processes had numbered goes to the stream too.
 
     Raises:
-        OSError: a spool cannot be read.
+        OSError: a spool cannot be read; the others were sent all the same.
     """
     sent = damaged = 0
+    failed: OSError | None = None
     for folder in await asyncio.to_thread(spool_folders, root):
-        spool = Spool(folder, max_bytes=0)
         try:
-            await asyncio.to_thread(spool.open)
-        except StoreError:
-            continue  # its owner lives
-        try:
-            while count := await send_next(spool, stream):
-                sent += count
-            # Last, because the folder goes once this is in the stream.
-            if (life := read_life(folder, is_alive=False, at=time.time())) is not None:
-                await stream.send([life.model_dump_json().encode()], LIFE_FIELD)
-        finally:
-            damaged += spool.damaged
-            await asyncio.to_thread(spool.close)
+            counts = await send_leftover(folder, stream)
+        except OSError as error:
+            failed = error
+        else:
+            sent, damaged = sent + counts[0], damaged + counts[1]
+    if failed is not None:
+        raise failed
     return sent, damaged
+
+
+async def send_leftover(folder: Path, stream: DecisionStream) -> tuple[int, int]:
+    """Sends and deletes one spool unless its owner lives: records sent, damaged stretches met. Raises OSError."""
+    spool = Spool(folder, max_bytes=0)
+    try:
+        await asyncio.to_thread(spool.open)
+    except StoreError:
+        return 0, 0  # its owner lives
+    sent = 0
+    try:
+        while count := await send_next(spool, stream):
+            sent += count
+        # Last, because the folder goes once this is in the stream.
+        if (life := read_life(folder, is_alive=False, at=time.time())) is not None:
+            await stream.send([life.model_dump_json().encode()], LIFE_FIELD)
+    finally:
+        await asyncio.to_thread(spool.close)
+    return sent, spool.damaged
 
 
 def spool_folders(root: Path) -> list[Path]:

@@ -228,10 +228,14 @@ class DecisionLog:
     async def _find_leftovers(self) -> None:
         """Sends what replicas that are gone left in their spools, again and again."""
         while True:
-            sent, damaged = await send_leftovers(self._root, self._stream)
-            self._damaged += damaged
-            if sent:
-                logger.info("sent %d decisions that an earlier process had left in the spool", sent)
+            try:
+                sent, damaged = await send_leftovers(self._root, self._stream)
+            except OSError as error:
+                logger.warning("a spool that an earlier process left cannot be read (%s)", reason_of(error))
+            else:
+                self._damaged += damaged
+                if sent:
+                    logger.info("sent %d decisions that an earlier process had left in the spool", sent)
             await self._in_thread(self._share_room)
             await asyncio.sleep(LEFTOVERS_EVERY_S)
 

@@ -73,7 +73,12 @@ class Spool:
         self._lock = FolderLock.try_acquire(self.folder) if self.folder.exists() else self._create()
         if self._lock is None:
             raise StoreError(f"spool {self.folder} is in use by process {holder_of(self.folder)}")
-        self._recover()
+        try:
+            self._recover()
+        except OSError:
+            self._lock.release()  # or nobody could take up this spool while this process lives
+            self._lock = None
+            raise
 
     def _create(self) -> FolderLock | None:
         """The new folder, locked before it is seen: another replica that looks for leftovers would lock it first."""
