@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from router.errors import DataError, allowed_values
+from training.datasets.record_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,7 @@ def json_rows(file: Path, stream: IO[str]) -> Iterator[Row]:
     for number, line in enumerate(stream, start=1):
         if line.strip():
             place = f"{file}: row {number}"
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{place}: is not JSON, or only half of it") from error
+            values = parse_json(line, place)
             if not isinstance(values, dict):
                 raise DataError(f"{place}: expected an object; got {type(values).__name__}")
             yield Row(place, values)

@@ -44,6 +44,14 @@ def test_titles_are_joined_and_grades_of_0_dropped(tmp_path: Path) -> None:
     assert document_text("  ", "x") == "x"
 
 
+def test_half_characters_are_replaced(tmp_path: Path) -> None:
+    """JSON can name them, and no encoder takes them."""
+    folder = write_beir(tmp_path / "c")
+    lines = (folder / "corpus.jsonl").read_text().replace("Report 0", "Report \\ud83d 0")
+    (folder / "corpus.jsonl").write_text(lines)
+    assert "Report \ufffd 0" in read_collection(folder).documents[0]
+
+
 def test_mteb_as_json_lines_and_as_parquet(tmp_path: Path) -> None:
     lines = tmp_path / "lines"
     (lines / "qrels").mkdir(parents=True)
