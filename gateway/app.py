@@ -10,8 +10,9 @@ from gateway.asgi import Application, ClientGoneError, Message, Receive, Scope, 
 from gateway.chat import ChatEndpoint
 from gateway.exchange import request_id_of
 from gateway.http_errors import ApiError, api_error
-from gateway.request_bodies import check_json, validation_error
+from gateway.request_bodies import validation_error
 from gateway.state import UPLOAD_PATH, GatewayState
+from gateway.wire import decode_json
 from router.errors import RouterError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def create_app(state: GatewayState) -> Application:
 async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
     """FastAPI, over a body that was read within the limit. Raises ApiError for one that is no JSON."""
     if body and scope["path"] != UPLOAD_PATH:
-        check_json(body)
+        decode_json(body)  # refuses what chat refuses, too; FastAPI reads it its own way
         # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form.
         others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}

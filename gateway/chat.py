@@ -25,7 +25,7 @@ from gateway.held_end import HeldEnd
 from gateway.http_errors import ApiError, api_error
 from gateway.state import GatewayState
 from gateway.stream_tails import StreamTails
-from gateway.wire import ChatRequest, decode_chat
+from gateway.wire import ChatRequest, decode_chat, named_session
 from router.errors import BackendError, RouterError, StoreError
 from router.types import RoutingDecision, TerminalState
 
@@ -61,8 +61,7 @@ class ChatEndpoint:
             await send_error(send, error, {"x-request-id": exchange.request_id, **closing})
             return
         exchange.request = request
-        named = headers.get(b"x-session-id", b"")[:256].decode("latin-1")
-        exchange.session_id = state.session_id(f"named:{named}" if named else request.session)
+        exchange.session_id = state.session_id(named_session(headers.get(b"x-session-id", b"")) or request.session)
         await self._run(exchange, request, received_at_s, receive, send)
 
     async def _run(

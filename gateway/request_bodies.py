@@ -1,11 +1,10 @@
-"""JSON bodies of the REST part: read by one rule, bounded, and their faults in the client's words."""
+"""JSON bodies of the REST part: bounded, and their faults in the client's words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from pydantic import model_validator
 
 from gateway.http_errors import ApiError, invalid
@@ -23,20 +22,6 @@ class Body(Record):
         if isinstance(values, dict) and len(values) > MAX_KEYS:
             raise ValueError(f"has {len(values)} keys; allowed: at most {MAX_KEYS}")
         return values
-
-
-def check_json(raw: bytes) -> None:
-    """Refuses what chat refuses too: no JSON, NaN, and lone surrogates, which Python's own reader lets through and
-    neither an encoder nor an answer can hold.
-
-    Raises:
-        ApiError: 400 with what is wrong and where.
-    """
-    try:
-        orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise invalid(f"the body is not valid JSON: {error.msg} ({place})", code="invalid_json") from error
 
 
 def validation_error(faults: Sequence[Any], body: object) -> ApiError:

@@ -36,6 +36,7 @@ JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
 )
 
 MAX_COUNTED_KEYS = 64
+MAX_SESSION_BYTES = 256
 
 AUTO = "auto"
 CUT_MARK = "\n[...]\n"
@@ -67,17 +68,27 @@ def decode_object(raw: bytes) -> dict[str, object]:
     Raises:
         ApiError: not JSON, not an object, or a key stands twice, so two readers could read two requests.
     """
-    try:
-        values = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise invalid(f"the body is not valid JSON: {error.msg} ({place})", code="invalid_json") from error
+    values = decode_json(raw)
     if not isinstance(values, dict):
         raise invalid(f"the body must be a JSON object, got {json_type(values)}", code="invalid_json")
     # Counting reads the whole body once a key: far quicker than the check itself for the keys that a request has.
     if len(values) > MAX_COUNTED_KEYS or any(raw.count(b'"%b":' % key.encode()) > 1 for key in values):
         refuse_duplicates(raw)
     return values
+
+
+def decode_json(raw: bytes) -> object:
+    """The value of a body. Lone surrogates, which Python's own reader lets through, are refused: neither an encoder nor
+    an answer can hold them.
+
+    Raises:
+        ApiError: not JSON; what is wrong and where.
+    """
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise invalid(f"the body is not valid JSON: {error.msg} ({place})", code="invalid_json") from error
 
 
 def refuse_duplicates(raw: bytes) -> None:
@@ -227,6 +238,12 @@ def last_ask(messages: list[dict[str, object]]) -> str:
             if text:
                 return text
     return ""
+
+
+def named_session(header: bytes) -> str | None:
+    """What identifies the conversation that the header `x-session-id` names; None where it is empty."""
+    named = header[:MAX_SESSION_BYTES].decode("latin-1")
+    return f"named:{named}" if named else None
 
 
 def ask_in(text: str) -> str:

@@ -40,15 +40,9 @@ def cascade_gain(inputs: SectionInputs, weak: int, strong: int) -> Float64Array 
     """(n,) what the strong expert is expected to add once the weak one has replied; None where nothing was learned of
     these two in these places, or no reply's length is known."""
     cascade, tokens = inputs.cascade, inputs.reply_tokens
-    if (
-        cascade is None
-        or tokens is None
-        or (cascade.weak, cascade.strong)
-        != (
-            inputs.experts[weak],
-            inputs.experts[strong],
-        )
-    ):
+    if cascade is None or tokens is None:
+        return None
+    if (cascade.weak, cascade.strong) != (inputs.experts[weak], inputs.experts[strong]):
         return None
     predicted = next((method.quality for method in inputs.methods if method.name == cascade.kind), None)
     if predicted is None or np.isnan(tokens[:, weak]).all():

@@ -25,14 +25,12 @@ from gateway.decision_log.removal import Removal, Removed, is_of
 from gateway.decision_log.spool_files import segment_paths
 from gateway.retrieval.log import MAX_LOGGED_CHARS
 from gateway.store import Store
-from gateway.wire import ask_in, cap
+from gateway.wire import ask_in, cap, named_session
 from router.config import GatewayConfig
 
 if TYPE_CHECKING:
     from router.redis_client import RedisClient
 
-MAX_NAME_BYTES = 256
-"""Of the header x-session-id."""
 MAX_TEXT_CHARS = GatewayConfig().max_text_chars
 
 REWRITE_TIMEOUT_S = 60.0
@@ -61,9 +59,9 @@ def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS)
         max_text_chars: how much of an ask is kept, as experts.yaml says.
     """
     subject = subject.encode("utf-8", "replace").decode()  # an argument may be no UTF-8, which nothing stored is
-    names = {subject, subject.encode()[:MAX_NAME_BYTES].decode("latin-1")}
+    sessions = {f"named:{subject}", named_session(subject.encode()) or f"named:{subject}"}
     texts = {subject, subject[:MAX_LOGGED_CHARS], cap(ask_in(subject), max_text_chars)}
-    hashes = {session_hash(f"named:{name}", key) for name in names} | {keyed_hash(text, key) for text in texts}
+    hashes = {session_hash(name, key) for name in sessions} | {keyed_hash(text, key) for text in texts}
     return frozenset({subject, *hashes})
 
 

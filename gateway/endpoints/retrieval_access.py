@@ -18,6 +18,7 @@ from gateway.retrieval.routing import why
 from gateway.retrieval.service import RetrievalService
 from gateway.retrieval.stores import VectorStores
 from gateway.state import GatewayState
+from gateway.wire import named_session
 from router.types import DecisionKind
 
 State = Annotated[GatewayState, Depends(gateway_state)]
@@ -66,8 +67,8 @@ ListPage = Annotated[Page, Depends(page_of)]
 def begin(request: Request, state: GatewayState, kind: DecisionKind, model: str) -> RetrievalExchange:
     """The exchange of a request that gets a record."""
     headers = dict(request.scope["headers"])
-    named = headers.get(b"x-session-id", b"")[:256].decode("latin-1")
-    session = state.session_id(f"named:{named}") if named else None
+    named = named_session(headers.get(b"x-session-id", b""))
+    session = None if named is None else state.session_id(named)
     return exchange_for(kind, headers, request.scope.get("coe_key_id"), model[:MAX_MODEL_CHARS], session)
 
 

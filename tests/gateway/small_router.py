@@ -16,6 +16,17 @@ from router.scorers.map import MapScorer
 from router.solved_policy import Policy
 from router.types import CategoryProbs, FloatArray
 
+MANIFEST: Mapping[str, object] = {
+    "created_at": "2026-01-01T00:00:00+00:00",
+    "encoder": {"kind": "hashing", "fingerprint": "f", "dim": 4},
+    "classifier": {"kind": "logistic"},
+    "scorer": {"kind": "map"},
+    "categories": ("red", "green"),
+    "experts": ("ruby",),
+    "temperature": 1.0,
+}
+"""Of an artifact that a small router stands for."""
+
 CATEGORIES = ("red", "green")
 EXPERTS = ("ruby", "emerald", "plain")
 QUALITY = ((0.9, 0.2, 0.5), (0.2, 0.9, 0.5), (0.3, 0.4, 0.5))  # rows: red, green, general

@@ -34,7 +34,7 @@ from router.types import (
     TerminalState,
 )
 from tests.gateway.running import Running, echoes, running, until
-from tests.gateway.small_router import ColourClassifier, small_router
+from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
 from tests.training.trained_folder import make_trained
 from training.registry import Registry
 
@@ -296,17 +296,7 @@ def test_a_trial_is_judged_by_feedback_of_every_kind(store: Store, kind: Feedbac
 
 
 async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, store: Store) -> None:
-    manifest = {
-        "created_at": "2026-01-01T00:00:00+00:00",
-        "parents": ("c" * 16,),
-        "encoder": {"kind": "hashing", "fingerprint": "f", "dim": 4},
-        "classifier": {"kind": "logistic"},
-        "scorer": {"kind": "map"},
-        "categories": ("red", "green"),
-        "experts": ("ruby",),
-        "temperature": 1.0,
-        "data_fingerprints": {"log": "1234"},
-    }
+    manifest = {**MANIFEST, "parents": ("c" * 16,), "data_fingerprints": {"log": "1234"}}
     version = save_artifact(tmp_path, manifest, {"map.mass": np.ones(3, np.float32)}).manifest.version
     promote(tmp_path, version, canary())
     versions = VersionStore(store)

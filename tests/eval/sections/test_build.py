@@ -150,16 +150,21 @@ def test_the_worst_losses_come_first_and_are_cut() -> None:
     assert len(lost.build_lost(inputs(chosen=np.array([0, 1, 2, 0])), shown=1)) == 1
 
 
-def test_two_experts_get_a_curve_of_strong_calls() -> None:
-    assert sections()["cheap_strong"] is None
+def two_experts() -> SectionInputs:
+    """A strong one and a weak one, with a method that knows every score."""
     both = inputs()
-    two = replace(
+    return replace(
         both,
         experts=("maths", "small"),
         scores=both.scores[:, [1, 0]],
         fit_means=both.fit_means[[1, 0]] * [1.0, 0.1],
         methods=(oracle(quality=both.scores[:, [1, 0]]),),
     )
+
+
+def test_two_experts_get_a_curve_of_strong_calls() -> None:
+    assert sections()["cheap_strong"] is None
+    two = two_experts()
     found = strong_calls.build_cheap_strong(two, np.random.default_rng(0))
     assert found is not None
     assert (found.weak, found.strong) == ("small", "maths")
@@ -176,15 +181,7 @@ def test_a_cascade_is_an_order_where_the_weak_expert_s_replies_have_lengths() ->
     lengths = np.array([[np.nan, 5.0], [np.nan, 5.0], [np.nan, 9.0], [np.nan, 5.0]])
     lengths[int(np.argmax(both.scores[:, 1] - both.scores[:, 0])), 1] = 900.0
     by_length = ReplyGain(weak="small", strong="maths", kind="perfect", weights=(0, 0, 1, *[0] * 6), bias=0)
-    two = replace(
-        both,
-        experts=("maths", "small"),
-        scores=both.scores[:, [1, 0]],
-        fit_means=both.fit_means[[1, 0]] * [1.0, 0.1],
-        methods=(oracle(quality=both.scores[:, [1, 0]]),),
-        reply_tokens=lengths,
-        cascade=by_length,
-    )
+    two = replace(two_experts(), reply_tokens=lengths, cascade=by_length)
 
     def orders(**changed: object) -> set[str]:
         found = strong_calls.build_cheap_strong(replace(two, **changed), np.random.default_rng(0))
