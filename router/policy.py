@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from router.config import Budgets
 from router.errors import InfeasibleBudgetError
+from router.price import beside_others
 from router.types import FloatArray
 
 TIE_BREAK = 1e-6
@@ -167,12 +168,10 @@ def binds(
 
 def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: ExpertCosts) -> InfeasibleBudgetError:
     """Which budget cannot be kept beside all others; where others exclude each other, beside those before it."""
-    names = list(limits)
-    for rests in ([[n for n in names if n != name] for name in names], [names[:i] for i in range(len(names))]):
-        for name, rest in zip(names, rests, strict=True):
-            least = program.minimise(program.budget_rows[name], {n: limits[n] for n in rest}, costs)
-            if least is not None and program.budget_rows[name] @ least > limits[name] * (1 + SLACK / 2):
-                return InfeasibleBudgetError(name, limits[name], float(program.budget_rows[name] @ least))
+    for name, rest in beside_others(list(limits)):
+        least = program.minimise(program.budget_rows[name], {n: limits[n] for n in rest}, costs)
+        if least is not None and program.budget_rows[name] @ least > limits[name] * (1 + SLACK / 2):
+            return InfeasibleBudgetError(name, limits[name], float(program.budget_rows[name] @ least))
     raise AssertionError("an infeasible program has a budget that cannot be kept")
 
 

@@ -11,14 +11,16 @@ prices spends the rest of the budget (Everett 1963 for the multipliers, Dantzig 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import InfeasibleBudgetError
 
+T = TypeVar("T")
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -157,14 +159,20 @@ def make_problem(
 def require_feasible(problem: Problem) -> None:
     """Raises InfeasibleBudgetError for the first limit that no mixture of experts keeps beside all others; where others
     exclude each other, beside those before it."""
-    rows = range(len(problem.names))
-    for rests in ([[j for j in rows if j != i] for i in rows], [list(range(i)) for i in rows]):
-        for i, rest in enumerate(rests):
-            least = least_amount(problem, i, rest)
-            if least is not None and least > problem.limits[i] * (1 + SLACK):
-                raise InfeasibleBudgetError(
-                    problem.names[i], float(problem.limits[i] * problem.scales[i]), float(least * problem.scales[i])
-                )
+    for i, rest in beside_others(range(len(problem.names))):
+        least = least_amount(problem, i, rest)
+        if least is not None and least > problem.limits[i] * (1 + SLACK):
+            raise InfeasibleBudgetError(
+                problem.names[i], float(problem.limits[i] * problem.scales[i]), float(least * problem.scales[i])
+            )
+
+
+def beside_others(budgets: Sequence[T]) -> Iterator[tuple[T, list[T]]]:
+    """Each budget with all others; then each with those before it, for others may exclude each other."""
+    for i, budget in enumerate(budgets):
+        yield budget, [*budgets[:i], *budgets[i + 1 :]]
+    for i, budget in enumerate(budgets):
+        yield budget, list(budgets[:i])
 
 
 def least_amount(problem: Problem, row: int, rest: list[int]) -> float | None:

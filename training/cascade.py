@@ -62,11 +62,16 @@ def fit_logistic(features: NDArray[np.floating], is_correct: NDArray[np.bool_]) 
     """
     from sklearn.linear_model import LogisticRegression
 
-    mean, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale = np.where(spread > 1e-9, spread, np.inf)
+    mean, scale = standard_units(features)
     model = LogisticRegression(max_iter=1000).fit((features - mean) / scale, is_correct)
     weights = model.coef_[0] / scale
     return weights, float(model.intercept_[0] - mean @ weights)
+
+
+def standard_units(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation (f,); infinity for a feature that does not vary, which so counts for nothing."""
+    mean, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    return mean, np.where(spread > 1e-9, spread, np.inf)
 
 
 def isotonic(
@@ -119,8 +124,7 @@ def fit_ridge(features: NDArray[np.float64], target: NDArray[np.float64]) -> tup
     """Weights (f,) and bias in the units of the features (n, f), which are standardised so that the penalty is fair."""
     from sklearn.linear_model import Ridge
 
-    mean, spread = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(spread > 1e-9, spread, np.inf)
+    mean, scale = standard_units(features)
     model = Ridge(alpha=RIDGE).fit((features - mean) / scale, target)
     weights = np.asarray(model.coef_ / scale, dtype=np.float64)
     return weights, float(model.intercept_ - mean @ weights)
