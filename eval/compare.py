@@ -142,7 +142,7 @@ def choices(trial: Trial) -> list[Choice]:
         Choice("coe", "This router", trial.how, given(trial.decided)),
         Choice("random", "Random", "any expert, all equally likely (expected value)", baselines.random_choice(n, m)),
         Choice("best_single", label, "one expert for all, the best on the fit data", always(single)),
-        Choice("knn", "k-NN", "the best expert on the nearest fit queries", given(near)),
+        Choice("knn", "k-NN", "the best expert on the nearest fit queries, whatever it costs", given(near)),
         Choice("category_oracle", "Category oracle", "the best expert per true category, in hindsight", by_category),
         Choice("query_oracle", "Query oracle", "the best expert per query, in hindsight", by_query),
     ]

@@ -134,7 +134,7 @@ def measure(
     records, gain = arm_records(trial.test, arms, means, draws), gains(arms, means, draws)
     share, share_interval = closed(arms, means, draws)
     return Report(
-        headline=headline(records, gain, share, facts.n_test, len(facts.experts)),
+        headline=headline(records, gain, share, facts),
         command=request.command,
         seed=request.seed,
         created_at=now.isoformat(timespec="seconds"),

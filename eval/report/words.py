@@ -9,6 +9,7 @@ from eval.report.schema import (
     Arm,
     CategoryFinding,
     CheapStrong,
+    DataFacts,
     Diagnostics,
     Difference,
     FrontierPoint,
@@ -162,22 +163,21 @@ def verdict(gain: Difference) -> str:
     return "Routing shows no difference from the best single expert"
 
 
-def headline(
-    arms: dict[str, Arm], gain: dict[str, Difference], gap_closed: float | None, n_test: int, n_experts: int
-) -> str:
+def headline(arms: dict[str, Arm], gain: dict[str, Difference], gap_closed: float | None, data: DataFacts) -> str:
     """What a reader should take away, in two or three sentences."""
     own, single, oracle = arms["coe"], arms["best_single"], arms["query_oracle"]
     sentences = [
-        f"{verdict(gain['best_single'])}: on {n_test:,} held-out queries over {n_experts} experts it scores "
-        f"{percent(own.mean_score)}, the {lower_first(single.label)} {percent(single.mean_score)}, a difference of "
-        f"{points(gain['best_single'].mean)} points (95% interval {points_range(gain['best_single'].interval)})."
+        f"{verdict(gain['best_single'])}: on {data.n_test:,} held-out queries over {len(data.experts)} experts it "
+        f"scores {percent(own.mean_score)}, the {lower_first(single.label)} {percent(single.mean_score)}, a difference "
+        f"of {points(gain['best_single'].mean)} points (95% interval {points_range(gain['best_single'].interval)})."
     ]
     if gap_closed is not None:
         sentences.append(
             f"That closes {percent(gap_closed, 0)} of the gap to a perfect choice per query "
             f"({percent(oracle.mean_score)})."
         )
-    sentences.append(f"Against k-NN it is {points(gain['knn'].mean)} points ({points_range(gain['knn'].interval)}).")
+    near = "k-NN, which keeps no budget," if data.budgets else "k-NN"
+    sentences.append(f"Against {near} it is {points(gain['knn'].mean)} points ({points_range(gain['knn'].interval)}).")
     if "best_mixture" in gain:
         mixed = gain["best_mixture"]
         sentences.append(

@@ -51,6 +51,7 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
     assert report["data"]["n_test"] == sum(row["n_test"] for row in report["categories"])
     assert (out / "routers" / report["data"]["router_version"] / "manifest.json").is_file()
     assert report["headline"].startswith("Routing beats the best single expert")
+    assert " Against k-NN it is " in report["headline"]
     assert (out / "report.html").stat().st_size > 500_000
 
 
@@ -121,6 +122,14 @@ def test_a_budget_that_cannot_be_met_names_the_smallest(tmp_path: Path, capsys: 
     arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--budget", "active_params_b=1", *FAST]
     assert run_cli("eval routing", TARGET, arguments) == 1
     assert "budget active_params_b=1 cannot be met; the smallest value that would do is 2" in capsys.readouterr().err
+
+
+def test_with_a_budget_the_headline_says_that_neighbours_keep_none(tmp_path: Path) -> None:
+    arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
+    assert run_cli("eval routing", TARGET, [*arguments, "--budget", "active_params_b=5"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["arms"]["knn"]["mean_active_params_b"] > 5
+    assert "Against k-NN, which keeps no budget, it is " in report["headline"]
 
 
 @pytest.mark.skipif(not (BENCH / "xstest").is_dir(), reason=f"no benchmark data at {BENCH} (set COE_BENCH_DATA)")
