@@ -36,6 +36,8 @@ JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
 )
 
 MAX_COUNTED_KEYS = 64
+MAX_COUNT = 2**63 - 1
+INEXACT_FROM = 2.0**63  # orjson reads whole numbers of more than 64 bits as floats
 MAX_SESSION_BYTES = 256
 
 AUTO = "auto"
@@ -71,6 +73,8 @@ def decode_object(raw: bytes) -> dict[str, object]:
     values = decode_json(raw)
     if not isinstance(values, dict):
         raise invalid(f"the body must be a JSON object, got {json_type(values)}", code="invalid_json")
+    if has_float_from(INEXACT_FROM, values):
+        values = exact(raw)
     # Counting reads the whole body once a key: far quicker than the check itself for the keys that a request has.
     if len(values) > MAX_COUNTED_KEYS or any(raw.count(b'"%b":' % key.encode()) > 1 for key in values):
         refuse_duplicates(raw)
@@ -89,6 +93,31 @@ def decode_json(raw: bytes) -> object:
     except orjson.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise invalid(f"the body is not valid JSON: {error.msg} ({place})", code="invalid_json") from error
+
+
+def has_float_from(bound: float, values: object) -> bool:
+    """Whether a decoded value holds a float of that size; quicker to see than a long number among the bytes."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):  # most are
+            continue
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, float) and abs(value) >= bound:
+            return True
+    return False
+
+
+def exact(raw: bytes) -> dict[str, object]:
+    """The object of a body that orjson accepts, its whole numbers to the last digit. Raises ApiError."""
+    try:
+        values: dict[str, object] = json.loads(raw)
+    except (RecursionError, ValueError) as error:
+        raise invalid(f"the body is not valid JSON: {type(error).__name__}", code="invalid_json") from error
+    return values
 
 
 def refuse_duplicates(raw: bytes) -> None:
@@ -301,12 +330,12 @@ def flag(body: Mapping[str, object], name: str) -> bool:
 
 
 def count(body: Mapping[str, object], name: str) -> int | None:
-    """A whole number of at least 1, or None when absent."""
+    """A whole number of at least 1 and 64 bits, or None when absent."""
     value = body.get(name)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        wrong(name, body, "a whole number of at least 1")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
+        wrong(name, body, f"a whole number from 1 to {MAX_COUNT}")
     return value
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ class VllmBackend:
 
     async def send(self, request: BackendRequest) -> BackendResponse:
         """Sends one request; see `ChatBackend.send`. A pooled connection that turns out dead is replaced once."""
-        body = orjson.dumps({**request.body, **self._options.extra_body, "model": self._options.served_model})
+        body = encoded({**request.body, **self._options.extra_body, "model": self._options.served_model})
         if self._pooled is None:
             self._pooled = new_session(self._options, is_pooled=True)
         attempt = Attempt()
@@ -203,6 +204,14 @@ class RenamedChunks:
 
     def _renamed(self, lines: bytes) -> bytes:
         return MODEL_FIELD.sub(lambda _: self._field, lines)
+
+
+def encoded(body: Mapping[str, object]) -> bytes:
+    """The JSON of a body, of a whole number all digits."""
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:  # it writes no whole number of more than 64 bits
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def new_session(options: Options, *, is_pooled: bool) -> aiohttp.ClientSession:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class FaultUpstream:
     url: str = ""
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(orjson.loads(await request.read()))
+        self.requests.append(json.loads(await request.read()))
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.arrived.set()
         is_stream = bool(self.requests[-1].get("stream"))

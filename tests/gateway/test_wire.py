@@ -103,6 +103,15 @@ def test_of_many_keys_none_is_counted_and_a_double_is_still_found() -> None:
         decode_chat((body % ',"k7" : 2').encode(), 100)
 
 
+def test_a_number_too_long_to_be_read_is_refused() -> None:
+    body = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"metadata":{"n":%s}}'
+    assert decode_chat(body % (b"9" * 300), 100).body["metadata"] == {"n": 10**300 - 1}
+    for digits in (b"9" * 400, b"1e400"):
+        with pytest.raises(ApiError, match="not valid JSON") as error:
+            decode_chat(body % digits, 100)
+        assert (error.value.status, error.value.code) == (400, "invalid_json")
+
+
 def test_resolve_model() -> None:
     names = (("a", "b"), ("default", "cheap"))
     assert resolve_model("auto", *names).policy == "default"
