@@ -251,6 +251,14 @@ class Catalog:
         with self._store.transaction("find files to read") as connection:
             return [(row.store_id, row.file_id) for row in connection.execute(query)]
 
+    def read_again(self, store_id: str) -> None:
+        """Every file of a store that was read is to be read once more."""
+        statement = STORE_FILES.update().where(
+            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
+        )
+        with self._store.transaction("have files read again") as connection:
+            connection.execute(statement.values(status=FileStatus.IN_PROGRESS.value, claimed_until=None))
+
     def release_claims(self) -> None:
         """Nobody has anything in hand: for a process that knows it is the only one."""
         with self._store.transaction("release claims") as connection:

@@ -79,6 +79,14 @@ class ChunkTable:
             rows = connection.execute(query).all()
         return np.array([row.key for row in rows], dtype=np.int64), [row.text for row in rows]
 
+    def count_read(self, store_id: str) -> int:
+        """Number of chunks of files that are completely read."""
+        is_file = and_(STORE_FILES.c.store_id == CHUNKS.c.store_id, STORE_FILES.c.file_id == CHUNKS.c.file_id)
+        is_read = STORE_FILES.c.status == FileStatus.COMPLETED.value
+        query = select(func.count()).select_from(CHUNKS).join(STORE_FILES, is_file)
+        with self._store.transaction("count chunks") as connection:
+            return int(connection.execute(query.where(CHUNKS.c.store_id == store_id, is_read)).scalar_one())
+
     def stamp(self, store_id: str) -> tuple[int, int]:
         """Number of chunks and the largest key: changes with every change of a store's chunks."""
         query = select(func.count(), func.coalesce(func.max(CHUNKS.c.key), 0)).where(CHUNKS.c.store_id == store_id)

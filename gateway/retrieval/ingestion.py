@@ -24,7 +24,7 @@ from gateway.retrieval.reading import UnreadableFileError, read_text
 from gateway.retrieval.records import FileStatus, StoreFile
 from gateway.retrieval.vectors import DocumentVectors
 from gateway.tasks import stop_task
-from router.errors import RouterError, StoreError
+from router.errors import DamagedIndexError, RouterError, StoreError
 from router.retrieval.index.space import KeyArray
 
 CLAIM_S = 600.0
@@ -95,6 +95,7 @@ class Ingestion:
         while True:
             self._has_work.clear()
             try:
+                await self._in_thread(self._repair)
                 await self._read_waiting()
                 await self._in_thread(self._tidy)
             except StoreError as error:
@@ -114,6 +115,18 @@ class Ingestion:
     async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, partial(call, *arguments))
 
+    def _repair(self) -> None:
+        """Has the files of stores with a damaged index read again.
+
+        First in the database, so that after a crash in between the rest is done again. A store of another encoder stays
+        as it is: it cannot be searched before that one is back.
+        """
+        for store_id in sorted(self._vectors.damaged):
+            store = self._catalog.store(store_id, None)
+            if store is None or store.space == self._vectors.base_space:
+                self._catalog.read_again(store_id)
+                self._vectors.drop(store_id)
+
     def _backfill(self) -> None:
         """Encodes what an expert with a document space of its own has not seen, because it came later."""
 
@@ -123,7 +136,8 @@ class Ingestion:
 
         try:
             for store_id in self._catalog.all_stores() if self._vectors.has_other_spaces else ():
-                self._vectors.backfill(store_id, go_on)
+                with contextlib.suppress(DamagedIndexError):  # `_repair` encodes for every expert
+                    self._vectors.backfill(store_id, go_on)
         except AbandonedError:
             return
         except RouterError as error:
@@ -149,8 +163,10 @@ class Ingestion:
             return
         except UnreadableFileError as error:
             done = failure(error.code, str(error))
-        except StoreError:
+        except StoreError as error:
             self._catalog.change_store_file(store_id, file_id, {"claimed_until": None})
+            if isinstance(error, DamagedIndexError):
+                return  # it waits for `_repair`, and those of other stores need not
             raise
         except RouterError as error:
             done = failure("server_error", str(error))

@@ -12,11 +12,12 @@ from gateway.retrieval.catalog import Catalog
 from gateway.retrieval.chunk_table import ChunkTable
 from gateway.retrieval.chunking import StaticChunking
 from gateway.retrieval.filters import Scalar
-from gateway.retrieval.ingestion import Ingestion
+from gateway.retrieval.ingestion import LOOK_EVERY_S, Ingestion
 from gateway.retrieval.records import FileStatus, StoredFile, StoreFile, VectorStore
 from gateway.retrieval.search import SearchAnswer, SearchRequest, StoreSearch
 from gateway.retrieval.vectors import DocumentVectors
 from gateway.wire import shorten
+from router.errors import DamagedIndexError
 
 MAX_STORE_FILES = 10_000
 
@@ -130,7 +131,15 @@ class VectorStores:
         """Searches a store that is the caller's to see. Blocks. Raises ApiError, VectorSpaceError, StoreError."""
         if store.expires_at is not None and store.expires_at < time.time():
             raise ApiError(f"vector store {store.store_id} has expired", status=404, code="not_found")
-        answer = self._searcher.search(store, request)
+        try:
+            answer = self._searcher.search(store, request)
+        except DamagedIndexError as error:
+            raise ApiError(
+                f"{error}: its files are read again, as the status of the store shows",
+                status=503,
+                code="index_incomplete",
+                retry_after_s=LOOK_EVERY_S,
+            ) from error
         if store.expires_days is not None:
             self.catalog.touch_store(store.store_id)
         return answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gateway.retrieval.chunk_table import ChunkTable
+from router.errors import DamagedIndexError
 from router.retrieval.fusion import Ranking
 from router.retrieval.index.space import KeyArray, VectorIndex, VectorIndexes, VectorSpace
 from router.retrieval.records import BASE, EVIDENCE, DenseExpert, LexicalExpert, LexicalIndex, RetrievalExpert
@@ -16,6 +19,8 @@ from router.types import FloatArray
 
 ENCODE_BATCH = 32
 MAX_WORD_INDEXES = 32
+logger = logging.getLogger(__name__)
+
 EMPTY: Ranking = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
@@ -47,6 +52,8 @@ class DocumentVectors:
             space: open_indexes(index_name(space, self.base_space), VectorSpace(fingerprint=space, dim=expert.dim))
             for space, expert in self._encoders.items()
         }
+        self.damaged: set[str] = set()  # stores whose indexes have to be made again: `Ingestion` does
+        self._checked: set[str] = set()
         self._words: dict[tuple[str, str], WordIndex] = {}
         self._words_lock = threading.Lock()
 
@@ -60,8 +67,17 @@ class DocumentVectors:
         return len(self._encoders) > 1
 
     def index(self, store_id: str, space: str) -> VectorIndex:
-        """Raises VectorSpaceError when it was filled by another encoder, StoreError when it is damaged."""
-        return self._indexes[space].open(store_id)
+        """Raises VectorSpaceError when it was filled by another encoder, DamagedIndexError, StoreError."""
+        try:
+            index = self._indexes[space].open(store_id)
+            if space == self.base_space and store_id not in self._checked:
+                self._check(store_id, index)
+        except DamagedIndexError as error:
+            if store_id not in self.damaged:
+                logger.warning("retrieval: %s; the files of the store will be read again", error)
+            self.damaged.add(store_id)
+            raise
+        return index
 
     def add(self, store_id: str, keys: KeyArray, texts: Sequence[str], on_batch: Callable[[], None]) -> None:
         """Encodes chunks for every space and adds them; `on_batch` is called between batches and may raise."""
@@ -75,12 +91,15 @@ class DocumentVectors:
     def remove(self, store_id: str, keys: KeyArray) -> None:
         if len(keys):
             for space in self._encoders:
-                self.index(store_id, space).remove(keys)
+                # One that is made again gets what is in the database, and these are not.
+                with contextlib.suppress(DamagedIndexError):
+                    self.index(store_id, space).remove(keys)
 
     def drop(self, store_id: str) -> None:
         """Deletes every index of a store."""
         for indexes in self._indexes.values():
             indexes.drop(store_id)
+        self.damaged.discard(store_id)
         with self._words_lock:
             for key in [key for key in self._words if key[0] == store_id]:
                 del self._words[key]
@@ -147,6 +166,16 @@ class DocumentVectors:
     def close(self) -> None:
         for indexes in self._indexes.values():
             indexes.close()
+
+    def _check(self, store_id: str, index: VectorIndex) -> None:
+        """Looks once whether base's index has what was read: a file that is gone, or a journal's end, leaves no trace.
+
+        Counts in the database first: what is completely read there is in the index before.
+        """
+        read = self._chunks.count_read(store_id)
+        if len(index) < read:
+            raise DamagedIndexError(store_id, f"it holds {len(index)} of {read} vectors")
+        self._checked.add(store_id)
 
     def _by_words(self, store_id: str, expert: LexicalExpert, text: str, limit: int, among: KeyArray | None) -> Ranking:
         """BM25 scores have no bound, so they are given relative to the best."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import MissingExtraError, StoreError
+from router.errors import DamagedIndexError, MissingExtraError
 from router.retrieval.index.space import Hits, KeyArray
 from router.types import FloatArray
 
@@ -41,15 +41,15 @@ def new_graph(dim: int) -> Index:
 
 
 def restored(path: Path, *, is_mapped: bool) -> Index:
-    """Raises StoreError when the file is no graph."""
+    """Raises DamagedIndexError when the file is no graph."""
     from usearch.index import Index
 
     try:
         graph = Index.restore(str(path), view=is_mapped, expansion_add=EXPANSION_ADD, expansion_search=EXPANSION_SEARCH)
     except (RuntimeError, ValueError) as error:
-        raise StoreError(f"{path} is no graph of usearch ({error})") from error
+        raise DamagedIndexError(path.parent.name, f"{path.name} is no graph of usearch ({error})") from error
     if graph is None:
-        raise StoreError(f"{path} is no graph of usearch")
+        raise DamagedIndexError(path.parent.name, f"{path.name} is no graph of usearch")
     return graph
 
 

@@ -17,7 +17,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import StoreError
+from router.errors import DamagedIndexError, StoreError
 from router.retrieval.index.space import KeyArray
 from router.types import FloatArray
 
@@ -48,7 +48,8 @@ class Journal:
         """Every change in order. What a crash left of a last, unfinished one is cut off.
 
         Raises:
-            StoreError: it cannot be read, or a record that was finished is damaged.
+            DamagedIndexError: a record that was finished is damaged.
+            StoreError: it cannot be read.
         """
         with self._opened() as file:
             total = os.fstat(file.fileno()).st_size
@@ -101,7 +102,7 @@ class Journal:
         if not is_whole or CHECK.unpack(body[-CHECK.size :])[0] != zlib.crc32(body[: -CHECK.size], zlib.crc32(head)):
             if end >= total or not any(head):  # a file system may have made room, in zeros, for what was not written
                 return None, total
-            raise StoreError(f"journal {self._path} is damaged at byte {self.size}")
+            raise DamagedIndexError(self._path.parent.name, f"{self._path.name} at byte {self.size}")
         keys = np.frombuffer(body, dtype="<i8", count=count).astype(np.int64)
         if operation == REMOVE:
             return Change(keys, None), end

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from router.errors import StoreError
+from router.errors import DamagedIndexError, StoreError
 from router.retrieval.index.graph import contained, is_among, last_of_each, matches, new_graph, restored, rows_of
 from router.retrieval.index.journal import Change, Journal, stored, sync_folder
 from router.retrieval.index.space import Hits, KeyArray, VectorSpace, best, require_same_space, require_vectors
@@ -84,7 +84,8 @@ class LocalIndex:
 
     Raises:
         VectorSpaceError: it holds another encoder's vectors.
-        StoreError: it is damaged or cannot be read.
+        DamagedIndexError: what is on the disk is not whole.
+        StoreError: it cannot be read.
         MissingExtraError: usearch is not installed.
     """
 
@@ -272,7 +273,7 @@ class LocalIndex:
             return None
         path, size = self._graph_path(), self._manifest.graph_bytes
         if not path.exists() or path.stat().st_size != size:
-            raise StoreError(f"index {self._folder.name} is damaged: {path.name} is not the {size} bytes it should be")
+            raise DamagedIndexError(self._folder.name, f"{path.name} is not the {size} bytes it should be")
         return restored(path, is_mapped=True)
 
     def _graph_path(self) -> Path:
@@ -290,7 +291,7 @@ class LocalIndex:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Raises StoreError when there is one and it cannot be understood."""
+    """Raises DamagedIndexError when there is one and it cannot be understood."""
     try:
         text = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
@@ -298,7 +299,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise StoreError(f"{folder / MANIFEST} is not the description of an index") from error
+        raise DamagedIndexError(folder.name, f"{MANIFEST} is not the description of an index") from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

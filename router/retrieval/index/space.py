@@ -74,6 +74,7 @@ class VectorIndexes(Protocol):
 
         Raises:
             VectorSpaceError: it holds another encoder's vectors.
+            DamagedIndexError: it has to be made again.
             StoreError: it cannot be read.
         """
         ...

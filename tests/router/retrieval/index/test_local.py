@@ -198,7 +198,7 @@ def test_damage_in_the_middle_of_a_journal_is_an_error_that_names_the_byte(tmp_p
     content = bytearray(path.read_bytes())
     content[40] ^= 1
     path.write_bytes(content)
-    with pytest.raises(StoreError, match="damaged at byte 0"):
+    with pytest.raises(StoreError, match=r"index x is damaged \(journal-0\.log at byte 0"):
         opened(tmp_path / "x")
 
 
