@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, delete, func, or_, select
 
 from gateway.retrieval.filters import Scalar
-from gateway.retrieval.records import FileStatus, Page, StoredFile, StoreFile, VectorStore
+from gateway.retrieval.records import FileStatus, Page, StoredFile, StoreFile, VectorStore, pairs_of
 from gateway.retrieval.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES
 from gateway.store import Store
 
@@ -270,7 +270,7 @@ class Catalog:
             STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
         )
         with self._store.transaction("read attributes") as connection:
-            return {row.file_id: json.loads(row.attributes_json) for row in connection.execute(query)}
+            return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in connection.execute(query)}
 
 
 def store_files_query() -> Select[Any]:
@@ -285,7 +285,7 @@ def store_file_of(row: Row[Any]) -> StoreFile:
         status=FileStatus(row.status),
         error_code=row.error_code,
         error_message=row.error_message,
-        attributes=json.loads(row.attributes_json),
+        attributes=pairs_of(row.attributes_json, row.file_id),
         strategy=row.strategy_json,
         batch_id=row.batch_id,
         usage_bytes=row.usage_bytes,
@@ -312,7 +312,7 @@ def with_counts(connection: Connection, rows: Sequence[Row[Any]]) -> list[Vector
             owner=row.owner,
             name=row.name,
             description=row.description,
-            metadata=json.loads(row.metadata_json),
+            metadata=pairs_of(row.metadata_json, row.store_id),
             created_at=row.created_at,
             last_active_at=row.last_active_at,
             expires_days=row.expires_days,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from sqlalchemy import and_, delete, func, select
 
-from gateway.retrieval.records import Chunk, FileStatus
+from gateway.retrieval.records import Chunk, FileStatus, pairs_of
 from gateway.retrieval.tables import CHUNKS, FILES, STORE_FILES
 from gateway.store import Store
 from router.retrieval.index.space import KeyArray
@@ -96,7 +95,8 @@ class ChunkTable:
 
 
 def chunk_of(row: Any) -> Chunk:
-    return Chunk(row.key, row.file_id, row.position, row.text, row.filename, json.loads(row.attributes_json))
+    attributes = pairs_of(row.attributes_json, row.file_id)
+    return Chunk(row.key, row.file_id, row.position, row.text, row.filename, attributes)
 
 
 def batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

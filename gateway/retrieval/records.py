@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+import orjson
 
 from gateway.retrieval.filters import Scalar
 
 DAY_S = 86_400.0
+
+logger = logging.getLogger(__name__)
 
 
 class FileStatus(StrEnum):
@@ -94,3 +102,26 @@ class Page:
     is_ascending: bool = False
     after: str | None = None
     before: str | None = None
+
+
+def pairs_of(text: str, whose: str) -> dict[str, Any]:
+    """Metadata or attributes as a row has them.
+
+    Earlier versions took NaN and lone surrogates, which no answer can hold: such pairs are left out with a warning.
+    """
+    with contextlib.suppress(orjson.JSONDecodeError):
+        pairs = orjson.loads(text)
+        if isinstance(pairs, dict):
+            return pairs
+    try:
+        held = json.loads(text)
+    except (ValueError, RecursionError):
+        held = None
+    kept: dict[str, Any] = {}
+    for name, value in held.items() if isinstance(held, dict) else ():
+        with contextlib.suppress(orjson.JSONDecodeError):
+            kept |= orjson.loads(json.dumps({name: value}))
+    logger.warning(
+        "retrieval: metadata or attributes of %s cannot be shown in full: write them again to mend them", whose
+    )
+    return kept
