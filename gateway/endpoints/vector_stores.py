@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -20,11 +20,11 @@ from gateway.endpoints.retrieval_access import (
     decision_view,
     finish,
 )
-from gateway.http_errors import invalid
-from gateway.retrieval.chunking import ChunkingStrategy, StaticChunking, StaticStrategy, count_tokens
-from gateway.retrieval.filters import fault_of
+from gateway.http_errors import ApiError, invalid
+from gateway.retrieval.chunking import ChunkingStrategy, StaticStrategy, count_tokens
+from gateway.retrieval.filters import Scalar, fault_of
 from gateway.retrieval.log import outcomes_of
-from gateway.retrieval.records import FileStatus
+from gateway.retrieval.records import Addition, FileStatus
 from gateway.retrieval.schemas import (
     AttributesUpdate,
     BatchCreate,
@@ -55,7 +55,7 @@ async def create_store(asked: StoreCreate, stores: Stores, owner: Owner) -> Json
         expires_days=asked.expires_after.days if asked.expires_after else None,
     )
     if asked.file_ids:
-        await stores.attach(owner, store, unique(asked.file_ids), {}, chunking_of(asked.chunking_strategy))
+        await stores.attach(owner, store.store_id, additions(asked.file_ids, None, asked.chunking_strategy))
     return store_view(await stores.store(owner, store.store_id))
 
 
@@ -133,9 +133,8 @@ def search_request(asked: SearchBody) -> SearchRequest:
 @api.post("/{store_id}/files")
 async def attach_file(store_id: str, asked: FileAttach, stores: Stores, owner: Owner) -> Json:
     """Puts a file into a store; it is read soon, see its status."""
-    store = await stores.store(owner, store_id)
-    chunking = chunking_of(asked.chunking_strategy)
-    await stores.attach(owner, store, [asked.file_id], asked.attributes or {}, chunking)
+    await stores.store(owner, store_id)
+    await stores.attach(owner, store_id, additions([asked.file_id], asked.attributes, asked.chunking_strategy))
     return store_file_view(await stores.store_file(store_id, asked.file_id))
 
 
@@ -190,34 +189,34 @@ async def detach_file(store_id: str, file_id: str, stores: Stores, owner: Owner)
 @api.post("/{store_id}/texts")
 async def add_texts(store_id: str, asked: TextsAdd, stores: Stores, owner: Owner) -> Json:
     """Texts as files of a store. Answers when each is found by a search or has failed, or after five minutes."""
-    store = await stores.store(owner, store_id)
-    chunking = chunking_of(asked.chunking_strategy)
-    file_ids = []
+    await stores.store(owner, store_id)
+    files = []
     for item in asked.texts:
         content = item.text.encode("utf-8", "replace")
         file = await stores.upload(owner, safe_name(item.filename), "user_data", content)
-        await stores.attach(owner, store, [file.file_id], item.attributes or {}, chunking)
-        file_ids.append(file.file_id)
+        files += additions([file.file_id], item.attributes, asked.chunking_strategy)
+    file_ids = [file.file_id for file in files]
+    try:
+        await stores.attach(owner, store_id, files)
+    except ApiError:
+        for file_id in file_ids:
+            await stores.delete_file(owner, file_id)
+        raise
     await stores.ingestion.until_read(store_id, set(file_ids))
-    files = [await stores.store_file(store_id, file_id) for file_id in file_ids]
-    return {"object": "list", "data": [store_file_view(file) for file in files]}
+    read = [await stores.store_file(store_id, file_id) for file_id in file_ids]
+    return {"object": "list", "data": [store_file_view(file) for file in read]}
 
 
 @api.post("/{store_id}/file_batches")
 async def create_batch(store_id: str, asked: BatchCreate, stores: Stores, owner: Owner) -> Json:
     """Puts many files into a store."""
-    store = await stores.store(owner, store_id)
+    await stores.store(owner, store_id)
     batch_id = new_id("vsfb")
-    if asked.file_ids:
-        chunking = chunking_of(asked.chunking_strategy)
-        await stores.attach(owner, store, unique(asked.file_ids), asked.attributes or {}, chunking, batch_id)
+    files = additions(asked.file_ids, asked.attributes, asked.chunking_strategy)
     for file in asked.files:
-        await stores.file(owner, file.file_id)
-    for file in asked.files:
-        chunking = chunking_of(file.chunking_strategy or asked.chunking_strategy)
         attributes = asked.attributes if file.attributes is None else file.attributes
-        await stores.attach(owner, store, [file.file_id], attributes or {}, chunking, batch_id)
-    await asyncio.to_thread(stores.catalog.put_batch, store_id, batch_id)
+        files += additions([file.file_id], attributes, file.chunking_strategy or asked.chunking_strategy)
+    await stores.attach(owner, store_id, files, batch_id)
     return await show_batch(store_id, batch_id, stores, owner)
 
 
@@ -248,10 +247,9 @@ async def list_batch_files(
     return list_view(files, page, store_file_view)
 
 
-def chunking_of(strategy: ChunkingStrategy | None) -> StaticChunking | None:
-    """What the client wants; None leaves it to the gateway."""
-    return strategy.static if isinstance(strategy, StaticStrategy) else None
-
-
-def unique(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+def additions(
+    file_ids: Sequence[str], attributes: Mapping[str, Scalar] | None, strategy: ChunkingStrategy | None
+) -> list[Addition]:
+    """Files to put into a store, each once. Without a static strategy the gateway chooses how they are cut."""
+    chunking = strategy.static if isinstance(strategy, StaticStrategy) else None
+    return [Addition(file_id, attributes or {}, chunking) for file_id in dict.fromkeys(file_ids)]

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, func, or_, select
 
+from gateway.http_errors import ApiError
+from gateway.retrieval.chunking import StaticChunking
 from gateway.retrieval.filters import Scalar
-from gateway.retrieval.records import FileStatus, Page, StoredFile, StoreFile, VectorStore, pairs_of
+from gateway.retrieval.records import Addition, FileStatus, Page, StoredFile, StoreFile, VectorStore, pairs_of
 from gateway.retrieval.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES
 from gateway.store import Store
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row, Select
     from sqlalchemy.engine import Connection
 
+MAX_STORE_FILES = 10_000
 FILE_COLUMNS = tuple(column for column in FILES.c if column.name != "content")
 STORE_FILE_COLUMNS = (*STORE_FILES.c, FILES.c.filename)
 
@@ -134,31 +137,38 @@ class Catalog:
     def delete_store(self, store_id: str) -> None:
         """Deletes a store with its chunks. The uploaded files stay."""
         with self._store.transaction("delete a vector store") as connection:
-            for table in (CHUNKS, STORE_FILES, BATCHES, STORES):
+            for table in (STORES, CHUNKS, STORE_FILES, BATCHES):  # the store first, as `attach` does: no deadlock
                 connection.execute(delete(table).where(table.c.store_id == store_id))
 
     def attach(
-        self, store_id: str, file_id: str, attributes: Mapping[str, Scalar], strategy: str, batch_id: str | None = None
-    ) -> None:
-        """Puts a file into a store, to be read; again, when it was there already."""
-        values: dict[str, Any] = {
-            "store_id": store_id,
-            "file_id": file_id,
-            "status": FileStatus.IN_PROGRESS.value,
-            "error_code": None,
-            "error_message": None,
-            "attributes_json": json.dumps(dict(attributes)),
-            "strategy_json": strategy,
-            "batch_id": batch_id,
-            "usage_bytes": 0,
-            "created_at": self._clock(),
-            "claimed_until": None,
-        }
+        self, store_id: str, files: Sequence[Addition], default: StaticChunking, batch_id: str | None = None
+    ) -> bool:
+        """Puts files into a store, to be read, and notes the batch; False when the store is gone.
+
+        One that is in it already is read again. All or nothing: raises ApiError 400 when the store would hold too many.
+        """
+        now = self._clock()
         keys = ("store_id", "file_id")
-        insert = self._store.insert(STORE_FILES).values(**values)
-        changed = {name: value for name, value in values.items() if name not in keys}
-        with self._store.transaction("attach a file") as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed))
+        rows = [new_row(store_id, each, default, batch_id, now) for each in files]
+        insert = self._store.insert(STORE_FILES)
+        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
+        held = select(func.count()).where(STORE_FILES.c.store_id == store_id)
+        with self._store.transaction("attach files") as connection:
+            # Changing the store's row first lets nobody else attach until the files are counted.
+            used = STORES.update().where(STORES.c.store_id == store_id).values(last_active_at=now)
+            if not connection.execute(used).rowcount:
+                return False
+            connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed), rows)
+            count = connection.execute(held).scalar_one()
+            if count > MAX_STORE_FILES:
+                raise ApiError(
+                    f"{store_id} would hold {count} files; allowed: {MAX_STORE_FILES} in all",
+                    code="too_many_files",
+                    param="file_id",
+                )
+            if batch_id is not None:
+                connection.execute(BATCHES.insert().values(store_id=store_id, batch_id=batch_id, created_at=now))
+        return True
 
     def store_file(self, store_id: str, file_id: str) -> StoreFile | None:
         """A file of a store. Check the store's owner before."""
@@ -180,12 +190,6 @@ class Catalog:
             ordered = paged(connection, query, STORE_FILES.c.created_at, STORE_FILES.c.file_id, page)
             rows = connection.execute(ordered).all()
         return in_order([store_file_of(row) for row in rows], page)
-
-    def put_batch(self, store_id: str, batch_id: str) -> None:
-        """Notes that a batch was made now."""
-        values = {"store_id": store_id, "batch_id": batch_id, "created_at": self._clock()}
-        with self._store.transaction("make a batch") as connection:
-            connection.execute(BATCHES.insert().values(**values))
 
     def batch(self, store_id: str, batch_id: str) -> tuple[dict[FileStatus, int], float] | None:
         """Files of a batch by status, and when it was made; None when there is no such batch.
@@ -271,6 +275,25 @@ class Catalog:
         )
         with self._store.transaction("read attributes") as connection:
             return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in connection.execute(query)}
+
+
+def new_row(
+    store_id: str, file: Addition, default: StaticChunking, batch_id: str | None, now: float
+) -> dict[str, object]:
+    """The columns of a file that is to be read."""
+    return {
+        "store_id": store_id,
+        "file_id": file.file_id,
+        "status": FileStatus.IN_PROGRESS.value,
+        "error_code": None,
+        "error_message": None,
+        "attributes_json": json.dumps(dict(file.attributes)),
+        "strategy_json": (file.chunking or default).model_dump_json(),
+        "batch_id": batch_id,
+        "usage_bytes": 0,
+        "created_at": now,
+        "claimed_until": None,
+    }
 
 
 def store_files_query() -> Select[Any]:

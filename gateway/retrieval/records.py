@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import orjson
 
+from gateway.retrieval.chunking import StaticChunking
 from gateway.retrieval.filters import Scalar
 
 DAY_S = 86_400.0
@@ -75,6 +77,15 @@ class StoreFile:
     batch_id: str | None
     usage_bytes: int
     created_at: float
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A file that is to be put into a store. `chunking` None leaves it to the gateway."""
+
+    file_id: str
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    chunking: StaticChunking | None = None
 
 
 @dataclass(frozen=True)

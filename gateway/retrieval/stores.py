@@ -11,15 +11,12 @@ from gateway.http_errors import ApiError
 from gateway.retrieval.catalog import Catalog
 from gateway.retrieval.chunk_table import ChunkTable
 from gateway.retrieval.chunking import StaticChunking
-from gateway.retrieval.filters import Scalar
 from gateway.retrieval.ingestion import LOOK_EVERY_S, Ingestion
-from gateway.retrieval.records import FileStatus, StoredFile, StoreFile, VectorStore
+from gateway.retrieval.records import Addition, FileStatus, StoredFile, StoreFile, VectorStore
 from gateway.retrieval.search import SearchAnswer, SearchRequest, StoreSearch
 from gateway.retrieval.vectors import DocumentVectors
 from gateway.wire import shorten
 from router.errors import DamagedIndexError
-
-MAX_STORE_FILES = 10_000
 
 
 class VectorStores:
@@ -90,29 +87,17 @@ class VectorStores:
         await asyncio.to_thread(self.catalog.delete_store, store_id)
         await asyncio.to_thread(self._vectors.drop, store_id)
 
-    async def attach(
-        self,
-        owner: str,
-        store: VectorStore,
-        file_ids: Sequence[str],
-        attributes: Mapping[str, Scalar],
-        chunking: StaticChunking | None,
-        batch_id: str | None = None,
-    ) -> None:
-        """Puts files into a store, to be read soon. Raises ApiError 404 for a file that the owner does not have."""
-        held = sum(store.counts.values())
-        if held + len(file_ids) > MAX_STORE_FILES:
-            raise ApiError(
-                f"{store.store_id} holds {held} files; allowed: {MAX_STORE_FILES} in all",
-                code="too_many_files",
-                param="file_id",
-            )
-        for file_id in file_ids:
-            await self.file(owner, file_id)
-        strategy = (chunking or self.default_chunking).model_dump_json()
-        for file_id in file_ids:
-            await asyncio.to_thread(self.catalog.attach, store.store_id, file_id, attributes, strategy, batch_id)
-        await asyncio.to_thread(self.catalog.touch_store, store.store_id)
+    async def attach(self, owner: str, store_id: str, files: Sequence[Addition], batch_id: str | None = None) -> None:
+        """Puts files into a store, to be read soon; all or none of them.
+
+        Raises:
+            ApiError: 404 for a file that the owner does not have, 400 when the store would hold too many.
+        """
+        for file in files:
+            await self.file(owner, file.file_id)
+        default = self.default_chunking
+        if not await asyncio.to_thread(self.catalog.attach, store_id, files, default, batch_id):
+            raise not_found("vector store", store_id, "vector_store_id")
         self.ingestion.wake()
 
     async def store_file(self, store_id: str, file_id: str) -> StoreFile:

@@ -7,6 +7,8 @@ from pathlib import Path
 import openai
 import pytest
 
+from gateway.retrieval.records import Addition
+from gateway.retrieval.tables import BATCHES
 from tests.gateway.retrieval.serving import Serving, serving
 
 NONE = {"in_progress": 0, "completed": 0, "cancelled": 0, "failed": 0, "total": 0}
@@ -55,7 +57,9 @@ async def test_a_batch_of_an_older_version_is_known_by_its_files(tmp_path: Path)
         store = await client.vector_stores.create()
         stores = running.service.stores
         file = await stores.upload("", "a.txt", "user_data", b"a text")
-        await stores.attach("", await stores.store("", store.id), [file.file_id], {}, None, "vsfb-old")
+        await stores.attach("", store.id, [Addition(file.file_id)], "vsfb-old")
+        with running.store.transaction("forget the batch") as connection:
+            connection.execute(BATCHES.delete())
         batch = await client.vector_stores.file_batches.retrieve("vsfb-old", vector_store_id=store.id)
         assert batch.file_counts.total == 1
         assert batch.created_at >= file.created_at - 1

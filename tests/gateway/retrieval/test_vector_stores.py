@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 
+from gateway.retrieval.records import Addition
 from gateway.retrieval.stores import VectorStores
 from router.types import DecisionKind
 from tests.gateway.retrieval.pdf import pdf_of
@@ -249,10 +250,9 @@ async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_n
     async with serving(tmp_path) as running:
         store_id = await running.store_of(TEXTS)
         stores = running.service.stores
-        store = await stores.store("", store_id)
         await stores.ingestion.aclose()
         late = await stores.upload("", "late.txt", "user_data", b"A quokka is an animal that smiles.")
-        await stores.attach("", store, [late.file_id], {}, None)
+        await stores.attach("", store_id, [Addition(late.file_id)])
         assert stores.catalog.claim(store_id, late.file_id, 600.0)  # as if the gateway had died over it
     async with serving(tmp_path) as running:
         await running.service.stores.ingestion.until_read(store_id, {late.file_id})
