@@ -94,10 +94,14 @@ def missing_columns(connection: Connection, table: Table) -> list[str]:
 
 @contextmanager
 def translated_errors(action: str) -> Iterator[None]:
-    """Turns a database error into a StoreError without the statement, whose parameters hold users' text."""
+    """Turns a database error into a StoreError without the statement, whose parameters hold users' text.
+
+    Args:
+        action: what was done, up to "the database": "open", "count in".
+    """
     try:
         yield
     except DBAPIError as error:
         is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
         reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
-        raise StoreError(f"cannot {action} in the database: {reason}", is_retryable=is_retryable) from error
+        raise StoreError(f"cannot {action} the database: {reason}", is_retryable=is_retryable) from error

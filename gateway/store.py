@@ -46,7 +46,7 @@ class Store:
 
     def make_tables(self, tables: Sequence[Table]) -> None:
         """Makes tables of another part of the gateway where they are missing. Raises StoreError."""
-        with translated_errors("make tables"):
+        with translated_errors("make tables in"):
             make_schema(self._engine, tables)
 
     def write_decisions(self, records: Sequence[DecisionRecord]) -> int:
@@ -169,7 +169,7 @@ class Store:
     @contextmanager
     def transaction(self, action: str) -> Iterator[Connection]:
         """Raises StoreError, which says what could not be done (`action`), without any value of a statement."""
-        with translated_errors(action), self._engine.begin() as connection:
+        with translated_errors(f"{action} in"), self._engine.begin() as connection:
             yield connection
 
 

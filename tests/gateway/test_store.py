@@ -141,7 +141,7 @@ def test_a_refused_row_is_not_retryable(tmp_path: Path) -> None:
 
 
 def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="unable to open"):
+    with pytest.raises(StoreError, match=r"^cannot open the database: unable to open"):
         Store(f"sqlite:///{tmp_path / 'missing' / 'coe.db'}")
 
 
