@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sqlalchemy import event, inspect
 from sqlalchemy.engine import URL, make_url
@@ -21,8 +24,11 @@ BUSY_TIMEOUT_MS = 10_000
 SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
 
 
-def open_engine(database_url: str) -> Engine:
+def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
     """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
+
+    Args:
+        is_reader: nothing will be written, so an SQLite file that may not be is opened all the same.
 
     Raises: as `Store` does.
     """
@@ -32,6 +38,8 @@ def open_engine(database_url: str) -> Engine:
             return create_engine(url, pool_pre_ping=True)
         except ModuleNotFoundError as error:
             raise MissingExtraError("DATABASE_URL of Postgres", "postgres") from error
+    if is_reader and (sealed := sealed_url(Path(url.database or ""))):
+        return create_engine(sealed)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
 
     @event.listens_for(engine, "connect")
@@ -43,6 +51,20 @@ def open_engine(database_url: str) -> Engine:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return engine
+
+
+def sealed_url(path: Path) -> str | None:
+    """How to open an SQLite file that this process may read and not write; None where it may write, or there is none.
+
+    Where the folder may not be written to either and nobody has a write-ahead log there, the file is taken for one that
+    does not change: SQLite would look for that log, and to share it would make a file.
+    """
+    may_change_folder = os.access(path.parent, os.W_OK)
+    if not path.is_file() or (may_change_folder and os.access(path, os.W_OK)):
+        return None
+    is_fixed = not may_change_folder and not path.with_name(f"{path.name}-wal").exists()
+    fixed = "&immutable=1" if is_fixed else ""
+    return f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro{fixed}&uri=true"
 
 
 def checked_url(database_url: str) -> URL:

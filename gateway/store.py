@@ -17,6 +17,7 @@ from gateway.feedback_store import keep_document_feedback, keep_feedback
 from gateway.implicit_signals import note_signals
 from gateway.ports import FeedbackStatus
 from gateway.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
+from router.errors import StoreError
 from router.feedback_config import FeedbackConfig
 from router.types import RETRIEVAL, DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 
@@ -31,18 +32,27 @@ NO_CAPS = FeedbackConfig(max_per_hour=2**31, max_per_decision=2**31)
 class Store:
     """The database. Calls block; a coroutine runs them in a thread. Any number of threads may use one store.
 
+    Args:
+        is_reader: nothing will be written, so it need not be allowed. What a table of an older version lacks shows when
+            it is asked for.
+
     Raises:
         ConfigError: `database_url` is no URL, or of a database that is not supported.
         MissingExtraError: it is Postgres and the driver is not installed.
         StoreError: the database cannot be opened.
     """
 
-    def __init__(self, database_url: str) -> None:
-        self._engine = open_engine(database_url)
+    def __init__(self, database_url: str, *, is_reader: bool = False) -> None:
+        self._engine = open_engine(database_url, is_reader=is_reader)
         dialect = self._engine.dialect.name
         self.insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        with translated_errors("open"):
-            make_schema(self._engine, TABLES)
+        try:
+            with translated_errors("open"):
+                make_schema(self._engine, TABLES)
+        except StoreError:
+            if not is_reader:
+                self.close()
+                raise
 
     def make_tables(self, tables: Sequence[Table]) -> None:
         """Makes tables of another part of the gateway where they are missing. Raises StoreError."""

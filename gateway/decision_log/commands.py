@@ -52,7 +52,7 @@ def doctor(
     from rich.console import Console
 
     console = Console(highlight=False)
-    with opened_store(data_dir, database_url) as store:
+    with opened_store(data_dir, database_url, is_reader=not give_up) as store:
         for replica in give_up or ():
             give_replica_up(store, replica)
         found = run_with_redis(examine(data_dir, load_config(config).log, redis_url, store))

@@ -16,10 +16,11 @@ import orjson
 
 from gateway.decision_log.entries import dead_entries, waiting_entries
 from gateway.decision_log.ledger import Account, Ledger, Repeated
-from gateway.decision_log.leftovers import is_owned, spool_folders, unsent_payloads
+from gateway.decision_log.leftovers import spool_folders, unsent_payloads
 from gateway.decision_log.life import BEAT_S, Life, LifeState, read_life
 from gateway.decision_log.ranges import complement, count, merged, without
 from gateway.decision_log.stream import RECORD_FIELD
+from gateway.folder_lock import is_held
 from gateway.store import Store
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def settled_below(life: Life, met_end: int, *, is_local: bool) -> int:
 
 def local_lives(root: Path, now: float) -> dict[str, Life]:
     """Lives whose spool is on this machine, by replica."""
-    lives = (read_life(folder, is_alive=is_owned(folder), at=now) for folder in spool_folders(root))
+    lives = (read_life(folder, is_alive=is_held(folder), at=now) for folder in spool_folders(root))
     return {life.replica: life for life in lives if life is not None}
 
 

@@ -13,7 +13,6 @@ from gateway.decision_log.life import read_life
 from gateway.decision_log.spool import Spool
 from gateway.decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths
 from gateway.decision_log.stream import LIFE_FIELD, DecisionStream
-from gateway.folder_lock import FolderLock
 from router.errors import StoreError
 
 READ_RECORDS = 32
@@ -94,15 +93,6 @@ def spooled_bytes(root: Path, *, without: str) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-def is_owned(folder: Path) -> bool:
-    """Whether a live process owns this spool; False too when it is gone."""
-    lock = FolderLock.try_acquire(folder)
-    if lock is None:
-        return folder.exists()
-    lock.release()
-    return False
 
 
 def unsent_payloads(folder: Path) -> Iterator[bytes]:

@@ -54,8 +54,8 @@ async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[
 
 
 @contextmanager
-def opened_store(data_dir: Path, database_url: str | None) -> Iterator[Store]:
-    store = Store(database_url or f"sqlite:///{data_dir / 'coe.db'}")
+def opened_store(data_dir: Path, database_url: str | None, *, is_reader: bool = False) -> Iterator[Store]:
+    store = Store(database_url or f"sqlite:///{data_dir / 'coe.db'}", is_reader=is_reader)
     try:
         yield store
     finally:

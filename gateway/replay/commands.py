@@ -39,7 +39,7 @@ def replay(
     """Make a logged decision again, bit for bit; or show what another router would have done with the log."""
     if (decision_id is None) == (diff is None):
         raise ConfigError("give a decision's ID, or --diff with a router version")
-    with opened_store(data_dir, database_url) as store:
+    with opened_store(data_dir, database_url, is_reader=True) as store:
         if diff is not None:
             return show_diff(store, config, data_dir, diff, since, limit, examples, as_json=as_json)
         return show_replay(store, config, data_dir, decision_id or "", as_json=as_json)
