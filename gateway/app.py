@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.asgi import Application, ClientGoneError, Message, Receive, Scope, Send, must_close, read_body, send_error
 from gateway.chat import ChatEndpoint
 from gateway.exchange import request_id_of
-from gateway.http_errors import ApiError, api_error
+from gateway.http_errors import ApiError, api_error, invalid
 from gateway.request_bodies import validation_error
 from gateway.state import UPLOAD_PATH, GatewayState
 from gateway.wire import decode_json
@@ -67,6 +67,8 @@ def create_app(state: GatewayState) -> Application:
 
 async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
     """FastAPI, over a body that was read within the limit. Raises ApiError for one that is no JSON."""
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        raise invalid("the address holds a NUL character; allowed: any other")
     if body and scope["path"] != UPLOAD_PATH:
         decode_json(body)  # refuses what chat refuses, too; FastAPI reads it its own way
         # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from gateway.http_errors import ApiError, invalid
 from router.types import Record
@@ -22,6 +22,17 @@ class Body(Record):
         if isinstance(values, dict) and len(values) > MAX_KEYS:
             raise ValueError(f"has {len(values)} keys; allowed: at most {MAX_KEYS}")
         return values
+
+
+def without_nul(text: str) -> str:
+    """Refuses what Postgres keeps in no text."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character; allowed: any other")
+    return text
+
+
+ColumnText = Annotated[str, AfterValidator(without_nul)]
+"""A text that becomes a column, or is compared with one."""
 
 
 def validation_error(faults: Sequence[Any], body: object) -> ApiError:

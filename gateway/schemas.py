@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway.kept_text import MAX_EDIT_CHARS, kept_share
-from gateway.request_bodies import Body
+from gateway.request_bodies import Body, ColumnText
 from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitSignal, Record, RoutingDecision
 
 DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}
@@ -21,7 +21,7 @@ EditText = Annotated[str, Field(max_length=MAX_EDIT_CHARS)]
 class FeedbackRequest(Body):
     """What a client says about an answer: `value`, or of an edit both texts, of which only the share is kept."""
 
-    decision_id: str = Field(min_length=1, max_length=64, description="from the header x-coe-decision-id")
+    decision_id: ColumnText = Field(min_length=1, max_length=64, description="from the header x-coe-decision-id")
     kind: FeedbackKind
     value: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
         default=None, description="0 is bad, 1 is good; thumb, test and ticket take nothing between; retry is 0"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gateway.request_bodies import Body
+from gateway.request_bodies import Body, ColumnText
 from gateway.retrieval.chunking import ChunkingStrategy
 from gateway.retrieval.filters import Filter, Scalar
 from gateway.wire import AUTO
@@ -54,7 +54,7 @@ Text = Annotated[str, Field(max_length=MAX_INPUT_CHARS)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
 Tokens = Annotated[list[int], Field(fail_fast=True)]
 TokenLists = Annotated[list[Tokens], Field(fail_fast=True)]
-FileIds = Annotated[list[str], Field(max_length=MAX_ATTACHED, fail_fast=True)]
+FileIds = Annotated[list[ColumnText], Field(max_length=MAX_ATTACHED, fail_fast=True)]
 
 
 class EmbeddingRequest(Body):
@@ -141,8 +141,8 @@ class ExpiresAfter(Body):
 class StoreCreate(Body):
     """POST /v1/vector_stores."""
 
-    name: str = Field(default="", max_length=256)
-    description: str | None = Field(default=None, max_length=2048)
+    name: ColumnText = Field(default="", max_length=256)
+    description: ColumnText | None = Field(default=None, max_length=2048)
     file_ids: FileIds = Field(default_factory=list)
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
     expires_after: ExpiresAfter | None = None
@@ -152,7 +152,7 @@ class StoreCreate(Body):
 class StoreUpdate(Body):
     """POST /v1/vector_stores/{id}. What is not given stays; null removes the expiry."""
 
-    name: str | None = Field(default=None, max_length=256)
+    name: ColumnText | None = Field(default=None, max_length=256)
     expires_after: ExpiresAfter | None = None
     metadata: Metadata | None = None
 
@@ -160,7 +160,7 @@ class StoreUpdate(Body):
 class FileAttach(Body):
     """POST /v1/vector_stores/{id}/files."""
 
-    file_id: str
+    file_id: ColumnText
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
@@ -174,7 +174,7 @@ class AttributesUpdate(Body):
 class BatchFile(Body):
     """A file of a batch with attributes of its own."""
 
-    file_id: str
+    file_id: ColumnText
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = Field(default=None, discriminator="type")
 
