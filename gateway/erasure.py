@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from gateway.decision_log.ranges import ranges_of
-from gateway.tables import ERASURES, REMOVED
+from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
 from router.types import DecisionRecord
 
 if TYPE_CHECKING:
@@ -70,3 +70,14 @@ def note_removed(
     ]
     if rows:
         connection.execute(insert(REMOVED).on_conflict_do_nothing(), rows)
+
+
+def delete_of(connection: Connection, decision_ids: Sequence[str]) -> int:
+    """Deletes decisions with all that is said of them; how much feedback there was."""
+    for table in (SIGNALS, JUDGEMENTS):
+        connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids)))
+    feedback = 0
+    for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+        feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount
+    connection.execute(delete(DECISIONS).where(DECISIONS.c.decision_id.in_(decision_ids)))
+    return feedback

@@ -22,6 +22,8 @@ KEY_LOCK = 0x636F6666  # "coff", for Postgres's advisory locks
 def keep_feedback(connection: Connection, insert: Any, feedback: Feedback, caps: FeedbackConfig) -> FeedbackStatus:
     """Keeps it under decision, kind and key: a repeated post changes nothing, another value replaces the earlier one.
 
+    Call it under `gateway.erasure.lock`.
+
     Args:
         insert: the dialect's INSERT.
     """
@@ -71,7 +73,5 @@ def keep_document_feedback(
 
 def hold_key(connection: Connection, key_id: str) -> None:
     """Until the transaction ends nobody else keeps feedback of that key, so that the caps are exact."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
+    if connection.dialect.name != "sqlite":  # there nobody else writes anyway
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({KEY_LOCK}, {zlib.crc32(key_id.encode()) >> 1})")

@@ -19,6 +19,7 @@ class FeedbackStatus(StrEnum):
     REPEATED = "repeated"  # or just the same
     OVER_HOUR = "over_hour"  # refused: that key has said enough for an hour
     OVER_DECISION = "over_decision"  # refused: or of this decision
+    ERASED = "erased"  # refused: the decision is gone
 
 
 class DecisionSink(Protocol):
@@ -60,10 +61,12 @@ class DecisionStore(Protocol):
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None: ...
 
-    def put_document_feedback(self, feedback: DocumentFeedback, caps: FeedbackConfig) -> FeedbackStatus: ...
+    def put_document_feedback(
+        self, feedback: DocumentFeedback, caps: FeedbackConfig, about: DecisionRecord
+    ) -> FeedbackStatus: ...
 
-    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig) -> FeedbackStatus:
-        """Keeps one value per decision, kind and key, unless the key is over a cap."""
+    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig, about: DecisionRecord) -> FeedbackStatus:
+        """Keeps one value per decision, kind and key, unless the key is over a cap or the decision was erased."""
         ...
 
     def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]: ...

@@ -12,7 +12,7 @@ from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database import make_schema, open_engine, translated_errors
-from gateway.erasure import erased_among, lock, note_removed
+from gateway.erasure import delete_of, erased_among, lock, note_removed
 from gateway.feedback_store import keep_document_feedback, keep_feedback
 from gateway.implicit_signals import note_signals
 from gateway.ports import FeedbackStatus
@@ -62,7 +62,7 @@ class Store:
     def write_decisions(self, records: Sequence[DecisionRecord]) -> int:
         """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
 
-        Those of a subject that was erased are left out, and their numbers kept as removed.
+        Those of a subject that was erased are left out, with what was said of them, and their numbers kept as removed.
 
         Raises:
             StoreError: nothing was written.
@@ -78,6 +78,7 @@ class Store:
                 connection, self.insert, [(gone.replica, gone.seq) for gone in erased], reason="erased", at=time.time()
             )
             left_out = {gone.decision_id for gone in erased}
+            delete_of(connection, sorted(left_out))  # what was said of them may have been here before
             # Two writers that lock the same rows in different order would wait for each other.
             kept = sorted(records, key=attrgetter("decision_id"))
             rows = [row_of(record) for record in kept if record.decision_id not in left_out]
@@ -116,20 +117,32 @@ class Store:
             place = tuple_(DECISIONS.c.at, DECISIONS.c.decision_id)
             query = newest_first.where(place < tuple_(rows[-1].at, rows[-1].decision_id))
 
-    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig = NO_CAPS) -> FeedbackStatus:
+    def put_feedback(
+        self, feedback: Feedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None
+    ) -> FeedbackStatus:
         """Keeps the feedback as `keep_feedback` says.
 
-        Whether the decision exists is for the caller to check: it may not have reached SQL yet.
+        Args:
+            about: the decision, which may not have reached SQL yet; nothing is kept of one that was erased. None: the
+                caller knows.
 
         Raises:
             StoreError: nothing was written.
         """
         with self.transaction("write feedback") as connection:
+            lock(connection, for_erasure=False)
+            if about is not None and erased_among(connection, [about]):
+                return FeedbackStatus.ERASED
             return keep_feedback(connection, self.insert, feedback, caps)
 
-    def put_document_feedback(self, feedback: DocumentFeedback, caps: FeedbackConfig = NO_CAPS) -> FeedbackStatus:
-        """Keeps what is said of one document. Raises StoreError: nothing was written."""
+    def put_document_feedback(
+        self, feedback: DocumentFeedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None
+    ) -> FeedbackStatus:
+        """Keeps what is said of one document, as `put_feedback` does. Raises StoreError: nothing was written."""
         with self.transaction("write feedback") as connection:
+            lock(connection, for_erasure=False)
+            if about is not None and erased_among(connection, [about]):
+                return FeedbackStatus.ERASED
             return keep_document_feedback(connection, self.insert, feedback, caps)
 
     def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:

@@ -18,10 +18,9 @@ from redis.exceptions import RedisError
 
 from gateway.decision_log.entries import Erased, dead_stream, entries_after
 from gateway.decision_log.frames import HEADER, frame, scan
-from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.leftovers import spool_folders
 from gateway.decision_log.privacy import keyed_hash, session_hash
-from gateway.decision_log.removal import Removal, Removed, is_of
+from gateway.decision_log.removal import Found, Removal, Removed, found_of
 from gateway.decision_log.spool_files import segment_paths
 from gateway.retrieval.log import MAX_LOGGED_CHARS
 from gateway.store import Store
@@ -36,8 +35,7 @@ MAX_TEXT_CHARS = GatewayConfig().max_text_chars
 REWRITE_TIMEOUT_S = 60.0
 POLL_S = 0.05
 
-Number = tuple[str, int]
-Match = Callable[[bytes], Number | None]
+Match = Callable[[bytes], Found | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +77,30 @@ async def erase(
         RedisError, OSError, StoreError: something does not answer; what was done stays done, and can be done again.
     """
 
-    def match(payload: bytes) -> Number | None:
-        return is_of(payload, subjects, at)
+    def match(payload: bytes) -> Found | None:
+        return found_of(payload, subjects, at)
 
-    gone = await asyncio.to_thread(Removal(store).erase, subjects, at)
+    removal = Removal(store)
+    gone = await asyncio.to_thread(removal.erase, subjects, at)
     spooled = await asyncio.to_thread(erase_in_spools, root, match)
     streamed = [
         *await erase_in_stream(client, stream, match),
         *await erase_in_stream(client, dead_stream(stream), match),
     ]
-    await asyncio.to_thread(Ledger(store).note_erased, [*spooled, *streamed], at=at)
+    # What was said of them may be in SQL, although they are not.
+    on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
+    gone += Removed(feedback=on_their_way.feedback)
     await rewrite_file(client)
     return Erasure(gone, len(streamed), len(spooled))
 
 
-async def erase_in_stream(client: RedisClient, stream: str, match: Match) -> list[Number]:
-    """Deletes entries, delivered or not; numbers of the decisions in them."""
+async def erase_in_stream(client: RedisClient, stream: str, match: Match) -> list[Found]:
+    """Deletes entries, delivered or not; the decisions in them."""
     found = []
     async for entry in entries_after(client, stream, b"0-0"):
-        if (number := match(entry.payload or b"")) is not None:
+        if (decision := match(entry.payload or b"")) is not None:
             await client.xdel(stream, entry.id)
-            found.append(number)
+            found.append(decision)
     return found
 
 
@@ -123,13 +124,13 @@ def is_rewriting(info: Mapping[str, object]) -> bool:
     return any(info.get(name) for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled"))
 
 
-def erase_in_spools(root: Path, match: Match) -> list[Number]:
-    """Overwrites records in every spool under `root`, sent or not; numbers of the decisions in them. Raises OSError."""
+def erase_in_spools(root: Path, match: Match) -> list[Found]:
+    """Overwrites records in every spool under `root`, sent or not; the decisions in them. Raises OSError."""
     segments = [path for folder in spool_folders(root) for path in segment_paths(folder)]
-    return [number for path in segments for number in erase_in_segment(path, match)]
+    return [decision for path in segments for decision in erase_in_segment(path, match)]
 
 
-def erase_in_segment(path: Path, match: Match) -> list[Number]:
+def erase_in_segment(path: Path, match: Match) -> list[Found]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -137,12 +138,12 @@ def erase_in_segment(path: Path, match: Match) -> list[Number]:
     found = []
     try:
         for intact in scan(path.read_bytes()).frames:
-            if (number := match(intact.payload)) is None:
+            if (decision := match(intact.payload)) is None:
                 continue
             size = len(intact.payload)
-            remains = Erased(replica=number[0], seq=number[1]).model_dump_json().encode().ljust(size)
+            remains = Erased(replica=decision.replica, seq=decision.seq).model_dump_json().encode().ljust(size)
             os.pwrite(descriptor, frame(remains), intact.end - size - HEADER.size)
-            found.append(number)
+            found.append(decision)
         if found:
             os.fsync(descriptor)
     except FileNotFoundError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import orjson
 from sqlalchemy import case, delete, exists, or_, select
@@ -13,12 +13,9 @@ from sqlalchemy import case, delete, exists, or_, select
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.life import LifeState
 from gateway.decision_log.ranges import count, merged
-from gateway.erasure import lock, note_removed, subject_hash
+from gateway.erasure import delete_of, lock, note_removed, subject_hash
 from gateway.store import Store
-from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, LIVES, REMOVED, SIGNALS
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, LIVES, REMOVED
 
 BATCH_ROWS = 5000
 ID_BATCH = 500
@@ -37,15 +34,15 @@ class Removed:
 
 
 class Found(NamedTuple):
-    """A row to remove."""
+    """A decision to remove."""
 
     decision_id: str
     replica: str
     seq: int
 
 
-def is_of(record: bytes | str, subjects: Collection[str], until: float) -> tuple[str, int] | None:
-    """Replica and number of a record as JSON when it was made up to `until` by one of the subjects; None otherwise."""
+def found_of(record: bytes | str, subjects: Collection[str], until: float) -> Found | None:
+    """A record as JSON, when it was made up to `until` by one of the subjects; None otherwise."""
     try:
         values = orjson.loads(record)
     except orjson.JSONDecodeError:
@@ -54,7 +51,7 @@ def is_of(record: bytes | str, subjects: Collection[str], until: float) -> tuple
         return None
     if not any(values.get(name) in subjects for name in ("key_id", "session_id", "text_hash")):
         return None
-    return str(values.get("replica")), int(values.get("seq", 0))
+    return Found(str(values.get("decision_id")), str(values.get("replica")), int(values.get("seq", 0)))
 
 
 class Removal:
@@ -78,7 +75,7 @@ class Removal:
             connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
         total = Removed()
         while found := self._of_subjects(subjects, at):
-            total += self._remove(found, reason="erased", at=at)
+            total += self.remove(found, reason="erased", at=at)
         with self._store.transaction("erase feedback") as connection:
             for table in (FEEDBACK, DOCUMENT_FEEDBACK):
                 given = delete(table).where(table.c.key_id.in_(subjects), table.c.at <= at)
@@ -95,7 +92,7 @@ class Removal:
                 found = [Found(*row) for row in connection.execute(old.order_by(DECISIONS.c.at).limit(BATCH_ROWS))]
             if not found:
                 break
-            total += self._remove(found, reason="expired", at=at)
+            total += self.remove(found, reason="expired", at=at)
         with self._store.transaction("prune feedback") as connection:
             for table in (FEEDBACK, DOCUMENT_FEEDBACK):
                 has_decision = exists().where(DECISIONS.c.decision_id == table.c.decision_id)
@@ -106,6 +103,18 @@ class Removal:
         self._forget_finished()
         self._store.checkpoint()
         return total
+
+    def remove(self, found: Sequence[Found], *, reason: str, at: float) -> Removed:
+        """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here."""
+        feedback = 0
+        with self._store.transaction("remove decisions") as connection:
+            lock(connection, for_erasure=True)
+            note_removed(
+                connection, self._store.insert, [(each.replica, each.seq) for each in found], reason=reason, at=at
+            )
+            for ids in chunks([each.decision_id for each in found]):
+                feedback += delete_of(connection, ids)
+        return Removed(len(found), feedback)
 
     def erased_since(self, at: float) -> dict[str, float]:
         """Hashes of subjects erased after `at`, with the time up to which their decisions are gone."""
@@ -124,22 +133,11 @@ class Removal:
             closing(connection.execute(query.execution_options(yield_per=ID_BATCH))) as rows,
         ):
             for row in rows:
-                if is_of(row.record, subjects, at):
+                if found_of(row.record, subjects, at):
                     found.append(Found(row.decision_id, row.replica, row.seq))
                 if len(found) == BATCH_ROWS:
                     break
         return found
-
-    def _remove(self, found: list[Found], *, reason: str, at: float) -> Removed:
-        feedback = 0
-        with self._store.transaction("remove decisions") as connection:
-            lock(connection, for_erasure=True)
-            note_removed(
-                connection, self._store.insert, [(each.replica, each.seq) for each in found], reason=reason, at=at
-            )
-            for ids in chunks([each.decision_id for each in found]):
-                feedback += delete_of(connection, ids)
-        return Removed(len(found), feedback)
 
     def _forget_finished(self) -> None:
         """Replicas that are over and have no row left need no account either."""
@@ -150,17 +148,6 @@ class Removal:
             with self._store.transaction("forget a replica") as connection:
                 connection.execute(delete(REMOVED).where(REMOVED.c.replica == account.replica))
                 connection.execute(delete(LIVES).where(LIVES.c.replica == account.replica))
-
-
-def delete_of(connection: Connection, decision_ids: list[str]) -> int:
-    """Deletes decisions with all that is said of them; how much feedback there was."""
-    for table in (SIGNALS, JUDGEMENTS):
-        connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids)))
-    feedback = 0
-    for table in (FEEDBACK, DOCUMENT_FEEDBACK):
-        feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount
-    connection.execute(delete(DECISIONS).where(DECISIONS.c.decision_id.in_(decision_ids)))
-    return feedback
 
 
 def chunks(values: list[str]) -> Iterator[list[str]]:

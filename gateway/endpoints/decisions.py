@@ -55,7 +55,11 @@ async def find_decision(state: GatewayState, decision_id: str, key_id: str | Non
     if record is None and state.store is not None:
         record = await asyncio.to_thread(state.store.get_decision, decision_id)
     if record is None or record.key_id != key_id:
-        raise ApiError(
-            f"there is no decision {shorten(decision_id)}", status=404, code="decision_not_found", param="decision_id"
-        )
+        raise no_decision(decision_id)
     return record
+
+
+def no_decision(decision_id: str) -> ApiError:
+    return ApiError(
+        f"there is no decision {shorten(decision_id)}", status=404, code="decision_not_found", param="decision_id"
+    )

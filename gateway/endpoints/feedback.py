@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from gateway.endpoints.access import caller_key_id, gateway_state
-from gateway.endpoints.decisions import find_decision
+from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
 from gateway.ports import FeedbackStatus
 from gateway.schemas import FeedbackAnswer, FeedbackRequest
@@ -39,11 +39,14 @@ async def put_feedback(
     about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": key_id}
     if said.document_id is None:
         feedback = Feedback(kind=said.kind, **about)
-        status = await asyncio.to_thread(state.store.put_feedback, feedback, state.config.feedback)
+        status = await asyncio.to_thread(state.store.put_feedback, feedback, state.config.feedback, record)
     else:
         of_document = DocumentFeedback(document_id=said.document_id, **about)
-        status = await asyncio.to_thread(state.store.put_document_feedback, of_document, state.config.feedback)
+        keep = state.store.put_document_feedback
+        status = await asyncio.to_thread(keep, of_document, state.config.feedback, record)
     state.metrics.feedback.labels(said.kind.value, status.value).inc()
+    if status is FeedbackStatus.ERASED:
+        raise no_decision(said.decision_id)
     if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
         raise over_cap(status, state.config.feedback)
     if status is not FeedbackStatus.ACCEPTED:

@@ -41,7 +41,7 @@ class MemoryStore:
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
         return self.decisions.get(decision_id)
 
-    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig) -> FeedbackStatus:
+    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig, about: DecisionRecord) -> FeedbackStatus:
         key = (feedback.decision_id, feedback.kind.value, feedback.key_id)
         before = self.feedback.get(key)
         if before is None and len(self.feedback) >= caps.max_per_hour:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.decision_log.removal import Removal
 from gateway.ports import FeedbackStatus
 from gateway.store import Store
 from router.feedback_config import FeedbackConfig
@@ -205,3 +206,12 @@ def test_an_older_database_gets_the_index_too(tmp_path):
     with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     assert {"feedback_key", "implicit_signals", "decisions_session"} <= names
+
+
+async def test_what_was_erased_takes_no_feedback_while_a_gateway_still_shows_it(sqlite_store):
+    async with answered(sqlite_store) as (gateway, decision_id):
+        record = await gateway.record()
+        Removal(sqlite_store).erase({record.key_id}, record.at)
+        status, answer = await say(gateway, decision_id, kind="thumb", value=1)
+        assert (status, answer["error"]["code"]) == (404, "decision_not_found")
+        assert sqlite_store.get_feedback(decision_id) == ()

@@ -75,13 +75,17 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
             client.xadd(CONFIG.stream, {"record": payload(of(key_id, make_record(seq)))})
         client.xadd(dead_stream(CONFIG.stream), {"record": payload(of("me", make_record(4)))})
     leave_spool(tmp_path, [of("me", make_record(5)), of("you", make_record(6)), of("me", make_record(7))])
+    for seq in (2, 3, 4, 5, 6):
+        thumb = Feedback(decision_id=f"r1-{seq}", kind=FeedbackKind.THUMB, value=1.0, at=0.0, key_id="somebody")
+        store.put_feedback(thumb)
     encoded = base64.urlsafe_b64encode(EMBEDDING)
     assert len(files_with(tmp_path, CANARY)) >= 3
     assert files_with(tmp_path, EMBEDDING)
     assert len(files_with(tmp_path, encoded)) >= 2
     done = await erase_all(tmp_path, CONFIG, url, store, "me")
-    assert (done.sql.decisions, done.sql.feedback, done.in_stream, done.in_spools) == (1, 1, 2, 2)
+    assert (done.sql.decisions, done.sql.feedback, done.in_stream, done.in_spools) == (1, 4, 2, 2)
     assert files_with(tmp_path, CANARY) + files_with(tmp_path, EMBEDDING) + files_with(tmp_path, encoded) == []
+    assert [seq for seq in range(8) if store.get_feedback(f"r1-{seq}")] == [3, 6]
     again = await erase_all(tmp_path, CONFIG, url, store, "me")
     assert (again.sql.decisions, again.sql.feedback, again.in_stream, again.in_spools) == (0, 0, 0, 0)
     found = await examine(tmp_path, CONFIG, url, store)

@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from gateway.decision_log import removal as removal_module
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.life import Life, LifeState
-from gateway.decision_log.removal import Removal, Removed, is_of
+from gateway.decision_log.removal import Removal, Removed, found_of
 from gateway.erasure import subject_hash
+from gateway.ports import FeedbackStatus
 from gateway.store import Store
-from gateway.tables import TABLES
-from router.types import DecisionRecord, Feedback, FeedbackKind
+from gateway.tables import DOCUMENT_FEEDBACK, TABLES
+from router.feedback_config import FeedbackConfig
+from router.types import DecisionRecord, DocumentFeedback, Feedback, FeedbackKind
 
 MakeRecord = Callable[..., DecisionRecord]
 AT = 1_700_000_000.25  # when make_record's number 0 was made; number n is n seconds later
@@ -79,6 +82,39 @@ def test_what_was_erased_cannot_come_back_but_what_is_new_can(
     assert (account.decisions, account.rows, account.removed) == (3, 2, [range(1)])
 
 
+def test_feedback_on_an_erased_decision_is_refused(store: Store, make_of: Callable[..., DecisionRecord]) -> None:
+    """A gateway shows a decision from memory for some seconds after it was erased, or longer when it ended late."""
+    erased, new = make_of(0, key_id="k"), make_of(1, key_id="k").model_copy(update={"at": LATER + 1})
+    store.write_decisions([erased, new])
+    Removal(store).erase({"k"}, LATER)
+    at, caps = LATER + 2, FeedbackConfig()
+    said = thumb(erased.decision_id).model_copy(update={"at": at})
+    assert store.put_feedback(said, caps, erased) is FeedbackStatus.ERASED
+    seen = DocumentFeedback(decision_id=erased.decision_id, document_id="d", value=1.0, at=at)
+    assert store.put_document_feedback(seen, caps, erased) is FeedbackStatus.ERASED
+    assert (store.get_feedback(erased.decision_id), documents(store)) == ((), [])
+    assert store.put_feedback(thumb(new.decision_id), caps, new) is FeedbackStatus.ACCEPTED
+
+
+def documents(store: Store) -> list[str]:
+    with store.transaction("read") as connection:
+        return list(connection.execute(select(DOCUMENT_FEEDBACK.c.decision_id)).scalars())
+
+
+def test_feedback_goes_with_a_decision_that_comes_after_it_was_erased(
+    store: Store, make_of: Callable[..., DecisionRecord]
+) -> None:
+    """What is said of a decision may reach the database before it."""
+    late, kept = make_of(0, session_id="s"), make_of(1, session_id="other")
+    for record in (late, kept):
+        store.put_feedback(thumb(record.decision_id))
+        store.put_document_feedback(DocumentFeedback(decision_id=record.decision_id, document_id="d", value=1.0, at=AT))
+    Removal(store).erase({"s"}, LATER)
+    assert store.write_decisions([late, kept]) == 1
+    assert (store.get_feedback(late.decision_id), documents(store)) == ((), [kept.decision_id])
+    assert len(store.get_feedback(kept.decision_id)) == 1
+
+
 def test_feedback_that_the_subject_gave_goes_too(store: Store, make_of: Callable[..., DecisionRecord]) -> None:
     store.write_decisions([make_of(0)])
     store.put_feedback(thumb("r1-0", key_id="k"))
@@ -128,4 +164,4 @@ def test_a_replica_that_is_over_and_empty_is_forgotten(store: Store, make_of: Ca
 
 @pytest.mark.parametrize("record", [b"no json", b"[]", b"{}", b'{"key_id":"k","at":"soon"}', b'{"key_id":"k","at":2}'])
 def test_what_is_not_of_a_subject(record: bytes) -> None:
-    assert is_of(record, {"k"}, until=1.0) is None
+    assert found_of(record, {"k"}, until=1.0) is None
