@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.gateway.running import running
+from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.running import echoes, running, wire
 
 
 async def test_answer_comes_from_the_expert_of_the_category() -> None:
@@ -35,3 +36,18 @@ async def test_stream_comes_from_the_expert_of_the_category() -> None:
         assert "".join(texts) == "red or not"
         assert answer.headers["content-type"] == "text/event-stream"
         assert (await gateway.record()).served_expert == "ruby"
+
+
+async def test_whole_numbers_keep_all_digits() -> None:
+    """64 bits do not bound a JSON number: orjson reads longer ones as floats, and writes none."""
+    large = {"maximum": 2**64, "minimum": -(2**63) - 1, "ids": [2**53 + 1, 10**40, 1.5]}
+    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", seed=2**63, metadata={"k": "ü"}, tools=[{"function": large}]) as answer:
+            assert answer.status == 200
+        async with gateway.chat("red", max_tokens=10**40) as answer:
+            error = (await answer.json())["error"]
+    sent = upstream.requests[0]
+    assert (sent["seed"], sent["tools"], sent["metadata"]) == (2**63, [{"function": large}], {"k": "ü"})
+    assert all(type(each) is int for each in (*large["ids"][:2], sent["tools"][0]["function"]["maximum"]))
+    assert (answer.status, error["param"]) == (400, "max_tokens")
+    assert "allowed: a whole number from 1 to 9223372036854775807" in error["message"]
