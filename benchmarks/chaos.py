@@ -35,6 +35,7 @@ from gateway.fleet.redis_server import RedisServer
 from gateway.store import Store
 from gateway.tables import DECISIONS
 from router.config import Durability, LogConfig
+from router.log_database import default_database_url
 
 CLIENTS = 8
 ASK_TIMEOUT_S = 20.0
@@ -55,7 +56,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         config = write_config(self.folder, durability=self.durability.value)
-        self.database_url = f"sqlite:///{self.folder / 'coe.db'}"
+        self.database_url = default_database_url(self.folder)
         self.redis = RedisServer(self.folder / "redis")
         environment = {"REDIS_URL": self.redis.url, "DATABASE_URL": self.database_url, "COE_CONFIG": str(config)}
         self.gateways = {

@@ -26,6 +26,7 @@ from sqlalchemy import Connection, create_engine, text
 from router.build import build_encoder, load_router
 from router.config import CoeConfig, load_config
 from router.features import to_bytes
+from router.log_database import default_database_url
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.datasets.jsonl import read_seed
 from training.datasets.outcomes import write_outcomes
@@ -219,7 +220,7 @@ def prepare_folder(folder: Path, decisions: int, scorer: str, keeps_text: bool) 
     load_router(config, registry.folder(first.manifest.version))  # what is measured must be loadable
     queries = tuple(queries[i] for i in rng.permutation(len(queries))[:ASKED])
     vectors = [to_bytes(vector) for vector in encoder.encode([query.text for query in queries])]
-    engine = create_engine(f"sqlite:///{folder / 'coe.db'}")
+    engine = create_engine(default_database_url(folder))
     with engine.begin() as connection:
         for statement in CREATE:
             connection.execute(text(statement))

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from gateway.auth import check_bind
 from router.config import CoeConfig
 from router.errors import ConfigError
+from router.log_database import default_database_url
 from router.types import Record
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
@@ -47,7 +48,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         config_path=Path(values.get("COE_CONFIG", "experts.yaml")),
         data_dir=data_dir,
         redis_url=None if redis_url is None else SecretStr(redis_url),
-        database_url=SecretStr(values.get("DATABASE_URL", f"sqlite:///{data_dir / 'coe.db'}")),
+        database_url=SecretStr(values.get("DATABASE_URL", default_database_url(data_dir))),
         host=values.get("COE_HOST", "127.0.0.1"),
         port=parse_port(values.get("COE_PORT", "8000")),
         api_keys=tuple(SecretStr(key) for key in keys),

@@ -1,4 +1,5 @@
-"""A read-only connection to the decision log's database, whose errors never show a statement or a password."""
+"""Where the decision log's database is by default, and a connection for reading it, whose errors never show a statement
+or a password."""
 
 from __future__ import annotations
 
@@ -7,10 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchTableError
 
 from router.errors import DataError, MissingExtraError
+
+
+def default_database_url(data_dir: Path) -> str:
+    """The SQLite database of a data folder, whose name may hold what has a meaning in a URL."""
+    return str(URL.create("sqlite", database=str(data_dir / "coe.db")))
 
 
 @contextmanager

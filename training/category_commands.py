@@ -36,12 +36,13 @@ def categories_propose(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of every random draw")] = 0,
 ) -> None:
     """Find topics that the router does not know, and categories that nobody asks for."""
+    from router.log_database import default_database_url
     from training.category_files import keep_proposals
     from training.commands import parse_time
     from training.new_categories import ProposeRequest, propose
     from training.progress import console_progress
 
-    url = database_url or f"sqlite:///{data_dir / 'coe.db'}"
+    url = database_url or default_database_url(data_dir)
     request = ProposeRequest(
         config=config,
         routers=data_dir / "routers",
@@ -127,7 +128,7 @@ def categories_accept(
     database_url: DatabaseOption = None,
 ) -> None:
     """Write a proposed change of categories as files to review and commit; changes nothing itself."""
-    from router.log_database import open_log
+    from router.log_database import default_database_url, open_log
     from training.category_files import read_proposals, write_new, write_removal
 
     found = read_proposals(data_dir / PROPOSALS_FILE)
@@ -137,7 +138,7 @@ def categories_accept(
         written = write_removal(out, dead[name], found, today)
     else:
         new = found.named(name)
-        with open_log(database_url or f"sqlite:///{data_dir / 'coe.db'}") as connection:
+        with open_log(database_url or default_database_url(data_dir)) as connection:
             texts = texts_of(connection, new.decision_ids)
         written = write_new(out, new, rename or name, texts, found, today)
     for path in written:

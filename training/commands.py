@@ -132,6 +132,7 @@ def retrain(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
+    from router.log_database import default_database_url
     from training.gate import Terms
     from training.retrain_command import retrain_again_and_again, retrain_once
     from training.retrain_run import RetrainRequest
@@ -140,7 +141,7 @@ def retrain(
         config=config,
         routers=data_dir / "routers",
         outcomes=outcomes or data_dir / "outcomes" / "probes",
-        database_url=database_url or f"sqlite:///{data_dir / 'coe.db'}",
+        database_url=database_url or default_database_url(data_dir),
         queries=queries,
         since=parse_time(since),
         terms=Terms(margin=margin, max_cost_rise=max_cost_rise),

@@ -31,11 +31,12 @@ def log_feedback(
     from rich.console import Console
 
     from router.config import load_config
+    from router.log_database import default_database_url
     from router.times import unix_time
     from training.feedback_report import feedback_report
 
     report = feedback_report(
-        database_url or f"sqlite:///{data_dir / 'coe.db'}",
+        database_url or default_database_url(data_dir),
         since=0.0 if since is None else unix_time(since, "--since"),
         key_weights=load_config(config).feedback.key_weights,
     )

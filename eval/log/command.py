@@ -29,6 +29,7 @@ def log(
     from eval.log.measure import measure_log
     from eval.log.page import write_log_report
     from eval.log.rows import read_events, read_traffic
+    from router.log_database import default_database_url
     from router.out_option import require_folder
     from router.times import unix_time
 
@@ -37,7 +38,7 @@ def log(
     first = 0.0 if since is None else unix_time(since, "--since")
     end = float("inf") if until is None else unix_time(until, "--until")
     with console.status("reading the decision log") as status:
-        url = database_url or f"sqlite:///{data_dir / 'coe.db'}"
+        url = database_url or default_database_url(data_dir)
         traffic = read_traffic(url, since=first, until=end)
         events = read_events(url, since=first, until=end)
         status.update(f"measuring {len(traffic):,} decisions")

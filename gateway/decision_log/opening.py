@@ -15,6 +15,7 @@ from gateway.decision_log.stream import reason_of
 from gateway.fleet.redis_server import RedisServer, running_url
 from gateway.store import Store
 from router.errors import StoreError
+from router.log_database import default_database_url
 from router.redis_client import connect
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[
 
 @contextmanager
 def opened_store(data_dir: Path, database_url: str | None, *, is_reader: bool = False) -> Iterator[Store]:
-    store = Store(database_url or f"sqlite:///{data_dir / 'coe.db'}", is_reader=is_reader)
+    store = Store(database_url or default_database_url(data_dir), is_reader=is_reader)
     try:
         yield store
     finally:

@@ -1,0 +1,23 @@
+"""The decision log's database lies in the data folder, whatever that folder is called."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import read_settings
+from gateway.store import Store
+from router.log_database import default_database_url, open_log
+
+
+@pytest.mark.parametrize("name", ["what?", "a#b", "100%", "a%20b", "a b+c", "user:pass@host", "größe"])
+def test_a_data_folder_of_any_name_holds_its_own_database(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    url = read_settings({"COE_DATA_DIR": str(folder)}).database_url.get_secret_value()
+    assert url == default_database_url(folder)
+    with closing(Store(url)):
+        assert (folder / "coe.db").is_file()
+    with open_log(url) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM decisions").scalar() == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
