@@ -5,7 +5,11 @@ Shapes: k rows (categories, `general` among them), m experts, g host groups (exp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,8 +86,31 @@ class MapProgram:
             constraints.append(LinearConstraint(self.budget_rows[name] * scale, -np.inf, limit * scale + SLACK))
         is_whole = np.ones(len(objective), dtype=bool)
         is_whole[: self.n_categories * self.n_experts] = not self.may_share
-        result = milp(objective, constraints=constraints, bounds=Bounds(0, 1), integrality=is_whole.astype(np.int64))
+        with clean_standard_output():
+            result = milp(
+                objective, constraints=constraints, bounds=Bounds(0, 1), integrality=is_whole.astype(np.int64)
+            )
         return None if result.x is None else np.where(is_whole, np.round(result.x), result.x)
+
+
+@contextmanager
+def clean_standard_output() -> Iterator[None]:
+    """Sends what native code prints to standard error, for standard output may be JSON.
+
+    HiGHS 1.12, the one in SciPy 1.17, prints a line of its debugging when it repairs a solution; no option silences it.
+    On the main thread only, where commands run: in a server other threads write to standard output meanwhile.
+    """
+    if threading.current_thread() is not threading.main_thread() or None in (sys.stdout, sys.stderr):
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def structure(k: int, m: int, costs: ExpertCosts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,10 +1,13 @@
 """The map: brute force over all maps is the reference for the mixed-integer program."""
 
 import itertools
+import os
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -112,6 +115,28 @@ def test_binding_budget_is_reported_and_cost_counts_per_category():
     assert found.binding == ("cost_usd",)
     assert found.used["cost_usd"] == pytest.approx(1.0)
     assert sorted(found.expert_of) == [0, 0, 1]
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_what_the_solver_prints_never_reaches_the_standard_output_of_a_command(monkeypatch, capfd, is_main):
+    def talkative(*arguments, **options):
+        os.write(1, b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();\n")
+        return milp(*arguments, **options)
+
+    def work():
+        solve_map(np.full((K, 2), 0.5, np.float32), np.ones(K, np.float32), costs_of([1, 2]), Budgets(latency_ms=9))
+        print("{}")
+
+    milp = scipy.optimize.milp
+    monkeypatch.setattr(scipy.optimize, "milp", talkative)
+    if is_main:
+        work()
+        assert capfd.readouterr().out == "{}\n"
+        return
+    other = threading.Thread(target=work)  # as in a server, whose file descriptors are those of all its threads
+    other.start()
+    other.join()
+    assert "tmpSolver" in capfd.readouterr().out
 
 
 def test_budgets_of_which_each_two_exclude_each_other_are_named_in_order():
