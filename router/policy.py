@@ -196,9 +196,12 @@ def binds(
 def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: ExpertCosts) -> InfeasibleBudgetError:
     """Which budget cannot be kept beside all others; where others exclude each other, beside those before it."""
     for name, rest in beside_others(list(limits)):
-        least = program.minimise(program.budget_rows[name], {n: limits[n] for n in rest}, costs)
-        if least is not None and program.budget_rows[name] @ least > limits[name] * (1 + SLACK / 2):
-            return InfeasibleBudgetError(name, limits[name], float(program.budget_rows[name] @ least))
+        row = program.budget_rows[name]
+        # Scaled so that what it is short of is near 1: the solver stops within 1e-6, and a query may cost 1e-5 USD.
+        scale = limits[name] if limits[name] > 0 else row[row > 0].min(initial=1.0)
+        least = program.minimise(row / scale, {n: limits[n] for n in rest}, costs)
+        if least is not None and row @ least > limits[name] * (1 + SLACK / 2):
+            return InfeasibleBudgetError(name, limits[name], float(row @ least))
     raise AssertionError("an infeasible program has a budget that cannot be kept")
 
 

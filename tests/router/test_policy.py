@@ -102,6 +102,18 @@ def test_infeasible_budget_names_itself_and_the_smallest_that_would_do():
     assert "smallest value that would do is 2" in str(caught.value)
 
 
+def test_the_smallest_that_would_do_is_told_of_costs_far_below_a_cent_too():
+    """What is cheapest for the first category is too slow there; what is next differs by a ten-millionth of a USD."""
+    cost = np.array([[1e-7, 9e-7, 5e-7], [4e-7, 8e-7, 6e-7], [7e-7, 2e-7, 3e-7]], np.float32)
+    costs = replace(
+        costs_of([1, 2, 3]), cost_usd=cost, latency_ms=np.float32([[900, 50, 20], [20, 20, 20], [20, 20, 20]])
+    )
+    with pytest.raises(InfeasibleBudgetError) as caught:
+        solve_map(np.full((K, 3), 0.5, np.float32), np.ones(K), costs, Budgets(cost_usd=1e-7, latency_ms=30))
+    assert caught.value.budget == "cost_usd"
+    assert caught.value.smallest == pytest.approx((5e-7 + 4e-7 + 2e-7) / 3, rel=1e-3)
+
+
 def test_a_budget_that_is_met_exactly_is_met():
     thirds = np.full(K, 1 / 3, np.float32)
     found = solve_map(np.full((K, 2), 0.5, np.float32), thirds, costs_of([7, 7]), Budgets(active_params_b=7))
