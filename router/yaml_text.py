@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from router.errors import ConfigError
 
@@ -28,16 +29,29 @@ class StrictLoader(yaml.SafeLoader):
                 seen.add((key.tag, key.value))
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """PyYAML trusts a tag, so `!!bool maybe` ends in a KeyError, `!!int ''` in an IndexError and so on."""
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, str):
+                value.encode()  # half of a surrogate pair, which an escape can make, is no text
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+            written = repr(node.value)[:80] if isinstance(node, yaml.ScalarNode) else "what stands here"
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            reason = f": {error}" if isinstance(error, ValueError) else ""
+            raise ConstructorError(None, None, f"{written} is no {kind}{reason}", node.start_mark) from error
+        return value
+
 
 def read_yaml(text: str, *, file: str) -> object:
     """The plain values of one document.
 
     Raises:
-        ConfigError: it is no YAML, nested too deep, or has a key twice.
+        ConfigError: it is no YAML, nested too deep, has a key twice, or a value that is not what its tag says.
     """
     try:
         return yaml.load(text, StrictLoader)
     except RecursionError as error:
         raise ConfigError(f"{file}: is not valid YAML: nested too deep") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a scalar such as the date 2024-02-31
+    except yaml.YAMLError as error:
         raise ConfigError(f"{file}: is not valid YAML: {' '.join(str(error).split())}") from error
