@@ -15,7 +15,7 @@ from router.policy import solve_map
 from router.quality import QualityMatrix
 from router.retrieval import building
 from router.retrieval.experts import adapter
-from router.weights import resolve_weights
+from router.weights import expanded, resolve_weights
 
 TYPICAL_TOKENS = 500.0
 """Prompt and answer tokens that budgets in USD are checked with before anything was measured (ours)."""
@@ -54,12 +54,25 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
                 resolve_weights(entry.model, folder)
             except (MissingWeightsError, ConfigError) as error:
                 yield f"experts.{name}.model: {error}"
+        elif entry.engine is Engine.VLLM:
+            yield from home_problems(f"experts.{name}.model", entry.model)
         if entry.adapter is not None and entry.engine in (Engine.LLAMACPP, Engine.VLLM):
             yield from adapter_problems(name, entry, folder)
 
 
+def home_problems(key: str, path: str) -> Iterator[str]:
+    try:
+        expanded(path)
+    except ConfigError as error:
+        yield f"{key}: {error}"
+
+
 def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[str]:
-    adapter = folder / str(entry.adapter)
+    try:
+        adapter = folder / expanded(str(entry.adapter))
+    except ConfigError as error:
+        yield f"experts.{name}.adapter: {error}"
+        return
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if not (adapter / file).is_file():
             yield f"experts.{name}.adapter: '{entry.adapter}' is not a PEFT folder: {adapter / file} is missing"
@@ -101,12 +114,20 @@ def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
         except ConfigError as error:
             yield from (f"retrieval.{key}: {problem}" for problem in error.problems)
             continue
-        if plugin.kind == "adapter" and not is_adapter(folder / Path(str(options["path"])).expanduser()):
-            yield f"retrieval.{key}.path: '{options['path']}' holds no adapter that `coe retrieval train` wrote"
+        if plugin.kind == "adapter":
+            yield from retrieval_adapter_problems(f"retrieval.{key}.path", str(options["path"]), folder)
+    if section.pilots is not None:
+        yield from home_problems("retrieval.pilots", section.pilots)
 
 
-def is_adapter(folder: Path) -> bool:
-    return (folder / adapter.MANIFEST_FILE).is_file()
+def retrieval_adapter_problems(key: str, path: str, folder: Path) -> Iterator[str]:
+    try:
+        is_there = (folder / expanded(path) / adapter.MANIFEST_FILE).is_file()
+    except ConfigError as error:
+        yield f"{key}: {error}"
+        return
+    if not is_there:
+        yield f"{key}: '{path}' holds no adapter that `coe retrieval train` wrote"
 
 
 def resolved_lines(config: CoeConfig) -> list[str]:

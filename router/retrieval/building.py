@@ -12,6 +12,7 @@ from router.errors import ConfigError
 from router.protocols import Encoder
 from router.retrieval.experts.adapter import MANIFEST_FILE
 from router.retrieval.records import BASE, BaseExpert, LexicalExpert, RetrievalExpert, UnboundExpert
+from router.weights import expanded
 
 FAMILY = "router.retrieval.experts"
 
@@ -47,7 +48,7 @@ def build_expert(
     """One expert. Raises as `build_experts`."""
     options = dict(entry.options)
     if "path" in options:
-        options["path"] = str(root / Path(str(options["path"])).expanduser())
+        options["path"] = str(root / expanded(str(options["path"])))
     if "api_key_env" in options:
         variable = str(options.pop("api_key_env"))
         if variable not in secrets:
@@ -62,7 +63,7 @@ def build_expert(
 
 def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:
     """Where the section's pilot library is, or is to be; None where it names none. `root` as for `build_experts`."""
-    return None if config.pilots is None else root / Path(config.pilots).expanduser()
+    return None if config.pilots is None else root / expanded(config.pilots)
 
 
 def first_lexical(experts: Mapping[str, RetrievalExpert]) -> str | None:

@@ -99,6 +99,55 @@ def test_a_problem_names_file_key_value_and_what_is_allowed(check, change, messa
     assert all(line.startswith("coe: ") and "experts.yaml: " in line for line in found.stderr.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["experts"]["generalist"].update(model="~nobody-here/x.gguf"), "experts.generalist.model: "),
+        (lambda v: v["experts"]["extractor"].update(adapter="~nobody-here/x"), "experts.extractor.adapter: "),
+        (lambda v: v["retrieval"].update(pilots="~nobody-here/x"), "retrieval.pilots: "),
+        (
+            lambda v: v["retrieval"]["experts"].update(mine={"kind": "adapter", "path": "~nobody-here/x"}),
+            "retrieval.experts.mine.path: ",
+        ),
+        (
+            lambda v: v["experts"].update(big={"engine": "vllm", "model": "~nobody-here/x"}),
+            "experts.big.model: ",
+        ),
+    ],
+)
+def test_a_home_folder_of_nobody_is_named(check, change, message):
+    found = check(change)
+    assert message + "path '~nobody-here/x" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_an_adapter_below_the_home_folder_is_found(check, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(ROOT))
+    found = check(lambda v: v["experts"]["extractor"].update(adapter="~/adapters/extractor"))
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("key", ["params_b", "active_params_b", "adapter_params_b", "price_in_per_m_usd", "timeout_s"])
+def test_a_number_that_would_overflow_is_refused(check, key):
+    found = check(lambda v: v["experts"]["generalist"].update({key: 1e308}))
+    assert found.returncode == 1
+    assert f"experts.generalist.{key}: Input should be less than or equal to 1000000" in found.stderr
+
+
+@pytest.mark.parametrize("limit", [5e-324, 1e-13])
+@pytest.mark.parametrize("budget", ["active_params_b", "hosted_params_b"])
+def test_a_budget_next_to_nothing_cannot_be_kept(check, budget, limit):
+    found = check(lambda v: v["policies"].update(tiny={"budgets": {budget: limit}}))
+    assert f"budget {budget}={limit:g} cannot be met; the smallest value that would do is 0.13" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_a_line_break_in_the_file_makes_no_second_line(check):
+    found = check(lambda v: v["experts"]["generalist"].update({"mo\ndel": "x"}))
+    assert "experts.generalist.mo del: unknown key" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
 def test_every_problem_is_listed(check):
     def change(values):
         values["router"]["encoder"]["kind"] = "onx"

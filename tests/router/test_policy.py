@@ -114,6 +114,16 @@ def test_the_smallest_that_would_do_is_told_of_costs_far_below_a_cent_too():
     assert caught.value.smallest == pytest.approx((5e-7 + 4e-7 + 2e-7) / 3, rel=1e-3)
 
 
+def test_a_budget_of_nothing_admits_only_what_is_free():
+    cost = np.tile(np.float32([5e-7, 0]), (K, 1))
+    costs = replace(costs_of([1, 2]), cost_usd=cost)
+    quality = np.tile(np.float32([0.9, 0.1]), (K, 1))
+    for limit in (0.0, 5e-324, 1e-13):
+        assert solve_map(quality, np.ones(K), costs, Budgets(cost_usd=limit)).expert_of.tolist() == [1] * K
+    with pytest.raises(InfeasibleBudgetError, match="smallest value that would do is 5e-07"):
+        solve_map(quality[:, :1], np.ones(K), replace(costs_of([1]), cost_usd=cost[:, :1]), Budgets(cost_usd=0))
+
+
 def test_a_budget_that_is_met_exactly_is_met():
     thirds = np.full(K, 1 / 3, np.float32)
     found = solve_map(np.full((K, 2), 0.5, np.float32), thirds, costs_of([7, 7]), Budgets(active_params_b=7))
