@@ -106,16 +106,13 @@ def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
     families = {"encoder": ("router.encoders", section.encoder)}
     families |= {f"experts.{name}": (building.FAMILY, entry) for name, entry in section.experts.items()}
     for key, (family, plugin) in families.items():
-        options = dict(plugin.options)
-        if family == building.FAMILY and "api_key_env" in options:
-            options["api_key"] = options.pop("api_key_env")  # the variable's name stands in for its value
         try:
-            plugins.validate_options(family, plugin.kind, options)
+            plugins.validate_options(family, plugin.kind, plugin.options)
         except ConfigError as error:
             yield from (f"retrieval.{key}: {problem}" for problem in error.problems)
             continue
         if plugin.kind == "adapter":
-            yield from retrieval_adapter_problems(f"retrieval.{key}.path", str(options["path"]), folder)
+            yield from retrieval_adapter_problems(f"retrieval.{key}.path", str(plugin.options["path"]), folder)
     if section.pilots is not None:
         yield from home_problems("retrieval.pilots", section.pilots)
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from router.errors import ConfigError, allowed_values
+from router.errors import ConfigError, allowed_values, got_value
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
-from router.section import Billions, Name, Seconds, Section, Usd
+from router.section import Billions, EnvironmentName, Name, Seconds, Section, Usd
 from router.types import GENERAL
 from router.yaml_text import read_yaml
 
@@ -41,7 +41,7 @@ class ExpertConfig(Section):
     adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
     url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
     served_model: str | None = Field(default=None, description="model name on that engine; default: the expert's name")
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$")
+    api_key_env: EnvironmentName | None = None
     engine_args: dict[str, ScalarOption] = Field(default_factory=dict, description="further flags of the engine")
     engine_env: dict[str, str] = Field(
         default_factory=dict, description="environment of its engine process, e.g. CUDA_VISIBLE_DEVICES"
@@ -211,8 +211,8 @@ class StoresConfig(Section):
     """Vector stores: how documents are cut and where their vectors live."""
 
     index: IndexKind = IndexKind.LOCAL
-    index_url_env: str | None = Field(
-        default=None, pattern=r"^[A-Z_][A-Z0-9_]*$", description="pgvector: variable with its URL; default DATABASE_URL"
+    index_url_env: EnvironmentName | None = Field(
+        default=None, description="pgvector: variable with its URL; default DATABASE_URL"
     )
     chunk_tokens: int = Field(default=200, ge=100, le=4096, description="size of a chunk by the `auto` strategy")
     chunk_overlap_tokens: int = Field(default=40, ge=0, le=2048)
@@ -304,12 +304,7 @@ def fault_line(file: str, fault: Any) -> str:
         return f"{file}: {path}: unknown key{allowed_values(str(fault['loc'][-1]), fields_at(fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"{file}: {path}: required key is missing"
-    return f"{file}: {path}: {fault['msg']} (got {shorten(fault['input'])})"
-
-
-def shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{file}: {path}: {fault['msg']}{got_value(fault)}"
 
 
 def fields_at(path: tuple[str | int, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class RouterError(Exception):
@@ -111,3 +112,16 @@ def allowed_values(value: str, allowed: Iterable[str]) -> str:
     close = get_close_matches(value, names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ";"
     return f"{hint} allowed: {', '.join(names) if names else 'none'}"
+
+
+def got_value(fault: Mapping[str, Any]) -> str:
+    """`" (got x)"`: the tail of every message about a pydantic fault; empty where x may be a secret, for a key often
+    stands where the name of its variable belongs."""
+    if any(str(part).startswith(("api_key", "index_url")) for part in fault["loc"]):
+        return ""
+    return f" (got {shorten(fault['input'])})"
+
+
+def shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

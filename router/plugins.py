@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from router.errors import ConfigError, allowed_values
+from router.errors import ConfigError, allowed_values, got_value
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def option_problem(plugin: Plugin, fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{path}: unknown option{allowed_values(str(fault['loc'][-1]), plugin.options_type.model_fields)}"
-    return f"{path}: {fault['msg']} (got {fault['input']!r})"
+    return f"{path}: {fault['msg']}{got_value(fault)}"
 
 
 def build(family: str, kind: str, options: Mapping[str, object]) -> Any:

@@ -15,6 +15,7 @@ def check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(check_name)]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 
 # What is larger is a slip of the pen, and its products and sums would overflow where they are reckoned with.
 Billions = Annotated[float, Field(ge=0, le=1e6)]

@@ -10,8 +10,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError
 
 from eval.robustness.cases import family_names
-from router.config import shorten
-from router.errors import ConfigError, allowed_values
+from router.errors import ConfigError, allowed_values, got_value
 from router.types import GENERAL, Record
 
 EXPECTED = ("expert", "not_expert", "category", "fallback", "min_confidence", "same_as")
@@ -91,7 +90,7 @@ def fault_line(file: str, fault: Any) -> str:
         return f"{file}: {path}: unknown key{allowed_values(str(fault['loc'][-1]), fields)}"
     if fault["type"] == "missing":
         return f"{file}: {path}: required key is missing"
-    return f"{file}: {path}: {fault['msg']} (got {shorten(fault['input'])})"
+    return f"{file}: {path}: {fault['msg']}{got_value(fault)}"
 
 
 def unresolved(parsed: Expectations, experts: Collection[str], categories: Collection[str]) -> list[str]:

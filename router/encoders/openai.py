@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import http.client
+import os
 import weakref
 from collections.abc import Sequence
 from typing import Literal
@@ -14,7 +15,8 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from router.errors import BackendError
+from router.errors import BackendError, ConfigError
+from router.section import EnvironmentName
 from router.types import FloatArray
 from router.weights import fingerprint
 
@@ -27,7 +29,8 @@ class Options(BaseModel):
     url: str = Field(pattern=r"^https?://", description="API root, e.g. http://127.0.0.1:8001/v1")
     model: str = Field(min_length=1, description="model name on that endpoint")
     dim: int = Field(gt=0, description="dimensions of its vectors; an answer of another length is refused")
-    api_key: SecretStr | None = None
+    api_key_env: EnvironmentName | None = Field(default=None, description="name of the variable with its key")
+    api_key: SecretStr | None = Field(default=None, description="the key itself, where no variable can hold it")
     revision: str = Field(default="", description="change it when the endpoint's weights change under the same name")
     encoding: Literal["base64", "float"] = "base64"
     batch_size: int = Field(default=32, ge=1, description="texts in one request")
@@ -148,8 +151,14 @@ def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:
 
 
 def build(options: Options) -> OpenAIEncoder:
-    """Connects at the first call only."""
-    return OpenAIEncoder(options)
+    """Connects at the first call only. Raises ConfigError when the variable of its key is not set."""
+    if options.api_key_env is None:
+        return OpenAIEncoder(options)
+    # Read here, for an encoder stands at any depth of others, which know nothing of each other's options.
+    key = os.environ.get(options.api_key_env)
+    if not key:
+        raise ConfigError(f"openai encoder: api_key_env: environment variable {options.api_key_env} is not set")
+    return OpenAIEncoder(options.model_copy(update={"api_key": SecretStr(key)}))
 
 
 EXAMPLES = (

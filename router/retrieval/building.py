@@ -49,12 +49,13 @@ def build_expert(
     options = dict(entry.options)
     if "path" in options:
         options["path"] = str(root / expanded(str(options["path"])))
-    if "api_key_env" in options:
-        variable = str(options.pop("api_key_env"))
-        if variable not in secrets:
-            raise ConfigError(f"retrieval.experts.{name}.api_key_env: environment variable {variable} is not set")
-        options["api_key"] = secrets[variable]
     try:
+        plugins.validate_options(FAMILY, entry.kind, options)
+        variable = options.pop("api_key_env", None)
+        if variable is not None:
+            if variable not in secrets:
+                raise ConfigError(f"api_key_env: environment variable {variable} is not set")
+            options["api_key"] = secrets[str(variable)]
         unbound = cast(UnboundExpert, plugins.build(FAMILY, entry.kind, options))
     except ConfigError as error:
         raise ConfigError(f"retrieval.experts.{name}: {error}") from error

@@ -166,7 +166,9 @@ def test_fingerprints_tell_the_examples_apart(kind: str, build: Callable[[str, i
     assert len({encoder.fingerprint for encoder in encoders}) == len(identities)
 
 
-NOT_IN_VECTORS = frozenset({"url", "api_key", "encoding", "batch_size", "timeout_s", "threads", "device"})
+NOT_IN_VECTORS = frozenset(
+    {"url", "api_key", "api_key_env", "encoding", "batch_size", "timeout_s", "threads", "device"}
+)
 """Options that say how vectors are obtained, not which."""
 
 PRINT_FINGERPRINTS = """

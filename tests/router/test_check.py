@@ -66,7 +66,7 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
         ),
         (
             lambda v: v["retrieval"]["experts"]["words"].update(api_key_env="KEY"),
-            "retrieval.experts.words: api_key: unknown option",
+            "retrieval.experts.words: api_key_env: unknown option",
         ),
         (
             lambda v: v["experts"]["generalist"].update(engine_args={"threads": 2}),
@@ -146,6 +146,24 @@ def test_a_line_break_in_the_file_makes_no_second_line(check):
     found = check(lambda v: v["experts"]["generalist"].update({"mo\ndel": "x"}))
     assert "experts.generalist.mo del: unknown key" in found.stderr
     assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["api_key_env", "api_key"])
+def test_a_key_in_the_wrong_place_is_never_shown(check, key):
+    """The key itself where the name of a variable belongs, and a key that YAML reads as a number."""
+    secret = {"api_key_env": "sk-live-12345", "api_key": 12345}[key]
+    hosted = {"kind": "openai", "url": "http://127.0.0.1:9/v1", "model": "m", "dim": 2, key: secret}
+
+    def change(values):
+        values["experts"]["generalist"]["api_key_env"] = "sk-live-12345"
+
+    found = check(change)
+    assert "experts.generalist.api_key_env: String should match pattern" in found.stderr
+    assert "12345" not in found.stderr
+    for place in ("router", "retrieval"):
+        found = check(lambda v, place=place: v[place].update(encoder=hosted))
+        assert f"{place}.encoder: {key}: " in found.stderr
+        assert "12345" not in found.stderr
 
 
 def test_every_problem_is_listed(check):

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from router.build import build_encoder
+from router.config import PluginConfig
 from router.encoders.openai import Options, build, read_vectors
-from router.errors import BackendError
+from router.errors import BackendError, ConfigError
 from tests.router.encoders.endpoint import Endpoint, serving_endpoint
 
 
@@ -30,6 +32,24 @@ def test_vectors_come_in_order_and_normalised_over_one_connection(endpoint: Endp
     assert endpoint.asked[0] == ({"model": "m", "input": ["a", "b"], "encoding_format": "float"}, "Bearer secret-key")
     assert len(endpoint.connections) == 1
     assert "secret-key" not in repr(encoder._options)
+
+
+def test_its_key_may_be_in_a_variable_at_any_depth(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = options_of(endpoint, api_key_env="EMBEDDINGS_KEY")
+    config = PluginConfig.model_validate(
+        {"kind": "concat", "parts": [{"kind": "openai", "options": named.model_dump(exclude={"api_key"})}]}
+    )
+    monkeypatch.delenv("EMBEDDINGS_KEY", raising=False)
+    with pytest.raises(
+        ConfigError, match="openai encoder: api_key_env: environment variable EMBEDDINGS_KEY is not set"
+    ):
+        build_encoder(config)
+    monkeypatch.setenv("EMBEDDINGS_KEY", "secret-key")
+    encoder = build_encoder(config)
+    encoder.encode(["a", "b"])
+    assert endpoint.asked[0][1] == "Bearer secret-key"
+    assert build(named).fingerprint == build(options_of(endpoint)).fingerprint
+    assert "secret-key" not in repr(config)
 
 
 def test_batches_hold_at_most_as_many_texts_as_the_option_says(endpoint: Endpoint) -> None:
