@@ -9,9 +9,34 @@ from typing import Annotated
 import typer
 
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
+ConfigOption = Annotated[
+    Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml that the gateways read")
+]
 DataOption = Annotated[
     Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
 ]
+
+
+def require_loadable(config: Path, folder: Path) -> None:
+    """Gateways refuse a router that they cannot load, each by itself and in its log only; so it is refused here.
+
+    Raises:
+        ConfigError: experts.yaml is wrong, or no gateway that reads it could load the router.
+        ArtifactError: the router is damaged.
+    """
+    from router.artifact import load_artifact
+    from router.build import load_router
+    from router.config import load_config
+    from router.errors import ConfigError, RouterError
+
+    loaded = load_config(config)
+    load_artifact(folder)
+    try:
+        load_router(loaded, folder)
+    except RouterError as error:
+        raise ConfigError(
+            f"nothing was changed, for gateways could not load that router with {config}: {error}"
+        ) from error
 
 
 def router_canary(
@@ -24,6 +49,7 @@ def router_canary(
     alpha: Annotated[
         float, typer.Option(min=0.0001, max=0.5, help="chance of taking back a router that keeps to both margins")
     ] = 0.05,
+    config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
 ) -> None:
     """Let a router serve a share of the conversations; it is withdrawn by itself once it is shown to be worse."""
@@ -31,8 +57,10 @@ def router_canary(
     from training.registry import Registry
 
     registry = Registry(data_dir / "routers")
+    folder = registry.folder(version)
+    require_loadable(config, folder)
     trial = Trial(
-        version=registry.folder(version).name,
+        version=folder.name,
         mode=TrialMode.CANARY,
         share=share,
         started_at=datetime.now(UTC).timestamp(),
@@ -46,22 +74,30 @@ def router_canary(
     typer.echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router rollback` withdraws it")
 
 
-def router_shadow(version: VersionArgument, data_dir: DataOption = Path("data")) -> None:
+def router_shadow(
+    version: VersionArgument, config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")
+) -> None:
     """Let a router decide beside the live one; what it decides is logged and serves nobody."""
     from router.live_pointer import Trial, TrialMode
     from training.registry import Registry
 
     registry = Registry(data_dir / "routers")
-    name = registry.folder(version).name
-    pointer = registry.try_out(Trial(version=name, mode=TrialMode.SHADOW, started_at=datetime.now(UTC).timestamp()))
-    typer.echo(f"router {name} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
+    folder = registry.folder(version)
+    require_loadable(config, folder)
+    now = datetime.now(UTC).timestamp()
+    pointer = registry.try_out(Trial(version=folder.name, mode=TrialMode.SHADOW, started_at=now))
+    typer.echo(f"router {folder.name} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
 
 
-def router_promote(version: VersionArgument, data_dir: DataOption = Path("data")) -> None:
+def router_promote(
+    version: VersionArgument, config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")
+) -> None:
     """Make a router the live one; running gateways take it over within two seconds. A trial ends."""
     from training.registry import Registry
 
-    pointer = Registry(data_dir / "routers").promote(version, datetime.now(UTC))
+    registry = Registry(data_dir / "routers")
+    require_loadable(config, registry.folder(version))
+    pointer = registry.promote(version, datetime.now(UTC))
     typer.echo(f"router {pointer.version} is live")
 
 
