@@ -16,6 +16,12 @@ SLACK = 1e-6
 EXHAUSTIVE_EXPERTS = 12
 """Up to so many experts every subset is tried, 4096 of them; beyond, experts are added greedily."""
 
+SHARES_FOR_BASES = tuple(float(share) for share in np.linspace(0.3, 1.0, 15))
+"""Of the limit, how much bases chosen greedily may take, so that room is left for more of their experts."""
+
+MOST_TRIED = 300
+"""Sets of bases whose experts are chosen, 20 ms each where that is exact; all there are of up to 8 bases."""
+
 
 def hosted_experts(quality: NDArray[np.floating], sizes: NDArray[np.floating], limits: Sequence[float]) -> BoolArray:
     """(g, m) the experts to host under each limit: the subset of highest mean over queries of its best expert's
@@ -105,7 +111,8 @@ def hosted_on_bases(
 ) -> BoolArray:
     """(m,) the experts to host within one limit when some share a base, whose size counts once.
 
-    Every set of bases is tried up to `EXHAUSTIVE_EXPERTS` of them, beyond only all bases and each alone.
+    Sets of bases are tried, each with what `hosted_experts` chooses of its experts: first those that are likely good,
+    then of up to 12 bases every set that could still be better, until `MOST_TRIED` were tried.
 
     Args:
         own: (m,) what each expert adds; `group` (m,) the number of its base; `group_sizes` (g,).
@@ -113,24 +120,53 @@ def hosted_on_bases(
     Raises:
         InfeasibleBudgetError: not even the smallest expert on its base fits.
     """
-    g = len(group_sizes)
-    numbers = range(1, 2**g) if g <= EXHAUSTIVE_EXPERTS else [*(1 << i for i in range(g)), 2**g - 1]
+    values = np.asarray(quality, dtype=np.float64)
     best: tuple[float, BoolArray] | None = None
-    for number in numbers:
-        bases = np.array([bool(number >> i & 1) for i in range(g)])
+    tried = 0
+    for most, bases in sets_of_bases(values, own, group, group_sizes, limit):
+        if tried == MOST_TRIED or (best is not None and most <= best[0] + 1e-12):
+            continue
         candidates = bases[group]
         left = limit * (1 + SLACK) - float(group_sizes[bases].sum())
         if not candidates.any() or float(own[candidates].min()) > left + SLACK * limit:
             continue
-        inside = hosted_experts(quality[:, candidates], own[candidates], [max(left, float(own[candidates].min()))])[0]
+        tried += 1
+        inside = hosted_experts(values[:, candidates], own[candidates], [max(left, float(own[candidates].min()))])[0]
         mask = np.zeros(len(own), dtype=bool)
         mask[np.flatnonzero(candidates)[inside]] = True
-        value = float(np.asarray(quality, dtype=np.float64)[:, mask].max(axis=1).mean())
+        value = float(values[:, mask].max(axis=1).mean())
         if best is None or value > best[0] + 1e-12:
             best = value, mask
     if best is None:
         raise InfeasibleBudgetError("hosted_params_b", limit, float((own + group_sizes[group]).min()))
     return best[1]
+
+
+def sets_of_bases(
+    quality: Float64Array,
+    own: NDArray[np.floating],
+    group: NDArray[np.int64],
+    group_sizes: NDArray[np.floating],
+    limit: float,
+) -> list[tuple[float, BoolArray]]:
+    """Sets of bases (g,) that fit, each with the mean quality when all of its experts are hosted, the most that it can
+    give. First each alone, all, and what is greedily chosen of them when a base counts for its best experts; then every
+    set of few bases. Both best first, of equal ones the smaller first."""
+    g = len(group_sizes)
+    worst = float(quality.min())  # of a base without experts
+    of_base = np.stack([quality[:, group == base].max(axis=1, initial=worst) for base in range(g)], axis=1)
+    sizes = np.asarray(group_sizes, dtype=np.float64)
+    least = sizes + [float(own[group == base].min(initial=np.inf)) for base in range(g)]
+    limits = [limit * share for share in SHARES_FOR_BASES if limit * share >= least.min()]
+    masks = [*np.eye(g, dtype=bool), np.ones(g, dtype=bool)]
+    masks += list(greedy_subsets(of_base, least, limits)) if limits else []
+    likely = [(mask, float(of_base[:, mask].max(axis=1).mean())) for mask in masks]
+    every = list(subsets(of_base, np.zeros(g, dtype=bool), 0, None)) if g <= EXHAUSTIVE_EXPERTS else []
+    fits = [
+        [(most, mask) for mask, most in found if float(sizes[mask].sum()) <= limit * (1 + SLACK)]
+        for found in (likely, every)
+    ]
+    return [pair for found in fits for pair in sorted(found, key=lambda p: (-p[0], float(sizes[p[1]].sum())))]
 
 
 def hosted_beside(
