@@ -53,7 +53,7 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
     return engine
 
 
-def sealed_url(path: Path) -> str | None:
+def sealed_url(path: Path) -> URL | None:
     """How to open an SQLite file that this process may read and not write; None where it may write, or there is none.
 
     Where the folder may not be written to either and nobody has a write-ahead log there, the file is taken for one that
@@ -63,8 +63,9 @@ def sealed_url(path: Path) -> str | None:
     if not path.is_file() or (may_change_folder and os.access(path, os.W_OK)):
         return None
     is_fixed = not may_change_folder and not path.with_name(f"{path.name}-wal").exists()
-    fixed = "&immutable=1" if is_fixed else ""
-    return f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro{fixed}&uri=true"
+    query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if is_fixed else {})
+    # Not as text: SQLAlchemy would take the quotes off, and SQLite needs them.
+    return URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
 
 
 def checked_url(database_url: str) -> URL:

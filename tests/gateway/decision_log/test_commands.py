@@ -21,6 +21,7 @@ from gateway.decision_log.spool import Spool
 from gateway.store import Store
 from router.config import LogConfig
 from router.errors import StoreError
+from router.log_database import default_database_url
 from router.types import DecisionRecord
 
 CONFIG = {
@@ -61,23 +62,25 @@ def test_doctor_reads_a_database_that_may_not_be_written(
     may_change_folder: bool,
 ) -> None:
     """Root may write whatever a file's mode is, so the system's answer is made up, and SQLite is to keep to it."""
-    url = f"sqlite:///{tmp_path / 'coe.db'}"
+    folder = tmp_path / "what? 100%25"
+    folder.mkdir()
+    url = default_database_url(folder)
     store = Store(url)
     store.write_decisions([make_record(seq) for seq in range(3)])
     store.close()
-    leave_spool(tmp_path, [make_record(3)])
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    leave_spool(folder, [make_record(3)])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     may_do = os.access
 
     def access(path: Path | str, mode: int) -> bool:
-        return may_change_folder if path == tmp_path else path != tmp_path / "coe.db" and may_do(path, mode)
+        return may_change_folder if path == folder else path != folder / "coe.db" and may_do(path, mode)
 
     monkeypatch.setattr("os.access", access)
-    assert doctor(tmp_path, config, redis_url) == 0
+    assert doctor(folder, config, redis_url) == 0
     assert (
         "4 decisions, 3 rows, 0 gaps, 0 duplicates, 0 dead letters; on the way: 1 in spools" in capsys.readouterr().out
     )
-    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert {path: after[path] for path in before} == before
     assert may_change_folder or set(after) == set(before)
     reader = Store(url, is_reader=True)
