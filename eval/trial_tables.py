@@ -15,6 +15,7 @@ import yaml
 from eval.compare import active_params, mean_costs
 from router.config import Budgets
 from router.errors import ConfigError, DataError, allowed_values
+from training.datasets.model_facts import find_models_file, read_models
 from training.datasets.outcomes import complete_rows, read_outcomes
 from training.datasets.table_categories import in_one_category, learned_categories
 from training.split import SPLITS, normalised_text
@@ -111,13 +112,13 @@ def read_tables(request: RoutingRequest) -> Tables:
     Raises:
         DataError: as `read_outcomes`, or there is nothing to fit or to test on.
     """
-    table, n_incomplete = read_part(request, request.outcomes, request.experts)
+    table, n_incomplete = read_part(request, request.outcomes, request.experts, request.test)
     if request.test is None:
         is_test = np.array([name == "test" for name in table.splits], dtype=bool)
         fit, test = table.rows(~is_test), table.rows(is_test)
     else:
         fit = table
-        test, n_more = read_part(request, request.test, table.experts)
+        test, n_more = read_part(request, request.test, table.experts, request.outcomes)
         n_incomplete += n_more
     tested = {normalised_text(text) for text in test.texts}
     is_new = np.array([normalised_text(text) not in tested for text in fit.texts], dtype=bool)
@@ -133,8 +134,12 @@ def read_tables(request: RoutingRequest) -> Tables:
     return Tables(fit, test, splits, int((~is_new).sum()), n_incomplete, is_one)
 
 
-def read_part(request: RoutingRequest, folder: Path, experts: Sequence[str] | None) -> tuple[OutcomeTable, int]:
-    """The prompts that every expert has a score on, and how many others there are."""
+def read_part(
+    request: RoutingRequest, folder: Path, experts: Sequence[str] | None, other: Path | None
+) -> tuple[OutcomeTable, int]:
+    """The prompts that every expert has a score on, and how many others there are. The experts of both tables are the
+    same, so sizes and prices that only the `other` folder has count for this one."""
+    facts = None if other is None else find_models_file(other)
     table = read_outcomes(
         folder,
         experts=experts,
@@ -142,6 +147,7 @@ def read_part(request: RoutingRequest, folder: Path, experts: Sequence[str] | No
         metric=request.metric,
         category_column=request.category_column,
         keep_partial=True,
+        models=None if facts is None else read_models(facts),
     )
     complete = complete_rows(table, folder)
     return complete, len(table.prompt_ids) - len(complete.prompt_ids)

@@ -20,7 +20,7 @@ from eval.trial_tables import (
 )
 from router.config import Budgets
 from router.errors import ConfigError, DataError
-from tests.eval.trial_data import FIT_SCORES, table
+from tests.eval.trial_data import FIT_SCORES, SIZES, table
 from training.datasets.outcomes import write_outcomes
 
 TABLES = """
@@ -66,6 +66,15 @@ def test_with_a_test_table_all_is_fitted_but_what_is_tested(tmp_path: Path) -> N
     assert found.test.prompt_ids == ("test0", "test1")
     assert found.fit.prompt_ids == tuple(f"fit{i}" for i in range(8) if i != 3)
     assert found.n_overlap_removed == 1
+
+
+@pytest.mark.parametrize("knows", ["fit", "test"])
+def test_sizes_that_one_folder_has_count_for_both(tmp_path: Path, knows: str) -> None:
+    for name in ("fit", "test"):
+        part = table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, name)
+        write_outcomes(part if name == knows else replace(part, active_params_b={}), tmp_path / name / "table")
+    found = read_tables(request(tmp_path / "fit" / "table", test=tmp_path / "test" / "table"))
+    assert found.fit.active_params_b == found.test.active_params_b == SIZES
 
 
 def test_a_category_that_can_be_learned_keeps_the_labels_of_all(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def read_outcomes(
         metric: only scores of this metric; needed where one prompt was scored by several.
         category_column: the column of prompts.parquet that holds the labels.
         keep_partial: keep prompts that some expert has no score on; by default only prompts that all have are kept.
-        models: sizes and prices where no `models.parquet` is there.
+        models: sizes and prices of models that no `models.parquet` there names.
 
     Raises:
         DataError: with file, row and column where one is at fault; a missing file or column, an unknown name, several
@@ -103,7 +103,7 @@ def read_outcomes(
     rows = choose_metric(path, choose_experts(path, read_scores(path, prompts), experts), metric)
     refuse_repeats(path, prompts, rows)
     models_file = find_models_file(folder)
-    facts = read_models(models_file) if models_file else dict(models or {})
+    facts = dict(models or {}) | (read_models(models_file) if models_file else {})
     table = assemble(prompts, rows, facts)
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
 
