@@ -35,10 +35,10 @@ def top_charts(report: Report, charts: Collection[str]) -> list[str]:
 
 def captions(report: Report) -> dict[str, str]:
     """By the id of the chart."""
-    n = report.data.n_test
+    tested = "same test query" if report.data.n_test == 1 else f"same {report.data.n_test:,} test queries"
     folded = f" (the {MAX_CATEGORIES} largest; the table has all)" if len(report.categories) > MAX_CATEGORIES else ""
     texts = {
-        "chart-arms": f"Mean score on the same {n:,} test queries, with 95% bootstrap intervals over queries. What has "
+        "chart-arms": f"Mean score on the {tested}, with 95% bootstrap intervals over queries. What has "
         "the hindsight colour looks at the answers: a ceiling, not a choice that anyone can make.",
         "chart-regret": "The distance from this router to the best expert for every query, in four parts that sum "
         "to it exactly. A bar to the left of zero means that this step won something.",

@@ -61,7 +61,8 @@ def values(report: Report, charts: dict[str, Spec]) -> dict[str, Any]:
     top = top_charts(report, charts)
     return {
         "report": report,
-        "verdict": words.verdict(report.gain["best_single"]),
+        "verdict": words.verdict(report.gain["best_single"], report.data.n_test),
+        "is_told": report.data.n_test >= words.FEWEST_TOLD,
         "regret_sentence": words.regret_sentence(report.regret),
         "frontier_sentences": frontier_sentences(report),
         "one_number": one_number(report),

@@ -60,6 +60,9 @@ SHOWN_ORDERS = 3
 LISTED_CATEGORIES = 6
 COLLAPSED_SHARE = 0.95
 """Share of one expert at which routing is as good as off."""
+FEWEST_TOLD = 6
+"""Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
+every resample of them agrees too, so the bootstrap interval of a few is too narrow and that of one is a point."""
 
 
 def leading_method(report: Report) -> str | None:
@@ -100,6 +103,10 @@ def points(difference: float) -> str:
     """A difference of scores with its sign, such as +4.2; a true minus sign."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\u2212")
+
+
+def counted(n: int, one: str, several: str) -> str:
+    return f"{n:,} {one if n == 1 else several}"
 
 
 def lower_first(text: str) -> str:
@@ -154,8 +161,10 @@ def top_title(chart: str) -> str:
     return titles.get(chart, "What quality costs")
 
 
-def verdict(gain: Difference) -> str:
+def verdict(gain: Difference, n_test: int) -> str:
     """One clause on the best single expert; a gain counts when its interval leaves zero out."""
+    if n_test < FEWEST_TOLD:
+        return "Too few queries to tell routing from the best single expert"
     if gain.interval[0] > 0:
         return "Routing beats the best single expert"
     if gain.interval[1] < 0:
@@ -167,9 +176,11 @@ def headline(arms: dict[str, Arm], gain: dict[str, Difference], gap_closed: floa
     """What a reader should take away, in two or three sentences."""
     own, single, oracle = arms["coe"], arms["best_single"], arms["query_oracle"]
     sentences = [
-        f"{verdict(gain['best_single'])}: on {data.n_test:,} held-out queries over {len(data.experts)} experts it "
-        f"scores {percent(own.mean_score)}, the {lower_first(single.label)} {percent(single.mean_score)}, a difference "
-        f"of {points(gain['best_single'].mean)} points (95% interval {points_range(gain['best_single'].interval)})."
+        f"{verdict(gain['best_single'], data.n_test)}: on "
+        f"{counted(data.n_test, 'held-out query', 'held-out queries')} over "
+        f"{counted(len(data.experts), 'expert', 'experts')} it scores {percent(own.mean_score)}, the "
+        f"{lower_first(single.label)} {percent(single.mean_score)}, a difference of "
+        f"{points(gain['best_single'].mean)} points (95% interval {points_range(gain['best_single'].interval)})."
     ]
     if gap_closed is not None:
         sentences.append(

@@ -125,7 +125,7 @@ def test_data_cannot_break_out_of_the_page() -> None:
 def test_the_page_says_what_the_numbers_say() -> None:
     report = make_report()
     html = rendered()
-    assert f"<h1>{words.verdict(report.gain['best_single'])}</h1>" in html
+    assert f"<h1>{words.verdict(report.gain['best_single'], report.data.n_test)}</h1>" in html
     for arm in report.arms.values():
         assert arm.label in html
         assert words.percent(arm.mean_score) in html
@@ -234,7 +234,20 @@ def test_choices_as_one_number_are_ordered_by_score() -> None:
     [(0.01, 0.05, "beats"), (-0.05, -0.01, "does worse than"), (-0.01, 0.05, "no difference"), (0.0, 0.05, "no diff")],
 )
 def test_the_verdict_needs_an_interval_without_zero(low: float, high: float, said: str) -> None:
-    assert said in words.verdict(Difference(mean=0.02, interval=(low, high)))
+    assert said in words.verdict(Difference(mean=0.02, interval=(low, high)), 6)
+
+
+def test_a_handful_of_queries_draws_no_verdict() -> None:
+    """The interval of one query is a point, wherever it lies."""
+    assert words.verdict(Difference(mean=1.0, interval=(1.0, 1.0)), 5).startswith("Too few queries to tell")
+    report = make_report()
+    said = words.headline(report.arms, report.gain, report.gap_closed, 1, 1)
+    assert said.startswith("Too few")
+    assert "on 1 held-out query over 1 expert it scores" in said
+    winning = {**report.gain, "best_single": Difference(mean=1.0, interval=(1.0, 1.0))}
+    html = page.render(report.model_copy(update={"gain": winning}))
+    assert "<h1>Too few queries" in html
+    assert '<dd class="good">' not in html
 
 
 def test_numbers_in_words() -> None:
