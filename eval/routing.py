@@ -197,10 +197,12 @@ def find(trial: Trial, folder: Path, router: Router, request: RoutingRequest, pr
 
 def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
     test = tables.test
-    is_known = bool(np.isfinite(costs(test)).all())
+    is_known = bool(np.isfinite(costs(test)).any())
     return DataFacts(
         source=test.source if request.benchmark is None else f"{test.source}, benchmark {request.benchmark}",
         metric=test.metric,
+        fit_metric=tables.fit.metric,
+        method=request.method,
         category_column=request.category_column,
         has_one_category=tables.has_one_category,
         experts=test.experts,

@@ -37,7 +37,7 @@ class MethodRecord(Arm):
     gap_closed: float | None = Field(description="(method - best_single) / (query_oracle - best_single)")
     gap_closed_interval: Range | None
     gain: dict[str, Difference] = Field(description="this method minus coe, best_single, map_true, knn")
-    is_default: bool = Field(description="validation chose it; test queries were not looked at")
+    is_default: bool = Field(description="reported as coe: chosen without the test queries, or named by `--method`")
     valid_score: float | None = Field(description="mean score on the queries that the default was chosen on")
     fit_s: float | None
     decide_us: float | None = Field(description="microseconds per query after the embedding")
@@ -210,6 +210,8 @@ class DataFacts(Record):
 
     source: str
     metric: str
+    fit_metric: str = Field(default="", description="of the fit queries; it should be that of the test queries")
+    method: str | None = Field(default=None, description="kind that `--method` named; None: chosen by validation")
     category_column: str
     has_one_category: bool = Field(default=False, description="none had enough prompts to be learned, so all are one")
     experts: tuple[str, ...]
@@ -219,7 +221,7 @@ class DataFacts(Record):
     n_overlap_removed: int = Field(description="fit prompts left out because the test set holds the same text")
     n_incomplete_removed: int = Field(description="prompts left out because some expert has no score there")
     fingerprints: dict[str, str]
-    cost: Literal["recorded", "estimated", "unknown"]
+    cost: Literal["recorded", "estimated", "unknown"] = Field(description="where it is known of any expert")
     budgets: dict[str, float]
     encoder: str
     router_version: str

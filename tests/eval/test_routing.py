@@ -79,6 +79,7 @@ def test_every_method_is_measured_and_one_of_them_is_the_default(tmp_path: Path)
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))
     assert [name for name, method in report["methods"].items() if method["is_default"]] == ["stack"]
     assert report["methods"]["stack"]["mean_score"] == report["arms"]["coe"]["mean_score"]
+    assert (report["data"]["method"], report["data"]["fit_metric"]) == ("stack", "acc")
     assert report["methods"]["stack"]["gain"]["coe"]["mean"] == 0
     assert {"active_params_b", "hosted_params_b"} <= set(report["frontier"])
     assert report["robustness"]["overall"]["experts"]["n"] > 100

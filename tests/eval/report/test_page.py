@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
@@ -28,8 +29,8 @@ from tests.eval.trial_data import TEST_SCORES, trial, with_costs
 HOSTILE = "</script><script>alert('x')</script>"
 
 
-def make_report(command: str = "coe eval routing --outcomes x") -> Report:
-    found = with_costs(trial(), [0.001, 0.004, 0.009])
+def make_report(command: str = "coe eval routing --outcomes x", usd: Sequence[float] = (0.001, 0.004, 0.009)) -> Report:
+    found = with_costs(trial(), usd)
     request = RoutingRequest(outcomes=Path("x"), out=Path("y"), command=command)
     tables = Tables(found.fit, found.test, {"train": 8, "valid": 0, "test": 4}, 0)
     facts = data_facts(request, tables, "0" * 16, "onnx")
@@ -199,6 +200,29 @@ def test_numbers_of_the_new_sections_are_on_the_page() -> None:
     assert "6 cells of the map have fewer than 25 graded answers" in html
     for query in full_report().lost:
         assert query.prompt_id in html
+
+
+def test_a_cost_that_is_known_of_some_experts_is_not_called_unknown() -> None:
+    some, none = make_report(usd=(0.001, float("nan"), 0.009)), make_report(usd=(float("nan"),) * 3)
+    assert (make_report().data.cost, some.data.cost, none.data.cost) == ("recorded", "recorded", "unknown")
+    assert "with the outcomes; it is unknown of 1 of the 3 experts, and of every choice" in page.render(some)
+    assert "it is unknown of" not in rendered()
+    assert "Cost is unknown." in page.render(none)
+
+
+def test_a_kind_that_the_command_names_is_not_called_the_default() -> None:
+    full = full_report()
+    named = page.render(full.model_copy(update={"data": full.data.model_copy(update={"method": "best"})}))
+    assert "Best (named)" in named
+    assert "This router is of the kind that the command names." in named
+    assert "The default was chosen without the test queries." in rendered_in_full()
+
+
+def test_the_page_tells_when_fit_queries_have_another_metric() -> None:
+    report = make_report()
+    assert "scored by acc</dd>" in rendered()
+    other = report.model_copy(update={"data": report.data.model_copy(update={"fit_metric": "judge"})})
+    assert "scored by acc; the fit queries by judge</dd>" in page.render(other)
 
 
 def test_three_charts_come_first_and_say_something_about_this_router() -> None:
