@@ -220,7 +220,7 @@ def csv_rows(path: Path) -> Iterator[Record]:
 
 
 def checked_rows(path: Path, rows: Iterator[list[str]]) -> Iterator[Record]:
-    number = 0
+    number, is_empty = 0, True
     try:
         header = next(rows, [])
         check_header(path, header)
@@ -231,8 +231,9 @@ def checked_rows(path: Path, rows: Iterator[list[str]]) -> Iterator[Record]:
                 raise DataError(f"{path}: row {number}, column '{header[len(cells)]}': the row ends before it")
             if len(cells) > len(header):
                 raise DataError(f"{path}: row {number}: has {len(cells)} cells; the header has {len(header)}")
+            is_empty = False
             yield Record(f"{path}: row {number}", dict(zip(header, cells, strict=True)), "column")
-        if number == 0:
+        if is_empty:
             raise no_rows(path)
     except csv.Error as error:
         raise DataError(f"{path}: row {number + 1}: is not CSV, or only half of it ({error})") from error

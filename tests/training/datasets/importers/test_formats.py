@@ -311,6 +311,7 @@ def test_generic_fields_may_have_other_names_and_chats(tmp_path: Path) -> None:
         ("prompt,category,model,score\nx,c,m,1,9\n", "row 1: has 5 cells; the header has 4"),
         ('prompt,category,model,score\n"x,c,m,1\n', "row 1: is not CSV, or only half of it"),
         ("prompt,category,model,score\n", "holds no row"),
+        ("prompt,category,model,score\n\n\n", "x.csv: holds no row"),
         ("prompt,category,model,score\nx,c,m,\n", "no score was found; left out: 1 x no score"),
         ("prompt,category,model,score\nx,c,m,inf\n", "row 1, column 'score': inf is not allowed"),
         ("prompt,category,model,score\n ,c,m,1\n", "row 1, column 'prompt': is empty"),
