@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from router.errors import DataError
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import ROUNDING, LeftOut, OutcomeRow, ask_of, category_of
 from training.datasets.record_files import Record, json_list
@@ -19,10 +20,20 @@ DRAW = 1.5
 
 
 def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
-    """Raises DataError."""
+    """Raises DataError, also when a second judge or reference comes, even on another prompt: wins over two references
+    have no common scale."""
+    first: OutcomeRow | None = None
     for file in files:
         for record in json_list(file.path):
-            yield row_of(record, options, file.model)
+            row = row_of(record, options, file.model)
+            if isinstance(row, OutcomeRow):
+                first = first or row
+                if row.metric != first.metric:
+                    raise DataError(
+                        f"{row.place}: is scored by '{row.metric}', and by '{first.metric}' at {first.place}; "
+                        "choose one with --metric"
+                    )
+            yield row
 
 
 def row_of(record: Record, options: ImportOptions, model: str | None) -> OutcomeRow | LeftOut:

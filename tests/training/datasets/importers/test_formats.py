@@ -74,6 +74,14 @@ def test_two_judges_are_not_mixed(tmp_path: Path) -> None:
     assert list(imported.left_out.count.values()) == [2]
 
 
+def test_a_second_reference_is_refused_on_another_prompt_too(tmp_path: Path) -> None:
+    records = shapes.alpaca_eval("small")
+    records[-1]["generator_1"] = "text_davinci_003"
+    dump_json(tmp_path / "annotations.json", records)
+    with pytest.raises(DataError, match=f"row {len(records)}: is scored by 'win_over_text_davinci_003.*with --metric"):
+        read("alpaca_eval", tmp_path / "annotations.json")
+
+
 def test_a_label_for_all_stands_in_for_a_missing_one(tmp_path: Path) -> None:
     records = shapes.alpaca_eval("small")
     for record in records:
