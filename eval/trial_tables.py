@@ -14,7 +14,8 @@ import yaml
 
 from eval.compare import active_params, mean_costs
 from router.config import Budgets
-from router.errors import ConfigError, DataError, allowed_values
+from router.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
+from router.price import SLACK
 from training.datasets.model_facts import find_models_file, read_models
 from training.datasets.outcomes import complete_rows, read_outcomes
 from training.datasets.table_categories import in_one_category, learned_categories
@@ -154,16 +155,27 @@ def read_part(
 
 
 def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:
-    """Raises DataError when a budget is set on something that is unknown of some expert."""
+    """So that nothing is fitted in vain.
+
+    Raises:
+        DataError: a budget is set on something that is unknown of some expert.
+        InfeasibleBudgetError: a budget is less than every expert needs.
+    """
     for name, amounts in (
         ("active_params_b", active_params(table)),
         ("hosted_params_b", active_params(table)),
         ("cost_usd", mean_costs(table)),
+        # A map may be faster than every expert alone, for each may be fast on other categories.
         ("latency_ms", np.where(np.isfinite(table.latency_ms).any(axis=0), 0.0, np.nan)),
     ):
+        limit = getattr(budgets, name)
+        if limit is None:
+            continue
         lacking = [expert for expert, amount in zip(table.experts, amounts, strict=True) if np.isnan(amount)]
-        if getattr(budgets, name) is not None and lacking:
+        if lacking:
             raise DataError(f"budget {name}: unknown for {', '.join(lacking)}; leave them out with --experts")
+        if amounts.min() > limit * (1 + SLACK):
+            raise InfeasibleBudgetError(name, limit, float(amounts.min()))
 
 
 def apply_named_table(request: RoutingRequest, entry: Mapping[str, object]) -> RoutingRequest:

@@ -19,7 +19,7 @@ from eval.trial_tables import (
     require_amounts,
 )
 from router.config import Budgets
-from router.errors import ConfigError, DataError
+from router.errors import ConfigError, DataError, InfeasibleBudgetError
 from tests.eval.trial_data import FIT_SCORES, SIZES, table
 from training.datasets.outcomes import write_outcomes
 
@@ -141,6 +141,16 @@ def test_a_budget_on_an_unknown_amount_is_refused() -> None:
         require_amounts(whole, Budgets(cost_usd=5))
     with pytest.raises(DataError, match="budget active_params_b: unknown for law"):
         require_amounts(replace(whole, active_params_b={"small": 2.0, "maths": 7.0}), Budgets(active_params_b=5))
+
+
+def test_a_budget_below_every_expert_is_refused_before_anything_is_fitted() -> None:
+    whole = table(FIT_SCORES, ["a"] * 8, "fit")
+    require_amounts(whole, Budgets(active_params_b=2, hosted_params_b=2))
+    for name in ("active_params_b", "hosted_params_b"):
+        with pytest.raises(InfeasibleBudgetError, match=rf"budget {name}=1.9 cannot be met; .* that would do is 2$"):
+            require_amounts(whole, Budgets(**{name: 1.9}))
+    timed = replace(whole, latency_ms=np.full_like(whole.scores, 50))
+    require_amounts(timed, Budgets(latency_ms=49))  # of the mean; each expert may be faster on some category
 
 
 def test_a_fingerprint_changes_with_texts_labels_and_scores() -> None:
