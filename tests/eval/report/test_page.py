@@ -218,6 +218,14 @@ def test_a_kind_that_the_command_names_is_not_called_the_default() -> None:
     assert "The default was chosen without the test queries." in rendered_in_full()
 
 
+def test_the_page_says_how_a_budget_was_counted() -> None:
+    report = make_report()
+    limited = report.model_copy(update={"data": report.data.model_copy(update={"budgets": {"cost_usd": 0.002}})})
+    counted = "each expert counted with its mean on the fit queries"
+    assert counted in page.render(limited)
+    assert counted not in rendered()
+
+
 def test_the_page_tells_when_fit_queries_have_another_metric() -> None:
     report = make_report()
     assert "scored by acc</dd>" in rendered()
