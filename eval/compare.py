@@ -81,6 +81,13 @@ def costs(table: OutcomeTable) -> Float64Array:
     return with_means(table.cost_usd)
 
 
+def filled_costs(table: OutcomeTable) -> float:
+    """Share of the costs that `costs` fills with their expert's mean; an expert without any is left out."""
+    known = np.isfinite(table.cost_usd)
+    priced = known[:, known.any(axis=0)]
+    return float(1 - priced.mean()) if priced.size else 0.0
+
+
 def mean_costs(table: OutcomeTable) -> Float64Array:
     """(m,) mean USD per query, NaN where unknown."""
     return np.asarray(costs(table).mean(axis=0), dtype=np.float64)

@@ -222,6 +222,9 @@ class DataFacts(Record):
     n_incomplete_removed: int = Field(description="prompts left out because some expert has no score there")
     fingerprints: dict[str, str]
     cost: Literal["recorded", "estimated", "unknown"] = Field(description="where it is known of any expert")
+    cost_filled: float = Field(
+        default=0.0, description="share of the test costs that are unknown and count as their expert's mean"
+    )
     budgets: dict[str, float]
     encoder: str
     router_version: str

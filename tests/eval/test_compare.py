@@ -56,6 +56,15 @@ def test_an_unknown_cost_of_one_pair_takes_the_experts_mean() -> None:
     )
 
 
+def test_costs_that_are_filled_are_counted_where_an_expert_has_any() -> None:
+    priced = with_costs(trial(), [0.001, 0.004, np.nan]).test
+    assert compare.filled_costs(priced) == 0
+    cells = priced.cost_usd.copy()
+    cells[1:, 0] = np.nan
+    assert compare.filled_costs(replace(priced, cost_usd=cells)) == pytest.approx(3 / 8)
+    assert compare.filled_costs(trial().test) == 0
+
+
 def test_shares_name_who_answered() -> None:
     arms = arms_of(trial())
     assert arms["coe"].shares == {"maths": 0.5, "small": 0.25, "law": 0.25}

@@ -207,6 +207,8 @@ def test_a_cost_that_is_known_of_some_experts_is_not_called_unknown() -> None:
     assert (make_report().data.cost, some.data.cost, none.data.cost) == ("recorded", "recorded", "unknown")
     assert "with the outcomes; it is unknown of 1 of the 3 experts, and of every choice" in page.render(some)
     assert "it is unknown of" not in rendered()
+    filled = some.model_copy(update={"data": some.data.model_copy(update={"cost_filled": 0.921})})
+    assert "with the outcomes; 92.1% of the costs are unknown and count as the mean of their" in page.render(filled)
     assert "Cost is unknown." in page.render(none)
 
 
