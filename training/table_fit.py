@@ -85,7 +85,15 @@ def open_encoder(request: TableRequest, progress: Progress) -> Encoder:
 
 def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery, ...]]:
     """Categories with fewer than MIN_TABLE_PROMPTS prompts are not learned: theirs count as `general`, and where no
-    category has so many, all prompts are one. Every row is used; who wants to test keeps rows out. Raises DataError."""
+    category has so many, all prompts are one. Every row is used; who wants to test keeps rows out.
+
+    Raises:
+        ConfigError: there is no such kind; so a large table is not encoded in vain.
+        DataError: as `read_outcomes`, or the table is too small.
+    """
+    for family, kind in ((FAMILY, request.scorer), ("router.classifiers", request.classifier)):
+        if kind != AUTO:
+            plugins.load(family, kind)
     table = read_outcomes(request.outcomes, keep_partial=True)
     n = len(table.prompt_ids)
     if n < MIN_TABLE_PROMPTS:

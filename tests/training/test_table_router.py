@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from eval.methods import read_cascade
-from router.errors import ArtifactError, DataError
+from router.errors import ArtifactError, ConfigError, DataError
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.datasets.table_categories import MIN_TABLE_PROMPTS
 from training.progress import silent
 from training.summary import write_methods
-from training.table_fit import TableRequest, table_methods, table_router
+from training.table_fit import TableRequest, table_inputs, table_methods, table_router
 from training.types import OutcomeTable
 
 
@@ -74,6 +74,20 @@ def test_a_table_smaller_than_one_category_is_refused(tmp_path: Path) -> None:
         table_router(
             tmp_path / "r", TableRequest(none, "hashing"), now=datetime(2026, 1, 2, tzinfo=UTC), progress=silent
         )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"scorer": "oracle"}, "unknown kind 'oracle' of router.scorers"),
+        ({"classifier": "no"}, "of router.classifiers"),
+    ],
+)
+def test_a_kind_that_there_is_not_is_told_before_anything_is_read(
+    wrong: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        table_inputs(TableRequest(tmp_path / "no table", "hashing", **wrong))
 
 
 def test_the_mass_of_a_category_is_what_is_served_as_it(tmp_path: Path) -> None:
