@@ -128,7 +128,8 @@ def read_tables(request: RoutingRequest) -> Tables:
     fit = fit.rows(is_new)
     for name, part in (("fit", fit), ("test", test)):
         if not part.prompt_ids:
-            raise DataError(f"{request.outcomes}: no prompt is left to {name} on (prompts per split: {splits})")
+            found = f"prompts per split: {splits}; {int((~is_new).sum())} have a text that is in the test set too"
+            raise DataError(f"{request.outcomes}: no prompt is left to {name} on ({found})")
     is_one = not learned_categories(fit)
     if is_one:
         fit, test = in_one_category(fit), in_one_category(test)

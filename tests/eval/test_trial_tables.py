@@ -93,6 +93,12 @@ def test_a_table_without_test_rows_is_refused(tmp_path: Path) -> None:
         read_tables(request(tmp_path))
 
 
+def test_a_table_that_is_its_own_test_is_told_so(tmp_path: Path) -> None:
+    write_outcomes(table(FIT_SCORES, ["a"] * 8, "fit"), tmp_path)
+    with pytest.raises(DataError, match=r"no prompt is left to fit on .*; 8 have a text that is in the test set too"):
+        read_tables(request(tmp_path, test=tmp_path))
+
+
 def test_named_tables_lie_beside_their_file(tmp_path: Path) -> None:
     file = tmp_path / "TABLES.yaml"
     file.write_text(TABLES)
