@@ -13,6 +13,7 @@ from eval.report.page_kit import page_assets, page_environment, script_json, wri
 from eval.report.schema import Report
 
 FILTERS = (
+    "counted",
     "percent",
     "points",
     "points_range",

@@ -156,7 +156,7 @@ def top_title(chart: str) -> str:
         "chart-arms": "How each way of choosing scores",
         "chart-regret": "Where the rest is lost",
         "chart-calls": "What strong calls buy",
-        "chart-categories": "Where it wins",
+        "chart-categories": "Where it wins and loses",
     }
     return titles.get(chart, "What quality costs")
 

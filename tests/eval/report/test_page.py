@@ -228,6 +228,16 @@ def test_the_page_says_how_a_budget_was_counted() -> None:
     assert counted not in rendered()
 
 
+def test_one_category_is_counted_as_one() -> None:
+    report = make_report()
+    assert "out of 2 categories." in rendered()
+    assert "Scores of all 2 categories" in rendered()
+    stage_one = report.stage_one.model_copy(update={"n_categories": 1})
+    html = page.render(report.model_copy(update={"stage_one": stage_one, "categories": report.categories[:1]}))
+    assert "out of 1 category." in html
+    assert "Scores of 1 category<" in html
+
+
 def test_the_page_tells_when_fit_queries_have_another_metric() -> None:
     report = make_report()
     assert "scored by acc</dd>" in rendered()
