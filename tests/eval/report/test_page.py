@@ -285,7 +285,8 @@ def test_a_handful_of_queries_draws_no_verdict() -> None:
     """The interval of one query is a point, wherever it lies."""
     assert words.verdict(Difference(mean=1.0, interval=(1.0, 1.0)), 5).startswith("Too few queries to tell")
     report = make_report()
-    said = words.headline(report.arms, report.gain, report.gap_closed, 1, 1)
+    few = report.data.model_copy(update={"n_test": 1, "experts": ("one",)})
+    said = words.headline(report.arms, report.gain, report.gap_closed, few)
     assert said.startswith("Too few")
     assert "on 1 held-out query over 1 expert it scores" in said
     winning = {**report.gain, "best_single": Difference(mean=1.0, interval=(1.0, 1.0))}
