@@ -112,7 +112,7 @@ class Bench:
         assert isinstance(checked, StackOptions)
         parts = {kind: self.fit(kind, {}) for kind in checked.kinds}
         arrays = {f"{kind}.{name}": array for kind, (own, _) in parts.items() for name, array in own.items()}
-        return arrays, np.mean([unseen for _, unseen in parts.values()], axis=0, dtype=np.float32)
+        return arrays, checked.mean([unseen for _, unseen in parts.values()])
 
 
 def fit_scorer(wanted: PluginConfig, bench: Bench | None) -> FittedScorer:
@@ -142,13 +142,14 @@ def fit_kind(kind: str, options: Mapping[str, object], bench: Bench) -> FittedSc
         values = mean_metric(map_values(bench.data))
         return FittedScorer(PluginConfig(kind="map"), {}, {}, {"validation.map": values})
     arrays, unseen = bench.fit(kind, options)
+    settled = plugins.validate_options(FAMILY, kind, options).model_dump()  # defaults too, for a later version's differ
     scores = bench.data.judged
     margin = best_margin(unseen, scores)
     kept = unseen
     if len(unseen) > MAX_SAMPLE:
         kept = unseen[np.sort(bench.rng.choice(len(unseen), MAX_SAMPLE, replace=False))]
     return FittedScorer(
-        spec=PluginConfig.model_validate({"kind": kind, **options}),
+        spec=PluginConfig.model_validate({"kind": kind, **settled}),
         arrays=arrays,
         choice={"sample": kept, "margin": np.array([margin], dtype=np.float32)},
         metrics={f"validation.{kind}": mean_metric(chosen_scores(unseen, scores, margin))},

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from router import plugins
 from router.protocols import ArrayState, ExpertScorer
 from router.quality import QualityMatrix
 from router.scorers._learned import Measured, require_measured
-from router.types import CategoryProbs, ExpertScores, QueryBatch
+from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
 
 LABEL = "Stack"
 HOW = "the mean of what several kinds predict"
 
 FAMILY = "router.scorers"
+USUAL_WEIGHT: Mapping[str, float] = {"soft_ridge": 2.0}
+"""Of a kind that no weight was given for; others weigh 1 (training/LOG.md)."""
+
+
+def usual_weights(kinds: Sequence[str]) -> tuple[float, ...]:
+    return tuple(USUAL_WEIGHT.get(kind, 1.0) for kind in kinds)
 
 
 class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kinds: tuple[str, ...] = Field(default=("soft_map", "soft_residual", "ridge"), min_length=1)
+    kinds: tuple[str, ...] = Field(default=("soft_ridge", "soft_residual"), min_length=1)
+    weights: tuple[float, ...] = Field(
+        default_factory=lambda checked: usual_weights(checked.get("kinds", ())),
+        description="one per kind; without any, soft_ridge weighs 2 and others 1",
+    )
 
     @field_validator("kinds")
     @classmethod
@@ -32,13 +42,25 @@ class Options(BaseModel):
             raise ValueError("a stack cannot be a part of itself")
         return kinds
 
+    @model_validator(mode="after")
+    def refuse_odd_weights(self) -> Options:
+        if len(self.weights) != len(self.kinds):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.kinds)} kinds; expected one for each, or none")
+        if any(not 0 < weight < float("inf") for weight in self.weights):
+            raise ValueError(f"weights are {list(self.weights)}; expected numbers of more than 0")
+        return self
+
+    def mean(self, parts: Sequence[FloatArray]) -> FloatArray:
+        """The weighted mean (n, m) of what the kinds predict, in their order."""
+        return np.average(parts, axis=0, weights=self.weights).astype(np.float32)
+
 
 @dataclass(frozen=True)
 class StackScorer:
-    """quality = mean over the parts of their predicted quality.
+    """quality = weighted mean over the parts of their predicted quality.
 
-    Equal weights: weights fitted out of fold by non-negative least squares chose no better on held-out queries, as is
-    usual of combined forecasts (Clemen 1989; training/LOG.md has the figures).
+    The weights are the same for all data: fitted out of fold by non-negative least squares they chose no better on
+    held-out queries, as is usual of combined forecasts (Clemen 1989; training/LOG.md has the figures).
     """
 
     options: Options
@@ -58,7 +80,7 @@ class StackScorer:
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
         measured = require_measured(self.measured)
         quality = [part.score(batch, probs, rows).quality for part in self.parts]
-        return measured.scores(np.mean(quality, axis=0, dtype=np.float32), rows)
+        return measured.scores(self.options.mean(quality), rows)
 
 
 def part_state(state: ArrayState, kind: str) -> ArrayState:

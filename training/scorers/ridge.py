@@ -7,22 +7,28 @@ from numpy.typing import NDArray
 
 from router.protocols import ArrayState
 from router.scorers.ridge import Options
+from router.types import FloatArray
 from training.scored import ScoredQueries
 
-GRID = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+GRID = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 1e9)
+"""Strengths that are tried; the last leaves nothing but the means."""
 
 Float64Array = NDArray[np.float64]
 
 
 def fit(options: Options, data: ScoredQueries, rng: np.random.Generator) -> ArrayState:
-    scores = data.filled().astype(np.float64)
-    mean, centre = scores.mean(axis=0), data.embeddings.mean(axis=0, dtype=np.float64)
-    inside = data.embeddings - centre.astype(np.float32)
+    return fit_linear(data.embeddings, data.filled(), options.l2)
+
+
+def fit_linear(embeddings: FloatArray, scores: FloatArray, l2: float | None) -> ArrayState:
+    """`weights` (d, m) and `bias` (m,) that predict scores (n, m) from embeddings (n, d); None chooses the strength."""
+    mean, centre = scores.mean(axis=0, dtype=np.float64), embeddings.mean(axis=0, dtype=np.float64)
+    inside = embeddings - centre.astype(np.float32)
     values, vectors = np.linalg.eigh((inside.T @ inside).astype(np.float64))
     values = np.maximum(values, 0.0)
     rotated = (inside @ vectors.astype(np.float32)).astype(np.float64)
-    target = scores - mean
-    l2 = options.l2 or best_strength(values, rotated, target)
+    target = scores.astype(np.float64) - mean
+    l2 = l2 or best_strength(values, rotated, target)
     weights = vectors @ ((rotated.T @ target) / (values + l2)[:, None])
     return {"weights": weights.astype(np.float32), "bias": (mean - centre @ weights).astype(np.float32)}
 
