@@ -31,7 +31,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     try:
         pieces, charsmap = read_model(path.read_bytes())
         tokenizer = Tokenizer(Unigram(pieces, unk_id=UNKNOWN, byte_fallback=False))
-    except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
+    except (IndexError, struct.error, UnicodeDecodeError, ValueError, OSError) as error:
         raise ConfigError(f"{path}: is not a SentencePiece unigram model") from error
     tokenizer.normalizer = normalizers.Sequence(
         [

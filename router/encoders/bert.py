@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.encoders._bert import Bert, Lora, read_shape, read_weights
+from router.encoders._tokenizer import open_tokenizer
 from router.errors import ConfigError
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
@@ -80,14 +81,12 @@ def token_batches(rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]
 
 def build(options: Options) -> BertEncoder:
     """Raises MissingWeightsError; ConfigError when the folder holds another kind of network."""
-    from tokenizers import Tokenizer
-
     folder = resolve_weights(options.model)
     shape = read_shape(folder)
     if options.max_tokens > shape.positions:
         raise ConfigError(f"bert encoder: max_tokens {options.max_tokens} is more than its {shape.positions} positions")
     weights, tokenizer_file = (resolve_weights(str(folder / name)) for name in ("model.safetensors", "tokenizer.json"))
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer = open_tokenizer(tokenizer_file)
     tokenizer.no_padding()
     tokenizer.enable_truncation(options.max_tokens)
     return BertEncoder(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.encoders._tokenizer import open_tokenizer
+from router.errors import ConfigError
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 
@@ -63,19 +65,21 @@ class OnnxEncoder:
 
 
 def build(options: Options) -> OnnxEncoder:
-    """Raises MissingWeightsError."""
+    """Raises MissingWeightsError; ConfigError when a file is not what it should be."""
     from onnxruntime import InferenceSession, SessionOptions
-    from tokenizers import Tokenizer
 
     weights, tokenizer_file = resolve_weights(options.weights), resolve_weights(options.tokenizer)
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer = open_tokenizer(tokenizer_file)
     tokenizer.no_padding()
     tokenizer.enable_truncation(options.max_tokens)
     settings = SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
-    session = InferenceSession(str(weights), settings, providers=["CPUExecutionProvider"])
+    try:
+        session = InferenceSession(str(weights), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library's errors have no other base that is public
+        raise ConfigError(f"onnx encoder: {weights} cannot be loaded as an ONNX model") from error
     return OnnxEncoder(
         session=session,
         tokenizer=tokenizer,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.encoders._tokenizer import open_tokenizer
 from router.errors import ConfigError
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
@@ -86,8 +87,6 @@ def read_table(weights: Path) -> NDArray[np.float32]:
 
 def build(options: Options) -> StaticEncoder:
     """Raises MissingWeightsError; ConfigError when the file holds no single matrix."""
-    from tokenizers import Tokenizer
-
     weights = resolve_weights(options.weights)
     if weights.is_dir():
         folder = str(weights)
@@ -96,7 +95,7 @@ def build(options: Options) -> StaticEncoder:
         )
     else:
         tokenizer_file = resolve_weights(options.tokenizer)
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer = open_tokenizer(tokenizer_file)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return StaticEncoder(
