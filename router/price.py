@@ -2,9 +2,9 @@
 
 Shapes: n sample queries, m experts, b budgets, r parts of a draw. The linear program over shares x[i,e]
 
-    max  1/n sum_i sum_e q[i,e] x[i,e]    s.t.  sum_e x[i,e] = 1,   1/n sum_i sum_e a[b,e] x[i,e] <= limit[b],   x >= 0
+    max  1/n sum_i sum_e q[i,e] x[i,e]   s.t.  sum_e x[i,e] = 1,   1/n sum_i sum_e a[b,i,e] x[i,e] <= limit[b],   x >= 0
 
-has the Lagrange dual  min over prices p >= 0 of  1/n sum_i max_e (q[i,e] - sum_b p[b] a[b,e]) + sum_b p[b] limit[b],
+has the Lagrange dual  min over prices p >= 0 of  1/n sum_i max_e (q[i,e] - sum_b p[b] a[b,i,e]) + sum_b p[b] limit[b],
 so at the best prices each query takes its own argmax. Where queries tie there, a draw between two neighbouring sets of
 prices spends the rest of the budget (Everett 1963 for the multipliers, Dantzig & Wolfe 1960 for the draw).
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from router.errors import InfeasibleBudgetError
 T = TypeVar("T")
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Amounts = Mapping[str, NDArray[np.floating]]
 
 SLACK = 1e-6
 """Relative excess of a budget that counts as keeping it, as for the map."""
@@ -33,6 +35,9 @@ RAISE = 1e-9
 LEAST_LIMIT = 1e-12
 """A limit below counts as 0: no amount is that small, and what is divided by it would overflow."""
 
+HIGHEST_PRICE = 1e4
+"""Of a scaled amount, while no mixture of cuts keeps the limits: a thousandth of a limit then outweighs all quality."""
+
 BISECTIONS = 200
 CUTS = 400
 CUT_TOLERANCE = 1e-7
@@ -41,90 +46,116 @@ TIGHTENING = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass(frozen=True)
-class PricedChoice:
-    """A draw of one toll per expert for each query: `tolls` (r, m) in units of quality, `weights` (r,) sum to 1.
-
-    A query takes the expert of highest quality minus toll; of equals the first in `order` (m,), least amounts first.
-    """
-
-    tolls: Float64Array
-    weights: Float64Array
-    order: IntArray
-
-    def experts(self, quality: NDArray[np.floating]) -> IntArray:
-        """(r, n) the expert of each query under each part of the draw."""
-        return np.stack([take_best(quality, toll, self.order) for toll in self.tolls])
-
-    def probs(self, quality: NDArray[np.floating]) -> Float64Array:
-        """(n, m) probability that each expert serves; rows sum to 1."""
-        probs = np.zeros(quality.shape)
-        for expert, weight in zip(self.experts(quality), self.weights, strict=True):
-            probs[np.arange(len(quality)), expert] += weight
-        return probs
-
-
-@dataclass(frozen=True)
 class Problem:
     """A sample and its budgets, each scaled so that its limit is near 1: a cost may be 1e-5 USD and solvers' tolerances
-    are absolute. `quality` (n, m), `amounts` (b, m), `limits` (b,), `scales` (b,)."""
+    are absolute. `quality` (n, m), `amounts` (b, n, m), or (b, 1, m) where no amount depends on the query; `limits`
+    (b,), `scales` (b,)."""
 
     names: tuple[str, ...]
     quality: Float64Array
     amounts: Float64Array
     limits: Float64Array
     scales: Float64Array
-    order: IntArray
+
+    @cached_property
+    def size(self) -> Float64Array:
+        """(n or 1, m) all amounts of an expert together, by which ties are settled."""
+        return total_size(self.amounts)
+
+    @cached_property
+    def extra(self) -> Float64Array:
+        """(b, n or 1, m) amounts above the query's least: only differences matter, and small ones stay exact."""
+        return above_least(self.amounts)
 
     def play(self, toll: Float64Array) -> tuple[float, Float64Array]:
-        """Mean quality and mean amounts (b,) when every query takes its best expert after tolls (m,)."""
-        expert = take_best(self.quality, toll, self.order)
-        mean = self.quality[np.arange(len(expert)), expert].mean()
-        counts = np.bincount(expert, minlength=self.quality.shape[1]) / len(expert)
-        return float(mean), np.asarray(self.amounts @ counts, dtype=np.float64)
+        """Mean quality and mean amounts (b,) when every query takes its best expert after tolls (m,) or (n, m)."""
+        expert = take_best(self.quality, toll, self.size)
+        every = np.arange(len(expert))
+        amounts = np.broadcast_to(self.amounts, (len(self.amounts), *self.quality.shape))[:, every, expert]
+        return float(self.quality[every, expert].mean()), np.asarray(amounts.mean(axis=1), dtype=np.float64)
 
     def tolls(self, prices: Float64Array) -> Float64Array:
-        """(m,) tolls of prices (b,), none for the least amount: only differences matter, and small ones stay exact."""
-        return np.asarray(prices @ (self.amounts - self.amounts.min(axis=1, keepdims=True)), dtype=np.float64)
+        """(n or 1, m) tolls of prices (b,), none for the least amount."""
+        return np.tensordot(prices, self.extra, axes=1)
 
 
-def take_best(quality: NDArray[np.floating], toll: Float64Array, order: IntArray) -> IntArray:
-    """(n,) expert of highest quality minus toll; of equals the first in `order`."""
-    return np.asarray(order[np.argmax(quality[:, order] - toll[order], axis=1)], dtype=np.int64)
+@dataclass(frozen=True)
+class PricedChoice:
+    """A draw of prices for each query: `prices` (r, b) of scaled amounts, `weights` (r,) sum to 1, `tolls` (r, m) come
+    on top: infinite on the experts that a part of the draw leaves out, 0 on others.
+
+    A query takes the expert of highest quality minus toll and priced amounts; of equals that of least amounts.
+    """
+
+    prices: Float64Array
+    tolls: Float64Array
+    weights: Float64Array
+    problem: Problem
+
+    def experts(self, quality: NDArray[np.floating], amounts: Amounts | None = None) -> IntArray:
+        """(r, n) the expert of each query under each part of the draw. `amounts` per budget (m,) or (n, m) are those of
+        these queries; None: those that were priced."""
+        scaled = self.problem.amounts if amounts is None else scale(amounts, self.problem, quality.shape)
+        extra, size = above_least(scaled), total_size(scaled)
+        parts = zip(self.prices, self.tolls, strict=True)
+        return np.stack([take_best(quality, np.tensordot(price, extra, axes=1) + toll, size) for price, toll in parts])
+
+    def probs(self, quality: NDArray[np.floating], amounts: Amounts | None = None) -> Float64Array:
+        """(n, m) probability that each expert serves; rows sum to 1. `amounts` as for `experts`."""
+        probs = np.zeros(quality.shape)
+        for expert, weight in zip(self.experts(quality, amounts), self.weights, strict=True):
+            probs[np.arange(len(quality)), expert] += weight
+        return probs
 
 
-def budget_choice(
-    quality: NDArray[np.floating], amounts: Mapping[str, NDArray[np.floating]], limits: Mapping[str, float]
-) -> PricedChoice:
+def above_least(amounts: Float64Array) -> Float64Array:
+    """Amounts (b, n or 1, m) less the query's smallest."""
+    return np.asarray(amounts - amounts.min(axis=2, keepdims=True))
+
+
+def total_size(amounts: Float64Array) -> Float64Array:
+    """(n or 1, m) sum of all budgets' amounts (b, n or 1, m), each relative to its largest."""
+    return np.asarray((amounts / np.maximum(amounts.max(axis=(1, 2), keepdims=True), 1e-300)).sum(axis=0))
+
+
+def take_best(quality: NDArray[np.floating], toll: Float64Array, size: Float64Array) -> IntArray:
+    """(n,) expert of highest quality minus toll; of equals the one of least size."""
+    worth = quality - toll
+    is_best = worth == worth.max(axis=1, keepdims=True)
+    return np.asarray(np.where(is_best, size, np.inf).argmin(axis=1), dtype=np.int64)
+
+
+def budget_choice(quality: NDArray[np.floating], amounts: Amounts, limits: Mapping[str, float]) -> PricedChoice:
     """The draw of highest mean sample quality whose expected amounts on the sample keep every limit.
 
     Args:
         quality: (n, m) predicted quality on queries that nothing was fitted on.
-        amounts: per budget (m,) what one query costs of it: billions of active parameters, USD, ms.
+        amounts: per budget what one query costs of it, in billions of active parameters, USD, ms: (m,) for all queries
+            alike, or (n, m).
         limits: per budget the largest mean amount; budgets of `amounts` without a limit are left open.
 
     Raises:
-        InfeasibleBudgetError: no mixture of experts keeps a limit; names it and the smallest value that would do.
+        InfeasibleBudgetError: no choice of experts keeps a limit; names it and the smallest value that would do.
         ValueError: no query, a limit without amounts, or an amount that is not finite.
     """
     problem = make_problem(quality, amounts, limits)
     require_feasible(problem)
     if len(problem.names) == 1:
         low, high = one_price(problem)
-        parts = np.stack([problem.tolls(np.array([low])), problem.tolls(np.array([high]))])
-        above, below = (problem.play(toll)[1][0] for toll in parts)
+        prices = np.array([[low], [high]])
+        tolls = np.zeros((2, quality.shape[1]))
+        above, below = (problem.play(problem.tolls(price))[1][0] for price in prices)
         share = (problem.limits[0] - below) / (above - below) if above > below else 0.0
         weights = np.array([min(max(share, 0.0), 1.0), 1 - min(max(share, 0.0), 1.0)])
     elif problem.names:
-        parts, weights, _ = cutting_planes(problem)
+        prices, tolls, weights, _ = cutting_planes(problem)
     else:
-        parts, weights = np.zeros((1, quality.shape[1])), np.ones(1)
+        prices, tolls, weights = np.zeros((1, 0)), np.zeros((1, quality.shape[1])), np.ones(1)
     used = weights > 0
-    return PricedChoice(parts[used], weights[used] / weights[used].sum(), problem.order)
+    return PricedChoice(prices[used], tolls[used], weights[used] / weights[used].sum(), problem)
 
 
-def budget_prices(
-    quality: NDArray[np.floating], amounts: Mapping[str, NDArray[np.floating]], limits: Mapping[str, float]
-) -> dict[str, float]:
+def budget_prices(quality: NDArray[np.floating], amounts: Amounts, limits: Mapping[str, float]) -> dict[str, float]:
     """Prices by budget, in quality per unit of the amount, under which argmax(quality - price * amount) keeps all
     limits on the sample without any draw. 0 where a limit does not bind; where experts then tie, the one of least
     amount must be taken. Arguments and errors as `budget_choice`; an error also where several limits need a draw.
@@ -138,29 +169,38 @@ def budget_prices(
     return dict(zip(problem.names, (prices / problem.scales).tolist(), strict=True))
 
 
-def make_problem(
-    quality: NDArray[np.floating], amounts: Mapping[str, NDArray[np.floating]], limits: Mapping[str, float]
-) -> Problem:
+def make_problem(quality: NDArray[np.floating], amounts: Amounts, limits: Mapping[str, float]) -> Problem:
     """Checks and scales. Raises ValueError."""
     if quality.ndim != 2 or len(quality) == 0:
         raise ValueError(f"quality has shape {quality.shape}; expected (n, m) with at least one query")
-    m = quality.shape[1]
-    rows, scales = [], []
-    for name, limit in limits.items():
-        row = np.asarray(amounts[name], dtype=np.float64) if name in amounts else np.full(m, np.nan)
-        if row.shape != (m,) or not np.isfinite(row).all():
-            raise ValueError(f"amounts of budget {name} are {row.tolist()}; expected {m} finite numbers")
-        scales.append(limit if limit > LEAST_LIMIT else max(float(row.max()), 1.0))
-        rows.append(row / scales[-1])
-    matrix = np.array(rows).reshape(len(rows), m)
-    by_amount = np.argsort((matrix / np.maximum(matrix.max(axis=1, keepdims=True), 1e-300)).sum(axis=0), kind="stable")
-    limit_row = np.array([limits[name] for name in limits], dtype=np.float64) / np.array(scales)
+    scales = np.ones(len(limits))
+    for i, (name, limit) in enumerate(limits.items()):
+        scales[i] = limit if limit > LEAST_LIMIT else max(float(np.max(amounts.get(name, 0.0), initial=0.0)), 1.0)
+    limit_row = np.array([limits[name] for name in limits], dtype=np.float64) / scales
     values = np.asarray(quality, dtype=np.float64)
-    return Problem(tuple(limits), values, matrix, limit_row, np.array(scales), by_amount.astype(np.int64))
+    unscaled = Problem(tuple(limits), values, np.zeros((len(limits), 1, quality.shape[1])), limit_row, scales)
+    return replace(unscaled, amounts=scale(amounts, unscaled, quality.shape))
+
+
+def scale(amounts: Amounts, problem: Problem, shape: tuple[int, ...]) -> Float64Array:
+    """(b, n or 1, m) amounts of queries by experts, `shape` (n, m), in the problem's order and scale. Raises
+    ValueError."""
+    found = []
+    for name, unit in zip(problem.names, problem.scales, strict=True):
+        rows = np.asarray(amounts.get(name, ()), dtype=np.float64)
+        if rows.shape not in (shape, shape[1:]) or not np.isfinite(rows).all():
+            raise ValueError(
+                f"amounts of budget {name} have shape {rows.shape}, {int((~np.isfinite(rows)).sum())} of them not "
+                f"finite; expected {shape[1]} finite numbers for all queries or for each of {shape[0]}"
+            )
+        found.append(np.atleast_2d(rows) / unit)
+    if not found:
+        return np.zeros((0, 1, shape[1]))
+    return np.stack(np.broadcast_arrays(*found))
 
 
 def require_feasible(problem: Problem) -> None:
-    """Raises InfeasibleBudgetError for the first limit that no mixture of experts keeps beside all others; where others
+    """Raises InfeasibleBudgetError for the first limit that no choice of experts keeps beside all others; where others
     exclude each other, beside those before it."""
     for i, rest in beside_others(range(len(problem.names))):
         least = least_amount(problem, i, rest)
@@ -179,17 +219,25 @@ def beside_others(budgets: Sequence[T]) -> Iterator[tuple[T, list[T]]]:
 
 
 def least_amount(problem: Problem, row: int, rest: list[int]) -> float | None:
-    """The least mean amount of one budget that a mixture of experts within the `rest` can have; None where none is."""
-    if not rest:
-        return float(problem.amounts[row].min())
-    from scipy.optimize import linprog
+    """The least mean amount of one budget that a choice of experts within the `rest` can have; None where none is.
 
+    Queries of equal amounts count as one with their share, so the program has a variable per kind of query and expert.
+    """
+    if not rest:
+        return float(problem.amounts[row].min(axis=1).mean())
+    from scipy.optimize import linprog
+    from scipy.sparse import csr_array, identity, kron
+
+    b, _, m = problem.amounts.shape
+    kinds, count = np.unique(problem.amounts.transpose(1, 0, 2).reshape(-1, b * m), axis=0, return_counts=True)
+    share = count / count.sum()
+    means = (share[:, None, None] * kinds.reshape(-1, b, m)).transpose(1, 0, 2).reshape(b, -1)  # (b, kinds * m)
     found = linprog(
-        problem.amounts[row],
-        A_ub=problem.amounts[rest],
+        means[row],
+        A_ub=means[rest],
         b_ub=problem.limits[rest] * (1 + SLACK),
-        A_eq=np.ones((1, problem.amounts.shape[1])),
-        b_eq=[1.0],
+        A_eq=csr_array(kron(identity(len(kinds)), np.ones((1, m)))),
+        b_eq=np.ones(len(kinds)),
     )
     return None if found.x is None else float(found.fun)
 
@@ -205,8 +253,8 @@ def one_price(problem: Problem) -> tuple[float, float]:
 
     if is_kept(0.0):
         return 0.0, 0.0
-    amount = problem.amounts[0]
-    step = float(np.diff(np.unique(amount)).min())  # there are two different ones, or the price 0 would do
+    steps = np.diff(np.sort(problem.amounts[0], axis=1), axis=1)
+    step = float(steps[steps > 0].min())  # some query has two different amounts, or the price 0 would do
     low, high = 0.0, 2 * float(np.ptp(problem.quality)) / step + 1.0  # at which every query takes the least amount
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -216,26 +264,29 @@ def one_price(problem: Problem) -> tuple[float, float]:
     return low, high
 
 
-def cutting_planes(problem: Problem) -> tuple[Float64Array, Float64Array, list[Float64Array]]:
-    """Tolls (r, m) and weights (r,) of the best draw, and the prices that were tried, best last (Kelley 1960).
+def cutting_planes(problem: Problem) -> tuple[Float64Array, Float64Array, Float64Array, list[Float64Array]]:
+    """Prices (r, b), tolls (r, m) on top and weights (r,) of the best draw, and the prices that were tried, best last
+    (Kelley 1960).
 
-    Starts from every expert alone (a toll of infinity on the others), whose mixtures keep the limits when any do. The
-    multipliers of the cuts are the weights of the draw.
+    Starts from every expert alone (a toll of infinity on the others), whose mixtures keep the limits unless only a
+    choice by query does. The multipliers of the cuts are the weights of the draw.
     """
-    m = problem.quality.shape[1]
-    tolls = [*np.where(np.eye(m, dtype=bool), 0.0, np.inf), np.zeros(m)]
-    played = [problem.play(toll) for toll in tolls]
-    tried: list[Float64Array] = [np.zeros(len(problem.names))]
+    m, b = problem.quality.shape[1], len(problem.names)
+    played = [problem.play(toll) for toll in np.where(np.eye(m, dtype=bool), 0.0, np.inf)]
+    played.append(problem.play(np.zeros(m)))
+    cuts: list[Float64Array] = [np.zeros(b)] * (m + 1)
+    tried: list[Float64Array] = [np.zeros(b)]
     for _ in range(CUTS):
         value, prices, weights = master(played, problem.limits)
         tried.append(prices)
-        toll = problem.tolls(prices)
-        quality, amount = problem.play(toll)
+        quality, amount = problem.play(problem.tolls(prices))
         if quality + prices @ (problem.limits * (1 + SLACK / 2) - amount) <= value + CUT_TOLERANCE:
             break
-        tolls.append(toll)
+        cuts.append(prices)
         played.append((quality, amount))
-    return np.stack(tolls[: len(weights)]), weights, tried
+    tolls = np.zeros((len(weights), m))
+    tolls[:m][~np.eye(m, dtype=bool)] = np.inf
+    return np.stack(cuts[: len(weights)]), tolls, weights, tried
 
 
 def several_prices(problem: Problem) -> Float64Array:
@@ -247,7 +298,7 @@ def several_prices(problem: Problem) -> Float64Array:
             require_feasible(tight)
         except InfeasibleBudgetError:
             break
-        found = [(*problem.play(problem.tolls(prices)), prices) for prices in candidates(cutting_planes(tight)[2])]
+        found = [(*problem.play(problem.tolls(prices)), prices) for prices in candidates(cutting_planes(tight)[3])]
         kept = [
             (quality, prices) for quality, amount, prices in found if (amount <= problem.limits * (1 + SLACK)).all()
         ]
@@ -266,16 +317,21 @@ def candidates(tried: list[Float64Array]) -> list[Float64Array]:
 
 
 def master(played: list[tuple[float, Float64Array]], limits: Float64Array) -> tuple[float, Float64Array, Float64Array]:
-    """Value, prices (b,) and weights of the cuts: min t + p . limits  s.t.  t >= quality_r - p . amounts_r, p >= 0."""
+    """Value, prices (b,) and weights of the cuts: min t + p . limits  s.t.  t >= quality_r - p . amounts_r, p >= 0.
+
+    While no mixture of the cuts keeps the limits prices have no bound; the next cut is then found at very high ones.
+    """
     from scipy.optimize import linprog
 
-    b = len(limits)
     rows = np.array([[-1.0, *(-amount)] for _, amount in played])
-    found = linprog(
-        np.array([1.0, *(limits * (1 + SLACK / 2))]),
-        A_ub=rows,
-        b_ub=[-quality for quality, _ in played],
-        bounds=[(None, None), *[(0.0, None)] * b],
-    )
+    for highest in (None, HIGHEST_PRICE):
+        found = linprog(
+            np.array([1.0, *(limits * (1 + SLACK / 2))]),
+            A_ub=rows,
+            b_ub=[-quality for quality, _ in played],
+            bounds=[(None, None), *[(0.0, highest)] * len(limits)],
+        )
+        if found.x is not None:
+            break
     weights = np.maximum(-found.ineqlin.marginals, 0.0)
     return float(found.fun), np.maximum(found.x[1:], 0.0), weights / weights.sum()

@@ -30,7 +30,7 @@ def full_program(quality: Float64Array, amounts: dict[str, Float64Array], limits
     n, m = quality.shape
     found = linprog(
         -quality.ravel() / n,
-        A_ub=np.array([np.tile(amounts[name], n) / n for name in limits]),
+        A_ub=np.array([np.broadcast_to(amounts[name], (n, m)).ravel() / n for name in limits]),
         b_ub=list(limits.values()),
         A_eq=np.kron(np.eye(n), np.ones((1, m))),
         b_eq=np.ones(n),
@@ -104,6 +104,80 @@ def test_wrong_arrays_are_refused() -> None:
         budget_choice(QUALITY, SIZE, {"cost_usd": 1.0})
     with pytest.raises(ValueError, match="2 finite"):
         budget_choice(QUALITY, {"cost_usd": np.array([1.0, np.nan])}, {"cost_usd": 1.0})
+
+
+LONG_AND_SHORT = {"cost_usd": np.array([[1.0, 4.0], [1.0, 4.0], [1.0, 2.0], [1.0, 2.0]])}
+"""The large expert writes long answers to the first two queries, which it helps most."""
+
+
+def by_query(choice: PricedChoice, quality: Float64Array, amount: Float64Array) -> tuple[float, float]:
+    probs = choice.probs(quality)
+    return float((probs * quality).sum(axis=1).mean()), float((probs * amount).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize(
+    ("limit", "quality", "amount"),
+    [
+        (1.0, 0.5, 1.0),
+        (1.75, 0.6, 1.75),  # 0.4 for 3 is the best bargain
+        (2.125, 0.6375, 2.125),  # half of the next: 0.3 for 3
+        (2.5, 0.675, 2.5),
+        (2.75, 0.7, 2.75),  # and 0.1 for 1
+        (4.0, 0.7, 2.75),
+    ],
+)
+def test_amounts_by_query_by_hand(limit: float, quality: float, amount: float) -> None:
+    cost = LONG_AND_SHORT["cost_usd"]
+    found = by_query(budget_choice(QUALITY, LONG_AND_SHORT, {"cost_usd": limit}), QUALITY, cost)
+    assert found == pytest.approx((quality, amount), abs=1e-6)
+
+
+def test_the_price_of_amounts_by_query_is_the_bargain_of_the_first_left_out() -> None:
+    assert budget_prices(QUALITY, LONG_AND_SHORT, {"cost_usd": 1.75}) == {"cost_usd": pytest.approx(0.1)}
+    assert budget_prices(QUALITY, LONG_AND_SHORT, {"cost_usd": 2.75}) == {"cost_usd": 0.0}
+
+
+def test_prices_apply_to_queries_of_other_amounts() -> None:
+    choice = budget_choice(QUALITY, LONG_AND_SHORT, {"cost_usd": 1.75})  # 0.1 per unit, or a little more
+    quality = np.array([[0.5, 0.75], [0.5, 0.75]])
+    probs = choice.probs(quality, {"cost_usd": np.array([[1.0, 3.0], [1.0, 5.0]])})
+    np.testing.assert_allclose(probs, [[0.0, 1.0], [1.0, 0.0]])
+
+
+def test_a_limit_below_every_expert_may_be_kept_by_query() -> None:
+    """Each expert is cheap on one query and dear on the other."""
+    quality, cost = np.array([[0.2, 0.9], [0.9, 0.2]]), np.array([[1.0, 5.0], [5.0, 1.0]])
+    assert by_query(budget_choice(quality, {"cost_usd": cost}, {"cost_usd": 1.0}), quality, cost)[1] == 1.0
+    both = {"cost_usd": cost, "latency_ms": cost * 100}
+    prices = budget_prices(quality, both, {"cost_usd": 1.5, "latency_ms": 150.0})
+    worth = quality - sum(price * both[name] for name, price in prices.items())
+    np.testing.assert_array_equal(worth.argmax(axis=1), [0, 1])
+    with pytest.raises(InfeasibleBudgetError, match=r"^budget cost_usd=0.5 cannot be met; .* is 1$"):
+        budget_choice(quality, {"cost_usd": cost}, {"cost_usd": 0.5})
+    with pytest.raises(InfeasibleBudgetError, match=r"^budget latency_ms=50 cannot be met; .* is 100$"):
+        budget_prices(quality, both, {"cost_usd": 3.0, "latency_ms": 50.0})
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.floats(0, 1), st.integers(1, 2))
+def test_limits_on_amounts_by_query_are_kept_on_the_sample(seed: int, share: float, budgets: int) -> None:
+    rng = np.random.default_rng(seed)
+    quality, rows = rng.random((40, 3)), rng.integers(0, 4, 40)
+    names = ["cost_usd", "latency_ms"][:budgets]
+    amounts = {name: rng.uniform(1, 9, (4, 3))[rows] for name in names}
+    even = {name: float(amount.mean()) for name, amount in amounts.items()}  # of an even mixture, which keeps both
+    least = {name: float(amount.min(axis=1).mean()) for name, amount in amounts.items()}
+    low = least if budgets == 1 else even
+    limits = {name: low[name] + share * (9 - low[name]) for name in names}
+    prices = budget_prices(quality, amounts, limits)
+    worth = quality - sum(price * amounts[name] for name, price in prices.items())
+    choice = budget_choice(quality, amounts, limits)
+    for name, limit in limits.items():
+        assert by_query(choice, quality, amounts[name])[1] <= limit * (1 + 2e-6)
+        assert amounts[name][np.arange(40), worth.argmax(axis=1)].mean() <= limit * (1 + 2e-6)
+    assert by_query(choice, quality, amounts["cost_usd"])[0] == pytest.approx(
+        full_program(quality, amounts, limits), abs=1e-5
+    )
 
 
 @st.composite
