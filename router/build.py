@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router import plugins
-from router.artifact import RouterArtifact, load_artifact, require_finite
+from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.config import AUTO, Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
 from router.errors import ArtifactError, ConfigError
 from router.normalise import NormalisedEncoder
@@ -19,7 +20,7 @@ from router.preference import LearnedChoice, solve_preference
 from router.protocols import CategoryClassifier, ChatBackend, Encoder, ExpertScorer
 from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
 from router.solved_policy import Policy
-from router.types import GENERAL
+from router.types import GENERAL, FloatArray
 from router.uncertainty import Uncertainty
 
 BACKEND_OF = {
@@ -75,7 +76,7 @@ def load_table_router(
     *,
     budgets: Budgets | None = None,
     active_params_b: Mapping[str, float] | None = None,
-    cost_usd: Mapping[str, float] | None = None,
+    cost_usd: Mapping[str, float | FloatArray] | None = None,
     alpha: float = 0.1,
     encoder: Encoder | None = None,
 ) -> Router:
@@ -83,19 +84,20 @@ def load_table_router(
 
     Args:
         active_params_b: billions, per expert; hosted parameters are taken to be the same.
-        cost_usd: mean cost of a query, per expert.
+        cost_usd: mean cost of a query, per expert: one number, or (k+1,) by category with `general` last.
         encoder: one that is open already, when several routers share it.
     """
     artifact = load_artifact(folder)
     experts, evidence = artifact.manifest.experts, evidence_of(artifact)
     sizes = np.array([(active_params_b or {}).get(name, 0.0) for name in experts], dtype=np.float32)
-    prices = np.array([(cost_usd or {}).get(name, 0.0) for name in experts], dtype=np.float32)
+    shape = evidence.quality.shape[:1]
+    prices = [np.broadcast_to(np.float32((cost_usd or {}).get(name, 0.0)), shape) for name in experts]
     costs = ExpertCosts(
         own_params_b=sizes,
         group=np.arange(len(experts)),
         group_params_b=np.zeros(len(experts), dtype=np.float32),
         active_params_b=sizes,
-        cost_usd=np.broadcast_to(prices, evidence.quality.shape),
+        cost_usd=np.stack(prices, axis=1),
         latency_ms=evidence.latency_ms,
     )
     spec = artifact.manifest.encoder
@@ -180,7 +182,20 @@ def learned_choice(artifact: RouterArtifact, experts: tuple[str, ...]) -> Learne
     arrays = artifact.part("choice")
     sample = require_finite(arrays, "sample", (None, len(artifact.manifest.experts)))
     columns = [artifact.manifest.experts.index(name) for name in experts]
-    return LearnedChoice(sample[:, columns], float(require_finite(arrays, "margin", (1,))[0]))
+    margin = float(require_finite(arrays, "margin", (1,))[0])
+    return LearnedChoice(sample[:, columns], margin, sample_rows(artifact))
+
+
+def sample_rows(artifact: RouterArtifact) -> NDArray[np.int64] | None:
+    """(n,) the row of the map of each query of the sample; None where the artifact does not hold them. Raises
+    ArtifactError."""
+    arrays, most = artifact.part("choice"), len(artifact.manifest.categories)
+    if "rows" not in arrays:  # artifacts of before amounts counted by category
+        return None
+    rows = require_array(arrays, "rows", (len(arrays["sample"]),))
+    if not np.isin(rows, np.arange(most + 1)).all():
+        raise ArtifactError(f"array 'rows' holds numbers of no category; expected 0 to {most}")
+    return np.asarray(rows, dtype=np.int64)
 
 
 def solved_policy(

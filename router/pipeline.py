@@ -219,7 +219,7 @@ class Router:
             raise NoEligibleExpertError(excluded)
         row = int(judged.rows[i])
         policy = self.policy(policy_name)
-        draw, worth = draw_expert(policy, row, eligible, quality, rng, seed), policy.worth(quality)
+        draw, worth = draw_expert(policy, row, eligible, quality, rng, seed), policy.worth(quality, row)
         others = [e for e in eligible if e != draw.expert]
         shut_out = [e for e, name in enumerate(self.experts) if name in excluded]
         is_fallback = self.categories[row] == GENERAL

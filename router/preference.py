@@ -1,4 +1,7 @@
-"""Who serves a query under a policy when every query is judged by itself. Shapes: n sample queries, m experts."""
+"""Who serves a query under a policy when every query is judged by itself.
+
+Shapes: n sample queries, k rows of the map (categories and, last, `general`), m experts.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ from router.policy import ExpertCosts, infeasible_budget, map_program
 from router.price import SLACK, budget_prices
 from router.types import FloatArray
 
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
 SHARE_THAT_SERVES = 1e-7
 """Of a mixture; what is less is the solver's rounding."""
 
@@ -24,27 +30,52 @@ class LearnedChoice:
     """What training found out about choosing by predicted quality.
 
     `sample` (n, m) is predicted quality of queries that the scorer was not fitted on: prices of budgets are found on
-    it. `margin` is the lead over the reference, the expert of highest mean in the sample, that a choice needs.
+    it. `margin` is the lead over the reference, the expert of highest mean in the sample, that a choice needs. `rows`
+    (n,) is the row of the map that each query was classified as; None, of artifacts that do not hold it: every query
+    then counts at its expert's mean cost and latency.
     """
 
     sample: FloatArray
     margin: float
+    rows: IntArray | None = None
 
 
 @dataclass(frozen=True)
 class Preference:
     """The expert of highest predicted quality minus its toll serves, among those that are hosted.
 
-    `tolls` (m,) in units of quality, `hosted` (m,).
+    `tolls` in units of quality: (m,), or (k, m) where what is priced depends on the query's row. `hosted` (m,).
     """
 
-    tolls: NDArray[np.float64]
+    tolls: Float64Array
     hosted: NDArray[np.bool_]
 
-    def utility(self, quality: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(m,) what an expert is worth to one query; -inf where it is not hosted. In double precision, because prices
-        stand where a query is indifferent."""
-        return np.where(self.hosted, quality.astype(np.float64) - self.tolls, -np.inf)
+    def utility(self, quality: NDArray[np.floating], row: int) -> Float64Array:
+        """(m,) what an expert is worth to one query of a row; -inf where it is not hosted. In double precision, because
+        prices stand where a query is indifferent."""
+        toll = self.tolls if self.tolls.ndim == 1 else self.tolls[row]
+        return np.where(self.hosted, quality.astype(np.float64) - toll, -np.inf)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What experts cost by row of the map, and the rows of the sample.
+
+    `amounts` by budget: (m,), or (k, m). `rows` (n,) or None, when all amounts are (m,).
+    """
+
+    amounts: Mapping[str, Float64Array]
+    rows: IntArray | None
+
+    def of_sample(self, name: str) -> Float64Array:
+        """(m,) or (n, m) amounts of the sample's queries."""
+        amount = self.amounts[name]
+        return amount if amount.ndim == 1 else amount[self.rows]
+
+    def mean_of(self, name: str, expert: IntArray) -> float:
+        """Mean amount when the sample's queries go to experts (n,)."""
+        amount = self.of_sample(name)
+        return float((amount[expert] if amount.ndim == 1 else amount[np.arange(len(expert)), expert]).mean())
 
 
 def solve_preference(choice: LearnedChoice, mass: FloatArray, costs: ExpertCosts, budgets: Budgets) -> Preference:
@@ -54,60 +85,100 @@ def solve_preference(choice: LearnedChoice, mass: FloatArray, costs: ExpertCosts
     can and what fits beside it.
 
     Args:
-        mass: (k,) the traffic's mix of categories, by which costs per category are averaged.
+        mass: (k,) the traffic's mix of rows.
 
     Raises:
         InfeasibleBudgetError: no expert, or no mixture of experts, keeps a budget.
     """
     sample = choice.sample.astype(np.float64)
     limits = {name: value for name, value in budgets.model_dump().items() if value is not None}
-    share = mass / max(float(mass.sum()), 1e-12)
-    cost_usd, latency_ms = (
-        np.asarray([share @ per_category], dtype=np.float32) for per_category in (costs.cost_usd, costs.latency_ms)
-    )
-    costs = replace(costs, cost_usd=cost_usd, latency_ms=latency_ms)
+    priced = priced_by_row(choice.rows, mass, costs)
     averages = {name: value for name, value in limits.items() if name != "hosted_params_b"}
     most = limits.get("hosted_params_b")
     if most is None:
         everyone = np.ones(sample.shape[1], dtype=bool)
-        return Preference(tolls_within(sample, choice.margin, everyone, costs, averages), everyone)
+        return Preference(tolls_within(sample, choice.margin, everyone, priced, averages), everyone)
     places = costs.own_params_b, costs.group, costs.group_params_b, most
     hosted = hosted_on_bases(sample, *places)
     try:
-        return Preference(tolls_within(sample, choice.margin, hosted, costs, averages), hosted)
+        return Preference(tolls_within(sample, choice.margin, hosted, priced, averages), hosted)
     except InfeasibleBudgetError:
-        hosted = hosted_beside(mixed_experts(sample, costs, limits), sample, *places)
-        return Preference(tolls_within(sample, choice.margin, hosted, costs, averages), hosted)
+        hosted = hosted_beside(mixed_experts(sample, averaged(costs, mass), limits), sample, *places)
+        return Preference(tolls_within(sample, choice.margin, hosted, priced, averages), hosted)
+
+
+def averaged(costs: ExpertCosts, mass: FloatArray) -> ExpertCosts:
+    """Costs of one row (1, m), averaged by the traffic's mix (k,)."""
+    share = mass / max(float(mass.sum()), 1e-12)
+    cost_usd, latency_ms = (
+        np.asarray([share @ by_row], dtype=np.float32) for by_row in (costs.cost_usd, costs.latency_ms)
+    )
+    return replace(costs, cost_usd=cost_usd, latency_ms=latency_ms)
+
+
+def priced_by_row(rows: IntArray | None, mass: FloatArray, costs: ExpertCosts) -> Priced:
+    """What each budget on an average counts, by row where the sample's rows are known.
+
+    Costs differ by category, and the dear experts get the queries of some: at an expert's mean cost, limits are
+    exceeded on traffic though they are kept on the sample.
+    """
+    mean = averaged(costs, mass)
+    by_row = {"cost_usd": costs.cost_usd, "latency_ms": costs.latency_ms}
+    amounts = {"active_params_b": costs.active_params_b.astype(np.float64)}
+    for name, per_row in by_row.items():
+        means = np.asarray(getattr(mean, name)[0], dtype=np.float64)
+        amounts[name] = means if rows is None else amounts_by_row(per_row, means, share_of_rows(rows, len(mass)))
+    return Priced(amounts, rows)
+
+
+def share_of_rows(rows: IntArray, k: int) -> Float64Array:
+    """(k,) share of queries (n,) in each row."""
+    return np.asarray(np.bincount(rows, minlength=k) / len(rows), dtype=np.float64)
+
+
+def amounts_by_row(
+    per_row: NDArray[np.floating], means: NDArray[np.floating], share: NDArray[np.floating]
+) -> Float64Array:
+    """(k, m) amounts of a budget by row of the map, such that each expert's mean over a sample is its mean amount.
+
+    The sample's mix of rows is not quite the traffic's, for stage 1 errs; a limit that an expert alone keeps must stay
+    one that can be kept. An amount of 0 is unknown (nothing of the category was answered) unless all of an expert's
+    are, and counts as the expert's mean.
+
+    Args:
+        per_row: (k, m) mean amounts of a query of a row; `means` (m,) of any query.
+        share: (k,) of the sample's queries in each row.
+    """
+    known = np.where(per_row > 0, per_row, means).astype(np.float64)
+    in_sample = np.asarray(share @ known, dtype=np.float64)
+    correction = np.divide(means, in_sample, out=np.ones(len(in_sample)), where=in_sample > 0)
+    return np.asarray(known * correction)
 
 
 def tolls_within(
-    sample: NDArray[np.float64],
+    sample: Float64Array,
     margin: float,
     hosted: NDArray[np.bool_],
-    costs: ExpertCosts,
+    priced: Priced,
     limits: Mapping[str, float],
-) -> NDArray[np.float64]:
-    """(m,) tolls under which the hosted experts keep the limits on averages.
+) -> Float64Array:
+    """(m,) or (k, m) tolls under which the hosted experts keep the limits on averages.
 
     The toll is the margin on every expert but the reference: an expert must lead it by what errors of prediction do not
     explain. Only where queries so decided exceed a limit, the prices of the limits take its place.
 
-    Args:
-        costs: with one row (1, m) for all categories.
-
     Raises:
-        InfeasibleBudgetError: no mixture of the hosted experts keeps a limit.
+        InfeasibleBudgetError: no choice of the hosted experts keeps a limit.
     """
     everyone = np.arange(sample.shape[1])
     with_margin = np.where(everyone == reference_expert(sample, hosted), 0.0, margin)
-    amounts = {name: np.atleast_2d(getattr(costs, name))[0] for name in limits}
-    expert = Preference(with_margin, hosted).utility(sample).argmax(axis=1)
-    if all(amounts[name][expert].mean(dtype=np.float64) <= limit * (1 + SLACK) for name, limit in limits.items()):
+    expert = np.where(hosted, sample - with_margin, -np.inf).argmax(axis=1)
+    if all(priced.mean_of(name, expert) <= limit * (1 + SLACK) for name, limit in limits.items()):
         return with_margin
+    amounts = {name: priced.of_sample(name)[..., hosted] for name in limits}
     tolls = np.zeros(sample.shape[1])
-    prices = budget_prices(sample[:, hosted], {name: row[hosted] for name, row in amounts.items()}, limits)
-    for name, price in prices.items():
-        tolls[hosted] += price * amounts[name][hosted].astype(np.float64)
+    for name, price in budget_prices(sample[:, hosted], amounts, limits).items():
+        tolls = tolls + price * np.where(hosted, priced.amounts[name], 0.0)
     return tolls
 
 

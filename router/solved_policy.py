@@ -38,9 +38,9 @@ class Policy:
             return self.pins[row], DecisionReason.PINNED
         return int(self.solution.expert_of[row]), DecisionReason.MAP
 
-    def worth(self, quality: FloatArray) -> NDArray[np.floating]:
-        """(m,) by which experts are compared on one query with predicted quality (m,)."""
-        return quality if self.preference is None else self.preference.utility(quality)
+    def worth(self, quality: FloatArray, row: int) -> NDArray[np.floating]:
+        """(m,) by which experts are compared on one query of a category with predicted quality (m,)."""
+        return quality if self.preference is None else self.preference.utility(quality, row)
 
     def wanted(self, row: int, worth: NDArray[np.floating], eligible: Sequence[int]) -> tuple[int, DecisionReason]:
         """The eligible expert that the policy wants for a query of a category."""
@@ -87,7 +87,7 @@ def draw_expert(
     Args:
         seed: of the draw, to make an earlier one again; None takes a new one from `rng` where the policy explores.
     """
-    wanted, reason = policy.wanted(row, policy.worth(quality), eligible)
+    wanted, reason = policy.wanted(row, policy.worth(quality, row), eligible)
     explore = policy.exploration
     position = eligible.index(wanted)
     probs = exploration_probs(quality[list(eligible)], position, explore.epsilon, explore.softmax_temperature)

@@ -145,13 +145,14 @@ def fit_kind(kind: str, options: Mapping[str, object], bench: Bench) -> FittedSc
     settled = plugins.validate_options(FAMILY, kind, options).model_dump()  # defaults too, for a later version's differ
     scores = bench.data.judged
     margin = best_margin(unseen, scores)
-    kept = unseen
+    kept, rows = unseen, np.array(bench.data.decided, dtype=np.int64)
     if len(unseen) > MAX_SAMPLE:
-        kept = unseen[np.sort(bench.rng.choice(len(unseen), MAX_SAMPLE, replace=False))]
+        some = np.sort(bench.rng.choice(len(unseen), MAX_SAMPLE, replace=False))
+        kept, rows = unseen[some], rows[some]
     return FittedScorer(
         spec=PluginConfig.model_validate({"kind": kind, **settled}),
         arrays=arrays,
-        choice={"sample": kept, "margin": np.array([margin], dtype=np.float32)},
+        choice={"sample": kept, "rows": rows, "margin": np.array([margin], dtype=np.float32)},
         metrics={f"validation.{kind}": mean_metric(chosen_scores(unseen, scores, margin))},
     )
 

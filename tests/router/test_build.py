@@ -1,5 +1,6 @@
 """Configuration to live objects: costs, backends, and what is refused."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from router.build import (
     expert_costs,
     ids_on_base,
     load_router,
+    load_table_router,
     lora_selection,
 )
-from router.config import ExpertConfig, PluginConfig, parse_config
+from router.config import Budgets, ExpertConfig, PluginConfig, parse_config
 from router.errors import ArtifactError, ConfigError
 from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality
 
@@ -36,7 +38,9 @@ def evidence(m: int) -> QualityMatrix:
     return QualityMatrix(full, full, full, np.ones(3, np.float32), np.full(3, 100, np.float32), full * 400, full)
 
 
-def artifact(root: Path, *, experts=("base", "tuned", "far"), categories=("code", "facts"), dim=8) -> Path:
+def artifact(
+    root: Path, *, experts=("base", "tuned", "far"), categories=("code", "facts"), dim=8, scorer="map", choice=None
+) -> Path:
     encoder = build_encoder(PluginConfig.model_validate({"kind": "hashing", "dim": dim}))
     manifest = {
         "created_at": "2026-01-01T00:00:00+00:00",
@@ -47,7 +51,7 @@ def artifact(root: Path, *, experts=("base", "tuned", "far"), categories=("code"
             "dim": dim,
         },
         "classifier": {"kind": "logistic"},
-        "scorer": {"kind": "map"},
+        "scorer": {"kind": scorer},
         "categories": categories,
         "experts": experts,
         "temperature": 1.0,
@@ -61,7 +65,9 @@ def artifact(root: Path, *, experts=("base", "tuned", "far"), categories=("code"
         "uncertainty.held_out_scores": np.array([0.1, 0.2], np.float32),
         "uncertainty.held_out_correct": np.array([1, 1], np.uint8),
         "uncertainty.weight": np.array([0.5], np.float32),
-    } | {f"map.{name}": array for name, array in evidence(len(experts)).arrays().items()}
+    }
+    arrays |= {f"map.{name}": array for name, array in evidence(len(experts)).arrays().items()}
+    arrays |= {f"choice.{name}": array for name, array in (choice or {}).items()}
     return root / save_artifact(root, manifest, arrays).manifest.version
 
 
@@ -93,6 +99,30 @@ def test_costs_come_from_the_file_and_tokens_from_the_evidence():
     assert costs.group_params_b.tolist() == [2.0, 0.0]
     assert costs.active_params_b == pytest.approx([2.0, 2.1, 0.0])
     assert costs.cost_usd[0] == pytest.approx([0.0, 0.0, 200 * 10 / 1e6])
+
+
+SAMPLE = {"sample": np.array([[0.5, 0.9, 0.1]] * 4, np.float32), "margin": np.zeros(1, np.float32)}
+USD = {"base": np.array([1, 1, 1]), "tuned": np.array([1, 9, 5]), "far": 5.0}
+
+
+def test_a_table_router_prices_by_category_where_the_artifact_tells_the_samples():
+    """`tuned` is dear on facts; the budget lets it answer the two queries that are code."""
+    rows = {"rows": np.array([0, 0, 1, 1])}
+    for choice, shape in ((SAMPLE | rows, (3, 3)), (SAMPLE, (3,))):
+        with tempfile.TemporaryDirectory() as folder:
+            place = artifact(Path(folder), scorer="soft_map", choice=choice)
+            router = load_table_router(place, budgets=Budgets(cost_usd=1.5), cost_usd=USD)
+        assert router.costs.cost_usd.tolist() == [[1, 1, 5], [1, 9, 5], [1, 5, 5]]
+        tolls = router.policy("default").preference.tolls
+        assert tolls.shape == shape
+    assert tolls[1] > tolls[0]
+
+
+@pytest.mark.parametrize("rows", [np.array([0, 0, 1, 3]), np.array([0, -1, 1, 1]), np.array([0, 1])])
+def test_rows_of_the_sample_that_fit_nothing_are_refused(tmp_path, rows):
+    place = artifact(tmp_path, scorer="soft_map", choice=SAMPLE | {"rows": rows})
+    with pytest.raises(ArtifactError, match="'rows'"):
+        load_table_router(place)
 
 
 def test_a_slot_of_the_embedded_engine_bounds_the_context_of_its_experts():

@@ -178,6 +178,17 @@ def test_a_lead_below_the_margin_leaves_the_reference():
     assert decide(by_query(margin=0.1), CODE).expert == "coder"
 
 
+def test_a_query_pays_the_tolls_of_its_row():
+    router = by_query()
+    tolls = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.2, 0.0]])  # `coder` is dear on code, less so if unsure
+    policy = replace(router.policy("default"), preference=Preference(tolls, np.ones(3, dtype=bool)))
+    router = replace(router, policies={"default": policy})
+    assert decide(by_query(), CODE).expert == decide(by_query(), NEITHER).expert == "coder"
+    dear, unsure = decide(router, CODE), decide(router, NEITHER)
+    assert (dear.expert, dear.category) == ("small", "code")
+    assert (unsure.expert, unsure.runner_up, unsure.category) == ("small", "vision", "general")
+
+
 def test_pins_hosting_and_the_mask_hold_for_a_query_judged_by_itself():
     assert decide(by_query(pins={2: 2}), NEITHER).reason is DecisionReason.PINNED
     assert decide(by_query(hosted=(True, False, True)), CODE).expert == "small"

@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from router.config import Budgets
 from router.errors import InfeasibleBudgetError
 from router.hosting import hosted_beside, hosted_on_bases
 from router.policy import ExpertCosts
-from router.preference import LearnedChoice, reference_expert, solve_preference
+from router.preference import (
+    LearnedChoice,
+    Preference,
+    amounts_by_row,
+    reference_expert,
+    share_of_rows,
+    solve_preference,
+)
 
 MASS = np.array([0.5, 0.5], np.float32)
 
@@ -37,8 +45,8 @@ def test_without_a_budget_the_reference_must_be_beaten_by_the_margin() -> None:
     sample = np.array([[0.4, 0.6], [0.5, 0.5], [0.3, 0.8]], np.float32)
     found = solve_preference(LearnedChoice(sample, 0.1), MASS, SMALL_AND_LARGE, Budgets())
     assert found.tolls == pytest.approx([0.1, 0.0])
-    assert found.utility(np.array([0.69, 0.6], np.float32)).argmax() == 1
-    assert found.utility(np.array([0.71, 0.6], np.float32)).argmax() == 0
+    assert found.utility(np.array([0.69, 0.6], np.float32), 0).argmax() == 1
+    assert found.utility(np.array([0.71, 0.6], np.float32), 0).argmax() == 0
 
 
 @settings(deadline=None, max_examples=40)
@@ -47,7 +55,7 @@ def test_a_budget_on_an_average_holds_on_the_sample(limit: float, seed: int) -> 
     sample = np.random.default_rng(seed).random((60, 2)).astype(np.float32)
     budgets = Budgets(active_params_b=limit)
     found = solve_preference(LearnedChoice(sample, 0.3), MASS, SMALL_AND_LARGE, budgets)
-    chosen = np.array([found.utility(row).argmax() for row in sample])
+    chosen = np.array([found.utility(row, 0).argmax() for row in sample])
     assert np.array([1.0, 10.0])[chosen].mean() <= limit * (1 + 1e-4)
 
 
@@ -74,7 +82,7 @@ def test_prices_take_the_place_of_a_margin_that_exceeds_a_budget() -> None:
     sample = np.array([[0.5, 0.9], [0.65, 0.6]], np.float32)
     found = solve_preference(LearnedChoice(sample, 0.1), MASS, SMALL_AND_LARGE, Budgets(active_params_b=5.5))
     assert found.tolls.tolist() == [0.0, 0.0]
-    assert [found.utility(row).argmax() for row in sample] == [1, 0]
+    assert [found.utility(row, 0).argmax() for row in sample] == [1, 0]
 
 
 ONE_SEVEN_SEVENTY = costs([1.0, 7.0, 70.0], [1.0, 7.0, 70.0], [0, 1, 2], [0.0, 0.0, 0.0])
@@ -95,7 +103,7 @@ def test_experts_are_hosted_that_can_keep_the_other_budgets(hosted: float, middl
     budgets = Budgets(active_params_b=4, hosted_params_b=hosted)
     found = solve_preference(LearnedChoice(sample, 0.0), MASS, ONE_SEVEN_SEVENTY, budgets)
     assert found.hosted.tolist() == expected
-    chosen = np.array([found.utility(row).argmax() for row in sample])
+    chosen = np.array([found.utility(row, 0).argmax() for row in sample])
     assert np.array([1.0, 7.0, 70.0])[chosen].mean() <= 4 * (1 + 1e-5)
 
 
@@ -139,7 +147,7 @@ def test_whatever_one_expert_keeps_is_kept_also_on_shared_bases(
     assert made.own_params_b[found.hosted].sum() + made.group_params_b[
         np.unique(made.group[found.hosted])
     ].sum() <= hosted * (1 + 1e-5)
-    chosen = np.array([found.utility(row).argmax() for row in sample])
+    chosen = np.array([found.utility(row, 0).argmax() for row in sample])
     assert made.active_params_b[chosen].mean() <= active * (1 + 1e-4)
     assert made.latency_ms[0][chosen].mean() <= latency * (1 + 1e-4)
 
@@ -158,7 +166,7 @@ def test_only_hosted_experts_serve() -> None:
     sample = np.array([[0.4, 0.9], [0.5, 0.8]], np.float32)
     found = solve_preference(LearnedChoice(sample, 0.0), MASS, SMALL_AND_LARGE, Budgets(hosted_params_b=5))
     assert found.hosted.tolist() == [True, False]
-    assert found.utility(np.array([0.1, 0.9], np.float32)).tolist() == pytest.approx([0.1, -np.inf])
+    assert found.utility(np.array([0.1, 0.9], np.float32), 0).tolist() == pytest.approx([0.1, -np.inf])
 
 
 def test_experts_on_one_base_pay_for_it_once() -> None:
@@ -174,3 +182,77 @@ def test_the_reference_is_the_best_hosted_expert() -> None:
     sample = np.array([[0.4, 0.9, 0.7], [0.5, 0.8, 0.7]])
     assert reference_expert(sample, np.array([True, True, True])) == 1
     assert reference_expert(sample, np.array([True, False, True])) == 2
+
+
+def priced_by_category(usd: list[list[float]]) -> ExpertCosts:
+    m = len(usd[0])
+    by_row = np.array(usd, np.float32)
+    return replace(costs([1.0] * m, [1.0] * m, [0] * m, [0.0]), cost_usd=by_row, latency_ms=np.zeros_like(by_row))
+
+
+def choices_of(found: Preference, quality: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array([found.utility(own, int(row)).argmax() for own, row in zip(quality, rows, strict=True)])
+
+
+def test_amounts_by_row_have_the_experts_means_in_the_sample() -> None:
+    """Three of four sample queries are of the first row, half of the traffic; the last row has no answer."""
+    per_row, means = np.array([[1.0, 0.0, 2.0], [3.0, 0.0, 6.0], [0.0, 0.0, 4.0]]), np.array([2.0, 0.0, 4.0])
+    share = share_of_rows(np.array([0, 0, 1, 0]), 3)
+    found = amounts_by_row(per_row, means, share)
+    assert share @ found == pytest.approx(means)
+    assert found[:, 0] == pytest.approx(np.array([1.0, 3.0, 2.0]) * 2 / 1.5)
+    assert found[:, 1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_tolls_follow_the_row_where_costs_do() -> None:
+    """The large expert is worth 0.4 more everywhere, and its answers of the second row are five times as long."""
+    sample, rows = np.array([[0.5, 0.9]] * 4, np.float32), np.array([0, 0, 1, 1])
+    made = priced_by_category([[1.0, 2.0], [1.0, 10.0], [1.0, 6.0]])
+    mass = np.array([0.5, 0.5, 0.0], np.float32)
+    found = solve_preference(LearnedChoice(sample, 0.0, rows), mass, made, Budgets(cost_usd=2.0))
+    assert found.tolls.shape == (3, 2)
+    assert choices_of(found, sample, rows).tolist() == [1, 1, 0, 0]
+    free = solve_preference(LearnedChoice(sample, 0.0, rows), mass, made, Budgets(cost_usd=6.0))
+    assert free.tolls.shape == (2,)  # what keeps the limits anyway needs no price
+
+
+def test_a_budget_at_mean_costs_is_overspent_where_the_dear_queries_go_to_the_dear_expert() -> None:
+    """The large expert is better on long queries only, which cost it thrice its mean: an artifact without rows spends
+    more than the limit on queries that were not priced, one with rows keeps it."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 2, 2000)
+    quality = np.stack([np.full(2000, 0.5), 0.4 + 0.3 * rows + rng.uniform(-0.1, 0.1, 2000)], axis=1).astype(np.float32)
+    made = priced_by_category([[1.0, 1.0], [1.0, 9.0], [1.0, 5.0]])
+    mass = np.array([0.5, 0.5, 0.0], np.float32)
+    sample, test = slice(0, 1000), slice(1000, 2000)
+    spent = {}
+    for name, known in (("mean", None), ("by row", rows[sample])):
+        choice = LearnedChoice(quality[sample], 0.0, known)
+        found = solve_preference(choice, mass, made, Budgets(cost_usd=2.5))
+        chosen = choices_of(found, quality[test], rows[test])
+        spent[name] = float(made.cost_usd[rows[test], chosen].mean())
+    assert spent["mean"] > 2.5 * 1.3
+    assert spent["by row"] == pytest.approx(2.5, rel=0.06)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000), st.floats(1, 9), st.floats(1, 9))
+def test_limits_that_one_expert_keeps_are_kept_on_the_sample_by_row(seed: int, usd: float, latency: float) -> None:
+    rng = np.random.default_rng(seed)
+    sample, rows = rng.random((50, 3)).astype(np.float32), rng.integers(0, 3, 50)
+    mass = np.append(rng.dirichlet(np.ones(3)), 0.0).astype(np.float32)
+    made = replace(
+        priced_by_category(rng.uniform(1, 9, (4, 3)).tolist()), latency_ms=rng.uniform(1, 9, (4, 3)).astype(np.float32)
+    )
+    means = {"cost_usd": mass @ made.cost_usd, "latency_ms": mass @ made.latency_ms}
+    limits = {"cost_usd": usd, "latency_ms": latency}
+    is_kept = np.logical_and.reduce([means[name] <= limit for name, limit in limits.items()])
+    try:
+        found = solve_preference(LearnedChoice(sample, 0.05, rows), mass, made, Budgets(**limits))
+    except InfeasibleBudgetError:
+        assert not is_kept.any()
+        return
+    chosen = choices_of(found, sample, rows)
+    for name, limit in limits.items():
+        by_row = amounts_by_row(getattr(made, name), means[name], share_of_rows(rows, 4))
+        assert by_row[rows, chosen].mean() <= limit * (1 + 1e-4)

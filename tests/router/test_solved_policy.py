@@ -68,6 +68,7 @@ def test_a_policys_fingerprint_follows_what_decides():
         replace(plain, pins={0: 2}),
         replace(plain, preference=Preference(np.zeros(3), np.ones(3, dtype=bool))),
         replace(plain, preference=Preference(np.full(3, 0.1), np.ones(3, dtype=bool))),
+        replace(plain, preference=Preference(np.array([[0.1] * 3, [0.2] * 3]), np.ones(3, dtype=bool))),
     ]
     assert policy().fingerprint == plain.fingerprint
-    assert len({p.fingerprint for p in (plain, *changed)}) == 6
+    assert len({p.fingerprint for p in (plain, *changed)}) == 7

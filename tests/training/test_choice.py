@@ -11,7 +11,16 @@ from router.config import AUTO, PluginConfig
 from router.errors import ConfigError
 from router.scorers.knn import Options as KnnOptions
 from tests.contracts.test_scorers import CATEGORIES, graded
-from training.choice import MARGINS, MIN_AUTO_QUERIES, Bench, best_margin, chosen_scores, fit_scorer, mean_metric
+from training.choice import (
+    MARGINS,
+    MIN_AUTO_QUERIES,
+    Bench,
+    best_margin,
+    chosen_scores,
+    fit_kind,
+    fit_scorer,
+    mean_metric,
+)
 from training.progress import silent
 from training.scored import ScoredQueries
 
@@ -59,6 +68,19 @@ def test_few_queries_leave_the_map_and_so_does_a_map_that_is_as_good() -> None:
     assert found.spec.kind == "stack"
     assert found.metrics["validation.stack"].value > found.metrics["validation.map"].value
     assert found.choice["sample"].shape == (240, 3)
+    assert found.choice["rows"].tolist() == [0] * 240
+
+
+def test_a_sample_that_is_cut_keeps_each_querys_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = complete(240)
+    whole = fit_kind("soft_map", {}, bench(data)).choice
+    assert whole["rows"].tolist() == data.decided
+    monkeypatch.setattr("training.choice.MAX_SAMPLE", 100)
+    cut = fit_kind("soft_map", {}, bench(data)).choice
+    assert cut["sample"].shape == (100, 3)
+    pairs = {(*quality, row) for quality, row in zip(whole["sample"].tolist(), whole["rows"].tolist(), strict=True)}
+    kept = {(*quality, row) for quality, row in zip(cut["sample"].tolist(), cut["rows"].tolist(), strict=True)}
+    assert kept <= pairs
 
 
 def test_a_wanted_kind_is_fitted_with_its_options_and_an_unknown_one_named() -> None:

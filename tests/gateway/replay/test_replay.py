@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import copy
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -124,6 +126,33 @@ def test_decisions_come_out_the_same_to_the_last_bit(data, capsys):
         assert data.run(f"dec-{seq}") == 0, capsys.readouterr().out
         assert "the same to the last bit" in capsys.readouterr().out
     assert len({record.decision.expert for record in records}) == 2  # both were drawn
+
+
+def test_a_decision_at_prices_by_category_comes_out_the_same(tmp_path, fitted, capsys):
+    """`right` is better everywhere and its answers on `sql` are ten times as long, so a budget takes some from it."""
+    data = copy(fitted)
+    data.folder, data.config = tmp_path, tmp_path / "experts.yaml"
+    learned = CONFIG["router"] | {"scorer": {"kind": "soft_map"}}
+    data.config.write_text(
+        yaml.dump(CONFIG | {"router": learned, "policies": {"default": {"budgets": {"cost_usd": 1e-4}}}})
+    )
+    (tmp_path / "log.key").write_text(KEY.hex())
+    table = outcomes(1)
+    tokens = np.array([[10, 1000 if name == "sql" else 100] for name in table.categories], np.float32)
+    write_outcomes(replace(table, output_tokens=tokens), tmp_path / "outcomes")
+    made = first_router(tmp_path / "routers", data.config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
+    data.router = load_router(load_config(data.config), tmp_path / "routers" / made.manifest.version)
+    assert data.router.policy("default").preference.tolls.shape == (3, 2)
+    asked = [f"probe number {i} of {category}" for i in range(5) for category in ("facts", "sql")]
+    records = [decided(data.router, seq, text=text, policy="default") for seq, text in enumerate(asked)]
+    chosen = {(record.decision.category, record.decision.expert) for record in records}
+    assert ("facts", "right") in chosen
+    assert ("sql", "left") in chosen
+    assert ("facts", "left") not in chosen
+    log(data, *records)
+    for seq in range(len(records)):
+        assert data.run(f"dec-{seq}") == 0, capsys.readouterr().out
+        assert "the same to the last bit" in capsys.readouterr().out
 
 
 def test_the_text_will_do_where_no_embedding_is_kept(data, capsys):
