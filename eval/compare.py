@@ -67,13 +67,17 @@ def active_params(table: OutcomeTable) -> Float64Array:
     return np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
 
 
-def with_means(amounts: FloatArray) -> Float64Array:
-    """Amounts (n, m) where an unknown cell takes its expert's mean; it stays NaN where the expert has none known."""
+def known_means(amounts: FloatArray) -> Float64Array:
+    """(m,) means of what is known of amounts (n, m), NaN where nothing is."""
     known = np.isfinite(amounts)
     count = known.sum(axis=0)
     sums = np.where(known, amounts, 0.0).sum(axis=0, dtype=np.float64)
-    means = np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0)
-    return np.where(known, amounts.astype(np.float64), means)
+    return np.asarray(np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0))
+
+
+def with_means(amounts: FloatArray) -> Float64Array:
+    """Amounts (n, m) where an unknown cell takes its expert's mean; it stays NaN where the expert has none known."""
+    return np.where(np.isfinite(amounts), amounts.astype(np.float64), known_means(amounts))
 
 
 def costs(table: OutcomeTable) -> Float64Array:
@@ -91,6 +95,14 @@ def filled_costs(table: OutcomeTable) -> float:
 def mean_costs(table: OutcomeTable) -> Float64Array:
     """(m,) mean USD per query, NaN where unknown."""
     return np.asarray(costs(table).mean(axis=0), dtype=np.float64)
+
+
+def costs_by_category(table: OutcomeTable, categories: Sequence[str]) -> Float64Array:
+    """(k+1, m) mean USD per query of each of k categories and, last, of any query. An expert's mean of any query where
+    none of a category's costs is known, NaN where none at all is."""
+    means, own_category = mean_costs(table), np.array(table.categories)
+    by_category = [known_means(table.cost_usd[own_category == category]) for category in categories]
+    return np.stack([*(np.where(np.isfinite(own), own, means) for own in by_category), means])
 
 
 def mean_latencies(table: OutcomeTable) -> Float64Array:

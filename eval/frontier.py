@@ -19,6 +19,7 @@ from eval.report.schema import Difference, FrontierPoint
 from router.config import Budgets
 from router.hosting import hosted_experts
 from router.policy import ExpertCosts, solve_map
+from router.preference import amounts_by_row, share_of_rows
 from router.price import SLACK, budget_choice
 
 Float64Array = NDArray[np.float64]
@@ -34,12 +35,14 @@ MIXTURE = "best_mixture"
 @dataclass(frozen=True)
 class Budget:
     """One kind of budget: `limits` (g,) rising, `amounts` (m,) known when deciding, `test_amounts` (m,) or (n, m) what
-    was used on the test queries (unused for hosted parameters)."""
+    was used on the test queries (unused for hosted parameters). `by_row` (k, m): the amounts known when deciding for a
+    query of a row of the map, where they depend on it."""
 
     name: BudgetName
     limits: Float64Array
     amounts: Float64Array
     test_amounts: Float64Array
+    by_row: Float64Array | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, budget:
         solution = solve_map(
             quality.astype(np.float32),
             mass.astype(np.float32),
-            expert_costs(budget, m),
+            expert_costs(budget, mass),
             Budgets(**{budget.name: float(limit)}),
         )
         hosted = np.zeros(m, dtype=bool)
@@ -86,14 +89,18 @@ def drawn_map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, b
     """As `map_curve`, but the queries of a category may be split between experts by a draw, so that no budget is left
     over: the linear relaxation of the map. Not for hosted parameters, which a draw does not save."""
     number = np.repeat(np.arange(len(mass)), np.ceil(MAP_SAMPLE * mass / mass.sum()).astype(np.int64))
-    return soft_curve(quality[number], quality[rows], budget)
+    return soft_curve(quality[number], quality[rows], budget, number, rows)
 
 
-def expert_costs(budget: Budget, m: int) -> ExpertCosts:
-    """The amounts in the one place that this budget counts; experts share no weights here."""
+def expert_costs(budget: Budget, mass: Float64Array) -> ExpertCosts:
+    """The amounts in the one place that this budget counts; experts share no weights here. `mass` (k,) is the mix."""
+    m = len(budget.amounts)
     zeros = np.zeros(m, dtype=np.float32)
     places: dict[str, NDArray[np.float32]] = {"hosted_params_b": zeros, "active_params_b": zeros, "cost_usd": zeros}
-    places[budget.name] = budget.amounts.astype(np.float32)
+    amounts = budget.amounts
+    if budget.by_row is not None:
+        amounts = amounts_by_row(budget.by_row, budget.amounts, mass / mass.sum())
+    places[budget.name] = amounts.astype(np.float32)
     return ExpertCosts(
         own_params_b=places["hosted_params_b"],
         group=np.zeros(m, dtype=np.int64),
@@ -104,12 +111,19 @@ def expert_costs(budget: Budget, m: int) -> ExpertCosts:
     )
 
 
-def soft_curve(sample_quality: Float64Array, test_quality: Float64Array, budget: Budget) -> list[Spending]:
+def soft_curve(
+    sample_quality: Float64Array,
+    test_quality: Float64Array,
+    budget: Budget,
+    sample_rows: IntArray | None = None,
+    test_rows: IntArray | None = None,
+) -> list[Spending]:
     """Each query's best expert after the price that keeps the limit on the sample, or among the hosted experts.
 
     Args:
         sample_quality: (s, m) predicted for queries that the method was not fitted on.
         test_quality: (n, m) predicted for the test queries.
+        sample_rows: (s,) rows of the map, and `test_rows` (n,): where one is None, amounts are the same in all rows.
     """
     m = test_quality.shape[1]
     if budget.name == "hosted_params_b":
@@ -117,12 +131,13 @@ def soft_curve(sample_quality: Float64Array, test_quality: Float64Array, budget:
         return [Spending(np.eye(m)[np.where(mask, test_quality, -np.inf).argmax(axis=1)], mask) for mask in masks]
     everyone = np.ones(m, dtype=bool)
     name = str(budget.name)
-    return [
-        Spending(
-            budget_choice(sample_quality, {name: budget.amounts}, {name: float(limit)}).probs(test_quality), everyone
-        )
-        for limit in budget.limits
-    ]
+    on_sample = on_test = budget.amounts
+    if budget.by_row is not None and sample_rows is not None and test_rows is not None:
+        share = share_of_rows(sample_rows, len(budget.by_row))
+        by_row = amounts_by_row(budget.by_row, budget.amounts, share)
+        on_sample, on_test = by_row[sample_rows], by_row[test_rows]
+    choices = [budget_choice(sample_quality, {name: on_sample}, {name: float(limit)}) for limit in budget.limits]
+    return [Spending(choice.probs(test_quality, {name: on_test}), everyone) for choice in choices]
 
 
 def mixture_curve(fit_means: Float64Array, n: int, budget: Budget) -> list[Spending]:

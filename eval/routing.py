@@ -24,6 +24,7 @@ from eval.compare import (
     choices,
     closed,
     costs,
+    costs_by_category,
     expert_rows,
     filled_costs,
     gains,
@@ -42,12 +43,13 @@ from eval.sections.build import build_sections
 from eval.sections.inputs import MapEvidence, MethodOutput, inputs_of
 from eval.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
-from router.build import load_table_router
+from router.build import evidence_of, load_table_router
 from router.cascade import ReplyGain
 from router.config import Budgets
 from router.embedding_cache import CachedEncoder
 from router.errors import RouterError
 from router.pipeline import Router
+from router.preference import amounts_by_row
 from router.protocols import Encoder
 from router.types import FloatArray, Query, QueryBatch, QueryFacts
 from training.datasets.outcomes import write_outcomes
@@ -84,10 +86,17 @@ def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
 def load(folder: Path, table: OutcomeTable, budgets: Budgets, encoder: Encoder | None = None) -> Router:
     """The trained router under the budgets, over an encoder that is open already if there is one.
 
+    What experts cost by category is taken from the table, and scaled so that an expert alone costs its mean over the
+    table: rows of `general` count the mean of all prompts, and not every cost may be known.
+
     Raises:
         InfeasibleBudgetError, ArtifactError: as load_table_router does.
     """
-    prices = {e: float(cost) for e, cost in zip(table.experts, mean_costs(table), strict=True) if not np.isnan(cost)}
+    artifact = load_artifact(folder)
+    mass = evidence_of(artifact).mass
+    by_category = costs_by_category(table, artifact.manifest.categories)
+    scaled = amounts_by_row(by_category, mean_costs(table), mass / mass.sum()).astype(np.float32)
+    prices = {e: cost for e, cost in zip(table.experts, scaled.T, strict=True) if np.isfinite(cost).all()}
     return load_table_router(
         folder, budgets=budgets, active_params_b=table.active_params_b, cost_usd=prices, encoder=encoder
     )

@@ -37,17 +37,21 @@ def build_frontier(inputs: SectionInputs, rng: np.random.Generator) -> Frontier:
     """By budget: the map, the map with a draw, the fixed mixture and every method with a sample. A budget is left out
     where the amount is unknown of an expert, or the same for all."""
     found: Frontier = {}
+    rows = None
+    if inputs.evidence is not None:
+        number = {name: i for i, name in enumerate(inputs.evidence.categories)}
+        rows = np.array([number[name] for name in inputs.served], dtype=np.int64)
     for budget in known_budgets(inputs):
         curves: dict[str, Sequence[Spending]] = {}
-        if inputs.evidence is not None:
-            row = {name: i for i, name in enumerate(inputs.evidence.categories)}
-            rows = np.array([row[name] for name in inputs.served], dtype=np.int64)
+        if inputs.evidence is not None and rows is not None:
             curves[MAP] = map_curve(inputs.evidence.quality, inputs.evidence.mass, rows, budget)
             if budget.name != "hosted_params_b":
                 curves[DRAWN_MAP] = drawn_map_curve(inputs.evidence.quality, inputs.evidence.mass, rows, budget)
         for method in inputs.methods:
             if method.sample_quality is not None:
-                curves[method.name] = soft_curve(method.sample_quality, method.quality, budget)
+                curves[method.name] = soft_curve(
+                    method.sample_quality, method.quality, budget, method.sample_rows, rows
+                )
         curves[MIXTURE] = mixture_curve(inputs.fit_means, len(inputs.scores), budget)
         if len(curves) > 1:
             found[budget.name] = measure_curves(curves, budget, inputs.fit_means, inputs.scores, inputs.experts, rng)
@@ -56,14 +60,14 @@ def build_frontier(inputs: SectionInputs, rng: np.random.Generator) -> Frontier:
 
 def known_budgets(inputs: SectionInputs) -> list[Budget]:
     """Budgets whose amounts are known of every expert and differ."""
-    kinds: list[tuple[BudgetName, Float64Array, Float64Array]] = [
-        ("active_params_b", inputs.sizes_b, inputs.sizes_b),
-        ("cost_usd", inputs.fit_cost_usd, inputs.cost_usd),
-        ("hosted_params_b", inputs.sizes_b, inputs.sizes_b),
+    kinds: list[tuple[BudgetName, Float64Array, Float64Array, Float64Array | None]] = [
+        ("active_params_b", inputs.sizes_b, inputs.sizes_b, None),
+        ("cost_usd", inputs.fit_cost_usd, inputs.cost_usd, inputs.fit_cost_by_row),
+        ("hosted_params_b", inputs.sizes_b, inputs.sizes_b, None),
     ]
     return [
-        Budget(name, budget_grid(name, amounts, inputs.limits.get(name, ())), amounts, used)
-        for name, amounts, used in kinds
+        Budget(name, budget_grid(name, amounts, inputs.limits.get(name, ())), amounts, used, by_row)
+        for name, amounts, used, by_row in kinds
         if np.isfinite(amounts).all() and np.isfinite(used).all() and len(np.unique(amounts)) > 1
     ]
 

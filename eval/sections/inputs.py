@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import baselines
-from eval.compare import Choice, Trial, active_params, choices, costs, mean_costs
+from eval.compare import Choice, Trial, active_params, choices, costs, costs_by_category, mean_costs
 from router.cascade import ReplyGain
 from router.quality import QualityMatrix, cautious_quality
 from router.types import GENERAL
@@ -29,8 +29,9 @@ class MethodOutput:
     """What one kind of scorer said about the test queries.
 
     `quality` (n, m) predicted scores, `chosen` (n,) expert numbers. `sample_quality` (s, m) predicted for queries that
-    it was not fitted on, from which prices of budgets are found; None leaves its frontier out. `valid_score` is what
-    the default was chosen by.
+    it was not fitted on, from which prices of budgets are found; None leaves its frontier out. `sample_rows` (s,) are
+    their rows of the map; None where unknown, and what depends on the row then counts at its mean. `valid_score` is
+    what the default was chosen by.
     """
 
     name: str
@@ -43,6 +44,7 @@ class MethodOutput:
     decide_us: float | None = None
     valid_score: float | None = None
     is_default: bool = False
+    sample_rows: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class SectionInputs:
     """All that is measured on the test queries.
 
     `scores` and `cost_usd` (n, m), the latter NaN where unknown of an expert; `sizes_b` and `fit_cost_usd` (m,)
-    likewise; `fit_means` (m,). `choices`: who answers, as probabilities (n, m), by names of the arms and `map_true`.
+    likewise; `fit_means` (m,). `fit_cost_by_row` (k, m): as `fit_cost_usd`, by row of the map, None without one.
+    `choices`: who answers, as probabilities (n, m), by names of the arms and `map_true`.
     `likely`, `served`, `confidence` and `is_fallback` (n,): the decided category before and after a fallback, and how
     sure it was. `chosen` (n,) the router's experts. `limits`: budgets to put on the frontier besides its own grid.
     `reply_tokens` (n, m): how long each expert's recorded reply was, NaN where unknown; `cascade` goes by it.
@@ -87,6 +90,7 @@ class SectionInputs:
     limits: Mapping[str, Sequence[float]] = field(default_factory=dict)
     reply_tokens: Float64Array | None = None
     cascade: ReplyGain | None = None
+    fit_cost_by_row: Float64Array | None = None
 
     @property
     def default(self) -> MethodOutput | None:
@@ -142,4 +146,5 @@ def inputs_of(
         limits=limits if limits is not None else set_budgets,
         reply_tokens=test.output_tokens.astype(np.float64),
         cascade=cascade,
+        fit_cost_by_row=None if evidence is None else costs_by_category(trial.fit, evidence.categories[:-1]),
     )

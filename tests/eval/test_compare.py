@@ -56,6 +56,19 @@ def test_an_unknown_cost_of_one_pair_takes_the_experts_mean() -> None:
     )
 
 
+def test_costs_by_category_are_means_of_what_is_known_there() -> None:
+    found = with_costs(trial(), [0.001, 0.004, np.nan]).fit
+    cost = found.cost_usd.copy()
+    is_a = np.array(found.categories) == "a"
+    cost[is_a, 1], cost[~is_a, 1] = np.nan, 0.002
+    cost[np.flatnonzero(is_a)[0], 0] = 0.009
+    by_category = compare.costs_by_category(replace(found, cost_usd=cost), ("a", "b"))
+    n, k = int(is_a.sum()), len(is_a)
+    assert by_category[:, 0] == pytest.approx([0.001 + 0.008 / n, 0.001, 0.001 + 0.008 / k])
+    assert by_category[:, 1] == pytest.approx([0.002] * 3)  # none is known in the first, so it takes the mean
+    assert np.isnan(by_category[:, 2]).all()
+
+
 def test_costs_that_are_filled_are_counted_where_an_expert_has_any() -> None:
     priced = with_costs(trial(), [0.001, 0.004, np.nan]).test
     assert compare.filled_costs(priced) == 0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from eval.frontier import (
     Budget,
+    Spending,
+    amounts_used,
     budget_grid,
     drawn_map_curve,
     first_reaching,
@@ -124,3 +128,28 @@ def test_the_first_point_that_reaches_a_quality() -> None:
     points = measure_curves(curves, budget, FIT_MEANS, SCORES, EXPERTS, np.random.default_rng(0))["best_mixture"].points
     assert first_reaching(points, 0.6) == points[1]
     assert first_reaching(points, 0.8) is None
+
+
+PER_ROW = np.array([[1.0, 1.5], [1.0, 8.5], [1.0, 5.0]])
+"""The large expert's answers to the second category, where it helps, are long."""
+
+
+def test_costs_by_row_keep_a_limit_that_mean_costs_exceed() -> None:
+    quality, rows = np.array([[0.85, 0.8], [0.2, 0.7], [0.5, 0.75]]), np.array([0, 1] * 50)
+    means = np.array([1.0, 5.0])
+    plain = Budget("cost_usd", np.array([1.0, 2.5]), means, PER_ROW[rows])
+    by_row = replace(plain, by_row=PER_ROW)
+    mass = np.array([0.5, 0.5, 0.0])
+
+    def spent(curve: list[Spending], budget: Budget) -> list[float]:
+        return [float(amounts_used(part, budget, len(rows)).mean()) for part in curve]
+
+    for budget, expected in ((plain, [1.0, 1 + 0.375 * 7.5]), (by_row, [1.0, 2.5])):
+        drawn = drawn_map_curve(quality, mass, rows, budget)
+        soft = soft_curve(quality[rows], quality[rows], budget, rows, rows)
+        assert spent(drawn, budget) == pytest.approx(expected, rel=1e-4)
+        assert spent(soft, budget) == pytest.approx(expected, rel=1e-4)
+        on_map = map_curve(quality, mass, rows, replace(budget, limits=np.array([3.5])))
+        assert spent(on_map, budget)[0] <= 3.5 if budget is by_row else spent(on_map, budget)[0] == 4.75
+    unknown = soft_curve(quality[rows], quality[rows], by_row, None, rows)  # the sample's rows are not known
+    assert spent(unknown, by_row) == pytest.approx([1.0, 1 + 0.375 * 7.5], rel=1e-4)

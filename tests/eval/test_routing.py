@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval.compare import mean_costs
+from eval.routing import load
 from router import plugins
 from router.cli import run as run_cli
+from router.config import Budgets
 from tests.eval.trial_data import table
-from training.datasets.outcomes import write_outcomes
+from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of
 
 BENCH = Path(os.environ.get("COE_BENCH_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "routing"
@@ -53,6 +56,32 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
     assert report["headline"].startswith("Routing beats the best single expert")
     assert " Against k-NN it is " in report["headline"]
     assert (out / "report.html").stat().st_size > 500_000
+
+
+def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> None:
+    """Each expert is dear on what it is good at; in the mean they cost 1, 3 and 5 in 100,000."""
+    folder, out = two_topics(tmp_path / "topics"), tmp_path / "out"
+    made = read_outcomes(folder, experts=("small", "maths", "law"))
+    usd = np.array([{"a": (1, 5, 1), "b": (1, 1, 9)}[category] for category in made.categories], np.float32) / 1e5
+    made = replace(made, cost_usd=usd)
+    write_outcomes(made, folder)
+    arguments = ["--outcomes", str(folder), "--out", str(out), "--method", "soft_map", *FAST]
+    assert run_cli("eval routing", TARGET, arguments) == 0
+    report = json.loads((out / "report.json").read_text())
+    amounts = {point["budget"]: point["amount"] for point in report["frontier"]["cost_usd"]["map"]}
+    assert all(amount <= limit * 1.01 for limit, amount in amounts.items())  # no map keeps 4 at mean costs but 7 really
+    artifact = out / "routers" / report["data"]["router_version"]
+    router = load(artifact, made, Budgets(cost_usd=4.5e-5))
+    assert router.experts == ("law", "maths", "small")
+    assert router.costs.cost_usd == pytest.approx(np.array([[1, 5, 1], [9, 1, 1], [5, 3, 1]]) / 1e5, rel=1e-4)
+    preference = router.policy("default").preference
+    assert preference is not None
+    assert preference.tolls.shape == (3, 3)
+    holes, categories = usd.copy(), ["general"] * 20 + list(made.categories[20:])
+    holes[::3, 0], holes[::5, 0] = np.nan, 3e-5
+    spotty = replace(made, cost_usd=holes, categories=tuple(categories))
+    least = float(mean_costs(spotty)[0])
+    assert load(artifact, spotty, Budgets(cost_usd=least)).expert_of()["a"] == "small"  # one that an expert alone keeps
 
 
 def test_what_training_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
