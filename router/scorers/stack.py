@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from router import plugins
+from router.errors import ArtifactError
 from router.protocols import ArrayState, ExpertScorer
 from router.quality import QualityMatrix
 from router.scorers._learned import Measured, require_measured
@@ -73,6 +74,12 @@ class StackScorer:
         return replace(self, parts=parts, measured=Measured(tuple(experts), evidence))
 
     def with_state(self, state: ArrayState, columns: Sequence[int]) -> StackScorer:
+        others = {name.partition(".")[0] for name in state} - set(self.options.kinds)
+        if others:  # an artifact of before options were kept whole, when a stack had other kinds
+            raise ArtifactError(
+                f"the stack was trained of {', '.join(sorted(others))} and is expected to be of "
+                f"{', '.join(self.options.kinds)}: run `coe train`"
+            )
         arrays = [part_state(state, kind) for kind in self.options.kinds]
         parts = tuple(part.with_state(own, columns) for part, own in zip(self.parts, arrays, strict=True))
         return replace(self, parts=parts)

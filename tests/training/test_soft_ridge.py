@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from router.errors import ArtifactError
 from router.scorers.soft_map import expected_quality
 from router.scorers.soft_ridge import Options, sharpened_quality
 from router.scorers.stack import Options as StackOptions
+from router.scorers.stack import build
 from tests.contracts.test_scorers import graded
 from training.scored import ScoredQueries
 from training.scorers.soft_ridge import fit
@@ -57,6 +59,12 @@ def test_a_stack_weighs_its_parts() -> None:
     assert StackOptions(kinds=("ridge", "knn")).weights == (1.0, 1.0)
     assert StackOptions(kinds=("ridge", "knn"), weights=(1.0, 3.0)).mean(parts).tolist() == [[2.25, 2.25]]
     assert StackOptions().mean(parts).dtype == np.float32
+
+
+def test_a_stack_of_other_kinds_is_to_be_trained_again() -> None:
+    empty = build(StackOptions())
+    with pytest.raises(ArtifactError, match=r"trained of ridge and is expected to be of soft_ridge, .*run `coe train`"):
+        empty.with_state({"ridge.weights": np.zeros((2, 1)), "soft_residual.residuals": np.zeros((1, 1))}, [0])
 
 
 @pytest.mark.parametrize(
