@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.artifact import require_finite
-from router.errors import ArtifactError
-from router.protocols import ArrayState
-from router.quality import QualityMatrix
-from router.scorers._learned import NO_ARRAYS, Measured, require_measured
-from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
+from router.scorers._learned import require_measured
+from router.scorers._linear import Linear
+from router.types import CategoryProbs, ExpertScores, QueryBatch
 
 LABEL = "Ridge regression"
 HOW = "a linear function of the embedding per expert, fitted by least squares"
@@ -26,29 +22,12 @@ class Options(BaseModel):
 
 
 @dataclass(frozen=True)
-class RidgeScorer:
+class RidgeScorer(Linear[Options]):
     """quality = x @ weights + bias; `weights` (d, m), `bias` (m,)."""
-
-    options: Options
-    measured: Measured | None = None
-    weights: FloatArray | None = None
-    bias: FloatArray | None = None
-    decides_by_query: bool = True
-
-    def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> RidgeScorer:
-        return replace(self, measured=Measured(tuple(experts), evidence))
-
-    def with_state(self, state: ArrayState, columns: Sequence[int]) -> RidgeScorer:
-        keep = np.asarray(columns, dtype=np.int64)
-        weights = require_finite(state, "weights", (None, None))
-        bias = require_finite(state, "bias", (weights.shape[1],))
-        return replace(self, weights=weights[:, keep], bias=bias[keep])
 
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
         measured = require_measured(self.measured)
-        if self.weights is None or self.bias is None:
-            raise ArtifactError(NO_ARRAYS)
-        return measured.scores(batch.embeddings @ self.weights + self.bias, rows)
+        return measured.scores(self.value(batch), rows)
 
 
 def build(options: Options) -> RidgeScorer:
