@@ -13,7 +13,7 @@ import orjson
 
 from eval.compare import Trial
 from eval.sections.inputs import MapEvidence, MethodOutput, map_evidence
-from router.artifact import RouterArtifact, load_artifact
+from router.artifact import RouterArtifact
 from router.build import evidence_of, sample_rows
 from router.cascade import ReplyGain
 from router.errors import ArtifactError
@@ -29,10 +29,13 @@ TIMED_QUERIES = 50
 class FittedMethod:
     """A kind with its router and the seconds that fitting it took."""
 
-    kind: str
     artifact: RouterArtifact
     router: Router
     fit_s: float
+
+    @property
+    def kind(self) -> str:
+        return self.artifact.manifest.scorer.kind
 
 
 def read_methods(routers: Path) -> dict[str, tuple[Path, float]]:
@@ -108,8 +111,3 @@ def evidence_for(artifact: RouterArtifact, experts: Sequence[str]) -> MapEvidenc
     """What the map was solved from, its columns in the order of the test table's experts."""
     manifest = artifact.manifest
     return map_evidence(evidence_of(artifact), manifest.categories, manifest.experts, experts)
-
-
-def load_fitted(folder: Path, router: Router, fit_s: float) -> FittedMethod:
-    artifact = load_artifact(folder)
-    return FittedMethod(artifact.manifest.scorer.kind, artifact, router, fit_s)

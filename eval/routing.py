@@ -32,7 +32,7 @@ from eval.compare import (
     regret_record,
     stage_one_record,
 )
-from eval.methods import evidence_for, load_fitted, method_output, read_cascade, read_methods, words_of
+from eval.methods import FittedMethod, evidence_for, method_output, read_cascade, read_methods, words_of
 from eval.metrics.bootstrap import bootstrap_means
 from eval.report.schema import DataFacts, Report
 from eval.report.words import headline
@@ -43,7 +43,7 @@ from eval.sections.build import build_sections
 from eval.sections.inputs import MapEvidence, MethodOutput, inputs_of
 from eval.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
-from router.build import evidence_of, load_table_router
+from router.build import evidence_of, table_router
 from router.cascade import ReplyGain
 from router.config import Budgets
 from router.embedding_cache import CachedEncoder
@@ -83,22 +83,21 @@ def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
     return routers / str(orjson.loads((routers / "live.json").read_bytes())["version"])
 
 
-def load(folder: Path, table: OutcomeTable, budgets: Budgets, encoder: Encoder | None = None) -> Router:
+def load(artifact: RouterArtifact, table: OutcomeTable, budgets: Budgets, encoder: Encoder | None = None) -> Router:
     """The trained router under the budgets, over an encoder that is open already if there is one.
 
     What experts cost by category is taken from the table, and scaled so that an expert alone costs its mean over the
     table: rows of `general` count the mean of all prompts, and not every cost may be known.
 
     Raises:
-        InfeasibleBudgetError, ArtifactError: as load_table_router does.
+        InfeasibleBudgetError, ArtifactError: as table_router does.
     """
-    artifact = load_artifact(folder)
     mass = evidence_of(artifact).mass
     by_category = costs_by_category(table, artifact.manifest.categories)
     scaled = amounts_by_row(by_category, mean_costs(table), mass / mass.sum()).astype(np.float32)
     prices = {e: cost for e, cost in zip(table.experts, scaled.T, strict=True) if np.isfinite(cost).all()}
-    return load_table_router(
-        folder, budgets=budgets, active_params_b=table.active_params_b, cost_usd=prices, encoder=encoder
+    return table_router(
+        artifact, budgets=budgets, active_params_b=table.active_params_b, cost_usd=prices, encoder=encoder
     )
 
 
@@ -187,13 +186,16 @@ def frontier_limits(trial: Trial) -> dict[str, list[float]]:
     return {name: [value for value in values if np.isfinite(value)] for name, values in limits.items()}
 
 
-def find(trial: Trial, folder: Path, router: Router, request: RoutingRequest, progress: Progress) -> Found:
-    """Decides the test queries by every fitted method, and changed ones by the router. Raises ArtifactError."""
-    default = load_artifact(folder)
+def find(
+    trial: Trial, routers: Path, default: RouterArtifact, router: Router, request: RoutingRequest, progress: Progress
+) -> Found:
+    """Decides the test queries by every method fitted in `routers`, and changed ones by the router. Raises
+    ArtifactError."""
     outputs = []
-    for kind, (place, fit_s) in read_methods(folder.parent).items():
+    for kind, (place, fit_s) in read_methods(routers).items():
         progress(f"deciding by {kind}")
-        method = load_fitted(place, load(place, trial.fit, request.budgets, router.encoder), fit_s)
+        artifact = load_artifact(place)
+        method = FittedMethod(artifact, load(artifact, trial.fit, request.budgets, router.encoder), fit_s)
         outputs.append(method_output(method, trial, default.manifest.scorer.kind))
     count = min(ROBUSTNESS_TEXTS, len(trial.test.texts))
     some = np.random.default_rng(request.seed).choice(len(trial.test.texts), count, replace=False)
@@ -201,7 +203,7 @@ def find(trial: Trial, folder: Path, router: Router, request: RoutingRequest, pr
     robustness = measure_flips(
         decider(router, "default", progress), part.texts, request.seed, known=KnownScores(part.experts, part.scores)
     )
-    evidence, cascade = evidence_for(default, trial.test.experts), read_cascade(folder.parent)
+    evidence, cascade = evidence_for(default, trial.test.experts), read_cascade(routers)
     return Found(tuple(outputs), evidence, robustness, cascade)
 
 
@@ -241,12 +243,12 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     require_amounts(tables.fit, request.budgets)
     progress(f"training on {len(tables.fit.prompt_ids)} queries")
     folder = train(tables.fit, request, request.out / "routers")
-    router = load(folder, tables.fit, request.budgets)
-    decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
     artifact = load_artifact(folder)
+    router = load(artifact, tables.fit, request.budgets)
+    decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
     how = words_of(artifact.manifest.scorer.kind)[1]
     trial = run_trial(tables, router, request, how, decide_rng, progress)
-    found = find(trial, folder, router, request, progress)
+    found = find(trial, folder.parent, artifact, router, request, progress)
     progress("measuring")
     facts = data_facts(request, tables, router.version, encoder_name(artifact))
     return measure(trial, request, facts, found, rng=measure_rng, now=now)

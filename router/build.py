@@ -71,8 +71,8 @@ def load_router(config: CoeConfig, folder: Path) -> Router:
     )
 
 
-def load_table_router(
-    folder: Path,
+def table_router(
+    artifact: RouterArtifact,
     *,
     budgets: Budgets | None = None,
     active_params_b: Mapping[str, float] | None = None,
@@ -87,7 +87,6 @@ def load_table_router(
         cost_usd: mean cost of a query, per expert: one number, or (k+1,) by category with `general` last.
         encoder: one that is open already, when several routers share it.
     """
-    artifact = load_artifact(folder)
     experts, evidence = artifact.manifest.experts, evidence_of(artifact)
     sizes = np.array([(active_params_b or {}).get(name, 0.0) for name in experts], dtype=np.float32)
     shape = evidence.quality.shape[:1]

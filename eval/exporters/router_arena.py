@@ -15,7 +15,8 @@ import numpy as np
 
 from eval.arena_files import ArenaPrompt, read_arena_prompts
 from eval.export_formats import ExportRequest
-from router.build import load_table_router
+from router.artifact import load_artifact
+from router.build import table_router
 from router.errors import ConfigError, allowed_values
 from router.pipeline import Router
 from router.types import Query, QueryBatch, QueryFacts
@@ -29,7 +30,7 @@ def write(request: ExportRequest) -> int:
     """Gives the number of predictions. Raises ConfigError, DataError, ArtifactError."""
     if request.router is None or request.prompts is None:
         raise ConfigError("--router and --prompts: are needed")
-    router = load_table_router(request.router)
+    router = table_router(load_artifact(request.router))
     for name in request.names:
         if name not in router.experts:
             raise ConfigError(f"--name: unknown expert '{name}'{allowed_values(name, router.experts)}")

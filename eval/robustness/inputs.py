@@ -12,7 +12,8 @@ import numpy as np
 
 from eval.probe_set import load_probes
 from eval.robustness.measure import Decide, KnownScores
-from router.build import load_router, load_table_router
+from router.artifact import load_artifact
+from router.build import load_router, table_router
 from router.commands import live_router
 from router.config import ExplorationConfig, load_config
 from router.errors import ArtifactError
@@ -48,7 +49,7 @@ def find_router(folder: Path | None, config: Path, data_dir: Path, *, is_table: 
         router = live_router(load_config(config), data_dir)
     else:
         exact = router_folder(folder)
-        router = load_table_router(exact) if is_table else load_router(load_config(config), exact)
+        router = table_router(load_artifact(exact)) if is_table else load_router(load_config(config), exact)
     still = {name: replace(policy, exploration=ExplorationConfig()) for name, policy in router.policies.items()}
     return replace(router, policies=still)
 

@@ -13,6 +13,7 @@ import pytest
 from eval.compare import mean_costs
 from eval.routing import load
 from router import plugins
+from router.artifact import load_artifact
 from router.cli import run as run_cli
 from router.config import Budgets
 from tests.eval.trial_data import table
@@ -70,7 +71,7 @@ def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> 
     report = json.loads((out / "report.json").read_text())
     amounts = {point["budget"]: point["amount"] for point in report["frontier"]["cost_usd"]["map"]}
     assert all(amount <= limit * 1.01 for limit, amount in amounts.items())  # no map keeps 4 at mean costs but 7 really
-    artifact = out / "routers" / report["data"]["router_version"]
+    artifact = load_artifact(out / "routers" / report["data"]["router_version"])
     router = load(artifact, made, Budgets(cost_usd=4.5e-5))
     assert router.experts == ("law", "maths", "small")
     assert router.costs.cost_usd == pytest.approx(np.array([[1, 5, 1], [9, 1, 1], [5, 3, 1]]) / 1e5, rel=1e-4)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.artifact import save_artifact
+from router.artifact import load_artifact, save_artifact
 from router.build import (
     build_backends,
     build_encoder,
@@ -15,8 +15,8 @@ from router.build import (
     expert_costs,
     ids_on_base,
     load_router,
-    load_table_router,
     lora_selection,
+    table_router,
 )
 from router.config import Budgets, ExpertConfig, PluginConfig, parse_config
 from router.errors import ArtifactError, ConfigError
@@ -111,7 +111,7 @@ def test_a_table_router_prices_by_category_where_the_artifact_tells_the_samples(
     for choice, shape in ((SAMPLE | rows, (3, 3)), (SAMPLE, (3,))):
         with tempfile.TemporaryDirectory() as folder:
             place = artifact(Path(folder), scorer="soft_map", choice=choice)
-            router = load_table_router(place, budgets=Budgets(cost_usd=1.5), cost_usd=USD)
+            router = table_router(load_artifact(place), budgets=Budgets(cost_usd=1.5), cost_usd=USD)
         assert router.costs.cost_usd.tolist() == [[1, 1, 5], [1, 9, 5], [1, 5, 5]]
         tolls = router.policy("default").preference.tolls
         assert tolls.shape == shape
@@ -122,7 +122,7 @@ def test_a_table_router_prices_by_category_where_the_artifact_tells_the_samples(
 def test_rows_of_the_sample_that_fit_nothing_are_refused(tmp_path, rows):
     place = artifact(tmp_path, scorer="soft_map", choice=SAMPLE | {"rows": rows})
     with pytest.raises(ArtifactError, match="'rows'"):
-        load_table_router(place)
+        table_router(load_artifact(place))
 
 
 def test_a_slot_of_the_embedded_engine_bounds_the_context_of_its_experts():
