@@ -236,7 +236,7 @@ def prepare_folder(folder: Path, decisions: int, scorer: str, keeps_text: bool) 
 def main(
     decisions: Annotated[int, typer.Option(min=1000, help="decisions in the log")] = 100_000,
     folder: Annotated[Path | None, typer.Option(help="data folder to write; default: a temporary one")] = None,
-    scorer: Annotated[str, typer.Option(help="kind of scorer: map, auto, ridge ...")] = "map",
+    scorer: Annotated[str, typer.Option(help="kind of scorer: map, soft_ridge ...")] = "map",
     texts: Annotated[bool, typer.Option(help="keep texts in the log, or embeddings only")] = True,
 ) -> None:
     """Measure `coe retrain` over a large log."""

@@ -36,11 +36,9 @@ EXTRA: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """More runs of a table: budgets, and the labels that a table of one category is mapped by."""
 
-CASCADE_WORDS = (
-    "CPT: the least share of strong calls that closes 50% or 80% of the gap between the two experts. In a cascade the",
-    "cheap expert answers every query first, and the length of its recorded reply, with what the stack predicted of",
-    "both, decides where the strong one is asked as well: its strong calls cost a cheap one on top. Pairs without a",
-    "cascade have no lengths on record.",
+CPT_WORDS = (
+    "CPT: the least share of strong calls that closes 50% or 80% of the gap between the two experts. The map has one",
+    "gain per category, so its calls within a category are spent at random.",
 )
 
 Report = dict[str, Any]
@@ -151,18 +149,15 @@ def method_lines(reports: Mapping[str, Report]) -> list[str]:
 
 
 def pair_lines(reports: Mapping[str, Report], runs: Sequence[Run]) -> list[str]:
-    """APGR and the share of strong calls that closes 50% and 80% of the gap, by the default and by a cascade."""
+    """APGR and the share of strong calls that closes 50% and 80% of the gap, by every kind."""
     reference = {run.name: run.reference for run in runs}
     lines = ["| pair | n | order | APGR | CPT(50) | CPT(80) | reference CPT |", "| --- " * 7 + "|"]
     for name, report in reports.items():
         orders = report["cheap_strong"]["orders"]
-        kind = default_of(report)[0]
         wanted = " / ".join(f"{value}%" for value in reference[name]["cpt"])
-        shown = {kind: orders.get(kind, orders.get("stack")), "cascade": orders.get("cascade")}
-        for label, order in shown.items():
-            if order is not None:
-                cells = [name, report["data"]["n_test"], label, *order_cells(order), wanted]
-                lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        for kind in report["methods"]:
+            cells = [name, report["data"]["n_test"], kind, *order_cells(orders[kind]), wanted]
+            lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return lines
 
 
@@ -192,9 +187,7 @@ def mixture_lines(reports: Mapping[str, Report]) -> list[str]:
 def frontier_lines(report: Report) -> list[str]:
     """Quality against mean active parameters."""
     curves = report["frontier"]["active_params_b"]
-    kind = default_of(report)[0]
-    names = [name for name in (kind, "stack", "map", "best_mixture") if name in curves]
-    names = list(dict.fromkeys(names))
+    names = [name for name in ("map", "soft_ridge", "best_mixture") if name in curves]
     lines = ["| budget (B) | " + " | ".join(f"{name} | used" for name in names) + " |"]
     lines.append("| --- " * (2 * len(names) + 1) + "|")
     for i, point in enumerate(curves[names[0]]):
@@ -212,8 +205,8 @@ def page(reports: Mapping[str, Report], runs: Sequence[Run], seconds: float) -> 
         "",
         "Made by `python benchmarks/routing.py`; every run is a `coe eval routing` whose HTML report has charts and",
         "intervals. Fitted on train and valid prompts, reported on test prompts. Scores in percent; differences in",
-        "points, paired, with 95% bootstrap intervals. `ours` is what validation on the fit prompts chose. Within a",
-        "budget k-NN and the oracle are still what they are without one.",
+        "points, paired, with 95% bootstrap intervals. `ours` is the default, the map. Within a budget",
+        "k-NN and the oracle are still what they are without one.",
         "",
         f"This run took {seconds / 60:.0f} minutes. Mean share of the gap between best single and per-query oracle",
         f"that is closed on the first six tables: **{100 * sum(closed) / max(len(closed), 1):.1f}%**.",
@@ -226,7 +219,7 @@ def page(reports: Mapping[str, Report], runs: Sequence[Run], seconds: float) -> 
         *method_lines(tables),
     ]
     if pairs:
-        lines += ["", "## Cheap and strong", "", *CASCADE_WORDS, "", *pair_lines(pairs, runs)]
+        lines += ["", "## Cheap and strong", "", *CPT_WORDS, "", *pair_lines(pairs, runs)]
     if "zeroeval_coe5" in tables:
         lines += ["", "## Five experts of zeroeval: quality against mean active parameters", ""]
         lines += frontier_lines(tables["zeroeval_coe5"])

@@ -48,9 +48,7 @@ def routing(
     budget: Annotated[
         list[str] | None, typer.Option(help="upper bound such as active_params_b=31; may be given several times")
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="kind of scorer that is reported as coe; default: chosen by validation")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help="kind of scorer that is reported as coe; default: map")] = None,
     encoder: Annotated[str | None, typer.Option(help="kind of encoder, or several joined by +")] = None,
     classifier: Annotated[str | None, typer.Option(help="kind of classifier")] = None,
     cache: Annotated[

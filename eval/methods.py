@@ -15,13 +15,11 @@ from eval.compare import Trial
 from eval.sections.inputs import MapEvidence, MethodOutput, map_evidence
 from router.artifact import RouterArtifact
 from router.build import evidence_of, sample_rows
-from router.cascade import ReplyGain
 from router.errors import ArtifactError
 from router.pipeline import Router
 from router.types import CategoryProbs, Query, QueryBatch
 
 METHODS_FILE = "methods.json"
-CASCADE_FILE = "cascade.json"
 TIMED_QUERIES = 50
 
 
@@ -46,17 +44,6 @@ def read_methods(routers: Path) -> dict[str, tuple[Path, float]]:
         return {str(kind): (routers / str(row["version"]), float(row["fit_s"])) for kind, row in rows.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: is not a list of fitted methods") from error
-
-
-def read_cascade(routers: Path) -> ReplyGain | None:
-    """What a cascade goes by; None where nothing was learned for one. Raises ArtifactError."""
-    path = routers / CASCADE_FILE
-    try:
-        return ReplyGain.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: does not hold what a cascade goes by") from error
 
 
 def batch_of(trial: Trial) -> QueryBatch:

@@ -32,7 +32,7 @@ from eval.compare import (
     regret_record,
     stage_one_record,
 )
-from eval.methods import FittedMethod, evidence_for, method_output, read_cascade, read_methods, words_of
+from eval.methods import FittedMethod, evidence_for, method_output, read_methods, words_of
 from eval.metrics.bootstrap import bootstrap_means
 from eval.report.schema import DataFacts, Report
 from eval.report.words import headline
@@ -44,7 +44,6 @@ from eval.sections.inputs import MapEvidence, MethodOutput, inputs_of
 from eval.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
-from router.cascade import ReplyGain
 from router.config import Budgets
 from router.embedding_cache import CachedEncoder
 from router.errors import RouterError
@@ -157,21 +156,17 @@ def measure(
         experts=expert_rows(trial, rng),
         categories=category_rows(trial, arms, scores),
         robustness=found.robustness,
-        **build_sections(
-            inputs_of(trial, found.methods, found.evidence, frontier_limits(trial), arms, found.cascade), rng
-        ),
+        **build_sections(inputs_of(trial, found.methods, found.evidence, frontier_limits(trial), arms), rng),
     )
 
 
 @dataclass(frozen=True)
 class Found:
-    """What every method said of the test queries, what the map was solved from, how many decisions flip, and what a
-    cascade goes by."""
+    """What every method said of the test queries, what the map was solved from, and how many decisions flip."""
 
     methods: tuple[MethodOutput, ...] = ()
     evidence: MapEvidence | None = None
     robustness: RobustnessRecord | None = None
-    cascade: ReplyGain | None = None
 
 
 def frontier_limits(trial: Trial) -> dict[str, list[float]]:
@@ -203,8 +198,7 @@ def find(
     robustness = measure_flips(
         decider(router, "default", progress), part.texts, request.seed, known=KnownScores(part.experts, part.scores)
     )
-    evidence, cascade = evidence_for(default, trial.test.experts), read_cascade(routers)
-    return Found(tuple(outputs), evidence, robustness, cascade)
+    return Found(tuple(outputs), evidence_for(default, trial.test.experts), robustness)
 
 
 def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:

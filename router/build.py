@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from router import plugins
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
-from router.config import AUTO, Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
+from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
 from router.errors import ArtifactError, ConfigError
 from router.normalise import NormalisedEncoder
 from router.pipeline import Capabilities, Router
@@ -109,7 +109,7 @@ def table_router(
         costs=costs,
         policies={"default": PolicyConfig(budgets=budgets or Budgets())},
         capabilities={name: Capabilities() for name in experts},
-        scorer=PluginConfig(kind=AUTO),
+        scorer=PluginConfig(kind=artifact.manifest.scorer.kind),
     )
 
 
@@ -165,7 +165,7 @@ def build_scorer(
         ArtifactError: experts.yaml wants another kind.
     """
     spec = artifact.manifest.scorer
-    if wanted.kind not in (AUTO, spec.kind, "map"):
+    if wanted.kind not in (spec.kind, "map"):
         raise ArtifactError(
             f"router {artifact.manifest.version} was trained with scorer '{spec.kind}', experts.yaml wants "
             f"'{wanted.kind}': run `coe train`"

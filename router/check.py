@@ -9,7 +9,7 @@ import numpy as np
 
 from router import plugins
 from router.build import expert_costs
-from router.config import AUTO, Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig
+from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig
 from router.errors import ConfigError, InfeasibleBudgetError, MissingWeightsError
 from router.policy import solve_map
 from router.quality import QualityMatrix
@@ -38,8 +38,6 @@ def plugin_problems(config: CoeConfig) -> Iterator[str]:
         "classifier": config.router.classifier,
         "scorer": config.router.scorer,
     }
-    if config.router.scorer.kind == AUTO:
-        del families["scorer"]
     for key, plugin in families.items():
         try:
             plugins.validate_options(f"router.{key}s", plugin.kind, plugin.options)

@@ -116,7 +116,7 @@ class RouterConfig(Section):
 
     encoder: PluginConfig
     classifier: PluginConfig
-    scorer: PluginConfig = PluginConfig(kind=AUTO)
+    scorer: PluginConfig = PluginConfig(kind="map")
     alpha: float = Field(
         default=0.1, gt=0, lt=1, description="of queries not sent to general, at most this share is misclassified"
     )

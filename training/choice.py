@@ -1,4 +1,4 @@
-"""Choosing by predicted quality: how large a lead must be, and which kind of scorer is the default.
+"""Choosing by predicted quality: how large a lead over the best single expert must be.
 
 Everything is decided on predictions of queries that the scorer was not fitted on. Shapes: n queries, m experts.
 """
@@ -6,17 +6,16 @@ Everything is decided on predictions of queries that the scorer was not fitted o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router import plugins
-from router.config import AUTO, PluginConfig
+from router.config import PluginConfig
 from router.preference import reference_expert
 from router.protocols import ArrayState
 from router.quality import cautious_quality
-from router.scorers.stack import Options as StackOptions
 from router.types import FloatArray, Metric
 from training.progress import Progress
 from training.scored import ScoredQueries
@@ -30,12 +29,6 @@ MARGINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 1.0)
 MAX_SAMPLE = 4000
 """Predictions that are kept in an artifact to price budgets on."""
 
-MIN_AUTO_QUERIES = 60
-"""With fewer graded queries the map is the default. From 66 on the stack chooses as well as it does, and tells better
-which query is worth a strong expert: with so few, stage 1 is unsure of most, and to the map they are all alike
-(training/LOG.md)."""
-
-AUTO_KIND = "stack"
 Z_95 = 1.959964
 
 
@@ -83,57 +76,22 @@ def mean_metric(values: Float64Array) -> Metric:
 
 @dataclass(frozen=True)
 class Bench:
-    """Fits kinds of scorers on the same queries, each once: a stack takes its parts from here.
-
-    `arrays` and `unseen` by kind: learned arrays, and predictions (n, m) out of fold.
-    """
+    """The graded queries that scorers are fitted on."""
 
     data: ScoredQueries
     rng: np.random.Generator
     progress: Progress
-    arrays: dict[str, ArrayState] = field(default_factory=dict)
-    unseen: dict[str, FloatArray] = field(default_factory=dict)
-
-    def fit(self, kind: str, options: Mapping[str, object]) -> tuple[ArrayState, FloatArray]:
-        """Arrays and predictions of one kind. Raises ConfigError."""
-        if kind == "stack":
-            return self.fit_stack(options)
-        if options or kind not in self.arrays:
-            self.progress(f"fitting scorer {kind}")
-            arrays = fit_arrays(kind, options, self.data, self.rng)
-            unseen = out_of_fold(kind, options, self.data, self.rng)
-            if options:
-                return arrays, unseen
-            self.arrays[kind], self.unseen[kind] = arrays, unseen
-        return self.arrays[kind], self.unseen[kind]
-
-    def fit_stack(self, options: Mapping[str, object]) -> tuple[ArrayState, FloatArray]:
-        checked = plugins.validate_options(FAMILY, "stack", options)
-        assert isinstance(checked, StackOptions)
-        parts = {kind: self.fit(kind, {}) for kind in checked.kinds}
-        arrays = {f"{kind}.{name}": array for kind, (own, _) in parts.items() for name, array in own.items()}
-        return arrays, checked.mean([unseen for _, unseen in parts.values()])
 
 
 def fit_scorer(wanted: PluginConfig, bench: Bench | None) -> FittedScorer:
-    """Fits the wanted kind of scorer, or the default where `auto` is wanted.
-
-    The default is the stack when validation does not prefer the map, and the map when there is little to validate on.
+    """Fits the wanted kind of scorer; the map where there are no graded queries (`bench` is None).
 
     Raises:
         ConfigError: unknown kind or option.
     """
-    is_small = bench is not None and wanted.kind == AUTO and count_judged(bench.data) < MIN_AUTO_QUERIES
-    if wanted.kind == "map" or bench is None or is_small:
+    if bench is None:
         return FittedScorer(PluginConfig(kind="map"), {}, {}, {})
-    if wanted.kind != AUTO:
-        return fit_kind(wanted.kind, wanted.options, bench)
-    stack = fit_kind(AUTO_KIND, {}, bench)
-    on_map = mean_metric(map_values(bench.data))
-    metrics = {**stack.metrics, "validation.map": on_map}
-    if on_map.value > stack.metrics[f"validation.{AUTO_KIND}"].value:
-        return FittedScorer(PluginConfig(kind="map"), {}, {}, metrics)
-    return FittedScorer(stack.spec, stack.arrays, stack.choice, metrics)
+    return fit_kind(wanted.kind, wanted.options, bench)
 
 
 def fit_kind(kind: str, options: Mapping[str, object], bench: Bench) -> FittedScorer:
@@ -141,7 +99,9 @@ def fit_kind(kind: str, options: Mapping[str, object], bench: Bench) -> FittedSc
     if kind == "map":
         values = mean_metric(map_values(bench.data))
         return FittedScorer(PluginConfig(kind="map"), {}, {}, {"validation.map": values})
-    arrays, unseen = bench.fit(kind, options)
+    bench.progress(f"fitting scorer {kind}")
+    arrays = fit_arrays(kind, options, bench.data, bench.rng)
+    unseen = out_of_fold(kind, options, bench.data, bench.rng)
     settled = plugins.validate_options(FAMILY, kind, options).model_dump()  # defaults too, for a later version's differ
     scores = bench.data.judged
     margin = best_margin(unseen, scores)
@@ -155,11 +115,6 @@ def fit_kind(kind: str, options: Mapping[str, object], bench: Bench) -> FittedSc
         choice={"sample": kept, "rows": rows, "margin": np.array([margin], dtype=np.float32)},
         metrics={f"validation.{kind}": mean_metric(chosen_scores(unseen, scores, margin))},
     )
-
-
-def count_judged(data: ScoredQueries) -> int:
-    """Queries on which every choice can be judged."""
-    return int(np.isfinite(data.judged).all(axis=1).sum())
 
 
 def map_values(data: ScoredQueries) -> Float64Array:

@@ -57,14 +57,13 @@ def train(
     encoder: Annotated[str | None, typer.Option(help="kind of encoder, instead of the configured one")] = None,
     classifier: Annotated[str | None, typer.Option(help="kind of classifier, instead of the configured one")] = None,
     scorer: Annotated[
-        str | None, typer.Option(help="kind of scorer, instead of the configured one; auto chooses by validation")
+        str | None, typer.Option(help="kind of scorer, instead of the configured one (with --table: map)")
     ] = None,
     methods: Annotated[bool, typer.Option(help="with --table: also a router of every kind, in methods.json")] = False,
     cache: Annotated[Path | None, typer.Option(help="with --table: folder that keeps embeddings by content")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
-    from router.config import AUTO
     from router.out_option import require_folder
     from training.first_fit import first_router
     from training.progress import console_progress
@@ -83,7 +82,7 @@ def train(
                 outcomes=folder,
                 encoder=encoder or DEFAULT_ENCODER,
                 classifier=classifier or "logistic",
-                scorer=scorer or AUTO,
+                scorer=scorer or "map",
                 cache=cache,
                 seed=seed,
             )

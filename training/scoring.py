@@ -15,7 +15,7 @@ from training.scored import ScoredQueries
 
 FAMILY = "router.scorers"
 WITHOUT_ARRAYS = frozenset({"map", "soft_map"})
-"""Kinds that know nothing but the evidence. A stack's arrays are those of its parts (training.choice)."""
+"""Kinds that know nothing but the evidence."""
 
 
 def fit_arrays(kind: str, options: Mapping[str, object], data: ScoredQueries, rng: np.random.Generator) -> ArrayState:

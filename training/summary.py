@@ -23,7 +23,6 @@ from training.retrieval.refresh import PilotRefresh
 from training.table_fit import TableMethods
 
 METHODS_FILE = "methods.json"
-CASCADE_FILE = "cascade.json"
 PIPE_WIDTH = 160
 """Columns where the output is no terminal, so that tables and sentences stay whole in a file."""
 
@@ -257,13 +256,8 @@ def pilots_json(result: PilotRefresh) -> dict[str, object]:
 
 
 def write_methods(root: Path, fitted: TableMethods) -> None:
-    """`methods.json` beside the routers: version and seconds of fitting by kind of scorer; and `cascade.json` where
-    there is something for a cascade to go by."""
+    """`methods.json` beside the routers: version and seconds of fitting by kind of scorer."""
     rows = {
         kind: {"version": m.artifact.manifest.version, "fit_s": round(m.fit_s, 2)} for kind, m in fitted.methods.items()
     }
     (root / METHODS_FILE).write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    if fitted.cascade is None:
-        (root / CASCADE_FILE).unlink(missing_ok=True)
-    else:
-        (root / CASCADE_FILE).write_text(fitted.cascade.model_dump_json(indent=1), encoding="utf-8")

@@ -14,14 +14,12 @@ from router import plugins
 from router.artifact import RouterArtifact
 from router.blas import one_thread
 from router.build import build_encoder
-from router.cascade import ReplyGain
-from router.config import AUTO, PluginConfig
+from router.config import PluginConfig
 from router.embedding_cache import CachedEncoder
 from router.errors import DataError
 from router.protocols import Encoder
 from router.types import GENERAL
-from training.cascade import fit_reply_gain
-from training.choice import AUTO_KIND, fit_kind, fit_scorer
+from training.choice import fit_kind
 from training.datasets.outcomes import read_outcomes
 from training.datasets.table_categories import MIN_TABLE_PROMPTS, in_one_category, learned_categories
 from training.expert_map import measure_quality
@@ -43,7 +41,7 @@ class TableRequest:
     outcomes: Path
     encoder: str = DEFAULT_ENCODER
     classifier: str = "logistic"
-    scorer: str = AUTO
+    scorer: str = "map"
     cache: Path | None = None
     seed: int = 0
 
@@ -58,12 +56,10 @@ class Method:
 
 @dataclass(frozen=True)
 class TableMethods:
-    """The wanted router, one of every kind, and with two experts what a cascade goes by, where replies' lengths are
-    known."""
+    """The wanted router, and one of every kind."""
 
     default: RouterArtifact
     methods: Mapping[str, Method]
-    cascade: ReplyGain | None
 
 
 def encoder_config(spec: str) -> PluginConfig:
@@ -92,8 +88,7 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
         DataError: as `read_outcomes`, or the table is too small.
     """
     for family, kind in ((FAMILY, request.scorer), ("router.classifiers", request.classifier)):
-        if kind != AUTO:
-            plugins.load(family, kind)
+        plugins.load(family, kind)
     table = read_outcomes(request.outcomes, keep_partial=True)
     n = len(table.prompt_ids)
     if n < MIN_TABLE_PROMPTS:
@@ -131,8 +126,8 @@ def table_methods(root: Path, request: TableRequest, *, now: datetime, progress:
     """A router of every kind over one stage 1, and the one that is wanted. Raises as `table_router` does."""
     wanted, queries = table_inputs(request)
     encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
-    # Whatever kind is wanted, every kind is fitted; a request for the map would put no graded queries beside stage 1.
-    prepared = prepare(replace(wanted, scorer=PluginConfig(kind=AUTO)), encoder, queries, rng, progress)
+    # Every kind is fitted, and a request for the map alone would put no graded queries beside stage 1.
+    prepared = prepare(replace(wanted, scorer=PluginConfig(kind="soft_map")), encoder, queries, rng, progress)
     assert prepared.bench is not None, "a table router's request holds its outcomes"
     methods = {}
     with one_thread():
@@ -141,7 +136,4 @@ def table_methods(root: Path, request: TableRequest, *, now: datetime, progress:
             scorer = fit_kind(kind, {}, prepared.bench)
             took = time.perf_counter() - start
             methods[kind] = Method(write_router(root, wanted, encoder, prepared, scorer, now), took)
-        default = fit_scorer(wanted.scorer, prepared.bench)
-        unseen = prepared.bench.fit(AUTO_KIND, {})[1]
-        cascade = fit_reply_gain(prepared.bench.data.table, AUTO_KIND, unseen)
-    return TableMethods(write_router(root, wanted, encoder, prepared, default, now), methods, cascade)
+    return TableMethods(methods[request.scorer].artifact, methods)

@@ -94,8 +94,7 @@ class CallOrder(Record):
 
 
 class CheapStrong(Record):
-    """A weak and a strong expert; `orders` by method, with `random`, `oracle` and, where lengths of replies are known,
-    `cascade`."""
+    """A weak and a strong expert; `orders` by method, with `random` and `oracle`."""
 
     weak: str
     strong: str

@@ -54,8 +54,6 @@ CURVE_NAMES = {
     "experts": "Experts alone",
 }
 ORDER_NAMES = {"random": "Random", "oracle": "Oracle (hindsight)"}
-CASCADE = "cascade"
-CASCADE_NAME = "Cascade (by the cheap reply's length)"
 SHOWN_ORDERS = 3
 LISTED_CATEGORIES = 6
 COLLAPSED_SHARE = 0.95
@@ -82,15 +80,15 @@ def shown_curves(report: Report, curves: Mapping[str, tuple[FrontierPoint, ...]]
 
 
 def shown_orders(report: Report, found: CheapStrong) -> list[str]:
-    """The leading method, the cascade if there is one, and those of highest APGR, then random and oracle."""
+    """The leading method and those of highest APGR, then random and oracle."""
     lead = leading_method(report)
     methods = [name for name in found.orders if name not in ORDER_NAMES]
-    methods.sort(key=lambda name: (name != lead, name != CASCADE, -(found.orders[name].apgr or 0.0)))
+    methods.sort(key=lambda name: (name != lead, -(found.orders[name].apgr or 0.0)))
     return [*methods[:SHOWN_ORDERS], *(name for name in ORDER_NAMES if name in found.orders)]
 
 
 def call_label(report: Report, name: str) -> str:
-    return CASCADE_NAME if name == CASCADE else ORDER_NAMES.get(name) or curve_label(report, name)
+    return ORDER_NAMES.get(name) or curve_label(report, name)
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from eval import baselines
 from eval.compare import Choice, Trial, active_params, choices, costs, costs_by_category, mean_costs
-from router.cascade import ReplyGain
 from router.quality import QualityMatrix, cautious_quality
 from router.types import GENERAL
 
@@ -66,7 +65,6 @@ class SectionInputs:
     `choices`: who answers, as probabilities (n, m), by names of the arms and `map_true`.
     `likely`, `served`, `confidence` and `is_fallback` (n,): the decided category before and after a fallback, and how
     sure it was. `chosen` (n,) the router's experts. `limits`: budgets to put on the frontier besides its own grid.
-    `reply_tokens` (n, m): how long each expert's recorded reply was, NaN where unknown; `cascade` goes by it.
     """
 
     experts: tuple[str, ...]
@@ -88,8 +86,6 @@ class SectionInputs:
     methods: tuple[MethodOutput, ...] = ()
     evidence: MapEvidence | None = None
     limits: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    reply_tokens: Float64Array | None = None
-    cascade: ReplyGain | None = None
     fit_cost_by_row: Float64Array | None = None
 
     @property
@@ -118,7 +114,6 @@ def inputs_of(
     evidence: MapEvidence | None = None,
     limits: Mapping[str, Sequence[float]] | None = None,
     arms: Sequence[Choice] | None = None,
-    cascade: ReplyGain | None = None,
 ) -> SectionInputs:
     """From a trial. Limits default to the trial's budgets, arms to `choices(trial)`."""
     test, decisions = trial.test, trial.decisions
@@ -144,7 +139,5 @@ def inputs_of(
         methods=tuple(methods),
         evidence=evidence,
         limits=limits if limits is not None else set_budgets,
-        reply_tokens=test.output_tokens.astype(np.float64),
-        cascade=cascade,
         fit_cost_by_row=None if evidence is None else costs_by_category(trial.fit, evidence.categories[:-1]),
     )

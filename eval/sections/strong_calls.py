@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from eval.metrics.cheap_strong import CallFigures, call_figures, thinned
 from eval.report.schema import CallOrder, CheapStrong
-from eval.report.words import CASCADE
 from eval.sections.inputs import SectionInputs
 
 Float64Array = NDArray[np.float64]
@@ -22,9 +21,6 @@ def build_cheap_strong(inputs: SectionInputs, rng: np.random.Generator) -> Cheap
     orders: dict[str, Float64Array] = {
         method.name: method.quality[:, strong] - method.quality[:, weak] for method in inputs.methods
     }
-    after_reply = cascade_gain(inputs, weak, strong)
-    if after_reply is not None:
-        orders[CASCADE] = after_reply
     orders |= {"random": np.zeros(len(low)), "oracle": high - low}
     return CheapStrong(
         weak=inputs.experts[weak],
@@ -34,20 +30,6 @@ def build_cheap_strong(inputs: SectionInputs, rng: np.random.Generator) -> Cheap
         oracle_score=float(np.maximum(low, high).mean()),
         orders={name: call_order(call_figures(gain, low, high, rng)) for name, gain in orders.items()},
     )
-
-
-def cascade_gain(inputs: SectionInputs, weak: int, strong: int) -> Float64Array | None:
-    """(n,) what the strong expert is expected to add once the weak one has replied; None where nothing was learned of
-    these two in these places, or no reply's length is known."""
-    cascade, tokens = inputs.cascade, inputs.reply_tokens
-    if cascade is None or tokens is None:
-        return None
-    if (cascade.weak, cascade.strong) != (inputs.experts[weak], inputs.experts[strong]):
-        return None
-    predicted = next((method.quality for method in inputs.methods if method.name == cascade.kind), None)
-    if predicted is None or np.isnan(tokens[:, weak]).all():
-        return None
-    return cascade.predict(predicted[:, weak], predicted[:, strong], tokens[:, weak])
 
 
 def call_order(figures: CallFigures) -> CallOrder:

@@ -89,8 +89,3 @@ def largest(values: FloatArray, k: int) -> IntArray:
         candidates = np.flatnonzero(values[i] >= floor)
         found[i] = candidates[np.argpartition(values[i, candidates], len(candidates) - k)[len(candidates) - k :]]
     return found
-
-
-def sigmoid(values: NDArray[np.floating]) -> FloatArray:
-    """1 / (1 + exp(-x)), without overflow."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), dtype=np.float32)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.artifact import require_finite
+from router.errors import ArtifactError
+from router.protocols import ArrayState
 from router.quality import QualityMatrix
-from router.scorers._learned import require_measured
-from router.scorers._linear import Linear
+from router.scorers._learned import NO_ARRAYS, Measured, require_measured
 from router.scorers.soft_map import expected_quality
 from router.types import CategoryProbs, ExpertScores, FloatArray, QueryBatch
 
@@ -32,17 +34,34 @@ def sharpened_quality(probs: FloatArray, evidence: QualityMatrix, sharpness: flo
 
 
 @dataclass(frozen=True)
-class SoftRidgeScorer(Linear[Options]):
+class SoftRidgeScorer:
     """q(x, e) = sum_c p'(c|x) w[c, e] + x @ weights + bias, with p' proportional to p ** sharpness (ours).
 
     Where the embedding tells nothing that the categories do not, its strength is such that the correction vanishes.
     `weights` (d, m), `bias` (m,).
     """
 
+    options: Options
+    measured: Measured | None = None
+    weights: FloatArray | None = None
+    bias: FloatArray | None = None
+    decides_by_query: bool = True
+
+    def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> SoftRidgeScorer:
+        return replace(self, measured=Measured(tuple(experts), evidence))
+
+    def with_state(self, state: ArrayState, columns: Sequence[int]) -> SoftRidgeScorer:
+        keep = np.asarray(columns, dtype=np.int64)
+        weights = require_finite(state, "weights", (None, None))
+        bias = require_finite(state, "bias", (weights.shape[1],))
+        return replace(self, weights=weights[:, keep], bias=bias[keep])
+
     def score(self, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> ExpertScores:
         measured = require_measured(self.measured)
         expected = sharpened_quality(probs.probs, measured.evidence, self.options.sharpness)
-        return measured.scores(expected + self.value(batch), rows)
+        if self.weights is None or self.bias is None:
+            raise ArtifactError(NO_ARRAYS)
+        return measured.scores(expected + batch.embeddings @ self.weights + self.bias, rows)
 
 
 def build(options: Options) -> SoftRidgeScorer:

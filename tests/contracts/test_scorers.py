@@ -15,10 +15,8 @@ from router import plugins
 from router.errors import ArtifactError
 from router.protocols import ArrayState, ExpertScorer
 from router.types import CategoryProbs, QueryBatch
-from training.choice import Bench
-from training.progress import silent
 from training.scored import ScoredQueries
-from training.scoring import FAMILY, WITHOUT_ARRAYS, fit_arrays
+from training.scoring import FAMILY, WITHOUT_ARRAYS, fit_arrays, out_of_fold
 from training.types import OutcomeTable
 
 EXPERTS = ("a", "b", "idle")
@@ -62,7 +60,7 @@ def graded(n: int, seed: int) -> ScoredQueries:
 @cache
 def arrays(kind: str, number: int) -> ArrayState:
     options = plugins.load(FAMILY, kind).examples[number].model_dump()
-    return Bench(graded(240, 0), np.random.default_rng(0), silent).fit(kind, options)[0]
+    return fit_arrays(kind, options, graded(240, 0), np.random.default_rng(0))
 
 
 def filled(kind: str, number: int, columns: tuple[int, ...] = (0, 1, 2)) -> ExpertScorer:
@@ -127,26 +125,23 @@ def test_a_kind_says_what_it_does(kind: str) -> None:
     assert module.build(module.Options()).decides_by_query == (kind != "map")
 
 
-@pytest.mark.parametrize("kind", sorted(set(plugins.kinds(FAMILY)) - {"stack"}))
+@pytest.mark.parametrize("kind", plugins.kinds(FAMILY))
 def test_an_expert_without_any_grade_can_be_fitted(kind: str, tmp_path: Path) -> None:
     data = graded(80, 5)
     scores = data.table.scores.copy()
     scores[:, 2] = np.nan
     ungraded = replace(data, table=replace(data.table, scores=scores))
-    state, unseen = Bench(ungraded, np.random.default_rng(0), silent).fit(kind, {})
-    assert np.isfinite(unseen).all()
+    state = fit_arrays(kind, {}, ungraded, np.random.default_rng(0))
+    assert np.isfinite(out_of_fold(kind, {}, ungraded, np.random.default_rng(0))).all()
     assert all(np.isfinite(array).all() for array in state.values())
 
 
-@pytest.mark.parametrize(("kind", "values"), [("knn", "values"), ("soft_residual", "residuals")])
-def test_neighbours_of_many_queries_are_a_sample_of_them(
-    kind: str, values: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options, data = plugins.load(FAMILY, kind).examples[0].model_dump(), graded(240, 0)
-    whole = fit_arrays(kind, options, data, np.random.default_rng(0))
+def test_neighbours_of_many_queries_are_a_sample_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    options, data = plugins.load(FAMILY, "knn").examples[0].model_dump(), graded(240, 0)
+    whole = fit_arrays("knn", options, data, np.random.default_rng(0))
     monkeypatch.setattr("training.scored.MAX_REFERENCES", 100)
-    part = fit_arrays(kind, options, data, np.random.default_rng(0))
+    part = fit_arrays("knn", options, data, np.random.default_rng(0))
     rows = [int(np.abs(whole["reference"] - row).sum(axis=1).argmin()) for row in part["reference"]]
     assert len(set(rows)) == 100
-    for name in ("reference", values, "observed"):
+    for name in ("reference", "values", "observed"):
         np.testing.assert_array_equal(part[name], whole[name][rows])

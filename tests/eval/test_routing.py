@@ -104,13 +104,13 @@ def test_where_no_category_can_be_learned_all_queries_are_one(tmp_path: Path) ->
 
 def test_every_method_is_measured_and_one_of_them_is_the_default(tmp_path: Path) -> None:
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
-    assert run_cli("eval routing", TARGET, [*arguments, "--method", "stack"]) == 0
+    assert run_cli("eval routing", TARGET, [*arguments, "--method", "soft_ridge"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))
-    assert [name for name, method in report["methods"].items() if method["is_default"]] == ["stack"]
-    assert report["methods"]["stack"]["mean_score"] == report["arms"]["coe"]["mean_score"]
-    assert (report["data"]["method"], report["data"]["fit_metric"]) == ("stack", "acc")
-    assert report["methods"]["stack"]["gain"]["coe"]["mean"] == 0
+    assert [name for name, method in report["methods"].items() if method["is_default"]] == ["soft_ridge"]
+    assert report["methods"]["soft_ridge"]["mean_score"] == report["arms"]["coe"]["mean_score"]
+    assert (report["data"]["method"], report["data"]["fit_metric"]) == ("soft_ridge", "acc")
+    assert report["methods"]["soft_ridge"]["gain"]["coe"]["mean"] == 0
     assert {"active_params_b", "hosted_params_b"} <= set(report["frontier"])
     assert report["robustness"]["overall"]["experts"]["n"] > 100
     assert report["calibration"]["category"]["ece"] < 0.2

@@ -57,8 +57,8 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
             "router.encoder: parts.1: token: unknown option; did you mean 'tokenizer'?",
         ),
         (
-            lambda v: v["router"].update(scorer={"kind": "stack", "kinds": ["ridg"]}),
-            "router.scorer: kinds: unknown kind 'ridg' of router.scorers; did you mean 'ridge'?",
+            lambda v: v["router"].update(scorer={"kind": "soft_rige"}),
+            "router.scorer: unknown kind 'soft_rige' of router.scorers; did you mean 'soft_ridge'?",
         ),
         (
             lambda v: v["retrieval"]["experts"].update(law={"kind": "encoder", "encoder": "onx"}),

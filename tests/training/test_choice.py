@@ -1,4 +1,4 @@
-"""How large a lead must be, and which kind is the default."""
+"""How large a lead must be."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.config import AUTO, PluginConfig
+from router.config import PluginConfig
 from router.errors import ConfigError
 from router.scorers.knn import Options as KnnOptions
-from tests.contracts.test_scorers import CATEGORIES, graded
+from tests.contracts.test_scorers import graded
 from training.choice import (
     MARGINS,
-    MIN_AUTO_QUERIES,
     Bench,
     best_margin,
     chosen_scores,
@@ -58,17 +57,17 @@ def test_without_complete_rows_nothing_leaves_the_reference() -> None:
     assert mean_metric(np.array([np.nan])).n == 0
 
 
-def test_few_queries_leave_the_map_and_so_does_a_map_that_is_as_good() -> None:
-    few = fit_scorer(PluginConfig(kind=AUTO), bench(complete(MIN_AUTO_QUERIES - 1)))
-    assert (few.spec.kind, few.metrics) == ("map", {})
-    tuned = complete(240)
-    assert fit_scorer(PluginConfig(kind=AUTO), None).spec.kind == "map"
-    spoiled = replace(tuned, probs=replace(tuned.probs, probs=np.full((240, len(CATEGORIES)), 0.5, np.float32)))
-    found = fit_scorer(PluginConfig(kind=AUTO), bench(spoiled))  # stage 1 knows nothing, embeddings still do
-    assert found.spec.kind == "stack"
-    assert found.metrics["validation.stack"].value > found.metrics["validation.map"].value
-    assert found.choice["sample"].shape == (240, 3)
-    assert found.choice["rows"].tolist() == [0] * 240
+def test_without_graded_queries_the_map_is_fitted_whatever_is_wanted() -> None:
+    found = fit_scorer(PluginConfig(kind="knn"), None)
+    assert (found.spec.kind, found.arrays, found.metrics) == ("map", {}, {})
+
+
+def test_the_map_is_validated_on_queries_that_it_was_not_measured_on() -> None:
+    assert fit_scorer(PluginConfig(kind="map"), bench(complete(240))).metrics["validation.map"].value == 1.0
+    chance = np.random.default_rng(0).random((240, 3)).astype(np.float32)
+    data = complete(240)
+    luck = replace(data, table=replace(data.table, scores=chance))
+    assert fit_scorer(PluginConfig(kind="map"), bench(luck)).metrics["validation.map"].value < 0.6
 
 
 def test_a_sample_that_is_cut_keeps_each_querys_row(monkeypatch: pytest.MonkeyPatch) -> None:

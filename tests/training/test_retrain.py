@@ -282,7 +282,7 @@ def test_without_exploration_a_change_of_expert_is_not_concluded_from_the_log(re
 
 
 def test_a_learned_scorer_is_fitted_on_the_log_too(request_, tmp_path):
-    config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "ridge"}})
+    config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "soft_ridge"}})
     request_.config.write_text(yaml.dump(config))
     registry = Registry(request_.routers)
     first = first_router(registry.root, request_.config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
@@ -291,7 +291,7 @@ def test_a_learned_scorer_is_fitted_on_the_log_too(request_, tmp_path):
     result = run_retrain(request_, now=NOW)
     assert result.is_promoted, result.reason
     artifact = load_artifact(request_.routers / result.candidate)
-    assert artifact.manifest.scorer.kind == "ridge"
+    assert artifact.manifest.scorer.kind == "soft_ridge"
     assert len(artifact.part("choice")["sample"]) == 60 + result.n_learned
     router = load_router(load_config(request_.config), request_.routers / result.candidate)
     query = Query("q", "write a sql query number 7 that selects rows from a table")

@@ -1,18 +1,13 @@
-"""The soft map with a linear correction, and the stack that it weighs twice in."""
+"""The soft map with a linear correction."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from pydantic import ValidationError
 
-from router.errors import ArtifactError
 from router.scorers.soft_map import expected_quality
 from router.scorers.soft_ridge import Options, sharpened_quality
-from router.scorers.stack import Options as StackOptions
-from router.scorers.stack import build
 from tests.contracts.test_scorers import graded
 from training.scored import ScoredQueries
 from training.scorers.soft_ridge import fit
@@ -51,25 +46,3 @@ def test_what_the_embedding_tells_within_a_category_is_learned() -> None:
     scorer = fitted("soft_ridge", {}, found, fit(Options(), found, rng))
     quality = scorer.score(found.batch, found.probs, found.decided).quality
     assert (quality.argmax(axis=1) == np.where(is_far, 0, 1)).mean() > 0.95
-
-
-def test_a_stack_weighs_its_parts() -> None:
-    parts = [np.full((1, 2), value, dtype=np.float32) for value in (0.0, 3.0)]
-    assert StackOptions().mean(parts).tolist() == [[1.0, 1.0]]
-    assert StackOptions(kinds=("ridge", "knn")).weights == (1.0, 1.0)
-    assert StackOptions(kinds=("ridge", "knn"), weights=(1.0, 3.0)).mean(parts).tolist() == [[2.25, 2.25]]
-    assert StackOptions().mean(parts).dtype == np.float32
-
-
-def test_a_stack_of_other_kinds_is_to_be_trained_again() -> None:
-    empty = build(StackOptions())
-    with pytest.raises(ArtifactError, match=r"trained of ridge and is expected to be of soft_ridge, .*run `coe train`"):
-        empty.with_state({"ridge.weights": np.zeros((2, 1)), "soft_residual.residuals": np.zeros((1, 1))}, [0])
-
-
-@pytest.mark.parametrize(
-    ("weights", "said"), [((1.0,), "1 weights for 2 kinds"), ((1.0, 0.0), "expected numbers of more than 0")]
-)
-def test_odd_weights_are_refused(weights: tuple[float, ...], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
-        StackOptions(kinds=("ridge", "knn"), weights=weights)

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.methods import read_cascade
-from router.errors import ArtifactError, ConfigError, DataError
+from router.errors import ConfigError, DataError
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.datasets.table_categories import MIN_TABLE_PROMPTS
 from training.progress import silent
-from training.summary import write_methods
-from training.table_fit import TableRequest, table_inputs, table_methods, table_router
+from training.table_fit import TableRequest, table_inputs, table_router
 from training.types import OutcomeTable
 
 
@@ -100,19 +98,3 @@ def test_the_mass_of_a_category_is_what_is_served_as_it(tmp_path: Path) -> None:
     write_outcomes(replace(table, texts=tuple(f"words of any kind {i}" for i in range(80))), tmp_path / "u")
     artifact = table_router(tmp_path / "r", TableRequest(tmp_path / "u", "hashing"), now=now, progress=silent)
     assert artifact.arrays["map.mass"] == pytest.approx([1 / 82, 1 / 82, 80 / 82], abs=1e-6)
-
-
-def test_what_a_cascade_goes_by_is_written_beside_the_methods_and_read_by_the_evaluation(tmp_path: Path) -> None:
-    """Where the second run has no lengths of replies, nothing of the first is left."""
-    now, routers = datetime(2026, 1, 2, tzinfo=UTC), tmp_path / "r"
-    folder = uneven(tmp_path / "t", {"a": 40, "b": 40})
-    table = read_outcomes(folder)
-    write_outcomes(replace(table, output_tokens=np.full_like(table.scores, 12.0)), folder)
-    for source, is_known in ((folder, True), (uneven(tmp_path / "u", {"a": 40, "b": 40}), False)):
-        fitted = table_methods(routers, TableRequest(source, "hashing"), now=now, progress=silent)
-        write_methods(routers, fitted)
-        assert read_cascade(routers) == fitted.cascade
-        assert (fitted.cascade is not None) is is_known
-    (routers / "cascade.json").write_text('{"weak": "one"}')
-    with pytest.raises(ArtifactError, match=r"cascade.json: does not hold"):
-        read_cascade(routers)

@@ -62,7 +62,7 @@ def full_report() -> Report:
         weak_score=0.4,
         strong_score=0.6,
         oracle_score=0.7,
-        orders={"best": order, "cascade": order, "random": order, "oracle": order},
+        orders={"best": order, "random": order, "oracle": order},
     )
     flips = Flips(n_texts=4, experts=Metric(value=0.031, n=9), categories=Metric(value=0.052, n=9))
     stable = RobustnessRecord(
@@ -178,15 +178,6 @@ def test_every_chart_stands_on_the_full_page_once() -> None:
     for name, spec in charts.items():
         assert rendered_in_full().count(f'id="{name}"') == 1, name
         assert not re.search(r"#[0-9a-fA-F]{3,6}\b|https?://", json.dumps(spec)), name
-
-
-def test_a_cascade_is_explained_where_there_is_one() -> None:
-    assert "In the cascade small answers every query first" in rendered_in_full()
-    plain = full_report()
-    assert plain.cheap_strong is not None
-    orders = {name: order for name, order in plain.cheap_strong.orders.items() if name != "cascade"}
-    without = plain.model_copy(update={"cheap_strong": plain.cheap_strong.model_copy(update={"orders": orders})})
-    assert "cascade" not in page.render(without).split('<section id="calls">')[1].split("</section>")[0].lower()
 
 
 def test_numbers_of_the_new_sections_are_on_the_page() -> None:

@@ -10,7 +10,6 @@ import pytest
 from eval.sections import frontiers, lost, methods, reliability, strong_calls
 from eval.sections.build import Sections, build_sections
 from eval.sections.inputs import MapEvidence, MethodOutput, SectionInputs, inputs_of, map_evidence
-from router.cascade import ReplyGain
 from router.quality import QualityMatrix
 from router.types import GENERAL
 from tests.eval.trial_data import TEST_SCORES, trial, with_costs
@@ -173,30 +172,6 @@ def test_two_experts_get_a_curve_of_strong_calls() -> None:
     assert found.orders["perfect"].apgr == found.orders["oracle"].apgr
     assert found.orders["random"].apgr == pytest.approx(0.5)
     assert found.orders["random"].cpt == pytest.approx({50: 0.5, 80: 0.8})
-
-
-def test_a_cascade_is_an_order_where_the_weak_expert_s_replies_have_lengths() -> None:
-    """Of four queries maths, the strong one, gains on the last alone, where the reply of small is long."""
-    both = inputs()
-    lengths = np.array([[np.nan, 5.0], [np.nan, 5.0], [np.nan, 9.0], [np.nan, 5.0]])
-    lengths[int(np.argmax(both.scores[:, 1] - both.scores[:, 0])), 1] = 900.0
-    by_length = ReplyGain(weak="small", strong="maths", kind="perfect", weights=(0, 0, 1, *[0] * 6), bias=0)
-    two = replace(two_experts(), reply_tokens=lengths, cascade=by_length)
-
-    def orders(**changed: object) -> set[str]:
-        found = strong_calls.build_cheap_strong(replace(two, **changed), np.random.default_rng(0))
-        assert found is not None
-        return set(found.orders)
-
-    found = strong_calls.build_cheap_strong(two, np.random.default_rng(0))
-    assert found is not None
-    assert found.orders["cascade"].apgr == pytest.approx(found.orders["oracle"].apgr, abs=0.2)
-    assert found.orders["cascade"].apgr > found.orders["random"].apgr
-    assert "cascade" in orders()
-    assert "cascade" not in orders(cascade=None)
-    assert "cascade" not in orders(reply_tokens=np.full((4, 2), np.nan))
-    assert "cascade" not in orders(cascade=by_length.model_copy(update={"weak": "maths", "strong": "small"}))
-    assert "cascade" not in orders(cascade=by_length.model_copy(update={"kind": "ridge"}))
 
 
 def test_evidence_is_put_in_the_order_of_the_test_table() -> None:
