@@ -57,12 +57,11 @@ def routing(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Report what routing won on an outcome table, with intervals: report.html and report.json."""
-    from rich.console import Console
-
     from eval.report.page import write_report
     from eval.routing import command_line, run_routing
     from eval.trial_tables import RoutingRequest, apply_named_table, find_outcomes, parse_budgets
     from router.out_option import require_folder
+    from router.terminal import Terminal
 
     require_folder(out)
     folder, entry = find_outcomes(table, tables, outcomes)
@@ -82,7 +81,7 @@ def routing(
         cache=cache or out / "embeddings",
         seed=seed,
     )
-    with Console(stderr=True).status("starting") as status:
+    with Terminal(stderr=True).status("starting") as status:
         report = run_routing(apply_named_table(request, entry), now=datetime.now(UTC), progress=status.update)
         status.update("drawing the report")
         written = write_report(report, out)
@@ -90,10 +89,10 @@ def routing(
 
 
 def say(lines: Sequence[str]) -> None:
-    from rich.console import Console
+    from router.terminal import Terminal
 
     for line in lines:
-        Console(soft_wrap=True).print(line, highlight=False, markup=False)
+        Terminal(soft_wrap=True).print(line, highlight=False)
 
 
 def collect(
@@ -114,7 +113,6 @@ def collect(
     """Run prompts through the experts, grade the answers and write an outcome table."""
     import asyncio
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eval.collect import CollectRequest
@@ -122,6 +120,7 @@ def collect(
     from eval.collect_inputs import load_inputs
     from eval.collect_summary import print_collection
     from router.out_option import require_folder
+    from router.terminal import Terminal
 
     require_folder(out)
     inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url, per_category)
@@ -138,7 +137,7 @@ def collect(
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     n_failed = 0
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Terminal(stderr=True)) as progress:
         task = progress.add_task("asking", total=len(inputs.probes) * len(inputs.experts))
 
         def on_pair(expert: str, error: str | None) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from router.visible_text import echo
+
 
 def export_outcomes(
     format_name: Annotated[str, typer.Option("--format", help="csv, jsonl, llmrouter, routerbench or router_arena")],
@@ -24,7 +26,7 @@ def export_outcomes(
 
     exporter = load_exporter(format_name)
     n_rows = export(exporter, ExportRequest(out, outcomes, router, prompts, parse_names(name or [])))
-    typer.echo(f"wrote {n_rows} rows to {out}")
+    echo(f"wrote {n_rows} rows to {out}")
 
 
 def parse_names(options: Sequence[str]) -> dict[str, str]:
@@ -45,7 +47,7 @@ def arena(
     from eval.arena_files import score_predictions
 
     result = score_predictions(predictions)
-    typer.echo(
+    echo(
         f"RouterArena score {result.score:.4f}: accuracy {result.accuracy:.4f} of {result.n_graded}, "
         f"{result.cost_per_1k_usd:.4f} USD per 1,000 queries"
     )
@@ -55,4 +57,4 @@ def arena(
         (result.n_optimality, "entries for optimality are left out"),
     ):
         if count:
-            typer.echo(f"{count} {what}")
+            echo(f"{count} {what}")

@@ -10,12 +10,24 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from router.errors import ConfigError
+from router.visible_text import visible, visible_line
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 FILE_NAME = "coe.log"
 MAX_BYTES = 8 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
+
+
+class SafeFormatter(logging.Formatter):
+    """Messages hold words of experts, servers and files, which must neither drive a terminal nor forge a line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = visible_line(record.message)
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))  # a traceback keeps its lines
 
 
 def log_to_file(data_dir: Path, level: str) -> None:
@@ -25,11 +37,16 @@ def log_to_file(data_dir: Path, level: str) -> None:
         handler = RotatingFileHandler(data_dir / FILE_NAME, maxBytes=MAX_BYTES, backupCount=1, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"COE_DATA_DIR: {data_dir} cannot be written ({error.strerror})") from error
-    logging.basicConfig(level=level.upper(), format=FORMAT, handlers=[handler])
+    log_to(handler, level)
 
 
 def log_to_stderr(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format=FORMAT)
+    log_to(logging.StreamHandler(), level)
+
+
+def log_to(handler: logging.Handler, level: str) -> None:
+    handler.setFormatter(SafeFormatter(FORMAT))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 class LoggedStep:

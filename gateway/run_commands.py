@@ -27,15 +27,14 @@ def up(
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve."""
-    from rich.console import Console
-
     from gateway.program_log import log_to_file
     from gateway.up import run_up
     from gateway.up_view import UpView
+    from router.terminal import Terminal
 
     settings = settings_of(config, data_dir, host, port)
     log_to_file(settings.data_dir, settings.log_level)
-    run(run_up(settings, UpView(Console()), once=once, probes=probes))
+    run(run_up(settings, UpView(Terminal()), once=once, probes=probes))
 
 
 def serve(

@@ -6,12 +6,14 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from gateway.first_answers import FirstAnswer
+from router.terminal import Grid, Terminal
+from router.visible_text import visible_line
 
 COLUMNS = ("query", "category", "confidence", "expert", "fallback", "first token", "tokens/s")
 NUMBERS = frozenset({"confidence", "first token", "tokens/s"})
@@ -32,7 +34,7 @@ class Step:
 class UpView:
     """Writes to one console."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
 
     @contextmanager
@@ -44,15 +46,16 @@ class UpView:
                 yield step
         else:
             yield step
-        self._line(f"[green]✓[/] {escape(step.outcome or title)} [dim]({time.perf_counter() - begin:.1f} s)[/]")
+        took = f" ({time.perf_counter() - begin:.1f} s)"
+        self._line(("✓", "green"), f" {step.outcome or title}", (took, "dim"))
 
     def note(self, text: str) -> None:
         """One line that is neither step nor result."""
-        self._line(f"[dim]{escape(text)}[/]")
+        self._line((text, "dim"))
 
     def command(self, title: str, words: Sequence[str]) -> None:
         """Announces a command whose output follows."""
-        self._line(f"[bold]{escape(title)}[/] [dim]$ {escape(' '.join(words))}[/]")
+        self._line((title, "bold"), (f" $ {' '.join(words)}", "dim"))
 
     async def answers(self, answers: AsyncIterator[FirstAnswer]) -> list[FirstAnswer]:
         """Shows answers as they come and returns them all."""
@@ -63,8 +66,8 @@ class UpView:
         with Live(table, console=self._console, refresh_per_second=8):
             async for answer in answers:
                 seen.append(answer)
-                cells = [escape(cell) for cell in cells_of(answer)]
-                table.add_row(f"{cells[0]}\n[dim]→ {escape(preview(answer))}[/]", *cells[1:])
+                query, *others = cells_of(answer)
+                table.add_row(Group(query, Text(f"→ {visible_line(preview(answer))}", "dim")), *others)
         return seen
 
     async def _plain_answers(self, answers: AsyncIterator[FirstAnswer]) -> list[FirstAnswer]:
@@ -72,7 +75,7 @@ class UpView:
         self._line(plain_row(COLUMNS))
         async for answer in answers:
             seen.append(answer)
-            self._line(escape(plain_row(cells_of(answer))))
+            self._line(plain_row(cells_of(answer)))
         return seen
 
     def ending(self, base_url: str, answers: Sequence[FirstAnswer], *, needs_key: bool) -> None:
@@ -81,20 +84,19 @@ class UpView:
             right = sum(answer.is_as_meant for answer in answers)
             self._line(f"\n{right} of {len(answers)} queries were put into the category they were written for.")
         key = ' -H "authorization: Bearer $COE_API_KEY"' if needs_key else ""
-        self._line(f'\n[bold]API[/]  {base_url}   [dim](any OpenAI client; model "auto")[/]\n')
+        self._line(("\nAPI", "bold"), f"  {base_url}   ", ('(any OpenAI client; model "auto")\n', "dim"))
         self._line(
-            escape(
-                f"curl {base_url}/chat/completions -H 'content-type: application/json'{key} "
-                """-d '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'\n"""
-            )
+            f"curl {base_url}/chat/completions -H 'content-type: application/json'{key} "
+            """-d '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'\n"""
         )
 
-    def _line(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, highlight=False)
+    def _line(self, *parts: str | tuple[str, str]) -> None:
+        """Texts, each alone or with its style."""
+        self._console.print(Text.assemble(*parts), soft_wrap=True, highlight=False)
 
 
-def answer_table() -> Table:
-    table = Table(header_style="bold")
+def answer_table() -> Grid:
+    table = Grid(header_style="bold")
     table.add_column(COLUMNS[0], ratio=1, min_width=24)
     for title in COLUMNS[1:]:
         table.add_column(title, justify="right" if title in NUMBERS else "left", no_wrap=True)

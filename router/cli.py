@@ -147,9 +147,11 @@ def usage_error() -> type[Exception]:
 
 
 def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
+    from router.visible_text import visible
+
     for line in lines:
-        # What stands in a file may hold line breaks; a complaint is one line all the same.
-        sys.stderr.write(f"coe: {' '.join(line.splitlines())}\n")
+        # What is in a file may hold line breaks; a complaint is one line all the same.
+        sys.stderr.write(f"coe: {visible(' '.join(line.splitlines()))}\n")
     return status
 
 

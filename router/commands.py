@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.visible_text import echo
+
 if TYPE_CHECKING:
     from router.config import CoeConfig
     from router.pipeline import Router
@@ -21,19 +23,18 @@ DataOption = Annotated[
 
 def check(config: ConfigOption = Path("experts.yaml")) -> None:
     """Validate experts.yaml: keys, names, plugin options, weights, adapters and budgets."""
-    from rich.console import Console
-
     from router.check import find_problems, resolved_lines
     from router.config import load_config
     from router.errors import ConfigError
+    from router.terminal import Terminal
 
     loaded = load_config(config)
     problems = find_problems(loaded, config)
     if problems:
         raise ConfigError("\n".join(problems), problems)
     for line in resolved_lines(loaded):
-        Console().print(line, highlight=False, markup=False, soft_wrap=True)
-    Console().print(
+        Terminal().print(line, highlight=False, soft_wrap=True)
+    Terminal().print(
         f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found",
         soft_wrap=True,
     )
@@ -65,17 +66,17 @@ def route(
 ) -> None:
     """Print the decision for a text, and why. Nothing is called."""
     import numpy as np
-    from rich.console import Console
 
     from router.config import load_config
     from router.explain import decision_table
+    from router.terminal import Terminal
     from router.types import Query, QueryFacts
 
     router = live_router(load_config(config), data_dir)
     query = Query(id="cli", text=text.strip(), facts=QueryFacts(prompt_chars=len(text)))
     decision = router.decide(query, policy=policy, rng=np.random.default_rng())
     if as_json:
-        typer.echo(decision.model_dump_json(indent=1))
+        echo(decision.model_dump_json(indent=1))
         return
     top = router.predict_categories(router.encoder.encode([query.text]))
-    Console().print(decision_table(decision, top, router.uncertainty.threshold))
+    Terminal().print(decision_table(decision, top, router.uncertainty.threshold))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from router.types import CategoryProbs, DecisionReason, RoutingDecision
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from router.terminal import Grid
 
 TOP_CATEGORIES = 3
 
@@ -45,11 +45,11 @@ def passed_over(decision: RoutingDecision) -> str:
     return f" ({best} measured higher, but by less than its error, or it is beyond a budget)"
 
 
-def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: float) -> Table:
+def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: float) -> Grid:
     """A rich table of a decision; `probs` (1, k) are its category probabilities."""
-    from rich.table import Table
+    from router.terminal import Grid
 
-    table = Table(show_header=False, title=f"{decision.category} -> {decision.expert}", title_justify="left")
+    table = Grid(show_header=False, title=f"{decision.category} -> {decision.expert}", title_justify="left")
     ranked = sorted(zip(probs.categories, probs.probs[0], strict=True), key=lambda pair: -pair[1])[:TOP_CATEGORIES]
     quality = zip(decision.eligible, decision.predicted_quality, decision.eligible_probs, strict=True)
     table.add_row("why", reason_in_words(decision, threshold))

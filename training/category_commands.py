@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.visible_text import echo
+
 if TYPE_CHECKING:
     from training.new_categories import NewCategory, Proposals
 
@@ -55,7 +57,7 @@ def categories_propose(
         found = propose(request, progress)
     keep_proposals(data_dir / PROPOSALS_FILE, found)
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        echo(found.model_dump_json(indent=1))
     else:
         print_proposals(found, url)
 
@@ -64,25 +66,25 @@ def print_proposals(found: Proposals, database_url: str) -> None:
     from router.log_database import open_log
     from training.new_categories import DEAD_SHARE, EXAMPLES
 
-    typer.echo(
+    echo(
         f"{found.n_decisions:,} routed decisions: stage 1 was unsure of {found.n_uncertain:,}, "
         f"of which {found.n_far:,} lie far from what it was trained on"
     )
     for reason, count in found.left_out.items():
-        typer.echo(f"  left out: {count:,} ({reason})")
+        echo(f"  left out: {count:,} ({reason})")
     with open_log(database_url) as connection:
         for new in found.new:
-            typer.echo(new_line(new))
+            echo(new_line(new))
             for text in texts_of(connection, new.decision_ids[:EXAMPLES]):
-                typer.echo(f"    {shortened(text)}")
+                echo(f"    {shortened(text)}")
     for dead in found.dead:
-        typer.echo(f"dead: {dead.name}: {dead.n} decisions, below {dead.high:.2%} of the traffic")
+        echo(f"dead: {dead.name}: {dead.n} decisions, below {dead.high:.2%} of the traffic")
     if not found.new:
-        typer.echo("no new category: nothing among them is both stable and large enough")
+        echo("no new category: nothing among them is both stable and large enough")
     if not found.dead and found.n_decisions < found.dead_needs:
-        typer.echo(f"dead categories show from about {found.dead_needs:,} decisions on (share below {DEAD_SHARE:.1%})")
+        echo(f"dead categories show from about {found.dead_needs:,} decisions on (share below {DEAD_SHARE:.1%})")
     if found.new or found.dead:
-        typer.echo("`coe categories accept NAME` writes the change as a file to review; nothing has been changed")
+        echo("`coe categories accept NAME` writes the change as a file to review; nothing has been changed")
 
 
 def new_line(new: NewCategory) -> str:
@@ -142,5 +144,5 @@ def categories_accept(
             texts = texts_of(connection, new.decision_ids)
         written = write_new(out, new, rename or name, texts, found, today)
     for path in written:
-        typer.echo(f"wrote {path}")
-    typer.echo("read it, change it, commit it; experts.yaml and the router are as they were")
+        echo(f"wrote {path}")
+    echo("read it, change it, commit it; experts.yaml and the router are as they were")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.visible_text import echo
 from training.commands import ConfigOption, DatabaseOption, DataOption
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from router.terminal import Grid
     from router.types import Metric
     from training.feedback_report import FeedbackReport
 
@@ -28,10 +28,9 @@ def log_feedback(
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
-    from rich.console import Console
-
     from router.config import load_config
     from router.log_database import default_database_url
+    from router.terminal import Terminal
     from router.times import unix_time
     from training.feedback_report import feedback_report
 
@@ -41,11 +40,11 @@ def log_feedback(
         key_weights=load_config(config).feedback.key_weights,
     )
     if as_json:
-        typer.echo(report.model_dump_json(indent=1))
+        echo(report.model_dump_json(indent=1))
         return
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     for line in overview(report):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if report.groups:
         console.print(group_table(report))
     if report.replies:
@@ -72,10 +71,10 @@ def in_words(metric: Metric | None) -> str:
     return f"{metric.value:.3f} ({metric.interval.low:.3f} to {metric.interval.high:.3f})"
 
 
-def group_table(report: FeedbackReport) -> Table:
-    from rich.table import Table
+def group_table(report: FeedbackReport) -> Grid:
+    from router.terminal import Grid
 
-    table = Table("category", "expert", "answers", "replied", "mean of replies", "corrected")
+    table = Grid("category", "expert", "answers", "replied", "mean of replies", "corrected")
     for each in report.groups[:MAX_GROUPS]:
         share = f"{each.replies / each.answers:.1%}"
         table.add_row(
@@ -86,10 +85,10 @@ def group_table(report: FeedbackReport) -> Table:
     return table
 
 
-def signal_table(report: FeedbackReport) -> Table:
-    from rich.table import Table
+def signal_table(report: FeedbackReport) -> Grid:
+    from router.terminal import Grid
 
-    table = Table("what clients did", "answers", "with feedback", "liked with", "liked without", "worse by", "verdict")
+    table = Grid("what clients did", "answers", "with feedback", "liked with", "liked without", "worse by", "verdict")
     for each in report.signals:
         means = (each.mean_with, each.mean_without) if each.difference else (None, None)
         numbers = (f"{each.answers:,}", f"{each.with_feedback:,}", *("-" if m is None else f"{m:.2f}" for m in means))
@@ -97,19 +96,19 @@ def signal_table(report: FeedbackReport) -> Table:
     return table
 
 
-def key_table(report: FeedbackReport) -> Table:
-    from rich.table import Table
+def key_table(report: FeedbackReport) -> Grid:
+    from router.terminal import Grid
 
-    table = Table("key", "pieces", "share", "mean", "weight")
+    table = Grid("key", "pieces", "share", "mean", "weight")
     for each in report.keys[:MAX_KEYS]:
         table.add_row(each.key_id, f"{each.pieces:,}", f"{each.share:.1%}", f"{each.mean:.2f}", f"{each.weight:g}")
     return table
 
 
-def judge_table(report: FeedbackReport) -> Table:
-    from rich.table import Table
+def judge_table(report: FeedbackReport) -> Grid:
+    from router.terminal import Grid
 
-    table = Table("judge", "rubric", "grades", "mean", "with feedback", "correlation with people", "same when swapped")
+    table = Grid("judge", "rubric", "grades", "mean", "with feedback", "correlation with people", "same when swapped")
     for each in report.judges:
         swapped = f"{each.consistent:,} of {each.pairs:,}" if each.pairs else "-"
         numbers = (f"{each.grades:,}", f"{each.mean_grade:.2f}", f"{each.with_feedback:,}", in_words(each.correlation))

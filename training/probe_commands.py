@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.visible_text import echo
+
 if TYPE_CHECKING:
     from training.onboarding import Onboarding
     from training.types import OutcomeTable
@@ -64,10 +66,10 @@ def experts_probe(
     print_onboarding(found)
     if promote:
         registry.promote(found.artifact.manifest.version, now)
-        typer.echo(f"router {found.artifact.manifest.version} is live")
+        echo(f"router {found.artifact.manifest.version} is live")
     else:
         short = found.artifact.manifest.version[:8]
-        typer.echo(f"nothing serves it yet: `coe router canary {short}` tries it out, `coe router promote {short}`")
+        echo(f"nothing serves it yet: `coe router canary {short}` tries it out, `coe router promote {short}`")
 
 
 def collect(name: str, base_url: str, config: Path, out: Path, per_category: int, probes_from: Path | None) -> None:
@@ -101,18 +103,16 @@ def graded_others(folder: Path, experts: tuple[str, ...]) -> OutcomeTable | None
 
 def print_onboarding(found: Onboarding) -> None:
     """Standard errors, which categories it takes, and how sure that is."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from router.terminal import Grid, Terminal
     from training.summary import wide_console
 
-    console: Console = wide_console()
+    console: Terminal = wide_console()
     console.print(
         f"{found.expert}: mean score {found.mean:.3f} \u00b1 {found.mean_stderr:.3f} on {found.n_probes} probes; "
         f"router {found.artifact.manifest.version}, parent {found.parent}",
         highlight=False,
     )
-    table = Table(title=f"{found.expert} against who serves now (\u00b1 is one standard error)", title_justify="left")
+    table = Grid(title=f"{found.expert} against who serves now (\u00b1 is one standard error)", title_justify="left")
     for column in ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "map"):
         table.add_column(column)
     for row in found.outlook:

@@ -19,11 +19,12 @@ def silent(_: str) -> None:
 @contextmanager
 def console_progress(*, is_quiet: bool = False) -> Iterator[Progress]:
     """A rich progress line on standard error while a block runs."""
-    from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
 
-    console = Console(stderr=True)
+    from router.terminal import Terminal
+
+    console = Terminal(stderr=True)
     if is_quiet or not console.is_terminal:
         yield silent
         return

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from rich.console import Console
-
 from router.config import RetrievalConfig, load_config
 from router.errors import DataError, RouterError
+from router.terminal import Terminal
 from training.fence import LockLostError
 from training.progress import Progress, console_progress
 from training.retrain_run import Guard, RetrainRequest, run_retrain
@@ -94,11 +93,11 @@ def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, ever
     """Rounds until a signal. A round that fails is reported, and the next one tries again."""
     period_s = parse_period(every)
     turns = turns_of(request, redis_url, PAUSE_SHARE * period_s)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
 
     def say(message: str) -> None:
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        console.print(f"{stamp} retrain: {message}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{stamp} retrain: {message}", highlight=False, soft_wrap=True)
 
     with stop_on_signal() as stop:
 

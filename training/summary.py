@@ -8,13 +8,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from router.artifact import RouterArtifact
 from router.errors import RouterError
 from router.live_pointer import LivePointer
 from router.quality import quality_from_arrays
+from router.terminal import Grid, Terminal
 from router.types import GENERAL, Metric
 from training.gate import Comparison
 from training.registry import Registry
@@ -27,10 +27,10 @@ PIPE_WIDTH = 160
 """Columns where the output is no terminal, so that tables and sentences stay whole in a file."""
 
 
-def wide_console() -> Console:
+def wide_console() -> Terminal:
     """As wide as the terminal, or PIPE_WIDTH."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console = Terminal()
+    return console if console.is_terminal else Terminal(width=PIPE_WIDTH)
 
 
 def with_interval(metric: Metric, signed: bool = False) -> str:
@@ -54,18 +54,18 @@ def print_router(artifact: RouterArtifact) -> None:
     console.print(quality_table(artifact))
 
 
-def quality_table(artifact: RouterArtifact) -> Table:
+def quality_table(artifact: RouterArtifact) -> Grid:
     """Categories by experts: shrunk mean score, the best of a row in bold; how many answers were graded."""
     manifest = artifact.manifest
     evidence = quality_from_arrays(artifact.part("map"), len(manifest.categories), len(manifest.experts))
-    table = Table(title="measured quality (shrunk mean score; best in bold)", title_justify="left")
+    table = Grid(title="measured quality (shrunk mean score; best in bold)", title_justify="left")
     table.add_column("category")
     for expert in manifest.experts:
         table.add_column(expert, justify="right")
     table.add_column("graded", justify="right")
     for row, category in enumerate((*manifest.categories, GENERAL)):
         best = int(evidence.quality[row].argmax())
-        cells = [f"{'[bold]' if e == best else ''}{q:.2f}" for e, q in enumerate(evidence.quality[row])]
+        cells = [Text(f"{q:.2f}", "bold" if e == best else "") for e, q in enumerate(evidence.quality[row])]
         table.add_row(category, *cells, f"{int(evidence.count[row].sum())}")
     return table
 
@@ -74,7 +74,7 @@ def print_routers(registry: Registry) -> None:
     """One line per router, newest last."""
     live = registry.live()
     trial = live.trial if live is not None else None
-    table = Table()
+    table = Grid()
     for column in ("", "version", "created", "parents", "category accuracy", "experts"):
         table.add_column(column)
     for manifest in registry.versions():
@@ -91,11 +91,11 @@ def print_routers(registry: Registry) -> None:
     console.print(table)
     if trial is not None:
         began = datetime.fromtimestamp(trial.started_at, UTC).strftime("%Y-%m-%d %H:%M")
-        console.print(f"on trial since {began} UTC: {trial.version}", markup=False, highlight=False)
+        console.print(f"on trial since {began} UTC: {trial.version}", highlight=False)
     for gone in live.withdrawn if live is not None else ():
-        console.print(f"withdrawn {gone.at[:16]}: {gone.version}: {gone.reason}", markup=False, highlight=False)
+        console.print(f"withdrawn {gone.at[:16]}: {gone.version}: {gone.reason}", highlight=False)
     for name, problem in registry.damaged().items():
-        console.print(f"damaged: {name}: {problem}", markup=False, highlight=False)
+        console.print(f"damaged: {name}: {problem}", highlight=False)
 
 
 def place_of(version: str, live: LivePointer | None) -> str:
@@ -109,8 +109,8 @@ def place_of(version: str, live: LivePointer | None) -> str:
     return f"{live.trial.mode.value} {live.trial.share:.1%}" if live.trial.share else live.trial.mode.value
 
 
-def comparison_rows(comparisons: Iterable[Comparison]) -> Table:
-    table = Table(title="candidate against live", title_justify="left")
+def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:
+    table = Grid(title="candidate against live", title_justify="left")
     for column in ("", "live", "candidate", "difference", "effective n"):
         table.add_column(column)
     for comparison in comparisons:
@@ -166,14 +166,13 @@ def print_retrain(result: RetrainResult) -> None:
         console.print(f"router {result.candidate} is live; `coe router rollback` goes back", highlight=False)
 
 
-def print_quality_changes(console: Console, result: RetrainResult) -> None:
+def print_quality_changes(console: Terminal, result: RetrainResult) -> None:
     """Experts whose quality changed, and what was left out therefore."""
     for change in result.quality_changes:
         day = datetime.fromtimestamp(change.at, UTC).strftime("%Y-%m-%d %H:%M")
         console.print(
             f"  quality changed: {change.expert} on {change.category}, {day} UTC: mean reward {change.before:.2f} -> "
             f"{change.after:.2f}",
-            markup=False,
             highlight=False,
         )
     if result.quality_changes:
@@ -222,7 +221,7 @@ def print_pilots(result: PilotRefresh) -> None:
     console = wide_console()
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
+        console.print(line, highlight=False)
 
     say(
         f"pilots: {result.n_train} queries with feedback in {result.stores} vector stores to learn from, "

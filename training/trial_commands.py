@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from router.visible_text import echo
+
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
 ConfigOption = Annotated[
     Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml that the gateways read")
@@ -69,9 +71,9 @@ def router_canary(
         error_margin=error_margin,
     )
     pointer = registry.try_out(trial)
-    typer.echo(f"router {trial.version} serves {share:.2%} of the conversations, {pointer.version} the others")
-    typer.echo(f"it is withdrawn once shown to lose {margin:g} of mean reward, or to fail {error_margin:g} more often")
-    typer.echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router rollback` withdraws it")
+    echo(f"router {trial.version} serves {share:.2%} of the conversations, {pointer.version} the others")
+    echo(f"it is withdrawn once shown to lose {margin:g} of mean reward, or to fail {error_margin:g} more often")
+    echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router rollback` withdraws it")
 
 
 def router_shadow(
@@ -86,7 +88,7 @@ def router_shadow(
     require_loadable(config, folder)
     now = datetime.now(UTC).timestamp()
     pointer = registry.try_out(Trial(version=folder.name, mode=TrialMode.SHADOW, started_at=now))
-    typer.echo(f"router {folder.name} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
+    echo(f"router {folder.name} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
 
 
 def router_promote(
@@ -98,7 +100,7 @@ def router_promote(
     registry = Registry(data_dir / "routers")
     require_loadable(config, registry.folder(version))
     pointer = registry.promote(version, datetime.now(UTC))
-    typer.echo(f"router {pointer.version} is live")
+    echo(f"router {pointer.version} is live")
 
 
 def router_rollback(data_dir: DataOption = Path("data")) -> None:
@@ -109,6 +111,6 @@ def router_rollback(data_dir: DataOption = Path("data")) -> None:
     before = registry.live()
     pointer = registry.rollback(datetime.now(UTC))
     if before is not None and before.trial is not None:
-        typer.echo(f"router {before.trial.version} is withdrawn, {pointer.version} serves everybody")
+        echo(f"router {before.trial.version} is withdrawn, {pointer.version} serves everybody")
     else:
-        typer.echo(f"router {pointer.version} is live again")
+        echo(f"router {pointer.version} is live again")

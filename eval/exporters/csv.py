@@ -6,6 +6,7 @@ import csv
 
 from eval.export_formats import ExportRequest, read_table
 from eval.flat_scores import FIELDS, flat_scores
+from training.datasets.spreadsheet import without_formula
 
 SUMMARY = "CSV, one score a row"
 NEEDS = ("outcomes",)
@@ -17,5 +18,5 @@ def write(request: ExportRequest) -> int:
     with request.out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: without_formula(cell) for name, cell in row.items()} for row in rows)
     return len(rows)

@@ -11,6 +11,7 @@ import numpy as np
 from eval.export_formats import ExportRequest, cell, read_table, refuse_names
 from router.errors import ConfigError
 from training.datasets.importers.routerbench import COST, FRAME_COLUMNS, NONE_CORRECT, ORACLE, RESPONSE
+from training.datasets.spreadsheet import without_formula
 from training.types import OutcomeTable
 
 SUMMARY = "RouterBench frame, as .parquet or .csv"
@@ -33,9 +34,8 @@ def write(request: ExportRequest) -> int:
         pq.write_table(pa.table(columns), request.out, compression="zstd")
     else:
         with request.out.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+            rows = [tuple(columns), *zip(*columns.values(), strict=True)]
+            csv.writer(file).writerows([without_formula(each) for each in row] for row in rows)
     return len(table.prompt_ids)
 
 

@@ -24,17 +24,16 @@ def log(
     import sys
     from datetime import UTC, datetime
 
-    from rich.console import Console
-
     from eval.log.measure import measure_log
     from eval.log.page import write_log_report
     from eval.log.rows import read_events, read_traffic
     from router.log_database import default_database_url
     from router.out_option import require_folder
+    from router.terminal import Terminal
     from router.times import unix_time
 
     require_folder(out)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     first = 0.0 if since is None else unix_time(since, "--since")
     end = float("inf") if until is None else unix_time(until, "--until")
     with console.status("reading the decision log") as status:
@@ -46,7 +45,7 @@ def log(
         status.update("drawing the report")
         written = write_log_report(report, out)
     for line in (report.headline, *report.warnings, *(f"wrote {path}" for path in written)):
-        Console(soft_wrap=True).print(line, highlight=False, markup=False)
+        Terminal(soft_wrap=True).print(line, highlight=False)
 
 
 def command_line(arguments: list[str]) -> str:

@@ -28,8 +28,6 @@ def retrieval(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
-    from rich.console import Console
-
     from eval.commands import say
     from eval.retrieval.page import write_report
     from eval.retrieval.request import RetrievalRequest
@@ -37,6 +35,7 @@ def retrieval(
     from eval.routing import command_line
     from router.out_option import require_folder
     from router.retrieval.library import save_library
+    from router.terminal import Terminal
 
     require_folder(out)
     request = RetrievalRequest(
@@ -48,7 +47,7 @@ def retrieval(
         command=command_line(sys.argv[1:]),
         seed=seed,
     )
-    with Console(stderr=True).status("starting") as status:
+    with Terminal(stderr=True).status("starting") as status:
         report, library = run_retrieval(request, now=datetime.now(UTC), progress=status.update)
         written = list(write_report(report, out))
         if library is not None:

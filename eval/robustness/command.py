@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from router.visible_text import echo
+
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
 DataOption = Annotated[
     Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
@@ -35,13 +37,12 @@ def robustness(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> int:
     """Measure which decisions flip when texts change and asks do not; run routes.test.yaml. Status 1 when one fails."""
-    from rich.console import Console
-
     from eval.commands import split_names
     from eval.robustness.run import RobustnessRequest, run_robustness
     from eval.robustness.summary import print_report
     from router.errors import ConfigError
     from router.out_option import require_folder
+    from router.terminal import Terminal
 
     if out is not None:
         require_folder(out)
@@ -66,16 +67,16 @@ def robustness(
         max_flips=max_flips,
         seed=seed,
     )
-    with Console(stderr=True).status("loading the router") as status:
+    with Terminal(stderr=True).status("loading the router") as status:
         report = run_robustness(request, now=datetime.now(UTC), progress=status.update)
     written = report.model_dump_json(indent=1)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "robustness.json").write_text(written + "\n", encoding="utf-8")
     if as_json:
-        typer.echo(written)
+        echo(written)
     else:
         print_report(report)
     for line in report.problems:
-        typer.echo(f"coe: {line}", err=True)
+        echo(f"coe: {line}", to_stderr=True)
     return 1 if report.problems else 0

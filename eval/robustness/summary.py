@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
 from eval.robustness.schema import Flips, RobustnessRecord, RobustnessReport
+from router.terminal import Grid, Terminal
 from router.types import Metric
 
 PIPE_WIDTH = 120
 
 
 def print_report(report: RobustnessReport) -> None:
-    console = Console(soft_wrap=True)
-    wide = console if console.is_terminal else Console(width=PIPE_WIDTH)
-    console.print(f"router {report.router_version}", highlight=False, markup=False)
+    console = Terminal(soft_wrap=True)
+    wide = console if console.is_terminal else Terminal(width=PIPE_WIDTH)
+    console.print(f"router {report.router_version}", highlight=False)
     if report.flips is not None:
         wide.print(flips_table(report.flips))
         console.print(
             f"{report.flips.n_texts} texts ({report.texts}), seed {report.flips.seed}; 95% intervals over texts",
             highlight=False,
-            markup=False,
         )
     if report.expectations is not None:
         found = report.expectations
         held = found.n_cases - len({failure.name for failure in found.failures})
         line = f"{found.file}: {held} of {found.n_cases} cases hold ({found.n_decisions} decisions)"
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False)
 
 
-def flips_table(flips: RobustnessRecord) -> Table:
+def flips_table(flips: RobustnessRecord) -> Grid:
     """One row a family, then all; the change of the score in points, where outcomes are known."""
     is_scored = flips.overall.quality_change is not None
-    table = Table(title_justify="left")
+    table = Grid(title_justify="left")
     for heading in ("family", "cases", "experts flip", "categories flip"):
         table.add_column(heading, no_wrap=True)
     if is_scored:

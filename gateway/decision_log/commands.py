@@ -35,7 +35,7 @@ from router.config import LogConfig, load_config
 from router.errors import StoreError, allowed_values
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from router.terminal import Grid
 
 
 def doctor(
@@ -49,9 +49,9 @@ def doctor(
     ] = None,
 ) -> int:
     """Prove that the decision log lost nothing, or name the gaps; exit status 1 when there are some."""
-    from rich.console import Console
+    from router.terminal import Terminal
 
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     with opened_store(data_dir, database_url, is_reader=not give_up) as store:
         for replica in give_up or ():
             give_replica_up(store, replica)
@@ -108,9 +108,9 @@ def drain(
     database_url: DatabaseUrl = None,
 ) -> int:
     """Write what waits in spools and stream to SQL; exit status 1 when an entry could not be written."""
-    from rich.console import Console
+    from router.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     with opened_store(data_dir, database_url) as store, console.status("draining ..."):
         sent, stats = run_with_redis(drain_all(data_dir, load_config(config).log, redis_url, store))
     console.print(
@@ -167,11 +167,11 @@ async def drain_all(
     return sent, stats
 
 
-def replica_table(findings: Sequence[Finding]) -> Table:
+def replica_table(findings: Sequence[Finding]) -> Grid:
     """Replicas that have a fault first."""
-    from rich.table import Table
+    from router.terminal import Grid
 
-    table = Table("replica", "state", "decisions", "rows", "removed", "lost", "duplicates", "with their gateway")
+    table = Grid("replica", "state", "decisions", "rows", "removed", "lost", "duplicates", "with their gateway")
     for each in sorted(findings, key=lambda one: (-count(one.lost), -one.duplicates, one.replica)):
         state = "unknown" if each.state is None else each.state.value
         numbers = (each.decisions, each.rows, each.removed, count(each.lost), each.duplicates, each.unsettled)

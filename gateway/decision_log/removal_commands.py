@@ -38,14 +38,14 @@ def prune(
     database_url: DatabaseUrl = None,
 ) -> int:
     """Remove decisions, feedback and dead letters older than that; `log.keep_days` does so by itself."""
-    from rich.console import Console
+    from router.terminal import Terminal
 
     now = time.time()
     before = now - age_s(older_than)
     with opened_store(data_dir, database_url) as store:
         gone = Removal(store).prune(before, now)
         dead = run_with_redis(trim_dead(data_dir, load_config(config).log, redis_url, before))
-    Console().print(pruned_line(gone, dead))
+    Terminal().print(pruned_line(gone, dead))
     return 0
 
 
@@ -57,13 +57,13 @@ def erase_subject(
     database_url: DatabaseUrl = None,
 ) -> int:
     """Erase a subject's decisions and feedback: from SQL, stream, dead letters and the spools of this machine."""
-    from rich.console import Console
+    from router.terminal import Terminal
 
     with opened_store(data_dir, database_url) as store:
         known = load_config(config)
         max_chars = known.gateway.max_text_chars
         done = run_with_redis(erase_all(data_dir, known.log, redis_url, store, subject, max_chars))
-    Console().print(
+    Terminal().print(
         f"erased {done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
         f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools",
         soft_wrap=True,

@@ -33,13 +33,12 @@ def up(
 
 def ls(config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")) -> None:
     """List the experts of experts.yaml, and where vLLM's answer if they run."""
-    from rich.console import Console
-
     from gateway.fleet.experts_up import experts_table
     from gateway.fleet.vllm_addresses import read_vllm_addresses
     from router.config import load_config
+    from router.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     console.print(experts_table(load_config(config), read_vllm_addresses(data_dir)))

@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from gateway.fleet.engines import Fleet
 from gateway.fleet.process import ProcessState
 from gateway.fleet.status_view import watch
@@ -17,6 +14,7 @@ from gateway.fleet.vllm_command import managed_experts
 from gateway.stop_signal import stop_on_signal
 from router.config import CoeConfig, Engine
 from router.errors import ConfigError, EngineError
+from router.terminal import Grid, Terminal
 
 
 async def run_experts(
@@ -26,7 +24,7 @@ async def run_experts(
     environment: Mapping[str, str],
     *,
     once: bool,
-    console: Console | None = None,
+    console: Terminal | None = None,
 ) -> None:
     """Starts the engines, writes their addresses for `coe up` and `coe serve`, and returns after SIGINT or SIGTERM.
 
@@ -48,7 +46,7 @@ async def run_experts(
             )
 
         try:
-            await watch(fleet, console or Console(), is_over)
+            await watch(fleet, console or Terminal(), is_over)
             if starting.done():
                 starting.result()
                 if all_failed(fleet):
@@ -76,9 +74,9 @@ def reasons(fleet: Fleet) -> list[str]:
     return [status.reason or status.name for status, _ in fleet.statuses]
 
 
-def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Table:
+def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Grid:
     """Every expert with its engine, size, window, address, and what it is made of."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Grid(box=None, pad_edge=False, header_style="bold")
     for title in ("expert", "engine", "params", "context", "address"):
         table.add_column(title, no_wrap=True)
     table.add_column("model and adapter", overflow="fold")

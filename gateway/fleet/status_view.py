@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from gateway.fleet.engines import Fleet
 from gateway.fleet.process import ProcessState, ProcessStatus
+from router.terminal import Grid, Terminal
 
 REFRESH_S = 0.25
 STYLE_OF = {
@@ -23,7 +22,7 @@ STYLE_OF = {
 }
 
 
-async def watch(fleet: Fleet, console: Console, is_over: Callable[[], bool]) -> None:
+async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
     """Shows the fleet's state until `is_over`, and once more then."""
     if console.is_terminal:
         with Live(status_table(fleet), console=console, auto_refresh=False) as live:
@@ -38,25 +37,25 @@ async def watch(fleet: Fleet, console: Console, is_over: Callable[[], bool]) -> 
         for status, experts in fleet.statuses:
             if shown.get(status.name) != (status.state, status.restarts):
                 shown[status.name] = (status.state, status.restarts)
-                console.print(status_line(status, experts), soft_wrap=True, highlight=False, markup=False)
+                console.print(status_line(status, experts), soft_wrap=True, highlight=False)
         if was_over:
             return
         await asyncio.sleep(REFRESH_S)
 
 
-def status_table(fleet: Fleet) -> Table:
-    table = Table(header_style="bold")
+def status_table(fleet: Fleet) -> Grid:
+    table = Grid(header_style="bold")
     for title in ("engine", "state", "pid", "restarts", "for", "experts", "reason"):
         table.add_column(title, overflow="fold")
     for status, experts in fleet.statuses:
         table.add_row(
-            escape(status.name),
-            f"[{STYLE_OF[status.state]}]{status.state}[/]",
+            status.name,
+            Text(status.state, STYLE_OF[status.state]),
             "" if status.pid is None else str(status.pid),
             str(status.restarts),
             f"{status.since_s:.0f} s",
             ", ".join(experts),
-            escape(status.reason or ""),
+            status.reason or "",
         )
     return table
 

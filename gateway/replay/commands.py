@@ -11,13 +11,13 @@ import typer
 from gateway.decision_log.opening import ConfigFile, DatabaseUrl, DataDir, opened_store
 from gateway.decision_log.privacy import load_key
 from router.errors import ArtifactError, ConfigError, allowed_values
+from router.visible_text import echo
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from gateway.replay.again import Replay
     from gateway.replay.candidate import CandidateReport
     from gateway.store import Store
+    from router.terminal import Grid
     from router.types import DecisionRecord
 
 MAX_VALUE_CHARS = 100
@@ -64,10 +64,10 @@ def show_replay(store: Store, config: Path, data_dir: Path, decision_id: str, *,
     except NotReplayableError as error:
         raise NotReplayableError(f"{decision_id} cannot be made again: {error}") from error
     if as_json:
-        typer.echo(replay_json(record, found))
+        echo(replay_json(record, found))
     else:
         for line in replay_lines(record, found):
-            typer.echo(line)
+            echo(line)
     return 1 if found.differences else 0
 
 
@@ -124,24 +124,23 @@ def show_diff(
     *,
     as_json: bool,
 ) -> int:
-    from rich.console import Console
-
     from gateway.replay.candidate import compare
     from router.build import load_router
     from router.config import load_config
+    from router.terminal import Terminal
     from router.times import unix_time
 
     at = 0.0 if since is None else unix_time(since, "--since")
     candidate = load_router(load_config(config), version_folder(data_dir / "routers", version))
     key = load_key(data_dir)
-    with Console(stderr=True).status("deciding again ..."):
+    with Terminal(stderr=True).status("deciding again ..."):
         report = compare(candidate, store.newest_decisions(since=at, limit=limit), key=key, max_examples=examples)
     if as_json:
-        typer.echo(report.model_dump_json(indent=1))
+        echo(report.model_dump_json(indent=1))
         return 0
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     for line in summary_lines(report):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if report.compared:
         console.print(category_table(report))
     if report.examples:
@@ -166,10 +165,10 @@ def summary_lines(report: CandidateReport) -> Iterator[str]:
         )
 
 
-def category_table(report: CandidateReport) -> Table:
-    from rich.table import Table
+def category_table(report: CandidateReport) -> Grid:
+    from router.terminal import Grid
 
-    table = Table("category", "decisions", "another expert", "share")
+    table = Grid("category", "decisions", "another expert", "share")
     for each in report.categories:
         table.add_row(each.category, f"{each.decisions:,}", f"{each.changed:,}", f"{each.changed / each.decisions:.1%}")
     for move in report.moves[:10]:
@@ -177,12 +176,13 @@ def category_table(report: CandidateReport) -> Table:
     return table
 
 
-def example_table(report: CandidateReport) -> Table:
-    from rich.table import Table
+def example_table(report: CandidateReport) -> Grid:
     from rich.text import Text
 
+    from router.terminal import Grid
+
     has_text = any(each.text is not None for each in report.examples)
-    table = Table("decision", "category", "expert", "why", *(["text"] if has_text else []))
+    table = Grid("decision", "category", "expert", "why", *(["text"] if has_text else []))
     for each in report.examples:
         category = arrow(each.category, each.candidate_category)
         row = [each.decision_id, category, arrow(each.expert, each.candidate_expert), each.candidate_reason]

@@ -11,6 +11,7 @@ import typer
 
 from gateway.decision_log.opening import DatabaseUrl, DataDir, opened_store
 from gateway.retrieval.export import Exported, export_all, export_store
+from router.visible_text import echo
 
 
 def export(
@@ -35,7 +36,7 @@ def export(
         else:
             done = {store_id: export_store(store, store_id, out, first)}
     if as_json:
-        typer.echo(json.dumps({"stores": {name: asdict(each) for name, each in done.items()}}))
+        echo(json.dumps({"stores": {name: asdict(each) for name, each in done.items()}}))
     else:
         print_exported(done, out, is_all=is_all)
     return 0
@@ -43,9 +44,9 @@ def export(
 
 def print_exported(done: dict[str, Exported], out: Path, *, is_all: bool) -> None:
     """A line for each store that was written, and for what was left out."""
-    from rich.console import Console
+    from router.terminal import Terminal
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(highlight=False, soft_wrap=True)
     if not any(exported.documents for exported in done.values()):
         console.print("no store has usable feedback on the documents of its searches; nothing was written")
     for store_id, exported in done.items():

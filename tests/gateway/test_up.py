@@ -16,7 +16,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 import yaml
-from rich.console import Console
 
 from gateway.first_router import collect_arguments, run_coe, train_arguments
 from gateway.program_log import LogReporter
@@ -25,6 +24,7 @@ from gateway.settings import Settings, read_settings
 from gateway.up import run_serve, run_up
 from gateway.up_view import UpView
 from router.errors import ArtifactError, ConfigError, EngineError
+from router.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
@@ -76,7 +76,7 @@ async def test_a_taken_port_is_told_before_anything_starts(settings: Settings) -
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}: .*--port"):
-            await run_up(settings.model_copy(update={"port": port}), UpView(Console(file=io.StringIO())), once=True)
+            await run_up(settings.model_copy(update={"port": port}), UpView(Terminal(file=io.StringIO())), once=True)
     assert not settings.data_dir.exists()
 
 
@@ -91,7 +91,7 @@ async def test_a_router_that_cannot_be_used_is_told_with_the_way_out(settings: S
     routers.mkdir(parents=True)
     (routers / "live.json").write_text(json.dumps({"version": "abc", "promoted_at": "", "history": []}))
     with pytest.raises(ArtifactError, match=r"the live router cannot be used: .*abc.*`coe train`"):
-        await run_up(settings, UpView(Console(file=io.StringIO())), once=True)
+        await run_up(settings, UpView(Terminal(file=io.StringIO())), once=True)
 
 
 async def test_a_signal_while_it_measures_ends_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ async def test_a_signal_while_it_measures_ends_it(settings: Settings, monkeypatc
         await asyncio.Event().wait()
 
     monkeypatch.setattr("gateway.first_router.run_coe", slow)
-    run = asyncio.create_task(run_up(settings, UpView(Console(file=out)), once=True))
+    run = asyncio.create_task(run_up(settings, UpView(Terminal(file=out)), once=True))
     await until(lambda: "coe eval collect" in out.getvalue() or run.done(), "the first measurement")
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(EngineError, match="stopped before every first query was answered"):

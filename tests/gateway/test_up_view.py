@@ -6,10 +6,10 @@ import io
 from collections.abc import AsyncIterator
 
 import pytest
-from rich.console import Console
 
 from gateway.first_answers import FirstAnswer
 from gateway.up_view import COLUMNS, UpView
+from router.terminal import Terminal
 
 GOOD = FirstAnswer(
     query="What is [6 * 7]?",
@@ -32,7 +32,7 @@ async def stream(*answers: FirstAnswer) -> AsyncIterator[FirstAnswer]:
 
 async def test_a_pipe_gets_one_line_an_answer() -> None:
     out = io.StringIO()
-    seen = await UpView(Console(file=out, width=60)).answers(stream(GOOD, UNSURE, BROKEN))
+    seen = await UpView(Terminal(file=out, width=60)).answers(stream(GOOD, UNSURE, BROKEN))
     assert seen == [GOOD, UNSURE, BROKEN]
     _, header, *lines = out.getvalue().rstrip("\n").split("\n")
     assert [title for title in COLUMNS if title not in header] == []
@@ -44,7 +44,7 @@ async def test_a_pipe_gets_one_line_an_answer() -> None:
 
 async def test_a_terminal_gets_a_table_with_the_answers() -> None:
     out = io.StringIO()
-    await UpView(Console(file=out, width=160, force_terminal=True, color_system=None)).answers(stream(GOOD, BROKEN))
+    await UpView(Terminal(file=out, width=160, force_terminal=True, color_system=None)).answers(stream(GOOD, BROKEN))
     last = out.getvalue().rsplit("fallback", 1)[1]
     for cell in (
         "What is [6 * 7]?",
@@ -61,7 +61,7 @@ async def test_a_terminal_gets_a_table_with_the_answers() -> None:
 
 def test_the_ending_counts_and_gives_a_command_to_copy() -> None:
     out = io.StringIO()
-    UpView(Console(file=out, width=40)).ending("http://127.0.0.1:8000/v1", [GOOD, UNSURE], needs_key=False)
+    UpView(Terminal(file=out, width=40)).ending("http://127.0.0.1:8000/v1", [GOOD, UNSURE], needs_key=False)
     text = out.getvalue()
     assert "1 of 2 queries were put into the category they were written for." in text
     (command,) = [line for line in text.splitlines() if line.startswith("curl ")]
@@ -73,14 +73,14 @@ def test_the_ending_counts_and_gives_a_command_to_copy() -> None:
 
 def test_the_command_shows_how_to_pass_a_key_and_no_key() -> None:
     out = io.StringIO()
-    UpView(Console(file=out)).ending("http://127.0.0.1:8000/v1", [], needs_key=True)
+    UpView(Terminal(file=out)).ending("http://127.0.0.1:8000/v1", [], needs_key=True)
     assert '-H "authorization: Bearer $COE_API_KEY"' in out.getvalue()
     assert "queries were put" not in out.getvalue()
 
 
 def test_a_step_says_what_came_of_it_and_nothing_when_it_fails() -> None:
     out = io.StringIO()
-    view = UpView(Console(file=out))
+    view = UpView(Terminal(file=out))
     with view.step("starting the experts") as step:
         step.done("2 experts answer")
     assert out.getvalue().startswith("✓ 2 experts answer (")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_trained(tmp_path_factory.mktemp("trained"))
 
 
-def log_traffic(folder: Path, url: str, *, keeps_text: bool = True, keeps_vectors: bool = True) -> None:
-    """60 SQL asks the router knows, and 36 about plants, two of each, which `right` answers far better."""
+def log_traffic(folder: Path, url: str, *, keeps_text: bool = True, keeps_vectors: bool = True, end: str = "") -> None:
+    """60 SQL asks the router knows, and 36 about plants, two of each, which `right` answers far better.
+
+    Args:
+        end: of every kept text.
+    """
     router = load_router(load_config(folder / "experts.yaml"), Registry(folder / "data" / "routers").folders()[0])
     texts = [f"write a sql query that selects column {i} from table users" for i in range(60)]
     texts += [f"{care} {plant} houseplant terrarium" for care in CARE for plant in PLANTS] * 2
@@ -62,7 +67,7 @@ def log_traffic(folder: Path, url: str, *, keeps_text: bool = True, keeps_vector
                 decision_id=name, request_id="r", replica="one", seq=i, at=1000.0 + i, requested_model="auto",
                 state=TerminalState.ANSWERED, decision=decision.model_copy(update=update | {"expert": expert}),
                 served_expert=expert, status=200, latency_ms=1.0, inputs=inputs,
-                text=text if keeps_text else None, text_hash=text,
+                text=text + end if keeps_text else None, text_hash=text,
                 embedding=to_bytes(vector) if keeps_vectors else None,
             )
         )  # fmt: skip
@@ -116,7 +121,7 @@ def test_the_commands_write_files_and_change_nothing(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path / 'coe.db'}"
-    log_traffic(trained, url)
+    log_traffic(trained, url, end=" \x1b]0;owned\x07\x1b[2J\u202e")
     before = (trained / "experts.yaml").read_bytes(), Registry(trained / "data" / "routers").live()
 
     def coe(name: str, *arguments: str) -> tuple[int, str]:
@@ -128,7 +133,8 @@ def test_the_commands_write_files_and_change_nothing(
     status, said = coe("propose", "--config", str(trained / "experts.yaml"), "--min-size", "15")
     assert status == 0
     assert "right would add +0.5" in said
-    assert "houseplant terrarium" in said  # examples
+    assert "houseplant terrarium \\u001b]0;owned\\u0007\\u001b[2J\\u202e" in said  # examples, which drive no terminal
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", said)
     kept = (trained / "data" / "category_proposals.json").read_text()
     assert "houseplant terrarium" not in kept  # erasing a subject reaches the log alone
     name = json.loads(kept)["new"][0]["name"]

@@ -119,7 +119,7 @@ def summary(imported: Imported) -> list[str]:
 
 
 def say(lines: Sequence[str]) -> None:
-    from rich.console import Console
+    from router.terminal import Terminal
 
     for line in lines:
-        Console(soft_wrap=True).print(line, highlight=False, markup=False)
+        Terminal(soft_wrap=True).print(line, highlight=False)

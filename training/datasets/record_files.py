@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from router.errors import DataError, allowed_values
+from training.datasets.spreadsheet import as_meant
 
 ABSENT = object()
 
@@ -212,7 +213,8 @@ def csv_rows(path: Path) -> Iterator[Record]:
     limit = csv.field_size_limit(sys.maxsize)  # the default refuses prompts of more than 131,072 characters
     try:
         with open_text(path) as stream:
-            yield from checked_rows(path, csv.reader(stream, strict=True))
+            cells = ([as_meant(cell) for cell in row] for row in csv.reader(stream, strict=True))
+            yield from checked_rows(path, cells)
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from error
     finally:

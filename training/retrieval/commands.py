@@ -40,11 +40,11 @@ def train(
 ) -> None:
     """Train a LoRA adapter on the queries of a collection; its documents stay as the base has them."""
     from pydantic import ValidationError
-    from rich.console import Console
 
     from router.encoders import bert
     from router.errors import ConfigError
     from router.retrieval.records import BASE, BaseExpert
+    from router.terminal import Terminal
     from training.retrieval.collection import find_collections, read_collection
     from training.retrieval.lora import require_torch
     from training.retrieval.recipe import Recipe
@@ -77,7 +77,7 @@ def train(
         raise ConfigError("; ".join(faults), faults) from error
     set_threads(threads)
     encoder = bert.build(bert.Options(model=base))
-    with Console(stderr=True).status("reading") as status:
+    with Terminal(stderr=True).status("reading") as status:
         collections = [read_collection(folder) for folder in find_collections(data)]
         expert = BaseExpert(encoder)
         folder = cache or out.parent / "embeddings"
@@ -103,6 +103,6 @@ def set_threads(threads: int) -> None:
 
 
 def say(line: str) -> None:
-    from rich.console import Console
+    from router.terminal import Terminal
 
-    Console(soft_wrap=True).print(line, highlight=False, markup=False)
+    Terminal(soft_wrap=True).print(line, highlight=False)

@@ -32,10 +32,9 @@ def pilots(
     cache: CacheOption = None,
 ) -> None:
     """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
-    from rich.console import Console
-
     from router.errors import ConfigError, allowed_values
     from router.retrieval.library import RoutingMethod, is_library, load_library, save_library
+    from router.terminal import Terminal
     from training.retrieval.collection import find_collections, read_collection
     from training.retrieval.pilots import remove_expert
 
@@ -51,7 +50,7 @@ def pilots(
         if data is None:
             raise ConfigError("--data is required unless --remove is given")
         experts = named_experts(config, adapters)
-        with Console(stderr=True).status("reading") as status:
+        with Terminal(stderr=True).status("reading") as status:
             collections = [read_collection(folder) for folder in find_collections(data)]
             library = measured_library(
                 old,

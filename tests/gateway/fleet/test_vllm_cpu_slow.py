@@ -17,7 +17,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-from rich.console import Console
 
 from gateway.fleet.engine_plans import free_port
 from gateway.fleet.experts_up import run_experts
@@ -25,6 +24,7 @@ from gateway.fleet.vllm_addresses import read_vllm_addresses
 from router.build import build_backends
 from router.config import CoeConfig, parse_config
 from router.protocols import BackendRequest, ChatBackend
+from router.terminal import Terminal
 from router.weights import resolve_weights
 
 ROOT = Path(__file__).parents[3]
@@ -104,7 +104,7 @@ async def test_base_and_adapter_are_served_by_one_process_and_differ(
     config = config_of(vllm_python, base_model)
     out = io.StringIO()
     run = asyncio.create_task(
-        run_experts(config, ROOT, tmp_path, dict(os.environ), once=False, console=Console(file=out))
+        run_experts(config, ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=out))
     )
     while not (run.done() or read_vllm_addresses(tmp_path)):
         await asyncio.sleep(0.5)  # ends by the engine's own deadline
