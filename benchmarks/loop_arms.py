@@ -148,6 +148,7 @@ def empty_log(n: int, world: World) -> LogTable:
         zeros,
         np.arange(n),
         np.zeros(n, dtype=bool),
+        np.zeros(n, dtype=bool),
     )
 
 
@@ -239,6 +240,7 @@ class Retraining:
             at=rated.astype(np.float64),
             question=question,
             is_held_out=is_judge(question),
+            is_failure=np.zeros(len(rated), dtype=bool),
             traffic=dict(zip(rows, counts.tolist(), strict=True)),
             n_rows=self.history.n,
         )

@@ -84,7 +84,7 @@ class ChatEndpoint:
             # The message may hold prompt text, so only the type is written down.
             self._state.metrics.faults.inc()
             logger.error("request %s met an unforeseen %s", exchange.request_id, type(error).__name__)
-            await self._fail(exchange, ApiError("internal error", status=500, code="internal_error"), send)
+            await self._fail(exchange, ApiError("internal error", status=500, code="gateway_fault"), send)
         finally:
             self._finish(exchange)
 

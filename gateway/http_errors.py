@@ -98,7 +98,7 @@ def api_error(error: RouterError) -> ApiError:
         return ApiError(str(error), status=409, code="other_vector_space")
     if isinstance(error, ConfigError):
         return ApiError(str(error), status=500, code="misconfigured")
-    return ApiError(f"internal error ({type(error).__name__})", status=500, code="internal_error")
+    return ApiError(f"internal error ({type(error).__name__})", status=500, code="gateway_fault")
 
 
 def upstream_error(expert: str, status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:

@@ -10,15 +10,15 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.log_database import open_log
-from router.types import DecisionRecord, ImplicitKind
-from training.datasets.decision_log import read_records, read_rewards, read_signals, why_dropped
+from router.types import DecisionRecord, ImplicitKind, RoutingDecision
+from training.datasets.decision_log import has_failed, read_records, read_rewards, read_signals, why_dropped
 from training.progress import Progress, silent
 from training.replies import Replies
 from training.split import normalised_text
@@ -27,17 +27,40 @@ HELD_OUT_PERCENT = 50
 """Share of the questions that judge: a map has few numbers to learn, so it is judging that wants data (ours)."""
 
 REPORT_EVERY = 10_000
+NOTHING_TO_WEIGH = "failed, and counts for nothing: no answer has feedback to weigh it against, or its key weighs 0"
+
+
+@dataclass(frozen=True)
+class Known:
+    """Names that experts.yaml has today. A row that names another can be neither learned from nor decided again."""
+
+    policies: frozenset[str]
+    experts: frozenset[str]
+    categories: frozenset[str]
+
+    def lacks(self, decision: RoutingDecision) -> str | None:
+        """What experts.yaml no longer has of a decision, or None."""
+        named = (
+            ("policy", decision.policy, self.policies),
+            ("expert", decision.expert, self.experts),
+            ("category", decision.category, self.categories),
+        )
+        for kind, name, known in named:
+            if name not in known:
+                return f"{kind} '{name}' is not in experts.yaml"
+        return None
 
 
 @dataclass(frozen=True)
 class LogTable:
-    """Answers with a reward, in order of time. All arrays (n,).
+    """Answers with a reward and failures, in order of time. All arrays (n,).
 
     `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `propensity` is the probability with
     which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback, times the
     weight of the key that gave it (mean 1); `question` is equal for answers to the same question; `is_held_out` answers
-    judge a candidate and are never learned from. `traffic` counts the answered, routed queries per category (the map's
-    mass); `dropped` says how many decisions were left out and why.
+    judge a candidate and are never learned from; `is_failure`: the expert failed, a reward of 0 that nobody gave.
+    `traffic` counts the routed queries per category (the map's mass); `dropped` says how many decisions were left out
+    and why.
     """
 
     ids: NDArray[np.bytes_]
@@ -51,6 +74,7 @@ class LogTable:
     at: NDArray[np.float64]
     question: NDArray[np.int64]
     is_held_out: NDArray[np.bool_]
+    is_failure: NDArray[np.bool_]
     traffic: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     n_rows: int = 0
@@ -61,8 +85,7 @@ class LogTable:
 
     def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> LogTable:
         """Some of the answers; what is counted over all decisions stays."""
-        columns = ("ids", "category", "expert", "reward", "propensity", "weight", "at", "question", "is_held_out")
-        return replace(self, **{name: getattr(self, name)[keep] for name in columns})
+        return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
 
     def category_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
         """(n,) number of each answer's category among other names; -1 where it is none of them."""
@@ -71,6 +94,9 @@ class LogTable:
     def expert_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
         """(n,) number of each answer's expert among other names; -1 where it is none of them."""
         return renumbered(self.expert, self.experts, names)
+
+
+ROW_COLUMNS = tuple(each.name for each in fields(LogTable) if str(each.type).startswith("NDArray"))
 
 
 def renumbered(values: NDArray[np.int32], own: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.int64]:
@@ -93,13 +119,16 @@ class Columns:
     propensity: array[float] = field(default_factory=lambda: array("d"))
     at: array[float] = field(default_factory=lambda: array("d"))
     question: array[int] = field(default_factory=lambda: array("q"))
+    is_failure: array[int] = field(default_factory=lambda: array("b"))
 
-    def add(self, record: DecisionRecord, reward: float) -> None:
+    def add(self, record: DecisionRecord, reward: float | None) -> None:
+        """One decision with its reward; None: its expert failed."""
         assert record.decision is not None, "a row without a decision has no reward"
         self.ids.append(record.decision_id.encode())
         self.category.append(self.categories.setdefault(record.decision.category, len(self.categories)))
         self.expert.append(self.experts.setdefault(record.decision.expert, len(self.experts)))
-        self.reward.append(reward)
+        self.reward.append(reward or 0.0)
+        self.is_failure.append(reward is None)
         self.propensity.append(record.decision.propensity)
         self.at.append(record.at)
         self.question.append(question_of(record))
@@ -119,6 +148,7 @@ class Columns:
             at=np.array(self.at, dtype=np.float64)[order],
             question=question,
             is_held_out=is_judge(question),
+            is_failure=np.array(self.is_failure, dtype=bool)[order],
         )
 
 
@@ -140,6 +170,7 @@ def read_log_table(
     *,
     since: float = 0.0,
     key_weights: Mapping[str, float] | None = None,
+    known: Known | None = None,
     progress: Progress = silent,
 ) -> LogTable:
     """Reads decisions and feedback from SQL, a page at a time.
@@ -147,13 +178,14 @@ def read_log_table(
     Args:
         since: Unix seconds; older decisions are not read.
         key_weights: key id -> how much its feedback counts; 1 where not named.
+        known: rows that name anything else are left out; None keeps all.
 
     Raises:
         DataError: the database cannot be reached, holds no such tables, or a row is damaged.
     """
     with open_log(database_url) as connection:
         rewards, signals = read_rewards(connection, key_weights), read_signals(connection)
-        return collect(read_records(connection, since), rewards, signals, key_weights or {}, progress)
+        return collect(read_records(connection, since), rewards, signals, key_weights or {}, progress, known)
 
 
 def collect(
@@ -162,6 +194,7 @@ def collect(
     signals: Mapping[str, tuple[ImplicitKind, ...]] = MappingProxyType({}),
     key_weights: Mapping[str, float] = MappingProxyType({}),
     progress: Progress = silent,
+    known: Known | None = None,
 ) -> LogTable:
     """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
     whose it is."""
@@ -175,21 +208,48 @@ def collect(
         digest.update(record.decision_id.encode())
         if n_rows % REPORT_EVERY == 0:
             progress(f"read {n_rows} decisions")
-        reason = why_dropped(record, rewards)
+        reason = why_left_out(record, rewards, known)
+        reward = None if has_failed(record) else rewards.get(record.decision_id)
         if record.decision is not None and reason in (None, "no feedback"):
             traffic[record.decision.category] += 1
-            replies.add(record.decision, signals.get(record.decision_id, ()), rewards.get(record.decision_id))
+            if not has_failed(record):
+                replies.add(record.decision, signals.get(record.decision_id, ()), reward)
         if reason is not None:
             dropped[reason] += 1
             continue
-        digest.update(repr(rewards[record.decision_id]).encode())
-        columns.add(record, rewards[record.decision_id])
+        digest.update(repr(reward).encode())
+        columns.add(record, reward)
         key_weight.append(key_weights.get(record.key_id or "", 1.0))
-    weight = replies.weights() * np.array(key_weight, dtype=np.float64)
+    weight = row_weights(columns, replies) * np.array(key_weight, dtype=np.float64)
+    table = columns.table(weight)
+    counts = table.weight > 0
+    if not counts.all():
+        dropped[NOTHING_TO_WEIGH] = int((~counts).sum())
+        table = table.rows(counts)
     return replace(
-        columns.table(weight / weight.mean() if weight.size else weight),
+        table,
+        weight=table.weight / table.weight.mean() if len(table) else table.weight,
         traffic=traffic,
         dropped=dropped,
         n_rows=n_rows,
         fingerprint=digest.hexdigest()[:16],
     )
+
+
+def why_left_out(record: DecisionRecord, rewards: Mapping[str, float], known: Known | None) -> str | None:
+    """Why a row neither teaches nor judges, or None."""
+    lacking = known.lacks(record.decision) if known is not None and record.decision is not None else None
+    reason = None if has_failed(record) else why_dropped(record, rewards)
+    return lacking if lacking is not None and reason in (None, "no feedback") else reason
+
+
+def row_weights(columns: Columns, replies: Replies) -> NDArray[np.float64]:
+    """(n,) how many requests each row stands for, relative to the average reply.
+
+    A reply stands for the answers like it that nobody spoke of; a failure is always seen, so it stands for itself: as
+    much as the share of answers that got a reply, 0 where none did (then nothing is known of what did not fail).
+    """
+    is_failure = np.array(columns.is_failure, dtype=bool)
+    weight = np.full(len(is_failure), replies.rates.overall)
+    weight[~is_failure] = replies.weights()
+    return weight

@@ -45,7 +45,7 @@ def gather_evidence(
 
     People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
     (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
-    happens to serve would gain by being marked at all (ours).
+    happens to serve would gain by being marked at all (ours). Failures, which nobody marked, have no part in it.
 
     Args:
         changes: cells whose quality changed: grades of theirs and rewards from before are left out.
@@ -57,7 +57,8 @@ def gather_evidence(
     row[row < 0] = len(rows) - 1
     keep = ~log.is_held_out & ~is_stale(log, changes) & (expert >= 0)
     row, expert, reward, weight = row[keep], expert[keep], log.reward[keep], log.weight[keep]
-    offset = reward_offset(reward, weight, base, row, expert)
+    told = ~log.is_failure[keep]
+    offset = reward_offset(reward[told], weight[told], base, row[told], expert[told])
     numbers = row_numbers(believed, rows[:-1])
     relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
     graded = cell_sums(relative, numbers, len(rows) - 1)

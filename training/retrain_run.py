@@ -34,7 +34,7 @@ from training.fit import embed, fit_router
 from training.gate import Comparison, GateResult, Terms, Verdict, judge
 from training.introduce import can_introduce, introduce, newcomers
 from training.log_answers import AskedAnswers, fetch_answers, sample_rows
-from training.log_table import LogTable, read_log_table
+from training.log_table import Known, LogTable, read_log_table
 from training.progress import Progress, silent
 from training.registry import Registry
 from training.retrain import Evidence, gather_evidence, logged_queries
@@ -84,8 +84,9 @@ class MapChange:
 class RetrainResult:
     """What was read, compared and done. `gate` is None when there was nothing to compare.
 
-    `n_learned` and `n_held_out` count answers with feedback; `n_outdated` those of them from before a change of quality
-    (`quality_changes`); `n_judged` held-out ones that were compared on; `estimates` what other estimators say of them.
+    `n_learned` and `n_held_out` count answers with feedback, and failures; `n_outdated` those of them from before a
+    change of quality (`quality_changes`); `n_judged` held-out ones that were compared on; `estimates` what other
+    estimators say of them.
     `introduced` are experts that the live router was given to explore, because nothing else can judge them.
     """
 
@@ -105,6 +106,11 @@ class RetrainResult:
     is_promoted: bool
     introduced: tuple[str, ...]
     reason: str
+
+    @property
+    def n_failures(self) -> int:
+        """Requests at which the expert failed, among those learned from and held out."""
+        return int(self.log.is_failure.sum())
 
 
 @dataclass(frozen=True)
@@ -136,8 +142,12 @@ def read_sources(request: RetrainRequest, progress: Progress) -> Sources:
     )
     outcomes = usable_outcomes(config, request.outcomes)
     key_weights = config.feedback.key_weights
-    log = read_log_table(request.database_url, since=request.since, key_weights=key_weights, progress=progress)
-    return Sources(config, queries, outcomes, log, find_changes(log))
+    known = Known(frozenset(config.policies), frozenset(config.experts), frozenset(config.categories))
+    log = read_log_table(
+        request.database_url, since=request.since, key_weights=key_weights, known=known, progress=progress
+    )
+    # An outage is no change of what an expert can do, and would make all that came before it worthless.
+    return Sources(config, queries, outcomes, log, find_changes(log.rows(~log.is_failure)))
 
 
 def open_encoder(request: RetrainRequest, config: CoeConfig) -> Encoder:

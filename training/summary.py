@@ -153,6 +153,8 @@ def print_retrain(result: RetrainResult) -> None:
         f"{result.n_held_out} held out to judge; {result.n_outcomes} graded outcomes",
         highlight=False,
     )
+    if result.n_failures:
+        console.print(f"  {result.n_failures} of them failed, which counts as a reward of 0", highlight=False)
     print_quality_changes(console, result)
     for reason, count in sorted(result.log.dropped.items()):
         console.print(f"  left out: {count} ({reason})", highlight=False)
@@ -207,6 +209,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "learned_from": result.n_learned,
         "held_out": result.n_held_out,
         "judged_on": result.n_judged,
+        "failures": result.n_failures,
         "dropped": dict(result.log.dropped),
         "quality_changes": [asdict(change) for change in result.quality_changes],
         "outdated": {"rated_answers": result.n_outdated, "grades": result.n_outdated_grades},

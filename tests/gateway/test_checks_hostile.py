@@ -266,7 +266,7 @@ async def test_unforeseen_error_is_500_without_its_text() -> None:
         async with gateway.chat("red") as answer:
             text = await answer.text()
         assert answer.status == 500
-        assert json.loads(text)["error"]["code"] == "internal_error"
+        assert json.loads(text)["error"]["code"] == "gateway_fault"
         assert "secret" not in text
         assert (await gateway.record()).state.value == "upstream_error"
         async with gateway.client.get(f"{gateway.root}/metrics") as answer:

@@ -63,6 +63,7 @@ def log_of(category, expert, reward, *, at=None) -> LogTable:
         at=np.arange(n, dtype=np.float64) if at is None else at,
         question=np.arange(n),
         is_held_out=np.zeros(n, dtype=bool),
+        is_failure=np.zeros(n, dtype=bool),
     )
 
 

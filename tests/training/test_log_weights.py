@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from router.types import ImplicitKind
+from router.types import ImplicitKind, TerminalState
 from tests.training.log_records import record
-from training.log_table import collect
+from training.log_table import NOTHING_TO_WEIGH, collect
 
 
 def test_the_silent_count_for_more():
@@ -38,6 +38,33 @@ def test_a_signal_tells_answers_apart_only_when_it_agrees():
     assert np.average(corrected.reward, weights=corrected.weight) == pytest.approx(0.75, abs=0.1)
     random = {f"d{seq}": (ImplicitKind.CUT_OFF,) for seq in range(0, 1000, 3)}
     assert np.ptp(collect(records, rewards, random).weight) == 0.0
+
+
+FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status": 502}
+
+
+def test_a_failure_stands_for_itself_and_a_reply_for_those_who_said_nothing():
+    """One answer in ten is rated, all as good; a fifth of the requests fail: mean reward 0.8."""
+    records = [record(seq, **(FAILED if seq % 5 == 0 else {})) for seq in range(2000)]
+    rewards = {f"d{seq}": 1.0 for seq in range(2000) if seq % 10 == 1}
+    log = collect(records, rewards)
+    assert (log.is_failure.sum(), len(log)) == (400, 600)
+    assert np.average(log.reward, weights=log.weight) == pytest.approx(0.8, abs=0.005)
+    assert log.weight.mean() == pytest.approx(1.0)
+    assert log.traffic == {"code": 2000}
+
+
+def test_a_rating_of_a_failure_changes_nothing():
+    failed = [record(seq, **FAILED) for seq in range(3)]
+    log = collect([*failed, record(3)], {"d0": 1.0, "d3": 1.0})
+    assert log.reward.tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_where_nobody_rates_failures_are_left_out():
+    """Nothing is known then of the answers that they would be weighed against."""
+    log = collect([record(0), *(record(seq, **FAILED) for seq in range(1, 4))], {})
+    assert len(log) == 0
+    assert log.dropped == {"no feedback": 1, NOTHING_TO_WEIGH: 3}
 
 
 def test_an_empty_log_has_no_weights():

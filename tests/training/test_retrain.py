@@ -20,14 +20,13 @@ from router.types import (
     RoutingDecision,
     TerminalState,
 )
-from training.datasets.decision_log import read_log
 from training.datasets.outcomes import write_outcomes
 from training.first_fit import first_router
 from training.gate import Terms, Verdict
 from training.log_table import read_log_table
 from training.registry import Registry
 from training.retrain_run import RetrainRequest, run_retrain
-from training.summary import retrain_json
+from training.summary import print_retrain, retrain_json
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -210,23 +209,76 @@ def test_a_question_teaches_or_judges_and_never_both(request_):
     ("changes", "reason"),
     [
         ({"state": TerminalState.CLIENT_GONE}, "not answered (client_gone)"),
-        ({"served_expert": "nobody"}, "another expert answered after a failure"),
         ({"decision": None, "state": TerminalState.REJECTED}, "rejected before routing"),
     ],
 )
 def test_rows_that_teach_nothing_are_counted_with_their_reason(request_, changes, reason):
     log_answers(request_, {"left": 0.5, "right": 0.5}, n=4, **changes)
-    log = read_log(request_.database_url)
-    assert log.used == ()
+    log = read_log_table(request_.database_url)
+    assert len(log) == 0
     assert log.dropped == {reason: 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"policy": "small"}, "policy 'small' is not in experts.yaml"),
+        ({"expert": "third", "eligible": (*EXPERTS, "third")}, "expert 'third' is not in experts.yaml"),
+        ({"category": "poems"}, "category 'poems' is not in experts.yaml"),
+    ],
+)
+def test_rows_of_what_experts_yaml_no_longer_has_are_left_out_and_counted(request_, capsys, change, reason):
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    engine = create_engine(request_.database_url)
+    with engine.begin() as connection:
+        rows = connection.execute(text("SELECT decision_id, record FROM decisions WHERE decision_id LIKE '%-1%'")).all()
+        for name, stored in rows:
+            record = DecisionRecord.model_validate_json(stored)
+            decision = record.decision.model_copy(update=change | {"eligible_probs": (0.5, 0.5, 0.0)})
+            gone = record.model_copy(update={"decision": decision, "served_expert": decision.expert})
+            connection.execute(
+                text("UPDATE decisions SET record = :record WHERE decision_id = :id"),
+                {"id": name, "record": gone.model_dump_json()},
+            )
+    engine.dispose()
+    result = run_retrain(request_, now=NOW)
+    assert (len(rows), result.log.dropped) == (111, {reason: 111})
+    assert result.n_learned + result.n_held_out == 189
+    assert result.is_promoted, result.reason
+    print_retrain(result)
+    assert f"left out: 111 ({reason})" in capsys.readouterr().out
+
+
+def test_rows_of_a_router_that_is_gone_still_count(request_):
+    """Whom it might have chosen, and how probably, is in the row."""
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    assert "v" not in {manifest.version for manifest in Registry(request_.routers).versions()}
+    result = run_retrain(request_, now=NOW)
+    assert result.n_learned + result.n_held_out == 300
+
+
+def test_an_expert_that_often_fails_loses_what_it_is_best_at(request_):
+    """`left` is liked more where it answers, and fails at more than half of what it is asked."""
+    rates = {"left": 0.96, "right": 0.7}
+    log_answers(request_, rates, n=300)
+    assert not run_retrain(replace(request_, is_dry_run=True), now=NOW).changes
+    failed = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status": 502}
+    log_answers(request_, rates, n=170, prefix="failed", only="left", start=1000.5, **failed)
+    with create_engine(request_.database_url).begin() as connection:
+        connection.execute(text("DELETE FROM feedback WHERE decision_id LIKE 'failed%'"))
+    result = run_retrain(request_, now=NOW)
+    assert result.log.is_failure.sum() == 170
+    assert result.quality_changes == ()
+    assert [(c.category, c.live, c.candidate) for c in result.changes] == [("sql", "left", "right")]
+    assert result.is_promoted, result.reason
 
 
 def test_the_log_is_read_in_pages_without_loss(request_, monkeypatch):
     log_answers(request_, {"left": 0.5, "right": 0.5}, n=25)
     monkeypatch.setattr("training.datasets.decision_log.PAGE_ROWS", 4)
-    log = read_log(request_.database_url)
-    assert (log.n_rows, len({a.decision_id for a in log.used})) == (25, 25)
-    assert read_log(request_.database_url, since=1020.0).n_rows == 5
+    log = read_log_table(request_.database_url)
+    assert (log.n_rows, len(set(log.ids.tolist()))) == (25, 25)
+    assert read_log_table(request_.database_url, since=1020.0).n_rows == 5
 
 
 def test_missing_parts_are_named(request_, tmp_path):

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, create_engine, inspect, text
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy import Connection, inspect, text
 
 from router.errors import DataError
-from router.features import from_bytes
 from router.types import (
     DecisionKind,
     DecisionReason,
     DecisionRecord,
     FeedbackKind,
-    FloatArray,
     ImplicitKind,
     TerminalState,
 )
@@ -33,64 +27,22 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
 }
 """How much each sign counts when one answer got several: a test knows, a retry only hints (ours)."""
 
+OUR_FAULTS = frozenset(
+    {
+        "server_shutting_down",
+        "gateway_fault",
+        "misconfigured",
+        "not_ready",
+        "store_unavailable",
+        "stores_unavailable",
+        "other_vector_space",
+        "expert_credentials",
+        "no_expert_alive",
+    }
+)
+"""Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
+
 PAGE_ROWS = 5000
-
-
-@dataclass(frozen=True)
-class LoggedAnswer:
-    """One routed answer with its reward in [0, 1].
-
-    `text` is None where the log keeps none. `embedding` is what the router decided from, as bytes that `vector` reads,
-    and `encoder` the fingerprint of what made it; None where `log.embeddings` was off.
-    """
-
-    decision_id: str
-    text: str | None
-    category: str
-    expert: str
-    reward: float
-    propensity: float
-    at: float
-    embedding: bytes | None = None
-    encoder: str | None = None
-
-    def vector(self, encoder: str) -> FloatArray | None:
-        """The embedding (d,) when it was kept and that encoder made it. Raises DataError when it is damaged."""
-        return from_bytes(self.embedding) if self.embedding is not None and self.encoder == encoder else None
-
-
-@dataclass(frozen=True)
-class LogDataset:
-    """What was read. `used` have a reward; `traffic` counts the answered, routed queries per category (the map's mass);
-    `dropped` says how many rows were left out and why."""
-
-    used: tuple[LoggedAnswer, ...]
-    traffic: Mapping[str, int]
-    dropped: Mapping[str, int]
-    n_rows: int
-    fingerprint: str
-
-
-def read_log(database_url: str, *, since: float = 0.0) -> LogDataset:
-    """Reads decisions and feedback from SQL.
-
-    Args:
-        since: Unix seconds; older decisions are not read.
-
-    Raises:
-        DataError: the database cannot be reached, holds no such tables, or a row is damaged.
-    """
-    engine = create_engine(database_url)
-    try:
-        with engine.connect() as connection:
-            rewards = read_rewards(connection)
-            return collect(read_records(connection, since), rewards)
-    except (OperationalError, ProgrammingError) as error:
-        raise DataError(
-            f"the decision log cannot be read from {engine.url.render_as_string()}: {error.orig}"
-        ) from error
-    finally:
-        engine.dispose()
 
 
 def read_rewards(connection: Connection, key_weights: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -146,8 +98,24 @@ def read_records(connection: Connection, since: float) -> Iterator[DecisionRecor
         after, last = rows[-1].at, rows[-1].decision_id
 
 
+def has_failed(record: DecisionRecord) -> bool:
+    """Whether the expert that the router chose failed at the request: a reward of 0, whoever answered in the end.
+
+    Not its failure: a client that left, an outage or a setting of ours (`OUR_FAULTS`), and a request that it refused
+    (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
+    """
+    decision = record.decision
+    if decision is None or decision.reason is DecisionReason.EXPLICIT:
+        return False
+    if record.served_expert not in (None, decision.expert):
+        return True  # the gateway turns to another expert after a failure only
+    if record.state not in (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT) or record.error_code in OUR_FAULTS:
+        return False
+    return record.status in (200, 408, 429) or record.status >= 500
+
+
 def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | None:
-    """Why a row teaches nothing about the map, or None."""
+    """Why an answer teaches nothing about the map, or None."""
     if record.decision is None or record.state is TerminalState.REJECTED:
         return "rejected before routing"
     if record.state is not TerminalState.ANSWERED:
@@ -157,36 +125,3 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
     if record.served_expert != record.decision.expert:
         return "another expert answered after a failure"
     return None if record.decision_id in rewards else "no feedback"
-
-
-def collect(records: Iterator[DecisionRecord], rewards: Mapping[str, float]) -> LogDataset:
-    """Sorts records into used and dropped."""
-    used: list[LoggedAnswer] = []
-    dropped: Counter[str] = Counter()
-    traffic: Counter[str] = Counter()
-    digest = hashlib.sha256()
-    n_rows = 0
-    for record in records:
-        n_rows += 1
-        digest.update(record.decision_id.encode())
-        reason = why_dropped(record, rewards)
-        if record.decision is not None and reason in (None, "no feedback"):
-            traffic[record.decision.category] += 1
-        if reason is not None or record.decision is None:
-            dropped[reason or "rejected before routing"] += 1
-            continue
-        digest.update(repr(rewards[record.decision_id]).encode())
-        used.append(
-            LoggedAnswer(
-                decision_id=record.decision_id,
-                text=record.text,
-                category=record.decision.category,
-                expert=record.decision.expert,
-                reward=rewards[record.decision_id],
-                propensity=record.decision.propensity,
-                at=record.at,
-                embedding=record.embedding,
-                encoder=record.inputs.encoder if record.inputs else None,
-            )
-        )
-    return LogDataset(tuple(used), traffic, dropped, n_rows, digest.hexdigest()[:16])

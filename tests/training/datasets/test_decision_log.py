@@ -6,10 +6,9 @@ import pytest
 from sqlalchemy import create_engine
 
 from gateway.store import Store
-from router.features import to_bytes
-from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitKind
+from router.types import DecisionReason, DecisionRecord, Feedback, FeedbackKind, ImplicitKind, TerminalState
 from tests.training.log_records import record as any_record
-from training.datasets.decision_log import read_log, read_rewards, read_signals
+from training.datasets.decision_log import OUR_FAULTS, has_failed, read_records, read_rewards, read_signals
 
 EMBEDDING = b"\x00\x3c\x00\x00"  # 1, 0
 
@@ -51,18 +50,14 @@ def test_signs_are_weighed_by_kind_and_key(store, connection):
     assert read_rewards(connection, {"b": 0.0}) == {"d0": 1.0}  # a key that counts nothing says nothing
 
 
-def test_embeddings_without_any_text(store, url):
+def test_embeddings_without_any_text(store, connection):
     inputs = {"encoder": "enc", "features": "f", "settings": "s", "facts": {}}
     store.write_decisions([record(0, embedding=EMBEDDING, inputs=inputs), record(1)])
-    for seq in (0, 1):
-        say(store, f"d{seq}", FeedbackKind.THUMB, 1.0)
-    first, second = read_log(url).used
-    assert first.text is None
-    assert to_bytes(first.vector("enc")) == EMBEDDING
-    assert (first.vector("another"), second.vector("enc")) == (None, None)
+    first, second = read_records(connection, 0.0)
+    assert (first.text, first.embedding, second.embedding) == (None, EMBEDDING, None)
 
 
-def test_signals_are_apart_from_feedback(store, connection, url):
+def test_signals_are_apart_from_feedback(store, connection):
     store.write_decisions(
         [
             record(0, session_id="s", text_hash="h", finish_reason="length"),
@@ -71,7 +66,6 @@ def test_signals_are_apart_from_feedback(store, connection, url):
     )
     assert read_signals(connection) == {"d0": (ImplicitKind.CUT_OFF, ImplicitKind.REASKED)}
     assert read_rewards(connection) == {}
-    assert read_log(url).dropped == {"no feedback": 2}
 
 
 def test_a_database_of_an_older_version_can_be_read(tmp_path, url):
@@ -82,9 +76,41 @@ def test_a_database_of_an_older_version_can_be_read(tmp_path, url):
         old.execute("INSERT INTO decisions VALUES ('d0', 10, ?)", (plain,))
         old.execute("INSERT INTO feedback VALUES ('d0', 'thumb', 1)")
     old.close()
-    (answer,) = read_log(url).used
-    assert (answer.reward, answer.embedding) == (1.0, None)
     engine = create_engine(url)
     with engine.connect() as connection:
+        (read,) = read_records(connection, 0.0)
+        assert (read.decision_id, read.embedding) == ("d0", None)
+        assert read_rewards(connection) == {"d0": 1.0}
         assert read_signals(connection) == {}
     engine.dispose()
+
+
+FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status": 502}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_failure"),
+    [
+        ({}, False),
+        (FAILED, True),
+        (FAILED | {"status": 500, "error_code": "internal_error"}, True),  # the expert's own code
+        (FAILED | {"status": 503, "error_code": "expert_unreachable"}, True),
+        (FAILED | {"status": 504, "state": TerminalState.TIMED_OUT}, True),
+        (FAILED | {"status": 429}, True),  # the provider's limit: the client got no answer
+        (FAILED | {"status": 200, "served_expert": "left", "error_code": "expert_broken_answer"}, True),
+        ({"served_expert": "right"}, True),  # it failed, another one answered
+        ({"served_expert": "right", "state": TerminalState.CLIENT_GONE}, True),
+        (FAILED | {"status": 400}, False),  # the request was at fault
+        (FAILED | {"status": 404}, False),
+        ({"state": TerminalState.CLIENT_GONE, "served_expert": None, "status": 499}, False),
+        ({"state": TerminalState.REJECTED, "served_expert": None, "status": 429, "decision": None}, False),
+        *((FAILED | {"status": 503, "error_code": code}, False) for code in sorted(OUR_FAULTS)),
+    ],
+)
+def test_what_counts_as_a_failure_of_the_expert(changes, is_failure):
+    assert has_failed(record(0, **changes)) is is_failure
+
+
+def test_an_expert_that_the_client_named_is_not_judged():
+    decision = record(0).decision.model_copy(update={"reason": DecisionReason.EXPLICIT})
+    assert not has_failed(record(0, **FAILED, decision=decision))
