@@ -16,7 +16,6 @@ COMMANDS = {
     "eval robustness": "eval.robustness.command:robustness",
     "eval log": "eval.log.command:log",
     "eval retrieval": "eval.retrieval.command:retrieval",
-    "eval arena": "eval.export_command:arena",
     "outcomes export": "eval.export_command:export_outcomes",
 }
 

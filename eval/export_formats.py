@@ -1,14 +1,13 @@
 """Formats that `coe outcomes export` writes. The file name is the registry: `exporters/csv.py` is `--format csv`.
 
-Each exporter module has three public names: `SUMMARY` (one line), `NEEDS` (the fields of `ExportRequest` it reads
-beside `out`) and `write(request)`, which gives the number of rows written.
+Each exporter module has one public function, `write(request)`, which gives the number of rows written.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,30 +23,10 @@ FAMILY = "eval.exporters"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to write where.
-
-    Args:
-        outcomes: folder of an outcome table.
-        router: folder of a router trained on an outcome table.
-        prompts: file of prompts to decide.
-        names: our expert -> the name it has there.
-    """
+    """The outcome table in the folder `outcomes`, to be written as the file `out`."""
 
     out: Path
-    outcomes: Path | None = None
-    router: Path | None = None
-    prompts: Path | None = None
-    names: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Exporter:
-    """One format."""
-
-    name: str
-    summary: str
-    needs: frozenset[str]
-    write: Callable[[ExportRequest], int]
+    outcomes: Path
 
 
 def export_formats() -> tuple[str, ...]:
@@ -55,37 +34,24 @@ def export_formats() -> tuple[str, ...]:
     return kinds(FAMILY)
 
 
-def load_exporter(name: str) -> Exporter:
-    """Raises ConfigError on an unknown format, with the formats there are."""
-    if name not in export_formats():
-        raise ConfigError(f"--format: unknown format '{name}'{allowed_values(name, export_formats())}")
-    module = importlib.import_module(f"{FAMILY}.{name}")
-    return Exporter(name, module.SUMMARY, frozenset(module.NEEDS), module.write)
-
-
-def export(exporter: Exporter, request: ExportRequest) -> int:
+def export(format_name: str, request: ExportRequest) -> int:
     """Writes a file; gives the number of rows.
 
     Raises:
-        ConfigError: something that the format needs was not given, or something else was; `out` cannot be written.
-        DataError, ArtifactError: what was given is malformed.
+        ConfigError: unknown format, or `out` cannot be written.
+        DataError: the table is malformed, or the format cannot hold it.
     """
-    for name, option in (("outcomes", "outcomes"), ("router", "router"), ("prompts", "prompts"), ("names", "name")):
-        if name in exporter.needs and name != "names" and not getattr(request, name):
-            raise ConfigError(f"--{option}: format '{exporter.name}' needs it")
-        if name not in exporter.needs and getattr(request, name):
-            raise ConfigError(f"--{option}: format '{exporter.name}' does not read it")
+    if format_name not in export_formats():
+        raise ConfigError(f"--format: unknown format '{format_name}'{allowed_values(format_name, export_formats())}")
     require_file(request.out)
     request.out.parent.mkdir(parents=True, exist_ok=True)
-    return exporter.write(request)
+    return int(importlib.import_module(f"{FAMILY}.{format_name}").write(request))
 
 
 def read_table(request: ExportRequest) -> OutcomeTable:
     """The outcome table, also prompts that some expert has no score on. Raises DataError."""
     from training.datasets.outcomes import read_outcomes
 
-    if request.outcomes is None:
-        raise ConfigError("--outcomes: is needed")
     return read_outcomes(request.outcomes, keep_partial=True)
 
 

@@ -37,7 +37,6 @@ SUMMARIES = {
     "retrieval train": "Train a retrieval expert: a LoRA adapter on the queries of a collection.",
     "retrieval pilots": "Build the pilot library that routes between retrieval experts.",
     "retrieval export": "Write vector stores and the feedback on their searches as collections.",
-    "eval arena": "Score a RouterArena prediction file.",
     "outcomes import": "Make an outcome table of another tool's files.",
     "outcomes formats": "List the formats that can be imported.",
     "outcomes export": "Write an outcome table, or a router's decisions, for another tool.",

@@ -8,9 +8,6 @@ from eval.export_formats import ExportRequest, read_table
 from eval.flat_scores import FIELDS, flat_scores
 from training.datasets.spreadsheet import without_formula
 
-SUMMARY = "CSV, one score a row"
-NEEDS = ("outcomes",)
-
 
 def write(request: ExportRequest) -> int:
     """Gives the number of rows. Raises DataError."""

@@ -7,9 +7,6 @@ import json
 from eval.export_formats import ExportRequest, read_table
 from eval.flat_scores import flat_scores
 
-SUMMARY = "JSON lines, one score a line"
-NEEDS = ("outcomes",)
-
 
 def write(request: ExportRequest) -> int:
     """Gives the number of lines. Raises DataError."""

@@ -14,9 +14,6 @@ from training.datasets.importers.routerbench import COST, FRAME_COLUMNS, NONE_CO
 from training.datasets.spreadsheet import without_formula
 from training.types import OutcomeTable
 
-SUMMARY = "RouterBench frame, as .parquet or .csv"
-NEEDS = ("outcomes",)
-
 
 def write(request: ExportRequest) -> int:
     """Gives the number of rows. Raises DataError, ConfigError on another ending."""

@@ -19,7 +19,6 @@ from training.datasets.outcome_rows import LeftOutCounts, Rows, table_of_rows
 from training.types import OutcomeTable
 
 FAMILY = "training.datasets.importers"
-ROUTER_ARENA = "router_arena"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +81,7 @@ def load_importer(name: str) -> Importer:
 
     Raises:
         ConfigError: no such format, with the formats there are.
-        DataError: RouterArena, which is never used for fitting.
     """
-    if name == ROUTER_ARENA:
-        raise DataError(
-            "RouterArena data is never used for fitting, so it cannot become an outcome table; write predictions with "
-            "`coe outcomes export --format router_arena` and score them with `coe eval arena`"
-        )
     if name not in import_formats():
         raise ConfigError(f"--format: unknown format '{name}'{allowed_values(name, import_formats())}")
     module = importlib.import_module(f"{FAMILY}.{name}")

@@ -153,8 +153,7 @@ def refuse_router_arena(names: Any, place: str) -> None:
     """Raises DataError when these are the fields of a RouterArena row: who fits on that test proves nothing."""
     if any(isinstance(name, str) and name.lower().replace("_", " ") == "global index" for name in names):
         raise DataError(
-            f"{place}: has the field 'global index' of RouterArena, which is never used for fitting, only for scoring; "
-            "use `coe outcomes export --format router_arena` and `coe eval arena`"
+            f"{place}: has the field 'global index' of RouterArena, which is a test and never used for fitting"
         )
 
 
@@ -186,26 +185,6 @@ def split_lines(stream: IO[str]) -> Iterator[str]:
         yield from lines
     if rest:
         yield rest
-
-
-def json_value(path: Path) -> Any:
-    """The value of a JSON file. Raises DataError."""
-    with open_text(path) as stream:
-        try:
-            return parse_json(stream.read(), str(path))
-        except UnicodeDecodeError as error:
-            raise not_utf8(path, error) from error
-
-
-def json_list(path: Path) -> Iterator[Record]:
-    """The objects of a JSON list. Raises DataError with the row."""
-    values = json_value(path)
-    if not isinstance(values, list):
-        raise DataError(f"{path}: expected a list of objects; got {kind_of(values)}")
-    if not values:
-        raise no_rows(path)
-    for number, value in enumerate(values, start=1):
-        yield as_record(value, f"{path}: row {number}")
 
 
 def csv_rows(path: Path) -> Iterator[Record]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eval.export_formats import ExportRequest, export, export_formats, load_exporter
+from eval.export_formats import ExportRequest, export, export_formats
 from router.errors import ConfigError, DataError
 from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
-ROUND_TRIPS = (("jsonl", ".jsonl"), ("csv", ".csv"), ("llmrouter", ".jsonl"), ("routerbench", ".parquet"))
+ROUND_TRIPS = (("jsonl", ".jsonl"), ("csv", ".csv"), ("routerbench", ".parquet"))
 ROUND_TRIPS = (*ROUND_TRIPS, ("routerbench", ".csv"))
 
 
@@ -67,7 +66,7 @@ def there_and_back(table: OutcomeTable, format_name: str, suffix: str) -> Outcom
     with tempfile.TemporaryDirectory() as folder:
         write_outcomes(table, Path(folder) / "made")
         out = Path(folder) / f"routing{suffix}"
-        export(load_exporter(format_name), ExportRequest(out, outcomes=Path(folder) / "made"))
+        export(format_name, ExportRequest(out, outcomes=Path(folder) / "made"))
         importer = load_importer(format_name)
         return read_outcomes_of(importer, find_files(importer, [str(out)]), ImportOptions(), "made").table
 
@@ -80,11 +79,8 @@ def test_a_table_survives_export_and_import(format_name: str, suffix: str, table
     for name in ("texts", "categories", "experts"):
         assert getattr(again, name) == getattr(table, name), name
     np.testing.assert_array_equal(again.scores, table.scores)
-    if format_name == "llmrouter":  # its prompts have no id of ours
-        assert len(set(again.prompt_ids)) == len(table.prompt_ids)
-    else:
-        assert again.prompt_ids == table.prompt_ids
-        np.testing.assert_array_equal(again.cost_usd, table.cost_usd)
+    assert again.prompt_ids == table.prompt_ids
+    np.testing.assert_array_equal(again.cost_usd, table.cost_usd)
     if format_name in ("jsonl", "csv"):
         assert (again.splits, again.metric) == (table.splits, table.metric)
     if format_name != "routerbench":
@@ -113,7 +109,7 @@ def small_table() -> OutcomeTable:
 
 def exported(tmp_path: Path, format_name: str, file: str) -> Path:
     write_outcomes(small_table(), tmp_path / "made")
-    export(load_exporter(format_name), ExportRequest(tmp_path / file, outcomes=tmp_path / "made"))
+    export(format_name, ExportRequest(tmp_path / file, outcomes=tmp_path / "made"))
     return tmp_path / file
 
 
@@ -128,37 +124,22 @@ def test_a_routerbench_frame_names_the_cheapest_of_the_best(tmp_path: Path) -> N
     ]
 
 
-def test_an_llmrouter_line_has_the_fields_that_llmrouter_reads(tmp_path: Path) -> None:
-    lines = exported(tmp_path, "llmrouter", "routing.jsonl").read_text().splitlines()
-    assert len(lines) == 7
-    row = json.loads(lines[1])
-    assert (row["task_name"], row["model_name"], row["performance"]) == ("a", "mid", 1.0)
-    assert (row["input_tokens"], row["output_tokens"], row["token_num"]) == (2, 8, 10)
-    assert (row["response_time"], row["embedding_id"], json.loads(lines[-1])["embedding_id"]) == (0.5, 0, 2)
-
-
 def test_an_expert_called_like_a_column_is_refused(tmp_path: Path) -> None:
     write_outcomes(replace(small_table(), experts=("big", "mid", "prompt")), tmp_path / "made")
     with pytest.raises(DataError, match="expert 'prompt' is called like a column"):
-        export(load_exporter("routerbench"), ExportRequest(tmp_path / "x.csv", outcomes=tmp_path / "made"))
+        export("routerbench", ExportRequest(tmp_path / "x.csv", outcomes=tmp_path / "made"))
 
 
-def test_what_a_format_needs_is_asked_for_and_nothing_else_is_taken(tmp_path: Path) -> None:
-    out = tmp_path / "x.csv"
-    with pytest.raises(ConfigError, match="--outcomes: format 'csv' needs it"):
-        export(load_exporter("csv"), ExportRequest(out))
-    with pytest.raises(ConfigError, match="--name: format 'csv' does not read it"):
-        export(load_exporter("csv"), ExportRequest(out, outcomes=tmp_path, names={"a": "b"}))
-    with pytest.raises(ConfigError, match="--prompts: format 'router_arena' needs it"):
-        export(load_exporter("router_arena"), ExportRequest(out, router=tmp_path))
-    with pytest.raises(ConfigError, match=r"unknown format 'xls'; allowed: csv, jsonl, llmrouter, router_arena"):
-        load_exporter("xls")
+def test_an_unknown_format_or_ending_is_refused(tmp_path: Path) -> None:
+    write_outcomes(small_table(), tmp_path / "made")
+    with pytest.raises(ConfigError, match=r"unknown format 'xls'; allowed: csv, jsonl, routerbench"):
+        export("xls", ExportRequest(tmp_path / "x.csv", tmp_path / "made"))
     with pytest.raises(ConfigError, match=r"ending '.pkl' is not allowed; expected .parquet or .csv"):
-        export(load_exporter("routerbench"), ExportRequest(tmp_path / "x.pkl", outcomes=tmp_path))
+        export("routerbench", ExportRequest(tmp_path / "x.pkl", tmp_path / "made"))
 
 
 def test_every_exporter_is_tested() -> None:
-    assert set(export_formats()) == {name for name, _ in ROUND_TRIPS} | {"router_arena"}
+    assert set(export_formats()) == {name for name, _ in ROUND_TRIPS}
 
 
 @pytest.mark.parametrize("format_name", ["csv", "routerbench"])
@@ -171,7 +152,7 @@ def test_a_spreadsheet_finds_no_formula_and_the_import_finds_the_text(tmp_path: 
         output_tokens=np.full((n, 2), np.nan), latency_ms=np.full((n, 2), np.nan), metric="exact", source="made",
     )  # fmt: skip
     write_outcomes(table, tmp_path / "made")
-    export(load_exporter(format_name), ExportRequest(tmp_path / "out.csv", outcomes=tmp_path / "made"))
+    export(format_name, ExportRequest(tmp_path / "out.csv", outcomes=tmp_path / "made"))
     with (tmp_path / "out.csv").open(newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert [cell for cell in cells if cell.startswith(("=", "+", "@", "-2"))] == []

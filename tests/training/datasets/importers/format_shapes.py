@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +34,6 @@ class Shape:
     required: tuple[str, ...]
     options: ImportOptions = field(default_factory=ImportOptions)
     unit: str = "field"
-    place: str = "row 2"
-    folder: str = ""
 
     @property
     def name(self) -> str:
@@ -72,10 +69,6 @@ def dump_jsonl(path: Path, records: Records) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
-def dump_json(path: Path, records: Records) -> None:
-    path.write_text(json.dumps(records, indent=2), encoding="utf-8")
-
-
 def columns_of(records: Records) -> list[str]:
     """The names that all records have: a CSV or Parquet file lacks a column in every row or in none."""
     return [name for name in records[0] if all(name in record for record in records)]
@@ -97,28 +90,6 @@ def dump_parquet(path: Path, records: Records) -> None:
         is_mixed = len({type(value) for value in values if value is not None}) > 1
         columns[name] = [str(value) for value in values] if is_mixed else values
     pq.write_table(pa.table(columns), path)
-
-
-def inspect_header(path: Path) -> dict[str, Any]:
-    return {
-        "version": 2,
-        "status": "success",
-        "eval": {"task": "quiz", "model": f"provider/{path.stem}", "run_id": "r", "created": "2026-01-01T00:00:00Z"},
-        "plan": {"name": "plan", "steps": []},
-        "results": {"total_samples": 2, "completed_samples": 2},
-    }
-
-
-def dump_inspect_json(path: Path, records: Records) -> None:
-    path.write_text(json.dumps(inspect_header(path) | {"samples": records}), encoding="utf-8")
-
-
-def dump_inspect_zip(path: Path, records: Records) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as log:
-        log.writestr("_journal/start.json", json.dumps({"version": 2, "eval": inspect_header(path)["eval"]}))
-        for i, record in enumerate(records, start=1):
-            log.writestr(f"samples/{i}_epoch_1.json", json.dumps(record))
-        log.writestr("header.json", json.dumps(inspect_header(path)))
 
 
 def flat() -> Records:
@@ -156,50 +127,6 @@ def routerbench() -> Records:
     ]
 
 
-def alpaca_eval(model: str) -> Records:
-    return [
-        {
-            "instruction": TEXTS[prompt],
-            "output_1": "the reference's answer",
-            "generator_1": "gpt4_1106_preview",
-            "dataset": CATEGORIES[prompt],
-            "output_2": "the model's answer",
-            "generator_2": model,
-            "annotator": "weighted_alpaca_eval_gpt4_turbo",
-            "preference": SCORES[prompt, model] + 1.0000000004,
-            "price_per_example": 0.008,
-            "time_per_example": 0.44,
-            "raw_completion": {"text": "M", "total_tokens": 806.0},
-        }
-        for prompt in TEXTS
-    ]
-
-
-def llmrouter() -> Records:
-    return [
-        {
-            "task_name": CATEGORIES[prompt],
-            "query": TEXTS[prompt],
-            "ground_truth": "4",
-            "metric": "exact",
-            "choices": None,
-            "task_id": None,
-            "model_name": model,
-            "response": "it is 4",
-            "token_num": 20,
-            "input_tokens": 8,
-            "output_tokens": 12,
-            "response_time": 0.15,
-            "api_key_used": "",
-            "performance": score,
-            "embedding_id": list(TEXTS).index(prompt),
-            "user_id": None,
-            "fig_id": None,
-        }
-        for (prompt, model), score in SCORES.items()
-    ]
-
-
 def lm_eval(model: str) -> Records:
     return [
         {
@@ -217,29 +144,6 @@ def lm_eval(model: str) -> Records:
             "exact_match": SCORES[prompt, model],
         }
         for i, prompt in enumerate(TEXTS)
-    ]
-
-
-def inspect(model: str) -> Records:
-    letters = {1.0: "C", 0.5: "P", 0.0: "I"}
-    return [
-        {
-            "id": i,
-            "epoch": 1,
-            "input": TEXTS[prompt],
-            "target": "4",
-            "metadata": {"subject": CATEGORIES[prompt]},
-            "messages": [{"role": "user", "content": TEXTS[prompt]}, {"role": "assistant", "content": "4"}],
-            "output": {"model": model, "choices": [], "completion": "4"},
-            "scores": {"match": {"value": letters[SCORES[prompt, model]], "answer": "4"}},
-            "model_usage": {
-                f"provider/{model}": {"input_tokens": 8, "output_tokens": 12, "total_tokens": 20, "total_cost": 0.25},
-                "provider/grader": {"input_tokens": 800, "output_tokens": 99, "total_tokens": 899, "total_cost": 9.0},
-            },
-            "total_time": 3.0,
-            "working_time": 0.15,
-        }
-        for i, prompt in enumerate(TEXTS, start=1)
     ]
 
 
@@ -265,42 +169,11 @@ SHAPES = (
         unit="column",
     ),
     Shape(
-        "alpaca_eval",
-        {f"{model}/annotations.json": alpaca_eval(model) for model in ("small", "large")},
-        dump_json,
-        "preference",
-        ("instruction", "preference", "generator_1", "generator_2", "dataset"),
-    ),
-    Shape(
-        "llmrouter",
-        {"default_routing_train_data.jsonl": llmrouter()},
-        dump_jsonl,
-        "performance",
-        ("query", "task_name", "model_name", "performance"),
-    ),
-    Shape(
         "lm_eval",
         {f"{model}/samples_quiz_2026-01-02T03-04-05.678901.jsonl": lm_eval(model) for model in ("small", "large")},
         dump_jsonl,
         "exact_match",
         ("doc_id", "arguments", "exact_match", "doc.subject", "metrics"),
         SUBJECT,
-    ),
-    Shape(
-        "inspect",
-        {f"{model}.json": inspect(model) for model in ("small", "large")},
-        dump_inspect_json,
-        "scores.match.value",
-        ("id", "epoch", "input", "metadata.subject", "scores.match.value"),
-        ImportOptions(category_field="metadata.subject"),
-    ),
-    Shape(
-        "inspect",
-        {f"{model}.eval": inspect(model) for model in ("small", "large")},
-        dump_inspect_zip,
-        "scores.match.value",
-        ("id", "epoch", "input", "metadata.subject", "scores.match.value"),
-        ImportOptions(category_field="metadata.subject"),
-        place="samples/2_epoch_1.json",
     ),
 )

@@ -123,11 +123,6 @@ def test_a_wrong_option_is_one_clear_line(
     assert complaint in capsys.readouterr().err
 
 
-def test_router_arena_is_refused_for_fitting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert coe("outcomes import", "--format", "router_arena", tmp_path / "x.json", "--out", tmp_path / "q") == 1
-    assert "RouterArena data is never used for fitting" in capsys.readouterr().err
-
-
 def test_formats_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert coe("outcomes formats") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(import_formats())
