@@ -1,77 +1,201 @@
-"""uvicorn's HTTP protocol with limits on the head of a request: its size and the time it may take."""
+"""uvicorn's HTTP protocol with limits: connections, the head of a request, and what is not quite HTTP/1.1."""
 
 from __future__ import annotations
 
 from asyncio import TimerHandle
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.asgi import Receive, Scope, Send, send_error
-from gateway.http_errors import ApiError
+from gateway.asgi import Application, Receive, Scope, Send, send_error
+from gateway.http_errors import RETRY_AFTER_S, ApiError
 
 MAX_HEAD_BYTES = 32 * 1024
 HEAD_TIMEOUT_S = 15.0
+LINGER_S = 10.0  # the rest of a refused body is read and dropped for so long, so that its sender sees the answer
+HTTP_VERSIONS = ("1.0", "1.1")
+
+# Two of one of these could be read as two requests: a proxy takes the first, we the last, or the other way round.
+SINGLE_HEADERS = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"expect",
+        b"host",
+        b"origin",
+        b"transfer-encoding",
+        b"x-coe-debug",
+        b"x-request-id",
+        b"x-session-id",
+    }
+)
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Answers 431 to a head that is too large and closes a connection whose head takes too long."""
+    """Answers heads that are too large or ambiguous with an error in OpenAI's shape, and closes what takes too long.
 
-    _head_bytes = 0
+    `limited_protocol` sets the two class attributes for one server.
+    """
+
+    max_connections = 2048
+    is_stopping: Callable[[], bool] = staticmethod(lambda: False)
+
+    _stuck_bytes = 0  # received in a row without a head, a piece of body or a message becoming complete
     _is_in_head = True
-    _head_timer: TimerHandle | None = None
+    _has_moved = False
+    _idle_since_s = 0.0
+    _timer: TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._idle_since_s = self.loop.time()
         self._await_head()
+        if len(self.connections) > self.max_connections:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        was_in_head = self._is_in_head
+        was_in_head, self._has_moved = self._is_in_head, False
         super().data_received(data)
-        if was_in_head and self._is_in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse_head()
+        is_stuck = (was_in_head and self._is_in_head) or not self._has_moved
+        self._stuck_bytes = self._stuck_bytes + len(data) if is_stuck else 0
+        if self._stuck_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._answer_and_close(too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if not self._is_in_head:
             self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What follows a chunked body is not part of the head: nobody has checked it, so nobody gets to see it.
+        if self._is_in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        self._is_in_head, self._head_bytes = False, 0
-        # A head that came in one piece was not counted on its way.
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
-            self.app = refuse_head
+        self._is_in_head, self._has_moved = False, True
+        fault = head_fault(self.parser.get_http_version(), self.url, self.headers)
+        if fault is not None:
+            self.app = cast(Any, refusal(fault))
         super().on_headers_complete()
+        if self.is_stopping():
+            self.cycle.keep_alive = False  # its next request goes to another gateway
+
+    def on_body(self, body: bytes) -> None:
+        self._has_moved = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._has_moved = True
+        if self.cycle.response_complete:
+            self._stop_timer()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._idle_since_s = self.loop.time()
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            self._stop_timer()
+            self._timer = self.loop.call_later(LINGER_S, self._close)
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser's refusal; `msg` is uvicorn's own text. Nothing goes into the middle of an answer."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not (cycle.response_started or self.pipeline):
+            self._answer_and_close(malformed("the request is not valid HTTP/1.1"))
+        else:
+            self.transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """No request of it is in work; one may be on its way."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
+
+    def _make_room(self) -> None:
+        """Closes the connection that was idle longest, of the peer that has most; without one, refuses this one."""
+        others = [each for each in self.connections if isinstance(each, LimitedProtocol) and each is not self]
+        if sum(not each.transport.is_closing() for each in others) < self.max_connections:
+            return
+        peers = Counter(each.peer for each in others)
+        idle = [each for each in others if each.is_idle]
+        if idle:
+            max(idle, key=lambda each: (peers[each.peer], -each._idle_since_s)).transport.close()
+        else:
+            self._answer_and_close(too_many_connections(self.max_connections))
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end, without its port."""
+        return self.client[0] if self.client else ""
 
     def _await_head(self) -> None:
-        self._is_in_head, self._head_bytes = True, 0
+        self._is_in_head, self._stuck_bytes = True, 0
         self._stop_timer()
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close)
+        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._close)
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _close(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
 
-    def _refuse_head(self) -> None:
-        body = too_large().body
-        head = (
-            "HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+    def _answer_and_close(self, error: ApiError) -> None:
+        """Answers without an application."""
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(error.body)),
+            "connection": "close",
+            **error.headers,
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(STATUS_LINE[error.status] + lines.encode("latin-1") + b"\r\n" + error.body)
         self.transport.close()
+
+
+def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> type[LimitedProtocol]:
+    """The protocol of one server.
+
+    Args:
+        is_stopping: from then on every answer is the last of its connection.
+    """
+    return type(
+        "ServedProtocol",
+        (LimitedProtocol,),
+        {"max_connections": max_connections, "is_stopping": staticmethod(is_stopping)},
+    )
+
+
+def head_fault(version: str, target: bytes, headers: Headers) -> ApiError | None:
+    """Why a head that the parser took is refused all the same; None when it is not. `headers` have lower-case names."""
+    if len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
+        return too_large()  # one that came in one piece was not counted on its way
+    if version not in HTTP_VERSIONS:
+        return malformed(f"HTTP/{version} is not supported; allowed: HTTP/1.0, HTTP/1.1")
+    if not target.startswith(b"/") and target != b"*":
+        return malformed("the request line must name a path that begins with '/'")
+    counts = Counter(name for name, _ in headers)
+    for name in sorted(SINGLE_HEADERS & counts.keys()):
+        if counts[name] > 1:
+            return malformed(f"the header '{name.decode()}' is there {counts[name]} times; allowed: once")
+    if version == "1.1" and not counts[b"host"]:
+        return malformed("the header 'host' is missing")
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings and (codings != [b"chunked"] or version == "1.0"):
+        return malformed("the header 'transfer-encoding' must be 'chunked', in HTTP/1.1 only")
+    return None
 
 
 def too_large() -> ApiError:
@@ -80,6 +204,23 @@ def too_large() -> ApiError:
     )
 
 
-async def refuse_head(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application of a connection whose head was too large."""
-    await send_error(send, too_large(), {"connection": "close"})
+def malformed(message: str) -> ApiError:
+    return ApiError(message, status=400, code="invalid_http")
+
+
+def too_many_connections(limit: int) -> ApiError:
+    return ApiError(
+        f"the gateway is at its limit of {limit} connections; try again later",
+        status=503,
+        code="overloaded",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def refusal(error: ApiError) -> Application:
+    """The application of a connection whose head is refused."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_error(send, error, {"connection": "close"})
+
+    return refuse

@@ -17,7 +17,7 @@ from gateway.app import create_app
 from gateway.auth import Auth, check_bind
 from gateway.decision_log.privacy import load_key
 from gateway.experts import ExpertPool
-from gateway.http_limits import LimitedProtocol
+from gateway.http_limits import limited_protocol
 from gateway.judging.judge import Judge
 from gateway.live_router import LiveRouter
 from gateway.ports import DecisionSink, DecisionStore
@@ -156,7 +156,7 @@ def server_config(state: GatewayState) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
         create_app(state),
-        http=LimitedProtocol,
+        http=limited_protocol(limits.max_connections, lambda: state.is_stopping),
         ws="none",
         lifespan="off",
         log_config=None,

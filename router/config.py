@@ -170,6 +170,7 @@ class GatewayConfig(Section):
 
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_concurrency: int = Field(default=512, ge=1)
+    max_connections: int = Field(default=2048, ge=1, description="open connections of clients")
     max_text_chars: int = Field(default=4000, ge=64, description="how much of the last human ask is classified")
     retries: int = Field(
         default=1, ge=0, le=3, description="further experts tried when one fails before its first byte"
