@@ -95,7 +95,7 @@ class ChatEndpoint:
         exchange.is_sampled = self._state.judge is not None and self._state.judge.samples()
         request = await self._with_sources(exchange, request, decided.decision)
         exchange.overhead_ms = (time.perf_counter() - received_at_s) * 1e3
-        answer = await self._experts.answer(exchange, request, decided.router, decided.decision)
+        answer = await self._experts.answer(exchange, request, decided.decision)
         if isinstance(answer, StreamedAnswer):
             await self._relay(exchange, request, answer, send)
         else:

@@ -10,7 +10,7 @@ from gateway.http_errors import ApiError, api_error, upstream_error
 from gateway.state import GatewayState
 from gateway.wire import ChatRequest
 from router.errors import BackendError, RouterError
-from router.pipeline import Router
+from router.pipeline import following
 from router.protocols import BackendRequest, BackendResponse, ChunkStream
 from router.types import RoutingDecision
 
@@ -48,7 +48,7 @@ class ExpertCall:
         self._state = state
 
     async def answer(
-        self, exchange: Exchange, request: ChatRequest, router: Router | None, decision: RoutingDecision
+        self, exchange: Exchange, request: ChatRequest, decision: RoutingDecision
     ) -> StreamedAnswer | WholeAnswer:
         """The first answer that begins; `exchange.served_expert` says whose it is.
 
@@ -65,17 +65,16 @@ class ExpertCall:
             except RouterError as error:
                 failure = api_error(error)
             failed.add(expert)
-            following = self._following(router, decision, failed) if failure.is_retryable else None
+            following = self._following(decision, failed) if failure.is_retryable else None
             if following is None:
                 raise failure
             expert = following
 
-    def _following(self, router: Router | None, decision: RoutingDecision, failed: set[str]) -> str | None:
+    def _following(self, decision: RoutingDecision, failed: set[str]) -> str | None:
         """The next expert to try; None when there is none or trying is not allowed."""
-        if router is None or len(failed) > self._state.config.gateway.retries:
+        if len(failed) > self._state.config.gateway.retries:
             return None
-        down = set(decision.eligible) - self._state.pool.alive
-        expert = router.failover(decision, failed | down)
+        expert = following(decision, failed | (set(decision.ranking) - self._state.pool.alive))
         return expert if expert is not None and self._state.retry_budget.spend() else None
 
     async def _attempt(self, request_id: str, request: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:

@@ -113,7 +113,8 @@ class Signals(Record):
 
 
 class WeighedExpert(Record):
-    """One expert as the decision weighed it. `prob` is 0 and `lacks` says why where it could not serve.
+    """One expert as the decision weighed it. `prob` is 0 and `lacks` says why where it could not serve, or the policy
+    does not let it. `rank` is its place in the policy's order, from 1.
 
     Cost and wait are means for a query of this category; None is unknown.
     """
@@ -124,6 +125,7 @@ class WeighedExpert(Record):
     predicted_cost_usd: float | None
     predicted_wait_ms: float | None
     lacks: str | None = None
+    rank: int | None = None
     is_chosen: bool = False
     is_runner_up: bool = False
 
@@ -157,7 +159,8 @@ def signals_of(decision: RoutingDecision) -> Signals | None:
 
 def weighed_experts(decision: RoutingDecision) -> tuple[WeighedExpert, ...]:
     """Every expert of the router, those that could serve first; older decisions lack some of the numbers."""
-    names = (*decision.eligible, *decision.excluded)
+    names = (*decision.eligible, *decision.excluded, *decision.outside_policy)
+    lacks, rank = decision.excluded | decision.outside_policy, {e: i for i, e in enumerate(decision.ranking, start=1)}
     columns = zip_longest(
         names,
         decision.eligible_probs,
@@ -172,7 +175,8 @@ def weighed_experts(decision: RoutingDecision) -> tuple[WeighedExpert, ...]:
             predicted_quality=quality,
             predicted_cost_usd=cost,
             predicted_wait_ms=wait,
-            lacks=decision.excluded.get(name),
+            lacks=lacks.get(name),
+            rank=rank.get(name),
             is_chosen=name == decision.expert,
             is_runner_up=name == decision.runner_up,
         )

@@ -28,7 +28,7 @@ from router.build import capabilities
 from router.config import CoeConfig
 from router.errors import NoEligibleExpertError
 from router.features import features_hash, to_bytes
-from router.pipeline import Router, explicit_decision
+from router.pipeline import NOT_REACHABLE, Router, explicit_decision
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ class GatewayState:
             session_id: the conversation, which stays with one router during a canary; None: this request alone.
 
         Raises:
-            ApiError: unknown model 404; nobody can serve it: 400 saying what each expert lacks, or 503 while those that
-                could are down; routing is asked for and no router is loaded 503.
+            ApiError: unknown model 404; nobody can serve it: 400 saying what each expert lacks or why the policy keeps
+                it out, or 503 while those that could are down; routing is asked for and no router is loaded 503.
         """
         target, facts = self.target(request.model), request.facts
         serving = self.live.serving
@@ -192,16 +192,22 @@ class GatewayState:
         return Decided(router, decision, inputs, kept, pending)
 
     def _nobody(self, error: NoEligibleExpertError, facts: QueryFacts) -> ApiError:
-        """Why no expert serves a request: what it asks for (400), or that those who could are down (503)."""
+        """Why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could are
+        down (503)."""
         names = tuple(error.reasons)
-        capable = [name for name in names if self.capabilities[name].lacks(facts) is None]
-        if capable:
+        down = [name for name, reason in error.reasons.items() if reason == NOT_REACHABLE]
+        lacking = [name for name in names if self.capabilities[name].lacks(facts) is not None]
+        outside = {name: error.reasons[name] for name in names if name not in down and name not in lacking}
+        if down:
+            kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
             return ApiError(
-                f"no expert that can serve this request is reachable now ({', '.join(capable)})",
+                f"no expert that can serve this request is reachable now ({', '.join(down)}{kept_out})",
                 status=503,
                 code="no_expert_alive",
                 retry_after_s=RETRY_AFTER_S,
             )
+        if outside:
+            return ApiError(str(error), code="outside_policy", param="model")
         # Whoever would take a short prompt with the same demands lacks only context.
         short = QueryFacts(
             has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json, prompt_chars=0

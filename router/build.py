@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router import plugins
+from router.agreement import check_categories, pin_problems
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
 from router.errors import ArtifactError, ConfigError
@@ -43,11 +44,13 @@ def load_router(config: CoeConfig, folder: Path) -> Router:
 
     Raises:
         ArtifactError: the artifact is damaged, or was trained with another encoder.
-        ConfigError: the artifact and experts.yaml share no expert, or name other categories.
+        ConfigError: the artifact and experts.yaml share no expert or name other categories, or a pin cannot hold.
         InfeasibleBudgetError: a policy's budget admits no map.
     """
     artifact = load_artifact(folder)
-    check_categories(config, artifact)
+    check_categories(config, artifact.manifest)
+    if problems := pin_problems(config, artifact.manifest):
+        raise ConfigError("; ".join(problems), problems)
     kept = [i for i, name in enumerate(artifact.manifest.experts) if name in config.experts]
     if not kept:
         raise ConfigError(
@@ -205,24 +208,15 @@ def solved_policy(
     costs: ExpertCosts,
     choice: LearnedChoice | None,
 ) -> Policy:
-    solution = solve_map(cautious_quality(evidence), evidence.mass, costs, policy.budgets)
-    pins = {rows.index(c): experts.index(e) for c, e in policy.pins.items() if c in rows and e in experts}
-    preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets)
+    pins = {rows.index(category): experts.index(expert) for category, expert in policy.pins.items()}
+    solution = solve_map(cautious_quality(evidence), evidence.mass, costs, policy.budgets, pins)
+    preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets, pins)
     return Policy(solution, pins, policy.exploration, preference)
 
 
 def evidence_of(artifact: RouterArtifact) -> QualityMatrix:
     manifest = artifact.manifest
     return quality_from_arrays(artifact.part("map"), len(manifest.categories), len(manifest.experts))
-
-
-def check_categories(config: CoeConfig, artifact: RouterArtifact) -> None:
-    lacking = sorted(set(artifact.manifest.categories) - set(config.learned_categories))
-    if lacking:
-        raise ConfigError(
-            f"router {artifact.manifest.version} names categories that experts.yaml lacks: {', '.join(lacking)}; "
-            "add them or run `coe train`"
-        )
 
 
 def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
@@ -240,12 +234,16 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
 
 
 def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> ExpertCosts:
-    """Sizes and prices from experts.yaml, tokens and latency from the evidence."""
+    """Sizes and prices from experts.yaml, tokens and latency from the evidence.
+
+    In a category where an expert never answered, its answers are taken to be as long as its others: at a length of 0 a
+    dear one would pass for cheap.
+    """
     groups = {group: number for number, group in enumerate(dict.fromkeys(entry.host_group for entry in entries))}
     group_size = {entry.host_group: entry.params_b for entry in entries}
     price_in = np.array([entry.price_in_per_m_usd for entry in entries], dtype=np.float32)
     price_out = np.array([entry.price_out_per_m_usd for entry in entries], dtype=np.float32)
-    per_million = evidence.prompt_tokens[:, None] * price_in + evidence.output_tokens * price_out
+    per_million = evidence.prompt_tokens[:, None] * price_in + typical_lengths(evidence.output_tokens) * price_out
     return ExpertCosts(
         own_params_b=np.array([entry.adapter_params_b for entry in entries], dtype=np.float32),
         group=np.array([groups[entry.host_group] for entry in entries], dtype=np.int64),
@@ -254,6 +252,13 @@ def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> Ex
         cost_usd=np.asarray(per_million / 1e6, dtype=np.float32),
         latency_ms=evidence.latency_ms,
     )
+
+
+def typical_lengths(output_tokens: FloatArray) -> FloatArray:
+    """Tokens of answers (k, m) with the mean of the expert's other categories where they are 0, which is unknown."""
+    known = output_tokens > 0
+    mean = output_tokens.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(known, output_tokens, mean).astype(np.float32)
 
 
 def build_backends(

@@ -27,8 +27,8 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
             f"general, which the measured map sends to {decision.expert}{passed_over(decision)}"
         ),
         DecisionReason.NEXT_BEST: (
-            f"classified as {sure}; the map's expert cannot serve this request, "
-            f"{decision.expert} is the best of those that can"
+            f"classified as {sure}; whom the policy planned cannot serve this request, "
+            f"{decision.expert} is next in its order"
         ),
         DecisionReason.EXPLORED: f"classified as {sure}; {decision.expert} was drawn to learn how good it is here",
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
@@ -59,7 +59,8 @@ def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: f
         "predicted quality", ", ".join(f"{name} {q:.2f}" for name, q, _ in sorted(quality, key=lambda r: -r[1]))
     )
     table.add_row("runner-up", decision.runner_up or "none")
-    for expert, lack in decision.excluded.items():
+    table.add_row("order", ", ".join(decision.ranking))
+    for expert, lack in (decision.excluded | decision.outside_policy).items():
         table.add_row(f"not {expert}", lack)
     table.add_row("propensity", f"{decision.propensity:.3f}")
     table.add_row("policy", decision.policy)

@@ -26,6 +26,9 @@ from router.types import (
 )
 from router.uncertainty import Uncertainty, apply_temperature
 
+NOT_REACHABLE = "is not reachable"
+"""What an expert lacks that others than the request are to blame for."""
+
 TOP_CATEGORIES = 5
 """Categories whose probabilities a decision keeps."""
 
@@ -142,7 +145,8 @@ class Router:
 
         Raises:
             ConfigError: unknown policy.
-            NoEligibleExpertError: every expert lacks something this request needs, or is down.
+            NoEligibleExpertError: every expert lacks something this request needs, is down, or is one that the policy
+                does not let serve it.
         """
         batch = QueryBatch((query,), self.embed(query.text) if embedding is None else embedding)
         return self.decide_batch(batch, rng=rng, policy=policy, alive=alive, seeds=(seed,))[0]
@@ -197,7 +201,7 @@ class Router:
         for expert in self.experts:
             lack = self.capabilities[expert].lacks(facts)
             if lack is None and alive is not None and expert not in alive:
-                lack = "is not reachable"
+                lack = NOT_REACHABLE
             if lack is not None:
                 reasons[expert] = lack
         return reasons
@@ -214,14 +218,15 @@ class Router:
         seed: int | None = None,
     ) -> RoutingDecision:
         """Stage 2 for query i of a judged batch; `quality` (m,)."""
-        eligible = [e for e, name in enumerate(self.experts) if name not in excluded]
-        if not eligible:
-            raise NoEligibleExpertError(excluded)
         row = int(judged.rows[i])
         policy = self.policy(policy_name)
-        draw, worth = draw_expert(policy, row, eligible, quality, rng, seed), policy.worth(quality, row)
-        others = [e for e in eligible if e != draw.expert]
-        shut_out = [e for e, name in enumerate(self.experts) if name in excluded]
+        barred = self.outside(policy, row, quality, excluded)
+        outside = {name: bar for name, bar in barred.items() if name not in excluded}
+        eligible = [e for e, name in enumerate(self.experts) if name not in excluded and name not in outside]
+        if not eligible:
+            raise NoEligibleExpertError({**excluded, **barred})
+        draw = draw_expert(policy, row, eligible, quality, rng, seed)
+        shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
         is_fallback = self.categories[row] == GENERAL
         cost, wait = (table[row] for table in self.expected)
         return RoutingDecision(
@@ -232,11 +237,13 @@ class Router:
             reason=DecisionReason.UNCERTAIN if is_fallback and draw.reason is DecisionReason.MAP else draw.reason,
             likely_category=self.categories[int(judged.likely[i])],
             uncertainty=float(judged.uncertainty[i]),
-            runner_up=self.experts[max(others, key=lambda e: worth[e])] if others else None,
+            runner_up=next((self.experts[e] for e in draw.ranking if e != draw.expert), None),
+            ranking=tuple(self.experts[e] for e in draw.ranking),
             eligible=tuple(self.experts[e] for e in eligible),
             eligible_probs=draw.probs,
             predicted_quality=within_bounds(quality, eligible),
-            excluded={self.experts[e]: excluded[self.experts[e]] for e in shut_out},
+            excluded=dict(excluded),
+            outside_policy=outside,
             excluded_quality=within_bounds(quality, shut_out),
             predicted_cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
             predicted_wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
@@ -253,14 +260,21 @@ class Router:
         ranked = sorted(zip(self.classifier.categories_, probs.tolist(), strict=True), key=lambda pair: -pair[1])
         return dict(ranked[:TOP_CATEGORIES])
 
-    def failover(self, decision: RoutingDecision, failed: Collection[str]) -> str | None:
-        """The eligible expert of highest predicted quality that has not failed, or None."""
-        left = [
-            (quality, name)
-            for name, quality in zip(decision.eligible, decision.predicted_quality, strict=True)
-            if name not in failed
-        ]
-        return max(left)[1] if left else None
+    def outside(self, policy: Policy, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> dict[str, str]:
+        """Experts that could serve a query of a category if they were reachable, and the policy does not let, with
+        the reason."""
+        planned, _ = policy.planned(row, quality)
+        bars = policy.bars(row, planned, len(self.experts))
+        return {
+            name: bar
+            for name, bar in zip(self.experts, bars, strict=True)
+            if bar is not None and excluded.get(name, NOT_REACHABLE) == NOT_REACHABLE
+        }
+
+
+def following(decision: RoutingDecision, unavailable: Collection[str]) -> str | None:
+    """The next expert in the decision's order that can be tried, or None."""
+    return next((name for name in decision.ranking if name not in unavailable), None)
 
 
 def within_bounds(quality: FloatArray, experts: Sequence[int]) -> tuple[float, ...]:
@@ -290,7 +304,7 @@ def explicit_decision(
     """
     lack = capabilities[expert].lacks(facts) if expert in capabilities else None
     if lack is None and alive is not None and expert not in alive:
-        lack = "is not reachable"
+        lack = NOT_REACHABLE
     if lack is not None:
         raise NoEligibleExpertError({expert: lack})
     return RoutingDecision(
@@ -301,6 +315,7 @@ def explicit_decision(
         reason=DecisionReason.EXPLICIT,
         likely_category=GENERAL,
         uncertainty=0.0,
+        ranking=(expert,),
         eligible=(expert,),
         eligible_probs=(1.0,),
         predicted_quality=(0.0,),

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from router.config import Budgets
 from router.errors import InfeasibleBudgetError
 from router.price import LEAST_LIMIT, beside_others
+from router.stand_ins import Amounts, StandIns, kept_in_memory, stand_ins
 from router.types import FloatArray
 
 TIE_BREAK = 1e-6
@@ -45,15 +46,25 @@ class ExpertCosts:
     cost_usd: FloatArray
     latency_ms: FloatArray
 
+    def per_query(self) -> Amounts:
+        """What one query costs of every budget on an average: (m,), or (k, m) by category."""
+        return {
+            "active_params_b": self.active_params_b.astype(np.float64),
+            "cost_usd": self.cost_usd.astype(np.float64),
+            "latency_ms": self.latency_ms.astype(np.float64),
+        }
+
 
 @dataclass(frozen=True)
 class MapSolution:
-    """`expert_of` (k,): the expert number of each category. `used` and `binding` name budgets as `Budgets` does."""
+    """`expert_of` (k,): the expert number of each category, pins included. `used` and `binding` name budgets as
+    `Budgets` does. `stand_ins` says who else may serve; None: everybody, by predicted quality."""
 
     expert_of: IndexArray
     quality: float
     used: Mapping[str, float]
     binding: tuple[str, ...]
+    stand_ins: StandIns | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class MapProgram:
     """The mixed-integer program of Composition of Experts (arXiv 2412.01868), with shared bases (ours).
 
     Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted. With
-    `may_share` x[c,e] is the share of category c that goes to e.
+    `may_share` x[c,e] is the share of category c that goes to e. `pins` (category -> expert) are x[c,e] = 1.
     """
 
     n_categories: int
@@ -69,6 +80,14 @@ class MapProgram:
     objective: NDArray[np.float64]
     budget_rows: Mapping[str, NDArray[np.float64]]
     may_share: bool = False
+    pins: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def least(self) -> NDArray[np.float64]:
+        """The least value of each variable."""
+        bound = np.zeros(len(self.objective))
+        bound[[c * self.n_experts + e for c, e in self.pins.items()]] = 1
+        return bound
 
     def minimise(
         self, objective: NDArray[np.float64], limits: Mapping[str, float], costs: ExpertCosts
@@ -87,7 +106,7 @@ class MapProgram:
         is_whole[: self.n_categories * self.n_experts] = not self.may_share
         with clean_standard_output():
             result = milp(
-                objective, constraints=constraints, bounds=Bounds(0, 1), integrality=is_whole.astype(np.int64)
+                objective, constraints=constraints, bounds=Bounds(self.least, 1), integrality=is_whole.astype(np.int64)
             )
         return None if result.x is None else np.where(is_whole, np.round(result.x), result.x)
 
@@ -133,7 +152,9 @@ def structure(k: int, m: int, costs: ExpertCosts) -> tuple[NDArray[np.float64], 
     return links, one_each
 
 
-def map_program(quality: FloatArray, mass: FloatArray, costs: ExpertCosts) -> MapProgram:
+def map_program(
+    quality: FloatArray, mass: FloatArray, costs: ExpertCosts, pins: Mapping[int, int] | None = None
+) -> MapProgram:
     """The program for a quality matrix (k, m) and the traffic's mix `mass` (k,), which sums to 1."""
     k, m = quality.shape
     g = len(costs.group_params_b)
@@ -150,21 +171,28 @@ def map_program(quality: FloatArray, mass: FloatArray, costs: ExpertCosts) -> Ma
         "latency_ms": average(costs.latency_ms),
         "hosted_params_b": np.concatenate([np.zeros(k * m), costs.own_params_b, costs.group_params_b]),
     }
-    return MapProgram(k, m, -np.concatenate([gain.ravel(), rest]), rows)
+    return MapProgram(k, m, -np.concatenate([gain.ravel(), rest]), rows, pins=pins or {})
 
 
-def solve_map(quality: FloatArray, mass: FloatArray, costs: ExpertCosts, budgets: Budgets) -> MapSolution:
-    """The category-to-expert map of highest mean quality that keeps every budget.
+def solve_map(
+    quality: FloatArray,
+    mass: FloatArray,
+    costs: ExpertCosts,
+    budgets: Budgets,
+    pins: Mapping[int, int] | None = None,
+) -> MapSolution:
+    """The category-to-expert map of highest mean quality that keeps every budget and every pin.
 
     Args:
         quality: (k, m) expected score in [0, 1].
         mass: (k,) share of queries per category; need not be normalised.
+        pins: category -> expert, by number; what they cost counts against the budgets.
 
     Raises:
         InfeasibleBudgetError: names the budget that cannot be kept and the smallest value that would do.
     """
     mass = np.asarray(mass / max(float(mass.sum()), 1e-12), dtype=np.float32)
-    program = map_program(quality, mass, costs)
+    program = map_program(quality, mass, costs, pins)
     limits = {name: value for name, value in budgets.model_dump().items() if value is not None}
     k, m = quality.shape
     if limits:
@@ -174,10 +202,56 @@ def solve_map(quality: FloatArray, mass: FloatArray, costs: ExpertCosts, budgets
         expert_of = solution[: k * m].reshape(k, m).argmax(axis=1)
     else:  # each category by itself: the same map, without loading a solver
         expert_of = (-program.objective[: k * m]).reshape(k, m).argmax(axis=1)
+        expert_of[list(program.pins)] = list(program.pins.values())
     chosen = as_variables(expert_of, costs, m)
     used = {name: float(row @ chosen) for name, row in program.budget_rows.items()}
     binding = tuple(name for name in limits if binds(program, limits, name, chosen, costs))
-    return MapSolution(expert_of, float((mass * quality[np.arange(k), expert_of]).sum()), used, binding)
+    others = map_stand_ins(program, limits, expert_of, mass @ quality, costs) if limits else None
+    return MapSolution(expert_of, float((mass * quality[np.arange(k), expert_of]).sum()), used, binding, others)
+
+
+def map_stand_ins(
+    program: MapProgram,
+    limits: Mapping[str, float],
+    expert_of: IndexArray,
+    mean_quality: NDArray[np.floating],
+    costs: ExpertCosts,
+) -> StandIns:
+    """Who may serve beside a map's experts, priced by the program's relaxation over those that are kept in memory."""
+    hosted = np.isin(np.arange(program.n_experts), expert_of)
+    most = limits.get("hosted_params_b")
+    if most is not None:
+        hosted = kept_in_memory(hosted, mean_quality, costs.own_params_b, costs.group, costs.group_params_b, most)
+    else:
+        hosted = np.ones(program.n_experts, dtype=bool)
+    prices = relaxed_prices(program, limits, hosted, costs)
+    return stand_ins(costs.per_query(), limits, hosted, prices, program.n_categories)
+
+
+def relaxed_prices(
+    program: MapProgram, limits: Mapping[str, float], hosted: NDArray[np.bool_], costs: ExpertCosts
+) -> dict[str, float]:
+    """Quality that one unit of each budget on an average buys: multipliers of the linear relaxation over the hosted
+    experts (m,), because a mixed-integer program has none. 0 where a limit does not bind."""
+    from scipy.optimize import linprog
+
+    averages = [name for name in limits if name != "hosted_params_b"]
+    if not averages:
+        return {}
+    shares = program.n_categories * program.n_experts
+    units = np.array([unit_of(limits[name], program.budget_rows[name]) for name in averages])
+    _, one_each = structure(program.n_categories, program.n_experts, costs)
+    found = linprog(
+        program.objective[:shares],
+        A_ub=np.stack([program.budget_rows[name][:shares] for name in averages]) / units[:, None],
+        b_ub=np.array([limits[name] for name in averages]) / units + SLACK,
+        A_eq=one_each[:, :shares],
+        b_eq=np.ones(program.n_categories),
+        bounds=np.column_stack([program.least[:shares], np.tile(hosted, program.n_categories)]),
+    )
+    if found.x is None:  # the solver's tolerance; the map itself keeps the limits
+        return dict.fromkeys(averages, 0.0)
+    return dict(zip(averages, (np.maximum(-found.ineqlin.marginals, 0.0) / units).tolist(), strict=True))
 
 
 def as_variables(expert_of: IndexArray, costs: ExpertCosts, m: int) -> NDArray[np.float64]:

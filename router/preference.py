@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from router.errors import InfeasibleBudgetError
 from router.hosting import hosted_beside, hosted_on_bases
 from router.policy import ExpertCosts, infeasible_budget, map_program
 from router.price import SLACK, budget_prices
+from router.stand_ins import StandIns, kept_in_memory, stand_ins
 from router.types import FloatArray
 
 Float64Array = NDArray[np.float64]
@@ -45,32 +47,50 @@ class Preference:
     """The expert of highest predicted quality minus its toll serves, among those that are hosted.
 
     `tolls` in units of quality: (m,), or (k, m) where what is priced depends on the query's row. `hosted` (m,).
+    `barred` (k, m) says why an expert may not stand in for another; None: whoever is hosted may.
     """
 
     tolls: Float64Array
     hosted: NDArray[np.bool_]
+    barred: tuple[tuple[str | None, ...], ...] | None = None
+
+    def worth(self, quality: NDArray[np.floating], row: int) -> Float64Array:
+        """(m,) what an expert is worth to one query of a row. In double precision, because a query is indifferent
+        exactly where prices are."""
+        toll = self.tolls if self.tolls.ndim == 1 else self.tolls[row]
+        return np.asarray(quality.astype(np.float64) - toll)
 
     def utility(self, quality: NDArray[np.floating], row: int) -> Float64Array:
-        """(m,) what an expert is worth to one query of a row; -inf where it is not hosted. In double precision, because
-        prices stand where a query is indifferent."""
-        toll = self.tolls if self.tolls.ndim == 1 else self.tolls[row]
-        return np.where(self.hosted, quality.astype(np.float64) - toll, -np.inf)
+        """(m,) as `worth`; -inf where an expert is not hosted."""
+        return np.where(self.hosted, self.worth(quality, row), -np.inf)
+
+    def bars(self, row: int) -> tuple[str | None, ...]:
+        """(m,) why an expert may not stand in for another on queries of a row; None where it may."""
+        if self.barred is not None:
+            return self.barred[row]
+        return tuple(None if is_hosted else "is not hosted under the policy" for is_hosted in self.hosted)
 
 
 @dataclass(frozen=True)
 class Priced:
     """What experts cost by row of the map, and the rows of the sample.
 
-    `amounts` by budget: (m,), or (k, m). `rows` (n,) or None, when all amounts are (m,).
+    `amounts` by budget: (m,), or (k, m). `rows` (n,) or None, when all amounts are (m,). `pinned` (n,) is the expert
+    that each query's category is pinned to, -1 where it is not; None: none is.
     """
 
     amounts: Mapping[str, Float64Array]
     rows: IntArray | None
+    pinned: IntArray | None = None
 
     def of_sample(self, name: str) -> Float64Array:
-        """(m,) or (n, m) amounts of the sample's queries."""
+        """(m,) or (n, m) amounts of the sample's queries: of a pinned one its pin's, whoever is asked about."""
         amount = self.amounts[name]
-        return amount if amount.ndim == 1 else amount[self.rows]
+        rows = amount if amount.ndim == 1 else amount[self.rows]
+        if self.pinned is None:
+            return rows
+        rows = np.broadcast_to(rows, (len(self.pinned), rows.shape[-1]))
+        return np.where(self.pinned[:, None] < 0, rows, rows[np.arange(len(rows)), self.pinned][:, None])
 
     def mean_of(self, name: str, expert: IntArray) -> float:
         """Mean amount when the sample's queries go to experts (n,)."""
@@ -78,33 +98,75 @@ class Priced:
         return float((amount[expert] if amount.ndim == 1 else amount[np.arange(len(expert)), expert]).mean())
 
 
-def solve_preference(choice: LearnedChoice, mass: FloatArray, costs: ExpertCosts, budgets: Budgets) -> Preference:
+def solve_preference(
+    choice: LearnedChoice,
+    mass: FloatArray,
+    costs: ExpertCosts,
+    budgets: Budgets,
+    pins: Mapping[int, int] | None = None,
+) -> Preference:
     """The hosted experts and the tolls that keep every budget on the sample.
 
-    The hosted experts are those of best quality; where these cannot keep the other budgets, the best fixed mixture that
-    can and what fits beside it.
+    The hosted experts are those of best quality beside the pinned ones; where these cannot keep the other budgets, the
+    best fixed mixture that can and what fits beside it.
 
     Args:
         mass: (k,) the traffic's mix of rows.
+        pins: row -> expert; queries of these rows go there, and what that costs counts against the budgets.
 
     Raises:
         InfeasibleBudgetError: no expert, or no mixture of experts, keeps a budget.
     """
-    sample = choice.sample.astype(np.float64)
     limits = {name: value for name, value in budgets.model_dump().items() if value is not None}
-    priced = priced_by_row(choice.rows, mass, costs)
+    priced = priced_by_row(choice.rows, mass, costs, pins or {})
+    sample = pinned_sample(choice.sample.astype(np.float64), priced.pinned)
     averages = {name: value for name, value in limits.items() if name != "hosted_params_b"}
     most = limits.get("hosted_params_b")
+
+    def within(hosted: NDArray[np.bool_], in_memory: NDArray[np.bool_]) -> Preference:
+        tolls = tolls_within(sample, choice.margin, hosted, priced, averages)
+        others = stand_ins(costs.per_query(), limits, in_memory, {}, len(mass))
+        return Preference(tolls, hosted, others.barred)
+
     if most is None:
         everyone = np.ones(sample.shape[1], dtype=bool)
-        return Preference(tolls_within(sample, choice.margin, everyone, priced, averages), everyone)
+        return within(everyone, everyone)
     places = costs.own_params_b, costs.group, costs.group_params_b, most
-    hosted = hosted_on_bases(sample, *places)
+
+    def with_spare(hosted: NDArray[np.bool_]) -> Preference:
+        return within(hosted, kept_in_memory(hosted, sample.mean(axis=0), *places))
+
+    pinned = np.isin(np.arange(sample.shape[1]), list((pins or {}).values()))
+    require_room(pinned, costs, most)
     try:
-        return Preference(tolls_within(sample, choice.margin, hosted, priced, averages), hosted)
+        return with_spare(beside(pinned, sample, places))
     except InfeasibleBudgetError:
-        hosted = hosted_beside(mixed_experts(sample, averaged(costs, mass), limits), sample, *places)
-        return Preference(tolls_within(sample, choice.margin, hosted, priced, averages), hosted)
+        mixed = mixed_experts(sample, averaged(costs, mass), limits)
+        return with_spare(beside(mixed | pinned, sample, places))
+
+
+def beside(
+    core: NDArray[np.bool_],
+    sample: Float64Array,
+    places: tuple[FloatArray, IntArray, FloatArray, float],
+) -> NDArray[np.bool_]:
+    """(m,) the experts of `core` (m,), maybe none, and what is best hosted beside them. Raises InfeasibleBudgetError."""
+    return hosted_beside(core, sample, *places) if core.any() else hosted_on_bases(sample, *places)
+
+
+def require_room(pinned: NDArray[np.bool_], costs: ExpertCosts, most: float) -> None:
+    """Raises InfeasibleBudgetError where the pinned experts (m,) alone do not fit into memory."""
+    bases = np.unique(costs.group[pinned])
+    size = float(costs.own_params_b[pinned].sum() + costs.group_params_b[bases].sum())
+    if size > most * (1 + SLACK):
+        raise InfeasibleBudgetError("hosted_params_b", most, size)
+
+
+def pinned_sample(sample: Float64Array, pinned: IntArray | None) -> Float64Array:
+    """The sample (n, m) with nothing to choose where a query is pinned: its pin's quality in every column."""
+    if pinned is None:
+        return sample
+    return np.where(pinned[:, None] < 0, sample, sample[np.arange(len(sample)), pinned][:, None])
 
 
 def averaged(costs: ExpertCosts, mass: FloatArray) -> ExpertCosts:
@@ -116,7 +178,9 @@ def averaged(costs: ExpertCosts, mass: FloatArray) -> ExpertCosts:
     return replace(costs, cost_usd=cost_usd, latency_ms=latency_ms)
 
 
-def priced_by_row(rows: IntArray | None, mass: FloatArray, costs: ExpertCosts) -> Priced:
+def priced_by_row(
+    rows: IntArray | None, mass: FloatArray, costs: ExpertCosts, pins: Mapping[int, int] = MappingProxyType({})
+) -> Priced:
     """What each budget on an average counts, by row where the sample's rows are known.
 
     Costs differ by category, and the dear experts get the queries of some: at an expert's mean cost, limits are
@@ -128,7 +192,11 @@ def priced_by_row(rows: IntArray | None, mass: FloatArray, costs: ExpertCosts) -
     for name, per_row in by_row.items():
         means = np.asarray(getattr(mean, name)[0], dtype=np.float64)
         amounts[name] = means if rows is None else amounts_by_row(per_row, means, share_of_rows(rows, len(mass)))
-    return Priced(amounts, rows)
+    if rows is None or not pins:
+        return Priced(amounts, rows)
+    expert_of_row = np.full(len(mass), -1, dtype=np.int64)
+    expert_of_row[list(pins)] = list(pins.values())
+    return Priced(amounts, rows, expert_of_row[rows])
 
 
 def share_of_rows(rows: IntArray, k: int) -> Float64Array:
@@ -178,7 +246,7 @@ def tolls_within(
     amounts = {name: priced.of_sample(name)[..., hosted] for name in limits}
     tolls = np.zeros(sample.shape[1])
     for name, price in budget_prices(sample[:, hosted], amounts, limits).items():
-        tolls = tolls + price * np.where(hosted, priced.amounts[name], 0.0)
+        tolls = tolls + price * priced.amounts[name]
     return tolls
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.config import ExplorationConfig
+from router.errors import NoEligibleExpertError
 from router.policy import MapSolution, exploration_probs
 from router.preference import Preference
 from router.types import DecisionReason, FloatArray
@@ -25,6 +26,10 @@ class Policy:
     """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration.
 
     With a `preference` every query is judged by itself, and the map is what is shown, pinned and explained.
+
+    There is one order of experts for a query: first whom the policy planned (the pin, else the map's expert or the one
+    of highest utility), then those that may stand in, by predicted quality less what the budgets' prices take. Next
+    best, failover, runner-up and exploration all follow it; who is not in it never serves.
     """
 
     solution: MapSolution
@@ -38,40 +43,61 @@ class Policy:
             return self.pins[row], DecisionReason.PINNED
         return int(self.solution.expert_of[row]), DecisionReason.MAP
 
-    def worth(self, quality: FloatArray, row: int) -> NDArray[np.floating]:
-        """(m,) by which experts are compared on one query of a category with predicted quality (m,)."""
-        return quality if self.preference is None else self.preference.utility(quality, row)
-
-    def wanted(self, row: int, worth: NDArray[np.floating], eligible: Sequence[int]) -> tuple[int, DecisionReason]:
-        """The eligible expert that the policy wants for a query of a category."""
+    def planned(self, row: int, quality: FloatArray) -> tuple[int, DecisionReason]:
+        """Whom the policy wants for a query of a category with predicted quality (m,), if everybody could serve."""
         expert, reason = self.expert_of(row)
-        if reason is not DecisionReason.PINNED and self.preference is not None:
-            expert, reason = max(eligible, key=lambda e: worth[e]), DecisionReason.QUERY
-            if not self.preference.hosted[expert]:
-                reason = DecisionReason.NEXT_BEST
-        if expert not in eligible:
-            expert, reason = max(eligible, key=lambda e: worth[e]), DecisionReason.NEXT_BEST
-        return expert, reason
+        if reason is DecisionReason.PINNED or self.preference is None:
+            return expert, reason
+        return int(self.preference.utility(quality, row).argmax()), DecisionReason.QUERY
+
+    def bars(self, row: int, planned: int, m: int) -> tuple[str | None, ...]:
+        """(m,) why each of m experts may not serve queries of a category whose plan is `planned`; None where it may."""
+        if self.preference is not None:
+            bars = self.preference.bars(row)
+        elif self.solution.stand_ins is not None:
+            bars = self.solution.stand_ins.barred[row]
+        else:
+            bars = (None,) * m
+        return tuple(None if expert == planned else bar for expert, bar in enumerate(bars))
+
+    def order(self, row: int, quality: FloatArray) -> list[int]:
+        """Everybody who may serve a query of a category with predicted quality (m,), the planned expert first."""
+        planned, _ = self.planned(row, quality)
+        if self.preference is not None:
+            worth = self.preference.worth(quality, row)
+        elif self.solution.stand_ins is not None:
+            worth = quality - self.solution.stand_ins.tolls[row]
+        else:
+            worth = np.asarray(quality, dtype=np.float64)
+        bars = self.bars(row, planned, len(quality))
+        others = [e for e, bar in enumerate(bars) if bar is None and e != planned]
+        return [planned, *sorted(others, key=lambda e: -worth[e])]
 
     @cached_property
     def fingerprint(self) -> str:
         """Identity of all that experts.yaml and the artifact's evidence made of this policy, in hexadecimal."""
-        digest = hashlib.sha256(repr((self.exploration.model_dump(), sorted(self.pins.items()))).encode())
+        shared = (self.exploration.model_dump(), sorted(self.pins.items()))
+        digest = hashlib.sha256(repr(shared).encode())
         digest.update(np.asarray(self.solution.expert_of, dtype=np.int64).tobytes())
+        others = self.solution.stand_ins
+        if others is not None:
+            digest.update(others.tolls.tobytes() + repr(others.barred).encode())
         if self.preference is not None:
             digest.update(self.preference.tolls.astype(np.float64).tobytes() + self.preference.hosted.tobytes())
+            digest.update(repr(self.preference.barred).encode())
         return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The chosen expert's number, why, the probability of each eligible expert, in their order, and the seed of the
-    draw; None when nothing was drawn."""
+    """The chosen expert's number, why, the probability of each eligible expert, in their order, the seed of the draw
+    (None when nothing was drawn), and the order in which the eligible ones would serve."""
 
     expert: int
     reason: DecisionReason
     probs: tuple[float, ...]
     seed: int | None = None
+    ranking: tuple[int, ...] = ()
 
 
 def draw_expert(
@@ -82,21 +108,37 @@ def draw_expert(
     rng: np.random.Generator,
     seed: int | None = None,
 ) -> Draw:
-    """The policy's expert for a category, or the best eligible one where that cannot serve, or an explored one.
+    """The first of the policy's order that can serve, or an explored one of that order.
+
+    A pin is never explored away from.
 
     Args:
+        eligible: who can serve the request; of these, whoever is not in the policy's order has probability 0.
         seed: of the draw, to make an earlier one again; None takes a new one from `rng` where the policy explores.
+
+    Raises:
+        NoEligibleExpertError: nobody of the policy's order is eligible.
     """
-    wanted, reason = policy.wanted(row, policy.worth(quality, row), eligible)
+    planned, reason = policy.planned(row, quality)
+    ranking = tuple(expert for expert in policy.order(row, quality) if expert in eligible)
+    if not ranking:
+        bars = policy.bars(row, planned, len(quality))
+        raise NoEligibleExpertError({f"expert {e}": str(bars[e]) for e in eligible})
+    wanted = ranking[0]
+    if wanted != planned:
+        reason = DecisionReason.NEXT_BEST
     explore = policy.exploration
-    position = eligible.index(wanted)
-    probs = exploration_probs(quality[list(eligible)], position, explore.epsilon, explore.softmax_temperature)
-    if explore.epsilon == 0:
-        return Draw(wanted, reason, tuple(probs.tolist()))
+    epsilon = 0.0 if reason is DecisionReason.PINNED else explore.epsilon
+    among = [e for e in eligible if e in ranking]
+    spread = exploration_probs(quality[among], among.index(wanted), epsilon, explore.softmax_temperature)
+    probs = np.zeros(len(eligible))
+    probs[[eligible.index(e) for e in among]] = spread
+    if epsilon == 0:
+        return Draw(wanted, reason, tuple(probs.tolist()), None, ranking)
     if seed is None:
         seed = int(rng.integers(2**SEED_BITS))
-    drawn = position_of(probs, seed)
-    return Draw(eligible[drawn], reason if drawn == position else DecisionReason.EXPLORED, tuple(probs.tolist()), seed)
+    drawn = eligible[position_of(probs, seed)]
+    return Draw(drawn, reason if drawn == wanted else DecisionReason.EXPLORED, tuple(probs.tolist()), seed, ranking)
 
 
 def position_of(probs: NDArray[np.float64], seed: int) -> int:

@@ -104,7 +104,7 @@ class DecisionReason(StrEnum):
     QUERY = "query"  # best predicted quality for this very query, under the budgets
     PINNED = "pinned"  # experts.yaml pins the category to an expert
     UNCERTAIN = "uncertain"  # stage 1 was unsure: the map's expert for `general`
-    NEXT_BEST = "next_best"  # the map's expert could not serve; best predicted quality among those that can
+    NEXT_BEST = "next_best"  # the planned expert could not serve; the next in the policy's order did
     EXPLORED = "explored"  # drawn by exploration
     EXPLICIT = "explicit"  # the client named the expert
 
@@ -119,14 +119,22 @@ class RoutingDecision(Record):
     reason: DecisionReason
     likely_category: str = Field(description="most likely category, also when the decision fell back to `general`")
     uncertainty: float = Field(description="score that was compared with the threshold; larger is less sure")
-    runner_up: str | None = None
+    runner_up: str | None = Field(default=None, description="first in the ranking beside `expert`: who is tried next")
+    ranking: tuple[str, ...] = Field(
+        default=(), description="the policy's order of the eligible experts: next best, failover and runner-up follow it"
+    )
     eligible: tuple[str, ...] = ()
     eligible_probs: tuple[float, ...] = Field(default=(), description="probability of each eligible expert; sums to 1")
     predicted_quality: tuple[float, ...] = Field(default=(), description="per eligible expert, in [0, 1]")
     excluded: dict[str, str] = Field(default_factory=dict, description="expert ruled out -> what it lacks")
-    excluded_quality: tuple[float, ...] = Field(default=(), description="predicted quality per excluded expert")
+    outside_policy: dict[str, str] = Field(
+        default_factory=dict, description="expert that the policy's budgets keep from serving this query -> why"
+    )
+    excluded_quality: tuple[float, ...] = Field(
+        default=(), description="predicted quality per excluded expert, then per expert outside the policy"
+    )
     predicted_cost_usd: tuple[float, ...] = Field(
-        default=(), description="mean cost of a query of this category, per eligible, then per excluded expert"
+        default=(), description="mean cost of a query of this category: of the eligible, then in the order above"
     )
     predicted_wait_ms: tuple[float | None, ...] = Field(
         default=(), description="mean latency likewise; None where it was never measured"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from router.errors import NoEligibleExpertError
 from router.pipeline import Router
 from router.types import FloatArray, Query, QueryBatch, RoutingDecision
 from training.gate import Comparison
@@ -194,12 +195,22 @@ def conduct(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) -> Co
             part = rows[start : start + BATCH_ROWS]
             queries = tuple(Query(id=str(row), text=asked.texts[row]) for row in part)
             batch = QueryBatch(queries, asked.vectors(part))
-            made = router.decide_batch(batch, rng=np.random.default_rng(0), policy=name, alive=alive)
-            for row, decision in zip(part, made, strict=True):
-                columns = [number[expert] for expert in decision.eligible]
-                policy[row, columns] = decision.eligible_probs
-                chosen[row] = columns[int(np.argmax(decision.eligible_probs))]
+            for row, decision in zip(part, decisions_of(router, batch, name, alive), strict=True):
+                chosen[row] = number[decision.ranking[0]]
+                if decision.ranking[0] in alive:  # else the policy let nobody serve it, which earns nothing
+                    policy[row, [number[expert] for expert in decision.eligible]] = decision.eligible_probs
     return Conduct(policy, chosen)
+
+
+def decisions_of(router: Router, batch: QueryBatch, policy: str, alive: set[str]) -> Sequence[RoutingDecision]:
+    """Decisions with those experts; of a query that the policy lets none of them serve, the one with everybody."""
+    try:
+        return router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy, alive=alive)
+    except NoEligibleExpertError:
+        if len(batch.queries) == 1:
+            return router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
+    alone = (QueryBatch((query,), batch.embeddings[[i]]) for i, query in enumerate(batch.queries))
+    return [made for one in alone for made in decisions_of(router, one, policy, alive)]
 
 
 def groups_of(asked: AskedAnswers) -> Mapping[tuple[str, tuple[str, ...]], NDArray[np.int64]]:

@@ -197,3 +197,31 @@ def test_an_expert_that_mostly_serves_its_own_category_is_not_the_reference():
     leads = found - quality[:, :1]
     assert leads[:, 0] == pytest.approx([0.0] * 4)  # `a` is the reference, though most queries are those of `b`
     assert leads[1:, 1] == pytest.approx([-0.2] * 3)
+
+
+def test_where_an_expert_never_answered_its_answers_are_as_long_as_its_others():
+    entries = [ExpertConfig.model_validate(values) for values in CONFIG["experts"].values()]
+    seen = evidence(3)
+    tokens = np.array([[200, 200, 0], [200, 200, 300], [200, 200, 500]], np.float32)
+    costs = expert_costs(entries, replace(seen, output_tokens=tokens))
+    assert costs.cost_usd[:, 2] == pytest.approx(np.array([400, 300, 500]) * 10 / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("pins", "said"),
+    [
+        ({"code": "far"}, "policies.default.pins.code: router .* has not measured 'far'.*coe experts probe far"),
+        ({"facts": "base"}, "policies.default.pins.facts: router .* does not know the category 'facts'.*coe train"),
+    ],
+)
+def test_a_pin_that_a_router_cannot_keep_is_refused(tmp_path, pins, said):
+    config = parse_config(CONFIG | {"policies": {"default": {"pins": pins}}})
+    folder = artifact(tmp_path, experts=("base", "tuned"), categories=("code",))
+    with pytest.raises(ConfigError, match=said):
+        load_router(config, folder)
+
+
+def test_a_pin_that_is_measured_holds(tmp_path):
+    config = parse_config(CONFIG | {"policies": {"default": {"pins": {"code": "far", "general": "tuned"}}}})
+    router = load_router(config, artifact(tmp_path))
+    assert {name: router.expert_of()[name] for name in ("code", "general")} == {"code": "far", "general": "tuned"}

@@ -11,7 +11,7 @@ from router.encoders.hashing import Options as HashingOptions
 from router.encoders.hashing import build as build_hashing
 from router.errors import ConfigError, NoEligibleExpertError
 from router.features import rounded
-from router.pipeline import Capabilities, Router, explicit_decision
+from router.pipeline import Capabilities, Router, explicit_decision, following
 from router.policy import ExpertCosts, solve_map
 from router.preference import Preference
 from router.quality import QualityMatrix
@@ -134,12 +134,12 @@ def test_unknown_policy_lists_the_known():
         decide(make_router(), CODE, policy="cheap")
 
 
-def test_failover_goes_down_the_predicted_quality():
-    router = make_router()
-    found = decide(router, FACTS)
-    assert router.failover(found, {"small"}) == "vision"
-    assert router.failover(found, {"small", "vision"}) == "coder"
-    assert router.failover(found, set(EXPERTS)) is None
+def test_failover_goes_down_the_order_of_the_decision_and_begins_with_its_runner_up():
+    found = decide(make_router(), FACTS)
+    assert found.ranking == ("small", "vision", "coder")
+    assert following(found, {"small"}) == found.runner_up == "vision"
+    assert following(found, {"small", "vision"}) == "coder"
+    assert following(found, set(EXPERTS)) is None
 
 
 def test_a_named_expert_bypasses_routing_but_not_the_mask():
@@ -192,8 +192,18 @@ def test_a_query_pays_the_tolls_of_its_row():
 def test_pins_hosting_and_the_mask_hold_for_a_query_judged_by_itself():
     assert decide(by_query(pins={2: 2}), NEITHER).reason is DecisionReason.PINNED
     assert decide(by_query(hosted=(True, False, True)), CODE).expert == "small"
-    masked = decide(by_query(hosted=(False, True, False)), CODE, alive=("small",))
-    assert (masked.expert, masked.reason) == ("small", DecisionReason.NEXT_BEST)
+
+
+def test_with_every_hosted_expert_down_nobody_serves():
+    with pytest.raises(NoEligibleExpertError) as caught:
+        decide(by_query(hosted=(False, True, False)), CODE, alive=("small",))
+    assert caught.value.reasons == {
+        "small": "is not hosted under the policy",
+        "coder": "is not reachable",
+        "vision": "is not hosted under the policy",
+    }
+    again = decide(by_query(hosted=(False, True, False)), CODE)
+    assert (again.expert, again.eligible, list(again.outside_policy)) == ("coder", ("coder",), ["small", "vision"])
 
 
 def test_a_decision_keeps_what_it_weighed():

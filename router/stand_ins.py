@@ -1,0 +1,89 @@
+"""Who may serve in the place of the expert that a policy planned for a query, and in which order. Pure.
+
+A plan keeps its budgets on average over the traffic, with the experts that it names. Whoever stands in for one of them
+(it is down, lacks what the request needs, failed, or another is explored) is not in the plan, so each query of theirs
+has to keep every limit by itself: then no share of stand-ins costs more than the limit on average.
+
+Shapes: k rows of the map, m experts, g bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoolArray = NDArray[np.bool_]
+Float64Array = NDArray[np.float64]
+Amounts = Mapping[str, Float64Array]
+
+SLACK = 1e-6
+"""Relative excess of a limit that counts as keeping it, as for the map."""
+
+UNITS = {"active_params_b": "B active", "cost_usd": "USD", "latency_ms": "ms"}
+
+
+@dataclass(frozen=True)
+class StandIns:
+    """`tolls` (k, m) are taken off predicted quality: what the expert uses of scarce budgets, at their prices.
+    `barred` (k, m) says why an expert may not stand in; None where it may."""
+
+    tolls: Float64Array
+    barred: tuple[tuple[str | None, ...], ...]
+
+
+def stand_ins(
+    amounts: Amounts, limits: Mapping[str, float], hosted: BoolArray, prices: Mapping[str, float], k: int
+) -> StandIns:
+    """Those of the hosted experts (m,) of which one query keeps every limit.
+
+    Args:
+        amounts: by budget what one query uses, (m,) or (k, m); 0 is free or unknown.
+        limits: of those budgets and of `hosted_params_b`, which `hosted` answers.
+        prices: by budget, in quality for a unit; 0 where it is not named.
+    """
+    shape = k, len(hosted)
+    tolls = np.zeros(shape)
+    barred = [[None if is_hosted else not_hosted(limits) for is_hosted in hosted] for _ in range(k)]
+    for name, limit in limits.items():
+        if name not in amounts:
+            continue
+        rows = np.broadcast_to(amounts[name], shape)
+        tolls += prices.get(name, 0.0) * rows
+        for row, expert in np.argwhere(rows > limit * (1 + SLACK)).tolist():
+            barred[row][expert] = barred[row][expert] or too_dear(name, float(rows[row, expert]), limit)
+    return StandIns(tolls, tuple(tuple(row) for row in barred))
+
+
+def not_hosted(limits: Mapping[str, float]) -> str:
+    return f"is not among the experts that fit into hosted_params_b={limits.get('hosted_params_b', 0.0):g}"
+
+
+def too_dear(budget: str, amount: float, limit: float) -> str:
+    return f"a query of this category takes {amount:.3g} {UNITS[budget]}; the policy allows {budget}={limit:g}"
+
+
+def kept_in_memory(
+    core: BoolArray,
+    mean_quality: NDArray[np.floating],
+    own: NDArray[np.floating],
+    group: NDArray[np.int64],
+    group_sizes: NDArray[np.floating],
+    limit: float,
+) -> BoolArray:
+    """(m,) the experts of a plan, and in the room that they leave others, those of higher mean quality (m,) first.
+
+    Args:
+        core: (m,) experts that the plan uses; they fit within the limit.
+        own: (m,) what each expert adds to its base, number `group` (m,), whose size is in `group_sizes` (g,).
+    """
+    kept = core.copy()
+    for expert in np.argsort(-np.asarray(mean_quality), kind="stable").tolist():
+        with_it = kept.copy()
+        with_it[expert] = True
+        size = float(own[with_it].sum() + group_sizes[np.unique(group[with_it])].sum())
+        if size <= limit * (1 + SLACK):
+            kept = with_it
+    return kept
