@@ -42,6 +42,6 @@ def category_warnings(config: CoeConfig, manifest: RouterManifest) -> list[str]:
     if not unknown:
         return []
     return [
-        f"categories: router {manifest.version} does not know {', '.join(unknown)}; queries of theirs go elsewhere until "
+        f"categories: router {manifest.version} does not know {', '.join(unknown)}; their queries go elsewhere until "
         "`coe train` has learned them"
     ]

@@ -17,7 +17,7 @@ from router.errors import InfeasibleBudgetError
 from router.hosting import hosted_beside, hosted_on_bases
 from router.policy import ExpertCosts, infeasible_budget, map_program
 from router.price import SLACK, budget_prices
-from router.stand_ins import StandIns, kept_in_memory, stand_ins
+from router.stand_ins import kept_in_memory, stand_ins
 from router.types import FloatArray
 
 Float64Array = NDArray[np.float64]
@@ -150,7 +150,7 @@ def beside(
     sample: Float64Array,
     places: tuple[FloatArray, IntArray, FloatArray, float],
 ) -> NDArray[np.bool_]:
-    """(m,) the experts of `core` (m,), maybe none, and what is best hosted beside them. Raises InfeasibleBudgetError."""
+    """(m,) the experts of `core` (m,), maybe none, and the best hosted beside them. Raises InfeasibleBudgetError."""
     return hosted_beside(core, sample, *places) if core.any() else hosted_on_bases(sample, *places)
 
 

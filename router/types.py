@@ -121,7 +121,8 @@ class RoutingDecision(Record):
     uncertainty: float = Field(description="score that was compared with the threshold; larger is less sure")
     runner_up: str | None = Field(default=None, description="first in the ranking beside `expert`: who is tried next")
     ranking: tuple[str, ...] = Field(
-        default=(), description="the policy's order of the eligible experts: next best, failover and runner-up follow it"
+        default=(),
+        description="the policy's order of the eligible experts, which next best, failover and runner-up follow",
     )
     eligible: tuple[str, ...] = ()
     eligible_probs: tuple[float, ...] = Field(default=(), description="probability of each eligible expert; sums to 1")

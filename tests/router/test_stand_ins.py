@@ -189,16 +189,20 @@ def random_free_costs(m: int) -> ExpertCosts:
 
 def test_a_pin_beyond_a_budget_is_refused_with_what_would_do() -> None:
     zeros = np.zeros(2, np.float32)
-    costs = ExpertCosts(zeros, np.arange(2), np.array([7, 70], np.float32), np.array([7, 70], np.float32), *[
-        np.zeros((2, 2), np.float32)
-    ] * 2)
+    costs = ExpertCosts(
+        zeros,
+        np.arange(2),
+        np.array([7, 70], np.float32),
+        np.array([7, 70], np.float32),
+        *[np.zeros((2, 2), np.float32)] * 2,
+    )
     quality, half = np.array([[0.9, 0.1]] * 2, np.float32), np.array([0.5, 0.5], np.float32)
-    with pytest.raises(InfeasibleBudgetError, match="smallest value that would do is 38.5"):
+    with pytest.raises(InfeasibleBudgetError, match=r"smallest value that would do is 38\.5"):
         solve_map(quality, half, costs, Budgets(active_params_b=30), {1: 1})
     kept = solve_map(quality, half, costs, Budgets(active_params_b=40), {1: 1})
     assert kept.expert_of.tolist() == [0, 1]
     choice = LearnedChoice(np.array([[0.9, 0.1]] * 4, np.float32), 0.0, np.array([0, 0, 1, 1]))
-    with pytest.raises(InfeasibleBudgetError, match="smallest value that would do is 38.5"):
+    with pytest.raises(InfeasibleBudgetError, match=r"smallest value that would do is 38\.5"):
         solve_preference(choice, half, costs, Budgets(active_params_b=30), {1: 1})
     with pytest.raises(InfeasibleBudgetError, match="hosted_params_b=50"):
         solve_preference(choice, half, costs, Budgets(hosted_params_b=50), {1: 1})
