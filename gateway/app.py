@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gateway.asgi import Application, ClientGoneError, Message, Receive, Scope, Send, must_close, read_body, send_error
+from gateway.auth import is_loopback
 from gateway.chat import ChatEndpoint
 from gateway.exchange import request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
+from gateway.origin_check import OriginCheck
 from gateway.request_bodies import validation_error
 from gateway.state import UPLOAD_PATH, GatewayState
 from gateway.wire import decode_json
@@ -20,14 +22,18 @@ if TYPE_CHECKING:
 
 CHAT_PATH = "/v1/chat/completions"
 GUARDED = "/v1/"
+OPEN_PATH = "/healthz"  # says nothing but that the process runs
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 logger = logging.getLogger(__name__)
 
 
-def create_app(state: GatewayState) -> Application:
-    """The application over a state that its owner starts and closes."""
+def create_app(state: GatewayState, bound_host: str = "127.0.0.1") -> Application:
+    """The application over a state that its owner starts and closes, for a server that listens on `bound_host`."""
+    limits = state.config.gateway
+    origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
+    is_exposed = not is_loopback(bound_host)
     chat = ChatEndpoint(state)
     rest = create_rest(state)
 
@@ -37,7 +43,9 @@ def create_app(state: GatewayState) -> Application:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path: str = scope["path"]
         try:
-            key_id = state.auth.key_id(headers) if path.startswith(GUARDED) else None
+            origin_check.check(headers)
+            needs_key = path.startswith(GUARDED) or (is_exposed and path != OPEN_PATH)
+            key_id = state.auth.key_id(headers) if needs_key else None
             if path == CHAT_PATH:
                 if scope["method"] != "POST":
                     raise method_not_allowed(scope["method"], "POST")

@@ -94,7 +94,7 @@ class Gateway:
         listener = self._listener = bind(self.host, self.port)
         self.port = int(listener.getsockname()[1])
         await self.state.start()
-        self._server = QuietServer(server_config(self.state), self.state.config.gateway.shutdown_grace_s)
+        self._server = QuietServer(server_config(self.state, self.host), self.state.config.gateway.shutdown_grace_s)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
         await self._server.has_started.wait()
         return self.port
@@ -150,12 +150,12 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def server_config(state: GatewayState) -> uvicorn.Config:
+def server_config(state: GatewayState, bound_host: str) -> uvicorn.Config:
     limits = state.config.gateway
     # Its error logger writes tracebacks, which may hold prompt text; faults are counted and logged at the request edge.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
-        create_app(state),
+        create_app(state, bound_host),
         http=limited_protocol(limits.max_connections, lambda: state.is_stopping),
         ws="none",
         lifespan="off",

@@ -171,6 +171,12 @@ class GatewayConfig(Section):
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_concurrency: int = Field(default=512, ge=1)
     max_connections: int = Field(default=2048, ge=1, description="open connections of clients")
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")], ...] = Field(
+        default=(), description="names in `host`, beside those of this machine; without port"
+    )
+    allowed_origins: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+$")], ...] = Field(
+        default=(), description="web pages that may call, e.g. https://chat.example"
+    )
     max_text_chars: int = Field(default=4000, ge=64, description="how much of the last human ask is classified")
     retries: int = Field(
         default=1, ge=0, le=3, description="further experts tried when one fails before its first byte"

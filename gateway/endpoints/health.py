@@ -13,7 +13,7 @@ from gateway.state import GatewayState
 api = APIRouter()
 
 
-@api.get("/healthz")
+@api.get("/healthz", response_model_exclude_defaults=True)
 def healthz() -> Health:
     """Always ok: when the process cannot answer, nothing comes."""
     return Health(status="ok")

@@ -135,6 +135,7 @@ async def running(
     log: MemoryLog | None = None,
     sections: Mapping[str, object] | None = None,
     store: DecisionStore | None = None,
+    host: str = "127.0.0.1",
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""
@@ -150,7 +151,7 @@ async def running(
         session_key=b"0" * 32,
         seed=0,
     )
-    gateway = Gateway(state)
+    gateway = Gateway(state, host=host)
     await gateway.start()
     try:
         async with aiohttp.ClientSession() as client:

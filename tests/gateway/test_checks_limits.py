@@ -15,7 +15,7 @@ async def test_check_16_body_limit() -> None:
         host, port = "127.0.0.1", gateway.gateway.port
         reader, writer = await asyncio.open_connection(host, port)
         # Announced as far too large: refused though no byte of the body is sent.
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n")
         head = await asyncio.wait_for(reader.read(), 5)
         assert head.startswith(b"HTTP/1.1 413")
         assert b"body_too_large" in head
@@ -33,7 +33,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
     monkeypatch.setattr("gateway.asgi.BODY_TIMEOUT_S", 0.1)
     async with running() as gateway:
         for path in ("chat/completions", "feedback"):
-            head = f"POST /v1/{path} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n".encode()
+            head = f"POST /v1/{path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n".encode()
             answer = await raw(gateway, head + sent)
             assert answer.startswith(b"HTTP/1.1 408"), path
             assert b"request_timeout" in answer
@@ -42,12 +42,12 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
 async def test_check_17_head_limit() -> None:
     async with running() as gateway:
         for name, value in (("x-large", "x" * 40_000), ("x-huge", "x" * 400_000)):
-            head = f"GET /healthz HTTP/1.1\r\nhost: x\r\n{name}: {value}\r\n\r\n".encode()
+            head = f"GET /healthz HTTP/1.1\r\nhost: localhost\r\n{name}: {value}\r\n\r\n".encode()
             assert (await raw(gateway, head)).startswith(b"HTTP/1.1 431")
         assert (await raw(gateway, b"NONSENSE\r\n\r\n")).startswith(b"HTTP/1.1 400")
-        assert (await raw(gateway, b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).startswith(
-            b"HTTP/1.1 200"
-        )
+        assert (
+            await raw(gateway, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        ).startswith(b"HTTP/1.1 200")
 
 
 async def raw(gateway: Running, request: bytes) -> bytes:
