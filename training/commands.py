@@ -39,7 +39,8 @@ DatabaseOption = Annotated[
     typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
 ]
 OutcomesOption = Annotated[
-    Path | None, typer.Option("--outcomes", help="outcome table; default: <data>/outcomes/probes")
+    Path | None,
+    typer.Option("--outcomes", help="outcome table, or folder of several; default: all in <data>/outcomes"),
 ]
 QueriesOption = Annotated[
     Path | None, typer.Option("--queries", help="folder of labelled queries; default: the seed set")
@@ -75,7 +76,7 @@ def train(
         require_folder(out)
     registry = Registry(out or data_dir / "routers")
     now = datetime.now(UTC)
-    folder = outcomes or data_dir / "outcomes" / "probes"
+    folder = outcomes or (data_dir / "outcomes" / "probes" if table else data_dir / "outcomes")
     with console_progress() as progress:
         if table:
             request = TableRequest(
@@ -139,7 +140,7 @@ def retrain(
     request = RetrainRequest(
         config=config,
         routers=data_dir / "routers",
-        outcomes=outcomes or data_dir / "outcomes" / "probes",
+        outcomes=outcomes or data_dir / "outcomes",
         database_url=database_url or default_database_url(data_dir),
         queries=queries,
         since=parse_time(since),

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from router.artifact import RouterArtifact
 from router.build import build_encoder
 from router.config import CoeConfig, PluginConfig, load_config
-from router.errors import DataError
 from training.datasets.jsonl import read_seed
-from training.datasets.outcomes import read_outcomes
+from training.datasets.outcome_folders import read_outcome_folders
 from training.expert_map import measure_quality
 from training.fit import FitRequest, fit_router
 from training.progress import Progress, silent
@@ -44,16 +43,13 @@ def fingerprint_outcomes(table: OutcomeTable) -> str:
     return data_fingerprint([*table.prompt_ids, *table.experts, repr(np.nan_to_num(table.scores, nan=-1).tobytes())])
 
 
-def usable_outcomes(config: CoeConfig, folder: Path) -> OutcomeTable:
-    """The outcome table restricted to experts of experts.yaml, in that order. Raises DataError when none was graded."""
-    table = read_outcomes(folder, keep_partial=True)
-    experts = tuple(name for name in config.experts if name in table.experts)
-    if not experts:
-        raise DataError(
-            f"{folder}: no expert of experts.yaml was graded there (graded: {', '.join(table.experts)}; "
-            f"experts.yaml: {', '.join(config.experts)}); run `coe eval collect`"
-        )
-    return read_outcomes(folder, experts=experts, keep_partial=True)
+def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
+    """What was graded of experts of experts.yaml, in that order, in the table or the folders of tables at `root`.
+
+    Raises:
+        DataError: nothing was, or a table cannot be read.
+    """
+    return read_outcome_folders(root, tuple(config.experts))
 
 
 MIN_SPLIT_PROMPTS = 1000

@@ -116,7 +116,7 @@ def joined_evidence(
     """
     rows, k = row_numbers(probed, categories), len(categories)
     category_level = evidence.quality.mean(axis=1, dtype=np.float64)
-    level = probe_levels(probed.prompt_ids, others, category_level[rows])
+    level = probe_levels(probed.texts, others, category_level[rows])
     relative = np.asarray(probed.scores - level[:, None], dtype=np.float64)
     sums, squares, counts = cell_sums(relative, rows, k)
     quality, stderr = shrink(sums, squares, counts)
@@ -150,14 +150,14 @@ def prior_error(sums: Float64Array, squares: Float64Array, counts: Float64Array)
     return np.asarray(weight / (counts + weight) * math.sqrt(max(variance, floor)), dtype=np.float64)
 
 
-def probe_levels(prompt_ids: Sequence[str], others: OutcomeTable | None, default: Float64Array) -> Float64Array:
-    """(p,) mean score of the others on each probe; `default` (p,) where nobody was graded on it."""
+def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Float64Array) -> Float64Array:
+    """(p,) mean score of the others on each probe, told by its text; `default` (p,) where nobody was graded on it."""
     if others is None:
         return default
-    number = {name: row for row, name in enumerate(others.prompt_ids)}
+    number = {text: row for row, text in enumerate(others.texts)}
     levels = default.copy()
-    for i, name in enumerate(prompt_ids):
-        row = number.get(name)
+    for i, text in enumerate(asked):
+        row = number.get(text)
         if row is not None and np.isfinite(others.scores[row]).any():
             levels[i] = float(np.nanmean(others.scores[row]))
     return levels

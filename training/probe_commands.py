@@ -29,7 +29,7 @@ def experts_probe(
         Path | None, typer.Option("--probes-from", help="folder or JSON lines file of probes; default: our own")
     ] = None,
     outcomes: Annotated[
-        Path | None, typer.Option(help="outcome table of the other experts; default: <data>/outcomes/probes")
+        Path | None, typer.Option(help="outcome table of the other experts; default: all in <data>/outcomes")
     ] = None,
     promote: Annotated[bool, typer.Option("--promote", help="make the new router live at once")] = False,
     config: Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")] = Path(
@@ -61,7 +61,7 @@ def experts_probe(
     collect(name, base_url, config, out, per_category, probes_from)
     now = datetime.now(UTC)
     probed = read_outcomes(out, experts=(name,), keep_partial=True)
-    others = graded_others(outcomes or data_dir / "outcomes" / "probes", artifact.manifest.experts)
+    others = graded_others(outcomes or data_dir / "outcomes", artifact.manifest.experts)
     found = onboard(registry.root, loaded, folder, name, probed, others, now=now)
     print_onboarding(found)
     if promote:
@@ -88,15 +88,13 @@ def collect(name: str, base_url: str, config: Path, out: Path, per_category: int
         raise DataError(f"'{name}' could not be probed: `coe eval collect` ended with status {status}, see above")
 
 
-def graded_others(folder: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
-    """Scores of the experts on the map, where their table is still there; None otherwise."""
+def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
+    """Scores of the experts on the map, where a table still has them; None otherwise."""
     from router.errors import DataError
-    from training.datasets.outcomes import read_outcomes
+    from training.datasets.outcome_folders import read_outcome_folders
 
     try:
-        table = read_outcomes(folder, keep_partial=True)
-        known = tuple(name for name in experts if name in table.experts)
-        return read_outcomes(folder, experts=known, keep_partial=True) if known else None
+        return read_outcome_folders(root, experts)
     except DataError:
         return None
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from router.quality import QualityMatrix
 from router.types import GENERAL
+from training.carry import Carried, with_carried
 from training.change import Change, is_stale
 from training.expert_map import cell_sums, measure_quality, row_numbers, shrink, without_difficulty
 from training.log_answers import AskedAnswers
@@ -39,7 +40,11 @@ class Evidence:
 
 
 def gather_evidence(
-    outcomes: OutcomeTable, log: LogTable, categories: Sequence[str], changes: tuple[Change, ...] = ()
+    outcomes: OutcomeTable,
+    log: LogTable,
+    categories: Sequence[str],
+    changes: tuple[Change, ...] = (),
+    carried: Carried | None = None,
 ) -> Evidence:
     """Outcomes and logged rewards as one quality matrix over `outcomes.experts`.
 
@@ -49,6 +54,7 @@ def gather_evidence(
 
     Args:
         changes: cells whose quality changed: grades of theirs and rewards from before are left out.
+        carried: what is known of the columns that nobody graded.
     """
     rows = (*(name for name in categories if name != GENERAL), GENERAL)
     believed = without_changed(outcomes, changes)
@@ -56,6 +62,8 @@ def gather_evidence(
     row, expert = log.category_in(rows), log.expert_in(outcomes.experts)
     row[row < 0] = len(rows) - 1
     keep = ~log.is_held_out & ~is_stale(log, changes) & (expert >= 0)
+    if carried is not None:
+        keep &= (log.expert_in(carried.experts) < 0) | (log.at > carried.since)
     row, expert, reward, weight = row[keep], expert[keep], log.reward[keep], log.weight[keep]
     told = ~log.is_failure[keep]
     offset = reward_offset(reward[told], weight[told], base, row[told], expert[told])
@@ -63,9 +71,9 @@ def gather_evidence(
     relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
     graded = cell_sums(relative, numbers, len(rows) - 1)
     gain = reward - offset - difficulty[row]
-    rewarded = (
+    rewarded = [
         add_cells(values, row, expert, base.quality.shape) for values in (weight * gain, weight * gain**2, weight)
-    )
+    ]
     cells = [first + second for first, second in zip(graded, rewarded, strict=True)]
     quality, stderr = shrink(*cells)
     quality[:, cells[2].sum(axis=0) > 0] += difficulty[:, None]
@@ -78,6 +86,11 @@ def gather_evidence(
         count=(graded[2] + add_cells(weight, row, expert, base.quality.shape)).astype(np.float32),
         mass=mass.astype(np.float32),
     )
+    if carried is not None:
+        at = [outcomes.experts.index(name) for name in carried.experts]
+        counts = rewarded[2][:, at]
+        sums = rewarded[0][:, at] + counts * difficulty[:, None]
+        matrix = with_carried(matrix, outcomes.experts, carried, sums, counts, changes)
     n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
     return Evidence(matrix, offset, believed, n_outdated)
 

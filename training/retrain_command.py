@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from router.config import RetrievalConfig, load_config
@@ -15,7 +17,7 @@ from training.progress import Progress, console_progress
 from training.retrain_run import Guard, RetrainRequest, run_retrain
 from training.retrieval.refresh import PilotRefresh, RefreshRequest, refresh_pilots
 from training.retrieval.store_export import export_stores
-from training.schedule import parse_period, repeat, stop_on_signal, stoppable
+from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 from training.summary import print_round
 from training.turns import LocalTurns, NoTurnError, SharedTurns
 
@@ -89,6 +91,12 @@ def retrain_pilots(
         raise DataError(f"the pilot library stays as it is: {error}") from error
 
 
+def unforeseen(error: Exception) -> str:
+    """A fault of ours in words: what and where. Its own text may hold what users wrote, so it is not told."""
+    *_, place = traceback.extract_tb(error.__traceback__)
+    return f"unforeseen {type(error).__name__} at {Path(place.filename).name}, line {place.lineno}"
+
+
 def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, every: str, *, as_json: bool) -> None:
     """Rounds until a signal. A round that fails is reported, and the next one tries again."""
     period_s = parse_period(every)
@@ -107,8 +115,12 @@ def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, ever
                     one_round(request, turns, stoppable(progress, stop), as_json=as_json)
             except NoTurnError as busy:
                 say(f"{busy}; next look in {every}")
+            except StoppedError:
+                raise
             except (RouterError, OSError) as error:  # a full disk, say, which somebody may have emptied by then
                 say(f"{error}; next try in {every}")
+            except Exception as error:  # noqa: BLE001 - whatever it is, tomorrow's round may not meet it
+                say(f"{unforeseen(error)}; next try in {every}")
 
         say(f"every {every}; SIGTERM or SIGINT stops it")
         repeat(once, period_s, stop)

@@ -20,9 +20,12 @@ from router.errors import ArtifactError
 from router.pipeline import Router
 from router.protocols import Encoder
 from router.types import FloatArray
+from training.carry import Carried, carried_over
 from training.change import Change, find_changes, is_outdated, is_stale
 from training.contest import Contest, LogContest
 from training.datasets.jsonl import read_seed
+from training.datasets.outcome_folders import with_unmeasured
+from training.expert_map import row_numbers
 from training.first_fit import (
     default_queries_folder,
     fit_request,
@@ -87,7 +90,8 @@ class RetrainResult:
     `n_learned` and `n_held_out` count answers with feedback, and failures; `n_outdated` those of them from before a
     change of quality (`quality_changes`); `n_judged` held-out ones that were compared on; `estimates` what other
     estimators say of them.
-    `introduced` are experts that the live router was given to explore, because nothing else can judge them.
+    `introduced` are experts that the live router was given to explore, because nothing else can judge them; `carried`
+    those that no outcome table grades, and of which the candidate knows what the live router knows.
     """
 
     log: LogTable
@@ -105,6 +109,7 @@ class RetrainResult:
     estimates: tuple[Comparison, ...]
     is_promoted: bool
     introduced: tuple[str, ...]
+    carried: tuple[str, ...]
     reason: str
 
     @property
@@ -115,11 +120,13 @@ class RetrainResult:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything that was read, and the last changes of quality that the log shows."""
+    """Everything that was read, and the last changes of quality that the log shows. `outcomes` has a column without
+    scores for every expert that is carried over."""
 
     config: CoeConfig
     queries: tuple[LabelledQuery, ...]
     outcomes: OutcomeTable
+    carried: Carried | None
     log: LogTable
     changes: tuple[Change, ...]
 
@@ -134,20 +141,22 @@ class Judgement:
     n_judged: int = 0
 
 
-def read_sources(request: RetrainRequest, progress: Progress) -> Sources:
+def read_sources(request: RetrainRequest, live: RouterArtifact, progress: Progress) -> Sources:
     """Raises ConfigError and DataError as the readers do."""
     config = load_config(request.config)
     queries = tuple(
         q for q in read_seed(request.queries or default_queries_folder()) if q.category in config.categories
     )
-    outcomes = usable_outcomes(config, request.outcomes)
+    graded = usable_outcomes(config, request.outcomes)
+    carried = carried_over(config, live, graded.experts)
+    outcomes = graded if carried is None else with_unmeasured(graded, carried.experts)
     key_weights = config.feedback.key_weights
     known = Known(frozenset(config.policies), frozenset(config.experts), frozenset(config.categories))
     log = read_log_table(
         request.database_url, since=request.since, key_weights=key_weights, known=known, progress=progress
     )
     # An outage is no change of what an expert can do, and would make all that came before it worthless.
-    return Sources(config, queries, outcomes, log, find_changes(log.rows(~log.is_failure)))
+    return Sources(config, queries, outcomes, carried, log, find_changes(log.rows(~log.is_failure)))
 
 
 def open_encoder(request: RetrainRequest, config: CoeConfig) -> Encoder:
@@ -171,10 +180,12 @@ def run_retrain(
     if pointer is None:
         raise ArtifactError(f"{request.routers}: there is no live router to improve on; run `coe train` first")
     progress("reading the log, the feedback and the outcomes")
-    sources = read_sources(request, progress)
+    sources = read_sources(request, load_artifact(registry.folder(pointer.version)), progress)
     encoder, rng = open_encoder(request, sources.config), np.random.default_rng(request.seed)
     learned = learned_outcomes(sources.outcomes)
-    evidence = gather_evidence(learned, sources.log, sources.config.learned_categories, sources.changes)
+    evidence = gather_evidence(
+        learned, sources.log, sources.config.learned_categories, sources.changes, sources.carried
+    )
     with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
         candidate = fit_candidate(
             Path(scratch), request, sources, evidence, encoder, pointer.version, rng, now, progress
@@ -210,6 +221,7 @@ def run_retrain(
         estimates=judged.estimates,
         is_promoted=is_promoted,
         introduced=introduced,
+        carried=() if sources.carried is None else sources.carried.experts,
         reason=reason + (" (dry run: nothing was promoted)" if request.is_dry_run else ""),
     )
 
@@ -285,11 +297,23 @@ def fit_candidate(
     wanted = replace(
         plain,
         evidence=evidence.matrix,
+        outcomes=with_measured(evidence, sources.carried),
         logged=logged,
         parents=(parent,),
         data_fingerprints=dict(plain.data_fingerprints) | {"log": sources.log.fingerprint},
     )
     return fit_router(root, wanted, encoder, sources.queries, now=now, rng=rng, progress=progress)
+
+
+def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
+    """What a learned scorer is fitted on. A carried expert has no grades to learn from, so its column says of every
+    prompt what was measured of the category."""
+    table = evidence.outcomes
+    if carried is None:
+        return table
+    known = evidence.matrix.quality[row_numbers(table, carried.rows[:-1])]
+    is_carried = np.array([name in carried.experts for name in table.experts])
+    return replace(table, scores=np.where(is_carried, known, table.scores).astype(np.float32))
 
 
 def learned_answers(

@@ -155,6 +155,8 @@ def print_retrain(result: RetrainResult) -> None:
     )
     if result.n_failures:
         console.print(f"  {result.n_failures} of them failed, which counts as a reward of 0", highlight=False)
+    for name in result.carried:
+        console.print(f"  {name} is in no outcome table: what the live router knows of it is kept", highlight=False)
     print_quality_changes(console, result)
     for reason, count in sorted(result.log.dropped.items()):
         console.print(f"  left out: {count} ({reason})", highlight=False)
@@ -202,6 +204,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "reason": result.reason,
         "is_promoted": result.is_promoted,
         "introduced": list(result.introduced),
+        "carried_over": list(result.carried),
         "live": result.live,
         "candidate": result.candidate,
         "changes": [asdict(change) for change in result.changes],

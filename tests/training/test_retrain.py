@@ -1,5 +1,6 @@
 """`coe retrain` on a simulated log in SQLite: what it learns, holds out, promotes and declines."""
 
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ import yaml
 from sqlalchemy import create_engine, text
 
 from router.artifact import load_artifact
-from router.build import load_router
+from router.build import evidence_of, load_router
 from router.config import load_config
 from router.errors import ArtifactError, DataError
 from router.types import (
@@ -24,6 +25,7 @@ from training.datasets.outcomes import write_outcomes
 from training.first_fit import first_router
 from training.gate import Terms, Verdict
 from training.log_table import read_log_table
+from training.onboarding import onboard
 from training.registry import Registry
 from training.retrain_run import RetrainRequest, run_retrain
 from training.summary import print_retrain, retrain_json
@@ -399,3 +401,97 @@ def test_a_new_expert_that_nobody_tried_joins_to_be_explored(request_, tmp_path)
     assert decision.eligible_probs[decision.eligible.index("third")] > 0
     again = run_retrain(strict, now=NOW)
     assert again.introduced == ()
+
+
+def add_expert(request, name):
+    config = yaml.safe_load(request.config.read_text())
+    config["experts"][name] = {"engine": "echo", "model": name, "params_b": 1.0}
+    request.config.write_text(yaml.dump(config))
+
+
+def one_expert(score, name="tutor"):
+    table = outcome_table()
+    unknown = table.cost_usd[:, :1]
+    scores = np.full((len(table.texts), 1), score, np.float32)
+    fields = {"experts": (name,), "scores": scores}
+    return replace(table, **fields, cost_usd=unknown, output_tokens=unknown, latency_ms=unknown)
+
+
+def put_on_the_map(request, score, now=NOW):
+    """`tutor` as `coe experts probe tutor --promote` puts it there; its probes are written to no folder."""
+    add_expert(request, "tutor")
+    registry, probed = Registry(request.routers), one_expert(score)
+    live = registry.folder(registry.live().version)
+    found = onboard(registry.root, load_config(request.config), live, "tutor", probed, outcome_table(), now=now)
+    registry.promote(found.artifact.manifest.version, now)
+    return found
+
+
+@pytest.mark.parametrize(("score", "taken"), [(1.0, True), (0.2, False)])
+def test_a_probed_expert_without_a_table_stays_on_the_map(request_, capsys, score, taken):
+    found = put_on_the_map(request_, score)
+    assert bool(found.taken) is taken
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    result = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=NOW)
+    assert result.is_promoted, result.reason
+    assert result.carried == ("tutor",)
+    before, after = (load_artifact(request_.routers / version) for version in (result.live, result.candidate))
+    assert after.manifest.experts == (*EXPERTS, "tutor")
+    was, now = evidence_of(before), evidence_of(after)
+    assert now.count[:, 2].tolist() == was.count[:, 2].tolist()
+    facts = list(after.manifest.categories).index("facts")
+    leads = [each.quality[facts, 2] - each.quality[facts, :2].mean() for each in (was, now)]
+    assert leads[1] == pytest.approx(leads[0], abs=1e-6)
+    router = load_router(load_config(request_.config), request_.routers / result.candidate)
+    assert ("tutor" in router.expert_of().values()) is taken
+    print_retrain(result)
+    assert "tutor is in no outcome table: what the live router knows of it is kept" in capsys.readouterr().out
+
+
+def test_what_is_said_of_a_carried_expert_counts_once(request_):
+    """Ratings of after the live router was made are learned from; it knows those of before already."""
+    put_on_the_map(request_, 1.0, now=datetime.fromtimestamp(1150, UTC))
+    log_answers(request_, {"tutor": 0.0}, only="tutor", n=300)  # at seconds 1000 to 1299
+    result = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=datetime.fromtimestamp(2000, UTC))
+    assert result.is_promoted, result.reason
+    learned = read_log_table(request_.database_url)
+    later = int((~learned.is_held_out & (learned.at > 1150)).sum())
+    sql = list(load_artifact(request_.routers / result.candidate).manifest.categories).index("sql")
+    counts = [evidence_of(load_artifact(request_.routers / v)).count[sql, 2] for v in (result.live, result.candidate)]
+    assert counts == [20, 20 + later]
+    again = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=datetime.fromtimestamp(3000, UTC))
+    assert again.changes == ()
+
+
+def test_an_expert_of_the_live_map_that_a_table_lacks_is_kept(request_, tmp_path):
+    shutil.rmtree(tmp_path / "outcomes")
+    write_outcomes(one_expert(0.3, "right"), tmp_path / "outcomes")
+    log_answers(request_, {"left": 0.9, "right": 0.2})
+    result = run_retrain(request_, now=NOW)
+    assert result.carried == ("left",)
+    assert result.changes == ()
+
+
+def test_a_learned_scorer_keeps_a_carried_expert(request_, tmp_path):
+    config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "soft_ridge"}})
+    request_.config.write_text(yaml.dump(config))
+    registry = Registry(request_.routers)
+    first = first_router(registry.root, request_.config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
+    registry.promote(first.manifest.version, NOW)
+    shutil.rmtree(tmp_path / "outcomes")
+    write_outcomes(one_expert(0.1, "right"), tmp_path / "outcomes")
+    log_answers(request_, {"left": 0.9, "right": 0.1})
+    result = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=NOW)
+    assert (result.carried, result.is_promoted) == (("left",), True), result.reason
+    router = load_router(load_config(request_.config), request_.routers / result.candidate)
+    query = Query("q", "write a sql query number 7 that selects rows from a table")
+    assert router.decide(query, rng=np.random.default_rng(0)).expert == "left"
+
+
+def test_an_expert_that_experts_yaml_no_longer_has_goes(request_):
+    put_on_the_map(request_, 0.2)
+    request_.config.write_text(yaml.dump(CONFIG))
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    result = run_retrain(request_, now=NOW)
+    assert (result.carried, result.is_promoted) == ((), True), result.reason
+    assert load_artifact(request_.routers / result.candidate).manifest.experts == EXPERTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,22 +127,40 @@ def test_a_lost_turn_ends_the_round(folder: Path, monkeypatch: pytest.MonkeyPatc
         run(folder)
 
 
-def test_a_full_disk_ends_a_round_and_not_the_schedule(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"No space left on device; next try in 0.01s"),
+        (RouterError("no such expert"), r"no such expert; next try in 0.01s"),
+        (
+            ValueError("what a user wrote"),
+            r"unforeseen ValueError at test_retrain_round.py, line \d+; next try in 0.01s",
+        ),
+        (RecursionError(), r"unforeseen RecursionError at test_retrain_round.py"),
+    ],
+)
+def test_a_failed_round_does_not_end_the_schedule(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failure: Exception,
+    said: str,
 ) -> None:
     rounds = []
 
     def one_round(*_: object, **__: object) -> None:
         rounds.append(len(rounds))
         if len(rounds) == 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise failure
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(retrain_command, "one_round", one_round)
     request = RetrainRequest(folder / "experts.yaml", folder / "routers", folder / "probes", "sqlite:///none")
     retrain_again_and_again(request, None, "0.01s", as_json=True)
     assert rounds == [0, 1]
-    assert "No space left on device; next try in 0.01s" in capsys.readouterr().err
+    text = capsys.readouterr().err
+    assert re.search(said, text)
+    assert "what a user wrote" not in text
 
 
 def test_a_wrong_file_is_said_before_anything_is_read(folder: Path) -> None:

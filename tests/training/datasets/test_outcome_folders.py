@@ -1,0 +1,102 @@
+"""All outcome tables of a data folder as one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from router.errors import DataError
+from training.datasets.outcome_folders import read_outcome_folders, with_unmeasured
+from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, write_outcomes
+from training.types import OutcomeTable
+
+
+def table(
+    experts: tuple[str, ...], scores: list[list[float]], *, start: int = 0, metric: str = "graded"
+) -> OutcomeTable:
+    values = np.array(scores, np.float32)
+    rows = range(start, start + len(values))
+    return OutcomeTable(
+        prompt_ids=tuple(f"p{i}" for i in rows),
+        texts=tuple(f"question {i}" for i in rows),
+        categories=("facts",) * len(values),
+        splits=("train",) * len(values),
+        experts=experts,
+        scores=values,
+        cost_usd=values + 1,
+        output_tokens=values + 2,
+        latency_ms=values + 3,
+        metric=metric,
+        source="test",
+    )
+
+
+def write(folder: Path, outcomes: OutcomeTable, at: float) -> None:
+    write_outcomes(outcomes, folder)
+    os.utime(folder / SCORES_FILE, (at, at))
+
+
+def test_a_probed_expert_joins_those_of_the_first_table(tmp_path: Path) -> None:
+    write(tmp_path / "probes", table(("left", "right"), [[1, 0], [0, 1], [1, 1]]), 1.0)
+    write(tmp_path / "probe-tutor", table(("tutor",), [[1], [0]]), 2.0)
+    found = read_outcome_folders(tmp_path, ("left", "tutor", "right", "unasked"))
+    assert found.experts == ("left", "tutor", "right")
+    np.testing.assert_array_equal(found.scores, [[1, 1, 0], [0, 0, 1], [1, np.nan, 1]])
+    np.testing.assert_array_equal(found.latency_ms[:, 1], [4, 3, np.nan])
+    assert found.prompt_ids == ("p0", "p1", "p2")
+
+
+def test_what_was_graded_last_counts(tmp_path: Path) -> None:
+    """By the time of the file, not by the folder's name."""
+    write(tmp_path / "z", table(("left",), [[1], [1]]), 1.0)
+    write(tmp_path / "a", table(("left",), [[0]]), 2.0)
+    found = read_outcome_folders(tmp_path, ("left",))
+    assert found.scores[:, 0].tolist() == [0, 1]
+    assert found.cost_usd[:, 0].tolist() == [1, 2]
+
+
+def test_other_metrics_and_other_questions_of_the_same_id_are_prompts_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path / "a", table(("left",), [[1]]), 1.0)
+    write(tmp_path / "b", table(("left",), [[0]], metric="judge"), 2.0)
+    other = replace(table(("left",), [[0]]), texts=("something else",))
+    write(tmp_path / "c", other, 3.0)
+    found = read_outcome_folders(tmp_path, ("left",))
+    assert found.scores[:, 0].tolist() == [1, 0, 0]
+    assert len(set(found.prompt_ids)) == 3
+
+
+def test_one_table_is_read_as_it_is(tmp_path: Path) -> None:
+    write(tmp_path, table(("left", "right"), [[1, 0]]), 1.0)
+    write(tmp_path / "inside", table(("left",), [[0]]), 2.0)
+    assert read_outcome_folders(tmp_path, ("right", "left")).experts == ("right", "left")
+    assert read_outcome_folders(tmp_path, ("left",)).scores.tolist() == [[1]]
+
+
+def test_tables_of_other_models_and_folders_without_a_table_do_not_matter(tmp_path: Path) -> None:
+    write(tmp_path / "probes", table(("left",), [[1]]), 1.0)
+    write(tmp_path / "benchmark", table(("gpt-x",), [[1]]), 2.0)
+    (tmp_path / "half-asked").mkdir()
+    (tmp_path / "half-asked" / "journal.jsonl").touch()
+    assert read_outcome_folders(tmp_path, ("left",)).experts == ("left",)
+    with pytest.raises(DataError, match=r"no expert of experts.yaml was graded there \(graded: gpt-x, left"):
+        read_outcome_folders(tmp_path, ("nobody",))
+
+
+def test_half_a_table_is_named_and_so_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no outcome table"):
+        read_outcome_folders(tmp_path / "nothing", ("left",))
+    write(tmp_path / "probes", table(("left",), [[1]]), 1.0)
+    (tmp_path / "probes" / PROMPTS_FILE).unlink()
+    with pytest.raises(DataError, match=r"probes.prompts.parquet: no such file"):
+        read_outcome_folders(tmp_path, ("left",))
+
+
+def test_columns_without_a_score() -> None:
+    found = with_unmeasured(table(("left",), [[1], [0]]), ("gone", "lost"))
+    assert found.experts == ("left", "gone", "lost")
+    assert np.isnan(found.scores[:, 1:]).all()
+    assert np.isnan(found.latency_ms[:, 1:]).all()
