@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Annotated
 
 import aiohttp
-import orjson
 import typer
 from rich.console import Console
 from sqlalchemy import select
@@ -35,6 +34,7 @@ from gateway.fleet.redis_server import RedisServer
 from gateway.store import Store
 from gateway.tables import DECISIONS
 from router.config import Durability, LogConfig
+from router.json_text import from_json
 from router.log_database import default_database_url
 
 CLIENTS = 8
@@ -196,7 +196,7 @@ async def settled(fleet: Fleet) -> tuple[list[Row], Diagnosis]:
             found = connection.execute(select(*columns)).all()
     finally:
         store.close()
-    return [Row(row[0], orjson.loads(row[3])["request_id"], row[1], row[2]) for row in found], doctor
+    return [Row(row[0], from_json(row[3])["request_id"], row[1], row[2]) for row in found], doctor
 
 
 def report(outcome: Outcome) -> None:

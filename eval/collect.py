@@ -14,12 +14,12 @@ from pathlib import Path
 
 import aiohttp
 import numpy as np
-import orjson
 
 from eval.journal import GradedAnswer, Journal, probe_hash
 from eval.probe_set import Probe
 from eval.types import Grader
 from router.errors import BackendError, RouterError
+from router.json_text import from_json
 from router.types import FloatArray
 from training.datasets.outcomes import write_outcomes
 from training.split import split_of
@@ -112,7 +112,7 @@ class ChatClient:
 def error_code(content: bytes) -> str:
     """The code or type in an OpenAI error body."""
     try:
-        error = orjson.loads(content)["error"]
+        error = from_json(content)["error"]
         return str(error.get("code") or error.get("type") or "no code")
     except (ValueError, TypeError, KeyError, AttributeError):
         return "no error body"
@@ -121,7 +121,7 @@ def error_code(content: bytes) -> str:
 def read_answer(content: bytes) -> tuple[str, Mapping[str, object]]:
     """Text and usage of a chat completion. Raises BackendError on another shape."""
     try:
-        completion = orjson.loads(content)
+        completion = from_json(content)
         text = completion["choices"][0]["message"]["content"]
         usage = completion.get("usage")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import orjson
 
 from eval.compare import Trial
 from eval.sections.inputs import MapEvidence, MethodOutput, map_evidence
 from router.artifact import RouterArtifact
 from router.build import evidence_of, sample_rows
 from router.errors import ArtifactError
+from router.json_text import from_json
 from router.pipeline import Router
 from router.types import CategoryProbs, Query, QueryBatch
 
@@ -40,7 +40,7 @@ def read_methods(routers: Path) -> dict[str, tuple[Path, float]]:
     """Folder and seconds of fitting by kind. Raises ArtifactError."""
     path = routers / METHODS_FILE
     try:
-        rows = orjson.loads(path.read_bytes())
+        rows = from_json(path.read_bytes())
         return {str(kind): (routers / str(row["version"]), float(row["fit_s"])) for kind, row in rows.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: is not a list of fitted methods") from error

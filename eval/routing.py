@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import orjson
 
 from eval.compare import (
     Trial,
@@ -47,6 +46,7 @@ from router.build import evidence_of, table_router
 from router.config import Budgets
 from router.embedding_cache import CachedEncoder
 from router.errors import RouterError
+from router.json_text import from_json
 from router.pipeline import Router
 from router.preference import amounts_by_row
 from router.protocols import Encoder
@@ -79,7 +79,7 @@ def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise RouterError(f"coe train failed: {said[-1].removeprefix('coe: ') if said else done.returncode}")
-    return routers / str(orjson.loads((routers / "live.json").read_bytes())["version"])
+    return routers / str(from_json((routers / "live.json").read_bytes())["version"])
 
 
 def load(artifact: RouterArtifact, table: OutcomeTable, budgets: Budgets, encoder: Encoder | None = None) -> Router:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import orjson
 import yaml
 
 from eval.compare import active_params, mean_costs
 from router.config import Budgets
 from router.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
+from router.json_text import to_json
 from router.price import SLACK
 from training.datasets.model_facts import find_models_file, read_models
 from training.datasets.outcomes import complete_rows, read_outcomes
@@ -196,6 +196,6 @@ def fingerprint(table: OutcomeTable) -> str:
     """First 16 hex digits of a SHA-256 over ids, texts, labels, experts and scores in order."""
     digest = hashlib.sha256()
     for column in (table.prompt_ids, table.texts, table.categories, table.experts):
-        digest.update(orjson.dumps([value.encode("utf-8", "backslashreplace").decode() for value in column]))
+        digest.update(to_json([value.encode("utf-8", "backslashreplace").decode() for value in column]))
     digest.update(np.ascontiguousarray(table.scores, dtype="<f4").tobytes())
     return digest.hexdigest()[:16]

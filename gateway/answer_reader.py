@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import orjson
-
+from router.json_text import JsonError, from_json
 from router.types import Usage
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
+MAX_REPLY_VALUES = 1_000_000  # the log-probabilities of a token are over a hundred
 
 
 class StreamReader:
     """Follows the server-sent events of one stream.
 
-    An event's data that is no JSON object makes the stream `is_broken`; a stream that saw neither the end mark nor a
-    finish reason was cut.
+    An event's data that is not a JSON object, or is nested too deep, makes the stream `is_broken`; a stream that saw
+    neither the end mark nor a finish reason was cut.
 
     Args:
         keep_chars: how much of the first choice's text to keep in `text`.
@@ -84,8 +85,8 @@ class StreamReader:
             self.is_done = True
             return
         try:
-            event = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            event = reply_json(data)
+        except JsonError:
             self.is_broken = True
             return
         if not isinstance(event, dict):
@@ -129,8 +130,8 @@ class JsonAnswer:
 def read_answer(body: bytes) -> JsonAnswer | None:
     """None when the body is no chat completion: no JSON object, or neither choices nor an error in it."""
     try:
-        values = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        values = reply_json(body)
+    except JsonError:
         return None
     choices = values.get("choices") if isinstance(values, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
@@ -149,10 +150,15 @@ def read_answer(body: bytes) -> JsonAnswer | None:
 def answer_text(body: bytes) -> str | None:
     """The first choice's text of a whole answer; None when it has none."""
     try:
-        content = orjson.loads(body)["choices"][0]["message"]["content"]
-    except (orjson.JSONDecodeError, LookupError, TypeError):
+        content = reply_json(body)["choices"][0]["message"]["content"]
+    except (JsonError, LookupError, TypeError):
         return None
     return content if isinstance(content, str) else None
+
+
+def reply_json(text: bytes) -> Any:
+    """The value of an expert's JSON, which may have a key twice: nobody decides by it. Raises JsonError."""
+    return from_json(text, max_values=MAX_REPLY_VALUES, has_unique_keys=False)
 
 
 def usage_of(usage: dict[str, object]) -> Usage:

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-import orjson
 from sqlalchemy import select
 
 from gateway.store import Store
@@ -16,6 +15,7 @@ from gateway.tables import DECISIONS, FEEDBACK
 from gateway.tasks import stop_task
 from router.drift import ACCURACY, DriftMonitor, SignalChange
 from router.errors import StoreError
+from router.json_text import from_json
 
 LOOK_EVERY_S = 10.0
 SETTLED_S = 5.0
@@ -117,7 +117,7 @@ class DriftWatch:
 
 def reward_of(number: int, value: float, record: str) -> Reward:
     """A reward with its prediction, where the router chose and its choice served."""
-    values = orjson.loads(record)
+    values = from_json(record)
     decision = values.get("decision") or {}
     expert = str(values.get("served_expert") or decision.get("expert"))
     known = dict(zip(decision.get("eligible", ()), decision.get("predicted_quality", ()), strict=False))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import orjson
+
+from router.json_text import JsonError, from_json
 
 MAX_TOKENS = 16
 """Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""
@@ -105,14 +106,14 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, An
     async for line in response.content:
         data = line.removeprefix(b"data:").strip()
         if line.startswith(b"data:") and data and data != b"[DONE]":
-            yield orjson.loads(data)
+            yield from_json(data)
 
 
 def problem_of(status: int, body: bytes) -> str:
     """`HTTP 503: message` from an error in OpenAI's shape, or from whatever came instead."""
     try:
-        return f"HTTP {status}: {message_of(orjson.loads(body))}"
-    except orjson.JSONDecodeError:
+        return f"HTTP {status}: {message_of(from_json(body))}"
+    except JsonError:
         return f"HTTP {status}: {body[:200].decode('utf-8', 'replace')}"
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import orjson
-
 from router.errors import BackendError, ConfigError, NoEligibleExpertError, RouterError, StoreError, VectorSpaceError
+from router.json_text import JsonError, from_json, to_json
 
 RETRY_AFTER_S = 1.0
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
@@ -64,7 +63,7 @@ class ApiError(RouterError):
         if self._body is not None:
             return self._body
         values = {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}
-        return orjson.dumps({"error": values})
+        return to_json({"error": values})
 
     @property
     def headers(self) -> dict[str, str]:
@@ -144,8 +143,8 @@ def upstream_error(expert: str, status: int, body: bytes, headers: Mapping[str, 
 def error_fields(body: bytes) -> dict[str, object] | None:
     """The error object of an expert's body: OpenAI's `{"error": {...}}` or vLLM's older flat form; None if neither."""
     try:
-        values = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        values = from_json(body, has_unique_keys=False)
+    except JsonError:
         return None
     if not isinstance(values, dict):
         return None
@@ -157,7 +156,7 @@ def error_fields(body: bytes) -> dict[str, object] | None:
 
 def is_openai_shape(body: bytes) -> bool:
     """Whether the body has all four fields of OpenAI's error object, with their types."""
-    inner = orjson.loads(body).get("error")
+    inner = from_json(body, has_unique_keys=False).get("error")
     return (
         isinstance(inner, dict)
         and {"message", "type", "param", "code"} <= inner.keys()

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-import orjson
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
 from gateway.store import Store
 from gateway.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
 from router.e_process import Arm
+from router.json_text import from_json
 from router.live_pointer import LivePointer, Trial
 from router.types import RouterManifest, TerminalState
 
@@ -159,7 +159,7 @@ def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvi
     )
     rows: dict[str, tuple[float, float, float]] = {}
     for session, name, text, value in connection.execute(query):
-        record = orjson.loads(text)
+        record = from_json(text)
         shadow, decision = record.get("shadow"), record.get("decision")
         if not shadow or not decision or shadow["router_version"] != trial.version:
             continue

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import orjson
-
 from gateway.http_errors import ApiError, invalid
 from router.errors import allowed_values
+from router.json_text import JsonError, from_json
 from router.types import QueryFacts
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -35,9 +33,7 @@ JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (dict, "an object"),
 )
 
-MAX_COUNTED_KEYS = 64
 MAX_COUNT = 2**63 - 1
-INEXACT_FROM = 2.0**63  # orjson reads whole numbers of more than 64 bits as floats
 MAX_SESSION_BYTES = 256
 
 AUTO = "auto"
@@ -68,72 +64,24 @@ def decode_object(raw: bytes) -> dict[str, object]:
     """The JSON object of a body.
 
     Raises:
-        ApiError: not JSON, not an object, or a key stands twice, so two readers could read two requests.
+        ApiError: as `decode_json` does, or not an object.
     """
     values = decode_json(raw)
     if not isinstance(values, dict):
         raise invalid(f"the body must be a JSON object, got {json_type(values)}", code="invalid_json")
-    if has_float_from(INEXACT_FROM, values):
-        values = exact(raw)
-    # Counting reads the whole body once a key: far quicker than the check itself for the keys that a request has.
-    if len(values) > MAX_COUNTED_KEYS or any(raw.count(b'"%b":' % key.encode()) > 1 for key in values):
-        refuse_duplicates(raw)
     return values
 
 
 def decode_json(raw: bytes) -> object:
-    """The value of a body. Lone surrogates, which Python's own reader lets through, are refused: neither an encoder nor
-    an answer can hold them.
+    """The value of a body.
 
     Raises:
-        ApiError: not JSON; what is wrong and where.
+        ApiError: not JSON, a key twice in one object, too many values or nested too deep; what is wrong and where.
     """
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise invalid(f"the body is not valid JSON: {error.msg} ({place})", code="invalid_json") from error
-
-
-def has_float_from(bound: float, values: object) -> bool:
-    """Whether a decoded value holds a float of that size; quicker to see than a long number among the bytes."""
-    waiting = [values]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):  # most are
-            continue
-        if isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
-        elif isinstance(value, float) and abs(value) >= bound:
-            return True
-    return False
-
-
-def exact(raw: bytes) -> dict[str, object]:
-    """The object of a body that orjson accepts, its whole numbers to the last digit. Raises ApiError."""
-    try:
-        values: dict[str, object] = json.loads(raw)
-    except (RecursionError, ValueError) as error:
-        raise invalid(f"the body is not valid JSON: {type(error).__name__}", code="invalid_json") from error
-    return values
-
-
-def refuse_duplicates(raw: bytes) -> None:
-    """Raises ApiError when one object of the body has a key twice. Slower than decoding, so only for suspects."""
-
-    def check(pairs: list[tuple[str, object]]) -> None:
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise invalid(f"the key {shorten(name)} stands twice in one object", code="invalid_json")
-            seen.add(name)
-
-    try:
-        json.loads(raw, object_pairs_hook=check)
-    except (RecursionError, ValueError) as error:
-        raise invalid(f"the body is not valid JSON: {type(error).__name__}", code="invalid_json") from error
+        return from_json(raw)
+    except JsonError as error:
+        raise invalid(f"the body {error}", code="invalid_json") from error
 
 
 def decode_chat(raw: bytes, max_text_chars: int) -> ChatRequest:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
-
 from gateway.decision_log.entries import dead_entries, waiting_entries
 from gateway.decision_log.ledger import Account, Ledger, Repeated
 from gateway.decision_log.leftovers import spool_folders, unsent_payloads
@@ -22,6 +20,7 @@ from gateway.decision_log.ranges import complement, count, merged, without
 from gateway.decision_log.stream import RECORD_FIELD
 from gateway.folder_lock import is_held
 from gateway.store import Store
+from router.json_text import JsonError, from_json
 
 if TYPE_CHECKING:
     from router.redis_client import RedisClient
@@ -210,8 +209,8 @@ def surveyed(payloads: Iterable[bytes]) -> Survey:
 def number_of(payload: bytes) -> tuple[str, int] | None:
     """Replica and sequence number of a record; None when it is none of ours."""
     try:
-        values = orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        values = from_json(payload)
+    except JsonError:
         return None
     replica, seq = (values.get("replica"), values.get("seq")) if isinstance(values, dict) else (None, None)
     return (replica, seq) if isinstance(replica, str) and isinstance(seq, int) and seq >= 0 else None

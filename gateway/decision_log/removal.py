@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import orjson
 from sqlalchemy import case, delete, exists, or_, select
 
 from gateway.decision_log.ledger import Ledger
@@ -16,6 +15,7 @@ from gateway.decision_log.ranges import count, merged
 from gateway.erasure import delete_of, lock, note_removed, subject_hash
 from gateway.store import Store
 from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, LIVES, REMOVED
+from router.json_text import JsonError, from_json
 
 BATCH_ROWS = 5000
 ID_BATCH = 500
@@ -44,8 +44,8 @@ class Found(NamedTuple):
 def found_of(record: bytes | str, subjects: Collection[str], until: float) -> Found | None:
     """A record as JSON, when it was made up to `until` by one of the subjects; None otherwise."""
     try:
-        values = orjson.loads(record)
-    except orjson.JSONDecodeError:
+        values = from_json(record)
+    except JsonError:
         return None
     if not isinstance(values, dict) or not isinstance(values.get("at"), int | float) or values["at"] > until:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-import orjson
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
@@ -19,6 +18,7 @@ from gateway.retrieval.service import RetrievalService
 from gateway.retrieval.stores import VectorStores
 from gateway.state import GatewayState
 from gateway.wire import named_session
+from router.json_text import to_json
 from router.types import DecisionKind
 
 State = Annotated[GatewayState, Depends(gateway_state)]
@@ -82,7 +82,7 @@ async def finish(
 
 
 def answer(body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(dict(body)), media_type="application/json", headers=dict(headers or {}))
+    return Response(to_json(dict(body)), media_type="application/json", headers=dict(headers or {}))
 
 
 def decision_view(outcome: Outcome) -> dict[str, object]:

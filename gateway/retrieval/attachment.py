@@ -7,8 +7,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import orjson
-
 from gateway.exchange import Exchange
 from gateway.retrieval.chunking import count_tokens
 from gateway.retrieval.log import RetrievalExchange, RetrievalLog, outcomes_of
@@ -17,6 +15,7 @@ from gateway.retrieval.service import RetrievalService
 from gateway.wire import AUTO, ChatRequest, parts
 from router.config import AttachedStore
 from router.errors import RouterError
+from router.json_text import to_json
 from router.pipeline import Capabilities
 from router.types import DecisionKind, DecisionReason, RoutingDecision
 
@@ -63,7 +62,7 @@ class Sources:
         ]
         note = {"store": self.store_id, "retrieval_decision_id": self.decision_id, "sources": listed}
         is_first = body[:end].strip() == b"{"
-        return body[:end] + (b"" if is_first else b",") + b'"coe":' + orjson.dumps(note) + body[end:]
+        return body[:end] + (b"" if is_first else b",") + b'"coe":' + to_json(note) + body[end:]
 
 
 class Attachments:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
 from pydantic import ValidationError
 from sqlalchemy import select
 
@@ -17,6 +16,7 @@ from gateway.retrieval.tables import CHUNKS, STORE_FILES, STORES, TABLES
 from gateway.store import Store
 from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK
 from router.errors import DataError, StoreError
+from router.json_text import to_json
 from router.types import RETRIEVAL, DecisionKind, DecisionRecord
 
 DEV_PERCENT = 20
@@ -154,7 +154,7 @@ def write_collection(store: Store, store_id: str, judged: Judged, folder: Path) 
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     with (folder / "corpus.jsonl").open("wb") as file:
         for document_id, text in documents_of(store, store_id, files):
-            file.write(orjson.dumps({"_id": document_id, "title": "", "text": text}) + b"\n")
+            file.write(to_json({"_id": document_id, "title": "", "text": text}) + b"\n")
             exported.documents += 1
     write_judgements(folder, relevant, exported)
     return exported
@@ -207,7 +207,7 @@ def write_judgements(folder: Path, relevant: dict[str, list[str]], exported: Exp
         for text, documents in relevant.items():
             digest = hashlib.sha256(text.lower().encode()).hexdigest()
             split = "dev" if int(digest, 16) % 100 < DEV_PERCENT else "train"
-            file.write(orjson.dumps({"_id": f"q-{digest[:16]}", "text": text}) + b"\n")
+            file.write(to_json({"_id": f"q-{digest[:16]}", "text": text}) + b"\n")
             lines[split] += [f"q-{digest[:16]}\t{each}\t1" for each in documents]
             exported.queries[split] += 1
             exported.judgements += len(documents)

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 from gateway.retrieval.chunking import StaticChunking
 from gateway.retrieval.filters import Scalar
+from router.json_text import JsonError, from_json
 
 DAY_S = 86_400.0
 
@@ -120,8 +119,8 @@ def pairs_of(text: str, whose: str) -> dict[str, Any]:
 
     Earlier versions took NaN and lone surrogates, which no answer can hold: such pairs are left out with a warning.
     """
-    with contextlib.suppress(orjson.JSONDecodeError):
-        pairs = orjson.loads(text)
+    with contextlib.suppress(JsonError):
+        pairs = from_json(text)
         if isinstance(pairs, dict):
             return pairs
     try:
@@ -130,8 +129,8 @@ def pairs_of(text: str, whose: str) -> dict[str, Any]:
         held = None
     kept: dict[str, Any] = {}
     for name, value in held.items() if isinstance(held, dict) else ():
-        with contextlib.suppress(orjson.JSONDecodeError):
-            kept |= orjson.loads(json.dumps({name: value}))
+        with contextlib.suppress(JsonError):
+            kept |= from_json(json.dumps({name: value}))
     logger.warning(
         "retrieval: metadata or attributes of %s cannot be shown in full: write them again to mend them", whose
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import orjson
-
 from gateway.retrieval.records import FileStatus, Page, StoredFile, StoreFile, VectorStore
 from gateway.retrieval.search import Found, SearchAnswer
 from gateway.retrieval.stores import file_counts
+from router.json_text import from_json
 
 T = TypeVar("T")
 Json = dict[str, object]
@@ -58,7 +57,7 @@ def store_file_view(file: StoreFile) -> Json:
         "last_error": error,
         "usage_bytes": file.usage_bytes,
         "attributes": file.attributes,
-        "chunking_strategy": {"type": "static", "static": orjson.loads(file.strategy)},
+        "chunking_strategy": {"type": "static", "static": from_json(file.strategy)},
     }
 
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import cast
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.json_text import to_json
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 
@@ -78,7 +78,7 @@ def usage_of(text: str) -> dict[str, int]:
 def json_answer(model: str, text: str) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     answer = {"id": "echo", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
-    return orjson.dumps({**answer, "usage": usage_of(text)})
+    return to_json({**answer, "usage": usage_of(text)})
 
 
 def stream_events(model: str, text: str, has_usage: bool) -> Iterator[bytes]:
@@ -94,4 +94,4 @@ def stream_events(model: str, text: str, has_usage: bool) -> Iterator[bytes]:
 
 
 def event(value: Mapping[str, object]) -> bytes:
-    return b"data: " + orjson.dumps(value) + b"\n\n"
+    return b"data: " + to_json(value) + b"\n\n"

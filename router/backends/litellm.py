@@ -12,10 +12,10 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from router.errors import BackendError, MissingExtraError
+from router.json_text import to_json
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 FORWARDED = frozenset(
@@ -170,7 +170,12 @@ def error_response(error: Exception) -> BackendResponse:
     values = {
         "message": str(getattr(error, "message", "the provider refused the request")),
         "type": str(getattr(error, "type", None) or "upstream_error"),
-        "param": getattr(error, "param", None),
-        "code": getattr(error, "code", None),
+        "param": text_or_none(getattr(error, "param", None)),
+        "code": text_or_none(getattr(error, "code", None)),
     }
-    return BackendResponse(status, one_chunk(orjson.dumps({"error": values}, default=str)), headers)
+    return BackendResponse(status, one_chunk(to_json({"error": values})), headers)
+
+
+def text_or_none(value: object) -> str | None:
+    """A field of an error, which may be anything that the provider sent, nested however deep."""
+    return value if isinstance(value, str) else None

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 import aiohttp
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
 from yarl import URL
 
 from router.errors import BackendError
+from router.json_text import to_json
 from router.protocols import BackendRequest, BackendResponse, ChatBackend, ChunkStream
 
 KEPT_ALIVE_S = 15.0
@@ -81,7 +80,7 @@ class VllmBackend:
 
     async def send(self, request: BackendRequest) -> BackendResponse:
         """Sends one request; see `ChatBackend.send`. A pooled connection that turns out dead is replaced once."""
-        body = encoded({**request.body, **self._options.extra_body, "model": self._options.served_model})
+        body = to_json({**request.body, **self._options.extra_body, "model": self._options.served_model})
         if self._pooled is None:
             self._pooled = new_session(self._options, is_pooled=True)
         attempt = Attempt()
@@ -179,7 +178,7 @@ class RenamedChunks:
 
     def __init__(self, chunks: ChunkStream, name: str) -> None:
         self._chunks = chunks
-        self._field = b'"model":' + orjson.dumps(name)
+        self._field = b'"model":' + to_json(name)
         self._held = b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -204,14 +203,6 @@ class RenamedChunks:
 
     def _renamed(self, lines: bytes) -> bytes:
         return MODEL_FIELD.sub(lambda _: self._field, lines)
-
-
-def encoded(body: Mapping[str, object]) -> bytes:
-    """The JSON of a body, of a whole number all digits."""
-    try:
-        return orjson.dumps(body)
-    except orjson.JSONEncodeError:  # it writes no whole number of more than 64 bits
-        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def new_session(options: Options, *, is_pooled: bool) -> aiohttp.ClientSession:

@@ -12,10 +12,10 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import numpy as np
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from router.errors import BackendError, ConfigError
+from router.json_text import from_json, to_json
 from router.section import EnvironmentName
 from router.types import FloatArray
 from router.weights import fingerprint
@@ -69,7 +69,7 @@ class OpenAIEncoder:
 
     def _request(self, texts: list[str]) -> FloatArray:
         """(len(texts), d) as the endpoint gave them. Raises BackendError."""
-        body = orjson.dumps({"model": self._options.model, "input": texts, "encoding_format": self._options.encoding})
+        body = to_json({"model": self._options.model, "input": texts, "encoding_format": self._options.encoding})
         status, answer = self._post(body)
         if status != 200:
             raise BackendError(
@@ -133,7 +133,7 @@ def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:
     """
     vectors = np.full((n, dim), np.nan, dtype=np.float32)
     try:
-        for item in orjson.loads(answer)["data"]:
+        for item in from_json(answer, max_values=n * (dim + 16) + 1000)["data"]:
             raw = item["embedding"]
             values = (
                 np.frombuffer(base64.b64decode(raw, validate=True), dtype="<f4")
@@ -143,7 +143,7 @@ def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:
             if len(values) != dim:
                 raise BackendError(f"embedding endpoint gave {len(values)} dimensions; expected {dim}")
             vectors[item["index"]] = values
-    except (orjson.JSONDecodeError, binascii.Error, KeyError, TypeError, ValueError, IndexError) as error:
+    except (binascii.Error, KeyError, TypeError, ValueError, IndexError) as error:
         raise BackendError("embedding endpoint gave an answer that is not a list of embeddings") from error
     if not np.isfinite(vectors).all():
         raise BackendError(f"embedding endpoint did not give a finite vector for each of {n} texts")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import orjson
 import pytest
 
 from gateway.auth import check_bind
+from gateway.expert_call import JSON
 from gateway.settings import read_settings
 from router.errors import ConfigError
 from router.pipeline import Capabilities
+from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, running, wire
 from tests.gateway.small_router import EXPERTS, small_router
@@ -65,6 +68,60 @@ async def test_check_22_parser_torture(body: bytes, param: str | None) -> None:
         assert gateway.log.records == []
         async with gateway.chat("red") as answer:  # and it still serves
             assert answer.status == 200
+
+
+DEEP = [b"[" * depth + b"]" * depth for depth in (64, 251, 900)] + [b'{"a":' * 251 + b"1" + b"}" * 251]
+
+
+@pytest.mark.parametrize("deep", DEEP)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", b'{"model":"auto","metadata":{"x":%s},' + MESSAGE.encode() + b"}"),
+        ("chat/completions", b'{"model":"ruby","tools":[%s],' + MESSAGE.encode() + b"}"),
+        ("chat/completions", b'{"model":"ruby","messages":[{"role":"user","content":"x","y":%s}]}'),
+        ("route", b'{"text":"red","metadata":%s}'),
+        ("route", b'{"messages":[{"role":"user","content":%s}]}'),
+        ("feedback", b'{"decision_id":"d","kind":"thumb","value":%s}'),
+        ("embeddings", b'{"input":%s}'),
+        ("rerank", b'{"query":"x","documents":[%s]}'),
+        ("vector_stores", b'{"metadata":{"x":%s}}'),
+    ],
+)
+async def test_check_22_deep_nesting_is_refused_everywhere(path: str, body: bytes, deep: bytes) -> None:
+    """Some 250 levels overrun the encoder's buffer: one such body ended the process, and with it every stream."""
+    many = b",".join([deep] * 20)
+    async with running() as gateway:
+        async with gateway.client.post(f"{gateway.gateway.url}/{path}", data=body % (b"[%s]" % many)) as answer:
+            error = (await answer.json())["error"]
+        assert (answer.status, error["code"]) == (400, "invalid_json")
+        assert error["message"] == "the body is nested deeper than 64 levels"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_an_experts_deep_answer_is_read_no_further(is_stream: bool) -> None:
+    deep = b'{"choices":[{"message":{"content":"x"},"delta":{"content":"x"}}],"z":' + b"[" * 251 + b"]" * 251 + b"}"
+
+    class Deep:
+        async def send(self, request: BackendRequest) -> BackendResponse:
+            return BackendResponse(200, chunks(), {"content-type": "text/event-stream" if is_stream else JSON})
+
+        async def is_alive(self) -> bool:
+            return True
+
+        async def aclose(self) -> None: ...
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"data: " + deep + b"\n\ndata: [DONE]\n\n" if is_stream else deep
+
+    async with running(echoes(ruby=Deep())) as gateway:
+        async with gateway.chat("red", stream=is_stream) as answer:
+            text = await answer.read()
+        record = await gateway.record()
+    assert (answer.status, record.error_code) == (
+        (200, "broken_stream") if is_stream else (502, "expert_broken_answer")
+    )
+    assert (deep in text) is is_stream
 
 
 async def test_check_22_torture_of_the_other_endpoints() -> None:

@@ -88,25 +88,24 @@ def test_session_identity() -> None:
 
 
 def test_duplicate_keys_are_refused_and_repeated_words_are_not() -> None:
-    with pytest.raises(ApiError, match="stands twice"):
+    with pytest.raises(ApiError, match="duplicate key"):
         decode_chat(b'{"model":"auto","messages":[{"role":"user","content":"x"}],"stream":false,"stream":true}', 100)
     schema = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"model": {}, "user": {}}}}}
     assert decoded([user('"model":"x"')], tools=[schema], user="u").model == "auto"
 
 
-def test_of_many_keys_none_is_counted_and_a_double_is_still_found() -> None:
-    """Counting reads the body once a key, so a body of 40,000 keys would hold all other requests up for seconds."""
+def test_a_double_is_found_among_many_keys() -> None:
     many = ",".join(f'"k{i}":1' for i in range(40_000))
-    body = f'{{"model":"auto",{many},"messages":[{{"role":"user","content":"x"}}]%s}}'
+    body = f'{{"model":"auto","metadata":{{{many}%s}},"messages":[{{"role":"user","content":"x"}}]}}'
     assert decode_chat((body % "").encode(), 100).model == "auto"
-    with pytest.raises(ApiError, match="'k7' stands twice"):
+    with pytest.raises(ApiError, match='duplicate key "k7"'):
         decode_chat((body % ',"k7" : 2').encode(), 100)
 
 
 def test_a_number_too_long_to_be_read_is_refused() -> None:
     body = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"metadata":{"n":%s}}'
-    assert decode_chat(body % (b"9" * 300), 100).body["metadata"] == {"n": 10**300 - 1}
-    for digits in (b"9" * 400, b"1e400"):
+    assert decode_chat(body % (b"9" * 4000), 100).body["metadata"] == {"n": 10**4000 - 1}
+    for digits in (b"9" * 5000, b"1e400"):
         with pytest.raises(ApiError, match="not valid JSON") as error:
             decode_chat(body % digits, 100)
         assert (error.value.status, error.value.code) == (400, "invalid_json")

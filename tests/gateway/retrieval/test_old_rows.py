@@ -56,4 +56,4 @@ async def test_attributes_too_large_for_64_bits_are_searched(tmp_path: Path) -> 
         poison(running, store_id, attributes_json='{"n": 1' + "0" * 30 + "}")
         status, answer, _ = await running.search(store_id, "animal", filters={"type": "gt", "key": "n", "value": 1})
         assert status == 200, answer
-        assert [each["attributes"] for each in answer["data"]] == [{"n": 1e30}]
+        assert [each["attributes"] for each in answer["data"]] == [{"n": 10**30}]

@@ -1,0 +1,95 @@
+"""JSON from outside: one decoder, with bounds on nesting and on the number of values, and the encoder of what it gave.
+
+orjson (3.13.0 and older) writes past its buffer when lists are nested some 245 deep, which ends the process. So nothing
+else in the project imports it, and nothing nested deeper than `MAX_DEPTH` is decoded.
+"""
+
+from __future__ import annotations
+
+from math import isinf
+from typing import Any
+
+import jiter
+import orjson
+import pydantic_core
+
+MAX_DEPTH = 64
+MAX_VALUES = 50_000
+"""A body has few values beside its texts; so many are decoded in about 0.05 s, however they are arranged."""
+
+
+class JsonError(ValueError):
+    """A text that is not JSON or exceeds a bound. The message continues a sentence: `is not valid JSON: ...`."""
+
+
+def from_json(text: bytes | str, *, max_values: int = MAX_VALUES, has_unique_keys: bool = True) -> Any:
+    """The value of a JSON text, its whole numbers to the last digit (of at most 4,300).
+
+    Lone surrogates, NaN and numbers that overflow a float are refused: neither an encoder nor an answer can hold them.
+
+    Args:
+        max_values: strings, numbers, lists, ... and objects in the whole text, counted before anything is decoded.
+        has_unique_keys: refuse an object that has a key twice, which two readers could read as two values.
+
+    Raises:
+        JsonError: not JSON, too many values, or nested deeper than `MAX_DEPTH`.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    # A value takes two bytes at least, with its comma or bracket.
+    if len(raw) > 2 * max_values and has_more_values(raw, max_values):
+        raise JsonError(f"holds more than {max_values} values")
+    try:
+        value = jiter.from_json(raw, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=has_unique_keys)
+    except ValueError as error:  # the parser itself stops at a depth of 200
+        reason = str(error)
+        if reason.startswith("recursion limit"):
+            raise too_deep() from None
+        hint = " (half of a surrogate pair?)" if "hex escape" in reason else ""
+        raise JsonError(f"is not valid JSON: {reason[:160]}{hint}") from None
+    check_values(value)
+    return value
+
+
+def to_json(value: object) -> bytes:
+    """The JSON of a value that `from_json` gave or that this project made, never of one whose depth nobody bounded."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # it writes no whole number of more than 64 bits
+        return pydantic_core.to_json(value)
+
+
+def has_more_values(raw: bytes, most: int) -> bool:
+    """Whether a JSON text holds more than so many values, by its commas and brackets outside strings. Linear.
+
+    An empty list or object with a space inside counts as two; of what is not JSON the answer is a guess.
+    """
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")  # from here on every quote begins or ends a string
+    if raw.count(b'"') > 4 * (most + 1):  # of a key and of a value
+        return True
+    outside = b'"'.join(raw.split(b'"')[::2])
+    # A value follows each comma and each bracket that opens, but for the empty ones; and one is the whole.
+    empty = outside.count(b"[]") + outside.count(b"{}")
+    return 1 + outside.count(b",") + outside.count(b"[") + outside.count(b"{") - empty > most
+
+
+def check_values(value: Any) -> None:
+    """Raises JsonError for a value nested too deep, or with a number that has become infinite."""
+    level: list[Any] = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        deeper: list[Any] = []
+        for each in level:
+            for inner in each.values() if isinstance(each, dict) else each:
+                kind = type(inner)
+                if kind is dict or kind is list:
+                    deeper.append(inner)
+                elif kind is float and isinf(inner):
+                    raise JsonError("is not valid JSON: number out of range")
+        if not deeper:
+            return
+        level = deeper
+    raise too_deep()
+
+
+def too_deep() -> JsonError:
+    return JsonError(f"is nested deeper than {MAX_DEPTH} levels")
