@@ -50,7 +50,7 @@ class Child:
     """
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
-        self._command = [sys.executable, "-m", "router.cli", *arguments]
+        self._command = [sys.executable, "-m", "coe", *arguments]
         self._environment = {**os.environ, **environment}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None

@@ -228,7 +228,7 @@ def prepare_folder(folder: Path, decisions: int, scorer: str, keeps_text: bool) 
         write_log(connection, found, vectors, encoder.fingerprint)
     engine.dispose()
     return [
-        *(sys.executable, "-m", "router.cli", "retrain", "--json"),
+        *(sys.executable, "-m", "coe", "retrain", "--json"),
         *("--config", str(path), "--data-dir", str(folder), "--outcomes", str(folder / "probes")),
     ]
 

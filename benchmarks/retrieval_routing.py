@@ -35,7 +35,7 @@ Report = dict[str, Any]
 
 def coe(*arguments: str) -> None:
     """Runs a command, or raises SystemExit with what it said."""
-    done = subprocess.run([sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"coe {' '.join(arguments[:3])}: {done.stderr.strip()}")
 

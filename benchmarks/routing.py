@@ -76,7 +76,7 @@ def measure(run: Run, work: Path, seed: int) -> Report:
     """Runs the command, or raises SystemExit with what it said."""
     out = work / run.name.replace(" ", "_").replace("=", "-")
     shared = ("--out", str(out), "--cache", str(work / "embeddings"), "--seed", str(seed))
-    command = [sys.executable, "-m", "router.cli", "eval", "routing", *run.arguments, *shared]
+    command = [sys.executable, "-m", "coe", "eval", "routing", *run.arguments, *shared]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{run.name}: {done.stderr.strip()}")

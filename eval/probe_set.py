@@ -3,7 +3,6 @@ measured and not declared."""
 
 from __future__ import annotations
 
-import importlib.resources
 from importlib.resources.abc import Traversable
 from typing import Annotated, Final, Self
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 from eval.types import Grader
 from router import plugins
 from router.errors import DataError
+from router.shipped import probes_folder
 
 _GRADERS: Final = "eval.graders"
 _SUFFIX: Final = ".jsonl"
@@ -56,19 +56,14 @@ class Probe(BaseModel):
         return self
 
 
-def packaged_probes() -> Traversable:
-    """The folder of the probes that come with this package."""
-    return importlib.resources.files("eval") / "probes"
-
-
 def load_probes(folder: Traversable | None = None) -> tuple[Probe, ...]:
-    """Probes of a folder of `<category>.jsonl` files, by file name and then line; the packaged ones by default.
+    """Probes of a folder of `<category>.jsonl` files, by file name and then line; the shipped ones by default.
 
     Raises:
         DataError: no such folder, no probe, a line that is no probe, a probe in another category's file, an id used
             twice, a file that is not UTF-8.
     """
-    source = packaged_probes() if folder is None else folder
+    source = probes_folder() if folder is None else folder
     if not source.is_dir():
         raise DataError(f"probe folder '{source}' does not exist or is no folder")
     files = sorted((file for file in source.iterdir() if file.name.endswith(_SUFFIX)), key=lambda file: file.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from eval.sections.inputs import MapEvidence, MethodOutput, inputs_of
 from eval.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
+from router.cli import coe_command
 from router.config import Budgets
 from router.embedding_cache import CachedEncoder
 from router.errors import RouterError
@@ -74,7 +74,7 @@ def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
         for name, value in {**chosen, "cache": request.cache}.items():
             arguments += [] if value is None else [f"--{name}", str(value)]
         done = subprocess.run(  # a fixed command line of our own, no shell
-            [sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, check=False
+            coe_command(*arguments), capture_output=True, text=True, check=False
         )
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()

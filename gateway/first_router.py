@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.fleet.process import leashed
 from gateway.up_view import UpView
+from router.cli import coe_command
 from router.errors import EngineError
 
 STOP_GRACE_S = 10.0
@@ -39,7 +39,7 @@ async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> N
         EngineError: it failed; its own words are on the terminal already.
     """
     child = await asyncio.create_subprocess_exec(
-        *leashed(sys.executable, "-m", "router.cli", *arguments), stdin=asyncio.subprocess.DEVNULL, env=environment
+        *leashed(*coe_command(*arguments)), stdin=asyncio.subprocess.DEVNULL, env=environment
     )
     try:
         status = await child.wait()

@@ -30,11 +30,15 @@ def up(
     from gateway.program_log import log_to_file
     from gateway.up import run_up
     from gateway.up_view import UpView
+    from router.shipped import DEFAULT_CONFIG, copy_composition
     from router.terminal import Terminal
 
-    settings = settings_of(config, data_dir, host, port)
+    settings, view = settings_of(config, data_dir, host, port), UpView(Terminal())
+    if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
+        copy_composition(Path())
+        view.note("there was no experts.yaml here: wrote the one that ships with coe, and its adapters under examples/")
     log_to_file(settings.data_dir, settings.log_level)
-    run(run_up(settings, UpView(Terminal()), once=once, probes=probes))
+    run(run_up(settings, view, once=once, probes=probes))
 
 
 def serve(

@@ -51,6 +51,14 @@ SUMMARIES = {
 """One line per command for `coe --help`, here so that help imports nothing."""
 
 
+def coe_command(*arguments: str) -> list[str]:
+    """The argument vector that runs `coe ARGUMENTS` in a process of this interpreter.
+
+    `-P` keeps the working directory, where a user may have a `router` of their own, off the path.
+    """
+    return [sys.executable, "-P", "-m", "coe", *arguments]
+
+
 def find_commands() -> dict[str, str]:
     """Command name -> "module:function", from every installed package that registers some."""
     from importlib import import_module
@@ -171,7 +179,3 @@ def main() -> None:
         sys.exit(complain([unknown_command(arguments, commands), "see `coe --help`"], status=2))
     name, rest = found
     sys.exit(run(name, commands[name], rest))
-
-
-if __name__ == "__main__":
-    main()

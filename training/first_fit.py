@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from router.artifact import RouterArtifact
 from router.build import build_encoder
 from router.config import CoeConfig, PluginConfig, load_config
+from router.shipped import seed_folder
 from training.datasets.jsonl import read_seed
 from training.datasets.outcome_folders import read_outcome_folders
 from training.expert_map import measure_quality
@@ -20,11 +20,6 @@ from training.fit import FitRequest, fit_router
 from training.progress import Progress, silent
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
-
-
-def default_queries_folder() -> Path:
-    """The seed set that ships with the package."""
-    return Path(str(files("training") / "seed"))
 
 
 def data_fingerprint(parts: list[str]) -> str:
@@ -93,7 +88,7 @@ def first_router(
     """Fits a router for experts.yaml. Raises ConfigError, DataError, MissingWeightsError."""
     config = load_config(config_path)
     queries = tuple(
-        query for query in read_seed(queries_folder or default_queries_folder()) if query.category in config.categories
+        query for query in read_seed(queries_folder or seed_folder()) if query.category in config.categories
     )
     table = learned_outcomes(usable_outcomes(config, outcomes))
     request = fit_request(config, table, queries, encoder_kind, classifier_kind, scorer_kind)

@@ -17,11 +17,11 @@ from router.errors import ArtifactError, ConfigError, allowed_values
 from router.features import from_bytes
 from router.log_database import open_log
 from router.pipeline import Router
+from router.shipped import seed_folder
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
 from training.datasets.decision_log import read_records, read_rewards
 from training.datasets.jsonl import read_seed
-from training.first_fit import default_queries_folder
 from training.fit import embed
 from training.progress import Progress, silent
 from training.registry import Registry
@@ -220,9 +220,7 @@ def new_categories(
     texts = [[query.text for query in own if query.text] for own in members]
     placed = {query.decision_id for own in members for query in own}
     others = [query.text for query in asked if query.text and query.decision_id not in placed]
-    names = topic_names(
-        texts, [*others, *(seed.text for seed in read_seed(default_queries_folder()))], router.categories
-    )
+    names = topic_names(texts, [*others, *(seed.text for seed in read_seed(seed_folder()))], router.categories)
     keys = [{query.key for query in own} for own in members]
     return tuple(
         new_category(name, topic, own, [q for q in asked if q.key in key], n_decisions)

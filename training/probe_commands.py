@@ -75,11 +75,11 @@ def experts_probe(
 def collect(name: str, base_url: str, config: Path, out: Path, per_category: int, probes_from: Path | None) -> None:
     """Runs `coe eval collect`, a command of a package that this one may not import. Raises DataError when it fails."""
     import subprocess
-    import sys
 
+    from router.cli import coe_command
     from router.errors import DataError
 
-    words = [sys.executable, "-m", "router.cli", "eval", "collect", "--base-url", base_url, "--experts", name]
+    words = coe_command("eval", "collect", "--base-url", base_url, "--experts", name)
     words += ["--experts-file", str(config), "--out", str(out), "--per-category", str(per_category)]
     if probes_from is not None:
         words += ["--probes", str(probes_from)]

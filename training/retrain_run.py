@@ -19,6 +19,7 @@ from router.embedding_cache import CachedEncoder
 from router.errors import ArtifactError
 from router.pipeline import Router
 from router.protocols import Encoder
+from router.shipped import seed_folder
 from router.types import FloatArray
 from training.carry import Carried, carried_over
 from training.change import Change, find_changes, is_outdated, is_stale
@@ -27,7 +28,6 @@ from training.datasets.jsonl import read_seed
 from training.datasets.outcome_folders import with_unmeasured
 from training.expert_map import row_numbers
 from training.first_fit import (
-    default_queries_folder,
     fit_request,
     judged_outcomes,
     learned_outcomes,
@@ -144,9 +144,7 @@ class Judgement:
 def read_sources(request: RetrainRequest, live: RouterArtifact, progress: Progress) -> Sources:
     """Raises ConfigError and DataError as the readers do."""
     config = load_config(request.config)
-    queries = tuple(
-        q for q in read_seed(request.queries or default_queries_folder()) if q.category in config.categories
-    )
+    queries = tuple(q for q in read_seed(request.queries or seed_folder()) if q.category in config.categories)
     graded = usable_outcomes(config, request.outcomes)
     carried = carried_over(config, live, graded.experts)
     outcomes = graded if carried is None else with_unmeasured(graded, carried.experts)

@@ -77,7 +77,7 @@ def llamacpp_plan(
     name = "llamacpp" if number == 1 else f"llamacpp-{number}"
     port = free_port()
     ready_file = data_dir / "engines" / f"{name}.{os.getpid()}.json"
-    argv = [sys.executable, "-m", "gateway.fleet.llamacpp", "--model", str(model)]
+    argv = [sys.executable, "-P", "-m", "gateway.fleet.llamacpp", "--model", str(model)]
     for expert, file in adapters.items():
         argv += ["--adapter", f"{expert}={file}"]
     argv += ["--host", LOOPBACK, "--port", str(port), "--slots", str(engine.slots)]

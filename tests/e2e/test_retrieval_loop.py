@@ -105,7 +105,7 @@ async def gateway(folder: Path) -> AsyncIterator[Client]:
 async def coe(folder: Path, *words: str) -> tuple[int, str, str]:
     """Exit status, output and errors of a command on the folder."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "router.cli", *words),
+        *(sys.executable, "-m", "coe", *words),
         env=environment_of(folder / "experts.yaml", folder / "data"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

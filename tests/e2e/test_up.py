@@ -42,7 +42,7 @@ class Place:
     probes: Path
 
     def command(self, *more: str) -> list[str]:
-        words = [sys.executable, "-m", "router.cli", "up", "--port", "0", "--config", str(self.config)]
+        words = [sys.executable, "-m", "coe", "up", "--port", "0", "--config", str(self.config)]
         return [*words, "--data-dir", str(self.data), "--probes", str(self.probes), *more]
 
 
@@ -57,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     (folder / "experts.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     (folder / "probes").mkdir()
     for category in PROBED:
-        lines = (ROOT / "eval" / "probes" / f"{category}.jsonl").read_text().splitlines()
+        lines = (ROOT / "examples" / "smollm2" / "probes" / f"{category}.jsonl").read_text().splitlines()
         cheapest = min(lines, key=lambda line: json.loads(line)["max_tokens"])
         (folder / "probes" / f"{category}.jsonl").write_text(cheapest + "\n")
     return Place(folder / "experts.yaml", folder / "data", folder / "probes")

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from eval.graders import exact
-from eval.probe_set import GraderSpec, Probe, load_probes, packaged_probes
+from eval.probe_set import GraderSpec, Probe, load_probes
 from eval.types import Grader
 from router import plugins
 from router.errors import ConfigError, DataError
+from router.shipped import probes_folder
 
 PROBES = load_probes()
 CATEGORIES = {
@@ -102,7 +103,7 @@ def test_the_whole_set_is_cheap() -> None:
 
 
 def test_packaged_folder_holds_only_probe_files() -> None:
-    assert {file.name for file in packaged_probes().iterdir()} == {f"{category}.jsonl" for category in CATEGORIES}
+    assert {file.name for file in probes_folder().iterdir()} == {f"{category}.jsonl" for category in CATEGORIES}
 
 
 def test_reads_a_folder_in_order_and_skips_blank_lines(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def environment_of(config: Path, data: Path) -> dict[str, str]:
 def start_gateway(config: Path, data: Path) -> tuple[subprocess.Popen[str], str]:
     """A gateway on a free port, and its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "router.cli", "serve"],
+        [sys.executable, "-m", "coe", "serve"],
         env=environment_of(config, data),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -27,7 +27,7 @@ def test_every_category_of_the_shipped_composition_has_one() -> None:
 
 
 def test_none_of_them_is_a_seed_prompt_or_a_probe() -> None:
-    texts = known_texts(ROOT / "training" / "seed") + known_texts(ROOT / "eval" / "probes")
+    texts = known_texts(ROOT / "examples" / "smollm2" / "seed") + known_texts(ROOT / "examples" / "smollm2" / "probes")
     assert len(texts) > 1000
     known = {words(text) for text in texts}
     assert {name for name, query in QUERIES.items() if words(query) in known} == set()

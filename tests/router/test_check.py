@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def coe(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_home_folder_of_nobody_is_named(check, change, message):
 
 def test_an_adapter_below_the_home_folder_is_found(check, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(ROOT))
-    found = check(lambda v: v["experts"]["extractor"].update(adapter="~/adapters/extractor"))
+    found = check(lambda v: v["experts"]["extractor"].update(adapter="~/examples/smollm2/adapters/extractor"))
     assert found.returncode == 0, found.stderr
 
 

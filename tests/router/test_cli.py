@@ -8,7 +8,7 @@ from router.cli import SUMMARIES, find_commands, help_text, resolve
 
 
 def coe(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "router.cli", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_every_registered_command_has_a_summary_and_can_be_imported():

@@ -10,8 +10,8 @@ from router.build import build_encoder
 from router.config import PluginConfig
 from router.errors import DataError
 from router.quality import QualityMatrix
+from router.shipped import seed_folder
 from training.datasets.jsonl import read_seed
-from training.first_fit import default_queries_folder
 from training.fit import FitRequest, fit_router, stratified_folds, without_secrets
 from training.split import split_of
 
@@ -37,7 +37,7 @@ def request(**changes) -> FitRequest:
 
 @pytest.fixture(scope="module")
 def queries():
-    return [query for query in read_seed(default_queries_folder()) if query.category in (*CATEGORIES, "general")]
+    return [query for query in read_seed(seed_folder()) if query.category in (*CATEGORIES, "general")]
 
 
 def fit(root, asked, queries, seed=0):

@@ -62,7 +62,7 @@ def test_the_first_signal_sets_the_event_and_handlers_come_back():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_survives_a_failed_round_and_stops_cleanly(tmp_path, number):
-    command = [sys.executable, "-m", "router.cli", "retrain", "--every", "1h", "--data-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "coe", "retrain", "--every", "1h", "--data-dir", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert "every 1h" in process.stderr.readline()
         assert "there is no live router to improve on" in process.stderr.readline()

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from router.cli import coe_command
 from router.errors import DataError
 
 REASONS = {
@@ -31,7 +31,7 @@ def export_stores(database_url: str, since: float, folder: Path) -> Mapping[str,
     Raises:
         DataError: the export failed; the message says why.
     """
-    words = [sys.executable, "-m", "router.cli", "retrieval", "export", "--all", "--json", "--out", str(folder)]
+    words = coe_command("retrieval", "export", "--all", "--json", "--out", str(folder))
     if since > 0:
         words += ["--since", datetime.fromtimestamp(since, UTC).isoformat()]
     # The address may hold a password, which other users of this machine could read on a command line.

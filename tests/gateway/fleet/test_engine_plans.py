@@ -42,7 +42,7 @@ def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
     assert (one.experts, two.experts) == (("a", "c"), ("b",))
     ready = tmp_path / "data" / "engines" / f"llamacpp.{os.getpid()}.json"
     assert one.spec.argv == (
-        *(sys.executable, "-m", "gateway.fleet.llamacpp", "--model", str(tmp_path / "one.gguf")),
+        *(sys.executable, "-P", "-m", "gateway.fleet.llamacpp", "--model", str(tmp_path / "one.gguf")),
         *("--host", "127.0.0.1", "--port", str(one.port), "--slots", "3", "--context-tokens", "512"),
         *("--threads", "5", "--ready-file", str(ready)),
     )

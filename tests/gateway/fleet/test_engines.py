@@ -85,7 +85,7 @@ async def complete(url: str, lora: list[dict[str, object]]) -> str:
 
 
 async def test_embedded_experts_differ_and_keep_their_address_over_a_crash(tmp_path: Path) -> None:
-    adapter = ROOT / "adapters" / "calculator"
+    adapter = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
     config = config_of(
         {
             "plain": {"engine": "llamacpp", "model": BASE},

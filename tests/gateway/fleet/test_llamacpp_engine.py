@@ -18,6 +18,7 @@ import pytest
 
 from gateway.fleet.llamacpp import parse_arguments
 from gateway.fleet.lora_gguf import convert_adapter, read_base_shape
+from router.shipped import EXAMPLE, shipped_root
 
 DEADLINE_S = 30
 EXPERTS = ("calculator", "labeler")
@@ -53,7 +54,7 @@ def model() -> Path:
 
 @pytest.fixture(scope="module")
 def command(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder, shipped = tmp_path_factory.mktemp("adapters"), Path(__file__).parents[3] / "adapters"
+    folder, shipped = tmp_path_factory.mktemp("adapters"), shipped_root() / EXAMPLE / "adapters"
     shape = read_base_shape(model)
     options = ["--model", str(model), "--threads", "1", "--slots", "2", "--context-tokens", "256"]
     for expert in EXPERTS:

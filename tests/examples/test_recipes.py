@@ -8,10 +8,10 @@ import sqlite3
 import numpy as np
 import pytest
 
-from training.adapters.phrasing import misspell
-from training.adapters.task import Example, Split, draw_examples, last_number, load_task, task_names
-from training.adapters.tasks.conversion import roman
-from training.adapters.tasks.sql import HELD_OUT_TABLES, TABLES
+from examples.smollm2.recipes.phrasing import misspell
+from examples.smollm2.recipes.task import Example, Split, draw_examples, last_number, load_task, task_names
+from examples.smollm2.recipes.tasks.conversion import roman
+from examples.smollm2.recipes.tasks.sql import HELD_OUT_TABLES, TABLES
 
 every_task = pytest.mark.parametrize("name", task_names())
 N = 300

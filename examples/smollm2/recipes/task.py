@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from training.adapters import tasks
+from examples.smollm2.recipes import tasks
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 

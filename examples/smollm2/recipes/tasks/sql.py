@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from training.adapters.phrasing import dress, misspell, pick, pick_some
-from training.adapters.task import Example, Split, Task
+from examples.smollm2.recipes.phrasing import dress, misspell, pick, pick_some
+from examples.smollm2.recipes.task import Example, Split, Task
 
 # table: text columns, number columns, one row, values of each text column
 TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

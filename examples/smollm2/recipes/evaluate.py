@@ -1,6 +1,6 @@
 """Every expert, the base included, on every task's held-out prompts, through the engine that serves.
 
-    python -m training.adapters.evaluate --base-gguf FILE.gguf --adapters adapters
+    python -m examples.smollm2.recipes.evaluate --base-gguf FILE.gguf --adapters examples/smollm2/adapters
 
 Writes `scores.json` and `README.md` into the folder of the adapters.
 """
@@ -13,9 +13,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from training.adapters.engine import BASE, Engine, running_engine
-from training.adapters.report import render_report
-from training.adapters.task import Split, draw_examples, load_task, task_names
+from examples.smollm2.recipes.engine import BASE, Engine, running_engine
+from examples.smollm2.recipes.report import render_report
+from examples.smollm2.recipes.task import Split, draw_examples, load_task, task_names
 
 # Training uses seed 0; the held-out templates are disjoint anyway.
 SEED = 1
@@ -80,9 +80,9 @@ def read_cells(path: Path) -> list[Cell]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.adapters.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m examples.smollm2.recipes.evaluate", description=__doc__)
     parser.add_argument("--base-gguf", type=Path, required=True, help="the quantised weights that are served")
-    parser.add_argument("--adapters", type=Path, default=Path("adapters"))
+    parser.add_argument("--adapters", type=Path, default=Path("examples/smollm2/adapters"))
     parser.add_argument("--experts", nargs="+", help="score these alone and keep the other scores there are")
     parser.add_argument("--own", type=int, default=40, help="prompts for a task's own expert and the base")
     parser.add_argument("--others", type=int, default=20, help="prompts for every other expert")

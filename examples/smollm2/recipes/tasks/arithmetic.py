@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from training.adapters.phrasing import pick, render
-from training.adapters.task import Example, Split, Task, last_number
+from examples.smollm2.recipes.phrasing import pick, render
+from examples.smollm2.recipes.task import Example, Split, Task, last_number
 
 ADD = {
     Split.TRAIN: (

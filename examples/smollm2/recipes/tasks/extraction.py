@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from training.adapters.phrasing import dress, misspell, pick, pick_some
-from training.adapters.task import Example, Split, Task
+from examples.smollm2.recipes.phrasing import dress, misspell, pick, pick_some
+from examples.smollm2.recipes.task import Example, Split, Task
 
 # Texts name their fields in braces; the held-out ones tell of the same fields in other sentences.
 TEXTS = {

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from training.adapters.task import Split
+from examples.smollm2.recipes.task import Split
 
 Item = TypeVar("Item")
 

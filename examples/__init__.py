@@ -1,0 +1,1 @@
+"""Compositions that can be started as they are."""

@@ -1,0 +1,63 @@
+"""The public interface, and the command line beside packages of a user's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import coe
+from coe import QueryFacts, Router, RouterError
+from router.cli import coe_command
+from tests.training.trained_folder import make_trained
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_trained(tmp_path_factory.mktemp("trained"))
+
+
+def test_a_router_is_loaded_and_asked_in_two_lines(folder: Path) -> None:
+    router = Router.load(folder / "experts.yaml", folder / "data")
+    decision = router.route("Which river is the longest of Asia?")
+    assert decision.expert == router.expert_of[decision.category] == "left"
+    assert decision.router_version == router.version
+    probs = router.categories("Which river is the longest of Asia?")
+    assert sorted(probs) == ["facts", "sql"]
+    assert sum(probs.values()) == pytest.approx(1.0)
+
+
+def test_what_a_request_needs_rules_experts_out(folder: Path) -> None:
+    router = Router.load(folder / "experts.yaml", folder / "data")
+    with pytest.raises(RouterError, match="context"):
+        router.route("hello", facts=QueryFacts(prompt_chars=10**9))
+    with pytest.raises(RouterError, match="unknown policy 'cheap'; allowed: default"):
+        router.route("hello", policy="cheap")
+
+
+def test_a_folder_without_a_router_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RouterError, match=r"live.json: there is no live router yet"):
+        Router.load(folder / "experts.yaml", tmp_path)
+
+
+def test_nothing_else_is_public() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Gateway'; it has QueryFacts, Router"):
+        _ = coe.Gateway  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("is_on_path", [False, True])
+def test_a_users_own_router_package_is_not_taken_for_ours(tmp_path: Path, is_on_path: bool) -> None:
+    for name in ("router", "eval", "training", "gateway"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the package of the user was imported')")
+    environment = dict(os.environ)
+    if is_on_path:
+        environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
+    script = str(Path(sys.executable).parent / "coe")
+    for command in (coe_command("--help"), [script, "--help"]):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "eval routing" in done.stdout
