@@ -36,6 +36,26 @@ def test_every_arm_has_its_known_mean() -> None:
     )
 
 
+def test_every_arm_but_the_oracles_is_chosen_on_the_fit_table() -> None:
+    """On the test queries the law expert is best alone, cheapest, and best under a budget; on the fit ones it is not."""
+    found = with_costs(trial(), [0.001, 0.004, 0.009])
+    test = replace(
+        found.test,
+        scores=np.tile(np.float32([0.1, 0.2, 0.9]), (4, 1)),
+        cost_usd=np.tile(np.float32([0.009, 0.004, 0.001]), (4, 1)),
+    )
+    swapped = replace(found, test=test)
+    arms = arms_of(swapped)
+    assert arms["best_single"].shares == {"maths": 1.0}
+    assert arms["best_single"].mean_score == pytest.approx(0.2)
+    assert arms["cheapest"].label == "Cheapest (small)"
+    limited = arms_of(replace(swapped, budgets=Budgets(cost_usd=0.005)))
+    assert limited["best_single"].shares == {"maths": 1.0}
+    assert set(limited["best_mixture"].shares) == {"maths"}
+    assert arms["knn"].shares == {"maths": 0.5, "law": 0.5}
+    assert arms["query_oracle"].shares == {"law": 1.0}
+
+
 def test_sizes_and_costs_are_means_over_queries_and_none_where_unknown() -> None:
     arms = arms_of(trial())
     assert arms["coe"].mean_active_params_b == pytest.approx((7 + 7 + 2 + 20) / 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,11 +16,12 @@ import pytest
 from gateway.live_router import LiveRouter
 from gateway.store import Store
 from gateway.tables import FEEDBACK
-from gateway.trial_watch import TrialWatch
-from gateway.version_store import VersionStore
+from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
+from gateway.version_store import TrialEvidence, VersionStore
 from router.artifact import load_artifact, save_artifact
 from router.build import load_router
 from router.config import load_config
+from router.e_process import Arm
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
 from router.pipeline import Router
 from router.protocols import ChatBackend
@@ -230,6 +232,30 @@ async def test_the_watch_takes_back_what_is_worse_and_nothing_else(
         assert (live.trial, watch.withdrawals) == (None, 1)
         assert reason in pointer.withdrawn[0].reason
         assert [event.event for event in VersionStore(store).events()][-1] == "withdrawn"
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.3])
+@pytest.mark.parametrize("question", ["reward", "failures"])
+def test_each_question_of_a_canary_has_half_of_alpha(question: str, alpha: float) -> None:
+    """Evidence of 1 / alpha is not enough for either, of 2 / alpha it is: together they err with chance alpha."""
+    evidence = TrialEvidence(*[Arm(10, 5)] * 6)
+    trial = canary(0.1, alpha=alpha)
+
+    def found(log_e: float) -> TrialFinding:
+        return TrialFinding(**({"reward": -1.0, "failures": -1.0} | {question: log_e}))
+
+    assert reason_to_withdraw(evidence, found(math.log(1.9 / alpha)), trial) is None
+    assert reason_to_withdraw(evidence, found(math.log(2.1 / alpha)), trial) is not None
+
+
+def test_a_canarys_rewards_and_failures_are_compared_within_their_own_margins() -> None:
+    """One margin each: 0.2 of reward, 0.01 of failures. Half as good is worse than both, 0.1 only than the second."""
+    some, most, half = Arm(2000, 1700), Arm(2000, 1900), Arm(2000, 1000)
+    trial = canary(0.1, margin=0.2, error_margin=0.01)
+    same = {"past_reward": most, "past_success": most, "live_reward": most, "live_success": most}
+    for reward, success, signs in ((some, some, (-1, 1)), (half, most, (1, -1)), (most, most, (-1, -1))):
+        found = find(TrialEvidence(candidate_reward=reward, candidate_success=success, **same), trial)
+        assert (np.sign([found.reward, found.failures]) == signs).all(), found
 
 
 @pytest.mark.parametrize(("quality", "is_worse"), [(0.2, True), (0.9, False)])

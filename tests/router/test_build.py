@@ -101,6 +101,13 @@ def test_costs_come_from_the_file_and_tokens_from_the_evidence():
     assert costs.cost_usd[0] == pytest.approx([0.0, 0.0, 200 * 10 / 1e6])
 
 
+def test_prompts_cost_the_price_of_input_and_answers_that_of_output():
+    prices = {"price_in_per_m_usd": 3.0, "price_out_per_m_usd": 50.0}
+    entry = ExpertConfig.model_validate({"engine": "litellm", "model": "x"} | prices)
+    costs = expert_costs([entry], evidence(1))
+    assert costs.cost_usd[:, 0] == pytest.approx([(100 * 3 + 200 * 50) / 1e6] * 3)
+
+
 SAMPLE = {"sample": np.array([[0.5, 0.9, 0.1]] * 4, np.float32), "margin": np.zeros(1, np.float32)}
 USD = {"base": np.array([1, 1, 1]), "tuned": np.array([1, 9, 5]), "far": 5.0}
 

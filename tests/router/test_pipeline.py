@@ -57,6 +57,16 @@ def decide(router: Router, vector, facts=None, **more):
     )
 
 
+def test_the_temperature_of_the_artifact_softens_what_is_decided_from():
+    """Log-odds of 8 become 8 / T: a confidence, an uncertainty and, once soft enough, another decision."""
+    sharp, soft, softer = (decide(replace(make_router(), temperature=t), CODE) for t in (1.0, 4.0, 20.0))
+    for found, odds in ((sharp, 8.0), (soft, 2.0), (softer, 0.4)):
+        assert found.confidence == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-4)
+    assert sharp.uncertainty < soft.uncertainty < softer.uncertainty
+    assert [found.category for found in (sharp, soft, softer)] == ["code", "general", "general"]
+    assert soft.category_probs["code"] == pytest.approx(soft.confidence)
+
+
 @pytest.mark.parametrize(("vector", "category", "expert"), [(CODE, "code", "coder"), (FACTS, "facts", "small")])
 def test_a_sure_query_goes_to_its_categorys_expert(vector, category, expert):
     found = decide(make_router(), vector)

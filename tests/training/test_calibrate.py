@@ -90,12 +90,12 @@ def draw_queries(rng: np.random.Generator, n: int) -> LabelledEmbeddings:
     return LabelledEmbeddings(rows.astype(np.float32), labels.astype(np.int64))
 
 
-def test_the_promise_holds_for_fitted_routers() -> None:
-    """Classifier, temperature, weight and threshold from 400 queries each, measured on 1,500 new ones."""
+def stage_one_request(inverse_l2: float) -> FitRequest:
+    """A logistic classifier of four categories."""
     cells, row = np.zeros((5, 1), np.float32), np.zeros(5, np.float32)
-    request = FitRequest(
+    return FitRequest(
         encoder_config=PluginConfig(kind="hashing"),
-        classifier=PluginConfig.model_validate({"kind": "logistic", "inverse_l2": 10.0}),
+        classifier=PluginConfig.model_validate({"kind": "logistic", "inverse_l2": inverse_l2}),
         scorer=PluginConfig(kind="map"),
         categories=("a", "b", "c", "d"),
         experts=("one",),
@@ -103,6 +103,27 @@ def test_the_promise_holds_for_fitted_routers() -> None:
         alpha=0.1,
         data_fingerprints={},
     )
+
+
+def test_nothing_is_calibrated_on_what_it_was_fitted_on() -> None:
+    """Labels are drawn at random in 64 dimensions, so a classifier knows its own queries and no other. Calibrated on
+    those it would be sure and right; out of fold it is right as often as chance, and the temperature says so."""
+    rng = np.random.default_rng(7)
+    rows = rng.standard_normal((160, 64)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = np.repeat(np.arange(4), 40)
+    with one_thread():
+        stage = fit_stage_one(LabelledEmbeddings(rows, labels), stage_one_request(1000.0), rng)
+    own = stage.classifier.predict_proba(rows).probs
+    assert (own.argmax(axis=1) == labels).mean() > 0.95
+    assert stage.temperature > 2.0
+    assert stage.uncertainty["held_out_correct"].mean() < 0.5
+    assert (stage.unseen.argmax(axis=1) == labels).mean() < 0.5
+
+
+def test_the_promise_holds_for_fitted_routers() -> None:
+    """Classifier, temperature, weight and threshold from 400 queries each, measured on 1,500 new ones."""
+    request = stage_one_request(10.0)
     rng = np.random.default_rng(21)
     figures: dict[float, list[tuple[float, float]]] = {0.05: [], 0.1: [], 0.2: []}
     errors = []

@@ -41,9 +41,7 @@ def test_a_loss_of_accuracy_is_the_candidates_and_not_the_lives() -> None:
 
 def test_a_loss_on_graded_prompts_is_the_candidates_and_not_the_lives() -> None:
     table = outcomes(("red", "red", "green"), [[0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.0, 0.8, 0.0]])
-    found = contest(mapping(red="emerald")).on_outcomes(
-        table, ColourEncoder().encode(table.texts), is_held_out=True
-    )
+    found = contest(mapping(red="emerald")).on_outcomes(table, ColourEncoder().encode(table.texts), is_held_out=True)
     assert shown(found) == pytest.approx(((0.9 + 0.7 + 0.8) / 3, (0.1 + 0.3 + 0.8) / 3, -1.2 / 3))
 
 

@@ -119,6 +119,11 @@ def test_luhn() -> None:
     assert not passes_luhn("4111111111111112")
 
 
+@pytest.mark.parametrize("number", ["4111111111111111", "5500005555555559", "371449635398431", "6011000990139424"])
+def test_of_ten_check_digits_one_is_right(number: str) -> None:
+    assert [digit for digit in "0123456789" if passes_luhn(number[:-1] + digit)] == [number[-1]]
+
+
 def test_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
     key = load_key(tmp_path / "data")
     assert len(key) == 32

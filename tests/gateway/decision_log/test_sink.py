@@ -47,10 +47,10 @@ async def test_records_reach_the_stream_in_order(
     tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     async with running_log(tmp_path, redis_url) as log:
-        append_new(log, make_record, 500)
+        append_new(log, make_record, 5000)
         await wait_until(lambda: log.stats().pending == 0)
-        assert log.stats() == LogStats(appended=500, spooled=500, streamed=500)
-        assert streamed(redis_url) == [(log.replica, seq) for seq in range(500)]
+        assert log.stats() == LogStats(appended=5000, spooled=5000, streamed=5000)
+        assert streamed(redis_url) == [(log.replica, seq) for seq in range(5000)]
     assert not (tmp_path / "spool" / log.replica).exists()
 
 

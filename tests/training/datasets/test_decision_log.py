@@ -9,6 +9,7 @@ from gateway.store import Store
 from router.types import DecisionReason, DecisionRecord, Feedback, FeedbackKind, ImplicitKind, TerminalState
 from tests.training.log_records import record as any_record
 from training.datasets.decision_log import OUR_FAULTS, has_failed, read_records, read_rewards, read_signals
+from training.log_table import collect
 
 EMBEDDING = b"\x00\x3c\x00\x00"  # 1, 0
 
@@ -55,6 +56,21 @@ def test_embeddings_without_any_text(store, connection):
     store.write_decisions([record(0, embedding=EMBEDDING, inputs=inputs), record(1)])
     first, second = read_records(connection, 0.0)
     assert (first.text, first.embedding, second.embedding) == (None, EMBEDDING, None)
+
+
+def of_named_expert(seq: int) -> DecisionRecord:
+    """An answer of an expert that the client had named."""
+    routed = record(seq)
+    assert routed.decision is not None
+    named = routed.decision.model_copy(update={"reason": DecisionReason.EXPLICIT, "propensity": 1.0})
+    return routed.model_copy(update={"decision": named})
+
+
+def test_an_expert_that_the_client_named_teaches_nothing_and_is_not_traffic():
+    """It was not chosen, so its reward says nothing of the choice, and its category is no category."""
+    log = collect([record(0), of_named_expert(1)], {"d0": 1.0, "d1": 1.0})
+    assert (log.ids.tolist(), dict(log.traffic)) == ([b"d0"], {"code": 1})
+    assert dict(log.dropped) == {"the client named the expert": 1}
 
 
 def test_signals_are_apart_from_feedback(store, connection):

@@ -227,6 +227,24 @@ def test_a_library_that_serves_held_out_queries_worse_is_declined(tmp_path: Path
     assert files(tmp_path / "pilots") == before
 
 
+def test_a_small_fall_on_many_held_out_queries_is_a_fall(tmp_path: Path) -> None:
+    """Five of nine held-out queries want the harbour, and the refreshed library sends nobody there any more."""
+
+    def mostly_harbour(number: int) -> int:
+        return own(number) if number % 9 < 4 else HARBOUR
+
+    stores = Stores(vs_a=lambda folder: write_store(folder, 60, 180, learned=harbour, judged=mostly_harbour))
+    run(tmp_path, stores)
+    before = files(tmp_path / "pilots")
+    stores.stores["vs_a"] = lambda folder: write_store(folder, 61, 180, judged=mostly_harbour)
+    found = run(tmp_path, stores)
+    assert found.before is not None
+    assert found.after is not None
+    assert 0.03 < found.before - found.after < 0.1
+    assert not found.is_promoted, found.reason
+    assert files(tmp_path / "pilots") == before
+
+
 @pytest.mark.parametrize(
     ("train", "dev", "more"), [(MIN_TRAIN - 4, MIN_DEV, 5), (MIN_TRAIN, MIN_DEV - 2, 10), (MIN_TRAIN - 8, 0, 25)]
 )

@@ -1,0 +1,58 @@
+"""What a candidate learns from a log: the half that does not judge, and the traffic's mix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.gateway.small_router import EXPERTS
+from tests.training.small_contest import log_table, outcomes
+from training.change import find_changes
+from training.retrain import gather_evidence
+
+CATEGORIES = ("red", "green")
+GRADED = outcomes(("red", "red", "green", "green"), [[0.5, 0.4, 0.3]] * 4)
+
+
+def test_the_held_out_half_teaches_nothing() -> None:
+    """Answers that judge were all bad, the others all good: the map sees the good ones only."""
+    n = 200
+    is_held_out = np.arange(n) % 2 == 0
+    log = log_table(["red"] * n, ["ruby"] * n, (~is_held_out).astype(float).tolist(), is_held_out=is_held_out)
+    learned = gather_evidence(GRADED, log, CATEGORIES)
+    alone = gather_evidence(GRADED, log.rows(~is_held_out), CATEGORIES)
+    for name, values in learned.matrix.arrays().items():
+        np.testing.assert_array_equal(values, getattr(alone.matrix, name), err_msg=name)
+    assert learned.reward_offset == alone.reward_offset
+    assert learned.matrix.count[0, EXPERTS.index("ruby")] == pytest.approx(2 + n / 2)
+
+
+def test_a_change_that_only_the_held_out_half_shows_is_not_found() -> None:
+    """What judges fell from 1 to 0 halfway, what teaches did not change; the other way round it is found."""
+    n = 400
+    is_held_out = np.arange(n) % 2 == 0
+    fell = np.where(is_held_out & (np.arange(n) >= n // 2), 0.0, 1.0)
+    log = log_table(["red"] * n, ["ruby"] * n, fell.tolist(), is_held_out=is_held_out)
+    assert find_changes(log) == ()
+    (found,) = find_changes(replace(log, is_held_out=~is_held_out))
+    assert (found.category, found.expert) == ("red", "ruby")
+
+
+def test_answers_count_by_their_weight() -> None:
+    """Rewards of red lie 0.5 apart, and the better ones stand for three times as many answers."""
+    n = 400
+    weight = np.tile([1.5, 0.5], n // 2)
+    reward = np.tile([1.0, 0.0], n // 2)
+    log = log_table(["red"] * n, ["ruby"] * n, reward.tolist(), weight=weight, is_held_out=np.zeros(n, dtype=bool))
+    assert gather_evidence(GRADED, log, CATEGORIES).reward_offset == pytest.approx(0.75 - 0.5, abs=0.02)
+
+
+def test_the_maps_mass_is_the_mix_of_the_traffic() -> None:
+    """Two graded prompts of each category weigh as 20 decisions beside 180 that were answered."""
+    log = replace(log_table([], [], []), traffic={"red": 135, "green": 45})
+    prior = gather_evidence(GRADED, replace(log, traffic={}), CATEGORIES).matrix.mass
+    mass = gather_evidence(GRADED, log, CATEGORIES).matrix.mass
+    assert mass == pytest.approx((np.array([135, 45, 0]) + 20 * prior) / 200)
+    assert mass[0] > 0.7
