@@ -37,7 +37,7 @@ def test_every_arm_has_its_known_mean() -> None:
 
 
 def test_every_arm_but_the_oracles_is_chosen_on_the_fit_table() -> None:
-    """On the test queries the law expert is best alone, cheapest, and best under a budget; on the fit ones it is not."""
+    """On the test queries law is best alone, cheapest, and best under a budget; on the fit ones it is none of these."""
     found = with_costs(trial(), [0.001, 0.004, 0.009])
     test = replace(
         found.test,

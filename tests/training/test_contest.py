@@ -54,7 +54,7 @@ def test_a_loss_on_the_log_is_the_candidates_and_not_the_lives() -> None:
 
 
 def test_the_logs_interval_is_widened_for_a_small_sample() -> None:
-    """Six questions asked once, or ten times each: the same draws of questions, but Student's factor of 6 or 60 rows."""
+    """Six questions asked once or ten times each: the same draws, but the factor of 6 or of 60 rows."""
     reward = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
 
     def width(times: int) -> float:
