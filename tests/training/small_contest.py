@@ -78,6 +78,7 @@ def log_table(
         "at": np.arange(n, dtype=np.float64),
         "question": np.arange(n, dtype=np.int64),
         "is_held_out": np.ones(n, dtype=bool),
+        "is_failure": np.zeros(n, dtype=bool),
     }
     return LogTable(**{**columns, **changes})  # type: ignore[arg-type]
 
