@@ -11,6 +11,7 @@ from gateway.auth import is_loopback
 from gateway.chat import ChatEndpoint
 from gateway.exchange import request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
+from gateway.off_loop import read_off_loop
 from gateway.origin_check import OriginCheck
 from gateway.request_bodies import validation_error
 from gateway.state import UPLOAD_PATH, GatewayState
@@ -78,7 +79,7 @@ async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive,
     if "\0" in scope["path"] or b"%00" in scope["query_string"]:
         raise invalid("the address holds a NUL character; allowed: any other")
     if body and scope["path"] != UPLOAD_PATH:
-        decode_json(body)  # refuses what chat refuses, too; FastAPI reads it its own way
+        await read_off_loop(decode_json, body)  # refuses what chat refuses, too; FastAPI reads it its own way
         # Chat takes a body as JSON whatever it is called, and `curl -d` calls it a form.
         others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}

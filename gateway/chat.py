@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from gateway.answer_reader import StreamReader, answer_text
 from gateway.asgi import (
@@ -23,6 +24,7 @@ from gateway.exchange import CLIENT_GONE_STATUS, Exchange, request_id_of
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.held_end import HeldEnd
 from gateway.http_errors import ApiError, api_error
+from gateway.off_loop import read_off_loop
 from gateway.state import GatewayState
 from gateway.stream_tails import StreamTails
 from gateway.wire import ChatRequest, decode_chat, named_session
@@ -43,6 +45,7 @@ class ChatEndpoint:
         self._state = state
         self._experts = ExpertCall(state)
         self._tails = StreamTails()
+        self._decode = partial(decode_chat, bounds=state.config.gateway)
 
     async def __call__(self, headers: Mapping[bytes, bytes], key_id: str | None, receive: Receive, send: Send) -> None:
         """Answers one request; whatever happens, the client gets an answer in OpenAI's shape or a broken connection."""
@@ -52,7 +55,7 @@ class ChatEndpoint:
         try:
             raw = await read_body(headers, receive, max_bytes)
             received_at_s = time.perf_counter()
-            request = decode_chat(raw, state.config.gateway.max_text_chars)
+            request = await read_off_loop(self._decode, raw)
         except ClientGoneError:
             return
         except ApiError as error:
@@ -115,7 +118,7 @@ class ChatEndpoint:
         exchange.usage, exchange.finish_reason = facts.usage, facts.finish_reason
         exchange.ttft_ms = exchange.elapsed_ms()
         if exchange.is_sampled:
-            exchange.answer_text = answer_text(answer.body)
+            exchange.answer_text = await read_off_loop(answer_text, answer.body)
         if facts.error_code is None:
             exchange.end(TerminalState.ANSWERED, 200)
         else:

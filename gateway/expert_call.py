@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.answer_reader import JsonAnswer, read_answer
 from gateway.exchange import Exchange
 from gateway.http_errors import ApiError, api_error, upstream_error
+from gateway.off_loop import read_off_loop
 from gateway.state import GatewayState
 from gateway.wire import ChatRequest
 from router.errors import BackendError, RouterError
@@ -61,7 +62,7 @@ class ExpertCall:
         while True:
             exchange.served_expert = expert
             try:
-                return await self._attempt(exchange.request_id, request, expert)
+                return await self._attempt(exchange, request, expert)
             except RouterError as error:
                 failure = api_error(error)
             failed.add(expert)
@@ -77,14 +78,20 @@ class ExpertCall:
         expert = following(decision, failed | (set(decision.ranking) - self._state.pool.alive))
         return expert if expert is not None and self._state.retry_budget.spend() else None
 
-    async def _attempt(self, request_id: str, request: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
+    async def _attempt(self, exchange: Exchange, request: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
         """One expert's answer. Raises ApiError or BackendError, with the breaker told."""
         pool = self._state.pool
         pool.started(expert)
         timeout_s = self._state.config.experts[expert].timeout_s
         try:
             response = await pool.backend(expert).send(
-                BackendRequest(request.body, is_stream=request.is_stream, request_id=request_id, timeout_s=timeout_s)
+                BackendRequest(
+                    request.body,
+                    is_stream=request.is_stream,
+                    request_id=exchange.request_id,
+                    timeout_s=timeout_s,
+                    cache_salt=self._state.cache_salt(exchange.key_id),
+                )
             )
             try:
                 answer = await read_beginning(expert, response)
@@ -129,7 +136,7 @@ async def read_beginning(expert: str, response: BackendResponse) -> StreamedAnsw
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
         return StreamedAnswer(content_type, first, response.chunks)
     body = await read_all(response.chunks, MAX_ANSWER_BYTES)
-    facts = read_answer(body)
+    facts = await read_off_loop(read_answer, body)
     if facts is None:
         raise BackendError(f"expert {expert} sent an answer that is no chat completion", status=502)
     return WholeAnswer(content_type, body, facts)

@@ -12,7 +12,7 @@ import numpy as np
 
 from gateway.admission import Admission
 from gateway.auth import Auth
-from gateway.decision_log.privacy import session_hash
+from gateway.decision_log.privacy import keyed_hash, session_hash
 from gateway.experts import ExpertPool
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.live_router import LiveRouter
@@ -131,6 +131,10 @@ class GatewayState:
     def session_id(self, session: str) -> str:
         """A conversation's name in the log, which says nothing of what was said."""
         return session_hash(session, self.session_key)
+
+    def cache_salt(self, key_id: str | None) -> str:
+        """A caller's part of an engine's cache, by a name that no other can guess; empty where there are no keys."""
+        return "" if key_id is None else keyed_hash(f"cache:{key_id}", self.session_key)
 
     async def decide(self, request: ChatRequest, decision_id: str, session_id: str | None = None) -> Decided:
         """The decision for a request, and the router in force; an expert that is named answers before there is one.

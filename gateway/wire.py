@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
 
+from gateway.body_fields import flag, json_type, shorten, typed, wrong
+from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
+from router.config import GatewayConfig
 from router.errors import allowed_values
 from router.json_text import JsonError, from_json
 from router.types import QueryFacts
@@ -25,15 +27,6 @@ DROPPED_WRAPPERS = (
 )
 OPENED_WRAPPERS = ("task", "user_query", "user_message")
 
-JSON_TYPES: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (bool, "a boolean"),  # before numbers: True is an int
-    ((int, float), "a number"),
-    (str, "a string"),
-    (list, "a list"),
-    (dict, "an object"),
-)
-
-MAX_COUNT = 2**63 - 1
 MAX_SESSION_BYTES = 256
 
 AUTO = "auto"
@@ -84,26 +77,27 @@ def decode_json(raw: bytes) -> object:
         raise invalid(f"the body {error}", code="invalid_json") from error
 
 
-def decode_chat(raw: bytes, max_text_chars: int) -> ChatRequest:
+def decode_chat(raw: bytes, bounds: GatewayConfig) -> ChatRequest:
     """The chat request of a body.
 
     Raises:
         ApiError: 400 naming the field, its value and what is allowed.
     """
-    return chat_request(decode_object(raw), max_text_chars)
+    return chat_request(decode_object(raw), bounds)
 
 
-def chat_request(body: Mapping[str, object], max_text_chars: int) -> ChatRequest:
+def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatRequest:
     """The chat request of a decoded body. Raises as `decode_chat` does."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         wrong("model", body, "a non-empty string such as 'auto'")
-    messages = checked_messages(body)
+    check_fields(body, bounds.limits)
+    messages = checked_messages(body, bounds.limits.max_parts)
     return ChatRequest(
         body=body,
         model=model,
         is_stream=flag(body, "stream"),
-        text=cap(last_ask(messages), max_text_chars),
+        text=cap(last_ask(messages), bounds.max_text_chars),
         facts=read_facts(body, messages),
         session=session_of(body, messages),
     )
@@ -137,7 +131,7 @@ def model_names(experts: Collection[str], policies: Collection[str]) -> list[str
     return [AUTO, *(f"{AUTO}:{policy}" for policy in policies), *experts]
 
 
-def checked_messages(body: Mapping[str, object]) -> list[dict[str, object]]:
+def checked_messages(body: Mapping[str, object], max_parts: int) -> list[dict[str, object]]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         wrong("messages", body, "a non-empty list of messages")
@@ -149,11 +143,11 @@ def checked_messages(body: Mapping[str, object]) -> list[dict[str, object]]:
             raise invalid(
                 f"messages[{i}].role is {shorten(role)}; allowed: {', '.join(sorted(ROLES))}", f"messages[{i}].role"
             )
-        check_content(message, f"messages[{i}].content")
+        check_content(message, f"messages[{i}].content", max_parts)
     return messages
 
 
-def check_content(message: Mapping[str, object], where: str) -> None:
+def check_content(message: Mapping[str, object], where: str, max_parts: int) -> None:
     content = message.get("content")
     if isinstance(content, str):
         return
@@ -163,6 +157,8 @@ def check_content(message: Mapping[str, object], where: str) -> None:
         return
     if not isinstance(content, list):
         raise invalid(f"{where} must be a string or a list of parts, got {json_type(content)}", where)
+    if len(content) > max_parts:
+        raise invalid(f"{where} has {len(content)} parts; allowed: at most {max_parts}", where)
     for k, part in enumerate(content):
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
             raise invalid(f"{where}[{k}] must be an object with a 'type'", f"{where}[{k}]")
@@ -174,10 +170,7 @@ def check_content(message: Mapping[str, object], where: str) -> None:
 
 def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) -> QueryFacts:
     """What the request demands from an expert."""
-    limit = count(body, "max_completion_tokens")
-    if limit is None:
-        limit = count(body, "max_tokens")
-    count(body, "n")
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
     tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
     form = typed(body, "response_format", dict, "an object") or {}
     return QueryFacts(
@@ -187,7 +180,7 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
         wants_json=form.get("type") in JSON_FORMATS,
         wants_logprobs=bool(body.get("logprobs")),
         prompt_chars=sum(len(text_of(message)) for message in messages),
-        max_output_tokens=limit,
+        max_output_tokens=limit if isinstance(limit, int) else None,
     )
 
 
@@ -268,49 +261,3 @@ def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) ->
         return f"named:{named}"
     begin = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages) - 1)
     return "begin:" + "\0".join(text_of(message) for message in messages[: begin + 1])
-
-
-def flag(body: Mapping[str, object], name: str) -> bool:
-    value = body.get(name)
-    if value is not None and not isinstance(value, bool):
-        wrong(name, body, "true or false")
-    return bool(value)
-
-
-def count(body: Mapping[str, object], name: str) -> int | None:
-    """A whole number of at least 1 and 64 bits, or None when absent."""
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
-        wrong(name, body, f"a whole number from 1 to {MAX_COUNT}")
-    return value
-
-
-def typed(body: Mapping[str, object], name: str, kind: type, allowed: str) -> Any:
-    """A field that is absent, null or of that type."""
-    value = body.get(name)
-    if value is not None and not isinstance(value, kind):
-        wrong(name, body, allowed)
-    return value
-
-
-def wrong(name: str, body: Mapping[str, object], allowed: str) -> NoReturn:
-    if name not in body:
-        raise invalid(f"'{name}' is required: {allowed}", name, code="missing_required_parameter")
-    value = body[name]
-    shown = shorten(value) if isinstance(value, str | int | float | bool | None) else json_type(value)
-    raise invalid(f"'{name}' is {shown}; allowed: {allowed}", name)
-
-
-def shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def json_type(value: object) -> str:
-    """JSON's word for a value's type."""
-    for kinds, word in JSON_TYPES:
-        if isinstance(value, kinds):
-            return word
-    return "null"

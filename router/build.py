@@ -297,6 +297,7 @@ def build_backend(
         if url is None:
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
         options |= {"url": url, "served_model": entry.served_model or name, "timeout_s": entry.timeout_s}
+        options["takes_cache_salt"] = entry.engine is Engine.VLLM
         if entry.engine is Engine.LLAMACPP:
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)
             options["renames_answer"] = True  # llama.cpp answers with the path of its weights as `model`

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from router.errors import ConfigError, allowed_values, got_value
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
+from router.request_limits import RequestLimits
 from router.section import Billions, EnvironmentName, Name, Seconds, Section, Usd
 from router.types import GENERAL
 from router.yaml_text import read_yaml
@@ -183,6 +184,7 @@ class GatewayConfig(Section):
     )
     keep_alive_s: Seconds = Field(default=75.0, gt=0)
     shutdown_grace_s: Seconds = 20.0
+    limits: RequestLimits = RequestLimits()
 
 
 class LogConfig(Section):

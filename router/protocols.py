@@ -102,13 +102,17 @@ class ExpertScorer(Protocol):
 @dataclass(frozen=True, slots=True)
 class BackendRequest:
     """A chat request on its way to one expert. `body` is the client's JSON object, decoded once; a backend replaces
-    `model` (and what selects an adapter) and changes nothing else. `path` is relative to the API root."""
+    `model` (and what selects an adapter) and changes nothing else. `path` is relative to the API root.
+
+    `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
+    """
 
     body: Mapping[str, object]
     path: str = "chat/completions"
     is_stream: bool = False
     request_id: str = ""
     timeout_s: float = 600.0
+    cache_salt: str = ""
 
 
 class ChunkStream(Protocol):

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from gateway.body_fields import shorten
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.http_errors import ApiError
 from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
 from gateway.state import GatewayState
-from gateway.wire import shorten
 from router.explain import reason_in_words
 from router.types import DecisionKind, DecisionReason, DecisionRecord
 

@@ -8,13 +8,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
+from gateway.body_fields import shorten
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
 from gateway.ports import FeedbackStatus
 from gateway.schemas import FeedbackAnswer, FeedbackRequest
 from gateway.state import GatewayState
-from gateway.wire import shorten
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionKind, DecisionRecord, DocumentFeedback, Feedback
 

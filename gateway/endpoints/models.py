@@ -6,11 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from gateway.body_fields import shorten
 from gateway.endpoints.access import gateway_state
 from gateway.http_errors import ApiError
 from gateway.schemas import ModelCard, ModelList
 from gateway.state import GatewayState
-from gateway.wire import AUTO, model_names, shorten
+from gateway.wire import AUTO, model_names
 from router.errors import allowed_values
 
 api = APIRouter()

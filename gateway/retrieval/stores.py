@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 
+from gateway.body_fields import shorten
 from gateway.http_errors import ApiError
 from gateway.retrieval.catalog import Catalog
 from gateway.retrieval.chunk_table import ChunkTable
@@ -15,7 +16,6 @@ from gateway.retrieval.ingestion import LOOK_EVERY_S, Ingestion
 from gateway.retrieval.records import Addition, FileStatus, StoredFile, StoreFile, VectorStore
 from gateway.retrieval.search import SearchAnswer, SearchRequest, StoreSearch
 from gateway.retrieval.vectors import DocumentVectors
-from gateway.wire import shorten
 from router.errors import DamagedIndexError
 
 

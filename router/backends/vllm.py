@@ -17,6 +17,7 @@ from yarl import URL
 from router.errors import BackendError
 from router.json_text import to_json
 from router.protocols import BackendRequest, BackendResponse, ChatBackend, ChunkStream
+from router.request_limits import CACHE_SALT
 
 KEPT_ALIVE_S = 15.0
 PROBE_TIMEOUT_S = 2.0
@@ -39,6 +40,7 @@ class Options(BaseModel):
     renames_answer: bool = Field(
         default=False, description="write `served_model` into answers: the engine names its weights file instead"
     )
+    takes_cache_salt: bool = Field(default=False, description="keep one caller's cached prompts from the others")
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ EXAMPLES = (
         extra_body={"lora": [{"id": 1, "scale": 1.0}]},
         renames_answer=True,
     ),
+    Options(url="http://127.0.0.1:8101/v1", served_model="coder", takes_cache_salt=True),
 )
 
 
@@ -80,7 +83,7 @@ class VllmBackend:
 
     async def send(self, request: BackendRequest) -> BackendResponse:
         """Sends one request; see `ChatBackend.send`. A pooled connection that turns out dead is replaced once."""
-        body = to_json({**request.body, **self._options.extra_body, "model": self._options.served_model})
+        body = to_json({**request.body, **self._own_fields(request)})
         if self._pooled is None:
             self._pooled = new_session(self._options, is_pooled=True)
         attempt = Attempt()
@@ -97,6 +100,13 @@ class VllmBackend:
         if self._options.renames_answer:
             chunks = RenamedChunks(chunks, self._options.served_model)
         return BackendResponse(response.status, chunks, visible_headers(response))
+
+    def _own_fields(self, request: BackendRequest) -> dict[str, object]:
+        """What replaces the client's fields."""
+        fields: dict[str, object] = {**self._options.extra_body, "model": self._options.served_model}
+        if self._options.takes_cache_salt and request.cache_salt:
+            fields[CACHE_SALT] = request.cache_salt
+        return fields
 
     async def is_alive(self) -> bool:
         """True when the engine lists its models."""

@@ -36,7 +36,7 @@ def sdk(gateway: Running) -> openai.AsyncOpenAI:
 )
 async def test_check_01_transparent_stream(mode: str, sent: bytes) -> None:
     async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url, "ruby-v2"))) as gateway:
-        async with gateway.chat("red", stream=True, temperature=0.5, custom={"kept": [1, None]}) as answer:
+        async with gateway.chat("red", stream=True, temperature=0.5, metadata={"kept": [1, None]}) as answer:
             received = await answer.read()
         record = await gateway.record()
     assert received == sent
@@ -48,7 +48,7 @@ async def test_check_01_transparent_stream(mode: str, sent: bytes) -> None:
         "messages": [{"role": "user", "content": "red"}],
         "stream": True,
         "temperature": 0.5,
-        "custom": {"kept": [1, None]},
+        "metadata": {"kept": [1, None]},
     }
 
 

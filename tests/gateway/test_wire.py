@@ -10,10 +10,13 @@ import pytest
 
 from gateway.http_errors import ApiError
 from gateway.wire import CUT_MARK, ChatRequest, cap, decode_chat, last_ask, resolve_model, unwrap
+from router.config import GatewayConfig
+
+BOUNDS = GatewayConfig()
 
 
 def decoded(messages: list[dict[str, Any]], **fields: Any) -> ChatRequest:
-    return decode_chat(json.dumps({"model": "auto", "messages": messages, **fields}).encode(), 4000)
+    return decode_chat(json.dumps({"model": "auto", "messages": messages, **fields}).encode(), BOUNDS)
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def test_session_identity() -> None:
 
 def test_duplicate_keys_are_refused_and_repeated_words_are_not() -> None:
     with pytest.raises(ApiError, match="duplicate key"):
-        decode_chat(b'{"model":"auto","messages":[{"role":"user","content":"x"}],"stream":false,"stream":true}', 100)
+        decode_chat(b'{"model":"auto","messages":[{"role":"user","content":"x"}],"stream":false,"stream":true}', BOUNDS)
     schema = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"model": {}, "user": {}}}}}
     assert decoded([user('"model":"x"')], tools=[schema], user="u").model == "auto"
 
@@ -97,17 +100,17 @@ def test_duplicate_keys_are_refused_and_repeated_words_are_not() -> None:
 def test_a_double_is_found_among_many_keys() -> None:
     many = ",".join(f'"k{i}":1' for i in range(40_000))
     body = f'{{"model":"auto","metadata":{{{many}%s}},"messages":[{{"role":"user","content":"x"}}]}}'
-    assert decode_chat((body % "").encode(), 100).model == "auto"
+    assert decode_chat((body % "").encode(), BOUNDS).model == "auto"
     with pytest.raises(ApiError, match='duplicate key "k7"'):
-        decode_chat((body % ',"k7" : 2').encode(), 100)
+        decode_chat((body % ',"k7" : 2').encode(), BOUNDS)
 
 
 def test_a_number_too_long_to_be_read_is_refused() -> None:
     body = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"metadata":{"n":%s}}'
-    assert decode_chat(body % (b"9" * 4000), 100).body["metadata"] == {"n": 10**4000 - 1}
+    assert decode_chat(body % (b"9" * 4000), BOUNDS).body["metadata"] == {"n": 10**4000 - 1}
     for digits in (b"9" * 5000, b"1e400"):
         with pytest.raises(ApiError, match="not valid JSON") as error:
-            decode_chat(body % digits, 100)
+            decode_chat(body % digits, BOUNDS)
         assert (error.value.status, error.value.code) == (400, "invalid_json")
 
 

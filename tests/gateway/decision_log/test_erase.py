@@ -25,7 +25,7 @@ from gateway.serve import build_state
 from gateway.settings import read_settings
 from gateway.store import Store
 from gateway.wire import decode_chat
-from router.config import LogConfig, PrivacyLevel
+from router.config import GatewayConfig, LogConfig, PrivacyLevel
 from router.errors import ConfigError
 from router.types import DecisionRecord, Feedback, FeedbackKind
 from tests.gateway.running import config_of
@@ -164,7 +164,9 @@ def test_a_name_in_a_header_and_a_text_are_looked_for_as_a_gateway_keeps_them() 
         assert session_hash(f"named:{as_header}", key) in stored_forms(sent, key)
     for sent in (" hello\n", "word " * 1500, "<system-reminder>so</system-reminder> hello"):
         body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": sent}]}).encode()
-        assert keyed_hash(decode_chat(body, 100).text, key) in stored_forms(sent, key, 100)
+        assert keyed_hash(decode_chat(body, GatewayConfig(max_text_chars=100)).text, key) in stored_forms(
+            sent, key, 100
+        )
     assert keyed_hash(("word " * 1500)[:4000], key) in stored_forms("word " * 1500, key)  # of a search
 
 

@@ -1,0 +1,168 @@
+"""Which fields a chat request may have, how much each may ask for, and what reaches an engine."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+
+from gateway.chat_fields import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, check_fields
+from gateway.http_errors import ApiError
+from router.backends.litellm import FORWARDED
+from router.config import parse_config
+from router.errors import ConfigError
+from router.request_limits import RequestLimits
+from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.running import config_of, echoes, running, wire
+
+DEFAULTS = RequestLimits()
+TOOL = {"type": "function", "function": {"name": "f"}}
+PART = {"type": "text", "text": "red"}
+
+
+def test_every_field_of_openais_sdk_is_allowed() -> None:
+    assert set(typing.get_type_hints(CompletionCreateParamsStreaming)) <= OPENAI
+    assert FORWARDED <= FIELDS
+    assert WHOLE_NUMBERS.keys() | ENTRIES.keys() <= FIELDS
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("api_base", "base_url", "api_key", "kv_transfer_params", "extra_headers", "mock_response"),
+        *("chat_template", "chat_template_kwargs", "logits_processors", "vllm_xargs", "mm_processor_kwargs"),
+        *("lora", "id_slot", "cache_prompt", "cache_salt", "priority", "request_id", "n_predict", "Model", ""),
+    ],
+)
+async def test_check_28_fields_that_are_not_listed_reach_no_engine(field: str) -> None:
+    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        for path in ("chat/completions", "route"):
+            body = {"model": "ruby", "messages": [{"role": "user", "content": "red"}], field: "http://169.254.169.254/"}
+            async with gateway.client.post(f"{gateway.gateway.url}/{path}", json=body) as answer:
+                error = (await answer.json())["error"]
+            assert (answer.status, error["code"], error["param"]) == (400, "unknown_parameter", field)
+            assert repr(field) in error["message"]
+            assert "169.254" not in error["message"]
+        assert upstream.requests == gateway.log.records == []
+
+
+def test_a_slip_of_the_pen_gets_a_suggestion() -> None:
+    for wrong, meant in (("temprature", "temperature"), ("max_token", "max_tokens"), ("topk", "top_k")):
+        with pytest.raises(ApiError, match=f"did you mean '{meant}'"):
+            check_fields({"model": "auto", wrong: 1}, DEFAULTS)
+    with pytest.raises(ApiError) as refused:
+        check_fields({"x" * 4_000_000: 1}, DEFAULTS)
+    assert len(refused.value.message) < 400
+
+
+async def test_an_operator_may_allow_more() -> None:
+    asked = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 3, "min_p": 0.1}
+    async with (
+        fault_upstream() as upstream,
+        running(echoes(ruby=wire(upstream.url)), limits={"extra_fields": ["chat_template_kwargs"]}) as gateway,
+        gateway.chat("red", **asked) as answer,
+    ):
+        assert answer.status == 200
+    assert upstream.requests[0].items() >= asked.items()
+    with pytest.raises(ConfigError, match=r"limits\.extra_fields\.0: .*'cache_salt' keeps callers apart"):
+        config_of(limits={"extra_fields": ["cache_salt"]})
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "above"),
+    [
+        ("max_tokens", 131_072, 131_073),
+        ("max_completion_tokens", 131_072, 10**40),
+        ("min_tokens", 0, -1),
+        ("n", 16, 10**9),
+        ("n", 1, 0),
+        ("best_of", 16, 17),
+        ("top_logprobs", 20, 21),
+        ("prompt_logprobs", 0, -1),
+        ("logprobs", True, 10**6),
+        ("n", None, 1.5),
+        ("stop", ["a"] * 16, ["a"] * 17),
+        ("stop", "a" * 1000, ["a"] * 40_000),
+        ("bad_words", ["a"] * 16, ["a"] * 17),
+        ("tools", [TOOL] * 128, [TOOL] * 129),
+        ("functions", [{}] * 128, [{}] * 129),
+        ("logit_bias", dict.fromkeys(map(str, range(1024)), 1), dict.fromkeys(map(str, range(1025)), 1)),
+        ("messages", [{"role": "user", "content": "x"}] * 2048, [{"role": "user", "content": "x"}] * 2049),
+    ],
+)
+async def test_check_21_each_field_is_bounded(field: str, most: Any, above: Any) -> None:
+    check_fields({field: most}, DEFAULTS)
+    async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        async with gateway.chat("red", **{"model": "ruby", field: above}) as answer:
+            error = (await answer.json())["error"]
+        assert (answer.status, error["param"]) == (400, field)
+        assert "allowed: " in error["message"]
+        assert upstream.requests == []
+
+
+async def test_check_21_parts_are_bounded() -> None:
+    async with running() as gateway:
+        for parts, status in ((256, 200), (257, 400)):
+            messages = [{"role": "user", "content": "hi"}, {"role": "user", "content": [PART] * parts}]
+            async with gateway.chat(messages=messages) as answer:
+                body = await answer.json()
+            assert answer.status == status
+        assert body["error"]["message"] == "messages[1].content has 257 parts; allowed: at most 256"
+
+
+async def test_check_21_bounds_come_from_the_file() -> None:
+    async with running(limits={"max_choices": 2, "max_messages": 1, "max_output_tokens": 50}) as gateway:
+        for fields, status in (({"n": 2, "max_tokens": 50}, 200), ({"n": 3}, 400), ({"max_tokens": 51}, 400)):
+            async with gateway.chat("red", **fields) as answer:
+                assert answer.status == status, fields
+        async with gateway.chat(messages=[{"role": "user", "content": "red"}] * 2) as answer:
+            assert (await answer.json())["error"]["message"] == "'messages' has 2 entries; allowed: at most 1"
+    with pytest.raises(ConfigError, match="max_choice: unknown key; did you mean 'max_choices'"):
+        config_of(limits={"max_choice": 2})
+
+
+KEYS = ("canary-7f3a9c51e2b84d06", "other-0b1c2d3e4f5a6978")
+
+
+async def test_check_29_callers_share_no_cached_prompts() -> None:
+    async with fault_upstream() as salted, fault_upstream() as plain:
+        backends = echoes(ruby=wire(salted.url, takes_cache_salt=True), emerald=wire(plain.url))
+        async with running(backends, keys=KEYS) as gateway:
+            for key in (*KEYS, KEYS[0]):
+                headers = {"authorization": f"Bearer {key}"}
+                for expert in ("ruby", "emerald"):
+                    async with gateway.chat("red", model=expert, headers=headers) as answer:
+                        assert answer.status == 200
+                async with gateway.chat("red", model="ruby", headers=headers, cache_salt="mine") as answer:
+                    assert answer.status == 400
+            ids = {gateway.state.auth.key_id({b"authorization": f"Bearer {key}".encode()}) for key in KEYS}
+        one, other, again = (request["cache_salt"] for request in salted.requests)
+    assert one == again != other
+    assert len(one) == len(other) == 64
+    assert not any(known in salt for salt in (one, other) for known in (*KEYS, *map(str, ids)))
+    assert all("cache_salt" not in request for request in plain.requests)
+
+
+async def test_check_29_without_keys_there_is_one_caller() -> None:
+    async with (
+        fault_upstream() as upstream,
+        running(echoes(ruby=wire(upstream.url, takes_cache_salt=True))) as gateway,
+        gateway.chat("red") as answer,
+    ):
+        assert answer.status == 200
+    assert "cache_salt" not in upstream.requests[0]
+
+
+def test_check_29_vllm_alone_is_salted() -> None:
+    from router.build import build_backends
+
+    values = config_of().model_dump(mode="json", exclude_none=True)
+    url = "http://127.0.0.1:1/v1"
+    values["experts"] = {
+        "ruby": {"engine": "vllm", "model": "m", "url": url},
+        "emerald": {"engine": "openai", "model": "m", "url": url},
+    }
+    backends = build_backends(parse_config(values), {}, {}, {})
+    assert [backend._options.takes_cache_salt for backend in backends.values()] == [True, False]

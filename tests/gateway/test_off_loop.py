@@ -1,0 +1,81 @@
+"""Large bodies and answers are read beside the event loop, which answers others meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from gateway import answer_reader, wire
+from gateway.off_loop import LARGE_BYTES
+from router.backends.echo import json_answer
+from router.json_text import from_json
+from router.protocols import BackendRequest, BackendResponse
+from tests.gateway.running import echoes, running
+
+LARGE = "red " * LARGE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"model": "auto", "messages": [{"role": "user", "content": LARGE}]}),
+        ("route", {"text": LARGE}),
+        ("feedback", {"decision_id": "d", "kind": "thumb", "original": LARGE}),
+    ],
+)
+async def test_others_are_answered_while_a_large_body_is_read(
+    monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    def held(raw: bytes, **options: Any) -> Any:
+        if len(raw) >= LARGE_BYTES:
+            began.set()
+            assert may_end.wait(10)
+        return from_json(raw, **options)
+
+    monkeypatch.setattr(wire, "from_json", held)
+    async with running() as gateway:
+        sent = asyncio.ensure_future(gateway.client.post(f"{gateway.gateway.url}/{path}", json=body))
+        try:
+            assert await asyncio.to_thread(began.wait, 10)
+            async with gateway.client.get(f"{gateway.root}/healthz") as answer:
+                assert answer.status == 200
+            async with gateway.chat("red") as answer:
+                assert answer.status == 200
+            assert not sent.done()
+        finally:
+            may_end.set()
+        assert (await sent).status in (200, 400)
+
+
+async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    said = iter(["short", LARGE])
+
+    class Expert:
+        async def send(self, request: BackendRequest) -> BackendResponse:
+            return BackendResponse(200, pieces(json_answer("m", next(said))))
+
+        async def is_alive(self) -> bool:
+            return True
+
+        async def aclose(self) -> None: ...
+
+    async def pieces(body: bytes) -> AsyncGenerator[bytes, None]:
+        yield body
+
+    def noted(raw: bytes, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return from_json(raw, **options)
+
+    monkeypatch.setattr(answer_reader, "from_json", noted)
+    async with running(echoes(ruby=Expert())) as gateway:
+        for _ in range(2):
+            async with gateway.chat("red") as answer:
+                assert answer.status == 200
+    assert threads == [threading.main_thread().name, "coe-json_0"]
