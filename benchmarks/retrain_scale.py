@@ -27,10 +27,11 @@ from router.build import build_encoder, load_router
 from router.config import CoeConfig, load_config
 from router.features import to_bytes
 from router.log_database import default_database_url
+from router.shipped import seed_folder
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.datasets.jsonl import read_seed
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import default_queries_folder, first_router
+from training.first_fit import first_router
 from training.registry import Registry
 from training.types import LabelledQuery, OutcomeTable
 
@@ -211,7 +212,7 @@ def prepare_folder(folder: Path, decisions: int, scorer: str, keeps_text: bool) 
     rng = np.random.default_rng(0)
     path = write_config(folder, scorer)
     config = load_config(path)
-    queries = tuple(query for query in read_seed(default_queries_folder()) if query.category in config.categories)
+    queries = tuple(query for query in read_seed(seed_folder()) if query.category in config.categories)
     write_outcomes(probe_table(config, queries, rng), folder / "probes")
     registry, now = Registry(folder / "routers"), datetime.now(UTC)
     first = first_router(registry.root, path, folder / "probes", None, None, None, seed=0, now=now)

@@ -45,20 +45,8 @@ def read_seed(folder: Traversable) -> tuple[LabelledQuery, ...]:
     return tuple(queries)
 
 
-def read_queries(file: Traversable) -> tuple[LabelledQuery, ...]:
-    """Queries of one file, each with its own `category`.
-
-    Raises:
-        DataError: with file and line; the file cannot be read, holds no query, or a line is no labelled query.
-    """
-    queries = tuple(query for _, query in numbered_queries(file, None))
-    if not queries:
-        raise DataError(f"{file}: holds no query")
-    return queries
-
-
-def numbered_queries(file: Traversable, category: str | None) -> Iterator[tuple[str, LabelledQuery]]:
-    """Each query with its place, `file:line`. `category` is taken where a line names none; blank lines are skipped."""
+def numbered_queries(file: Traversable, category: str) -> Iterator[tuple[str, LabelledQuery]]:
+    """Each query with its place, `file:line`. Lines that name no category have the file's; blank lines are skipped."""
     try:
         # split, not splitlines, which also cuts at separators inside JSON strings
         lines = file.read_text(encoding="utf-8").split("\n")
@@ -72,7 +60,7 @@ def numbered_queries(file: Traversable, category: str | None) -> Iterator[tuple[
             yield place, parse_query(line, place, category)
 
 
-def parse_query(line: str, place: str, category: str | None) -> LabelledQuery:
+def parse_query(line: str, place: str, category: str) -> LabelledQuery:
     values = parse_json(line, place)
     if not isinstance(values, dict):
         raise DataError(f"{place}: expected an object with the keys {', '.join(KEYS)}; got {type(values).__name__}")
@@ -82,8 +70,6 @@ def parse_query(line: str, place: str, category: str | None) -> LabelledQuery:
         if not isinstance(value, str):
             raise DataError(f"{place}: {key} must be a text; got {type(value).__name__}")
     named = values.get("category") or category
-    if not named:
-        raise DataError(f"{place}: key 'category' is missing")
     if not values.get("text", "").strip():
         raise DataError(f"{place}: key 'text' is missing or blank")
     return LabelledQuery(values["text"].strip(), named, values.get("style", ""), values.get("language", ""))

@@ -1,17 +1,22 @@
-"""Records of JSON, JSON lines, CSV and Parquet files, each with its place for an error. Rows are counted from 1; the
-header of a CSV file is no row, a line of a JSON lines file is."""
+"""Records of JSON lines, CSV, tab-separated and Parquet files, each with its place for an error.
+
+Text files may be compressed (.gz). Rows are counted from 1; the header of a CSV file is not a row.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from router.errors import DataError, allowed_values
 from training.datasets.spreadsheet import as_meant
@@ -74,6 +79,22 @@ class Record:
         """As `text`, "" where it is not there, null or empty."""
         return "" if self.get(name) in (ABSENT, None, "") else self.text(name)
 
+    def first_text(self, names: Iterable[str]) -> str:
+        """The first of these that is there, as text. Raises DataError when none is."""
+        for name in names:
+            if text := self.optional_text(name):
+                return text
+        raise DataError(f"{self.place}: has no id; expected a text or a number as one of {', '.join(names)}")
+
+    def whole_number(self, name: str, default: int) -> int:
+        """As `number`, `default` where the file has no such column. Raises DataError when it is not whole."""
+        if self.get(name) is ABSENT:
+            return default
+        number = self.number(name)
+        if number is None or number != int(number):
+            raise self.fault(name, f"expected a whole number; got{shown(self.get(name))}")
+        return int(number)
+
     def number(self, name: str) -> float | None:
         """A number, also one written as a text, with true and false as 1 and 0; None where it is not there, null, empty
         or NaN. Raises DataError on anything else."""
@@ -115,16 +136,19 @@ def shown(value: Any) -> str:
     return f" '{value}'" if isinstance(value, str) and len(value) <= 20 else ""
 
 
-def open_text(path: Path) -> IO[str]:
-    """Raises DataError when there is no such file or it cannot be read."""
+@contextmanager
+def open_text(path: Path) -> Iterator[IO[str]]:
+    """Raises DataError when there is no such file, it cannot be read, or it is not UTF-8."""
     try:
-        return path.open(encoding="utf-8-sig", newline="")
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            yield cast(IO[str], stream)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text (near byte {error.start})") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: cannot be read, or only half of it ({type(error).__name__})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
-    return DataError(f"{path}: is not UTF-8 text (near byte {error.start})")
 
 
 def parse_json(text: str | bytes, place: str) -> Any:
@@ -161,14 +185,11 @@ def json_lines(path: Path) -> Iterator[Record]:
     """One object a line; blank lines are skipped. Raises DataError with the row, or when there is none."""
     is_empty = True
     with open_text(path) as lines:
-        try:
-            for number, line in enumerate(split_lines(lines), start=1):
-                if line.strip():
-                    is_empty = False
-                    place = f"{path}: row {number}"
-                    yield as_record(parse_json(line, place), place)
-        except UnicodeDecodeError as error:
-            raise not_utf8(path, error) from error
+        for number, line in enumerate(split_lines(lines), start=1):
+            if line.strip():
+                is_empty = False
+                place = f"{path}: row {number}"
+                yield as_record(parse_json(line, place), place)
     if is_empty:
         raise no_rows(path)
 
@@ -194,8 +215,6 @@ def csv_rows(path: Path) -> Iterator[Record]:
         with open_text(path) as stream:
             cells = ([as_meant(cell) for cell in row] for row in csv.reader(stream, strict=True))
             yield from checked_rows(path, cells)
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error) from error
     finally:
         csv.field_size_limit(limit)
 
@@ -228,6 +247,32 @@ def check_header(path: Path, header: list[str]) -> None:
     if repeated:
         raise DataError(f"{path}: column '{repeated[0]}': stands twice in the header")
     refuse_router_arena(header, str(path))
+
+
+def tab_rows(
+    path: Path, header_names: Collection[str], default_headers: Mapping[int, Sequence[str]]
+) -> Iterator[Record]:
+    """The rows of a tab-separated file; blank ones are skipped. Raises DataError with the row.
+
+    Args:
+        header_names: a first row that begins with one of these names the columns.
+        default_headers: names of the columns without such a row, by how many there are.
+    """
+    header: Sequence[str] | None = None
+    with open_text(path) as stream:
+        for number, raw in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+            cells = [cell.strip() for cell in raw]
+            if not any(cells):
+                continue
+            if header is None:
+                if cells[0].lower() in header_names:
+                    header = [cell.lower() for cell in cells]
+                    continue
+                header = default_headers.get(len(cells), default_headers[max(default_headers)])
+            if len(cells) != len(header):
+                expected = f"{len(header)}: {', '.join(header)}"
+                raise DataError(f"{path}: row {number}: has {len(cells)} columns; expected {expected}")
+            yield Record(f"{path}: row {number}", dict(zip(header, cells, strict=True)), "column")
 
 
 def parquet_rows(path: Path) -> Iterator[Record]:

@@ -8,12 +8,12 @@ BEIR: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`. MTEB: the same as JS
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from router.errors import DataError, allowed_values
-from training.retrieval.rows import Row, read_rows
+from training.datasets.record_files import Record, json_lines, parquet_rows, tab_rows
 
 SPLITS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
 """Name of a split in a file's name -> ours."""
@@ -27,6 +27,12 @@ IDS = {
     "judged document": ("corpus-id", "corpus_id", "docid", "doc_id"),
 }
 """What layouts call an id; the first that a row has counts."""
+
+TREC_COLUMNS: Mapping[int, tuple[str, ...]] = {
+    3: ("query-id", "corpus-id", "score"),
+    4: ("query-id", "iteration", "corpus-id", "score"),
+}
+"""Columns of judgements without a header, by how many there are."""
 
 Judgements = Mapping[str, Mapping[str, int]]
 """Query id -> document id -> grade."""
@@ -120,7 +126,7 @@ def read_collection(folder: Path) -> Collection:
             raise DataError(f"{folder}: has no {part}; expected {part}.jsonl, .jsonl.gz, .parquet or a folder {part}/")
     documents: dict[str, str] = {}
     for row in read_rows(document_files):
-        add_once(documents, row, "document", document_text(row.text_or_empty("title"), row.text_or_empty("text")))
+        add_once(documents, row, "document", document_text(row.optional_text("title"), row.optional_text("text")))
     texts: dict[str, str] = {}
     for row in read_rows(query_files):
         add_once(texts, row, "query", row.text("text"))
@@ -134,8 +140,8 @@ def read_collection(folder: Path) -> Collection:
     return Collection(folder.name, tuple(documents), tuple(documents.values()), splits, skipped)
 
 
-def add_once(known: dict[str, str], row: Row, kind: str, text: str) -> None:
-    name = row.one_of(IDS[kind])
+def add_once(known: dict[str, str], row: Record, kind: str, text: str) -> None:
+    name = row.first_text(IDS[kind])
     if name in known:
         raise DataError(f"{row.place}: {kind} '{name[:60]}' stands twice")
     known[name] = text
@@ -152,8 +158,8 @@ def read_judgements(folder: Path) -> dict[str, dict[str, dict[str, int]]]:
     for split, file in files:
         grades = judgements.setdefault(split, {})
         for row in read_rows([file]):
-            query, document = row.one_of(IDS["judged query"]), row.one_of(IDS["judged document"])
-            grades.setdefault(query, {})[document] = row.grade("score")
+            query, document = row.first_text(IDS["judged query"]), row.first_text(IDS["judged document"])
+            grades.setdefault(query, {})[document] = row.whole_number("score", default=1)
     return judgements
 
 
@@ -183,3 +189,15 @@ def judged_queries(judgements: Judgements, texts: Mapping[str, str], rows_of: Ma
         else:
             skipped += 1
     return Queries(tuple(ids), tuple(texts[name] for name in ids), tuple(grades)), skipped
+
+
+def read_rows(files: Iterable[Path]) -> Iterator[Record]:
+    """Rows of files in order, by each one's suffix. Raises DataError with file and row."""
+    for file in files:
+        name = file.name.removesuffix(".gz")
+        if name.endswith(".parquet"):
+            yield from parquet_rows(file)
+        elif name.endswith(".tsv"):
+            yield from tab_rows(file, IDS["judged query"], TREC_COLUMNS)
+        else:
+            yield from json_lines(file)

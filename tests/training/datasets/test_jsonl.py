@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from router.errors import DataError
-from training.datasets.jsonl import read_queries, read_seed
+from training.datasets.jsonl import read_seed
 from training.types import LabelledQuery
 
 
@@ -57,12 +56,3 @@ def test_no_folder_and_no_query_are_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="is not UTF-8 text"):
         read_seed(tmp_path)
-
-
-def test_a_single_file_needs_categories(tmp_path: Path) -> None:
-    file = tmp_path / "mine.jsonl"
-    file.write_text(json.dumps({"text": "hi", "category": "chat"}) + "\n" + json.dumps({"text": "ho"}))
-    with pytest.raises(DataError, match=r"mine.jsonl:2: key 'category' is missing"):
-        read_queries(file)
-    file.write_text(json.dumps({"text": "hi", "category": "chat"}))
-    assert read_queries(file) == (LabelledQuery("hi", "chat"),)
