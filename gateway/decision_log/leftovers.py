@@ -11,7 +11,7 @@ from pathlib import Path
 from gateway.decision_log.frames import scan
 from gateway.decision_log.life import read_life
 from gateway.decision_log.spool import Spool
-from gateway.decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths
+from gateway.decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths, sent_bytes
 from gateway.decision_log.stream import LIFE_FIELD, DecisionStream
 from router.errors import StoreError
 
@@ -98,13 +98,11 @@ def spooled_bytes(root: Path, *, without: str) -> int:
 def unsent_payloads(folder: Path) -> Iterator[bytes]:
     """Payloads in a spool that are not acknowledged. Reads only, so its owner may be at work."""
     checkpoint = read_checkpoint(folder)
-    for path in segment_paths(folder):
-        segment = int(path.stem)
-        if segment < checkpoint.segment:
-            continue
+    for place, path in enumerate(segment_paths(folder)):
         try:
             frames = scan(path.read_bytes()).frames
         except FileNotFoundError:
             continue
-        start = checkpoint.offset if segment == checkpoint.segment else 0
+        ends = [intact.end for intact in frames]
+        start = sent_bytes(checkpoint, int(path.stem), is_oldest=place == 0, ends=ends)
         yield from (intact.payload for intact in frames if intact.end > start)

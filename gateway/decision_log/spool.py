@@ -19,6 +19,7 @@ from gateway.decision_log.spool_files import (
     Position,
     read_checkpoint,
     segment_paths,
+    sent_bytes,
     sync_folder,
     write_all,
     write_checkpoint,
@@ -179,25 +180,25 @@ class Spool:
         return self.folder / f"{segment:012d}{SUFFIX}"
 
     def _recover(self) -> None:
-        """Counts what is pending, cuts torn tails, and deletes segments behind the checkpoint."""
+        """Counts what is pending and cuts torn tails."""
         checkpoint = read_checkpoint(self.folder)
         self._next_segment = checkpoint.segment + 1  # a number is never used again, or its records would be skipped
         for path in segment_paths(self.folder):
             segment = int(path.stem)
             self._next_segment = max(self._next_segment, segment + 1)
-            if segment < checkpoint.segment:
-                path.unlink()
-                continue
             data = path.read_bytes()
             found = scan(data)
             if found.end < len(data):
                 os.truncate(path, found.end)
                 self.damaged += 1
+            ends = [intact.end for intact in found.frames]
+            start = sent_bytes(checkpoint, segment, is_oldest=not self._sizes, ends=ends)
+            if not self._sizes:
+                self._position = Position(segment, start)
             self._sizes[segment] = found.end
-            start = checkpoint.offset if segment == checkpoint.segment else 0
-            self.pending += sum(1 for intact in found.frames if intact.end > start)
-        first = next(iter(self._sizes), self._next_segment)
-        self._position = checkpoint if checkpoint.segment in self._sizes else Position(first, 0)
+            self.pending += sum(1 for end in ends if end > start)
+        if not self._sizes:
+            self._position = Position(self._next_segment, 0)
 
     def _append(self, block: bytes) -> None:
         if self._descriptor is not None and self._sizes[self._next_segment - 1] + len(block) > self._segment_bytes:

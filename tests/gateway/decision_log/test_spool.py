@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.decision_log import spool as spool_module
 from gateway.decision_log.frames import frame, scan
+from gateway.decision_log.leftovers import unsent_payloads
 from gateway.decision_log.spool import Spool
 from gateway.decision_log.spool_files import Position, read_checkpoint, segment_paths, write_checkpoint
 from gateway.folder_lock import FolderLock
@@ -293,3 +295,68 @@ def test_a_new_spool_is_locked_before_it_can_be_seen(tmp_path: Path, monkeypatch
     assert taken == [None]
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["young"]
     spool.close()
+
+
+def spool_left_with(folder: Path, count: int, acknowledged: int) -> list[bytes]:
+    """A spool of several segments whose owner is gone; its payloads."""
+    spool = opened(folder, segment_bytes=200)
+    payloads = [f"payload-{i:03d}".encode() for i in range(count)]
+    for payload in payloads:
+        spool.write([payload])
+    spool.read(acknowledged)
+    spool.acknowledge(acknowledged)
+    spool.close()
+    return payloads
+
+
+@pytest.mark.parametrize(
+    "position",
+    [Position(10**6, 0), Position(10**30, 0), Position(1, 0), Position(3, 77), Position(0, 10**9), Position(-1, -5)],
+)
+def test_no_checkpoint_deletes_what_was_not_sent(tmp_path: Path, position: Position) -> None:
+    payloads = spool_left_with(tmp_path, 60, acknowledged=2)
+    write_checkpoint(tmp_path, position)  # with its right checksum, and past the segments or inside a record
+    assert list(unsent_payloads(tmp_path)) == payloads
+    spool = opened(tmp_path)
+    assert spool.pending == 60
+    assert read_all(spool) == payloads
+    spool.close()
+
+
+@given(st.integers(0, 10**9), st.data())
+def test_a_changed_checkpoint_is_not_believed(segment: int, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        write_checkpoint(Path(name), Position(segment, data.draw(st.integers(0, 10**9))))
+        path = Path(name) / "checkpoint.json"
+        written = path.read_text()
+        place = data.draw(st.sampled_from([at for at, char in enumerate(written) if char.isdigit()]))
+        other = data.draw(st.sampled_from([digit for digit in "0123456789" if digit != written[place]]))
+        path.write_text(written[:place] + other + written[place + 1 :])
+        assert read_checkpoint(Path(name)) == Position(0, 0)
+
+
+def test_a_checkpoint_without_checksum_repeats(tmp_path: Path) -> None:
+    payloads = spool_left_with(tmp_path, 180, acknowledged=5)
+    (tmp_path / "checkpoint.json").write_text('{"segment": 999999, "offset": 0}')
+    spool = opened(tmp_path)
+    assert read_all(spool) == payloads
+    spool.close()
+
+
+def test_a_segment_that_a_power_cut_brought_back_is_sent_again(tmp_path: Path) -> None:
+    payloads = spool_left_with(tmp_path, 12, acknowledged=0)
+    first = segment_paths(tmp_path)[0]
+    data = first.read_bytes()
+    spool = opened(tmp_path)
+    while first.exists():
+        spool.read(1)
+        spool.acknowledge(1)
+    spool.read(1)
+    spool.acknowledge(1)
+    spool.close()
+    first.write_bytes(data)
+    assert list(unsent_payloads(tmp_path)) == payloads
+    again = opened(tmp_path)
+    assert again.pending == len(payloads)
+    assert read_all(again) == payloads
+    again.close()
