@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from sqlalchemy import Connection, create_engine, text
 
+from gateway.store import Store
 from router.build import build_encoder, load_router
 from router.config import CoeConfig, load_config
 from router.features import to_bytes
@@ -44,13 +45,7 @@ BATCH_ROWS = 5000
 ASKED = 200
 """Queries whose vectors the log repeats; their texts differ."""
 
-CREATE = (
-    "CREATE TABLE decisions (decision_id TEXT PRIMARY KEY, at FLOAT, replica TEXT, seq INTEGER, state TEXT, "
-    "expert TEXT, category TEXT, router_version TEXT, record TEXT, embedding BLOB, encoder_fingerprint TEXT)",
-    "CREATE INDEX decisions_at ON decisions (at)",
-    "CREATE TABLE feedback (id INTEGER PRIMARY KEY, decision_id TEXT, kind TEXT, value FLOAT, at FLOAT, "
-    "key_id TEXT DEFAULT '', UNIQUE (decision_id, kind, key_id))",
-)
+INSERT_SIGN = "INSERT INTO feedback (decision_id, kind, value, at, key_id) VALUES (:i, 'thumb', :value, 0, '')"
 
 
 @dataclass(frozen=True)
@@ -157,14 +152,16 @@ def write_log(
     def flush() -> None:
         connection.execute(
             text(
-                "INSERT INTO decisions VALUES (:i, :at, 'a', :seq, 'answered', :expert, :category, 'v', :record, "
-                ":embedding, :fingerprint)"
+                "INSERT INTO decisions (decision_id, at, replica, seq, state, expert, category, router_version, "
+                "record, embedding, encoder_fingerprint) VALUES (:i, :at, 'a', :seq, 'answered', :expert, :category, "
+                "'v', :record, :embedding, :fingerprint)"
             ),
             rows,
         )
         if signs:
             connection.execute(
-                text("INSERT INTO feedback (decision_id, kind, value, at) VALUES (:i, 'thumb', :value, 0)"), signs
+                text("INSERT INTO feedback (decision_id, kind, value, at, key_id) VALUES (:i, 'thumb', :value, 0, '')"),
+                signs,
             )
         rows.clear()
         signs.clear()
@@ -221,10 +218,9 @@ def prepare_folder(folder: Path, decisions: int, scorer: str, keeps_text: bool) 
     load_router(config, registry.folder(first.manifest.version))  # what is measured must be loadable
     queries = tuple(queries[i] for i in rng.permutation(len(queries))[:ASKED])
     vectors = [to_bytes(vector) for vector in encoder.encode([query.text for query in queries])]
+    Store(default_database_url(folder)).close()
     engine = create_engine(default_database_url(folder))
     with engine.begin() as connection:
-        for statement in CREATE:
-            connection.execute(text(statement))
         found = records(decisions, queries, tuple(config.categories), keeps_text, rng)
         write_log(connection, found, vectors, encoder.fingerprint)
     engine.dispose()

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import event, inspect
+from sqlalchemy import event, insert, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlmodel import create_engine
 
+from gateway.tables import SCHEMA
 from router.errors import ConfigError, MissingExtraError, StoreError
+from router.log_database import SCHEMA_VERSION, schema_problem
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -90,29 +92,33 @@ def checked_url(database_url: str) -> URL:
     return url
 
 
-def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
-    """Makes the tables that are missing, and in tables of an older version the columns and indexes that came since.
+def check_schema(engine: Engine, tables: Sequence[Table]) -> None:
+    """Raises StoreError: the database has tables of another version, or that are not ours."""
+    with engine.connect() as connection:
+        refuse_schema(connection, tables)
 
-    New columns are nullable, and old rows hold NULL there. Processes that start at once wait for each other.
+
+def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
+    """Makes the tables that are missing and notes the version of a new database. Processes that start at once wait for
+    each other.
+
+    Raises:
+        StoreError: as `check_schema` does.
     """
-    quote = engine.dialect.identifier_preparer.quote
     is_sqlite = engine.dialect.name == "sqlite"
     with engine.begin() as connection:
         lock = "BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"
         connection.exec_driver_sql(lock)
-        tables[0].metadata.create_all(connection, tables=tables)
-        for table in tables:
-            for name in missing_columns(connection, table):
-                kind = table.c[name].type.compile(engine.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {quote(name)} {kind}")
-            for index in table.indexes:
-                index.create(connection, checkfirst=True)
+        refuse_schema(connection, tables)
+        tables[0].metadata.create_all(connection, tables=[SCHEMA, *tables])
+        if connection.execute(select(SCHEMA)).first() is None:
+            connection.execute(insert(SCHEMA).values(version=SCHEMA_VERSION))
 
 
-def missing_columns(connection: Connection, table: Table) -> list[str]:
-    """Columns of a table that the database has not."""
-    present = {column["name"] for column in inspect(connection).get_columns(table.name)}
-    return [column.name for column in table.c if column.name not in present]
+def refuse_schema(connection: Connection, tables: Sequence[Table]) -> None:
+    problem = schema_problem(connection, [table.name for table in tables])
+    if problem is not None:
+        raise StoreError(f"DATABASE_URL: the database {problem}")
 
 
 @contextmanager

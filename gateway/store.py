@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.database import make_schema, open_engine, translated_errors
+from gateway.database import check_schema, make_schema, open_engine, translated_errors
 from gateway.erasure import delete_of, erased_among, lock, note_removed
 from gateway.feedback_store import keep_document_feedback, keep_feedback
 from gateway.implicit_signals import note_signals
@@ -19,6 +21,7 @@ from gateway.ports import FeedbackStatus
 from gateway.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from router.errors import StoreError
 from router.feedback_config import FeedbackConfig
+from router.log_database import foreign_version, version_reason
 from router.types import RETRIEVAL, DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 
 if TYPE_CHECKING:
@@ -33,13 +36,12 @@ class Store:
     """The database. Calls block; a coroutine runs them in a thread. Any number of threads may use one store.
 
     Args:
-        is_reader: nothing will be written, so it need not be allowed. What a table of an older version lacks shows when
-            it is asked for.
+        is_reader: nothing will be written, so it need not be allowed.
 
     Raises:
         ConfigError: `database_url` is no URL, or of a database that is not supported.
         MissingExtraError: it is Postgres and the driver is not installed.
-        StoreError: the database cannot be opened.
+        StoreError: the database cannot be opened, or has tables of another version.
     """
 
     def __init__(self, database_url: str, *, is_reader: bool = False) -> None:
@@ -48,11 +50,12 @@ class Store:
         self.insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
         try:
             with translated_errors("open"):
+                check_schema(self._engine, TABLES)
+            with suppress(StoreError) if is_reader else nullcontext(), translated_errors("open"):
                 make_schema(self._engine, TABLES)
         except StoreError:
-            if not is_reader:
-                self.close()
-                raise
+            self.close()
+            raise
 
     def make_tables(self, tables: Sequence[Table]) -> None:
         """Makes tables of another part of the gateway where they are missing. Raises StoreError."""
@@ -93,11 +96,16 @@ class Store:
             row = connection.execute(query).one_or_none()
         return None if row is None else record_of(row.record, row.embedding)
 
-    def newest_decisions(self, *, since: float, limit: int) -> Iterator[DecisionRecord]:
+    def newest_decisions(
+        self, *, since: float, limit: int, left_out: Counter[str] | None = None
+    ) -> Iterator[DecisionRecord]:
         """Up to `limit` chat decisions made since a time (Unix seconds), newest first, read a page at a time.
 
+        Args:
+            left_out: counts rows of another version of the record, by reason.
+
         Raises:
-            StoreError: also when a row is no decision record.
+            StoreError: also when a row is not a decision record.
         """
         columns = (DECISIONS.c.at, DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
         newest_first = (
@@ -110,7 +118,10 @@ class Store:
             with self.transaction("read decisions") as connection:
                 rows = connection.execute(query.limit(min(left, PAGE_ROWS))).all()
             for row in rows:
-                yield record_of(row.record, row.embedding)
+                if (version := foreign_version(row.record)) is None:
+                    yield record_of(row.record, row.embedding)
+                elif left_out is not None:
+                    left_out[version_reason(version)] += 1
             if len(rows) < min(left, PAGE_ROWS):
                 return
             left -= len(rows)
@@ -217,6 +228,11 @@ def row_of(record: DecisionRecord) -> dict[str, object]:
 
 
 def record_of(record: str, embedding: bytes | None) -> DecisionRecord:
-    """The record of one row."""
-    read = DecisionRecord.model_validate_json(record)
+    """The record of one row. Raises StoreError: it is damaged, or of another version."""
+    try:
+        read = DecisionRecord.model_validate_json(record)
+    except ValidationError as error:
+        version = foreign_version(record)
+        found = "it is not a decision record" if version is None else version_reason(version)
+        raise StoreError(f"a row of the decision log cannot be read: {found}") from error
     return read if embedding is None else read.model_copy(update={"embedding": embedding})

@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Float, Index, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from router.log_database import SCHEMA_TABLE
+
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
 
+class SchemaRow(SQLModel, table=True):
+    """The version of all tables: `router.log_database.SCHEMA_VERSION` of the coe that made them."""
+
+    __tablename__ = SCHEMA_TABLE
+
+    version: int = Field(primary_key=True)
+
+
 class DecisionRow(SQLModel, table=True):
     """One decision; `record` is the DecisionRecord as JSON without its embedding, which is `embedding`; the other
-    columns are for selecting. Columns that came later are nullable: see `gateway.database.make_schema`."""
+    columns are for selecting."""
 
     __tablename__ = "decisions"
     __table_args__ = (Index("decisions_at", "at"), Index("decisions_session", "session_id", "at"))
@@ -146,6 +156,7 @@ class RouterEventRow(SQLModel, table=True):
     detail: str = Field(default="", sa_type=Text)
 
 
+SCHEMA: Table = SQLModel.metadata.tables[SCHEMA_TABLE]
 DECISIONS: Table = SQLModel.metadata.tables["decisions"]
 FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
 DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]

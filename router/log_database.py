@@ -1,22 +1,66 @@
-"""Where the decision log's database is by default, and a connection for reading it, whose errors never show a statement
-or a password."""
+"""Where the decision log's database is by default, which versions of its tables and rows this program reads, and a
+connection for reading it, whose errors never show a statement or a password."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchTableError
 
 from router.errors import DataError, MissingExtraError
+from router.json_text import JsonError, from_json
+from router.types import RECORD_VERSION
+
+SCHEMA_VERSION = 1
+"""Of the tables. A change that older or newer programs could not read raises it."""
+
+SCHEMA_TABLE = "coe_schema"
 
 
 def default_database_url(data_dir: Path) -> str:
     """The SQLite database of a data folder, whose name may hold what has a meaning in a URL."""
     return str(URL.create("sqlite", database=str(data_dir / "coe.db")))
+
+
+def schema_problem(connection: Connection, tables: Sequence[str] = ("decisions",)) -> str | None:
+    """Why this program must not touch the database, in words that follow "the database"; None when it may.
+
+    Args:
+        tables: names that show it is in use where it has no version.
+    """
+    present = set(inspect(connection).get_table_names())
+    if SCHEMA_TABLE not in present:
+        ours = sorted(present & set(tables))
+        if not ours:
+            return None
+        return (
+            f"has a table '{ours[0]}' and no schema version, so this coe did not make it; allowed: schema version "
+            f"{SCHEMA_VERSION}, or a database without such tables (move this one away, or name another)"
+        )
+    version = connection.execute(text(f"SELECT MAX(version) FROM {SCHEMA_TABLE}")).scalar_one()
+    if version == SCHEMA_VERSION:
+        return None
+    age, advice = ("a newer", "upgrade coe") if (version or 0) > SCHEMA_VERSION else ("an older", "use that coe for it")
+    return f"is of schema version {version}, of {age} coe; this one takes version {SCHEMA_VERSION}: {advice}"
+
+
+def foreign_version(record: str | bytes) -> str | None:
+    """The `schema_version` of a decision record that is not this program's; None of one that is, or is damaged."""
+    try:
+        values = from_json(record)
+    except JsonError:
+        return None
+    version = values.get("schema_version", RECORD_VERSION) if isinstance(values, dict) else RECORD_VERSION
+    return None if version == RECORD_VERSION else str(version)[:20]
+
+
+def version_reason(version: str) -> str:
+    """Why such a row is left out."""
+    return f"rows of schema_version {version}; this coe reads {RECORD_VERSION}"
 
 
 @contextmanager
@@ -25,7 +69,7 @@ def open_log(database_url: str) -> Iterator[Connection]:
 
     Raises:
         DataError: it is no database URL, the database cannot be reached, there is no such file, or it holds no such
-            tables.
+            tables or those of another schema version.
         MissingExtraError: it is one of Postgres, whose driver is not installed.
     """
     try:
@@ -47,6 +91,8 @@ def open_log(database_url: str) -> Iterator[Connection]:
         raise MissingExtraError("a decision log in Postgres", "postgres") from error
     try:
         with engine.connect() as connection:
+            if (problem := schema_problem(connection)) is not None:
+                raise DataError(f"{url.render_as_string()}: the database {problem}")
             yield connection
     except DBAPIError as error:
         reason = str(error.orig).strip().split("\n", maxsplit=1)[0]

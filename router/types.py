@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,6 +220,10 @@ class RetrievalTrace(Record):
     documents: tuple[str, ...] = Field(default=(), description="ids of the documents shown, best first")
 
 
+RECORD_VERSION: Final = 1
+"""Of `DecisionRecord`. Readers leave rows of others out and count them."""
+
+
 class DecisionRecord(Record):
     """One row of the decision log: what was asked, decided, and answered.
 
@@ -227,7 +231,7 @@ class DecisionRecord(Record):
     `text` is there only at privacy level `text`, `text_hash` (keyed) at `text` and `hash`.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = RECORD_VERSION
     kind: DecisionKind = DecisionKind.CHAT
     decision_id: str
     request_id: str

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from sqlalchemy import Connection, inspect, text
+from pydantic import Field
+from sqlalchemy import Connection, text
 
 from router.log_database import open_log
 from router.types import DecisionRecord, ImplicitKind, Metric, Record
@@ -82,6 +83,7 @@ class FeedbackReport(Record):
     keys: tuple[KeyCount, ...]
     signals: tuple[SignalAgreement, ...]
     judges: tuple[JudgeAgreement, ...] = ()
+    left_out: dict[str, int] = Field(default_factory=dict, description="rows that could not be read, by reason")
 
 
 def gather(
@@ -116,15 +118,15 @@ def feedback_report(
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection, key_weights)
-        replies = gather(read_records(connection, since), rewards, read_signals(connection))
+        left_out: Counter[str] = Counter()
+        replies = gather(read_records(connection, since, left_out), rewards, read_signals(connection))
         report = report_of(replies, *given(connection, since, key_weights or {}))
-        return report.model_copy(update={"judges": judge_agreements(connection, since, rewards)})
+        judges = judge_agreements(connection, since, rewards)
+        return report.model_copy(update={"judges": judges, "left_out": dict(left_out)})
 
 
 def judge_agreements(connection: Connection, since: float, rewards: Mapping[str, float]) -> tuple[JudgeAgreement, ...]:
-    """Of every judge with each of its rubrics. Nothing in a database of an older version."""
-    if not inspect(connection).has_table("judgements"):
-        return ()
+    """Of every judge with each of its rubrics."""
     served = text(
         "SELECT j.judge, j.rubric, j.decision_id, j.value FROM judgements j JOIN decisions d "
         "ON d.decision_id = j.decision_id AND d.expert = j.expert WHERE j.other = '' AND d.at >= :since"
@@ -169,8 +171,6 @@ def given(
     )
     kinds = tuple(KindCount(kind=kind, pieces=pieces, mean=mean) for kind, pieces, mean in by_kind)
     total = sum(each.pieces for each in kinds)
-    if "key_id" not in {column["name"] for column in inspect(connection).get_columns("feedback")}:
-        return kinds, ()
     by_key = connection.execute(
         text("SELECT key_id, COUNT(*), AVG(value) FROM feedback WHERE at >= :since GROUP BY key_id ORDER BY 2 DESC, 1"),
         when,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, inspect, text
+from sqlalchemy import Connection, bindparam, text
 
 from router.features import from_bytes
 from router.log_database import open_log
@@ -114,9 +114,8 @@ def read_rows(
     connection: Connection, ids: Sequence[bytes] | NDArray[np.bytes_], fingerprint: str
 ) -> Iterator[Fetched | None]:
     """Rows by id, in the order asked for; None for one that is no longer there."""
-    present = {column["name"] for column in inspect(connection).get_columns("decisions")}
-    wanted = ["decision_id", "record", *sorted({"embedding", "encoder_fingerprint"} & present)]
-    query = text(f"SELECT {', '.join(wanted)} FROM decisions WHERE decision_id IN :ids").bindparams(
+    columns = "decision_id, record, embedding, encoder_fingerprint"
+    query = text(f"SELECT {columns} FROM decisions WHERE decision_id IN :ids").bindparams(
         bindparam("ids", expanding=True)
     )
     for start in range(0, len(ids), BATCH_ROWS):
@@ -127,6 +126,5 @@ def read_rows(
             if row is None:
                 yield None
                 continue
-            is_ours = getattr(row, "encoder_fingerprint", None) == fingerprint
-            data = getattr(row, "embedding", None) if is_ours else None
+            data = row.embedding if row.encoder_fingerprint == fingerprint else None
             yield Fetched(DecisionRecord.model_validate_json(row.record), from_bytes(data) if data else None)

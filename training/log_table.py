@@ -185,7 +185,10 @@ def read_log_table(
     """
     with open_log(database_url) as connection:
         rewards, signals = read_rewards(connection, key_weights), read_signals(connection)
-        return collect(read_records(connection, since), rewards, signals, key_weights or {}, progress, known)
+        left_out: Counter[str] = Counter()
+        records = read_records(connection, since, left_out)
+        table = collect(records, rewards, signals, key_weights or {}, progress, known)
+        return replace(table, dropped=Counter(table.dropped) + left_out, n_rows=table.n_rows + sum(left_out.values()))
 
 
 def collect(

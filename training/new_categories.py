@@ -133,11 +133,11 @@ def propose(request: ProposeRequest, progress: Progress = silent) -> Proposals:
     router = load_router(load_config(request.config), Registry(request.routers).folder(pointer.version))
     progress("reading the decision log")
     counts: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     with open_log(request.database_url) as connection:
         rewards = read_rewards(connection)
-        asked = list(uncertain_queries(read_records(connection, request.since), rewards, router, counts))
+        asked = list(uncertain_queries(read_records(connection, request.since, left_out), rewards, router, counts))
     n_decisions = sum(counts.values())
-    left_out: Counter[str] = Counter()
     usable, vectors = with_vectors(asked, router, left_out, progress)
     is_far = quantile_of(neighbour_distance(vectors, router.uncertainty.reference), far_scale(router)) >= FAR
     progress("looking for topics")

@@ -22,6 +22,7 @@ def log(
 ) -> None:
     """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback: report.html and .json."""
     import sys
+    from collections import Counter
     from datetime import UTC, datetime
 
     from eval.log.measure import measure_log
@@ -38,10 +39,12 @@ def log(
     end = float("inf") if until is None else unix_time(until, "--until")
     with console.status("reading the decision log") as status:
         url = database_url or default_database_url(data_dir)
-        traffic = read_traffic(url, since=first, until=end)
+        left_out: Counter[str] = Counter()
+        traffic = read_traffic(url, since=first, until=end, left_out=left_out)
         events = read_events(url, since=first, until=end)
         status.update(f"measuring {len(traffic):,} decisions")
-        report = measure_log(traffic, command=command_line(sys.argv[1:]), now=datetime.now(UTC), events=events)
+        typed, now = command_line(sys.argv[1:]), datetime.now(UTC)
+        report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)
         status.update("drawing the report")
         written = write_log_report(report, out)
     for line in (report.headline, *report.warnings, *(f"wrote {path}" for path in written)):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 import numpy as np
 
@@ -20,8 +22,15 @@ BUCKETS_S = (60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 86400.0, 7 * 86400.0, 30 * 
 MAX_BUCKETS = 60
 
 
-def measure_log(traffic: Traffic, *, command: str, now: datetime, events: tuple[RouterEvent, ...] = ()) -> LogReport:
-    """The report on at least one decision."""
+def measure_log(
+    traffic: Traffic,
+    *,
+    command: str,
+    now: datetime,
+    events: tuple[RouterEvent, ...] = (),
+    left_out: Mapping[str, int] = MappingProxyType({}),
+) -> LogReport:
+    """The report on at least one decision; `left_out` counts rows that could not be read, by reason."""
     step = bucket_seconds(float(traffic.at[-1] - traffic.at[0]))
     report = LogReport(
         headline="",
@@ -39,6 +48,7 @@ def measure_log(traffic: Traffic, *, command: str, now: datetime, events: tuple[
         bias=measure_bias(traffic),
         switches=measure_switches(traffic),
         events=events,
+        left_out=dict(left_out),
     )
     return report.model_copy(update={"headline": headline(report), "warnings": warnings(report)})
 

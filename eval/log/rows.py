@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import inspect, text
+from sqlalchemy import text
 
 from eval.log.schema import RouterEvent
 from router.errors import DataError
@@ -67,8 +68,13 @@ class Traffic:
         return np.isfinite(self.reward)
 
 
-def read_traffic(database_url: str, *, since: float = 0.0, until: float = float("inf")) -> Traffic:
+def read_traffic(
+    database_url: str, *, since: float = 0.0, until: float = float("inf"), left_out: Counter[str] | None = None
+) -> Traffic:
     """Decisions with since <= at < until (Unix seconds) and the feedback on them.
+
+    Args:
+        left_out: counts rows of another version of the record, by reason.
 
     Raises:
         DataError: the database cannot be read, or holds no decision of that time.
@@ -76,21 +82,19 @@ def read_traffic(database_url: str, *, since: float = 0.0, until: float = float(
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection)
-        found = gather(records_until(read_records(connection, since), until), rewards)
+        found = gather(records_until(read_records(connection, since, left_out), until), rewards)
     if len(found) == 0:
         raise DataError("the decision log holds no decision of that time; nothing to report on yet")
     return found
 
 
 def read_events(database_url: str, *, since: float = 0.0, until: float = float("inf")) -> tuple[RouterEvent, ...]:
-    """What happened to routers in that time; nothing in a database that no gateway with trials has opened.
+    """What happened to routers in that time.
 
     Raises: as `read_traffic` does.
     """
     query = text("SELECT at, version, event, detail FROM router_events WHERE at >= :since AND at < :until ORDER BY at")
     with open_log(database_url) as connection:
-        if not inspect(connection).has_table("router_events"):
-            return ()
         rows = connection.execute(query, {"since": since, "until": min(until, 1e18)}).mappings()
         return tuple(RouterEvent(**row) for row in rows)
 

@@ -197,3 +197,4 @@ class LogReport(Record):
     bias: Bias
     switches: tuple[Switch, ...]
     events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
+    left_out: dict[str, int] = Field(default_factory=dict, description="rows that could not be read, by reason")

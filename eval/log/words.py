@@ -48,7 +48,7 @@ def alarm_sentence(alarms: tuple[Alarm, ...]) -> str:
 
 def warnings(report: LogReport) -> tuple[str, ...]:
     """What a reader must know before believing a figure."""
-    found = []
+    found = [f"Left out: {count:,} {reason}." for reason, count in report.left_out.items()]
     n_rated = sum(group.n_rated for group in report.experts)
     if n_rated < FEW_RATED:
         found.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -134,7 +135,10 @@ def show_diff(
     candidate = load_router(load_config(config), version_folder(data_dir / "routers", version))
     key = load_key(data_dir)
     with Terminal(stderr=True).status("deciding again ..."):
-        report = compare(candidate, store.newest_decisions(since=at, limit=limit), key=key, max_examples=examples)
+        left_out: Counter[str] = Counter()
+        newest = store.newest_decisions(since=at, limit=limit, left_out=left_out)
+        report = compare(candidate, newest, key=key, max_examples=examples)
+        report = report.model_copy(update={"skipped": {**report.skipped, **left_out}})
     if as_json:
         echo(report.model_dump_json(indent=1))
         return 0

@@ -5,6 +5,7 @@ it."""
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,10 @@ from gateway.store import Store
 from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK
 from router.errors import DataError, StoreError
 from router.json_text import to_json
+from router.log_database import foreign_version, version_reason
 from router.types import RETRIEVAL, DecisionKind, DecisionRecord
+
+logger = logging.getLogger(__name__)
 
 DEV_PERCENT = 20
 RELEVANT = 0.5
@@ -133,6 +137,9 @@ def judged_searches(store: Store, since: float) -> Iterator[tuple[DecisionRecord
         with store.transaction("read retrieval decisions") as connection:
             rows = connection.execute(query).all()
         for row in rows:
+            if (version := foreign_version(row.record)) is not None:
+                logger.warning("left out search %s: %s", row.decision_id, version_reason(version))
+                continue
             said = {name: sum(each) / len(each) for name, each in values[row.decision_id].items()}
             yield parsed(row.decision_id, row.record), said
 

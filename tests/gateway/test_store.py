@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
 from gateway.decision_log.ledger import Ledger
 from gateway.store import Store
-from router.errors import ConfigError, StoreError
+from gateway.tables import DECISIONS
+from router.errors import ConfigError, DataError, StoreError
+from router.log_database import SCHEMA_VERSION, open_log
 from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
 
 
@@ -227,24 +231,81 @@ def test_a_record_with_an_embedding_passes_through_json() -> None:
     assert DecisionRecord.model_validate_json(written.model_dump_json()) == written
 
 
-OLD_DECISIONS = """CREATE TABLE decisions (decision_id TEXT NOT NULL PRIMARY KEY, at FLOAT NOT NULL,
-replica TEXT NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL, expert TEXT, category TEXT, router_version TEXT,
-record TEXT NOT NULL)"""
-
-
-def test_a_database_of_an_older_version_opens_and_gets_the_new_columns(tmp_path: Path) -> None:
-    path = tmp_path / "coe.db"
-    old = record(0).model_dump_json(exclude={"inputs", "embedding"})
+def change(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(OLD_DECISIONS)
-        connection.execute("INSERT INTO decisions VALUES ('r1-0', 1, 'r1', 0, 'answered', 'a', 'c', 'v', ?)", (old,))
+        for statement in statements:
+            connection.execute(statement)
         connection.commit()
-    with ThreadPoolExecutor(4) as threads:  # replicas start at once
-        stores = list(threads.map(Store, [f"sqlite:///{path}"] * 4))
+
+
+def test_processes_that_start_at_once_make_one_schema(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'coe.db'}"
+    with ThreadPoolExecutor(4) as threads:
+        stores = list(threads.map(Store, [url] * 4))
+    for opened in stores:
+        opened.close()
+    with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
+        assert connection.execute("SELECT version FROM coe_schema").fetchall() == [(SCHEMA_VERSION,)]
+
+
+@pytest.mark.parametrize("is_reader", [False, True])
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        (
+            "UPDATE coe_schema SET version = 7",
+            "is of schema version 7, of a newer coe; this one takes version 1",
+        ),
+        ("UPDATE coe_schema SET version = 0", "is of schema version 0, of an older coe; this one takes version 1"),
+        ("DROP TABLE coe_schema", "has a table 'decisions' and no schema version, so this coe did not make it"),
+    ],
+)
+def test_a_database_of_another_version_is_refused(
+    tmp_path: Path, statement: str, problem: str, is_reader: bool
+) -> None:
+    path = tmp_path / "coe.db"
+    url = f"sqlite:///{path}"
+    with closing(Store(url)) as store:
+        store.write_decisions([record(0)])
+    change(path, statement)
+    with pytest.raises(StoreError, match=problem) as refused:
+        Store(url, is_reader=is_reader)
+    assert not refused.value.is_retryable
+    with pytest.raises(DataError, match=problem), open_log(url):
+        pass
+
+
+def test_a_version_on_postgres_is_refused_too(postgres_url: str) -> None:
+    store = Store(postgres_url)
     try:
-        assert stores[0].get_decision("r1-0") == record(0)
-        assert stores[1].write_decisions([record(1, embedding=b"ab")]) == 1
-        assert stores[2].get_decision("r1-1") == record(1, embedding=b"ab")
+        with store.transaction("change the version") as connection:
+            connection.exec_driver_sql("UPDATE coe_schema SET version = 7")
+        with pytest.raises(StoreError, match="schema version 7"):
+            Store(postgres_url)
     finally:
-        for opened in stores:
-            opened.close()
+        with store.transaction("change it back") as connection:
+            connection.exec_driver_sql("UPDATE coe_schema SET version = 1")
+        store.close()
+
+
+def test_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    change(path, "CREATE TABLE feedback (stars INTEGER)")
+    with pytest.raises(StoreError, match="has a table 'feedback' and no schema version"):
+        Store(f"sqlite:///{path}")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("feedback",)]
+
+
+def test_a_row_of_another_version_is_left_out_or_named(store: Store) -> None:
+    store.write_decisions([record(i, at=float(i)) for i in range(3)])
+    with store.transaction("change a row") as connection:
+        row = connection.execute(select(DECISIONS.c.record).where(DECISIONS.c.decision_id == "r1-1")).scalar_one()
+        changed = row.replace('"schema_version":1', '"schema_version":3,"future":1')
+        connection.execute(update(DECISIONS).where(DECISIONS.c.decision_id == "r1-1").values(record=changed))
+    left_out: Counter[str] = Counter()
+    newest = store.newest_decisions(since=0.0, limit=10, left_out=left_out)
+    assert [each.decision_id for each in newest] == ["r1-2", "r1-0"]
+    assert left_out == {"rows of schema_version 3; this coe reads 1": 1}
+    with pytest.raises(StoreError, match="rows of schema_version 3; this coe reads 1"):
+        store.get_decision("r1-1")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
+from gateway.store import Store
 from router.errors import DataError
 from router.features import to_bytes
 from router.log_database import open_log
@@ -60,10 +61,17 @@ def record(i: int, **changes) -> DecisionRecord:
     return DecisionRecord.model_validate(fields | changes)
 
 
+INSERT_DECISION = """INSERT INTO decisions
+(decision_id, at, replica, seq, state, record, embedding, encoder_fingerprint)
+VALUES (:i, :at, 'a', 0, 'answered', :r, :e, :f)"""
+INSERT_THUMB = "INSERT INTO feedback (decision_id, kind, value, at, key_id) VALUES (:i, 'thumb', 1, 0, '')"
+
+
 @pytest.fixture
 def url(tmp_path):
     """d0 has text; d1 a vector and no text; d2 a vector of another encoder and no text; d3 text and a vector."""
     url = f"sqlite:///{tmp_path / 'log.db'}"
+    Store(url).close()
     engine = create_engine(url)
     vector = to_bytes(np.array([3.0, 4.0], dtype=np.float32))
     rows = [
@@ -73,17 +81,10 @@ def url(tmp_path):
         (record(3, text="never encoded"), vector, "lengths"),
     ]
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                "CREATE TABLE decisions (decision_id TEXT PRIMARY KEY, at REAL, record TEXT, embedding BLOB, "
-                "encoder_fingerprint TEXT)"
-            )
-        )
-        connection.execute(text("CREATE TABLE feedback (decision_id TEXT, kind TEXT, value REAL)"))
         for each, data, fingerprint in rows:
             values = {"i": each.decision_id, "at": each.at, "r": each.model_dump_json(), "e": data, "f": fingerprint}
-            connection.execute(text("INSERT INTO decisions VALUES (:i, :at, :r, :e, :f)"), values)
-            connection.execute(text("INSERT INTO feedback VALUES (:i, 'thumb', 1)"), values)
+            connection.execute(text(INSERT_DECISION), values)
+            connection.execute(text(INSERT_THUMB), values)
     engine.dispose()
     return url
 
@@ -134,3 +135,14 @@ def test_errors_of_the_database_show_no_password():
     with pytest.raises(DataError, match="allowed: sqlite:///FILE") as caught, open_log("not a url, pass:secret"):
         pass
     assert "secret" not in str(caught.value)
+
+
+def test_rows_of_another_version_are_left_out_of_retraining_and_counted(url):
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        changed = text("UPDATE decisions SET record = replace(record, :ours, :later) WHERE decision_id IN ('d0', 'd2')")
+        connection.execute(changed, {"ours": '"schema_version":1', "later": '"schema_version":9'})
+    engine.dispose()
+    log = read_log_table(url)
+    assert log.ids.tolist() == [b"d1", b"d3"]
+    assert (log.n_rows, log.dropped) == (4, {"rows of schema_version 9; this coe reads 1": 2})

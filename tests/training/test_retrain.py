@@ -10,6 +10,7 @@ import pytest
 import yaml
 from sqlalchemy import create_engine, text
 
+from gateway.store import Store
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
@@ -74,13 +75,7 @@ def request_(tmp_path):
     first = first_router(registry.root, config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
     registry.promote(first.manifest.version, NOW)
     url = f"sqlite:///{tmp_path / 'coe.db'}"
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(
-            text("CREATE TABLE decisions (decision_id TEXT PRIMARY KEY, at REAL, category TEXT, record TEXT)")
-        )
-        connection.execute(text("CREATE TABLE feedback (decision_id TEXT, kind TEXT, value REAL)"))
-    engine.dispose()
+    Store(url).close()
     return RetrainRequest(config, registry.root, tmp_path / "outcomes", url)
 
 
@@ -136,12 +131,18 @@ def log_answers(
             }
             record = DecisionRecord.model_validate(fields | changes)
             connection.execute(
-                text("INSERT INTO decisions VALUES (:id, :at, :category, :record)"),
+                text(
+                    "INSERT INTO decisions (decision_id, at, replica, seq, state, category, record) "
+                    "VALUES (:id, :at, 'a', 0, 'answered', :category, :record)"
+                ),
                 {"id": record.decision_id, "at": record.at, "category": category, "record": record.model_dump_json()},
             )
             thumb = float(rng.random() < expert_reward[expert])
             connection.execute(
-                text("INSERT INTO feedback VALUES (:id, 'thumb', :value)"), {"id": record.decision_id, "value": thumb}
+                text(
+                    "INSERT INTO feedback (decision_id, kind, value, at, key_id) VALUES (:id, 'thumb', :value, 0, '')"
+                ),
+                {"id": record.decision_id, "value": thumb},
             )
     engine.dispose()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, text
 
 from router.errors import DataError
+from router.log_database import foreign_version, version_reason
 from router.types import (
     DecisionKind,
     DecisionReason,
@@ -52,9 +54,7 @@ def read_rewards(connection: Connection, key_weights: Mapping[str, float] | None
         key_weights: key id -> how much its feedback counts; 1 where not named. What counts nothing is left out. Only
             the key that asked may speak of an answer, so the same weight also belongs to the decision as a whole.
     """
-    has_keys = "key_id" in {column["name"] for column in inspect(connection).get_columns("feedback")}
-    key = "key_id" if has_keys else "'' AS key_id"
-    rows = connection.execute(text(f"SELECT decision_id, kind, value, {key} FROM feedback"))
+    rows = connection.execute(text("SELECT decision_id, kind, value, key_id FROM feedback"))
     sums: dict[str, tuple[float, float]] = {}
     for decision_id, kind, value, key_id in rows:
         weight = REWARD_WEIGHT[FeedbackKind(kind)] * (key_weights or {}).get(key_id, 1.0)
@@ -65,9 +65,7 @@ def read_rewards(connection: Connection, key_weights: Mapping[str, float] | None
 
 
 def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
-    """What clients did, per decision; kinds in the order of their names. Nothing in a database of an older version."""
-    if not inspect(connection).has_table("implicit_signals"):
-        return {}
+    """What clients did, per decision; kinds in the order of their names."""
     found: dict[str, tuple[ImplicitKind, ...]] = {}
     rows = connection.execute(text("SELECT decision_id, kind FROM implicit_signals ORDER BY decision_id, kind"))
     for decision_id, kind in rows:
@@ -75,12 +73,19 @@ def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
     return found
 
 
-def read_records(connection: Connection, since: float) -> Iterator[DecisionRecord]:
-    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time."""
-    has_embedding = "embedding" in {column["name"] for column in inspect(connection).get_columns("decisions")}
-    embedding = "embedding" if has_embedding else "NULL AS embedding"  # a database that no newer gateway has opened
+def read_records(
+    connection: Connection, since: float, left_out: Counter[str] | None = None
+) -> Iterator[DecisionRecord]:
+    """Every record of chat since a time, with its embedding, in order of arrival, a page at a time.
+
+    Args:
+        left_out: counts rows of another version of the record, by reason.
+
+    Raises:
+        DataError: a row is damaged.
+    """
     query = text(
-        f"SELECT at, decision_id, record, {embedding} FROM decisions "
+        "SELECT at, decision_id, record, embedding FROM decisions "
         "WHERE at >= :since AND (at > :at OR decision_id > :last) ORDER BY at, decision_id LIMIT :page"
     )
     after, last = since, ""
@@ -89,6 +94,10 @@ def read_records(connection: Connection, since: float) -> Iterator[DecisionRecor
             try:
                 record = DecisionRecord.model_validate_json(row.record)
             except ValidationError as error:
+                if (version := foreign_version(row.record)) is not None:
+                    if left_out is not None:
+                        left_out[version_reason(version)] += 1
+                    continue
                 raise DataError(
                     f"decisions: row {row.decision_id} is not a decision record ({error.error_count()} faults)"
                 ) from error

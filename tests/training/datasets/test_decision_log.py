@@ -1,11 +1,12 @@
 """Rewards and signals as they are read from the database that a gateway writes."""
 
-import sqlite3
+from collections import Counter
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from gateway.store import Store
+from router.errors import DataError
 from router.types import DecisionReason, DecisionRecord, Feedback, FeedbackKind, ImplicitKind, TerminalState
 from tests.training.log_records import record as any_record
 from training.datasets.decision_log import OUR_FAULTS, has_failed, read_records, read_rewards, read_signals
@@ -84,21 +85,31 @@ def test_signals_are_apart_from_feedback(store, connection):
     assert read_rewards(connection) == {}
 
 
-def test_a_database_of_an_older_version_can_be_read(tmp_path, url):
-    with sqlite3.connect(tmp_path / "coe.db") as old:
-        old.execute("CREATE TABLE decisions (decision_id TEXT, at REAL, record TEXT)")
-        old.execute("CREATE TABLE feedback (decision_id TEXT, kind TEXT, value REAL)")
-        plain = record(0).model_dump_json(exclude={"inputs", "embedding"})
-        old.execute("INSERT INTO decisions VALUES ('d0', 10, ?)", (plain,))
-        old.execute("INSERT INTO feedback VALUES ('d0', 'thumb', 1)")
-    old.close()
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        (read,) = read_records(connection, 0.0)
-        assert (read.decision_id, read.embedding) == ("d0", None)
-        assert read_rewards(connection) == {"d0": 1.0}
-        assert read_signals(connection) == {}
-    engine.dispose()
+def test_rows_of_another_version_are_left_out_and_counted(store, connection):
+    store.write_decisions([record(i) for i in range(5)])
+    for name, version in (("d1", "2"), ("d2", '"later"'), ("d3", "null")):
+        store_foreign(store, name, version)
+    left_out = Counter()
+    assert [each.decision_id for each in read_records(connection, 0.0, left_out)] == ["d0", "d4"]
+    assert sum(left_out.values()) == 3
+    assert left_out["rows of schema_version 2; this coe reads 1"] == 1
+
+
+def store_foreign(store, name, version):
+    with store.transaction("change a row") as connection:
+        query = text("SELECT record FROM decisions WHERE decision_id = :n")
+        row = connection.execute(query, {"n": name}).scalar_one()
+        changed = row.replace('"schema_version":1', f'"schema_version":{version},"future":[]')
+        assert changed != row
+        connection.execute(text("UPDATE decisions SET record = :r WHERE decision_id = :n"), {"r": changed, "n": name})
+
+
+def test_a_damaged_row_of_our_version_is_an_error(store, connection):
+    store.write_decisions([record(0)])
+    with store.transaction("damage") as writing:
+        writing.execute(text("UPDATE decisions SET record = replace(record, '\"replica\"', '\"other\"')"))
+    with pytest.raises(DataError, match="row d0 is not a decision record"):
+        list(read_records(connection, 0.0))
 
 
 FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status": 502}
