@@ -27,8 +27,6 @@ from router.types import DecisionRecord
 
 LINGER_S = 0.02
 BATCH_RECORDS = 128
-SLICE_CHARS = 4000
-RECORD_CHARS = 500
 COMMIT_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
@@ -161,23 +159,28 @@ class SpoolWriter:
         settle(waiters)
 
     async def _next_batch(self, count: int) -> list[Queued]:
-        """The next records as JSON, yielding to requests between slices."""
+        """The next records as JSON, made off the event loop: redaction reads whole texts."""
+        taken = [self._queue.popleft() for _ in range(count)]
+        payloads = await self._in_thread(partial(self._payloads, [record for record, _ in taken]))
         batch: list[Queued] = []
-        chars = 0
-        for _ in range(count):
-            record, waiter = self._queue.popleft()
-            try:
-                payload = apply_privacy(record, self._privacy, self._key).model_dump_json().encode()
-            except ValueError:
-                logger.exception("decision %s cannot be written as JSON", record.decision_id)
+        for (_, waiter), payload in zip(taken, payloads, strict=True):
+            if payload is None:
                 self._refuse(waiter, "it cannot be written as JSON")
             else:
                 batch.append(Queued(payload, waiter))
-            chars += RECORD_CHARS + len(record.text or "")
-            if chars >= SLICE_CHARS:
-                chars = 0
-                await asyncio.sleep(0)
         return batch
+
+    def _payloads(self, records: Sequence[DecisionRecord]) -> list[bytes | None]:
+        """Records as the log keeps them, in JSON; None for one that JSON cannot hold."""
+        payloads: list[bytes | None] = []
+        for record in records:
+            try:
+                payloads.append(apply_privacy(record, self._privacy, self._key).model_dump_json().encode())
+            except ValueError:
+                logger.exception("decision %s cannot be written as JSON", record.decision_id)
+                payloads.append(None)
+            time.sleep(0)  # requests wait for the interpreter
+        return payloads
 
     async def _write(self, batch: Sequence[Queued]) -> list[Waiter]:
         """Records to the spool; while the disk is full, straight to the stream if nothing older waits.

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.decision_log import writer as writer_module
 from gateway.decision_log.frames import scan
+from gateway.decision_log.privacy import apply_privacy
 from gateway.decision_log.sink import DecisionLog
 from router.config import LogConfig
 from router.errors import StoreError
@@ -64,6 +65,23 @@ async def test_commit_returns_after_the_fsync_and_not_before(
         assert not committing.done()
         disk.is_free.set()
         await committing
+
+
+@pytest.mark.parametrize("durability", ["async", *DURABLE])
+async def test_texts_are_redacted_off_the_event_loop(
+    durability: str, tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def noted(*arguments: object) -> DecisionRecord:
+        threads.append(threading.current_thread().name)
+        return apply_privacy(*arguments)
+
+    monkeypatch.setattr(writer_module, "apply_privacy", noted)
+    async with running_log(tmp_path, durability=durability, privacy="text") as log:
+        log.append(make_record(0, text="mail to jo@example.org"))
+        await wait_until(lambda: spooled(tmp_path) == 1)
+    assert [name.startswith("coe-spool") for name in threads] == [True]
 
 
 async def test_async_never_waits_for_the_disk(
