@@ -59,7 +59,7 @@ def routing(
     from eval.report.page import write_report
     from eval.routing import command_line, run_routing
     from eval.trial_tables import RoutingRequest, apply_named_table, find_outcomes, parse_budgets
-    from router.out_option import require_folder
+    from router.options import require_folder
     from router.terminal import Terminal
 
     require_folder(out)
@@ -118,7 +118,7 @@ def collect(
     from eval.collect import collect as run_collect
     from eval.collect_inputs import load_inputs
     from eval.collect_summary import print_collection
-    from router.out_option import require_folder
+    from router.options import require_folder
     from router.terminal import Terminal
 
     require_folder(out)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from router.errors import ConfigError, DataError, allowed_values
-from router.out_option import require_file
+from router.options import require_file
 from router.plugins import kinds
 from router.types import FloatArray
 from training.types import OutcomeTable

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.options import ConfigOption, DataOption
 from router.visible_text import echo
 
 if TYPE_CHECKING:
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
     from router.pipeline import Router
 
 COMMANDS = {"check": "router.commands:check", "route": "router.commands:route"}
-
-ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
-DataOption = Annotated[
-    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-]
 
 
 def check(config: ConfigOption = Path("experts.yaml")) -> None:

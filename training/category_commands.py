@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.options import ConfigOption, DatabaseOption, DataOption
 from router.visible_text import echo
 
 if TYPE_CHECKING:
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
 
 PROPOSALS_FILE = "category_proposals.json"
 SHOWN_CHARS = 100
-
-ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
-DataOption = Annotated[
-    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-]
-DatabaseOption = Annotated[
-    str | None,
-    typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
-]
 
 
 def categories_propose(

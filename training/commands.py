@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.options import ConfigOption, DatabaseOption, DataOption
+
 if TYPE_CHECKING:
     from training.registry import Registry
 
@@ -30,14 +32,6 @@ COMMANDS = {
     "outcomes formats": "training.datasets.import_command:formats",
 }
 
-ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
-DataOption = Annotated[
-    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-]
-DatabaseOption = Annotated[
-    str | None,
-    typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
-]
 OutcomesOption = Annotated[
     Path | None,
     typer.Option("--outcomes", help="outcome table, or folder of several; default: all in <data>/outcomes"),
@@ -65,7 +59,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
-    from router.out_option import require_folder
+    from router.options import require_folder
     from training.first_fit import first_router
     from training.progress import console_progress
     from training.registry import Registry

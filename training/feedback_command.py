@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.options import ConfigOption, DatabaseOption, DataOption
 from router.visible_text import echo
-from training.commands import ConfigOption, DatabaseOption, DataOption
 
 if TYPE_CHECKING:
     from router.terminal import Grid

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.options import ConfigOption, DataOption
 from router.visible_text import echo
 
 if TYPE_CHECKING:
@@ -32,12 +33,8 @@ def experts_probe(
         Path | None, typer.Option(help="outcome table of the other experts; default: all in <data>/outcomes")
     ] = None,
     promote: Annotated[bool, typer.Option("--promote", help="make the new router live at once")] = False,
-    config: Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")] = Path(
-        "experts.yaml"
-    ),
-    data_dir: Annotated[
-        Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-    ] = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
 ) -> None:
     """Score a new expert on a few graded probes and put it on the map; nothing else is refitted."""
     from datetime import UTC, datetime

@@ -8,15 +8,10 @@ from typing import Annotated
 
 import typer
 
+from router.options import ConfigOption, DataOption
 from router.visible_text import echo
 
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
-ConfigOption = Annotated[
-    Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml that the gateways read")
-]
-DataOption = Annotated[
-    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-]
 
 
 def require_loadable(config: Path, folder: Path) -> None:

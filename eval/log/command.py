@@ -7,16 +7,13 @@ from typing import Annotated
 
 import typer
 
+from router.options import DatabaseOption, DataOption
+
 
 def log(
     out: Annotated[Path, typer.Option(help="folder for report.html and report.json")],
-    data_dir: Annotated[
-        Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-    ] = Path("data"),
-    database_url: Annotated[
-        str | None,
-        typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
-    ] = None,
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
     since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are left out")] = None,
     until: Annotated[str | None, typer.Option(help="ISO date or time; decisions from then on are left out")] = None,
 ) -> None:
@@ -29,7 +26,7 @@ def log(
     from eval.log.page import write_log_report
     from eval.log.rows import read_events, read_traffic
     from router.log_database import default_database_url
-    from router.out_option import require_folder
+    from router.options import require_folder
     from router.terminal import Terminal
     from router.times import unix_time
 

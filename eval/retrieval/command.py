@@ -33,7 +33,7 @@ def retrieval(
     from eval.retrieval.request import RetrievalRequest
     from eval.retrieval.run import run_retrieval
     from eval.routing import command_line
-    from router.out_option import require_folder
+    from router.options import require_folder
     from router.retrieval.library import save_library
     from router.terminal import Terminal
 

@@ -10,12 +10,8 @@ from typing import Annotated
 
 import typer
 
+from router.options import ConfigOption, DataOption
 from router.visible_text import echo
-
-ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
-DataOption = Annotated[
-    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
-]
 
 
 def robustness(
@@ -41,7 +37,7 @@ def robustness(
     from eval.robustness.run import RobustnessRequest, run_robustness
     from eval.robustness.summary import print_report
     from router.errors import ConfigError
-    from router.out_option import require_folder
+    from router.options import require_folder
     from router.terminal import Terminal
 
     if out is not None:

@@ -16,10 +16,6 @@ from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.leftovers import send_leftovers
 from gateway.decision_log.life import Life, LifeState
 from gateway.decision_log.opening import (
-    ConfigFile,
-    DatabaseUrl,
-    DataDir,
-    RedisUrl,
     opened_client,
     opened_redis,
     opened_store,
@@ -33,16 +29,17 @@ from gateway.stop_signal import stop_on_signal
 from gateway.store import Store
 from router.config import LogConfig, load_config
 from router.errors import StoreError, allowed_values
+from router.options import ConfigOption, DatabaseOption, DataOption, RedisOption
 
 if TYPE_CHECKING:
     from router.terminal import Grid
 
 
 def doctor(
-    data_dir: DataDir = Path("data"),
-    config: ConfigFile = Path("experts.yaml"),
-    redis_url: RedisUrl = None,
-    database_url: DatabaseUrl = None,
+    data_dir: DataOption = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+    redis_url: RedisOption = None,
+    database_url: DatabaseOption = None,
     give_up: Annotated[
         list[str] | None,
         typer.Option("--give-up", help="A replica that is silent and will not come back: count it as killed."),
@@ -102,10 +99,10 @@ def give_replica_up(store: Store, replica: str) -> None:
 
 
 def drain(
-    data_dir: DataDir = Path("data"),
-    config: ConfigFile = Path("experts.yaml"),
-    redis_url: RedisUrl = None,
-    database_url: DatabaseUrl = None,
+    data_dir: DataOption = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+    redis_url: RedisOption = None,
+    database_url: DatabaseOption = None,
 ) -> int:
     """Write what waits in spools and stream to SQL; exit status 1 when an entry could not be written."""
     from router.terminal import Terminal
@@ -121,10 +118,10 @@ def drain(
 
 
 def consume(
-    data_dir: DataDir = Path("data"),
-    config: ConfigFile = Path("experts.yaml"),
-    redis_url: RedisUrl = None,
-    database_url: DatabaseUrl = None,
+    data_dir: DataOption = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+    redis_url: RedisOption = None,
+    database_url: DatabaseOption = None,
 ) -> None:
     """Write decisions from the stream to SQL until stopped: one more consumer beside those in the gateways."""
     from gateway.program_log import log_to_stderr

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
 from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.decision_log.stream import reason_of
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
     from router.redis_client import RedisClient
 
 T = TypeVar("T")
-
-DataDir = Annotated[Path, typer.Option(envvar="COE_DATA_DIR", help="Data folder.")]
-ConfigFile = Annotated[Path, typer.Option(envvar="COE_CONFIG", help="experts.yaml.")]
-RedisUrl = Annotated[str | None, typer.Option(envvar="REDIS_URL", help="Default: the embedded one.")]
-DatabaseUrl = Annotated[str | None, typer.Option(envvar="DATABASE_URL", help="Default: coe.db in the data folder.")]
 
 
 @asynccontextmanager

@@ -12,10 +12,6 @@ import typer
 from gateway.decision_log.entries import dead_stream
 from gateway.decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, rewrite_file, stored_forms
 from gateway.decision_log.opening import (
-    ConfigFile,
-    DatabaseUrl,
-    DataDir,
-    RedisUrl,
     opened_client,
     opened_store,
     run_with_redis,
@@ -26,16 +22,17 @@ from gateway.decision_log.sink import SPOOL_FOLDER
 from gateway.store import Store
 from router.config import LogConfig, load_config
 from router.errors import ConfigError
+from router.options import ConfigOption, DatabaseOption, DataOption, RedisOption
 
 SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def prune(
     older_than: Annotated[str, typer.Option(help="Age, e.g. 30d; units m, h, d, w.")],
-    data_dir: DataDir = Path("data"),
-    config: ConfigFile = Path("experts.yaml"),
-    redis_url: RedisUrl = None,
-    database_url: DatabaseUrl = None,
+    data_dir: DataOption = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+    redis_url: RedisOption = None,
+    database_url: DatabaseOption = None,
 ) -> int:
     """Remove decisions, feedback and dead letters older than that; `log.keep_days` does so by itself."""
     from router.terminal import Terminal
@@ -51,10 +48,10 @@ def prune(
 
 def erase_subject(
     subject: Annotated[str, typer.Option(help="Key id, session id or text hash as stored; or a session's name.")],
-    data_dir: DataDir = Path("data"),
-    config: ConfigFile = Path("experts.yaml"),
-    redis_url: RedisUrl = None,
-    database_url: DatabaseUrl = None,
+    data_dir: DataOption = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+    redis_url: RedisOption = None,
+    database_url: DatabaseOption = None,
 ) -> int:
     """Erase a subject's decisions and feedback: from SQL, stream, dead letters and the spools of this machine."""
     from router.terminal import Terminal

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
+from router.options import ConfigOption, DataOption
+
 PIPE_WIDTH = 250
 """A pipe has no width, and `grep` wants one line an expert."""
-
-ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
-DataOption = Annotated[Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of logs and addresses")]
 
 
 def up(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.decision_log.opening import ConfigFile, DatabaseUrl, DataDir, opened_store
+from gateway.decision_log.opening import opened_store
 from gateway.decision_log.privacy import load_key
 from router.errors import ArtifactError, ConfigError, allowed_values
+from router.options import ConfigOption, DatabaseOption, DataOption
 from router.visible_text import echo
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def replay(
     limit: Annotated[int, typer.Option(min=1, help="--diff: look at the newest N decisions.")] = 5000,
     examples: Annotated[int, typer.Option(min=0, help="--diff: how many examples to show.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    config: ConfigFile = Path("experts.yaml"),
-    data_dir: DataDir = Path("data"),
-    database_url: DatabaseUrl = None,
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
 ) -> int:
     """Make a logged decision again, bit for bit; or show what another router would have done with the log."""
     if (decision_id is None) == (diff is None):

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.decision_log.opening import DatabaseUrl, DataDir, opened_store
+from gateway.decision_log.opening import opened_store
 from gateway.retrieval.export import Exported, export_all, export_store
+from router.options import DatabaseOption, DataOption
 from router.visible_text import echo
 
 
@@ -20,8 +21,8 @@ def export(
     is_all: Annotated[bool, typer.Option("--all", help="Every store that has usable feedback.")] = False,
     since: Annotated[str | None, typer.Option(help="ISO date or time; older searches are not read.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
-    data_dir: DataDir = Path("data"),
-    database_url: DatabaseUrl = None,
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
 ) -> int:
     """Write vector stores with the feedback on their searches as collections for `retrieval train` and `pilots`."""
     from router.errors import ConfigError

@@ -35,7 +35,7 @@ def import_outcomes(
 ) -> None:
     """Make an outcome table of another tool's files."""
     from router.errors import ConfigError
-    from router.out_option import require_folder
+    from router.options import require_folder
     from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
     from training.datasets.outcomes import PROMPTS_FILE, write_outcomes
 

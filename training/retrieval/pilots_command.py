@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.options import ConfigOption
 from training.retrieval.commands import CacheOption, say
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 def pilots(
     out: Annotated[Path, typer.Option(help="folder of the library; one that is there is extended")],
     data: Annotated[Path | None, typer.Option(help="a collection in BEIR or MTEB layout, or a folder of them")] = None,
-    config: Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")] = Path(
-        "experts.yaml"
-    ),
+    config: ConfigOption = Path("experts.yaml"),
     adapters: Annotated[
         Path | None, typer.Option(help="folder of adapters, used with base and BM25 instead of experts.yaml")
     ] = None,

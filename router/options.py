@@ -1,11 +1,26 @@
-"""What `--out` names, checked before any work is done for it."""
+"""Options that several commands share, and the check of `--out` before any work is done for it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from router.errors import ConfigError
+
+ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
+DataOption = Annotated[
+    Path, typer.Option("--data-dir", envvar="COE_DATA_DIR", help="folder of everything that is kept")
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option("--database-url", envvar="DATABASE_URL", help="SQL of the decision log; default: <data>/coe.db"),
+]
+RedisOption = Annotated[
+    str | None, typer.Option("--redis-url", envvar="REDIS_URL", help="Redis of the decision log; default: our own")
+]
 
 
 def require_folder(out: Path) -> None:
