@@ -6,15 +6,17 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gateway.asgi import Application, ClientGoneError, Message, Receive, Scope, Send, must_close, read_body, send_error
+from gateway.asgi import ClientGoneError, Message, Receive, Scope, Send, must_close, read_body, send_error
 from gateway.auth import is_loopback
 from gateway.chat import ChatEndpoint
 from gateway.exchange import request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
+from gateway.intake import Claim
 from gateway.off_loop import read_off_loop
 from gateway.origin_check import OriginCheck
 from gateway.request_bodies import validation_error
 from gateway.state import UPLOAD_PATH, GatewayState
+from gateway.upload import received_upload
 from gateway.wire import decode_json
 from router.errors import RouterError
 
@@ -30,48 +32,68 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 logger = logging.getLogger(__name__)
 
 
-def create_app(state: GatewayState, bound_host: str = "127.0.0.1") -> Application:
+class GatewayApp:
     """The application over a state that its owner starts and closes, for a server that listens on `bound_host`."""
-    limits = state.config.gateway
-    origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
-    is_exposed = not is_loopback(bound_host)
-    chat = ChatEndpoint(state)
-    rest = create_rest(state)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, state: GatewayState, bound_host: str = "127.0.0.1") -> None:
+        limits = state.config.gateway
+        self._state = state
+        self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
+        self._is_exposed = not is_loopback(bound_host)
+        self._chat, self._rest = ChatEndpoint(state), create_rest(state)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path: str = scope["path"]
         try:
-            origin_check.check(headers)
-            needs_key = path.startswith(GUARDED) or (is_exposed and path != OPEN_PATH)
-            key_id = state.auth.key_id(headers) if needs_key else None
-            if path == CHAT_PATH:
-                if scope["method"] != "POST":
-                    raise method_not_allowed(scope["method"], "POST")
-                await chat(headers, key_id, receive, send)
-                return
-            scope["coe_key_id"] = key_id
-            body = b""
-            if scope["method"] in WITH_BODY:
-                body = await read_body(headers, receive, state.max_body_bytes(path))
-            await serve_rest(rest, scope, body, receive, send)
+            self._origin_check.check(headers)
+            needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH)
+            scope["coe_key_id"] = self._state.auth.key_id(headers) if needs_key else None
+            with self._state.intake.claim(*senders(scope)) as claim:
+                await self._answer(scope, headers, claim, receive, send)
         except ClientGoneError:
             return
         except ApiError as error:
-            await refuse(error, path, headers, send)
+            await self._refuse(error, path, headers, send)
 
-    async def refuse(error: ApiError, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
-        state.metrics.refusals.labels(str(error.status)).inc()
+    async def _answer(
+        self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
+    ) -> None:
+        path, method, retrieval = scope["path"], scope["method"], self._state.retrieval
+        if path == CHAT_PATH:
+            if method != "POST":
+                raise method_not_allowed(method, "POST")
+            await self._chat(headers, scope["coe_key_id"], claim, receive, send)
+            return
+        max_bytes, body = self._state.max_body_bytes(path), b""
+        if path == UPLOAD_PATH and method == "POST" and retrieval is not None:
+            async with received_upload(headers, receive, max_bytes, retrieval.stores.incoming, claim) as upload:
+                await serve_rest(self._rest, {**scope, "coe_upload": upload}, body, receive, send)
+            return
+        if method in WITH_BODY:
+            body = await read_body(headers, receive, max_bytes, claim)
+        await serve_rest(self._rest, scope, body, receive, send)
+
+    async def _refuse(self, error: ApiError, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
+        self._state.metrics.refusals.labels(str(error.status)).inc()
         extra = {"x-request-id": request_id_of(headers)}
-        if must_close(headers, error, state.max_body_bytes(path)):
+        if must_close(headers, error, self._state.max_body_bytes(path)):
             extra["connection"] = "close"
         if error.status == 405:
             extra["allow"] = "POST"
         await send_error(send, error, extra)
 
-    return app
+
+def senders(scope: Scope) -> list[str]:
+    """What the sender of a request is known by."""
+    known = []
+    if scope.get("client"):
+        known.append(f"address:{scope['client'][0]}")
+    if scope["coe_key_id"] is not None:
+        known.append(f"key:{scope['coe_key_id']}")
+    return known
 
 
 async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gateway.http_errors import ApiError
+from gateway.intake import Claim
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,13 +24,27 @@ class ClientGoneError(Exception):
     """The client closed its connection before the answer was complete."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
-    """The request's body.
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, claim: Claim) -> bytes:
+    """The request's body; `claim` says whether there is room for it.
 
     Raises:
-        ApiError: 413 too large (by its announced length before anything is read), 415 compressed, 408 too slow.
+        ApiError: 413 too large (by its announced length before anything is read), 415 compressed, 408 too slow, 429 or
+            503 no room.
         ClientGoneError: the client left while sending.
     """
+    claim.expect(announced_length(headers, max_bytes))
+    pieces: list[bytes] = []
+    has_more = True
+    async with claim.arrival(BODY_TIMEOUT_S):
+        while has_more:
+            piece, has_more = await next_piece(receive, max_bytes, claim)
+            claim.expect(claim.received_bytes)
+            pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def announced_length(headers: Mapping[bytes, bytes], max_bytes: int) -> int:
+    """How long the body says it is, 0 when it does not. Raises ApiError 413 too large, 415 compressed."""
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding != b"identity":
         raise ApiError(
@@ -40,24 +55,19 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
     announced = headers.get(b"content-length", b"0")
     if not announced.isdigit() or len(announced) > 18 or int(announced) > max_bytes:
         raise too_large(max_bytes)
-    pieces: list[bytes] = []
-    size, has_more = 0, True
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            while has_more and size <= max_bytes:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                has_more = message.get("more_body", False)
-    except TimeoutError as error:
-        raise ApiError(
-            f"the body did not arrive within {BODY_TIMEOUT_S:g} s", status=408, code="request_timeout"
-        ) from error
-    if size > max_bytes:
+    return int(announced)
+
+
+async def next_piece(receive: Receive, max_bytes: int, claim: Claim) -> tuple[bytes, bool]:
+    """A piece of the body, and whether more follow. Raises ApiError 413 once it is too large, ClientGoneError."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    piece: bytes = message.get("body", b"")
+    claim.received_bytes += len(piece)
+    if claim.received_bytes > max_bytes:
         raise too_large(max_bytes)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return piece, message.get("more_body", False)
 
 
 def too_large(max_bytes: int) -> ApiError:

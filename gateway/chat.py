@@ -14,7 +14,6 @@ from gateway.asgi import (
     ClientWatch,
     Receive,
     Send,
-    must_close,
     read_body,
     send_body,
     send_error,
@@ -24,6 +23,7 @@ from gateway.exchange import CLIENT_GONE_STATUS, Exchange, request_id_of
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.held_end import HeldEnd
 from gateway.http_errors import ApiError, api_error
+from gateway.intake import Claim
 from gateway.off_loop import read_off_loop
 from gateway.state import GatewayState
 from gateway.stream_tails import StreamTails
@@ -47,25 +47,26 @@ class ChatEndpoint:
         self._tails = StreamTails()
         self._decode = partial(decode_chat, bounds=state.config.gateway)
 
-    async def __call__(self, headers: Mapping[bytes, bytes], key_id: str | None, receive: Receive, send: Send) -> None:
-        """Answers one request; whatever happens, the client gets an answer in OpenAI's shape or a broken connection."""
-        state = self._state
+    async def __call__(
+        self, headers: Mapping[bytes, bytes], key_id: str | None, claim: Claim, receive: Receive, send: Send
+    ) -> None:
+        """Answers one request; once it is read, the client gets an answer in OpenAI's shape or a broken connection.
+
+        Raises:
+            ApiError: the body cannot be read.
+            ClientGoneError: the client left before it was.
+        """
         exchange = Exchange(request_id_of(headers), key_id, wants_debug=headers.get(b"x-coe-debug") == b"1")
-        max_bytes = state.config.gateway.max_body_bytes
-        try:
-            raw = await read_body(headers, receive, max_bytes)
-            received_at_s = time.perf_counter()
-            request = await read_off_loop(self._decode, raw)
-        except ClientGoneError:
-            return
-        except ApiError as error:
-            state.metrics.refusals.labels(str(error.status)).inc()
-            closing = {"connection": "close"} if must_close(headers, error, max_bytes) else {}
-            await send_error(send, error, {"x-request-id": exchange.request_id, **closing})
-            return
-        exchange.request = request
-        exchange.session_id = state.session_id(named_session(headers.get(b"x-session-id", b"")) or request.session)
-        await self._run(exchange, request, received_at_s, receive, send)
+        exchange.request, received_at_s = await self._read(headers, claim, receive)
+        session = named_session(headers.get(b"x-session-id", b"")) or exchange.request.session
+        exchange.session_id = self._state.session_id(session)
+        await self._run(exchange, exchange.request, received_at_s, receive, send)
+
+    async def _read(self, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive) -> tuple[ChatRequest, float]:
+        """The request, and when its last byte was here. The bytes themselves are let go."""
+        raw = await read_body(headers, receive, self._state.config.gateway.max_body_bytes, claim)
+        received_at_s = time.perf_counter()
+        return await read_off_loop(self._decode, raw), received_at_s
 
     async def _run(
         self, exchange: Exchange, request: ChatRequest, received_at_s: float, receive: Receive, send: Send

@@ -13,7 +13,7 @@ from functools import partial
 
 import uvicorn
 
-from gateway.app import create_app
+from gateway.app import GatewayApp
 from gateway.auth import Auth, check_bind
 from gateway.decision_log.privacy import load_key
 from gateway.experts import ExpertPool
@@ -155,7 +155,7 @@ def server_config(state: GatewayState, bound_host: str) -> uvicorn.Config:
     # Its error logger writes tracebacks, which may hold prompt text; faults are counted and logged at the request edge.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
-        create_app(state, bound_host),
+        GatewayApp(state, bound_host),
         http=limited_protocol(limits.max_connections, lambda: state.is_stopping),
         ws="none",
         lifespan="off",

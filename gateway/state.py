@@ -15,6 +15,7 @@ from gateway.auth import Auth
 from gateway.decision_log.privacy import keyed_hash, session_hash
 from gateway.experts import ExpertPool
 from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.intake import Intake
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
 from gateway.ports import DecisionSink, DecisionStore
@@ -74,7 +75,9 @@ class GatewayState:
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
 
     def __post_init__(self) -> None:
-        self.admission = Admission(self.config.gateway.max_concurrency)
+        limits = self.config.gateway
+        self.admission = Admission(limits.max_concurrency)
+        self.intake = Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections)
         self.capabilities = capabilities(self.config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(self.seed).spawn(2)

@@ -10,9 +10,9 @@ import types
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from router.errors import ConfigError, allowed_values, got_value
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
@@ -172,6 +172,14 @@ class GatewayConfig(Section):
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_concurrency: int = Field(default=512, ge=1)
     max_connections: int = Field(default=2048, ge=1, description="open connections of clients")
+    max_bytes_in_flight: int = Field(
+        default=512 * 1024 * 1024,
+        ge=8 * 1024,
+        description="memory for request bodies over 64 KiB, each with three copies; one client may take half",
+    )
+    max_bodies_per_client: int = Field(
+        default=32, ge=1, description="bodies over 64 KiB that one key or address may be sending at once"
+    )
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")], ...] = Field(
         default=(), description="names in `host`, beside those of this machine; without port"
     )
@@ -185,6 +193,12 @@ class GatewayConfig(Section):
     keep_alive_s: Seconds = Field(default=75.0, gt=0)
     shutdown_grace_s: Seconds = 20.0
     limits: RequestLimits = RequestLimits()
+
+    @model_validator(mode="after")
+    def has_room_for_a_body(self) -> Self:
+        if self.max_bytes_in_flight < 8 * self.max_body_bytes:
+            raise ValueError(f"max_bytes_in_flight: needs eight times max_body_bytes, {8 * self.max_body_bytes}")
+        return self
 
 
 class LogConfig(Section):

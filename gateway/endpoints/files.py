@@ -6,29 +6,37 @@ import asyncio
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
-from starlette.responses import Response
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response, StreamingResponse
 
+from gateway.body_fields import shorten
 from gateway.endpoints.retrieval_access import Owner, Stores, answer
 from gateway.http_errors import invalid
 from gateway.retrieval.records import Page
 from gateway.retrieval.views import Json, file_view, list_view
+from gateway.upload import Upload
 
 api = APIRouter()
 
-Purpose = Literal["assistants", "user_data"]
+PURPOSES = ("assistants", "user_data")
 MAX_FILENAME_CHARS = 255
 
+FORM = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"type": "string", "enum": PURPOSES}},
+}
 
-@api.post("/v1/files")
-async def upload(
-    file: Annotated[UploadFile, File()], purpose: Annotated[Purpose, Form()], stores: Stores, owner: Owner
-) -> Response:
+
+@api.post("/v1/files", openapi_extra={"requestBody": {"content": {"multipart/form-data": {"schema": FORM}}}})
+async def upload(request: Request, stores: Stores, owner: Owner) -> Response:
     """Keeps a file of at most `retrieval.stores.max_file_mb`."""
-    content = await file.read()
-    if not content:
-        raise invalid("'file' is empty", "file")
-    return answer(file_view(await stores.upload(owner, safe_name(file.filename or "file"), purpose, content)))
+    arrived: Upload = request.scope["coe_upload"]
+    if arrived.purpose not in PURPOSES:
+        allowed = ", ".join(PURPOSES)
+        raise invalid(f"'purpose' is {shorten(arrived.purpose)}; allowed: {allowed}", "purpose")
+    file = await stores.upload(owner, safe_name(arrived.filename), arrived.purpose, arrived.content, arrived.size_bytes)
+    return answer(file_view(file))
 
 
 @api.get("/v1/files")
@@ -54,10 +62,13 @@ async def show_file(file_id: str, stores: Stores, owner: Owner) -> Json:
 @api.get("/v1/files/{file_id}/content")
 async def file_content(file_id: str, stores: Stores, owner: Owner) -> Response:
     """The bytes as they were uploaded; never as something that a browser would show."""
-    await stores.file(owner, file_id)
-    content = await asyncio.to_thread(stores.catalog.content, file_id)
-    headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
-    return Response(content or b"", media_type="application/octet-stream", headers=headers)
+    file = await stores.file(owner, file_id)
+    headers = {
+        "content-disposition": "attachment",
+        "content-length": str(file.size_bytes),
+        "x-content-type-options": "nosniff",
+    }
+    return StreamingResponse(stores.parts(file_id), media_type="application/octet-stream", headers=headers)
 
 
 @api.delete("/v1/files/{file_id}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -193,7 +194,7 @@ async def add_texts(store_id: str, asked: TextsAdd, stores: Stores, owner: Owner
     files = []
     for item in asked.texts:
         content = item.text.encode("utf-8", "replace")
-        file = await stores.upload(owner, safe_name(item.filename), "user_data", content)
+        file = await stores.upload(owner, safe_name(item.filename), "user_data", BytesIO(content), len(content))
         files += additions([file.file_id], item.attributes, asked.chunking_strategy)
     file_ids = [file.file_id for file in files]
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sqlalchemy import and_, delete, func, or_, select
 
@@ -13,7 +14,7 @@ from gateway.http_errors import ApiError
 from gateway.retrieval.chunking import StaticChunking
 from gateway.retrieval.filters import Scalar
 from gateway.retrieval.records import Addition, FileStatus, Page, StoredFile, StoreFile, VectorStore, pairs_of
-from gateway.retrieval.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES
+from gateway.retrieval.tables import BATCHES, CHUNKS, FILE_PARTS, FILES, STORE_FILES, STORES, TABLES
 from gateway.store import Store
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 MAX_STORE_FILES = 10_000
-FILE_COLUMNS = tuple(column for column in FILES.c if column.name != "content")
+PART_BYTES = 1024 * 1024
 STORE_FILE_COLUMNS = (*STORE_FILES.c, FILES.c.filename)
 
 
@@ -37,27 +38,35 @@ class Catalog:
         """Unix seconds by the clock that claims are measured with."""
         return self._clock()
 
-    def put_file(self, file: StoredFile, content: bytes) -> None:
+    def put_file(self, file: StoredFile, content: BinaryIO) -> None:
+        """Keeps a file with its bytes, read to their end; one part of them is in memory at a time."""
         with self._store.transaction("keep a file") as connection:
-            connection.execute(FILES.insert().values(**vars(file), content=content))
+            connection.execute(FILES.insert().values(**vars(file)))
+            for number, part in enumerate(iter(partial(content.read, PART_BYTES), b"")):
+                connection.execute(FILE_PARTS.insert().values(file_id=file.file_id, number=number, content=part))
 
     def file(self, owner: str, file_id: str) -> StoredFile | None:
-        query = select(*FILE_COLUMNS).where(FILES.c.file_id == file_id, FILES.c.owner == owner)
+        query = select(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner)
         with self._store.transaction("read a file") as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredFile(**row._mapping)
 
     def content(self, file_id: str) -> bytes | None:
-        """The bytes of a file. Check its owner before."""
+        """The bytes of a file; None when it is gone. Check its owner before."""
+        parts = select(FILE_PARTS.c.content).where(FILE_PARTS.c.file_id == file_id).order_by(FILE_PARTS.c.number)
         with self._store.transaction("read a file") as connection:
-            content: bytes | None = connection.execute(
-                select(FILES.c.content).where(FILES.c.file_id == file_id)
-            ).scalar_one_or_none()
-        return content
+            is_there = connection.execute(select(FILES.c.file_id).where(FILES.c.file_id == file_id)).one_or_none()
+            return None if is_there is None else b"".join(connection.execute(parts).scalars())
+
+    def part(self, file_id: str, number: int) -> bytes:
+        """One part of a file, of `PART_BYTES` but for the last; nothing behind that. Check its owner before."""
+        query = select(FILE_PARTS.c.content).where(FILE_PARTS.c.file_id == file_id, FILE_PARTS.c.number == number)
+        with self._store.transaction("read a file") as connection:
+            return connection.execute(query).scalar_one_or_none() or b""
 
     def files(self, owner: str, page: Page, purpose: str | None = None) -> list[StoredFile]:
         """At most one more than the page holds, so that the caller sees whether more follow."""
-        query = select(*FILE_COLUMNS).where(FILES.c.owner == owner)
+        query = select(FILES).where(FILES.c.owner == owner)
         if purpose is not None:
             query = query.where(FILES.c.purpose == purpose)
         with self._store.transaction("list files") as connection:
@@ -68,6 +77,8 @@ class Catalog:
         """Deletes the bytes. The caller takes the file out of its stores first."""
         with self._store.transaction("delete a file") as connection:
             gone = connection.execute(delete(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner))
+            if gone.rowcount:
+                connection.execute(delete(FILE_PARTS).where(FILE_PARTS.c.file_id == file_id))
             return bool(gone.rowcount)
 
     def stores_of(self, file_id: str) -> list[str]:

@@ -30,6 +30,7 @@ from router.retrieval.index.pgvector import PgvectorIndexes
 from router.retrieval.index.space import VectorIndexes, VectorSpace
 
 FOLDER = "retrieval"
+INCOMING = "incoming"
 QUERY_THREADS = 2  # numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
 
 T = TypeVar("T")
@@ -72,6 +73,8 @@ class RetrievalService:
                 )
                 logger.warning("retrieval: %s", self._why_not)
                 return
+        incoming = folder / INCOMING
+        incoming.mkdir(parents=True, exist_ok=True)
         catalog, chunks = Catalog(store), ChunkTable(store)
         opener = index_opener(settings, folder, secrets, database_url)
         vectors = DocumentVectors(self.routing.experts, chunks, opener)
@@ -82,7 +85,7 @@ class RetrievalService:
             max_chunk_size_tokens=settings.chunk_tokens,
             chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),
         )
-        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking)
+        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking, incoming)
 
     async def start(self) -> None:
         """Follows the pilot library, and goes on reading what an earlier life left. Raises StoreError."""

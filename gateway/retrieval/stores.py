@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 from gateway.body_fields import shorten
 from gateway.http_errors import ApiError
@@ -30,16 +32,27 @@ class VectorStores:
         searcher: StoreSearch,
         ingestion: Ingestion,
         default_chunking: StaticChunking,
+        incoming: Path,
     ) -> None:
         self.catalog, self.chunks, self.ingestion = catalog, chunks, ingestion
         self.default_chunking = default_chunking
+        self.incoming = incoming  # where uploads are while they arrive
+        self._keeping = asyncio.Lock()
         self._vectors, self._searcher = vectors, searcher
 
-    async def upload(self, owner: str, filename: str, purpose: str, content: bytes) -> StoredFile:
-        """Keeps a file."""
-        file = StoredFile(new_id("file"), owner, filename, purpose, len(content), time.time())
-        await asyncio.to_thread(self.catalog.put_file, file, content)
+    async def upload(self, owner: str, filename: str, purpose: str, content: BinaryIO, size_bytes: int) -> StoredFile:
+        """Keeps a file, one at a time: SQLite has one writer, and others wait for it."""
+        file = StoredFile(new_id("file"), owner, filename, purpose, size_bytes, time.time())
+        async with self._keeping:
+            await asyncio.to_thread(self.catalog.put_file, file, content)
         return file
+
+    async def parts(self, file_id: str) -> AsyncIterator[bytes]:
+        """The bytes of a file, a part at a time. Check its owner before."""
+        number = 0
+        while part := await asyncio.to_thread(self.catalog.part, file_id, number):
+            yield part
+            number += 1
 
     async def file(self, owner: str, file_id: str) -> StoredFile:
         """Raises ApiError 404, also for a file of another owner."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class FileRow(SQLModel, table=True):
-    """An uploaded file with its bytes."""
+    """An uploaded file; its bytes are in `retrieval_file_parts`."""
 
     __tablename__ = "retrieval_files"
     __table_args__ = (Index("retrieval_files_owner", "owner", "created_at"),)
@@ -23,6 +23,15 @@ class FileRow(SQLModel, table=True):
     purpose: str = Field(sa_type=Text)
     size_bytes: int
     created_at: float = Field(sa_type=Float)
+
+
+class FilePartRow(SQLModel, table=True):
+    """Up to a mebibyte of a file, so that nobody has to hold all of it. Numbers count from 0."""
+
+    __tablename__ = "retrieval_file_parts"
+
+    file_id: str = Field(primary_key=True, sa_type=Text)
+    number: int = Field(primary_key=True)
     content: bytes = Field(sa_type=LargeBinary)
 
 
@@ -90,8 +99,9 @@ class ChunkRow(SQLModel, table=True):
 
 
 FILES: Table = SQLModel.metadata.tables["retrieval_files"]
+FILE_PARTS: Table = SQLModel.metadata.tables["retrieval_file_parts"]
 STORES: Table = SQLModel.metadata.tables["vector_stores"]
 STORE_FILES: Table = SQLModel.metadata.tables["vector_store_files"]
 BATCHES: Table = SQLModel.metadata.tables["vector_store_batches"]
 CHUNKS: Table = SQLModel.metadata.tables["retrieval_chunks"]
-TABLES = [FILES, STORES, STORE_FILES, BATCHES, CHUNKS]
+TABLES = [FILES, FILE_PARTS, STORES, STORE_FILES, BATCHES, CHUNKS]

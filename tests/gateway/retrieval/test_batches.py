@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import openai
@@ -56,7 +57,7 @@ async def test_a_batch_of_an_older_version_is_known_by_its_files(tmp_path: Path)
     async with serving(tmp_path) as running, running.openai() as client:
         store = await client.vector_stores.create()
         stores = running.service.stores
-        file = await stores.upload("", "a.txt", "user_data", b"a text")
+        file = await stores.upload("", "a.txt", "user_data", io.BytesIO(b"a text"), len(b"a text"))
         await stores.attach("", store.id, [Addition(file.file_id)], "vsfb-old")
         with running.store.transaction("forget the batch") as connection:
             connection.execute(BATCHES.delete())

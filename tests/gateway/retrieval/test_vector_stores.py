@@ -251,7 +251,13 @@ async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_n
         store_id = await running.store_of(TEXTS)
         stores = running.service.stores
         await stores.ingestion.aclose()
-        late = await stores.upload("", "late.txt", "user_data", b"A quokka is an animal that smiles.")
+        late = await stores.upload(
+            "",
+            "late.txt",
+            "user_data",
+            io.BytesIO(b"A quokka is an animal that smiles."),
+            len(b"A quokka is an animal that smiles."),
+        )
         await stores.attach("", store_id, [Addition(late.file_id)])
         assert stores.catalog.claim(store_id, late.file_id, 600.0)  # as if the gateway had died over it
     async with serving(tmp_path) as running:

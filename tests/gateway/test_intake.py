@@ -1,0 +1,207 @@
+"""How much of clients' bodies is held at once, and who is served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import intake
+from gateway.http_errors import ApiError
+from gateway.intake import COPIES, SMALL_BODY_BYTES, Claim, Intake
+from router.config import parse_config
+from router.errors import ConfigError
+from router.pipeline import Capabilities
+from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.running import DEADLINE_S, Running, config_of, echoes, running, until, wire
+from tests.gateway.small_router import EXPERTS, small_router
+
+KEY, OTHER_KEY = "canary-7f3a9c51e2b84d06", "other-0b1c2d3e4f5a6978"
+LARGE = 200_000
+ROOM = 8 * 1024 * 1024
+
+
+def body_of(size: int) -> bytes:
+    body = {"model": "ruby", "messages": [{"role": "user", "content": "x" * size}]}
+    return json.dumps(body).encode()
+
+
+def head_of(length: int, key: str | None = None, path: str = "/v1/chat/completions") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: localhost", f"content-length: {length}"]
+    lines += [] if key is None else [f"authorization: Bearer {key}"]
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+@asynccontextmanager
+async def hanging(
+    gateway: Running, count: int, size: int = LARGE, key: str | None = None
+) -> AsyncIterator[list[bytes]]:
+    """Clients that send half a body and wait. Gives the first lines of those that were refused."""
+    pairs = [await asyncio.open_connection("127.0.0.1", gateway.gateway.port) for _ in range(count)]
+    lines: list[bytes] = []
+    readers = [asyncio.create_task(first_line(reader, lines)) for reader, _ in pairs]
+    try:
+        for _, writer in pairs:
+            writer.write(head_of(size, key) + b"x" * (size // 2))
+        yield lines
+    finally:
+        for task in readers:
+            task.cancel()
+        for _, writer in pairs:
+            writer.close()
+
+
+async def first_line(reader: asyncio.StreamReader, lines: list[bytes]) -> None:
+    lines.append(await reader.readuntil(b"\r\n\r\n"))
+
+
+async def test_300_slow_large_bodies_leave_room_for_everybody_else() -> None:
+    async with running(max_body_bytes=ROOM // 8, max_bytes_in_flight=ROOM) as gateway:
+        held = ROOM // 2 // (LARGE * COPIES)
+        async with hanging(gateway, 300) as refused:
+            await until(lambda: len(refused) == 300 - held)
+            assert all(line.startswith(b"HTTP/1.1 429 ") and b"retry-after: 1\r\n" in line for line in refused)
+            assert gateway.state.intake.held_bytes == held * LARGE * COPIES
+            for _ in range(20):
+                async with gateway.chat("red") as answer:
+                    assert answer.status == 200
+        await until(lambda: gateway.state.intake.held_bytes == 0)
+        assert gateway.state.intake.arriving == 0
+        async with gateway.chat("x" * LARGE, model="ruby") as answer:
+            assert (await answer.json())["error"]["code"] == "context_length_exceeded"  # it was read
+
+
+async def test_a_slow_body_makes_room_once_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(intake, "SLOW_BYTES_PER_S", 1e9)
+    async with running(max_bodies_per_client=2) as gateway, hanging(gateway, 2) as cut:
+        await until(lambda: gateway.state.intake.arriving == 2)
+        async with gateway.chat("x" * LARGE, model="ruby") as answer:
+            assert (await answer.json())["error"]["code"] == "context_length_exceeded"
+        await until(lambda: len(cut) == 1)
+        assert cut[0].startswith(b"HTTP/1.1 408 ")
+        assert gateway.state.intake.arriving == 1
+
+
+async def test_one_key_does_not_take_the_room_of_another() -> None:
+    async with running(keys=[KEY, OTHER_KEY], max_bodies_per_client=3) as gateway:
+        gateway.state.intake._sending["address:127.0.0.1", True] = -100  # as from many addresses
+        async with hanging(gateway, 5, key=KEY) as refused:
+            await until(lambda: len(refused) == 2)
+            assert all(b" 429 " in line for line in refused)
+            for key, status in ((KEY, 429), (OTHER_KEY, 400)):
+                async with gateway.chat(
+                    "x" * LARGE, model="ruby", headers={"authorization": f"Bearer {key}"}
+                ) as answer:
+                    assert answer.status == status
+                    assert set((await answer.json())["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_a_body_of_unknown_length_takes_room_as_it_comes() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 10_000
+
+    async with running(max_body_bytes=ROOM // 8, max_bytes_in_flight=ROOM) as gateway:
+        with gateway.state.intake.claim("address:127.0.0.1") as other:
+            other.take(ROOM // 2 - 2 * LARGE)
+            async with gateway.client.post(f"{gateway.root}/v1/route", data=endless()) as answer:
+                error = (await answer.json())["error"]
+            assert (answer.status, error["code"], error["type"]) == (429, "too_many_bodies", "rate_limit_error")
+        assert gateway.state.intake.held_bytes == 0
+
+
+async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
+    router = small_router(capabilities={name: Capabilities(context_tokens=10**9) for name in EXPERTS})
+    async with fault_upstream("paced") as upstream, running(echoes(ruby=wire(upstream.url)), router=router) as gateway:
+        async with gateway.chat("red " * LARGE, stream=True) as answer:
+            assert answer.status == 200
+            assert gateway.state.intake.held_bytes > LARGE * COPIES
+            assert gateway.state.intake.arriving == 0
+            upstream.gate.set()
+            await answer.read()
+        await until(lambda: gateway.state.intake.held_bytes == 0)
+
+
+@pytest.mark.parametrize("path", ["/v1/route", "/v1/feedback", "/v1/embeddings", "/v1/nothing"])
+async def test_every_path_counts(path: str) -> None:
+    async with running(max_bodies_per_client=1) as gateway, hanging(gateway, 1):
+        await until(lambda: gateway.state.intake.arriving == 1)
+        async with gateway.client.post(gateway.root + path, data=body_of(LARGE)) as answer:
+            assert answer.status == 429
+
+
+async def test_small_bodies_that_do_not_come_take_half_of_all_connections_at_most() -> None:
+    async with running(max_connections=20) as gateway, hanging(gateway, 12, size=1000) as refused:
+        await until(lambda: len(refused) == 2)
+        assert gateway.state.intake.arriving == 10
+        assert all(b" 429 " in line for line in refused)
+        async with gateway.client.get(f"{gateway.root}/healthz") as answer:
+            assert answer.status == 200
+
+
+def test_room_for_less_than_one_body_is_refused_in_the_file() -> None:
+    values = config_of().model_dump(mode="json")
+    with pytest.raises(ConfigError, match="max_bytes_in_flight"):
+        parse_config({**values, "gateway": {"max_bytes_in_flight": ROOM, "max_body_bytes": ROOM}})
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["address:1", "address:2"]),
+            st.sampled_from([None, "key:a", "key:b"]),
+            st.integers(0, 40) | st.integers(SMALL_BODY_BYTES - 5, 4 * SMALL_BODY_BYTES),
+            st.integers(0, 3),
+        ),
+        max_size=40,
+    )
+)
+async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
+    requests: list[tuple[str, str | None, int, int]],
+) -> None:
+    max_bytes, max_large = 12 * SMALL_BODY_BYTES * COPIES, 3
+    whole = Intake(max_bytes, max_large, 12)
+    waiting: list[ExitStack] = []
+    for address, key, size, leaves in requests:
+        stack = ExitStack()
+        claim = stack.enter_context(whole.claim(*(each for each in (address, key) if each is not None)))
+        try:
+            claim.expect(size)
+            whole.begin(claim)
+            waiting.append(stack)
+        except ApiError:
+            stack.close()
+        claims = list(whole._arriving)
+        assert whole.held_bytes == sum(each.held_bytes for each in claims) <= max_bytes
+        assert whole.arriving <= 12
+        for client in ("address:1", "address:2", "key:a", "key:b"):
+            of_client = [each for each in claims if client in each.clients]
+            assert sum(each.held_bytes for each in of_client) <= max_bytes // 2
+            assert sum(each.is_large for each in of_client) <= max_large
+            assert len(of_client) <= 6
+        for _ in range(min(leaves, len(waiting))):
+            waiting.pop(0).close()
+    for stack in waiting:
+        stack.close()
+    assert (whole.held_bytes, whole.arriving, dict(whole._held), dict(whole._sending)) == (0, 0, {}, {})
+
+
+async def test_whoever_is_cut_says_that_it_was_too_slow() -> None:
+    whole = Intake(ROOM, 2, 8)
+    with whole.claim("address:1") as claim:
+        with pytest.raises(ApiError, match="too slowly") as refused:
+            await cut_while_arriving(claim)
+        assert refused.value.status == 408
+    assert (whole.held_bytes, whole.arriving, dict(whole._sending)) == (0, 0, {})
+
+
+async def cut_while_arriving(claim: Claim) -> None:
+    async with claim.arrival(30.0):
+        claim.cut()
+        await asyncio.wait_for(asyncio.Event().wait(), DEADLINE_S)
