@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.collector import spare_what_is_there
 from gateway.decision_log.consumer import Consumer
 from gateway.decision_log.housekeeping import Housekeeper
 from gateway.decision_log.sink import DecisionLog
@@ -69,6 +70,7 @@ async def running_composition(
             step.done(experts_line(config, fleet))
         with reporter.step("starting the gateway") as step:
             gateway = await start_gateway(stack, settings, config, addresses, sink, store)
+            spare_what_is_there()
             step.done(f"gateway at {gateway.url}")
         yield Composition(gateway, fleet)
 
