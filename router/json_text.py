@@ -81,6 +81,8 @@ def check_values(value: Any) -> None:
         for each in level:
             for inner in each.values() if isinstance(each, dict) else each:
                 kind = type(inner)
+                if kind is str:  # most are
+                    continue
                 if kind is dict or kind is list:
                     deeper.append(inner)
                 elif kind is float and isinf(inner):
