@@ -60,17 +60,20 @@ def train(
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
     from router.options import require_folder
+    from router.visible_text import echo
     from training.first_fit import first_router
     from training.progress import console_progress
     from training.registry import Registry
     from training.summary import print_router, write_methods
     from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router
+    from training.train_notes import notes_on_training, standing
 
     if out is not None:
         require_folder(out)
     registry = Registry(out or data_dir / "routers")
     now = datetime.now(UTC)
     folder = outcomes or (data_dir / "outcomes" / "probes" if table else data_dir / "outcomes")
+    notes: tuple[str, ...] = ()
     with console_progress() as progress:
         if table:
             request = TableRequest(
@@ -99,9 +102,15 @@ def train(
                 seed=seed,
                 now=now,
                 progress=progress,
+                cache=data_dir / "cache",
             )
-    registry.promote(artifact.manifest.version, now)
+            notes = notes_on_training(registry, artifact, config, folder, queries, data_dir / "cache", progress)
+    live = standing(registry)
+    if live is None or live.version != artifact.manifest.version:
+        registry.promote(artifact.manifest.version, now)
     print_router(artifact)
+    for note in notes:
+        echo(note)
 
 
 def retrain(

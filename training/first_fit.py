@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from router.artifact import RouterArtifact
 from router.build import build_encoder
 from router.config import CoeConfig, PluginConfig, load_config
+from router.embedding_cache import CachedEncoder
+from router.protocols import Encoder
 from router.shipped import seed_folder
 from training.datasets.jsonl import read_seed
 from training.datasets.outcome_folders import read_outcome_folders
 from training.expert_map import measure_quality
-from training.fit import FitRequest, fit_router
+from training.fit import FitRequest, fit_router, label_numbers
 from training.progress import Progress, silent
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
@@ -72,6 +74,24 @@ def judged_outcomes(table: OutcomeTable) -> tuple[OutcomeTable, bool]:
     return (table.rows(judging), True) if judging.any() else (table, False)
 
 
+def labelled_queries(config: CoeConfig, folder: Path | None) -> tuple[LabelledQuery, ...]:
+    """The labelled queries of the categories of experts.yaml; those of the seed set by default.
+
+    Raises:
+        DataError: a category has none, which is said before anything is encoded; or a file cannot be read.
+    """
+    found = read_seed(folder or seed_folder())
+    queries = tuple(query for query in found if query.category in config.categories)
+    label_numbers(queries, config.learned_categories)
+    return queries
+
+
+def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
+    """The encoder, behind the cache if there is one."""
+    encoder = build_encoder(config)
+    return encoder if cache is None else CachedEncoder(encoder, cache)
+
+
 def first_router(
     root: Path,
     config_path: Path,
@@ -84,15 +104,20 @@ def first_router(
     seed: int,
     now: datetime,
     progress: Progress = silent,
+    cache: Path | None = None,
 ) -> RouterArtifact:
-    """Fits a router for experts.yaml. Raises ConfigError, DataError, MissingWeightsError."""
+    """Fits a router for experts.yaml; `cache` is a folder that keeps embeddings.
+
+    Raises:
+        ConfigError: experts.yaml, or a kind, is wrong.
+        DataError: a category has no labelled query, no expert was graded, or a file cannot be read.
+        MissingWeightsError: the encoder's weights are not here.
+    """
     config = load_config(config_path)
-    queries = tuple(
-        query for query in read_seed(queries_folder or seed_folder()) if query.category in config.categories
-    )
+    queries = labelled_queries(config, queries_folder)
     table = learned_outcomes(usable_outcomes(config, outcomes))
     request = fit_request(config, table, queries, encoder_kind, classifier_kind, scorer_kind)
-    encoder = build_encoder(request.encoder_config)
+    encoder = opened_encoder(request.encoder_config, cache)
     return fit_router(root, request, encoder, queries, now=now, rng=np.random.default_rng(seed), progress=progress)
 
 

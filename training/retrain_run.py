@@ -13,24 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.artifact import RouterArtifact, load_artifact
-from router.build import build_encoder, expert_costs, load_router
+from router.build import expert_costs, load_router
 from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
-from router.errors import ArtifactError
+from router.errors import ArtifactError, RouterError
+from router.live_pointer import LivePointer
 from router.pipeline import Router
 from router.protocols import Encoder
-from router.shipped import seed_folder
 from router.types import FloatArray
+from training.alike import decide_alike, decide_log_alike
 from training.carry import Carried, carried_over
 from training.change import Change, find_changes, is_outdated, is_stale
 from training.contest import Contest, LogContest
-from training.datasets.jsonl import read_seed
 from training.datasets.outcome_folders import with_unmeasured
 from training.expert_map import row_numbers
 from training.first_fit import (
     fit_request,
     judged_outcomes,
+    labelled_queries,
     learned_outcomes,
+    opened_encoder,
     usable_outcomes,
 )
 from training.fit import embed, fit_router
@@ -144,7 +146,7 @@ class Judgement:
 def read_sources(request: RetrainRequest, live: RouterArtifact, progress: Progress) -> Sources:
     """Raises ConfigError and DataError as the readers do."""
     config = load_config(request.config)
-    queries = tuple(q for q in read_seed(request.queries or seed_folder()) if q.category in config.categories)
+    queries = labelled_queries(config, request.queries)
     graded = usable_outcomes(config, request.outcomes)
     carried = carried_over(config, live, graded.experts)
     outcomes = graded if carried is None else with_unmeasured(graded, carried.experts)
@@ -155,12 +157,6 @@ def read_sources(request: RetrainRequest, live: RouterArtifact, progress: Progre
     )
     # An outage is no change of what an expert can do, and would make all that came before it worthless.
     return Sources(config, queries, outcomes, carried, log, find_changes(log.rows(~log.is_failure)))
-
-
-def open_encoder(request: RetrainRequest, config: CoeConfig) -> Encoder:
-    """The encoder of labelled queries and graded prompts, behind the cache if there is one."""
-    encoder = build_encoder(config.router.encoder)
-    return encoder if request.cache is None else CachedEncoder(encoder, request.cache)
 
 
 def run_retrain(
@@ -179,7 +175,7 @@ def run_retrain(
         raise ArtifactError(f"{request.routers}: there is no live router to improve on; run `coe train` first")
     progress("reading the log, the feedback and the outcomes")
     sources = read_sources(request, load_artifact(registry.folder(pointer.version)), progress)
-    encoder, rng = open_encoder(request, sources.config), np.random.default_rng(request.seed)
+    encoder, rng = opened_encoder(sources.config.router.encoder, request.cache), np.random.default_rng(request.seed)
     learned = learned_outcomes(sources.outcomes)
     evidence = gather_evidence(
         learned, sources.log, sources.config.learned_categories, sources.changes, sources.carried
@@ -191,7 +187,10 @@ def run_retrain(
         progress("comparing the candidate with the live router")
         folder = Path(scratch) / candidate.manifest.version
         contest = open_contest(sources.config, registry.folder(pointer.version), folder, evidence, rng)
-        judged = decide_promotion(request, sources, contest, encoder, progress)
+        trial = trial_router(registry, pointer, sources.config)
+        judged = find_equal(request, sources, contest, trial, encoder, progress) or decide_promotion(
+            request, sources, contest, encoder, progress
+        )
         is_promoted, reason = False, judged.reason
         if judged.gate is not None and judged.gate.verdict is Verdict.PROMOTE and not request.is_dry_run:
             is_promoted, reason = promote(registry, folder, pointer.version, reason, now, guard)
@@ -328,6 +327,46 @@ def learned_answers(
 def plain_encoder(encoder: Encoder) -> Encoder:
     """The encoder without its cache: what users wrote is not kept beside the log, where no erasure would find it."""
     return encoder.encoder if isinstance(encoder, CachedEncoder) else encoder
+
+
+def trial_router(registry: Registry, pointer: LivePointer, config: CoeConfig) -> Router | None:
+    """The router on trial; None without one, or where it cannot be loaded, which is for the gateways to say."""
+    if pointer.trial is None:
+        return None
+    try:
+        return load_router(config, registry.folder(pointer.trial.version))
+    except RouterError:
+        return None
+
+
+def find_equal(
+    request: RetrainRequest,
+    sources: Sources,
+    contest: Contest,
+    trial: Router | None,
+    encoder: Encoder,
+    progress: Progress,
+) -> Judgement | None:
+    """The verdict on a candidate that decides like the live router, or like the one on trial; None where it differs.
+
+    An empty log is left to `decide_promotion`, which has a better reason to decline.
+    """
+    texts = [*(query.text for query in sources.queries), *sources.outcomes.texts]
+    embeddings = embed(encoder, texts, progress)
+    rivals = {"the live router": contest.live} if len(sources.log) else {}
+    if trial is not None:
+        rivals[f"router {trial.version}, which is on trial"] = trial
+    equal = {name: one for name, one in rivals.items() if decide_alike(one, contest.candidate, texts, embeddings)}
+    if not equal:
+        return None
+    rows = np.flatnonzero(sources.log.expert_in(contest.candidate.experts) >= 0)
+    log = sources.log.rows(sample_rows(sources.log, rows, MAX_JUDGED))
+    asked = fetch_answers(request.database_url, log, plain_encoder(encoder), progress)
+    for name, one in equal.items():
+        if decide_log_alike(one, contest.candidate, asked):
+            n = f"{len(sources.queries)} labelled, {len(sources.outcomes.texts)} graded and {len(asked)} logged queries"
+            return Judgement(None, f"declined: changes nothing, for it decides like {name} on {n}")
+    return None
 
 
 def decide_promotion(

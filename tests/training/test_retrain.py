@@ -15,6 +15,7 @@ from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
 from router.errors import ArtifactError, DataError
+from router.live_pointer import Trial, TrialMode
 from router.types import (
     DecisionReason,
     DecisionRecord,
@@ -163,12 +164,57 @@ def test_feedback_moves_the_map_and_the_candidate_is_promoted(request_):
     assert "log" in manifest.data_fingerprints
 
 
-def test_feedback_that_confirms_the_map_changes_no_category(request_):
-    log_answers(request_, {"left": 0.9, "right": 0.2})
+def another_router(request):
+    """The version of a router with another classifier."""
+    made = first_router(request.routers, request.config, request.outcomes, None, None, "knn", seed=1, now=NOW)
+    return made.manifest.version
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05])
+@pytest.mark.parametrize("mode", TrialMode)
+def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(request_, mode, epsilon):
+    """No version is made, none is promoted, and the trial goes on."""
+    config = CONFIG | {"policies": {"default": {"exploration": {"epsilon": epsilon}}}}
+    request_.config.write_text(yaml.dump(config))
+    registry = Registry(request_.routers)
+    other = another_router(request_)
+    share = 0.1 if mode is TrialMode.CANARY else 0.0
+    before = registry.try_out(Trial(version=other, mode=mode, share=share, started_at=1e9))
+    versions = registry.versions()
+    for number in range(3):
+        log_answers(request_, {"left": 0.9, "right": 0.2}, n=90, prefix=f"round{number}-", start=1000.0 + 100 * number)
+        result = run_retrain(request_, now=NOW)
+        assert result.reason == (
+            "declined: changes nothing, for it decides like the live router on 420 labelled, 60 graded and "
+            f"{90 * (number + 1)} logged queries"
+        )
+        assert retrain_json(result)["verdict"] == "decline"
+    assert registry.live() == before
+    assert registry.versions() == versions
+
+
+def test_a_candidate_like_the_one_on_trial_does_not_end_the_trial(request_):
+    """Its share of the traffic has yet to say what it is worth."""
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    registry = Registry(request_.routers)
+    first = registry.live().version
+    on_trial = run_retrain(request_, now=NOW).candidate
+    registry.rollback(NOW)
+    before = registry.try_out(Trial(version=on_trial, mode=TrialMode.CANARY, share=0.1, started_at=1e9))
+    log_answers(request_, {"left": 0.2, "right": 0.9}, n=50, prefix="later", start=2000.0)
     result = run_retrain(request_, now=NOW)
-    assert not result.changes
-    assert result.gate is not None
-    assert result.gate.verdict is Verdict.PROMOTE
+    assert f"decides like router {on_trial}, which is on trial" in result.reason
+    assert (registry.live(), registry.live().version) == (before, first)
+
+
+def test_a_candidate_that_is_better_ends_a_trial_of_another(request_):
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    registry = Registry(request_.routers)
+    other = another_router(request_)
+    registry.try_out(Trial(version=other, mode=TrialMode.CANARY, share=0.1, started_at=1e9))
+    result = run_retrain(request_, now=NOW)
+    assert result.is_promoted, result.reason
+    assert registry.live().trial is None
 
 
 def test_without_feedback_the_live_router_stays(request_):
@@ -434,16 +480,17 @@ def test_a_probed_expert_without_a_table_stays_on_the_map(request_, capsys, scor
     assert bool(found.taken) is taken
     log_answers(request_, {"left": 0.2, "right": 0.9})
     result = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=NOW)
-    assert result.is_promoted, result.reason
+    assert result.is_promoted is not taken, result.reason  # what it took, it keeps: nothing changes then
     assert result.carried == ("tutor",)
-    before, after = (load_artifact(request_.routers / version) for version in (result.live, result.candidate))
+    live = Registry(request_.routers).live().version
+    before, after = (load_artifact(request_.routers / version) for version in (result.live, live))
     assert after.manifest.experts == (*EXPERTS, "tutor")
     was, now = evidence_of(before), evidence_of(after)
     assert now.count[:, 2].tolist() == was.count[:, 2].tolist()
     facts = list(after.manifest.categories).index("facts")
     leads = [each.quality[facts, 2] - each.quality[facts, :2].mean() for each in (was, now)]
     assert leads[1] == pytest.approx(leads[0], abs=1e-6)
-    router = load_router(load_config(request_.config), request_.routers / result.candidate)
+    router = load_router(load_config(request_.config), request_.routers / live)
     assert ("tutor" in router.expert_of().values()) is taken
     print_retrain(result)
     assert "tutor is in no outcome table: what the live router knows of it is kept" in capsys.readouterr().out

@@ -1,0 +1,95 @@
+"""`coe train` again: what it does to the live router and to a trial, and what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from router.cli import find_commands, run
+from router.live_pointer import LIVE_FILE, Trial, TrialMode
+from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table
+from training.datasets.outcomes import write_outcomes
+from training.first_fit import first_router
+from training.registry import Registry
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_trained(tmp_path)
+
+
+def train(folder: Path, *words: str) -> int:
+    where = ["--config", str(folder / "experts.yaml"), "--data-dir", str(folder / "data")]
+    return run("train", find_commands()["train"], [*words, *where])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_the_same_router_again_changes_nothing_and_a_trial_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(folder / "data" / "routers")
+    outcomes = folder / "data" / "outcomes" / "probes"
+    other = first_router(
+        registry.root, folder / "experts.yaml", outcomes, None, None, "knn", seed=0, now=NOW
+    ).manifest.version
+    trial = Trial(version=other, mode=TrialMode.CANARY, share=0.1, started_at=1e9)
+    before = registry.try_out(trial)
+    assert train(folder) == 0
+    assert registry.live() == before
+    assert f"router {before.version} is live already: nothing changed, and the trial of {other} goes on" in said(capsys)
+
+
+def test_another_version_that_decides_alike_is_said_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = Registry(folder / "data" / "routers")
+    before = registry.live()
+    assert before is not None
+    assert train(folder, "--seed", "3") == 0
+    after = registry.live()
+    assert after is not None
+    assert after.history == (before.version,)
+    assert f"it decides like router {before.version}, which was live, on all" in said(capsys)
+
+
+def test_one_that_decides_otherwise_is_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(1, 30)]
+    scores = np.array([[0.1, 0.9]] * len(prompts))
+    write_outcomes(outcome_table(prompts, ("left", "right"), scores), folder / "data" / "outcomes" / "probes")
+    assert train(folder) == 0
+    assert "decides like" not in said(capsys)
+
+
+def test_an_expert_that_nobody_grades_any_more_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = [(category, i) for category in ("facts", "sql", "general") for i in range(1, 7)]
+    outcomes = folder / "data" / "outcomes" / "probes"
+    write_outcomes(outcome_table(prompts, ("right",), np.full((len(prompts), 1), 0.5)), outcomes)
+    assert train(folder) == 0
+    text = said(capsys)
+    assert "not on the map any more, because no table in" in text
+    assert "grades them: left; `coe experts probe NAME`" in text
+
+
+def test_a_damaged_pointer_is_mended(folder: Path) -> None:
+    (folder / "data" / "routers" / LIVE_FILE).write_text("{")
+    assert train(folder) == 0
+    assert Registry(folder / "data" / "routers").live() is not None
+
+
+def test_a_category_without_a_labelled_query_is_named_before_anything_is_encoded(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = yaml.safe_load((folder / "experts.yaml").read_text())
+    values["categories"] = {**CONFIG["categories"], "poems": "verse"}
+    (folder / "experts.yaml").write_text(yaml.dump(values))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the encoder was opened")
+
+    monkeypatch.setattr("training.first_fit.build_encoder", refuse)
+    assert train(folder) == 1
+    assert "no labelled query for category poems: add some" in capsys.readouterr().err

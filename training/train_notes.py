@@ -1,0 +1,89 @@
+"""What `coe train` says of the router that it made beside the one that was live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from router.artifact import RouterArtifact, load_artifact
+from router.build import load_router
+from router.config import CoeConfig, load_config
+from router.errors import ArtifactError, RouterError
+from router.live_pointer import LivePointer
+from training.alike import decide_alike
+from training.first_fit import labelled_queries, opened_encoder, usable_outcomes
+from training.fit import embed
+from training.progress import Progress
+from training.registry import Registry
+
+
+def notes_on_training(
+    registry: Registry,
+    made: RouterArtifact,
+    config_path: Path,
+    outcomes: Path,
+    queries: Path | None,
+    cache: Path,
+    progress: Progress,
+) -> tuple[str, ...]:
+    """Sentences: that nothing changes, and which experts of the live map are not on the new one. Nothing of a first
+    router, or beside one that cannot be read.
+
+    Args:
+        made: what was fitted on `outcomes` and `queries`, and is not live yet unless it was before.
+    """
+    pointer = standing(registry)
+    if pointer is None:
+        return ()
+    if pointer.version == made.manifest.version:
+        return (f"router {pointer.version} is live already: nothing changed{trial_words(pointer)}",)
+    config, notes = load_config(config_path), []
+    try:
+        live = load_artifact(registry.folder(pointer.version))
+    except RouterError:
+        return ()
+    gone = [name for name in live.manifest.experts if name in config.experts and name not in made.manifest.experts]
+    if gone:
+        notes.append(
+            f"not on the map any more, because no table in {outcomes} grades them: {', '.join(gone)}; "
+            "`coe experts probe NAME` or `coe eval collect` measures them"
+        )
+    n = number_alike(registry, pointer.version, made.manifest.version, config, outcomes, queries, cache, progress)
+    if n:
+        notes.append(
+            f"it decides like router {pointer.version}, which was live, on all {n} labelled and graded queries: "
+            "`coe router rollback` goes back to an equal one"
+        )
+    return tuple(notes)
+
+
+def standing(registry: Registry) -> LivePointer | None:
+    """The live pointer; None also where it is damaged, which the next promotion mends."""
+    try:
+        return registry.live()
+    except ArtifactError:
+        return None
+
+
+def trial_words(pointer: LivePointer) -> str:
+    return "" if pointer.trial is None else f", and the trial of {pointer.trial.version} goes on"
+
+
+def number_alike(
+    registry: Registry,
+    live: str,
+    made: str,
+    config: CoeConfig,
+    outcomes: Path,
+    queries: Path | None,
+    cache: Path,
+    progress: Progress,
+) -> int:
+    """How many queries were compared, if both versions decide them alike; 0 if not, or if one cannot be loaded."""
+    try:
+        before, after = (load_router(config, registry.folder(version)) for version in (live, made))
+    except RouterError:  # another encoder, say, or other categories
+        return 0
+    labelled, graded = labelled_queries(config, queries), usable_outcomes(config, outcomes)
+    texts = [*(query.text for query in labelled), *graded.texts]
+    vectors = embed(opened_encoder(config.router.encoder, cache), texts, progress)
+    return len(texts) if decide_alike(before, after, texts, vectors) else 0
