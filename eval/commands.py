@@ -16,7 +16,7 @@ COMMANDS = {
     "eval robustness": "eval.robustness.command:robustness",
     "eval log": "eval.log.command:log",
     "eval retrieval": "eval.retrieval.command:retrieval",
-    "outcomes export": "eval.export_command:export_outcomes",
+    "outcomes export": "eval.export:export_outcomes",
 }
 
 ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to keep, separated by commas")]

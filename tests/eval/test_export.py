@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eval.export_formats import ExportRequest, export, export_formats
+from eval.export import FORMATS, export
 from router.errors import ConfigError, DataError
 from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
 from training.datasets.outcomes import write_outcomes
@@ -66,7 +66,7 @@ def there_and_back(table: OutcomeTable, format_name: str, suffix: str) -> Outcom
     with tempfile.TemporaryDirectory() as folder:
         write_outcomes(table, Path(folder) / "made")
         out = Path(folder) / f"routing{suffix}"
-        export(format_name, ExportRequest(out, outcomes=Path(folder) / "made"))
+        export(format_name, Path(folder) / "made", out)
         importer = load_importer(format_name)
         return read_outcomes_of(importer, find_files(importer, [str(out)]), ImportOptions(), "made").table
 
@@ -109,7 +109,7 @@ def small_table() -> OutcomeTable:
 
 def exported(tmp_path: Path, format_name: str, file: str) -> Path:
     write_outcomes(small_table(), tmp_path / "made")
-    export(format_name, ExportRequest(tmp_path / file, outcomes=tmp_path / "made"))
+    export(format_name, tmp_path / "made", tmp_path / file)
     return tmp_path / file
 
 
@@ -127,19 +127,19 @@ def test_a_routerbench_frame_names_the_cheapest_of_the_best(tmp_path: Path) -> N
 def test_an_expert_called_like_a_column_is_refused(tmp_path: Path) -> None:
     write_outcomes(replace(small_table(), experts=("big", "mid", "prompt")), tmp_path / "made")
     with pytest.raises(DataError, match="expert 'prompt' is called like a column"):
-        export("routerbench", ExportRequest(tmp_path / "x.csv", outcomes=tmp_path / "made"))
+        export("routerbench", tmp_path / "made", tmp_path / "x.csv")
 
 
 def test_an_unknown_format_or_ending_is_refused(tmp_path: Path) -> None:
     write_outcomes(small_table(), tmp_path / "made")
     with pytest.raises(ConfigError, match=r"unknown format 'xls'; allowed: csv, jsonl, routerbench"):
-        export("xls", ExportRequest(tmp_path / "x.csv", tmp_path / "made"))
+        export("xls", tmp_path / "made", tmp_path / "x.csv")
     with pytest.raises(ConfigError, match=r"ending '.pkl' is not allowed; expected .parquet or .csv"):
-        export("routerbench", ExportRequest(tmp_path / "x.pkl", tmp_path / "made"))
+        export("routerbench", tmp_path / "made", tmp_path / "x.pkl")
 
 
 def test_every_exporter_is_tested() -> None:
-    assert set(export_formats()) == {name for name, _ in ROUND_TRIPS}
+    assert set(FORMATS) == {name for name, _ in ROUND_TRIPS}
 
 
 @pytest.mark.parametrize("format_name", ["csv", "routerbench"])
@@ -152,7 +152,7 @@ def test_a_spreadsheet_finds_no_formula_and_the_import_finds_the_text(tmp_path: 
         output_tokens=np.full((n, 2), np.nan), latency_ms=np.full((n, 2), np.nan), metric="exact", source="made",
     )  # fmt: skip
     write_outcomes(table, tmp_path / "made")
-    export(format_name, ExportRequest(tmp_path / "out.csv", outcomes=tmp_path / "made"))
+    export(format_name, tmp_path / "made", tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert [cell for cell in cells if cell.startswith(("=", "+", "@", "-2"))] == []

@@ -1,1 +1,0 @@
-"""One file per format that others read; see `eval.export_formats`."""
