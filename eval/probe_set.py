@@ -4,13 +4,14 @@ measured and not declared."""
 from __future__ import annotations
 
 from importlib.resources.abc import Traversable
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
 from eval.types import Grader
 from router import plugins
-from router.errors import DataError
+from router.errors import DataError, allowed_values
+from router.fault_words import fault_words
 from router.shipped import probes_folder
 
 _GRADERS: Final = "eval.graders"
@@ -113,12 +114,13 @@ def _parse(line: str, place: str) -> Probe:
     try:
         return Probe.model_validate_json(line)
     except ValidationError as error:
-        faults = "; ".join(_describe(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors())
+        faults = "; ".join(_describe(fault) for fault in error.errors())
         raise DataError(f"{place}: {faults}") from error
 
 
-def _describe(path: tuple[int | str, ...], message: str, value: object) -> str:
-    """One fault: where, what is allowed, what was there."""
-    name = ".".join(str(part) for part in path) or "probe"
-    allowed = f", allowed: {', '.join(Probe.model_fields)}" if message.startswith("Extra inputs") else ""
-    return f"{name}: {message}{allowed} (got {str(value)[:80]!r})"
+def _describe(fault: Any) -> str:
+    """One pydantic fault: where, what is allowed, what was there."""
+    name = ".".join(str(part) for part in fault["loc"]) or "probe"
+    if fault["type"] == "extra_forbidden":
+        return f"{name}: unknown key{allowed_values(str(fault['loc'][-1]), Probe.model_fields)}"
+    return f"{name}: {fault_words(fault)} (got {str(fault['input'])[:80]!r})"

@@ -16,9 +16,10 @@ from gateway.serve import ROUTERS_FOLDER, bind
 from gateway.settings import Settings, engine_environment
 from gateway.stop_signal import Life, live_until_signal
 from gateway.up_view import UpView
+from router.agreement import category_warnings, pin_problems
 from router.config import CoeConfig, Engine, load_config
 from router.errors import ArtifactError, ConfigError, EngineError
-from router.live_pointer import LIVE_FILE
+from router.live_pointer import LIVE_FILE, live_manifest
 
 KEY_VARIABLE = "COE_API_KEY"
 """How the commands that we run get a key of the gateway."""
@@ -37,7 +38,9 @@ async def run_up(settings: Settings, view: UpView, *, once: bool, probes: Path |
     Raises:
         RouterError: whatever kept it from starting; with `once` also a query without an answer.
     """
-    config = load_config(settings.config_path)
+    config, warnings = agreed_config(settings)
+    for warning in warnings:
+        view.note(f"warning: {warning}")
 
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
@@ -64,7 +67,9 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
     Raises:
         RouterError: whatever kept it from starting.
     """
-    config = load_config(settings.config_path)
+    config, warnings = agreed_config(settings)
+    for warning in warnings:
+        logger.warning("%s", warning)
 
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
@@ -77,6 +82,20 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
             logger.info("stopping: requests have %g s to end", config.gateway.shutdown_grace_s)
 
     await live_until_signal(program)
+
+
+def agreed_config(settings: Settings) -> tuple[CoeConfig, list[str]]:
+    """experts.yaml, and what the live router does not know of it.
+
+    Raises:
+        ConfigError: the file is wrong, or asks for a pin that the live router cannot keep.
+    """
+    config, manifest = load_config(settings.config_path), live_manifest(settings.data_dir)
+    if manifest is None:
+        return config, []
+    if problems := [f"{settings.config_path}: {line}" for line in pin_problems(config, manifest)]:
+        raise ConfigError("\n".join(problems), problems)
+    return config, [f"{settings.config_path}: {line}" for line in category_warnings(config, manifest)]
 
 
 def refuse_taken_port(settings: Settings) -> None:

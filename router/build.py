@@ -296,7 +296,7 @@ def build_backend(
     if BACKEND_OF[entry.engine] == "vllm":
         if url is None:
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
-        options |= {"url": url, "served_model": entry.served_model or name, "timeout_s": entry.timeout_s}
+        options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
         options["takes_cache_salt"] = entry.engine is Engine.VLLM
         if entry.engine is Engine.LLAMACPP:
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)

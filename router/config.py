@@ -12,16 +12,33 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from router.errors import ConfigError, allowed_values, got_value
+from router.fault_words import fault_words
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
 from router.request_limits import RequestLimits
 from router.section import Billions, EnvironmentName, Name, Seconds, Section, Usd
 from router.types import GENERAL
 from router.yaml_text import read_yaml
 
+
+def check_scalar(value: object) -> object:
+    if isinstance(value, ScalarOption):
+        return value
+    raise ValueError("must be text, a number, or true or false")
+
+
 ScalarOption = str | int | float | bool
+Flag = Annotated[ScalarOption, BeforeValidator(check_scalar)]
 
 
 class Engine(StrEnum):
@@ -41,9 +58,9 @@ class ExpertConfig(Section):
     model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub name, or a provider's model name")
     adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
     url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
-    served_model: str | None = Field(default=None, description="model name on that engine; default: the expert's name")
+    served_model: str | None = Field(default=None, description="model name that is sent, where it is not `model`")
     api_key_env: EnvironmentName | None = None
-    engine_args: dict[str, ScalarOption] = Field(default_factory=dict, description="further flags of the engine")
+    engine_args: dict[str, Flag] = Field(default_factory=dict, description="further flags of the engine")
     engine_env: dict[str, str] = Field(
         default_factory=dict, description="environment of its engine process, e.g. CUDA_VISIBLE_DEVICES"
     )
@@ -65,6 +82,11 @@ class ExpertConfig(Section):
     def active_b(self) -> float:
         """Billions of parameters that work on one token, adapter included."""
         return (self.active_params_b or self.params_b) + self.adapter_params_b
+
+    def name_on_engine(self, expert: str) -> str:
+        """The model name that requests to its engine carry. An engine that others run knows `model`; one that we start
+        serves each expert under the expert's own name, because several may share its model."""
+        return self.served_model or (expert if self.url is None else self.model)
 
     @property
     def host_group(self) -> str:
@@ -136,7 +158,7 @@ class VllmConfig(Section):
     """How `coe experts up` starts vLLM."""
 
     python: str = Field(default="python3", description="interpreter that has vllm installed")
-    args: dict[str, ScalarOption] = Field(default_factory=dict, description="flags for every process")
+    args: dict[str, Flag] = Field(default_factory=dict, description="flags for every process")
     env: dict[str, str] = Field(default_factory=dict)
     first_port: int = Field(default=8101, ge=1, le=65535)
     start_timeout_s: Seconds = Field(default=900.0, gt=0)
@@ -325,9 +347,8 @@ def fault_line(file: str, fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{file}: {path}: unknown key{allowed_values(str(fault['loc'][-1]), fields_at(fault['loc'][:-1]))}"
-    if fault["type"] == "missing":
-        return f"{file}: {path}: required key is missing"
-    return f"{file}: {path}: {fault['msg']}{got_value(fault)}"
+    got = "" if fault["type"] == "missing" else got_value(fault)
+    return f"{file}: {path}: {fault_words(fault)}{got}"
 
 
 def fields_at(path: tuple[str | int, ...]) -> tuple[str, ...]:
@@ -371,6 +392,8 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
     """Keys that an expert's engine lacks or does not take, each with what is allowed."""
     if entry.engine is Engine.OPENAI and entry.url is None:
         yield "url: required for engine 'openai'"
+    if entry.adapter is not None and entry.url is not None and entry.served_model is None:
+        yield "served_model: required beside `url` and `adapter`: the name under which that engine serves the adapter"
     if entry.adapter is not None and entry.engine not in (Engine.LLAMACPP, Engine.VLLM):
         yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
     if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.LITELLM, Engine.ECHO):

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from router.artifact import read_manifest
 from router.errors import ArtifactError
-from router.types import Record
+from router.types import Record, RouterManifest
 
+ROUTERS_FOLDER = "routers"
 LIVE_FILE = "live.json"
 LOCK_FILE = ".live.lock"
 KEPT_WITHDRAWALS = 20
@@ -89,6 +91,16 @@ def read_pointer(root: Path) -> LivePointer | None:
         return None
     except (OSError, ValidationError) as error:
         raise ArtifactError(f"{path}: is not a live pointer; `coe router promote VERSION` writes a new one") from error
+
+
+def live_manifest(data_dir: Path) -> RouterManifest | None:
+    """The live router's manifest; None before there is one that can be read, which a gateway says at its start."""
+    root = data_dir / ROUTERS_FOLDER
+    try:
+        pointer = read_pointer(root)
+        return None if pointer is None else read_manifest(root / pointer.version)
+    except ArtifactError:
+        return None
 
 
 def write_pointer(root: Path, pointer: LivePointer) -> LivePointer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from router.errors import ConfigError, allowed_values, got_value
+from router.fault_words import fault_words
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,14 @@ def validate_options(family: str, kind: str, options: Mapping[str, object]) -> B
     return checked
 
 
+def parts_of(key: str, family: str, kind: str, options: Mapping[str, object]) -> Iterator[tuple[str, BaseModel]]:
+    """The options of a plugin and of all that it is made of, each with the key where it is. Raises ConfigError."""
+    checked = validate_options(family, kind, options)
+    yield key, checked
+    for part in load(family, kind).inner(checked):
+        yield from parts_of(f"{key}.{part.key}", part.family, part.kind, part.options)
+
+
 def inner_problems(part: Inner) -> list[str]:
     """What is wrong with a part, after the key where it stands."""
     try:
@@ -97,7 +106,9 @@ def option_problem(plugin: Plugin, fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{path}: unknown option{allowed_values(str(fault['loc'][-1]), plugin.options_type.model_fields)}"
-    return f"{path}: {fault['msg']}{got_value(fault)}"
+    if fault["type"] == "missing":
+        return f"{path}: required option is missing"
+    return f"{path}: {fault_words(fault)}{got_value(fault)}"
 
 
 def build(family: str, kind: str, options: Mapping[str, object]) -> Any:

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from eval.robustness.cases import family_names
 from router.errors import ConfigError, allowed_values, got_value
+from router.fault_words import fault_words
 from router.types import GENERAL, Record
 
 EXPECTED = ("expert", "not_expert", "category", "fallback", "min_confidence", "same_as")
@@ -90,7 +91,7 @@ def fault_line(file: str, fault: Any) -> str:
         return f"{file}: {path}: unknown key{allowed_values(str(fault['loc'][-1]), fields)}"
     if fault["type"] == "missing":
         return f"{file}: {path}: required key is missing"
-    return f"{file}: {path}: {fault['msg']}{got_value(fault)}"
+    return f"{file}: {path}: {fault_words(fault)}{got_value(fault)}"
 
 
 def unresolved(parsed: Expectations, experts: Collection[str], categories: Collection[str]) -> list[str]:

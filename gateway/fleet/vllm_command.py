@@ -91,7 +91,7 @@ def vllm_process(
     if port > 65535:
         raise ConfigError(f"engines.vllm.first_port: {engine.first_port} leaves no port for '{names[0]}'")
     adapters = {n: e for n, e in entries.items() if e.adapter is not None}
-    bare = [e.served_model or n for n, e in entries.items() if e.adapter is None]
+    bare = [e.name_on_engine(n) for n, e in entries.items() if e.adapter is None]
     refuse_shared_names(adapters, bare)
     flags: dict[str, ScalarOption] = {"max-model-len": max(entry.context_tokens for entry in entries.values())}
     if adapters:
@@ -116,7 +116,7 @@ def refuse_shared_names(adapters: Mapping[str, ExpertConfig], bare: Sequence[str
     """
     taken = set(bare)
     for expert, entry in adapters.items():
-        served = entry.served_model or expert
+        served = entry.name_on_engine(expert)
         if served in taken:
             raise ConfigError(f"experts.{expert}.served_model: '{served}' names another expert of its engine too")
         taken.add(served)
@@ -159,7 +159,7 @@ def adapter_folder(entry: ExpertConfig, folder: Path) -> Path:
 
 
 def lora_module(name: str, entry: ExpertConfig, folder: Path) -> str:
-    return f"{entry.served_model or name}={adapter_folder(entry, folder)}"
+    return f"{entry.name_on_engine(name)}={adapter_folder(entry, folder)}"
 
 
 def served_rank(ranks: Mapping[str, int]) -> int:

@@ -11,9 +11,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 import yaml
 
@@ -21,10 +23,13 @@ from gateway.first_router import collect_arguments, run_coe, train_arguments
 from gateway.program_log import LogReporter
 from gateway.run_commands import settings_of
 from gateway.settings import Settings, read_settings
-from gateway.up import run_serve, run_up
+from gateway.up import agreed_config, run_serve, run_up
 from gateway.up_view import UpView
+from router.artifact import save_artifact
 from router.errors import ArtifactError, ConfigError, EngineError
+from router.live_pointer import LivePointer, write_pointer
 from router.terminal import Terminal
+from tests.gateway.small_router import MANIFEST
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
@@ -70,6 +75,25 @@ async def test_serve_without_a_router_answers_by_name_and_ends_in_order(
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(run, DEADLINE_S)
     assert not (settings.data_dir / "routers").exists()
+
+
+@pytest.mark.parametrize("runs", [run_serve, partial(run_up, once=True)])
+async def test_a_pin_that_the_live_router_cannot_keep_is_told_before_anything_starts(settings: Settings, runs) -> None:
+    made = save_artifact(settings.data_dir / "routers", {**MANIFEST, "experts": ("crow",)}, {"map.mass": np.ones(3)})
+    write_pointer(settings.data_dir / "routers", LivePointer(version=made.manifest.version, promoted_at=""))
+    values = yaml.safe_load(settings.config_path.read_text())
+    values["policies"] = {"default": {"pins": {"general": "parrot"}}}
+    settings.config_path.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=r"policies\.default\.pins\.general: router .* has not measured 'parrot'"):
+        await runs(settings, UpView(Terminal(file=io.StringIO())))
+    assert [each.name for each in settings.data_dir.iterdir()] == ["routers"]
+
+
+async def test_categories_that_the_live_router_does_not_know_are_a_warning(settings: Settings) -> None:
+    made = save_artifact(settings.data_dir / "routers", {**MANIFEST, "categories": ("code",)}, {"map.mass": np.ones(3)})
+    write_pointer(settings.data_dir / "routers", LivePointer(version=made.manifest.version, promoted_at=""))
+    _, (warning,) = agreed_config(settings)
+    assert "does not know arithmetic, extraction, " in warning
 
 
 async def test_a_taken_port_is_told_before_anything_starts(settings: Settings) -> None:

@@ -20,7 +20,9 @@ from router.build import (
 )
 from router.config import Budgets, ExpertConfig, PluginConfig, parse_config
 from router.errors import ArtifactError, ConfigError
+from router.protocols import BackendRequest
 from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality
+from tests.gateway.fault_upstream import fault_upstream
 
 CONFIG = {
     "categories": {"code": "programs", "facts": "questions", "general": "the rest"},
@@ -158,6 +160,30 @@ def test_backends_need_an_address_and_a_key_that_is_set():
     keyed = dict(CONFIG, experts={"far": CONFIG["experts"]["far"] | {"api_key_env": "FAR_KEY"}})
     with pytest.raises(ConfigError, match="environment variable FAR_KEY is not set"):
         build_backends(parse_config(keyed), {}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("entry", "running", "sent"),
+    [
+        ({"engine": "openai", "url": "URL"}, False, "org/m"),
+        ({"engine": "vllm", "url": "URL"}, False, "org/m"),
+        ({"engine": "vllm", "url": "URL", "served_model": "m-v2"}, False, "m-v2"),
+        ({"engine": "vllm", "url": "URL", "adapter": "a", "served_model": "law"}, False, "law"),
+        ({"engine": "vllm"}, True, "far"),
+        ({"engine": "vllm", "adapter": "a"}, True, "far"),
+        ({"engine": "vllm", "served_model": "m-v2"}, True, "m-v2"),
+        ({"engine": "llamacpp"}, True, "far"),
+    ],
+)
+async def test_an_engine_gets_model_unless_we_started_it_under_the_experts_name(entry, running, sent) -> None:
+    async with fault_upstream() as upstream:
+        values = {key: upstream.url if value == "URL" else value for key, value in entry.items()}
+        config = parse_config(CONFIG | {"experts": {"far": {"model": "org/m"} | values}})
+        backend = build_backends(config, {"far": upstream.url} if running else {}, {}, {})["far"]
+        response = await backend.send(BackendRequest({"model": "auto", "messages": []}))
+        _ = [chunk async for chunk in response.chunks]
+        await backend.aclose()
+    assert upstream.requests[0]["model"] == sent
 
 
 def test_each_base_counts_its_own_adapters() -> None:

@@ -4,8 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+
+from router.artifact import save_artifact
+from router.live_pointer import LivePointer, write_pointer
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +82,24 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
         ),
         (lambda v: v["experts"]["extractor"].update(adapter="adapters/none"), "'adapters/none' is not a PEFT folder"),
         (
+            lambda v: v["router"]["encoder"]["parts"][1].update(options={"weights": "package:no_such_net/m.onnx"}),
+            "router.encoder.parts.1.weights: weights 'package:no_such_net/m.onnx': package no-such-net is not inst",
+        ),
+        (
+            lambda v: v["retrieval"].update(encoder={"kind": "bert", "model": "package:no_such_bert/model"}),
+            "retrieval.encoder.model: weights 'package:no_such_bert/model': package no-such-bert is not installed",
+        ),
+        (
+            lambda v: v["experts"].update(far={"engine": "litellm", "model": "x/y", "api_key_env": "NO_SUCH_KEY_SET"}),
+            "experts.far.api_key_env: environment variable NO_SUCH_KEY_SET is not set",
+        ),
+        (
+            lambda v: v["experts"].update(
+                far={"engine": "vllm", "model": "m", "url": "http://127.0.0.1:9/v1", "adapter": str(ROOT / "x")}
+            ),
+            "experts.far.served_model: required beside `url` and `adapter`",
+        ),
+        (
             lambda v: v["experts"]["generalist"].update(model="package:no_such/x.gguf"),
             "package no-such is not inst",
         ),
@@ -131,7 +153,7 @@ def test_an_adapter_below_the_home_folder_is_found(check, tmp_path, monkeypatch)
 def test_a_number_that_would_overflow_is_refused(check, key):
     found = check(lambda v: v["experts"]["generalist"].update({key: 1e308}))
     assert found.returncode == 1
-    assert f"experts.generalist.{key}: Input should be less than or equal to 1000000" in found.stderr
+    assert f"experts.generalist.{key}: must be at most 1000000" in found.stderr
 
 
 @pytest.mark.parametrize("limit", [5e-324, 1e-13])
@@ -158,7 +180,7 @@ def test_a_key_in_the_wrong_place_is_never_shown(check, key):
         values["experts"]["generalist"]["api_key_env"] = "sk-live-12345"
 
     found = check(change)
-    assert "experts.generalist.api_key_env: String should match pattern" in found.stderr
+    assert "experts.generalist.api_key_env: must be the name of an environment variable" in found.stderr
     assert "12345" not in found.stderr
     for place in ("router", "retrieval"):
         found = check(lambda v, place=place: v[place].update(encoder=hosted))
@@ -178,3 +200,38 @@ def test_route_before_there_is_a_router_says_how_to_make_one(tmp_path):
     found = coe("route", "hello", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path))
     assert found.returncode == 1
     assert "there is no live router yet; `coe up` or `coe train` makes the first" in found.stderr
+
+
+def with_live_router(folder: Path, experts: tuple[str, ...], categories: tuple[str, ...]) -> None:
+    """A data folder whose live router has that manifest; `coe check` reads no more of it."""
+    manifest = {
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "encoder": {"kind": "hashing", "fingerprint": "f", "dim": 4},
+        "classifier": {"kind": "logistic"},
+        "scorer": {"kind": "map"},
+        "categories": categories,
+        "experts": experts,
+        "temperature": 1.0,
+    }
+    made = save_artifact(folder / "routers", manifest, {"map.mass": np.ones(1, np.float32)})
+    pointer = LivePointer(version=made.manifest.version, promoted_at="2026-01-01T00:00:00+00:00")
+    write_pointer(folder / "routers", pointer)
+
+
+def test_what_the_live_router_does_not_know_is_told(tmp_path):
+    values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+    known = tuple(name for name in values["categories"] if name not in ("general", "sql", "chat"))
+    with_live_router(tmp_path, ("generalist",), known)
+    arguments = ("check", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path))
+    found = coe(*arguments)
+    assert found.returncode == 0, found.stderr
+    assert "does not know sql, chat; their queries go elsewhere until `coe train` has learned them" in found.stderr
+    for entry in values["experts"].values():
+        if "adapter" in entry:
+            entry["adapter"] = str(ROOT / entry["adapter"])
+    values["policies"]["default"]["pins"] = {"code": "sql-writer"}
+    (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
+    found = coe("check", "--config", str(tmp_path / "experts.yaml"), "--data-dir", str(tmp_path))
+    assert found.returncode == 1
+    assert "policies.default.pins.code: router" in found.stderr
+    assert "has not measured 'sql-writer', so the pin cannot hold" in found.stderr

@@ -67,13 +67,20 @@ def test_every_fault_is_reported_at_once(values):
     ("path", "value", "expected"),
     [
         (("router", "alpha"), 1.5, "router.alpha"),
-        (("experts", "small", "engine"), "vlmm", "experts.small.engine"),
+        (("experts", "small", "engine"), "vlmm", "experts.small.engine: unknown value; did you mean 'vllm'? allowed: "),
+        (("experts", "big", "engine"), "opnai", "experts.big.engine: unknown value; did you mean 'openai'? allowed: "),
+        (("experts", "big", "url"), "127.0.0.1/v1", "experts.big.url: must begin with http:// or https://"),
+        (("experts", "big", "engine_args"), {"x": [1]}, "engine_args.x: must be text, a number, or true or false"),
+        (("experts", "big", "context_tokens"), 1.5, "experts.big.context_tokens: must be a whole number (got 1.5)"),
+        (("experts", "big", "supports_tools"), "perhaps", "experts.big.supports_tools: must be true or false"),
+        (("experts", "big"), [], "experts.big: must be a mapping of keys to values (got [])"),
+        (("experts", "big", "model"), None, "experts.big.model: must be text (got None)"),
         (("experts", "small", "params_b"), -1, "experts.small.params_b"),
-        (("experts", "small", "params_b"), float("inf"), "experts.small.params_b: Input should be a finite number"),
+        (("experts", "small", "params_b"), float("inf"), "experts.small.params_b: must be a finite number"),
         (
             ("policies",),
             {"default": {"budgets": {"active_params_b": float("inf")}}},
-            "policies.default.budgets.active_params_b: Input should be a finite number (got inf)",
+            "policies.default.budgets.active_params_b: must be a finite number (got inf)",
         ),
         (("experts", "auto"), {"engine": "echo", "model": "m"}, "'auto' is reserved"),
         (("experts", "bad name"), {"engine": "echo", "model": "m"}, "'bad name' is not a name"),
@@ -153,8 +160,8 @@ def test_python_tags_in_yaml_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "problem"),
     [
-        ("durability", "always", "log.durability: Input should be 'async', 'batched' or 'sync' (got 'always')"),
-        ("batch_ms", 0, "log.batch_ms: Input should be greater than 0 (got 0)"),
+        ("durability", "always", "log.durability: unknown value; allowed: async, batched, sync (got 'always')"),
+        ("batch_ms", 0, "log.batch_ms: must be above 0 (got 0)"),
         ("durabilty", "sync", "log.durabilty: unknown key; did you mean 'durability'?"),
     ],
 )

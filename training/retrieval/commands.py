@@ -43,6 +43,7 @@ def train(
 
     from router.encoders import bert
     from router.errors import ConfigError
+    from router.fault_words import fault_words
     from router.retrieval.records import BASE, BaseExpert
     from router.terminal import Terminal
     from training.retrieval.collection import find_collections, read_collection
@@ -73,7 +74,9 @@ def train(
             }
         )
     except ValidationError as error:
-        faults = [f"--{str(f['loc'][0]).replace('_', '-')}: {f['msg']} (got {f['input']!r})" for f in error.errors()]
+        faults = [
+            f"--{str(f['loc'][0]).replace('_', '-')}: {fault_words(f)} (got {f['input']!r})" for f in error.errors()
+        ]
         raise ConfigError("; ".join(faults), faults) from error
     set_threads(threads)
     encoder = bert.build(bert.Options(model=base))

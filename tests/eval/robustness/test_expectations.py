@@ -65,8 +65,8 @@ def failures(*cases: dict[str, object]) -> list[tuple[str, str | None]]:
          "'typos'? allowed: case, code_fences, padding, rewording, translated, typos"),
         (case(expert="calculator", experts="x"), "cases.0.experts: unknown key; did you mean 'expert'? allowed: "
          "category, expert, fallback, min_confidence, name, not_expert, perturb, same_as, text"),
-        (case(min_confidence=1.5), "cases.0.min_confidence: Input should be less than or equal to 1 (got 1.5)"),
-        (case(fallback="perhaps"), "cases.0.fallback: Input should be a valid boolean, unable to interpret input (got "
+        (case(min_confidence=1.5), "cases.0.min_confidence: must be at most 1 (got 1.5)"),
+        (case(fallback="perhaps"), "cases.0.fallback: must be true or false (got "
          "'perhaps')"),
         ({"name": "sum", "expert": "calculator"}, "cases.0.text: required key is missing"),
         (case(), "cases.0: 'sum' expects nothing; allowed: expert, not_expert, category, fallback, min_confidence, "
@@ -97,7 +97,7 @@ def test_names_stand_once():
 def test_other_shapes_are_refused():
     with pytest.raises(ConfigError, match="must be a mapping with the key 'cases', got list"):
         parse_expectations([], EXPERTS, CATEGORIES)
-    assert problems_of(version=2)[0].startswith("routes.test.yaml: version: Input should be less than or equal to 1")
+    assert problems_of(version=2)[0].startswith("routes.test.yaml: version: must be at most 1")
     assert problems_of() == ("routes.test.yaml: cases: is empty; expected at least one case",)
 
 
