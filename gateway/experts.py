@@ -11,6 +11,8 @@ from gateway.breaker import Breaker, BreakerState
 from router.protocols import ChatBackend
 
 PROBE_EVERY_S = 0.25
+SIGN_OF_LIFE_S = 2.0  # so long an answer, or a probe's, says that an expert is there
+LOOK_EVERY_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ class ExpertPool:
         self._clock = clock
         self._breakers = {name: Breaker() for name in backends}
         self._prober: asyncio.Task[None] | None = None
+        self._seen_at_s: dict[str, float] = {}  # the last sign of life
+        self._looking, self._looked_at_s = asyncio.Lock(), -LOOK_EVERY_S
         self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
 
     @property
@@ -48,17 +52,20 @@ class ExpertPool:
 
     def began(self, name: str) -> None:
         """A stream of that expert has begun; one of the three still follows."""
+        self._seen_at_s[name] = self._clock()
         if self._breakers[name].state is not BreakerState.CLOSED:
             self._breakers[name].begin()
             self._refresh()
 
     def succeeded(self, name: str) -> None:
+        self._seen_at_s[name] = self._clock()
         breaker = self._breakers[name]
         if breaker.failures or breaker.state is not BreakerState.CLOSED:
             breaker.succeed()
             self._refresh()
 
     def failed(self, name: str) -> None:
+        self._seen_at_s.pop(name, None)
         self._breakers[name].fail(self._clock())
         self._refresh()
 
@@ -76,6 +83,33 @@ class ExpertPool:
             self._prober.cancel()
             await asyncio.gather(self._prober, return_exceptions=True)
         await asyncio.gather(*(backend.aclose() for backend in self._backends.values()))
+
+    async def is_answering(self) -> bool:
+        """Whether at least one expert that gets requests is there: it has answered of late, or does a probe now.
+
+        Without requests a breaker hears of nothing. It hears nothing of these probes either: an engine that is slow to
+        answer them may be the only one that serves.
+        """
+        async with self._looking:  # whoever asks meanwhile gets the same verdict
+            if not self._is_seen() and self._clock() - self._looked_at_s >= LOOK_EVERY_S:
+                probes = [asyncio.create_task(self._look_at(name)) for name in sorted(self.alive)]
+                for probe in asyncio.as_completed(probes):
+                    await probe
+                    if self._is_seen():
+                        break
+                for task in probes:
+                    task.cancel()
+                await asyncio.gather(*probes, return_exceptions=True)
+                self._looked_at_s = self._clock()
+            return self._is_seen()
+
+    def _is_seen(self) -> bool:
+        since_s = self._clock() - SIGN_OF_LIFE_S
+        return any(self._seen_at_s.get(name, since_s) > since_s for name in self.alive)
+
+    async def _look_at(self, name: str) -> None:
+        if await self._backends[name].is_alive():
+            self._seen_at_s[name] = self._clock()
 
     async def probe_all(self) -> None:
         """Takes out every expert that does not answer a probe."""

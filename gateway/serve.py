@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import signal
 import socket
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
@@ -24,6 +23,7 @@ from gateway.ports import DecisionSink, DecisionStore
 from gateway.retrieval.service import RetrievalService
 from gateway.settings import Settings
 from gateway.state import GatewayState
+from gateway.stop_signal import stop_on_signal
 from router.build import load_router
 from router.config import CoeConfig
 from router.errors import ConfigError
@@ -31,7 +31,6 @@ from router.protocols import ChatBackend
 
 ROUTERS_FOLDER = "routers"
 BACKLOG = 2048
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +98,21 @@ class Gateway:
         await self._server.has_started.wait()
         return self.port
 
+    async def drain(self, urgent: asyncio.Event) -> None:
+        """Not ready, and serving for `drain_s` more, so that whoever sends requests here can turn to another gateway.
+
+        Every answer is the last of its connection. `urgent` cuts it short.
+        """
+        limits = self.state.config.gateway
+        self.state.is_stopping = True
+        logger.info("stopping: not ready, and serving for %g s more", limits.drain_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.drain_s):
+                await urgent.wait()
+        logger.info("stopping: requests have %g s to end", limits.shutdown_grace_s)
+
     async def stop(self) -> None:
-        """Not ready first, then no new connections, then what runs has `shutdown_grace_s` to end."""
+        """Not ready, then no new connections, then what runs has `shutdown_grace_s` to end."""
         self.state.is_stopping = True
         if self._server is not None and self._serving is not None:
             self._server.must_stop.set()
@@ -196,20 +208,15 @@ async def serve(
         ConfigError: open to other machines without a key, or the address cannot be bound.
     """
     check_bind(settings.host, settings.plain_keys)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, stopping.set)
     state = build_state(settings, config, backends=backends, sink=sink, store=store)
     gateway = Gateway(state, host=settings.host, port=settings.port)
-    try:
-        await gateway.start()
-        if on_started is not None:
-            on_started(gateway)
-        await stopping.wait()
-        logger.info("stopping: requests have %g s to end", config.gateway.shutdown_grace_s)
-    finally:
-        await gateway.stop()
-        await sink.aclose()
-        for number in STOP_SIGNALS:
-            loop.remove_signal_handler(number)
+    with stop_on_signal() as stop:
+        try:
+            await gateway.start()
+            if on_started is not None:
+                on_started(gateway)
+            await stop.wait()
+            await gateway.drain(stop.urgent)
+        finally:
+            await gateway.stop()
+            await sink.aclose()

@@ -109,15 +109,19 @@ class GatewayState:
         self._encoder_thread.shutdown(wait=False, cancel_futures=True)
         self.shadows.close()
 
-    def missing(self) -> list[str]:
-        """What keeps this gateway from serving; empty when it is ready."""
+    def missing(self, *, is_answered: bool = True) -> list[str]:
+        """What keeps this gateway from serving; empty when it is ready.
+
+        Args:
+            is_answered: an expert that gets requests is there, as `ExpertPool.is_answering` found.
+        """
         lacks = []
         if self.is_stopping:
             lacks.append("the gateway is stopping")
         if self.live.current is None:
             reason = f" ({self.live.last_error})" if self.live.last_error else ""
             lacks.append(f"no router is loaded{reason}")
-        if not self.pool.alive:
+        if not (self.pool.alive and is_answered):
             lacks.append(f"no expert answers: {', '.join(self.pool.names)}")
         return lacks
 

@@ -11,12 +11,25 @@ from dataclasses import dataclass
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Stop(asyncio.Event):
+    """The first SIGINT or SIGTERM sets it; `urgent` is set by SIGINT, which a person sends, and by a second signal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urgent = asyncio.Event()
+
+    def note(self, number: int) -> None:
+        if number == signal.SIGINT or self.is_set():
+            self.urgent.set()
+        self.set()
+
+
 @contextmanager
-def stop_on_signal() -> Iterator[asyncio.Event]:
+def stop_on_signal() -> Iterator[Stop]:
     """An event that the first SIGINT or SIGTERM sets. While it is used, no signal ends the process."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop, stop = asyncio.get_running_loop(), Stop()
     for number in SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.note, number)
     try:
         yield stop
     finally:
@@ -28,7 +41,7 @@ def stop_on_signal() -> Iterator[asyncio.Event]:
 class Life:
     """What a program knows of its end. While `is_starting`, a signal cancels it; later it minds `stop` itself."""
 
-    stop: asyncio.Event
+    stop: Stop
     is_starting: bool = True
 
 

@@ -79,7 +79,7 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
             for lacking in composition.gateway.state.missing():
                 logger.warning("not ready: %s", lacking)
             await life.stop.wait()
-            logger.info("stopping: requests have %g s to end", config.gateway.shutdown_grace_s)
+            await composition.gateway.drain(life.stop.urgent)
 
     await live_until_signal(program)
 

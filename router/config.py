@@ -213,6 +213,7 @@ class GatewayConfig(Section):
         default=1, ge=0, le=3, description="further experts tried when one fails before its first byte"
     )
     keep_alive_s: Seconds = Field(default=75.0, gt=0)
+    drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
     shutdown_grace_s: Seconds = 20.0
     limits: RequestLimits = RequestLimits()
 

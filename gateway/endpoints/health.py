@@ -20,14 +20,15 @@ def healthz() -> Health:
 
 
 @api.get("/readyz")
-def readyz(response: Response, state: Annotated[GatewayState, Depends(gateway_state)]) -> Health:
+async def readyz(response: Response, state: Annotated[GatewayState, Depends(gateway_state)]) -> Health:
     """503 until a router is loaded and an expert answers, and again while stopping."""
-    missing = state.missing()
+    is_answered = await state.pool.is_answering()
+    missing = state.missing(is_answered=is_answered)
     if missing:
         response.status_code = 503
     return Health(
         status="not_ready" if missing else "ok",
         missing=tuple(missing),
         router_version=state.live.current.version if state.live.current else None,
-        experts_alive=tuple(sorted(state.pool.alive)),
+        experts_alive=tuple(sorted(state.pool.alive)) if is_answered else (),
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from router.features import features_hash, to_bytes
 from router.pipeline import Router
 from router.types import Query
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.running import DEADLINE_S, Running, echoes, running, until, wire
 from tests.gateway.small_router import small_router
 
 
@@ -148,6 +151,26 @@ async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
         assert health["experts_alive"] == ["emerald", "plain", "ruby"]
         gateway.state.is_stopping = True
         assert (await get(gateway, "/readyz"))[0] == 503
+
+
+async def test_readiness_does_not_outlive_the_experts() -> None:
+    """Without a single request every breaker stays closed, so readiness looks for itself."""
+    async with AsyncExitStack() as first, AsyncExitStack() as second:
+        one = await first.enter_async_context(fault_upstream())
+        other = await second.enter_async_context(fault_upstream())
+        backends = {"ruby": wire(one.url), "emerald": wire(other.url), "plain": wire(other.url)}
+        async with running(backends) as gateway:
+            assert (await get(gateway, "/readyz"))[0] == 200
+            await first.aclose()
+            assert (await get(gateway, "/readyz"))[0] == 200
+            await second.aclose()
+            deadline = time.monotonic() + DEADLINE_S
+            while (found := await get(gateway, "/readyz"))[0] == 200:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            assert found[1]["missing"] == ["no expert answers: ruby, emerald, plain"]
+            assert found[1]["experts_alive"] == []
+            assert gateway.state.pool.alive == set(backends), "the breakers heard nothing of it"
 
 
 async def test_metrics_count_what_happened() -> None:

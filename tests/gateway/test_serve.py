@@ -17,7 +17,7 @@ import pytest
 from gateway.serve import Gateway, bind
 from router.errors import ConfigError
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import DEADLINE_S, echoes, running, wire
+from tests.gateway.running import DEADLINE_S, echoes, running, until, wire
 
 PROGRAM = """
 import asyncio, sys
@@ -38,7 +38,7 @@ def started(gateway):
 
 gateway.serve.load_router = lambda config, folder: support.small_router(version=folder.name)
 experts = support.echoes(ruby=support.wire(sys.argv[1], "ruby"))
-config = support.config_of(shutdown_grace_s=float(sys.argv[2]))
+config = support.config_of(shutdown_grace_s=float(sys.argv[2]), drain_s=float(sys.argv[3]))
 try:
     settings = environment_settings()
     asyncio.run(serve(settings, config, backends=experts, sink=Log(), store=None, on_started=started))
@@ -49,13 +49,13 @@ except RouterError as error:
 
 @asynccontextmanager
 async def process(
-    folder: Path, upstream_url: str, grace_s: float = 5.0, **environment: str
+    folder: Path, upstream_url: str, grace_s: float = 5.0, drain_s: float = 0.0, **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A gateway process with a promoted router; killed in the end if it still runs."""
-    (folder / "routers").mkdir()
+    (folder / "routers").mkdir(parents=True)
     (folder / "routers" / "live.json").write_text('{"version": "abc", "promoted_at": "", "history": []}')
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, upstream_url, str(grace_s),
+        sys.executable, "-c", PROGRAM, upstream_url, str(grace_s), str(drain_s),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "COE_DATA_DIR": str(folder), "COE_PORT": "0", **environment},
         cwd=Path(__file__).parents[2],
@@ -105,6 +105,87 @@ async def test_check_40_what_outlives_its_grace_is_cut_visibly(tmp_path: Path) -
         assert b"[DONE]" not in rest
         assert await line(child) == ["flushed", "upstream_error"]
         assert await asyncio.wait_for(child.wait(), DEADLINE_S) == 0
+
+
+async def test_a_rolling_deploy_refuses_nobody(tmp_path: Path) -> None:
+    """Clients that go by /readyz, each request on a connection of its own, never meet a closed door."""
+    async with (
+        fault_upstream() as upstream,
+        process(tmp_path / "old", upstream.url, drain_s=3.0) as old,
+        process(tmp_path / "new", upstream.url, drain_s=3.0) as new,
+    ):
+        ports = [int((await line(child))[1]) for child in (old, new)]
+        ready = [True, True]
+        statuses: list[tuple[int, int]] = []
+
+        async def probe() -> None:
+            while True:
+                ready[:] = [await status_of(port, "/readyz") == 200 for port in ports]
+                await asyncio.sleep(0.02)
+
+        async def ask() -> None:
+            while True:
+                port = ports[0] if ready[0] else ports[1]
+                statuses.append((port, await status_of(port, "/v1/chat/completions")))
+
+        tasks = [asyncio.create_task(work()) for work in (probe, ask, ask, ask)]
+        await until(lambda: len(statuses) > 20)
+        old.send_signal(signal.SIGTERM)
+        await until(lambda: not ready[0])
+        assert await status_of(ports[0], "/v1/chat/completions") == 200, "it is not ready, and still serves"
+        assert await asyncio.wait_for(old.wait(), 3 * DEADLINE_S) == 0
+        after = len(statuses)
+        await until(lambda: len(statuses) > after + 20)
+        assert not any(task.done() for task in tasks), tasks
+        for task in tasks:
+            task.cancel()
+        assert {status for _, status in statuses} == {200}
+        assert {port for port, _ in statuses} == set(ports)
+
+
+async def status_of(port: int, path: str) -> int:
+    """The status of one request on a connection of its own; one that is refused raises. A gone gateway is not ready."""
+    body = {"model": "auto", "messages": [{"role": "user", "content": "green"}]}
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+        if path != "/readyz":
+            async with client.post(path, json=body) as answer:
+                await answer.read()
+                return answer.status
+        try:
+            async with client.get(path) as answer:
+                return answer.status
+        except aiohttp.ClientConnectionError:
+            return 503
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]], ids=["Ctrl-C", "twice"])
+async def test_a_person_does_not_wait_for_the_drain(tmp_path: Path, signals: list[signal.Signals]) -> None:
+    async with process(tmp_path, "http://127.0.0.1:1/v1", drain_s=1e6) as child:
+        port = int((await line(child))[1])
+        for number in signals:
+            child.send_signal(number)
+            if len(signals) > 1:
+                async with asyncio.timeout(DEADLINE_S):
+                    while await status_of(port, "/readyz") != 503:
+                        await asyncio.sleep(0.01)
+        assert await line(child) == ["flushed"]
+        assert await asyncio.wait_for(child.wait(), DEADLINE_S) == 0
+
+
+async def test_while_it_drains_every_answer_is_the_last_of_its_connection() -> None:
+    async with running(drain_s=1e6) as gateway:
+        urgent = asyncio.Event()
+        async with gateway.chat("red") as answer:
+            assert "connection" not in answer.headers
+        draining = asyncio.create_task(gateway.gateway.drain(urgent))
+        await until(lambda: gateway.state.is_stopping)
+        async with gateway.chat("red") as answer:
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+        async with gateway.client.get(f"{gateway.root}/readyz") as answer:
+            assert (answer.status, (await answer.json())["missing"]) == (503, ["the gateway is stopping"])
+        assert not draining.done()
+        urgent.set()
+        await asyncio.wait_for(draining, DEADLINE_S)
 
 
 async def test_check_25_fails_closed_with_one_line(tmp_path: Path) -> None:

@@ -41,6 +41,22 @@ async def test_a_signal_while_running_is_left_to_the_program() -> None:
     assert seen == ["ended in order"]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "is_urgent"),
+    [([signal.SIGTERM], False), ([signal.SIGTERM, signal.SIGTERM], True), ([signal.SIGINT], True)],
+)
+async def test_ctrl_c_and_a_second_signal_are_urgent(numbers: list[signal.Signals], is_urgent: bool) -> None:
+    async def program(life: Life) -> None:
+        life.is_starting = False
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            await life.stop.wait()
+            await asyncio.sleep(0.01)
+        assert life.stop.urgent.is_set() is is_urgent
+
+    await live_until_signal(program)
+
+
 async def test_what_the_program_raises_is_raised() -> None:
     async def program(life: Life) -> None:
         raise KeyError("x")
