@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.asgi import ClientGoneError, Message, Receive, Scope, Send, must_close, read_body, send_error
 from gateway.auth import is_loopback
 from gateway.chat import ChatEndpoint
-from gateway.exchange import request_id_of
+from gateway.exchange import CLIENT_GONE_STATUS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
 from gateway.intake import Claim
 from gateway.off_loop import read_off_loop
@@ -174,12 +174,16 @@ def create_rest(state: GatewayState) -> FastAPI:
             return error_response(ApiError(f"there is no {request.url.path[:100]} here", status=404, code="not_found"))
         return error_response(ApiError("the request is not valid", status=status, code="invalid_request"))
 
+    async def on_client_gone(request: Request, error: Exception) -> Response:
+        return error_response(ApiError("the client left", status=CLIENT_GONE_STATUS, code="client_gone"))
+
     async def on_fault(request: Request, error: Exception) -> Response:
         return error_response(internal(state, error))
 
     app.add_exception_handler(RouterError, on_router_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(ClientGoneError, on_client_gone)
     app.add_exception_handler(Exception, on_fault)
     return app
 

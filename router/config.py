@@ -263,6 +263,8 @@ class StoresConfig(Section):
     chunk_tokens: int = Field(default=200, ge=100, le=4096, description="size of a chunk by the `auto` strategy")
     chunk_overlap_tokens: int = Field(default=40, ge=0, le=2048)
     max_file_mb: int = Field(default=32, ge=1, le=512)
+    read_cpu_s: int = Field(default=60, ge=1, le=3600, description="processor time that reading one file may take")
+    read_memory_mb: int = Field(default=512, ge=256, le=65536, description="memory that reading one file may take")
 
 
 class AttachedStore(Section):
@@ -272,6 +274,15 @@ class AttachedStore(Section):
     results: int = Field(default=5, ge=1, le=50)
     max_chars: int = Field(default=4000, ge=100, description="of all chunks together")
     min_score: float = Field(default=0.0, ge=-1, le=1, description="chunks of lower scores are left out")
+    timeout_s: Seconds = Field(default=5.0, gt=0, description="the chat goes on without sources that take longer")
+
+
+class RetrievalLimits(Section):
+    """What one request for embeddings or reranking may ask for, and how long one may take, searches included."""
+
+    max_texts: int = Field(default=2048, ge=1, le=2048)
+    max_tokens: int = Field(default=300_000, ge=1000, description="of all texts of a request, as estimated")
+    timeout_s: Seconds = Field(default=120.0, gt=0)
 
 
 class RetrievalConfig(Section):
@@ -284,6 +295,7 @@ class RetrievalConfig(Section):
         default_factory=dict, description="name -> kind (adapter, bm25, encoder, sentence_transformer, openai)"
     )
     pilots: str | None = Field(default=None, description="folder of `coe retrieval pilots`; relative to experts.yaml")
+    limits: RetrievalLimits = RetrievalLimits()
     stores: StoresConfig = StoresConfig()
     attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
 

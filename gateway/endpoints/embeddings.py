@@ -9,9 +9,9 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.endpoints.retrieval_access import Service, State, begin, finish
+from gateway.endpoints.retrieval_access import Owner, Service, State, at_work, begin, check_tokens, finish
 from gateway.http_errors import ApiError, invalid
-from gateway.retrieval.chunking import count_tokens
+from gateway.retrieval.fair_threads import pieces
 from gateway.retrieval.log import Outcome, outcomes_of
 from gateway.retrieval.routing import QueryRouting, RoutedQueries, why
 from gateway.retrieval.schemas import (
@@ -29,25 +29,30 @@ api = APIRouter()
 
 
 @api.post("/v1/embeddings", response_model=EmbeddingAnswer)
-async def embed(asked: EmbeddingRequest, request: Request, state: State, service: Service) -> Response:
-    """Embeds up to 2048 texts."""
-    texts = texts_of(asked)
+async def embed(asked: EmbeddingRequest, request: Request, state: State, service: Service, owner: Owner) -> Response:
+    """Embeds up to `retrieval.limits.max_texts` texts, a few at a time."""
+    texts = texts_of(asked, service.config.limits.max_texts)
     exchange = begin(request, state, DecisionKind.EMBEDDING, asked.model)
-    async with state.admission:
-        routed, vectors = await service.run(vectors_of, service.routing, texts, asked)
+    async with at_work(request, state, service):
+        tokens = await check_tokens(service, owner, texts, "input")
+        parts = [await service.run(owner, vectors_of, service.routing, texts[some], asked) for some in pieces(texts)]
+    routed = RoutedQueries.joined([part for part, _ in parts])
+    vectors = [vector for _, found in parts for vector in found]
     exchange.overhead_ms = routed.routing_ms
     outcomes: list[Outcome] = []
     if asked.input_type == "query":
-        tokens = [count_tokens(text) for text in texts]
         outcomes = outcomes_of(routed, keeps_embeddings=state.config.log.embeddings, prompt_tokens=tokens)
-    return await finish(state, exchange, outcomes, answer_of(asked, routed, vectors, outcomes).model_dump())
+    return await finish(
+        state, exchange, outcomes, lambda: answer_of(asked, routed, vectors, outcomes, sum(tokens)).model_dump()
+    )
 
 
-def texts_of(asked: EmbeddingRequest) -> list[str]:
+def texts_of(asked: EmbeddingRequest, max_texts: int) -> list[str]:
     """The texts to embed. Raises ApiError."""
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
-    if not texts:
-        raise invalid("'input' is an empty list; allowed: a text, or 1 to 2048 texts", "input")
+    if not 0 < len(texts) <= max_texts:
+        held = f"a list of {len(texts)} texts" if texts else "an empty list"
+        raise invalid(f"'input' is {held}; allowed: a text, or 1 to {max_texts} texts", "input")
     checked: list[str] = []
     for place, text in enumerate(texts):
         if not isinstance(text, str):
@@ -94,10 +99,13 @@ def shortened(vector: FloatArray, dimensions: int | None) -> FloatArray:
 
 
 def answer_of(
-    asked: EmbeddingRequest, routed: RoutedQueries, vectors: Sequence[FloatArray], outcomes: Sequence[Outcome]
+    asked: EmbeddingRequest,
+    routed: RoutedQueries,
+    vectors: Sequence[FloatArray],
+    outcomes: Sequence[Outcome],
+    tokens: int,
 ) -> EmbeddingAnswer:
     experts = {decision.expert for decision in routed.decisions}
-    tokens = sum(count_tokens(text) for text in routed.texts)
     return EmbeddingAnswer(
         data=[
             EmbeddingItem(

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.endpoints.retrieval_access import Service, State, begin, finish
+from gateway.endpoints.retrieval_access import Owner, Service, State, at_work, begin, check_tokens, finish
 from gateway.http_errors import invalid
-from gateway.retrieval.chunking import count_tokens
+from gateway.retrieval.fair_threads import pieces
 from gateway.retrieval.log import outcomes_of
-from gateway.retrieval.routing import QueryRouting, RoutedQueries, why
+from gateway.retrieval.routing import RoutedQueries, why
 from gateway.retrieval.schemas import RerankAnswer, RerankRequest, RerankResult, RerankText, TokenUsage
+from gateway.retrieval.service import RetrievalService
 from router.retrieval.fusion import Ranking, fuse
-from router.retrieval.records import DenseExpert, LexicalExpert
+from router.retrieval.index.space import KeyArray
+from router.retrieval.records import DenseExpert
 from router.types import DecisionKind, FloatArray
 
 api = APIRouter()
 
 
 @api.post("/v1/rerank", response_model=RerankAnswer)
-async def rerank(asked: RerankRequest, request: Request, state: State, service: Service) -> Response:
-    """Orders up to 1000 documents by their relevance to the query."""
+async def rerank(asked: RerankRequest, request: Request, state: State, service: Service, owner: Owner) -> Response:
+    """Orders up to 1000 documents, or `retrieval.limits.max_texts` if that is less, by relevance to the query."""
     if not asked.query.strip():
         raise invalid("'query' is empty; allowed: a text", "query")
     documents = [each if isinstance(each, str) else each.text for each in asked.documents]
+    most = service.config.limits.max_texts
+    if len(documents) > most:
+        raise invalid(f"'documents' holds {len(documents)} texts; allowed: at most {most}", "documents")
     exchange = begin(request, state, DecisionKind.RERANK, asked.model)
-    async with state.admission:
-        routed, (order, scores) = await service.run(ranked, service.routing, asked.query, documents, asked.model)
+    async with at_work(request, state, service):
+        tokens = sum(await check_tokens(service, owner, [asked.query, *documents], "documents"))
+        routed, (order, scores) = await ranked(service, owner, asked.query, documents, asked.model)
     exchange.overhead_ms = routed.routing_ms
     top = len(order) if asked.top_n is None else min(asked.top_n, len(order))
-    tokens = count_tokens(asked.query) + sum(count_tokens(text) for text in documents)
     outcomes = outcomes_of(
         routed,
         keeps_embeddings=state.config.log.embeddings,
@@ -57,29 +62,36 @@ async def rerank(asked: RerankRequest, request: Request, state: State, service: 
         expert=decision.expert,
         why=why(decision),
     )
-    return await finish(state, exchange, outcomes, body.model_dump(exclude_none=True))
+    return await finish(state, exchange, outcomes, lambda: body.model_dump(exclude_none=True))
 
 
-def ranked(routing: QueryRouting, query: str, documents: Sequence[str], model: str) -> tuple[RoutedQueries, Ranking]:
-    """Every document's place (n,), best first, with scores. Blocks. Raises ApiError 404."""
-    routed = routing.route([query], model)
+async def ranked(
+    service: RetrievalService, owner: str, query: str, documents: Sequence[str], model: str
+) -> tuple[RoutedQueries, Ranking]:
+    """Every document's place (n,), best first, with scores, a few documents at a time. Raises ApiError 404."""
+    routing = service.routing
+    routed = await service.run(owner, routing.route, [query], model)
     decision = routed.decisions[0]
-    members = [routing.expert(name) for name in decision.members]
-    words = {each.name: each.index(documents) for each in members if isinstance(each, LexicalExpert)}
-    rankings = [
-        by_vectors(routing, routed, each, documents)
-        if isinstance(each, DenseExpert)
-        else words[each.name].search([query], len(documents))[0]
-        for each in members
-    ]
-    evidence = partial(words[decision.members[-1]].evidence, query) if decision.evidence else None
+    rankings: list[Ranking] = []
+    evidence: Callable[[KeyArray], FloatArray] | None = None
+    for member in (routing.expert(name) for name in decision.members):
+        if isinstance(member, DenseExpert):
+            (vector,) = await service.run(owner, routing.vectors, routed, [member.name])
+            found = [await service.run(owner, cosines, member, documents[some], vector) for some in pieces(documents)]
+            rankings.append(in_order(np.concatenate(found)))
+        else:
+            words = await service.run(owner, member.index, documents)
+            rankings.append((await service.run(owner, words.search, [query], len(documents)))[0])
+            evidence = partial(words.evidence, query) if decision.evidence else None
     places, scores = fuse(rankings, decision.arm, len(documents), evidence)
     unnamed = np.setdiff1d(np.arange(len(documents)), places)  # no word in common with the query
     return routed, (np.concatenate([places, unnamed]), np.concatenate([scores, np.zeros(len(unnamed), np.float32)]))
 
 
-def by_vectors(routing: QueryRouting, routed: RoutedQueries, expert: DenseExpert, documents: Sequence[str]) -> Ranking:
-    (vector,) = routing.vectors(routed, [expert.name])
-    scores: FloatArray = np.asarray(expert.encode_documents(documents) @ vector, dtype=np.float32)
+def cosines(expert: DenseExpert, documents: Sequence[str], vector: FloatArray) -> FloatArray:
+    return np.asarray(expert.encode_documents(documents) @ vector, dtype=np.float32)
+
+
+def in_order(scores: FloatArray) -> Ranking:
     order = np.argsort(-scores, kind="stable").astype(np.int64)
     return order, scores[order]

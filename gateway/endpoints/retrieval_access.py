@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
+from gateway.asgi import ClientWatch
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.exchange import MAX_MODEL_CHARS
-from gateway.http_errors import ApiError
+from gateway.http_errors import ApiError, invalid
+from gateway.retrieval.cutting import count_tokens
+from gateway.retrieval.fair_threads import pieces
 from gateway.retrieval.log import Outcome, RetrievalExchange, exchange_for, response_headers
 from gateway.retrieval.records import Page
 from gateway.retrieval.routing import why
@@ -72,11 +77,54 @@ def begin(request: Request, state: GatewayState, kind: DecisionKind, model: str)
     return exchange_for(kind, headers, request.scope.get("coe_key_id"), model[:MAX_MODEL_CHARS], session)
 
 
+@asynccontextmanager
+async def at_work(request: Request, state: GatewayState, service: RetrievalService) -> AsyncIterator[None]:
+    """A block that runs as one of the gateway's requests, while its client is there and `retrieval.limits` allows.
+
+    Raises:
+        ApiError: 429 there are too many requests, 504 it took too long.
+        ClientGoneError: the client left; what the block waited for is given up.
+    """
+    limit_s = service.config.limits.timeout_s
+    try:
+        async with ClientWatch(request.receive), asyncio.timeout(limit_s), state.admission:
+            yield
+    except TimeoutError as error:
+        raise ApiError(
+            f"the request took more than the {limit_s:g} s that are allowed; send fewer or shorter texts",
+            status=504,
+            code="retrieval_timeout",
+        ) from error
+
+
+async def check_tokens(service: RetrievalService, owner: str, texts: Sequence[str], param: str) -> list[int]:
+    """The estimated tokens of each text. Raises ApiError 400 when they are too many together."""
+    allowed = service.config.limits.max_tokens
+    counts: list[int] = []
+    for some in pieces(texts):
+        counts += await service.run(owner, tokens_of, texts[some])
+        if sum(counts) > allowed:
+            raise invalid(f"'{param}' holds more than {allowed} tokens; allowed: at most {allowed} in a request", param)
+    return counts
+
+
+def tokens_of(texts: Sequence[str]) -> list[int]:
+    return [count_tokens(text) for text in texts]
+
+
 async def finish(
-    state: GatewayState, exchange: RetrievalExchange, outcomes: Sequence[Outcome], body: Mapping[str, object]
+    state: GatewayState,
+    exchange: RetrievalExchange,
+    outcomes: Sequence[Outcome],
+    body: Callable[[], Mapping[str, object]],
 ) -> Response:
-    """Writes the decisions down, then answers. The rows say `answered`, so the answer is made first: it might fail."""
-    response = answer(body, response_headers(exchange, outcomes))
+    """Writes the decisions down, then answers. The rows say `answered`, so the answer is made first: it might fail.
+
+    Args:
+        body: makes the answer, in a thread, because it may hold a million numbers.
+    """
+    headers = response_headers(exchange, outcomes)
+    response = await asyncio.to_thread(lambda: answer(body(), headers))
     await state.retrieval_log.write(exchange, outcomes)
     return response
 

@@ -17,12 +17,14 @@ from gateway.endpoints.retrieval_access import (
     Service,
     State,
     Stores,
+    at_work,
     begin,
     decision_view,
     finish,
 )
 from gateway.http_errors import ApiError, invalid
-from gateway.retrieval.chunking import ChunkingStrategy, StaticStrategy, count_tokens
+from gateway.retrieval.chunking import ChunkingStrategy, StaticStrategy
+from gateway.retrieval.cutting import count_tokens
 from gateway.retrieval.filters import Scalar, fault_of
 from gateway.retrieval.log import outcomes_of
 from gateway.retrieval.records import Addition, FileStatus
@@ -102,19 +104,21 @@ async def search_store(
     wanted = search_request(asked)
     store = await stores.store(owner, store_id)
     exchange = begin(request, state, DecisionKind.SEARCH, asked.model)
-    async with state.admission:
-        found = await service.run(stores.search, store, wanted)
+    async with at_work(request, state, service):
+        found = await service.search(owner, store, wanted)
+        tokens = [await service.run(owner, count_tokens, query) for query in wanted.queries]
     exchange.overhead_ms = found.routed.routing_ms
     outcomes = outcomes_of(
         found.routed,
         keeps_embeddings=state.config.log.embeddings,
         store_id=store_id,
         documents=[each.chunk.document_id for each in found.found],
-        prompt_tokens=[count_tokens(query) for query in wanted.queries],
+        prompt_tokens=tokens,
     )
     ignored = ["rewrite_query"] if asked.rewrite_query else []
-    body = search_view(found, [decision_view(outcome) for outcome in outcomes], ignored)
-    return await finish(state, exchange, outcomes, body)
+    return await finish(
+        state, exchange, outcomes, lambda: search_view(found, [decision_view(each) for each in outcomes], ignored)
+    )
 
 
 def search_request(asked: SearchBody) -> SearchRequest:

@@ -3,12 +3,13 @@ ask best go into the prompt. Streams pass unchanged; the sources stand in header
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.exchange import Exchange
-from gateway.retrieval.chunking import count_tokens
+from gateway.retrieval.cutting import count_tokens
 from gateway.retrieval.log import RetrievalExchange, RetrievalLog, outcomes_of
 from gateway.retrieval.search import Found, SearchRequest
 from gateway.retrieval.service import RetrievalService
@@ -92,13 +93,15 @@ class Attachments:
     async def enrich(
         self, exchange: Exchange, request: ChatRequest, expert: str, attached: AttachedStore
     ) -> tuple[ChatRequest, Sources]:
-        """The request with sources in its last ask. A store that cannot be asked leaves the request as it is."""
+        """The request with sources in its last ask. A store that cannot be asked in time leaves it as it is."""
         if not request.text.strip():
             return request, Sources(attached.store)
         try:
-            sources = await self._search(exchange, request.text, attached)
-        except RouterError as error:
-            logger.warning("chat goes on without the sources of %s: %s", attached.store, error)
+            async with asyncio.timeout(attached.timeout_s):
+                sources = await self._search(exchange, request.text, attached)
+        except (RouterError, TimeoutError) as error:
+            reason = str(error) or f"they took more than {attached.timeout_s:g} s"
+            logger.warning("chat goes on without the sources of %s: %s", attached.store, reason)
             return request, Sources(attached.store, is_failed=True)
         found = fitting(sources.found, attached)
         while found:
@@ -115,7 +118,7 @@ class Attachments:
         )
         store = await stores.store(None, attached.store)
         request = SearchRequest((text,), attached.results, score_threshold=attached.min_score)
-        answer = await self._service.run(stores.search, store, request)
+        answer = await self._service.search(exchange.key_id or "", store, request)
         searching.overhead_ms = answer.routed.routing_ms
         outcome = outcomes_of(
             answer.routed,

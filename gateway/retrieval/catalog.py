@@ -51,12 +51,13 @@ class Catalog:
             row = connection.execute(query).one_or_none()
         return None if row is None else StoredFile(**row._mapping)
 
-    def content(self, file_id: str) -> bytes | None:
-        """The bytes of a file; None when it is gone. Check its owner before."""
-        parts = select(FILE_PARTS.c.content).where(FILE_PARTS.c.file_id == file_id).order_by(FILE_PARTS.c.number)
-        with self._store.transaction("read a file") as connection:
-            is_there = connection.execute(select(FILES.c.file_id).where(FILES.c.file_id == file_id)).one_or_none()
-            return None if is_there is None else b"".join(connection.execute(parts).scalars())
+    def copy(self, file_id: str, out: BinaryIO) -> int:
+        """Writes a file out part by part: the number of bytes, 0 when it is gone. Check its owner before."""
+        number = 0
+        while part := self.part(file_id, number):
+            out.write(part)
+            number += 1
+        return out.tell()
 
     def part(self, file_id: str, number: int) -> bytes:
         """One part of a file, of `PART_BYTES` but for the last; nothing behind that. Check its owner before."""
@@ -120,10 +121,11 @@ class Catalog:
             rows = connection.execute(paged(connection, query, STORES.c.created_at, STORES.c.store_id, page)).all()
             return in_order(with_counts(connection, rows), page)
 
-    def all_stores(self) -> list[str]:
-        """Ids of every owner's stores."""
+    def all_stores(self) -> list[tuple[str, str]]:
+        """Ids of every owner's stores, each with its owner."""
         with self._store.transaction("list vector stores") as connection:
-            return list(connection.execute(select(STORES.c.store_id)).scalars())
+            rows = connection.execute(select(STORES.c.store_id, STORES.c.owner))
+            return [(row.store_id, row.owner) for row in rows]
 
     def expired_stores(self) -> list[str]:
         """Stores past their time."""
@@ -183,7 +185,7 @@ class Catalog:
 
     def store_file(self, store_id: str, file_id: str) -> StoreFile | None:
         """A file of a store. Check the store's owner before."""
-        query = store_files_query().where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id)
+        query = store_files_query().where(*is_file(store_id, file_id))
         with self._store.transaction("read a store's file") as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else store_file_of(row)
@@ -222,7 +224,7 @@ class Catalog:
 
     def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
         """Sets columns of a store's file; False when it is gone."""
-        statement = STORE_FILES.update().where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id)
+        statement = STORE_FILES.update().where(*is_file(store_id, file_id))
         with self._store.transaction("change a store's file") as connection:
             return bool(connection.execute(statement.values(**values)).rowcount)
 
@@ -239,32 +241,64 @@ class Catalog:
 
     def detach(self, store_id: str, file_id: str) -> bool:
         """Takes a file out of a store with its chunks; False when it was not in it."""
-        is_it = and_(STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id)
         with self._store.transaction("detach a file") as connection:
             connection.execute(delete(CHUNKS).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id))
-            return bool(connection.execute(delete(STORE_FILES).where(is_it)).rowcount)
+            return bool(connection.execute(delete(STORE_FILES).where(*is_file(store_id, file_id))).rowcount)
 
-    def claim(self, store_id: str, file_id: str, seconds: float) -> bool:
-        """Whether this process is to read the file: it waits, and no other has it in hand."""
+    def claim(self, store_id: str, file_id: str, seconds: float) -> int:
+        """Which attempt at reading the file this is, counted before it begins, from 1; 0 when it is not this process
+        that is to read it: it does not wait, or another has it in hand."""
         now = self._clock()
-        statement = STORE_FILES.update().where(
-            STORE_FILES.c.store_id == store_id,
-            STORE_FILES.c.file_id == file_id,
-            STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
-            or_(STORE_FILES.c.claimed_until.is_(None), STORE_FILES.c.claimed_until < now),
+        statement = (
+            STORE_FILES.update()
+            .where(
+                *is_file(store_id, file_id),
+                STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
+                or_(STORE_FILES.c.claimed_until.is_(None), STORE_FILES.c.claimed_until < now),
+            )
+            .values(claimed_until=now + seconds, attempts=STORE_FILES.c.attempts + 1)
+            .returning(STORE_FILES.c.attempts)
         )
         with self._store.transaction("claim a file") as connection:
-            return bool(connection.execute(statement.values(claimed_until=now + seconds)).rowcount)
+            return connection.execute(statement).scalar_one_or_none() or 0
 
-    def waiting(self) -> list[tuple[str, str]]:
-        """(store, file) of what is to be read, oldest first."""
+    def give_back(self, store_id: str, file_id: str) -> None:
+        """Undoes a claim, so that another attempt may follow at once: what ended this one was not the file."""
+        values = {"claimed_until": None, "attempts": STORE_FILES.c.attempts - 1}
+        is_claimed = STORE_FILES.c.claimed_until.is_not(None)
+        with self._store.transaction("give a file back") as connection:
+            connection.execute(STORE_FILES.update().where(*is_file(store_id, file_id), is_claimed).values(**values))
+
+    def waiting_owners(self) -> list[str]:
+        """Whose files are to be read, the owner of the oldest one first."""
+        query = (
+            select(STORES.c.owner)
+            .join(STORE_FILES, STORE_FILES.c.store_id == STORES.c.store_id)
+            .where(STORE_FILES.c.status == FileStatus.IN_PROGRESS.value)
+            .group_by(STORES.c.owner)
+            .order_by(func.min(STORE_FILES.c.created_at))
+        )
+        with self._store.transaction("find files to read") as connection:
+            return list(connection.execute(query).scalars())
+
+    def waiting(self, owner: str) -> list[tuple[str, str]]:
+        """(store, file) of what is to be read of an owner, oldest first."""
         query = (
             select(STORE_FILES.c.store_id, STORE_FILES.c.file_id)
-            .where(STORE_FILES.c.status == FileStatus.IN_PROGRESS.value)
+            .join(STORES, STORES.c.store_id == STORE_FILES.c.store_id)
+            .where(STORE_FILES.c.status == FileStatus.IN_PROGRESS.value, STORES.c.owner == owner)
             .order_by(STORE_FILES.c.created_at)
         )
         with self._store.transaction("find files to read") as connection:
             return [(row.store_id, row.file_id) for row in connection.execute(query)]
+
+    def waiting_of(self, store_id: str) -> set[str]:
+        """Files of a store that are to be read."""
+        query = select(STORE_FILES.c.file_id).where(
+            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.IN_PROGRESS.value
+        )
+        with self._store.transaction("find files to read") as connection:
+            return set(connection.execute(query).scalars())
 
     def read_again(self, store_id: str) -> None:
         """Every file of a store that was read is to be read once more."""
@@ -272,7 +306,7 @@ class Catalog:
             STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
         )
         with self._store.transaction("have files read again") as connection:
-            connection.execute(statement.values(status=FileStatus.IN_PROGRESS.value, claimed_until=None))
+            connection.execute(statement.values(status=FileStatus.IN_PROGRESS.value, claimed_until=None, attempts=0))
 
     def release_claims(self) -> None:
         """Nobody has anything in hand: for a process that knows it is the only one."""
@@ -286,6 +320,11 @@ class Catalog:
         )
         with self._store.transaction("read attributes") as connection:
             return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in connection.execute(query)}
+
+
+def is_file(store_id: str, file_id: str) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on a file of a store."""
+    return STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id
 
 
 def new_row(
@@ -304,6 +343,7 @@ def new_row(
         "usage_bytes": 0,
         "created_at": now,
         "claimed_until": None,
+        "attempts": 0,
     }
 
 

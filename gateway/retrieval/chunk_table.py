@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,18 @@ class ChunkTable:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def replace(self, store_id: str, file_id: str, texts: Sequence[str]) -> tuple[KeyArray, KeyArray]:
+    def replace(self, store_id: str, file_id: str, texts: Iterable[str]) -> tuple[KeyArray, KeyArray]:
         """The chunks of a file in place of those that an earlier try left: keys of the new and of the old ones."""
         is_its = and_(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id)
-        rows = [
+        rows = (
             {"store_id": store_id, "file_id": file_id, "position": position, "text": text}
             for position, text in enumerate(texts)
-        ]
+        )
         with self._store.transaction("write chunks") as connection:
             old = connection.execute(select(CHUNKS.c.key).where(is_its)).scalars().all()
             connection.execute(delete(CHUNKS).where(is_its))
-            if rows:
-                connection.execute(CHUNKS.insert(), rows)
+            while some := list(islice(rows, ID_BATCH)):
+                connection.execute(CHUNKS.insert(), some)
             new = connection.execute(select(CHUNKS.c.key).where(is_its).order_by(CHUNKS.c.position)).scalars().all()
         return np.array(new, dtype=np.int64), np.array(old, dtype=np.int64)
 
@@ -70,6 +71,21 @@ class ChunkTable:
         query = select(CHUNKS.c.text).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id)
         with self._store.transaction("read chunks") as connection:
             return list(connection.execute(query.order_by(CHUNKS.c.position)).scalars())
+
+    def texts_of(self, keys: Sequence[int]) -> dict[int, str]:
+        """Texts by key; those of chunks that are gone are left out."""
+        found: dict[int, str] = {}
+        with self._store.transaction("read chunks") as connection:
+            for some in batches(keys):
+                query = select(CHUNKS.c.key, CHUNKS.c.text).where(CHUNKS.c.key.in_(some))
+                found |= {row.key: row.text for row in connection.execute(query)}
+        return found
+
+    def all_keys(self, store_id: str) -> KeyArray:
+        """Keys of a whole store, in order."""
+        query = select(CHUNKS.c.key).where(CHUNKS.c.store_id == store_id).order_by(CHUNKS.c.key)
+        with self._store.transaction("find chunks") as connection:
+            return np.array(connection.execute(query).scalars().all(), dtype=np.int64)
 
     def texts(self, store_id: str) -> tuple[KeyArray, list[str]]:
         """Keys and texts of a whole store, by key."""

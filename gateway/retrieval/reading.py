@@ -1,4 +1,7 @@
-"""The text of an uploaded file: PDF, HTML, Markdown and plain text."""
+"""The text of an uploaded file: PDF, HTML, Markdown and plain text.
+
+Parsers meet hostile files, so `read_text` runs in a process under limits only: see `reading_process`.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,27 @@ import io
 import re
 from pathlib import PurePath
 
-from router.errors import MissingExtraError, RouterError
-
 HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
-HIDDEN_TAGS = ("script", "style", "noscript", "template", "svg", "head", "title")
-INLINE_TAGS = ("a", "abbr", "b", "code", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u")
+HIDDEN_TAGS = frozenset({"script", "style", "noscript", "template", "svg", "head", "title"})
+INLINE_TAGS = frozenset(
+    {"a", "abbr", "b", "code", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"}
+)
 BLANK_LINES = re.compile(r"\n[ \t\r\f\v]*(?:\n[ \t\r\f\v]*)+")
 MAX_PDF_PAGES = 5_000
 MAX_TEXT_CHARS = 50_000_000
+MAX_HTML_DEPTH = 2_000
+"""Open elements: libxml2 looks through all of them at the end of one that is not open."""
+FEED_CHARS = 1 << 16
 
 
-class UnreadableFileError(RouterError):
+class UnreadableFileError(Exception):
     """A file whose text cannot be had.
 
     Args:
         code: OpenAI's: `unsupported_file` or `invalid_file`.
     """
 
-    def __init__(self, message: str, code: str) -> None:
+    def __init__(self, message: str, code: str = "invalid_file") -> None:
         super().__init__(message)
         self.code = code
 
@@ -44,54 +50,100 @@ def read_text(filename: str, content: bytes) -> str:
             text = read_html(text)
     text = BLANK_LINES.sub("\n\n", text.replace("\x00", "").replace("\r\n", "\n")).strip()
     if not text:
-        raise UnreadableFileError("the file holds no text (a scanned PDF holds pictures of it)", "invalid_file")
+        raise UnreadableFileError("the file holds no text (a scanned PDF holds pictures of it)")
     if len(text) > MAX_TEXT_CHARS:
-        raise UnreadableFileError(f"the file holds more than {MAX_TEXT_CHARS} characters", "invalid_file")
+        raise UnreadableFileError(f"the file holds more than {MAX_TEXT_CHARS} characters")
     return text
 
 
 def read_pdf(content: bytes) -> str:
-    """The text of every page, pages apart. Raises UnreadableFileError, MissingExtraError."""
-    try:
-        from pypdf import PdfReader
-        from pypdf.errors import FileNotDecryptedError, PyPdfError
-    except ImportError as error:
-        raise MissingExtraError("reading PDF", "retrieval") from error
+    """The text of every page, pages apart. Raises UnreadableFileError."""
+    from pypdf import PdfReader
+    from pypdf.errors import FileNotDecryptedError
+
     try:
         reader = PdfReader(io.BytesIO(content), strict=False)
         if reader.is_encrypted and not reader.decrypt(""):
-            raise UnreadableFileError("the PDF is encrypted", "invalid_file")
+            raise UnreadableFileError("the PDF is encrypted")
         if len(reader.pages) > MAX_PDF_PAGES:
-            raise UnreadableFileError(f"the PDF has more than {MAX_PDF_PAGES} pages", "invalid_file")
-        pages = [page.extract_text() for page in reader.pages]
+            raise UnreadableFileError(f"the PDF has more than {MAX_PDF_PAGES} pages")
+        pages, size = [], 0
+        for page in reader.pages:
+            pages.append(page.extract_text())
+            size += len(pages[-1])
+            if size > MAX_TEXT_CHARS:
+                raise UnreadableFileError(f"the file holds more than {MAX_TEXT_CHARS} characters")
     except FileNotDecryptedError as error:
-        raise UnreadableFileError("the PDF is encrypted", "invalid_file") from error
-    except UnreadableFileError:
+        raise UnreadableFileError("the PDF is encrypted") from error
+    except (UnreadableFileError, MemoryError):
         raise
-    # On damaged files pypdf also raises what its own code stumbles over.
-    except (PyPdfError, ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, RecursionError) as error:
-        raise UnreadableFileError(f"the PDF is damaged ({type(error).__name__})", "invalid_file") from error
+    except Exception as error:
+        raise UnreadableFileError(f"the PDF is damaged ({type(error).__name__})") from error
     return "\n\n".join(pages)
 
 
 def read_html(markup: str) -> str:
-    """The visible text, a line for each block. Raises UnreadableFileError, MissingExtraError."""
+    """The visible text, a line for each block, after the title. Raises UnreadableFileError."""
+    from lxml.etree import HTMLParser, XMLSyntaxError
+
+    parser = HTMLParser(target=VisibleText(), huge_tree=True)
+    markup = markup.replace("\x00", "")
     try:
-        from bs4 import BeautifulSoup
-    except ImportError as error:
-        raise MissingExtraError("reading HTML", "retrieval") from error
-    try:
-        soup = BeautifulSoup(markup, "html.parser")
-        title = soup.title.get_text(" ", strip=True) if soup.title else ""
-        for tag in soup(HIDDEN_TAGS):
-            tag.decompose()
-        for tag in soup(INLINE_TAGS):
-            tag.unwrap()
-        soup.smooth()
-        text = soup.get_text("\n", strip=True)
-    except RecursionError as error:
-        raise UnreadableFileError("the HTML is nested too deep", "invalid_file") from error
-    return f"{title}\n\n{text}" if title else text
+        for start in range(0, len(markup), FEED_CHARS):
+            parser.feed(markup[start : start + FEED_CHARS])
+        text: str = parser.close()
+    except XMLSyntaxError as error:  # it mends everything but an empty document
+        raise UnreadableFileError("the HTML is empty or damaged") from error
+    return text
+
+
+class VisibleText:
+    """Takes a document from the parser piece by piece. No tree is kept, so neither depth nor number costs memory."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._line: list[str] = []
+        self._title: list[str] = []
+        self._titles = 0  # begun so far: the first one counts
+        self._is_in_title = False
+        self._hidden = 0  # open elements that show nothing
+        self._depth = 0
+
+    def start(self, tag: str, attributes: object) -> None:
+        self._depth += 1
+        if self._depth > MAX_HTML_DEPTH:
+            raise UnreadableFileError(f"the HTML is nested more than {MAX_HTML_DEPTH} deep")
+        if tag not in INLINE_TAGS:
+            self._end_line()
+        if tag == "title":
+            self._titles += 1
+            self._is_in_title = self._titles == 1
+        self._hidden += tag in HIDDEN_TAGS
+
+    def end(self, tag: str) -> None:
+        self._depth -= 1
+        if tag not in INLINE_TAGS:
+            self._end_line()
+        if tag == "title":
+            self._is_in_title = False
+        self._hidden -= tag in HIDDEN_TAGS
+
+    def data(self, text: str) -> None:
+        if self._is_in_title:
+            self._title.append(text)
+        elif not self._hidden:
+            self._line.append(text)
+
+    def close(self) -> str:
+        self._end_line()
+        title, text = "".join(self._title).strip(), "\n".join(self._lines)
+        return f"{title}\n\n{text}" if title else text
+
+    def _end_line(self) -> None:
+        line = "".join(self._line).strip()
+        self._line.clear()
+        if line:
+            self._lines.append(line)
 
 
 def decoded(content: bytes) -> str:

@@ -37,6 +37,17 @@ class RoutedQueries:
     base: FloatArray | None = field(repr=False)
     routing_ms: float = 0.0
 
+    @staticmethod
+    def joined(parts: Sequence[RoutedQueries]) -> RoutedQueries:
+        """Those of one request that were routed in parts: all of them by the experts' names, or none."""
+        bases = [part.base for part in parts if part.base is not None]
+        return RoutedQueries(
+            tuple(text for part in parts for text in part.texts),
+            tuple(decision for part in parts for decision in part.decisions),
+            np.concatenate(bases) if bases else None,
+            sum(part.routing_ms for part in parts),
+        )
+
 
 class Choices(NamedTuple):
     """The two choices that one pilot library makes: among all experts for searching, and for vectors that a client

@@ -27,13 +27,14 @@ SPARE = 20
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What is looked for. `score_threshold` None keeps all."""
+    """What is looked for. `score_threshold` None keeps all; `may_take_long` where nobody waits for the thread."""
 
     queries: tuple[str, ...]
     limit: int
     model: str = AUTO
     condition: Filter | None = None
     score_threshold: float | None = None
+    may_take_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class SearchAnswer:
 
 
 class StoreSearch:
-    """Calls block. Raises ApiError, VectorSpaceError, StoreError."""
+    """Calls block. Raises ApiError, VectorSpaceError, StoreError, StaleWordsError."""
 
     def __init__(self, routing: QueryRouting, catalog: Catalog, chunks: ChunkTable, vectors: DocumentVectors) -> None:
         self._routing, self._catalog, self._chunks, self._vectors = routing, catalog, chunks, vectors
@@ -67,7 +68,7 @@ class StoreSearch:
         routed = replace(routed, decisions=tuple(self._possible(store.store_id, each) for each in routed.decisions))
         among = self._among(store.store_id, request.condition)
         best: dict[int, float] = {}
-        for keys, scores in self._rankings(store.store_id, routed, request.limit + SPARE, among):
+        for keys, scores in self._rankings(store.store_id, routed, request, among):
             for key, score in zip(keys.tolist(), scores.tolist(), strict=True):
                 best[key] = max(score, best.get(key, -np.inf))
         return SearchAnswer(routed, self._shown(store.store_id, best, request))
@@ -94,7 +95,7 @@ class StoreSearch:
         return self._chunks.keys(store_id, [name for name, values in held.items() if matches(condition, values)])
 
     def _rankings(
-        self, store_id: str, routed: RoutedQueries, limit: int, among: KeyArray | None
+        self, store_id: str, routed: RoutedQueries, request: SearchRequest, among: KeyArray | None
     ) -> list[tuple[KeyArray, FloatArray]]:
         """Per query the fused ranking of its members, which are all encoded in one go."""
         wanted = [(row, name) for row, decision in enumerate(routed.decisions) for name in decision.members]
@@ -103,12 +104,14 @@ class StoreSearch:
         asked = RoutedQueries(
             tuple(routed.texts[row] for row in rows), (), None if routed.base is None else routed.base[rows]
         )
+        limit = request.limit + SPARE
+        search = partial(self._vectors.search, may_take_long=request.may_take_long)
         vector_of = dict(zip(dense, self._routing.vectors(asked, [name for _, name in dense]), strict=True))
         rankings = []
         for row, decision in enumerate(routed.decisions):
             count = max(limit, POOL) if decision.is_fused else limit
             members = [
-                self._vectors.search(store_id, name, routed.texts[row], vector_of.get((row, name)), count, among)
+                search(store_id, name, routed.texts[row], vector_of.get((row, name)), count, among)
                 for name in decision.members
             ]
             evidence = partial(self._vectors.evidence, store_id, decision.members[-1], routed.texts[row])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,12 +14,15 @@ from gateway.http_errors import ApiError
 from gateway.retrieval.catalog import Catalog
 from gateway.retrieval.chunk_table import ChunkTable
 from gateway.retrieval.chunking import StaticChunking
+from gateway.retrieval.fair_threads import FairThreads
 from gateway.retrieval.ingestion import Ingestion
 from gateway.retrieval.live_pilots import LivePilots, make_choices
+from gateway.retrieval.reader import DocumentReader, ReadingLimits
+from gateway.retrieval.records import VectorStore
 from gateway.retrieval.routing import QueryRouting
-from gateway.retrieval.search import StoreSearch
+from gateway.retrieval.search import SearchAnswer, SearchRequest, StoreSearch
 from gateway.retrieval.stores import VectorStores
-from gateway.retrieval.vectors import DocumentVectors
+from gateway.retrieval.vectors import DocumentVectors, StaleWordsError
 from gateway.store import Store
 from router.config import IndexKind, RetrievalConfig, StoresConfig
 from router.errors import ConfigError
@@ -31,7 +33,8 @@ from router.retrieval.index.space import VectorIndexes, VectorSpace
 
 FOLDER = "retrieval"
 INCOMING = "incoming"
-QUERY_THREADS = 2  # numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
+THREADS = 2  # of each kind: numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
+WALL_PER_CPU_S = 3  # reading a document takes so much longer on a machine that others use
 
 T = TypeVar("T")
 
@@ -46,8 +49,10 @@ class RetrievalService:
         self._stores: VectorStores | None = None
         self._lock: FolderLock | None = None
         self._why_not = "this gateway has no database, so it keeps no files and vector stores"
-        self._queries = ThreadPoolExecutor(max_workers=QUERY_THREADS, thread_name_prefix="coe-retrieval")
-        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-ingestion")
+        # Apart, so that a search waits for searches only, whatever is embedded, ranked or read meanwhile.
+        self._searches = FairThreads(THREADS, "coe-search")
+        self._pieces = FairThreads(THREADS, "coe-pieces")
+        self._indexing = asyncio.Semaphore(1)
 
     @property
     def stores(self) -> VectorStores:
@@ -80,7 +85,14 @@ class RetrievalService:
         vectors = DocumentVectors(self.routing.experts, chunks, opener)
         searcher = StoreSearch(self.routing, catalog, chunks, vectors)
         is_alone = settings.index is IndexKind.LOCAL
-        ingestion = Ingestion(catalog, chunks, vectors, self._reading, is_alone=is_alone)
+        reader = DocumentReader(
+            ReadingLimits(
+                cpu_s=settings.read_cpu_s,
+                wall_s=WALL_PER_CPU_S * settings.read_cpu_s,
+                memory_bytes=settings.read_memory_mb << 20,
+            )
+        )
+        ingestion = Ingestion(catalog, chunks, vectors, reader, self._pieces, is_alone=is_alone)
         chunking = StaticChunking(
             max_chunk_size_tokens=settings.chunk_tokens,
             chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),
@@ -94,9 +106,21 @@ class RetrievalService:
         if self._stores is not None:
             await self._stores.ingestion.start()
 
-    async def run(self, call: Callable[..., T], *arguments: object, **options: object) -> T:
-        """Work that needs the processor, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._queries, partial(call, *arguments, **options))
+    async def search(self, key: str, store: VectorStore, request: SearchRequest) -> SearchAnswer:
+        """Searches a store. Keys take turns, and a search that has to index many words first waits behind others.
+
+        Raises:
+            ApiError, VectorSpaceError, StoreError: see `VectorStores.search`.
+        """
+        try:
+            return await self._searches.run(key, self.stores.search, store, request)
+        except StaleWordsError:
+            async with self._indexing:
+                return await self.run(key, self.stores.search, store, replace(request, may_take_long=True))
+
+    async def run(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
+        """A small piece of work that needs the processor, off the event loop. Keys take turns."""
+        return await self._pieces.run(key, call, *arguments, **options)
 
     async def aclose(self) -> None:
         if self.pilots is not None:
@@ -106,8 +130,8 @@ class RetrievalService:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self._queries.shutdown(wait=True, cancel_futures=True)
-        self._reading.shutdown(wait=True, cancel_futures=True)
+        self._searches.close()
+        self._pieces.close()
         if self._stores is not None:
             self._stores.close()
         if self._lock is not None:

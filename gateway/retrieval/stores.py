@@ -126,7 +126,12 @@ class VectorStores:
         await asyncio.to_thread(self._detach, store_id, file_id)
 
     def search(self, store: VectorStore, request: SearchRequest) -> SearchAnswer:
-        """Searches a store that is the caller's to see. Blocks. Raises ApiError, VectorSpaceError, StoreError."""
+        """Searches a store that is the caller's to see. Blocks.
+
+        Raises:
+            ApiError, VectorSpaceError, StoreError: it cannot be searched.
+            StaleWordsError: its words have to be indexed first, for which the request has to allow.
+        """
         if store.expires_at is not None and store.expires_at < time.time():
             raise ApiError(f"vector store {store.store_id} has expired", status=404, code="not_found")
         try:

@@ -53,7 +53,8 @@ class StoreRow(SQLModel, table=True):
 
 
 class StoreFileRow(SQLModel, table=True):
-    """A file in a store. `claimed_until` is set while a gateway works on it; `usage_bytes` once it is done."""
+    """A file in a store. `claimed_until` is set while a gateway works on it, `attempts` counts how often one began to;
+    `usage_bytes` is set once it is done."""
 
     __tablename__ = "vector_store_files"
     __table_args__ = (Index("vector_store_files_status", "status"), Index("vector_store_files_file", "file_id"))
@@ -69,6 +70,7 @@ class StoreFileRow(SQLModel, table=True):
     usage_bytes: int = 0
     created_at: float = Field(sa_type=Float)
     claimed_until: float | None = Field(default=None, sa_type=Float)
+    attempts: int = 0
 
 
 class BatchRow(SQLModel, table=True):

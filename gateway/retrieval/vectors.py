@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,9 @@ from router.retrieval.index.space import KeyArray, VectorIndex, VectorIndexes, V
 from router.retrieval.records import BASE, EVIDENCE, DenseExpert, LexicalExpert, LexicalIndex, RetrievalExpert
 from router.types import FloatArray
 
-ENCODE_BATCH = 32
 MAX_WORD_INDEXES = 32
+MAX_INDEXED_AT_ONCE = 1_000
+"""Chunks whose words are indexed in about a tenth of a second."""
 logger = logging.getLogger(__name__)
 
 EMPTY: Ranking = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
@@ -31,6 +32,10 @@ class WordIndex:
     index: LexicalIndex
     keys: KeyArray
     stamp: tuple[int, int]
+
+
+class StaleWordsError(Exception):
+    """A store has changed, and is too large to make the index of its words while others wait."""
 
 
 class DocumentVectors:
@@ -62,9 +67,9 @@ class DocumentVectors:
         return self._experts[BASE].space
 
     @property
-    def has_other_spaces(self) -> bool:
-        """Whether some expert encodes documents by itself."""
-        return len(self._encoders) > 1
+    def spaces(self) -> tuple[str, ...]:
+        """Every space that documents are encoded for, base's first."""
+        return tuple(self._encoders)
 
     def index(self, store_id: str, space: str) -> VectorIndex:
         """Raises VectorSpaceError when it was filled by another encoder, DamagedIndexError, StoreError."""
@@ -79,14 +84,12 @@ class DocumentVectors:
             raise
         return index
 
-    def add(self, store_id: str, keys: KeyArray, texts: Sequence[str], on_batch: Callable[[], None]) -> None:
-        """Encodes chunks for every space and adds them; `on_batch` is called between batches and may raise."""
-        for space, expert in self._encoders.items():
-            index = self.index(store_id, space)
-            for start in range(0, len(texts), ENCODE_BATCH):
-                some = slice(start, start + ENCODE_BATCH)
-                index.add(keys[some], expert.encode_documents(texts[some]))
-                on_batch()
+    def add(self, store_id: str, space: str, keys: KeyArray) -> None:
+        """Encodes the chunks of these keys for a space and adds them, in one go: give a few at a time."""
+        texts = self._chunks.texts_of(keys.tolist())
+        left = np.array(list(texts), dtype=np.int64)
+        if len(left):
+            self.index(store_id, space).add(left, self._encoders[space].encode_documents(list(texts.values())))
 
     def remove(self, store_id: str, keys: KeyArray) -> None:
         if len(keys):
@@ -104,19 +107,9 @@ class DocumentVectors:
             for key in [key for key in self._words if key[0] == store_id]:
                 del self._words[key]
 
-    def backfill(self, store_id: str, on_batch: Callable[[], None]) -> bool:
-        """Encodes what an expert that came later has not seen; whether there was something."""
-        behind = [space for space in self._encoders if not self.is_complete(store_id, space)]
-        if not behind:
-            return False
-        keys, texts = self._chunks.texts(store_id)
-        for space in behind:
-            index, expert = self.index(store_id, space), self._encoders[space]
-            for start in range(0, len(texts), ENCODE_BATCH):
-                some = slice(start, start + ENCODE_BATCH)
-                index.add(keys[some], expert.encode_documents(texts[some]))
-                on_batch()
-        return True
+    def behind(self, store_id: str) -> list[str]:
+        """Spaces of experts that came later and have not seen all of a store."""
+        return [space for space in self._encoders if not self.is_complete(store_id, space)]
 
     def bytes_of(self, count: int) -> int:
         """What the vectors of some chunks take, in half precision."""
@@ -134,17 +127,29 @@ class DocumentVectors:
         return isinstance(chosen, LexicalExpert) or self.is_complete(store_id, chosen.space)
 
     def search(
-        self, store_id: str, name: str, text: str, vector: FloatArray | None, limit: int, among: KeyArray | None
+        self,
+        store_id: str,
+        name: str,
+        text: str,
+        vector: FloatArray | None,
+        limit: int,
+        among: KeyArray | None,
+        *,
+        may_take_long: bool,
     ) -> Ranking:
         """The best chunks by one expert.
 
         Args:
             vector: (d,) by that expert; None for one that searches by words.
             among: only these keys; None means all.
+
+        Raises:
+            StaleWordsError: the index of words has to be made again first, and it may not take long.
         """
         expert = self._experts[name]
         if isinstance(expert, LexicalExpert):
-            return self._by_words(store_id, expert, text, limit, among)
+            words = self._word_index(store_id, expert, may_take_long=may_take_long)
+            return by_words(words, text, limit, among)
         assert vector is not None
         hits = self.index(store_id, expert.space).search(vector, limit, among)
         return hits.keys, hits.scores
@@ -156,7 +161,7 @@ class DocumentVectors:
         """
         expert = self._experts[name]
         assert isinstance(expert, LexicalExpert)
-        words = self._words.get((store_id, name)) or self._word_index(store_id, expert)
+        words = self._words.get((store_id, name)) or self._word_index(store_id, expert, may_take_long=False)
         found = np.zeros((len(keys), len(EVIDENCE)), dtype=np.float32)
         rows = np.searchsorted(words.keys, keys)
         is_known = np.isin(keys, words.keys)
@@ -177,32 +182,35 @@ class DocumentVectors:
             raise DamagedIndexError(store_id, f"it holds {len(index)} of {read} vectors")
         self._checked.add(store_id)
 
-    def _by_words(self, store_id: str, expert: LexicalExpert, text: str, limit: int, among: KeyArray | None) -> Ranking:
-        """BM25 scores have no bound, so they are given relative to the best."""
-        words = self._word_index(store_id, expert)
-        if not len(words.keys):
-            return EMPTY
-        rows, scores = words.index.search([text], limit if among is None else len(words.keys))[0]
-        keys = words.keys[rows]
-        if among is not None:
-            kept = np.isin(keys, among)
-            keys, scores = keys[kept], scores[kept]
-        top = float(scores.max()) if len(scores) else 0.0
-        return keys[:limit], np.asarray(scores[:limit] / top if top > 0 else scores[:limit], dtype=np.float32)
-
-    def _word_index(self, store_id: str, expert: LexicalExpert) -> WordIndex:
-        """The index of a store's words as its chunks are now. Made again after a change, so searches wait for it."""
+    def _word_index(self, store_id: str, expert: LexicalExpert, *, may_take_long: bool) -> WordIndex:
+        """The index of a store's words as its chunks are now, made again after a change. Raises StaleWordsError."""
         place, stamp = (store_id, expert.name), self._chunks.stamp(store_id)
-        with self._words_lock:
-            held = self._words.get(place)
-            if held is None or held.stamp != stamp:
-                keys, texts = self._chunks.texts(store_id)
-                held = WordIndex(expert.index(texts), keys, stamp)
-                self._words.pop(place, None)
-                while len(self._words) >= MAX_WORD_INDEXES:
-                    del self._words[next(iter(self._words))]
-                self._words[place] = held
+        held = self._words.get(place)
+        if held is not None and held.stamp == stamp:
             return held
+        if stamp[0] > MAX_INDEXED_AT_ONCE and not may_take_long:
+            raise StaleWordsError(store_id)
+        keys, texts = self._chunks.texts(store_id)
+        made = WordIndex(expert.index(texts), keys, stamp)
+        with self._words_lock:
+            self._words.pop(place, None)
+            while len(self._words) >= MAX_WORD_INDEXES:
+                del self._words[next(iter(self._words))]
+            self._words[place] = made
+        return made
+
+
+def by_words(words: WordIndex, text: str, limit: int, among: KeyArray | None) -> Ranking:
+    """The best chunks by their words. BM25 scores have no bound, so they are given relative to the best."""
+    if not len(words.keys):
+        return EMPTY
+    rows, scores = words.index.search([text], limit if among is None else len(words.keys))[0]
+    keys = words.keys[rows]
+    if among is not None:
+        kept = np.isin(keys, among)
+        keys, scores = keys[kept], scores[kept]
+    top = float(scores.max()) if len(scores) else 0.0
+    return keys[:limit], np.asarray(scores[:limit] / top if top > 0 else scores[:limit], dtype=np.float32)
 
 
 def dense_first_base(experts: Mapping[str, RetrievalExpert]) -> list[DenseExpert]:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.retrieval.chunking import StaticChunking, chunk, chunk_spans, count_tokens
+from gateway.retrieval.chunking import StaticChunking
+from gateway.retrieval.cutting import chunk_spans, count_tokens
 
 WORDS = st.lists(st.sampled_from(["a", "cat", "sentence.", "über", "x" * 200, "日本語です", "...", "\n\n", "end!"]))
 STRATEGIES = st.builds(
@@ -19,9 +20,17 @@ STRATEGIES = st.builds(
 )
 
 
+def spans_of(text: str, strategy: StaticChunking) -> list[tuple[int, int]]:
+    return list(chunk_spans(text, strategy.max_chunk_size_tokens, strategy.chunk_overlap_tokens))
+
+
+def chunks_of(text: str, strategy: StaticChunking) -> list[str]:
+    return [text[start:end] for start, end in spans_of(text, strategy)]
+
+
 @given(WORDS.map(lambda words: " ".join(words * 8)), STRATEGIES)
 def test_chunks_cover_every_word_within_their_bounds(text: str, strategy: StaticChunking) -> None:
-    spans = chunk_spans(text, strategy)
+    spans = spans_of(text, strategy)
     covered: set[int] = set()
     for start, end in spans:
         assert count_tokens(text[start:end]) <= strategy.max_chunk_size_tokens
@@ -35,9 +44,9 @@ def test_chunks_cover_every_word_within_their_bounds(text: str, strategy: Static
 def test_a_chunk_ends_where_a_paragraph_or_else_a_sentence_does() -> None:
     strategy = StaticChunking(max_chunk_size_tokens=100, chunk_overlap_tokens=0)
     paragraphs = ["one two three four. " * 17, "five six seven. " * 20]
-    first, *_ = chunk("\n\n".join(paragraphs), strategy)
+    first, *_ = chunks_of("\n\n".join(paragraphs), strategy)
     assert first == paragraphs[0].strip()
-    sentences = chunk("alpha beta gamma delta epsilon. " * 60, strategy)
+    sentences = chunks_of("alpha beta gamma delta epsilon. " * 60, strategy)
     assert all(each.endswith(".") for each in sentences)
 
 
@@ -59,4 +68,4 @@ def test_too_much_overlap_is_an_error() -> None:
 
 
 def test_a_text_without_words_has_no_chunks() -> None:
-    assert chunk(" \n\t ", StaticChunking(max_chunk_size_tokens=100, chunk_overlap_tokens=0)) == []
+    assert chunks_of(" \n\t ", StaticChunking(max_chunk_size_tokens=100, chunk_overlap_tokens=0)) == []

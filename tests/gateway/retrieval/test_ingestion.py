@@ -1,0 +1,150 @@
+"""Reading behind the requests: attempts are counted before they begin, owners do not wait for each other, an end is
+quick."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import yaml
+
+from gateway.retrieval.ingestion import MAX_ATTEMPTS
+from gateway.retrieval.records import FileStatus
+from gateway.retrieval.tables import STORE_FILES
+from tests.gateway.retrieval.pdf import slow_pdf
+from tests.gateway.retrieval.serving import Serving, serving
+from tests.gateway.retrieval.test_kill import EXPERTS_FILE
+from tests.gateway.served import end_gateway, start_gateway
+
+KEYS = ("sk-" + "a" * 40, "sk-" + "b" * 40)
+DEADLINE_S = 60.0
+
+
+async def attached(client: openai.AsyncOpenAI, name: str, content: bytes, store_id: str | None = None) -> Any:
+    """A file in a store, which is a new one unless it is given."""
+    file = await client.files.create(file=(name, content), purpose="assistants")
+    if store_id is None:
+        store_id = (await client.vector_stores.create()).id
+    return await client.vector_stores.files.create(store_id, file_id=file.id)
+
+
+async def until_ended(client: openai.AsyncOpenAI, file: Any) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        now = await client.vector_stores.files.retrieve(file.id, vector_store_id=file.vector_store_id)
+        if now.status != "in_progress":
+            return now
+        assert time.monotonic() < deadline, "it is still being read"
+        await asyncio.sleep(0.01)
+
+
+def row_of(running: Serving, file_id: str) -> Any:
+    with running.store.transaction("look") as connection:
+        return connection.execute(STORE_FILES.select().where(STORE_FILES.c.file_id == file_id)).one()
+
+
+async def until_begun(running: Serving, file_id: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while row_of(running, file_id).attempts == 0:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_a_key_with_many_slow_files_does_not_keep_another_waiting(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, keys=KEYS) as running,
+        running.openai(KEYS[0]) as slow,
+        running.openai(KEYS[1]) as quick,
+    ):
+        files = [await attached(slow, f"{number}.pdf", slow_pdf()) for number in range(3)]
+        await until_begun(running, files[0].id)
+        read = await until_ended(quick, await attached(quick, "a.txt", b"a text"))
+        assert read.status == "completed"
+        statuses = [FileStatus(row_of(running, file.id).status) for file in files]
+        assert statuses == [FileStatus.IN_PROGRESS] * 3
+        assert [row_of(running, file.id).attempts for file in files] == [1, 0, 0]  # one at a time, the oldest first
+
+
+async def test_an_orderly_end_does_not_count_as_an_attempt(tmp_path: Path) -> None:
+    async with serving(tmp_path) as running, running.openai() as client:
+        file = await attached(client, "a.pdf", slow_pdf())
+        await until_begun(running, file.id)
+        assert row_of(running, file.id).claimed_until is not None
+        await running.service.stores.ingestion.aclose()
+        left = row_of(running, file.id)
+        assert (left.status, left.attempts, left.claimed_until) == ("in_progress", 0, None)
+
+
+async def test_a_file_that_ended_several_gateways_fails_and_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as running, running.openai() as client:
+        ingestion = running.service.stores.ingestion
+        await ingestion.aclose()
+        file = await attached(client, "a.txt", b"a text")
+        with running.store.transaction("pretend") as connection:
+            connection.execute(STORE_FILES.update().values(attempts=MAX_ATTEMPTS))
+    async with serving(tmp_path) as running, running.openai() as client:
+        read = await until_ended(client, file)
+        assert (read.status, read.last_error.code) == ("failed", "server_error")
+        assert read.last_error.message == (
+            "reading the file was begun 3 times, and each time the gateway ended before it; it is not tried again"
+        )
+        again = await client.vector_stores.files.create(file.vector_store_id, file_id=file.id)
+        assert (await until_ended(client, again)).status == "completed"
+
+
+async def test_a_reader_that_dies_with_every_attempt_fails_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.retrieval.reader.PROGRAM", "pass")
+    async with serving(tmp_path) as running, running.openai() as client:
+        file = await until_ended(client, await attached(client, "a.txt", b"a text"))
+        assert (file.status, file.last_error.code) == ("failed", "server_error")
+        assert row_of(running, file.id).attempts == MAX_ATTEMPTS + 1
+
+
+@pytest.mark.slow
+async def test_killed_gateways_read_a_hostile_file_three_times_at_most(tmp_path: Path) -> None:
+    """Real processes: each is killed while it reads, and the last one ends in order while it reads another."""
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(EXPERTS_FILE))
+    file: Any = None
+    for _ in range(MAX_ATTEMPTS):
+        process, url = await asyncio.to_thread(start_gateway, tmp_path / "e.yaml", tmp_path / "data")
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            file = file or await attached(client, "a.pdf", slow_pdf())
+            deadline = time.monotonic() + DEADLINE_S
+            while not reads(process.pid):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.01)
+        end_gateway(process, signal.SIGKILL)
+    process, url = await asyncio.to_thread(start_gateway, tmp_path / "e.yaml", tmp_path / "data")
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        assert (await until_ended(client, file)).last_error.code == "server_error"
+        await attached(client, "b.pdf", slow_pdf(), file.vector_store_id)
+        deadline = time.monotonic() + DEADLINE_S
+        while not reads(process.pid):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+    end_gateway(process, signal.SIGTERM)
+    assert process.returncode == 0
+
+
+def reads(gateway: int) -> bool:
+    """Whether a process that reads documents has a child, which is one that reads."""
+    for child in children(gateway):
+        if b"reading_process" in Path(f"/proc/{child}/cmdline").read_bytes() and children(int(child)):
+            return True
+    return False
+
+
+def children(process: int) -> list[str]:
+    found: list[str] = []
+    for task in Path(f"/proc/{process}/task").iterdir():
+        found += (task / "children").read_text().split()
+    return found
