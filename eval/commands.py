@@ -60,7 +60,7 @@ def routing(
     from eval.routing import command_line, run_routing
     from eval.trial_tables import RoutingRequest, apply_named_table, find_outcomes, parse_budgets
     from router.options import require_folder
-    from router.terminal import Terminal
+    from router.progress import console_progress
 
     require_folder(out)
     folder, entry = find_outcomes(table, tables, outcomes)
@@ -80,9 +80,9 @@ def routing(
         cache=cache or out / "embeddings",
         seed=seed,
     )
-    with Terminal(stderr=True).status("starting") as status:
-        report = run_routing(apply_named_table(request, entry), now=datetime.now(UTC), progress=status.update)
-        status.update("drawing the report")
+    with console_progress() as progress:
+        report = run_routing(apply_named_table(request, entry), now=datetime.now(UTC), progress=progress)
+        progress("drawing the report")
         written = write_report(report, out)
     say([report.headline, *(f"wrote {path}" for path in written)])
 

@@ -39,12 +39,13 @@ class UpView:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """Shows `title` while the block runs, and its outcome and duration after it; nothing if it raises."""
+        """Shows `title` while the block runs (in a pipe a line before it), and its outcome and duration after it."""
         step, begin = Step(), time.perf_counter()
         if self._console.is_terminal:
             with self._console.status(escape(title)):
                 yield step
         else:
+            self._line((f"{title} ...", "dim"))
             yield step
         took = f" ({time.perf_counter() - begin:.1f} s)"
         self._line(("✓", "green"), f" {step.outcome or title}", (took, "dim"))

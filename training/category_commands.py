@@ -31,10 +31,10 @@ def categories_propose(
 ) -> None:
     """Find topics that the router does not know, and categories that nobody asks for."""
     from router.log_database import default_database_url
+    from router.progress import console_progress
     from training.category_files import keep_proposals
     from training.commands import parse_time
     from training.new_categories import ProposeRequest, propose
-    from training.progress import console_progress
 
     url = database_url or default_database_url(data_dir)
     request = ProposeRequest(
@@ -45,7 +45,7 @@ def categories_propose(
         min_size=min_size,
         seed=seed,
     )
-    with console_progress(is_quiet=as_json) as progress:
+    with console_progress() as progress:
         found = propose(request, progress)
     keep_proposals(data_dir / PROPOSALS_FILE, found)
     if as_json:

@@ -60,9 +60,9 @@ def train(
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
     from router.options import require_folder
+    from router.progress import console_progress
     from router.visible_text import echo
     from training.first_fit import first_router
-    from training.progress import console_progress
     from training.registry import Registry
     from training.summary import print_router, write_methods
     from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from router.config import RetrievalConfig, load_config
 from router.errors import DataError, RouterError
+from router.progress import console_progress
 from router.terminal import Terminal
 from training.fence import LockLostError
-from training.progress import Progress, console_progress
+from training.progress import Progress
 from training.retrain_run import Guard, RetrainRequest, run_retrain
 from training.retrieval.refresh import PilotRefresh, RefreshRequest, refresh_pilots
 from training.retrieval.store_export import export_stores
@@ -37,7 +38,7 @@ def turns_of(request: RetrainRequest, redis_url: str | None, min_pause_s: float 
 
 def retrain_once(request: RetrainRequest, redis_url: str | None, *, as_json: bool) -> None:
     """Raises NoTurnError when somebody else is at it, and as `one_round` does."""
-    with console_progress(is_quiet=as_json) as progress:
+    with console_progress() as progress:
         one_round(request, turns_of(request, redis_url), progress, as_json=as_json)
 
 
@@ -111,7 +112,7 @@ def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, ever
 
         def once() -> None:
             try:
-                with console_progress(is_quiet=as_json) as progress:
+                with console_progress() as progress:
                     one_round(request, turns, stoppable(progress, stop), as_json=as_json)
             except NoTurnError as busy:
                 say(f"{busy}; next look in {every}")

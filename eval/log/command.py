@@ -27,22 +27,23 @@ def log(
     from eval.log.rows import read_events, read_traffic
     from router.log_database import default_database_url
     from router.options import require_folder
+    from router.progress import console_progress
     from router.terminal import Terminal
     from router.times import unix_time
 
     require_folder(out)
-    console = Terminal(stderr=True)
     first = 0.0 if since is None else unix_time(since, "--since")
     end = float("inf") if until is None else unix_time(until, "--until")
-    with console.status("reading the decision log") as status:
+    with console_progress() as progress:
+        progress("reading the decision log")
         url = database_url or default_database_url(data_dir)
         left_out: Counter[str] = Counter()
-        traffic = read_traffic(url, since=first, until=end, left_out=left_out)
+        traffic = read_traffic(url, since=first, until=end, left_out=left_out, progress=progress)
         events = read_events(url, since=first, until=end)
-        status.update(f"measuring {len(traffic):,} decisions")
+        progress(f"measuring {len(traffic):,} decisions")
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC)
         report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)
-        status.update("drawing the report")
+        progress("drawing the report")
         written = write_log_report(report, out)
     for line in (report.headline, *report.warnings, *(f"wrote {path}" for path in written)):
         Terminal(soft_wrap=True).print(line, highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 
@@ -69,7 +69,12 @@ class Traffic:
 
 
 def read_traffic(
-    database_url: str, *, since: float = 0.0, until: float = float("inf"), left_out: Counter[str] | None = None
+    database_url: str,
+    *,
+    since: float = 0.0,
+    until: float = float("inf"),
+    left_out: Counter[str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Traffic:
     """Decisions with since <= at < until (Unix seconds) and the feedback on them.
 
@@ -82,7 +87,8 @@ def read_traffic(
     """
     with open_log(database_url) as connection:
         rewards = read_rewards(connection)
-        found = gather(records_until(read_records(connection, since, left_out), until), rewards)
+        records = counted(records_until(read_records(connection, since, left_out), until), progress)
+        found = gather(records, rewards)
     if len(found) == 0:
         raise DataError("the decision log holds no decision of that time; nothing to report on yet")
     return found
@@ -103,6 +109,14 @@ def records_until(records: Iterable[DecisionRecord], until: float) -> Iterator[D
     for record in records:
         if record.at >= until:
             return
+        yield record
+
+
+def counted(records: Iterable[DecisionRecord], progress: Callable[[str], None]) -> Iterator[DecisionRecord]:
+    """The records, with word of every `PART_ROWS` of them."""
+    for number, record in enumerate(records, start=1):
+        if number % PART_ROWS == 0:
+            progress(f"read {number} decisions")
         yield record
 
 

@@ -34,8 +34,8 @@ def retrieval(
     from eval.retrieval.run import run_retrieval
     from eval.routing import command_line
     from router.options import require_folder
+    from router.progress import console_progress
     from router.retrieval.library import save_library
-    from router.terminal import Terminal
 
     require_folder(out)
     request = RetrievalRequest(
@@ -47,8 +47,8 @@ def retrieval(
         command=command_line(sys.argv[1:]),
         seed=seed,
     )
-    with Terminal(stderr=True).status("starting") as status:
-        report, library = run_retrieval(request, now=datetime.now(UTC), progress=status.update)
+    with console_progress() as progress:
+        report, library = run_retrieval(request, now=datetime.now(UTC), progress=progress)
         written = list(write_report(report, out))
         if library is not None:
             save_library(library, out / "pilots")

@@ -38,7 +38,7 @@ def robustness(
     from eval.robustness.summary import print_report
     from router.errors import ConfigError
     from router.options import require_folder
-    from router.terminal import Terminal
+    from router.progress import console_progress
 
     if out is not None:
         require_folder(out)
@@ -63,8 +63,8 @@ def robustness(
         max_flips=max_flips,
         seed=seed,
     )
-    with Terminal(stderr=True).status("loading the router") as status:
-        report = run_robustness(request, now=datetime.now(UTC), progress=status.update)
+    with console_progress() as progress:
+        report = run_robustness(request, now=datetime.now(UTC), progress=progress)
     written = report.model_dump_json(indent=1)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -78,12 +78,14 @@ def test_the_command_shows_how_to_pass_a_key_and_no_key() -> None:
     assert "queries were put" not in out.getvalue()
 
 
-def test_a_step_says_what_came_of_it_and_nothing_when_it_fails() -> None:
+def test_a_step_in_a_pipe_says_what_it_does_and_what_came_of_it() -> None:
     out = io.StringIO()
     view = UpView(Terminal(file=out))
     with view.step("starting the experts") as step:
         step.done("2 experts answer")
-    assert out.getvalue().startswith("✓ 2 experts answer (")
+    said = out.getvalue().splitlines()
+    assert said[0] == "starting the experts ..."
+    assert said[1].startswith("✓ 2 experts answer (")
     with pytest.raises(KeyError), view.step("loading"):
         raise KeyError
-    assert "loading" not in out.getvalue()
+    assert out.getvalue().splitlines()[2:] == ["loading ..."]

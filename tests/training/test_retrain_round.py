@@ -193,3 +193,19 @@ def test_the_library_is_refreshed_within_the_turn(folder: Path, monkeypatch: pyt
     )
     retrain_command.retrain_once(request, None, as_json=True)
     assert open_turns == []
+
+
+def test_a_round_in_a_pipe_says_what_it_does_on_standard_error(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder / "data"
+    request = RetrainRequest(
+        folder / "experts.yaml", data / "routers", data / "outcomes", f"sqlite:///{data / 'coe.db'}"
+    )
+    retrain_command.retrain_once(request, None, as_json=True)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["verdict"] == "decline"
+    lines = captured.err.splitlines()
+    assert lines[0] == "reading the log, the feedback and the outcomes"
+    assert any(line.startswith("encoded ") for line in lines)
+    assert "comparing the candidate with the live router" in lines
