@@ -45,6 +45,7 @@ from training.progress import silent
 from training.retrain import Evidence, gather_evidence
 from training.retrain_run import DEFAULT_TERMS, MAX_JUDGED, judged_rows
 from training.types import OutcomeTable
+from training.voices import UNLIMITED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALPHA = 0.1
@@ -147,6 +148,7 @@ def empty_log(n: int, world: World) -> LogTable:
         ones,
         zeros,
         np.arange(n),
+        np.full(n, UNLIMITED),
         np.zeros(n, dtype=bool),
         np.zeros(n, dtype=bool),
     )
@@ -239,6 +241,7 @@ class Retraining:
             weight=np.ones(len(rated)),
             at=rated.astype(np.float64),
             question=question,
+            key=np.full(len(rated), UNLIMITED),
             is_held_out=is_judge(question),
             is_failure=np.zeros(len(rated), dtype=bool),
             traffic=dict(zip(rows, counts.tolist(), strict=True)),

@@ -39,8 +39,11 @@ def build_encoder(config: PluginConfig) -> Encoder:
     return NormalisedEncoder(cast(Encoder, plugins.build("router.encoders", config.kind, config.options)))
 
 
-def load_router(config: CoeConfig, folder: Path) -> Router:
+def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None) -> Router:
     """A router from experts.yaml and a trained artifact.
+
+    Args:
+        encoder: one that is open already, when several routers share it.
 
     Raises:
         ArtifactError: the artifact is damaged, or was trained with another encoder.
@@ -63,7 +66,7 @@ def load_router(config: CoeConfig, folder: Path) -> Router:
     costs = expert_costs(entries, evidence)
     return assemble(
         artifact,
-        build_encoder(config.router.encoder),
+        encoder or build_encoder(config.router.encoder),
         alpha=config.router.alpha,
         experts=experts,
         evidence=evidence,

@@ -21,6 +21,12 @@ class FeedbackConfig(Section):
     key_weights: dict[str, Annotated[float, Field(ge=0, le=10)]] = Field(
         default_factory=dict, description="key id -> how much its feedback counts in training; 1 where not named"
     )
+    max_key_share: float = Field(
+        default=0.2, gt=0, le=1, description="largest share of the evidence that one key's feedback may be; 1: no limit"
+    )
+    trusted_keys: tuple[str, ...] = Field(
+        default=(), description="key ids that the limit does not hold for, and whose questions count one by one"
+    )
 
 
 class JudgeConfig(Section):

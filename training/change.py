@@ -21,6 +21,9 @@ CONFIDENCE_DELTA = 0.01
 MIN_SIDE = 20
 """Fewest rewards before and after a change (ours)."""
 
+Z_SHARED = 1.96
+"""Standard errors by which a change has to show without any one key: where it is was found with all of them."""
+
 Float64Array = NDArray[np.float64]
 
 
@@ -77,11 +80,27 @@ def chance_of_cut(z: float, edge: float) -> float:
     return min(1.0, (z - 1 / z) * density * spread + 4 * density / z)
 
 
+def is_shared(rewards: Float64Array, key: NDArray[np.int64], cut: int) -> bool:
+    """Whether a change at row `cut` of rewards (n,) is still there without the answers of any one limited key (n,):
+    the means of both parts differ as they do with all, by `Z_SHARED` standard errors."""
+    after = np.arange(len(rewards)) >= cut
+    sign = np.sign(rewards[after].mean() - rewards[~after].mean()) if 0 < cut < len(rewards) else 0.0
+    for name in np.unique(key[key >= 0]) if cut else ():
+        parts = [rewards[(key != name) & side] for side in (~after, after)]
+        if min(len(part) for part in parts) < 2:
+            return False
+        error = math.sqrt(sum(max(float(part.var(ddof=1)), 1e-4) / len(part) for part in parts))
+        if sign * (parts[1].mean() - parts[0].mean()) < Z_SHARED * error:
+            return False
+    return True
+
+
 def find_changes(log: LogTable) -> tuple[Change, ...]:
     """The last change of every cell (a category and an expert), newest first.
 
     Each cell is searched alone, and all cells of an expert together, because a replaced model changes everywhere at
-    once and is seen sooner so. Only answers that may be learned from are looked at.
+    once and is seen sooner so. Only answers that may be learned from are looked at. A change makes grades and earlier
+    answers worthless, so one that rests on the word of a single key is none (`is_shared`).
     """
     numbers = log.category.astype(np.int64) * max(len(log.experts), 1) + log.expert
     rows_of = {
@@ -91,7 +110,10 @@ def find_changes(log: LogTable) -> tuple[Change, ...]:
         for number in np.unique(numbers[~log.is_held_out])
     }
     delta = CONFIDENCE_DELTA / max(len(rows_of) + len(log.experts), 1)
-    starts = {cell: last_change(log.reward[rows], delta) for cell, rows in rows_of.items()}
+    starts = {}
+    for cell, rows in rows_of.items():
+        start = last_change(log.reward[rows], delta)
+        starts[cell] = start if is_shared(log.reward[rows], log.key[rows], start) else 0
     changes = []
     for expert in range(len(log.experts)):
         own = {cell: rows for cell, rows in rows_of.items() if cell[1] == expert}
@@ -118,6 +140,8 @@ def expert_wide_change(
     residuals = np.concatenate([log.reward[own] - log.reward[own].mean() for own in rows_of.values()])
     order = np.argsort(rows, kind="stable")
     cut = last_change(residuals[order], delta)
+    if not is_shared(residuals[order], log.key[rows[order]], cut):
+        return None
     return float(log.at[rows[order][cut]]) if cut else None
 
 

@@ -6,7 +6,7 @@ Shapes: n rows, m experts (the columns of the evidence, then experts that only t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from router.errors import NoEligibleExpertError
 from router.pipeline import Router
 from router.types import FloatArray, Query, QueryBatch, RoutingDecision
-from training.gate import Comparison
+from training.crossfit import folds_of
+from training.gate import MAX_UNSUPPORTED, Comparison
 from training.log_answers import AskedAnswers
+from training.log_table import LogTable
 from training.off_policy import (
     bootstrap_metric,
     bootstrap_sums,
@@ -28,6 +30,7 @@ from training.off_policy import (
 )
 from training.retrain import Evidence
 from training.types import LabelledQuery, OutcomeTable
+from training.voices import heard_share, min_voices
 
 Float64Array = NDArray[np.float64]
 BATCH_ROWS = 2048
@@ -63,13 +66,16 @@ class LogContest:
 
 @dataclass(frozen=True)
 class Contest:
-    """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories."""
+    """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories;
+    `twins` the candidate fitted without each fold of the graded prompts (training.crossfit), none where those are held
+    out from it."""
 
     live: Router
     candidate: Router
     evidence: Evidence
     costs_usd: FloatArray
     rng: np.random.Generator
+    twins: tuple[Router, ...] = ()
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -87,8 +93,7 @@ class Contest:
     def on_outcomes(self, table: OutcomeTable, embeddings: FloatArray, *, is_held_out: bool) -> Comparison:
         """Score of the chosen expert on graded prompts; a missing score counts as the quality measured of its cell.
 
-        Where the prompts were learned from by both routers, a log can only take a map away from what is best here, so
-        this can veto and rarely promotes.
+        Where the candidate learned from these grades they may only veto: `crossed` decides in their place.
         """
         filled = fill_scores(table, self.evidence, self.candidate.categories)
         values = []
@@ -96,7 +101,27 @@ class Contest:
             chosen = [table.experts.index(d.expert) for d in decide(router, table.texts, embeddings)]
             values.append(filled[np.arange(len(chosen)), chosen])
         name = "score on held-out outcomes" if is_held_out else "score on graded outcomes"
-        return self.paired(name, values[0], values[1])
+        found = self.paired(name, values[0], values[1])
+        return found if is_held_out else replace(found, lacking="the candidate was fitted on these grades")
+
+    def crossed(self, table: OutcomeTable, embeddings: FloatArray) -> Comparison | None:
+        """Score on graded prompts of the live router, and on each fold of them of the candidate's twin that was fitted
+        without it; None where nothing is left.
+
+        The live router may know the grades, which favours it. Prompts on which either choice was not graded are left
+        out: what their cell says was learned from its other prompts by the candidate, too.
+        """
+        folds = folds_of(table)
+        chosen = [d.expert for d in decide(self.live, table.texts, embeddings)]
+        theirs = list(chosen)
+        for fold, twin in enumerate(self.twins):
+            rows = np.flatnonzero(folds == fold)
+            made = decide(twin, [table.texts[row] for row in rows], embeddings[rows])
+            for row, decision in zip(rows, made, strict=True):
+                theirs[row] = decision.expert
+        scores = [scores_of(table, names) for names in (chosen, theirs)]
+        known = np.isfinite(scores[0]) & np.isfinite(scores[1])
+        return self.paired("the same, cross-fitted", *(own[known] for own in scores)) if known.any() else None
 
     def paired(self, name: str, live: Float64Array, candidate: Float64Array) -> Comparison:
         """Means of two value arrays (n,) on the same rows, and their paired difference."""
@@ -117,6 +142,10 @@ class Contest:
         nothing of the difference. What the candidate would send to experts that the log's router could not have chosen
         there is judged by the model alone; `unsupported` is its share of those queries.
 
+        In no category does a key judge more than its share (training.voices); categories in which too few keys gave
+        feedback for that are not judged, and changes there count as unsupported. Intervals resample voices: whole keys,
+        and whole questions of keys without a limit.
+
         Args:
             share: (n,) how many queries of the traffic each answer stands for, relative to the others.
             conducts: of the live router and the candidate on these answers, when the caller has them.
@@ -132,17 +161,25 @@ class Contest:
         ]
         differs = conducts[0].chosen != conducts[1].chosen
         decisive = differs if differs.any() else np.ones(len(asked), dtype=bool)
-        effective = effective_sample_size((weights[1] * share)[decisive])
+        heard = judged_share(asked.log, share)
         impossible = ~possible_matrix(asked, experts)[at, conducts[1].chosen]
-        unsupported = float((impossible * share)[decisive].sum() / max(share[decisive].sum(), 1e-12))
+        unsupported, unheard = (share_of(share[decisive], kind[decisive]) for kind in (impossible, heard == 0))
+        share = share * heard if heard.any() else share
+        weight = (weights[1] * share)[decisive]
+        said = np.bincount(np.unique(asked.log.voice[decisive], return_inverse=True)[1], weights=weight)
+        is_limited = bool((asked.log.key >= 0).any())
+        lacking = too_few_keys(asked.log.rows(decisive & (weights[1] > 0)), unheard) if is_limited else ""
+        effective, freedom = effective_sample_size(weight), effective_sample_size(said.astype(np.float64))
 
         columns = policy_columns(weights, terms, asked.log.reward, share)
-        metrics = bootstrap_sums(columns, asked.log.question, policy_values, self.rng)
+        metrics = bootstrap_sums(columns, asked.log.voice, policy_values, self.rng)
 
         def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
             live, *others = metrics[first : first + 3]
-            candidate, difference = (widened(metric, effective) for metric in others)
-            return Comparison(name, live, candidate, difference, effective, unsupported)
+            candidate, difference = (widened(metric, freedom) for metric in others)
+            if lacking:  # so few draws that an interval would be a guess
+                difference = difference.model_copy(update={"interval": None})
+            return Comparison(name, live, candidate, difference, effective, unsupported, lacking)
 
         return LogContest(
             doubly_robust=compared(LOG_NAME, 0, unsupported),
@@ -173,10 +210,41 @@ class Contest:
         return np.concatenate([values, others], axis=1).astype(np.float64)
 
 
+def scores_of(table: OutcomeTable, experts: Sequence[str]) -> Float64Array:
+    """(n,) score of one expert per prompt; NaN where it was not graded."""
+    number = {name: column for column, name in enumerate(table.experts)}
+    padded = np.column_stack([table.scores, np.full(len(table.scores), np.nan)])
+    return padded[np.arange(len(experts)), [number.get(name, -1) for name in experts]].astype(np.float64)
+
+
 def fill_scores(table: OutcomeTable, evidence: Evidence, categories: tuple[str, ...]) -> Float64Array:
     """Scores (n, m), a missing one from the evidence of its cell."""
     rows = [categories.index(name) if name in categories else len(categories) - 1 for name in table.categories]
     return np.where(np.isfinite(table.scores), table.scores, evidence.matrix.quality[rows]).astype(np.float64)
+
+
+def judged_share(log: LogTable, share: Float64Array) -> Float64Array:
+    """(n,) share of each answer's part in the traffic that judges, so that no key has too much of a category."""
+    nothing = np.zeros(len(log.categories))
+    return heard_share(log.category.astype(np.int64), log.key, share, nothing, log.max_key_share)
+
+
+def share_of(share: Float64Array, belongs: NDArray[np.bool_]) -> float:
+    """Part of the shares (n,) that belongs; 0 of nothing."""
+    return float(share[belongs].sum() / max(share.sum(), 1e-12))
+
+
+def too_few_keys(rated: LogTable, unheard: float) -> str:
+    """Why the keys that gave this feedback may not decide about the queries that would change hands; empty if they may.
+
+    `unheard` is the share of those queries in categories that too few keys rated.
+    """
+    n, needed = len(np.unique(rated.key[rated.key >= 0])), min_voices(rated.max_key_share)
+    if not (rated.key < 0).any() and n < needed:
+        return f"{n} keys rated queries that would change hands, and {needed} are needed"
+    if unheard > MAX_UNSUPPORTED:
+        return f"{unheard:.0%} of the queries that would change hands are of categories that too few keys rated"
+    return ""
 
 
 def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[RoutingDecision]:

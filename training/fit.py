@@ -6,7 +6,7 @@ never trained on: its figures stand in the manifest, and a later candidate is co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import import_module
@@ -126,7 +126,11 @@ def fit_router(
     Raises:
         DataError: no category to learn, or labels that do not fit `request.categories`.
     """
-    prepared = prepare(request, encoder, queries, rng, progress)
+    return finish(root, request, encoder, prepare(request, encoder, queries, rng, progress), now)
+
+
+def finish(root: Path, request: FitRequest, encoder: Encoder, prepared: Prepared, now: datetime) -> RouterArtifact:
+    """Fits the scorer and writes the artifact under `root`."""
     with one_thread():
         scorer = fit_scorer(request.scorer, prepared.bench)
     return write_router(root, request, encoder, prepared, scorer, now)
@@ -141,6 +145,13 @@ class Prepared:
     metrics: Mapping[str, Metric]
     served: FloatArray
     bench: Bench | None
+
+    def without(self, prompt_ids: Collection[str]) -> Prepared:
+        """The same stage 1, and nothing of those prompts for a scorer to learn from."""
+        if self.bench is None:
+            return self
+        keep = np.array([name not in prompt_ids for name in self.bench.data.table.prompt_ids], dtype=bool)
+        return replace(self, bench=Bench(self.bench.data.take(keep), self.bench.rng, self.bench.progress))
 
 
 def prepare(

@@ -1,7 +1,8 @@
 """Whether a candidate router may replace the live one. Pure: it sees values, not routers.
 
-Three comparisons, each a paired difference (candidate - live): category accuracy on labelled queries and reward on a
-part of the log (doubly robust), both held out from both routers, and the score on graded outcomes.
+Paired differences (candidate - live): category accuracy on labelled queries and reward on a part of the log (doubly
+robust), both held out from both routers, and the score on graded outcomes. One rule: whatever shows a loss beyond the
+margin vetoes; what the candidate did not learn from decides, the log where it can, graded outcomes otherwise.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ there is no reward to judge those by (ours)."""
 COST_TOLERANCE = 0.01
 """Relative rise of the mean cost that counts as none: a choice per query moves it a little from fit to fit (ours)."""
 
+GAIN_FOR_DOUBLE_COST = 0.2
+"""Gain of quality, of the lower end of its interval, that pays for a doubled mean cost; half of it for half (ours)."""
+
 
 class Verdict(StrEnum):
     """What the gate says."""
@@ -36,7 +40,7 @@ class Comparison:
     """One paired comparison.
 
     `effective_n` is the effective sample size, the plain one but for the log. `unsupported` is the share of the log's
-    changed queries that only a model can judge.
+    changed queries that only a model can judge. `lacking` says why the comparison may not decide; empty if it may.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Comparison:
     difference: Metric
     effective_n: float
     unsupported: float = 0.0
+    lacking: str = ""
 
     @property
     def low(self) -> float:
@@ -57,21 +62,30 @@ class Comparison:
     @property
     def change(self) -> str:
         """The difference in words."""
-        return f"{self.name} changes by {self.difference.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        interval = f" [{self.low:+.3f}, {self.high:+.3f}]" if self.difference.interval else ""
+        return f"{self.name} changes by {self.difference.value:+.3f}{interval}"
 
     @property
     def can_decide(self) -> bool:
-        return self.effective_n >= MIN_EFFECTIVE_DECISIONS and self.unsupported <= MAX_UNSUPPORTED
+        is_thick = self.effective_n >= MIN_EFFECTIVE_DECISIONS and self.unsupported <= MAX_UNSUPPORTED
+        return is_thick and not self.lacking
 
 
 @dataclass(frozen=True)
 class Terms:
     """What is demanded: `margin` is the largest tolerated loss of quality, `max_cost_rise` the largest relative rise of
-    the mean cost of a query. `decisions_per_row`: decisions that the log grows by per row of its held-out part."""
+    the mean cost of a query that nothing has to pay for; more of it takes a shown gain, `gain_for_double_cost` for a
+    doubled cost. `decisions_per_row`: decisions that the log grows by per row of its held-out part."""
 
     margin: float
     max_cost_rise: float = 0.0
+    gain_for_double_cost: float = GAIN_FOR_DOUBLE_COST
     decisions_per_row: float = 1.0
+
+    def affords(self, live_usd: float, candidate_usd: float, gain: float) -> bool:
+        """Whether a rise of the mean cost is tolerated, or paid for by so much gain."""
+        rise = self.max_cost_rise + COST_TOLERANCE + max(gain, 0.0) / self.gain_for_double_cost
+        return candidate_usd <= live_usd * (1 + rise) + 1e-12
 
 
 @dataclass(frozen=True)
@@ -92,23 +106,35 @@ def judge(
     terms: Terms,
     cost_live_usd: float,
     cost_candidate_usd: float,
+    crossed: Comparison | None = None,
 ) -> GateResult:
-    """Promotes when quality is shown to be no worse than the margin and cost is no higher.
+    """Promotes when quality is shown to be good enough, at a cost that is no higher or paid for.
 
-    The log decides where it can, graded outcomes otherwise; whatever does not decide may still veto, by showing a loss
-    larger than the margin.
+    The log decides where it can: quality must be shown to be no worse than the margin. Otherwise graded outcomes do:
+    they are few, and know the newest grades best, so they must show a gain. Whatever is compared may veto.
+
+    Args:
+        outcomes: both routers as they are; `lacking` where the candidate was fitted on these grades.
+        crossed: the same grades, each judged by a candidate that was fitted without it.
     """
-    compared = tuple(c for c in (accuracy, outcomes, log) if c is not None)
-    for comparison in compared:
-        if comparison.high < -terms.margin:
+    compared = tuple(c for c in (accuracy, outcomes, crossed, log) if c is not None)
+    for comparison in (accuracy, outcomes, log):
+        if comparison is not None and comparison.high < -terms.margin:
             loss = f"{comparison.name} falls by {-comparison.difference.value:.3f}"
             return GateResult(Verdict.DECLINE, f"{loss}, more than the margin {terms.margin:g}", compared)
-    if cost_candidate_usd > cost_live_usd * (1 + terms.max_cost_rise + COST_TOLERANCE) + 1e-12:
-        reason = f"mean cost would rise from {cost_live_usd:.3g} to {cost_candidate_usd:.3g} USD a query"
+    grades = crossed or outcomes
+    deciding = log if log is not None and log.can_decide else grades
+    gain = deciding.low if deciding.can_decide else 0.0
+    if not terms.affords(cost_live_usd, cost_candidate_usd, gain):
+        price = f"{terms.gain_for_double_cost:g} would pay for twice the cost"
+        reason = (
+            f"mean cost would rise from {cost_live_usd:.3g} to {cost_candidate_usd:.3g} USD a query, and a shown "
+            f"gain of {max(gain, 0.0):.3f} does not pay for that ({price})"
+        )
         return GateResult(Verdict.DECLINE, reason, compared)
-    deciding = log if log is not None and log.can_decide else outcomes
-    if deciding.low > -terms.margin:
-        reason = f"{deciding.change}, and the lower bound is above -{terms.margin:g}"
+    least = 0.0 if deciding is grades else -terms.margin
+    if deciding.can_decide and deciding.low > least:
+        reason = f"{deciding.change}, and the lower bound is above {least:g}"
         return GateResult(Verdict.PROMOTE, reason, compared)
     return needs_more(deciding, log, compared, terms)
 
@@ -117,7 +143,11 @@ def needs_more(
     deciding: Comparison, log: Comparison | None, compared: tuple[Comparison, ...], terms: Terms
 ) -> GateResult:
     """What is missing, in decisions of the log where that can be estimated."""
-    reason = f"{deciding.change}, too uncertain for the margin {terms.margin:g}"
+    wanted = f"too uncertain for the margin {terms.margin:g}" if deciding is log else "which does not show a gain"
+    reason = f"{deciding.change}, {deciding.lacking or wanted}"
+    if log is not None and log.lacking:
+        reason += f"; the log cannot decide: {log.lacking} (experts.yaml: feedback.trusted_keys, max_key_share)"
+        return GateResult(Verdict.NEED_MORE, reason, compared)
     if log is not None and log.unsupported > MAX_UNSUPPORTED:
         share = f"{log.unsupported:.0%} of the queries that would change hands"
         reason += f"; the log cannot judge {share}: their new expert was never tried there (policies: exploration)"

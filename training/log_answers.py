@@ -22,6 +22,7 @@ from training.log_table import LogTable
 from training.progress import Progress
 
 BATCH_ROWS, ENCODE_ROWS = 500, 64
+LOTS = 256**7
 MAX_ENCODED = 4000
 """Texts encoded in one run: at some 25 ms each on one core, less than two minutes. A gateway logs the vectors, so only
 old rows and changed encoders come to this (ours)."""
@@ -64,8 +65,15 @@ def sample_rows(log: LogTable, rows: NDArray[np.int64], most: int) -> NDArray[np
     return np.sort(rows[np.argsort(lots, kind="stable")[:most]])
 
 
+def drawn_rows(log: LogTable, chance: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows that are drawn, each with its chance (n,), and the same ones in the next run."""
+    certain, possible = np.flatnonzero(chance >= 1), np.flatnonzero((chance > 0) & (chance < 1))
+    lots = np.array([hash_lot(b"drawn" + name) / LOTS for name in log.ids[possible]])
+    return np.sort(np.concatenate([certain, possible[lots < chance[possible]]]))
+
+
 def hash_lot(name: bytes) -> int:
-    """A number that follows from an id alone."""
+    """A number below `LOTS` that follows from an id alone."""
     return int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")
 
 

@@ -7,27 +7,33 @@ the few thousand answers that a judge or a learned scorer really looks at. Shape
 from __future__ import annotations
 
 import hashlib
+import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.feedback_config import FeedbackConfig
 from router.log_database import open_log
 from router.types import DecisionRecord, ImplicitKind, RoutingDecision
 from training.datasets.decision_log import has_failed, read_records, read_rewards, read_signals, why_dropped
+from training.datasets.questions import question_of
 from training.progress import Progress, silent
 from training.replies import Replies
-from training.split import normalised_text
+from training.voices import UNLIMITED, deal, voices
 
 HELD_OUT_PERCENT = 50
 """Share of the questions that judge: a map has few numbers to learn, so it is judging that wants data (ours)."""
 
+SPLIT_QUESTION = "asked in both halves"
+
 REPORT_EVERY = 10_000
 NOTHING_TO_WEIGH = "failed, and counts for nothing: no answer has feedback to weigh it against, or its key weighs 0"
+DEFAULT_FEEDBACK = FeedbackConfig()
 
 
 @dataclass(frozen=True)
@@ -57,10 +63,11 @@ class LogTable:
 
     `category` and `expert` number `categories` and `experts`; `reward` in [0, 1]; `propensity` is the probability with
     which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback, times the
-    weight of the key that gave it (mean 1); `question` is equal for answers to the same question; `is_held_out` answers
-    judge a candidate and are never learned from; `is_failure`: the expert failed, a reward of 0 that nobody gave.
-    `traffic` counts the routed queries per category (the map's mass); `dropped` says how many decisions were left out
-    and why.
+    weight of the key that gave it (mean 1); `question` is equal for answers to the same question; `key` numbers who
+    gave the feedback, `UNLIMITED` for keys whose share of the evidence `max_key_share` does not bound; `is_held_out`
+    answers judge a candidate and are never learned from; `is_failure`: the expert failed, a reward of 0 that nobody
+    gave. `traffic` counts the routed queries per category (the map's mass); `dropped` says how many decisions were left
+    out and why.
     """
 
     ids: NDArray[np.bytes_]
@@ -73,8 +80,10 @@ class LogTable:
     weight: NDArray[np.float64]
     at: NDArray[np.float64]
     question: NDArray[np.int64]
+    key: NDArray[np.int64]
     is_held_out: NDArray[np.bool_]
     is_failure: NDArray[np.bool_]
+    max_key_share: float = 1.0
     traffic: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     n_rows: int = 0
@@ -86,6 +95,11 @@ class LogTable:
     def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> LogTable:
         """Some of the answers; what is counted over all decisions stays."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
+
+    @property
+    def voice(self) -> NDArray[np.int64]:
+        """(n,) equal for answers that are one voice: of one key, or to one question of a key without a limit."""
+        return voices(self.question, self.key)
 
     def category_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
         """(n,) number of each answer's category among other names; -1 where it is none of them."""
@@ -120,6 +134,7 @@ class Columns:
     at: array[float] = field(default_factory=lambda: array("d"))
     question: array[int] = field(default_factory=lambda: array("q"))
     is_failure: array[int] = field(default_factory=lambda: array("b"))
+    keys: list[str] = field(default_factory=list)
 
     def add(self, record: DecisionRecord, reward: float | None) -> None:
         """One decision with its reward; None: its expert failed."""
@@ -132,11 +147,16 @@ class Columns:
         self.propensity.append(record.decision.propensity)
         self.at.append(record.at)
         self.question.append(question_of(record))
+        self.keys.append(sys.intern(record.key_id or ""))
 
-    def table(self, weight: NDArray[np.float64]) -> LogTable:
+    def table(self, weight: NDArray[np.float64], unlimited: Collection[str], max_key_share: float) -> LogTable:
+        """The columns in order of time, and all but what was asked in both halves."""
         order = np.argsort(np.array(self.at, dtype=np.float64), kind="stable")
         question = np.array(self.question, dtype=np.int64)[order]
-        return LogTable(
+        numbers = {name: i for i, name in enumerate(dict.fromkeys(name for name in self.keys if name not in unlimited))}
+        key = np.array([numbers.get(name, UNLIMITED) for name in self.keys], dtype=np.int64)[order]
+        is_held_out, is_split = deal(question, key, is_judge(question), max_key_share)
+        table = LogTable(
             ids=np.array(self.ids, dtype=np.bytes_)[order],
             categories=tuple(self.categories),
             experts=tuple(self.experts),
@@ -147,17 +167,12 @@ class Columns:
             weight=weight[order],
             at=np.array(self.at, dtype=np.float64)[order],
             question=question,
-            is_held_out=is_judge(question),
+            key=key,
+            is_held_out=is_held_out,
             is_failure=np.array(self.is_failure, dtype=bool)[order],
+            max_key_share=max_key_share,
         )
-
-
-def question_of(record: DecisionRecord) -> int:
-    """A number (63 bits) for what was asked: equal for the same words, whatever their case and punctuation. A log that
-    keeps no text is told by its hash of the text, or else by the decision."""
-    asked = normalised_text(record.text) if record.text else record.text_hash or record.decision_id
-    digest = hashlib.sha256(b"question\0" + asked.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+        return table.rows(~is_split)
 
 
 def is_judge(question: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -169,7 +184,7 @@ def read_log_table(
     database_url: str,
     *,
     since: float = 0.0,
-    key_weights: Mapping[str, float] | None = None,
+    feedback: FeedbackConfig = DEFAULT_FEEDBACK,
     known: Known | None = None,
     progress: Progress = silent,
 ) -> LogTable:
@@ -177,17 +192,17 @@ def read_log_table(
 
     Args:
         since: Unix seconds; older decisions are not read.
-        key_weights: key id -> how much its feedback counts; 1 where not named.
+        feedback: of experts.yaml: how much a key's feedback counts, and which keys are trusted.
         known: rows that name anything else are left out; None keeps all.
 
     Raises:
         DataError: the database cannot be reached, holds no such tables, or a row is damaged.
     """
     with open_log(database_url) as connection:
-        rewards, signals = read_rewards(connection, key_weights), read_signals(connection)
+        rewards, signals = read_rewards(connection, feedback.key_weights), read_signals(connection)
         left_out: Counter[str] = Counter()
         records = read_records(connection, since, left_out)
-        table = collect(records, rewards, signals, key_weights or {}, progress, known)
+        table = collect(records, rewards, signals, feedback, progress, known)
         return replace(table, dropped=Counter(table.dropped) + left_out, n_rows=table.n_rows + sum(left_out.values()))
 
 
@@ -195,16 +210,17 @@ def collect(
     records: Iterable[DecisionRecord],
     rewards: Mapping[str, float],
     signals: Mapping[str, tuple[ImplicitKind, ...]] = MappingProxyType({}),
-    key_weights: Mapping[str, float] = MappingProxyType({}),
+    feedback: FeedbackConfig = DEFAULT_FEEDBACK,
     progress: Progress = silent,
     known: Known | None = None,
 ) -> LogTable:
     """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
-    whose it is."""
+    whose it is. A log of one key is that key's own, so no share limits it."""
     columns, replies, digest = Columns(), Replies(), hashlib.sha256()
     key_weight = array("d")
     dropped: Counter[str] = Counter()
     traffic: Counter[str] = Counter()
+    asking: set[str] = set()
     n_rows = 0
     for record in records:
         n_rows += 1
@@ -215,6 +231,7 @@ def collect(
         reward = None if has_failed(record) else rewards.get(record.decision_id)
         if record.decision is not None and reason in (None, "no feedback"):
             traffic[record.decision.category] += 1
+            asking.add(record.key_id or "")
             if not has_failed(record):
                 replies.add(record.decision, signals.get(record.decision_id, ()), reward)
         if reason is not None:
@@ -222,9 +239,12 @@ def collect(
             continue
         digest.update(repr(reward).encode())
         columns.add(record, reward)
-        key_weight.append(key_weights.get(record.key_id or "", 1.0))
+        key_weight.append(feedback.key_weights.get(record.key_id or "", 1.0))
     weight = row_weights(columns, replies) * np.array(key_weight, dtype=np.float64)
-    table = columns.table(weight)
+    is_limited = len(asking) > 1 and feedback.max_key_share < 1
+    table = columns.table(weight, feedback.trusted_keys if is_limited else asking, feedback.max_key_share)
+    if len(table) < len(columns.ids):
+        dropped[SPLIT_QUESTION] = len(columns.ids) - len(table)
     counts = table.weight > 0
     if not counts.all():
         dropped[NOTHING_TO_WEIGH] = int((~counts).sum())

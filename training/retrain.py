@@ -21,6 +21,7 @@ from training.log_table import LogTable
 from training.off_policy import MAX_WEIGHT
 from training.scored import LoggedQueries
 from training.types import OutcomeTable
+from training.voices import heard_share
 
 MASS_PRIOR_DECISIONS = 20.0
 """Weight of the outcome table's mix of categories against the traffic's, in decisions (ours)."""
@@ -31,11 +32,13 @@ Float64Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Evidence:
     """The candidate's quality matrix; `reward_offset`: how much rewards lie above graded scores; `outcomes` without the
-    grades that a change made worthless, and how many those were."""
+    grades that a change made worthless, and how many those were. `heard` (rows of the log,) is the share of each
+    answer's weight that was learned from: 0 of what judges or is outdated, less than 1 where a key says too much."""
 
     matrix: QualityMatrix
     reward_offset: float
     outcomes: OutcomeTable
+    heard: Float64Array
     n_outdated_grades: int = 0
 
 
@@ -50,7 +53,9 @@ def gather_evidence(
 
     People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
     (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
-    happens to serve would gain by being marked at all (ours). Failures, which nobody marked, have no part in it.
+    happens to serve would gain by being marked at all (ours). Failures, which nobody marked, have no part in it. What
+    one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
+    and overall (training.voices).
 
     Args:
         changes: cells whose quality changed: grades of theirs and rewards from before are left out.
@@ -64,8 +69,13 @@ def gather_evidence(
     keep = ~log.is_held_out & ~is_stale(log, changes) & (expert >= 0)
     if carried is not None:
         keep &= (log.expert_in(carried.experts) < 0) | (log.at > carried.since)
-    row, expert, reward, weight = row[keep], expert[keep], log.reward[keep], log.weight[keep]
-    told = ~log.is_failure[keep]
+    row, expert, reward = row[keep], expert[keep], log.reward[keep]
+    heard = np.zeros(len(log))
+    cell, grades = row * len(outcomes.experts) + expert, base.count.astype(np.float64)
+    if carried is not None:
+        grades[:, [outcomes.experts.index(name) for name in carried.experts]] = carried.columns.count
+    heard[keep] = heard_share(cell, log.key[keep], log.weight[keep], grades.ravel(), log.max_key_share)
+    weight, told = log.weight[keep] * heard[keep], ~log.is_failure[keep]
     offset = reward_offset(reward[told], weight[told], base, row[told], expert[told])
     numbers = row_numbers(believed, rows[:-1])
     relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
@@ -92,7 +102,7 @@ def gather_evidence(
         sums = rewarded[0][:, at] + counts * difficulty[:, None]
         matrix = with_carried(matrix, outcomes.experts, carried, sums, counts, changes)
     n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
-    return Evidence(matrix, offset, believed, n_outdated)
+    return Evidence(matrix, offset, believed, heard, n_outdated)
 
 
 def add_cells(
@@ -108,7 +118,7 @@ def reward_offset(
 ) -> float:
     """Mean of reward minus measured quality over answers whose cell was graded; 0 where none was."""
     graded = base.count[row, expert] > 0
-    if not graded.any():
+    if not weight[graded].any():
         return 0.0
     differences = reward[graded] - base.quality[row[graded], expert[graded]]
     return float(np.average(differences, weights=weight[graded]))

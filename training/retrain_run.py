@@ -20,11 +20,13 @@ from router.errors import ArtifactError, RouterError
 from router.live_pointer import LivePointer
 from router.pipeline import Router
 from router.protocols import Encoder
+from router.quality import QualityMatrix
 from router.types import FloatArray
 from training.alike import decide_alike, decide_log_alike
 from training.carry import Carried, carried_over
 from training.change import Change, find_changes, is_outdated, is_stale
 from training.contest import Contest, LogContest
+from training.crossfit import fit_twins
 from training.datasets.outcome_folders import with_unmeasured
 from training.expert_map import row_numbers
 from training.first_fit import (
@@ -35,10 +37,10 @@ from training.first_fit import (
     opened_encoder,
     usable_outcomes,
 )
-from training.fit import embed, fit_router
+from training.fit import embed, finish, prepare
 from training.gate import Comparison, GateResult, Terms, Verdict, judge
 from training.introduce import can_introduce, introduce, newcomers
-from training.log_answers import AskedAnswers, fetch_answers, sample_rows
+from training.log_answers import AskedAnswers, drawn_rows, fetch_answers, sample_rows
 from training.log_table import Known, LogTable, read_log_table
 from training.progress import Progress, silent
 from training.registry import Registry
@@ -150,10 +152,9 @@ def read_sources(request: RetrainRequest, live: RouterArtifact, progress: Progre
     graded = usable_outcomes(config, request.outcomes)
     carried = carried_over(config, live, graded.experts)
     outcomes = graded if carried is None else with_unmeasured(graded, carried.experts)
-    key_weights = config.feedback.key_weights
     known = Known(frozenset(config.policies), frozenset(config.experts), frozenset(config.categories))
     log = read_log_table(
-        request.database_url, since=request.since, key_weights=key_weights, known=known, progress=progress
+        request.database_url, since=request.since, feedback=config.feedback, known=known, progress=progress
     )
     # An outage is no change of what an expert can do, and would make all that came before it worthless.
     return Sources(config, queries, outcomes, carried, log, find_changes(log.rows(~log.is_failure)))
@@ -181,12 +182,12 @@ def run_retrain(
         learned, sources.log, sources.config.learned_categories, sources.changes, sources.carried
     )
     with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
-        candidate = fit_candidate(
+        candidate, twins = fit_candidate(
             Path(scratch), request, sources, evidence, encoder, pointer.version, rng, now, progress
         )
         progress("comparing the candidate with the live router")
         folder = Path(scratch) / candidate.manifest.version
-        contest = open_contest(sources.config, registry.folder(pointer.version), folder, evidence, rng)
+        contest = open_contest(sources.config, registry.folder(pointer.version), folder, twins, evidence, rng)
         trial = trial_router(registry, pointer, sources.config)
         judged = find_equal(request, sources, contest, trial, encoder, progress) or decide_promotion(
             request, sources, contest, encoder, progress
@@ -261,9 +262,14 @@ def introduce_newcomers(
 
 
 def open_contest(
-    config: CoeConfig, live: Path, candidate: Path, evidence: Evidence, rng: np.random.Generator
+    config: CoeConfig,
+    live: Path,
+    candidate: Path,
+    twins: Sequence[Path],
+    evidence: Evidence,
+    rng: np.random.Generator,
 ) -> Contest:
-    """Both routers, loaded. Raises ArtifactError."""
+    """All routers, loaded. Raises ArtifactError."""
     challenger = load_router(config, candidate)
     entries = [config.experts[name] for name in evidence.outcomes.experts]
     return Contest(
@@ -272,6 +278,7 @@ def open_contest(
         evidence=evidence,
         costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
         rng=rng,
+        twins=tuple(load_router(config, twin, challenger.encoder) for twin in twins),
     )
 
 
@@ -285,7 +292,8 @@ def fit_candidate(
     rng: np.random.Generator,
     now: datetime,
     progress: Progress,
-) -> RouterArtifact:
+) -> tuple[RouterArtifact, tuple[Path, ...]]:
+    """The candidate, and its twins where the grades that judge it are those that it is fitted on."""
     plain = fit_request(sources.config, evidence.outcomes, sources.queries)
     logged = None
     if plain.scorer.kind != "map" and len(sources.log):
@@ -299,7 +307,17 @@ def fit_candidate(
         parents=(parent,),
         data_fingerprints=dict(plain.data_fingerprints) | {"log": sources.log.fingerprint},
     )
-    return fit_router(root, wanted, encoder, sources.queries, now=now, rng=rng, progress=progress)
+    prepared = prepare(wanted, encoder, sources.queries, rng, progress)
+    made = finish(root, wanted, encoder, prepared, now)
+    if judged_outcomes(sources.outcomes)[1]:
+        return made, ()
+    progress("fitting it again without each tenth of the graded prompts")
+    believed = evidence.outcomes
+
+    def evidence_of(table: OutcomeTable) -> QualityMatrix:
+        return gather_evidence(table, sources.log, plain.categories, sources.changes, sources.carried).matrix
+
+    return made, fit_twins(root, wanted, encoder, prepared, believed, evidence_of, now)
 
 
 def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
@@ -316,10 +334,9 @@ def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
 def learned_answers(
     request: RetrainRequest, sources: Sources, evidence: Evidence, encoder: Encoder, progress: Progress
 ) -> AskedAnswers:
-    """Logged answers of today's experts that a scorer may learn from."""
+    """Logged answers of today's experts that a scorer may learn from; a key that says too much is thinned by lot."""
     log = sources.log
-    is_known = log.expert_in(evidence.outcomes.experts) >= 0
-    rows = np.flatnonzero(~log.is_held_out & ~is_stale(log, sources.changes) & is_known)
+    rows = drawn_rows(log, evidence.heard)
     chosen = log.rows(sample_rows(log, rows, MAX_LEARNED))
     return fetch_answers(request.database_url, chosen, plain_encoder(encoder), progress)
 
@@ -381,7 +398,9 @@ def decide_promotion(
 
     queries = [query for query in sources.queries if split_of(query.text) == "test"]
     graded, is_held_out = judged_outcomes(sources.outcomes)
-    on_outcomes = contest.on_outcomes(graded, vectors(graded.texts), is_held_out=is_held_out)
+    asked = vectors(graded.texts)
+    on_outcomes = contest.on_outcomes(graded, asked, is_held_out=is_held_out)
+    crossed = None if is_held_out else contest.crossed(graded, asked)
     on_log, n_judged = judge_on_log(request, sources, contest, encoder, progress)
     costs = mean_costs(contest) if on_log is None else on_log.costs_usd
     gate = judge(
@@ -391,6 +410,7 @@ def decide_promotion(
         terms=replace(request.terms, decisions_per_row=sources.log.n_rows / max(n_judged, 1)),
         cost_live_usd=costs[0],
         cost_candidate_usd=costs[1],
+        crossed=crossed,
     )
     return Judgement(gate, f"{gate.verdict}: {gate.reason}", on_log.others if on_log else (), n_judged)
 

@@ -18,6 +18,7 @@ from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.retrain import Evidence
 from training.types import OutcomeTable
+from training.voices import UNLIMITED
 
 ROWS = ("red", "green", "general")
 
@@ -55,7 +56,7 @@ def contest(candidate: Router, *, quality: float = 0.5, costs: Sequence[float] =
     return Contest(
         live=mapping(),
         candidate=candidate,
-        evidence=Evidence(matrix, 0.0, outcomes((), ())),
+        evidence=Evidence(matrix, 0.0, outcomes((), ()), np.ones(0)),
         costs_usd=np.tile(np.array(costs, np.float32), (3, 1)),
         rng=np.random.default_rng(0),
     )
@@ -64,7 +65,8 @@ def contest(candidate: Router, *, quality: float = 0.5, costs: Sequence[float] =
 def log_table(
     category: Sequence[str], expert: Sequence[str], reward: Sequence[float], **changes: NDArray[np.generic]
 ) -> LogTable:
-    """Held-out answers at seconds 0, 1, ..., each to a question of its own, chosen with probability 1/2."""
+    """Held-out answers at seconds 0, 1, ..., each to a question of its own, chosen with probability 1/2, and
+    rated by nobody whose share is limited."""
     n = len(category)
     columns: Mapping[str, object] = {
         "ids": np.array([f"d{i}" for i in range(n)], dtype=np.bytes_),
@@ -77,6 +79,7 @@ def log_table(
         "weight": np.ones(n),
         "at": np.arange(n, dtype=np.float64),
         "question": np.arange(n, dtype=np.int64),
+        "key": np.full(n, UNLIMITED, dtype=np.int64),
         "is_held_out": np.ones(n, dtype=bool),
         "is_failure": np.zeros(n, dtype=bool),
     }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from training.change import MIN_SIDE, Change, chance_of_cut, find_changes, is_outdated, is_stale, last_change
 from training.log_table import LogTable
+from training.voices import UNLIMITED
 
 
 def rewards_of(rng, *parts) -> np.ndarray:
@@ -62,6 +63,7 @@ def log_of(category, expert, reward, *, at=None) -> LogTable:
         weight=np.ones(n),
         at=np.arange(n, dtype=np.float64) if at is None else at,
         question=np.arange(n),
+        key=np.full(n, UNLIMITED),
         is_held_out=np.zeros(n, dtype=bool),
         is_failure=np.zeros(n, dtype=bool),
     )

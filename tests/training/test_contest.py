@@ -53,8 +53,10 @@ def test_a_loss_on_the_log_is_the_candidates_and_not_the_lives() -> None:
         assert shown(comparison) == pytest.approx((1.0, 0.0, -1.0), abs=1e-9), comparison.name
 
 
-def test_the_logs_interval_is_widened_for_a_small_sample() -> None:
-    """Six questions asked once or ten times each: the same draws, but the factor of 6 or of 60 rows."""
+def test_the_logs_interval_is_widened_for_the_questions_and_not_for_their_repetition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Six questions asked once or ten times each: the factor of six in both cases."""
     reward = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
 
     def width(times: int) -> float:
@@ -64,8 +66,10 @@ def test_the_logs_interval_is_widened_for_a_small_sample() -> None:
         assert found.effective_n == pytest.approx(n)
         return found.high - found.low
 
-    factor = [student_t.ppf(0.975, n - 1) / norm.ppf(0.975) for n in (6, 60)]
-    assert width(1) / width(10) == pytest.approx(factor[0] / factor[1])
+    wide = width(1)
+    assert width(10) == pytest.approx(wide)
+    monkeypatch.setattr("training.contest.widened", lambda metric, effective_n: metric)
+    assert wide / width(1) == pytest.approx(student_t.ppf(0.975, 5) / norm.ppf(0.975))
 
 
 def test_the_effective_sample_is_counted_where_the_routers_differ() -> None:

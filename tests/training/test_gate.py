@@ -4,7 +4,7 @@ from router.types import Interval, Metric
 from training.gate import Comparison, Terms, Verdict, judge, more_needed
 
 
-def compared(name, difference, half_width, *, n=200, effective_n=None, unsupported=0.0) -> Comparison:
+def compared(name, difference, half_width, *, n=200, effective_n=None, unsupported=0.0, lacking="") -> Comparison:
     interval = Interval(low=difference - half_width, high=difference + half_width)
     return Comparison(
         name,
@@ -13,15 +13,17 @@ def compared(name, difference, half_width, *, n=200, effective_n=None, unsupport
         Metric(value=difference, interval=interval, n=n),
         effective_n=n if effective_n is None else effective_n,
         unsupported=unsupported,
+        lacking=lacking,
     )
 
 
 SAME = compared("category accuracy", 0.0, 0.01)
 
 
-def verdict(outcomes, log, *, accuracy=SAME, cost=(1.0, 1.0), **terms):
+def verdict(outcomes, log, *, accuracy=SAME, cost=(1.0, 1.0), crossed=None, **terms):
     wanted = Terms(margin=0.02, **terms)
-    return judge(accuracy, outcomes, log, terms=wanted, cost_live_usd=cost[0], cost_candidate_usd=cost[1])
+    costs = {"cost_live_usd": cost[0], "cost_candidate_usd": cost[1]}
+    return judge(accuracy, outcomes, log, terms=wanted, crossed=crossed, **costs)
 
 
 def test_a_clear_gain_on_the_log_is_promoted():
@@ -48,22 +50,55 @@ def test_a_wide_interval_asks_for_more_and_says_how_many():
 
 def test_a_small_effective_sample_leaves_the_outcomes_to_decide():
     thin = compared("log", 0.5, 0.01, effective_n=3)
-    assert verdict(compared("outcomes", 0.0, 0.01), thin).verdict is Verdict.PROMOTE
-    assert verdict(compared("outcomes", 0.0, 0.2), thin).verdict is Verdict.NEED_MORE
-    assert verdict(compared("outcomes", 0.0, 0.2), None).verdict is Verdict.NEED_MORE
+    assert verdict(compared("outcomes", 0.05, 0.01), thin).verdict is Verdict.PROMOTE
+    assert verdict(compared("outcomes", 0.05, 0.2), thin).verdict is Verdict.NEED_MORE
+    assert verdict(compared("outcomes", 0.05, 0.2), None).verdict is Verdict.NEED_MORE
 
 
-def test_higher_cost_declines_whatever_the_quality():
-    result = verdict(compared("outcomes", 0.2, 0.01), compared("log", 0.2, 0.01), cost=(0.001, 0.002))
-    assert result.verdict is Verdict.DECLINE
-    assert "mean cost would rise from 0.001 to 0.002" in result.reason
+def test_grades_decide_by_a_gain_and_the_log_by_no_loss():
+    same = compared("log", 0.0, 0.01)
+    assert verdict(compared("outcomes", 0.0, 0.01), same).verdict is Verdict.PROMOTE
+    result = verdict(compared("outcomes", 0.0, 0.01), None)
+    assert result.verdict is Verdict.NEED_MORE
+    assert "which does not show a gain" in result.reason
 
 
-def test_a_rise_of_cost_can_be_allowed_and_a_hair_is_none():
-    parts = compared("outcomes", 0.2, 0.01), compared("log", 0.2, 0.01)
-    assert verdict(*parts, cost=(0.001, 0.0015)).verdict is Verdict.DECLINE
-    assert verdict(*parts, cost=(0.001, 0.0015), max_cost_rise=0.5).verdict is Verdict.PROMOTE
-    assert verdict(*parts, cost=(0.001, 0.001005)).verdict is Verdict.PROMOTE
+def test_grades_that_the_candidate_learned_from_veto_and_never_decide():
+    learned = compared("outcomes", 0.3, 0.01, lacking="it was fitted on them")
+    result = verdict(learned, None)
+    assert result.verdict is Verdict.NEED_MORE
+    assert "it was fitted on them" in result.reason
+    assert verdict(learned, None, crossed=compared("crossed", 0.05, 0.01)).verdict is Verdict.PROMOTE
+    unsure = verdict(learned, None, crossed=compared("crossed", -0.05, 0.1))
+    assert unsure.verdict is Verdict.NEED_MORE
+    assert [c.name for c in unsure.comparisons] == ["category accuracy", "outcomes", "crossed"]
+    worse = compared("outcomes", -0.3, 0.01, lacking="it was fitted on them")
+    assert verdict(worse, compared("log", 0.1, 0.01)).verdict is Verdict.DECLINE
+
+
+def test_a_log_of_too_few_keys_leaves_the_grades_to_decide():
+    few = compared("log", 0.3, 0.01, lacking="2 keys rated queries that would change hands, and 5 are needed")
+    assert verdict(compared("outcomes", 0.05, 0.01), few).verdict is Verdict.PROMOTE
+    result = verdict(compared("outcomes", 0.0, 0.1), few)
+    assert (result.verdict, result.more_decisions) == (Verdict.NEED_MORE, None)
+    assert "the log cannot decide: 2 keys rated" in result.reason
+    assert "trusted_keys" in result.reason
+
+
+def test_a_higher_cost_has_to_be_paid_for_by_a_shown_gain():
+    def at(gain, cost, **terms):
+        parts = compared("outcomes", gain, 0.01), compared("log", gain, 0.01)
+        return verdict(*parts, cost=(0.001, 0.001 * cost), **terms)
+
+    assert at(0.11, 1.45).verdict is Verdict.PROMOTE  # 0.1 is shown, half of what pays for twice the cost
+    dear = at(0.11, 1.6)
+    assert dear.verdict is Verdict.DECLINE
+    assert "mean cost would rise from 0.001 to 0.0016 USD a query, and a shown gain of 0.100" in dear.reason
+    assert at(0.005, 1.2).verdict is Verdict.DECLINE
+    assert at(0.11, 1.6, gain_for_double_cost=0.1).verdict is Verdict.PROMOTE
+    assert at(0.005, 1.45, max_cost_rise=0.5).verdict is Verdict.PROMOTE
+    assert at(0.005, 1.005).verdict is Verdict.PROMOTE  # a hair is none
+    assert verdict(compared("outcomes", 0.3, 0.01), None, cost=(0.0, 0.001)).verdict is Verdict.DECLINE
 
 
 def test_what_only_a_model_can_judge_is_not_decided_by_the_log():
@@ -72,7 +107,7 @@ def test_what_only_a_model_can_judge_is_not_decided_by_the_log():
     assert result.verdict is Verdict.NEED_MORE
     assert result.more_decisions is None
     assert "the log cannot judge 40% of the queries that would change hands" in result.reason
-    assert verdict(compared("outcomes", 0.0, 0.01), guessed).verdict is Verdict.PROMOTE
+    assert verdict(compared("outcomes", 0.05, 0.01), guessed).verdict is Verdict.PROMOTE
     assert verdict(compared("outcomes", 0.0, 0.01), compared("log", -0.3, 0.01, unsupported=0.4)).verdict is (
         Verdict.DECLINE
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from router.feedback_config import FeedbackConfig
 from router.types import ImplicitKind, TerminalState
 from tests.training.log_records import record
 from training.log_table import NOTHING_TO_WEIGH, collect
@@ -23,7 +24,7 @@ def test_the_silent_count_for_more():
 def test_keys_count_as_experts_yaml_says():
     records = [record(seq, key_id="half" if seq % 2 else "full") for seq in range(100)]
     rewards = {f"d{seq}": 0.5 for seq in range(100)}
-    log = collect(records, rewards, key_weights={"half": 0.5})
+    log = collect(records, rewards, feedback=FeedbackConfig(key_weights={"half": 0.5}))
     assert log.weight[1] / log.weight[0] == pytest.approx(0.5)
     assert log.weight.mean() == pytest.approx(1.0)
 

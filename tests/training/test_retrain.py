@@ -25,7 +25,7 @@ from router.types import (
 )
 from training.datasets.outcomes import write_outcomes
 from training.first_fit import first_router
-from training.gate import Terms, Verdict
+from training.gate import Terms, Verdict, judge
 from training.log_table import read_log_table
 from training.onboarding import onboard
 from training.registry import Registry
@@ -349,11 +349,12 @@ def test_the_result_says_what_was_used_and_every_estimate(request_):
     assert list(shown["comparisons"]) == [
         "category accuracy",
         "score on graded outcomes",
+        "the same, cross-fitted",
         "reward on the held-out log",
         "the same by SNIPS",
         "the same by IPS",
     ]
-    values = [shown["comparisons"][name]["candidate"]["value"] for name in list(shown["comparisons"])[2:]]
+    values = [shown["comparisons"][name]["candidate"]["value"] for name in list(shown["comparisons"])[3:]]
     assert values == pytest.approx([0.9] * 3, abs=0.15)
 
 
@@ -388,7 +389,7 @@ def test_a_learned_scorer_is_fitted_on_the_log_too(request_, tmp_path):
     registry = Registry(request_.routers)
     first = first_router(registry.root, request_.config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
     registry.promote(first.manifest.version, NOW)
-    log_answers(request_, {"left": 0.2, "right": 0.9})
+    log_answers(request_, {"left": 0.2, "right": 0.9}, n=900)
     result = run_retrain(request_, now=NOW)
     assert result.is_promoted, result.reason
     artifact = load_artifact(request_.routers / result.candidate)
@@ -464,6 +465,16 @@ def one_expert(score, name="tutor"):
     return replace(table, **fields, cost_usd=unknown, output_tokens=unknown, latency_ms=unknown)
 
 
+@pytest.fixture
+def open_gate(monkeypatch):
+    """Whatever is compared is promoted: for tests of what a candidate is made of."""
+
+    def judge_openly(*compared, **options):
+        return replace(judge(*compared, **options), verdict=Verdict.PROMOTE)
+
+    monkeypatch.setattr("training.retrain_run.judge", judge_openly)
+
+
 def put_on_the_map(request, score, now=NOW):
     """`tutor` as `coe experts probe tutor --promote` puts it there; its probes are written to no folder."""
     add_expert(request, "tutor")
@@ -475,11 +486,12 @@ def put_on_the_map(request, score, now=NOW):
 
 
 @pytest.mark.parametrize(("score", "taken"), [(1.0, True), (0.2, False)])
+@pytest.mark.usefixtures("open_gate")
 def test_a_probed_expert_without_a_table_stays_on_the_map(request_, capsys, score, taken):
     found = put_on_the_map(request_, score)
     assert bool(found.taken) is taken
     log_answers(request_, {"left": 0.2, "right": 0.9})
-    result = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=NOW)
+    result = run_retrain(request_, now=NOW)
     assert result.is_promoted is not taken, result.reason  # what it took, it keeps: nothing changes then
     assert result.carried == ("tutor",)
     live = Registry(request_.routers).live().version
@@ -496,18 +508,19 @@ def test_a_probed_expert_without_a_table_stays_on_the_map(request_, capsys, scor
     assert "tutor is in no outcome table: what the live router knows of it is kept" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("open_gate")
 def test_what_is_said_of_a_carried_expert_counts_once(request_):
     """Ratings of after the live router was made are learned from; it knows those of before already."""
     put_on_the_map(request_, 1.0, now=datetime.fromtimestamp(1150, UTC))
     log_answers(request_, {"tutor": 0.0}, only="tutor", n=300)  # at seconds 1000 to 1299
-    result = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=datetime.fromtimestamp(2000, UTC))
+    result = run_retrain(request_, now=datetime.fromtimestamp(2000, UTC))
     assert result.is_promoted, result.reason
     learned = read_log_table(request_.database_url)
     later = int((~learned.is_held_out & (learned.at > 1150)).sum())
     sql = list(load_artifact(request_.routers / result.candidate).manifest.categories).index("sql")
     counts = [evidence_of(load_artifact(request_.routers / v)).count[sql, 2] for v in (result.live, result.candidate)]
     assert counts == [20, 20 + later]
-    again = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=datetime.fromtimestamp(3000, UTC))
+    again = run_retrain(request_, now=datetime.fromtimestamp(3000, UTC))
     assert again.changes == ()
 
 
@@ -529,7 +542,7 @@ def test_a_learned_scorer_keeps_a_carried_expert(request_, tmp_path):
     shutil.rmtree(tmp_path / "outcomes")
     write_outcomes(one_expert(0.1, "right"), tmp_path / "outcomes")
     log_answers(request_, {"left": 0.9, "right": 0.1})
-    result = run_retrain(replace(request_, terms=Terms(margin=1.0)), now=NOW)
+    result = run_retrain(request_, now=NOW)
     assert (result.carried, result.is_promoted) == (("left",), True), result.reason
     router = load_router(load_config(request_.config), request_.routers / result.candidate)
     query = Query("q", "write a sql query number 7 that selects rows from a table")

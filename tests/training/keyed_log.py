@@ -1,0 +1,76 @@
+"""Logs of many keys in SQLite, for tests of whose feedback counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gateway.store import Store
+from gateway.tables import FEEDBACK
+from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
+
+EXPERTS = ("left", "right")
+
+
+def log_keyed(
+    url: str,
+    rates: Mapping[str, Mapping[str, float]],
+    *,
+    keys: tuple[str, ...],
+    each: int,
+    seed: int,
+    start: float = 1000.0,
+    share_rated: float = 1.0,
+) -> None:
+    """Each key asks `each` queries of every category in `rates`, answered by either expert by a fair draw, and rates
+    them up at the category's rate of that expert."""
+    rng = np.random.default_rng(seed)
+    rows, said = [], []
+    for i in range(each):
+        for key in keys:
+            for category, rate in rates.items():
+                expert = EXPERTS[int(rng.random() < 0.5)]
+                row = record_of(f"{key}-{category}-{start}-{i}", key, category, expert, start + i, len(rows))
+                rows.append(row)
+                if rng.random() < share_rated:
+                    fields = {"decision_id": row.decision_id, "kind": "thumb", "at": row.at + 1, "key_id": key}
+                    said.append(fields | {"value": float(rng.random() < rate[expert])})
+    store = Store(url)
+    store.write_decisions(rows)
+    if said:
+        with store.transaction("write feedback") as connection:
+            connection.execute(store.insert(FEEDBACK), said)
+    store.close()
+
+
+def record_of(name: str, key: str, category: str, expert: str, at: float, seq: int) -> DecisionRecord:
+    decision = RoutingDecision(
+        expert=expert,
+        category=category,
+        confidence=0.9,
+        is_fallback=False,
+        reason=DecisionReason.EXPLORED,
+        likely_category=category,
+        uncertainty=0.1,
+        eligible=EXPERTS,
+        eligible_probs=(0.5, 0.5),
+        predicted_quality=(0.5, 0.3),
+        propensity=0.5,
+        router_version="v",
+    )
+    return DecisionRecord(
+        decision_id=name,
+        request_id="r",
+        replica=f"{key}{at:.0f}",
+        seq=seq,
+        at=at,
+        requested_model="auto",
+        state=TerminalState.ANSWERED,
+        decision=decision,
+        served_expert=expert,
+        status=200,
+        latency_ms=5.0,
+        key_id=key or None,
+        text=f"write a {category} query {name} that selects rows from a table",
+    )
