@@ -53,7 +53,7 @@ class ChatEndpoint:
         """Answers one request; once it is read, the client gets an answer in OpenAI's shape or a broken connection.
 
         Raises:
-            ApiError: the body cannot be read.
+            ApiError: the body cannot be read, or the answer's row could not be made safe now.
             ClientGoneError: the client left before it was.
         """
         exchange = Exchange(request_id_of(headers), key_id, wants_debug=headers.get(b"x-coe-debug") == b"1")
@@ -66,7 +66,9 @@ class ChatEndpoint:
         """The request, and when its last byte was here. The bytes themselves are let go."""
         raw = await read_body(headers, receive, self._state.config.gateway.max_body_bytes, claim)
         received_at_s = time.perf_counter()
-        return await read_off_loop(self._decode, raw), received_at_s
+        request = await read_off_loop(self._decode, raw)
+        await self._state.check_log()
+        return request, received_at_s
 
     async def _run(
         self, exchange: Exchange, request: ChatRequest, received_at_s: float, receive: Receive, send: Send

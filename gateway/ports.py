@@ -43,6 +43,15 @@ class DecisionSink(Protocol):
         """Takes a record and returns when it outlives the machine's power. Raises StoreError when it does not."""
         ...
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps answers that wait for `commit` from ending, as last seen; None where nothing does."""
+        ...
+
+    async def check(self) -> None:
+        """Before an expert is asked. Raises StoreError when the answer's row could not be made safe now."""
+        ...
+
     def recent(self, decision_id: str) -> DecisionRecord | None:
         """One of the last records, as the log keeps it, before it has reached the database."""
         ...

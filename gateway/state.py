@@ -14,7 +14,7 @@ from gateway.admission import Admission
 from gateway.auth import Auth
 from gateway.decision_log.privacy import keyed_hash, session_hash
 from gateway.experts import ExpertPool
-from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.http_errors import RETRY_AFTER_S, ApiError, api_error
 from gateway.intake import Intake
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
@@ -27,7 +27,7 @@ from gateway.shadow import CANDIDATE_FAULTS, PendingShadow, ShadowAsk, Shadows
 from gateway.wire import ChatRequest, Target, resolve_model
 from router.build import capabilities
 from router.config import CoeConfig
-from router.errors import NoEligibleExpertError
+from router.errors import NoEligibleExpertError, StoreError
 from router.features import features_hash, to_bytes
 from router.pipeline import NOT_REACHABLE, Router, explicit_decision
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
@@ -121,9 +121,18 @@ class GatewayState:
         if self.live.current is None:
             reason = f" ({self.live.last_error})" if self.live.last_error else ""
             lacks.append(f"no router is loaded{reason}")
+        if self.sink.problem is not None:
+            lacks.append(f"the decision log cannot be written ({self.sink.problem})")
         if not (self.pool.alive and is_answered):
             lacks.append(f"no expert answers: {', '.join(self.pool.names)}")
         return lacks
+
+    async def check_log(self) -> None:
+        """Before an expert is asked. Raises ApiError 503 where answers wait for rows that could not be made safe."""
+        try:
+            await self.sink.check()
+        except StoreError as error:
+            raise api_error(error) from error
 
     def max_body_bytes(self, path: str) -> int:
         """How large a body may be: uploads of documents have a limit of their own."""

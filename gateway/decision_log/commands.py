@@ -24,7 +24,7 @@ from gateway.decision_log.opening import (
 from gateway.decision_log.ranges import count, named
 from gateway.decision_log.sink import SPOOL_FOLDER, new_replica
 from gateway.decision_log.stats import ConsumerStats
-from gateway.decision_log.stream import DecisionStream
+from gateway.decision_log.stream import DecisionStream, evicting
 from gateway.stop_signal import stop_on_signal
 from gateway.store import Store
 from router.config import LogConfig, load_config
@@ -69,6 +69,8 @@ def verdict(found: Diagnosis) -> Iterator[str]:
         f"{found.duplicates:,} duplicates, {found.dead:,} dead letters; on the way: {found.in_spool:,} in spools, "
         f"{found.in_stream:,} in the stream, {found.unsettled:,} still with their gateway"
     )
+    if found.evicts_by is not None:
+        yield evicting(found.evicts_by)
     for finding in found.findings:
         if finding.lost:
             yield f"lost: {finding.replica} numbers {named(finding.lost)}"

@@ -17,7 +17,7 @@ from gateway.decision_log.ledger import Account, Ledger, Repeated
 from gateway.decision_log.leftovers import spool_folders, unsent_payloads
 from gateway.decision_log.life import BEAT_S, Life, LifeState, read_life
 from gateway.decision_log.ranges import complement, count, merged, without
-from gateway.decision_log.stream import RECORD_FIELD
+from gateway.decision_log.stream import RECORD_FIELD, eviction_policy
 from gateway.folder_lock import is_held
 from gateway.store import Store
 from router.json_text import JsonError, from_json
@@ -72,6 +72,7 @@ class Diagnosis:
     in_spool: int
     in_stream: int
     dead: int
+    evicts_by: str | None = None  # the policy by which Redis gives up what it has taken
 
     @property
     def decisions(self) -> int:
@@ -110,7 +111,7 @@ class Diagnosis:
     @property
     def is_healthy(self) -> bool:
         """Whether no decision is lost, repeated or dead, and none can be; some may still be on the way."""
-        return not (self.lost or self.duplicates or self.dead or self.silent)
+        return not (self.lost or self.duplicates or self.dead or self.silent or self.evicts_by)
 
 
 async def diagnose(root: Path, client: RedisClient, stream: str, store: Store, now: float) -> Diagnosis:
@@ -145,7 +146,8 @@ async def diagnose(root: Path, client: RedisClient, stream: str, store: Store, n
         for name in names
     ]
     repeated = await asyncio.to_thread(ledger.repeated)
-    return Diagnosis(tuple(findings), tuple(repeated), spooled.records, streamed.records, dead.records)
+    policy = await eviction_policy(client)
+    return Diagnosis(tuple(findings), tuple(repeated), spooled.records, streamed.records, dead.records, policy)
 
 
 def assess(account: Account, local: Life | None, elsewhere: set[int], now: float) -> Finding:

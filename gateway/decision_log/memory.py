@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from gateway.decision_log.stats import LogStats
+from router.errors import StoreError
 from router.types import DecisionRecord
 
 
@@ -14,6 +15,7 @@ class MemoryLog:
     def __init__(self, replica: str = "memory") -> None:
         self.replica = replica
         self.is_durable = False
+        self.problem: str | None = None
         self.records: list[DecisionRecord] = []
         self._seqs = itertools.count()
 
@@ -25,6 +27,11 @@ class MemoryLog:
 
     async def commit(self, record: DecisionRecord) -> None:
         self.append(record)
+
+    async def check(self) -> None:
+        """Raises StoreError where a test has set a `problem`."""
+        if self.problem is not None:
+            raise StoreError(f"the decision log cannot be written ({self.problem})", is_retryable=True)
 
     def recent(self, decision_id: str) -> DecisionRecord | None:
         return next((record for record in reversed(self.records) if record.decision_id == decision_id), None)

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from gateway.decision_log.commit_check import CommitCheck
 from gateway.decision_log.leftovers import send_leftovers, send_next, spooled_bytes
 from gateway.decision_log.life import BEAT_S, DecisionCount, Life, LifeState
 from gateway.decision_log.privacy import apply_privacy, keyed_hash, load_key
@@ -70,12 +71,14 @@ class DecisionLog:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
         self._numbered = DecisionCount(is_durable=self.is_durable)
         self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key, self._numbered)
+        self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, self._say_running)
         self._recent: dict[str, DecisionRecord] = {}
         self._is_closing = False
         self._writer: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._finder: asyncio.Task[None] | None = None
         self._beater: asyncio.Task[None] | None = None
+        self._checker: asyncio.Task[None] | None = None
         self._appended = self._streamed = self._damaged = 0
         self._loop_error: str | None = None
 
@@ -91,7 +94,22 @@ class DecisionLog:
     async def commit(self, record: DecisionRecord) -> None:
         """Takes the record and returns when it is safe. Raises StoreError when it does not become so in time."""
         self._remember(record)
-        await self._queue.commit(record)
+        try:
+            await self._queue.commit(record)
+        except StoreError as error:
+            if error.is_retryable:
+                self._check.doubt(self._queue.error or "the disk is too slow")
+            raise
+
+    async def check(self) -> None:
+        """Before an expert is asked: raises StoreError when an answer could not be made safe now."""
+        if self.is_durable:
+            await self._check.check()
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps answers from being made safe, as last seen; None where nothing does, or they do not wait."""
+        return self._check.problem if self.is_durable else None
 
     def _remember(self, record: DecisionRecord) -> None:
         self._appended += 1
@@ -134,8 +152,11 @@ class DecisionLog:
         """Opens the spool and starts the work behind `append`; Redis may be away.
 
         Raises:
-            StoreError: the spool's folder cannot be made or written.
+            StoreError: the spool's folder cannot be made or written, or answers wait for rows that Redis may evict.
         """
+        await self._stream.look_at_policy()
+        if self.is_durable and (problem := self._stream.eviction_problem) is not None:
+            raise StoreError(f"log.durability promises rows that would not be safe: {problem}")
         try:
             await self._in_thread(self._open)
         except OSError as error:
@@ -144,6 +165,8 @@ class DecisionLog:
         self._sender = asyncio.create_task(self._guarded(self._send_all), name="decision-log-sender")
         self._finder = asyncio.create_task(self._guarded(self._find_leftovers), name="decision-log-leftovers")
         self._beater = asyncio.create_task(self._guarded(self._beat), name="decision-log-beat")
+        if self.is_durable:
+            self._checker = asyncio.create_task(self._guarded(self._check.run), name="decision-log-checker")
 
     async def aclose(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
         """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
@@ -152,8 +175,9 @@ class DecisionLog:
         flushing = [task for task in (self._writer, self._sender) if task is not None]
         if flushing and (await asyncio.wait(flushing, timeout=timeout_s))[1]:
             logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
-        for task in (self._writer, self._sender, self._finder, self._beater):
+        for task in (self._writer, self._sender, self._finder, self._beater, self._checker):
             await stop_task(task)
+        await self._check.aclose()
         await self._in_thread(partial(self._close_spool, must_stay=not await self._say_goodbye()))
         self._executor.shutdown()
         unsaved = self.stats().pending - self._spool.pending
@@ -181,8 +205,12 @@ class DecisionLog:
     async def _beat(self) -> None:
         """Tells the stream again and again how many decisions there are."""
         while True:
-            await self._tell(LifeState.RUNNING)
+            await self._say_running()
             await asyncio.sleep(BEAT_S)
+            await self._stream.look_at_policy()
+
+    async def _say_running(self) -> bool:
+        return await self._tell(LifeState.RUNNING)
 
     async def _tell(self, state: LifeState) -> bool:
         numbered = self._numbered

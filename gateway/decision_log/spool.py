@@ -14,6 +14,7 @@ from gateway.decision_log.life import MARK_NAME
 from gateway.decision_log.spool_files import (
     CHECKPOINT_NAME,
     HIDDEN,
+    PROBE_NAME,
     SUFFIX,
     TEMPORARY_NAME,
     Position,
@@ -29,6 +30,8 @@ from router.errors import StoreError
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 LOAD_BYTES = 256 * 1024
+MARGIN_BYTES = 1024 * 1024
+PROBE_BYTES = 64 * 1024
 
 
 class Spool:
@@ -60,9 +63,41 @@ class Spool:
         self._has_new_names = True  # files, or the folder itself, that a power cut could take back
 
     @property
+    def _margin_bytes(self) -> int:
+        return min(MARGIN_BYTES, self._segment_bytes)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes in segments, acknowledged ones that are not yet deleted included."""
         return sum(self._sizes.values())
+
+    def lacks_room(self) -> bool:
+        """Whether little more than what requests that run now will write finds room here, or on the disk as it says
+        itself. True also where the disk does not answer."""
+        if self.max_bytes - self.size_bytes < self._margin_bytes:
+            return True
+        try:
+            disk = os.statvfs(self.folder)
+        except OSError:
+            return True
+        return disk.f_bavail * disk.f_frsize < self._margin_bytes
+
+    def probe(self) -> None:
+        """Brings some bytes to the disk, as records are brought there, and takes them away again.
+
+        Raises:
+            OSError: the disk refuses them, or there is hardly room left in the spool.
+        """
+        if self.max_bytes - self.size_bytes < self._margin_bytes:
+            raise self._full()
+        path = self.folder / PROBE_NAME
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, bytes(PROBE_BYTES))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
 
     def open(self) -> None:
         """Locks the folder and takes up what an earlier owner left in it.
@@ -108,11 +143,13 @@ class Spool:
             count += 1
         if not count:
             too_large = len(payloads[0]) + HEADER.size > self._segment_bytes
-            code = errno.EFBIG if too_large else errno.ENOSPC
-            raise OSError(code, f"{os.strerror(code)} (spool of at most {self.max_bytes} bytes)")
+            raise self._full(errno.EFBIG if too_large else errno.ENOSPC)
         self._append(bytes(block))
         self.pending += count
         return count
+
+    def _full(self, code: int = errno.ENOSPC) -> OSError:
+        return OSError(code, f"{os.strerror(code)} (spool of at most {self.max_bytes} bytes)")
 
     def sync(self) -> None:
         """Returns once everything written so far outlives a power cut.
@@ -172,7 +209,7 @@ class Spool:
         with suppress(OSError):
             for path in segment_paths(self.folder):
                 path.unlink()
-            for name in (CHECKPOINT_NAME, TEMPORARY_NAME, MARK_NAME, LOCK_NAME):
+            for name in (CHECKPOINT_NAME, TEMPORARY_NAME, MARK_NAME, PROBE_NAME, LOCK_NAME):
                 (self.folder / name).unlink(missing_ok=True)
             self.folder.rmdir()
 

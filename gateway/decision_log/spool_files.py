@@ -18,6 +18,7 @@ HIDDEN = "."
 
 SUFFIX = ".seg"
 CHECKPOINT_NAME = "checkpoint.json"
+PROBE_NAME = "probe"
 TEMPORARY_NAME = f"{CHECKPOINT_NAME}.tmp"
 
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from router.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
 
+KEEPING_POLICY = "noeviction"
 RECORD_FIELD = b"record"
 LIFE_FIELD = b"life"
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 2.0
+
+if TYPE_CHECKING:
+    from router.redis_client import RedisClient
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +28,26 @@ logger = logging.getLogger(__name__)
 def reason_of(error: BaseException) -> str:
     """One line about an error, for logs and metrics."""
     return f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
+
+
+def evicting(policy: str) -> str:
+    return (
+        f"Redis gives up decisions that it has taken when its memory is full (maxmemory-policy {policy}); "
+        f"allowed: {KEEPING_POLICY}"
+    )
+
+
+async def eviction_policy(client: RedisClient) -> str | None:
+    """The `maxmemory-policy` of a server by which it may lose what it has taken; None of one that keeps everything, or
+    that does not tell. In a cluster the first such of its primaries. Raises what a command may raise."""
+    from redis.asyncio import Redis
+
+    if isinstance(client, Redis):
+        found: Any = [await client.info("memory")]
+    else:
+        found = [await client.info("memory", target_nodes=node) for node in client.get_primaries()]
+    policies = [each.get("maxmemory_policy", KEEPING_POLICY) for each in found]
+    return next((str(policy) for policy in policies if policy != KEEPING_POLICY), None)
 
 
 class Backoff:
@@ -56,6 +81,22 @@ class DecisionStream:
         self._max_entries = max_entries
         self._length = 0  # when last heard of
         self.last_error: str | None = None
+        self.evicts_by: str | None = None  # the policy by which Redis gives up what it has taken, as last heard of
+
+    @property
+    def eviction_problem(self) -> str | None:
+        """What is wrong with the server's settings, in words."""
+        return None if self.evicts_by is None else evicting(self.evicts_by)
+
+    async def look_at_policy(self) -> None:
+        """Asks Redis what it does when its memory is full; keeps what was known where it does not say."""
+        try:
+            policy = await eviction_policy(self._redis)
+        except REDIS_ERRORS:
+            return
+        if policy is not None and policy != self.evicts_by:
+            logger.error("%s", evicting(policy))
+        self.evicts_by = policy
 
     async def send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> None:
         """Returns once every payload is in the stream; tries until then. A payload may get there twice."""

@@ -80,6 +80,7 @@ class SpoolWriter:
         self.is_done = False
         self.spooled = self.streamed = self.dropped = self.gaps = 0
         self.error: str | None = None
+        self.is_blocked = False  # records wait that neither disk nor Redis took
 
     def put(self, record: DecisionRecord, waiter: Waiter | None = None) -> bool:
         """Takes the record; False when the queue is full and it is lost. Never blocks and never raises."""
@@ -201,12 +202,15 @@ class SpoolWriter:
                 self._note_full(error)
                 if self._spool.pending == 0 and await self._stream.try_send(payloads):
                     self.streamed += len(payloads)
+                    self.is_blocked = False
                     settle(waiters_of(batch))
                     return waiters
+                self.is_blocked = True
                 await backoff.wait()
                 continue
             self.spooled += count
             self.error = None
+            self.is_blocked = False
             self.has_spooled.set()
             waiters += waiters_of(batch[:count])
             batch = batch[count:]

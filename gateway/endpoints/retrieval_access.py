@@ -82,10 +82,11 @@ async def at_work(request: Request, state: GatewayState, service: RetrievalServi
     """A block that runs as one of the gateway's requests, while its client is there and `retrieval.limits` allows.
 
     Raises:
-        ApiError: 429 there are too many requests, 504 it took too long.
+        ApiError: 429 there are too many requests, 503 its rows could not be made safe now, 504 it took too long.
         ClientGoneError: the client left; what the block waited for is given up.
     """
     limit_s = service.config.limits.timeout_s
+    await state.check_log()
     try:
         async with ClientWatch(request.receive), asyncio.timeout(limit_s), state.admission:
             yield

@@ -94,6 +94,30 @@ async def test_a_row_that_cannot_be_written_is_a_503() -> None:
         assert (await response.json())["error"]["code"] == "store_unavailable"
 
 
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"model": "ruby"}])
+async def test_no_expert_is_asked_while_no_row_could_be_written(fields: dict[str, object]) -> None:
+    log = MemoryLog()
+    log.is_durable, log.problem = True, "spool: No space left on device"
+    async with fault_upstream("ok") as upstream, upstream_as_ruby(upstream, log) as gateway:
+        async with gateway.chat(**fields) as response:
+            assert response.status == 503
+            assert response.headers["retry-after"]
+            assert "x-coe-decision-id" not in response.headers
+            error = (await response.json())["error"]
+        assert (error["code"], "No space left on device" in error["message"]) == ("store_unavailable", True)
+        async with gateway.client.get(f"{gateway.root}/readyz") as ready:
+            assert ready.status == 503
+            missing = (await ready.json())["missing"]
+        assert missing == ["the decision log cannot be written (spool: No space left on device)"]
+        assert upstream.requests == []
+        assert log.records == []
+        log.problem = None
+        status, _ = await answer(gateway, **fields)
+        assert status == 200
+        async with gateway.client.get(f"{gateway.root}/readyz") as ready:
+            assert ready.status == 200
+
+
 async def test_a_stream_whose_row_cannot_be_written_ends_in_an_error_event() -> None:
     log = WaitingLog()
     log.is_broken = True

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,17 @@ async def running_log(
     await log.start()
     yield log
     await log.aclose(timeout_s=closing_s)
+
+
+@contextmanager
+def evicting_redis(redis_url: str, policy: str) -> Iterator[None]:
+    """That Redis evicts by a policy for as long as the block runs."""
+    with Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory-policy", policy)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
 
 
 def append_new(log: DecisionLog, make_record: MakeRecord, count: int, **changes: str) -> None:

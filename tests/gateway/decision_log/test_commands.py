@@ -23,6 +23,7 @@ from router.config import LogConfig
 from router.errors import StoreError
 from router.log_database import default_database_url
 from router.types import DecisionRecord
+from tests.gateway.decision_log.running_log import evicting_redis
 
 CONFIG = {
     "categories": {"code": "programs", "general": "the rest"},
@@ -97,6 +98,17 @@ def test_doctor_finds_nothing_wrong(
     store.close()
     assert doctor(tmp_path, config, redis_url) == 0
     assert "3 decisions, 3 rows, 0 gaps, 0 duplicates, 0 dead letters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_doctor_names_a_redis_that_evicts(
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
+    with evicting_redis(redis_url, policy):
+        assert doctor(tmp_path, config, redis_url) == 1
+    assert f"maxmemory-policy {policy}); allowed: noeviction" in capsys.readouterr().out
+    assert doctor(tmp_path, config, redis_url) == 0
 
 
 def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(

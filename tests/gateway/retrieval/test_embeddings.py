@@ -178,3 +178,21 @@ async def test_openai_client_sees_a_not_found_error_for_an_unknown_expert(shared
     async with shared.openai() as client:
         with pytest.raises(openai.NotFoundError, match="no retrieval expert"):
             await client.embeddings.create(model="text-embedding-3-small", input="x")
+
+
+async def test_no_encoder_is_asked_while_no_row_could_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as running:
+        store_id = await running.store_of({"a.txt": "the animal purrs"})
+        running.log.problem = "spool: No space left on device"
+        monkeypatch.setattr(type(running.service), "run", None)  # nothing may be encoded
+        for path, body in (
+            ("/embeddings", {"model": "auto", "input": PLAIN}),
+            ("/rerank", {"model": "auto", "query": PLAIN, "documents": ["a", "b"]}),
+            (f"/vector_stores/{store_id}/search", {"query": PLAIN}),
+        ):
+            status, answer, _ = await running.post(path, body)
+            assert (status, answer["error"]["code"]) == (503, "store_unavailable"), path
+            assert "No space left on device" in answer["error"]["message"]
+        assert running.log.records == []
