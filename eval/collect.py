@@ -1,6 +1,7 @@
 """`coe eval collect`: runs prompts through experts, grades the answers and writes an outcome table.
 
-Shapes: n probes, m experts.
+An expert that fails at a prompt scores 0 there. What cannot be asked (no such model, no connection, a limit) is not
+measured, and when the first calls to an expert bring nothing else, the rest is not tried. Shapes: n probes, m experts.
 """
 
 from __future__ import annotations
@@ -8,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import aiohttp
 import numpy as np
 
+from eval.chat_client import CallError, ChatClient, Fault
 from eval.journal import GradedAnswer, Journal, probe_hash
 from eval.probe_set import Probe
 from eval.types import Grader
-from router.errors import BackendError, RouterError
-from router.json_text import from_json
+from router.errors import RouterError
 from router.types import FloatArray
 from training.datasets.outcomes import write_outcomes
 from training.split import split_of
@@ -29,7 +31,9 @@ JOURNAL_FILE = "journal.jsonl"
 METRIC = "graded"
 MAX_NAMED_ERRORS = 5
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
-MAX_RETRY_AFTER_S = 30.0
+FIRST_REFUSED, FIRST_FAILED = 3, 8
+"""Calls to an expert after which the rest is not tried, when none could be asked, or when it failed at all of them: one
+that fails at half of what it is asked does so eight times in a row once in 256 (ours)."""
 
 OnPair = Callable[[str, str | None], None]
 """Told of each finished pair: its expert, and the error or None."""
@@ -41,7 +45,7 @@ class CollectRequest:
 
     `facts` gives sizes and prices; experts without any have unknown cost. `kept` are experts that may stay in the table
     with what they answered before, though they are not asked now; None keeps all of them. `timeout_s` bounds one
-    answer.
+    answer. `is_asking_failed`: ask again where an expert failed before, instead of keeping its 0.
     """
 
     probes: tuple[Probe, ...]
@@ -53,6 +57,7 @@ class CollectRequest:
     concurrency: int = 4
     timeout_s: float = 120.0
     api_key: str | None = None
+    is_asking_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,67 +71,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Collection:
-    """The table, how many pairs were taken from the journal, and errors as (expert, reason) -> count."""
+    """The table and how many pairs were taken from the journal. As (expert, reason) -> count: `failures`, scored 0, and
+    `errors`, not measured. `stopped` says in sentences which experts were given up."""
 
     table: OutcomeTable
     n_reused: int
+    failures: Mapping[tuple[str, str], int]
     errors: Mapping[tuple[str, str], int]
-
-
-class ChatClient:
-    """Asks one OpenAI-compatible endpoint, greedily and without streaming."""
-
-    def __init__(self, session: aiohttp.ClientSession, base_url: str) -> None:
-        self._session = session
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
-
-    async def ask(self, expert: str, probe: Probe) -> tuple[str, Mapping[str, object]]:
-        """The answer's text and its usage.
-
-        Raises:
-            BackendError: no connection, too late, an HTTP error, or an answer of another shape.
-        """
-        body = {
-            "model": expert,
-            "messages": [{"role": "user", "content": probe.text}],
-            "max_tokens": probe.max_tokens,
-            "temperature": 0,
-        }
-        try:
-            async with self._session.post(self._url, json=body) as response:
-                content = await response.read()
-        except TimeoutError as error:
-            raise BackendError("no answer in time", status=504) from error
-        except aiohttp.ClientError as error:
-            raise BackendError(f"no connection ({type(error).__name__})", status=503, is_retryable=True) from error
-        if response.status != 200:
-            wait = response.headers.get("retry-after", "")
-            raise BackendError(
-                f"HTTP {response.status} ({error_code(content)})",
-                is_retryable=response.status in (429, 503),
-                retry_after_s=min(float(wait), MAX_RETRY_AFTER_S) if wait.isdigit() else None,
-            )
-        return read_answer(content)
-
-
-def error_code(content: bytes) -> str:
-    """The code or type in an OpenAI error body."""
-    try:
-        error = from_json(content)["error"]
-        return str(error.get("code") or error.get("type") or "no code")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return "no error body"
-
-
-def read_answer(content: bytes) -> tuple[str, Mapping[str, object]]:
-    """Text and usage of a chat completion. Raises BackendError on another shape."""
-    try:
-        completion = from_json(content)
-        text = completion["choices"][0]["message"]["content"]
-        usage = completion.get("usage")
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise BackendError("the answer is not a chat completion") from error
-    return text if isinstance(text, str) else "", usage if isinstance(usage, dict) else {}
+    stopped: tuple[str, ...] = ()
 
 
 def tokens(usage: Mapping[str, object], name: str) -> int | None:
@@ -135,9 +87,14 @@ def tokens(usage: Mapping[str, object], name: str) -> int | None:
 
 
 async def graded(client: ChatClient, pair: Pair) -> GradedAnswer:
-    """Asks and grades one pair. Raises BackendError."""
+    """Asks and grades one pair; an expert that failed for good scores 0. Raises CallError on any other error."""
     started = time.perf_counter()
-    text, usage = await client.ask(pair.expert, pair.probe)
+    try:
+        text, usage = await client.ask(pair.expert, pair.probe)
+    except CallError as error:
+        if error.fault is not Fault.EXPERT or error.is_retryable:
+            raise
+        return failed_answer(pair, error, started)
     latency_ms = 1000 * (time.perf_counter() - started)
     return GradedAnswer(
         probe_id=pair.probe.id,
@@ -150,16 +107,34 @@ async def graded(client: ChatClient, pair: Pair) -> GradedAnswer:
     )
 
 
+def failed_answer(pair: Pair, error: CallError, started: float) -> GradedAnswer:
+    """A failure as it counts: 0, with its latency. Nobody bills for an error; what a lost answer cost is not known."""
+    billed = 0 if error.is_answered else None
+    return GradedAnswer(
+        probe_id=pair.probe.id,
+        probe_hash=probe_hash(pair.probe),
+        expert=pair.expert,
+        score=0.0,
+        prompt_tokens=billed,
+        output_tokens=billed,
+        latency_ms=1000 * (time.perf_counter() - started),
+        failure=error.reason,
+    )
+
+
 async def graded_in_time(client: ChatClient, pair: Pair) -> GradedAnswer:
-    """As `graded`, waiting for an expert that is away for a moment (429, 503, no connection). Raises BackendError."""
-    for wait_s in RETRY_WAITS_S:
+    """As `graded`, waiting for an expert that is away for a moment (429, 503, no connection). Raises CallError."""
+    for wait_s in (*RETRY_WAITS_S, None):
+        started = time.perf_counter()
         try:
             return await graded(client, pair)
-        except BackendError as error:
-            if not error.is_retryable:
+        except CallError as error:
+            if wait_s is None and error.fault is Fault.EXPERT:
+                return failed_answer(pair, error, started)
+            if wait_s is None or not error.is_retryable:
                 raise
             await asyncio.sleep(error.retry_after_s if error.retry_after_s is not None else wait_s)
-    return await graded(client, pair)
+    raise AssertionError("the last try returns or raises")
 
 
 async def collect(request: CollectRequest, *, on_pair: OnPair) -> Collection:
@@ -168,54 +143,118 @@ async def collect(request: CollectRequest, *, on_pair: OnPair) -> Collection:
     Raises:
         ConfigError: a probe names a wrong grader.
         DataError: a damaged journal.
-        RouterError: no expert answered any probe.
+        RouterError: nobody can be asked there, or no expert answered any probe.
     """
     journal = Journal(request.out / JOURNAL_FILE)
     answers = {(a.probe_hash, a.expert): a for a in journal.read()}
     graders = [(probe, probe.grader.build()) for probe in request.probes]
     pairs = [Pair(probe, grader, expert) for expert in request.experts for probe, grader in graders]
-    missing = [pair for pair in pairs if (probe_hash(pair.probe), pair.expert) not in answers]
-    for pair in pairs:
-        if (probe_hash(pair.probe), pair.expert) in answers:
-            on_pair(pair.expert, None)
-    errors = await collect_pairs(request, missing, answers, journal, on_pair)
+    missing = [pair for pair in pairs if is_wanted(request, answers.get((probe_hash(pair.probe), pair.expert)))]
+    for pair in set(pairs) - set(missing):
+        on_pair(pair.expert, None)
+    asking = Asking(request, answers, journal, on_pair)
+    await asking.ask(missing)
+    asked = {(probe_hash(probe), expert) for probe in request.probes for expert in request.experts}
+    failures = Counter((a.expert, a.failure) for key, a in answers.items() if a.failure and key in asked)
+    if not any(not answers[key].failure for key in asked & answers.keys()):
+        listed = listed_errors(asking.errors + failures)
+        reasons = "; ".join(asking.stopped) or f"no expert answered any probe at {request.base_url}: {listed}"
+        raise RouterError(reasons)
     table = outcome_table(request, answers, (*request.experts, *earlier_experts(request, answers)))
-    if not np.isfinite(table.scores[:, : len(request.experts)]).any():
-        raise RouterError(f"no expert answered any probe at {request.base_url}: {listed_errors(errors)}")
     write_outcomes(table.rows(np.asarray(np.isfinite(table.scores).any(axis=1))), request.out)
-    return Collection(table, len(pairs) - len(missing), errors)
+    return Collection(table, len(pairs) - len(missing), failures, asking.errors, tuple(asking.stopped))
 
 
-async def collect_pairs(
-    request: CollectRequest,
-    pairs: Sequence[Pair],
-    answers: dict[tuple[str, str], GradedAnswer],
-    journal: Journal,
-    on_pair: OnPair,
-) -> Counter[tuple[str, str]]:
-    """Asks the pairs, a few at once, adds what was graded to `answers` and the journal, and returns the errors."""
-    errors: Counter[tuple[str, str]] = Counter()
-    waiting: Iterator[Pair] = iter(pairs)  # one expert after the other: engines batch best within one adapter
-    headers = {"authorization": f"Bearer {request.api_key}"} if request.api_key else {}
-    timeout = aiohttp.ClientTimeout(total=request.timeout_s)
+def is_wanted(request: CollectRequest, known: GradedAnswer | None) -> bool:
+    """Whether a pair is still to be asked."""
+    return known is None or (request.is_asking_failed and bool(known.failure))
 
-    async def work(client: ChatClient) -> None:
-        for pair in waiting:
-            try:
-                answer = await graded_in_time(client, pair)
-            except BackendError as error:
-                errors[pair.expert, str(error)] += 1
-                on_pair(pair.expert, str(error))
+
+@dataclass
+class Asking:
+    """Pairs being asked: what was graded goes into `answers` and the journal."""
+
+    request: CollectRequest
+    answers: dict[tuple[str, str], GradedAnswer]
+    journal: Journal
+    on_pair: OnPair
+    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    stopped: list[str] = field(default_factory=list)
+    has_answer: bool = False
+
+    async def ask(self, pairs: Sequence[Pair]) -> None:
+        """One expert after the other: engines batch best within one adapter.
+
+        Raises:
+            RouterError: nobody can be asked at this address. What was graded is in the journal.
+        """
+        key = self.request.api_key
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        timeout = aiohttp.ClientTimeout(total=self.request.timeout_s)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+            client = ChatClient(session, self.request.base_url, key)
+            for expert, own in groupby(pairs, key=lambda pair: pair.expert):
+                await self._ask_expert(client, expert, list(own))
+
+    async def _ask_expert(self, client: ChatClient, expert: str, pairs: list[Pair]) -> None:
+        """The first few calls, and all others unless those came to nothing."""
+        last: CallError | None = None
+        done = 0
+        for end in (FIRST_REFUSED, FIRST_FAILED, len(pairs)):
+            last = await self._ask_some(client, pairs[done:end]) or last
+            done = min(end, len(pairs))
+            if last is not None and last.fault is Fault.ADDRESS:
+                raise RouterError("; ".join([*self.stopped, f"stopped: {told(client, expert, last)}"]))
+            if done == len(pairs) or not self._is_hopeless(expert):
                 continue
-            journal.append(answer)
-            answers[answer.probe_hash, answer.expert] = answer
-            on_pair(pair.expert, None)
+            if last is not None and last.fault is Fault.KEY and not self.has_answer:
+                raise RouterError(
+                    "; ".join([*self.stopped, f"stopped after {done} calls: {told(client, expert, last)}"])
+                )
+            why = "it failed at all of them" if last is None else told(client, expert, last)
+            self.stopped.append(f"{expert}: stopped after {done} calls: {why}")
+            return
 
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session, asyncio.TaskGroup() as tasks:
-        client = ChatClient(session, request.base_url)
-        for _ in range(min(request.concurrency, len(pairs))):
-            tasks.create_task(work(client))
-    return errors
+    def _is_hopeless(self, expert: str) -> bool:
+        """Whether so many calls brought no answer, and none did, that the expert is given up."""
+        own = [answer for (_, name), answer in self.answers.items() if name == expert]
+        n_refused = sum(count for (name, _), count in self.errors.items() if name == expert)
+        is_silent = all(answer.failure for answer in own)
+        return is_silent and (n_refused >= FIRST_REFUSED or n_refused + len(own) >= FIRST_FAILED)
+
+    async def _ask_some(self, client: ChatClient, pairs: Sequence[Pair]) -> CallError | None:
+        """Asks pairs, a few at once. Returns what kept one from being asked: that there is no connection, which ends
+        it, or else the last error."""
+        waiting, errors = iter(pairs), list[CallError]()
+
+        async def work() -> None:
+            for pair in waiting:
+                try:
+                    answer = await graded_in_time(client, pair)
+                except CallError as error:
+                    errors.append(error)
+                    self.errors[pair.expert, error.reason] += 1
+                    self.on_pair(pair.expert, error.reason)
+                else:
+                    self.has_answer |= not answer.failure
+                    self.journal.append(answer)
+                    self.answers[answer.probe_hash, answer.expert] = answer
+                    self.on_pair(pair.expert, answer.failure or None)
+                if any(error.fault is Fault.ADDRESS for error in errors):
+                    return
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(self.request.concurrency, len(pairs))):
+                tasks.create_task(work())
+        return next((error for error in errors if error.fault is Fault.ADDRESS), errors[-1] if errors else None)
+
+
+def told(client: ChatClient, expert: str, error: CallError) -> str:
+    """What a server said, where, and of which model."""
+    said = f': "{error.quoted}"' if error.quoted else ""
+    return (
+        f"{client.shown_url} gives {error.reason} for model '{expert}'{said}; check the address, the key and the name"
+    )
 
 
 def listed_errors(errors: Mapping[tuple[str, str], int]) -> str:

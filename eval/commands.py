@@ -108,18 +108,19 @@ def collect(
     api_key: Annotated[
         str | None, typer.Option(envvar="COE_API_KEY", show_envvar=True, help="sent as bearer token")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="ask again where an expert failed, instead of keeping its 0")
+    ] = False,
 ) -> None:
     """Run prompts through the experts, grade the answers and write an outcome table."""
     import asyncio
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from eval.collect import CollectRequest
     from eval.collect import collect as run_collect
     from eval.collect_inputs import load_inputs
     from eval.collect_summary import print_collection
     from router.options import require_folder
-    from router.terminal import Terminal
+    from router.progress import console_progress
 
     require_folder(out)
     inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url, per_category)
@@ -133,16 +134,15 @@ def collect(
         concurrency=concurrency,
         timeout_s=timeout_s,
         api_key=api_key,
+        is_asking_failed=retry_failed,
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    n_failed = 0
-    with Progress(*columns, console=Terminal(stderr=True)) as progress:
-        task = progress.add_task("asking", total=len(inputs.probes) * len(inputs.experts))
+    total, n_done, n_failed = len(inputs.probes) * len(inputs.experts), 0, 0
+    with console_progress() as progress:
 
         def on_pair(expert: str, error: str | None) -> None:
-            nonlocal n_failed
-            n_failed += error is not None
-            progress.update(task, advance=1, description=f"{expert}{f', {n_failed} failed' if n_failed else ''}")
+            nonlocal n_done, n_failed
+            n_done, n_failed = n_done + 1, n_failed + (error is not None)
+            progress(f"asking {expert}: {n_done} of {total} answers{f', {n_failed} failed' if n_failed else ''}")
 
         collection = asyncio.run(run_collect(request, on_pair=on_pair))
     print_collection(collection, out)

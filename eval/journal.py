@@ -13,7 +13,8 @@ from router.types import Record
 
 
 class GradedAnswer(Record):
-    """One expert's graded answer to one probe. `probe_hash` ties it to the probe as it was."""
+    """One expert's graded answer to one probe, or its failure, which scores 0; `failure` says which. `probe_hash` ties
+    it to the probe as it was."""
 
     probe_id: str
     probe_hash: str
@@ -22,6 +23,7 @@ class GradedAnswer(Record):
     prompt_tokens: int | None = Field(default=None, ge=0)
     output_tokens: int | None = Field(default=None, ge=0)
     latency_ms: float = Field(ge=0)
+    failure: str = ""
 
 
 def probe_hash(probe: Probe) -> str:

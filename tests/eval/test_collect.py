@@ -21,6 +21,7 @@ from router.errors import ConfigError, DataError, RouterError
 from training.datasets.outcomes import read_outcomes
 from training.types import ModelFacts
 
+KEY = "sk-of-a-test"
 SUMS = {"1+1": 2, "2+3": 5, "4+4": 8}
 PROBES = tuple(
     Probe.model_validate(
@@ -47,12 +48,27 @@ class FakeExperts:
     bodies: list[dict[str, object]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
 
+    def total(self, expert: str) -> int:
+        return sum(count for (name, _), count in self.asked.items() if name == expert)
+
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.bodies.append(body)
         self.keys.add(request.headers.get("authorization"))
         expert, text = body["model"], body["messages"][-1]["content"]
         self.asked[expert, text] += 1
+        if expert == "unknown" or (expert == "warming" and self.total("warming") <= 2):
+            error = {"code": "model_not_found", "message": f"no model\x1b[2J {expert}; your key is {KEY}"}
+            return web.json_response({"error": error}, status=404)
+        if expert == "locked":
+            return web.json_response({"error": {"code": "invalid_api_key", "message": "who are you?"}}, status=401)
+        if expert == "brittle" and self.asked[expert, text] > 0:
+            assert request.transport is not None
+            request.transport.close()
+        if expert == "too-long":
+            return web.json_response({"error": {"code": "context_length_exceeded"}}, status=400)
+        if expert == "ours":
+            return web.json_response({"error": {"code": "server_shutting_down"}}, status=500)
         if expert == "broken" or (expert == "flaky" and text == "2+3" and not self.is_mended):
             return web.json_response({"error": {"code": "overloaded", "message": text}}, status=500)
         if expert == "restarting" and self.asked[expert, text] < 3:
@@ -61,7 +77,7 @@ class FakeExperts:
             return web.Response(text="<html>")
         if expert == "silent":
             await asyncio.Event().wait()
-        said = "99" if expert == "wrong" else str(SUMS[text])
+        said = "99" if expert == "wrong" else str(SUMS[text.strip()])
         usage = {"prompt_tokens": 10, "completion_tokens": 2}
         return web.json_response({"choices": [{"message": {"content": said}}], "usage": usage})
 
@@ -98,16 +114,93 @@ async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path
     assert fake.keys == {"Bearer k"}
 
 
-async def test_a_failed_pair_has_no_score_and_is_the_only_one_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
-    first = await run(fake, tmp_path, "right", "flaky")
-    assert first.errors == {("flaky", "HTTP 500 (overloaded)"): 1}
-    np.testing.assert_array_equal(np.isnan(first.table.scores), [[False, False], [False, True], [False, False]])
-    assert read_outcomes(tmp_path).prompt_ids == ("arithmetic-000", "arithmetic-002")
+async def test_a_failure_scores_0_with_its_latency_until_it_is_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
+    facts = {"flaky": ModelFacts(7.0, 1.0, 5.0)}
+    first = await run(fake, tmp_path, "right", "flaky", facts=facts)
+    assert (first.errors, first.failures) == ({}, {("flaky", "HTTP 500 (overloaded)"): 1})
+    table = read_outcomes(tmp_path)
+    np.testing.assert_array_equal(table.scores, [[1, 1], [0, 1], [1, 1]])
+    assert table.experts == ("flaky", "right")
+    assert (table.latency_ms > 0).all()
+    assert table.cost_usd[1, 0] == 0
     fake.is_mended = True
-    second = await run(fake, tmp_path, "right", "flaky")
-    assert (second.n_reused, second.errors) == (5, {})
-    assert read_outcomes(tmp_path).prompt_ids == tuple(probe.id for probe in PROBES)
+    again = await run(fake, tmp_path, "right", "flaky")
+    assert (again.n_reused, again.failures) == (6, first.failures)
+    mended = await run(fake, tmp_path, "right", "flaky", is_asking_failed=True)
+    assert (mended.n_reused, mended.failures) == (5, {})
+    assert read_outcomes(tmp_path).scores.all()
     assert fake.asked == {(e, t): 1 for e in ("right", "flaky") for t in SUMS} | {("flaky", "2+3"): 2}
+
+
+@pytest.mark.parametrize(
+    ("expert", "reason"),
+    [
+        ("gibberish", "the answer is not a chat completion"),
+        ("silent", "no answer in time"),
+        ("brittle", "connection lost (ServerDisconnectedError)"),
+        ("too-long", "HTTP 400 (context_length_exceeded)"),
+    ],
+)
+async def test_what_counts_as_a_failure(
+    fake: FakeExperts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expert: str, reason: str
+) -> None:
+    monkeypatch.setattr("eval.collect.RETRY_WAITS_S", (0.0,))
+    found = await run(fake, tmp_path, "right", expert, timeout_s=1.0)
+    assert (found.failures, found.errors) == ({(expert, reason): 3}, {})
+    assert found.table.scores[:, 1].tolist() == [0, 0, 0]
+
+
+async def test_an_outage_of_ours_is_no_failure_and_asked_again(fake: FakeExperts, tmp_path: Path) -> None:
+    found = await run(fake, tmp_path, "right", "ours")
+    assert (found.failures, found.errors) == ({}, {("ours", "HTTP 500 (server_shutting_down)"): 3})
+    assert read_outcomes(tmp_path).experts == ("right",)
+    await run(fake, tmp_path, "right", "ours")
+    assert fake.asked["ours", "1+1"] == 2
+
+
+MANY = tuple(
+    PROBES[0].model_copy(update={"id": f"arithmetic-{i:03}", "text": f"{text}{' ' * i}"})
+    for i, text in enumerate(["1+1"] * 40)
+)
+
+
+async def test_an_expert_that_nobody_knows_is_given_up_after_three_calls(fake: FakeExperts, tmp_path: Path) -> None:
+    with pytest.raises(RouterError) as raised:
+        await run(fake, tmp_path, "unknown", probes=MANY, api_key=KEY)
+    said = str(raised.value)
+    assert said == (
+        f"unknown: stopped after 3 calls: {fake.root}/chat/completions gives HTTP 404 (model_not_found) for model "
+        "'unknown': \"no model\\u001b[2J unknown; your key is ...\"; check the address, the key and the name"
+    )
+    assert sum(fake.asked.values()) == 3
+
+
+async def test_the_others_are_measured_all_the_same(fake: FakeExperts, tmp_path: Path) -> None:
+    found = await run(fake, tmp_path, "unknown", "right", "locked", probes=MANY)
+    assert [sentence.split(":")[0] for sentence in found.stopped] == ["unknown", "locked"]
+    asked = Counter(expert for expert, _ in fake.asked.elements())
+    assert asked == {"unknown": 3, "locked": 3, "right": 40}
+    assert read_outcomes(tmp_path).experts == ("right",)
+
+
+async def test_a_refused_key_ends_it_where_nobody_has_answered(fake: FakeExperts, tmp_path: Path) -> None:
+    with pytest.raises(RouterError, match=r"^stopped after 3 calls: .* gives HTTP 401 \(invalid_api_key\) for model"):
+        await run(fake, tmp_path, "locked", "right", probes=MANY)
+    assert sum(fake.asked.values()) == 3
+
+
+async def test_one_that_fails_at_everything_is_given_up_later(fake: FakeExperts, tmp_path: Path) -> None:
+    found = await run(fake, tmp_path, "broken", "right", probes=MANY)
+    assert found.stopped == ("broken: stopped after 8 calls: it failed at all of them",)
+    assert found.failures == {("broken", "HTTP 500 (overloaded)"): 8}
+    assert np.isfinite(found.table.scores).sum(axis=0).tolist() == [8, 40]
+
+
+async def test_one_answer_is_enough_to_go_on(fake: FakeExperts, tmp_path: Path) -> None:
+    """Its model is still loading at first."""
+    found = await run(fake, tmp_path, "warming", probes=MANY)
+    assert (found.stopped, found.errors) == ((), {("warming", "HTTP 404 (model_not_found)"): 2})
+    assert np.isfinite(found.table.scores).sum() == 38
 
 
 async def test_an_expert_that_is_away_for_a_moment_is_waited_for(fake: FakeExperts, tmp_path: Path) -> None:

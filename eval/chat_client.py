@@ -1,0 +1,145 @@
+"""Asking experts over HTTP, and whose fault it is when one does not answer.
+
+An expert's own failure is a score of 0; what lies with us, the address or the request says nothing of it.
+docs/formats.md has the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from eval.probe_set import Probe
+from router.errors import BackendError
+from router.json_text import from_json
+from router.visible_text import visible_line
+from training.datasets.decision_log import OUR_FAULTS
+
+MAX_RETRY_AFTER_S = 30.0
+MAX_QUOTED_CHARS = 200
+AWAY = frozenset({429, 503})
+REFUSES_US = frozenset({401, 403, 407})
+CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+
+
+class Fault(StrEnum):
+    """What a call that brought no answer says."""
+
+    EXPERT = "expert"  # it failed at this prompt: a score of 0
+    REQUEST = "request"  # no such model, a request nobody takes, a limit, an outage of ours: not measured
+    KEY = "key"  # our key is refused: not measured
+    ADDRESS = "address"  # there is no connection, so nobody can be asked
+
+
+class CallError(BackendError):
+    """A call without an answer.
+
+    Args:
+        reason: the same for the same kind of error, without anything of the prompt.
+        quoted: the server's own words; empty where it has none.
+        is_answered: the server answered with an error, so nothing was generated that anybody bills.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        fault: Fault,
+        *,
+        quoted: str = "",
+        is_retryable: bool = False,
+        retry_after_s: float | None = None,
+        is_answered: bool = False,
+    ) -> None:
+        super().__init__(reason, is_retryable=is_retryable, retry_after_s=retry_after_s)
+        self.reason = reason
+        self.fault = fault
+        self.quoted = quoted
+        self.is_answered = is_answered
+
+
+class ChatClient:
+    """Asks one OpenAI-compatible endpoint, greedily and without streaming."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str | None = None) -> None:
+        self._session = session
+        self._url = f"{base_url.rstrip('/')}/chat/completions"
+        self._api_key = api_key
+
+    @property
+    def shown_url(self) -> str:
+        """The address without a password that stands in it."""
+        parts = urlsplit(self._url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    async def ask(self, expert: str, probe: Probe) -> tuple[str, Mapping[str, object]]:
+        """The answer's text and its usage.
+
+        Raises:
+            CallError: no connection, too late, an HTTP error, or an answer of another shape.
+        """
+        body = {
+            "model": expert,
+            "messages": [{"role": "user", "content": probe.text}],
+            "max_tokens": probe.max_tokens,
+            "temperature": 0,
+        }
+        try:
+            async with self._session.post(self._url, json=body) as response:
+                content = await response.read()
+        except TimeoutError as error:
+            raise CallError("no answer in time", Fault.EXPERT) from error
+        except aiohttp.ClientConnectorError as error:
+            raise CallError(f"no connection ({type(error).__name__})", Fault.ADDRESS, is_retryable=True) from error
+        except aiohttp.ClientError as error:  # it hung up on this request, five times in a row in the end
+            raise CallError(f"connection lost ({type(error).__name__})", Fault.EXPERT, is_retryable=True) from error
+        if response.status != 200:
+            raise self._refusal(response.status, response.headers.get("retry-after", ""), content)
+        return read_answer(content)
+
+    def _refusal(self, status: int, retry_after: str, content: bytes) -> CallError:
+        code, message = error_of(content)
+        if self._api_key:
+            message = message.replace(self._api_key, "...")
+        return CallError(
+            f"HTTP {status} ({code})",
+            fault_of(status, code),
+            quoted=visible_line(" ".join(message.split())[:MAX_QUOTED_CHARS]),
+            is_retryable=status in AWAY,
+            retry_after_s=min(float(retry_after), MAX_RETRY_AFTER_S) if retry_after.isdecimal() else None,
+            is_answered=True,
+        )
+
+
+def fault_of(status: int, code: str) -> Fault:
+    """Whose fault an HTTP error is."""
+    if status in REFUSES_US:
+        return Fault.KEY
+    if code in OUR_FAULTS or status in AWAY:
+        return Fault.REQUEST
+    if status >= 500 or status == 408 or code in CONTEXT_CODES:
+        return Fault.EXPERT
+    return Fault.REQUEST
+
+
+def error_of(content: bytes) -> tuple[str, str]:
+    """Code (or type) and message of an OpenAI error body."""
+    try:
+        error = from_json(content)["error"]
+        code = visible_line(str(error.get("code") or error.get("type") or "no code"))
+        return code[:64], str(error.get("message") or "")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "no error body", ""
+
+
+def read_answer(content: bytes) -> tuple[str, Mapping[str, object]]:
+    """Text and usage of a chat completion. Raises CallError on another shape."""
+    try:
+        completion = from_json(content)
+        text = completion["choices"][0]["message"]["content"]
+        usage = completion.get("usage")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise CallError("the answer is not a chat completion", Fault.EXPERT) from error
+    return text if isinstance(text, str) else "", usage if isinstance(usage, dict) else {}
