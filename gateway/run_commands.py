@@ -57,6 +57,9 @@ def run(program: Coroutine[None, None, None]) -> None:
     """Runs a program on uvloop, which takes a third less CPU per request than asyncio's own loop; Windows has none."""
     import asyncio
 
+    from gateway.freed_memory import keep_large_blocks_apart
+
+    keep_large_blocks_apart()
     if sys.platform == "win32":
         asyncio.run(program)
     else:

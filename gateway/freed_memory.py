@@ -1,0 +1,64 @@
+"""Gives freed memory back to the system. glibc keeps what large requests have taken, for the next ones, for good."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+
+RETURN_EVERY_BYTES = 16 * 1024 * 1024
+PAUSE_S = 1.0
+
+M_MMAP_THRESHOLD = -3
+LARGE_BLOCK_BYTES = 512 * 1024
+
+
+@functools.cache
+def glibc() -> ctypes.CDLL | None:
+    """The C library of this process; None where it is another one, which keeps less or offers nothing."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
+
+
+class FreedMemory:
+    """Counts what requests have let go of, and returns it when it is much; on the event loop.
+
+    Args:
+        trim: returns what is free; blocks for some milliseconds.
+    """
+
+    def __init__(self, trim: Callable[[], None] | None = None) -> None:
+        self._trim = trim or trim_heap
+        self._freed_bytes = 0
+        self._returning: asyncio.Task[None] | None = None
+
+    def note(self, freed_bytes: int) -> None:
+        """So many bytes more were freed."""
+        self._freed_bytes += freed_bytes
+        if self._freed_bytes >= RETURN_EVERY_BYTES and (self._returning is None or self._returning.done()):
+            self._returning = asyncio.create_task(self._return(), name="return-memory")
+
+    async def _return(self) -> None:
+        await asyncio.sleep(PAUSE_S)  # many end together, and some have not quite let go
+        self._freed_bytes = 0
+        await asyncio.to_thread(self._trim)
+
+
+def keep_large_blocks_apart() -> None:
+    """From now on a block of half a mebibyte and more goes back to the system as soon as it is freed.
+
+    By itself glibc raises that size to that of the largest block so far, up to 32 MiB.
+    """
+    library = glibc()
+    if library is not None:
+        library.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+
+
+def trim_heap() -> None:
+    library = glibc()
+    if library is not None:
+        library.malloc_trim(0)
