@@ -81,7 +81,7 @@ class ChatEndpoint:
         except ClientGoneError:
             exchange.end(TerminalState.CLIENT_GONE, CLIENT_GONE_STATUS, "client_gone")
         except RouterError as error:
-            await self._fail(exchange, api_error(error), send)
+            await self._fail(exchange, api_error(error, exchange.served_expert), send)
         except asyncio.CancelledError:
             stopping = ApiError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=1.0)
             await self._fail(exchange, stopping, send)

@@ -112,7 +112,9 @@ async def start_gateway(
     retrieval = await asyncio.to_thread(
         retrieval_of, config.retrieval, folder, settings.data_dir, store, database_url, secrets
     )
-    state = build_state(settings, config, backends=backends, sink=sink, store=store, retrieval=retrieval)
+    state = build_state(
+        settings, config, backends=backends, sink=sink, store=store, retrieval=retrieval, secrets=secrets
+    )
     gateway = Gateway(state, host=settings.host, port=settings.port)
     stack.push_async_callback(gateway.stop)
     await gateway.start()

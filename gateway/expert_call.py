@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 
+from gateway.answer_guard import GuardedChunks, too_late, without_keys
 from gateway.answer_reader import JsonAnswer, read_answer
 from gateway.exchange import Exchange
 from gateway.http_errors import ApiError, api_error, upstream_error
@@ -57,49 +59,61 @@ class ExpertCall:
             ApiError: none did; the last failure.
         """
         self._state.retry_budget.earn()
-        failed: set[str] = set()
+        failed: list[str] = []
         expert = decision.expert
         while True:
             exchange.served_expert = expert
             try:
                 return await self._attempt(exchange, request, expert)
             except RouterError as error:
-                failure = api_error(error)
-            failed.add(expert)
+                failure = api_error(error, expert)
+            failed.append(expert)
             following = self._following(decision, failed) if failure.is_retryable else None
             if following is None:
-                raise failure
+                raise failure if len(failed) == 1 else failure.after(failed[:-1])
             expert = following
 
-    def _following(self, decision: RoutingDecision, failed: set[str]) -> str | None:
+    async def _send(self, exchange: Exchange, request: ChatRequest, expert: str) -> BackendResponse:
+        """The head of an expert's answer, and its body within the expert's time. Raises BackendError."""
+        entry = self._state.config.experts[expert]
+        until_s = asyncio.get_running_loop().time() + entry.total_timeout_s
+        asked = BackendRequest(
+            request.body,
+            is_stream=request.is_stream,
+            request_id=exchange.request_id,
+            timeout_s=min(entry.timeout_s, entry.total_timeout_s),
+            cache_salt=self._state.cache_salt(exchange.key_id),
+        )
+        try:
+            async with asyncio.timeout_at(until_s):
+                response = await self._state.pool.backend(expert).send(asked)
+        except TimeoutError as error:
+            raise too_late(entry.total_timeout_s) from error
+        key = self._state.expert_keys.get(expert)
+        guarded = GuardedChunks(response.chunks, until_s=until_s, total_s=entry.total_timeout_s, key=key)
+        return replace(response, chunks=guarded)
+
+    def _following(self, decision: RoutingDecision, failed: list[str]) -> str | None:
         """The next expert to try; None when there is none or trying is not allowed."""
         if len(failed) > self._state.config.gateway.retries:
             return None
-        expert = following(decision, failed | (set(decision.ranking) - self._state.pool.alive))
+        expert = following(decision, {*failed} | (set(decision.ranking) - self._state.pool.alive))
         return expert if expert is not None and self._state.retry_budget.spend() else None
 
     async def _attempt(self, exchange: Exchange, request: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
         """One expert's answer. Raises ApiError or BackendError, with the breaker told."""
         pool = self._state.pool
         pool.started(expert)
-        timeout_s = self._state.config.experts[expert].timeout_s
         try:
-            response = await pool.backend(expert).send(
-                BackendRequest(
-                    request.body,
-                    is_stream=request.is_stream,
-                    request_id=exchange.request_id,
-                    timeout_s=timeout_s,
-                    cache_salt=self._state.cache_salt(exchange.key_id),
-                )
-            )
+            response = await self._send(exchange, request, expert)
             try:
-                answer = await read_beginning(expert, response)
+                answer = await read_beginning(expert, response, self._state.expert_keys.get(expert))
             except BaseException:
                 await response.chunks.aclose()
                 raise
         except ApiError as error:
-            # Anything below 500 is a sign of life: the request was at fault, or the expert is busy.
+            # Anything below 500 is a sign of life: the request was at fault, or the expert is busy. What an expert says
+            # of its key, its model or its address (401, 404, ...) was made a 502.
             (pool.failed if error.status >= 500 else pool.succeeded)(expert)
             raise
         except RouterError:
@@ -116,8 +130,13 @@ class ExpertCall:
         return answer
 
 
-async def read_beginning(expert: str, response: BackendResponse) -> StreamedAnswer | WholeAnswer:
+async def read_beginning(
+    expert: str, response: BackendResponse, key: str | None = None
+) -> StreamedAnswer | WholeAnswer:
     """What must be there before the client hears anything: a stream's first piece, or all of a JSON answer.
+
+    Args:
+        key: ours for that expert, which no message may show.
 
     Raises:
         ApiError: the expert answered with an error status.
@@ -125,8 +144,8 @@ async def read_beginning(expert: str, response: BackendResponse) -> StreamedAnsw
     """
     if not 200 <= response.status < 300:
         body = await read_all(response.chunks, MAX_ERROR_BYTES)
-        raise upstream_error(expert, response.status, body, response.headers)
-    content_type = response.headers.get("content-type", JSON)
+        raise upstream_error(expert, response.status, body, response.headers, key)
+    content_type = without_keys(response.headers.get("content-type", JSON), key)
     is_stream = content_type.lower().startswith(EVENT_STREAM)
     if not (content_type.isascii() and content_type.isprintable()):
         content_type = EVENT_STREAM if is_stream else JSON

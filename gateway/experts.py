@@ -133,8 +133,16 @@ class ExpertPool:
             await asyncio.sleep(PROBE_EVERY_S)
             await self.probe_due()
 
+    def _words(self, breaker: Breaker) -> str:
+        """What a breaker's state means to whoever reads the log."""
+        if breaker.state is BreakerState.CLOSED:
+            return "answers again"
+        if breaker.state is BreakerState.OPEN:
+            return f"is failing and is skipped for {max(breaker.probe_at_s - self._clock(), 0.0):.0f} s"
+        return "is tried with one request" if breaker.has_trial else "answers a probe; the next request tries it"
+
     def _refresh(self) -> None:
         alive = frozenset(name for name, breaker in self._breakers.items() if breaker.admits)
         for name in sorted(self.alive ^ alive):
-            logger.info("expert %s is %s", name, self._breakers[name].state.value)
+            logger.info("expert %s %s", name, self._words(self._breakers[name]))
         self.alive = alive

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from gateway.answer_guard import without_keys
 from router.errors import BackendError, ConfigError, NoEligibleExpertError, RouterError, StoreError, VectorSpaceError
 from router.json_text import JsonError, from_json, to_json
 
 RETRY_AFTER_S = 1.0
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
+
+MISCONFIGURED = frozenset({402, 404, 405, 410})
+"""What an expert answers where its entry in experts.yaml is wrong: no request of a client can bring these about."""
 
 TYPE_OF_STATUS = {
     400: "invalid_request_error",
@@ -57,6 +61,18 @@ class ApiError(RouterError):
         self.is_retryable = is_retryable
         self._body = body
 
+    def after(self, failed: Sequence[str]) -> ApiError:
+        """The same error of the expert that was tried last, naming those that failed before it."""
+        return ApiError(
+            f"{self.message} (before it failed: {', '.join(failed)})",
+            status=self.status,
+            code=self.code,
+            param=self.param,
+            error_type=self.error_type,
+            retry_after_s=self.retry_after_s,
+            is_retryable=self.is_retryable,
+        )
+
     @property
     def body(self) -> bytes:
         """The JSON to send."""
@@ -77,8 +93,8 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value")
     return ApiError(message, param=param, code=code)
 
 
-def api_error(error: RouterError) -> ApiError:
-    """The client's view of any of our errors."""
+def api_error(error: RouterError, expert: str | None = None) -> ApiError:
+    """The client's view of any of our errors; of a BackendError with the name of the expert that failed."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BackendError):
@@ -87,7 +103,11 @@ def api_error(error: RouterError) -> ApiError:
         if wait_s is None and error.status == 503:
             wait_s = RETRY_AFTER_S
         return ApiError(
-            str(error), status=error.status, code=code, retry_after_s=wait_s, is_retryable=error.is_retryable
+            named(str(error), expert),
+            status=error.status,
+            code=code,
+            retry_after_s=wait_s,
+            is_retryable=error.is_retryable,
         )
     if isinstance(error, NoEligibleExpertError):
         return ApiError(str(error), code="no_eligible_expert", param="messages")
@@ -100,15 +120,32 @@ def api_error(error: RouterError) -> ApiError:
     return ApiError(f"internal error ({type(error).__name__})", status=500, code="gateway_fault")
 
 
-def upstream_error(expert: str, status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
+def named(message: str, expert: str | None) -> str:
+    """A message that begins with "the expert" with its name instead; others after the name."""
+    if expert is None or message.startswith(f"expert {expert}"):
+        return message
+    rest = message.removeprefix("the expert")
+    return f"expert {expert}{rest}" if rest != message else f"expert {expert}: {message}"
+
+
+def upstream_error(
+    expert: str, status: int, body: bytes, headers: Mapping[str, str], key: str | None = None
+) -> ApiError:
     """The client's view of an expert's answer with an error status.
 
-    An error in OpenAI's shape keeps status and body. A refusal of *our* key, or a redirect, is the gateway's fault and
-    becomes a 502 whose text says nothing of the key.
+    An error in OpenAI's shape keeps its status and, below 500, its body, but for our key and what looks like one. What
+    an expert says of our key, its model or its address, or a redirect, is the gateway's fault and becomes a 502 with a
+    text of ours.
     """
     retry_after_s = seconds(headers.get("retry-after"))
     if status in (401, 403, 407):
         return ApiError(f"expert {expert} refused the gateway's credentials", status=502, code="expert_credentials")
+    if status in MISCONFIGURED:
+        return ApiError(
+            f"expert {expert} answered with status {status}: its address, model or account is not what it serves",
+            status=502,
+            code="expert_misconfigured",
+        )
     if status < 400:
         return ApiError(f"expert {expert} answered with status {status}", status=502, code="expert_broken_answer")
     fields = error_fields(body)
@@ -123,11 +160,14 @@ def upstream_error(expert: str, status: int, body: bytes, headers: Mapping[str, 
             retry_after_s=retry_after_s,
             is_retryable=is_retryable,
         )
-    message = str(fields["message"])[:MAX_UPSTREAM_MESSAGE_CHARS]
-    code, param, kind = fields.get("code"), fields.get("param"), fields.get("type")
+    shown = {name: without_keys(value, key) if isinstance(value, str) else value for name, value in fields.items()}
+    message = str(shown["message"])[:MAX_UPSTREAM_MESSAGE_CHARS]
+    code, param, kind = shown.get("code"), shown.get("param"), shown.get("type")
+    if status >= 500:
+        message = named(message, expert)
     if is_context_overflow(status, message, kind):
         code = "context_length_exceeded"
-    is_verbatim = code == fields.get("code") and is_openai_shape(body)
+    is_verbatim = code == fields.get("code") and shown == fields and status < 500 and is_openai_shape(body)
     return ApiError(
         message,
         status=status,
@@ -155,11 +195,13 @@ def error_fields(body: bytes) -> dict[str, object] | None:
 
 
 def is_openai_shape(body: bytes) -> bool:
-    """Whether the body has all four fields of OpenAI's error object, with their types."""
-    inner = from_json(body, has_unique_keys=False).get("error")
+    """Whether the body is OpenAI's error object: its four fields with their types, and nothing else."""
+    values = from_json(body, has_unique_keys=False)
+    inner = values.get("error")
     return (
-        isinstance(inner, dict)
-        and {"message", "type", "param", "code"} <= inner.keys()
+        values.keys() == {"error"}
+        and isinstance(inner, dict)
+        and inner.keys() == {"message", "type", "param", "code"}
         and all(isinstance(inner[name], str | None) for name in ("type", "param", "code"))
     )
 

@@ -9,6 +9,7 @@ import math
 import socket
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import uvicorn
 
@@ -43,8 +44,9 @@ def build_state(
     sink: DecisionSink,
     store: DecisionStore | None,
     retrieval: RetrievalService | None = None,
+    secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> GatewayState:
-    """The parts of a gateway that serves `<data>/routers/live.json`.
+    """The parts of a gateway that serves `<data>/routers/live.json`. `secrets` are values of environment variables.
 
     Raises:
         ConfigError: the key of hashes in the data folder cannot be read or made.
@@ -57,6 +59,11 @@ def build_state(
         store=store,
         auth=Auth(settings.plain_keys),
         session_key=load_key(settings.data_dir),
+        expert_keys={
+            name: secrets[entry.api_key_env]
+            for name, entry in config.experts.items()
+            if entry.api_key_env is not None and secrets.get(entry.api_key_env)
+        },
         retrieval=retrieval,
     )
     if config.judge is not None and store is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,7 +58,8 @@ class Decided(NamedTuple):
 class GatewayState:
     """The parts of one gateway process.
 
-    `session_key` keys the hashes of conversations and of features; `seed` makes exploration repeatable in tests.
+    `expert_keys` are the secrets that experts are called with, by expert. `session_key` keys the hashes of
+    conversations and of features; `seed` makes exploration repeatable in tests.
     """
 
     config: CoeConfig
@@ -67,6 +69,7 @@ class GatewayState:
     store: DecisionStore | None = None
     auth: Auth = field(default_factory=Auth)
     session_key: bytes = b""
+    expert_keys: Mapping[str, str] = field(default_factory=dict)
     retrieval: RetrievalService | None = None
     judge: Judge | None = None
     seed: int | None = None

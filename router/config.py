@@ -75,7 +75,8 @@ class ExpertConfig(Section):
     supports_images: bool = False
     supports_tools: bool = False
     supports_json: bool = True
-    timeout_s: Seconds = Field(default=600.0, gt=0)
+    timeout_s: Seconds = Field(default=600.0, gt=0, description="longest silence, before the answer or within it")
+    total_timeout_s: Seconds = Field(default=3600.0, gt=0, description="longest time of an answer as a whole")
     description: str = ""
 
     @property

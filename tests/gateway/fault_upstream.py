@@ -194,6 +194,35 @@ class FaultUpstream:
     async def _refuses_key(self, request: web.Request) -> web.StreamResponse:
         return self._error(401, "Incorrect API key provided: sk-exp***7890", code="invalid_api_key")
 
+    async def _quotes_key(self, request: web.Request) -> web.StreamResponse:
+        """Refuses the request and repeats the key it came with, where errors have text."""
+        key = request.headers["authorization"].removeprefix("Bearer ")
+        error = {"message": f"bad request of {key} and sk-proj-abcdef***7890", "type": "x", "param": key, "code": key}
+        return web.Response(
+            status=400, body=orjson.dumps({"error": error, "debug": key}), content_type="application/json"
+        )
+
+    async def _streams_key(self, request: web.Request) -> web.StreamResponse:
+        """An error event that repeats the key, cut in the middle of it."""
+        key = request.headers["authorization"].removeprefix("Bearer ").encode()
+        event = events(WORDS[0], b'{"error":{"message":"died with ' + key + b'","type":"x","param":null,"code":null}}')
+        cut = event.index(key) + 5
+        return await self._stream(request, event[:cut], event[cut:])
+
+    async def _no_model(self, request: web.Request) -> web.StreamResponse:
+        return self._error(404, "The model `x` does not exist.", code="model_not_found")
+
+    async def _refuses(self, request: web.Request) -> web.StreamResponse:
+        return self._error(400, "temperature is too high", code="invalid_value")
+
+    async def _drips(self, request: web.Request) -> web.StreamResponse:
+        """One event after another, for ever."""
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            await response.write(events(WORDS[0]))
+            await asyncio.sleep(0.02)
+
     async def _too_long(self, request: web.Request) -> web.StreamResponse:
         """As llama.cpp says it."""
         error = {"code": 400, "message": "request (5031 tokens) exceeds the available context size (2048 tokens)",

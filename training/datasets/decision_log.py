@@ -39,6 +39,7 @@ OUR_FAULTS = frozenset(
         "stores_unavailable",
         "other_vector_space",
         "expert_credentials",
+        "expert_misconfigured",
         "no_expert_alive",
     }
 )

@@ -1,0 +1,86 @@
+"""What an expert sends, as clients may see it: within the time for an answer as a whole, and without our key."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+from router.errors import BackendError
+from router.protocols import ChunkStream
+
+MASK = "***"
+
+KEY_LIKE = re.compile(
+    r"\b(?:sk|pk|rk|gsk|xai|hf|r8|pplx|ghp|glpat|nvapi|tgp)[-_][\w.*-]{6,}"
+    r"|\bAIza[\w*-]{8,}|\bAKIA[A-Z0-9*]{8,}"
+    r"|(?<=\bbearer )\s*[\w.~+/=*-]{6,}"
+    r"|(?<=\bapi key: )[^\s'\",;]+|(?<=\bapi key provided: )[^\s'\",;]+",
+    re.IGNORECASE,
+)
+"""What providers' keys look like, in part hidden or not, and what is introduced as one. Linear: nothing in it nests."""
+
+
+def without_keys(text: str, key: str | None) -> str:
+    """An error's text without our key, and without what looks like a key."""
+    return KEY_LIKE.sub(MASK, text if not key else text.replace(key, MASK))
+
+
+class KeyFilter:
+    """Takes one text out of bytes that come in pieces, cut anywhere. Holds back only what may be its beginning."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+        self._held = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """What can be passed on; may be empty."""
+        text = (self._held + piece).replace(self._key, MASK.encode())
+        held = next((n for n in range(len(self._key) - 1, 0, -1) if text.endswith(self._key[:n])), 0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def rest(self) -> bytes:
+        """What was held back to the end."""
+        rest, self._held = self._held, b""
+        return rest
+
+
+class GuardedChunks:
+    """An answer that ends within its time and does not hold the expert's key.
+
+    Args:
+        until_s: of the event loop's clock.
+        total_s: what that time is, for the message.
+    """
+
+    def __init__(self, chunks: ChunkStream, *, until_s: float, total_s: float, key: str | None) -> None:
+        self._chunks = chunks
+        self._until_s, self._total_s = until_s, total_s
+        self._filter = KeyFilter(key) if key else None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            try:
+                async with asyncio.timeout_at(self._until_s):
+                    piece = await anext(self._chunks)
+            except TimeoutError as error:
+                raise too_late(self._total_s) from error
+            except StopAsyncIteration:
+                rest = b"" if self._filter is None else self._filter.rest()
+                if not rest:
+                    raise
+                return rest
+            passed = piece if self._filter is None else self._filter.feed(piece)
+            if passed:
+                return passed
+
+    async def aclose(self) -> None:
+        await self._chunks.aclose()
+
+
+def too_late(total_s: float) -> BackendError:
+    return BackendError(f"the expert's answer took longer than total_timeout_s={total_s:g}", status=504)

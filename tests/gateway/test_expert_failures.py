@@ -1,0 +1,159 @@
+"""Experts that fail in ways of their own: our key in their words, no model, no end."""
+
+from __future__ import annotations
+
+import logging
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.answer_guard import MASK, KeyFilter, without_keys
+from gateway.breaker import FAILURES_TO_OPEN, BreakerState
+from gateway.http_errors import upstream_error
+from tests.gateway.fault_upstream import WORDS, events, fault_upstream
+from tests.gateway.running import echoes, running, wire
+
+KEY = "Zq7-live/0123456789+abc="
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_refusal_that_quotes_our_key_arrives_without_it(is_stream: bool, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with (
+        fault_upstream("quotes_key") as upstream,
+        running(echoes(ruby=wire(upstream.url, api_key=KEY))) as gateway,
+    ):
+        gateway.state.expert_keys = {"ruby": KEY}
+        async with gateway.chat("red", stream=is_stream) as answer:
+            body, headers = await answer.text(), dict(answer.headers)
+        record = await gateway.record()
+    assert answer.status == 400
+    assert orjson.loads(body)["error"]["message"] == f"bad request of {MASK} and {MASK}"
+    for shown in (body, str(headers), record.model_dump_json(), caplog.text):
+        assert KEY not in shown
+        assert "sk-proj" not in shown
+
+
+async def test_an_error_event_that_quotes_our_key_arrives_without_it() -> None:
+    async with (
+        fault_upstream("streams_key") as upstream,
+        running(echoes(ruby=wire(upstream.url, api_key=KEY))) as gateway,
+    ):
+        gateway.state.expert_keys = {"ruby": KEY}
+        async with gateway.chat("red", stream=True) as answer:
+            received = await answer.read()
+    assert KEY.encode() not in received
+    assert received.startswith(events(WORDS[0]))
+    assert b"died with " + MASK.encode() in received
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60), st.lists(st.integers(1, 9), max_size=40))
+def test_a_key_is_taken_out_however_the_bytes_are_cut(before: bytes, after: bytes, cuts: list[int]) -> None:
+    text, filtered, passed = before + KEY.encode() + after, KeyFilter(KEY), b""
+    start = 0
+    for size in [*cuts, len(text)]:
+        passed += filtered.feed(text[start : start + size])
+        start += size
+    assert passed + filtered.rest() == text.replace(KEY.encode(), MASK.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Incorrect API key provided: abcd1234efgh",
+        "bad key sk-live-0123456789",
+        "Authorization: Bearer abcdef.ghijkl",
+        "AIzaSyA1234567890abc is not valid",
+        f"no such user {KEY}",
+    ],
+)
+def test_what_looks_like_a_key_is_masked(text: str) -> None:
+    assert without_keys(text, KEY).endswith(MASK) or MASK in without_keys(text, KEY)
+    assert without_keys("the task is risk-averse; ask-me-later", KEY) == "the task is risk-averse; ask-me-later"
+
+
+def test_an_escaped_key_in_a_refusal_is_masked_too() -> None:
+    escaped = "".join(f"\\u{ord(c):04x}" for c in KEY)
+    body = f'{{"error": {{"message": "of {escaped}", "type": null, "param": null, "code": null}}}}'.encode()
+    assert upstream_error("ruby", 422, body, {}, KEY).message == f"of {MASK}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "code"), [("no_model", "expert_misconfigured"), ("refuses_key", "expert_credentials")]
+)
+async def test_an_expert_that_refuses_key_or_model_opens_its_breaker(mode: str, code: str) -> None:
+    async with fault_upstream(mode) as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        for _ in range(FAILURES_TO_OPEN):
+            async with gateway.chat("red", model="ruby") as answer:
+                error = (await answer.json())["error"]
+            assert (answer.status, error["code"]) == (502, code)
+            assert error["message"].startswith("expert ruby ")
+        assert gateway.state.pool.state("ruby") is not BreakerState.CLOSED
+        async with gateway.chat("red") as answer:
+            assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
+
+
+async def test_a_request_that_is_at_fault_itself_opens_no_breaker() -> None:
+    async with fault_upstream("refuses") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        for _ in range(2 * FAILURES_TO_OPEN):
+            async with gateway.chat("red") as answer:
+                assert answer.status == 400
+        assert gateway.state.pool.state("ruby") is BreakerState.CLOSED
+
+
+async def test_an_answer_that_never_ends_is_ended_by_the_total_time() -> None:
+    async with fault_upstream("drips") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        entry = gateway.state.config.experts["ruby"].model_copy(update={"total_timeout_s": 0.5})
+        experts = {**gateway.state.config.experts, "ruby": entry}
+        gateway.state.config = gateway.state.config.model_copy(update={"experts": experts})
+        async with gateway.chat("red", stream=True) as answer:
+            received = await answer.text()
+        record = await gateway.record()
+    error = orjson.loads(received.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
+    assert error["message"] == "expert ruby's answer took longer than total_timeout_s=0.5"
+    assert (error["code"], record.state.value) == ("expert_timeout", "timed_out")
+
+
+async def test_an_answer_in_one_piece_has_the_same_total_time() -> None:
+    async with fault_upstream("hang") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
+        entry = gateway.state.config.experts["ruby"].model_copy(update={"total_timeout_s": 0.3})
+        experts = {**gateway.state.config.experts, "ruby": entry}
+        gateway.state.config = gateway.state.config.model_copy(update={"experts": experts})
+        async with gateway.chat("red") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (504, "expert_timeout")
+
+
+async def test_errors_name_the_experts_that_failed() -> None:
+    async with fault_upstream("unavailable") as upstream:
+        backends = {name: wire(upstream.url) for name in ("ruby", "emerald", "plain")}
+        async with running(backends) as gateway, gateway.chat("red") as answer:
+            message = (await answer.json())["error"]["message"]
+    assert (answer.status, message) == (503, "expert plain: loading (before it failed: ruby)")
+    backends = {name: wire("http://127.0.0.1:1/v1") for name in ("ruby", "emerald", "plain")}
+    async with running(backends) as gateway:
+        gateway.state.pool.alive = frozenset(backends)
+        async with gateway.chat("red", model="ruby") as answer:
+            assert (await answer.json())["error"]["message"] == "expert ruby cannot be reached"
+
+
+async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_skipped(caplog) -> None:
+    caplog.set_level(logging.INFO, "gateway.experts")
+    async with running() as gateway:
+        assert gateway.state.pool._prober is not None
+        gateway.state.pool._prober.cancel()
+        now = 0.0
+        gateway.state.pool._clock = lambda: now
+        for _ in range(FAILURES_TO_OPEN):
+            gateway.state.pool.failed("ruby")
+        now = 1.0
+        await gateway.state.pool.probe_due()
+        gateway.state.pool.started("ruby")
+        gateway.state.pool.succeeded("ruby")
+    assert [line.message for line in caplog.records if line.name == "gateway.experts"] == [
+        "expert ruby is failing and is skipped for 1 s",
+        "expert ruby answers a probe; the next request tries it",
+        "expert ruby is tried with one request",
+        "expert ruby answers again",
+    ]
