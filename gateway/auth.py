@@ -11,7 +11,6 @@ from gateway.http_errors import ApiError
 from router.errors import ConfigError
 
 MIN_KEY_CHARS = 16  # 16 random letters and digits are 95 bits
-KEY_ID_DIGITS = 8
 BEARER = b"bearer "
 
 
@@ -28,6 +27,8 @@ class Auth:
     def key_id(self, headers: Mapping[bytes, bytes]) -> str | None:
         """A name for the caller's key that is safe to log; None when no keys are set.
 
+        It owns files, stores and decisions, so it is the whole hash: keys that share a part of it can be found.
+
         Raises:
             ApiError: 401, the key is missing or unknown.
         """
@@ -40,7 +41,7 @@ class Auth:
         # Every hash is compared, so the time taken does not say which one was close.
         if not any([hmac.compare_digest(presented, known) for known in self._hashes]):
             raise refused("the key in 'Authorization' is not known here")
-        return f"key-{presented.hex()[:KEY_ID_DIGITS]}"
+        return f"key-{presented.hex()}"
 
 
 def refused(message: str) -> ApiError:

@@ -94,6 +94,28 @@ async def erase(
     return Erasure(gone, len(streamed), len(spooled))
 
 
+async def look_for(
+    subjects: Collection[str], root: Path, client: RedisClient, stream: str, store: Store, at: float
+) -> Erasure:
+    """What `erase` would do now; changes nothing. Takes and raises what `erase` does."""
+
+    def match(payload: bytes) -> Found | None:
+        return found_of(payload, subjects, at)
+
+    removal = Removal(store)
+    in_sql = await asyncio.to_thread(removal.decisions_of, subjects, at)
+    spooled = await asyncio.to_thread(found_in_spools, root, match)
+    streamed = [
+        decision
+        for name in (stream, dead_stream(stream))
+        async for entry in entries_after(client, name, b"0-0")
+        if (decision := match(entry.payload or b"")) is not None
+    ]
+    ids = {each.decision_id for each in (*in_sql, *spooled, *streamed)}
+    feedback = await asyncio.to_thread(removal.count_feedback, ids, subjects, at)
+    return Erasure(Removed(len(in_sql), feedback), len(streamed), len(spooled))
+
+
 async def erase_in_stream(client: RedisClient, stream: str, match: Match) -> list[Found]:
     """Deletes entries, delivered or not; the decisions in them."""
     found = []
@@ -126,8 +148,21 @@ def is_rewriting(info: Mapping[str, object]) -> bool:
 
 def erase_in_spools(root: Path, match: Match) -> list[Found]:
     """Overwrites records in every spool under `root`, sent or not; the decisions in them. Raises OSError."""
-    segments = [path for folder in spool_folders(root) for path in segment_paths(folder)]
-    return [decision for path in segments for decision in erase_in_segment(path, match)]
+    return [decision for path in all_segments(root) for decision in erase_in_segment(path, match)]
+
+
+def all_segments(root: Path) -> list[Path]:
+    return [path for folder in spool_folders(root) for path in segment_paths(folder)]
+
+
+def found_in_spools(root: Path, match: Match) -> list[Found]:
+    """The decisions in every spool under `root`, sent or not. Raises OSError."""
+    found = []
+    for path in all_segments(root):
+        with suppress(FileNotFoundError):  # sent and deleted meanwhile
+            records = (intact.payload for intact in scan(path.read_bytes()).frames)
+            found += [decision for record in records if (decision := match(record)) is not None]
+    return found
 
 
 def erase_in_segment(path: Path, match: Match) -> list[Found]:

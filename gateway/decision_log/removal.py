@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import case, delete, exists, or_, select
+from sqlalchemy import case, delete, exists, func, or_, select
 
 from gateway.decision_log.ledger import Ledger
 from gateway.decision_log.life import LifeState
@@ -74,7 +74,7 @@ class Removal:
             statement = insert.on_conflict_do_update(index_elements=[ERASURES.c.subject], set_={"at": later})
             connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
         total = Removed()
-        while found := self._of_subjects(subjects, at):
+        while found := self.decisions_of(subjects, at, limit=BATCH_ROWS):
             total += self.remove(found, reason="erased", at=at)
         with self._store.transaction("erase feedback") as connection:
             for table in (FEEDBACK, DOCUMENT_FEEDBACK):
@@ -122,8 +122,8 @@ class Removal:
             rows = connection.execute(select(ERASURES).where(ERASURES.c.at > at))
             return {row.subject: row.at for row in rows}
 
-    def _of_subjects(self, subjects: Collection[str], at: float) -> list[Found]:
-        """The next rows of the subjects; what they are found by stands in the record only."""
+    def decisions_of(self, subjects: Collection[str], at: float, *, limit: int | None = None) -> list[Found]:
+        """Rows of the subjects up to `at`, at most `limit`; what they are found by is in the record only."""
         columns = (DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq, DECISIONS.c.record)
         mentions = or_(*(DECISIONS.c.record.contains(f'"{each}"', autoescape=True) for each in sorted(subjects)))
         query = select(*columns).where(mentions, DECISIONS.c.at <= at)
@@ -135,9 +135,22 @@ class Removal:
             for row in rows:
                 if found_of(row.record, subjects, at):
                     found.append(Found(row.decision_id, row.replica, row.seq))
-                if len(found) == BATCH_ROWS:
+                if len(found) == limit:
                     break
         return found
+
+    def count_feedback(self, decision_ids: Collection[str], subjects: Collection[str], at: float) -> int:
+        """How much feedback is on some decisions, or was given by the subjects up to `at`."""
+        total = 0
+        with self._store.transaction("count feedback") as connection:
+            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+                ours = table.c.key_id.in_(subjects) & (table.c.at <= at)
+                given = connection.execute(select(table.c.decision_id).where(ours)).scalars()
+                total += sum(1 for decision_id in given if decision_id not in decision_ids)
+                for ids in chunks(sorted(decision_ids)):
+                    about = select(func.count()).select_from(table).where(table.c.decision_id.in_(ids))
+                    total += connection.execute(about).scalar_one()
+        return total
 
     def _forget_finished(self) -> None:
         """Replicas that are over and have no row left need no account either."""

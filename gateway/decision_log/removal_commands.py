@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.decision_log.entries import dead_stream
-from gateway.decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, rewrite_file, stored_forms
+from gateway.decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, look_for, rewrite_file, stored_forms
 from gateway.decision_log.opening import (
     opened_client,
     opened_store,
@@ -23,6 +24,11 @@ from gateway.store import Store
 from router.config import LogConfig, load_config
 from router.errors import ConfigError
 from router.options import ConfigOption, DatabaseOption, DataOption, RedisOption
+
+if TYPE_CHECKING:
+    from router.redis_client import RedisClient
+
+EraseWork = Callable[[Collection[str], Path, "RedisClient", str, Store, float], Awaitable[Erasure]]
 
 SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
@@ -52,16 +58,18 @@ def erase_subject(
     config: ConfigOption = Path("experts.yaml"),
     redis_url: RedisOption = None,
     database_url: DatabaseOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be erased, and erase nothing.")] = False,
 ) -> int:
     """Erase a subject's decisions and feedback: from SQL, stream, dead letters and the spools of this machine."""
     from router.terminal import Terminal
 
-    with opened_store(data_dir, database_url) as store:
+    work, verb = (look_for, "would erase") if dry_run else (erase, "erased")
+    with opened_store(data_dir, database_url, is_reader=dry_run) as store:
         known = load_config(config)
         max_chars = known.gateway.max_text_chars
-        done = run_with_redis(erase_all(data_dir, known.log, redis_url, store, subject, max_chars))
+        done = run_with_redis(erase_all(data_dir, known.log, redis_url, store, subject, max_chars, work))
     Terminal().print(
-        f"erased {done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
+        f"{verb} {done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
         f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools",
         soft_wrap=True,
     )
@@ -75,13 +83,14 @@ async def erase_all(
     store: Store,
     subject: str,
     max_text_chars: int = MAX_TEXT_CHARS,
+    work: EraseWork = erase,
 ) -> Erasure:
-    """Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
+    """Erases, or only looks, as `work` does. Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
     if not subject.strip():
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
     subjects = stored_forms(subject, load_key(data_dir), max_text_chars)
     async with opened_client(data_dir, redis_url) as client:
-        return await erase(subjects, data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
+        return await work(subjects, data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
 
 
 async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float) -> int:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from redis import Redis
 
 from gateway.decision_log.entries import dead_stream
 from gateway.decision_log.removal_commands import age_s, erase_subject, prune
+from gateway.decision_log.spool import Spool
 from gateway.store import Store
 from router.errors import ConfigError
-from router.types import DecisionRecord
+from router.types import DecisionRecord, Feedback, FeedbackKind
 from tests.gateway.running import config_of
 
 MakeRecord = Callable[..., DecisionRecord]
@@ -58,6 +61,51 @@ def test_erase(
         assert erase_subject("key-1", tmp_path, config, redis_url) == 0
         assert f"erased {erased} decisions and 0 pieces of feedback from SQL" in capsys.readouterr().out
     assert store.count() == 1
+    store.close()
+
+
+def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of(key: str, seq: int) -> DecisionRecord:
+        return make_record(seq).model_copy(update={"key_id": key})
+
+    def say(decision_id: str, kind: FeedbackKind, key: str) -> None:
+        store.put_feedback(Feedback(decision_id=decision_id, kind=kind, value=1.0, at=time.time() - 9, key_id=key))
+
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([of("key-1", 0), of("key-1", 1), of("key-2", 2)])
+    say("r1-0", FeedbackKind.THUMB, "key-1")
+    say("r1-0", FeedbackKind.EDIT, "key-1")
+    say("r1-2", FeedbackKind.THUMB, "key-2")
+    say("r1-4", FeedbackKind.THUMB, "key-1")  # of a decision that is still on its way
+    spool = Spool(tmp_path / "spool" / "r1", max_bytes=1_000_000)
+    spool.open()
+    spool.write([of("key-1", 3).model_dump_json().encode(), of("key-2", 5).model_dump_json().encode()])
+    spool.close()
+    (segment,) = (tmp_path / "spool" / "r1").glob("*.seg")
+    with Redis.from_url(redis_url) as client:
+        client.xadd("coe:decisions", {"record": of("key-1", 4).model_dump_json()})
+        client.xadd(dead_stream("coe:decisions"), {"record": of("key-1", 6).model_dump_json()})
+
+        def everything() -> tuple[object, ...]:
+            with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
+                names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+                rows = [connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall() for name in sorted(names)
+                        if name != "coe_schema"]  # fmt: skip
+            return rows, segment.read_bytes(), client.xlen("coe:decisions"), client.xlen(dead_stream("coe:decisions"))
+
+        before = everything()
+        told = "2 decisions and 3 pieces of feedback from SQL, 2 entries from the stream, 1 records from spools"
+        for _ in range(2):
+            assert erase_subject("key-1", tmp_path, config, redis_url, dry_run=True) == 0
+            assert f"would erase {told}" in capsys.readouterr().out
+            assert everything() == before
+        assert erase_subject("key-1", tmp_path, config, redis_url) == 0
+        assert f"erased {told}" in capsys.readouterr().out
+        assert everything() != before
+        assert erase_subject("key-1", tmp_path, config, redis_url, dry_run=True) == 0
+        assert "would erase 0 decisions and 0 pieces of feedback from SQL, 0 entries" in capsys.readouterr().out
     store.close()
 
 
