@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -194,18 +193,6 @@ async def test_the_receipt_says_what_an_expert_lacks(sqlite_store):
     assert [each["expert"] for each in experts] == ["plain", "ruby", "emerald"]
     assert experts[1]["lacks"] == "context of 4096 tokens is less than the 5000 needed"
     assert (experts[1]["prob"], experts[1]["predicted_quality"]) == (0.0, pytest.approx(0.9))
-
-
-def test_an_older_database_gets_the_index_too(tmp_path):
-    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
-    with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
-        connection.execute("DROP INDEX feedback_key")
-        connection.execute("DROP TABLE implicit_signals")
-        connection.commit()
-    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
-    with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
-        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    assert {"feedback_key", "implicit_signals", "decisions_session"} <= names
 
 
 async def test_what_was_erased_takes_no_feedback_while_a_gateway_still_shows_it(sqlite_store):
