@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -40,8 +40,12 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
             return create_engine(url, pool_pre_ping=True)
         except ModuleNotFoundError as error:
             raise MissingExtraError("DATABASE_URL of Postgres", "postgres") from error
-    if is_reader and (sealed := sealed_url(Path(url.database or ""))):
+    path = Path(url.database or "")
+    if is_reader and (sealed := sealed_url(path)):
         return create_engine(sealed)
+    # For its owner alone, and so is its write-ahead log, which gets the same mode. SQLite says what cannot be opened.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
 
     @event.listens_for(engine, "connect")

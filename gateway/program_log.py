@@ -33,7 +33,7 @@ class SafeFormatter(logging.Formatter):
 def log_to_file(data_dir: Path, level: str) -> None:
     """Into `<data>/coe.log`, with one older file beside it. Raises ConfigError when the folder cannot be written."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         handler = RotatingFileHandler(data_dir / FILE_NAME, maxBytes=MAX_BYTES, backupCount=1, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"COE_DATA_DIR: {data_dir} cannot be written ({error.strerror})") from error

@@ -20,6 +20,7 @@ from router.agreement import category_warnings, pin_problems
 from router.config import CoeConfig, Engine, load_config
 from router.errors import ArtifactError, ConfigError, EngineError
 from router.live_pointer import LIVE_FILE, live_manifest
+from router.private_folder import make_private
 
 KEY_VARIABLE = "COE_API_KEY"
 """How the commands that we run get a key of the gateway."""
@@ -108,9 +109,9 @@ def refuse_taken_port(settings: Settings) -> None:
 
 
 def make_data_folder(settings: Settings) -> None:
-    """Raises ConfigError when it cannot be made."""
+    """Makes it, for its owner alone. Raises ConfigError when it cannot be made, or not be closed to others."""
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_private(settings.data_dir)
     except OSError as error:
         raise ConfigError(f"COE_DATA_DIR: {settings.data_dir} cannot be made ({error.strerror})") from error
 

@@ -59,6 +59,12 @@ def coe_command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "coe", *arguments]
 
 
+SHOWN = frozenset(
+    {"eval routing", "eval robustness", "eval log", "eval retrieval", "outcomes export", "check", "route"}
+)
+"""Commands that write reports where the user says: with the user's own umask."""
+
+
 def find_commands() -> dict[str, str]:
     """Command name -> "module:function", from every installed package that registers some."""
     from importlib import import_module
@@ -145,6 +151,19 @@ def run(name: str, target: str, arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def keep_private(name: str, arguments: list[str]) -> None:
+    """What a command writes is for its user alone, unless it is there to be shown; also what the data folder holds from
+    before. A folder of somebody else stays as it is: `coe up` and `coe serve` refuse one that is open."""
+    import os
+
+    from router.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of
+
+    if name not in SHOWN:
+        os.umask(PRIVATE_UMASK)
+    if (folder := data_folder_of(arguments)).is_dir():
+        close_to_others(folder)
+
+
 def usage_error() -> type[Exception]:
     """The class of a wrong option or argument; typer raises click's, or its own copy in versions that vendor click."""
     import typer
@@ -178,4 +197,5 @@ def main() -> None:
     if found is None:
         sys.exit(complain([unknown_command(arguments, commands), "see `coe --help`"], status=2))
     name, rest = found
+    keep_private(name, rest)
     sys.exit(run(name, commands[name], rest))

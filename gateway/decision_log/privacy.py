@@ -71,7 +71,7 @@ def load_key(data_dir: Path) -> bytes:
 
 def create_key(path: Path) -> None:
     """Writes a new key whole or not at all; of two processes that try at once, one wins. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f"{KEY_NAME}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
