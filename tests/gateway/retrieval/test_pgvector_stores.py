@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.retrieval.serving import retrieval_config, serving
-from tests.pgvector import running_pgvector
+from tests.postgres import running_postgres
 
 TEXTS = {f"note{number}.txt": f"note number {number} on subject s{number}" for number in range(12)}
 
 
 @pytest.mark.slow
 async def test_two_gateways_share_stores(tmp_path: Path) -> None:
-    with running_pgvector() as url:
+    with running_postgres() as url:
         config = retrieval_config(stores={"index": "pgvector", "index_url_env": "VECTORS_URL"})
         where = {"config": config, "database_url": url, "secrets": {"VECTORS_URL": url}}
         async with serving(tmp_path / "a", **where) as first, serving(tmp_path / "b", **where) as second:

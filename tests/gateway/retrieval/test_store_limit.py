@@ -11,7 +11,7 @@ import pytest
 from gateway.http_errors import ApiError
 from gateway.retrieval.records import Addition
 from tests.gateway.retrieval.serving import Serving, serving
-from tests.pgvector import running_pgvector
+from tests.postgres import running_postgres
 
 LIMIT = 3
 
@@ -66,7 +66,7 @@ async def test_requests_at_once_do_not_slip_past(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_requests_at_once_do_not_slip_past_on_postgres(tmp_path: Path) -> None:
-    with running_pgvector() as url:
+    with running_postgres() as url:
         async with serving(tmp_path, database_url=url) as running:
             assert await attached_at_once(running) == LIMIT
 

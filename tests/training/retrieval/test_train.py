@@ -1,8 +1,7 @@
-"""Training for real, on a tiny BERT: skipped without the 'retrieval' extra."""
+"""Training for real, on a tiny BERT."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -20,10 +19,6 @@ from training.retrieval.collection import Collection, Queries
 from training.retrieval.recipe import Recipe
 from training.retrieval.train import CHECKPOINT_FOLDER, Look, Run, prepare, train_adapter
 
-needs_torch = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("torch", "sentence_transformers", "peft")),
-    reason="needs the 'retrieval' extra: torch, sentence-transformers, peft",
-)
 pytestmark = pytest.mark.filterwarnings("ignore")
 CREATED = "2026-01-01T00:00:00+00:00"
 RECIPE = Recipe(r=4, learning_rate=0.02, batch=8, epochs=40, max_steps=30, eval_every=10, held_out=0.25, patience=9)
@@ -61,7 +56,7 @@ def run(base: BertEncoder, out: Path, recipe: Recipe = RECIPE, stop_after: int |
     return looks
 
 
-@needs_torch
+@pytest.mark.torch
 @pytest.mark.parametrize("negatives", ["batch", "corpus"])
 def test_an_adapter_learns_and_is_served_without_torch(tmp_path: Path, base: BertEncoder, negatives: str) -> None:
     recipe = RECIPE.model_copy(update={"negatives": negatives})
@@ -77,7 +72,7 @@ def test_an_adapter_learns_and_is_served_without_torch(tmp_path: Path, base: Ber
     assert np.abs(expert.encode_queries(["law of drug"]) - base.encode(["law of drug"])).max() > 0.01
 
 
-@needs_torch
+@pytest.mark.torch
 def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path, base: BertEncoder) -> None:
     run(base, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -87,7 +82,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: P
     assert whole.weights_sha256 == parts.weights_sha256
 
 
-@needs_torch
+@pytest.mark.torch
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, base: BertEncoder) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(base, tmp_path / "out", stop_after=10)
@@ -95,7 +90,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, base: BertEnc
         run(base, tmp_path / "out", RECIPE.model_copy(update={"seed": 1}))
 
 
-@needs_torch
+@pytest.mark.torch
 def test_training_stops_when_dev_gets_no_better(tmp_path: Path, base: BertEncoder) -> None:
     recipe = RECIPE.model_copy(update={"learning_rate": 1e-9, "eval_every": 5, "patience": 2})
     assert [look.step for look in run(base, tmp_path / "out", recipe)] == [5, 10]
@@ -112,7 +107,7 @@ def test_the_best_look_and_share_of_the_adapter_is_kept(tmp_path: Path) -> None:
     assert (run.best_score, run.stale_looks, run.best_weights) == (0.7, 1, {"b": np.float32(0.6)})
 
 
-@needs_torch
+@pytest.mark.torch
 def test_a_share_of_an_adapter_lies_between_base_and_the_whole(tmp_path: Path, base: BertEncoder) -> None:
     run(base, tmp_path / "out")
     whole = lora.QueryAdapter(resolve_weights(base.model), RECIPE, base.network.shape.pooling)

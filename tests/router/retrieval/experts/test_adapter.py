@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +64,7 @@ def test_several_adapters_and_the_base_run_in_one_batch(tmp_path: Path, base: Be
     np.testing.assert_allclose(mixed, np.stack(alone), atol=1e-5)
 
 
-@pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("torch", "transformers", "peft")), reason="needs the 'retrieval' extra"
-)
+@pytest.mark.torch
 def test_base_and_adapter_equal_torch(tmp_path: Path, base: BertEncoder) -> None:
     import torch
     from peft import PeftModel

@@ -11,14 +11,14 @@ from router.errors import ConfigError, StoreError, VectorSpaceError
 from router.retrieval.index.pgvector import PgvectorIndexes
 from router.retrieval.index.space import VectorSpace
 from router.types import FloatArray
-from tests.pgvector import running_pgvector
+from tests.postgres import running_postgres
 
 SPACE = VectorSpace(fingerprint="base", dim=32)
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with running_pgvector() as it:
+    with running_postgres() as it:
         yield it
 
 
