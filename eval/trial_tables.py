@@ -47,9 +47,9 @@ class RoutingRequest:
 
 @dataclass(frozen=True)
 class Tables:
-    """Fit and test rows with the same experts. `splits` counts the prompts of the fitted table, `n_incomplete` those
-    left out because some expert has no score there. `has_one_category`: no category of the fit rows has the prompts to
-    be learned, so all are one."""
+    """Fit and test rows with the same experts. `splits` counts the prompts of the table that both were taken from, empty
+    where each has a table of its own; `n_incomplete` those left out because some expert has no score there.
+    `has_one_category`: no category of the fit rows has the prompts to be learned, so all are one."""
 
     fit: OutcomeTable
     test: OutcomeTable
@@ -124,11 +124,13 @@ def read_tables(request: RoutingRequest) -> Tables:
     tested = {normalised_text(text) for text in test.texts}
     is_new = np.array([normalised_text(text) not in tested for text in fit.texts], dtype=bool)
     counts = Counter(table.splits)
-    splits = {str(name): counts[name] for name in SPLITS}
+    splits = {str(name): counts[name] for name in SPLITS} if request.test is None else {}
     fit = fit.rows(is_new)
     for name, part in (("fit", fit), ("test", test)):
         if not part.prompt_ids:
-            found = f"prompts per split: {splits}; {int((~is_new).sum())} have a text that is in the test set too"
+            found = f"{int((~is_new).sum())} have a text that is in the test set too"
+            if splits:
+                found = f"prompts per split: {splits}; {found}"
             raise DataError(f"{request.outcomes}: no prompt is left to {name} on ({found})")
     is_one = not learned_categories(fit)
     if is_one:
@@ -150,6 +152,7 @@ def read_part(
         category_column=request.category_column,
         keep_partial=True,
         models=None if facts is None else read_models(facts),
+        has_splits=request.test is None,
     )
     complete = complete_rows(table, folder)
     return complete, len(table.prompt_ids) - len(complete.prompt_ids)

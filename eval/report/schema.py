@@ -216,7 +216,7 @@ class DataFacts(Record):
     experts: tuple[str, ...]
     n_fit: int
     n_test: int
-    splits: dict[str, int] = Field(description="prompts per split of the fitted table")
+    splits: dict[str, int] = Field(description="prompts per split; empty where test rows have a table of their own")
     n_overlap_removed: int = Field(description="fit prompts left out because the test set holds the same text")
     n_incomplete_removed: int = Field(description="prompts left out because some expert has no score there")
     fingerprints: dict[str, str]

@@ -83,6 +83,7 @@ def read_outcomes(
     category_column: str = "category",
     keep_partial: bool = False,
     models: Mapping[str, ModelFacts] | None = None,
+    has_splits: bool = True,
 ) -> OutcomeTable:
     """Reads an outcome table.
 
@@ -93,12 +94,13 @@ def read_outcomes(
         category_column: the column of prompts.parquet that holds the labels.
         keep_partial: keep prompts that some expert has no score on; by default only prompts that all have are kept.
         models: sizes and prices of models that no `models.parquet` there names.
+        has_splits: False where the column `split` plays no role and may hold anything: splits are then by hash of text.
 
     Raises:
         DataError: with file, row and column where one is at fault; a missing file or column, an unknown name, several
             metrics without a choice, a score out of range, a pair scored twice, or no prompt that every expert has.
     """
-    prompts = read_prompts(folder / PROMPTS_FILE, benchmark, category_column)
+    prompts = read_prompts(folder / PROMPTS_FILE, benchmark, category_column, has_splits=has_splits)
     path = folder / SCORES_FILE
     rows = choose_metric(path, choose_experts(path, read_scores(path, prompts), experts), metric)
     refuse_repeats(path, prompts, rows)
@@ -124,7 +126,7 @@ def complete_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
     return table.rows(keep)
 
 
-def read_prompts(path: Path, benchmark: str | None, category_column: str) -> PromptRows:
+def read_prompts(path: Path, benchmark: str | None, category_column: str, *, has_splits: bool = True) -> PromptRows:
     """Prompts of one benchmark, or all. Raises DataError."""
     table = read_table(path, ("prompt_id", "messages", category_column))
     ids = texts(path, table, "prompt_id")
@@ -141,11 +143,12 @@ def read_prompts(path: Path, benchmark: str | None, category_column: str) -> Pro
     part = table.take(kept)
     messages, categories = texts(path, table, "messages"), texts(path, table, category_column)
     asks = [last_ask(path, i + 1, messages[i]) for i in kept]
+    splits = optional_texts(path, part, "split", "") if has_splits else [""] * len(kept)
     return PromptRows(
         ids=[ids[i] for i in kept],
         texts=asks,
         categories=[categories[i] for i in kept],
-        splits=checked_splits(path, optional_texts(path, part, "split", ""), asks, kept),
+        splits=checked_splits(path, splits, asks, kept),
         source=" + ".join(sorted(set(optional_texts(path, part, "source", path.parent.name)))),
         all_ids=frozenset(ids),
     )
