@@ -22,7 +22,7 @@ from eval.journal import GradedAnswer, Journal, probe_hash
 from eval.probe_set import Probe
 from eval.types import Grader
 from router.errors import RouterError
-from router.types import FloatArray
+from router.types import PROBE_HEADER, FloatArray
 from training.datasets.outcomes import write_outcomes
 from training.split import split_of
 from training.types import ModelFacts, OutcomeTable
@@ -189,7 +189,7 @@ class Asking:
             RouterError: nobody can be asked at this address. What was graded is in the journal.
         """
         key = self.request.api_key
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {key}"} if key else {})
         timeout = aiohttp.ClientTimeout(total=self.request.timeout_s)
         async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
             client = ChatClient(session, self.request.base_url, key)

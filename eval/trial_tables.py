@@ -47,8 +47,8 @@ class RoutingRequest:
 
 @dataclass(frozen=True)
 class Tables:
-    """Fit and test rows with the same experts. `splits` counts the prompts of the table that both were taken from, empty
-    where each has a table of its own; `n_incomplete` those left out because some expert has no score there.
+    """Fit and test rows with the same experts. `splits` counts the prompts of the table that both were taken from, and
+    is empty where each has its own; `n_incomplete` those left out because some expert has no score there.
     `has_one_category`: no category of the fit rows has the prompts to be learned, so all are one."""
 
     fit: OutcomeTable

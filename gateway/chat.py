@@ -56,7 +56,12 @@ class ChatEndpoint:
             ApiError: the body cannot be read, or the answer's row could not be made safe now.
             ClientGoneError: the client left before it was.
         """
-        exchange = Exchange(request_id_of(headers), key_id, wants_debug=headers.get(b"x-coe-debug") == b"1")
+        exchange = Exchange(
+            request_id_of(headers),
+            key_id,
+            wants_debug=headers.get(b"x-coe-debug") == b"1",
+            is_probe=headers.get(b"x-coe-probe") == b"1",
+        )
         exchange.request, received_at_s = await self._read(headers, claim, receive)
         session = named_session(headers.get(b"x-session-id", b"")) or exchange.request.session
         exchange.session_id = self._state.session_id(session)

@@ -44,6 +44,7 @@ class Exchange:
     request_id: str
     key_id: str | None = None
     wants_debug: bool = False
+    is_probe: bool = False
     decision_id: str = field(default_factory=new_decision_id)
     at: float = field(default_factory=time.time)  # Unix seconds
     arrived_at_s: float = field(default_factory=time.perf_counter)
@@ -150,6 +151,7 @@ class Exchange:
             overhead_ms=self.overhead_ms,
             session_id=self.session_id,
             key_id=self.key_id,
+            is_probe=self.is_probe,
             turns=request.facts.turns if request else 0,
             prompt_chars=request.facts.prompt_chars if request else 0,
             text=request.text if request else None,

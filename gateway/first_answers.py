@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from router.json_text import JsonError, from_json
+from router.types import PROBE_HEADER
 
 MAX_TOKENS = 16
 """Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""
@@ -55,7 +56,7 @@ async def ask(session: aiohttp.ClientSession, base_url: str, category: str, quer
     }
     begin = time.perf_counter()
     try:
-        async with session.post(f"{base_url}/chat/completions", json=body) as response:
+        async with session.post(f"{base_url}/chat/completions", json=body, headers={PROBE_HEADER: "1"}) as response:
             if response.status != 200:
                 return FirstAnswer(query, category, problem=problem_of(response.status, await response.read()))
             return await read_answer(response, FirstAnswer(query, category), begin)

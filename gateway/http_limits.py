@@ -29,6 +29,7 @@ SINGLE_HEADERS = frozenset(
         b"origin",
         b"transfer-encoding",
         b"x-coe-debug",
+        b"x-coe-probe",
         b"x-request-id",
         b"x-session-id",
     }

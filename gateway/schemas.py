@@ -130,6 +130,13 @@ class WeighedExpert(Record):
     is_runner_up: bool = False
 
 
+SHOWN_ONCE = {
+    *("eligible", "eligible_probs", "predicted_quality", "excluded", "excluded_quality", "outside_policy", "ranking"),
+    *("predicted_cost_usd", "predicted_wait_ms", "category_probs", "uncertainty", "threshold"),
+}
+"""Fields of a decision that `signals` and `experts` of a receipt show."""
+
+
 class Receipt(Record):
     """What became of one request, what was weighed, and what was said of it since.
 
@@ -143,6 +150,22 @@ class Receipt(Record):
     experts: tuple[WeighedExpert, ...] = ()
     feedback: tuple[Feedback, ...] = ()
     implicit: tuple[ImplicitSignal, ...] = ()
+
+    def compact(self) -> dict[str, object]:
+        """As JSON values: what `signals` and `experts` show is not in `record.decision` again, and numbers have six
+        digits, or three decimals where that is more."""
+        shown_once = SHOWN_ONCE if self.signals and self.experts else set()
+        values = self.model_dump(mode="json", exclude={"record": {"decision": shown_once}})
+        return {name: with_fewer_digits(value) for name, value in values.items()}
+
+
+def with_fewer_digits(value: object) -> object:
+    """A JSON value whose numbers have six digits, or three decimals where that is more; the log keeps them all."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if abs(value) < 1000 else round(value, 3)
+    if isinstance(value, dict):
+        return {name: with_fewer_digits(part) for name, part in value.items()}
+    return [with_fewer_digits(part) for part in value] if isinstance(value, list) else value
 
 
 def signals_of(decision: RoutingDecision) -> Signals | None:

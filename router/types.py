@@ -223,6 +223,9 @@ class RetrievalTrace(Record):
 RECORD_VERSION: Final = 1
 """Of `DecisionRecord`. Readers leave rows of others out and count them."""
 
+PROBE_HEADER = "x-coe-probe"
+"""Request header by which `coe eval collect` and `coe up` mark what they ask (value `1`)."""
+
 
 class DecisionRecord(Record):
     """One row of the decision log: what was asked, decided, and answered.
@@ -258,6 +261,7 @@ class DecisionRecord(Record):
     session_id: str | None = None
     key_id: str | None = None
     language: str | None = None
+    is_probe: bool = Field(default=False, description="asked by coe itself, to measure or to show: not traffic")
     turns: int = 1
     prompt_chars: int = 0
     text: str | None = None

@@ -13,7 +13,7 @@ from eval.log.bias import measure_bias
 from eval.log.drift import measure_drift
 from eval.log.rates import rate
 from eval.log.regret import measure_regret
-from eval.log.rows import NOT_ROUTED, Float64Array, Names, Traffic
+from eval.log.rows import MALFORMED, NOT_ROUTED, PROBE, Float64Array, Names, Traffic
 from eval.log.schema import Bucket, Cell, Group, LogReport, RouterEvent, Totals
 from eval.log.switches import measure_switches
 from eval.log.words import headline, warnings
@@ -59,6 +59,8 @@ def totals(traffic: Traffic) -> Totals:
         first_at=float(traffic.at[0]),
         last_at=float(traffic.at[-1]),
         n=len(traffic),
+        n_probes=traffic.left_out.get(PROBE, 0),
+        n_malformed=traffic.left_out.get(MALFORMED, 0),
         n_routed=int(traffic.is_routed.sum()),
         n_fallback=int(traffic.is_fallback.sum()),
         by_state=dict(Counter(traffic.state.tolist()).most_common()),

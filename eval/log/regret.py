@@ -24,6 +24,8 @@ def measure_regret(traffic: Traffic) -> Regret:
     known = np.isfinite(given_up)
     explored = routed.reason == DecisionReason.EXPLORED.value
     return Regret(
+        is_explored=bool((routed.propensity < 1).any()),
+        n_explored=int(explored.sum()),
         total=total_regret(found),
         coverage=sum(row.n for row in found if row.regret) / max(len(routed), 1),
         categories=tuple(sorted(found, key=lambda row: -row.n)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 
 import numpy as np
@@ -21,6 +21,7 @@ from training.datasets.decision_log import read_records, read_rewards
 Float64Array = NDArray[np.float64]
 Names = NDArray[np.object_]
 NOT_ROUTED = "none"
+PROBE, MALFORMED = "probe", "malformed"
 PART_ROWS = 10_000
 
 
@@ -31,7 +32,7 @@ class Traffic:
     `expert` is who answered, or who was chosen where nobody did. `is_routed`: the router chose, not the client;
     `category`, `version`, `predicted` mean something only there. `predicted` and `best_predicted` are the quality that
     the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without feedback,
-    `ttft_ms` where nothing was answered.
+    `ttft_ms` where nothing was answered. `left_out` counts what is in the log and is not traffic.
     """
 
     at: Float64Array
@@ -51,13 +52,14 @@ class Traffic:
     latency_ms: Float64Array
     ttft_ms: Float64Array
     tokens: Float64Array
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.at)
 
     def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Traffic:
         """Some of the decisions, by a mask (n,) or numbers."""
-        return Traffic(**{column.name: getattr(self, column.name)[keep] for column in fields(self)})
+        return replace(self, **{name: getattr(self, name)[keep] for name in COLUMNS})
 
     @property
     def is_answered(self) -> NDArray[np.bool_]:
@@ -66,6 +68,9 @@ class Traffic:
     @property
     def is_rated(self) -> NDArray[np.bool_]:
         return np.isfinite(self.reward)
+
+
+COLUMNS = {column.name: column.type for column in fields(Traffic) if column.name != "left_out"}
 
 
 def read_traffic(
@@ -90,7 +95,8 @@ def read_traffic(
         records = counted(records_until(read_records(connection, since, left_out), until), progress)
         found = gather(records, rewards)
     if len(found) == 0:
-        raise DataError("the decision log holds no decision of that time; nothing to report on yet")
+        others = "".join(f", and {count} that are not traffic ({name})" for name, count in found.left_out.items())
+        raise DataError(f"the decision log holds no decision of that time{others}; nothing to report on yet")
     return found
 
 
@@ -122,20 +128,39 @@ def counted(records: Iterable[DecisionRecord], progress: Callable[[str], None]) 
 
 def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> Traffic:
     """Records as columns, turned into arrays a part at a time: as Python objects a million would take a gigabyte."""
-    rows = (row_of(record, rewards.get(record.decision_id, float("nan"))) for record in records)
+    left_out: Counter[str] = Counter()
+
+    def rows_of_traffic() -> Iterator[tuple[object, ...]]:
+        for record in records:
+            reason = why_no_traffic(record)
+            if reason is None:
+                yield row_of(record, rewards.get(record.decision_id, float("nan")))
+            else:
+                left_out[reason] += 1
+
+    rows = rows_of_traffic()
     parts = [columns_of(part) for part in iter(lambda: list(islice(rows, PART_ROWS)), [])] or [columns_of([])]
-    return Traffic(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return Traffic(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), left_out=dict(left_out))
+
+
+def why_no_traffic(record: DecisionRecord) -> str | None:
+    """Why a row of the log says nothing of what users get: `coe` asked itself, or the request asked for nothing that
+    any router could have served. A refusal for want of room (429) is traffic, for it was turned away."""
+    if record.is_probe:
+        return PROBE
+    is_clients_fault = 400 <= record.status < 500 and record.status != 429
+    return MALFORMED if record.state is TerminalState.REJECTED and is_clients_fault else None
 
 
 def columns_of(rows: Sequence[tuple[object, ...]]) -> list[NDArray[np.generic]]:
     """Rows as the arrays of `Traffic`, in order. Names are shared between rows."""
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(fields(Traffic))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
     arrays: list[NDArray[np.generic]] = []
-    for field, values in zip(fields(Traffic), columns, strict=True):
-        if field.type == "Names":
+    for kind, values in zip(COLUMNS.values(), columns, strict=True):
+        if kind == "Names":
             arrays.append(np.array([sys.intern(str(value)) for value in values], dtype=np.object_))
         else:
-            arrays.append(np.array(values, dtype=np.float64 if field.type == "Float64Array" else np.bool_))
+            arrays.append(np.array(values, dtype=np.float64 if kind == "Float64Array" else np.bool_))
     return arrays
 
 

@@ -75,6 +75,8 @@ class Regret(Record):
 
     total: Gap | None = Field(description="weighted by the traffic of the categories where it is known")
     coverage: float = Field(description="share of the routed traffic where it is known")
+    is_explored: bool = Field(default=False, description="some choice was left to chance")
+    n_explored: int = Field(default=0, description="answers of an expert that was drawn instead of the best one")
     categories: tuple[CategoryRegret, ...]
     given_up: float | None = Field(description="mean of best predicted minus predicted quality of the choice")
     given_up_by_reason: dict[str, float]
@@ -170,6 +172,8 @@ class Totals(Record):
     first_at: float
     last_at: float
     n: int
+    n_probes: int = Field(default=0, description="asked by coe itself, beside the traffic")
+    n_malformed: int = Field(default=0, description="requests that no router could serve, beside the traffic")
     n_routed: int
     n_fallback: int
     by_state: dict[str, int]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from eval.log.schema import Alarm, Gap, LogReport, Rate, Switch
+from eval.log.regret import MIN_EFFECTIVE
+from eval.log.schema import Alarm, Gap, LogReport, Rate, Switch, Totals
 from eval.report.words import percent, points
 
 FEW_RATED = 30
@@ -19,6 +20,8 @@ def headline(report: LogReport) -> str:
         f"{totals.n:,} decisions from {moment(totals.first_at)} to {moment(totals.last_at)} UTC; "
         f"{percent(lost / totals.n) if lost else 'none'} of them ended without a whole answer."
     ]
+    if beside := beside_the_traffic(totals):
+        sentences.append(f"Not counted: {beside}.")
     bias = report.bias
     if bias.corrected is not None and bias.rated is not None:
         sentences.append(
@@ -34,6 +37,12 @@ def headline(report: LogReport) -> str:
         )
     sentences.append(alarm_sentence(report.drift.alarms))
     return " ".join(sentences)
+
+
+def beside_the_traffic(totals: Totals) -> str:
+    """What the log holds and the report leaves out; empty where that is nothing."""
+    counted = ((totals.n_probes, "probe", " by coe itself"), (totals.n_malformed, "malformed request", ""))
+    return " and ".join(f"{count:,} {what}{'s' if count > 1 else ''}{by}" for count, what, by in counted if count)
 
 
 def alarm_sentence(alarms: tuple[Alarm, ...]) -> str:
@@ -63,10 +72,24 @@ def warnings(report: LogReport) -> tuple[str, ...]:
         )
     if report.totals.n_routed and report.regret.coverage < 0.5:
         found.append(
-            f"Regret is known for {percent(report.regret.coverage, 0)} of the traffic only: without exploration nobody "
-            "knows what another expert would have answered (exploration.epsilon of a policy)."
+            f"Regret is known for {percent(report.regret.coverage, 0)} of the traffic only: {why_unknown(report)}"
         )
     return tuple(found)
+
+
+def why_unknown(report: LogReport) -> str:
+    """What is missing to say what other experts would have answered."""
+    regret = report.regret
+    if not regret.is_explored:
+        return (
+            "without exploration nobody knows what another expert would have answered (exploration.epsilon of a "
+            "policy)."
+        )
+    rated = round(regret.explored.n) if regret.explored is not None else 0
+    return (
+        f"of {regret.n_explored:,} answers by exploration {rated or 'none'} got feedback. A category needs feedback on "
+        f"{MIN_EFFECTIVE:g} answers of at least two experts."
+    )
 
 
 def switch_sentence(switch: Switch) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 
 from gateway.body_fields import shorten
 from gateway.endpoints.access import caller_key_id, gateway_state
@@ -14,17 +14,18 @@ from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
 from gateway.state import GatewayState
 from router.explain import reason_in_words
+from router.json_text import to_json
 from router.types import DecisionKind, DecisionReason, DecisionRecord
 
 api = APIRouter()
 
 
-@api.get("/v1/decisions/{decision_id}")
+@api.get("/v1/decisions/{decision_id}", response_model=Receipt)
 async def show_decision(
     decision_id: str,
     state: Annotated[GatewayState, Depends(gateway_state)],
     key_id: Annotated[str | None, Depends(caller_key_id)],
-) -> Receipt:
+) -> Response:
     """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another key
     made it."""
     record = await find_decision(state, decision_id, key_id)
@@ -34,7 +35,7 @@ async def show_decision(
     in_words = why_logged(record)
     if in_words is None:
         in_words = reason_in_words(decision, decision.threshold) if decision else "no expert was chosen."
-    return Receipt(
+    receipt = Receipt(
         record=record,
         why=in_words,
         signals=signals_of(decision) if decision and is_routed else None,
@@ -42,6 +43,7 @@ async def show_decision(
         feedback=await asyncio.to_thread(store.get_feedback, decision_id) if store else (),
         implicit=await asyncio.to_thread(store.get_signals, decision_id) if store else (),
     )
+    return Response(to_json(receipt.compact()), media_type="application/json")
 
 
 async def find_decision(state: GatewayState, decision_id: str, key_id: str | None) -> DecisionRecord:

@@ -47,6 +47,7 @@ class FakeExperts:
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     bodies: list[dict[str, object]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
+    marks: set[str | None] = field(default_factory=set)
 
     def total(self, expert: str) -> int:
         return sum(count for (name, _), count in self.asked.items() if name == expert)
@@ -55,6 +56,7 @@ class FakeExperts:
         body = await request.json()
         self.bodies.append(body)
         self.keys.add(request.headers.get("authorization"))
+        self.marks.add(request.headers.get("x-coe-probe"))
         expert, text = body["model"], body["messages"][-1]["content"]
         self.asked[expert, text] += 1
         if expert == "unknown" or (expert == "warming" and self.total("warming") <= 2):
@@ -95,6 +97,14 @@ async def fake() -> AsyncIterator[FakeExperts]:
 async def run(fake: FakeExperts, out: Path, *experts: str, **changes: object) -> Collection:
     request = CollectRequest(probes=PROBES, experts=experts, base_url=fake.root, out=out)
     return await collect(CollectRequest(**(vars(request) | changes)), on_pair=lambda expert, error: None)
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+async def test_a_gateways_log_is_told_that_probes_are_no_traffic(
+    fake: FakeExperts, tmp_path: Path, key: str | None
+) -> None:
+    await run(fake, tmp_path, "right", api_key=key)
+    assert fake.marks == {"1"}
 
 
 async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path) -> None:

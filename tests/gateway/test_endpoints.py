@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -105,6 +106,50 @@ async def test_receipt_and_feedback() -> None:
         status, again = await post(gateway, "/v1/feedback", {**said, "value": 0.0})
         assert (status, again["status"]) == (200, "replaced")
         assert [kept.value for kept in gateway.store.feedback.values()] == [0.0]
+
+
+def numbers_in(value: object) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from numbers_in(part)
+
+
+async def test_a_receipt_says_everything_once_and_with_few_digits() -> None:
+    """What experts and categories have of the decision is not in the record again; the log keeps every digit."""
+    async with running() as gateway:
+        async with gateway.chat("red", model="auto:wild") as answer:
+            decision_id = answer.headers["x-coe-decision-id"]
+        record = await gateway.record()
+        _, receipt = await get(gateway, f"/v1/decisions/{decision_id}")
+    decision = receipt["record"]["decision"]
+    assert {each["expert"] for each in receipt["experts"]} == {"ruby", "emerald", "plain"}
+    assert not {"eligible", "eligible_probs", "predicted_quality", "category_probs", "ranking"} & set(decision)
+    assert [each["category"] for each in receipt["signals"]["categories"]] == ["red", "green"]
+    probs = {each["expert"]: each["prob"] for each in receipt["experts"]}
+    exact = dict(zip(record.decision.eligible, record.decision.eligible_probs, strict=True))
+    assert probs == pytest.approx(exact, rel=1e-5)
+    for number in numbers_in(receipt):
+        assert number in (float(f"{number:.6g}"), round(number, 3)), number
+    assert receipt["record"]["at"] == pytest.approx(record.at, abs=0.001)
+    assert len(json.dumps(receipt)) < 2600
+
+
+async def test_the_receipt_of_a_named_expert_keeps_its_decision() -> None:
+    async with running() as gateway:
+        async with gateway.chat("red", model="ruby") as answer:
+            decision_id = answer.headers["x-coe-decision-id"]
+        await gateway.record()
+        _, receipt = await get(gateway, f"/v1/decisions/{decision_id}")
+    assert (receipt["experts"], receipt["record"]["decision"]["eligible"]) == ([], ["ruby"])
+
+
+@pytest.mark.parametrize(("value", "is_probe"), [("1", True), ("0", False), (None, False)])
+async def test_what_coe_asks_itself_is_marked_in_the_log(value: str | None, is_probe: bool) -> None:
+    async with running() as gateway:
+        async with gateway.chat("red", headers={} if value is None else {"x-coe-probe": value}) as answer:
+            assert answer.status == 200
+        assert (await gateway.record()).is_probe is is_probe
 
 
 async def test_receipt_from_the_database_after_a_restart() -> None:

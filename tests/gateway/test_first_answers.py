@@ -60,6 +60,17 @@ async def test_an_answer_is_read_with_its_decision_and_its_speed() -> None:
     assert answer.ttft_ms > 0
 
 
+async def test_the_log_is_told_that_it_is_no_traffic() -> None:
+    marks = []
+
+    async def answer(request: web.Request) -> web.Response:
+        marks.append(request.headers.get("x-coe-probe"))
+        return web.json_response({"error": {"message": "no"}}, status=503)
+
+    await answer_of(answer)
+    assert marks == ["1"]
+
+
 def test_speed_is_timed_only_where_there_is_time_to_measure() -> None:
     assert tokens_per_s(21, 0.5) == 40
     assert tokens_per_s(1, 0.5) is None

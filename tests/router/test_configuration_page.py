@@ -88,7 +88,7 @@ def test_every_environment_variable_is_there() -> None:
     assert read <= set(rows_under("## Environment variables"))
 
 
-@pytest.mark.parametrize("header", ["x-session-id", "x-request-id", "x-coe-debug"])
+@pytest.mark.parametrize("header", ["x-session-id", "x-request-id", "x-coe-debug", "x-coe-probe"])
 def test_the_gateway_reads_the_headers_of_the_page(header: str) -> None:
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "gateway").rglob("*.py"))
     assert f"`{header}" in PAGE

@@ -115,7 +115,7 @@ def has_failed(record: DecisionRecord) -> bool:
     (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
     """
     decision = record.decision
-    if decision is None or decision.reason is DecisionReason.EXPLICIT:
+    if decision is None or record.is_probe or decision.reason is DecisionReason.EXPLICIT:
         return False
     if record.served_expert not in (None, decision.expert):
         return True  # the gateway turns to another expert after a failure only
@@ -130,6 +130,8 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return "rejected before routing"
     if record.state is not TerminalState.ANSWERED:
         return f"not answered ({record.state})"
+    if record.is_probe:
+        return "asked by coe itself"
     if record.decision.reason is DecisionReason.EXPLICIT:
         return "the client named the expert"
     if record.served_expert != record.decision.expert:

@@ -134,7 +134,7 @@ def test_the_page_loads_nothing_and_is_whole(report: LogReport, tmp_path: Path) 
 @pytest.mark.parametrize(
     "records",
     [
-        [record_of(0, None, state=TerminalState.REJECTED, status=400)],
+        [record_of(0, None, state=TerminalState.REJECTED, status=429)],
         [record_of(0, decision_of("code", "coder", 1.0, OLD, reason=DecisionReason.EXPLICIT))],
         [record_of(0, decision_of("code", "coder", 1.0, OLD), state=TerminalState.TIMED_OUT, ttft_ms=None)],
         [record_of(i, decision_of("general", "coder", 1.0, OLD, is_fallback=True)) for i in range(2)],
@@ -145,6 +145,60 @@ def test_a_tiny_log_gives_a_page(records) -> None:
     assert "No answer has feedback" in found.headline
     assert "Only 0 answers have feedback" in found.warnings[0]
     assert "<h1>" in page.render(found)
+
+
+def test_probes_and_malformed_requests_are_counted_beside_the_traffic(tmp_path: Path) -> None:
+    """Sixteen requests of users, a probe that names its expert and one that is routed, three that nobody can serve."""
+    map_decision = decision_of("code", "coder", 1.0, OLD)
+    named = decision_of("code", "writer", 1.0, OLD, reason=DecisionReason.EXPLICIT)
+    refused = {"state": TerminalState.REJECTED, "error_code": "model_not_found"}
+    records = [
+        *(record_of(i, map_decision) for i in range(14)),
+        record_of(14, None, state=TerminalState.REJECTED, status=503),
+        record_of(15, None, state=TerminalState.REJECTED, status=429),
+        record_of(16, named, is_probe=True),
+        record_of(17, map_decision, is_probe=True, state=TerminalState.UPSTREAM_ERROR, status=502),
+        *(record_of(18 + i, None, status=400 + i, **refused) for i in (0, 4, 22)),
+    ]
+    found = measure_log(gather(records, {}), command="c", now=NOW)
+    assert (found.totals.n, found.totals.n_probes, found.totals.n_malformed) == (16, 2, 3)
+    assert [group.name for group in found.experts] == ["coder"]
+    assert found.totals.by_state == {"answered": 14, "rejected": 2}
+    assert "16 decisions from" in found.headline
+    assert "Not counted: 2 probes by coe itself and 3 malformed requests." in found.headline
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions(records[16:])
+    store.close()
+    with pytest.raises(DataError, match=r"2 that are not traffic \(probe\), and 3 that are not traffic \(malformed\)"):
+        read_traffic(f"sqlite:///{tmp_path / 'coe.db'}")
+
+
+def explored_log(n: int, explored: int, rated: int) -> LogReport:
+    """n answers of a policy with an epsilon of 0.1, so many of them drawn and so many of these rated."""
+    pairs = [("writer", 0.05, DecisionReason.EXPLORED)] * explored
+    pairs += [("coder", 0.95, DecisionReason.MAP)] * (n - explored)
+    records = [
+        record_of(i, decision_of("code", expert, propensity, OLD, reason=reason))
+        for i, (expert, propensity, reason) in enumerate(pairs)
+    ]
+    return measure_log(gather(records, {f"dec-{i:06}": 1.0 for i in range(rated)}), command="c", now=NOW)
+
+
+@pytest.mark.parametrize(("rated", "said"), [(0, "none"), (3, "3")])
+def test_a_log_with_exploration_is_not_told_that_it_has_none(rated: int, said: str) -> None:
+    found = explored_log(40, 4, rated)
+    warning = found.warnings[-1]
+    assert warning.startswith("Regret is known for 0% of the traffic only: of 4 answers by exploration")
+    assert f"{said} got feedback" in warning
+    assert "without exploration" not in " ".join(found.warnings) + page.render(found)
+    assert "needs more feedback" in page.render(found)
+
+
+def test_a_log_without_exploration_is_told_so() -> None:
+    records = [record_of(i, decision_of("code", "coder", 1.0, OLD)) for i in range(40)]
+    found = measure_log(gather(records, {}), command="c", now=NOW)
+    assert "without exploration nobody knows" in found.warnings[-1]
+    assert "needs exploration and feedback" in page.render(found)
 
 
 def test_since_and_until_cut_the_log(tmp_path: Path) -> None:
