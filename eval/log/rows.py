@@ -52,7 +52,7 @@ class Traffic:
     latency_ms: Float64Array
     ttft_ms: Float64Array
     tokens: Float64Array
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.at)
