@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +13,17 @@ from numpy.typing import NDArray
 from eval import baselines
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
 from eval.metrics.gap import gap_closed, gap_closed_draws
+from eval.metrics.power import queries_to_show, smallest_shown
 from eval.regret import CHOICES, PARTS, RegretColumns, regret_columns
-from eval.report.schema import Arm, CategoryRegret, CategoryRow, Difference, ExpertRow, Range, Regret, StageOne
+from eval.report.schema import Arm, CategoryRegret, CategoryRow, Difference, ExpertRow, Power, Range, Regret, StageOne
 from router.config import Budgets
 from router.types import GENERAL, FloatArray, RoutingDecision
 from training.types import OutcomeTable
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+TOLD_DIFFERENCE = 0.02
+"""The difference of mean scores that a report tells the needed queries for: the margin of `coe retrain` (ours)."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,19 @@ def gains(arms: Sequence[Choice], means: Float64Array, draws: Float64Array) -> d
         for name, i in column.items()
         if name in ("best_single", "knn", "random", "best_mixture")
     }
+
+
+def power_of(scores: Float64Array, arms: Sequence[Choice]) -> Power:
+    """What n test queries can tell of the router and the best single expert. `scores` (n, a)."""
+    column = {arm.name: i for i, arm in enumerate(arms)}
+    differences = scores[:, column["coe"]] - scores[:, column["best_single"]]
+    n = len(differences)
+    error = float(differences.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    return Power(
+        smallest_shown=smallest_shown(error),
+        difference=TOLD_DIFFERENCE,
+        queries=queries_to_show(TOLD_DIFFERENCE, error, n),
+    )
 
 
 def closed(arms: Sequence[Choice], means: Float64Array, draws: Float64Array) -> tuple[float | None, Range | None]:

@@ -27,6 +27,7 @@ from eval.compare import (
     filled_costs,
     gains,
     mean_costs,
+    power_of,
     regret_record,
     stage_one_record,
 )
@@ -141,14 +142,16 @@ def measure(
     means, draws = scores.mean(axis=0), bootstrap_means(scores, rng)
     records, gain = arm_records(trial.test, arms, means, draws), gains(arms, means, draws)
     share, share_interval = closed(arms, means, draws)
+    power = power_of(scores, arms)
     return Report(
-        headline=headline(records, gain, share, facts),
+        headline=headline(records, gain, share, facts, power),
         command=request.command,
         seed=request.seed,
         created_at=now.isoformat(timespec="seconds"),
         data=facts,
         arms=records,
         gain=gain,
+        power=power,
         gap_closed=share,
         gap_closed_interval=share_interval,
         regret=regret_record(trial, rng),

@@ -61,5 +61,6 @@ def frontier_caption(budget: str) -> str:
     single = "the best single expert that fits" if budget == "hosted_params_b" else "what a coin between experts does"
     return (
         f"Mean score under a rising budget, against {what}; up and to the left is better. The fixed mixture is "
-        f"{single}. The band is the 95% interval of the first curve."
+        f"{single}. A larger budget can be left unspent, so a line never falls: it is the closest such one to what was "
+        "measured, which the table has. The band is the 95% interval of the first curve."
     )

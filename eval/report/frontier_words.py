@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 from eval.frontier import first_reaching
 from eval.report.schema import FrontierPoint, Range, Report
-from eval.report.words import BUDGET_AXES, amount, curve_label, leading_method, percent, points, points_range
+from eval.report.words import (
+    BUDGET_AXES,
+    FEWEST_DRAWN,
+    amount,
+    counted,
+    curve_label,
+    draws_curves,
+    leading_method,
+    percent,
+    points,
+    points_range,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,14 @@ def one_number(report: Report) -> list[OneNumber]:
 
 
 def frontier_sentences(report: Report) -> list[str]:
-    """For each budget: the largest certain gain over the mixture, and where the best single expert's quality is met."""
+    """For each budget: the largest certain gain over the mixture, and where the best single expert's quality is met; of
+    a sample that is too small for that, one sentence which says so."""
+    if report.frontier and not draws_curves(report):
+        return [
+            f"Quality over budgets is not shown: from {counted(report.data.n_test, 'test query', 'test queries')} a "
+            f"larger budget can seem to buy less. It is from {FEWEST_DRAWN} test queries on; report.json has what was "
+            "measured."
+        ]
     lead = leading_method(report)
     found = []
     for budget, curves in report.frontier.items():

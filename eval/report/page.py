@@ -62,7 +62,7 @@ def values(report: Report, charts: dict[str, Spec]) -> dict[str, Any]:
     top = top_charts(report, charts)
     return {
         "report": report,
-        "verdict": words.verdict(report.gain["best_single"], report.data.n_test),
+        "verdict": words.verdict(report.gain["best_single"], report.data.n_test, report.power),
         "is_told": report.data.n_test >= words.FEWEST_TOLD,
         "regret_sentence": words.regret_sentence(report.regret),
         "frontier_sentences": frontier_sentences(report),
@@ -76,6 +76,7 @@ def values(report: Report, charts: dict[str, Spec]) -> dict[str, Any]:
         "curve_label": words.curve_label,
         "call_label": words.call_label,
         "shown_curves": words.shown_curves,
+        "draws_curves": words.draws_curves(report),
         "charts": charts,
         "captions": captions(report),
         "top": top,

@@ -229,6 +229,15 @@ class DataFacts(Record):
     router_version: str
 
 
+class Power(Record):
+    """What the sample can tell of the router and the best single expert. `smallest_shown`: the true difference of which
+    the interval leaves out zero four times in five; `queries` would show one of `difference` so, None: not known."""
+
+    smallest_shown: float
+    difference: float
+    queries: int | None
+
+
 class Report(Record):
     """All of report.json."""
 
@@ -240,6 +249,7 @@ class Report(Record):
     data: DataFacts
     arms: dict[str, Arm]
     gain: dict[str, Difference] = Field(description="coe minus the named arm, per query")
+    power: Power | None = Field(default=None, description="of `gain` over the best single expert")
     gap_closed: float | None = Field(description="(coe - best_single) / (query_oracle - best_single)")
     gap_closed_interval: Range | None
     regret: Regret

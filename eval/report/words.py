@@ -13,6 +13,7 @@ from eval.report.schema import (
     Diagnostics,
     Difference,
     FrontierPoint,
+    Power,
     Range,
     Regret,
     Report,
@@ -58,6 +59,9 @@ SHOWN_ORDERS = 3
 LISTED_CATEGORIES = 6
 COLLAPSED_SHARE = 0.95
 """Share of one expert at which routing is as good as off."""
+FEWEST_DRAWN = 200
+"""Fewest test queries for a curve over budgets: with fewer each of its points lies within some 7 points of the truth or
+worse, and a larger budget seems to buy less (ours)."""
 FEWEST_TOLD = 6
 """Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
 every resample of them agrees too, so the bootstrap interval of a few is too narrow and that of one is a point."""
@@ -71,6 +75,11 @@ def leading_method(report: Report) -> str | None:
 
 def curve_label(report: Report, name: str) -> str:
     return CURVE_NAMES.get(name) or (report.methods[name].label if name in report.methods else name)
+
+
+def draws_curves(report: Report) -> bool:
+    """Whether there are enough test queries for a curve over budgets."""
+    return report.data.n_test >= FEWEST_DRAWN
 
 
 def shown_curves(report: Report, curves: Mapping[str, tuple[FrontierPoint, ...]]) -> list[str]:
@@ -159,27 +168,60 @@ def top_title(chart: str) -> str:
     return titles.get(chart, "What quality costs")
 
 
-def verdict(gain: Difference, n_test: int) -> str:
-    """One clause on the best single expert; a gain counts when its interval leaves zero out."""
+def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
+    """One clause on the best single expert; a gain counts when its interval leaves zero out, and what is no gain counts
+    as none when the interval leaves out all differences that the power is told for."""
     if n_test < FEWEST_TOLD:
         return "Too few queries to tell routing from the best single expert"
     if gain.interval[0] > 0:
         return "Routing beats the best single expert"
     if gain.interval[1] < 0:
         return "Routing does worse than the best single expert"
-    return "Routing shows no difference from the best single expert"
+    if power is not None and max(map(abs, gain.interval)) <= power.difference:
+        return f"Routing is within {100 * power.difference:.1f} points of the best single expert"
+    return f"{counted(n_test, 'query', 'queries')} cannot tell routing from the best single expert"
 
 
-def headline(arms: dict[str, Arm], gain: dict[str, Difference], gap_closed: float | None, data: DataFacts) -> str:
+def power_sentence(gain: Difference, n_test: int, power: Power) -> str | None:
+    """What so many queries can show, and how many are enough; None where the difference is told, or where there are too
+    few to estimate how many."""
+    is_told = gain.interval[0] > 0 or gain.interval[1] < 0 or max(map(abs, gain.interval)) <= power.difference
+    if n_test < FEWEST_TOLD or (is_told and power.queries is not None):
+        return None
+    if power.queries is None:
+        return "Both answered every query equally well, which says nothing of how many queries would tell them apart."
+    if power.queries <= n_test:
+        return f"A difference of {100 * power.smallest_shown:.1f} points or more would most likely have shown."
+    return (
+        f"So few queries show a difference of {100 * power.smallest_shown:.1f} points or more, hardly a smaller; for "
+        f"{100 * power.difference:.1f} points it takes about {rounded_up(power.queries):,}."
+    )
+
+
+def rounded_up(count: int) -> int:
+    """To two digits: an estimate has no more."""
+    unit: int = 10 ** max(len(str(count)) - 2, 0)
+    return -(-count // unit) * unit
+
+
+def headline(
+    arms: dict[str, Arm],
+    gain: dict[str, Difference],
+    gap_closed: float | None,
+    data: DataFacts,
+    power: Power | None = None,
+) -> str:
     """What a reader should take away, in two or three sentences."""
     own, single, oracle = arms["coe"], arms["best_single"], arms["query_oracle"]
     sentences = [
-        f"{verdict(gain['best_single'], data.n_test)}: on "
+        f"{verdict(gain['best_single'], data.n_test, power)}: on "
         f"{counted(data.n_test, 'held-out query', 'held-out queries')} over "
         f"{counted(len(data.experts), 'expert', 'experts')} it scores {percent(own.mean_score)}, the "
         f"{lower_first(single.label)} {percent(single.mean_score)}, a difference of "
         f"{points(gain['best_single'].mean)} points (95% interval {points_range(gain['best_single'].interval)})."
     ]
+    if power is not None and (told := power_sentence(gain["best_single"], data.n_test, power)):
+        sentences.append(told)
     if gap_closed is not None:
         sentences.append(
             f"That closes {percent(gap_closed, 0)} of the gap to a perfect choice per query "

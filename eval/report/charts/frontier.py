@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from eval.metrics.isotonic import never_falling
 from eval.report.charts.style import Spec, score_scale
-from eval.report.schema import Report
-from eval.report.words import BUDGET_AXES, curve_label, shown_curves
+from eval.report.schema import FrontierPoint, Report
+from eval.report.words import BUDGET_AXES, curve_label, draws_curves, shown_curves
 
 OWN = "var(--accent)"
 COLOURS = {"map": "var(--expert)", "map_drawn": "var(--violet)", "best_mixture": "var(--ink-soft)"}
 DASHES = {"map_drawn": [6, 3], "best_mixture": [2, 3]}
 
 
+def rising(points: Sequence[FrontierPoint]) -> Iterator[tuple[FrontierPoint, float, float, float]]:
+    """Points in order of the amount that they used, with their score and the ends of its interval as they are drawn."""
+    ordered = sorted(points, key=lambda point: point.amount)
+    measured = ([p.mean_score for p in ordered], [p.interval[0] for p in ordered], [p.interval[1] for p in ordered])
+    return zip(ordered, *(never_falling(values) for values in measured), strict=True)
+
+
 def frontier_chart(alt: Any, report: Report, budget: str) -> Any:
-    """Lines of test quality against the amount used; None where the budget has no frontier. The band is the interval of
-    the first curve."""
+    """Lines of test quality against the amount used; None where the budget has no frontier, or where there are too few
+    test queries to draw it. A larger budget can be left unspent, so a line never falls: it is the closest such line to
+    the measured points. The band is the interval of the first curve, likewise."""
     curves = report.frontier.get(budget)
-    if not curves:
+    if not curves or not draws_curves(report):
         return None
     axis = BUDGET_AXES[budget]
     names = shown_curves(report, curves)
@@ -27,12 +37,12 @@ def frontier_chart(alt: Any, report: Report, budget: str) -> Any:
             "curve": label,
             "budget": axis.unit * point.budget,
             "amount": axis.unit * point.amount,
-            "score": 100 * point.mean_score,
-            "low": 100 * point.interval[0],
-            "high": 100 * point.interval[1],
+            "score": 100 * score,
+            "low": 100 * low,
+            "high": 100 * high,
         }
         for name, label in zip(names, labels, strict=True)
-        for point in sorted(curves[name], key=lambda point: point.amount)
+        for point, score, low, high in rising(curves[name])
     ]
     scale = score_scale(alt, [row["score"] for row in rows])
     base = alt.Chart(alt.Data(values=rows)).encode(

@@ -17,7 +17,7 @@ from eval.report import page, words
 from eval.report.captions import top_charts
 from eval.report.charts import all_charts, label_positions
 from eval.report.frontier_words import frontier_sentences, one_number
-from eval.report.schema import CallOrder, CategoryFinding, CheapStrong, Diagnostics, Difference, Report
+from eval.report.schema import CallOrder, CategoryFinding, CheapStrong, Diagnostics, Difference, Power, Report
 from eval.robustness.schema import FamilyFlips, Flips, RobustnessRecord
 from eval.routing import Found, data_facts, measure
 from eval.sections.build import build_sections
@@ -75,7 +75,9 @@ def full_report() -> Report:
         moves=(),
         examples=(),
     )
-    return Report(**{**dict(make_report()), **sections, "robustness": stable})
+    bare = make_report()
+    enough = bare.data.model_copy(update={"n_test": 400})  # for curves over budgets
+    return Report(**{**dict(bare), **sections, "robustness": stable, "data": enough})
 
 
 @cache
@@ -126,7 +128,7 @@ def test_data_cannot_break_out_of_the_page() -> None:
 def test_the_page_says_what_the_numbers_say() -> None:
     report = make_report()
     html = rendered()
-    assert f"<h1>{words.verdict(report.gain['best_single'], report.data.n_test)}</h1>" in html
+    assert f"<h1>{words.verdict(report.gain['best_single'], report.data.n_test, report.power)}</h1>" in html
     for arm in report.arms.values():
         assert arm.label in html
         assert words.percent(arm.mean_score) in html
@@ -266,10 +268,109 @@ def test_choices_as_one_number_are_ordered_by_score() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0.01, 0.05, "beats"), (-0.05, -0.01, "does worse than"), (-0.01, 0.05, "no difference"), (0.0, 0.05, "no diff")],
+    [
+        (0.01, 0.05, "beats"),
+        (-0.05, -0.01, "does worse than"),
+        (-0.01, 0.05, "cannot tell"),
+        (0.0, 0.05, "cannot tell"),
+    ],
 )
 def test_the_verdict_needs_an_interval_without_zero(low: float, high: float, said: str) -> None:
     assert said in words.verdict(Difference(mean=0.02, interval=(low, high)), 6)
+
+
+GAIN_OF_54 = Difference(mean=-0.0185, interval=(-0.111, 0.074))
+POWER_OF_54 = Power(smallest_shown=0.132, difference=0.02, queries=2353)
+
+
+def test_a_small_sample_says_what_it_can_show_and_how_many_queries_are_enough() -> None:
+    """The first report of the README: 54 queries, standard error 4.7 points."""
+    assert words.verdict(GAIN_OF_54, 54, POWER_OF_54) == "54 queries cannot tell routing from the best single expert"
+    said = words.power_sentence(GAIN_OF_54, 54, POWER_OF_54)
+    assert said == (
+        "So few queries show a difference of 13.2 points or more, hardly a smaller; for 2.0 points it takes about "
+        "2,400."
+    )
+    assert "no difference" not in words.verdict(GAIN_OF_54, 54)
+
+
+def test_only_a_narrow_interval_says_that_there_is_hardly_a_difference() -> None:
+    near = Difference(mean=0.002, interval=(-0.012, 0.016))
+    power = Power(smallest_shown=0.019, difference=0.02, queries=2200)
+    assert words.verdict(near, 2400, power) == "Routing is within 2.0 points of the best single expert"
+    assert words.power_sentence(near, 2400, power) is None
+    wide = Difference(mean=0.01, interval=(-0.003, 0.023))
+    assert words.verdict(wide, 2400, power).startswith("2,400 queries cannot tell")
+    assert words.power_sentence(wide, 2400, power) == (
+        "A difference of 1.9 points or more would most likely have shown."
+    )
+    clear = Difference(mean=0.05, interval=(0.03, 0.07))
+    assert words.power_sentence(clear, 2400, power) is None
+
+
+def test_choices_that_score_alike_everywhere_are_said_to() -> None:
+    same = Difference(mean=0.0, interval=(0.0, 0.0))
+    said = words.power_sentence(same, 54, Power(smallest_shown=0.0, difference=0.02, queries=None))
+    assert said is not None
+    assert said.startswith("Both answered every query equally well")
+
+
+def test_the_power_of_a_report_is_that_of_its_paired_differences() -> None:
+    """Differences on the four test queries are 0, 0, -0.5 (small for maths) and 1: sd 0.629, standard error 0.315."""
+    power = make_report().power
+    assert power is not None
+    assert power.smallest_shown == pytest.approx(2.8016 * 0.6292 / 2, rel=1e-3)
+    assert power.queries == pytest.approx((2.8016 * 0.6292 / 0.02) ** 2, rel=1e-3)
+
+
+def falling_report(n_test: int) -> Report:
+    """The full report where a larger budget happened to score less on the test queries."""
+    full = full_report()
+    curves = full.frontier["active_params_b"]
+    fallen = {
+        name: tuple(
+            point.model_copy(update={"mean_score": 0.7 - 0.05 * i, "interval": (0.6 - 0.05 * i, 0.8 - 0.05 * i)})
+            for i, point in enumerate(points)
+        )
+        for name, points in curves.items()
+    }
+    data = full.data.model_copy(update={"n_test": n_test})
+    return full.model_copy(update={"frontier": {**full.frontier, "active_params_b": fallen}, "data": data})
+
+
+def drawn(spec: object) -> dict[str, list[float]]:
+    """Scores of every curve of a chart, in order of the amount."""
+    found: dict[str, list[tuple[float, float]]] = {}
+
+    def look(part: object) -> None:
+        if isinstance(part, dict):
+            if {"curve", "amount", "score"} <= set(part):
+                found.setdefault(str(part["curve"]), []).append((part["amount"], part["score"]))
+            for each in part.values():
+                look(each)
+        elif isinstance(part, list):
+            for each in part:
+                look(each)
+
+    look(spec)
+    return {name: [score for _, score in sorted(pairs)] for name, pairs in found.items()}
+
+
+def test_a_larger_budget_is_never_drawn_with_less_quality() -> None:
+    charts = all_charts(falling_report(400))
+    curves = drawn(charts["chart-frontier-active_params_b"])
+    assert curves
+    for name, scores in curves.items():
+        assert np.diff(scores).min() >= -1e-9, name
+
+
+def test_no_curve_over_budgets_is_drawn_from_few_queries() -> None:
+    few = falling_report(54)
+    assert not [name for name in all_charts(few) if name.startswith("chart-frontier")]
+    html = page.render(few)
+    assert "Quality over budgets is not shown: from 54 test queries a larger budget can seem to buy less." in html
+    assert "Every budget on" not in html
+    assert len(frontier_sentences(few)) == 1
 
 
 def test_a_handful_of_queries_draws_no_verdict() -> None:
