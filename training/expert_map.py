@@ -18,6 +18,8 @@ PRIOR_COUNT_RANGE = (1.0, 200.0)
 """Bounds on the prior's weight in graded answers: at least one, and never so many that a well-measured cell (hundreds
 of answers) is pulled away from its own mean (ours)."""
 
+BACKFIT_ROUNDS = 20
+
 Float64Array = NDArray[np.float64]
 
 
@@ -71,18 +73,41 @@ def cell_sums(
 def without_difficulty(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Float64Array, Float64Array]:
     """Scores (n, m) less how hard each prompt is, and the difficulty (k+1,) of each row: its mean score over experts.
 
-    A prompt that every measured expert answered is compared with its own mean: what all get right or wrong says nothing
-    about who is better, and is most of the noise of a cell. Another prompt is compared with the mean of its row.
-    (Two-way analysis of variance, experts as treatments and prompts as blocks.) Difficulties are shrunk as cells are.
+    A prompt that several experts answered is compared with its own level: what all get right or wrong says nothing
+    about who is better, and is most of the noise of a cell. A prompt of one expert is compared with the mean of its
+    row. (Two-way analysis of variance, experts as treatments and prompts as blocks.) Difficulties are shrunk as cells
+    are.
+    """
+    own, is_shared = prompt_levels(scores, rows, k)
+    difficulty = shrink(*cell_sums(own[:, None], rows, k))[0][:, 0]
+    level = np.where(is_shared, own, difficulty[rows])
+    return np.asarray(scores - level[:, None], dtype=np.float64), difficulty
+
+
+def prompt_levels(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Float64Array, NDArray[np.bool_]]:
+    """(n,) what all measured experts would score on a prompt on average, NaN where nobody answered; and whether all
+    or several answered, so that it tells more than one score.
+
+    A prompt that all answered has its mean. Where some did not, because one was only probed on a few, the mean of the
+    others is corrected by how good those are in the prompt's category: least squares of score = level + effect of the
+    expert in the category, whose effects sum to 0 there, found by turns (backfitting).
     """
     observed = np.isfinite(scores)
     answers = observed.sum(axis=1)
-    sums = np.where(observed, scores, 0.0).sum(axis=1, dtype=np.float64)
-    own = np.divide(sums, answers, out=np.full(len(scores), np.nan), where=answers > 0)
-    difficulty = shrink(*cell_sums(own[:, None], rows, k))[0][:, 0]
+    values = np.where(observed, scores, 0.0).astype(np.float64)
+    own = np.divide(values.sum(axis=1), answers, out=np.full(len(scores), np.nan), where=answers > 0)
     is_complete = answers == observed.any(axis=0).sum()
-    level = np.where(is_complete, own, difficulty[rows])
-    return np.asarray(scores - level[:, None], dtype=np.float64), difficulty
+    is_shared = is_complete | (answers > 1)
+    is_partial = is_shared & ~is_complete
+    level, effects = own.copy(), np.zeros((k + 1, scores.shape[1]))
+    for _ in range(BACKFIT_ROUNDS if is_partial.any() else 0):
+        sums, _, counts = cell_sums((scores - level[:, None])[is_shared], rows[is_shared], k)
+        effects = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+        measured = np.maximum((counts > 0).sum(axis=1, keepdims=True), 1)
+        effects -= np.where(counts > 0, effects.sum(axis=1, keepdims=True) / measured, 0.0)
+        mean_effect = (observed * effects[rows]).sum(axis=1) / np.maximum(answers, 1)
+        level = np.where(is_partial, own - mean_effect, own)
+    return level, is_shared
 
 
 def shrink(sums: Float64Array, squares: Float64Array, counts: Float64Array) -> tuple[Float64Array, Float64Array]:

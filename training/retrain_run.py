@@ -368,7 +368,8 @@ def find_equal(
 
     An empty log is left to `decide_promotion`, which has a better reason to decline.
     """
-    texts = [*(query.text for query in sources.queries), *sources.outcomes.texts]
+    graded, _ = judged_outcomes(sources.outcomes)
+    texts = [*(query.text for query in sources.queries), *graded.texts]
     embeddings = embed(encoder, texts, progress)
     rivals = {"the live router": contest.live} if len(sources.log) else {}
     if trial is not None:
@@ -381,7 +382,7 @@ def find_equal(
     asked = fetch_answers(request.database_url, log, plain_encoder(encoder), progress)
     for name, one in equal.items():
         if decide_log_alike(one, contest.candidate, asked):
-            n = f"{len(sources.queries)} labelled, {len(sources.outcomes.texts)} graded and {len(asked)} logged queries"
+            n = f"{len(sources.queries)} labelled, {len(graded.texts)} graded and {len(asked)} logged queries"
             return Judgement(None, f"declined: changes nothing, for it decides like {name} on {n}")
     return None
 

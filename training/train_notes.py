@@ -10,7 +10,7 @@ from router.config import CoeConfig, load_config
 from router.errors import ArtifactError, RouterError
 from router.live_pointer import LivePointer
 from training.alike import decide_alike
-from training.first_fit import labelled_queries, opened_encoder, usable_outcomes
+from training.first_fit import judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
 from training.fit import embed
 from training.progress import Progress
 from training.registry import Registry
@@ -83,7 +83,7 @@ def number_alike(
         before, after = (load_router(config, registry.folder(version)) for version in (live, made))
     except RouterError:  # another encoder, say, or other categories
         return 0
-    labelled, graded = labelled_queries(config, queries), usable_outcomes(config, outcomes)
+    labelled, (graded, _) = labelled_queries(config, queries), judged_outcomes(usable_outcomes(config, outcomes))
     texts = [*(query.text for query in labelled), *graded.texts]
     vectors = embed(opened_encoder(config.router.encoder, cache), texts, progress)
     return len(texts) if decide_alike(before, after, texts, vectors) else 0

@@ -79,6 +79,35 @@ def test_pairing_finds_what_difficulty_hides():
     assert found.stderr[:2].max() < 0.002  # of unpaired scores it would be 0.02
 
 
+def test_an_expert_that_was_probed_on_a_few_prompts_leaves_the_others_paired():
+    """As `coe experts probe` leaves a table: most prompts have no score of the newcomer, which is worse than all."""
+    rng = np.random.default_rng(5)
+    hard = rng.random((200, 1))
+    skill = np.array([[0.0, 0.05, 0.1, -0.4]])
+    scores = hard + skill + 0.02 * rng.standard_normal((200, 4))
+    categories = ["code", "facts"] * 100
+    alone = measure_quality(table(scores[:, :3], categories), ("code", "facts"))
+    probed = scores.copy()
+    probed[40:, 3] = np.nan
+    found = measure_quality(table(probed, categories), ("code", "facts"))
+    lead, before = (each.quality[:2, 1:3] - each.quality[:2, :1] for each in (found, alone))
+    assert lead == pytest.approx(before, abs=1e-3)
+    assert found.stderr[:2, :3].max() < 0.005  # compared with the mean of its category it would be 0.03
+    newcomer = found.quality[:2, 3] - found.quality[:2, 0]
+    assert newcomer == pytest.approx([-0.4, -0.4], abs=0.02)
+
+
+def test_easy_prompts_of_a_few_experts_are_no_merit_of_theirs():
+    """`a` and `b` are alike; `b` and `c` were also asked easier prompts."""
+    rng = np.random.default_rng(6)
+    hard = np.concatenate([0.3 * rng.random((60, 1)), 0.7 + 0.2 * rng.random((60, 1))])
+    scores = hard + np.array([[0.0, 0.0, 0.1]]) + 0.01 * rng.standard_normal((120, 3))
+    scores[60:, 0] = np.nan
+    found = measure_quality(table(scores, ["code"] * 120), ("code",))
+    assert found.quality[0, 1] - found.quality[0, 0] == pytest.approx(0.0, abs=0.01)
+    assert found.quality[0, 2] - found.quality[0, 0] == pytest.approx(0.1, abs=0.01)
+
+
 def test_other_categories_count_towards_general_and_mass_follows_the_prompts():
     found = measure_quality(table([[1.0]] * 4, ["code", "code", "general", "poetry"]), ("code",))
     assert found.count[:, 0].tolist() == [2, 2]
