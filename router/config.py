@@ -229,7 +229,7 @@ class LogConfig(Section):
     """The decision log: spool, stream, SQL."""
 
     privacy: PrivacyLevel = PrivacyLevel.HASH
-    embeddings: bool = Field(default=False, description="keep what each decision was made from, for replay and retrain")
+    embeddings: bool = Field(default=True, description="keep what each decision was made from, for replay and retrain")
     durability: Durability = Durability.ASYNC
     batch_ms: float = Field(default=10.0, gt=0, le=1000, description="batched: at most one fsync in this time")
     stream: str = Field(default="coe:decisions", min_length=1, pattern=r"^[^{}]*(\{[^{}]+\}[^{}]*)?$")

@@ -67,8 +67,11 @@ def print_proposals(found: Proposals, database_url: str) -> None:
     with open_log(database_url) as connection:
         for new in found.new:
             echo(new_line(new))
-            for text in texts_of(connection, new.decision_ids[:EXAMPLES]):
+            texts = texts_of(connection, new.decision_ids[:EXAMPLES])
+            for text in texts:
                 echo(f"    {shortened(text)}")
+            if not texts:
+                echo("    no example: the log keeps no text (log.privacy), so the name says nothing either")
     for dead in found.dead:
         echo(f"dead: {dead.name}: {dead.n} decisions, below {dead.high:.2%} of the traffic")
     if not found.new:

@@ -309,7 +309,7 @@ async def test_the_log_has_what_a_decision_was_made_from() -> None:
         assert wild.inputs.features == features_hash(vector, b"0" * 32)
         assert wild.inputs.settings == router.settings["wild"]
         assert wild.inputs.unreachable == ()
-        assert wild.embedding is None  # log.embeddings is off
+        assert wild.embedding == to_bytes(vector)
         again = router.decide(
             Query("q", "green", wild.inputs.facts),
             policy="wild",
@@ -321,8 +321,10 @@ async def test_the_log_has_what_a_decision_was_made_from() -> None:
         assert (named.inputs, named.decision.seed, named.decision.propensity) == (None, None, 1.0)
 
 
-async def test_the_log_keeps_embeddings_where_it_is_told_to() -> None:
-    async with running(sections={"log": {"embeddings": True}}) as gateway:
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_the_log_keeps_embeddings_unless_it_is_told_not_to(is_kept: bool) -> None:
+    async with running(sections={"log": {} if is_kept else {"embeddings": False}}) as gateway:
         async with gateway.chat("green") as answer:
             assert answer.status == 200
-        assert (await gateway.record()).embedding == to_bytes(np.array([0.0, 1.0], np.float32))
+        kept = to_bytes(np.array([0.0, 1.0], np.float32)) if is_kept else None
+        assert (await gateway.record()).embedding == kept

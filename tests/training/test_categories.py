@@ -14,7 +14,7 @@ from gateway.store import Store
 from gateway.tables import FEEDBACK
 from router.build import load_router
 from router.cli import find_commands, run
-from router.config import load_config
+from router.config import LogConfig, PrivacyLevel, load_config
 from router.errors import ConfigError, DataError
 from router.features import features_hash, to_bytes
 from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
@@ -24,6 +24,7 @@ from training.datasets.jsonl import read_seed
 from training.new_categories import Proposals, ProposeRequest, best_gain, decisions_to_see, propose, share_upper_bound
 from training.registry import Registry
 
+ROOT = Path(__file__).parent.parent.parent
 PLANTS = ("orchid", "fern", "cactus", "bonsai", "tulip", "basil")
 CARE = ("repot", "water", "prune", "feed", "propagate", "revive")
 
@@ -170,6 +171,28 @@ def test_a_gain_needs_two_experts_and_is_not_the_best_of_noise() -> None:
         assert gain is not None
         values.append(gain.value)
     assert abs(float(np.mean(values))) < 0.02
+
+
+def test_without_texts_the_command_says_what_it_lacks(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'coe.db'}"
+    log_traffic(trained, url, keeps_text=False)
+    shared = ["--config", str(trained / "experts.yaml"), "--data-dir", str(trained / "data"), "--database-url", url]
+    assert run("categories propose", find_commands()["categories propose"], [*shared, "--min-size", "15"]) == 0
+    said = capsys.readouterr().out
+    assert "new: topic-1: " in said
+    assert "no example: the log keeps no text (log.privacy)" in said
+    accepted = [*shared[2:], "--out", str(tmp_path / "out"), "--as", "plants"]
+    assert run("categories accept", find_commands()["categories accept"], ["topic-1", *accepted]) == 0
+    assert "The log keeps no text, so write queries for it yourself" in (tmp_path / "out" / "plants.yaml").read_text()
+
+
+def test_the_shipped_composition_keeps_no_text_and_what_the_loop_learns_from() -> None:
+    for path in (ROOT / "experts.yaml", ROOT / "deploy" / "experts.gpu.yaml"):
+        log = load_config(path).log
+        assert (log.privacy, log.embeddings) == (PrivacyLevel.HASH, True), path
+    assert (LogConfig().privacy, LogConfig().embeddings) == (PrivacyLevel.HASH, True)
 
 
 def test_small_things(tmp_path: Path) -> None:
