@@ -63,7 +63,7 @@ async def running_composition(
             step.done(where)
         running = await asyncio.to_thread(read_vllm_addresses, settings.data_dir)
         folder = settings.config_path.resolve().parent
-        fleet = Fleet(config, folder, settings.data_dir, engine_environment(), engines, running)
+        fleet = Fleet(config, folder, settings.data_dir, engine_environment(config), engines, running)
         with reporter.step(f"loading {len(config.experts)} experts") as step:
             stack.push_async_callback(fleet.stop)
             addresses = await fleet.start()

@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gateway.fleet.process import leashed
 from gateway.up_view import UpView
 from router.cli import coe_command
 from router.errors import EngineError
@@ -39,7 +38,7 @@ async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> N
         EngineError: it failed; its own words are on the terminal already.
     """
     child = await asyncio.create_subprocess_exec(
-        *leashed(*coe_command(*arguments)), stdin=asyncio.subprocess.DEVNULL, env=environment
+        *coe_command(*arguments), stdin=asyncio.subprocess.DEVNULL, env=environment
     )
     try:
         status = await child.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,15 @@ from router.live_pointer import LIVE_FILE, Trial, TrialMode
 from router.pipeline import Router
 
 POLL_EVERY_S = 0.5
+
+LOOK_EVERY_S = 0.25
+"""Requests look at most this often whether `live.json` was replaced: the poll may be late on a busy machine."""
+
+OLD_ROUTER_S = 1.0
+"""How long after a replacement requests may still be decided by the routers of before. Later ones wait for the new."""
+
+MAX_WAIT_S = 5.0
+"""How long a request waits for a router that is being loaded."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +79,10 @@ class LiveRouter:
         self._poller: asyncio.Task[None] | None = None
         self._refused: set[tuple[str, int]] = set()  # (version, written_ns): not tried again until written again
         self._refreshing = asyncio.Lock()
+        self._seen_ns: int | None = None  # when the `live.json` that was acted upon was written
+        self._next_look_s = 0.0
+        self._is_old = False  # at the last look
+        self._catching_up: asyncio.Task[None] | None = None
         self.serving = Serving(current)
         self.loads = 0
         self.refusals = 0
@@ -91,21 +105,53 @@ class LiveRouter:
         self._poller = asyncio.create_task(self._poll(poll_every_s), name="live-router")
 
     async def aclose(self) -> None:
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
+        tasks = [task for task in (self._poller, self._catching_up) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def for_request(self) -> Serving:
+        """The routers for a request that begins now.
+
+        Those of before only within OLD_ROUTER_S and LOOK_EVERY_S of a replacement of `live.json`; after that the
+        request waits until the new ones are loaded or refused. Where that takes more than MAX_WAIT_S, the old ones
+        decide.
+        """
+        now_s = time.monotonic()
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_EVERY_S
+            written_ns = self._written_ns()
+            if written_ns != self._seen_ns and (self._catching_up is None or self._catching_up.done()):
+                self._catching_up = asyncio.create_task(self.refresh(), name="live-router-now")
+            self._is_old = written_ns is not None and time.time() - written_ns / 1e9 > OLD_ROUTER_S
+        task = self._catching_up
+        if self._is_old and task is not None and not task.done():
+            done, _ = await asyncio.wait({task}, timeout=MAX_WAIT_S)
+            if not done:
+                logger.warning("a router takes more than %g s to load; the one of before decides", MAX_WAIT_S)
+        return self.serving
+
+    def _written_ns(self) -> int | None:
+        """When `live.json` was written; None where there is none."""
+        try:
+            return (self.folder / LIVE_FILE).stat().st_mtime_ns
+        except OSError:
+            return None
 
     async def refresh(self) -> None:
         """Swaps to what is promoted and on trial; a bad router is refused and the old one goes on."""
         async with self._refreshing:
+            written_ns = self._written_ns()
             promotion = await asyncio.to_thread(self._promotion)
             if promotion is None:
+                self._seen_ns = written_ns
                 return
             before = self.serving
             live = await self._router(promotion.version, promotion.written_ns) or before.live
             candidate = await self._candidate(promotion)
             # One assignment: a request that has begun keeps the routers it took.
             self.serving = Serving(live, candidate)
+            self._seen_ns = promotion.written_ns
             if candidate != before.candidate:
                 logger.info("%s", trial_line(candidate, before.candidate))
 

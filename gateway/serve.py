@@ -8,7 +8,7 @@ import logging
 import math
 import socket
 from collections.abc import Callable, Generator, Mapping
-from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 import uvicorn
@@ -25,10 +25,11 @@ from gateway.retrieval.service import RetrievalService
 from gateway.settings import Settings
 from gateway.state import GatewayState
 from gateway.stop_signal import stop_on_signal
-from router.build import load_router
+from router.build import build_encoder, load_router
 from router.config import CoeConfig
 from router.errors import ConfigError
-from router.protocols import ChatBackend
+from router.pipeline import Router
+from router.protocols import ChatBackend, Encoder
 
 ROUTERS_FOLDER = "routers"
 BACKLOG = 2048
@@ -54,7 +55,7 @@ def build_state(
     state = GatewayState(
         config=config,
         pool=ExpertPool(backends),
-        live=LiveRouter(settings.data_dir / ROUTERS_FOLDER, partial(load_router, config)),
+        live=LiveRouter(settings.data_dir / ROUTERS_FOLDER, RouterLoader(config)),
         sink=sink,
         store=store,
         auth=Auth(settings.plain_keys),
@@ -69,6 +70,21 @@ def build_state(
     if config.judge is not None and store is not None:
         state.judge = Judge(config, config.judge, state.pool, store, lambda: state.admission.running)
     return state
+
+
+class RouterLoader:
+    """Reads routers from their folders. All share one encoder, the slowest part to load: it follows from experts.yaml,
+    which does not change while a gateway runs."""
+
+    def __init__(self, config: CoeConfig) -> None:
+        self._config = config
+        self._encoder: Encoder | None = None
+
+    def __call__(self, folder: Path) -> Router:
+        """Raises RouterError."""
+        if self._encoder is None:
+            self._encoder = build_encoder(self._config.router.encoder)
+        return load_router(self._config, folder, self._encoder)
 
 
 class Gateway:

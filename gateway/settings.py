@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -13,6 +13,12 @@ from router.config import CoeConfig
 from router.errors import ConfigError
 from router.log_database import default_database_url
 from router.types import Record
+
+FOR_ENGINES = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY"})
+"""Secrets that engines ask for: to download weights, and to check callers."""
+
+SERVICES = frozenset({"REDIS_URL", "DATABASE_URL"})
+SECRET_ENDS = ("KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIALS")
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -79,9 +85,33 @@ def environment_secrets(config: CoeConfig) -> dict[str, str]:
     return read_secrets(config, os.environ)
 
 
-def engine_environment() -> dict[str, str]:
-    """What child processes inherit."""
+def command_environment() -> dict[str, str]:
+    """What commands of ours inherit: everything."""
     return dict(os.environ)
+
+
+def engine_environment(config: CoeConfig) -> dict[str, str]:
+    """What engines inherit from this process's environment, before what experts.yaml adds."""
+    return without_secrets(os.environ, read_secrets(config, os.environ))
+
+
+def without_secrets(environment: Mapping[str, str], named: Collection[str]) -> dict[str, str]:
+    """An environment without what is ours alone: `COE_*`, URLs of services, the variables `named` in experts.yaml, and
+    whatever says by its name that it is a secret. Engines run code of others, and read prompts of everybody.
+
+    A deny-list, because what engines do need (CUDA, NCCL, proxies, caches) has too many names.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in FOR_ENGINES
+        or not (name in named or name in SERVICES or name.startswith("COE_") or is_secret_name(name))
+    }
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a part of a variable's name, between underscores, ends as names of secrets do."""
+    return any(part.endswith(SECRET_ENDS) for part in name.upper().split("_"))
 
 
 def parse_port(text: str) -> int:

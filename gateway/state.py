@@ -166,7 +166,7 @@ class GatewayState:
                 it out, or 503 while those that could are down; routing is asked for and no router is loaded 503.
         """
         target, facts = self.target(request.model), request.facts
-        serving = self.live.serving
+        serving = await self.live.for_request()
         router = serving.router_for(session_id or decision_id)
         try:
             if target.expert is not None:

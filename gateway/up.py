@@ -13,7 +13,7 @@ from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask
 from gateway.first_queries import first_queries
 from gateway.first_router import make_first_router
 from gateway.serve import ROUTERS_FOLDER, bind
-from gateway.settings import Settings, engine_environment
+from gateway.settings import Settings, command_environment
 from gateway.stop_signal import Life, live_until_signal
 from gateway.up_view import UpView
 from router.agreement import category_warnings, pin_problems
@@ -127,7 +127,7 @@ async def ensure_router(
     """
     live = composition.gateway.state.live
     if live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():
-        environment = engine_environment()
+        environment = command_environment()
         if settings.plain_keys:
             environment[KEY_VARIABLE] = settings.plain_keys[0]
         await make_first_router(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from router.leash import leashed
+
 DISTRIBUTION_GROUP = "coe.commands"
 
 SUMMARIES = {
@@ -52,11 +54,11 @@ SUMMARIES = {
 
 
 def coe_command(*arguments: str) -> list[str]:
-    """The argument vector that runs `coe ARGUMENTS` in a process of this interpreter.
+    """The argument vector that runs `coe ARGUMENTS` in a process of this interpreter, which ends when this one does.
 
     `-P` keeps the working directory, where a user may have a `router` of their own, off the path.
     """
-    return [sys.executable, "-P", "-m", "coe", *arguments]
+    return [*leashed(sys.executable, "-P", "-m", "coe", *arguments)]
 
 
 SHOWN = frozenset(

@@ -76,14 +76,25 @@ def risk_threshold(uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha
 
     Minus infinity (accept nothing) when no prefix qualifies; at alpha 0.1 that takes 19 right answers in a row.
     """
+    scores, bounds = prefix_bounds(uncertainty, is_correct)
+    kept = np.flatnonzero(bounds <= alpha)
+    return float(scores[kept[-1]]) if len(kept) else float("-inf")
+
+
+def least_alpha(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> float:
+    """The smallest alpha at which `risk_threshold` accepts anything of h held-out queries; infinity without any."""
+    return float(prefix_bounds(uncertainty, is_correct)[1].min(initial=np.inf))
+
+
+def prefix_bounds(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> tuple[FloatArray, NDArray[np.float64]]:
+    """Scores (h,) in order, and what accepting each and all below it needs alpha to be; infinity where the next score is
+    equal, because equal scores are accepted or refused together."""
     order = np.argsort(uncertainty, kind="stable")
     wrong = np.cumsum(~is_correct[order])
     accepted = np.arange(1, len(order) + 1)
-    kept = np.flatnonzero((wrong + 1 + np.sqrt(wrong + 1)) / (accepted + 1) <= alpha)
-    # Equal scores are accepted or refused together, so a prefix ends only where the next score is larger.
-    ends = np.append(np.diff(uncertainty[order]) > 0, True)
-    kept = kept[ends[kept]]
-    return float(uncertainty[order][kept[-1]]) if len(kept) else float("-inf")
+    bounds = (wrong + 1 + np.sqrt(wrong + 1)) / (accepted + 1)
+    ends = np.append(np.diff(uncertainty[order]) > 0, True)[: len(order)]
+    return uncertainty[order], np.where(ends, bounds, np.inf)
 
 
 def expected_calibration_error(probs: FloatArray, labels: NDArray[np.int64]) -> float:

@@ -70,6 +70,7 @@ def run_tests(code: str, tests: str, limits: SandboxLimits) -> SandboxOutcome:
         "code": code,
         "tests": tests,
         "nonce": nonce,
+        "parent_pid": os.getpid(),
         "filter": filter_program(sys.platform, platform.machine()).hex(),
         "cpu_s": limits.cpu_s,
         "memory_bytes": limits.memory_bytes,

@@ -25,9 +25,8 @@ def up(
     from gateway.settings import engine_environment
     from router.config import load_config
 
-    asyncio.run(
-        run_experts(load_config(config), config.resolve().parent, data_dir.resolve(), engine_environment(), once=once)
-    )
+    loaded = load_config(config)
+    asyncio.run(run_experts(loaded, config.resolve().parent, data_dir.resolve(), engine_environment(loaded), once=once))
 
 
 def ls(config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")) -> None:

@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -23,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from router.errors import EngineError
+from router.leash import leashed
 
-LEASH = Path(__file__).with_name("leash.py")
 TAIL_BYTES = 4096
 TAIL_LINES = 5
 FIRST_POLL_S, MAX_POLL_S = 0.03, 0.5
@@ -244,11 +243,6 @@ class SupervisedProcess:
         for secret in self.spec.secrets:
             text = text.replace(secret, "***")
         return f"{self.spec.name} {what}; log: {self.spec.log}{text}"
-
-
-def leashed(*argv: str) -> tuple[str, ...]:
-    """A command line that ends when this process does."""
-    return (sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), *argv)
 
 
 def exit_words(code: int | None) -> str:

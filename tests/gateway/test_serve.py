@@ -36,7 +36,7 @@ class Log(support.MemoryLog):
 def started(gateway):
     print("port", gateway.port, flush=True)
 
-gateway.serve.load_router = lambda config, folder: support.small_router(version=folder.name)
+gateway.serve.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
 experts = support.echoes(ruby=support.wire(sys.argv[1], "ruby"))
 config = support.config_of(shutdown_grace_s=float(sys.argv[2]), drain_s=float(sys.argv[3]))
 try:

@@ -25,6 +25,11 @@ def tie_to_parent(parent_pid: int) -> None:
             sys.exit(1)
 
 
+def leashed(*argv: str) -> tuple[str, ...]:
+    """A command line that ends when this process does; start it from a thread that lives as long as the command."""
+    return (sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv)
+
+
 def main(arguments: list[str]) -> int:
     parent_pid, *command = arguments
     tie_to_parent(int(parent_pid))

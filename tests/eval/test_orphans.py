@@ -1,0 +1,82 @@
+"""A killed command leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from router.cli import coe_command
+from tests.eval.test_routing import FAST, two_topics
+
+DEADLINE_S = 60.0
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+
+
+def children_of(pid: int) -> set[int]:
+    """All that descend from a process and run."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = entry.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            child = int(entry.parent.name)
+            found |= {child} | children_of(child)
+    return found
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.02)
+
+
+def kill_once_there(parent: subprocess.Popen[bytes], words: str) -> set[int]:
+    """Kills a process as soon as it has a child whose command line has those words; returns its children."""
+    until(lambda: any(words in command_of(pid) for pid in children_of(parent.pid)), words)
+    found = children_of(parent.pid)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    return found
+
+
+def test_a_killed_report_ends_its_training(tmp_path: Path) -> None:
+    folder = two_topics(tmp_path / "topics")
+    words = coe_command("eval", "routing", "--outcomes", str(folder), "--out", str(tmp_path / "out"), *FAST)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, **quiet) as parent:
+        orphans = kill_once_there(parent, "-m coe train")
+    until(lambda: not any(is_running(pid) for pid in orphans), "the end of `coe train`")
+
+
+def test_a_killed_grader_ends_the_code_that_it_runs() -> None:
+    code = (
+        "from eval.sandbox.runner import SandboxLimits, run_tests\n"
+        "run_tests('import time', 'time.sleep(600)', SandboxLimits(wall_s=600.0))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        orphans = kill_once_there(parent, "child.py")
+    until(lambda: not any(is_running(pid) for pid in orphans), "the end of the sandbox")

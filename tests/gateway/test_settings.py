@@ -1,0 +1,74 @@
+"""What engines inherit from the gateway's environment: none of its secrets."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from gateway.fleet.process import ProcessSpec, SupervisedProcess
+from gateway.settings import engine_environment, without_secrets
+from router.config import CoeConfig, parse_config
+
+SECRET = {
+    "COE_API_KEYS": "one,two",
+    "COE_API_KEY": "one",
+    "REDIS_URL": "redis://:secret@redis/0",
+    "DATABASE_URL": "postgresql://coe:secret@db/coe",
+    "PROVIDER": "named-in-the-file",
+    "ANTHROPIC_API_KEY": "a",
+    "PGPASSWORD": "b",
+    "AWS_SECRET_ACCESS_KEY": "c",
+    "GITHUB_TOKEN": "d",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/e.json",
+    "my_openai_apikey": "f",
+}
+KEPT = {
+    "PATH": "/usr/bin",
+    "CUDA_VISIBLE_DEVICES": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HOME": "/models",
+    "HF_TOKEN": "of-the-hub",
+    "VLLM_API_KEY": "of-the-engine",
+    "HTTPS_PROXY": "http://proxy:3128",
+    "KEYBOARD": "us",
+}
+
+
+@pytest.fixture
+def config() -> CoeConfig:
+    return parse_config(
+        {
+            "categories": {"code": "programs", "general": "the rest"},
+            "experts": {
+                "far": {"engine": "openai", "model": "m", "url": "http://127.0.0.1:9/v1", "api_key_env": "PROVIDER"}
+            },
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+        }
+    )
+
+
+def test_what_is_ours_is_left_out_and_what_engines_need_is_kept(config: CoeConfig) -> None:
+    assert without_secrets(SECRET | KEPT, {"PROVIDER"}) == KEPT
+
+
+async def test_an_engine_process_sees_no_secret(config: CoeConfig, monkeypatch, tmp_path) -> None:
+    for name, value in (SECRET | KEPT).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    seen = tmp_path / "seen"
+    code = f"import os, pathlib, time; pathlib.Path({str(seen)!r}).write_text(repr(dict(os.environ))); time.sleep(60)"
+    spec = ProcessSpec(
+        name="engine",
+        argv=(sys.executable, "-c", code),
+        log=tmp_path / "engine.log",
+        ready_file=seen,
+        env=engine_environment(config),
+    )
+    process = SupervisedProcess(spec)
+    process.start()
+    await process.wait_ready()
+    await process.stop()
+    environment = seen.read_text()
+    assert "HF_TOKEN" in environment
+    assert [name for name in SECRET if f"'{name}'" in environment] == []
