@@ -87,8 +87,8 @@ def least_alpha(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> float
 
 
 def prefix_bounds(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> tuple[FloatArray, NDArray[np.float64]]:
-    """Scores (h,) in order, and what accepting each and all below it needs alpha to be; infinity where the next score is
-    equal, because equal scores are accepted or refused together."""
+    """Scores (h,) in order, and what accepting each and all below it needs alpha to be; infinity where the next score
+    is equal, because equal scores are accepted or refused together."""
     order = np.argsort(uncertainty, kind="stable")
     wrong = np.cumsum(~is_correct[order])
     accepted = np.arange(1, len(order) + 1)

@@ -59,6 +59,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
+    from router.config import load_config
     from router.options import require_folder
     from router.progress import console_progress
     from router.visible_text import echo
@@ -66,7 +67,7 @@ def train(
     from training.registry import Registry
     from training.summary import print_router, write_methods
     from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router
-    from training.train_notes import notes_on_training, standing
+    from training.train_notes import notes_on_training, require_sure, standing
 
     if out is not None:
         require_folder(out)
@@ -105,10 +106,12 @@ def train(
                 cache=data_dir / "cache",
             )
             notes = notes_on_training(registry, artifact, config, folder, queries, data_dir / "cache", progress)
+    print_router(artifact)
     live = standing(registry)
     if live is None or live.version != artifact.manifest.version:
+        if not table:
+            require_sure(artifact, load_config(config))
         registry.promote(artifact.manifest.version, now)
-    print_router(artifact)
     for note in notes:
         echo(note)
 

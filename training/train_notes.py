@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from router.artifact import RouterArtifact, load_artifact
+import numpy as np
+
+from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.build import load_router
 from router.config import CoeConfig, load_config
-from router.errors import ArtifactError, RouterError
+from router.errors import ArtifactError, ConfigError, RouterError
 from router.live_pointer import LivePointer
+from router.uncertainty import least_alpha, risk_threshold
 from training.alike import decide_alike
 from training.first_fit import judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
 from training.fit import embed
@@ -54,6 +58,29 @@ def notes_on_training(
             "`coe router rollback` goes back to an equal one"
         )
     return tuple(notes)
+
+
+def require_sure(made: RouterArtifact, config: CoeConfig) -> None:
+    """Refuses to make a router live that is never sure of a category: it would send everything to `general`.
+
+    Raises:
+        ConfigError: saying what to change.
+    """
+    state = made.part("uncertainty")
+    scores = require_finite(state, "held_out_scores", (None,))
+    correct = np.asarray(require_array(state, "held_out_correct", scores.shape), dtype=bool)
+    alpha = config.router.alpha
+    if np.isfinite(risk_threshold(scores, correct, alpha)):
+        return
+    least, version = least_alpha(scores, correct), made.manifest.version
+    higher = f"raise router.alpha to {math.ceil(least * 1000) / 1000:g} or more, " if least < 1 else ""
+    raise ConfigError(
+        f"router {version} is never sure of a category, so everything would go to general: with encoder "
+        f"{made.manifest.encoder.kind}, {correct.mean():.0%} of {len(correct)} held-out queries are classified "
+        f"right, too few for router.alpha={alpha:g}. It was not made live: {higher}choose an encoder that tells the "
+        f"categories apart (experts.yaml as shipped has one), or label more queries. `coe router promote {version}` "
+        "makes it live all the same"
+    )
 
 
 def standing(registry: Registry) -> LivePointer | None:

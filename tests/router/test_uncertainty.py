@@ -14,6 +14,7 @@ from router.uncertainty import (
     apply_temperature,
     combine,
     expected_calibration_error,
+    least_alpha,
     neighbour_distance,
     normalised_entropy,
     quantile_of,
@@ -207,3 +208,12 @@ def test_a_damaged_state_is_refused(name: str, array: NDArray[np.generic]) -> No
 def test_another_width_is_refused() -> None:
     with pytest.raises(ArtifactError, match="3 dimensions; expected 4"):
         Uncertainty.from_state(state(), alpha=0.1).score(np.zeros((1, 3), np.float32), np.ones((1, 1), np.float32))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60))
+def test_the_least_alpha_is_the_first_at_which_anything_is_accepted(rows):
+    scores = np.array([score for score, _ in rows], np.float32)
+    right = np.array([is_right for _, is_right in rows])
+    least = least_alpha(scores, right)
+    assert risk_threshold(scores, right, least) > float("-inf")
+    assert risk_threshold(scores, right, least * (1 - 1e-9)) == float("-inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,24 @@ def test_a_category_without_a_labelled_query_is_named_before_anything_is_encoded
     monkeypatch.setattr("training.first_fit.build_encoder", refuse)
     assert train(folder) == 1
     assert "no labelled query for category poems: add some" in capsys.readouterr().err
+
+
+def test_a_router_that_is_never_sure_is_not_made_live_and_what_to_change_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = Registry(folder / "data" / "routers")
+    before = registry.live()
+    values = yaml.safe_load((folder / "experts.yaml").read_text())
+    values["router"]["alpha"] = 1e-6
+    (folder / "experts.yaml").write_text(yaml.safe_dump(values))
+    assert train(folder, "--seed", "3") == 1
+    assert registry.live() == before
+    captured = capsys.readouterr()
+    found = re.search(r"raise router\.alpha to ([0-9.]+) or more", captured.err)
+    assert found is not None
+    assert "is never sure of a category, so everything would go to general" in captured.err
+    assert "too few for router.alpha=1e-06. It was not made live" in captured.err
+    values["router"]["alpha"] = float(found[1])
+    (folder / "experts.yaml").write_text(yaml.safe_dump(values))
+    assert train(folder, "--seed", "3") == 0
+    assert registry.live() != before
