@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -90,10 +91,17 @@ def senders(scope: Scope) -> list[str]:
     """What the sender of a request is known by."""
     known = []
     if scope.get("client"):
-        known.append(f"address:{scope['client'][0]}")
+        known.append(f"address:{network_of(scope['client'][0])}")
     if scope["coe_key_id"] is not None:
         known.append(f"key:{scope['coe_key_id']}")
     return known
+
+
+def network_of(address: str) -> str:
+    """An IPv4 address, or the /64 of an IPv6 address: one customer has all of it."""
+    if ":" not in address:
+        return address
+    return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
 
 
 async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

@@ -130,6 +130,8 @@ class StateCollector(Collector):
             yield CounterMetricFamily(f"coe_log_{name}", f"Decision log: {name}", value=getattr(stats, name))
         yield GaugeMetricFamily("coe_log_pending", "Decisions not yet in the stream", value=stats.pending)
         yield GaugeMetricFamily("coe_log_ok", "1 while spool and stream work", value=stats.last_error is None)
+        held_bytes = self._state.intake.held_bytes
+        yield GaugeMetricFamily("coe_body_bytes", "Memory that request bodies over 64 KiB have taken", value=held_bytes)
         live = self._state.live
         yield CounterMetricFamily("coe_router_loads", "Routers swapped in", value=live.loads)
         share = live.trial.share if live.trial else 0.0

@@ -20,6 +20,7 @@ from gateway.experts import ExpertPool
 from gateway.http_limits import limited_protocol
 from gateway.judging.judge import Judge
 from gateway.live_router import LiveRouter
+from gateway.open_files import clients_that_fit
 from gateway.ports import DecisionSink, DecisionStore
 from gateway.retrieval.service import RetrievalService
 from gateway.settings import Settings
@@ -191,7 +192,7 @@ def server_config(state: GatewayState, bound_host: str) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
         GatewayApp(state, bound_host),
-        http=limited_protocol(limits.max_connections, lambda: state.is_stopping),
+        http=limited_protocol(clients_that_fit(limits.max_connections), lambda: state.is_stopping),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import intake
+from gateway.app import senders
 from gateway.http_errors import ApiError
 from gateway.intake import COPIES, SMALL_BODY_BYTES, Claim, Intake
 from router.config import parse_config
@@ -123,6 +124,9 @@ async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
             assert answer.status == 200
             assert gateway.state.intake.held_bytes > LARGE * COPIES
             assert gateway.state.intake.arriving == 0
+            async with gateway.client.get(f"{gateway.root}/metrics") as metrics:
+                line = next(each for each in (await metrics.text()).splitlines() if each.startswith("coe_body_bytes "))
+                assert float(line.split()[1]) == gateway.state.intake.held_bytes
             upstream.gate.set()
             await answer.read()
         await until(lambda: gateway.state.intake.held_bytes == 0)
@@ -143,6 +147,20 @@ async def test_small_bodies_that_do_not_come_take_half_of_all_connections_at_mos
         assert all(b" 429 " in line for line in refused)
         async with gateway.client.get(f"{gateway.root}/healthz") as answer:
             assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "key_id", "known"),
+    [
+        ("10.0.0.7", None, ["address:10.0.0.7"]),
+        ("10.0.0.7", "key-1", ["address:10.0.0.7", "key:key-1"]),
+        ("2001:db8:1:2:3:4:5:6", None, ["address:2001:db8:1:2::/64"]),
+        ("2001:db8:1:2:ffff::1%eth0", None, ["address:2001:db8:1:2::/64"]),
+    ],
+)
+def test_who_a_sender_is(address: str, key_id: str | None, known: list[str]) -> None:
+    """One customer has a whole /64 of IPv6."""
+    assert senders({"client": (address, 1), "coe_key_id": key_id}) == known
 
 
 def test_room_for_less_than_one_body_is_refused_in_the_file() -> None:
