@@ -127,7 +127,7 @@ def fault_of(status: int, code: str) -> Fault:
 def error_of(content: bytes) -> tuple[str, str]:
     """Code (or type) and message of an OpenAI error body."""
     try:
-        error = from_json(content)["error"]
+        error = from_json(content, has_unique_keys=False)["error"]
         code = visible_line(str(error.get("code") or error.get("type") or "no code"))
         return code[:64], str(error.get("message") or "")
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -137,7 +137,7 @@ def error_of(content: bytes) -> tuple[str, str]:
 def read_answer(content: bytes) -> tuple[str, Mapping[str, object]]:
     """Text and usage of a chat completion. Raises CallError on another shape."""
     try:
-        completion = from_json(content)
+        completion = from_json(content, has_unique_keys=False)
         text = completion["choices"][0]["message"]["content"]
         usage = completion.get("usage")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:

@@ -107,7 +107,7 @@ async def events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, An
     async for line in response.content:
         data = line.removeprefix(b"data:").strip()
         if line.startswith(b"data:") and data and data != b"[DONE]":
-            yield from_json(data)
+            yield from_json(data, has_unique_keys=False)
 
 
 def problem_of(status: int, body: bytes) -> str:

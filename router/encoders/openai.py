@@ -133,7 +133,8 @@ def read_vectors(answer: bytes, n: int, dim: int) -> FloatArray:
     """
     vectors = np.full((n, dim), np.nan, dtype=np.float32)
     try:
-        for item in from_json(answer, max_values=n * (dim + 16) + 1000)["data"]:
+        answered = from_json(answer, max_values=n * (dim + 16) + 1000, has_unique_keys=False)
+        for item in answered["data"]:
             raw = item["embedding"]
             values = (
                 np.frombuffer(base64.b64decode(raw, validate=True), dtype="<f4")

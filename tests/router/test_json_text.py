@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.json_text import MAX_DEPTH, MAX_VALUES, JsonError, from_json, has_more_values, to_json
@@ -43,6 +43,7 @@ def test_what_json_says_is_read_and_written_again(value: Any) -> None:
 
 
 @given(VALUES, st.sampled_from([None, 1]))
+@example(["ends with \\", "so", "do not", "these"], None)
 def test_values_are_counted_outside_strings(value: Any, indent: int | None) -> None:
     raw, count = json.dumps(value, indent=indent).encode(), count_of(value)
     assert has_more_values(raw, count - 1)

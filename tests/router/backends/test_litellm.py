@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import openai
 import orjson
 import pytest
 
-from router.backends.litellm import FORWARDED, Options, build
+from router.backends.litellm import FORWARDED, Options, build, error_response
 from router.errors import BackendError, MissingExtraError
 from router.protocols import BackendRequest
 from tests.gateway.fault_upstream import fault_upstream
@@ -68,6 +69,17 @@ async def test_refusals_keep_their_status(mode: str, status: int) -> None:
         found, body = await ask(BODY)
     assert found == status
     assert orjson.loads(body)["error"]["message"]
+
+
+async def test_an_error_of_any_shape_can_be_written() -> None:
+    deep: Any = []
+    for _ in range(251):
+        deep = [deep]
+    error: Any = openai.OpenAIError("refused")
+    error.code, error.param = [deep] * 120, deep
+    response = error_response(error)
+    body = b"".join([chunk async for chunk in response.chunks])
+    assert {orjson.loads(body)["error"][name] for name in ("code", "param")} == {None}
 
 
 async def test_nobody_there() -> None:
