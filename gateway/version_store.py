@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.engine import Connection
 
 from gateway.store import Store
@@ -20,6 +20,9 @@ from router.types import RouterManifest, TerminalState
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)
 """A client that left, or a request that nobody could serve, says nothing of a router."""
+
+NAMED = '"reason":"explicit"'
+"""In the JSON of a record, where every quotation mark of a text is escaped: the client named the expert."""
 
 PAST_S = 7 * 86_400.0
 """How far back the live router's own past is read (ours)."""
@@ -130,12 +133,19 @@ def unix_seconds(text: str) -> float:
         return 0.0
 
 
+def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
+    """Decisions of these versions since a time in which the router chose: for an expert that the client named, neither
+    praise nor failure is the router's."""
+    is_named = DECISIONS.c.record.contains(NAMED, autoescape=True)
+    return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions), ~is_named)
+
+
 def first_rewards(connection: Connection, versions: tuple[str, ...], since: float) -> dict[str, Arm]:
     """The first reward of every conversation, summed by version: later ones of the same people are not independent."""
     query = (
         select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value)
         .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
-        .where(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions))
+        .where(decided_by(versions, since))
         .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
     )
     seen: set[str] = set()
@@ -154,7 +164,7 @@ def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvi
     query = (
         select(DECISIONS.c.session_id, DECISIONS.c.decision_id, DECISIONS.c.record, FEEDBACK.c.value)
         .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
-        .where(DECISIONS.c.at >= trial.started_at, DECISIONS.c.router_version == live)
+        .where(decided_by((live,), trial.started_at))
         .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
     )
     rows: dict[str, tuple[float, float, float]] = {}
@@ -173,8 +183,7 @@ def past_rewards(connection: Connection, version: str, since: float, until: floa
     query = (
         select(func.count(), func.coalesce(func.sum(FEEDBACK.c.value), 0.0))
         .select_from(DECISIONS.join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id))
-        .where(DECISIONS.c.at >= since, DECISIONS.c.at < until, DECISIONS.c.router_version == version)
-        .where(FEEDBACK.c.at < until)
+        .where(decided_by((version,), since), DECISIONS.c.at < until, FEEDBACK.c.at < until)
     )
     n, total = connection.execute(query).one()
     return Arm(n, total)
@@ -186,7 +195,7 @@ def count_successes(
     """Decisions that ended well, of all that ended well or failed, by version."""
     query = (
         select(DECISIONS.c.router_version, DECISIONS.c.state, func.count())
-        .where(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions))
+        .where(decided_by(versions, since))
         .where(DECISIONS.c.state.in_([state.value for state in ENDED]))
         .group_by(DECISIONS.c.router_version, DECISIONS.c.state)
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.drift_watch import DriftWatch
+from gateway.drift_watch import WAIT_S, DriftWatch
 from gateway.metrics import Metrics
 from gateway.store import Store
 from gateway.tables import FEEDBACK
@@ -81,6 +81,36 @@ async def test_fresh_feedback_waits_for_its_decision(store: Store) -> None:
     assert watch.rewards == 5
     await watch.look(1e9)
     assert watch.rewards == 10
+
+
+async def test_feedback_whose_decision_comes_late_is_not_lost(store: Store) -> None:
+    """A spool that waited for an hour: rewards of later decisions were taken meanwhile."""
+    add(store, 0, [1.0] * 5)
+    watch = DriftWatch(store)
+    late = {"decision_id": "dec-100", "kind": "thumb", "value": 0.0, "at": 10.0, "key_id": ""}
+    with store.transaction("write feedback") as connection:
+        connection.execute(store.insert(FEEDBACK), [late])
+    add(store, 20, [1.0] * 5)
+    await watch.look(1000.0)
+    assert watch.rewards == 10
+    await watch.look(3600.0)
+    assert watch.rewards == 10
+    add(store, 100, [1.0], kind="score")  # its decision and another reward of it
+    await watch.look(3600.0)
+    assert watch.rewards == 12
+    await watch.look(3600.0)
+    assert watch.rewards == 12
+
+
+async def test_a_decision_that_never_comes_is_waited_for_no_longer_than_a_day(store: Store) -> None:
+    watch = DriftWatch(store)
+    lost = {"decision_id": "dec-gone", "kind": "thumb", "value": 0.0, "at": 10.0, "key_id": ""}
+    with store.transaction("write feedback") as connection:
+        connection.execute(store.insert(FEEDBACK), [lost])
+    await watch.look(11.0)
+    assert watch.waiting == 1
+    await watch.look(10.0 + WAIT_S + 1.0)
+    assert watch.waiting == 0
 
 
 async def test_only_the_last_rewards_fill_the_windows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from router.build import load_router
 from router.config import load_config
 from router.e_process import Arm
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
-from router.pipeline import Router
+from router.pipeline import Router, explicit_decision
 from router.protocols import ChatBackend
 from router.types import (
     CategoryProbs,
@@ -32,6 +32,7 @@ from router.types import (
     FeedbackKind,
     FloatArray,
     Query,
+    QueryFacts,
     ShadowDecision,
     TerminalState,
 )
@@ -319,6 +320,42 @@ def test_a_trial_is_judged_by_feedback_of_every_kind(store: Store, kind: Feedbac
         connection.execute(FEEDBACK.update().values(kind=kind.value))
     evidence = VersionStore(store).evidence(OLD, canary(0.1))
     assert (evidence.past_reward.n, evidence.live_reward.n) == (20, 20)
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Store, version: str) -> None:
+    """Neither its rewards nor its failures, before a trial and in it, on trial or in the shadow. A text that looks like
+    the mark of such a row changes nothing."""
+    fill(store, 100, {OLD: 0.5, NEW: 0.5}, failures={}, at=500.0, seed=6)
+    fill(store, 100, {OLD: 0.5, NEW: 0.5}, failures={}, at=1500.0, seed=7)
+    versions = VersionStore(store)
+    before = versions.evidence(OLD, canary(0.1))
+    named = explicit_decision("ruby", QueryFacts(), {}, version=version)
+    chosen = small_router(version=version).decide(Query("q", "red"), rng=np.random.default_rng(0))
+    shadow = ShadowDecision(
+        router_version=NEW, expert="ruby", category="red", live_expert_prob=1.0, predicted_quality=0.5
+    )
+    rows = [
+        DecisionRecord(
+            decision_id=f"named-{at}-{i}", request_id="r", replica=f"{at}", seq=i, at=at + i, requested_model="ruby",
+            state=TerminalState.UPSTREAM_ERROR if i % 2 else TerminalState.ANSWERED, decision=named,
+            served_expert="ruby", status=200, latency_ms=1.0, session_id=f"named-{at}-{i}", shadow=shadow,
+        )
+        for at in (700.0, 1700.0) for i in range(40)
+    ]  # fmt: skip
+    store.write_decisions(rows)
+    for row in rows:
+        store.put_feedback(Feedback(decision_id=row.decision_id, kind=FeedbackKind.THUMB, value=0, at=row.at + 1))
+    assert VersionStore(store).evidence(OLD, canary(0.1)) == before
+    assert versions.shadow_evidence(OLD, SHADOW).rewards == ()
+    quoting = rows[0].model_copy(
+        update={"decision_id": "d", "seq": 99, "at": 1800.0, "decision": chosen, "text": '"reason":"explicit"'}
+    )
+    store.write_decisions([quoting])
+    after = VersionStore(store).evidence(OLD, canary(0.1))
+    grown = after.live_success if version == OLD else after.candidate_success
+    was = before.live_success if version == OLD else before.candidate_success
+    assert grown.n == was.n + 1
 
 
 async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, store: Store) -> None:
