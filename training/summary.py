@@ -255,7 +255,12 @@ def pilots_json(result: PilotRefresh) -> dict[str, object]:
         "learned_from": result.n_train,
         "held_out": result.n_dev,
         "dropped": dict(result.dropped),
-        "ndcg_at_10": {"before": result.before, "after": result.after, "n": result.n_dev},
+        "ndcg_at_10": {
+            "before": result.before,
+            "after": result.after,
+            "n": result.n_dev,
+            "difference": None if result.difference is None else result.difference.model_dump(),
+        },
         "more_searches": result.more_searches,
     }
 

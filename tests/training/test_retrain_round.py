@@ -84,7 +84,7 @@ def test_both_results_are_printed(
         "learned_from": 30,
         "held_out": 6,
         "dropped": {"gone": 2},
-        "ndcg_at_10": {"before": 0.5, "after": 0.75, "n": 6},
+        "ndcg_at_10": {"before": 0.5, "after": 0.75, "n": 6, "difference": None},
         "more_searches": None,
     }
     run(folder, as_json=False)

@@ -13,12 +13,15 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
 
 from router.config import RetrievalConfig
 from router.retrieval.building import build_experts, first_lexical, pilots_folder
 from router.retrieval.choice import build_router
 from router.retrieval.library import PilotLibrary, is_library, load_library, save_library
 from router.retrieval.records import BASE, Arm, RetrievalExpert
+from router.types import Interval, Metric
 from training.gate import Verdict
 from training.progress import Progress, silent
 from training.retrain_run import Guard
@@ -37,9 +40,12 @@ from training.retrieval.recipe import MOST_HELD_OUT, held_out_queries
 from training.retrieval.search import Searcher, all_arms
 from training.retrieval.tune import chosen_scores
 
-MIN_TRAIN, MIN_DEV = 20, 5
+MIN_TRAIN, MIN_DEV = 20, 10
 """Queries with feedback to learn from and to judge by, of all stores together, that a refresh needs (ours): a gain over
 base is a mean less its standard error, and of fewer queries that is noise."""
+
+MARGIN = 0.02
+"""Largest loss of mean nDCG@10 that the interval of the difference may hold (ours)."""
 
 DEV_SHARE = 0.2
 """Of exported queries, as `coe retrieval export` splits them."""
@@ -66,8 +72,9 @@ class PilotRefresh:
 
     `n_train` queries of `stores` were labelled and `n_dev` judged; `dropped` says what was left out, by reason.
     `before` and `after` are mean nDCG@10 of the dev queries as they are served now and under the refreshed library,
-    None where it came to no comparison. `old` is the library's version, None where there is none; `new` the refreshed
-    one's. `more_searches` estimates how many more searches with feedback are needed, None where that is not the reason.
+    `difference` their paired difference, None where it came to no comparison. `old` is the library's version, None
+    where there is none; `new` the refreshed one's. `more_searches` estimates how many more searches with feedback are
+    needed, None where that is not the reason.
     """
 
     verdict: Verdict
@@ -82,13 +89,15 @@ class PilotRefresh:
     new: str | None = None
     more_searches: int | None = None
     is_promoted: bool = False
+    difference: Metric | None = None
 
 
 def refresh_pilots(
     request: RefreshRequest, *, now: datetime, progress: Progress = silent, guard: Guard = nullcontext
 ) -> PilotRefresh | None:
-    """Labels what people found in the stores with every expert, and replaces the library when its choices are no worse
-    on held-out queries. Settings of routing stay. A store's queries in the library are those that the log holds now.
+    """Labels what people found in the stores with every expert, and replaces the library when its choices are shown to
+    be no worse on held-out queries. Settings of routing stay. A store's queries in the library are those that the log
+    holds now.
 
     Returns:
         None where the section names no library.
@@ -131,11 +140,13 @@ def refresh_pilots(
         library, dev, arms = remeasured(
             request, old, collections, experts, share, Path(scratch) / "embeddings", now, progress
         )
-    before, after = (mean_served(each, arms, dev, experts) for each in (old, library))
-    found = replace(found, before=before, after=after, new=library.manifest.version)
-    if after < before - 1e-9:
-        reason = f"declined: mean nDCG@10 of {found.n_dev} held-out queries would fall from {before:.3f} to {after:.3f}"
-        return replace(found, verdict=Verdict.DECLINE, reason=reason)
+    served = [scores_served(each, arms, dev, experts) for each in (old, library)]
+    before, after = (float(scores.mean()) for scores in served)
+    found = replace(found, before=before, after=after, difference=paired_mean(served[1] - served[0]))
+    found = replace(found, new=library.manifest.version)
+    refusal = refused(found, before, after)
+    if refusal is not None:
+        return refusal
     if request.is_dry_run:
         return replace(found, verdict=Verdict.PROMOTE, reason="promote (dry run: nothing was written)")
     return take_over(found, library, folder, guard)
@@ -217,14 +228,41 @@ def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequen
     return set(library.keys[rows].tolist()) == exported and bool(library.measured[rows][:, columns].all())
 
 
-def mean_served(
+def scores_served(
     library: PilotLibrary | None,
     arms: Sequence[Arm],
     queries: Sequence[Labelled],
     experts: Mapping[str, RetrievalExpert],
-) -> float:
-    """Mean nDCG@10 of the queries, scored under `arms`, by the choices of a library, or of the gateway without one."""
+) -> NDArray[np.float64]:
+    """(n,) nDCG@10 of the queries, scored under `arms`, by the choices of a library, or of the gateway without one."""
     router = build_router(
         library, base_fingerprint=experts[BASE].fingerprint, experts=experts, lexical=first_lexical(experts)
     )
-    return float(np.concatenate([chosen_scores(router, arms, each) for each in queries]).mean())
+    return np.concatenate([chosen_scores(router, arms, each) for each in queries]).astype(np.float64)
+
+
+def paired_mean(differences: NDArray[np.float64]) -> Metric:
+    """Mean of paired differences (n,) with Student's 95% interval."""
+    n, mean = len(differences), float(differences.mean())
+    half = float(student_t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n))
+    return Metric(value=mean, interval=Interval(low=mean - half, high=mean + half), n=n)
+
+
+def refused(found: PilotRefresh, before: float, after: float) -> PilotRefresh | None:
+    """The refresh declined where quality fell, needing more where too little is sure of it, or None."""
+    difference = found.difference
+    assert difference is not None, "it was compared"
+    assert difference.interval is not None, "every paired mean has one"
+    low, high = difference.interval.low, difference.interval.high
+    if after < before - 1e-9:
+        reason = f"declined: mean nDCG@10 of {found.n_dev} held-out queries would fall from {before:.3f} to {after:.3f}"
+        return replace(found, verdict=Verdict.DECLINE, reason=reason)
+    if low > -MARGIN:
+        return None
+    half = (high - low) / 2
+    more = math.ceil(found.n_dev * ((half / (difference.value + MARGIN)) ** 2 - 1) / DEV_SHARE)
+    reason = (
+        f"need about {more} more searches with feedback: mean nDCG@10 changes by {difference.value:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}], too uncertain for the margin {MARGIN:g}"
+    )
+    return replace(found, verdict=Verdict.NEED_MORE, reason=reason, more_searches=more)

@@ -28,7 +28,15 @@ from training.fence import LockLostError
 from training.gate import Verdict
 from training.retrieval import refresh
 from training.retrieval.pilots import with_settings
-from training.retrieval.refresh import MIN_DEV, MIN_TRAIN, PilotRefresh, RefreshRequest, refresh_pilots
+from training.retrieval.refresh import (
+    MIN_DEV,
+    MIN_TRAIN,
+    PilotRefresh,
+    RefreshRequest,
+    paired_mean,
+    refresh_pilots,
+    refused,
+)
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HARBOUR = 0
@@ -112,7 +120,7 @@ def test_a_library_is_made_where_there_is_none(tmp_path: Path) -> None:
     stores.left_out = {"searches without text": 2}
     found = run(tmp_path, stores)
     assert (found.verdict, found.is_promoted) == (Verdict.PROMOTE, True), found.reason
-    assert (found.stores, found.n_train, found.n_dev) == (2, 43, 10)
+    assert (found.stores, found.n_train, found.n_dev) == (2, 43, 20)
     assert found.dropped == {"searches without text": 2}
     assert (found.old, found.new) == (None, made(tmp_path).manifest.version)
     assert found.after is not None
@@ -223,7 +231,7 @@ def test_a_library_that_serves_held_out_queries_worse_is_declined(tmp_path: Path
     stores = Stores(vs_a=lambda folder: write_store(folder, 60, learned=harbour))
     found = run(tmp_path, stores)
     assert (found.verdict, found.is_promoted) == (Verdict.DECLINE, False)
-    assert "mean nDCG@10 of 10 held-out queries would fall from 1.000 to" in found.reason
+    assert "mean nDCG@10 of 20 held-out queries would fall from 1.000 to" in found.reason
     assert files(tmp_path / "pilots") == before
 
 
@@ -246,7 +254,7 @@ def test_a_small_fall_on_many_held_out_queries_is_a_fall(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("train", "dev", "more"), [(MIN_TRAIN - 4, MIN_DEV, 5), (MIN_TRAIN, MIN_DEV - 2, 10), (MIN_TRAIN - 8, 0, 25)]
+    ("train", "dev", "more"), [(MIN_TRAIN - 4, MIN_DEV, 5), (MIN_TRAIN, MIN_DEV - 2, 10), (MIN_TRAIN - 8, 0, 50)]
 )
 def test_too_few_queries_say_how_many_more(tmp_path: Path, train: int, dev: int, more: int) -> None:
     found = run(tmp_path, Stores(vs_a=lambda folder: write_store(folder, train, dev)))
@@ -257,7 +265,7 @@ def test_too_few_queries_say_how_many_more(tmp_path: Path, train: int, dev: int,
 
 
 def test_no_store_with_feedback_needs_more(tmp_path: Path) -> None:
-    assert run(tmp_path, Stores()).more_searches == 25
+    assert run(tmp_path, Stores()).more_searches == 50
 
 
 def test_queries_beyond_those_of_one_store_are_counted(tmp_path: Path) -> None:
@@ -335,3 +343,31 @@ def test_a_section_without_a_library_has_nothing_to_refresh(tmp_path: Path) -> N
         raise AssertionError
 
     assert refresh_pilots(RefreshRequest(section(pilots=None), tmp_path, never), now=NOW) is None
+
+
+def compared(differences: list[float]) -> PilotRefresh | None:
+    """What becomes of a refresh that changes nDCG@10 of held-out queries by so much each."""
+    found = PilotRefresh(Verdict.NEED_MORE, "", n_dev=len(differences), difference=paired_mean(np.array(differences)))
+    return refused(found, 0.5, 0.5 + float(np.mean(differences)))
+
+
+def test_an_interval_decides_and_not_the_mean() -> None:
+    """Nine queries of which two gain and one loses are too few to say that nothing is lost; many times nine are not."""
+    few = [0.4, -0.3, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    found = compared(few)
+    assert found is not None
+    assert found.verdict is Verdict.NEED_MORE
+    assert found.more_searches is not None
+    assert 100 < found.more_searches < 1000
+    assert "too uncertain for the margin 0.02" in found.reason
+    assert compared(few * (1 + found.more_searches * 2 // 9)) is None
+    fell = compared([-0.05] * 20)
+    assert fell is not None
+    assert fell.verdict is Verdict.DECLINE
+
+
+def test_a_paired_mean_has_students_interval() -> None:
+    """Five values of mean 2 and standard deviation 1.581: 2 +- 2.776 x 0.7071."""
+    found = paired_mean(np.array([0.0, 1.0, 2.0, 3.0, 4.0])).interval
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((2 - 1.9632, 2 + 1.9632), abs=1e-3)
