@@ -21,15 +21,15 @@ def measure_bias(traffic: Traffic) -> Bias:
     is_rated = answered.is_rated.astype(np.float64)
     weights, coverage = response_weights(answered)
     return Bias(
-        rated=rate(is_rated),
-        groups=tuple(shares(answered, is_rated)),
-        raw=rate(answered.reward),
-        corrected=rate(answered.reward, weights),
+        rated=rate(is_rated, clusters=answered.clusters),
+        groups=tuple(shares(answered)),
+        raw=rate(answered.reward, clusters=answered.clusters),
+        corrected=rate(answered.reward, weights, answered.clusters),
         coverage=coverage,
     )
 
 
-def shares(answered: Traffic, is_rated: Float64Array) -> Iterator[RatedShare]:
+def shares(answered: Traffic) -> Iterator[RatedShare]:
     groups: tuple[tuple[By, Names], ...] = (
         ("expert", answered.expert),
         ("category", answered.category),
@@ -37,9 +37,10 @@ def shares(answered: Traffic, is_rated: Float64Array) -> Iterator[RatedShare]:
     )
     for by, names in groups:
         for name in QUARTERS if by == "latency" else sorted(set(names)):
-            found = rate(is_rated[names == name])
+            own = answered.rows(names == name)
+            found = rate(own.is_rated.astype(np.float64), clusters=own.clusters)
             if found is not None:
-                yield RatedShare(by=by, name=name, n=int((names == name).sum()), rated=found)
+                yield RatedShare(by=by, name=name, n=len(own), rated=found)
 
 
 def latency_quarters(latency_ms: Float64Array) -> Names:

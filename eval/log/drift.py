@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from eval.log.rates import rate
-from eval.log.rows import Float64Array, Traffic
+from eval.log.rows import Traffic
 from eval.log.schema import Alarm, Drift, Prequential
 from router.drift import USEFUL, DriftMonitor
 
@@ -27,17 +27,17 @@ def measure_drift(traffic: Traffic) -> Drift:
             changes += monitor.rated(expert, float(reward), float(predicted) if np.isfinite(predicted) else None)
         alarms += [Alarm(signal=c.signal, at=float(at), before=c.before, after=c.after) for c in changes]
     return Drift(
-        prequential=prequential(routed.reward, routed.predicted),
+        prequential=prequential(routed),
         signals={name: count for name, count in monitor.counts.items() if count >= MIN_VALUES},
         alarms=tuple(alarms),
     )
 
 
-def prequential(reward: Float64Array, predicted: Float64Array) -> Prequential | None:
+def prequential(routed: Traffic) -> Prequential | None:
     """None without a rated answer whose quality was predicted."""
-    known = np.isfinite(reward) & np.isfinite(predicted)
-    reward, predicted = reward[known], predicted[known]
-    accuracy = rate(((reward >= USEFUL) == (predicted >= USEFUL)).astype(np.float64))
+    known = routed.rows(np.isfinite(routed.reward) & np.isfinite(routed.predicted))
+    reward, predicted = known.reward, known.predicted
+    accuracy = rate(((reward >= USEFUL) == (predicted >= USEFUL)).astype(np.float64), clusters=known.clusters)
     if accuracy is None:
         return None
     return Prequential(

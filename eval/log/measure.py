@@ -11,7 +11,7 @@ import numpy as np
 
 from eval.log.bias import measure_bias
 from eval.log.drift import measure_drift
-from eval.log.rates import rate
+from eval.log.rates import quality, rate
 from eval.log.regret import measure_regret
 from eval.log.rows import MALFORMED, NOT_ROUTED, PROBE, Float64Array, Names, Traffic
 from eval.log.schema import Bucket, Cell, Group, LogReport, RouterEvent, Totals
@@ -87,8 +87,8 @@ def group(name: str, own: Traffic, share: float) -> Group:
         n=len(own),
         n_rated=int(own.is_rated.sum()),
         share=share,
-        answered=rate(own.is_answered.astype(np.float64)),
-        quality=rate(own.reward),
+        answered=rate(own.is_answered.astype(np.float64), clusters=own.clusters),
+        quality=quality(own),
         cost_usd=float(own.cost_usd.sum()),
         p50_ms=quantile(answered.latency_ms, 0.5),
         p95_ms=quantile(answered.latency_ms, 0.95),
@@ -105,7 +105,7 @@ def cells(routed: Traffic) -> tuple[Cell, ...]:
             category=category,
             expert=expert,
             n=count,
-            quality=rate(routed.reward[(routed.category == category) & (routed.expert == expert)]),
+            quality=quality(routed.rows((routed.category == category) & (routed.expert == expert))),
         )
         for (category, expert), count in pairs.most_common()
     )
@@ -122,7 +122,7 @@ def timeline(traffic: Traffic, step: float) -> tuple[Bucket, ...]:
     for number in np.unique(numbers).tolist():
         own = traffic.rows(numbers == number)
         by_expert = dict(Counter(own.expert.tolist()).most_common())
-        found.append(Bucket(start=number * step, by_expert=by_expert, quality=rate(own.reward)))
+        found.append(Bucket(start=number * step, by_expert=by_expert, quality=quality(own)))
     return tuple(found)
 
 

@@ -7,18 +7,26 @@ exact enough for coins and too wide, never too narrow, for the rest.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from eval.log.rows import Float64Array
+from eval.log.rows import Float64Array, Traffic
 from eval.log.schema import Gap, Rate
 from eval.metrics.proportion import wilson_interval
 
 
-def rate(values: Float64Array, weights: Float64Array | None = None) -> Rate | None:
+def rate(
+    values: Float64Array, weights: Float64Array | None = None, clusters: Sequence[NDArray[np.int64]] = ()
+) -> Rate | None:
     """Weighted mean of values (n,) in [0, 1]; NaNs are left out. None where nothing is left.
 
     With weights, n is the effective sample size (sum w)^2 / sum w^2 (Kish 1965).
+
+    Args:
+        clusters: ways (n,) in which values belong together, such as question and key: ten answers to one question are
+            not ten independent ones. n is divided by the largest design effect of them.
     """
     known = np.isfinite(values)
     kept = values[known]
@@ -26,9 +34,36 @@ def rate(values: Float64Array, weights: Float64Array | None = None) -> Rate | No
     if len(kept) == 0 or not w.sum() > 0:
         return None
     mean = float(np.clip((w * kept).sum() / w.sum(), 0.0, 1.0))
-    n = float(w.sum() ** 2 / (w**2).sum())
+    n = effective_count(w * (kept - mean), w, [own[known] for own in clusters])
     low, high = wilson_interval(mean, n)
     return Rate(value=mean, low=low, high=high, n=n)
+
+
+def quality(traffic: Traffic) -> Rate | None:
+    """Mean reward of the rated decisions."""
+    return rate(traffic.reward, clusters=traffic.clusters)
+
+
+def effective_count(residuals: Float64Array, w: Float64Array, clusters: Sequence[NDArray[np.int64]]) -> float:
+    """Kish's sample size of weights (n,), over the largest design effect of several ways to cluster, at least 1.
+
+    A design effect is the variance of the mean by whole clusters over that by single values (Kish 1965): sum over
+    clusters of (sum of residuals)^2, times G / (G - 1) for G clusters, over the sum of squared residuals. One cluster
+    tells nothing of its own variance, so it has no say. Where no value differs from the mean there is nothing to
+    compare, and every cluster counts once at most.
+    """
+    sizes = [w**2]
+    squares, effect = float((residuals**2).sum()), 1.0
+    for own in clusters:
+        _, member = np.unique(own, return_inverse=True)
+        if (count := int(member.max()) + 1) < 2:
+            continue
+        sizes.append(np.bincount(member, weights=w).astype(np.float64) ** 2)
+        if squares > 1e-12:
+            sums = np.bincount(member, weights=residuals)
+            effect = max(effect, float((sums**2).sum()) / squares * count / (count - 1))
+    plain = [float(w.sum() ** 2 / own.sum()) for own in sizes]
+    return max(plain[0] / effect if squares > 1e-12 else min(plain), 1.0)
 
 
 def gap(after: Rate | None, before: Rate | None) -> Gap | None:

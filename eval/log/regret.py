@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from eval.log.rates import gap, rate
+from eval.log.rates import gap, quality, rate
 from eval.log.rows import Traffic
 from eval.log.schema import CategoryRegret, Gap, Rate, Regret
 from router.types import DecisionReason
@@ -34,8 +34,8 @@ def measure_regret(traffic: Traffic) -> Regret:
             reason: float(given_up[known & (routed.reason == reason)].mean())
             for reason in sorted(set(routed.reason[known]))
         },
-        explored=rate(routed.reward[explored]),
-        exploited=rate(routed.reward[~explored]),
+        explored=quality(routed.rows(explored)),
+        exploited=quality(routed.rows(~explored)),
     )
 
 
@@ -44,11 +44,11 @@ def category_regret(name: str, traffic: Traffic) -> CategoryRegret:
 
     An expert's reward on the whole category is the mean of its rated answers weighted by 1 / propensity
     (self-normalised IPS). Taking the largest of several noisy means promises too much, so the expert is chosen on one
-    half of the answers and valued on the other, and the two halves are averaged (cross-fitting, ours). A decision
+    half of the questions and valued on the other, and the two halves are averaged (cross-fitting, ours). A decision
     without exploration says nothing about the other experts.
     """
     rated = traffic.rows(traffic.is_rated)
-    served = rate(rated.reward)
+    served = quality(rated)
     values = expert_values(rated)
     candidates = {expert: value for expert, value in values.items() if value.n >= MIN_EFFECTIVE}
     best = max(candidates, key=lambda expert: candidates[expert].value, default=None)
@@ -78,16 +78,17 @@ def expert_values(rated: Traffic) -> dict[str, Rate]:
     """Reward of each expert on the traffic, weighted by 1 / propensity."""
     found = {}
     for expert in sorted(set(rated.expert)):
-        own = rated.expert == expert
-        value = rate(rated.reward[own], 1.0 / rated.propensity[own])
+        own = rated.rows(rated.expert == expert)
+        value = rate(own.reward, 1.0 / own.propensity, own.clusters)
         if value is not None:
             found[expert] = value
     return found
 
 
 def half_value(rated: Traffic, number: int) -> Rate | None:
-    """The reward, on one half of the answers, of the expert that is best on the other half."""
-    is_own = np.random.default_rng(0).permutation(len(rated)) % 2 == number
+    """The reward, on one half of the questions, of the expert that is best on the other half."""
+    names, member = np.unique(rated.question, return_inverse=True)
+    is_own = np.random.default_rng(0).permutation(len(names))[member] % 2 == number
     other, own = expert_values(rated.rows(~is_own)), expert_values(rated.rows(is_own))
     known = [expert for expert in other if expert in own and other[expert].n >= MIN_EFFECTIVE / 2]
     return own[max(known, key=lambda expert: other[expert].value)] if known else None

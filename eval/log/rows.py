@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -17,12 +18,18 @@ from router.errors import DataError
 from router.log_database import open_log
 from router.types import DecisionReason, DecisionRecord, TerminalState
 from training.datasets.decision_log import read_records, read_rewards
+from training.datasets.questions import question_of
 
 Float64Array = NDArray[np.float64]
 Names = NDArray[np.object_]
 NOT_ROUTED = "none"
 PROBE, MALFORMED = "probe", "malformed"
 PART_ROWS = 10_000
+COLUMN_TYPES: Mapping[str, type[np.generic]] = {
+    "Float64Array": np.float64,
+    "NDArray[np.bool_]": np.bool_,
+    "NDArray[np.int64]": np.int64,
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Traffic:
     `expert` is who answered, or who was chosen where nobody did. `is_routed`: the router chose, not the client;
     `category`, `version`, `predicted` mean something only there. `predicted` and `best_predicted` are the quality that
     the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without feedback,
-    `ttft_ms` where nothing was answered. `left_out` counts what is in the log and is not traffic.
+    `ttft_ms` where nothing was answered. `question` and `key` are equal for decisions about the same question and of
+    the same key. `left_out` counts what is in the log and is not traffic.
     """
 
     at: Float64Array
@@ -52,6 +60,8 @@ class Traffic:
     latency_ms: Float64Array
     ttft_ms: Float64Array
     tokens: Float64Array
+    question: NDArray[np.int64]
+    key: NDArray[np.int64]
     left_out: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
@@ -64,6 +74,11 @@ class Traffic:
     @property
     def is_answered(self) -> NDArray[np.bool_]:
         return np.asarray(self.state == TerminalState.ANSWERED.value, dtype=np.bool_)
+
+    @property
+    def clusters(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ways in which decisions are not independent of each other."""
+        return self.question, self.key
 
     @property
     def is_rated(self) -> NDArray[np.bool_]:
@@ -160,7 +175,7 @@ def columns_of(rows: Sequence[tuple[object, ...]]) -> list[NDArray[np.generic]]:
         if kind == "Names":
             arrays.append(np.array([sys.intern(str(value)) for value in values], dtype=np.object_))
         else:
-            arrays.append(np.array(values, dtype=np.float64 if kind == "Float64Array" else np.bool_))
+            arrays.append(np.array(values, dtype=COLUMN_TYPES[str(kind)]))
     return arrays
 
 
@@ -187,4 +202,6 @@ def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
         record.latency_ms,
         np.nan if record.ttft_ms is None else record.ttft_ms,
         record.usage.prompt_tokens + record.usage.completion_tokens,
+        question_of(record),
+        zlib.crc32((record.key_id or "").encode()),
     )

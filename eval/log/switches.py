@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from eval.log.rates import gap, rate
+from eval.log.rates import gap, quality
 from eval.log.rows import Traffic
 from eval.log.schema import Moved, Switch
 
@@ -31,7 +31,7 @@ def measure_switches(traffic: Traffic) -> tuple[Switch, ...]:
 
 def switch(routed: Traffic, before: str, after: str, at: float) -> Switch:
     old, new = routed.rows(routed.version == before), routed.rows(routed.version == after)
-    was, became = rate(old.reward), rate(new.reward)
+    was, became = quality(old), quality(new)
     return Switch(
         at=at,
         before=before,
@@ -61,7 +61,7 @@ def moves(old: Traffic, new: Traffic) -> tuple[Moved, ...]:
             n_after=len(became),
             before=before,
             after=after,
-            quality=gap(rate(became.reward), rate(was.reward)),
+            quality=gap(quality(became), quality(was)),
         )
         found.append((change * len(became), moved))
     found.sort(key=lambda pair: -pair[0])

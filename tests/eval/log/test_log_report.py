@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from eval.log.command import command_line
 from eval.log.measure import bucket_seconds, measure_log
 from eval.log.rates import gap, rate
 from eval.log.rows import gather, read_events, read_traffic
-from eval.log.schema import LogReport
+from eval.log.schema import LogReport, Rate
 from gateway.store import Store
 from gateway.version_store import VersionStore
 from router.cli import find_commands, run
@@ -290,3 +291,56 @@ def test_buckets_and_quarters() -> None:
     assert bucket_seconds(86400.0) == 3600.0
     assert len(set(latency_quarters(np.arange(8.0)))) == 4
     assert set(latency_quarters(np.ones(8))) == {"fastest quarter"}
+
+
+def width(found: Rate | None) -> float:
+    assert found is not None
+    return found.high - found.low
+
+
+def test_answers_to_one_question_or_of_one_key_are_not_independent() -> None:
+    """Forty questions asked ten times each with the same result: as wide as forty. One key says nothing of a spread."""
+    once = np.random.default_rng(0).random(40).round()
+    repeated, question = np.repeat(once, 10), np.repeat(np.arange(40), 10)
+    alone = np.arange(400)
+    one_key = np.zeros(400, dtype=np.int64)
+    clustered = rate(repeated, clusters=(question, one_key))
+    assert clustered is not None
+    assert clustered.n == pytest.approx(40, rel=0.05)
+    assert width(clustered) == pytest.approx(width(rate(once)), rel=0.05)
+    assert width(rate(repeated, clusters=(alone, question))) == pytest.approx(width(clustered))
+    assert width(rate(repeated, clusters=(alone, one_key))) == pytest.approx(width(rate(repeated)), rel=0.05)
+    same = rate(np.ones(400), clusters=(question, one_key))
+    assert same is not None
+    assert same.n == pytest.approx(40)
+
+
+def test_intervals_of_clustered_answers_hold_the_truth() -> None:
+    """Twenty keys, each with a mean of its own about 0.6: the plain interval holds it far too seldom."""
+    rng, runs, held = np.random.default_rng(1), 200, [0, 0]
+    for _ in range(runs):
+        key = np.repeat(np.arange(20), 30)
+        value = (rng.random(600) < np.clip(rng.normal(0.6, 0.25, 20), 0, 1)[key]).astype(float)
+        truth = 0.6 - 0.0131  # what clipping takes off the mean of the keys
+        for place, found in enumerate((rate(value), rate(value, clusters=(np.arange(600), key)))):
+            assert found is not None
+            held[place] += found.low <= truth <= found.high
+    assert held[0] / runs < 0.8
+    assert held[1] / runs > 0.88
+
+
+def test_the_report_knows_questions_and_keys() -> None:
+    """The same traffic as questions and keys of its own, as two questions, and as questions of two keys."""
+    pairs = list(traffic(600))
+    rewards = {record.decision_id: reward for record, reward in pairs}
+
+    def coder(**changes: Callable[[int], str]) -> Rate | None:
+        rows = [r.model_copy(update={k: of(i) for k, of in changes.items()}) for i, (r, _) in enumerate(pairs)]
+        report = measure_log(gather(rows, rewards), command="c", now=NOW)
+        return next(group.quality for group in report.experts if group.name == "coder")
+
+    apart = coder(text=lambda i: f"question {i}", key_id=lambda i: f"key {i}")
+    few = coder(text=lambda i: f"question {int(rewards[f'dec-{i:06}'])}", key_id=lambda i: f"key {i}")
+    keys = coder(text=lambda i: f"question {i}", key_id=lambda i: f"key {int(rewards[f'dec-{i:06}'])}")
+    assert width(few) > 2 * width(apart)
+    assert width(keys) > 2 * width(apart)

@@ -51,7 +51,7 @@ def record_of(number: int, decision: RoutingDecision | None, **fields: object) -
         "cost_usd": 0.002 if decision and decision.expert == "writer" else 0.001,
         "latency_ms": 100.0 + number % 50,
         "ttft_ms": 20.0,
-        "text": "a secret text",
+        "text": f"a secret text {number}",
     }
     return DecisionRecord.model_validate(values | fields)
 
