@@ -127,6 +127,9 @@ def retrain(
     max_cost_rise: Annotated[
         float, typer.Option(min=0, help="largest relative rise of the mean cost of a query that is tolerated")
     ] = 0.0,
+    gain_for_double_cost: Annotated[
+        float, typer.Option(min=0.001, help="shown gain of quality that pays for twice the cost")
+    ] = 0.2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="compare and print, promote nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
     every: Annotated[
@@ -150,7 +153,7 @@ def retrain(
         database_url=database_url or default_database_url(data_dir),
         queries=queries,
         since=parse_time(since),
-        terms=Terms(margin=margin, max_cost_rise=max_cost_rise),
+        terms=Terms(margin, max_cost_rise, gain_for_double_cost),
         is_dry_run=dry_run,
         seed=seed,
         cache=data_dir / "cache",
