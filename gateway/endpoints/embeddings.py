@@ -34,8 +34,10 @@ async def embed(asked: EmbeddingRequest, request: Request, state: State, service
     texts = texts_of(asked, service.config.limits.max_texts)
     exchange = begin(request, state, DecisionKind.EMBEDDING, asked.model)
     async with at_work(request, state, service):
-        tokens = await check_tokens(service, owner, texts, "input")
-        parts = [await service.run(owner, vectors_of, service.routing, texts[some], asked) for some in pieces(texts)]
+        tokens = await check_tokens(service, texts, "input")
+        cuts = list(pieces(texts))
+        run = service.run_soon if len(cuts) == 1 else service.run
+        parts = [await run(owner, vectors_of, service.routing, texts[some], asked) for some in cuts]
     routed = RoutedQueries.joined([part for part, _ in parts])
     vectors = [vector for _, found in parts for vector in found]
     exchange.overhead_ms = routed.routing_ms

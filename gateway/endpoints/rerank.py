@@ -35,7 +35,7 @@ async def rerank(asked: RerankRequest, request: Request, state: State, service: 
         raise invalid(f"'documents' holds {len(documents)} texts; allowed: at most {most}", "documents")
     exchange = begin(request, state, DecisionKind.RERANK, asked.model)
     async with at_work(request, state, service):
-        tokens = sum(await check_tokens(service, owner, [asked.query, *documents], "documents"))
+        tokens = sum(await check_tokens(service, [asked.query, *documents], "documents"))
         routed, (order, scores) = await ranked(service, owner, asked.query, documents, asked.model)
     exchange.overhead_ms = routed.routing_ms
     top = len(order) if asked.top_n is None else min(asked.top_n, len(order))
@@ -70,7 +70,7 @@ async def ranked(
 ) -> tuple[RoutedQueries, Ranking]:
     """Every document's place (n,), best first, with scores, a few documents at a time. Raises ApiError 404."""
     routing = service.routing
-    routed = await service.run(owner, routing.route, [query], model)
+    routed = await service.run_soon(owner, routing.route, [query], model)
     decision = routed.decisions[0]
     rankings: list[Ranking] = []
     evidence: Callable[[KeyArray], FloatArray] | None = None

@@ -15,7 +15,6 @@ from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.exchange import MAX_MODEL_CHARS
 from gateway.http_errors import ApiError, invalid
 from gateway.retrieval.cutting import count_tokens
-from gateway.retrieval.fair_threads import pieces
 from gateway.retrieval.log import Outcome, RetrievalExchange, exchange_for, response_headers
 from gateway.retrieval.records import Page
 from gateway.retrieval.routing import why
@@ -82,7 +81,8 @@ async def at_work(request: Request, state: GatewayState, service: RetrievalServi
     """A block that runs as one of the gateway's requests, while its client is there and `retrieval.limits` allows.
 
     Raises:
-        ApiError: 429 there are too many requests, 503 its rows could not be made safe now, 504 it took too long.
+        ApiError: 429 there are too many requests, 503 its rows could not be made safe now or the gateway stops, 504 it
+            took too long.
         ClientGoneError: the client left; what the block waited for is given up.
     """
     limit_s = service.config.limits.timeout_s
@@ -96,16 +96,17 @@ async def at_work(request: Request, state: GatewayState, service: RetrievalServi
             status=504,
             code="retrieval_timeout",
         ) from error
+    except asyncio.CancelledError:
+        if not state.is_stopping:
+            raise
+        raise ApiError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=1.0) from None
 
 
-async def check_tokens(service: RetrievalService, owner: str, texts: Sequence[str], param: str) -> list[int]:
+async def check_tokens(service: RetrievalService, texts: Sequence[str], param: str) -> list[int]:
     """The estimated tokens of each text. Raises ApiError 400 when they are too many together."""
-    allowed = service.config.limits.max_tokens
-    counts: list[int] = []
-    for some in pieces(texts):
-        counts += await service.run(owner, tokens_of, texts[some])
-        if sum(counts) > allowed:
-            raise invalid(f"'{param}' holds more than {allowed} tokens; allowed: at most {allowed} in a request", param)
+    counts, allowed = await asyncio.to_thread(tokens_of, texts), service.config.limits.max_tokens
+    if sum(counts) > allowed:
+        raise invalid(f"'{param}' holds {sum(counts)} tokens; allowed: at most {allowed} in a request", param)
     return counts
 
 

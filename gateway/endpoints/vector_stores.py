@@ -19,12 +19,12 @@ from gateway.endpoints.retrieval_access import (
     Stores,
     at_work,
     begin,
+    check_tokens,
     decision_view,
     finish,
 )
 from gateway.http_errors import ApiError, invalid
 from gateway.retrieval.chunking import ChunkingStrategy, StaticStrategy
-from gateway.retrieval.cutting import count_tokens
 from gateway.retrieval.filters import Scalar, fault_of
 from gateway.retrieval.log import outcomes_of
 from gateway.retrieval.records import Addition, FileStatus
@@ -106,7 +106,7 @@ async def search_store(
     exchange = begin(request, state, DecisionKind.SEARCH, asked.model)
     async with at_work(request, state, service):
         found = await service.search(owner, store, wanted)
-        tokens = [await service.run(owner, count_tokens, query) for query in wanted.queries]
+        tokens = await check_tokens(service, wanted.queries, "query")
     exchange.overhead_ms = found.routed.routing_ms
     outcomes = outcomes_of(
         found.routed,

@@ -209,7 +209,11 @@ class Ingestion:
             UnreadableFileError: too many attempts have ended without an end.
         """
         file = await asyncio.to_thread(self._catalog.store_file, store_id, file_id)
-        attempt = 0 if file is None else await asyncio.to_thread(self._catalog.claim, store_id, file_id, CLAIM_S)
+        attempt = (
+            0
+            if file is None
+            else await asyncio.to_thread(self._catalog.claim, store_id, file_id, self._reader.wall_s + CLAIM_S)
+        )
         if file is None or not attempt:
             return None
         self._in_hand.add((store_id, file_id))

@@ -71,6 +71,7 @@ class DocumentReader:
 
     def __init__(self, limits: ReadingLimits) -> None:
         self._limits = limits
+        self.wall_s = limits.wall_s
         self._places = asyncio.Semaphore(PROCESSES)
         self._idle: list[ReadingProcess] = []
         self._ending: set[asyncio.Task[None]] = set()

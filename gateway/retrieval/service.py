@@ -49,7 +49,7 @@ class RetrievalService:
         self._stores: VectorStores | None = None
         self._lock: FolderLock | None = None
         self._why_not = "this gateway has no database, so it keeps no files and vector stores"
-        # Apart, so that a search waits for searches only, whatever is embedded, ranked or read meanwhile.
+        # Apart, so that what takes one piece waits for its like only, whatever is embedded, ranked or read meanwhile.
         self._searches = FairThreads(THREADS, "coe-search")
         self._pieces = FairThreads(THREADS, "coe-pieces")
         self._indexing = asyncio.Semaphore(1)
@@ -119,8 +119,12 @@ class RetrievalService:
                 return await self.run(key, self.stores.search, store, replace(request, may_take_long=True))
 
     async def run(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
-        """A small piece of work that needs the processor, off the event loop. Keys take turns."""
+        """A piece of a request's work, off the event loop. Keys take turns."""
         return await self._pieces.run(key, call, *arguments, **options)
+
+    async def run_soon(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
+        """As `run`, for a request of a single piece: with the searches, not behind what is embedded in bulk."""
+        return await self._searches.run(key, call, *arguments, **options)
 
     async def aclose(self) -> None:
         if self.pilots is not None:

@@ -50,6 +50,14 @@ def test_a_chunk_ends_where_a_paragraph_or_else_a_sentence_does() -> None:
     assert all(each.endswith(".") for each in sentences)
 
 
+def test_chunks_together_are_at_most_twice_the_text() -> None:
+    """Each sentence is shorter than the overlap and ends late in the window of the words before it."""
+    text = ("a " * 1_999 + "a. " + ("x" * 60 + " ") * 209) * 3
+    strategy = StaticChunking(max_chunk_size_tokens=4096, chunk_overlap_tokens=2048)
+    tokens = sum(count_tokens(chunk) for chunk in chunks_of(text, strategy))
+    assert tokens <= 2 * count_tokens(text)
+
+
 def test_tokens_are_near_what_a_sub_word_vocabulary_makes_of_english() -> None:
     from tokenizers import Tokenizer
 
