@@ -31,7 +31,7 @@ class CommitCheck:
         writer: tells of records that wait for the disk.
         stream: of the log; knows what Redis would evict.
         executor: in which all calls of the spool are made.
-        try_redis: puts an entry into the stream; False when Redis does not take it.
+        try_redis: puts an entry larger than a record's into the stream; False when Redis does not take it.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class CommitCheck:
         self.problem: str | None = None
 
     async def check(self) -> None:
-        """Costs microseconds while all is well; otherwise looks again, at most once in `LOOK_EVERY_S`.
+        """Costs microseconds while all is well; otherwise looks again, and once it has refused at most once in
+        `LOOK_EVERY_S`.
 
         Raises:
             StoreError: no record can be made safe.
@@ -83,8 +84,9 @@ class CommitCheck:
 
     async def _look(self) -> None:
         """All who ask at once share one look."""
-        is_over = self._looking is None or self._looking.done()
-        if is_over and (self._looking is None or time.monotonic() - self._looked >= LOOK_EVERY_S):
+        # Only a refusal is good for a while: what a full disk took a moment ago may have been the last.
+        is_fresh = self.problem is not None and time.monotonic() - self._looked < LOOK_EVERY_S
+        if self._looking is None or (self._looking.done() and not is_fresh):
             self._looking = asyncio.create_task(self._probe(), name="decision-log-check")
         if self._looking is not None and (await asyncio.wait([self._looking], timeout=LOOK_TIMEOUT_S))[1]:
             self._found("the disk is too slow")

@@ -40,6 +40,7 @@ RECENT_RECORDS = 4096
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"
+TRY_BYTES = 16 * 1024
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class DecisionLog:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
         self._numbered = DecisionCount(is_durable=self.is_durable)
         self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key, self._numbered)
-        self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, self._say_running)
+        self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, self._try_redis)
         self._recent: dict[str, DecisionRecord] = {}
         self._is_closing = False
         self._writer: asyncio.Task[None] | None = None
@@ -212,12 +213,16 @@ class DecisionLog:
     async def _say_running(self) -> bool:
         return await self._tell(LifeState.RUNNING)
 
-    async def _tell(self, state: LifeState) -> bool:
+    async def _try_redis(self) -> bool:
+        """Whether Redis takes an entry of `TRY_BYTES`, so one that needs new room on its disk."""
+        return await self._tell(LifeState.RUNNING, TRY_BYTES)
+
+    async def _tell(self, state: LifeState, size: int = 0) -> bool:
         numbered = self._numbered
         life = Life(
             replica=self.replica, decisions=numbered.value, settled=numbered.settled, state=state, at=time.time()
         )
-        return await self._stream.try_send([life.model_dump_json().encode()], LIFE_FIELD)
+        return await self._stream.try_send([life.model_dump_json().encode().ljust(size)], LIFE_FIELD)
 
     def _share_room(self) -> None:
         """Leaves this spool what the others in the data folder do not use of `log.spool_max_mb`."""

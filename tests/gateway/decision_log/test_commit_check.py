@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from redis import Redis
 
 from gateway.decision_log import commit_check, writer
 from gateway.decision_log.sink import DecisionLog
@@ -107,6 +108,27 @@ async def test_while_the_disk_is_full_redis_is_asked_and_trusted(
         await log.check()
         await log.commit(make_record(0))
         assert (log.problem, log.stats().streamed) == (None, 1)
+        disk.is_full = False
+    with Redis.from_url(redis_url) as client:  # what was asked is larger than a record: it needs room of its own
+        entries = [len(fields[b"life"]) for _, fields in client.xrange("coe:decisions") if b"life" in fields]
+    assert max(entries) >= 16 * 1024
+
+
+async def test_what_redis_took_a_moment_ago_proves_nothing_for_the_next_request(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit_check, "LOOK_EVERY_S", 60.0)
+    disk = Disk(monkeypatch)
+    async with running_log(tmp_path, redis_url, durability="sync") as log:
+        disk.is_full = True
+        await log.check()
+        with Redis.from_url(redis_url) as client:
+            client.config_set("maxmemory", 1)
+            try:
+                with pytest.raises(StoreError, match="No space left"):
+                    await log.check()
+            finally:
+                client.config_set("maxmemory", 0)
         disk.is_full = False
 
 
