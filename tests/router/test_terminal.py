@@ -70,6 +70,14 @@ def test_cells_are_as_wide_as_what_is_shown() -> None:
     assert "\\u001b[31mred\\u001b[0m" in shown(table)
 
 
+def test_lines_wrap_by_what_is_shown() -> None:
+    out = io.StringIO()
+    Terminal(file=out, width=20, color_system=None).print("\x1b[31m" * 12)
+    lines = out.getvalue().split()
+    assert max(len(line) for line in lines) <= 20
+    assert "".join(lines) == "\\u001b[31m" * 12
+
+
 @given(foreign)
 def test_json_stays_the_same_json(text: str) -> None:
     for as_ascii in (True, False):
