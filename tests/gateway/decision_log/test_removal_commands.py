@@ -78,6 +78,7 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
     say("r1-0", FeedbackKind.THUMB, "key-1")
     say("r1-0", FeedbackKind.EDIT, "key-1")
     say("r1-2", FeedbackKind.THUMB, "key-2")
+    say("r1-2", FeedbackKind.EDIT, "key-1")  # by the subject, of a decision that stays
     say("r1-4", FeedbackKind.THUMB, "key-1")  # of a decision that is still on its way
     spool = Spool(tmp_path / "spool" / "r1", max_bytes=1_000_000)
     spool.open()
@@ -96,7 +97,7 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
             return rows, segment.read_bytes(), client.xlen("coe:decisions"), client.xlen(dead_stream("coe:decisions"))
 
         before = everything()
-        told = "2 decisions and 3 pieces of feedback from SQL, 2 entries from the stream, 1 records from spools"
+        told = "2 decisions and 4 pieces of feedback from SQL, 2 entries from the stream, 1 records from spools"
         for _ in range(2):
             assert erase_subject("key-1", tmp_path, config, redis_url, dry_run=True) == 0
             assert f"would erase {told}" in capsys.readouterr().out
