@@ -210,6 +210,40 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
     assert (whole.held_bytes, whole.arriving, dict(whole._held), dict(whole._sending)) == (0, 0, {}, {})
 
 
+async def test_all_clients_together_have_a_limit_of_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PATIENCE_S", 1e9)  # nobody makes room
+    half = ROOM // 2
+    bytes_full, bodies_full = Intake(ROOM, 8, 8), Intake(ROOM, 8, 4)
+    for client in ("address:1", "address:2"):
+        bytes_full.claim(client).take(half)
+        for _ in range(2):
+            bodies_full.begin(bodies_full.claim(client))
+    with pytest.raises(ApiError, match=f"limit of {ROOM} bytes") as of_bytes:
+        bytes_full.claim("address:3").take(1)
+    with pytest.raises(ApiError, match="limit of 4 bodies") as of_bodies:
+        bodies_full.begin(bodies_full.claim("address:3"))
+    for refused in (of_bytes.value, of_bodies.value):
+        assert (refused.status, refused.code, refused.headers) == (503, "overloaded", {"retry-after": "1"})
+
+
+async def test_what_is_short_takes_no_room() -> None:
+    full = Intake(ROOM, 1, 8)
+    full.claim("address:1").take(ROOM // 2)
+    full.claim("address:1").expect(SMALL_BODY_BYTES)
+    with pytest.raises(ApiError):
+        full.claim("address:1").expect(SMALL_BODY_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "received", "is_slow"),
+    [(4.0, 0, False), (6.0, 0, True), (6.0, 5 * 65536, True), (6.0, 60 * 65536, False)],
+)
+async def test_a_body_is_slow_by_its_rate_and_not_at_once(seconds: float, received: int, is_slow: bool) -> None:
+    claim = Intake(ROOM, 8, 8).claim("address:1")
+    claim._began_at_s, claim.received_bytes = asyncio.get_running_loop().time() - seconds, received
+    assert claim.is_slow is is_slow
+
+
 async def test_whoever_is_cut_says_that_it_was_too_slow() -> None:
     whole = Intake(ROOM, 2, 8)
     with whole.claim("address:1") as claim:
