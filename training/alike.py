@@ -1,8 +1,9 @@
 """Whether two routers decide alike, so that putting one in the other's place changes nothing.
 
-Alike means that for every query compared, under every policy, both name the same category and want the same expert, and
-the probabilities of whom they draw differ by no more than PROBABILITY_STEP. What they predict of quality, and so the
-order in which others stand in for an expert that is down, may differ: every new rating moves it a little.
+Alike means that for every query compared, under every policy, both name the same category, and that each expert's
+probability of being drawn (1 of the expert they want, without exploration) differs by no more than PROBABILITY_STEP.
+What they predict of quality, and so the order in which others stand in for an expert that is down, may differ: every
+new rating moves it a little.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ twice the same (ours)."""
 
 
 def is_same_decision(one: RoutingDecision, other: RoutingDecision) -> bool:
-    """Category and wanted expert are the same, and whom exploration may draw, within PROBABILITY_STEP."""
-    if (one.category, one.ranking[0]) != (other.category, other.ranking[0]):
+    """Category and whom they draw are the same, the latter within PROBABILITY_STEP."""
+    if one.category != other.category:
         return False
     mine, theirs = (dict(zip(d.eligible, d.eligible_probs, strict=True)) for d in (one, other))
     return all(abs(mine.get(name, 0.0) - theirs.get(name, 0.0)) <= PROBABILITY_STEP for name in mine | theirs)
