@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, cast
 
 import numpy as np
@@ -21,12 +20,13 @@ from rich.table import Table
 from router import plugins
 from router.errors import MissingExtraError, MissingWeightsError
 from router.protocols import CategoryClassifier, Encoder
+from router.shipped import seed_folder
 from router.types import GENERAL
 from training.datasets.jsonl import read_seed
 from training.measure import wilson
 from training.types import LabelledQuery
 
-SEED = Path(__file__).parent.parent / "training" / "seed"
+SEED = seed_folder()
 NOT_REAL = frozenset({"openai"})  # needs an endpoint
 SHORT_CHARS, SHORT_QUERIES = 60, 200
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from router.commands import live_router
 from router.config import ExplorationConfig, load_config
 from router.errors import ArtifactError
 from router.pipeline import Router
+from router.shipped import seed_folder
 from router.types import GENERAL, Query, QueryBatch, QueryFacts, RoutingDecision
 from training.datasets.jsonl import numbered_queries, read_seed
 from training.datasets.outcomes import read_outcomes
@@ -102,7 +102,7 @@ def find_texts(queries: Path | None, outcomes: Path | None) -> Texts:
 
 def own_texts() -> Texts:
     """The fifth of the seed set that no router is fitted on, and the probes."""
-    seed = read_seed(importlib.resources.files("training") / "seed")
+    seed = read_seed(seed_folder())
     held_out = [query.text for query in seed if split_of(query.text) == "test"]
     return Texts(unique([*held_out, *(probe.text for probe in load_probes())]), "held-out seed queries and probes")
 
