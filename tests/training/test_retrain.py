@@ -193,6 +193,12 @@ def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(reques
     assert registry.versions() == versions
 
 
+def test_a_candidate_that_differs_on_logged_queries_alone_is_judged(request_, monkeypatch):
+    monkeypatch.setattr("training.retrain_run.decide_log_alike", lambda *_: False)
+    log_answers(request_, {"left": 0.9, "right": 0.2})
+    assert run_retrain(request_, now=NOW).gate is not None
+
+
 def test_a_candidate_like_the_one_on_trial_does_not_end_the_trial(request_):
     """Its share of the traffic has yet to say what it is worth."""
     log_answers(request_, {"left": 0.2, "right": 0.9})
