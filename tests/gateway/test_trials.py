@@ -358,6 +358,50 @@ def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Store
     assert grown.n == was.n + 1
 
 
+def put(store: Store, name: str, at: float, session: str, **changes: object) -> None:
+    """An answer of the live router, which chose ruby, with changes to its record."""
+    decision = small_router(version=OLD).decide(Query("q", "red"), rng=np.random.default_rng(0))
+    fields = {
+        "decision_id": name, "request_id": "r", "replica": "one", "seq": int(at), "at": at, "requested_model": "auto",
+        "state": TerminalState.ANSWERED, "decision": decision, "served_expert": "ruby", "status": 200,
+        "latency_ms": 1.0, "session_id": session,
+    }  # fmt: skip
+    store.write_decisions([DecisionRecord.model_validate(fields | changes)])
+
+
+def say(store: Store, name: str, value: float, at: float) -> None:
+    store.put_feedback(Feedback(decision_id=name, kind=FeedbackKind.THUMB, value=value, at=at))
+
+
+def test_of_a_conversation_the_first_reward_counts(store: Store) -> None:
+    for number, (value, at) in enumerate([(1.0, 1300.0), (0.0, 1100.0), (1.0, 1200.0)]):
+        put(store, f"d{number}", 1001.0 + number, "one person")
+        say(store, f"d{number}", value, at)
+    evidence = VersionStore(store).evidence(OLD, canary(0.1))
+    assert (evidence.live_reward.n, evidence.live_reward.total) == (1, 0)
+
+
+def test_the_past_ends_where_the_trial_begins(store: Store) -> None:
+    """Of two answers from before, one was rated before the trial began and the other after."""
+    for name, value, at in (("early", 1.0, 900.0), ("late", 0.0, 1100.0)):
+        put(store, name, 800.0, name)
+        say(store, name, value, at)
+    past = VersionStore(store).evidence(OLD, canary(0.1)).past_reward
+    assert (past.n, past.total) == (1, 1.0)
+
+
+def test_a_shadow_is_not_judged_by_answers_of_whoever_stepped_in(store: Store) -> None:
+    """Ruby was chosen in both and failed in the second, so its reward is emerald's."""
+    shadow = ShadowDecision(
+        router_version=NEW, expert="ruby", category="red", live_expert_prob=1.0, predicted_quality=0.5
+    )
+    for name, served in (("chosen", "ruby"), ("stood-in", "emerald")):
+        put(store, name, 1500.0, name, served_expert=served, shadow=shadow)
+        say(store, name, 1.0, 1600.0)
+    found = VersionStore(store).shadow_evidence(OLD, SHADOW)
+    assert (found.matches, found.rewards) == ((1.0,), (1.0,))
+
+
 async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, store: Store) -> None:
     manifest = {**MANIFEST, "parents": ("c" * 16,), "data_fingerprints": {"log": "1234"}}
     version = save_artifact(tmp_path, manifest, {"map.mass": np.ones(3, np.float32)}).manifest.version

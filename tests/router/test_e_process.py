@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import betaln
 from scipy.stats import binom
 
-from router.e_process import Arm, log_e_shadow_worse, log_e_worse, max_log_likelihood
+from router.e_process import BETS, Arm, log_e_shadow_worse, log_e_worse, max_log_likelihood
 
 ALPHA = 0.05
 LOOK_EVERY = 25
@@ -129,3 +129,10 @@ def test_a_shadow_that_would_be_worse_is_found_by_exploration_and_not_without():
 
 def test_nothing_seen_is_no_evidence():
     assert log_e_shadow_worse([], [], [], 0.05) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("match", "reward", "z"), [(1.0, 0.0, 0.75), (0.0, 0.0, -1.25), (0.5, 0.4, -0.25)])
+def test_one_answer_of_a_shadow_counts_its_loss_less_the_margin(match: float, reward: float, z: float) -> None:
+    """At propensity 1/2 and margin 1/4: z = 2 match (1 - reward) - (1 - reward) - 1/4."""
+    expected = math.log(np.mean([1 + bet / 1.25 * z for bet in BETS]))
+    assert log_e_shadow_worse([match], [0.5], [reward], 0.25) == pytest.approx(expected)

@@ -149,3 +149,18 @@ def test_only_answers_of_experts_that_both_routers_know_judge() -> None:
     narrow = replace(mapping(), experts=("ruby", "emerald"))
     rows, _ = judged_rows(log, (), contest(narrow))
     assert rows.tolist() == [0, 1]
+
+
+def test_a_key_judges_no_more_than_its_share() -> None:
+    """One key disliked thirty answers, ten others liked one each: at a fifth, the first counts for 2.5 of 12.5."""
+    log = log_table(
+        ["red"] * 40,
+        ["ruby"] * 40,
+        [0.0] * 30 + [1.0] * 10,
+        propensity=np.ones(40),
+        key=np.array([0] * 30 + list(range(1, 11))),
+        max_key_share=0.2,
+    )
+    found = contest(mapping()).on_log(asked(log), np.ones(40))
+    for comparison in (found.doubly_robust, *found.others):
+        assert comparison.live.value == pytest.approx(0.8), comparison.name

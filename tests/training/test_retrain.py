@@ -24,12 +24,13 @@ from router.types import (
     TerminalState,
 )
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import first_router
+from training.first_fit import first_router, labelled_queries
 from training.gate import Terms, Verdict, judge
 from training.log_table import read_log_table
 from training.onboarding import onboard
 from training.registry import Registry
 from training.retrain_run import RetrainRequest, run_retrain
+from training.split import split_of
 from training.summary import print_retrain, retrain_json
 from training.types import OutcomeTable
 
@@ -562,3 +563,13 @@ def test_an_expert_that_experts_yaml_no_longer_has_goes(request_):
     result = run_retrain(request_, now=NOW)
     assert (result.carried, result.is_promoted) == ((), True), result.reason
     assert load_artifact(request_.routers / result.candidate).manifest.experts == EXPERTS
+
+
+def test_category_accuracy_is_judged_on_the_labels_that_were_held_out(request_):
+    log_answers(request_, {"left": 0.2, "right": 0.9})
+    result = run_retrain(request_, now=NOW)
+    asked = labelled_queries(load_config(request_.config), None)
+    held_out = [query for query in asked if split_of(query.text) == "test"]
+    assert 0 < len(held_out) < len(asked) / 2
+    accuracy = result.gate.comparisons[0]
+    assert (accuracy.name, accuracy.difference.n) == ("category accuracy", len(held_out))

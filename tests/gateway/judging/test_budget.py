@@ -20,6 +20,13 @@ def test_samples_of_an_hour_and_dollars_of_a_day():
     assert budget.take()
 
 
+def test_a_day_that_has_cost_all_of_its_dollars_has_none_left():
+    budget = Budget(1000, 1.0, lambda: 0.0)
+    for usd, is_left in ((0.75, True), (0.25, False)):
+        budget.spend(usd)
+        assert (budget.has_money(), budget.take()) == (is_left, is_left)
+
+
 def test_what_is_free_costs_nothing():
     budget = Budget(1000, 1e-9, lambda: 0.0)
     for _ in range(50):
