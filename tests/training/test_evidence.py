@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.gateway.small_router import EXPERTS
-from tests.training.small_contest import log_table, outcomes
+from tests.training.small_contest import asked, contest, log_table, mapping, outcomes
 from training.change import find_changes
-from training.retrain import gather_evidence
+from training.retrain import gather_evidence, logged_queries
 
 CATEGORIES = ("red", "green")
 GRADED = outcomes(("red", "red", "green", "green"), [[0.5, 0.4, 0.3]] * 4)
@@ -56,3 +56,15 @@ def test_the_maps_mass_is_the_mix_of_the_traffic() -> None:
     mass = gather_evidence(GRADED, log, CATEGORIES).matrix.mass
     assert mass == pytest.approx((np.array([135, 45, 0]) + 20 * prior) / 200)
     assert mass[0] > 0.7
+
+
+@pytest.mark.parametrize(("propensity", "reward", "worth"), [(0.25, 1.0, 2.5), (0.5, 0.0, -0.5), (0.001, 1.0, 100.5)])
+def test_a_logged_choice_is_worth_what_its_expert_earned_beyond_the_model(
+    propensity: float, reward: float, worth: float
+) -> None:
+    """w + min(1 / p, 200) (r - w) at a quality of 1/2 everywhere; of the others nothing was seen, so w."""
+    log = log_table(["red"], ["emerald"], [reward], propensity=np.array([propensity]))
+    evidence = contest(mapping()).evidence
+    found = logged_queries(asked(log), replace(evidence, outcomes=GRADED), CATEGORIES)
+    assert found.worth.tolist() == [pytest.approx([0.5, worth, 0.5])]
+    assert found.table.scores[0, EXPERTS.index("emerald")] == reward
