@@ -9,6 +9,8 @@ import pytest
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
+from router.preference import Preference
+from router.solved_policy import Policy
 from router.types import CategoryProbs, FloatArray
 from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder
 from tests.training.small_contest import asked, contest, log_table, mapping, outcomes
@@ -92,6 +94,20 @@ def test_an_expert_that_was_ruled_out_is_chosen_by_nobody() -> None:
     assert found.policy[:, EXPERTS.index("ruby")].tolist() == [0.0, 0.0]
     assert [EXPERTS[number] for number in found.chosen] == ["plain", "emerald"]  # the next best one for red
     assert found.policy.sum(axis=1) == pytest.approx([1.0, 1.0])
+
+
+def test_a_query_that_the_candidates_policy_lets_nobody_serve_earns_nothing() -> None:
+    """The candidate hosts ruby alone, which was down; it wants ruby all the same."""
+    policy = Policy(
+        mapping().policy("default").solution, preference=Preference(np.zeros(3), np.array([True, False, False]))
+    )
+    candidate = replace(mapping(), policies={"default": policy})
+    log = log_table(["red", "green"], ["plain", "emerald"], [1.0, 1.0])
+    found = conduct(candidate, asked(log, excluded=("ruby",)), EXPERTS)
+    assert found.policy.tolist() == [[0.0] * 3] * 2
+    assert [EXPERTS[number] for number in found.chosen] == ["ruby", "ruby"]
+    up = conduct(candidate, asked(log, excluded=("plain",)), EXPERTS)
+    assert up.policy[:, EXPERTS.index("ruby")].tolist() == [1.0, 1.0]
 
 
 def test_what_nobody_could_have_chosen_is_not_supported_by_the_log() -> None:
