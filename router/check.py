@@ -63,7 +63,11 @@ def plugin_problems(config: CoeConfig) -> Iterator[str]:
         except ConfigError as error:
             yield from (f"{key}: {problem}" for problem in error.problems)
             continue
-        for where, options in parts:
+        for where, kind, options in parts:
+            try:
+                kind.require_imports()
+            except MissingExtraError as error:
+                yield f"{where}: {error}"
             yield from weight_problems(where, options)
 
 
@@ -82,7 +86,7 @@ def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iter
     for key, (family, plugin) in families_of(config).items():
         with suppress(ConfigError):  # told by `plugin_problems`
             parts = plugins.parts_of(key, family, plugin.kind, plugin.options)
-            named |= {f"{where}.api_key_env": getattr(options, "api_key_env", None) for where, options in parts}
+            named |= {f"{where}.api_key_env": getattr(options, "api_key_env", None) for where, _, options in parts}
     if config.retrieval is not None:
         named["retrieval.stores.index_url_env"] = config.retrieval.stores.index_url_env
     for key, variable in named.items():
@@ -99,8 +103,8 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
                 yield f"experts.{name}.model: {error}"
         elif entry.engine is Engine.LITELLM:
             try:
-                plugins.build("router.backends", "litellm", {"model": entry.model})
-            except (ConfigError, MissingExtraError) as error:
+                plugins.load("router.backends", "litellm").require_imports()
+            except MissingExtraError as error:
                 yield f"experts.{name}.engine: {error}"
         elif entry.engine is Engine.VLLM and entry.url is None:
             yield from home_problems(f"experts.{name}.model", entry.model)

@@ -2,7 +2,8 @@
 
 Each plugin module has three public names: `Options` (a frozen pydantic model that refuses unknown keys),
 `build(options)` (heavy imports happen inside) and `EXAMPLES` (valid Options, used by the contract tests). One that is
-made of others has `inner(options)` too, which lists them. Only names that exist as files can be loaded, so
+made of others has `inner(options)` too, which lists them; one that imports packages of an extra names both (`IMPORTS`,
+`EXTRA`). Only names that exist as files can be loaded, so
 configuration never imports arbitrary code.
 """
 
@@ -12,12 +13,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from router.errors import ConfigError, allowed_values, got_value
+from router.errors import ConfigError, MissingExtraError, allowed_values, got_value
 from router.fault_words import fault_words
 
 
@@ -37,13 +39,26 @@ def no_inner(_: Any) -> tuple[Inner, ...]:
 
 @dataclass(frozen=True)
 class Plugin:
-    """One kind of one family: its options model, its constructor, its example options, and what it is made of."""
+    """One kind of one family: its options model, its constructor, its example options, what it is made of, and the
+    packages beyond those of the project that it imports, which one extra of the project installs."""
 
     kind: str
     options_type: type[BaseModel]
-    build: Callable[[BaseModel], Any]
+    make: Callable[[BaseModel], Any]
     examples: tuple[BaseModel, ...]
     inner: Callable[[Any], tuple[Inner, ...]]
+    imports: tuple[str, ...] = ()
+    extra: str = ""
+
+    def require_imports(self) -> None:
+        """Raises MissingExtraError when a package is not installed. Imports nothing."""
+        if any(find_spec(package) is None for package in self.imports):
+            raise MissingExtraError(f"kind '{self.kind}'", self.extra)
+
+    def build(self, options: BaseModel) -> Any:
+        """The live object. Raises MissingExtraError, and what the plugin raises."""
+        self.require_imports()
+        return self.make(options)
 
 
 def kinds(family: str) -> tuple[str, ...]:
@@ -63,7 +78,8 @@ def load(family: str, kind: str) -> Plugin:
         raise ConfigError(f"unknown kind '{kind}' of {family}{allowed_values(kind, known)}")
     module = importlib.import_module(f"{family}.{kind}")
     inner = getattr(module, "inner", no_inner)
-    return Plugin(kind, module.Options, module.build, tuple(module.EXAMPLES), inner)
+    imports, extra = getattr(module, "IMPORTS", ()), getattr(module, "EXTRA", "")
+    return Plugin(kind, module.Options, module.build, tuple(module.EXAMPLES), inner, imports, extra)
 
 
 def validate_options(family: str, kind: str, options: Mapping[str, object]) -> BaseModel:
@@ -84,11 +100,13 @@ def validate_options(family: str, kind: str, options: Mapping[str, object]) -> B
     return checked
 
 
-def parts_of(key: str, family: str, kind: str, options: Mapping[str, object]) -> Iterator[tuple[str, BaseModel]]:
-    """The options of a plugin and of all that it is made of, each with the key where it is. Raises ConfigError."""
-    checked = validate_options(family, kind, options)
-    yield key, checked
-    for part in load(family, kind).inner(checked):
+def parts_of(
+    key: str, family: str, kind: str, options: Mapping[str, object]
+) -> Iterator[tuple[str, Plugin, BaseModel]]:
+    """A plugin and all that it is made of, each with the key where it is and its options. Raises ConfigError."""
+    checked, plugin = validate_options(family, kind, options), load(family, kind)
+    yield key, plugin, checked
+    for part in plugin.inner(checked):
         yield from parts_of(f"{key}.{part.key}", part.family, part.kind, part.options)
 
 
@@ -112,6 +130,7 @@ def option_problem(plugin: Plugin, fault: Any) -> str:
 
 
 def build(family: str, kind: str, options: Mapping[str, object]) -> Any:
-    """The live object of a plugin. Raises ConfigError as `validate_options` does, and what the plugin raises."""
+    """The live object of a plugin. Raises ConfigError as `validate_options` does, MissingExtraError without a package
+    that it imports, and what the plugin raises."""
     checked = validate_options(family, kind, options)
     return load(family, kind).build(checked)

@@ -6,7 +6,6 @@ Importing litellm takes seconds and 200 MB, so it happens on the first request, 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from router.errors import BackendError, MissingExtraError
+from router.errors import BackendError
 from router.json_text import to_json
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
@@ -63,13 +62,11 @@ class Options(BaseModel):
     timeout_s: float = Field(default=600.0, gt=0)
 
 
+IMPORTS, EXTRA = ("litellm",), "providers"
 EXAMPLES = (Options(model="anthropic/claude-sonnet-4-5"), Options(model="openai/gpt-4o-mini", timeout_s=30.0))
 
 
 def build(options: Options) -> ChatBackend:
-    """Raises MissingExtraError when litellm is not installed."""
-    if importlib.util.find_spec("litellm") is None:
-        raise MissingExtraError("an expert with engine 'litellm'", "providers")
     return LitellmBackend(options)
 
 

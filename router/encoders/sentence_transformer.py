@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.errors import MissingExtraError, MissingWeightsError
+from router.errors import MissingWeightsError
 from router.types import FloatArray
 from router.weights import PACKAGE_SCHEME, expanded, file_sha256, fingerprint, resolve_weights
 
@@ -64,9 +63,7 @@ class SentenceTransformerEncoder:
 
 
 def build(options: Options) -> SentenceTransformerEncoder:
-    """Raises MissingExtraError without sentence-transformers, MissingWeightsError when there is no such model."""
-    if find_spec("sentence_transformers") is None:
-        raise MissingExtraError("encoder 'sentence_transformer'", "retrieval")
+    """Raises MissingWeightsError when there is no such model."""
     folder = local_folder(options.model)
     from sentence_transformers import SentenceTransformer
 
@@ -98,4 +95,5 @@ def folder_sha256(folder: Path) -> str:
     return fingerprint(*(f"{file.relative_to(folder)}:{file_sha256(file)}" for file in files))
 
 
+IMPORTS, EXTRA = ("sentence_transformers",), "retrieval"
 EXAMPLES = (Options(), Options(max_tokens=64))

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+from router import plugins
 from router.artifact import save_artifact
+from router.check import find_problems
+from router.config import parse_config
+from router.errors import MissingExtraError
 from router.live_pointer import LivePointer, write_pointer
 
 ROOT = Path(__file__).parents[2]
@@ -235,3 +239,19 @@ def test_what_the_live_router_does_not_know_is_told(tmp_path):
     assert found.returncode == 1
     assert "policies.default.pins.code: router" in found.stderr
     assert "has not measured 'sql-writer', so the pin cannot hold" in found.stderr
+
+
+def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
+    values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+    values["experts"]["far"] = {"engine": "litellm", "model": "provider/m"}
+    values["retrieval"]["experts"] = {"words": {"kind": "bm25"}, "other": {"kind": "sentence_transformer"}}
+    gone = ("litellm", "bm25s", "sentence_transformers")
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None if name in gone else name)
+    found = [line for line in find_problems(parse_config(values), ROOT / "experts.yaml") if "needs the" in line]
+    assert [line.split(": ")[1:3] for line in found] == [
+        ["retrieval.experts.words", "kind 'bm25' needs the 'retrieval' extra"],
+        ["retrieval.experts.other", "kind 'sentence_transformer' needs the 'retrieval' extra"],
+        ["experts.far.engine", "kind 'litellm' needs the 'providers' extra"],
+    ]
+    with pytest.raises(MissingExtraError, match="'providers' extra"):
+        plugins.build("router.backends", "litellm", {"model": "provider/m"})

@@ -7,14 +7,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.errors import ConfigError, MissingExtraError
+from router.errors import ConfigError
 from router.protocols import Encoder
 from router.retrieval.records import EVIDENCE, IntArray
 from router.types import FloatArray
@@ -178,9 +177,7 @@ class UnboundBm25:
 
 
 def build(options: Options) -> UnboundBm25:
-    """Raises MissingExtraError without bm25s or PyStemmer; ConfigError for a language without a stemmer."""
-    if find_spec("bm25s") is None or find_spec("Stemmer") is None:
-        raise MissingExtraError("retrieval expert 'bm25'", "retrieval")
+    """Raises ConfigError for a language without a stemmer."""
     if options.language != "none":
         from Stemmer import algorithms
 
@@ -191,4 +188,5 @@ def build(options: Options) -> UnboundBm25:
     return UnboundBm25(options)
 
 
+IMPORTS, EXTRA = ("bm25s", "Stemmer"), "retrieval"
 EXAMPLES = (Options(), Options(k1=0.9, b=0.4, language="none", stopwords="none"))

@@ -25,4 +25,5 @@ def build(options: Options) -> UnboundEncoder:
     )
 
 
+IMPORTS, EXTRA = sentence_transformer.IMPORTS, sentence_transformer.EXTRA
 EXAMPLES = (Options(), Options(query_prefix="query: ", document_prefix="passage: "))

@@ -12,6 +12,7 @@ import openai
 import orjson
 import pytest
 
+from router import plugins
 from router.backends.litellm import FORWARDED, Options, build, error_response
 from router.errors import BackendError, MissingExtraError
 from router.protocols import BackendRequest
@@ -89,9 +90,9 @@ async def test_nobody_there() -> None:
 
 
 def test_without_litellm_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[providers\]'"):
-        build(Options(model="anthropic/x"))
+        plugins.build("router.backends", "litellm", {"model": "provider/m"})
 
 
 async def test_litellm_as_client() -> None:

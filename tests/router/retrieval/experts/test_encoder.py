@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from router import plugins
 from router.encoders.hashing import HashingEncoder
 from router.errors import ArtifactError, MissingExtraError
-from router.retrieval.experts import encoder, openai, sentence_transformer
+from router.retrieval.experts import encoder, openai
 from router.retrieval.experts.encoder import Options
 
 
@@ -36,6 +37,7 @@ def test_an_endpoint_is_an_expert_without_being_asked() -> None:
 
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.encoders.sentence_transformer.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
-        sentence_transformer.build(sentence_transformer.Options())
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None)
+    for family in ("router.encoders", "router.retrieval.experts"):
+        with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
+            plugins.build(family, "sentence_transformer", {})
