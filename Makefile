@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 LOCK_EXTRAS := --extra train --extra eval --extra providers --extra postgres
 
-.PHONY: run test slow lint bench chaos lock clean
+.PHONY: run test slow lint chaos lock clean
 
 run: $(VENV)/.run-ready
 	$(BIN)/coe up $(ARGS)
