@@ -184,3 +184,11 @@ def test_exploration_is_a_distribution_that_never_starves_the_choice(quality, ch
     assert probs.sum() == pytest.approx(1.0)
     assert probs[chosen] >= 1 - epsilon - 1e-9
     assert (probs >= 0).all()
+
+
+def test_an_expert_a_little_above_the_budget_is_not_chosen():
+    quality = np.tile(np.float32([0.9, 0.1]), (K, 1))
+    for size in (1.05, 1.001, 1.0):
+        found = solve_map(quality, np.ones(K), costs_of([size, 0.99]), Budgets(active_params_b=1.0))
+        assert (found.expert_of == 0).all() == (size == 1.0)
+        assert found.used["active_params_b"] <= 1.0 + 1e-5

@@ -16,6 +16,7 @@ from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, Co
 from tests.training.small_contest import asked, contest, log_table, mapping, outcomes
 from training.change import Change
 from training.contest import conduct
+from training.crossfit import FOLDS, folds_of
 from training.gate import Comparison
 from training.retrain_run import judged_rows
 from training.types import LabelledQuery
@@ -180,3 +181,17 @@ def test_a_key_judges_no_more_than_its_share() -> None:
     found = contest(mapping()).on_log(asked(log), np.ones(40))
     for comparison in (found.doubly_robust, *found.others):
         assert comparison.live.value == pytest.approx(0.8), comparison.name
+
+
+def test_each_graded_prompt_is_decided_by_the_twin_that_has_not_seen_it() -> None:
+    """The twin of fold f wants one of the three experts, so every prompt tells by its score who decided it."""
+    table = outcomes(
+        [f"red {number}" for number in range(11)], [[row, row / 4, row / 9] for row in np.arange(1, 12) / 11]
+    )
+    wanted = [EXPERTS[fold % 3] for fold in range(FOLDS)]
+    both = replace(contest(mapping()), twins=tuple(mapping(red=name) for name in wanted))
+    folds = folds_of(table)
+    found = both.crossed(table, ColourEncoder().encode(table.texts))
+    assert found is not None
+    expected = table.scores[np.arange(11), [EXPERTS.index(wanted[fold]) for fold in folds]].mean()
+    assert (found.live.value, found.candidate.value) == pytest.approx((12 / 22, float(expected)))
