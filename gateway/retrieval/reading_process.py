@@ -7,6 +7,7 @@ or says in `REFUSAL` why there are none. Standard output gets one line for each 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -34,9 +35,10 @@ def main() -> None:
     import pypdf  # noqa: F401 - here and above for the children, which then need not
 
     os.nice(NICENESS)
-    for line in iter(lambda: sys.stdin.buffer.readline(), b""):
-        sys.stdout.write(json.dumps(run(json.loads(line))) + "\n")
-        sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # the gateway went while a document was read
+        for line in iter(lambda: sys.stdin.buffer.readline(), b""):
+            sys.stdout.write(json.dumps(run(json.loads(line))) + "\n")
+            sys.stdout.flush()
     for file in Path.cwd().iterdir():  # a gateway that was killed leaves nothing behind either
         file.unlink()
     Path.cwd().rmdir()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gateway.retrieval.chunking import StaticChunking
-from gateway.retrieval.reader import DocumentReader, ReaderDiedError, ReadingLimits
+from gateway.retrieval.reader import PROGRAM, DocumentReader, ReaderDiedError, ReadingLimits
 from gateway.retrieval.reading import UnreadableFileError
 from gateway.retrieval.reading_process import write_chunks
 from tests.gateway.retrieval.pdf import pdf_of, slow_pdf
@@ -142,6 +144,28 @@ async def test_who_gives_up_ends_the_process_and_its_child(reader: DocumentReade
     for number in (pid, *child):
         await until_gone(Path(f"/proc/{number}"))
     await until_gone(process._folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_gateway_that_is_killed_while_it_reads_leaves_no_document(tmp_path: Path) -> None:
+    folder = tmp_path / "reading"
+    folder.mkdir()
+    (folder / "document").write_bytes(slow_pdf())
+    job = {"filename": "a.pdf", "max_tokens": 200, "overlap_tokens": 40, "cpu_s": 60, "wall_s": 60}
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
+        process.stdin.write(json.dumps(job | {"memory_bytes": 512 << 20}).encode() + b"\n")
+        process.stdin.flush()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + DEADLINE_S
+        while not children.read_text():
+            assert time.monotonic() < deadline
+    process.wait(DEADLINE_S)
+    assert not folder.exists()
 
 
 async def test_the_process_ends_with_the_gateway_and_takes_its_folder(reader: DocumentReader) -> None:
