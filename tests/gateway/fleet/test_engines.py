@@ -7,10 +7,12 @@ import io
 import json
 import os
 import signal
+import socket
 import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -56,12 +58,23 @@ def config_of(experts: dict[str, object], vllm: dict[str, object] | None = None)
     )
 
 
+def first_of_free_ports(count: int) -> int:
+    """A port that nobody has right now, and neither the next ones."""
+    for _ in range(100):
+        first = free_port()
+        with ExitStack() as probes, suppress(OSError, OverflowError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise AssertionError("no free ports in a row")
+
+
 def stand_in(tmp_path: Path) -> dict[str, object]:
     """`engines.vllm` with the stand-in as interpreter."""
     script = tmp_path / "python"
     script.write_text(STAND_IN)
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    return {"python": str(script), "first_port": free_port(), "start_timeout_s": DEADLINE_S}
+    return {"python": str(script), "first_port": first_of_free_ports(2), "start_timeout_s": DEADLINE_S}
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
