@@ -9,9 +9,11 @@ WORKERS ?= 2
 SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+APART_TESTS := tests/gateway/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
+  tests/gateway/retrieval/test_store_limit.py
 LOCK_EXTRAS := --extra train --extra eval --extra providers --extra postgres
 
-.PHONY: run test slow lint chaos lock clean
+.PHONY: run test apart slow lint chaos lock clean
 
 run: $(VENV)/.run-ready
 	$(BIN)/coe up $(ARGS)
@@ -19,10 +21,14 @@ run: $(VENV)/.run-ready
 test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-# Tests that take minutes, and those that train with torch, in an environment of their own. vLLM's tests make theirs.
-slow: $(VENV)/.dev-ready $(TORCH_VENV)/.ready
+# Tests that need what a fresh machine lacks: torch to train with, and vLLM's CPU build, whose test installs it.
+apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
-	$(BIN)/python -m pytest -m slow -rs $(ARGS)
+	$(BIN)/python -m pytest -m slow -rs $(APART_TESTS) $(ARGS)
+
+# All that takes minutes.
+slow: apart
+	$(BIN)/python -m pytest -m slow $(APART_TESTS:%=--deselect %) $(ARGS)
 
 # Kills gateways, a consumer and Redis at random under load; fails when the decision log lost more than it may.
 chaos: $(VENV)/.dev-ready
@@ -52,7 +58,7 @@ $(VENV)/.dev-ready: requirements/dev.lock $(VENV)/.run-ready
 
 # Torch is no part of the lock: the right build of it depends on the machine, and pip knows which one that is.
 $(TORCH_VENV)/.ready: requirements/dev.lock requirements/run.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "coe needs Python 3.11 or newer; $(PYTHON) is older: call make PYTHON=python3.11 slow" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "coe needs Python 3.11 or newer; $(PYTHON) is older: call make PYTHON=python3.11 apart" >&2; exit 1; }
 	@echo "creating $(TORCH_VENV), with torch (about 2 GB) ..."
 	$(PYTHON) -m venv --clear $(TORCH_VENV)
 	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/run.lock

@@ -266,3 +266,12 @@ def test_budgets_that_only_a_draw_can_keep_are_refused_without_one() -> None:
     np.testing.assert_allclose(choice.probs(quality), 0.5, atol=1e-5)
     with pytest.raises(InfeasibleBudgetError):
         budget_prices(quality, amounts, limits)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_equal_experts_the_one_of_least_amount_answers(order: list[int]) -> None:
+    """Whatever their order: no expert is better, the limit binds nowhere, and the small one costs less."""
+    sizes = {"active_params_b": SIZE["active_params_b"][order]}
+    choice = budget_choice(np.full((5, 2), 0.7), sizes, {"active_params_b": 100.0})
+    assert (choice.experts(np.full((5, 2), 0.7)) == order.index(0)).all()
+    assert expected(choice, np.full((5, 2), 0.7), sizes["active_params_b"]) == pytest.approx((0.7, 10.0))
