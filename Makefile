@@ -9,7 +9,7 @@ WORKERS ?= 2
 SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
-APART_TESTS := tests/gateway/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
+APART_TESTS := tests/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
   tests/gateway/retrieval/test_store_limit.py
 LOCK_EXTRAS := --extra train --extra eval --extra providers --extra postgres
 

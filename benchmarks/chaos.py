@@ -28,14 +28,14 @@ from sqlalchemy import select
 
 from benchmarks.chaos_fleet import Child, GatewayProcess, write_config
 from benchmarks.chaos_history import WINDOW_S, Answer, Kill, Row, Verdict, Victim, check, planned_kills
-from gateway.decision_log.commands import drain_all, examine
-from gateway.decision_log.doctor import Diagnosis
-from gateway.fleet.redis_server import RedisServer
-from gateway.store import Store
-from gateway.tables import DECISIONS
+from decision_log.commands import drain_all, examine
+from decision_log.doctor import Diagnosis
+from decision_log.log_database import default_database_url
+from decision_log.store import Store
+from decision_log.tables import DECISIONS
+from fleet.redis_server import RedisServer
 from router.config import Durability, LogConfig
 from router.json_text import from_json
-from router.log_database import default_database_url
 
 CLIENTS = 8
 ASK_TIMEOUT_S = 20.0
@@ -228,7 +228,8 @@ def main(
     chosen = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     modes = list(Durability) if durability is None else [durability]
     console.print(f"seed {chosen}: {seconds:g} s over {len(modes)} modes; repeat with --seed {chosen}")
-    logging.getLogger("gateway").setLevel(logging.ERROR)  # each kill of Redis would be a line
+    for room in ("gateway", "decision_log"):
+        logging.getLogger(room).setLevel(logging.ERROR)  # each kill of Redis would be a line
     has_failed = False
     for mode in modes:
         with tempfile.TemporaryDirectory(prefix="coe-chaos-") as folder:

@@ -23,11 +23,11 @@ import typer
 from rich.console import Console
 from sqlalchemy import Connection, create_engine, text
 
-from gateway.store import Store
+from decision_log.log_database import default_database_url
+from decision_log.store import Store
 from router.build import build_encoder, load_router
 from router.config import CoeConfig, load_config
 from router.features import to_bytes
-from router.log_database import default_database_url
 from router.shipped import seed_folder
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.datasets.jsonl import read_seed

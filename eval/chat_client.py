@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from decision_log.read import OUR_FAULTS
 from eval.probe_set import Probe
 from router.errors import BackendError
 from router.json_text import from_json
 from router.visible_text import visible_line
-from training.datasets.decision_log import OUR_FAULTS
 
 MAX_RETRY_AFTER_S = 30.0
 MAX_QUOTED_CHARS = 200

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
+from decision_log.privacy import named_session
 from gateway.answer_reader import StreamReader, answer_text
 from gateway.asgi import (
     ClientGoneError,
@@ -27,7 +28,7 @@ from gateway.intake import Claim
 from gateway.off_loop import read_off_loop
 from gateway.state import GatewayState
 from gateway.stream_tails import StreamTails
-from gateway.wire import ChatRequest, decode_chat, named_session
+from gateway.wire import ChatRequest, decode_chat
 from router.errors import BackendError, RouterError, StoreError
 from router.types import RoutingDecision, TerminalState
 

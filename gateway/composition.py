@@ -8,21 +8,21 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from dataclasses import dataclass
 from typing import Protocol
 
+from decision_log.consumer import Consumer
+from decision_log.housekeeping import Housekeeper
+from decision_log.sink import DecisionLog
+from decision_log.store import Store
+from decision_log.version_store import VersionStore
+from fleet.connect import build_backends
+from fleet.engines import EngineAddresses, Fleet
+from fleet.redis_server import RedisServer
+from fleet.vllm_addresses import read_vllm_addresses
 from gateway.collector import spare_what_is_there
-from gateway.decision_log.consumer import Consumer
-from gateway.decision_log.housekeeping import Housekeeper
-from gateway.decision_log.sink import DecisionLog
 from gateway.drift_watch import DriftWatch
-from gateway.fleet.engines import EngineAddresses, Fleet
-from gateway.fleet.redis_server import RedisServer
-from gateway.fleet.vllm_addresses import read_vllm_addresses
 from gateway.retrieval.service import retrieval_of
 from gateway.serve import Gateway, build_state
 from gateway.settings import Settings, engine_environment, environment_secrets
-from gateway.store import Store
 from gateway.trial_watch import TrialWatch
-from gateway.version_store import VersionStore
-from router.build import build_backends
 from router.config import CoeConfig, Engine
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, select
 
-from gateway.store import Store
-from gateway.tables import DECISIONS, FEEDBACK
-from gateway.tasks import stop_task
-from router.drift import ACCURACY, DriftMonitor, SignalChange
+from decision_log.drift import ACCURACY, DriftMonitor, SignalChange
+from decision_log.store import Store
+from decision_log.tables import DECISIONS, FEEDBACK
+from fleet.tasks import stop_task
 from router.errors import StoreError
 from router.json_text import from_json
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from decision_log.ports import DecisionSink
 from gateway.answer_reader import StreamReader
-from gateway.ports import DecisionSink
 from gateway.shadow import PendingShadow
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.breaker import BreakerState
+from fleet.breaker import BreakerState
 from gateway.exchange import Exchange
 
 if TYPE_CHECKING:

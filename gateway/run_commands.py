@@ -27,7 +27,7 @@ def up(
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve."""
-    from gateway.program_log import log_to_file
+    from fleet.program_log import log_to_file
     from gateway.up import run_up
     from gateway.up_view import UpView
     from router.shipped import DEFAULT_CONFIG, copy_composition
@@ -45,7 +45,7 @@ def serve(
     config: ConfigOption = None, data_dir: DataOption = None, host: HostOption = None, port: PortOption = None
 ) -> None:
     """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
-    from gateway.program_log import LogReporter, log_to_stderr
+    from fleet.program_log import LogReporter, log_to_stderr
     from gateway.up import run_serve
 
     settings = settings_of(config, data_dir, host, port)

@@ -13,19 +13,19 @@ from types import MappingProxyType
 
 import uvicorn
 
+from decision_log.ports import DecisionSink, DecisionStore
+from decision_log.privacy import load_key
+from fleet.pool import ExpertPool
+from fleet.stop_signal import stop_on_signal
 from gateway.app import GatewayApp
 from gateway.auth import Auth, check_bind
-from gateway.decision_log.privacy import load_key
-from gateway.experts import ExpertPool
 from gateway.http_limits import limited_protocol
 from gateway.judging.judge import Judge
 from gateway.live_router import LiveRouter
 from gateway.open_files import clients_that_fit
-from gateway.ports import DecisionSink, DecisionStore
 from gateway.retrieval.service import RetrievalService
 from gateway.settings import Settings
 from gateway.state import GatewayState
-from gateway.stop_signal import stop_on_signal
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
 from router.errors import ConfigError

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from decision_log.ports import DecisionSink, DecisionStore
+from decision_log.privacy import keyed_hash, session_hash
+from fleet.pool import ExpertPool
+from fleet.retry_budget import RetryBudget
 from gateway.admission import Admission
 from gateway.auth import Auth
-from gateway.decision_log.privacy import keyed_hash, session_hash
-from gateway.experts import ExpertPool
 from gateway.http_errors import RETRY_AFTER_S, ApiError, api_error
 from gateway.intake import Intake
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
-from gateway.ports import DecisionSink, DecisionStore
 from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
 from gateway.retrieval.service import RetrievalService
-from gateway.retry_budget import RetryBudget
 from gateway.shadow import CANDIDATE_FAULTS, PendingShadow, ShadowAsk, Shadows
 from gateway.wire import ChatRequest, Target, resolve_model
 from router.build import capabilities

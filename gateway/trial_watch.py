@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from decision_log.e_process import log_e_shadow_worse, log_e_worse
+from decision_log.version_store import TrialEvidence, VersionStore
+from fleet.tasks import stop_task
 from gateway.live_router import LiveRouter
-from gateway.tasks import stop_task
-from gateway.version_store import TrialEvidence, VersionStore
 from router.artifact import read_manifest
-from router.e_process import log_e_shadow_worse, log_e_worse
 from router.errors import ArtifactError, StoreError
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw
 from router.types import RouterManifest

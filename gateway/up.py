@@ -8,13 +8,13 @@ from pathlib import Path
 
 import aiohttp
 
+from fleet.stop_signal import Life, live_until_signal
 from gateway.composition import Composition, Reporter, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask
 from gateway.first_queries import first_queries
 from gateway.first_router import make_first_router
 from gateway.serve import ROUTERS_FOLDER, bind
 from gateway.settings import Settings, command_environment
-from gateway.stop_signal import Life, live_until_signal
 from gateway.up_view import UpView
 from router.agreement import category_warnings, pin_problems
 from router.config import CoeConfig, Engine, load_config

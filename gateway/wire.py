@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.body_fields import flag, json_type, shorten, typed, wrong
 from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
+from router.ask import ask_in, cap
 from router.config import GatewayConfig
 from router.errors import allowed_values
 from router.json_text import JsonError, from_json
@@ -17,20 +18,7 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 JSON_FORMATS = frozenset({"json_object", "json_schema"})
 
-# Agent programs wrap what a person typed. What stands in the first kind is dropped, the second kind is unwrapped.
-DROPPED_WRAPPERS = (
-    "system-reminder",
-    "environment_details",
-    "environment_context",
-    "user_instructions",
-    "additional_data",
-)
-OPENED_WRAPPERS = ("task", "user_query", "user_message")
-
-MAX_SESSION_BYTES = 256
-
 AUTO = "auto"
-CUT_MARK = "\n[...]\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,48 +195,6 @@ def last_ask(messages: list[dict[str, object]]) -> str:
             if text:
                 return text
     return ""
-
-
-def named_session(header: bytes) -> str | None:
-    """What identifies the conversation that the header `x-session-id` names; None where it is empty."""
-    named = header[:MAX_SESSION_BYTES].decode("latin-1")
-    return f"named:{named}" if named else None
-
-
-def ask_in(text: str) -> str:
-    """What a person asks in a message."""
-    return unwrap(text).strip()
-
-
-def unwrap(text: str) -> str:
-    """The text without what agent programs put around it. Linear in the text, whatever it holds."""
-    if "<" not in text:
-        return text
-    for name in DROPPED_WRAPPERS:
-        text = without_blocks(text, f"<{name}>", f"</{name}>")
-    for name in OPENED_WRAPPERS:
-        start, end = text.find(f"<{name}>"), text.rfind(f"</{name}>")
-        if 0 <= start < end:
-            return text[start + len(name) + 2 : end]
-    return text
-
-
-def without_blocks(text: str, opening: str, closing: str) -> str:
-    """The text without what stands between each opening and its closing; one that is never closed stays."""
-    kept = []
-    position = 0
-    while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start)) >= 0:
-        kept.append(text[position:start])
-        position = end + len(closing)
-    return "".join([*kept, text[position:]])
-
-
-def cap(text: str, max_chars: int) -> str:
-    """Head and tail of a text that is too long: what is asked usually stands first or last."""
-    if len(text) <= max_chars:
-        return text
-    half = (max_chars - len(CUT_MARK)) // 2
-    return f"{text[:half]}{CUT_MARK}{text[-half:]}"
 
 
 def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) -> str:

@@ -18,20 +18,11 @@ from router.normalise import NormalisedEncoder
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts, solve_map
 from router.preference import LearnedChoice, solve_preference
-from router.protocols import CategoryClassifier, ChatBackend, Encoder, ExpertScorer
+from router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
 from router.solved_policy import Policy
 from router.types import GENERAL, FloatArray
 from router.uncertainty import Uncertainty
-
-BACKEND_OF = {
-    Engine.LLAMACPP: "vllm",
-    Engine.VLLM: "vllm",
-    Engine.OPENAI: "vllm",
-    Engine.LITELLM: "litellm",
-    Engine.ECHO: "echo",
-}
-"""llama.cpp's and vLLM's servers and every other OpenAI-compatible one speak the same wire."""
 
 
 def build_encoder(config: PluginConfig) -> Encoder:
@@ -262,59 +253,3 @@ def typical_lengths(output_tokens: FloatArray) -> FloatArray:
     known = output_tokens > 0
     mean = output_tokens.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return np.where(known, output_tokens, mean).astype(np.float32)
-
-
-def build_backends(
-    config: CoeConfig, urls: Mapping[str, str], lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
-) -> dict[str, ChatBackend]:
-    """One backend per expert.
-
-    Args:
-        urls: API root per expert, for those whose engine this host started; others use their `url`.
-        lora_ids: adapter number per llama.cpp expert; None is the bare base. Every one those engines serve is listed.
-        secrets: value per environment variable that some `api_key_env` names.
-
-    Raises:
-        ConfigError: an expert has no address, or its key is not in the environment.
-    """
-    return {
-        name: build_backend(name, entry, urls.get(name, entry.url), ids_on_base(config, entry.model, lora_ids), secrets)
-        for name, entry in config.experts.items()
-    }
-
-
-def ids_on_base(config: CoeConfig, model: str, lora_ids: Mapping[str, int | None]) -> dict[str, int | None]:
-    """The adapters of one base: each base has an engine of its own, which counts its adapters from 0."""
-    return {name: number for name, number in lora_ids.items() if config.experts[name].model == model}
-
-
-def build_backend(
-    name: str, entry: ExpertConfig, url: str | None, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
-) -> ChatBackend:
-    options: dict[str, object] = {}
-    if entry.api_key_env is not None:
-        if entry.api_key_env not in secrets:
-            raise ConfigError(f"experts.{name}.api_key_env: environment variable {entry.api_key_env} is not set")
-        options["api_key"] = secrets[entry.api_key_env]
-    if BACKEND_OF[entry.engine] == "vllm":
-        if url is None:
-            raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
-        options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
-        options["takes_cache_salt"] = entry.engine is Engine.VLLM
-        if entry.engine is Engine.LLAMACPP:
-            options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)
-            options["renames_answer"] = True  # llama.cpp answers with the path of its weights as `model`
-    elif BACKEND_OF[entry.engine] == "litellm":
-        options |= {"model": entry.model, "timeout_s": entry.timeout_s}
-    return cast(ChatBackend, plugins.build("router.backends", BACKEND_OF[entry.engine], options))
-
-
-def lora_selection(chosen: int | None, lora_ids: Mapping[str, int | None]) -> dict[str, object]:
-    """llama.cpp's request fields that turn one adapter on and every other off; for the bare base all are off.
-
-    A slot may go on from a cached prompt only under an adapter: llama.cpp reuses what an adapter computed for the base
-    (see `gateway.fleet.llamacpp`). Both fields replace whatever a client sent.
-    """
-    numbers = sorted(number for number in lora_ids.values() if number is not None)
-    selected = [{"id": number, "scale": 1.0 if number == chosen else 0.0} for number in numbers]
-    return {"lora": selected, "cache_prompt": chosen is not None}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
-from gateway.fleet.redis_server import RedisServer
+from decision_log.store import Store
+from fleet.redis_server import RedisServer
+from tests.postgres import running_postgres
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
@@ -37,3 +40,27 @@ def redis_url(valkey: RedisServer) -> str:
     with Redis.from_url(valkey.url) as client:
         client.flushall()
     return valkey.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of a database that the tests of a session share."""
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'coe.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    opened = Store(database_url)
+    with opened._engine.begin() as connection:
+        for table in ("decisions", "feedback", "implicit_signals"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    yield opened
+    opened.close()

@@ -141,7 +141,7 @@ def retrain(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
-    from router.log_database import default_database_url
+    from decision_log.log_database import default_database_url
     from training.gate import Terms
     from training.retrain_command import retrain_again_and_again, retrain_once
     from training.retrain_run import RetrainRequest

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Field
 from sqlalchemy import Connection, text
 
-from router.log_database import open_log
+from decision_log.log_database import open_log
+from decision_log.read import read_records, read_rewards, read_signals, why_dropped
 from router.types import DecisionRecord, ImplicitKind, Metric, Record
-from training.datasets.decision_log import read_records, read_rewards, read_signals, why_dropped
 from training.feedback import Agreement, correlation, weighted_mean
 from training.replies import Replies
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, text
 
+from decision_log.log_database import open_log
 from router.features import from_bytes
-from router.log_database import open_log
 from router.protocols import Encoder
 from router.types import DecisionRecord, FloatArray
 from training.log_table import LogTable

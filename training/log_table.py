@@ -17,10 +17,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from decision_log.log_database import open_log
+from decision_log.read import has_failed, read_records, read_rewards, read_signals, why_dropped
 from router.feedback_config import FeedbackConfig
-from router.log_database import open_log
 from router.types import DecisionRecord, ImplicitKind, RoutingDecision
-from training.datasets.decision_log import has_failed, read_records, read_rewards, read_signals, why_dropped
 from training.datasets.questions import question_of
 from training.progress import Progress, silent
 from training.replies import Replies

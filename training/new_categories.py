@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from decision_log.log_database import open_log
+from decision_log.read import read_records, read_rewards
 from router.build import load_router
 from router.config import load_config
 from router.errors import ArtifactError, ConfigError, allowed_values
 from router.features import from_bytes
-from router.log_database import open_log
 from router.pipeline import Router
 from router.shipped import seed_folder
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
-from training.datasets.decision_log import read_records, read_rewards
 from training.datasets.jsonl import read_seed
 from training.fit import embed
 from training.progress import Progress, silent

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decision_log.redis_client import REDIS_ERRORS, connect, same_slot
 from router.errors import RouterError
-from router.redis_client import REDIS_ERRORS, connect, same_slot
 from training.fence import Fence, LockLostError
 
 if TYPE_CHECKING:
-    from router.redis_client import RedisClient
+    from decision_log.redis_client import RedisClient
 
 LOCK_KEY = "coe:retrain"
 LOCK_FILE = ".retrain.lock"

@@ -22,10 +22,10 @@ def log(
     from collections import Counter
     from datetime import UTC, datetime
 
+    from decision_log.log_database import default_database_url
     from eval.log.measure import measure_log
     from eval.log.page import write_log_report
     from eval.log.rows import read_events, read_traffic
-    from router.log_database import default_database_url
     from router.options import require_folder
     from router.progress import console_progress
     from router.terminal import Terminal

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from decision_log.drift import USEFUL, DriftMonitor
 from eval.log.rates import rate
 from eval.log.rows import Traffic
 from eval.log.schema import Alarm, Drift, Prequential
-from router.drift import USEFUL, DriftMonitor
 
 MIN_VALUES = 30
 """Signals with fewer values are not listed: ADWIN looks at every 32nd."""

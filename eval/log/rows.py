@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import text
 
+from decision_log.log_database import open_log
+from decision_log.read import read_records, read_rewards
 from eval.log.schema import RouterEvent
 from router.errors import DataError
-from router.log_database import open_log
 from router.types import DecisionReason, DecisionRecord, TerminalState
-from training.datasets.decision_log import read_records, read_rewards
 from training.datasets.questions import question_of
 
 Float64Array = NDArray[np.float64]

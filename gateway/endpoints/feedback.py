@@ -8,11 +8,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
+from decision_log.ports import FeedbackStatus
 from gateway.body_fields import shorten
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
-from gateway.ports import FeedbackStatus
 from gateway.schemas import FeedbackAnswer, FeedbackRequest
 from gateway.state import GatewayState
 from router.feedback_config import FeedbackConfig

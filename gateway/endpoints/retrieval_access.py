@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
+from decision_log.privacy import named_session
 from gateway.asgi import ClientWatch
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.exchange import MAX_MODEL_CHARS
@@ -21,7 +22,6 @@ from gateway.retrieval.routing import why
 from gateway.retrieval.service import RetrievalService
 from gateway.retrieval.stores import VectorStores
 from gateway.state import GatewayState
-from gateway.wire import named_session
 from router.json_text import to_json
 from router.types import DecisionKind
 

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from decision_log.ports import DecisionStore
+from fleet.pool import ExpertPool
+from fleet.tasks import stop_task
 from gateway.answer_reader import answer_text, read_answer
 from gateway.exchange import Exchange, cost_usd
 from gateway.expert_call import MAX_ANSWER_BYTES, read_all
-from gateway.experts import ExpertPool
 from gateway.judging.budget import Budget
 from gateway.judging.prompts import (
     conversation_text,
@@ -27,8 +29,6 @@ from gateway.judging.prompts import (
     read_grade,
     swapped_preference,
 )
-from gateway.ports import DecisionStore
-from gateway.tasks import stop_task
 from router.config import CoeConfig
 from router.errors import BackendError, RouterError
 from router.feedback_config import JudgeConfig

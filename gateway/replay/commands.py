@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.decision_log.opening import opened_store
-from gateway.decision_log.privacy import load_key
+from decision_log.opening import opened_store
+from decision_log.privacy import load_key
 from router.errors import ArtifactError, ConfigError, allowed_values
 from router.options import ConfigOption, DatabaseOption, DataOption
 from router.visible_text import echo
 
 if TYPE_CHECKING:
+    from decision_log.store import Store
     from gateway.replay.again import Replay
     from gateway.replay.candidate import CandidateReport
-    from gateway.store import Store
     from router.terminal import Grid
     from router.types import DecisionRecord
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sqlalchemy import and_, delete, func, or_, select
 
+from decision_log.store import Store
 from gateway.http_errors import ApiError
 from gateway.retrieval.chunking import StaticChunking
 from gateway.retrieval.filters import Scalar
 from gateway.retrieval.records import Addition, FileStatus, Page, StoredFile, StoreFile, VectorStore, pairs_of
 from gateway.retrieval.tables import BATCHES, CHUNKS, FILE_PARTS, FILES, STORE_FILES, STORES, TABLES
-from gateway.store import Store
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row, Select

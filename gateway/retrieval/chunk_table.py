@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from sqlalchemy import and_, delete, func, select
 
+from decision_log.store import Store
 from gateway.retrieval.records import Chunk, FileStatus, pairs_of
 from gateway.retrieval.tables import CHUNKS, FILES, STORE_FILES
-from gateway.store import Store
 from router.retrieval.index.space import KeyArray
 
 ID_BATCH = 500

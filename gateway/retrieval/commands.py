@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.decision_log.opening import opened_store
+from decision_log.opening import opened_store
 from gateway.retrieval.export import Exported, export_all, export_store
 from router.options import DatabaseOption, DataOption
 from router.visible_text import echo

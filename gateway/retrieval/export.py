@@ -13,12 +13,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy import select
 
+from decision_log.log_database import foreign_version, version_reason
+from decision_log.store import Store
+from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK
 from gateway.retrieval.tables import CHUNKS, STORE_FILES, STORES, TABLES
-from gateway.store import Store
-from gateway.tables import DECISIONS, DOCUMENT_FEEDBACK
 from router.errors import DataError, StoreError
 from router.json_text import to_json
-from router.log_database import foreign_version, version_reason
 from router.types import RETRIEVAL, DecisionKind, DecisionRecord
 
 logger = logging.getLogger(__name__)

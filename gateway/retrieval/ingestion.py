@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from fleet.tasks import stop_task
 from gateway.retrieval.catalog import Catalog
 from gateway.retrieval.chunk_table import ChunkTable
 from gateway.retrieval.chunking import StaticChunking
@@ -25,7 +26,6 @@ from gateway.retrieval.reader import DocumentReader, ReaderDiedError, ReadingPro
 from gateway.retrieval.reading import UnreadableFileError
 from gateway.retrieval.records import FileStatus, StoreFile
 from gateway.retrieval.vectors import DocumentVectors
-from gateway.tasks import stop_task
 from router.errors import DamagedIndexError, RouterError, StoreError
 from router.retrieval.index.space import KeyArray
 

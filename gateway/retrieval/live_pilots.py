@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fleet.tasks import stop_task
 from gateway.retrieval.routing import Choices, QueryRouting
-from gateway.tasks import stop_task
 from router.errors import RouterError
 from router.retrieval.building import first_lexical
 from router.retrieval.choice import build_router

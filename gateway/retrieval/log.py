@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from decision_log.ports import DecisionSink
+from decision_log.privacy import MAX_SEARCH_CHARS
 from gateway.exchange import MAX_MODEL_CHARS, new_decision_id, request_id_of
 from gateway.metrics import Metrics
-from gateway.ports import DecisionSink
 from gateway.retrieval.metrics import RetrievalMetrics
 from gateway.retrieval.routing import RoutedQueries, why
 from router.features import to_bytes
@@ -26,7 +27,6 @@ from router.types import (
 )
 
 POLICY = "retrieval"
-MAX_LOGGED_CHARS = 4000
 
 REASONS = {
     RetrievalReason.PILOTS: DecisionReason.QUERY,
@@ -133,7 +133,7 @@ def record_of(exchange: RetrievalExchange, outcome: Outcome, sink: DecisionSink)
         session_id=exchange.session_id,
         key_id=exchange.key_id,
         prompt_chars=len(outcome.text),
-        text=outcome.text[:MAX_LOGGED_CHARS],
+        text=outcome.text[:MAX_SEARCH_CHARS],
         embedding=outcome.embedding,
         retrieval=RetrievalTrace(
             store_id=outcome.store_id,

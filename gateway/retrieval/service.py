@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.folder_lock import FolderLock, holder_of
+from decision_log.store import Store
+from fleet.folder_lock import FolderLock, holder_of
 from gateway.http_errors import ApiError
 from gateway.retrieval.catalog import Catalog
 from gateway.retrieval.chunk_table import ChunkTable
@@ -23,7 +24,6 @@ from gateway.retrieval.routing import QueryRouting
 from gateway.retrieval.search import SearchAnswer, SearchRequest, StoreSearch
 from gateway.retrieval.stores import VectorStores
 from gateway.retrieval.vectors import DocumentVectors, StaleWordsError
-from gateway.store import Store
 from router.config import IndexKind, RetrievalConfig, StoresConfig
 from router.errors import ConfigError
 from router.retrieval.building import build_experts, pilots_folder

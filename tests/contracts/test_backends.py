@@ -11,7 +11,7 @@ from router import plugins
 from router.errors import BackendError
 from router.protocols import BackendRequest, ChatBackend
 
-FAMILY = "router.backends"
+FAMILY = "fleet.wires"
 CASES = [(kind, number) for kind in plugins.kinds(FAMILY) for number in range(len(plugins.load(FAMILY, kind).examples))]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.fleet.vllm_command import vllm_processes
-from router.check import find_problems
+from fleet.vllm_command import vllm_processes
+from gateway.check import find_problems
 from router.config import CoeConfig, Engine, load_config, parse_config
 
 ROOT = Path(__file__).parents[2]

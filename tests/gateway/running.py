@@ -12,14 +12,14 @@ from typing import Any
 
 import aiohttp
 
+from decision_log.memory import MemoryLog
+from decision_log.ports import DecisionStore, FeedbackStatus
+from fleet.pool import ExpertPool
+from fleet.wires import echo, vllm
 from gateway.auth import Auth
-from gateway.decision_log.memory import MemoryLog
-from gateway.experts import ExpertPool
 from gateway.live_router import LiveRouter
-from gateway.ports import DecisionStore, FeedbackStatus
 from gateway.serve import Gateway
 from gateway.state import GatewayState
-from router.backends import echo, vllm
 from router.config import CoeConfig, parse_config
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router

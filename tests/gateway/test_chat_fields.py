@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
+from fleet.wires.litellm import FORWARDED
 from gateway.chat_fields import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, check_fields
 from gateway.http_errors import ApiError
-from router.backends.litellm import FORWARDED
 from router.config import parse_config
 from router.errors import ConfigError
 from router.request_limits import RequestLimits
@@ -156,7 +156,7 @@ async def test_check_29_without_keys_there_is_one_caller() -> None:
 
 
 def test_check_29_vllm_alone_is_salted() -> None:
-    from router.build import build_backends
+    from fleet.connect import build_backends
 
     values = config_of().model_dump(mode="json", exclude_none=True)
     url = "http://127.0.0.1:1/v1"

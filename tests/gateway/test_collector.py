@@ -14,7 +14,7 @@ from tests.gateway.served import environment_of
 PROGRAM = """
 import asyncio, gc, time
 from gateway.composition import running_composition
-from gateway.program_log import LogReporter
+from fleet.program_log import LogReporter
 from gateway.settings import environment_settings
 from router.config import load_config
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from decision_log.log_database import default_database_url, open_log
+from decision_log.store import Store
 from gateway.settings import read_settings
-from gateway.store import Store
-from router.log_database import default_database_url, open_log
 
 
 @pytest.mark.parametrize("name", ["what?", "a#b", "100%", "a%20b", "a b+c", "user:pass@host", "größe"])

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from decision_log.store import Store
+from decision_log.tables import FEEDBACK
 from gateway.drift_watch import WAIT_S, DriftWatch
 from gateway.metrics import Metrics
-from gateway.store import Store
-from gateway.tables import FEEDBACK
 from router.types import DecisionRecord, FeedbackKind, Query, TerminalState
 from tests.gateway.small_router import small_router
 

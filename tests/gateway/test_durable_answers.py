@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from gateway.decision_log.memory import MemoryLog
+from decision_log.memory import MemoryLog
 from router.errors import StoreError
 from router.types import DecisionRecord, TerminalState
 from tests.gateway.fault_upstream import CRLF_STREAM, STREAM, FaultUpstream, fault_upstream

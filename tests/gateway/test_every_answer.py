@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.decision_log.memory import MemoryLog
+from decision_log.memory import MemoryLog
 from gateway.exchange import cost_usd
 from router.config import ExpertConfig
 from router.types import Usage

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.breaker import FAILURES_TO_OPEN, BreakerState
 from gateway.answer_guard import MASK, KeyFilter, without_keys
-from gateway.breaker import FAILURES_TO_OPEN, BreakerState
 from gateway.http_errors import upstream_error
 from tests.gateway.fault_upstream import WORDS, events, fault_upstream
 from tests.gateway.running import echoes, running, wire
@@ -139,7 +139,7 @@ async def test_errors_name_the_experts_that_failed() -> None:
 
 
 async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_skipped(caplog) -> None:
-    caplog.set_level(logging.INFO, "gateway.experts")
+    caplog.set_level(logging.INFO, "fleet.pool")
     async with running() as gateway:
         assert gateway.state.pool._prober is not None
         gateway.state.pool._prober.cancel()
@@ -151,7 +151,7 @@ async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_ski
         await gateway.state.pool.probe_due()
         gateway.state.pool.started("ruby")
         gateway.state.pool.succeeded("ruby")
-    assert [line.message for line in caplog.records if line.name == "gateway.experts"] == [
+    assert [line.message for line in caplog.records if line.name == "fleet.pool"] == [
         "expert ruby is failing and is skipped for 1 s",
         "expert ruby answers a probe; the next request tries it",
         "expert ruby is tried with one request",

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.decision_log.removal import Removal
-from gateway.ports import FeedbackStatus
-from gateway.store import Store
+from decision_log.ports import FeedbackStatus
+from decision_log.removal import Removal
+from decision_log.store import Store
 from router.feedback_config import FeedbackConfig
 from router.types import Feedback, FeedbackKind
 from tests.gateway.running import Running, running

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.decision_log.removal import Removal
-from gateway.implicit_signals import MAX_PARTS
-from gateway.store import Store
+from decision_log.implicit_signals import MAX_PARTS
+from decision_log.removal import Removal
+from decision_log.store import Store
 from router.types import FeedbackKind, ImplicitKind, TerminalState
 from tests.gateway.test_store import feedback, record
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fleet.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, Breaker, BreakerState
+from fleet.retry_budget import RetryBudget
 from gateway.admission import Admission
-from gateway.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, Breaker, BreakerState
 from gateway.http_errors import ApiError
-from gateway.retry_budget import RetryBudget
 from gateway.settings import read_secrets, read_settings
 from router.config import parse_config
 from router.errors import ConfigError

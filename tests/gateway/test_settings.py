@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gateway.fleet.process import ProcessSpec, SupervisedProcess
+from fleet.process import ProcessSpec, SupervisedProcess
 from gateway.settings import engine_environment, without_secrets
 from router.config import CoeConfig, parse_config
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from gateway.decision_log.ledger import Ledger
-from gateway.store import Store
-from gateway.tables import DECISIONS
+from decision_log.ledger import Ledger
+from decision_log.log_database import SCHEMA_VERSION, open_log
+from decision_log.store import Store
+from decision_log.tables import DECISIONS
 from router.errors import ConfigError, DataError, StoreError
-from router.log_database import SCHEMA_VERSION, open_log
 from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
 
 
@@ -122,7 +122,7 @@ def test_sqlite_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_retryable_and_keeps_text_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.database.BUSY_TIMEOUT_MS", 1)
+    monkeypatch.setattr("decision_log.database.BUSY_TIMEOUT_MS", 1)
     store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
     other = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

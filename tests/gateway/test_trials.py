@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from decision_log.e_process import Arm
+from decision_log.store import Store
+from decision_log.tables import FEEDBACK
+from decision_log.version_store import TrialEvidence, VersionStore
 from gateway.live_router import LiveRouter
-from gateway.store import Store
-from gateway.tables import FEEDBACK
 from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
-from gateway.version_store import TrialEvidence, VersionStore
 from router.artifact import load_artifact, save_artifact
 from router.build import load_router
 from router.config import load_config
-from router.e_process import Arm
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
 from router.pipeline import Router, explicit_decision
 from router.protocols import ChatBackend

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import yaml
 
+from fleet.program_log import LogReporter
 from gateway.first_router import collect_arguments, run_coe, train_arguments
-from gateway.program_log import LogReporter
 from gateway.run_commands import settings_of
 from gateway.settings import Settings, read_settings
 from gateway.up import agreed_config, run_serve, run_up
@@ -60,7 +60,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 async def test_serve_without_a_router_answers_by_name_and_ends_in_order(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "gateway")
+    caplog.set_level("INFO")
     run = asyncio.create_task(run_serve(settings, LogReporter()))
     await until(lambda: "gateway at " in caplog.text or run.done(), "the gateway's address")
     await until(lambda: "not ready: no router is loaded" in caplog.text or run.done(), "the warning")

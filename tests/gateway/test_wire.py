@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.http_errors import ApiError
-from gateway.wire import CUT_MARK, ChatRequest, cap, decode_chat, last_ask, resolve_model, unwrap
+from gateway.wire import ChatRequest, decode_chat, last_ask, resolve_model
+from router.ask import CUT_MARK, cap, unwrap
 from router.config import GatewayConfig
 
 BOUNDS = GatewayConfig()

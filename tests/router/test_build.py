@@ -7,17 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fleet.connect import build_backends, ids_on_base, lora_selection
 from router.artifact import load_artifact, save_artifact
-from router.build import (
-    build_backends,
-    build_encoder,
-    capabilities,
-    expert_costs,
-    ids_on_base,
-    load_router,
-    lora_selection,
-    table_router,
-)
+from router.build import build_encoder, capabilities, expert_costs, load_router, table_router
 from router.config import Budgets, ExpertConfig, PluginConfig, parse_config
 from router.errors import ArtifactError, ConfigError
 from router.protocols import BackendRequest

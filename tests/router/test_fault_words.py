@@ -55,7 +55,7 @@ def test_whatever_stands_anywhere_is_told_in_our_words(path, value) -> None:
     assert [problem for problem in problems if PYDANTIC.search(problem)] == []
 
 
-@pytest.mark.parametrize("family", ["router.encoders", "router.classifiers", "router.scorers", "router.backends"])
+@pytest.mark.parametrize("family", ["router.encoders", "router.classifiers", "router.scorers", "fleet.wires"])
 def test_options_of_every_kind_too(family) -> None:
     for kind in plugins.kinds(family):
         for name in plugins.load(family, kind).options_type.model_fields:

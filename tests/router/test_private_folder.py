@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from decision_log.store import Store
 from gateway.settings import Settings
-from gateway.store import Store
 from gateway.up import make_data_folder
 from router.errors import ConfigError
 from router.private_folder import close_to_others, data_folder_of, make_private

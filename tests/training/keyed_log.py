@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gateway.store import Store
-from gateway.tables import FEEDBACK
+from decision_log.store import Store
+from decision_log.tables import FEEDBACK
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 
 EXPERTS = ("left", "right")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from gateway.store import Store
-from gateway.tables import FEEDBACK
+from decision_log.store import Store
+from decision_log.tables import FEEDBACK
 from router.build import load_router
 from router.cli import find_commands, run
 from router.config import LogConfig, PrivacyLevel, load_config

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from gateway.store import Store
+from decision_log.store import Store
 from router.errors import ConfigError, DataError
 from router.types import Feedback, FeedbackKind, JudgedAnswer, TerminalState
 from tests.training.log_records import record

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from sqlalchemy import create_engine, text
 
-from gateway.store import Store
+from decision_log.store import Store
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
@@ -331,7 +331,7 @@ def test_an_expert_that_often_fails_loses_what_it_is_best_at(request_):
 
 def test_the_log_is_read_in_pages_without_loss(request_, monkeypatch):
     log_answers(request_, {"left": 0.5, "right": 0.5}, n=25)
-    monkeypatch.setattr("training.datasets.decision_log.PAGE_ROWS", 4)
+    monkeypatch.setattr("decision_log.read.PAGE_ROWS", 4)
     log = read_log_table(request_.database_url)
     assert (log.n_rows, len(set(log.ids.tolist()))) == (25, 25)
     assert read_log_table(request_.database_url, since=1020.0).n_rows == 5

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.store import Store
+from decision_log.store import Store
 from router.errors import ConfigError, RouterError
 from tests.training.trained_folder import make_trained
 from training import retrain_command

@@ -60,12 +60,12 @@ def running_engine(base_gguf: Path, adapter_dirs: list[Path], work_dir: Path, th
     ready_file = work_dir / "ready.json"
     ready_file.unlink(missing_ok=True)
     convert = ["--base", str(base_gguf), "--out-dir", str(work_dir), *map(str, adapter_dirs)]
-    subprocess.run([sys.executable, "-m", "gateway.fleet.lora_gguf", *convert], check=True)
+    subprocess.run([sys.executable, "-m", "fleet.lora_gguf", *convert], check=True)
     serve = ["--model", str(base_gguf), "--ready-file", str(ready_file), "--threads", str(threads)]
     serve += ["--slots", str(SLOTS)]
     for folder in adapter_dirs:
         serve += ["--adapter", f"{folder.name}={work_dir / folder.name}.gguf"]
-    process = subprocess.Popen([sys.executable, "-m", "gateway.fleet.llamacpp", *serve])
+    process = subprocess.Popen([sys.executable, "-m", "fleet.llamacpp", *serve])
     try:
         yield _wait_ready(process, ready_file)
     finally:

@@ -8,7 +8,7 @@ INTRODUCTION = """\
 # Embedded experts
 
 LoRA adapters on SmolLM2-135M-Instruct, one narrow task each, in PEFT's format: vLLM takes a folder as it is
-(`--lora-modules NAME=DIR`), the embedded engine takes it through `python -m gateway.fleet.lora_gguf`.
+(`--lora-modules NAME=DIR`), the embedded engine takes it through `python -m fleet.lora_gguf`.
 They answer their own task and little else: outside of it most are worse than the base, which is why a router
 has to choose. This file is written by `python -m examples.smollm2.recipes.evaluate`.
 

@@ -16,6 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decision_log.store import Store
+from decision_log.version_store import VersionStore
 from eval.log import page
 from eval.log.bias import latency_quarters
 from eval.log.command import command_line
@@ -23,8 +25,6 @@ from eval.log.measure import bucket_seconds, measure_log
 from eval.log.rates import gap, rate
 from eval.log.rows import gather, read_events, read_traffic
 from eval.log.schema import LogReport, Rate
-from gateway.store import Store
-from gateway.version_store import VersionStore
 from router.cli import find_commands, run
 from router.errors import DataError
 from router.live_pointer import LivePointer, Withdrawal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.store import Store
+from decision_log.store import Store
 from router.types import DecisionReason, DecisionRecord, Feedback, FeedbackKind, RoutingDecision, TerminalState, Usage
 
 EXPERTS = ("coder", "writer")

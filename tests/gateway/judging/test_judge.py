@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.decision_log.removal import Removal
+from decision_log.removal import Removal
+from decision_log.store import Store
+from fleet.wires import echo
 from gateway.judging.judge import Judge
-from gateway.store import Store
-from router.backends import echo
 from router.config import CoeConfig, parse_config
 from router.errors import ConfigError
 from router.protocols import BackendRequest, BackendResponse

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
+from decision_log.store import Store
 from gateway.replay.again import NotReplayableError
 from gateway.replay.commands import replay
 from gateway.state import decision_inputs
-from gateway.store import Store
 from router.build import load_router
 from router.config import load_config
 from router.errors import ArtifactError, ConfigError

@@ -12,15 +12,15 @@ import aiohttp
 import numpy as np
 import openai
 
+from decision_log.memory import MemoryLog
+from decision_log.store import Store
+from fleet.pool import ExpertPool
 from gateway.auth import Auth
-from gateway.decision_log.memory import MemoryLog
-from gateway.experts import ExpertPool
 from gateway.live_router import LiveRouter
 from gateway.retrieval.routing import Choices, QueryRouting
 from gateway.retrieval.service import RetrievalService
 from gateway.serve import Gateway
 from gateway.state import GatewayState
-from gateway.store import Store
 from router.config import RetrievalConfig
 from router.protocols import ChatBackend
 from router.retrieval.building import build_experts

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.decision_log.removal import Removal
-from gateway.ports import FeedbackStatus
-from gateway.store import Store
-from gateway.tables import DOCUMENT_FEEDBACK
+from decision_log.ports import FeedbackStatus
+from decision_log.removal import Removal
+from decision_log.store import Store
+from decision_log.tables import DOCUMENT_FEEDBACK
 from router.config import FeedbackConfig
 from router.types import DocumentFeedback
 from tests.gateway.retrieval.serving import Serving, serving

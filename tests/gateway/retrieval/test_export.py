@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from decision_log.store import Store
 from gateway.retrieval.commands import export
 from gateway.retrieval.export import export_all, export_store
-from gateway.store import Store
 from router.errors import ConfigError, DataError
 from router.types import DecisionRecord, DocumentFeedback
 from tests.gateway.retrieval.serving import Serving, serving

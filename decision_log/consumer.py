@@ -1,0 +1,281 @@
+"""Redis stream to SQL: each decision becomes one row however often it is delivered, and none is acknowledged before
+its row is committed.
+
+Entries of a consumer that died are claimed after `min_idle_ms`. An entry that five deliveries did not bring into SQL
+goes to the stream `<name>:dead`; a database that is away costs no delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+from redis.typing import EncodableT, FieldT
+
+from decision_log.entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
+from decision_log.ledger import Ledger
+from decision_log.life import Life
+from decision_log.redis_client import REDIS_ERRORS, connect
+from decision_log.stats import ConsumerStats
+from decision_log.store import Store
+from decision_log.stream import Backoff, reason_of
+from fleet.tasks import stop_task
+from router.errors import StoreError
+from router.types import DecisionRecord
+
+BATCH_RECORDS = 100
+"""About 3 ms of Python in the writing thread, which competes with requests for the interpreter."""
+LINGER_S = 0.2
+BLOCK_MS = 1000
+MIN_IDLE_MS = 15_000
+MAX_DELIVERIES = 5
+MAX_PENDING = 1000
+DEAD_MAX_ENTRIES = 10_000
+
+logger = logging.getLogger(__name__)
+
+
+class Consumer:
+    """One member of the consumer group. Any number may run, in this process or others.
+
+    Args:
+        redis_url: as `decision_log.redis_client.connect` takes it.
+        stream: key of the stream.
+        store: closed by the caller, after `aclose`.
+        name: unique among live consumers; the replica's name does.
+
+    Raises:
+        ConfigError: the URL is no Redis URL.
+    """
+
+    def __init__(
+        self,
+        *,
+        redis_url: str,
+        stream: str,
+        store: Store,
+        name: str,
+        block_ms: int = BLOCK_MS,
+        min_idle_ms: int = MIN_IDLE_MS,
+    ) -> None:
+        self._redis = connect(redis_url)
+        self._stream = stream
+        self._dead_stream = dead_stream(stream)
+        self._store = store
+        self._ledger = Ledger(store)
+        self._name = name
+        self._block_ms = block_ms
+        self._min_idle_ms = min_idle_ms
+        self._next_claim = 0.0  # on the monotonic clock
+        self._has_group = False
+        self._held: list[Entry] = []  # delivered and not yet in SQL because the database is away
+        self._task: asyncio.Task[None] | None = None
+        self._written = self._repeated = self._dead = 0
+        self._last_error: str | None = None
+
+    def stats(self) -> ConsumerStats:
+        return ConsumerStats(
+            written=self._written, repeated=self._repeated, dead=self._dead, last_error=self._last_error
+        )
+
+    async def start(self) -> None:
+        """Starts consuming; Redis and SQL may be away."""
+        self._task = asyncio.create_task(self._run(), name="decision-log-consumer")
+
+    async def aclose(self, timeout_s: float = 5.0) -> None:
+        """Writes what is in the stream now, as far as `timeout_s` allows, and leaves the group."""
+        await stop_task(self._task)
+        self._task = asyncio.create_task(self._finish(), name="decision-log-consumer-end")
+        if (await asyncio.wait([self._task], timeout=timeout_s))[1]:
+            logger.warning("the consumer ends before the stream is empty")
+        await stop_task(self._task)
+        await self._redis.aclose()
+
+    async def _finish(self) -> None:
+        """Writes what is in the stream and leaves the group."""
+        try:
+            while await self._step(block_ms=None):
+                pass
+            await self._settle(await self._read(None, start="0"))  # what came just when this consumer was stopped
+            await self._leave_group()
+        except (*REDIS_ERRORS, StoreError) as error:
+            logger.warning("the consumer ends before the stream is empty (%s)", reason_of(error))
+
+    async def drain(self) -> ConsumerStats:
+        """Consumes until nothing in the stream waits, entries delivered to other consumers included; not for use
+        beside `start`.
+
+        Raises:
+            StoreError: the database refuses; nothing is lost.
+            RedisError: Redis does not answer.
+        """
+        while await self._step(block_ms=None) or await self._claim(min_idle_ms=0):
+            pass
+        return self.stats()
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                count = await self._step(block_ms=self._block_ms)
+                backoff.reset()
+                self._last_error = None
+                if count < BATCH_RECORDS:
+                    await asyncio.sleep(LINGER_S)  # a commit for many costs what one for a single row does
+            except (*REDIS_ERRORS, StoreError) as error:
+                self._note(error)
+                await backoff.wait()
+            except Exception as error:
+                logger.exception("the consumer goes on after a fault")
+                self._note(error)
+                await backoff.wait()
+
+    def _note(self, error: Exception) -> None:
+        if self._last_error is None:
+            logger.warning("decisions wait in the stream (%s)", reason_of(error))
+        self._last_error = reason_of(error)
+
+    async def _step(self, *, block_ms: int | None) -> int:
+        """Brings one batch into SQL and returns its size; 0 when there was nothing within `block_ms` (None: at once).
+
+        Raises:
+            StoreError: the database is away; the batch is kept and tried first by the next call.
+            RedisError, OSError: Redis is away; the batch stays pending in the group.
+        """
+        if not self._held:
+            if not self._has_group:
+                await self._make_group()
+            if time.monotonic() >= self._next_claim:
+                self._next_claim = time.monotonic() + self._min_idle_ms / 1000
+                await self._claim(min_idle_ms=self._min_idle_ms)
+            self._held = await self._read(block_ms)
+        count = len(self._held)
+        await self._settle(self._held)
+        self._held = []
+        return count
+
+    async def _make_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._has_group = True
+
+    async def _read(self, block_ms: int | None, start: str = ">") -> list[Entry]:
+        """New entries, or from "0" on those that this consumer was given and has not acknowledged."""
+        try:
+            answer: Any = await self._redis.xreadgroup(
+                GROUP, self._name, {self._stream: start}, count=BATCH_RECORDS, block=block_ms
+            )
+        except ResponseError as error:
+            # NOGROUP: Redis came back without its data; UNBLOCKED: the stream was deleted while we waited.
+            self._has_group = not str(error).startswith(("NOGROUP", "UNBLOCKED"))
+            raise
+        return entries_of(answer[0][1]) if answer else []
+
+    async def _settle(self, entries: Sequence[Entry]) -> set[bytes]:
+        """Writes the entries, then acknowledges those that are in SQL or gone and returns their ids; the others stay
+        pending."""
+        done = [entry.id for entry in entries if entry.payload is None]
+        parsed = [(entry.id, content) for entry in entries if (content := content_of(entry)) is not None]
+        if parsed:
+            done += await asyncio.to_thread(self._write_all, parsed)
+        if done:
+            await self._acknowledge(done)
+        return set(done)
+
+    async def _acknowledge(self, ids: Sequence[bytes]) -> None:
+        """Deletes entries that are in SQL: the stream holds what is on its way, and no text longer than that."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.xack(self._stream, GROUP, *ids)
+            pipeline.xdel(self._stream, *ids)
+            await pipeline.execute()
+
+    def _write_all(self, parsed: Sequence[tuple[bytes, Content]]) -> list[bytes]:
+        """Ids of the entries whose content is in SQL now. Raises StoreError when the database is away."""
+        records = [(entry_id, content) for entry_id, content in parsed if isinstance(content, DecisionRecord)]
+        others = [(entry_id, content) for entry_id, content in parsed if not isinstance(content, DecisionRecord)]
+        done = self._write(records) if records else []
+        for entry_id, content in others:
+            try:
+                self._note_content(content)
+            except StoreError as error:
+                if error.is_retryable:
+                    raise
+                logger.error("entry %s cannot be written (%s)", entry_id, error)
+            else:
+                done.append(entry_id)
+        return done
+
+    def _note_content(self, content: Life | Erased) -> None:
+        if isinstance(content, Life):
+            self._ledger.note_lives([content])
+        else:
+            self._ledger.note_erased([(content.replica, content.seq)], at=time.time())
+
+    def _write(self, parsed: Sequence[tuple[bytes, DecisionRecord]]) -> list[bytes]:
+        """Ids of the entries whose record is in SQL now. Raises StoreError when the database is away."""
+        try:
+            new = self._store.write_decisions([record for _, record in parsed])
+        except StoreError as error:
+            if error.is_retryable:
+                raise
+            if len(parsed) == 1:
+                logger.error("decision %s cannot be written (%s)", parsed[0][1].decision_id, error)
+                return []
+            # One record that the database refuses must not hold up the others.
+            return [done for one in parsed for done in self._write([one])]
+        self._written += new
+        self._repeated += len(parsed) - new
+        return [entry_id for entry_id, _ in parsed]
+
+    async def _claim(self, *, min_idle_ms: int) -> int:
+        """Takes over entries that were delivered at least `min_idle_ms` ago and not acknowledged; returns how many.
+
+        Those that were delivered too often go to the dead-letter stream. Each is tried before: of its deliveries some
+        may have met a database that was away, which says nothing of the entry.
+        """
+        count, start = 0, b"0-0"
+        while True:
+            answer: Any = await self._redis.xautoclaim(
+                self._stream, GROUP, self._name, min_idle_ms, start_id=start, count=BATCH_RECORDS
+            )
+            start, entries = answer[0], entries_of(answer[1])
+            if entries:
+                deliveries = await self._deliveries(entries)
+                settled = await self._settle(entries)
+                left = [entry for entry in entries if entry.id not in settled]
+                await self._bury([entry for entry in left if deliveries.get(entry.id, 0) > MAX_DELIVERIES])
+                count += len(entries)
+            if start == b"0-0":
+                return count
+
+    async def _deliveries(self, entries: Sequence[Entry]) -> dict[bytes, int]:
+        """How often each entry was delivered, this time included."""
+        rows: Any = await self._redis.xpending_range(
+            self._stream, GROUP, entries[0].id, entries[-1].id, MAX_PENDING, consumername=self._name
+        )
+        return {row["message_id"]: row["times_delivered"] for row in rows}
+
+    async def _bury(self, entries: Sequence[Entry]) -> None:
+        """Moves entries to the dead-letter stream."""
+        for entry in entries:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                fields: dict[FieldT, EncodableT] = {entry.field: entry.payload or b"", b"entry": entry.id}
+                pipeline.xadd(self._dead_stream, fields, maxlen=DEAD_MAX_ENTRIES, approximate=True)
+                pipeline.xack(self._stream, GROUP, entry.id)
+                pipeline.xdel(self._stream, entry.id)
+                await pipeline.execute()
+            self._dead += 1
+            logger.error("entry %s went to %s after %d deliveries", entry.id, self._dead_stream, MAX_DELIVERIES)
+
+    async def _leave_group(self) -> None:
+        """Removes this consumer's name, which would otherwise stay for ever; Redis drops pending entries with it."""
+        summary: Any = await self._redis.xpending_range(self._stream, GROUP, "-", "+", 1, consumername=self._name)
+        if not summary:
+            await self._redis.xgroup_delconsumer(self._stream, GROUP, self._name)

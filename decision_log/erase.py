@@ -1,0 +1,187 @@
+"""Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine.
+
+SQL is told first, so a decision that is on its way meanwhile finds no way in. What is left of one in a spool is its
+number, in as many bytes, so the spool's owner may be at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from decision_log.entries import Erased, dead_stream, entries_after
+from decision_log.frames import HEADER, frame, scan
+from decision_log.leftovers import spool_folders
+from decision_log.privacy import MAX_SEARCH_CHARS, keyed_hash, named_session, session_hash
+from decision_log.removal import Found, Removal, Removed, found_of
+from decision_log.spool_files import segment_paths
+from decision_log.store import Store
+from router.ask import ask_in, cap
+from router.config import GatewayConfig
+
+if TYPE_CHECKING:
+    from decision_log.redis_client import RedisClient
+
+MAX_TEXT_CHARS = GatewayConfig().max_text_chars
+
+REWRITE_TIMEOUT_S = 60.0
+POLL_S = 0.05
+
+Match = Callable[[bytes], Found | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """How much was erased, and where."""
+
+    sql: Removed
+    in_stream: int
+    in_spools: int
+
+
+def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS) -> frozenset[str]:
+    """What the log may call a subject: a stored id as it is; the name of a session, or a text, by its keyed hash.
+
+    A name in a header is read as the gateway reads it, and of a text what it keeps of an ask or of a search.
+
+    Args:
+        key: of this data folder's hashes; other data folders have other keys.
+        max_text_chars: how much of an ask is kept, as experts.yaml says.
+    """
+    subject = subject.encode("utf-8", "replace").decode()  # an argument may be no UTF-8, which nothing stored is
+    sessions = {f"named:{subject}", named_session(subject.encode()) or f"named:{subject}"}
+    texts = {subject, subject[:MAX_SEARCH_CHARS], cap(ask_in(subject), max_text_chars)}
+    hashes = {session_hash(name, key) for name in sessions} | {keyed_hash(text, key) for text in texts}
+    return frozenset({subject, *hashes})
+
+
+async def erase(
+    subjects: Collection[str], root: Path, client: RedisClient, stream: str, store: Store, at: float
+) -> Erasure:
+    """Erases what was decided up to `at`; again is harmless.
+
+    Args:
+        subjects: stored key ids, session ids and text hashes.
+        root: folder of this machine's spools.
+        at: Unix seconds.
+
+    Raises:
+        RedisError, OSError, StoreError: something does not answer; what was done stays done, and can be done again.
+    """
+
+    def match(payload: bytes) -> Found | None:
+        return found_of(payload, subjects, at)
+
+    removal = Removal(store)
+    gone = await asyncio.to_thread(removal.erase, subjects, at)
+    spooled = await asyncio.to_thread(erase_in_spools, root, match)
+    streamed = [
+        *await erase_in_stream(client, stream, match),
+        *await erase_in_stream(client, dead_stream(stream), match),
+    ]
+    # What was said of them may be in SQL, although they are not.
+    on_their_way = await asyncio.to_thread(removal.remove, [*spooled, *streamed], reason="erased", at=at)
+    gone += Removed(feedback=on_their_way.feedback)
+    await rewrite_file(client)
+    return Erasure(gone, len(streamed), len(spooled))
+
+
+async def look_for(
+    subjects: Collection[str], root: Path, client: RedisClient, stream: str, store: Store, at: float
+) -> Erasure:
+    """What `erase` would do now; changes nothing. Takes and raises what `erase` does."""
+
+    def match(payload: bytes) -> Found | None:
+        return found_of(payload, subjects, at)
+
+    removal = Removal(store)
+    in_sql = await asyncio.to_thread(removal.decisions_of, subjects, at)
+    spooled = await asyncio.to_thread(found_in_spools, root, match)
+    streamed = [
+        decision
+        for name in (stream, dead_stream(stream))
+        async for entry in entries_after(client, name, b"0-0")
+        if (decision := match(entry.payload or b"")) is not None
+    ]
+    ids = {each.decision_id for each in (*in_sql, *spooled, *streamed)}
+    feedback = await asyncio.to_thread(removal.count_feedback, ids, subjects, at)
+    return Erasure(Removed(len(in_sql), feedback), len(streamed), len(spooled))
+
+
+async def erase_in_stream(client: RedisClient, stream: str, match: Match) -> list[Found]:
+    """Deletes entries, delivered or not; the decisions in them."""
+    found = []
+    async for entry in entries_after(client, stream, b"0-0"):
+        if (decision := match(entry.payload or b"")) is not None:
+            await client.xdel(stream, entry.id)
+            found.append(decision)
+    return found
+
+
+async def rewrite_file(client: RedisClient) -> None:
+    """Has a Redis that keeps an append-only file write it anew, without what was deleted.
+
+    A cluster, or a Redis that does not let us, does so by its own rules.
+    """
+    from redis.asyncio import Redis
+
+    if not isinstance(client, Redis):
+        return
+    with suppress(RedisError, TimeoutError):
+        await client.bgrewriteaof()
+        async with asyncio.timeout(REWRITE_TIMEOUT_S):
+            while is_rewriting(await client.info("persistence")):
+                await asyncio.sleep(POLL_S)
+
+
+def is_rewriting(info: Mapping[str, object]) -> bool:
+    return any(info.get(name) for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled"))
+
+
+def erase_in_spools(root: Path, match: Match) -> list[Found]:
+    """Overwrites records in every spool under `root`, sent or not; the decisions in them. Raises OSError."""
+    return [decision for path in all_segments(root) for decision in erase_in_segment(path, match)]
+
+
+def all_segments(root: Path) -> list[Path]:
+    return [path for folder in spool_folders(root) for path in segment_paths(folder)]
+
+
+def found_in_spools(root: Path, match: Match) -> list[Found]:
+    """The decisions in every spool under `root`, sent or not. Raises OSError."""
+    found = []
+    for path in all_segments(root):
+        with suppress(FileNotFoundError):  # sent and deleted meanwhile
+            records = (intact.payload for intact in scan(path.read_bytes()).frames)
+            found += [decision for record in records if (decision := match(record)) is not None]
+    return found
+
+
+def erase_in_segment(path: Path, match: Match) -> list[Found]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []  # sent and deleted meanwhile
+    found = []
+    try:
+        for intact in scan(path.read_bytes()).frames:
+            if (decision := match(intact.payload)) is None:
+                continue
+            size = len(intact.payload)
+            remains = Erased(replica=decision.replica, seq=decision.seq).model_dump_json().encode().ljust(size)
+            os.pwrite(descriptor, frame(remains), intact.end - size - HEADER.size)
+            found.append(decision)
+        if found:
+            os.fsync(descriptor)
+    except FileNotFoundError:
+        return found
+    finally:
+        os.close(descriptor)
+    return found

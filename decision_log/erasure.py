@@ -1,0 +1,83 @@
+"""Decisions that must not be in the database any more, however late one of them arrives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, select
+
+from decision_log.ranges import ranges_of
+from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, SIGNALS
+from router.types import DecisionRecord
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+LOCK_NUMBER = 0x636F65  # "coe", for Postgres's advisory locks
+
+
+def subject_hash(subject: str) -> str:
+    """What is kept of a subject that was erased: SHA-256 in hexadecimal."""
+    return hashlib.sha256(subject.encode()).hexdigest()
+
+
+def subjects_of(record: DecisionRecord) -> tuple[str, ...]:
+    """What a decision can be found by: key id, session id and text hash, where it has them."""
+    return tuple(name for name in (record.key_id, record.session_id, record.text_hash) if name is not None)
+
+
+def lock(connection: Connection, *, for_erasure: bool) -> None:
+    """Until the transaction ends, writers of decisions and an erasure exclude each other: no row slips in between."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        shared = "" if for_erasure else "_shared"
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock{shared}({LOCK_NUMBER})")
+
+
+def erased_among(connection: Connection, records: Sequence[DecisionRecord]) -> list[DecisionRecord]:
+    """Those of a subject that was erased after they were made."""
+    hashes = {subject_hash(subject) for record in records for subject in subjects_of(record)}
+    if not hashes:
+        return []
+    query = select(ERASURES.c.subject, ERASURES.c.at).where(ERASURES.c.subject.in_(hashes))
+    erased = {row.subject: row.at for row in connection.execute(query)}
+    return [record for record in records if is_erased(record, erased)] if erased else []
+
+
+def is_erased(record: DecisionRecord, erased: Mapping[str, float]) -> bool:
+    """Whether it was made before the erasure of one of its subjects, given by hash with the time."""
+    return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects_of(record))
+
+
+def note_removed(
+    connection: Connection, insert: Any, numbers: Iterable[tuple[str, int]], *, reason: str, at: float
+) -> None:
+    """Remembers numbers (replica, seq) as removed on purpose.
+
+    Args:
+        insert: the dialect's INSERT.
+    """
+    seqs_of: dict[str, list[int]] = {}
+    for replica, seq in numbers:
+        seqs_of.setdefault(replica, []).append(seq)
+    rows = [
+        {"replica": replica, "first_seq": each.start, "last_seq": each.stop - 1, "reason": reason, "at": at}
+        for replica, seqs in seqs_of.items()
+        for each in ranges_of(seqs)
+    ]
+    if rows:
+        connection.execute(insert(REMOVED).on_conflict_do_nothing(), rows)
+
+
+def delete_of(connection: Connection, decision_ids: Sequence[str]) -> int:
+    """Deletes decisions with all that is said of them; how much feedback there was."""
+    for table in (SIGNALS, JUDGEMENTS):
+        connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids)))
+    feedback = 0
+    for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+        feedback += connection.execute(delete(table).where(table.c.decision_id.in_(decision_ids))).rowcount
+    connection.execute(delete(DECISIONS).where(DECISIONS.c.decision_id.in_(decision_ids)))
+    return feedback

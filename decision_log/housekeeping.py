@@ -1,0 +1,78 @@
+"""What a gateway does for privacy while it runs: forgets who was erased, and removes what is past its time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from decision_log.removal import Removal
+from decision_log.store import Store
+from decision_log.stream import reason_of
+from fleet.tasks import stop_task
+from router.errors import StoreError
+
+LOOK_EVERY_S = 10.0
+PRUNE_EVERY_S = 3600.0
+CLOCKS_DIFFER_S = 3600.0
+DAY_S = 86_400.0
+
+logger = logging.getLogger(__name__)
+
+
+class Forgetful(Protocol):
+    """A log that holds records in memory."""
+
+    def forget(self, erased: Mapping[str, float]) -> int:
+        """Forgets records of subjects (by hash) made up to a time; how many."""
+        ...
+
+
+class Housekeeper:
+    """Looks for erasures every `LOOK_EVERY_S` and prunes every `PRUNE_EVERY_S`; a database that is away delays both.
+
+    Args:
+        keep_days: age at which decisions are removed; None keeps them for ever.
+    """
+
+    def __init__(self, store: Store, log: Forgetful, *, keep_days: float | None) -> None:
+        self._removal = Removal(store)
+        self._log = log
+        self._keep_days = keep_days
+        self._looked = time.time()
+        self._known: dict[str, float] = {}  # erasures that were seen already
+        self._next_prune = 0.0  # on the monotonic clock
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="decision-log-housekeeper")
+
+    async def aclose(self) -> None:
+        await stop_task(self._task)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except StoreError as error:
+                logger.warning("the log's housekeeping waits (%s)", reason_of(error))
+            except Exception:
+                logger.exception("the log's housekeeping goes on after a fault")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        """Does once what is due. Raises StoreError."""
+        looked = time.time()
+        # Times are of the clocks of whoever erases: a later erasure may have an earlier one.
+        erased = await asyncio.to_thread(self._removal.erased_since, self._looked - CLOCKS_DIFFER_S)
+        if new := dict(erased.items() - self._known.items()):
+            logger.info("forgot %d decisions of subjects that were erased", self._log.forget(new))
+        self._looked, self._known = looked, erased
+        if self._keep_days is not None and time.monotonic() >= self._next_prune:
+            now = time.time()
+            gone = await asyncio.to_thread(self._removal.prune, now - self._keep_days * DAY_S, now)
+            self._next_prune = time.monotonic() + PRUNE_EVERY_S
+            if gone.decisions:
+                logger.info("removed %d decisions older than %g days", gone.decisions, self._keep_days)

@@ -1,0 +1,46 @@
+"""The fake of the decision log: keeps records in memory and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+
+from decision_log.stats import LogStats
+from router.errors import StoreError
+from router.types import DecisionRecord
+
+
+class MemoryLog:
+    """Every record appended, in order, in `records`."""
+
+    def __init__(self, replica: str = "memory") -> None:
+        self.replica = replica
+        self.is_durable = False
+        self.problem: str | None = None
+        self.records: list[DecisionRecord] = []
+        self._seqs = itertools.count()
+
+    def next_seq(self) -> int:
+        return next(self._seqs)
+
+    def append(self, record: DecisionRecord) -> None:
+        self.records.append(record)
+
+    async def commit(self, record: DecisionRecord) -> None:
+        self.append(record)
+
+    async def check(self) -> None:
+        """Raises StoreError where a test has set a `problem`."""
+        if self.problem is not None:
+            raise StoreError(f"the decision log cannot be written ({self.problem})", is_retryable=True)
+
+    def recent(self, decision_id: str) -> DecisionRecord | None:
+        return next((record for record in reversed(self.records) if record.decision_id == decision_id), None)
+
+    def stats(self) -> LogStats:
+        return LogStats(appended=len(self.records))
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,114 @@
+"""`coe log prune` and `coe log erase`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from decision_log.entries import dead_stream
+from decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, look_for, rewrite_file, stored_forms
+from decision_log.opening import (
+    opened_client,
+    opened_store,
+    run_with_redis,
+)
+from decision_log.privacy import load_key
+from decision_log.removal import Removal, Removed
+from decision_log.sink import SPOOL_FOLDER
+from decision_log.store import Store
+from router.config import LogConfig, load_config
+from router.errors import ConfigError
+from router.options import ConfigOption, DatabaseOption, DataOption, RedisOption
+
+if TYPE_CHECKING:
+    from decision_log.redis_client import RedisClient
+
+EraseWork = Callable[[Collection[str], Path, "RedisClient", str, Store, float], Awaitable[Erasure]]
+
+SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def prune(
+    older_than: Annotated[str, typer.Option(help="Age, e.g. 30d; units m, h, d, w.")],
+    data_dir: DataOption = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+    redis_url: RedisOption = None,
+    database_url: DatabaseOption = None,
+) -> int:
+    """Remove decisions, feedback and dead letters older than that; `log.keep_days` does so by itself."""
+    from router.terminal import Terminal
+
+    now = time.time()
+    before = now - age_s(older_than)
+    with opened_store(data_dir, database_url) as store:
+        gone = Removal(store).prune(before, now)
+        dead = run_with_redis(trim_dead(data_dir, load_config(config).log, redis_url, before))
+    Terminal().print(pruned_line(gone, dead))
+    return 0
+
+
+def erase_subject(
+    subject: Annotated[str, typer.Option(help="Key id, session id or text hash as stored; or a session's name.")],
+    data_dir: DataOption = Path("data"),
+    config: ConfigOption = Path("experts.yaml"),
+    redis_url: RedisOption = None,
+    database_url: DatabaseOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be erased, and erase nothing.")] = False,
+) -> int:
+    """Erase a subject's decisions and feedback: from SQL, stream, dead letters and the spools of this machine."""
+    from router.terminal import Terminal
+
+    work, verb = (look_for, "would erase") if dry_run else (erase, "erased")
+    with opened_store(data_dir, database_url, is_reader=dry_run) as store:
+        known = load_config(config)
+        max_chars = known.gateway.max_text_chars
+        done = run_with_redis(erase_all(data_dir, known.log, redis_url, store, subject, max_chars, work))
+    Terminal().print(
+        f"{verb} {done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
+        f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools",
+        soft_wrap=True,
+    )
+    return 0
+
+
+async def erase_all(
+    data_dir: Path,
+    config: LogConfig,
+    redis_url: str | None,
+    store: Store,
+    subject: str,
+    max_text_chars: int = MAX_TEXT_CHARS,
+    work: EraseWork = erase,
+) -> Erasure:
+    """Erases, or only looks, as `work` does. Raises RedisError, OSError, StoreError, EngineError, ConfigError."""
+    if not subject.strip():
+        raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
+    subjects = stored_forms(subject, load_key(data_dir), max_text_chars)
+    async with opened_client(data_dir, redis_url) as client:
+        return await work(subjects, data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
+
+
+async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float) -> int:
+    """Deletes dead letters from before a time; how many. Raises RedisError, EngineError."""
+    async with opened_client(data_dir, redis_url) as client:
+        first = int(max(before, 0.0) * 1000)
+        count = int(await client.xtrim(dead_stream(config.stream), minid=first, approximate=False))
+        await rewrite_file(client)
+    return count
+
+
+def pruned_line(gone: Removed, dead: int) -> str:
+    return f"removed {gone.decisions:,} decisions, {gone.feedback:,} pieces of feedback, {dead:,} dead letters"
+
+
+def age_s(text: str) -> float:
+    """Seconds of `30d` and the like. Raises ConfigError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip())
+    if found is None:
+        raise ConfigError(f"'{text}' is not an age; allowed: a number and a unit of {', '.join(SECONDS_OF)}, e.g. 30d")
+    return float(found[1]) * SECONDS_OF[found[2]]

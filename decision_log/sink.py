@@ -1,0 +1,279 @@
+"""The decision log of one gateway process: `append` takes a record in about a microsecond, the rest happens behind.
+
+A record goes from a bounded queue in memory to the spool (group commit, in a thread) and from there to the stream. In
+the modes `batched` and `sync` requests call `commit` instead, which returns when the record is on the disk.
+docs/decision-log.md has what each mode may lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from decision_log.commit_check import CommitCheck
+from decision_log.erasure import is_erased
+from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
+from decision_log.life import BEAT_S, DecisionCount, Life, LifeState
+from decision_log.privacy import apply_privacy, keyed_hash, load_key
+from decision_log.spool import Spool
+from decision_log.stats import LogStats
+from decision_log.stream import LIFE_FIELD, Backoff, DecisionStream, reason_of
+from decision_log.writer import SpoolWriter
+from fleet.tasks import stop_task
+from router.config import Durability, LogConfig
+from router.errors import StoreError
+from router.types import DecisionRecord
+
+SEND_LINGER_S = 0.1
+RECENT_RECORDS = 4096
+LEFTOVERS_EVERY_S = 30.0
+FLUSH_TIMEOUT_S = 5.0
+SPOOL_FOLDER = "spool"
+TRY_BYTES = 16 * 1024
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class DecisionLog:
+    """Satisfies the gateway's `DecisionSink`.
+
+    Args:
+        data_dir: holds `spool/<replica>/` and the key of hashes.
+        redis_url: as `decision_log.redis_client.connect` takes it.
+        config: the `log` section of experts.yaml.
+        replica: name of this life of this process; a new one when None.
+
+    Raises:
+        ConfigError: the URL is no Redis URL, or the key of hashes cannot be read or made.
+    """
+
+    def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig, replica: str | None = None) -> None:
+        self.replica = replica or new_replica()
+        self._privacy = config.privacy
+        self._key = load_key(data_dir)
+        self._root = data_dir / SPOOL_FOLDER
+        self._max_bytes = config.spool_max_mb * 1024 * 1024
+        self.is_durable = config.durability is not Durability.ASYNC
+        self._spool = Spool(self._root / self.replica, max_bytes=self._max_bytes, is_durable=self.is_durable)
+        self._stream = DecisionStream(redis_url, name=config.stream, max_entries=config.stream_max_entries)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-spool")
+        self._numbered = DecisionCount(is_durable=self.is_durable)
+        self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key, self._numbered)
+        self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, self._try_redis)
+        self._recent: dict[str, DecisionRecord] = {}
+        self._is_closing = False
+        self._writer: asyncio.Task[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._finder: asyncio.Task[None] | None = None
+        self._beater: asyncio.Task[None] | None = None
+        self._checker: asyncio.Task[None] | None = None
+        self._appended = self._streamed = self._damaged = 0
+        self._loop_error: str | None = None
+
+    def next_seq(self) -> int:
+        """The sequence number of the next record: every number must be appended once, in any order."""
+        return self._numbered.take()
+
+    def append(self, record: DecisionRecord) -> None:
+        """Takes the record. Never blocks and never raises; a record that finds the queue full is lost and counted."""
+        self._remember(record)
+        self._queue.put(record)
+
+    async def commit(self, record: DecisionRecord) -> None:
+        """Takes the record and returns when it is safe. Raises StoreError when it does not become so in time."""
+        self._remember(record)
+        try:
+            await self._queue.commit(record)
+        except StoreError as error:
+            if error.is_retryable:
+                self._check.doubt(self._queue.error or "the disk is too slow")
+            raise
+
+    async def check(self) -> None:
+        """Before an expert is asked: raises StoreError when an answer could not be made safe now."""
+        if self.is_durable:
+            await self._check.check()
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps answers from being made safe, as last seen; None where nothing does, or they do not wait."""
+        return self._check.problem if self.is_durable else None
+
+    def _remember(self, record: DecisionRecord) -> None:
+        self._appended += 1
+        recent = self._recent
+        recent[record.decision_id] = record
+        if len(recent) > RECENT_RECORDS:
+            del recent[next(iter(recent))]
+
+    def recent(self, decision_id: str) -> DecisionRecord | None:
+        """One of the last few thousand records, as the log keeps it; None when it is not among them."""
+        record = self._recent.get(decision_id)
+        return None if record is None else apply_privacy(record, self._privacy, self._key)
+
+    def forget(self, erased: Mapping[str, float]) -> int:
+        """Forgets recent records of subjects (by hash) that were made up to a time; how many."""
+        gone = [
+            decision_id
+            for decision_id, record in self._recent.items()
+            if is_erased(record.model_copy(update={"text_hash": keyed_hash(record.text or "", self._key)}), erased)
+        ]
+        for decision_id in gone:
+            del self._recent[decision_id]
+        return len(gone)
+
+    def stats(self) -> LogStats:
+        queue = self._queue
+        streamed = self._streamed + queue.streamed
+        return LogStats(
+            appended=self._appended,
+            spooled=queue.spooled,
+            streamed=streamed,
+            gaps=queue.gaps,
+            pending=self._appended - streamed - queue.dropped,
+            dropped=queue.dropped,
+            damaged=self._damaged + self._spool.damaged,
+            last_error=queue.error or self._stream.last_error or self._loop_error,
+        )
+
+    async def start(self) -> None:
+        """Opens the spool and starts the work behind `append`; Redis may be away.
+
+        Raises:
+            StoreError: the spool's folder cannot be made or written, or answers wait for rows that Redis may evict.
+        """
+        await self._stream.look_at_policy()
+        if self.is_durable and (problem := self._stream.eviction_problem) is not None:
+            raise StoreError(f"log.durability promises rows that would not be safe: {problem}")
+        try:
+            await self._in_thread(self._open)
+        except OSError as error:
+            raise StoreError(f"spool {self._spool.folder} cannot be made ({error.strerror})") from error
+        self._writer = asyncio.create_task(self._guarded(self._queue.run), name="decision-log-writer")
+        self._sender = asyncio.create_task(self._guarded(self._send_all), name="decision-log-sender")
+        self._finder = asyncio.create_task(self._guarded(self._find_leftovers), name="decision-log-leftovers")
+        self._beater = asyncio.create_task(self._guarded(self._beat), name="decision-log-beat")
+        if self.is_durable:
+            self._checker = asyncio.create_task(self._guarded(self._check.run), name="decision-log-checker")
+
+    async def aclose(self, timeout_s: float = FLUSH_TIMEOUT_S) -> None:
+        """Writes out the queue and sends the spool; what Redis does not take in time stays for the next start."""
+        self._is_closing = True
+        self._queue.close()
+        flushing = [task for task in (self._writer, self._sender) if task is not None]
+        if flushing and (await asyncio.wait(flushing, timeout=timeout_s))[1]:
+            logger.warning("%d decisions wait in %s for the next start", self._spool.pending, self._root)
+        for task in (self._writer, self._sender, self._finder, self._beater, self._checker):
+            await stop_task(task)
+        await self._check.aclose()
+        await self._in_thread(partial(self._close_spool, must_stay=not await self._say_goodbye()))
+        self._executor.shutdown()
+        unsaved = self.stats().pending - self._spool.pending
+        if unsaved:
+            self._queue.lose(unsaved)
+            logger.error("%d decisions are lost: neither disk nor Redis took them before the end", unsaved)
+        await self._stream.aclose()
+
+    def _open(self) -> None:
+        self._share_room()
+        self._spool.open()
+        self._numbered.open(self._spool.folder)
+
+    def _close_spool(self, *, must_stay: bool) -> None:
+        with suppress(OSError):  # then this life will count as killed, with its right number of decisions
+            self._numbered.close()
+        self._spool.close(must_stay=must_stay)
+
+    async def _say_goodbye(self) -> bool:
+        """Tells the stream how many decisions this life numbered; False leaves that, with the spool, to the next."""
+        if self._beater is None or self._spool.pending or self._stream.last_error is not None:
+            return self._beater is None
+        return await self._tell(LifeState.ENDED)
+
+    async def _beat(self) -> None:
+        """Tells the stream again and again how many decisions there are."""
+        while True:
+            await self._say_running()
+            await asyncio.sleep(BEAT_S)
+            await self._stream.look_at_policy()
+
+    async def _say_running(self) -> bool:
+        return await self._tell(LifeState.RUNNING)
+
+    async def _try_redis(self) -> bool:
+        """Whether Redis takes an entry of `TRY_BYTES`, so one that needs new room on its disk."""
+        return await self._tell(LifeState.RUNNING, TRY_BYTES)
+
+    async def _tell(self, state: LifeState, size: int = 0) -> bool:
+        numbered = self._numbered
+        life = Life(
+            replica=self.replica, decisions=numbered.value, settled=numbered.settled, state=state, at=time.time()
+        )
+        return await self._stream.try_send([life.model_dump_json().encode().ljust(size)], LIFE_FIELD)
+
+    def _share_room(self) -> None:
+        """Leaves this spool what the others in the data folder do not use of `log.spool_max_mb`."""
+        self._spool.max_bytes = max(0, self._max_bytes - spooled_bytes(self._root, without=self.replica))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Runs a worker's loop and starts it again when a fault we did not foresee ends it."""
+        backoff = Backoff()
+        while True:
+            try:
+                await loop()
+                return
+            except Exception as error:
+                logger.exception("the decision log goes on after a fault")
+                self._loop_error = reason_of(error)
+                await backoff.wait()
+
+    async def _send_all(self) -> None:
+        """Spool to stream, until everything is written and sent."""
+        while True:
+            is_last = self._queue.is_done
+            self._queue.has_spooled.clear()
+            while count := await send_next(self._spool, self._stream, self._executor):
+                self._streamed += count
+                self._loop_error = None
+            if is_last:
+                return
+            if not self._queue.is_done:
+                await self._queue.has_spooled.wait()
+                # They are safe on the disk: a pipeline of many costs a seventh of one for each.
+                await asyncio.sleep(0 if self._is_closing else SEND_LINGER_S)
+
+    async def _find_leftovers(self) -> None:
+        """Sends what replicas that are gone left in their spools, again and again."""
+        while True:
+            try:
+                sent, damaged = await send_leftovers(self._root, self._stream)
+            except OSError as error:
+                logger.warning("a spool that an earlier process left cannot be read (%s)", reason_of(error))
+            else:
+                self._damaged += damaged
+                if sent:
+                    logger.info("sent %d decisions that an earlier process had left in the spool", sent)
+            await self._in_thread(self._share_room)
+            await asyncio.sleep(LEFTOVERS_EVERY_S)
+
+
+def new_replica() -> str:
+    """A name that no other life of any process has: host, process id and a random part."""
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -1,0 +1,134 @@
+"""Payloads to a Redis stream, at least once and in order, waiting out whatever keeps Redis from taking them, and a
+stream that is full because no consumer gets on.
+
+Only commands that Valkey and Redis 6.2 or newer share are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from decision_log.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
+
+KEEPING_POLICY = "noeviction"
+RECORD_FIELD = b"record"
+LIFE_FIELD = b"life"
+FIRST_DELAY_S = 0.05
+MAX_DELAY_S = 2.0
+
+if TYPE_CHECKING:
+    from decision_log.redis_client import RedisClient
+
+logger = logging.getLogger(__name__)
+
+
+def reason_of(error: BaseException) -> str:
+    """One line about an error, for logs and metrics."""
+    return f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
+
+
+def evicting(policy: str) -> str:
+    return (
+        f"Redis gives up decisions that it has taken when its memory is full (maxmemory-policy {policy}); "
+        f"allowed: {KEEPING_POLICY}"
+    )
+
+
+async def eviction_policy(client: RedisClient) -> str | None:
+    """The `maxmemory-policy` of a server by which it may lose what it has taken; None of one that keeps everything, or
+    that does not tell. In a cluster the first such of its primaries. Raises what a command may raise."""
+    from redis.asyncio import Redis
+
+    if isinstance(client, Redis):
+        found: Any = [await client.info("memory")]
+    else:
+        found = [await client.info("memory", target_nodes=node) for node in client.get_primaries()]
+    policies = [each.get("maxmemory_policy", KEEPING_POLICY) for each in found]
+    return next((str(policy) for policy in policies if policy != KEEPING_POLICY), None)
+
+
+class Backoff:
+    """Waits that double from `FIRST_DELAY_S` to `MAX_DELAY_S` until `reset`."""
+
+    def __init__(self) -> None:
+        self._delay_s = FIRST_DELAY_S
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self._delay_s)
+        self._delay_s = min(2 * self._delay_s, MAX_DELAY_S)
+
+    def reset(self) -> None:
+        self._delay_s = FIRST_DELAY_S
+
+
+class DecisionStream:
+    """The writing end of the stream.
+
+    Args:
+        redis_url: as `decision_log.redis_client.connect` takes it.
+        name: key of the stream.
+        max_entries: at about this many the stream takes no more, and payloads wait in the spool. Consumers delete what
+            they have written, so whatever is in the stream is in no database yet: trimming it would lose rows.
+        timeout_s: how long Redis may take to answer before the connection is given up.
+    """
+
+    def __init__(self, redis_url: str, *, name: str, max_entries: int, timeout_s: float = TIMEOUT_S) -> None:
+        self._redis = connect(redis_url, timeout_s=timeout_s)
+        self._name = name
+        self._max_entries = max_entries
+        self._length = 0  # when last heard of
+        self.last_error: str | None = None
+        self.evicts_by: str | None = None  # the policy by which Redis gives up what it has taken, as last heard of
+
+    @property
+    def eviction_problem(self) -> str | None:
+        """What is wrong with the server's settings, in words."""
+        return None if self.evicts_by is None else evicting(self.evicts_by)
+
+    async def look_at_policy(self) -> None:
+        """Asks Redis what it does when its memory is full; keeps what was known where it does not say."""
+        try:
+            policy = await eviction_policy(self._redis)
+        except REDIS_ERRORS:
+            return
+        if policy is not None and policy != self.evicts_by:
+            logger.error("%s", evicting(policy))
+        self.evicts_by = policy
+
+    async def send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> None:
+        """Returns once every payload is in the stream; tries until then. A payload may get there twice."""
+        backoff = Backoff()
+        while not await self.try_send(payloads, field):
+            await backoff.wait()
+
+    async def try_send(self, payloads: Sequence[bytes], field: bytes = RECORD_FIELD) -> bool:
+        """One try, all payloads or none unless the connection broke in the middle; False leaves `last_error` set."""
+        try:
+            if self._length >= self._max_entries:
+                self._length = await self._redis.xlen(self._name)
+                if self._length >= self._max_entries:
+                    return self._refused(f"{self._length} decisions are in the stream and in no database yet")
+            # MULTI makes Redis refuse the batch as a whole when it is out of memory or read-only, which keeps order.
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                for payload in payloads:
+                    pipeline.xadd(self._name, {field: payload})
+                pipeline.xlen(self._name)
+                self._length = (await pipeline.execute())[-1]
+        except REDIS_ERRORS as error:
+            return self._refused(reason_of(error))
+        if self.last_error is not None:
+            logger.info("Redis takes decisions again")
+        self.last_error = None
+        return True
+
+    def _refused(self, reason: str) -> bool:
+        if self.last_error is None:
+            logger.warning("decisions wait in the spool: Redis does not take them (%s)", reason)
+        self.last_error = reason
+        return False
+
+    async def aclose(self) -> None:
+        await self._redis.aclose()

@@ -1,0 +1,181 @@
+"""Which engine processes this host has to run, with their complete command lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.adapter_files import converted_adapters
+from fleet.process import ProcessSpec
+from fleet.vllm_command import adapter_folder, read_adapter_ranks, vllm_processes
+from router.config import CoeConfig, Engine
+from router.errors import EngineError, MissingWeightsError
+from router.weights import resolve_weights
+
+LOOPBACK = "127.0.0.1"
+SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+RESERVED_CORES = 1
+"""Left to the gateway, the encoder and everybody else. llama.cpp's threads wait for each other at every layer, so one
+that has to share its core stops all: on 2 busy cores SmolLM2-135M made 20-45 tokens/s with 1 thread, 1-8 with 2 (ours).
+"""
+
+MIN_SECRET_CHARS = 6
+"""A shorter value would blank out innocent words of a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """One process to run, the experts it serves, and where it listens. `stdin` of all of them is closed."""
+
+    spec: ProcessSpec
+    experts: tuple[str, ...]
+    port: int
+    is_llamacpp: bool = False
+    max_restarts: int = 5
+
+    @property
+    def url(self) -> str:
+        """API root."""
+        return f"http://{LOOPBACK}:{self.port}/v1"
+
+
+def llamacpp_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]) -> list[EnginePlan]:
+    """One process per base model of the llama.cpp experts; converts adapters that were not converted before.
+
+    Raises:
+        MissingWeightsError: a model or an adapter is not on this machine.
+        ArtifactError: an adapter is damaged or of another base.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, entry in config.experts.items():
+        if entry.engine is Engine.LLAMACPP:
+            groups.setdefault(entry.model, []).append(name)
+    return [
+        llamacpp_plan(config, names, number, folder, data_dir, environment)
+        for number, names in enumerate(groups.values(), start=1)
+    ]
+
+
+def llamacpp_plan(
+    config: CoeConfig,
+    names: Sequence[str],
+    number: int,
+    folder: Path,
+    data_dir: Path,
+    environment: Mapping[str, str],
+) -> EnginePlan:
+    """The process for `names`, which share a base. Its port is fixed, so a restart keeps the address."""
+    engine = config.engines.llamacpp
+    model = weights_of(names[0], config.experts[names[0]].model, folder)
+    with_adapter = {n: adapter_folder(config.experts[n], folder) for n in names if config.experts[n].adapter}
+    adapters = converted_adapters(with_adapter, model, data_dir / "adapters")
+    name = "llamacpp" if number == 1 else f"llamacpp-{number}"
+    port = free_port()
+    ready_file = data_dir / "engines" / f"{name}.{os.getpid()}.json"
+    argv = [sys.executable, "-P", "-m", "fleet.llamacpp", "--model", str(model)]
+    for expert, file in adapters.items():
+        argv += ["--adapter", f"{expert}={file}"]
+    argv += ["--host", LOOPBACK, "--port", str(port), "--slots", str(engine.slots)]
+    threads = engine.threads or max(1, cores() - RESERVED_CORES)
+    argv += ["--context-tokens", str(engine.context_tokens), "--threads", str(threads)]
+    argv += ["--ready-file", str(ready_file)]
+    spec = ProcessSpec(
+        name=name,
+        argv=tuple(argv),
+        log=data_dir / "engines" / f"{name}.log",
+        ready_file=ready_file,
+        env=environment,
+        start_timeout_s=engine.start_timeout_s,
+        secrets=secrets_of(environment),
+    )
+    return EnginePlan(spec, tuple(names), port, is_llamacpp=True)
+
+
+def weights_of(expert: str, model: str, folder: Path) -> Path:
+    """The model's file. Raises MissingWeightsError naming the expert."""
+    try:
+        return resolve_weights(model, folder)
+    except MissingWeightsError as error:
+        raise MissingWeightsError(f"experts.{expert}.model: {error}") from error
+
+
+def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]) -> list[EnginePlan]:
+    """The processes of `vllm_processes`.
+
+    Raises:
+        ConfigError, ArtifactError: as `vllm_processes` and `read_adapter_ranks` do.
+    """
+    engine = config.engines.vllm
+    plans = []
+    for process in vllm_processes(config, folder, read_adapter_ranks(config, folder)):
+        env = {**environment, **process.env}
+        spec = ProcessSpec(
+            name=process.name,
+            argv=process.argv,
+            log=data_dir / "engines" / f"{process.name}.log",
+            ready_url=process.health_url,
+            env=env,
+            start_timeout_s=engine.start_timeout_s,
+            stop_grace_s=20.0,
+            secrets=secrets_of(env),
+        )
+        plans.append(EnginePlan(spec, process.experts, process.port, max_restarts=engine.max_restarts))
+    return plans
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Values that no message may show: those whose name says key, token, secret or password. Longest first."""
+    values = {
+        value
+        for name, value in environment.items()
+        if len(value) >= MIN_SECRET_CHARS and any(word in name.upper() for word in SECRET_WORDS)
+    }
+    return tuple(sorted(values, key=len, reverse=True))
+
+
+def refuse_taken_ports(plans: Sequence[EnginePlan]) -> None:
+    """Otherwise the health check of a process that cannot listen would be answered by whoever has its port.
+
+    Raises:
+        EngineError: names the engine, its port and the key that chooses another.
+    """
+    for plan in plans:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, plan.port))
+            except OSError as error:
+                raise EngineError(
+                    f"{plan.spec.name} cannot listen on port {plan.port} ({error.strerror}); "
+                    "choose another range by engines.vllm.first_port"
+                ) from error
+
+
+def free_port() -> int:
+    """A port that nobody has right now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def read_lora_ids(ready_file: Path) -> dict[str, int]:
+    """Adapter number per expert, as the engine wrote it.
+
+    Raises:
+        EngineError: the file is gone or damaged.
+    """
+    try:
+        adapters = json.loads(ready_file.read_text(encoding="utf-8"))["adapters"]
+        return {str(name): int(number) for name, number in adapters.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(f"{ready_file} does not say which adapter has which number: {error}") from error

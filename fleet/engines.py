@@ -1,0 +1,121 @@
+"""From experts.yaml to running engines and the addresses of their experts.
+
+Two kinds run on this host: the embedded llama.cpp (one process per base model, experts are adapters on it) and vLLM
+(one process per model and arguments). Engines that others run have a `url` in experts.yaml and are not our business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse_taken_ports, vllm_plans
+from fleet.process import ProcessStatus, RestartPolicy, SupervisedProcess
+from router.config import CoeConfig, Engine
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddresses:
+    """Where experts of this host answer: API root per expert; adapter number per llama.cpp expert, None is the base."""
+
+    urls: dict[str, str] = field(default_factory=dict)
+    lora_ids: dict[str, int | None] = field(default_factory=dict)
+
+
+class Fleet:
+    """The engines of this host.
+
+    Args:
+        config: the composition.
+        folder: where experts.yaml lies.
+        data_dir: logs go to `engines/`, converted adapters to `adapters/`.
+        environment: the environment that engines get, before what experts.yaml adds.
+        engines: which kinds to run.
+        running: API root per expert that another `coe` of this host serves already; its engines are not started.
+    """
+
+    def __init__(
+        self,
+        config: CoeConfig,
+        folder: Path,
+        data_dir: Path,
+        environment: Mapping[str, str],
+        engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM),
+        running: Mapping[str, str] | None = None,
+    ) -> None:
+        self._config, self._folder, self._data_dir = config, folder, data_dir
+        self._environment = environment
+        self._kinds = frozenset(engines)
+        self._running = {name: url for name, url in (running or {}).items() if name in config.experts}
+        self._plans: list[EnginePlan] = []
+        self._processes: list[SupervisedProcess] = []
+
+    @property
+    def statuses(self) -> tuple[tuple[ProcessStatus, tuple[str, ...]], ...]:
+        """Each process with the experts it serves."""
+        return tuple((process.status, plan.experts) for process, plan in zip(self._processes, self._plans, strict=True))
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(process.status.pid for process in self._processes if process.status.pid is not None)
+
+    async def start(self) -> EngineAddresses:
+        """Starts every engine at once and returns when all serve; when one fails, all are stopped.
+
+        Raises:
+            MissingWeightsError, ArtifactError, ConfigError: an entry names what is not there.
+            EngineError: an engine did not start.
+        """
+        plans = await asyncio.to_thread(self._plan)
+        refuse_taken_ports(plans)
+        self._plans = plans
+        self._processes = [
+            SupervisedProcess(plan.spec, restarts=RestartPolicy(max_restarts=plan.max_restarts)) for plan in plans
+        ]
+        try:
+            for process in self._processes:
+                process.start()
+            await all_ready(self._processes)
+        except BaseException:
+            await self.stop()
+            raise
+        return self._addresses()
+
+    async def stop(self) -> None:
+        """Stops every engine, all at once."""
+        await asyncio.gather(*(process.stop() for process in self._processes))
+
+    def _plan(self) -> list[EnginePlan]:
+        """Reads weights and adapters, so it may take a second: run it in a thread."""
+        plans = []
+        if Engine.LLAMACPP in self._kinds:
+            plans += llamacpp_plans(self._config, self._folder, self._data_dir, self._environment)
+        if Engine.VLLM in self._kinds:
+            plans += vllm_plans(self._config, self._folder, self._data_dir, self._environment)
+        return [plan for plan in plans if not self._running.keys() >= set(plan.experts)]
+
+    def _addresses(self) -> EngineAddresses:
+        addresses = EngineAddresses(urls=dict(self._running))
+        for plan in self._plans:
+            addresses.urls.update(dict.fromkeys(plan.experts, plan.url))
+            if plan.is_llamacpp and plan.spec.ready_file is not None:
+                numbers = read_lora_ids(plan.spec.ready_file)
+                addresses.lora_ids.update({name: numbers.get(name) for name in plan.experts})
+        return addresses
+
+
+async def all_ready(processes: Collection[SupervisedProcess]) -> None:
+    """Returns when all are ready; raises EngineError as soon as one is not going to be."""
+    tasks = [asyncio.create_task(process.wait_ready()) for process in processes]
+    if not tasks:
+        return
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

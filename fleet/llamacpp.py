@@ -1,0 +1,188 @@
+"""The embedded engine: llama.cpp's OpenAI-compatible server with one base model and many LoRA experts.
+
+python -m fleet.llamacpp --model FILE.gguf --adapter NAME=FILE.gguf --ready-file PATH
+
+What a request body must hold, found by running adapters and the base against each other:
+
+- Expert k: `"lora": [{"id": k, "scale": 1.0}]`, k as the ready file says. Adapters not listed have scale 0.
+- The base: `"lora": []`, or no such field: all adapters are loaded at scale 0. An unknown id is ignored
+  without an error and gives the base; a `lora` that is no list gives 400. `model` is not checked and not
+  needed. So the caller maps names to ids, and overwrites `lora` and `cache_prompt` of a client's body.
+- `"cache_prompt": true` is safe with an expert and WRONG without one. When a slot's adapter changes the
+  server drops the slot's keys and values, but not when the next request has no adapter: the base then
+  goes on from what an expert computed (10 of 12 greedy answers differed). Hence `cache_prompt` is off here
+  unless a request asks for it: send true with the `lora` of an expert, false with the base.
+- The cache in host memory (`cache_ram_mib`) is off as a precaution: it was not seen to be wrong (36 requests).
+
+Slots with different adapters do not interfere. Greedy answers are the same at once and one by one, but for
+rounding when several requests of one adapter share a batch: 1 of 18 differed, and did so too with three
+requests of that adapter alone.
+
+A prompt longer than a slot's context gets 400 with `error.type` "exceed_context_size_error",
+`n_prompt_tokens` and `n_ctx`; an answer that reaches it ends with finish_reason "length". Without a model
+or adapter file, or with one that llama.cpp cannot load, the process ends with status 1 before it listens,
+the reason on stderr and no ready file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from router.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+START_TIMEOUT_S = 120.0
+PARENT_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """`context_tokens` is what one request may use, prompt and answer together; llama.cpp rounds it up to 256s."""
+
+    model: Path
+    adapters: dict[str, Path]
+    host: str = "127.0.0.1"
+    port: int = 0
+    slots: int = 4
+    context_tokens: int = 2048
+    threads: int = 2
+
+
+def start_server(options: EngineOptions) -> Any:
+    """An `xllamacpp.Server` that answers; it stops when the object is deleted.
+
+    Raises:
+        EngineError: a file is missing or is not what llama.cpp can load.
+    """
+    for path in (options.model, *options.adapters.values()):
+        if not path.is_file():
+            raise EngineError(f"no such file: {path}")
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(options.model)
+    params.hostnames = [options.host]
+    params.port = options.port
+    params.n_parallel = options.slots
+    params.n_ctx = options.context_tokens * options.slots  # llama.cpp divides it among the slots
+    params.cpuparams.n_threads = options.threads
+    params.cpuparams_batch.n_threads = options.threads
+    params.fit_params = False  # never shrink the context to what memory seems free
+    params.cache_prompt = False  # wrong for the base after an expert, see the module's text
+    params.cache_ram_mib = 0
+    params.endpoint_metrics = True
+    params.verbosity = 1
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in options.adapters.values()]
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise EngineError(
+            f"llama.cpp refused {options.model} with adapters {sorted(options.adapters)}: {error}"
+        ) from error
+
+
+def get_json(url: str) -> Any:
+    """The decoded body of a GET."""
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return json.load(response)
+
+
+def wait_healthy(url: str, timeout_s: float) -> None:
+    """Returns once `/health` says ok; raises EngineError when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            if get_json(f"{url}/health").get("status") == "ok":
+                return
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            reason = str(error)
+        else:
+            reason = "not ready"
+        if time.monotonic() > deadline:
+            raise EngineError(f"{url}/health is not ok after {timeout_s:g} s: {reason}")
+        time.sleep(0.05)
+
+
+def read_adapter_ids(url: str, adapters: dict[str, Path]) -> dict[str, int]:
+    """Expert name to the id that a request names, as the server itself lists them."""
+    id_of = {entry["path"]: int(entry["id"]) for entry in get_json(f"{url}/lora-adapters")}
+    return {name: id_of[str(path)] for name, path in adapters.items()}
+
+
+def write_ready_file(path: Path, record: dict[str, Any]) -> None:
+    """Writes JSON so that a reader finds all of it or no file."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(record))
+    part.replace(path)
+
+
+def serve(options: EngineOptions, ready_file: Path | None) -> None:
+    """Runs the engine until SIGTERM, SIGINT or the parent's death."""
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    parent_pid = os.getppid()
+    server = start_server(options)
+    wait_healthy(server.listening_address, START_TIMEOUT_S)
+    if ready_file is not None:
+        port = int(server.listening_address.rsplit(":", 1)[1])
+        adapters = read_adapter_ids(server.listening_address, options.adapters)
+        write_ready_file(ready_file, {"port": port, "pid": os.getpid(), "adapters": adapters})
+    while not stopped.wait(PARENT_POLL_S) and os.getppid() == parent_pid:
+        pass
+    del server
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
+
+
+def parse_adapter(text: str) -> tuple[str, Path]:
+    """`NAME=FILE` of the command line."""
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE.gguf")
+    return name, Path(path)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> tuple[EngineOptions, Path | None]:
+    """Options of the command line; None reads `sys.argv`."""
+    parser = argparse.ArgumentParser(prog="python -m fleet.llamacpp")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--adapter", type=parse_adapter, action="append", default=[], metavar="NAME=FILE.gguf")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
+    parser.add_argument("--slots", type=int, default=4, help="requests answered at once")
+    parser.add_argument("--context-tokens", type=int, default=2048, help="of one request, prompt and answer")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ready-file", type=Path, help="gets port, pid and adapter ids once the server answers")
+    values = vars(parser.parse_args(arguments))
+    ready_file = values.pop("ready_file")
+    adapters = dict(values.pop("adapter"))
+    return EngineOptions(adapters=adapters, **values), ready_file
+
+
+def main() -> int:
+    """Exit status 0 after a stop that was asked for, 1 with one line on stderr when it cannot start."""
+    options, ready_file = parse_arguments()
+    try:
+        serve(options, ready_file)
+    except EngineError as error:
+        print(f"llamacpp: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The experts as the gateway sees them: a backend each, and which of them can be called now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from fleet.breaker import Breaker, BreakerState
+from router.protocols import ChatBackend
+
+PROBE_EVERY_S = 0.25
+SIGN_OF_LIFE_S = 2.0  # so long an answer, or a probe's, says that an expert is there
+LOOK_EVERY_S = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class ExpertPool:
+    """Backends with a breaker each.
+
+    Args:
+        backends: by expert name.
+        clock: seconds, only forward.
+    """
+
+    def __init__(self, backends: Mapping[str, ChatBackend], clock: Callable[[], float] = time.monotonic) -> None:
+        self._backends = dict(backends)
+        self._clock = clock
+        self._breakers = {name: Breaker() for name in backends}
+        self._prober: asyncio.Task[None] | None = None
+        self._seen_at_s: dict[str, float] = {}  # the last sign of life
+        self._looking, self._looked_at_s = asyncio.Lock(), -LOOK_EVERY_S
+        self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._backends)
+
+    def backend(self, name: str) -> ChatBackend:
+        return self._backends[name]
+
+    def state(self, name: str) -> BreakerState:
+        return self._breakers[name].state
+
+    def started(self, name: str) -> None:
+        """A request goes to that expert; follow it with `succeeded`, `failed` or `abandoned`."""
+        if self._breakers[name].state is not BreakerState.CLOSED:
+            self._breakers[name].start()
+            self._refresh()
+
+    def began(self, name: str) -> None:
+        """A stream of that expert has begun; one of the three still follows."""
+        self._seen_at_s[name] = self._clock()
+        if self._breakers[name].state is not BreakerState.CLOSED:
+            self._breakers[name].begin()
+            self._refresh()
+
+    def succeeded(self, name: str) -> None:
+        self._seen_at_s[name] = self._clock()
+        breaker = self._breakers[name]
+        if breaker.failures or breaker.state is not BreakerState.CLOSED:
+            breaker.succeed()
+            self._refresh()
+
+    def failed(self, name: str) -> None:
+        self._seen_at_s.pop(name, None)
+        self._breakers[name].fail(self._clock())
+        self._refresh()
+
+    def abandoned(self, name: str) -> None:
+        self._breakers[name].abandon()
+        self._refresh()
+
+    async def start(self) -> None:
+        """Probes every expert once, then those that are down again and again."""
+        await self.probe_all()
+        self._prober = asyncio.create_task(self._probe_forever(), name="expert-probes")
+
+    async def aclose(self) -> None:
+        if self._prober is not None:
+            self._prober.cancel()
+            await asyncio.gather(self._prober, return_exceptions=True)
+        await asyncio.gather(*(backend.aclose() for backend in self._backends.values()))
+
+    async def is_answering(self) -> bool:
+        """Whether at least one expert that gets requests is there: it has answered of late, or does a probe now.
+
+        Without requests a breaker hears of nothing. It hears nothing of these probes either: an engine that is slow to
+        answer them may be the only one that serves.
+        """
+        async with self._looking:  # whoever asks meanwhile gets the same verdict
+            if not self._is_seen() and self._clock() - self._looked_at_s >= LOOK_EVERY_S:
+                probes = [asyncio.create_task(self._look_at(name)) for name in sorted(self.alive)]
+                for probe in asyncio.as_completed(probes):
+                    await probe
+                    if self._is_seen():
+                        break
+                for task in probes:
+                    task.cancel()
+                await asyncio.gather(*probes, return_exceptions=True)
+                self._looked_at_s = self._clock()
+            return self._is_seen()
+
+    def _is_seen(self) -> bool:
+        since_s = self._clock() - SIGN_OF_LIFE_S
+        return any(self._seen_at_s.get(name, since_s) > since_s for name in self.alive)
+
+    async def _look_at(self, name: str) -> None:
+        if await self._backends[name].is_alive():
+            self._seen_at_s[name] = self._clock()
+
+    async def probe_all(self) -> None:
+        """Takes out every expert that does not answer a probe."""
+        verdicts = await asyncio.gather(*(backend.is_alive() for backend in self._backends.values()))
+        for name, is_alive in zip(self._backends, verdicts, strict=True):
+            if not is_alive:
+                self._breakers[name].open(self._clock())
+        self._refresh()
+
+    async def probe_due(self) -> None:
+        """Probes the experts whose back-off has passed; one that answers gets a trial request."""
+        due = [name for name, breaker in self._breakers.items() if breaker.wants_probe(self._clock())]
+        verdicts = await asyncio.gather(*(self._backends[name].is_alive() for name in due))
+        for name, is_alive in zip(due, verdicts, strict=True):
+            self._breakers[name].probed(is_alive, self._clock())
+        if due:
+            self._refresh()
+
+    async def _probe_forever(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_EVERY_S)
+            await self.probe_due()
+
+    def _words(self, breaker: Breaker) -> str:
+        """What a breaker's state means to whoever reads the log."""
+        if breaker.state is BreakerState.CLOSED:
+            return "answers again"
+        if breaker.state is BreakerState.OPEN:
+            return f"is failing and is skipped for {max(breaker.probe_at_s - self._clock(), 0.0):.0f} s"
+        return "is tried with one request" if breaker.has_trial else "answers a probe; the next request tries it"
+
+    def _refresh(self) -> None:
+        alive = frozenset(name for name, breaker in self._breakers.items() if breaker.admits)
+        for name in sorted(self.alive ^ alive):
+            logger.info("expert %s %s", name, self._words(self._breakers[name]))
+        self.alive = alive

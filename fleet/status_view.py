@@ -1,0 +1,67 @@
+"""Engine states for people: a live table on a terminal, a line per change in a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rich.live import Live
+from rich.text import Text
+
+from fleet.engines import Fleet
+from fleet.process import ProcessState, ProcessStatus
+from router.terminal import Grid, Terminal
+
+REFRESH_S = 0.25
+STYLE_OF = {
+    ProcessState.STARTING: "yellow",
+    ProcessState.READY: "green",
+    ProcessState.BACKING_OFF: "yellow",
+    ProcessState.FAILED: "red",
+    ProcessState.STOPPED: "dim",
+}
+
+
+async def watch(fleet: Fleet, console: Terminal, is_over: Callable[[], bool]) -> None:
+    """Shows the fleet's state until `is_over`, and once more then."""
+    if console.is_terminal:
+        with Live(status_table(fleet), console=console, auto_refresh=False) as live:
+            while not is_over():
+                live.update(status_table(fleet), refresh=True)
+                await asyncio.sleep(REFRESH_S)
+            live.update(status_table(fleet), refresh=True)
+        return
+    shown: dict[str, tuple[ProcessState, int]] = {}
+    while True:
+        was_over = is_over()
+        for status, experts in fleet.statuses:
+            if shown.get(status.name) != (status.state, status.restarts):
+                shown[status.name] = (status.state, status.restarts)
+                console.print(status_line(status, experts), soft_wrap=True, highlight=False)
+        if was_over:
+            return
+        await asyncio.sleep(REFRESH_S)
+
+
+def status_table(fleet: Fleet) -> Grid:
+    table = Grid(header_style="bold")
+    for title in ("engine", "state", "pid", "restarts", "for", "experts", "reason"):
+        table.add_column(title, overflow="fold")
+    for status, experts in fleet.statuses:
+        table.add_row(
+            status.name,
+            Text(status.state, STYLE_OF[status.state]),
+            "" if status.pid is None else str(status.pid),
+            str(status.restarts),
+            f"{status.since_s:.0f} s",
+            ", ".join(experts),
+            status.reason or "",
+        )
+    return table
+
+
+def status_line(status: ProcessStatus, experts: tuple[str, ...]) -> str:
+    """`vllm-coder: ready, pid 12, experts: coder` and, when there is one, the reason."""
+    pid = "" if status.pid is None else f", pid {status.pid}"
+    reason = f"; {status.reason}" if status.reason and status.state is not ProcessState.READY else ""
+    return f"{status.name}: {status.state}{pid}, experts: {', '.join(experts)}{reason}"

@@ -1,0 +1,201 @@
+"""What `coe check` looks at beyond the shape of experts.yaml: plugins, files, names and budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from router import plugins
+from router.build import expert_costs
+from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig
+from router.errors import ConfigError, InfeasibleBudgetError, MissingExtraError, MissingWeightsError
+from router.policy import solve_map
+from router.quality import QualityMatrix
+from router.retrieval import building
+from router.retrieval.experts import adapter
+from router.weights import PACKAGE_SCHEME, expanded, resolve_weights
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+TYPICAL_TOKENS = 500.0
+"""Prompt and answer tokens that budgets in USD are checked with before anything was measured (ours)."""
+
+
+def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] | None = None) -> list[str]:
+    """Whatever would keep a gateway from starting, one line each, naming file, key path, value and what is allowed.
+
+    Args:
+        environment: where the keys of experts and the addresses of databases are; None looks for none.
+    """
+    parts = (
+        plugin_problems(config),
+        expert_problems(config, path.parent),
+        () if environment is None else variable_problems(config, environment),
+        budget_problems(config),
+        retrieval_problems(config, path.parent),
+    )
+    return [f"{path}: {line}" for part in parts for line in part]
+
+
+def families_of(config: CoeConfig) -> dict[str, tuple[str, PluginConfig]]:
+    """Every plugin of the file by its key, with its family."""
+    families = {
+        f"router.{name}": (f"router.{name}s", getattr(config.router, name))
+        for name in ("encoder", "classifier", "scorer")
+    }
+    if config.retrieval is not None:
+        families["retrieval.encoder"] = ("router.encoders", config.retrieval.encoder)
+        for name, plugin in config.retrieval.experts.items():
+            families[f"retrieval.experts.{name}"] = (building.FAMILY, plugin)
+    return families
+
+
+def plugin_problems(config: CoeConfig) -> Iterator[str]:
+    """Faults of plugins' options, and packages of weights that they or their parts name and that are missing."""
+    for key, (family, plugin) in families_of(config).items():
+        try:
+            parts = list(plugins.parts_of(key, family, plugin.kind, plugin.options))
+        except ConfigError as error:
+            yield from (f"{key}: {problem}" for problem in error.problems)
+            continue
+        for where, kind, options in parts:
+            try:
+                kind.require_imports()
+            except MissingExtraError as error:
+                yield f"{where}: {error}"
+            yield from weight_problems(where, options)
+
+
+def weight_problems(key: str, options: BaseModel) -> Iterator[str]:
+    for name, value in options:
+        if isinstance(value, str) and value.startswith(PACKAGE_SCHEME):
+            try:
+                resolve_weights(value)
+            except (MissingWeightsError, ConfigError) as error:
+                yield f"{key}.{name}: {error}"
+
+
+def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iterator[str]:
+    """Environment variables that the file names and that are not set."""
+    named = {f"experts.{name}.api_key_env": entry.api_key_env for name, entry in config.experts.items()}
+    for key, (family, plugin) in families_of(config).items():
+        with suppress(ConfigError):  # told by `plugin_problems`
+            parts = plugins.parts_of(key, family, plugin.kind, plugin.options)
+            named |= {f"{where}.api_key_env": getattr(options, "api_key_env", None) for where, _, options in parts}
+    if config.retrieval is not None:
+        named["retrieval.stores.index_url_env"] = config.retrieval.stores.index_url_env
+    for key, variable in named.items():
+        if variable is not None and not environment.get(variable):
+            yield f"{key}: environment variable {variable} is not set"
+
+
+def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
+    for name, entry in config.experts.items():
+        if entry.engine is Engine.LLAMACPP:
+            try:
+                resolve_weights(entry.model, folder)
+            except (MissingWeightsError, ConfigError) as error:
+                yield f"experts.{name}.model: {error}"
+        elif entry.engine is Engine.LITELLM:
+            try:
+                plugins.load("fleet.wires", "litellm").require_imports()
+            except MissingExtraError as error:
+                yield f"experts.{name}.engine: {error}"
+        elif entry.engine is Engine.VLLM and entry.url is None:
+            yield from home_problems(f"experts.{name}.model", entry.model)
+        if entry.adapter is not None and entry.engine in (Engine.LLAMACPP, Engine.VLLM):
+            yield from adapter_problems(name, entry, folder)
+
+
+def home_problems(key: str, path: str) -> Iterator[str]:
+    try:
+        expanded(path)
+    except ConfigError as error:
+        yield f"{key}: {error}"
+
+
+def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[str]:
+    try:
+        adapter = folder / expanded(str(entry.adapter))
+    except ConfigError as error:
+        yield f"experts.{name}.adapter: {error}"
+        return
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / file).is_file():
+            yield f"experts.{name}.adapter: '{entry.adapter}' is not a PEFT folder: {adapter / file} is missing"
+
+
+def budget_problems(config: CoeConfig) -> Iterator[str]:
+    """Budgets that no map can keep, whatever will be measured: sizes and prices alone rule them out."""
+    entries, names, rows = list(config.experts.values()), list(config.experts), list(config.categories)
+    shape = (len(config.categories), len(entries))
+    unmeasured = QualityMatrix(
+        quality=np.full(shape, 0.5, dtype=np.float32),
+        stderr=np.zeros(shape, dtype=np.float32),
+        count=np.zeros(shape, dtype=np.float32),
+        mass=np.full(shape[0], 1 / shape[0], dtype=np.float32),
+        prompt_tokens=np.full(shape[0], TYPICAL_TOKENS, dtype=np.float32),
+        output_tokens=np.full(shape, TYPICAL_TOKENS, dtype=np.float32),
+        latency_ms=np.zeros(shape, dtype=np.float32),
+    )
+    for name, policy in config.policies.items():
+        budgets = Budgets.model_validate(policy.budgets.model_dump() | {"latency_ms": None})
+        costs = expert_costs(entries, unmeasured)
+        pins = {rows.index(category): names.index(expert) for category, expert in policy.pins.items()}
+        try:
+            solve_map(unmeasured.quality, unmeasured.mass, costs, budgets)
+            # How much of the traffic a pin takes is not known yet, so only what is in memory can be told.
+            solve_map(
+                unmeasured.quality, unmeasured.mass, costs, Budgets(hosted_params_b=budgets.hosted_params_b), pins
+            )
+        except InfeasibleBudgetError as error:
+            yield f"policies.{name}.budgets.{error.budget}: {error}"
+
+
+def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
+    section = config.retrieval
+    if section is None:
+        return
+    for name, plugin in section.experts.items():
+        if plugin.kind == "adapter" and isinstance(plugin.options.get("path"), str):
+            yield from retrieval_adapter_problems(f"retrieval.experts.{name}.path", str(plugin.options["path"]), folder)
+    if section.pilots is not None:
+        yield from home_problems("retrieval.pilots", section.pilots)
+
+
+def retrieval_adapter_problems(key: str, path: str, folder: Path) -> Iterator[str]:
+    try:
+        is_there = (folder / expanded(path) / adapter.MANIFEST_FILE).is_file()
+    except ConfigError as error:
+        yield f"{key}: {error}"
+        return
+    if not is_there:
+        yield f"{key}: '{path}' holds no adapter that `coe retrieval train` wrote"
+
+
+def resolved_lines(config: CoeConfig) -> list[str]:
+    """The configuration as it is understood, one line per expert and policy."""
+    lines = [
+        f"expert {name}: {entry.engine} {entry.model}"
+        + (f" + {entry.adapter}" if entry.adapter else "")
+        + f", {entry.active_b:g}B active, {entry.context_tokens} tokens of context"
+        for name, entry in config.experts.items()
+    ]
+    for name, policy in config.policies.items():
+        limits = {key: value for key, value in policy.budgets.model_dump().items() if value is not None}
+        lines.append(
+            f"policy {name}: budgets {limits or 'none'}, pins {policy.pins or 'none'}, "
+            f"exploration {policy.exploration.epsilon:g}"
+        )
+    kinds = config.router
+    lines.append(f"router: encoder {kinds.encoder.kind}, classifier {kinds.classifier.kind}, alpha {kinds.alpha:g}")
+    if config.retrieval is not None:
+        named = [f"base ({config.retrieval.encoder.kind})"]
+        named += [f"{name} ({entry.kind})" for name, entry in config.retrieval.experts.items()]
+        lines.append(f"retrieval: experts {', '.join(named)}; vector stores {config.retrieval.stores.index}")
+    return lines

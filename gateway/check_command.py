@@ -1,0 +1,63 @@
+"""`coe check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.options import ConfigOption, DataOption
+from router.visible_text import echo
+
+
+def check(
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    online: Annotated[
+        bool, typer.Option("--online", help="ask every engine whether it has its expert's model")
+    ] = False,
+) -> None:
+    """Validate experts.yaml: keys, names, plugin options, weights, adapters, variables, budgets, the live router."""
+    import asyncio
+    import os
+
+    from fleet.engine_check import engine_problems, not_asked
+    from gateway.check import find_problems, resolved_lines
+    from router.agreement import category_warnings, pin_problems
+    from router.config import load_config
+    from router.errors import ConfigError
+    from router.live_pointer import live_manifest
+    from router.terminal import Terminal
+
+    loaded = load_config(config)
+    problems = find_problems(loaded, config, os.environ)
+    manifest = live_manifest(data_dir)
+    if manifest is not None:
+        problems += [f"{config}: {line}" for line in pin_problems(loaded, manifest)]
+    if online:
+        found = asyncio.run(engine_problems(loaded, os.environ, running_engines(data_dir)))
+        problems += [f"{config}: {line}" for line in found]
+    if problems:
+        raise ConfigError("\n".join(problems), problems)
+    for line in resolved_lines(loaded):
+        Terminal().print(line, highlight=False, soft_wrap=True)
+    for line in [] if manifest is None else category_warnings(loaded, manifest):
+        echo(f"warning: {config}: {line}", to_stderr=True)
+    if online and (others := not_asked(loaded)):
+        Terminal().print(f"not asked, because their engines list no models: {', '.join(others)}", soft_wrap=True)
+    Terminal().print(
+        f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found",
+        soft_wrap=True,
+    )
+
+
+def running_engines(data_dir: Path) -> dict[str, str]:
+    """API root per expert that `coe experts up` announced in the data folder; it may have ended since."""
+    import json
+
+    try:
+        urls = json.loads((data_dir / "engines" / "vllm.json").read_bytes())["urls"]
+        return {str(name): str(url) for name, url in urls.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,1 +1,0 @@
-"""The decision log: memory queue -> local spool -> Redis stream -> SQL, none of it on the request path."""

@@ -1,0 +1,69 @@
+"""A decision log that runs, for tests, and what it wrote."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from decision_log.sink import DecisionLog
+from decision_log.spool import Spool
+from router.config import LogConfig
+from router.types import DecisionRecord
+
+MakeRecord = Callable[..., DecisionRecord]
+
+
+@asynccontextmanager
+async def running_log(
+    data_dir: Path, redis_url: str, *, closing_s: float = 5.0, **options: object
+) -> AsyncIterator[DecisionLog]:
+    log = DecisionLog(data_dir=data_dir, redis_url=redis_url, config=LogConfig.model_validate(options))
+    await log.start()
+    yield log
+    await log.aclose(timeout_s=closing_s)
+
+
+@contextmanager
+def evicting_redis(redis_url: str, policy: str) -> Iterator[None]:
+    """That Redis evicts by a policy for as long as the block runs."""
+    with Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory-policy", policy)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+
+
+def append_new(log: DecisionLog, make_record: MakeRecord, count: int, **changes: str) -> None:
+    for _ in range(count):
+        log.append(make_record(log.next_seq(), log.replica, **changes))
+
+
+def streamed(redis_url: str) -> list[tuple[str, int]]:
+    """Replica and sequence number of every entry, in the order of the stream."""
+    with Redis.from_url(redis_url) as client:
+        entries = [fields for _, fields in client.xrange("coe:decisions")]
+    rows = [json.loads(fields[b"record"]) for fields in entries if b"record" in fields]
+    return [(row["replica"], row["seq"]) for row in rows]
+
+
+class FullDisk:
+    """Makes every spool refuse writes while `is_full`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = True
+        real_write = Spool.write
+
+        def write(spool: Spool, payloads: Sequence[bytes]) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real_write(spool, payloads)
+
+        monkeypatch.setattr(Spool, "write", write)

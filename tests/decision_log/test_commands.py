@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from decision_log.commands import consume_until_signal, doctor, drain
+from decision_log.doctor import survey_spools
+from decision_log.entries import GROUP, dead_stream
+from decision_log.ledger import Ledger
+from decision_log.life import DecisionCount, Life, LifeState
+from decision_log.log_database import default_database_url
+from decision_log.spool import Spool
+from decision_log.store import Store
+from router.config import LogConfig
+from router.errors import StoreError
+from router.types import DecisionRecord
+from tests.decision_log.running_log import evicting_redis
+
+CONFIG = {
+    "categories": {"code": "programs", "general": "the rest"},
+    "experts": {"coder": {"engine": "echo", "model": "m"}},
+    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "knn"}},
+}
+MakeRecord = Callable[..., DecisionRecord]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "experts.yaml"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:
+    spool = Spool(data_dir / "spool" / records[0].replica, max_bytes=1_000_000)
+    spool.open()
+    spool.write([record.model_dump_json().encode() for record in records])
+    spool.close()
+
+
+@pytest.mark.parametrize("may_change_folder", [True, False])
+def test_doctor_reads_a_database_that_may_not_be_written(
+    tmp_path: Path,
+    config: Path,
+    redis_url: str,
+    make_record: MakeRecord,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    may_change_folder: bool,
+) -> None:
+    """Root may write whatever a file's mode is, so the system's answer is made up, and SQLite is to keep to it."""
+    folder = tmp_path / "what? 100%25"
+    folder.mkdir()
+    url = default_database_url(folder)
+    store = Store(url)
+    store.write_decisions([make_record(seq) for seq in range(3)])
+    store.close()
+    leave_spool(folder, [make_record(3)])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    may_do = os.access
+
+    def access(path: Path | str, mode: int) -> bool:
+        return may_change_folder if path == folder else path != folder / "coe.db" and may_do(path, mode)
+
+    monkeypatch.setattr("os.access", access)
+    assert doctor(folder, config, redis_url) == 0
+    assert (
+        "4 decisions, 3 rows, 0 gaps, 0 duplicates, 0 dead letters; on the way: 1 in spools" in capsys.readouterr().out
+    )
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {path: after[path] for path in before} == before
+    assert may_change_folder or set(after) == set(before)
+    reader = Store(url, is_reader=True)
+    with pytest.raises(StoreError, match="attempt to write a readonly database"):
+        reader.write_decisions([make_record(4)])
+    reader.close()
+
+
+def test_doctor_finds_nothing_wrong(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([make_record(seq) for seq in range(3)])
+    store.close()
+    assert doctor(tmp_path, config, redis_url) == 0
+    assert "3 decisions, 3 rows, 0 gaps, 0 duplicates, 0 dead letters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_doctor_names_a_redis_that_evicts(
+    tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
+    with evicting_redis(redis_url, policy):
+        assert doctor(tmp_path, config, redis_url) == 1
+    assert f"maxmemory-policy {policy}); allowed: noeviction" in capsys.readouterr().out
+    assert doctor(tmp_path, config, redis_url) == 0
+
+
+def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([make_record(0), make_record(3), make_record(5), make_record(0, "r2")])
+    store.write_decisions([make_record(0, "r2").model_copy(update={"decision_id": "again"})])
+    store.close()
+    leave_spool(tmp_path, [make_record(seq) for seq in (1, 2)])
+    with Redis.from_url(redis_url) as client:
+        client.xadd("coe:decisions", {"record": "x"})
+        client.xadd(dead_stream("coe:decisions"), {"record": "x"})
+    assert doctor(tmp_path, config, redis_url) == 1
+    out = capsys.readouterr().out
+    assert "7 decisions, 5 rows, 1 gaps (1 decisions lost), 1 duplicates, 1 dead letters" in out
+    assert "2 in spools, 1 in the stream" in out
+    assert "lost: r1 numbers 4\n" in out
+    assert "duplicate: r2 number 0: again, r2-0\n" in out
+    assert out.index("r1") < out.index("r2")
+
+
+def test_doctor_sees_what_a_killed_gateway_had_in_memory(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_spool(tmp_path, [make_record(seq) for seq in range(3)])
+    numbered = DecisionCount()
+    numbered.open(tmp_path / "spool" / "r1")
+    for _ in range(6):
+        numbered.take()  # 3, 4 and 5 were numbered and never written
+    for _ in range(2):  # before and after the spool is gone
+        assert doctor(tmp_path, config, redis_url) == 1
+        out = capsys.readouterr().out
+        assert "6 decisions" in out
+        assert "lost: r1 numbers 3-5\n" in out
+        assert drain(tmp_path, config, redis_url) == 0
+        capsys.readouterr()
+    assert not (tmp_path / "spool" / "r1").exists()
+
+
+def test_a_silent_replica_is_named_until_it_is_given_up(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([make_record(0)])
+    Ledger(store).note_lives([Life(replica="r1", decisions=1, state=LifeState.RUNNING, at=0.0)])
+    store.close()
+    assert doctor(tmp_path, config, redis_url) == 1
+    assert "silent: r1 since 1970-01-01T00:00:00+00:00" in capsys.readouterr().out
+    assert doctor(tmp_path, config, redis_url, give_up=["r1"]) == 0
+    assert "silent" not in capsys.readouterr().out
+    with pytest.raises(StoreError, match=r"no replica 'r2' is known.*r1"):
+        doctor(tmp_path, config, redis_url, give_up=["r2"])
+
+
+def test_a_replica_that_was_heard_of_lately_is_not_given_up(tmp_path: Path, config: Path, redis_url: str) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    life = Life(replica="r1", decisions=1, state=LifeState.RUNNING, at=time.time())
+    Ledger(store).note_lives([life])
+    with pytest.raises(StoreError, match=r"replica 'r1' was heard of 0 s ago; allowed: .* silent for 300 s"):
+        doctor(tmp_path, config, redis_url, give_up=["r1"])
+    assert Ledger(store).accounts()[0].life == life
+    store.close()
+
+
+def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_spool(tmp_path, [make_record(seq) for seq in range(3)])
+    with Redis.from_url(redis_url) as client:
+        for seq in (2, 3):
+            client.xadd("coe:decisions", {"record": make_record(seq).model_dump_json()})
+    assert drain(tmp_path, config, redis_url) == 0
+    assert "3 decisions sent from spools; 4 rows written, 1 were there already, 0 given up" in capsys.readouterr().out
+    assert survey_spools(tmp_path / "spool").records == 0
+    assert doctor(tmp_path, config, redis_url) == 0
+
+
+async def test_consume_writes_rows_until_it_is_told_to_end(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: Callable[[Callable[[], bool]], Awaitable[None]]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    consuming = asyncio.create_task(consume_until_signal(tmp_path, LogConfig(), redis_url, store))
+    with Redis.from_url(redis_url) as client:
+        client.xadd("coe:decisions", {"record": make_record(0).model_dump_json()})
+        await wait_until(lambda: store.count() == 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await consuming
+        assert client.xinfo_consumers("coe:decisions", GROUP) == []
+    store.close()
+
+
+def test_drain_with_a_letter_that_is_dead(tmp_path: Path, config: Path, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.xadd("coe:decisions", {"record": "x"})
+    assert drain(tmp_path, config, redis_url) == 1
+
+
+def test_without_redis_url_the_embedded_server_is_used(
+    tmp_path: Path, config: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_spool(tmp_path, [make_record(0)])
+    assert drain(tmp_path, config) == 0
+    assert "1 decisions sent from spools; 1 rows written" in capsys.readouterr().out
+    assert (tmp_path / "redis" / "appendonlydir").is_dir()
+
+
+def test_redis_away_is_one_clear_error(tmp_path: Path, config: Path) -> None:
+    with pytest.raises(StoreError, match="Redis does not answer"):
+        doctor(tmp_path, config, f"unix://{tmp_path}/none.sock")
+
+
+def test_a_survey_of_spools_starts_at_the_checkpoint(tmp_path: Path, make_record: MakeRecord) -> None:
+    spool = Spool(tmp_path / "spool" / "r1", max_bytes=1_000_000, segment_bytes=20)
+    spool.open()
+    for number in range(6):
+        spool.write([b"%d" % number])
+    spool.read(10)
+    assert survey_spools(tmp_path / "spool").records == 6
+    spool.acknowledge(1)
+    assert survey_spools(tmp_path / "spool").records == 5
+    spool.close()
+    assert survey_spools(tmp_path / "spool").records == 5
+    shutil.rmtree(tmp_path / "spool")
+    assert survey_spools(tmp_path / "spool").records == 0

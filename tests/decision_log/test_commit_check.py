@@ -1,0 +1,244 @@
+"""In the modes that wait, a log that cannot make rows safe is noticed before an expert is asked, and so is its end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from redis import Redis
+
+from decision_log import commit_check, writer
+from decision_log.sink import DecisionLog
+from decision_log.spool import Spool
+from router.config import LogConfig
+from router.errors import StoreError
+from router.types import DecisionRecord
+from tests.decision_log.running_log import evicting_redis, running_log
+
+MakeRecord = Callable[..., DecisionRecord]
+WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+DURABLE = ("batched", "sync")
+
+
+@pytest.fixture
+def no_redis(tmp_path: Path) -> str:
+    return f"unix://{tmp_path}/none.sock"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit_check, "LOOK_EVERY_S", 0.05)
+
+
+class Disk:
+    """A disk that says how much is free, and takes nothing while nothing is: no new file, no byte more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_full = False
+        write = os.write
+
+        def write_if_room(descriptor: int, data: bytes) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(descriptor, data)
+
+        monkeypatch.setattr("decision_log.spool_files.os.write", write_if_room)
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=0 if self.is_full else 2**30, f_frsize=1))
+
+
+@pytest.mark.parametrize("durability", DURABLE)
+async def test_a_full_disk_is_noticed_at_once_and_so_is_its_end(
+    durability: str, tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    disk = Disk(monkeypatch)
+    async with running_log(tmp_path, no_redis, closing_s=0.1, durability=durability) as log:
+        await log.check()
+        assert log.problem is None
+        disk.is_full = True
+        begin = time.monotonic()
+        with pytest.raises(StoreError, match=r"cannot be written .spool: No space left") as refused:
+            await log.check()
+        assert refused.value.is_retryable
+        assert time.monotonic() - begin < writer.COMMIT_TIMEOUT_S / 2
+        assert log.problem == "spool: No space left on device"
+        disk.is_full = False
+        await wait_until(lambda: log.problem is None)  # without a request
+        await log.check()
+
+
+async def test_it_is_noticed_without_a_request(
+    tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    disk = Disk(monkeypatch)
+    async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
+        disk.is_full = True
+        await wait_until(lambda: log.problem is not None)
+        disk.is_full = False
+
+
+async def test_a_full_spool_is_noticed_while_redis_is_away(
+    tmp_path: Path, no_redis: str, make_record: MakeRecord
+) -> None:
+    async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync", spool_max_mb=1, privacy="text") as log:
+        with pytest.raises(StoreError, match=r"cannot be written .spool: No space left on device .spool of at most"):
+            await answer_on(log, make_record)
+        assert 10 < log.stats().spooled < 30
+
+
+async def answer_on(log: DecisionLog, make_record: MakeRecord) -> None:
+    """Every row of an answer that was let through is safe, until none is let through any more."""
+    for seq in range(100):
+        await log.check()
+        await log.commit(make_record(seq, text="word " * 10_000))
+
+
+async def test_while_the_disk_is_full_redis_is_asked_and_trusted(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    async with running_log(tmp_path, redis_url, durability="sync") as log:
+        disk.is_full = True
+        await log.check()
+        await log.commit(make_record(0))
+        assert (log.problem, log.stats().streamed) == (None, 1)
+        disk.is_full = False
+    with Redis.from_url(redis_url) as client:  # what was asked is larger than a record: it needs room of its own
+        entries = [len(fields[b"life"]) for _, fields in client.xrange("coe:decisions") if b"life" in fields]
+    assert max(entries) >= 16 * 1024
+
+
+async def test_what_redis_took_a_moment_ago_proves_nothing_for_the_next_request(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit_check, "LOOK_EVERY_S", 60.0)
+    disk = Disk(monkeypatch)
+    async with running_log(tmp_path, redis_url, durability="sync") as log:
+        disk.is_full = True
+        await log.check()
+        with Redis.from_url(redis_url) as client:
+            client.config_set("maxmemory", 1)
+            try:
+                with pytest.raises(StoreError, match="No space left"):
+                    await log.check()
+            finally:
+                client.config_set("maxmemory", 0)
+        disk.is_full = False
+
+
+async def test_after_a_commit_that_failed_the_next_request_is_refused(
+    tmp_path: Path, no_redis: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    """Also where the disk says that it has room: it takes nothing, or fails to force what it took."""
+    is_broken = False
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if is_broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
+        is_broken = True
+        with pytest.raises(StoreError, match="Input/output error"):
+            await log.commit(make_record(0))
+        with pytest.raises(StoreError, match="Input/output error"):
+            await log.check()
+        is_broken = False
+        await wait_until(lambda: log.problem is None)
+
+
+async def test_a_record_that_waits_for_the_disk_speaks_for_those_that_would_come(
+    tmp_path: Path, no_redis: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    is_full = True
+    write = Spool.write
+
+    def refuse(spool: Spool, payloads: list[bytes]) -> int:
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(spool, payloads)
+
+    monkeypatch.setattr(Spool, "write", refuse)
+    async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
+        committing = asyncio.create_task(log.commit(make_record(0)))
+        await wait_until(lambda: log.stats().last_error is not None)
+        await wait_until(lambda: log.problem is not None)
+        for _ in range(3):
+            with pytest.raises(StoreError, match="No space left"):
+                await log.check()
+        is_full = False
+        await committing
+        await wait_until(lambda: log.problem is None)
+
+
+async def test_a_disk_that_hangs_is_too_slow(
+    tmp_path: Path, no_redis: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit_check, "LOOK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(writer, "COMMIT_TIMEOUT_S", 0.05)
+    async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
+        hanging = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(
+            os, "fsync", lambda _: asyncio.run_coroutine_threadsafe(hanging.wait(), loop).result(timeout=30)
+        )
+        for call in (log.commit(make_record(0)), log.check(), log.check()):
+            with pytest.raises(StoreError, match="too slow"):
+                await call
+        monkeypatch.undo()
+        hanging.set()
+
+
+async def test_the_mode_that_does_not_wait_never_refuses(
+    tmp_path: Path, no_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    async with running_log(tmp_path, no_redis, closing_s=0.1) as log:
+        disk.is_full = True
+        await log.check()
+        assert log.problem is None
+
+
+@pytest.mark.parametrize("durability", DURABLE)
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random", "volatile-lru"])
+async def test_a_redis_that_evicts_is_refused_where_rows_are_promised(
+    tmp_path: Path, redis_url: str, durability: str, policy: str
+) -> None:
+    log = DecisionLog(
+        data_dir=tmp_path, redis_url=redis_url, config=LogConfig.model_validate({"durability": durability})
+    )
+    with (
+        evicting_redis(redis_url, policy),
+        pytest.raises(StoreError, match=rf"maxmemory-policy {policy}.; allowed: noeviction"),
+    ):
+        await log.start()
+    await log.aclose()
+
+
+async def test_a_redis_that_begins_to_evict_stops_the_modes_that_wait(
+    tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setattr("decision_log.sink.BEAT_S", 0.05)
+    async with running_log(tmp_path, redis_url, durability="sync") as log:
+        with evicting_redis(redis_url, "allkeys-lfu"):
+            await wait_until(lambda: log.problem is not None)
+            with pytest.raises(StoreError, match="maxmemory-policy allkeys-lfu"):
+                await log.check()
+        await wait_until(lambda: log.problem is None)
+
+
+async def test_where_nothing_waits_an_evicting_redis_is_a_loud_line(
+    tmp_path: Path, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with evicting_redis(redis_url, "allkeys-lru"), caplog.at_level(logging.ERROR):
+        async with running_log(tmp_path, redis_url) as log:
+            await log.check()
+    assert "maxmemory-policy allkeys-lru); allowed: noeviction" in caplog.text

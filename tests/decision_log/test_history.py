@@ -1,0 +1,89 @@
+"""The whole way, sink to SQL, while its parts are killed: what was appended is compared with the rows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from decision_log import stream as stream_module
+from decision_log.commands import examine
+from decision_log.consumer import Consumer
+from decision_log.life import LifeState
+from decision_log.sink import DecisionLog
+from decision_log.store import Store
+from fleet.redis_server import RedisServer
+from fleet.tasks import stop_task
+from router.config import LogConfig
+from router.types import DecisionRecord
+
+
+async def kill_redis(server: RedisServer) -> None:
+    if server.pid is not None:
+        os.kill(server.pid, signal.SIGKILL)
+
+
+async def pause_redis(server: RedisServer) -> None:
+    if server.pid is not None:
+        os.kill(server.pid, signal.SIGSTOP)
+        await asyncio.sleep(0.02)
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
+async def test_check_32_every_decision_is_one_row_whatever_is_killed(
+    seed: int,
+    tmp_path: Path,
+    make_record: Callable[..., DecisionRecord],
+    wait_until: Callable[[Callable[[], bool]], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.1)
+    monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
+    rng = random.Random(seed)
+    server = RedisServer(tmp_path / "redis")
+    url = await server.start()
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    config = LogConfig()
+
+    def consumer(name: str) -> Consumer:
+        return Consumer(redis_url=url, stream=config.stream, store=store, name=name, block_ms=20, min_idle_ms=100)
+
+    logs = [DecisionLog(data_dir=tmp_path, redis_url=url, config=config) for _ in range(2)]
+    for log in logs:
+        await log.start()
+    running = consumer("c0")
+    await running.start()
+    appended: list[DecisionRecord] = []
+    for turn in range(4):
+        for log in logs:
+            for _ in range(rng.randint(10, 60)):
+                appended.append(make_record(log.next_seq(), log.replica))
+                log.append(appended[-1])
+        await asyncio.sleep(rng.random() * 0.1)
+        await rng.choice((kill_redis, pause_redis))(server)
+        await stop_task(running._task)  # as a kill would: nothing is handed over
+        await running._redis.aclose()
+        running = consumer(f"c{turn + 1}")
+        await running.start()
+    await wait_until(lambda: all(log.stats().pending == 0 for log in logs))
+    await wait_until(lambda: store.count() == len(appended))
+    for log in logs:
+        await log.aclose()
+    await running.aclose()
+    await check_history(tmp_path, config, url, store, len(appended))
+    assert all(store.get_decision(record.decision_id) == record for record in appended)
+    store.close()
+    await server.stop()
+
+
+async def check_history(data_dir: Path, config: LogConfig, url: str, store: Store, count: int) -> None:
+    found = await examine(data_dir, config, url, store)
+    assert found.is_healthy
+    assert (found.decisions, found.rows, found.in_spool) == (count, count, 0)
+    assert [finding.state for finding in found.findings] == [LifeState.ENDED, LifeState.ENDED]

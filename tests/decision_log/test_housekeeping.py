@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from decision_log import housekeeping as housekeeping_module
+from decision_log.erasure import subject_hash
+from decision_log.housekeeping import DAY_S, Housekeeper
+from decision_log.removal import Removal
+from decision_log.store import Store
+from router.errors import StoreError
+from router.types import DecisionRecord
+
+MakeRecord = Callable[..., DecisionRecord]
+WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+class Memory:
+    """Notes what it is told to forget."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, float]] = []
+
+    def forget(self, erased: Mapping[str, float]) -> int:
+        self.told.append(dict(erased))
+        return 0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    yield opened
+    opened.close()
+
+
+async def test_an_erasure_is_told_once(store: Store) -> None:
+    memory = Memory()
+    keeper = Housekeeper(store, memory, keep_days=None)
+    now = time.time()
+    await keeper.look()
+    Removal(store).erase({"me"}, now)
+    await keeper.look()
+    await keeper.look()
+    Removal(store).erase({"me"}, now + 1)
+    await keeper.look()
+    assert memory.told == [{subject_hash("me"): now}, {subject_hash("me"): now + 1}]
+
+
+async def test_an_erasure_by_a_clock_that_is_behind_is_told_too(store: Store) -> None:
+    memory = Memory()
+    keeper = Housekeeper(store, memory, keep_days=None)
+    now = time.time()
+    for subject, at in (("me", now), ("you", now - 60)):
+        Removal(store).erase({subject}, at)
+        await keeper.look()
+    assert memory.told == [{subject_hash("me"): now}, {subject_hash("you"): now - 60}]
+
+
+@pytest.mark.parametrize(("keep_days", "left"), [(None, 2), (2.0, 1)])
+async def test_what_is_past_its_time_goes(
+    keep_days: float | None, left: int, store: Store, make_record: MakeRecord
+) -> None:
+    now = time.time()
+    ages = {0: 3 * DAY_S, 1: 1 * DAY_S}
+    store.write_decisions([make_record(seq).model_copy(update={"at": now - age}) for seq, age in ages.items()])
+    await Housekeeper(store, Memory(), keep_days=keep_days).look()
+    assert store.count() == left
+    assert store.get_decision("r1-1") is not None
+
+
+async def test_a_database_that_is_away_only_delays_it(
+    store: Store, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping_module, "LOOK_EVERY_S", 0.01)
+    faults: list[Exception] = [RuntimeError("unforeseen"), StoreError("away", is_retryable=True)]
+    real = Removal.erased_since
+
+    def look(removal: Removal, at: float) -> dict[str, float]:
+        if faults:
+            raise faults.pop()
+        return real(removal, at)
+
+    monkeypatch.setattr(Removal, "erased_since", look)
+    memory = Memory()
+    keeper = Housekeeper(store, memory, keep_days=None)
+    Removal(store).erase({"me"}, time.time())
+    await keeper.start()
+    await wait_until(lambda: bool(memory.told))
+    await keeper.aclose()
+    assert faults == []

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from decision_log.ledger import Account, Ledger, Repeated
+from decision_log.life import Life, LifeState
+from decision_log.store import Store
+from decision_log.tables import TABLES
+from router.types import DecisionRecord
+
+MakeRecord = Callable[..., DecisionRecord]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    is_sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path / 'coe.db'}" if is_sqlite else str(request.getfixturevalue("postgres_url"))
+    opened = Store(url)
+    with opened.transaction("empty") as connection:
+        for table in TABLES:
+            connection.execute(table.delete())
+    yield opened
+    opened.close()
+
+
+def life(decisions: int, state: LifeState = LifeState.RUNNING, at: float = 1.0, replica: str = "r1") -> Life:
+    return Life(replica=replica, decisions=decisions, settled=decisions // 2, state=state, at=at)
+
+
+def test_accounts_have_rows_holes_and_repeats(store: Store, make_record: MakeRecord) -> None:
+    store.write_decisions([make_record(seq) for seq in (0, 1, 4)])
+    store.write_decisions([make_record(0, "r2"), make_record(0, "r2").model_copy(update={"decision_id": "again"})])
+    ledger = Ledger(store)
+    r1, r2 = ledger.accounts()
+    assert r1 == Account("r1", None, 3, [range(0, 2), range(4, 5)])
+    assert (r1.decisions, r1.duplicates) == (5, 0)
+    assert (r2.decisions, r2.rows, r2.duplicates) == (1, 2, 1)
+    assert ledger.repeated() == [Repeated("r2", 0, ("again", "r2-0"))]
+
+
+def test_a_life_counts_further_than_its_rows(store: Store, make_record: MakeRecord) -> None:
+    store.write_decisions([make_record(0)])
+    ledger = Ledger(store)
+    ledger.note_lives([life(7), life(0, replica="r2")])
+    r1, r2 = ledger.accounts()
+    assert (r1.life, r1.decisions) == (life(7), 7)
+    assert (r2.life, r2.rows, r2.decisions) == (life(0, replica="r2"), 0, 0)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_was_heard_of_a_life_may_come_twice_and_in_any_order(store: Store, is_late: bool) -> None:
+    heard = [life(3, at=1.0), life(5, at=2.0), life(5, LifeState.KILLED, at=3.0)]
+    ledger = Ledger(store)
+    for each in reversed(heard) if is_late else heard:
+        ledger.note_lives([each, each])
+    assert [account.life for account in ledger.accounts()] == [life(5, LifeState.KILLED, at=3.0)]
+
+
+def test_removed_numbers_are_no_gap(store: Store, make_record: MakeRecord) -> None:
+    store.write_decisions([make_record(0)])
+    ledger = Ledger(store)
+    for _ in range(2):
+        ledger.note_erased([("r1", 2), ("r1", 1), ("r2", 0)], at=1.0)
+    r1, r2 = ledger.accounts()
+    assert (r1.written, r1.removed, r1.decisions) == ([range(1)], [range(1, 3)], 3)
+    assert (r2.removed, r2.rows) == ([range(1)], 0)

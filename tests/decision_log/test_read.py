@@ -1,0 +1,149 @@
+"""Rewards and signals as they are read from the database that a gateway writes."""
+
+from collections import Counter
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from decision_log.read import OUR_FAULTS, has_failed, read_records, read_rewards, read_signals
+from decision_log.store import Store
+from router.errors import DataError
+from router.types import DecisionReason, DecisionRecord, Feedback, FeedbackKind, ImplicitKind, TerminalState
+from tests.training.log_records import record as any_record
+from training.log_table import collect
+
+EMBEDDING = b"\x00\x3c\x00\x00"  # 1, 0
+
+
+def record(seq: int, **changes: object) -> DecisionRecord:
+    return any_record(seq, propensity=0.25, version="v7", **changes)
+
+
+def say(store: Store, decision_id: str, kind: FeedbackKind, value: float, key_id: str | None = None) -> None:
+    store.put_feedback(Feedback(decision_id=decision_id, kind=kind, value=value, at=20.0, key_id=key_id))
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'coe.db'}"
+
+
+@pytest.fixture
+def store(url):
+    opened = Store(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def connection(url, store):
+    engine = create_engine(url)
+    with engine.connect() as opened:
+        yield opened
+    engine.dispose()
+
+
+def test_signs_are_weighed_by_kind_and_key(store, connection):
+    say(store, "d0", FeedbackKind.THUMB, 1.0, "a")  # 2
+    say(store, "d0", FeedbackKind.TICKET, 0.0, "b")  # 4
+    say(store, "d1", FeedbackKind.THUMB, 1.0, "b")
+    assert read_rewards(connection) == pytest.approx({"d0": 1 / 3, "d1": 1.0})
+    assert read_rewards(connection, {"b": 0.25}) == pytest.approx({"d0": 2 / 3, "d1": 1.0})
+    assert read_rewards(connection, {"b": 0.0}) == {"d0": 1.0}  # a key that counts nothing says nothing
+
+
+def test_embeddings_without_any_text(store, connection):
+    inputs = {"encoder": "enc", "features": "f", "settings": "s", "facts": {}}
+    store.write_decisions([record(0, embedding=EMBEDDING, inputs=inputs), record(1)])
+    first, second = read_records(connection, 0.0)
+    assert (first.text, first.embedding, second.embedding) == (None, EMBEDDING, None)
+
+
+def of_named_expert(seq: int) -> DecisionRecord:
+    """An answer of an expert that the client had named."""
+    routed = record(seq)
+    assert routed.decision is not None
+    named = routed.decision.model_copy(update={"reason": DecisionReason.EXPLICIT, "propensity": 1.0})
+    return routed.model_copy(update={"decision": named})
+
+
+def test_an_expert_that_the_client_named_teaches_nothing_and_is_not_traffic():
+    """It was not chosen, so its reward says nothing of the choice, and its category is no category."""
+    log = collect([record(0), of_named_expert(1)], {"d0": 1.0, "d1": 1.0})
+    assert (log.ids.tolist(), dict(log.traffic)) == ([b"d0"], {"code": 1})
+    assert dict(log.dropped) == {"the client named the expert": 1}
+
+
+def test_what_coe_asked_itself_teaches_nothing_and_is_not_traffic():
+    log = collect([record(0), record(1, is_probe=True)], {"d0": 1.0, "d1": 1.0})
+    assert (log.ids.tolist(), dict(log.traffic)) == ([b"d0"], {"code": 1})
+    assert dict(log.dropped) == {"asked by coe itself": 1}
+
+
+def test_signals_are_apart_from_feedback(store, connection):
+    store.write_decisions(
+        [
+            record(0, session_id="s", text_hash="h", finish_reason="length"),
+            record(1, session_id="s", text_hash="h"),
+        ]
+    )
+    assert read_signals(connection) == {"d0": (ImplicitKind.CUT_OFF, ImplicitKind.REASKED)}
+    assert read_rewards(connection) == {}
+
+
+def test_rows_of_another_version_are_left_out_and_counted(store, connection):
+    store.write_decisions([record(i) for i in range(5)])
+    for name, version in (("d1", "2"), ("d2", '"later"'), ("d3", "null")):
+        store_foreign(store, name, version)
+    left_out = Counter()
+    assert [each.decision_id for each in read_records(connection, 0.0, left_out)] == ["d0", "d4"]
+    assert sum(left_out.values()) == 3
+    assert left_out["rows of schema_version 2; this coe reads 1"] == 1
+
+
+def store_foreign(store, name, version):
+    with store.transaction("change a row") as connection:
+        query = text("SELECT record FROM decisions WHERE decision_id = :n")
+        row = connection.execute(query, {"n": name}).scalar_one()
+        changed = row.replace('"schema_version":1', f'"schema_version":{version},"future":[]')
+        assert changed != row
+        connection.execute(text("UPDATE decisions SET record = :r WHERE decision_id = :n"), {"r": changed, "n": name})
+
+
+def test_a_damaged_row_of_our_version_is_an_error(store, connection):
+    store.write_decisions([record(0)])
+    with store.transaction("damage") as writing:
+        writing.execute(text("UPDATE decisions SET record = replace(record, '\"replica\"', '\"other\"')"))
+    with pytest.raises(DataError, match="row d0 is not a decision record"):
+        list(read_records(connection, 0.0))
+
+
+FAILED = {"state": TerminalState.UPSTREAM_ERROR, "served_expert": None, "status": 502}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_failure"),
+    [
+        ({}, False),
+        (FAILED, True),
+        (FAILED | {"status": 500, "error_code": "internal_error"}, True),  # the expert's own code
+        (FAILED | {"status": 503, "error_code": "expert_unreachable"}, True),
+        (FAILED | {"status": 504, "state": TerminalState.TIMED_OUT}, True),
+        (FAILED | {"status": 429}, True),  # the provider's limit: the client got no answer
+        (FAILED | {"status": 200, "served_expert": "left", "error_code": "expert_broken_answer"}, True),
+        ({"served_expert": "right"}, True),  # it failed, another one answered
+        ({"served_expert": "right", "state": TerminalState.CLIENT_GONE}, True),
+        (FAILED | {"status": 400}, False),  # the request was at fault
+        (FAILED | {"status": 404}, False),
+        ({"state": TerminalState.CLIENT_GONE, "served_expert": None, "status": 499}, False),
+        ({"state": TerminalState.REJECTED, "served_expert": None, "status": 429, "decision": None}, False),
+        *((FAILED | {"status": 503, "error_code": code}, False) for code in sorted(OUR_FAULTS)),
+    ],
+)
+def test_what_counts_as_a_failure_of_the_expert(changes, is_failure):
+    assert has_failed(record(0, **changes)) is is_failure
+
+
+def test_an_expert_that_the_client_named_is_not_judged():
+    decision = record(0).decision.model_copy(update={"reason": DecisionReason.EXPLICIT})
+    assert not has_failed(record(0, **FAILED, decision=decision))

@@ -1,0 +1,134 @@
+"""The whole way, sink to SQL, through a Redis Cluster and through Sentinels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from decision_log import stream as stream_module
+from decision_log.commands import examine
+from decision_log.consumer import Consumer
+from decision_log.entries import dead_stream
+from decision_log.sink import DecisionLog
+from decision_log.store import Store
+from router.config import LogConfig
+from router.types import DecisionRecord
+from tests.decision_log.redis_kinds import Server, Watched, cluster
+
+MakeRecord = Callable[..., DecisionRecord]
+WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+CONFIG = LogConfig()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.2)
+    monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Server]:
+    with cluster(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    servers = Watched(tmp_path)
+    yield servers
+    servers.kill()
+
+
+async def write_through(
+    url: str,
+    interrupt: Callable[[], None],
+    *,
+    data_dir: Path,
+    store: Store,
+    make_record: MakeRecord,
+    wait_until: WaitUntil,
+) -> int:
+    """Appends decisions, some before and some after `interrupt`, and waits until all are rows."""
+    log = DecisionLog(data_dir=data_dir, redis_url=url, config=CONFIG)
+    consumer = Consumer(redis_url=url, stream=CONFIG.stream, store=store, name="c", block_ms=20, min_idle_ms=100)
+    await log.start()
+    await consumer.start()
+    for _ in range(100):
+        log.append(make_record(log.next_seq(), log.replica))
+    await wait_until(lambda: store.count() == 100)
+    await asyncio.to_thread(interrupt)
+    for _ in range(100):
+        log.append(make_record(log.next_seq(), log.replica))
+    await wait_until(lambda: store.count() == 200)
+    await log.aclose()
+    await consumer.aclose()
+    found = await examine(data_dir, CONFIG, url, store)
+    assert (found.is_healthy, found.decisions, found.rows) == (True, 200, 200)
+    return found.in_stream
+
+
+async def test_a_cluster_that_is_killed_and_comes_back(
+    node: Server, tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    def restart() -> None:
+        node.kill()
+        node.start()
+
+    url = f"redis+cluster://127.0.0.1:{node.port},127.0.0.1:1"
+    await write_through(url, restart, data_dir=tmp_path, store=store, make_record=make_record, wait_until=wait_until)
+
+
+async def test_dead_letters_of_a_cluster(node: Server, store: Store) -> None:
+    with Redis(port=node.port) as client:
+        client.xadd(CONFIG.stream, {"record": "garbage"})
+        consumer = Consumer(
+            redis_url=f"redis+cluster://127.0.0.1:{node.port}", stream=CONFIG.stream, store=store, name="c"
+        )
+        assert (await consumer.drain()).dead == 1
+        await consumer.aclose()
+        assert client.xlen(dead_stream(CONFIG.stream)) == 1
+
+
+async def test_sentinels_name_the_master(
+    watched: Watched, tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    await write_through(
+        watched.url, nothing, data_dir=tmp_path, store=store, make_record=make_record, wait_until=wait_until
+    )
+    with Redis(port=watched.master.port) as master:
+        assert master.xinfo_stream(CONFIG.stream)["entries-added"] >= 200
+
+
+def nothing() -> None:
+    """No interruption."""
+
+
+@pytest.mark.slow
+async def test_sentinels_name_the_new_master_when_the_old_one_dies(
+    watched: Watched, tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    with Redis(port=watched.replica.port) as replica, Redis(port=watched.sentinel.port) as sentinel:
+        # A failover needs a replica that the Sentinel knows and that has everything.
+        await wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
+        await wait_until(lambda: bool(sentinel.sentinel_slaves("decisions")))
+
+        def fail_over() -> None:
+            with Redis(port=watched.master.port) as master:
+                master.wait(1, 5000)
+            watched.master.kill()
+
+        await write_through(
+            watched.url, fail_over, data_dir=tmp_path, store=store, make_record=make_record, wait_until=wait_until
+        )
+        assert replica.info("replication")["role"] == "master"

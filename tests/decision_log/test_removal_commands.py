@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from decision_log.entries import dead_stream
+from decision_log.removal_commands import age_s, erase_subject, prune
+from decision_log.spool import Spool
+from decision_log.store import Store
+from router.errors import ConfigError
+from router.types import DecisionRecord, Feedback, FeedbackKind
+from tests.gateway.running import config_of
+
+MakeRecord = Callable[..., DecisionRecord]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "experts.yaml"
+    path.write_text(json.dumps(config_of().model_dump(mode="json", exclude_none=True)))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_prune(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    now = time.time()
+    store.write_decisions([make_record(seq).model_copy(update={"at": now - 86_400 * seq - 60}) for seq in range(4)])
+    with Redis.from_url(redis_url) as client:
+        client.xadd(dead_stream("coe:decisions"), {"record": "x"}, id=f"{int((now - 86_400 * 3) * 1000)}-0")
+        client.xadd(dead_stream("coe:decisions"), {"record": "y"})
+        assert prune("2d", tmp_path, config, redis_url) == 0
+        assert client.xlen(dead_stream("coe:decisions")) == 1
+    assert "removed 2 decisions, 0 pieces of feedback, 1 dead letters" in capsys.readouterr().out
+    assert store.count() == 2
+    assert prune("2d", tmp_path, config, redis_url) == 0
+    assert prune("99999d", tmp_path, config, redis_url) == 0  # before 1970
+    assert capsys.readouterr().out.count("removed 0 decisions, 0 pieces of feedback, 0 dead letters") == 2
+    store.close()
+
+
+def test_erase(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([make_record(0).model_copy(update={"key_id": "key-1"}), make_record(1)])
+    for erased in (1, 0):
+        assert erase_subject("key-1", tmp_path, config, redis_url) == 0
+        assert f"erased {erased} decisions and 0 pieces of feedback from SQL" in capsys.readouterr().out
+    assert store.count() == 1
+    store.close()
+
+
+def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
+    tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of(key: str, seq: int) -> DecisionRecord:
+        return make_record(seq).model_copy(update={"key_id": key})
+
+    def say(decision_id: str, kind: FeedbackKind, key: str) -> None:
+        store.put_feedback(Feedback(decision_id=decision_id, kind=kind, value=1.0, at=time.time() - 9, key_id=key))
+
+    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([of("key-1", 0), of("key-1", 1), of("key-2", 2)])
+    say("r1-0", FeedbackKind.THUMB, "key-1")
+    say("r1-0", FeedbackKind.EDIT, "key-1")
+    say("r1-2", FeedbackKind.THUMB, "key-2")
+    say("r1-2", FeedbackKind.EDIT, "key-1")  # by the subject, of a decision that stays
+    say("r1-4", FeedbackKind.THUMB, "key-1")  # of a decision that is still on its way
+    spool = Spool(tmp_path / "spool" / "r1", max_bytes=1_000_000)
+    spool.open()
+    spool.write([of("key-1", 3).model_dump_json().encode(), of("key-2", 5).model_dump_json().encode()])
+    spool.close()
+    (segment,) = (tmp_path / "spool" / "r1").glob("*.seg")
+    with Redis.from_url(redis_url) as client:
+        client.xadd("coe:decisions", {"record": of("key-1", 4).model_dump_json()})
+        client.xadd(dead_stream("coe:decisions"), {"record": of("key-1", 6).model_dump_json()})
+
+        def everything() -> tuple[object, ...]:
+            with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
+                names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+                rows = [connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall() for name in sorted(names)
+                        if name != "coe_schema"]  # fmt: skip
+            return rows, segment.read_bytes(), client.xlen("coe:decisions"), client.xlen(dead_stream("coe:decisions"))
+
+        before = everything()
+        told = "2 decisions and 4 pieces of feedback from SQL, 2 entries from the stream, 1 records from spools"
+        for _ in range(2):
+            assert erase_subject("key-1", tmp_path, config, redis_url, dry_run=True) == 0
+            assert f"would erase {told}" in capsys.readouterr().out
+            assert everything() == before
+        assert erase_subject("key-1", tmp_path, config, redis_url) == 0
+        assert f"erased {told}" in capsys.readouterr().out
+        assert everything() != before
+        assert erase_subject("key-1", tmp_path, config, redis_url, dry_run=True) == 0
+        assert "would erase 0 decisions and 0 pieces of feedback from SQL, 0 entries" in capsys.readouterr().out
+    store.close()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30d", 2.592e6), ("1.5h", 5400.0), ("2w", 1.2096e6), ("5m", 300.0)])
+def test_ages(text: str, seconds: float) -> None:
+    assert age_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-3d", "3 days"])
+def test_ages_that_are_refused_say_what_is_allowed(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not an age; allowed: a number and a unit of m, h, d, w"):
+        age_s(text)

@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from decision_log import sink as sink_module
+from decision_log import stream as stream_module
+from decision_log.life import Life, LifeState, read_life
+from decision_log.memory import MemoryLog
+from decision_log.sink import DecisionLog, new_replica
+from decision_log.spool import Spool
+from decision_log.stats import LogStats
+from decision_log.stream import DecisionStream
+from fleet.redis_server import RedisServer
+from router.config import LogConfig, PrivacyLevel
+from router.errors import ConfigError, StoreError
+from tests.decision_log.running_log import MakeRecord, append_new, running_log, streamed
+
+WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
+    monkeypatch.setattr(sink_module, "LEFTOVERS_EVERY_S", 0.05)
+    monkeypatch.setattr(sink_module, "SEND_LINGER_S", 0.0)
+
+
+def lives(redis_url: str) -> list[Life]:
+    """What the stream says of replicas, in its order."""
+    with Redis.from_url(redis_url) as client:
+        entries = [fields for _, fields in client.xrange("coe:decisions")]
+    return [Life.model_validate_json(fields[b"life"]) for fields in entries if b"life" in fields]
+
+
+async def test_records_reach_the_stream_in_order(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 5000)
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats() == LogStats(appended=5000, spooled=5000, streamed=5000)
+        assert streamed(redis_url) == [(log.replica, seq) for seq in range(5000)]
+    assert not (tmp_path / "spool" / log.replica).exists()
+
+
+async def test_closing_flushes_what_was_just_appended(tmp_path: Path, redis_url: str, make_record: MakeRecord) -> None:
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 300)
+    assert len(streamed(redis_url)) == 300
+    assert log.stats().pending == 0
+
+
+async def test_a_life_is_told_at_its_start_while_it_goes_on_and_at_its_end(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "BEAT_S", 0.01)
+    async with running_log(tmp_path, redis_url) as log:
+        await wait_until(lambda: bool(lives(redis_url)))
+        append_new(log, make_record, 3)
+        await wait_until(lambda: lives(redis_url)[-1].decisions == 3)
+    told = [(life.replica, life.state, life.decisions) for life in lives(redis_url)]
+    assert told[0] == (log.replica, LifeState.RUNNING, 0)
+    assert told[-1] == (log.replica, LifeState.ENDED, 3)
+    assert [state for _, state, _ in told].count(LifeState.ENDED) == 1
+
+
+async def test_an_end_that_redis_did_not_hear_stays_in_the_spool_for_the_next_life(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    async with running_log(tmp_path, server.url) as log:
+        append_new(log, make_record, 2)
+        await wait_until(lambda: log.stats().pending == 0)
+        await server.stop()
+    life = read_life(tmp_path / "spool" / log.replica, is_alive=False, at=0.0)
+    assert life is not None
+    assert (life.decisions, life.state) == (2, LifeState.ENDED)
+    async with running_log(tmp_path, redis_url):
+        await wait_until(lambda: any(told.replica == log.replica for told in lives(redis_url)))
+        await wait_until(lambda: not (tmp_path / "spool" / log.replica).exists())
+
+
+@pytest.mark.parametrize("durability", ["async", "batched", "sync"])
+async def test_the_count_of_decisions_stands_on_the_disk(
+    durability: str, tmp_path: Path, redis_url: str, make_record: MakeRecord
+) -> None:
+    """In `async` before the record is: what a kill takes from memory is counted."""
+    async with running_log(tmp_path, redis_url, durability=durability) as log:
+        folder = tmp_path / "spool" / log.replica
+        for _ in range(3):
+            if log.is_durable:
+                await log.commit(make_record(log.next_seq(), log.replica))
+            else:
+                log.append(make_record(log.next_seq(), log.replica))
+        life = read_life(folder, is_alive=True, at=0.0)
+        assert life is not None
+        assert life.decisions == 3
+        assert log.stats().spooled == (3 if log.is_durable else 0)
+
+
+async def test_redis_away_at_start_then_back(tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil) -> None:
+    server = RedisServer(tmp_path / "redis")
+    async with running_log(tmp_path, server.url) as log:
+        append_new(log, make_record, 200)
+        await wait_until(lambda: log.stats().spooled == 200 and log.stats().last_error is not None)
+        assert log.stats().pending == 200
+        assert "ConnectionError" in (log.stats().last_error or "")
+        await server.start()
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats() == LogStats(appended=200, spooled=200, streamed=200)
+        assert streamed(server.url) == [(log.replica, seq) for seq in range(200)]
+    await server.stop()
+
+
+async def test_kill_9_of_redis_in_the_middle(tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil) -> None:
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    async with running_log(tmp_path, server.url) as log:
+        append_new(log, make_record, 300)
+        await wait_until(lambda: log.stats().streamed > 0)
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        append_new(log, make_record, 300)
+        await wait_until(lambda: log.stats().pending == 0)
+        assert log.stats().dropped == 0
+    arrived = streamed(server.url)
+    assert set(arrived) == {(log.replica, seq) for seq in range(600)}
+    first_arrivals = list(dict.fromkeys(arrived))
+    assert first_arrivals == sorted(first_arrivals, key=lambda row: row[1])
+    await server.stop()
+
+
+async def test_what_stays_in_the_spool_is_sent_by_the_next_life(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    first = DecisionLog(data_dir=tmp_path, redis_url=f"unix://{tmp_path}/none.sock", config=LogConfig())
+    await first.start()
+    append_new(first, make_record, 150)
+    await first.aclose(timeout_s=0.1)
+    assert (first.stats().dropped, first.stats().pending) == (0, 150)
+    async with running_log(tmp_path, redis_url) as second:
+        await wait_until(lambda: len(streamed(redis_url)) == 150)
+        await wait_until(lambda: [path.name for path in (tmp_path / "spool").iterdir()] == [second.replica])
+    assert streamed(redis_url) == [(first.replica, seq) for seq in range(150)]
+
+
+async def test_kill_9_of_the_gateway_loses_nothing_that_was_spooled(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    program = (
+        "import asyncio, os, pathlib, signal, sys\n"
+        "from decision_log.sink import DecisionLog\n"
+        "from router.config import LogConfig\n"
+        "from router.types import DecisionRecord\n"
+        "async def main():\n"
+        "    log = DecisionLog(data_dir=pathlib.Path(sys.argv[1]), redis_url='unix:///none.sock', config=LogConfig())\n"
+        "    await log.start()\n"
+        "    record = DecisionRecord.model_validate_json(sys.argv[2])\n"
+        "    for _ in range(250):\n"
+        "        log.append(record.model_copy(update={'seq': log.next_seq(), 'replica': log.replica}))\n"
+        "    while log.stats().spooled < 250:\n"
+        "        await asyncio.sleep(0.01)\n"
+        "    print(log.replica, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), make_record(0).model_dump_json()]
+    killed = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    async with running_log(tmp_path, redis_url):
+        await wait_until(lambda: len(streamed(redis_url)) == 250)
+    assert streamed(redis_url) == [(killed.stdout.strip(), seq) for seq in range(250)]
+
+
+async def test_two_replicas_in_one_data_folder(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running_log(tmp_path, redis_url) as one, running_log(tmp_path, redis_url) as other:
+        assert one.replica != other.replica
+        append_new(one, make_record, 100)
+        append_new(other, make_record, 100)
+        await wait_until(lambda: one.stats().pending == other.stats().pending == 0)
+    expected = {(log.replica, seq) for log in (one, other) for seq in range(100)}
+    assert set(streamed(redis_url)) == expected
+    assert len(streamed(redis_url)) == 200
+
+
+async def test_no_text_leaves_the_process_at_level_hash(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
+) -> None:
+    async with running_log(tmp_path, f"unix://{tmp_path}/none.sock", closing_s=0.1, privacy=PrivacyLevel.HASH) as log:
+        append_new(log, make_record, 1, text="canary words")
+        await wait_until(lambda: log.stats().spooled == 1)
+        kept = log.recent(f"{log.replica}-0")
+        assert kept is not None
+        assert kept.text is None
+        assert kept.text_hash is not None
+        spooled = b"".join(path.read_bytes() for path in (tmp_path / "spool").rglob("*.seg"))
+        assert kept.text_hash.encode() in spooled
+        assert b"canary" not in spooled
+
+
+async def test_recent_records_are_bounded(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_module, "RECENT_RECORDS", 10)
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 15)
+        found = [seq for seq in range(15) if log.recent(f"{log.replica}-{seq}") is not None]
+        assert found == list(range(5, 15))
+
+
+async def test_append_after_closing_is_counted_as_lost(tmp_path: Path, redis_url: str, make_record: MakeRecord) -> None:
+    async with running_log(tmp_path, redis_url) as log:
+        pass
+    log.append(make_record(0))
+    assert (log.stats().appended, log.stats().dropped) == (1, 1)
+
+
+async def test_a_decision_that_never_became_safe_is_no_loss_in_the_modes_that_wait(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(tmp_path, redis_url, durability="sync") as log:
+        monkeypatch.setattr(Spool, "sync", refuse)
+        with pytest.raises(StoreError):
+            await log.commit(make_record(log.next_seq(), log.replica))
+        life = read_life(tmp_path / "spool" / log.replica, is_alive=True, at=0.0)
+        assert life is not None
+        assert life.decisions == 0
+
+
+def refuse(_: Spool) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+async def test_closing_before_starting(tmp_path: Path, redis_url: str) -> None:
+    log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=LogConfig())
+    await log.aclose()
+    assert log.stats() == LogStats()
+
+
+async def test_a_fault_in_a_worker_is_visible_and_survived(
+    tmp_path: Path,
+    redis_url: str,
+    make_record: MakeRecord,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    real_send = sink_module.send_next
+    faults = [RuntimeError("unforeseen")]
+
+    async def send(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:
+        if faults:
+            raise faults.pop()
+        return await real_send(spool, stream, executor)
+
+    monkeypatch.setattr(sink_module, "send_next", send)
+    async with running_log(tmp_path, redis_url) as log:
+        append_new(log, make_record, 5)
+        await wait_until(lambda: log.stats().last_error == "RuntimeError: unforeseen")
+        await wait_until(lambda: log.stats() == LogStats(appended=5, spooled=5, streamed=5))
+    assert "goes on after a fault" in caplog.text
+
+
+async def test_a_spool_that_cannot_be_made_is_an_error_at_start(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "spool").write_text("")
+    log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=LogConfig())
+    with pytest.raises(StoreError, match="cannot be made"):
+        await log.start()
+    await log.aclose()
+
+
+def test_a_wrong_url_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="REDIS_URL"):
+        DecisionLog(data_dir=tmp_path, redis_url="nonsense", config=LogConfig())
+
+
+def test_replica_names_are_safe_and_unique() -> None:
+    names = {new_replica() for _ in range(50)}
+    assert len(names) == 50
+    assert all(name.replace("-", "").isalnum() for name in names)
+
+
+async def test_memory_log_keeps_records(make_record: MakeRecord) -> None:
+    log = MemoryLog("m")
+    await log.start()
+    assert [log.next_seq(), log.next_seq()] == [0, 1]
+    log.append(make_record(0, "m"))
+    assert log.recent("m-0") == log.records[0]
+    assert log.recent("m-1") is None
+    assert log.stats().appended == 1
+    await log.aclose()

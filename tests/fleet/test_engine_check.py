@@ -1,0 +1,104 @@
+"""`coe check --online`: every engine is asked for its expert's model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from fleet.engine_check import engine_problems, not_asked
+from router.config import CoeConfig, parse_config
+
+
+@asynccontextmanager
+async def engine(status: int = 200, body: object = None) -> AsyncIterator[str]:
+    """An engine that lists two models for whoever has the key."""
+
+    async def models(request: web.Request) -> web.Response:
+        if status != 200 or body is not None:
+            return web.json_response(body, status=status)
+        if request.headers.get("authorization") != "Bearer right":
+            return web.json_response({"error": "no"}, status=401)
+        return web.json_response({"object": "list", "data": [{"id": "org/large-7b"}, {"id": "tuned"}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def config_of(**experts: object) -> CoeConfig:
+    return parse_config(
+        {
+            "categories": {"code": "programs", "general": "the rest"},
+            "experts": experts,
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"model": "org/large-7b"}, None),
+        ({"model": "whatever", "served_model": "tuned"}, None),
+        ({"model": "org/large-8b"}, "model: .* has no model 'org/large-8b'; did you mean 'org/large-7b'?"),
+        (
+            {"model": "org/large-7b", "served_model": "tund"},
+            "served_model: .* has no model 'tund'; did you mean 'tuned'?",
+        ),
+        ({"model": "org/large-7b", "api_key_env": "WRONG"}, "status 401: it refuses the key in WRONG"),
+        ({"model": "org/large-7b", "api_key_env": "UNSET"}, "status 401: it refuses the key in UNSET"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["openai", "vllm"])
+async def test_an_engine_that_others_run_is_asked_for_model_or_served_model(entry, problem, kind) -> None:
+    async with engine() as url:
+        config = config_of(big={"engine": kind, "url": url, "api_key_env": "KEY", **entry})
+        found = await engine_problems(config, {"KEY": "right", "WRONG": "wrong"}, {})
+    if problem is None:
+        assert found == []
+    else:
+        (line,) = found
+        assert line.startswith("experts.big")
+        for part in problem.split(".*"):
+            assert part in line
+        assert "right" not in line
+        assert "wrong" not in line
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "problem"),
+    [(500, {}, "answered with status 500"), (200, {"models": []}, "is not a list of models"), (200, [1], "not a list")],
+)
+async def test_an_engine_that_is_not_one_is_named(status, body, problem) -> None:
+    async with engine(status, body) as url:
+        (line,) = await engine_problems(config_of(big={"engine": "openai", "model": "m", "url": url}), {}, {})
+    assert problem in line
+
+
+async def test_an_engine_that_does_not_answer_or_run_is_named() -> None:
+    config = config_of(
+        far={"engine": "openai", "model": "m", "url": "http://127.0.0.1:1/v1"},
+        own={"engine": "vllm", "model": "m"},
+        echo={"engine": "echo", "model": "m"},
+    )
+    assert await engine_problems(config, {}, {}) == [
+        "experts.far: http://127.0.0.1:1/v1 does not answer (ClientConnectorError)",
+        "experts.own: its engine does not run; `coe experts up` starts it",
+    ]
+    assert not_asked(config) == ["echo"]
+
+
+async def test_an_engine_that_we_started_is_asked_for_the_experts_name() -> None:
+    async with engine(body={"data": [{"id": "own"}]}) as url:
+        config = config_of(own={"engine": "vllm", "model": "org/m"}, other={"engine": "vllm", "model": "org/m"})
+        (line,) = await engine_problems(config, {}, {"own": url, "other": url})
+    assert line.startswith("experts.other.served_model: ")

@@ -1,0 +1,101 @@
+"""Which processes run for which entries of experts.yaml."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet.engine_plans import llamacpp_plans, read_lora_ids, refuse_taken_ports, secrets_of, vllm_plans
+from router.config import CoeConfig, parse_config
+from router.errors import EngineError, MissingWeightsError
+
+
+def config_of(experts: dict[str, object], engines: dict[str, object] | None = None) -> CoeConfig:
+    return parse_config(
+        {
+            "categories": {"code": "programs", "general": "the rest"},
+            "experts": experts,
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+            "engines": engines or {},
+        }
+    )
+
+
+def test_one_llamacpp_process_per_base_model(tmp_path: Path) -> None:
+    for name in ("one.gguf", "two.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    config = config_of(
+        {
+            "a": {"engine": "llamacpp", "model": "one.gguf"},
+            "b": {"engine": "llamacpp", "model": "two.gguf"},
+            "c": {"engine": "llamacpp", "model": "one.gguf"},
+            "d": {"engine": "vllm", "model": "m"},
+        },
+        {"llamacpp": {"slots": 3, "context_tokens": 512, "threads": 5, "start_timeout_s": 7}},
+    )
+    one, two = llamacpp_plans(config, tmp_path, tmp_path / "data", {"HOME": "/root"})
+    assert (one.experts, two.experts) == (("a", "c"), ("b",))
+    ready = tmp_path / "data" / "engines" / f"llamacpp.{os.getpid()}.json"
+    assert one.spec.argv == (
+        *(sys.executable, "-P", "-m", "fleet.llamacpp", "--model", str(tmp_path / "one.gguf")),
+        *("--host", "127.0.0.1", "--port", str(one.port), "--slots", "3", "--context-tokens", "512"),
+        *("--threads", "5", "--ready-file", str(ready)),
+    )
+    assert one.url == f"http://127.0.0.1:{one.port}/v1"
+    assert (one.spec.start_timeout_s, one.spec.env) == (7.0, {"HOME": "/root"})
+    assert two.spec.log == tmp_path / "data" / "engines" / "llamacpp-2.log"
+    assert one.port != two.port
+
+
+def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    config = config_of({"a": {"engine": "llamacpp", "model": "gone.gguf"}})
+    with pytest.raises(MissingWeightsError, match=r"^experts\.a\.model: weights 'gone\.gguf' are not at .*$"):
+        llamacpp_plans(config, tmp_path, tmp_path, {})
+
+
+def test_vllm_gets_our_environment_and_its_own(tmp_path: Path) -> None:
+    config = config_of(
+        {"a": {"engine": "vllm", "model": "m", "engine_env": {"CUDA_VISIBLE_DEVICES": "3"}}},
+        {"vllm": {"env": {"HF_HOME": "/models"}, "first_port": 9100, "max_restarts": 2, "start_timeout_s": 11}},
+    )
+    (plan,) = vllm_plans(config, tmp_path, tmp_path / "data", {"HF_TOKEN": "hf_secret", "HF_HOME": "/elsewhere"})
+    assert plan.spec.env == {
+        "HF_TOKEN": "hf_secret",
+        "HF_HOME": "/models",
+        "VLLM_NO_USAGE_STATS": "1",
+        "CUDA_VISIBLE_DEVICES": "3",
+    }
+    assert plan.spec.secrets == ("hf_secret",)
+    assert plan.spec.ready_url == "http://127.0.0.1:9100/health"
+    assert (plan.max_restarts, plan.spec.start_timeout_s, plan.url) == (2, 11.0, "http://127.0.0.1:9100/v1")
+
+
+def test_secrets_are_known_by_their_names_and_long_enough() -> None:
+    environment = {"OPENAI_API_KEY": "sk-12345", "db_password": "sk-12345-more", "TOKEN": "abc", "HOME": "/home/person"}
+    assert secrets_of(environment) == ("sk-12345-more", "sk-12345")
+
+
+def test_a_taken_port_names_the_engine_and_the_key(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = config_of({"a": {"engine": "vllm", "model": "m"}}, {"vllm": {"first_port": port}})
+        plans = vllm_plans(config, tmp_path, tmp_path, {})
+        with pytest.raises(EngineError, match=rf"^vllm-a cannot listen on port {port} .*engines\.vllm\.first_port$"):
+            refuse_taken_ports(plans)
+    refuse_taken_ports(plans)
+
+
+def test_lora_numbers_come_from_the_ready_file(tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    ready.write_text(json.dumps({"port": 1, "pid": 2, "adapters": {"b": 1, "a": 0}}))
+    assert read_lora_ids(ready) == {"a": 0, "b": 1}
+    ready.write_text("{}")
+    with pytest.raises(EngineError, match=r"ready\.json"):
+        read_lora_ids(ready)

