@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.errors import DataError, MissingExtraError, allowed_values
-from training.datasets.record_files import LARGEST_AMOUNT
 
 Float64Array = NDArray[np.float64]
+
+LARGEST_AMOUNT = 3.4028234663852886e38
+"""The largest 32-bit float: an outcome table holds its amounts in these."""
 
 
 def read_table(path: Path, required: Sequence[str]) -> Any:

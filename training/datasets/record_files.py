@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import IO, Any, Literal, cast
 
 from router.errors import DataError, allowed_values
+from training.datasets.columns import LARGEST_AMOUNT, read_table
 from training.datasets.spreadsheet import as_meant
 
 ABSENT = object()
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape that stands for half a character, in JSON."""
-
-LARGEST_AMOUNT = 3.4028234663852886e38
-"""The largest 32-bit float: an outcome table holds its amounts in these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +275,6 @@ def tab_rows(
 
 def parquet_rows(path: Path) -> Iterator[Record]:
     """The rows of a Parquet file. Raises DataError, MissingExtraError."""
-    from training.datasets.columns import read_table
-
     if not path.is_file():
         raise DataError(f"{path}: cannot be read (no such file)")
     table = read_table(path, ())
