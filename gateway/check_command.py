@@ -23,6 +23,7 @@ def check(
     import os
 
     from fleet.engine_check import engine_problems, not_asked
+    from fleet.vllm_addresses import read_vllm_addresses
     from gateway.check import find_problems, resolved_lines
     from router.agreement import category_warnings, pin_problems
     from router.config import load_config
@@ -36,7 +37,7 @@ def check(
     if manifest is not None:
         problems += [f"{config}: {line}" for line in pin_problems(loaded, manifest)]
     if online:
-        found = asyncio.run(engine_problems(loaded, os.environ, running_engines(data_dir)))
+        found = asyncio.run(engine_problems(loaded, os.environ, read_vllm_addresses(data_dir)))
         problems += [f"{config}: {line}" for line in found]
     if problems:
         raise ConfigError("\n".join(problems), problems)
@@ -50,14 +51,3 @@ def check(
         f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found",
         soft_wrap=True,
     )
-
-
-def running_engines(data_dir: Path) -> dict[str, str]:
-    """API root per expert that `coe experts up` announced in the data folder; it may have ended since."""
-    import json
-
-    try:
-        urls = json.loads((data_dir / "engines" / "vllm.json").read_bytes())["urls"]
-        return {str(name): str(url) for name, url in urls.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}

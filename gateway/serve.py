@@ -29,10 +29,10 @@ from gateway.state import GatewayState
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
 from router.errors import ConfigError
+from router.live_pointer import ROUTERS_FOLDER
 from router.pipeline import Router
 from router.protocols import ChatBackend, Encoder
 
-ROUTERS_FOLDER = "routers"
 BACKLOG = 2048
 
 logger = logging.getLogger(__name__)

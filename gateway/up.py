@@ -13,13 +13,13 @@ from gateway.composition import Composition, Reporter, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask
 from gateway.first_queries import first_queries
 from gateway.first_router import make_first_router
-from gateway.serve import ROUTERS_FOLDER, bind
+from gateway.serve import bind
 from gateway.settings import Settings, command_environment
 from gateway.up_view import UpView
 from router.agreement import category_warnings, pin_problems
 from router.config import CoeConfig, Engine, load_config
 from router.errors import ArtifactError, ConfigError, EngineError
-from router.live_pointer import LIVE_FILE, live_manifest
+from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, live_manifest
 from router.private_folder import make_private
 
 KEY_VARIABLE = "COE_API_KEY"

@@ -9,7 +9,7 @@ from gateway.body_fields import flag, json_type, shorten, typed, wrong
 from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
-from router.config import GatewayConfig
+from router.config import AUTO, GatewayConfig
 from router.errors import allowed_values
 from router.json_text import JsonError, from_json
 from router.types import QueryFacts
@@ -17,8 +17,6 @@ from router.types import QueryFacts
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 JSON_FORMATS = frozenset({"json_object", "json_schema"})
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,20 +18,16 @@ COMMANDS = {"route": "router.commands:route"}
 
 
 def live_router(config: CoeConfig, data_dir: Path) -> Router:
-    """The live router of a data folder. Raises ArtifactError when there is none."""
-    import json
-
+    """The live router of a data folder. Raises ArtifactError when there is none, or its pointer is damaged."""
     from router.build import load_router
     from router.errors import ArtifactError
+    from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, read_pointer
 
-    pointer = data_dir / "routers" / "live.json"
-    try:
-        version = json.loads(pointer.read_bytes())["version"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(
-            f"{pointer}: there is no live router yet; `coe up` or `coe train` makes the first"
-        ) from error
-    return load_router(config, pointer.parent / str(version))
+    root = data_dir / ROUTERS_FOLDER
+    pointer = read_pointer(root)
+    if pointer is None:
+        raise ArtifactError(f"{root / LIVE_FILE}: there is no live router yet; `coe up` or `coe train` makes the first")
+    return load_router(config, root / pointer.version)
 
 
 def route(

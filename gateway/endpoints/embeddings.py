@@ -21,7 +21,7 @@ from gateway.retrieval.schemas import (
     EmbeddingRequest,
     TokenUsage,
 )
-from gateway.wire import AUTO
+from router.config import AUTO
 from router.retrieval.records import BASE, RetrievalReason, single
 from router.types import DecisionKind, FloatArray
 

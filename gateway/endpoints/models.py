@@ -11,7 +11,8 @@ from gateway.endpoints.access import gateway_state
 from gateway.http_errors import ApiError
 from gateway.schemas import ModelCard, ModelList
 from gateway.state import GatewayState
-from gateway.wire import AUTO, model_names
+from gateway.wire import model_names
+from router.config import AUTO
 from router.errors import allowed_values
 
 api = APIRouter()

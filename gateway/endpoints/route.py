@@ -13,8 +13,8 @@ from gateway.http_errors import invalid
 from gateway.off_loop import read_off_loop
 from gateway.schemas import RouteAnswer
 from gateway.state import GatewayState
-from gateway.wire import AUTO, ChatRequest, chat_request, decode_object
-from router.config import GatewayConfig
+from gateway.wire import ChatRequest, chat_request, decode_object
+from router.config import AUTO, GatewayConfig
 from router.explain import reason_in_words
 
 api = APIRouter()

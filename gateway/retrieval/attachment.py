@@ -13,8 +13,8 @@ from gateway.retrieval.cutting import count_tokens
 from gateway.retrieval.log import RetrievalExchange, RetrievalLog, outcomes_of
 from gateway.retrieval.search import Found, SearchRequest
 from gateway.retrieval.service import RetrievalService
-from gateway.wire import AUTO, ChatRequest, parts
-from router.config import AttachedStore
+from gateway.wire import ChatRequest, parts
+from router.config import AUTO, AttachedStore
 from router.errors import RouterError
 from router.json_text import to_json
 from router.pipeline import Capabilities

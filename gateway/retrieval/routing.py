@@ -11,7 +11,7 @@ import numpy as np
 
 from gateway.body_fields import shorten
 from gateway.http_errors import ApiError
-from gateway.wire import AUTO
+from router.config import AUTO
 from router.errors import allowed_values
 from router.retrieval.choice import RetrievalRouter
 from router.retrieval.experts.adapter import AdapterExpert

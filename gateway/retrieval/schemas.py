@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from gateway.request_bodies import Body, ColumnText
 from gateway.retrieval.chunking import ChunkingStrategy
 from gateway.retrieval.filters import Filter, Scalar
-from gateway.wire import AUTO
+from router.config import AUTO
 from router.types import Record
 
 MAX_INPUTS = 2048

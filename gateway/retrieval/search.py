@@ -15,7 +15,7 @@ from gateway.retrieval.filters import Filter, matches
 from gateway.retrieval.records import Chunk, VectorStore
 from gateway.retrieval.routing import QueryRouting, RoutedQueries
 from gateway.retrieval.vectors import DocumentVectors
-from gateway.wire import AUTO
+from router.config import AUTO
 from router.retrieval.fusion import POOL, fuse
 from router.retrieval.index.space import KeyArray, VectorSpace, require_same_space
 from router.retrieval.records import BASE, DenseExpert, RetrievalDecision, RetrievalReason, single
