@@ -37,7 +37,7 @@ class Router:
         """Loads what `coe train`, `coe retrain` or `coe router promote` made live.
 
         Raises:
-            RouterError: the file is invalid, there is no live router, or it does not fit the file.
+            RouterError: the file is invalid, no router is live, or it does not fit the file.
         """
         from router.commands import live_router
         from router.config import load_config

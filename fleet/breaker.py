@@ -11,7 +11,7 @@ MAX_BACKOFF_S = 30.0
 
 
 class BreakerState(StrEnum):
-    """Whether an expert gets requests."""
+    """State of one expert's breaker: it decides whether the expert gets requests."""
 
     CLOSED = "closed"  # all of them
     HALF_OPEN = "half_open"  # the next one, as a trial

@@ -68,7 +68,7 @@ def build_backend(
 def lora_selection(chosen: int | None, lora_ids: Mapping[str, int | None]) -> dict[str, object]:
     """llama.cpp's request fields that turn one adapter on and every other off; for the bare base all are off.
 
-    A slot may go on from a cached prompt only under an adapter: llama.cpp reuses what an adapter computed for the base
+    A slot continues from a cached prompt only under an adapter: llama.cpp reuses an adapter's results for the base
     (see `fleet.llamacpp`). Both fields replace whatever a client sent.
     """
     numbers = sorted(number for number in lora_ids.values() if number is not None)

@@ -41,7 +41,7 @@ def not_asked(config: CoeConfig) -> list[str]:
 async def ask(
     session: aiohttp.ClientSession, name: str, entry: ExpertConfig, url: str | None, environment: Mapping[str, str]
 ) -> str | None:
-    """What is wrong with one expert, or None."""
+    """Asks for one expert; returns its problem, or None."""
     if url is None:
         return f"experts.{name}: its engine does not run; `coe experts up` starts it"
     key = environment.get(entry.api_key_env or "")

@@ -1,4 +1,4 @@
-"""Which engine processes this host has to run, with their complete command lines."""
+"""Plans of the engine processes that this host runs, with their complete command lines."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def refuse_taken_ports(plans: Sequence[EnginePlan]) -> None:
-    """Otherwise the health check of a process that cannot listen would be answered by whoever has its port.
+    """Otherwise the health check of a process that cannot listen would be answered by the program that has its port.
 
     Raises:
         EngineError: names the engine, its port and the key that chooses another.
@@ -157,7 +157,7 @@ def refuse_taken_ports(plans: Sequence[EnginePlan]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody has right now."""
+    """A free port, as of now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

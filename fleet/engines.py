@@ -18,7 +18,7 @@ from router.config import CoeConfig, Engine
 
 @dataclass(frozen=True, slots=True)
 class EngineAddresses:
-    """Where experts of this host answer: API root per expert; adapter number per llama.cpp expert, None is the base."""
+    """Addresses of this host's experts: API root per expert; adapter number per llama.cpp expert, None is the base."""
 
     urls: dict[str, str] = field(default_factory=dict)
     lora_ids: dict[str, int | None] = field(default_factory=dict)

@@ -33,7 +33,7 @@ async def run_experts(
         EngineError: an engine did not start, or every one of them has died for good; others may run on this folder.
     """
     if not managed_experts(config):
-        raise ConfigError("no expert has engine 'vllm' without a url: there is no engine to start")
+        raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
     lock = claim_vllm(data_dir)
     fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
     with stop_on_signal() as stop:
@@ -93,7 +93,7 @@ def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Grid:
 
 
 def address_hint(engine: Engine) -> str:
-    """Where an expert without an address of its own is."""
+    """Says where an expert without an address of its own can be reached."""
     if engine is Engine.VLLM:
         return "not running"
     return "embedded" if engine is Engine.LLAMACPP else ""

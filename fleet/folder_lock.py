@@ -48,7 +48,7 @@ class FolderLock:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a live process has the lock on `folder`. True also where this user may not open it."""
+    """True when a live process has the lock on `folder`. True also where this user may not open it."""
     import fcntl
 
     try:
@@ -67,7 +67,7 @@ def is_held(folder: Path) -> bool:
 
 
 def holder_of(folder: Path) -> str:
-    """Process id written by whoever locked `folder` last; `unknown` when there is none."""
+    """Process id of the last program that locked `folder`; `unknown` when there is none."""
     try:
         return (folder / LOCK_NAME).read_text() or "unknown"
     except OSError:

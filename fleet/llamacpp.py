@@ -6,7 +6,7 @@ What a request body must hold, found by running adapters and the base against ea
 
 - Expert k: `"lora": [{"id": k, "scale": 1.0}]`, k as the ready file says. Adapters not listed have scale 0.
 - The base: `"lora": []`, or no such field: all adapters are loaded at scale 0. An unknown id is ignored
-  without an error and gives the base; a `lora` that is no list gives 400. `model` is not checked and not
+  without an error and gives the base; a `lora` that is not a list gives 400. `model` is not checked and not
   needed. So the caller maps names to ids, and overwrites `lora` and `cache_prompt` of a client's body.
 - `"cache_prompt": true` is safe with an expert and WRONG without one. When a slot's adapter changes the
   server drops the slot's keys and values, but not when the next request has no adapter: the base then

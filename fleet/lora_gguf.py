@@ -51,7 +51,7 @@ UNSUPPORTED = (
 
 @dataclass(frozen=True, slots=True)
 class BaseShape:
-    """What of the base model an adapter must fit: head counts and each weight's shape (outputs, inputs)."""
+    """Shape of a base model that an adapter must fit: head counts, and each weight's shape (outputs, inputs)."""
 
     architecture: str
     n_heads: int
@@ -159,7 +159,7 @@ def _to_gguf_tensors(
     for name, tensor in tensors.items():
         match = PEFT_TENSOR.fullmatch(name)
         if match is None or match[2] not in GGUF_NAMES:
-            raise ArtifactError(f"{adapter_dir}: tensor {name!r} is no LoRA weight of a llama layer")
+            raise ArtifactError(f"{adapter_dir}: tensor {name!r} is not a LoRA weight of a llama layer")
         pairs.setdefault(f"blk.{match[1]}.{GGUF_NAMES[match[2]]}.weight", {})[match[3]] = tensor
     renamed: list[tuple[str, NDArray[Any]]] = []
     for weight, pair in sorted(pairs.items()):

@@ -85,12 +85,12 @@ class ExpertPool:
         await asyncio.gather(*(backend.aclose() for backend in self._backends.values()))
 
     async def is_answering(self) -> bool:
-        """Whether at least one expert that gets requests is there: it has answered of late, or does a probe now.
+        """True when at least one expert that gets requests is there: it answered recently, or answers a probe now.
 
         Without requests a breaker hears of nothing. It hears nothing of these probes either: an engine that is slow to
         answer them may be the only one that serves.
         """
-        async with self._looking:  # whoever asks meanwhile gets the same verdict
+        async with self._looking:  # callers in between get the same verdict
             if not self._is_seen() and self._clock() - self._looked_at_s >= LOOK_EVERY_S:
                 probes = [asyncio.create_task(self._look_at(name)) for name in sorted(self.alive)]
                 for probe in asyncio.as_completed(probes):
@@ -134,7 +134,7 @@ class ExpertPool:
             await self.probe_due()
 
     def _words(self, breaker: Breaker) -> str:
-        """What a breaker's state means to whoever reads the log."""
+        """The meaning of a breaker's state, for readers of the log."""
         if breaker.state is BreakerState.CLOSED:
             return "answers again"
         if breaker.state is BreakerState.OPEN:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProcessState(StrEnum):
-    """Where a process is in its life."""
+    """State of a process, from starting to stopped."""
 
     STARTING = "starting"
     READY = "ready"
@@ -44,7 +44,7 @@ class ProcessState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What to run and how to tell that it serves.
+    """A command to run, and the signs that it is ready.
 
     Ready means that `ready_file` exists (it is removed before each start) and `ready_url` answers 200; None asks for
     nothing. `env` is the whole environment; None inherits ours. `secrets` are values that no message may show.
@@ -223,7 +223,7 @@ class SupervisedProcess:
         """Returns at the child's end or at `stop`; keeps its log within bounds meanwhile."""
         while not (over.done() or stop.done()):
             await asyncio.wait({over, stop}, timeout=LOG_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
-            with contextlib.suppress(OSError):  # a full disk is no reason to end a child that serves
+            with contextlib.suppress(OSError):  # a full disk must not end a child that serves
                 keep_bounded(self.spec.log, self.spec.max_log_bytes)
 
     async def _end(self, child: asyncio.subprocess.Process) -> None:
@@ -253,14 +253,14 @@ def exit_words(code: int | None) -> str:
 
 
 async def is_ready(spec: ProcessSpec) -> bool:
-    """Whether the ready file is there and the URL answers 200."""
+    """True when the ready file exists and the URL answers 200."""
     if spec.ready_file is not None and not spec.ready_file.exists():
         return False
     return spec.ready_url is None or await answers(spec.ready_url)
 
 
 async def answers(url: str, timeout_s: float = 2.0) -> bool:
-    """Whether a GET gives 200."""
+    """True when a GET gives 200."""
     import aiohttp
 
     try:
@@ -281,7 +281,7 @@ def rotate(log: Path) -> None:
 
 
 def keep_bounded(log: Path, max_bytes: int) -> None:
-    """Moves a log that grew too large aside. The child's handle appends, so it goes on at the start of the file."""
+    """Moves a log that grew too large aside. The child's handle appends, so it continues at the start of the file."""
     if log.exists() and log.stat().st_size > max_bytes:
         shutil.copyfile(log, older(log))
         os.truncate(log, 0)

@@ -1,4 +1,4 @@
-"""Where a running program writes what it does: `coe up`, which draws on the terminal, to a file; others to stderr."""
+"""The log of a running program: `coe up`, which draws on the terminal, to a file; others to stderr."""
 
 from __future__ import annotations
 

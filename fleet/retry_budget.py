@@ -1,4 +1,4 @@
-"""How many further tries the gateway may add to the experts' load, so that an outage is not made worse."""
+"""A limit on the retries that the gateway adds to the experts' load, so that an outage is not made worse."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def stop_on_signal() -> Iterator[Stop]:
 
 @dataclass
 class Life:
-    """What a program knows of its end. While `is_starting`, a signal cancels it; later it minds `stop` itself."""
+    """The stop state of a program. While `is_starting`, a signal cancels it; later it minds `stop` itself."""
 
     stop: Stop
     is_starting: bool = True

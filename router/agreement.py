@@ -1,4 +1,4 @@
-"""What experts.yaml and a trained router ask of each other. Pure: it reads the router's manifest only."""
+"""Checks that experts.yaml and a trained router fit each other. Pure: it reads the router's manifest only."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a person asks in a message: the text without what agent programs put around it, and its bound."""
+"""Extracts what a person asks from a message: the text without what agent programs put around it, bounded in length."""
 
 from __future__ import annotations
 
-# Agent programs wrap what a person typed. What stands in the first kind is dropped, the second kind is unwrapped.
+# Agent programs wrap what a person typed. The content of the first kind is dropped, the second kind is unwrapped.
 DROPPED_WRAPPERS = (
     "system-reminder",
     "environment_details",
@@ -16,7 +16,7 @@ CUT_MARK = "\n[...]\n"
 
 
 def ask_in(text: str) -> str:
-    """What a person asks in a message."""
+    """Extracts what a person asks from a message."""
     return unwrap(text).strip()
 
 
@@ -34,7 +34,7 @@ def unwrap(text: str) -> str:
 
 
 def without_blocks(text: str, opening: str, closing: str) -> str:
-    """The text without what stands between each opening and its closing; one that is never closed stays."""
+    """Removes what lies between each opening and its closing; an opening that is never closed stays."""
     kept = []
     position = 0
     while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start)) >= 0:
@@ -44,7 +44,7 @@ def without_blocks(text: str, opening: str, closing: str) -> str:
 
 
 def cap(text: str, max_chars: int) -> str:
-    """Head and tail of a text that is too long: what is asked usually stands first or last."""
+    """Head and tail of a text that is too long: the question is usually first or last."""
     if len(text) <= max_chars:
         return text
     half = (max_chars - len(CUT_MARK)) // 2

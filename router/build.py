@@ -214,7 +214,7 @@ def evidence_of(artifact: RouterArtifact) -> QualityMatrix:
 
 
 def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
-    """What each expert takes. A slot of the embedded engine bounds the contexts of its experts."""
+    """Capabilities of each expert. A slot of the embedded engine bounds the contexts of its experts."""
     slot_tokens = config.engines.llamacpp.context_tokens
     return {
         name: Capabilities(
@@ -231,7 +231,7 @@ def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> Ex
     """Sizes and prices from experts.yaml, tokens and latency from the evidence.
 
     In a category where an expert never answered, its answers are taken to be as long as its others: at a length of 0 a
-    dear one would pass for cheap.
+    expensive one would count as cheap.
     """
     groups = {group: number for number, group in enumerate(dict.fromkeys(entry.host_group for entry in entries))}
     group_size = {entry.host_group: entry.params_b for entry in entries}

@@ -22,11 +22,11 @@ SUMMARIES = {
     "retrain": "Learn a better router, and better pilots of retrieval, from the decision log.",
     "router ls": "List trained routers.",
     "router show": "Show one router: map, metrics, parents.",
-    "router canary": "Let a router serve a share of the traffic; it is withdrawn by itself if it is worse.",
-    "router shadow": "Let a router decide beside the live one, logged and serving nobody.",
+    "router canary": "Let a router serve a share of the traffic; it is withdrawn automatically if it is worse.",
+    "router shadow": "Let a router decide beside the live one, logged, without serving anyone.",
     "router promote": "Make a router the live one.",
     "router rollback": "Go back to the router before.",
-    "categories propose": "Find topics that the router does not know, and categories that nobody asks for.",
+    "categories propose": "Find topics that the router does not know, and categories without traffic.",
     "categories accept": "Write a proposed change of categories as files to review and commit.",
     "experts up": "Start the vLLM engines of experts.yaml.",
     "experts probe": "Score a new expert on a few graded probes and put it on the map.",
@@ -80,7 +80,7 @@ def find_commands() -> dict[str, str]:
 
 
 def help_text(commands: Mapping[str, str]) -> str:
-    """What `coe --help` prints."""
+    """The text of `coe --help`."""
     width = max((len(name) for name in commands), default=0)
     lines = [f"  {name:<{width}}  {SUMMARIES.get(name, '')}".rstrip() for name in sorted(commands)]
     return "\n".join(
@@ -154,8 +154,9 @@ def run(name: str, target: str, arguments: list[str]) -> int:
 
 
 def keep_private(name: str, arguments: list[str]) -> None:
-    """What a command writes is for its user alone, unless it is there to be shown; also what the data folder holds from
-    before. A folder of somebody else stays as it is: `coe up` and `coe serve` refuse one that is open."""
+    """Makes a command's files readable by its user alone, unless they are meant to be shown, and also the files that
+    the data folder already holds. A folder of another user is left as it is: `coe up` and `coe serve` refuse one that
+    is open."""
     import os
 
     from router.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of

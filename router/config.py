@@ -1,6 +1,6 @@
 """experts.yaml as pydantic models. `parse_config` is pure; `load_config` reads one file once.
 
-The file is written by people only. Nothing in it names a class path, and no secret stands in it: keys are named by
+The file is written by people only. It names no class path and contains no secret: keys are named by
 environment variable (`api_key_env`) and read in `gateway/settings.py`.
 """
 
@@ -42,7 +42,7 @@ Flag = Annotated[ScalarOption, BeforeValidator(check_scalar)]
 
 
 class Engine(StrEnum):
-    """Who runs an expert's model."""
+    """The program or provider that runs an expert's model."""
 
     LLAMACPP = "llamacpp"  # a child process of `coe up`: llama.cpp's OpenAI server, all adapters on one base
     VLLM = "vllm"  # `coe experts up` starts it, or `url` names an engine that others run
@@ -156,7 +156,7 @@ class LlamaCppConfig(Section):
 
 
 class VllmConfig(Section):
-    """How `coe experts up` starts vLLM."""
+    """Settings with which `coe experts up` starts vLLM."""
 
     python: str = Field(default="python3", description="interpreter that has vllm installed")
     args: dict[str, Flag] = Field(default_factory=dict, description="flags for every process")
@@ -174,7 +174,7 @@ class EnginesConfig(Section):
 
 
 class PrivacyLevel(StrEnum):
-    """What the log keeps of a query."""
+    """Parts of a query that the log keeps."""
 
     NONE = "none"
     HASH = "hash"
@@ -182,7 +182,7 @@ class PrivacyLevel(StrEnum):
 
 
 class Durability(StrEnum):
-    """What an answer's end waits for; docs/decision-log.md has what each may lose."""
+    """The step that the end of an answer waits for; docs/decision-log.md has what each may lose."""
 
     ASYNC = "async"
     BATCHED = "batched"
@@ -248,7 +248,7 @@ def check_unreserved(name: str) -> str:
 
 
 class IndexKind(StrEnum):
-    """Where document vectors are kept."""
+    """Storage of document vectors."""
 
     LOCAL = "local"  # files in the data folder, for one gateway process
     PGVECTOR = "pgvector"  # Postgres with that extension, for any number of them
@@ -275,11 +275,11 @@ class AttachedStore(Section):
     results: int = Field(default=5, ge=1, le=50)
     max_chars: int = Field(default=4000, ge=100, description="of all chunks together")
     min_score: float = Field(default=0.0, ge=-1, le=1, description="chunks of lower scores are left out")
-    timeout_s: Seconds = Field(default=5.0, gt=0, description="the chat goes on without sources that take longer")
+    timeout_s: Seconds = Field(default=5.0, gt=0, description="the chat continues without sources that take longer")
 
 
 class RetrievalLimits(Section):
-    """What one request for embeddings or reranking may ask for, and how long one may take, searches included."""
+    """Limits of one request for embeddings or reranking, and of its duration, searches included."""
 
     max_texts: int = Field(default=2048, ge=1, le=2048)
     max_tokens: int = Field(default=300_000, ge=1000, description="of all texts of a request, as estimated")
@@ -418,7 +418,7 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
 
 
 def unknown_attached(config: CoeConfig) -> list[str]:
-    """Categories that a store is attached to and nobody has."""
+    """Categories that a store is attached to and that do not exist."""
     attached = config.retrieval.attach if config.retrieval else {}
     return [
         f"retrieval.attach.{name}: unknown category '{name}'{allowed_values(name, config.categories)}"

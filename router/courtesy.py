@@ -1,6 +1,6 @@
 """Words that ask for nothing: greetings, thanks, and what frames a request without saying what it is.
 
-A sentence made of nothing but these can stand before or after any request and leave it the same. Hand-written from
+A sentence made of nothing but these can come before or after any request and leave it the same. Hand-written from
 dictionaries of each language. Words that name a task (write, translate, explain), a topic, or a form of the answer are
 left out on purpose, and so are words that ask (what, how many).
 """

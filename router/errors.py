@@ -115,8 +115,8 @@ def allowed_values(value: str, allowed: Iterable[str]) -> str:
 
 
 def got_value(fault: Mapping[str, Any]) -> str:
-    """`" (got x)"`: the tail of every message about a pydantic fault; empty where x may be a secret, for a key often
-    stands where the name of its variable belongs."""
+    """`" (got x)"`: the tail of every message about a pydantic fault; empty where x may be a secret: people often put a
+    key where the name of its variable belongs."""
     if any(str(part).startswith(("api_key", "index_url")) for part in fault["loc"]):
         return ""
     return f" (got {shorten(fault['input'])})"

@@ -27,7 +27,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
             f"general, which the measured map sends to {decision.expert}{passed_over(decision)}"
         ),
         DecisionReason.NEXT_BEST: (
-            f"classified as {sure}; whom the policy planned cannot serve this request, "
+            f"classified as {sure}; the planned expert cannot serve this request, "
             f"{decision.expert} is next in its order"
         ),
         DecisionReason.EXPLORED: f"classified as {sure}; {decision.expert} was drawn to learn how good it is here",
@@ -37,7 +37,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
 
 
 def passed_over(decision: RoutingDecision) -> str:
-    """Why an expert of higher predicted quality does not serve."""
+    """Says why an expert of higher predicted quality does not serve."""
     quality = dict(zip(decision.eligible, decision.predicted_quality, strict=True))
     best = max(quality, key=lambda name: quality[name], default=decision.expert)
     if quality.get(best, 0.0) <= quality.get(decision.expert, 0.0):

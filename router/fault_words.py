@@ -59,7 +59,7 @@ CHOICES = ("enum", "literal_error")
 
 
 def fault_words(fault: Mapping[str, Any]) -> str:
-    """What is wrong with a value, without the value."""
+    """Describes a fault of a value without showing the value."""
     kind, context = fault["type"], fault.get("ctx", {})
     if kind in CHOICES:
         allowed = re.findall(r"'([^']*)'", str(context.get("expected", "")))

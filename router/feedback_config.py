@@ -14,7 +14,7 @@ DEFAULT_RUBRIC = "Is it right, complete, to the point, and in the form that was 
 
 
 class FeedbackConfig(Section):
-    """Who may say how much about answers; docs/feedback.md."""
+    """Limits and weights of feedback; docs/feedback.md."""
 
     max_per_hour: int = Field(default=1000, ge=1, description="pieces of one key in an hour; more get 429")
     max_per_decision: int = Field(default=8, ge=1, description="kinds of feedback of one key on one decision")
@@ -42,7 +42,7 @@ class JudgeConfig(Section):
 
 
 def judge_problems(judge: JudgeConfig | None, experts: Collection[str]) -> list[str]:
-    """What a judge lacks in the rest of the file."""
+    """Names what a judge lacks in the rest of the file."""
     if judge is None or judge.expert in experts:
         return []
     return [f"judge.expert: unknown expert '{judge.expert}'{allowed_values(judge.expert, experts)}"]

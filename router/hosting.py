@@ -1,4 +1,4 @@
-"""Which experts to keep in memory for a soft score. Shapes: n sample queries, m experts, g limits."""
+"""Chooses the experts to keep in memory for a soft score. Shapes: n sample queries, m experts, g limits."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def from_json(text: bytes | str, *, max_values: int = MAX_VALUES, has_unique_key
 
 
 def to_json(value: object) -> bytes:
-    """The JSON of a value that `from_json` gave or that this project made, never of one whose depth nobody bounded."""
+    """The JSON of a value that `from_json` gave or that this project made, never of one of unbounded depth."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:  # it writes no whole number of more than 64 bits
@@ -59,7 +59,7 @@ def to_json(value: object) -> bytes:
 
 
 def has_more_values(raw: bytes, most: int) -> bool:
-    """Whether a JSON text holds more than so many values, by its commas and brackets outside strings. Linear.
+    """True when a JSON text holds more than `limit` values, by its commas and brackets outside strings. Linear.
 
     An empty list or object with a space inside counts as two; of what is not JSON the answer is a guess.
     """

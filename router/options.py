@@ -24,7 +24,7 @@ RedisOption = Annotated[
 
 
 def require_folder(out: Path) -> None:
-    """Raises ConfigError when `out` is no folder and cannot become one, or nothing may be written in it."""
+    """Raises ConfigError when `out` is not a folder and cannot become one, or is not writable."""
     check_folder(out, out)
 
 
@@ -42,7 +42,7 @@ def check_folder(out: Path, folder: Path) -> None:
     for place in (folder, *folder.absolute().parents):
         if place.is_dir():
             if not os.access(place, os.W_OK | os.X_OK):
-                raise ConfigError(f"--out {out}: cannot be written, for {place} is read-only; name another")
+                raise ConfigError(f"--out {out}: cannot be written because {place} is read-only; name another")
             return
         if place.exists() or place.is_symlink():
-            raise ConfigError(f"--out {out}: cannot be written, for {place} is no folder; name another")
+            raise ConfigError(f"--out {out}: cannot be written because {place} is not a folder; name another")

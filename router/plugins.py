@@ -25,7 +25,7 @@ from router.fault_words import fault_words
 
 @dataclass(frozen=True)
 class Inner:
-    """A plugin that another is made of. `key` is where it stands among the other's options."""
+    """A plugin that another is made of. `key` is its key among the other's options."""
 
     key: str
     family: str
@@ -111,7 +111,7 @@ def parts_of(
 
 
 def inner_problems(part: Inner) -> list[str]:
-    """What is wrong with a part, after the key where it stands."""
+    """Faults of a part, each after its key."""
     try:
         validate_options(part.family, part.kind, part.options)
     except ConfigError as error:

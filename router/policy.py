@@ -33,7 +33,7 @@ IndexArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ExpertCosts:
-    """What each of m experts costs. Zero means free or unknown.
+    """Costs of each of m experts. Zero means free or unknown.
 
     `own_params_b` (m,) is hosted only for this expert, `group` (m,) numbers the base it shares, `group_params_b` (g,)
     is hosted once per base. `active_params_b` (m,); `cost_usd` and `latency_ms` (k, m) per query of a category.
@@ -47,7 +47,7 @@ class ExpertCosts:
     latency_ms: FloatArray
 
     def per_query(self) -> Amounts:
-        """What one query costs of every budget on an average: (m,), or (k, m) by category."""
+        """Cost of one query in every budget on an average: (m,), or (k, m) by category."""
         return {
             "active_params_b": self.active_params_b.astype(np.float64),
             "cost_usd": self.cost_usd.astype(np.float64),
@@ -112,7 +112,7 @@ class MapProgram:
 
 
 def unit_of(limit: float, row: NDArray[np.float64]) -> float:
-    """What amounts of a budget are divided by, because the solver's tolerances are absolute and a cost may be 1e-5 USD:
+    """The divisor of a budget's amounts, because the solver's tolerances are absolute and a cost may be 1e-5 USD:
     its limit, or for a limit of 0 the least amount above 0."""
     return limit if limit > LEAST_LIMIT else max(float(row[row > 0].min(initial=1.0)), LEAST_LIMIT)
 
@@ -217,7 +217,7 @@ def map_stand_ins(
     mean_quality: NDArray[np.floating],
     costs: ExpertCosts,
 ) -> StandIns:
-    """Who may serve beside a map's experts, priced by the program's relaxation over those that are kept in memory."""
+    """Experts that may serve beside those of a map, priced by the program's relaxation over those kept in memory."""
     hosted = np.isin(np.arange(program.n_experts), expert_of)
     most = limits.get("hosted_params_b")
     if most is not None:
@@ -267,13 +267,13 @@ def as_variables(expert_of: IndexArray, costs: ExpertCosts, m: int) -> NDArray[n
 def binds(
     program: MapProgram, limits: Mapping[str, float], name: str, chosen: NDArray[np.float64], costs: ExpertCosts
 ) -> bool:
-    """Whether the map would be better without that budget (a MILP has no duals, so it is solved again)."""
+    """True when the map would be better without that budget (a MILP has no duals, so it is solved again)."""
     freed = program.minimise(program.objective, {n: v for n, v in limits.items() if n != name}, costs)
     return freed is not None and bool(program.objective @ freed < program.objective @ chosen - TIE_BREAK)
 
 
 def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: ExpertCosts) -> InfeasibleBudgetError:
-    """Which budget cannot be kept beside all others; where others exclude each other, beside those before it."""
+    """Names the budget that cannot be kept beside the others; where they exclude each other, beside those before it."""
     for name, rest in beside_others(list(limits)):
         row = program.budget_rows[name]
         least = program.minimise(row / unit_of(limits[name], row), {n: limits[n] for n in rest}, costs)

@@ -1,4 +1,4 @@
-"""Who serves a query under a policy when every query is judged by itself.
+"""Chooses an expert under a policy when every query is judged by itself.
 
 Shapes: n sample queries, k rows of the map (categories and, last, `general`), m experts.
 """
@@ -29,7 +29,7 @@ SHARE_THAT_SERVES = 1e-7
 
 @dataclass(frozen=True)
 class LearnedChoice:
-    """What training found out about choosing by predicted quality.
+    """Settings that training found for choosing by predicted quality.
 
     `sample` (n, m) is predicted quality of queries that the scorer was not fitted on: prices of budgets are found on
     it. `margin` is the lead over the reference, the expert of highest mean in the sample, that a choice needs. `rows`
@@ -73,7 +73,7 @@ class Preference:
 
 @dataclass(frozen=True)
 class Priced:
-    """What experts cost by row of the map, and the rows of the sample.
+    """Costs of experts by row of the map, and the rows of the sample.
 
     `amounts` by budget: (m,), or (k, m). `rows` (n,) or None, when all amounts are (m,). `pinned` (n,) is the expert
     that each query's category is pinned to, -1 where it is not; None: none is.
@@ -84,7 +84,7 @@ class Priced:
     pinned: IntArray | None = None
 
     def of_sample(self, name: str) -> Float64Array:
-        """(m,) or (n, m) amounts of the sample's queries: of a pinned one its pin's, whoever is asked about."""
+        """(m,) or (n, m) amounts of the sample's queries: for a pinned one its pin's, whatever the expert."""
         amount = self.amounts[name]
         rows = amount if amount.ndim == 1 else amount[self.rows]
         if self.pinned is None:
@@ -181,9 +181,9 @@ def averaged(costs: ExpertCosts, mass: FloatArray) -> ExpertCosts:
 def priced_by_row(
     rows: IntArray | None, mass: FloatArray, costs: ExpertCosts, pins: Mapping[int, int] = MappingProxyType({})
 ) -> Priced:
-    """What each budget on an average counts, by row where the sample's rows are known.
+    """Amounts that each budget on an average counts, by row where the sample's rows are known.
 
-    Costs differ by category, and the dear experts get the queries of some: at an expert's mean cost, limits are
+    Costs differ by category, and the expensive experts get the queries of some: at an expert's mean cost, limits are
     exceeded on traffic though they are kept on the sample.
     """
     mean = averaged(costs, mass)
@@ -254,7 +254,7 @@ def mixed_experts(sample: NDArray[np.float64], costs: ExpertCosts, limits: Mappi
     """(m,) the experts of the fixed mixture of highest mean quality that keeps every limit, also on what is hosted.
 
     Raises:
-        InfeasibleBudgetError: there is no such mixture; names a budget and the smallest value that would do.
+        InfeasibleBudgetError: no such mixture exists; names a budget and the smallest value that would do.
     """
     means = sample.mean(axis=0, keepdims=True).astype(np.float32)
     program = replace(map_program(means, np.ones(1, dtype=np.float32), costs), may_share=True)

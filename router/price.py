@@ -1,4 +1,4 @@
-"""What a unit of each budget is worth in predicted quality, so that a soft score keeps budgets on average.
+"""Prices of a unit of each budget, in predicted quality, so that a soft score keeps budgets on average.
 
 Shapes: n sample queries, m experts, b budgets, r parts of a draw. The linear program over shares x[i,e]
 

@@ -20,7 +20,7 @@ EVERY_S = 10.0
 
 @dataclass
 class PlainLines:
-    """Prints what is done where nobody sees a bar: every new step, and of a long one a line every `EVERY_S`."""
+    """Prints progress where no terminal shows a bar: every new step, and for a long one a line every `EVERY_S`."""
 
     write: Show
     clock: Callable[[], float] = time.monotonic

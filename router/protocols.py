@@ -32,7 +32,7 @@ class Encoder(Protocol):
 
     @property
     def is_inline(self) -> bool:
-        """True when one short text takes well under a millisecond, so it may run on the event loop."""
+        """Returns True when one short text takes well under a millisecond, so it may run on the event loop."""
         ...
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
@@ -74,7 +74,7 @@ class ExpertScorer(Protocol):
 
     @property
     def decides_by_query(self) -> bool:
-        """Whether the expert of best predicted quality serves; False leaves it to the map of the decided category."""
+        """True when the expert of best predicted quality serves; False leaves it to the map of the decided category."""
         ...
 
     def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> Self:

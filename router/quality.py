@@ -1,4 +1,4 @@
-"""What was measured of experts per category: the evidence that the map is solved from.
+"""Measured quality of experts per category: the evidence that the map is solved from.
 
 Rows are the k learned categories and, last, `general`; columns are m experts.
 """
@@ -18,8 +18,8 @@ CAUTION = 1.0
 """Standard errors that an advantage loses: the one-standard-error rule (training/LOG.md compares others)."""
 
 UNPROVEN = 1e-5
-"""What an expert stands below the reference where its lead is within its error: more than the map's tie-break in favour
-of small experts (router.policy.TIE_BREAK), which must not decide it."""
+"""The amount by which an expert ranks below the reference where its lead is within its error: more than the map's
+tie-break in favour of small experts (router.policy.TIE_BREAK), which must not decide it."""
 
 
 @dataclass(frozen=True)

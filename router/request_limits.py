@@ -1,4 +1,4 @@
-"""What one chat request may ask for, as `gateway.limits` of experts.yaml bounds it."""
+"""Limits of one chat request, as `gateway.limits` of experts.yaml bounds it."""
 
 from __future__ import annotations
 

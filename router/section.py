@@ -1,4 +1,4 @@
-"""What every part of experts.yaml has in common."""
+"""Base class of every part of experts.yaml."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_name(name: str) -> str:
 Name = Annotated[str, AfterValidator(check_name)]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 
-# What is larger is a slip of the pen, and its products and sums would overflow where they are reckoned with.
+# A larger value is a typing error, and products and sums with it would overflow.
 Billions = Annotated[float, Field(ge=0, le=1e6)]
 Usd = Annotated[float, Field(ge=0, le=1e6)]
 Seconds = Annotated[float, Field(ge=0, le=1e7)]

@@ -27,9 +27,9 @@ class Policy:
 
     With a `preference` every query is judged by itself, and the map is what is shown, pinned and explained.
 
-    There is one order of experts for a query: first whom the policy planned (the pin, else the map's expert or the one
-    of highest utility), then those that may stand in, by predicted quality less what the budgets' prices take. Next
-    best, failover, runner-up and exploration all follow it; who is not in it never serves.
+    There is one order of experts for a query: first the planned one (the pin, else the map's expert or the one of
+    highest utility), then those that may stand in, by predicted quality less what the budgets' prices take. Next best,
+    failover, runner-up and exploration all follow it; an expert outside it never serves.
     """
 
     solution: MapSolution
@@ -44,7 +44,7 @@ class Policy:
         return int(self.solution.expert_of[row]), DecisionReason.MAP
 
     def planned(self, row: int, quality: FloatArray) -> tuple[int, DecisionReason]:
-        """Whom the policy wants for a query of a category with predicted quality (m,), if everybody could serve."""
+        """The expert planned for a query of a category with predicted quality (m,), if all could serve."""
         expert, reason = self.expert_of(row)
         if reason is DecisionReason.PINNED or self.preference is None:
             return expert, reason
@@ -113,11 +113,11 @@ def draw_expert(
     A pin is never explored away from.
 
     Args:
-        eligible: who can serve the request; of these, whoever is not in the policy's order has probability 0.
+        eligible: who can serve the request; of these, experts outside the policy's order have probability 0.
         seed: of the draw, to make an earlier one again; None takes a new one from `rng` where the policy explores.
 
     Raises:
-        NoEligibleExpertError: nobody of the policy's order is eligible.
+        NoEligibleExpertError: no expert of the policy's order is eligible.
     """
     planned, reason = policy.planned(row, quality)
     ranking = tuple(expert for expert in policy.order(row, quality) if expert in eligible)
@@ -142,7 +142,7 @@ def draw_expert(
 
 
 def position_of(probs: NDArray[np.float64], seed: int) -> int:
-    """Which of m outcomes a seed draws: the inverse of their distribution at a number in [0, 1).
+    """Draws one of m outcomes by a seed: the inverse of their distribution at a number in [0, 1).
 
     Python promises the same number for the same seed in every version, which NumPy's generators do not.
     """

@@ -1,8 +1,8 @@
-"""Who may serve in the place of the expert that a policy planned for a query, and in which order. Pure.
+"""Experts that may serve instead of the one that a policy planned for a query, in their order. Pure.
 
-A plan keeps its budgets on average over the traffic, with the experts that it names. Whoever stands in for one of them
-(it is down, lacks what the request needs, failed, or another is explored) is not in the plan, so each query of theirs
-has to keep every limit by itself: then no share of stand-ins costs more than the limit on average.
+A plan keeps its budgets on average over the traffic, with the experts that it names. A stand-in for one of them (it is
+down, lacks what the request needs, failed, or another is explored) is not in the plan, so each of its queries has to
+keep every limit by itself: then no share of stand-ins costs more than the limit on average.
 
 Shapes: k rows of the map, m experts, g bases.
 """

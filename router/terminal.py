@@ -1,4 +1,4 @@
-"""Where every command prints: a console and tables in which no foreign text can drive the terminal.
+"""Terminal output of every command: a console and tables in which no foreign text can drive the terminal.
 
 ruff keeps other modules from rich's own, and from typer.echo; `router.visible_text.echo` prints plain lines.
 """

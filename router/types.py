@@ -31,7 +31,7 @@ class Record(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class QueryFacts:
-    """What a request demands from an expert, read from its messages without looking at their meaning."""
+    """Demands of a request on an expert, read from its messages without looking at their meaning."""
 
     turns: int = 1
     has_image: bool = False
@@ -98,7 +98,7 @@ class ExpertScores:
 
 
 class DecisionReason(StrEnum):
-    """Why this expert was chosen."""
+    """Reason for which this expert was chosen."""
 
     MAP = "map"  # the category's expert in the learned map
     QUERY = "query"  # best predicted quality for this very query, under the budgets
@@ -110,7 +110,7 @@ class DecisionReason(StrEnum):
 
 
 class RoutingDecision(Record):
-    """What the router decided for one query, and everything needed to say why."""
+    """The router's decision for one query, with everything needed to explain it."""
 
     expert: str
     category: str
@@ -138,7 +138,7 @@ class RoutingDecision(Record):
         default=(), description="mean cost of a query of this category: of the eligible, then in the order above"
     )
     predicted_wait_ms: tuple[float | None, ...] = Field(
-        default=(), description="mean latency likewise; None where it was never measured"
+        default=(), description="mean latency of the same; None where it was never measured"
     )
     category_probs: dict[str, float] = Field(default_factory=dict, description="the few most likely categories")
     threshold: float | None = Field(
@@ -153,7 +153,7 @@ class RoutingDecision(Record):
 
 
 class DecisionInputs(Record):
-    """What a decision was made from, beside the router's version: enough to make it again, or to say why it cannot be.
+    """Inputs of a decision, beside the router's version: enough to make it again, or to say why it cannot be.
 
     The eligible experts and what excludes the others follow from `facts` and `unreachable`.
     """
@@ -168,7 +168,7 @@ class DecisionInputs(Record):
 
 
 class ShadowDecision(Record):
-    """What a router on trial in the shadow decided about the same query; it served nobody."""
+    """Decision of a shadow router about the same query; nothing was served by it."""
 
     router_version: str
     expert: str
@@ -188,7 +188,7 @@ class Usage(Record):
 
 
 class TerminalState(StrEnum):
-    """How a request ended. Every request that got a decision ends in exactly one of these."""
+    """The end of a request. Every request that got a decision ends in exactly one of these."""
 
     ANSWERED = "answered"
     UPSTREAM_ERROR = "upstream_error"
@@ -198,7 +198,7 @@ class TerminalState(StrEnum):
 
 
 class DecisionKind(StrEnum):
-    """What was asked for. Everything but `chat` chose among retrieval experts, which no chat map knows."""
+    """Kind of request. Everything but `chat` chose among retrieval experts, which no chat map knows."""
 
     CHAT = "chat"
     EMBEDDING = "embedding"
@@ -207,7 +207,7 @@ class DecisionKind(StrEnum):
 
 
 class RetrievalTrace(Record):
-    """What a retrieval decision searched with and showed: what pilots are refreshed from."""
+    """The query and results of a retrieval decision: the data that pilots are refreshed from."""
 
     store_id: str | None = None
     members: tuple[str, ...] = Field(description="experts that searched; their rankings were fused")
@@ -275,7 +275,7 @@ class DecisionRecord(Record):
 
 
 class FeedbackKind(StrEnum):
-    """What kind of sign a piece of feedback is."""
+    """Kind of a piece of feedback."""
 
     THUMB = "thumb"  # value 0 or 1
     SCORE = "score"  # value in [0, 1]
@@ -286,7 +286,7 @@ class FeedbackKind(StrEnum):
 
 
 class DocumentFeedback(Record):
-    """What became of one document that a retrieval decision showed: 1 opened or cited, 0 rejected."""
+    """Feedback on one document that a retrieval decision showed: 1 opened or cited, 0 rejected."""
 
     decision_id: str = Field(min_length=1, max_length=64)
     document_id: str = Field(min_length=1, max_length=128)
@@ -296,7 +296,7 @@ class DocumentFeedback(Record):
 
 
 class ImplicitKind(StrEnum):
-    """What a client did that may say something of an answer. Kept apart from feedback, which somebody gave."""
+    """A client's action that may say something about an answer. Kept apart from feedback, which is explicit."""
 
     REASKED = "reasked"  # the same ask came again in the same session within ten minutes
     ABORTED = "aborted"  # the client left after the answer had begun and before its end
@@ -312,7 +312,7 @@ class ImplicitSignal(Record):
 
 
 class Feedback(Record):
-    """What a person or a test said about the answer of one decision."""
+    """A verdict of a person or a test on the answer of one decision."""
 
     decision_id: str = Field(min_length=1, max_length=64)
     kind: FeedbackKind
@@ -322,7 +322,7 @@ class Feedback(Record):
 
 
 class JudgedAnswer(Record):
-    """What a judge said of the answer of `expert` to one request: a grade in [0, 1], or beside the answer of `other`
+    """A judge's verdict on the answer of `expert` to one request: a grade in [0, 1], or beside the answer of `other`
     how far it is preferred (1, 0, or 0.5 for a tie). `rubric` is a hash; `is_consistent` says whether both orders
     agreed.
     """
@@ -368,7 +368,7 @@ class EncoderSpec(ComponentSpec):
 
 
 class RouterManifest(Record):
-    """What `manifest.json` of a trained router says. `version` is the hash of everything that changes a decision."""
+    """Content of `manifest.json` of a trained router. `version` is the hash of everything that changes a decision."""
 
     schema_version: Literal[1] = 1
     version: str

@@ -1,4 +1,4 @@
-"""When stage 1 is unsure, and how sure its probabilities are. Pure.
+"""Doubt of stage 1, and the calibration of its probabilities. Pure.
 
 Shapes: n queries, d dimensions, k categories, r reference embeddings, h held-out queries.
 """

@@ -16,7 +16,7 @@ def visible(text: str) -> str:
 
 
 def visible_line(text: str) -> str:
-    """The same on one line: breaks and tabs become escapes, too, so that nobody forges a row or a line of a log."""
+    """The same on one line: breaks and tabs become escapes, too, so that a text cannot forge a line of a log."""
     return BREAKS.sub(escaped, visible(text))
 
 

@@ -1,4 +1,4 @@
-"""Where model files are: in an installed package, on a hub, or at a path. No package is ever imported to find out."""
+"""Finds model files: in an installed package, on a hub, or at a path. No package is ever imported to find out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def resolve_weights(reference: str, root: Path | None = None) -> Path:
         root: folder that a relative path starts from; default: the working directory.
 
     Raises:
-        ConfigError: the reference is not of one of these forms, or begins with the `~USER` of nobody.
+        ConfigError: the reference is not of one of these forms, or begins with the `~USER` of an unknown user.
         MissingWeightsError: the package, the file or the download is not there.
         MissingExtraError: a hub reference without huggingface_hub installed.
     """
@@ -44,7 +44,7 @@ def expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"path '{path}': '{Path(path).parts[0]}' is no home folder of this machine") from error
+        raise ConfigError(f"path '{path}': '{Path(path).parts[0]}' is not a home folder on this machine") from error
 
 
 def in_package(reference: str) -> Path:

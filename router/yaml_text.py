@@ -1,4 +1,4 @@
-"""YAML as people write it: a key that stands twice in one mapping is an error, for one of its values would be lost."""
+"""YAML as people write it: a key that appears twice in a mapping is an error, because one value would be lost."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Plain values only, each key once. Keys that `<<` merges are no second time, they give way to a mapping's own."""
+    """Plain values only, each key once. Keys merged by `<<` are not repeats: a mapping's own keys replace them."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Here and not where mappings are constructed: by then merged keys stand among a mapping's own.
+        # Here and not where mappings are constructed: by then merged keys are among a mapping's own.
         node = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != MERGE_TAG:
                 if (key.tag, key.value) in seen:
                     raise ComposerError(
-                        None, None, f"the key '{key.value}' stands twice in one mapping", key.start_mark
+                        None, None, f"the key '{key.value}' appears twice in one mapping", key.start_mark
                     )
                 seen.add((key.tag, key.value))
         return node
@@ -34,12 +34,12 @@ class StrictLoader(yaml.SafeLoader):
         try:
             value = super().construct_object(node, deep)
             if isinstance(value, str):
-                value.encode()  # half of a surrogate pair, which an escape can make, is no text
+                value.encode()  # half of a surrogate pair, which an escape can make, is not text
         except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
-            written = repr(node.value)[:80] if isinstance(node, yaml.ScalarNode) else "what stands here"
+            written = repr(node.value)[:80] if isinstance(node, yaml.ScalarNode) else "the value"
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
             reason = f": {error}" if isinstance(error, ValueError) else ""
-            raise ConstructorError(None, None, f"{written} is no {kind}{reason}", node.start_mark) from error
+            raise ConstructorError(None, None, f"{written} is not a valid {kind}{reason}", node.start_mark) from error
         return value
 
 
@@ -47,7 +47,7 @@ def read_yaml(text: str, *, file: str) -> object:
     """The plain values of one document.
 
     Raises:
-        ConfigError: it is no YAML, nested too deep, has a key twice, or a value that is not what its tag says.
+        ConfigError: it is not YAML, nested too deep, has a key twice, or a value that is not what its tag says.
     """
     try:
         return yaml.load(text, StrictLoader)

@@ -13,7 +13,7 @@ from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 
 class Options(BaseModel):
-    """How the fake answers."""
+    """Answers of the fake."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -91,7 +91,7 @@ class LitellmBackend:
         return BackendResponse(200, body, {"content-type": "application/json"})
 
     async def is_alive(self) -> bool:
-        """True: a hosted provider offers no probe that costs nothing."""
+        """Returns True: hosted providers offer no probe that is free."""
         return True
 
     async def aclose(self) -> None:
@@ -150,7 +150,7 @@ def error_response(error: Exception) -> BackendResponse:
     """The provider's refusal as an answer with its status.
 
     Raises:
-        BackendError: there was no answer at all.
+        BackendError: no answer came.
     """
     import openai
 

@@ -27,7 +27,7 @@ MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
 
 
 class Options(BaseModel):
-    """Where an expert is and what its requests need."""
+    """Address of an expert, and what its requests need."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -102,14 +102,14 @@ class VllmBackend:
         return BackendResponse(response.status, chunks, visible_headers(response))
 
     def _own_fields(self, request: BackendRequest) -> dict[str, object]:
-        """What replaces the client's fields."""
+        """Fields that replace the client's."""
         fields: dict[str, object] = {**self._options.extra_body, "model": self._options.served_model}
         if self._options.takes_cache_salt and request.cache_salt:
             fields[CACHE_SALT] = request.cache_salt
         return fields
 
     async def is_alive(self) -> bool:
-        """True when the engine lists its models."""
+        """Returns True when the engine lists its models."""
         if self._pooled is None:
             self._pooled = new_session(self._options, is_pooled=True)
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
@@ -247,7 +247,7 @@ def visible_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 def backend_error(error: BaseException, *, has_begun: bool = False) -> BackendError:
-    """What a transport error means to a client. Messages name no address: experts' URLs are not for clients.
+    """Translates a transport error for clients. Messages name no address: experts' URLs are not for clients.
 
     Args:
         has_begun: the head of the answer was there, so the request must not be sent again.

@@ -1,4 +1,4 @@
-"""What the learned scorers share. Shapes: n queries, d dimensions, k categories, m experts, r reference queries."""
+"""Code of all learned scorers. Shapes: n queries, d dimensions, k categories, m experts, r reference queries."""
 
 from __future__ import annotations
 

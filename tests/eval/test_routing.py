@@ -136,7 +136,7 @@ def test_a_wrong_option_is_told_before_anything_is_fitted(
 def test_a_report_is_not_written_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").write_text("")
     assert run_cli("eval routing", TARGET, ["--outcomes", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert f"cannot be written, for {tmp_path}/out is no folder; name another" in capsys.readouterr().err
+    assert f"cannot be written because {tmp_path}/out is not a folder; name another" in capsys.readouterr().err
 
 
 def test_the_map_may_be_asked_for_and_every_other_method_is_still_measured(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ async def test_experts_up_tells_why_an_engine_does_not_start(tmp_path: Path) -> 
 
 
 async def test_experts_up_with_nothing_to_start_or_beside_another_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no engine to start"):
+    with pytest.raises(ConfigError, match="nothing to start"):
         await run_experts(config_of({"e": {"engine": "echo", "model": "m"}}), tmp_path, tmp_path, {}, once=True)
     lock = claim_vllm(tmp_path)
     write_vllm_addresses(tmp_path, {"a": "http://127.0.0.1:1/v1"})

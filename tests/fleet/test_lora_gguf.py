@@ -101,7 +101,7 @@ def test_other_kinds_of_adapters_are_refused(tmp_path: Path, config: dict[str, A
         ({tensor_name("mlp.down_proj", "A"): (RANK, 11)}, r"the base needs A \(rank, 10\)"),
         ({tensor_name("mlp.down_proj", "A"): (RANK + 1, 10)}, "the base needs A"),
         ({tensor_name("mlp.down_proj", "A", 9): (RANK, 10)}, "lora_A alone"),
-        ({"base_model.model.lm_head.lora_A.weight": (RANK, 6)}, "is no LoRA weight of a llama layer"),
+        ({"base_model.model.lm_head.lora_A.weight": (RANK, 6)}, "is not a LoRA weight of a llama layer"),
         (
             {tensor_name("mlp.down_proj", "A", 9): (RANK, 10), tensor_name("mlp.down_proj", "B", 9): (6, RANK)},
             "has no weight blk.9.ffn_down.weight: this adapter is of another base",

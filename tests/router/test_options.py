@@ -20,7 +20,7 @@ def test_a_folder_may_be_there_or_become_one(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "file").write_text("")
     (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
     for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "nowhere"):
-        with pytest.raises(ConfigError, match=rf"--out {out}: .*(file|nowhere) is no folder"):
+        with pytest.raises(ConfigError, match=rf"--out {out}: .*(file|nowhere) is not a folder"):
             require_folder(out)
 
 
@@ -30,7 +30,7 @@ def test_a_file_may_be_there_or_become_one(tmp_path: Path) -> None:
     require_file(tmp_path / "a" / "b")
     with pytest.raises(ConfigError, match=r"is a folder; name a file"):
         require_file(tmp_path)
-    with pytest.raises(ConfigError, match=r"below: cannot be written, for .*file is no folder"):
+    with pytest.raises(ConfigError, match=r"below: cannot be written because .*file is not a folder"):
         require_file(tmp_path / "file" / "below")
 
 

@@ -58,7 +58,7 @@ def test_nothing_is_written_when_a_file_is_broken(tmp_path: Path, capsys: pytest
 def test_a_table_is_not_written_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dump(tmp_path / "x.csv", flat())
     assert coe("outcomes import", "--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "x.csv") == 1
-    assert "x.csv is no folder; name another" in capsys.readouterr().err
+    assert "x.csv is not a folder; name another" in capsys.readouterr().err
 
 
 def test_half_a_character_becomes_a_replacement_in_texts_and_names(tmp_path: Path) -> None:
