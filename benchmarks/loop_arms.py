@@ -30,18 +30,18 @@ from router.build import assemble, evidence_of
 from router.config import ExplorationConfig, PluginConfig, PolicyConfig
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts
+from router.progress import silent
 from router.quality import QualityMatrix
-from router.types import GENERAL
+from router.types import GENERAL, Verdict
 from training.change import Change, find_changes
 from training.choice import FittedScorer
 from training.contest import Conduct, Contest, LogContest, conduct
 from training.expert_map import measure_quality
 from training.fit import FitRequest, Prepared, prepare, write_router
-from training.gate import GateResult, Terms, Verdict, judge
+from training.gate import GateResult, Terms, judge
 from training.introduce import introduce, newcomers
 from training.log_answers import AskedAnswers, sample_rows
 from training.log_table import LogTable, is_judge
-from training.progress import silent
 from training.retrain import Evidence, gather_evidence
 from training.retrain_run import DEFAULT_TERMS, MAX_JUDGED, judged_rows
 from training.types import OutcomeTable

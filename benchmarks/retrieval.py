@@ -23,12 +23,12 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from router.retrieval.choice import build_router
-from router.retrieval.index import graph
-from router.retrieval.index.local import LocalIndex
-from router.retrieval.index.space import VectorSpace
-from router.retrieval.library import make_library
-from router.retrieval.records import BASE, Arm
+from retrieval.index import graph
+from retrieval.index.local import LocalIndex
+from retrieval.index.space import VectorSpace
+from retrieval.routing.pilot_library import make_library
+from retrieval.routing.pilot_router import build_router
+from retrieval.types import BASE, Arm
 from router.types import FloatArray
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "retrieval-index.md"

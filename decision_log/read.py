@@ -103,7 +103,7 @@ def read_records(
                     f"decisions: row {row.decision_id} is not a decision record ({error.error_count()} faults)"
                 ) from error
             if record.kind is not DecisionKind.CHAT:
-                continue  # it chose among retrieval experts, see gateway.retrieval.export
+                continue  # it chose among retrieval experts, see retrieval.stores.export
             yield record if row.embedding is None else record.model_copy(update={"embedding": row.embedding})
         after, last = rows[-1].at, rows[-1].decision_id
 

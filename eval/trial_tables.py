@@ -16,10 +16,11 @@ from router.config import Budgets
 from router.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
 from router.json_text import to_json
 from router.price import SLACK
+from router.text_identity import normalised_text
 from training.datasets.model_facts import find_models_file, read_models
 from training.datasets.outcomes import complete_rows, read_outcomes
 from training.datasets.table_categories import in_one_category, learned_categories
-from training.split import SPLITS, normalised_text
+from training.split import SPLITS
 from training.types import OutcomeTable
 
 

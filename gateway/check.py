@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval import build_experts
+from retrieval.experts import adapter
 from router import plugins
 from router.build import expert_costs
 from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig
 from router.errors import ConfigError, InfeasibleBudgetError, MissingExtraError, MissingWeightsError
 from router.policy import solve_map
 from router.quality import QualityMatrix
-from router.retrieval import building
-from router.retrieval.experts import adapter
 from router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def families_of(config: CoeConfig) -> dict[str, tuple[str, PluginConfig]]:
     if config.retrieval is not None:
         families["retrieval.encoder"] = ("router.encoders", config.retrieval.encoder)
         for name, plugin in config.retrieval.experts.items():
-            families[f"retrieval.experts.{name}"] = (building.FAMILY, plugin)
+            families[f"retrieval.experts.{name}"] = (build_experts.FAMILY, plugin)
     return families
 
 

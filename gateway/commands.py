@@ -9,7 +9,7 @@ COMMANDS: dict[str, str] = {
     "experts up": "gateway.engine_commands:up",
     "experts ls": "gateway.engine_commands:ls",
     "replay": "gateway.replay.commands:replay",
-    "retrieval export": "gateway.retrieval.commands:export",
+    "retrieval export": "retrieval.stores.export_command:export",
     "log doctor": "decision_log.commands:doctor",
     "log drain": "decision_log.commands:drain",
     "log prune": "decision_log.removal_commands:prune",

@@ -19,10 +19,10 @@ from fleet.redis_server import RedisServer
 from fleet.vllm_addresses import read_vllm_addresses
 from gateway.collector import spare_what_is_there
 from gateway.drift_watch import DriftWatch
-from gateway.retrieval.service import retrieval_of
 from gateway.serve import Gateway, build_state
 from gateway.settings import Settings, engine_environment, environment_secrets
 from gateway.trial_watch import TrialWatch
+from retrieval.service import retrieval_of
 from router.config import CoeConfig, Engine
 
 

@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gateway.answer_guard import without_keys
-from router.errors import BackendError, ConfigError, NoEligibleExpertError, RouterError, StoreError, VectorSpaceError
+from router.errors import (
+    BackendError,
+    ConfigError,
+    NoEligibleExpertError,
+    RequestError,
+    RouterError,
+    StoreError,
+    VectorSpaceError,
+)
 from router.json_text import JsonError, from_json, to_json
 
 RETRY_AFTER_S = 1.0
@@ -108,6 +116,10 @@ def api_error(error: RouterError, expert: str | None = None) -> ApiError:
             code=code,
             retry_after_s=wait_s,
             is_retryable=error.is_retryable,
+        )
+    if isinstance(error, RequestError):
+        return ApiError(
+            str(error), status=error.status, code=error.code, param=error.param, retry_after_s=error.retry_after_s
         )
     if isinstance(error, NoEligibleExpertError):
         return ApiError(str(error), code="no_eligible_expert", param="messages")

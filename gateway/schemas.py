@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway.kept_text import MAX_EDIT_CHARS, kept_share
-from gateway.request_bodies import Body, ColumnText
+from router.request_body import Body, ColumnText
 from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitSignal, Record, RoutingDecision
 
 DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}

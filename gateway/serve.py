@@ -23,9 +23,9 @@ from gateway.http_limits import limited_protocol
 from gateway.judging.judge import Judge
 from gateway.live_router import LiveRouter
 from gateway.open_files import clients_that_fit
-from gateway.retrieval.service import RetrievalService
 from gateway.settings import Settings
 from gateway.state import GatewayState
+from retrieval.service import RetrievalService
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
 from router.errors import ConfigError

@@ -23,9 +23,9 @@ from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
 from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
-from gateway.retrieval.service import RetrievalService
 from gateway.shadow import CANDIDATE_FAULTS, PendingShadow, ShadowAsk, Shadows
 from gateway.wire import ChatRequest, Target, resolve_model
+from retrieval.service import RetrievalService
 from router.build import capabilities
 from router.config import CoeConfig
 from router.errors import NoEligibleExpertError, StoreError

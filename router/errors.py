@@ -61,6 +61,33 @@ class NoEligibleExpertError(RouterError):
         self.reasons = dict(reasons)
 
 
+class RequestError(RouterError):
+    """A request that cannot be served.
+
+    Args:
+        message: safe to show to the client: no key, no prompt text.
+        status: HTTP status that says the same.
+        code: stable, for programs.
+        param: field of the request that is wrong.
+        retry_after_s: seconds after which another try may succeed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
 class EngineError(RouterError):
     """A serving engine could not be started, did not become ready, or died."""
 

@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 
 from router.terminal import Terminal
 
-Show = Callable[[str], None]
+Progress = Callable[[str], None]
 """Told what is being done now; "12 of 80" in it is drawn as a bar."""
+
+
+def silent(_: str) -> None:
+    """Shows nothing."""
+
 
 PART_OF_WHOLE = re.compile(r"(\d+) of (\d+)")
 NUMBERS = re.compile(r"\d+")
@@ -22,7 +27,7 @@ EVERY_S = 10.0
 class PlainLines:
     """Prints progress where no terminal shows a bar: every new step, and for a long one a line every `EVERY_S`."""
 
-    write: Show
+    write: Progress
     clock: Callable[[], float] = time.monotonic
     _step: str = field(default="", init=False)
     _said_at_s: float = field(default=0.0, init=False)
@@ -35,7 +40,7 @@ class PlainLines:
 
 
 @contextmanager
-def console_progress() -> Iterator[Show]:
+def console_progress() -> Iterator[Progress]:
     """Shows progress while a block runs. Standard output stays free for results."""
     console = Terminal(stderr=True)
     if not console.is_terminal:

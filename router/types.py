@@ -383,3 +383,11 @@ class RouterManifest(Record):
     data_fingerprints: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Metric] = Field(default_factory=dict)
     weights_sha256: str
+
+
+class Verdict(StrEnum):
+    """Decision of a gate on a candidate that may replace what is live."""
+
+    PROMOTE = "promote"
+    DECLINE = "decline"
+    NEED_MORE = "need more"

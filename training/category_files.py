@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from router.errors import ConfigError, DataError
+from router.text_identity import normalised_text
 from training.new_categories import DeadCategory, NewCategory, Proposals
-from training.split import normalised_text
 
 MOST_QUERIES = 200
 """As many as a category of the seed set has, about."""

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from router import plugins
 from router.config import PluginConfig
 from router.preference import reference_expert
+from router.progress import Progress
 from router.protocols import ArrayState
 from router.quality import cautious_quality
 from router.types import FloatArray, Metric
-from training.progress import Progress
 from training.scored import ScoredQueries
 from training.scoring import FAMILY, fit_arrays, out_of_fold, out_of_fold_by
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from router.protocols import Encoder
 from router.quality import QualityMatrix
+from router.text_identity import normalised_text
 from training.fit import FitRequest, Prepared, finish
-from training.split import normalised_text
 from training.types import OutcomeTable
 
 FOLDS = 10

@@ -13,13 +13,13 @@ from router.artifact import RouterArtifact
 from router.build import build_encoder
 from router.config import CoeConfig, PluginConfig, load_config
 from router.embedding_cache import CachedEncoder
+from router.progress import Progress, silent
 from router.protocols import Encoder
 from router.shipped import seed_folder
 from training.datasets.jsonl import read_seed
 from training.datasets.outcome_folders import read_outcome_folders
 from training.expert_map import measure_quality
 from training.fit import FitRequest, fit_router, label_numbers
-from training.progress import Progress, silent
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
 

@@ -23,6 +23,7 @@ from router.artifact import RouterArtifact, save_artifact
 from router.blas import one_thread
 from router.config import PluginConfig
 from router.errors import DataError
+from router.progress import Progress, silent
 from router.protocols import CategoryClassifier, Encoder
 from router.quality import QualityMatrix
 from router.types import GENERAL, CategoryProbs, FloatArray, Metric
@@ -30,7 +31,6 @@ from router.uncertainty import Uncertainty, apply_temperature
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.choice import Bench, FittedScorer, fit_scorer
 from training.measure import stage_one_metrics
-from training.progress import Progress, silent
 from training.scored import LoggedQueries, ScoredQueries, joined
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable

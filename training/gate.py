@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
-from router.types import Metric
+from router.types import Metric, Verdict
 
 MIN_EFFECTIVE_DECISIONS = 20.0
 """Below this effective sample the log's estimate is not concluded from (ours)."""
@@ -25,14 +24,6 @@ COST_TOLERANCE = 0.01
 
 GAIN_FOR_DOUBLE_COST = 0.2
 """Gain of quality, of the lower end of its interval, that pays for a doubled mean cost; half of it for half (ours)."""
-
-
-class Verdict(StrEnum):
-    """What the gate says."""
-
-    PROMOTE = "promote"
-    DECLINE = "decline"
-    NEED_MORE = "need more"
 
 
 @dataclass(frozen=True)

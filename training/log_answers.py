@@ -16,10 +16,10 @@ from sqlalchemy import Connection, bindparam, text
 
 from decision_log.log_database import open_log
 from router.features import from_bytes
+from router.progress import Progress
 from router.protocols import Encoder
 from router.types import DecisionRecord, FloatArray
 from training.log_table import LogTable
-from training.progress import Progress
 
 BATCH_ROWS, ENCODE_ROWS = 500, 64
 LOTS = 256**7

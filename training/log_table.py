@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from decision_log.log_database import open_log
 from decision_log.read import has_failed, read_records, read_rewards, read_signals, why_dropped
 from router.feedback_config import FeedbackConfig
+from router.progress import Progress, silent
 from router.types import DecisionRecord, ImplicitKind, RoutingDecision
 from training.datasets.questions import question_of
-from training.progress import Progress, silent
 from training.replies import Replies
 from training.voices import UNLIMITED, deal, voices
 

@@ -18,14 +18,14 @@ from router.config import load_config
 from router.errors import ArtifactError, ConfigError, allowed_values
 from router.features import from_bytes
 from router.pipeline import Router
+from router.progress import Progress, silent
 from router.shipped import seed_folder
+from router.text_identity import normalised_text
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
 from training.datasets.jsonl import read_seed
 from training.fit import embed
-from training.progress import Progress, silent
 from training.registry import Registry
-from training.split import normalised_text
 from training.topics import Topic, find_topics, topic_names
 
 FAR = 0.5

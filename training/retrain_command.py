@@ -9,15 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
 from router.config import RetrievalConfig, load_config
 from router.errors import DataError, RouterError
-from router.progress import console_progress
+from router.progress import Progress, console_progress
 from router.terminal import Terminal
 from training.fence import LockLostError
-from training.progress import Progress
 from training.retrain_run import Guard, RetrainRequest, run_retrain
-from training.retrieval.refresh import PilotRefresh, RefreshRequest, refresh_pilots
-from training.retrieval.store_export import export_stores
 from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 from training.summary import print_round
 from training.turns import LocalTurns, NoTurnError, SharedTurns

@@ -19,9 +19,10 @@ from router.embedding_cache import CachedEncoder
 from router.errors import ArtifactError, RouterError
 from router.live_pointer import LivePointer
 from router.pipeline import Router
+from router.progress import Progress, silent
 from router.protocols import Encoder
 from router.quality import QualityMatrix
-from router.types import FloatArray
+from router.types import FloatArray, Verdict
 from training.alike import decide_alike, decide_log_alike
 from training.carry import Carried, carried_over
 from training.change import Change, find_changes, is_outdated, is_stale
@@ -38,11 +39,10 @@ from training.first_fit import (
     usable_outcomes,
 )
 from training.fit import embed, finish, prepare
-from training.gate import Comparison, GateResult, Terms, Verdict, judge
+from training.gate import Comparison, GateResult, Terms, judge
 from training.introduce import can_introduce, introduce, newcomers
 from training.log_answers import AskedAnswers, drawn_rows, fetch_answers, sample_rows
 from training.log_table import Known, LogTable, read_log_table
-from training.progress import Progress, silent
 from training.registry import Registry
 from training.retrain import Evidence, gather_evidence, logged_queries
 from training.split import split_of

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from router.errors import ConfigError
-from training.progress import Progress
+from router.progress import Progress
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_PERIOD_S = 365 * UNITS["d"]

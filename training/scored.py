@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.quality import QualityMatrix
+from router.text_identity import normalised_text
 from router.types import CategoryProbs, FloatArray, Query, QueryBatch
 from training.expert_map import measure_quality, row_numbers
-from training.split import normalised_text
 from training.types import OutcomeTable
 
 IntArray = NDArray[np.int64]

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Literal
+
+from router.text_identity import normalised_text
 
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 TEST_PERCENT = 20
 VALID_PERCENT = 10
-
-NEITHER = re.compile(r"[\W_]+")
-"""All that is neither letter nor digit."""
-
-
-def normalised_text(text: str) -> str:
-    """Lower-case letters and digits only; a text without any (such as '???') stays as it is, stripped."""
-    return NEITHER.sub("", text.lower()) or text.strip()
 
 
 def split_of(text: str) -> SplitName:

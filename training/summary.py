@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from retrieval.training.pilot_refresh import PilotRefresh
 from router.artifact import RouterArtifact
 from router.errors import RouterError
 from router.live_pointer import LivePointer
@@ -19,7 +20,6 @@ from router.types import GENERAL, Metric
 from training.gate import Comparison
 from training.registry import Registry
 from training.retrain_run import RetrainResult
-from training.retrieval.refresh import PilotRefresh
 from training.table_fit import TableMethods
 
 METHODS_FILE = "methods.json"

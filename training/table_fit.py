@@ -17,6 +17,7 @@ from router.build import build_encoder
 from router.config import PluginConfig
 from router.embedding_cache import CachedEncoder
 from router.errors import DataError
+from router.progress import Progress
 from router.protocols import Encoder
 from router.types import GENERAL
 from training.choice import fit_kind
@@ -25,7 +26,6 @@ from training.datasets.table_categories import MIN_TABLE_PROMPTS, in_one_categor
 from training.expert_map import measure_quality
 from training.first_fit import fingerprint_outcomes
 from training.fit import FitRequest, fit_router, prepare, write_router
-from training.progress import Progress
 from training.scoring import FAMILY
 from training.types import LabelledQuery
 

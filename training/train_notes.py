@@ -12,11 +12,11 @@ from router.build import load_router
 from router.config import CoeConfig, load_config
 from router.errors import ArtifactError, ConfigError, RouterError
 from router.live_pointer import LivePointer
+from router.progress import Progress
 from router.uncertainty import least_alpha, risk_threshold
 from training.alike import decide_alike
 from training.first_fit import judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
 from training.fit import embed
-from training.progress import Progress
 from training.registry import Registry
 
 

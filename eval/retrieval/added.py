@@ -8,9 +8,9 @@ import numpy as np
 
 from eval.retrieval.schema import AddedExpert
 from eval.retrieval.situation import Situation
-from router.retrieval.records import BASE
-from training.retrieval.labels import Labelled
-from training.retrieval.tune import routed_scores
+from retrieval.training.labels import Labelled
+from retrieval.training.routing_tuning import routed_scores
+from retrieval.types import BASE
 
 
 def cost_of_adding(tests: Sequence[Labelled], situation: Situation) -> tuple[AddedExpert, ...]:

@@ -11,13 +11,13 @@ from eval.retrieval.situation import Situation
 from eval.retrieval.top_two import MEANING as TOP_TWO
 from eval.retrieval.variants import MEANING as VARIANTS
 from eval.retrieval.variants import variant_scores
-from router.retrieval.choice import build_router
-from router.retrieval.library import PilotLibrary, RoutingMethod
-from router.retrieval.records import BASE, RetrievalDecision
+from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
+from retrieval.routing.pilot_router import build_router
+from retrieval.training.build_library import with_settings
+from retrieval.training.labels import Labelled
+from retrieval.training.routing_tuning import scores_of
+from retrieval.types import BASE, RetrievalDecision
 from router.types import FloatArray
-from training.retrieval.labels import Labelled
-from training.retrieval.pilots import with_settings
-from training.retrieval.tune import scores_of
 
 MEANING = {
     "base": "every query to the base encoder",

@@ -33,9 +33,9 @@ def retrieval(
     from eval.retrieval.request import RetrievalRequest
     from eval.retrieval.run import run_retrieval
     from eval.routing import command_line
+    from retrieval.routing.pilot_library import save_library
     from router.options import require_folder
     from router.progress import console_progress
-    from router.retrieval.library import save_library
 
     require_folder(out)
     request = RetrievalRequest(

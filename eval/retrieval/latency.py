@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from eval.retrieval.schema import Latency
-from router.retrieval.choice import build_router
-from router.retrieval.fusion import fuse
-from router.retrieval.library import PilotLibrary
-from router.retrieval.records import BASE, DenseExpert, RetrievalExpert
-from training.retrieval.search import Searcher
+from retrieval.routing.fusion import fuse
+from retrieval.routing.pilot_library import PilotLibrary
+from retrieval.routing.pilot_router import build_router
+from retrieval.training.searcher import Searcher
+from retrieval.types import BASE, DenseExpert, RetrievalExpert
 
 QUERIES = 30
 

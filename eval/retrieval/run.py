@@ -20,16 +20,16 @@ from eval.retrieval.schema import CollectionReport, LostQuery, RetrievalReport
 from eval.retrieval.sentences import headline, losses, notes
 from eval.retrieval.situation import Situation
 from eval.retrieval.top_two import best_lead, searched_once, top_two
+from retrieval.build_experts import build_experts
+from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
+from retrieval.training.build_library import build_library
+from retrieval.training.collection import Collection, find_collections, read_collection
+from retrieval.training.labels import Labelled, label, label_pilots, locate, unseen_share
+from retrieval.training.routing_tuning import tuned
+from retrieval.training.searcher import Searcher, all_arms
+from retrieval.types import BASE, Arm, RetrievalExpert
 from router.errors import DataError
-from router.retrieval.building import build_experts
-from router.retrieval.library import LibraryManifest, PilotLibrary
-from router.retrieval.records import BASE, Arm, RetrievalExpert
 from router.types import FloatArray
-from training.retrieval.collection import Collection, find_collections, read_collection
-from training.retrieval.labels import Labelled, label, label_pilots, locate, unseen_share
-from training.retrieval.pilots import build_library
-from training.retrieval.search import Searcher, all_arms
-from training.retrieval.tune import tuned
 
 LOST = 10
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.retrieval.library import PilotLibrary
-from router.retrieval.records import Arm
-from training.retrieval.pilots import without_data_set
+from retrieval.routing.pilot_library import PilotLibrary
+from retrieval.training.build_library import without_data_set
+from retrieval.types import Arm
 
 
 @dataclass(frozen=True)

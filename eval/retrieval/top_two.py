@@ -11,11 +11,11 @@ import numpy as np
 
 from eval.retrieval.situation import Situation
 from eval.retrieval.variants import Pilots
-from router.retrieval.fusion import Ranking
+from retrieval.routing.fusion import Ranking
+from retrieval.training.labels import Labelled
+from retrieval.training.ndcg import CUT, ndcg
+from retrieval.training.searcher import Searcher
 from router.types import FloatArray
-from training.retrieval.labels import Labelled
-from training.retrieval.ndcg import CUT, ndcg
-from training.retrieval.search import Searcher
 
 MEANING = {
     "pilot_top_two": "as published, with the two best experts fused by reciprocal rank where their lead is small"

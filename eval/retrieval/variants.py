@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.retrieval.situation import Situation
-from router.retrieval.grouped import TIE, winners
-from router.retrieval.library import PilotLibrary
-from router.retrieval.records import IntArray
+from retrieval.routing.grouped_pilots import TIE, winners
+from retrieval.routing.pilot_library import PilotLibrary
+from retrieval.training.labels import Labelled
+from retrieval.types import IntArray
 from router.types import FloatArray
-from training.retrieval.labels import Labelled
 
 MEANING = {
     "pilot_weighted": "as published, with pilots weighted by group size and by the margin of the win",

@@ -11,9 +11,7 @@ from starlette.responses import Response
 
 from gateway.endpoints.retrieval_access import Owner, Service, State, at_work, begin, check_tokens, finish
 from gateway.http_errors import ApiError, invalid
-from gateway.retrieval.fair_threads import pieces
 from gateway.retrieval.log import Outcome, outcomes_of
-from gateway.retrieval.routing import QueryRouting, RoutedQueries, why
 from gateway.retrieval.schemas import (
     MAX_INPUT_CHARS,
     EmbeddingAnswer,
@@ -21,8 +19,10 @@ from gateway.retrieval.schemas import (
     EmbeddingRequest,
     TokenUsage,
 )
+from retrieval.fair_threads import pieces
+from retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
+from retrieval.types import BASE, RetrievalReason, single
 from router.config import AUTO
-from router.retrieval.records import BASE, RetrievalReason, single
 from router.types import DecisionKind, FloatArray
 
 api = APIRouter()

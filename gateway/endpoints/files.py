@@ -12,9 +12,9 @@ from starlette.responses import Response, StreamingResponse
 from gateway.body_fields import shorten
 from gateway.endpoints.retrieval_access import Owner, Stores, answer
 from gateway.http_errors import invalid
-from gateway.retrieval.records import Page
 from gateway.retrieval.views import Json, file_view, list_view
 from gateway.upload import Upload
+from retrieval.stores.store_records import Page
 
 api = APIRouter()
 

@@ -11,14 +11,14 @@ from starlette.responses import Response
 
 from gateway.endpoints.retrieval_access import Owner, Service, State, at_work, begin, check_tokens, finish
 from gateway.http_errors import invalid
-from gateway.retrieval.fair_threads import pieces
 from gateway.retrieval.log import outcomes_of
-from gateway.retrieval.routing import RoutedQueries, why
 from gateway.retrieval.schemas import RerankAnswer, RerankRequest, RerankResult, RerankText, TokenUsage
-from gateway.retrieval.service import RetrievalService
-from router.retrieval.fusion import Ranking, fuse
-from router.retrieval.index.space import KeyArray
-from router.retrieval.records import DenseExpert
+from retrieval.fair_threads import pieces
+from retrieval.index.space import KeyArray
+from retrieval.routing.fusion import Ranking, fuse
+from retrieval.routing.query_routing import RoutedQueries, why
+from retrieval.service import RetrievalService
+from retrieval.types import DenseExpert
 from router.types import DecisionKind, FloatArray
 
 api = APIRouter()

@@ -15,13 +15,13 @@ from gateway.asgi import ClientWatch
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.exchange import MAX_MODEL_CHARS
 from gateway.http_errors import ApiError, invalid
-from gateway.retrieval.cutting import count_tokens
 from gateway.retrieval.log import Outcome, RetrievalExchange, exchange_for, response_headers
-from gateway.retrieval.records import Page
-from gateway.retrieval.routing import why
-from gateway.retrieval.service import RetrievalService
-from gateway.retrieval.stores import VectorStores
 from gateway.state import GatewayState
+from retrieval.routing.query_routing import why
+from retrieval.service import RetrievalService
+from retrieval.stores.cutting import count_tokens
+from retrieval.stores.store_records import Page
+from retrieval.stores.vector_stores import VectorStores
 from router.json_text import to_json
 from router.types import DecisionKind
 

@@ -23,11 +23,8 @@ from gateway.endpoints.retrieval_access import (
     decision_view,
     finish,
 )
-from gateway.http_errors import ApiError, invalid
-from gateway.retrieval.chunking import ChunkingStrategy, StaticStrategy
-from gateway.retrieval.filters import Scalar, fault_of
+from gateway.http_errors import invalid
 from gateway.retrieval.log import outcomes_of
-from gateway.retrieval.records import Addition, FileStatus
 from gateway.retrieval.schemas import (
     AttributesUpdate,
     BatchCreate,
@@ -37,9 +34,13 @@ from gateway.retrieval.schemas import (
     StoreUpdate,
     TextsAdd,
 )
-from gateway.retrieval.search import SearchRequest
-from gateway.retrieval.stores import new_id, not_found
 from gateway.retrieval.views import Json, batch_view, list_view, search_view, store_file_view, store_view
+from retrieval.stores.chunking import ChunkingStrategy, StaticStrategy
+from retrieval.stores.filters import Scalar, fault_of
+from retrieval.stores.store_records import Addition, FileStatus
+from retrieval.stores.store_search import SearchRequest
+from retrieval.stores.vector_stores import new_id, not_found
+from router.errors import RequestError
 from router.types import DecisionKind
 
 api = APIRouter(prefix="/v1/vector_stores")
@@ -203,7 +204,7 @@ async def add_texts(store_id: str, asked: TextsAdd, stores: Stores, owner: Owner
     file_ids = [file.file_id for file in files]
     try:
         await stores.attach(owner, store_id, files)
-    except ApiError:
+    except RequestError:
         for file_id in file_ids:
             await stores.delete_file(owner, file_id)
         raise

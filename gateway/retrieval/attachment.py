@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.exchange import Exchange
-from gateway.retrieval.cutting import count_tokens
 from gateway.retrieval.log import RetrievalExchange, RetrievalLog, outcomes_of
-from gateway.retrieval.search import Found, SearchRequest
-from gateway.retrieval.service import RetrievalService
 from gateway.wire import ChatRequest, parts
+from retrieval.service import RetrievalService
+from retrieval.stores.cutting import count_tokens
+from retrieval.stores.store_search import Found, SearchRequest
 from router.config import AUTO, AttachedStore
 from router.errors import RouterError
 from router.json_text import to_json

@@ -12,9 +12,9 @@ from decision_log.privacy import MAX_SEARCH_CHARS
 from gateway.exchange import MAX_MODEL_CHARS, new_decision_id, request_id_of
 from gateway.metrics import Metrics
 from gateway.retrieval.metrics import RetrievalMetrics
-from gateway.retrieval.routing import RoutedQueries, why
+from retrieval.routing.query_routing import RoutedQueries, why
+from retrieval.types import BASE, RetrievalDecision, RetrievalReason
 from router.features import to_bytes
-from router.retrieval.records import BASE, RetrievalDecision, RetrievalReason
 from router.types import (
     RETRIEVAL,
     DecisionKind,

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gateway.request_bodies import Body, ColumnText
-from gateway.retrieval.chunking import ChunkingStrategy
-from gateway.retrieval.filters import Filter, Scalar
+from retrieval.stores.chunking import ChunkingStrategy
+from retrieval.stores.filters import Filter, Scalar
 from router.config import AUTO
+from router.request_body import Body, ColumnText
 from router.types import Record
 
 MAX_INPUTS = 2048

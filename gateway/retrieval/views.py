@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from gateway.retrieval.records import FileStatus, Page, StoredFile, StoreFile, VectorStore
-from gateway.retrieval.search import Found, SearchAnswer
-from gateway.retrieval.stores import file_counts
+from retrieval.stores.store_records import FileStatus, Page, StoredFile, StoreFile, VectorStore
+from retrieval.stores.store_search import Found, SearchAnswer
+from retrieval.stores.vector_stores import file_counts
 from router.json_text import from_json
 
 T = TypeVar("T")

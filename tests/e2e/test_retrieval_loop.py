@@ -18,10 +18,10 @@ import aiohttp
 import pytest
 import yaml
 
-from router.retrieval.library import MANIFEST_FILE, load_library
+from retrieval.routing.pilot_library import MANIFEST_FILE, load_library
 from router.types import RETRIEVAL
 from tests.gateway.served import end_gateway, environment_of, start_gateway
-from tests.training.retrieval.collection_files import SUBJECTS
+from tests.retrieval.training.collection_files import SUBJECTS
 from tests.training.trained_folder import make_trained
 
 DEADLINE_S = 60.0

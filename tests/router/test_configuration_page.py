@@ -24,7 +24,7 @@ FAMILIES = {
     "Encoders": "router.encoders",
     "Classifiers": "router.classifiers",
     "Scorers": "router.scorers",
-    "Retrieval experts": "router.retrieval.experts",
+    "Retrieval experts": "retrieval.experts",
     "Graders": "eval.graders",
 }
 LIKE_THE_ENCODER = {("Retrieval experts", "openai"), ("Retrieval experts", "sentence_transformer")}

@@ -9,6 +9,7 @@ import pytest
 
 from router.config import PluginConfig
 from router.errors import ConfigError
+from router.progress import silent
 from router.scorers.knn import Options as KnnOptions
 from tests.contracts.test_scorers import graded
 from training.choice import (
@@ -20,7 +21,6 @@ from training.choice import (
     fit_scorer,
     mean_metric,
 )
-from training.progress import silent
 from training.scored import ScoredQueries
 
 

@@ -12,15 +12,16 @@ import yaml
 from router.artifact import load_artifact
 from router.build import evidence_of
 from router.config import load_config
+from router.progress import silent
 from router.quality import QualityMatrix, cautious_quality
+from router.types import Verdict
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
 from training.contest import Contest
 from training.crossfit import FOLDS, fit_twins, folds_of
 from training.expert_map import measure_quality
 from training.first_fit import fit_request, labelled_queries, opened_encoder
 from training.fit import prepare
-from training.gate import Terms, Verdict, judge
-from training.progress import silent
+from training.gate import Terms, judge
 from training.retrain import Evidence
 from training.types import OutcomeTable
 

@@ -1,7 +1,7 @@
 import pytest
 
-from router.types import Interval, Metric
-from training.gate import Comparison, Terms, Verdict, judge, more_needed
+from router.types import Interval, Metric, Verdict
+from training.gate import Comparison, Terms, judge, more_needed
 
 
 def compared(name, difference, half_width, *, n=200, effective_n=None, unsupported=0.0, lacking="") -> Comparison:

@@ -10,10 +10,10 @@ from decision_log.log_database import open_log
 from decision_log.store import Store
 from router.errors import DataError
 from router.features import to_bytes
+from router.progress import silent
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.log_answers import fetch_answers, sample_rows
 from training.log_table import read_log_table
-from training.progress import silent
 
 
 @dataclass

@@ -22,10 +22,11 @@ from router.types import (
     Query,
     RoutingDecision,
     TerminalState,
+    Verdict,
 )
 from training.datasets.outcomes import write_outcomes
 from training.first_fit import first_router, labelled_queries
-from training.gate import Terms, Verdict, judge
+from training.gate import Terms, judge
 from training.log_table import read_log_table
 from training.onboarding import onboard
 from training.registry import Registry

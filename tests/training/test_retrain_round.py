@@ -16,14 +16,14 @@ import pytest
 import yaml
 
 from decision_log.store import Store
+from retrieval.training.pilot_refresh import PilotRefresh
 from router.errors import ConfigError, RouterError
+from router.types import Verdict
 from tests.training.trained_folder import make_trained
 from training import retrain_command
 from training.fence import LockLostError
-from training.gate import Verdict
 from training.retrain_command import one_round, retrain_again_and_again
 from training.retrain_run import RetrainRequest
-from training.retrieval.refresh import PilotRefresh
 from training.turns import LocalTurns
 
 REFRESHED = PilotRefresh(Verdict.PROMOTE, "promote: no worse on held-out queries", 1, 30, 6, {"gone": 2}, 0.5, 0.75)

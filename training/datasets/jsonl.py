@@ -10,8 +10,8 @@ from importlib.resources.abc import Traversable
 from typing import Final
 
 from router.errors import DataError, allowed_values
-from training.datasets.record_files import parse_json
-from training.split import normalised_text
+from router.record_files import parse_json
+from router.text_identity import normalised_text
 from training.types import LabelledQuery
 
 SUFFIX: Final = ".jsonl"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from router.columns import numbers, read_table, require_amounts, texts
 from router.config import CoeConfig
-from training.datasets.columns import numbers, read_table, require_amounts, texts
 from training.types import ModelFacts
 
 MODELS_FILE = "models.parquet"

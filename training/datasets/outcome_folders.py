@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from router.columns import read_table, texts
 from router.errors import DataError
 from router.types import FloatArray
-from training.datasets.columns import read_table, texts
 from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, read_outcomes
 from training.types import OutcomeTable
 

@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import DataError, allowed_values
-from router.types import FloatArray
-from training.datasets.columns import (
+from router.columns import (
     Float64Array,
     numbers,
     optional_texts,
@@ -30,8 +28,10 @@ from training.datasets.columns import (
     require_range,
     texts,
 )
+from router.errors import DataError, allowed_values
+from router.record_files import kind_of, parse_json
+from router.types import FloatArray
 from training.datasets.model_facts import MODELS_FILE, find_models_file, read_models, write_models
-from training.datasets.record_files import kind_of, parse_json
 from training.split import SPLITS, split_of
 from training.types import ModelFacts, OutcomeTable
 

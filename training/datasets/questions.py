@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from router.text_identity import normalised_text
 from router.types import DecisionRecord
-from training.split import normalised_text
 
 
 def question_of(record: DecisionRecord) -> int:

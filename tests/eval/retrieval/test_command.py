@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from eval.retrieval.command import retrieval
 from eval.retrieval.request import requested_experts
 from eval.retrieval.schema import RetrievalReport
+from retrieval.routing.pilot_library import load_library
 from router.errors import BackendError, ConfigError, DataError
-from router.retrieval.library import load_library
+from tests.retrieval.training.collection_files import write_beir
 from tests.router.encoders.endpoint import Endpoint, serving_endpoint
-from tests.training.retrieval.collection_files import write_beir
 
 ARMS = (
     "base",

@@ -7,9 +7,9 @@ import pytest
 
 from eval.retrieval.situation import Situation
 from eval.retrieval.top_two import TopTwo, best_lead, reciprocal, searched_once, top_two
-from tests.router.retrieval.pilot_data import ARMS, LAW, MEDICINE, corner, small_library, unit
-from training.retrieval.collection import Queries
-from training.retrieval.labels import Labelled
+from retrieval.training.collection import Queries
+from retrieval.training.labels import Labelled
+from tests.retrieval.pilot_data import ARMS, LAW, MEDICINE, corner, small_library, unit
 
 FOUND = {"base": [9, 8, 7], "law": [1, 2, 3], "medicine": [2, 4, 1]}
 EXPERTS = ("base", "law", "medicine")

@@ -13,8 +13,8 @@ from eval.robustness.inputs import find_texts, own_texts
 from eval.robustness.schema import RobustnessReport
 from router import cli
 from router.errors import DataError
+from router.progress import silent
 from training.datasets.outcomes import write_outcomes
-from training.progress import silent
 from training.registry import Registry
 from training.split import split_of
 from training.table_fit import TableRequest, table_router

@@ -17,15 +17,15 @@ from decision_log.store import Store
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
 from gateway.live_router import LiveRouter
-from gateway.retrieval.routing import Choices, QueryRouting
-from gateway.retrieval.service import RetrievalService
 from gateway.serve import Gateway
 from gateway.state import GatewayState
+from retrieval.build_experts import build_experts
+from retrieval.routing.pilot_router import RetrievalRouter
+from retrieval.routing.query_routing import Choices, QueryRouting
+from retrieval.service import RetrievalService
+from retrieval.types import BASE, Arm, DenseExpert
 from router.config import RetrievalConfig
 from router.protocols import ChatBackend
-from router.retrieval.building import build_experts
-from router.retrieval.choice import RetrievalRouter
-from router.retrieval.records import BASE, Arm, DenseExpert
 from router.types import FloatArray
 from tests.gateway.running import config_of, echoes
 from tests.gateway.small_router import small_router

@@ -8,8 +8,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from gateway.retrieval.records import Addition
-from gateway.retrieval.tables import BATCHES
+from retrieval.stores.store_records import Addition
+from retrieval.stores.tables import BATCHES
 from tests.gateway.retrieval.serving import Serving, serving
 
 NONE = {"in_progress": 0, "completed": 0, "cancelled": 0, "failed": 0, "total": 0}

@@ -56,7 +56,7 @@ async def until_searched(running: Serving, store_id: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.retrieval.ingestion.LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr("retrieval.stores.ingestion.LOOK_EVERY_S", 0.02)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -76,7 +76,7 @@ async def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str, caplog
 
 
 async def test_who_searches_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.retrieval.ingestion.LOOK_EVERY_S", 600.0)
+    monkeypatch.setattr("retrieval.stores.ingestion.LOOK_EVERY_S", 600.0)
     config = retrieval_config(experts={"words": EXPERTS["words"]})
     async with serving(tmp_path, config=config) as running:
         store_id = await running.store_of(TEXTS)

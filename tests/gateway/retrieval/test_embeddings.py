@@ -10,7 +10,7 @@ import numpy as np
 import openai
 import pytest
 
-from router.retrieval.records import BASE, DenseExpert
+from retrieval.types import BASE, DenseExpert
 from router.types import DecisionKind
 from tests.gateway.retrieval.serving import ANIMAL_QUERIES, Serving, build_routing, retrieval_config, serving
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from decision_log.store import Store
-from gateway.retrieval.commands import export
-from gateway.retrieval.export import export_all, export_store
+from retrieval.stores.export import export_all, export_store
+from retrieval.stores.export_command import export
+from retrieval.training.collection import find_collections, read_collection
 from router.errors import ConfigError, DataError
 from router.types import DecisionRecord, DocumentFeedback
 from tests.gateway.retrieval.serving import Serving, serving
-from training.retrieval.collection import find_collections, read_collection
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine.", "bus.txt": "The bus leaves at ten."}
 ASKS = [f"question {number} about the tax office" for number in range(12)]

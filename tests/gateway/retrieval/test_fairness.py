@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.retrieval import vectors as vectors_module
-from gateway.retrieval.fair_threads import PIECE_CHARS
-from gateway.retrieval.service import THREADS
-from router.retrieval.experts.bm25 import Bm25Expert, Bm25Index
-from router.retrieval.records import BaseExpert
+from retrieval.experts.bm25 import Bm25Expert, Bm25Index
+from retrieval.fair_threads import PIECE_CHARS
+from retrieval.service import THREADS
+from retrieval.stores import document_vectors
+from retrieval.types import BaseExpert
 from router.types import FloatArray
 from tests.gateway.retrieval.serving import retrieval_config, serving
 
@@ -192,7 +192,7 @@ async def test_a_chat_does_not_wait_for_its_sources(
 async def test_a_search_that_indexes_many_words_keeps_no_other_search_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vectors_module, "MAX_INDEXED_AT_ONCE", 1)
+    monkeypatch.setattr(document_vectors, "MAX_INDEXED_AT_ONCE", 1)
     may_end, indexing = threading.Event(), threading.Event()
     index = Bm25Expert.index
 

@@ -13,13 +13,13 @@ import openai
 import pytest
 import yaml
 
-from gateway.retrieval.ingestion import MAX_ATTEMPTS
-from gateway.retrieval.records import FileStatus
-from gateway.retrieval.tables import STORE_FILES
-from tests.gateway.retrieval.pdf import slow_pdf
+from retrieval.stores.ingestion import MAX_ATTEMPTS
+from retrieval.stores.store_records import FileStatus
+from retrieval.stores.tables import STORE_FILES
 from tests.gateway.retrieval.serving import Serving, serving
 from tests.gateway.retrieval.test_kill import EXPERTS_FILE
 from tests.gateway.served import end_gateway, start_gateway
+from tests.retrieval.stores.pdf import slow_pdf
 
 KEYS = ("sk-" + "a" * 40, "sk-" + "b" * 40)
 DEADLINE_S = 60.0
@@ -102,7 +102,7 @@ async def test_a_file_that_ended_several_gateways_fails_and_is_not_read_again(
 async def test_a_reader_that_dies_with_every_attempt_fails_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.retrieval.reader.PROGRAM", "pass")
+    monkeypatch.setattr("retrieval.stores.document_reader.PROGRAM", "pass")
     async with serving(tmp_path) as running, running.openai() as client:
         file = await until_ended(client, await attached(client, "a.txt", b"a text"))
         assert (file.status, file.last_error.code) == ("failed", "server_error")

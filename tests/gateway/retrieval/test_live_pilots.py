@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.retrieval.live_pilots import LivePilots
-from gateway.retrieval.service import open_retrieval
-from router.errors import ArtifactError
-from router.retrieval.library import (
+from retrieval.routing.live_pilots import LivePilots
+from retrieval.routing.pilot_library import (
     MANIFEST_FILE,
     PilotLibrary,
     RoutingMethod,
@@ -23,7 +21,9 @@ from router.retrieval.library import (
     save_library,
     weights_file,
 )
-from router.retrieval.records import BASE, RetrievalExpert
+from retrieval.service import open_retrieval
+from retrieval.types import BASE, RetrievalExpert
+from router.errors import ArtifactError
 from tests.gateway.retrieval.serving import ARMS, Serving, retrieval_config, serving
 from tests.gateway.running import until
 

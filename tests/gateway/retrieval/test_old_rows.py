@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.retrieval.tables import STORE_FILES, STORES
+from retrieval.stores.tables import STORE_FILES, STORES
 from tests.gateway.retrieval.serving import Serving, serving
 
 BAD_METADATA = ('{"team": "a", "half": "\\ud800"}', '{"team": "a", "\\udc00": "x"}')

@@ -8,8 +8,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from gateway.http_errors import ApiError
-from gateway.retrieval.records import Addition
+from retrieval.stores.store_records import Addition
+from router.errors import RequestError
 from tests.gateway.retrieval.serving import Serving, serving
 from tests.postgres import running_postgres
 
@@ -18,7 +18,7 @@ LIMIT = 3
 
 @pytest.fixture(autouse=True)
 def _holds_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.retrieval.catalog.MAX_STORE_FILES", LIMIT)
+    monkeypatch.setattr("retrieval.stores.catalog.MAX_STORE_FILES", LIMIT)
 
 
 async def files_of(client: openai.AsyncOpenAI, count: int) -> list[str]:
@@ -96,6 +96,6 @@ async def test_nothing_is_attached_to_a_store_that_is_deleted_meanwhile(tmp_path
         stores = running.service.stores
         gone = await stores.create("", name="", description=None, metadata={}, expires_days=None)
         await stores.delete("", gone.store_id)
-        with pytest.raises(ApiError, match="there is no vector store"):
+        with pytest.raises(RequestError, match="there is no vector store"):
             await stores.attach("", gone.store_id, [Addition(file_id)])
         assert stores.catalog.stores_of(file_id) == []

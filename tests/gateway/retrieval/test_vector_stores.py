@@ -10,10 +10,9 @@ from typing import Any
 import openai
 import pytest
 
-from gateway.retrieval.records import Addition
-from gateway.retrieval.stores import VectorStores
+from retrieval.stores.store_records import Addition
+from retrieval.stores.vector_stores import VectorStores
 from router.types import DecisionKind
-from tests.gateway.retrieval.pdf import pdf_of
 from tests.gateway.retrieval.serving import (
     ANIMAL_QUERIES,
     BOTH_QUERIES,
@@ -23,6 +22,7 @@ from tests.gateway.retrieval.serving import (
     retrieval_config,
     serving,
 )
+from tests.retrieval.stores.pdf import pdf_of
 
 TEXTS = {
     "cats.txt": "The cat is the animal that purrs when it is content.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from router.record_files import json_lines
 from training.datasets.flat_rows import OPTIONS as OPTIONS
 from training.datasets.flat_rows import flat_rows
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow
-from training.datasets.record_files import json_lines
 
 SUMMARY = "JSON lines, one score a line; other names with --field OURS=THEIRS"
 PATTERNS = ("*.jsonl",)

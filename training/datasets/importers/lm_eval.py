@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.errors import DataError
+from router.record_files import ABSENT, Record, json_lines, kind_of, parse_json
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
-from training.datasets.record_files import ABSENT, Record, json_lines, kind_of, parse_json
 
 SUMMARY = "lm-evaluation-harness samples_*.jsonl, one file a model and task"
 OPTIONS = ("text_field", "metric", "filter", "score_range")

@@ -8,9 +8,9 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from router.errors import DataError
+from router.record_files import Record, csv_rows, parquet_rows
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
-from training.datasets.record_files import Record, csv_rows, parquet_rows
 
 SUMMARY = "RouterBench frame, as Parquet or CSV"
 OPTIONS = ("score_range",)

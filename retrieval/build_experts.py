@@ -1,0 +1,85 @@
+"""The `retrieval` section of experts.yaml, and its live experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from retrieval.experts.adapter import MANIFEST_FILE
+from retrieval.types import BASE, BaseExpert, LexicalExpert, RetrievalExpert, UnboundExpert
+from router import plugins
+from router.config import PluginConfig, RetrievalConfig
+from router.errors import ConfigError
+from router.protocols import Encoder
+from router.weights import expanded
+
+FAMILY = "retrieval.experts"
+
+
+def build_base(config: PluginConfig) -> Encoder:
+    """The frozen encoder of documents. Raises ConfigError, MissingWeightsError, MissingExtraError."""
+    return cast(Encoder, plugins.build("router.encoders", config.kind, config.options))
+
+
+def build_experts(
+    config: RetrievalConfig, root: Path, base: Encoder | None = None, secrets: Mapping[str, str] | None = None
+) -> dict[str, RetrievalExpert]:
+    """Every expert by name, `base` first.
+
+    Args:
+        root: folder that relative paths start from: the one of experts.yaml.
+        base: the section's encoder when it was built already.
+        secrets: value per environment variable that some `api_key_env` names.
+
+    Raises:
+        ConfigError: an option is wrong. ArtifactError: an adapter is damaged or was made for another base.
+    """
+    encoder = base or build_base(config.encoder)
+    experts: dict[str, RetrievalExpert] = {BASE: BaseExpert(encoder)}
+    for name, entry in config.experts.items():
+        experts[name] = build_expert(name, entry, root, encoder, secrets or {})
+    return experts
+
+
+def build_expert(
+    name: str, entry: PluginConfig, root: Path, base: Encoder, secrets: Mapping[str, str]
+) -> RetrievalExpert:
+    """One expert. Raises as `build_experts`."""
+    options = dict(entry.options)
+    if "path" in options:
+        options["path"] = str(root / expanded(str(options["path"])))
+    try:
+        plugins.validate_options(FAMILY, entry.kind, options)
+        variable = options.pop("api_key_env", None)
+        if variable is not None:
+            if variable not in secrets:
+                raise ConfigError(f"api_key_env: environment variable {variable} is not set")
+            options["api_key"] = secrets[str(variable)]
+        unbound = cast(UnboundExpert, plugins.build(FAMILY, entry.kind, options))
+    except ConfigError as error:
+        raise ConfigError(f"retrieval.experts.{name}: {error}") from error
+    return unbound.attach(name, base)
+
+
+def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:
+    """Where the section's pilot library is, or is to be; None where it names none. `root` as for `build_experts`."""
+    return None if config.pilots is None else root / expanded(config.pilots)
+
+
+def first_lexical(experts: Mapping[str, RetrievalExpert]) -> str | None:
+    """Name of the first expert that searches words; None without one."""
+    return next((name for name, expert in experts.items() if isinstance(expert, LexicalExpert)), None)
+
+
+def adapter_entries(folder: Path) -> dict[str, PluginConfig]:
+    """Experts of a folder of adapters, named by their folders; or of one adapter's own folder.
+
+    Raises:
+        ConfigError: there is no adapter.
+    """
+    folders = [folder] if (folder / MANIFEST_FILE).is_file() else sorted(folder.glob(f"*/{MANIFEST_FILE}"))
+    names = [path if path.is_dir() else path.parent for path in folders]
+    if not names:
+        raise ConfigError(f"{folder}: holds no adapter; expected folders that `coe retrieval train` wrote")
+    return {path.name: PluginConfig.model_validate({"kind": "adapter", "path": str(path.absolute())}) for path in names}

@@ -1,0 +1,165 @@
+"""A LoRA adapter on the query side of a `bert` base, read from a PEFT folder and applied in numpy: no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from router.artifact import read_arrays, read_regular_file
+from router.encoders._bert import LINEAR, Lora, LoraLayer
+from router.encoders.bert import BertEncoder
+from router.errors import ArtifactError
+from router.protocols import Encoder
+from router.types import FloatArray, Record
+from router.weights import fingerprint
+
+MANIFEST_FILE = "manifest.json"
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(min_length=1, description="folder that `coe retrieval train` wrote; relative to experts.yaml")
+
+
+class AdapterManifest(Record):
+    """What `manifest.json` of an adapter says; PEFT's own files lie beside it."""
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    name: str
+    base_fingerprint: str = Field(description="of the encoder whose documents it was trained against")
+    weights_sha256: str
+    created_at: str
+    settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    data_fingerprint: str = Field(description="hash of the training pairs")
+    held_out: int = Field(ge=0, description="train queries that it never saw")
+    pairs: int = Field(ge=0, description="query and document pairs that it was trained on")
+    dev_ndcg: float | None = None
+    dev_ndcg_base: float | None = None
+
+    @property
+    def held_out_share(self) -> float:
+        """Share of the train queries, by `retrieval.training.recipe.hash_share`, that it never saw; 0 if unknown."""
+        return float(self.settings.get("held_out", 0.0))
+
+
+@dataclass(frozen=True)
+class AdapterExpert:
+    """Queries through base and adapter, documents through base alone."""
+
+    name: str
+    base: BertEncoder
+    lora: Lora
+    fingerprint: str
+    held_out_share: float
+
+    @property
+    def space(self) -> str:
+        return self.base.fingerprint
+
+    @property
+    def dim(self) -> int:
+        return self.base.dim
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        return self.base.encode_with(texts, [self.lora] * len(texts))
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
+        return self.base.encode(texts)
+
+
+@dataclass(frozen=True)
+class UnboundAdapter:
+    folder: Path
+    manifest: AdapterManifest
+    lora: Lora
+
+    def attach(self, name: str, base: Encoder) -> AdapterExpert:
+        """Raises ArtifactError when the base is another, or no `bert`."""
+        if not isinstance(base, BertEncoder):
+            raise ArtifactError(
+                f"{self.folder}: an adapter changes the layers of a 'bert' encoder; retrieval.encoder is "
+                f"'{type(base).__name__}'"
+            )
+        if base.fingerprint != self.manifest.base_fingerprint:
+            raise ArtifactError(
+                f"{self.folder}: was trained for base {self.manifest.base_fingerprint[:12]}, this one is "
+                f"{base.fingerprint[:12]}: its queries would not meet these documents; train it again"
+            )
+        for part, layer in self.lora.items():
+            weight = base.network.weights.get(f"{part}.weight")
+            expected = None if weight is None else weight.shape
+            if expected != (layer.down.shape[0], layer.up.shape[1]):
+                raise ArtifactError(f"{self.folder}: '{part}' does not fit the base, whose shape there is {expected}")
+        name_of_weights = fingerprint("adapter", base.fingerprint, self.manifest.weights_sha256)
+        return AdapterExpert(name, base, self.lora, name_of_weights, self.manifest.held_out_share)
+
+
+def read_manifest(folder: Path) -> AdapterManifest:
+    """Raises ArtifactError."""
+    path = folder / MANIFEST_FILE
+    try:
+        return AdapterManifest.model_validate_json(read_regular_file(path))
+    except (ValidationError, ValueError) as error:
+        raise ArtifactError(f"{path}: is not the manifest of a retrieval adapter") from error
+
+
+def lora_from_peft(arrays: Mapping[str, np.ndarray], scale: float, file: Path) -> dict[str, LoraLayer]:
+    """Layers by the product's name, from PEFT's `...<product>.lora_A.weight` (r, in) and `lora_B.weight` (out, r).
+
+    Raises:
+        ArtifactError: an array is no part of an adapter, or lacks its other half.
+    """
+    halves: dict[str, dict[str, np.ndarray]] = {}
+    for key, array in arrays.items():
+        start = key.find("encoder.layer.")
+        product, _, half = key[max(start, 0) :].removesuffix(".weight").rpartition(".")
+        if start < 0 or half not in ("lora_A", "lora_B") or not product.endswith(LINEAR) or array.ndim != 2:
+            raise ArtifactError(f"{file}: array '{key}' is no LoRA matrix of a product; allowed: {', '.join(LINEAR)}")
+        halves.setdefault(product, {})[half] = np.asarray(array, dtype=np.float32)
+    layers = {}
+    for product, pair in halves.items():
+        if len(pair) != 2 or pair["lora_A"].shape[0] != pair["lora_B"].shape[1]:
+            raise ArtifactError(f"{file}: '{product}' lacks a half, or its halves differ in rank")
+        layers[product] = LoraLayer(
+            down=np.ascontiguousarray(pair["lora_A"].T), up=np.ascontiguousarray(pair["lora_B"].T * np.float32(scale))
+        )
+    return layers
+
+
+def build(options: Options) -> UnboundAdapter:
+    """Raises ArtifactError when a file is missing, changed, or of another layout."""
+    folder = Path(options.path)
+    manifest = read_manifest(folder)
+    weights = read_regular_file(folder / WEIGHTS_FILE)
+    found = fingerprint_of(weights)
+    if found != manifest.weights_sha256:
+        raise ArtifactError(
+            f"{folder / WEIGHTS_FILE}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}..."
+        )
+    try:
+        settings = json.loads(read_regular_file(folder / CONFIG_FILE))
+        scale = float(settings["lora_alpha"]) / float(settings["r"])
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise ArtifactError(f"{folder / CONFIG_FILE}: lacks a valid r and lora_alpha") from error
+    if settings.get("use_rslora") or settings.get("use_dora") or settings.get("rank_pattern"):
+        raise ArtifactError(
+            f"{folder / CONFIG_FILE}: only plain LoRA is applied; use_rslora, use_dora and rank_pattern are not"
+        )
+    return UnboundAdapter(folder, manifest, lora_from_peft(read_arrays(folder / WEIGHTS_FILE, weights), scale, folder))
+
+
+def fingerprint_of(weights: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(weights).hexdigest()
+
+
+EXAMPLES = (Options(path="adapters/retrieval/medical"),)

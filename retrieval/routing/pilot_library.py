@@ -1,0 +1,250 @@
+"""The pilot library on disk: labelled queries of base embeddings with every arm's nDCG@10, never a pickle.
+
+A folder per library with `manifest.json` and the arrays that it names by their hash. The version is the hash over
+everything that changes a decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from retrieval.routing.domains import Domains, find_domains
+from retrieval.types import BASE, Arm
+from router.artifact import read_arrays, read_regular_file, require_array, require_finite
+from router.errors import ArtifactError
+from router.types import FloatArray, Record
+
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILES = "weights-*.safetensors"
+NOT_IN_VERSION = frozenset({"version", "created_at", "metrics"})
+
+
+class RoutingMethod(StrEnum):
+    """How labelled queries become a choice; docs/retrieval.md has the formulas."""
+
+    GAIN = "gain"  # ours: predicted gain over base, shrunk towards what holds on unprepared domains
+    MEAN = "mean"  # the paper: mean similarity to an expert's pilots
+    MAX = "max"  # the paper's released code: largest similarity to one of its pilots
+
+
+class RoutingSettings(Record):
+    """Chosen on dev queries; see docs/results/retrieval.md."""
+
+    method: RoutingMethod = RoutingMethod.GAIN
+    temperature: float = Field(default=0.05, gt=0, description="of the softmax over similarities")
+    prior_mass: float = Field(
+        default=0.003, gt=0, description="share of its own queries' typical mass at which a data set has half a say"
+    )
+    margin: float = Field(default=0.0, ge=0, description="predicted gain over base that a switch needs")
+
+
+class LibraryManifest(Record):
+    """What `manifest.json` of a pilot library says."""
+
+    schema_version: Literal[3] = 3
+    version: str
+    created_at: str
+    base_fingerprint: str
+    dim: int = Field(gt=0)
+    arms: tuple[Arm, ...] = Field(min_length=1, description="columns; the first is base alone")
+    expert_fingerprints: dict[str, str] = Field(description="expert -> identity it had when it was measured")
+    data_sets: tuple[str, ...]
+    settings: RoutingSettings = RoutingSettings()
+    single_settings: RoutingSettings | None = Field(default=None, description="where nothing may be fused, if others")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class PilotLibrary:
+    """n labelled queries over m arms.
+
+    `embeddings` (n, d) by base, unit rows; `scores` (n, m) nDCG@10, 0 where not measured; `measured` (n, m);
+    `data_set` (n,) rows of `manifest.data_sets`; `keys` (n,) tell labelled queries apart without their texts.
+    `located` (k, d) are base embeddings of queries without a label, `located_in` (k,) their data sets: they say where a
+    data set lies.
+    """
+
+    manifest: LibraryManifest
+    embeddings: FloatArray
+    scores: FloatArray
+    measured: NDArray[np.bool_]
+    data_set: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    located: FloatArray
+    located_in: NDArray[np.int64]
+
+    @cached_property
+    def domains(self) -> Domains:
+        """Where its data sets lie; those with a labelled query, in the order of their numbers."""
+        known = np.isin(self.located_in, self.data_set)
+        return find_domains(
+            np.concatenate([self.embeddings, self.located[known]]),
+            np.concatenate([self.data_set, self.located_in[known]]),
+        )
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return self.manifest.arms
+
+
+def content_version(plain: Mapping[str, object]) -> str:
+    counted = {key: value for key, value in plain.items() if key not in NOT_IN_VERSION}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def make_library(
+    *,
+    created_at: str,
+    base_fingerprint: str,
+    arms: Sequence[Arm],
+    expert_fingerprints: Mapping[str, str],
+    data_sets: Sequence[str],
+    embeddings: FloatArray,
+    scores: FloatArray,
+    measured: NDArray[np.bool_],
+    data_set: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    located: FloatArray | None = None,
+    located_in: NDArray[np.int64] | None = None,
+    settings: RoutingSettings | None = None,
+    single_settings: RoutingSettings | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> PilotLibrary:
+    """A library with its version."""
+    scores = np.where(measured, scores, 0.0).astype(np.float32)
+    if located is None or located_in is None:
+        located, located_in = embeddings[:0], data_set[:0]
+    arrays: dict[str, Any] = {
+        "embeddings": embeddings,
+        "scores": scores,
+        "measured": measured,
+        "data_set": data_set,
+        "keys": keys,
+        "located": located,
+        "located_in": located_in,
+    }
+    plain = LibraryManifest(
+        version="0" * 16,
+        created_at=created_at,
+        base_fingerprint=base_fingerprint,
+        dim=int(embeddings.shape[1]),
+        arms=tuple(arms),
+        expert_fingerprints=dict(expert_fingerprints),
+        data_sets=tuple(data_sets),
+        settings=settings or RoutingSettings(),
+        single_settings=single_settings,
+        metrics=dict(metrics or {}),
+        weights_sha256=hashlib.sha256(packed_arrays(arrays)).hexdigest(),
+    ).model_dump(mode="json")
+    plain["version"] = content_version(plain)
+    return PilotLibrary(LibraryManifest.model_validate(plain), **arrays)
+
+
+STORED = {
+    "data_set": np.int64,
+    "embeddings": np.float32,
+    "keys": np.int64,
+    "located": np.float32,
+    "located_in": np.int64,
+    "measured": np.uint8,
+    "scores": np.float32,
+}
+"""Arrays of a library and their types on disk."""
+
+
+def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(arrays[name], dtype=kind) for name, kind in STORED.items()})
+
+
+def save_library(library: PilotLibrary, folder: Path) -> None:
+    """Writes the library. The arrays get a name of their own and the manifest is replaced last and at once, so whoever
+    reads, and whatever is killed, finds the old library whole or the new one. One writer at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = packed_arrays({name: getattr(library, name) for name in STORED})
+    kept = weights_file(folder, library.manifest)
+    for file, content in (
+        (kept, weights),
+        (folder / MANIFEST_FILE, library.manifest.model_dump_json(indent=1).encode()),
+    ):
+        staged = folder / f".{file.name}.new"
+        with staged.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        staged.replace(file)
+    for old in folder.glob(WEIGHTS_FILES):
+        if old != kept:
+            old.unlink(missing_ok=True)
+
+
+def weights_file(folder: Path, manifest: LibraryManifest) -> Path:
+    """Where the arrays of that manifest lie."""
+    return folder / WEIGHTS_FILES.replace("*", manifest.weights_sha256[:16])
+
+
+def is_library(folder: Path) -> bool:
+    """Whether a library was ever written there; it may be damaged."""
+    return (folder / MANIFEST_FILE).exists()
+
+
+def load_library(folder: Path) -> PilotLibrary:
+    """Raises ArtifactError when a file is missing, changed, of another layout, or not finite."""
+    path, manifest = folder / MANIFEST_FILE, read_manifest(folder)
+    if not weights_file(folder, manifest).exists():
+        manifest = read_manifest(folder)  # another library was written in between
+    file = weights_file(folder, manifest)
+    weights = read_regular_file(file)
+    found = hashlib.sha256(weights).hexdigest()
+    if found != manifest.weights_sha256:
+        raise ArtifactError(f"{file}: SHA-256 is {found[:12]}..., the manifest says {manifest.weights_sha256[:12]}...")
+    if manifest.arms[0].members != (BASE,):
+        raise ArtifactError(f"{path}: the first arm is '{manifest.arms[0].name}'; expected '{BASE}'")
+    arrays = read_arrays(file, weights)
+    embeddings = require_finite(arrays, "embeddings", (None, manifest.dim))
+    shape = (len(embeddings), len(manifest.arms))
+    located = require_finite(arrays, "located", (None, manifest.dim))
+    places = {}
+    for name, count in (("data_set", len(embeddings)), ("located_in", len(located))):
+        places[name] = np.asarray(require_array(arrays, name, (count,)), dtype=np.int64)
+        if count and not 0 <= places[name].min() <= places[name].max() < len(manifest.data_sets):
+            raise ArtifactError(f"{file}: '{name}' must hold 0 to {len(manifest.data_sets) - 1}")
+    return PilotLibrary(
+        manifest,
+        embeddings,
+        require_finite(arrays, "scores", shape),
+        np.asarray(require_array(arrays, "measured", shape)).astype(bool),
+        places["data_set"],
+        np.asarray(require_array(arrays, "keys", (len(embeddings),)), dtype=np.int64),
+        located,
+        places["located_in"],
+    )
+
+
+def read_manifest(folder: Path) -> LibraryManifest:
+    """The verified manifest. Raises ArtifactError."""
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = LibraryManifest.model_validate(json.loads(read_regular_file(path)))
+    except (ValidationError, ValueError) as error:
+        raise ArtifactError(
+            f"{path}: is not the manifest of a pilot library, or of an older one; run `coe retrieval pilots --rebuild`"
+        ) from error
+    expected = content_version(manifest.model_dump(mode="json"))
+    if manifest.version != expected:
+        raise ArtifactError(f"{path}: says version {manifest.version}, its content gives {expected}; it was changed")
+    return manifest

@@ -1,0 +1,135 @@
+"""Which expert searches for a query: pure, from its base embedding and the pilot library.
+
+Shapes: n queries, d dimensions, p pilots (labelled queries), m arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.routing.gains import HYBRID_WEIGHT, GainModel, fit_gains
+from retrieval.routing.grouped_pilots import GroupedPilots, group_pilots
+from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
+from retrieval.types import BASE, Arm, IntArray, RetrievalDecision, RetrievalReason, single
+from router.errors import ArtifactError
+from router.types import FloatArray
+
+
+@dataclass(frozen=True)
+class RetrievalRouter:
+    """Chooses among arms. Without a library every query goes to the last arm: base, or its fusion with BM25."""
+
+    arms: tuple[Arm, ...]
+    model: GainModel | GroupedPilots | None
+    dim: int | None
+    version: str = "none"
+
+    def choose(self, base_embeddings: FloatArray) -> list[RetrievalDecision]:
+        """One decision per row of `base_embeddings` (n, d), unit rows by the base encoder.
+
+        Raises:
+            ArtifactError: another number of dimensions than the library's.
+        """
+        if self.model is None:
+            return [unprepared(self.arms[-1]) for _ in range(len(base_embeddings))]
+        if len(self.arms) < 2:
+            return [single(BASE, RetrievalReason.ONLY, self.version) for _ in range(len(base_embeddings))]
+        scores, nearest, is_near = self.scored(base_embeddings)
+        return [self.decide(scores[i], float(nearest[i]), bool(is_near[i])) for i in range(len(scores))]
+
+    def columns(self, base_embeddings: FloatArray) -> IntArray:
+        """(n,) place in `arms` of what `choose` chooses, without saying why."""
+        if self.model is None or len(self.arms) < 2:
+            return np.full(len(base_embeddings), len(self.arms) - 1, dtype=np.int64)
+        return np.asarray(self.scored(base_embeddings)[0].argmax(axis=1), dtype=np.int64)
+
+    def scored(self, base_embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+        """Scores (n, m), similarity to the nearest pilot (n,), whether that is near (n,). Raises ArtifactError."""
+        assert self.model is not None
+        if base_embeddings.ndim != 2 or base_embeddings.shape[1] != self.dim:
+            raise ArtifactError(
+                f"base embeddings have shape {base_embeddings.shape}; the pilot library expects (n, {self.dim})"
+            )
+        return self.model.score(base_embeddings)
+
+    def decide(self, scores: FloatArray, nearest: float, is_near: bool) -> RetrievalDecision:
+        """The decision for scores (m,). Ties go to the arm that stands first, which is base."""
+        order = np.argsort(-scores, kind="stable")
+        best, second = int(order[0]), int(order[1])
+        arm = self.arms[best]
+        if best == 0:
+            reason = RetrievalReason.BASE
+        else:
+            reason = RetrievalReason.PILOTS if is_near else RetrievalReason.UNPREPARED
+        return RetrievalDecision(
+            expert=arm.members[0],
+            members=arm.members,
+            weights=arm.weights,
+            evidence=arm.evidence,
+            learned_on=arm.learned_on,
+            runner_up=self.arms[second].name,
+            scores={self.arms[i].name: round(float(scores[i]), 4) for i in order[:5]},
+            similarity=nearest,
+            reason=reason,
+            library_version=self.version,
+        )
+
+
+def unprepared(arm: Arm) -> RetrievalDecision:
+    """The decision where there is no library."""
+    if len(arm.members) == 1:
+        return single(BASE, RetrievalReason.ONLY)
+    return RetrievalDecision(
+        expert=arm.members[0],
+        members=arm.members,
+        weights=arm.weights,
+        runner_up=arm.members[0],
+        reason=RetrievalReason.UNPREPARED,
+    )
+
+
+def build_router(
+    library: PilotLibrary | None,
+    *,
+    base_fingerprint: str,
+    experts: Collection[str],
+    may_fuse: bool = True,
+    lexical: str | None = None,
+) -> RetrievalRouter:
+    """A router over those arms of the library whose members are all in `experts`.
+
+    Args:
+        lexical: the expert over words that base is fused with where there is no library; None leaves it to base.
+
+    Raises:
+        ArtifactError: the library was made on another base encoder, or holds no labelled query.
+    """
+    if library is None:
+        base = Arm(members=(BASE,), weights=(1.0,))
+        hybrid = [Arm(members=(BASE, lexical), weights=(HYBRID_WEIGHT, round(1 - HYBRID_WEIGHT, 6)))] if lexical else []
+        return RetrievalRouter((base, *(hybrid if may_fuse else [])), None, None)
+    manifest = library.manifest
+    if manifest.base_fingerprint != base_fingerprint:
+        raise ArtifactError(
+            f"pilot library {manifest.version} was made on base {manifest.base_fingerprint[:12]}, this one is "
+            f"{base_fingerprint[:12]}: its vectors mean something else; run `coe retrieval pilots`"
+        )
+    if not len(library.keys):
+        raise ArtifactError(f"pilot library {manifest.version} holds no labelled query; run `coe retrieval pilots`")
+    fuses = may_fuse and manifest.settings.method is RoutingMethod.GAIN
+    kept = [
+        i
+        for i, arm in enumerate(library.arms)
+        if set(arm.members) <= {BASE, *experts} and (fuses or len(arm.members) == 1)
+    ]
+    arms = tuple(library.arms[i] for i in kept)
+    if manifest.settings.method is RoutingMethod.GAIN:
+        settings = manifest.settings if fuses else manifest.single_settings or manifest.settings
+        model: GainModel | GroupedPilots = fit_gains(library, kept, settings)
+    else:
+        model = group_pilots(library, kept)
+    return RetrievalRouter(arms, model, manifest.dim, manifest.version)

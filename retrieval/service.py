@@ -1,0 +1,194 @@
+"""Retrieval of one gateway process, put together from experts.yaml."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from decision_log.store import Store
+from fleet.folder_lock import FolderLock, holder_of
+from retrieval.build_experts import build_experts, pilots_folder
+from retrieval.fair_threads import FairThreads
+from retrieval.index.local import LocalIndexes
+from retrieval.index.pgvector import PgvectorIndexes
+from retrieval.index.space import VectorIndexes, VectorSpace
+from retrieval.routing.live_pilots import LivePilots, make_choices
+from retrieval.routing.query_routing import QueryRouting
+from retrieval.stores.catalog import Catalog
+from retrieval.stores.chunk_table import ChunkTable
+from retrieval.stores.chunking import StaticChunking
+from retrieval.stores.document_reader import DocumentReader, ReadingLimits
+from retrieval.stores.document_vectors import DocumentVectors, StaleWordsError
+from retrieval.stores.ingestion import Ingestion
+from retrieval.stores.store_records import VectorStore
+from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
+from retrieval.stores.vector_stores import VectorStores
+from router.config import IndexKind, RetrievalConfig, StoresConfig
+from router.errors import ConfigError, RequestError
+
+FOLDER = "retrieval"
+INCOMING = "incoming"
+THREADS = 2  # of each kind: numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
+WALL_PER_CPU_S = 3  # reading a document takes so much longer on a machine that others use
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class RetrievalService:
+    """Experts and choice, and, where there is a database, vector stores. Start and close it on the event loop."""
+
+    def __init__(self, config: RetrievalConfig, routing: QueryRouting, pilots: LivePilots | None = None) -> None:
+        self.config, self.routing, self.pilots = config, routing, pilots
+        self._stores: VectorStores | None = None
+        self._lock: FolderLock | None = None
+        self._why_not = "this gateway has no database, so it keeps no files and vector stores"
+        # Apart, so that what takes one piece waits for its like only, whatever is embedded, ranked or read meanwhile.
+        self._searches = FairThreads(THREADS, "coe-search")
+        self._pieces = FairThreads(THREADS, "coe-pieces")
+        self._indexing = asyncio.Semaphore(1)
+
+    @property
+    def stores(self) -> VectorStores:
+        """Raises RequestError 503 where this gateway keeps none."""
+        if self._stores is None:
+            raise RequestError(self._why_not, status=503, code="stores_unavailable", retry_after_s=5.0)
+        return self._stores
+
+    def open_stores(self, store: Store, data_dir: Path, secrets: Mapping[str, str], database_url: str) -> None:
+        """Opens files, stores and indexes. A local index that another gateway has open leaves this one without stores.
+
+        Raises:
+            StoreError, ConfigError, VectorSpaceError, MissingExtraError: they cannot be opened.
+        """
+        folder, settings = data_dir / FOLDER, self.config.stores
+        if settings.index is IndexKind.LOCAL:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock.try_acquire(folder)
+            if self._lock is None:
+                self._why_not = (
+                    f"the vector stores of this data folder are open in another gateway (process {holder_of(folder)}): "
+                    "ask that one, or set retrieval.stores.index to pgvector for several"
+                )
+                logger.warning("retrieval: %s", self._why_not)
+                return
+        incoming = folder / INCOMING
+        incoming.mkdir(parents=True, exist_ok=True)
+        catalog, chunks = Catalog(store), ChunkTable(store)
+        opener = index_opener(settings, folder, secrets, database_url)
+        vectors = DocumentVectors(self.routing.experts, chunks, opener)
+        searcher = StoreSearch(self.routing, catalog, chunks, vectors)
+        is_alone = settings.index is IndexKind.LOCAL
+        reader = DocumentReader(
+            ReadingLimits(
+                cpu_s=settings.read_cpu_s,
+                wall_s=WALL_PER_CPU_S * settings.read_cpu_s,
+                memory_bytes=settings.read_memory_mb << 20,
+            )
+        )
+        ingestion = Ingestion(catalog, chunks, vectors, reader, self._pieces, is_alone=is_alone)
+        chunking = StaticChunking(
+            max_chunk_size_tokens=settings.chunk_tokens,
+            chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),
+        )
+        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking, incoming)
+
+    async def start(self) -> None:
+        """Follows the pilot library, and goes on reading what an earlier life left. Raises StoreError."""
+        if self.pilots is not None:
+            await self.pilots.start()
+        if self._stores is not None:
+            await self._stores.ingestion.start()
+
+    async def search(self, key: str, store: VectorStore, request: SearchRequest) -> SearchAnswer:
+        """Searches a store. Keys take turns, and a search that has to index many words first waits behind others.
+
+        Raises:
+            RequestError, VectorSpaceError, StoreError: see `VectorStores.search`.
+        """
+        try:
+            return await self._searches.run(key, self.stores.search, store, request)
+        except StaleWordsError:
+            async with self._indexing:
+                return await self.run(key, self.stores.search, store, replace(request, may_take_long=True))
+
+    async def run(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
+        """A piece of a request's work, off the event loop. Keys take turns."""
+        return await self._pieces.run(key, call, *arguments, **options)
+
+    async def run_soon(self, key: str, call: Callable[..., T], *arguments: object, **options: object) -> T:
+        """As `run`, for a request of a single piece: with the searches, not behind what is embedded in bulk."""
+        return await self._searches.run(key, call, *arguments, **options)
+
+    async def aclose(self) -> None:
+        if self.pilots is not None:
+            await self.pilots.aclose()
+        if self._stores is not None:
+            await self._stores.ingestion.aclose()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._searches.close()
+        self._pieces.close()
+        if self._stores is not None:
+            self._stores.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def open_retrieval(config: RetrievalConfig, root: Path, secrets: Mapping[str, str]) -> RetrievalService:
+    """Experts and the choice among them; a pilot library that is not there yet is waited for.
+
+    Args:
+        root: folder of experts.yaml.
+
+    Raises:
+        ConfigError, MissingWeightsError, MissingExtraError, ArtifactError: an expert or the pilot library is unusable.
+    """
+    experts = build_experts(config, root, secrets=secrets)
+    routing = QueryRouting(experts, make_choices(None, experts))
+    folder = pilots_folder(config, root)
+    if folder is None:
+        return RetrievalService(config, routing)
+    pilots = LivePilots(folder, routing)
+    pilots.open()
+    return RetrievalService(config, routing, pilots)
+
+
+def retrieval_of(
+    config: RetrievalConfig | None,
+    root: Path,
+    data_dir: Path,
+    store: Store,
+    database_url: str,
+    secrets: Mapping[str, str],
+) -> RetrievalService | None:
+    """The whole of retrieval, opened; None where experts.yaml has none. Blocks.
+
+    Raises:
+        ConfigError, MissingWeightsError, MissingExtraError, ArtifactError, VectorSpaceError, StoreError: see
+            `open_retrieval` and `RetrievalService.open_stores`.
+    """
+    if config is None:
+        return None
+    service = open_retrieval(config, root, secrets)
+    service.open_stores(store, data_dir, secrets, database_url)
+    return service
+
+
+def index_opener(
+    settings: StoresConfig, folder: Path, secrets: Mapping[str, str], database_url: str
+) -> Callable[[str, VectorSpace], VectorIndexes]:
+    """What opens the indexes of one document space. Raises ConfigError."""
+    if settings.index is IndexKind.LOCAL:
+        return lambda name, space: LocalIndexes(folder / "index" / name, space)
+    variable = settings.index_url_env
+    if variable is not None and variable not in secrets:
+        raise ConfigError(f"retrieval.stores.index_url_env: environment variable {variable} is not set")
+    url = database_url if variable is None else secrets[variable]
+    return lambda name, space: PgvectorIndexes(url, name, space)

@@ -1,0 +1,1 @@
+"""Files and vector stores: uploads are read, cut into chunks and embedded; a search finds the chunks again."""

@@ -1,0 +1,423 @@
+"""Files and vector stores in SQL. Every read and every change names its owner: what another key made is not there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sqlalchemy import and_, delete, func, or_, select
+
+from decision_log.store import Store
+from retrieval.stores.chunking import StaticChunking
+from retrieval.stores.filters import Scalar
+from retrieval.stores.store_records import Addition, FileStatus, Page, StoredFile, StoreFile, VectorStore, pairs_of
+from retrieval.stores.tables import BATCHES, CHUNKS, FILE_PARTS, FILES, STORE_FILES, STORES, TABLES
+from router.errors import RequestError
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy.engine import Connection
+
+MAX_STORE_FILES = 10_000
+PART_BYTES = 1024 * 1024
+STORE_FILE_COLUMNS = (*STORE_FILES.c, FILES.c.filename)
+
+
+class Catalog:
+    """Calls block, and any number of threads may make them. All raise StoreError."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        store.make_tables(TABLES)
+
+    def now(self) -> float:
+        """Unix seconds by the clock that claims are measured with."""
+        return self._clock()
+
+    def put_file(self, file: StoredFile, content: BinaryIO) -> None:
+        """Keeps a file with its bytes, read to their end; one part of them is in memory at a time."""
+        with self._store.transaction("keep a file") as connection:
+            connection.execute(FILES.insert().values(**vars(file)))
+            for number, part in enumerate(iter(partial(content.read, PART_BYTES), b"")):
+                connection.execute(FILE_PARTS.insert().values(file_id=file.file_id, number=number, content=part))
+
+    def file(self, owner: str, file_id: str) -> StoredFile | None:
+        query = select(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner)
+        with self._store.transaction("read a file") as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else StoredFile(**row._mapping)
+
+    def copy(self, file_id: str, out: BinaryIO) -> int:
+        """Writes a file out part by part: the number of bytes, 0 when it is gone. Check its owner before."""
+        number = 0
+        while part := self.part(file_id, number):
+            out.write(part)
+            number += 1
+        return out.tell()
+
+    def part(self, file_id: str, number: int) -> bytes:
+        """One part of a file, of `PART_BYTES` but for the last; nothing behind that. Check its owner before."""
+        query = select(FILE_PARTS.c.content).where(FILE_PARTS.c.file_id == file_id, FILE_PARTS.c.number == number)
+        with self._store.transaction("read a file") as connection:
+            return connection.execute(query).scalar_one_or_none() or b""
+
+    def files(self, owner: str, page: Page, purpose: str | None = None) -> list[StoredFile]:
+        """At most one more than the page holds, so that the caller sees whether more follow."""
+        query = select(FILES).where(FILES.c.owner == owner)
+        if purpose is not None:
+            query = query.where(FILES.c.purpose == purpose)
+        with self._store.transaction("list files") as connection:
+            rows = connection.execute(paged(connection, query, FILES.c.created_at, FILES.c.file_id, page)).all()
+        return in_order([StoredFile(**row._mapping) for row in rows], page)
+
+    def delete_file(self, owner: str, file_id: str) -> bool:
+        """Deletes the bytes. The caller takes the file out of its stores first."""
+        with self._store.transaction("delete a file") as connection:
+            gone = connection.execute(delete(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner))
+            if gone.rowcount:
+                connection.execute(delete(FILE_PARTS).where(FILE_PARTS.c.file_id == file_id))
+            return bool(gone.rowcount)
+
+    def stores_of(self, file_id: str) -> list[str]:
+        """Stores that a file is in."""
+        with self._store.transaction("find a file's stores") as connection:
+            return list(
+                connection.execute(select(STORE_FILES.c.store_id).where(STORE_FILES.c.file_id == file_id)).scalars()
+            )
+
+    def put_store(self, store: VectorStore) -> None:
+        with self._store.transaction("make a vector store") as connection:
+            connection.execute(
+                STORES.insert().values(
+                    store_id=store.store_id,
+                    owner=store.owner,
+                    name=store.name,
+                    description=store.description,
+                    metadata_json=json.dumps(store.metadata),
+                    created_at=store.created_at,
+                    last_active_at=store.last_active_at,
+                    expires_days=store.expires_days,
+                    space=store.space,
+                )
+            )
+
+    def store(self, store_id: str, owner: str | None) -> VectorStore | None:
+        """A store with its counts. `owner` None: whoever made it, for what experts.yaml attaches."""
+        query = select(STORES).where(STORES.c.store_id == store_id)
+        if owner is not None:
+            query = query.where(STORES.c.owner == owner)
+        with self._store.transaction("read a vector store") as connection:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else with_counts(connection, [row])[0]
+
+    def stores(self, owner: str, page: Page) -> list[VectorStore]:
+        """At most one more than the page holds."""
+        query = select(STORES).where(STORES.c.owner == owner)
+        with self._store.transaction("list vector stores") as connection:
+            rows = connection.execute(paged(connection, query, STORES.c.created_at, STORES.c.store_id, page)).all()
+            return in_order(with_counts(connection, rows), page)
+
+    def all_stores(self) -> list[tuple[str, str]]:
+        """Ids of every owner's stores, each with its owner."""
+        with self._store.transaction("list vector stores") as connection:
+            rows = connection.execute(select(STORES.c.store_id, STORES.c.owner))
+            return [(row.store_id, row.owner) for row in rows]
+
+    def expired_stores(self) -> list[str]:
+        """Stores past their time."""
+        with self._store.transaction("find expired vector stores") as connection:
+            rows = connection.execute(
+                select(STORES.c.store_id).where(
+                    STORES.c.expires_days.is_not(None),
+                    STORES.c.last_active_at + STORES.c.expires_days * 86_400 < self._clock(),
+                )
+            )
+            return list(rows.scalars())
+
+    def change_store(self, store_id: str, values: Mapping[str, object]) -> None:
+        """Sets columns of a store."""
+        with self._store.transaction("change a vector store") as connection:
+            connection.execute(STORES.update().where(STORES.c.store_id == store_id).values(**values))
+
+    def touch_store(self, store_id: str) -> None:
+        """Notes that it was used now."""
+        self.change_store(store_id, {"last_active_at": self._clock()})
+
+    def delete_store(self, store_id: str) -> None:
+        """Deletes a store with its chunks. The uploaded files stay."""
+        with self._store.transaction("delete a vector store") as connection:
+            for table in (STORES, CHUNKS, STORE_FILES, BATCHES):  # the store first, as `attach` does: no deadlock
+                connection.execute(delete(table).where(table.c.store_id == store_id))
+
+    def attach(
+        self, store_id: str, files: Sequence[Addition], default: StaticChunking, batch_id: str | None = None
+    ) -> bool:
+        """Puts files into a store, to be read, and notes the batch; False when the store is gone.
+
+        A file that is in it already is read again. All or nothing: raises RequestError 400 when the store would hold
+        too many.
+        """
+        now = self._clock()
+        keys = ("store_id", "file_id")
+        rows = [new_row(store_id, each, default, batch_id, now) for each in files]
+        insert = self._store.insert(STORE_FILES)
+        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
+        held = select(func.count()).where(STORE_FILES.c.store_id == store_id)
+        with self._store.transaction("attach files") as connection:
+            # Changing the store's row first lets nobody else attach until the files are counted.
+            used = STORES.update().where(STORES.c.store_id == store_id).values(last_active_at=now)
+            if not connection.execute(used).rowcount:
+                return False
+            connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed), rows)
+            count = connection.execute(held).scalar_one()
+            if count > MAX_STORE_FILES:
+                raise RequestError(
+                    f"{store_id} would hold {count} files; allowed: {MAX_STORE_FILES} in all",
+                    code="too_many_files",
+                    param="file_id",
+                )
+            if batch_id is not None:
+                connection.execute(BATCHES.insert().values(store_id=store_id, batch_id=batch_id, created_at=now))
+        return True
+
+    def store_file(self, store_id: str, file_id: str) -> StoreFile | None:
+        """A file of a store. Check the store's owner before."""
+        query = store_files_query().where(*is_file(store_id, file_id))
+        with self._store.transaction("read a store's file") as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else store_file_of(row)
+
+    def store_files(
+        self, store_id: str, page: Page, status: FileStatus | None = None, batch_id: str | None = None
+    ) -> list[StoreFile]:
+        """At most one more than the page holds."""
+        query = store_files_query().where(STORE_FILES.c.store_id == store_id)
+        if status is not None:
+            query = query.where(STORE_FILES.c.status == status.value)
+        if batch_id is not None:
+            query = query.where(STORE_FILES.c.batch_id == batch_id)
+        with self._store.transaction("list a store's files") as connection:
+            ordered = paged(connection, query, STORE_FILES.c.created_at, STORE_FILES.c.file_id, page)
+            rows = connection.execute(ordered).all()
+        return in_order([store_file_of(row) for row in rows], page)
+
+    def batch(self, store_id: str, batch_id: str) -> tuple[dict[FileStatus, int], float] | None:
+        """Files of a batch by status, and when it was made; None when there is no such batch.
+
+        Batches of an older version have no row of their own, only their files.
+        """
+        made = select(BATCHES.c.created_at).where(BATCHES.c.store_id == store_id, BATCHES.c.batch_id == batch_id)
+        files = (
+            select(STORE_FILES.c.status, func.count(), func.min(STORE_FILES.c.created_at))
+            .where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.batch_id == batch_id)
+            .group_by(STORE_FILES.c.status)
+        )
+        with self._store.transaction("read a batch") as connection:
+            created_at = connection.execute(made).scalar_one_or_none()
+            rows = connection.execute(files).all()
+        if created_at is None:
+            created_at = min((row[2] for row in rows), default=None)
+        return None if created_at is None else ({FileStatus(row[0]): row[1] for row in rows}, created_at)
+
+    def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
+        """Sets columns of a store's file; False when it is gone."""
+        statement = STORE_FILES.update().where(*is_file(store_id, file_id))
+        with self._store.transaction("change a store's file") as connection:
+            return bool(connection.execute(statement.values(**values)).rowcount)
+
+    def cancel_batch(self, store_id: str, batch_id: str) -> None:
+        """Files of a batch that nobody has begun to read are not read."""
+        statement = STORE_FILES.update().where(
+            STORE_FILES.c.store_id == store_id,
+            STORE_FILES.c.batch_id == batch_id,
+            STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
+            STORE_FILES.c.claimed_until.is_(None),
+        )
+        with self._store.transaction("cancel a batch") as connection:
+            connection.execute(statement.values(status=FileStatus.CANCELLED.value))
+
+    def detach(self, store_id: str, file_id: str) -> bool:
+        """Takes a file out of a store with its chunks; False when it was not in it."""
+        with self._store.transaction("detach a file") as connection:
+            connection.execute(delete(CHUNKS).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id))
+            return bool(connection.execute(delete(STORE_FILES).where(*is_file(store_id, file_id))).rowcount)
+
+    def claim(self, store_id: str, file_id: str, seconds: float) -> int:
+        """Which attempt at reading the file this is, counted before it begins, from 1; 0 when it is not this process
+        that is to read it: it does not wait, or another has it in hand."""
+        now = self._clock()
+        statement = (
+            STORE_FILES.update()
+            .where(
+                *is_file(store_id, file_id),
+                STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
+                or_(STORE_FILES.c.claimed_until.is_(None), STORE_FILES.c.claimed_until < now),
+            )
+            .values(claimed_until=now + seconds, attempts=STORE_FILES.c.attempts + 1)
+            .returning(STORE_FILES.c.attempts)
+        )
+        with self._store.transaction("claim a file") as connection:
+            return connection.execute(statement).scalar_one_or_none() or 0
+
+    def give_back(self, store_id: str, file_id: str) -> None:
+        """Undoes a claim, so that another attempt may follow at once: what ended this one was not the file."""
+        values = {"claimed_until": None, "attempts": STORE_FILES.c.attempts - 1}
+        is_claimed = STORE_FILES.c.claimed_until.is_not(None)
+        with self._store.transaction("give a file back") as connection:
+            connection.execute(STORE_FILES.update().where(*is_file(store_id, file_id), is_claimed).values(**values))
+
+    def waiting_owners(self) -> list[str]:
+        """Whose files are to be read, the owner of the oldest one first."""
+        query = (
+            select(STORES.c.owner)
+            .join(STORE_FILES, STORE_FILES.c.store_id == STORES.c.store_id)
+            .where(STORE_FILES.c.status == FileStatus.IN_PROGRESS.value)
+            .group_by(STORES.c.owner)
+            .order_by(func.min(STORE_FILES.c.created_at))
+        )
+        with self._store.transaction("find files to read") as connection:
+            return list(connection.execute(query).scalars())
+
+    def waiting(self, owner: str) -> list[tuple[str, str]]:
+        """(store, file) of what is to be read of an owner, oldest first."""
+        query = (
+            select(STORE_FILES.c.store_id, STORE_FILES.c.file_id)
+            .join(STORES, STORES.c.store_id == STORE_FILES.c.store_id)
+            .where(STORE_FILES.c.status == FileStatus.IN_PROGRESS.value, STORES.c.owner == owner)
+            .order_by(STORE_FILES.c.created_at)
+        )
+        with self._store.transaction("find files to read") as connection:
+            return [(row.store_id, row.file_id) for row in connection.execute(query)]
+
+    def waiting_of(self, store_id: str) -> set[str]:
+        """Files of a store that are to be read."""
+        query = select(STORE_FILES.c.file_id).where(
+            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.IN_PROGRESS.value
+        )
+        with self._store.transaction("find files to read") as connection:
+            return set(connection.execute(query).scalars())
+
+    def read_again(self, store_id: str) -> None:
+        """Every file of a store that was read is to be read once more."""
+        statement = STORE_FILES.update().where(
+            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
+        )
+        with self._store.transaction("have files read again") as connection:
+            connection.execute(statement.values(status=FileStatus.IN_PROGRESS.value, claimed_until=None, attempts=0))
+
+    def release_claims(self) -> None:
+        """Nobody has anything in hand: for a process that knows it is the only one."""
+        with self._store.transaction("release claims") as connection:
+            connection.execute(STORE_FILES.update().values(claimed_until=None))
+
+    def attributes(self, store_id: str) -> dict[str, dict[str, Scalar]]:
+        """Attributes of every file of a store that can be found."""
+        query = select(STORE_FILES.c.file_id, STORE_FILES.c.attributes_json).where(
+            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
+        )
+        with self._store.transaction("read attributes") as connection:
+            return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in connection.execute(query)}
+
+
+def is_file(store_id: str, file_id: str) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on a file of a store."""
+    return STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id
+
+
+def new_row(
+    store_id: str, file: Addition, default: StaticChunking, batch_id: str | None, now: float
+) -> dict[str, object]:
+    """The columns of a file that is to be read."""
+    return {
+        "store_id": store_id,
+        "file_id": file.file_id,
+        "status": FileStatus.IN_PROGRESS.value,
+        "error_code": None,
+        "error_message": None,
+        "attributes_json": json.dumps(dict(file.attributes)),
+        "strategy_json": (file.chunking or default).model_dump_json(),
+        "batch_id": batch_id,
+        "usage_bytes": 0,
+        "created_at": now,
+        "claimed_until": None,
+        "attempts": 0,
+    }
+
+
+def store_files_query() -> Select[Any]:
+    return select(*STORE_FILE_COLUMNS).join(FILES, FILES.c.file_id == STORE_FILES.c.file_id)
+
+
+def store_file_of(row: Row[Any]) -> StoreFile:
+    return StoreFile(
+        store_id=row.store_id,
+        file_id=row.file_id,
+        filename=row.filename,
+        status=FileStatus(row.status),
+        error_code=row.error_code,
+        error_message=row.error_message,
+        attributes=pairs_of(row.attributes_json, row.file_id),
+        strategy=row.strategy_json,
+        batch_id=row.batch_id,
+        usage_bytes=row.usage_bytes,
+        created_at=row.created_at,
+    )
+
+
+def with_counts(connection: Connection, rows: Sequence[Row[Any]]) -> list[VectorStore]:
+    """Stores of rows, with what they hold."""
+    ids = [row.store_id for row in rows]
+    query = (
+        select(STORE_FILES.c.store_id, STORE_FILES.c.status, func.count(), func.sum(STORE_FILES.c.usage_bytes))
+        .where(STORE_FILES.c.store_id.in_(ids))
+        .group_by(STORE_FILES.c.store_id, STORE_FILES.c.status)
+    )
+    counts: dict[str, dict[FileStatus, int]] = {each: {} for each in ids}
+    usage = dict.fromkeys(ids, 0)
+    for store_id, status, count, total in connection.execute(query):
+        counts[store_id][FileStatus(status)] = count
+        usage[store_id] += int(total or 0)
+    return [
+        VectorStore(
+            store_id=row.store_id,
+            owner=row.owner,
+            name=row.name,
+            description=row.description,
+            metadata=pairs_of(row.metadata_json, row.store_id),
+            created_at=row.created_at,
+            last_active_at=row.last_active_at,
+            expires_days=row.expires_days,
+            space=row.space,
+            counts=counts[row.store_id],
+            usage_bytes=usage[row.store_id],
+        )
+        for row in rows
+    ]
+
+
+def paged(
+    connection: Connection, query: Select[Any], at: ColumnElement[float], name: ColumnElement[str], page: Page
+) -> Select[Any]:
+    """The rows of a page and one more; rows before a given one are taken backwards from it."""
+    is_backwards = page.before is not None and page.after is None
+    is_ascending = page.is_ascending != is_backwards
+    cursor = page.before if is_backwards else page.after
+    if cursor is not None:
+        known = connection.execute(query.with_only_columns(at).where(name == cursor)).scalar_one_or_none()
+        if known is not None:
+            beyond = or_(at > known, and_(at == known, name > cursor))
+            below = or_(at < known, and_(at == known, name < cursor))
+            query = query.where(beyond if is_ascending else below)
+    order = (at.asc(), name.asc()) if is_ascending else (at.desc(), name.desc())
+    return query.order_by(*order).limit(page.limit + 1)
+
+
+def in_order(items: list[Any], page: Page) -> list[Any]:
+    """Rows taken backwards, turned round; the one too many stays at the end."""
+    if page.before is None or page.after is not None:
+        return items
+    return [*reversed(items[: page.limit]), *items[page.limit :]]

@@ -1,0 +1,234 @@
+"""Vector stores and what people did with their searches, as collections in BEIR layout: what `coe retrieval train`,
+`coe retrieval pilots` and `coe retrain` read. A document that was opened or cited is relevant to the query that found
+it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+from sqlalchemy import select
+
+from decision_log.log_database import foreign_version, version_reason
+from decision_log.store import Store
+from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK
+from retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
+from router.errors import DataError, StoreError
+from router.json_text import to_json
+from router.types import RETRIEVAL, DecisionKind, DecisionRecord
+
+logger = logging.getLogger(__name__)
+
+DEV_PERCENT = 20
+RELEVANT = 0.5
+"""Feedback of at least this makes a document relevant."""
+
+READ_ROWS = 500
+
+
+@dataclass
+class Judged:
+    """What was said of the documents that searches of one store showed.
+
+    `said`: text of a query -> document id -> the best that was said of it. Texts that differ in case and spaces alone
+    are one query, under the one that came first. `without_text` counts searches whose text the log does not keep.
+    """
+
+    said: dict[str, dict[str, float]] = field(default_factory=dict)
+    without_text: int = 0
+    _first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, record: DecisionRecord, values: dict[str, float]) -> None:
+        text = " ".join((record.text or "").split())
+        if not text:
+            self.without_text += 1
+            return
+        of_query = self.said.setdefault(self._first.setdefault(text.lower(), text), {})
+        for document_id, value in values.items():
+            of_query[document_id] = max(value, of_query.get(document_id, 0.0))
+
+
+@dataclass
+class Exported:
+    """What was written of one store; nothing where no query is left. `without_text` counts searches, `gone` judgements
+    of documents that are not in the store any more, `without_relevant` queries for which no document was useful."""
+
+    documents: int = 0
+    queries: dict[str, int] = field(default_factory=lambda: {"train": 0, "dev": 0})
+    judgements: int = 0
+    without_text: int = 0
+    gone: int = 0
+    without_relevant: int = 0
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Counts above zero of what was not written, by reason."""
+        return +Counter(
+            {
+                "searches whose text was not kept: log.privacy is not text": self.without_text,
+                "judgements of documents that are not in their store any more": self.gone,
+                "queries for which no document was useful": self.without_relevant,
+            }
+        )
+
+
+def export_store(store: Store, store_id: str, folder: Path, since: float = 0.0) -> Exported:
+    """Writes `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev}.tsv` of one store.
+
+    Args:
+        since: Unix seconds; older searches are not read.
+
+    Raises:
+        DataError: there is no such store, the folder is not empty, or no search of it has usable feedback.
+        StoreError: the database cannot be read.
+    """
+    require_new(folder)
+    store.make_tables(TABLES)
+    with store.transaction("read a vector store") as connection:
+        if connection.execute(select(STORES.c.store_id).where(STORES.c.store_id == store_id)).first() is None:
+            raise DataError(f"there is no vector store '{store_id}' in the database")
+    judged = judged_stores(store, since).get(store_id, Judged())
+    exported = write_collection(store, store_id, judged, folder)
+    if not exported.documents:
+        raise DataError(
+            f"{store_id}: no search has feedback that finds one of its documents useful, together with its text "
+            f"({exported.without_text} have no text: the log keeps texts at log.privacy text only)"
+        )
+    return exported
+
+
+def export_all(store: Store, folder: Path, since: float = 0.0) -> dict[str, Exported]:
+    """Every store whose searches have feedback, by id; each with usable feedback as a folder of that name.
+
+    Args:
+        since: Unix seconds; older searches are not read.
+
+    Raises:
+        DataError: the folder is not empty. StoreError: the database cannot be read.
+    """
+    require_new(folder)
+    store.make_tables(TABLES)
+    found = sorted(judged_stores(store, since).items())
+    return {store_id: write_collection(store, store_id, judged, folder / store_id) for store_id, judged in found}
+
+
+def require_new(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(f"{folder}: is not empty; name a new folder")
+
+
+def judged_stores(store: Store, since: float) -> dict[str, Judged]:
+    """Feedback on searches by the store that was searched."""
+    stores: dict[str, Judged] = {}
+    for record, values in judged_searches(store, since):
+        if record.kind is DecisionKind.SEARCH and record.retrieval and record.retrieval.store_id:
+            stores.setdefault(record.retrieval.store_id, Judged()).add(record, values)
+    return stores
+
+
+def judged_searches(store: Store, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
+    """Retrieval decisions that have feedback, by id, with the mean value per document."""
+    values: dict[str, dict[str, list[float]]] = {}
+    with store.transaction("read feedback on documents") as connection:
+        columns = (DOCUMENT_FEEDBACK.c.decision_id, DOCUMENT_FEEDBACK.c.document_id, DOCUMENT_FEEDBACK.c.value)
+        for decision_id, document_id, value in connection.execute(select(*columns)):
+            values.setdefault(decision_id, {}).setdefault(document_id, []).append(value)
+    names = sorted(values)
+    for start in range(0, len(names), READ_ROWS):
+        query = (
+            select(DECISIONS.c.decision_id, DECISIONS.c.record)
+            .where(DECISIONS.c.decision_id.in_(names[start : start + READ_ROWS]))
+            .where(DECISIONS.c.category == RETRIEVAL, DECISIONS.c.at >= since)
+            .order_by(DECISIONS.c.decision_id)
+        )
+        with store.transaction("read retrieval decisions") as connection:
+            rows = connection.execute(query).all()
+        for row in rows:
+            if (version := foreign_version(row.record)) is not None:
+                logger.warning("left out search %s: %s", row.decision_id, version_reason(version))
+                continue
+            said = {name: sum(each) / len(each) for name, each in values[row.decision_id].items()}
+            yield parsed(row.decision_id, row.record), said
+
+
+def parsed(decision_id: str, record: str) -> DecisionRecord:
+    try:
+        return DecisionRecord.model_validate_json(record)
+    except ValidationError as error:
+        raise StoreError(f"decision {decision_id} in the database is no decision record") from error
+
+
+def write_collection(store: Store, store_id: str, judged: Judged, folder: Path) -> Exported:
+    """Writes one store; nothing where no query is left."""
+    exported = Exported(without_text=judged.without_text)
+    files = files_of(store, store_id)
+    relevant = relevant_documents(judged, document_ids(store, store_id, files), exported)
+    if not relevant:
+        return exported
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    with (folder / "corpus.jsonl").open("wb") as file:
+        for document_id, text in documents_of(store, store_id, files):
+            file.write(to_json({"_id": document_id, "title": "", "text": text}) + b"\n")
+            exported.documents += 1
+    write_judgements(folder, relevant, exported)
+    return exported
+
+
+def files_of(store: Store, store_id: str) -> list[str]:
+    """Ids of the files of a store; none where it is gone."""
+    query = select(STORE_FILES.c.file_id).where(STORE_FILES.c.store_id == store_id).order_by(STORE_FILES.c.file_id)
+    with store.transaction("read a vector store") as connection:
+        return list(connection.execute(query).scalars())
+
+
+def document_ids(store: Store, store_id: str, files: list[str]) -> set[str]:
+    """Ids of the chunks of those files."""
+    query = select(CHUNKS.c.file_id, CHUNKS.c.position).where(CHUNKS.c.store_id == store_id)
+    kept = set(files)
+    with store.transaction("read chunks") as connection:
+        return {f"{row.file_id}#{row.position}" for row in connection.execute(query) if row.file_id in kept}
+
+
+def documents_of(store: Store, store_id: str, files: list[str]) -> Iterator[tuple[str, str]]:
+    """Id and text of every chunk of those files."""
+    for file_id in files:
+        query = select(CHUNKS.c.position, CHUNKS.c.text).where(
+            CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id
+        )
+        with store.transaction("read chunks") as connection:
+            rows = connection.execute(query.order_by(CHUNKS.c.position)).all()
+        for row in rows:
+            yield f"{file_id}#{row.position}", row.text
+
+
+def relevant_documents(judged: Judged, known: set[str], exported: Exported) -> dict[str, list[str]]:
+    """Text of a query -> its relevant documents, those that are not in the store any more left out and counted."""
+    found: dict[str, list[str]] = {}
+    for text, said in sorted(judged.said.items()):
+        exported.gone += sum(document_id not in known for document_id in said)
+        relevant = sorted(each for each, value in said.items() if value >= RELEVANT and each in known)
+        if relevant:
+            found[text] = relevant
+        else:
+            exported.without_relevant += 1
+    return found
+
+
+def write_judgements(folder: Path, relevant: dict[str, list[str]], exported: Exported) -> None:
+    """Queries and their relevant documents; a query stays in its split, whatever is asked beside it."""
+    lines: dict[str, list[str]] = {"train": [], "dev": []}
+    with (folder / "queries.jsonl").open("wb") as file:
+        for text, documents in relevant.items():
+            digest = hashlib.sha256(text.lower().encode()).hexdigest()
+            split = "dev" if int(digest, 16) % 100 < DEV_PERCENT else "train"
+            file.write(to_json({"_id": f"q-{digest[:16]}", "text": text}) + b"\n")
+            lines[split] += [f"q-{digest[:16]}\t{each}\t1" for each in documents]
+            exported.queries[split] += 1
+            exported.judgements += len(documents)
+    for split, rows in lines.items():
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")

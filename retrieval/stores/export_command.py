@@ -1,0 +1,64 @@
+"""`coe retrieval export`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from decision_log.opening import opened_store
+from retrieval.stores.export import Exported, export_all, export_store
+from router.options import DatabaseOption, DataOption
+from router.visible_text import echo
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="New folder for the collection; with --all, for a folder per store.")],
+    store_id: Annotated[str | None, typer.Argument(metavar="STORE", help="Id of a vector store.")] = None,
+    is_all: Annotated[bool, typer.Option("--all", help="Every store that has usable feedback.")] = False,
+    since: Annotated[str | None, typer.Option(help="ISO date or time; older searches are not read.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
+) -> int:
+    """Write vector stores with the feedback on their searches as collections for `retrieval train` and `pilots`."""
+    from router.errors import ConfigError
+    from router.times import unix_time
+
+    if (store_id is not None) == is_all:
+        raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
+    first = 0.0 if since is None else unix_time(since, "--since")
+    with opened_store(data_dir, database_url) as store:
+        if store_id is None:
+            done = export_all(store, out, first)
+        else:
+            done = {store_id: export_store(store, store_id, out, first)}
+    if as_json:
+        echo(json.dumps({"stores": {name: asdict(each) for name, each in done.items()}}))
+    else:
+        print_exported(done, out, is_all=is_all)
+    return 0
+
+
+def print_exported(done: dict[str, Exported], out: Path, *, is_all: bool) -> None:
+    """A line for each store that was written, and for what was left out."""
+    from router.terminal import Terminal
+
+    console = Terminal(highlight=False, soft_wrap=True)
+    if not any(exported.documents for exported in done.values()):
+        console.print("no store has usable feedback on the documents of its searches; nothing was written")
+    for store_id, exported in done.items():
+        folder = out / store_id if is_all else out
+        if exported.documents:
+            queries = ", ".join(f"{count} {split}" for split, count in exported.queries.items())
+            found = f"{exported.judgements} relevant documents"
+            console.print(f"{folder}: {exported.documents} documents, queries: {queries}, {found}")
+        if exported.without_text or exported.gone or exported.without_relevant:
+            console.print(
+                f"{store_id}: left out: {exported.without_text} searches without text (log.privacy is not text), "
+                f"{exported.gone} judgements of documents that are gone, {exported.without_relevant} queries for which "
+                "no document was useful"
+            )

@@ -1,0 +1,137 @@
+"""Files, stores and chunks as the catalog hands them out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from retrieval.stores.chunking import StaticChunking
+from retrieval.stores.filters import Scalar
+from router.json_text import JsonError, from_json
+
+DAY_S = 86_400.0
+
+logger = logging.getLogger(__name__)
+
+
+class FileStatus(StrEnum):
+    """How far a file of a store is."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """An uploaded file, without its bytes. Times are Unix seconds."""
+
+    file_id: str
+    owner: str
+    filename: str
+    purpose: str
+    size_bytes: int
+    created_at: float
+
+
+@dataclass(frozen=True)
+class VectorStore:
+    """A vector store with the number of its files per status."""
+
+    store_id: str
+    owner: str
+    name: str
+    description: str | None
+    metadata: dict[str, str]
+    created_at: float
+    last_active_at: float
+    expires_days: int | None
+    space: str
+    counts: dict[FileStatus, int] = field(default_factory=dict)
+    usage_bytes: int = 0
+
+    @property
+    def expires_at(self) -> float | None:
+        return None if self.expires_days is None else self.last_active_at + self.expires_days * DAY_S
+
+
+@dataclass(frozen=True)
+class StoreFile:
+    """A file in a store."""
+
+    store_id: str
+    file_id: str
+    filename: str
+    status: FileStatus
+    error_code: str | None
+    error_message: str | None
+    attributes: dict[str, Scalar]
+    strategy: str  # JSON of a StaticChunking, as it was applied
+    batch_id: str | None
+    usage_bytes: int
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A file that is to be put into a store. `chunking` None leaves it to the gateway."""
+
+    file_id: str
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+    chunking: StaticChunking | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a document, found by its key."""
+
+    key: int
+    file_id: str
+    position: int
+    text: str
+    filename: str
+    attributes: dict[str, Scalar]
+
+    @property
+    def document_id(self) -> str:
+        """What feedback calls it."""
+        return f"{self.file_id}#{self.position}"
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of a list is wanted: at most `limit` after (or before) one of its ids, newest first by default."""
+
+    limit: int = 20
+    is_ascending: bool = False
+    after: str | None = None
+    before: str | None = None
+
+
+def pairs_of(text: str, whose: str) -> dict[str, Any]:
+    """Metadata or attributes as a row has them.
+
+    Earlier versions took NaN and lone surrogates, which no answer can hold: such pairs are left out with a warning.
+    """
+    with contextlib.suppress(JsonError):
+        pairs = from_json(text)
+        if isinstance(pairs, dict):
+            return pairs
+    try:
+        held = json.loads(text)
+    except (ValueError, RecursionError):
+        held = None
+    kept: dict[str, Any] = {}
+    for name, value in held.items() if isinstance(held, dict) else ():
+        with contextlib.suppress(JsonError):
+            kept |= from_json(json.dumps({name: value}))
+    logger.warning(
+        "retrieval: metadata or attributes of %s cannot be shown in full: write them again to mend them", whose
+    )
+    return kept

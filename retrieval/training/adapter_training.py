@@ -1,0 +1,217 @@
+"""Trains one adapter on one collection, or on several for a multi-task one. The document side is never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.experts.adapter import MANIFEST_FILE, WEIGHTS_FILE, AdapterManifest
+from retrieval.training.collection import Collection, Queries
+from retrieval.training.lora import QueryAdapter
+from retrieval.training.ndcg import CUT, ndcg, rank
+from retrieval.training.recipe import (
+    Batch,
+    Recipe,
+    batches,
+    data_fingerprint,
+    one_cycle,
+    planned_steps,
+    seen_queries,
+)
+from router.artifact import read_regular_file
+from router.encoders.bert import BertEncoder
+from router.errors import DataError
+from router.types import FloatArray
+from router.weights import resolve_weights
+
+CHECKPOINT_FOLDER = "checkpoint"
+DEV_QUERIES = 200
+"""Dev queries of a collection that a look takes at most."""
+
+STRENGTHS = (1.0, 0.6, 0.3)
+"""Shares of the adapter that a look tries: somewhere between base and an adapter that fits its own train queries too
+closely is one that is better than either (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A collection to train on: queries that may be seen, dev queries, and documents as base vectors (D, d)."""
+
+    collection: Collection
+    seen: Queries
+    dev: Queries
+    documents: FloatArray
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where training is: dev nDCG@10 of the whole adapter, and the best of any look and share of an adapter."""
+
+    step: int
+    steps: int
+    loss: float
+    dev: float
+    best: float
+
+
+def prepare(collections: Sequence[Collection], documents: Sequence[FloatArray], recipe: Recipe) -> list[Corpus]:
+    """Those collections that leave a query to train on. Raises DataError when none does."""
+    prepared = []
+    for collection, vectors in zip(collections, documents, strict=True):
+        seen, dev = seen_queries(collection.split("train"), recipe.held_out), collection.split("dev")
+        if len(seen):
+            looked_at = dev.take(list(range(min(len(dev), DEV_QUERIES))))
+            prepared.append(Corpus(collection, seen, looked_at, vectors))
+    if not prepared:
+        count = sum(len(collection.split("train")) for collection in collections)
+        names = ", ".join(collection.name for collection in collections)
+        raise DataError(
+            f"{names}: of {count} train queries none is left to train on with a held-out share of {recipe.held_out:g}"
+        )
+    return prepared
+
+
+def train_adapter(
+    name: str,
+    corpora: Sequence[Corpus],
+    base: BertEncoder,
+    recipe: Recipe,
+    out: Path,
+    *,
+    created_at: str,
+    on_look: Callable[[Look], None],
+) -> AdapterManifest:
+    """Trains, and writes the adapter of the best look to `out`. An interrupted run goes on at its last look.
+
+    Raises:
+        MissingExtraError: torch, sentence-transformers or peft is not installed.
+        DataError: `out` holds the checkpoint of another run.
+    """
+    adapter = QueryAdapter(resolve_weights(base.model), recipe, base.network.shape.pooling)
+    sets = [corpus.seen for corpus in corpora]
+    data = data_fingerprint([corpus.collection for corpus in corpora], sets)
+    identity = hashlib.sha256(f"{base.fingerprint}{data}{recipe.model_dump_json()}".encode()).hexdigest()
+    base_score = dev_score(base.encode, corpora)
+    run = Run(adapter, recipe, planned_steps(sets, recipe), out / CHECKPOINT_FOLDER, identity)
+    run.resume(base_score)
+    for number, batch in enumerate(batches(sets, recipe, run.steps)):
+        if number < run.step or run.is_stale:
+            continue
+        loss = train_step(adapter, corpora[batch.collection], batch, number, run.steps, recipe)
+        run.step = number + 1
+        if run.step % recipe.eval_every == 0 or run.step == run.steps:
+            scores = {share: dev_score(partial(adapter.encode, strength=share), corpora) for share in STRENGTHS}
+            run.look(scores)
+            on_look(Look(run.step, run.steps, loss, scores[1.0], run.best_score))
+    adapter.set_weights(run.best_weights)
+    return write_adapter(name, adapter, out, recipe, base, data, corpora, run.best_score, base_score, created_at)
+
+
+@dataclass
+class Run:
+    """What an interrupted training goes on from. The start counts as a look: an adapter that never helps stays at 0."""
+
+    adapter: QueryAdapter
+    recipe: Recipe
+    steps: int
+    folder: Path
+    identity: str
+    step: int = 0
+    best_score: float = float("-inf")
+    stale_looks: int = 0
+
+    def resume(self, base_score: float) -> None:
+        """Raises DataError when the folder holds another run's checkpoint."""
+        self.best_weights, self.best_score = self.adapter.weights(), base_score
+        found = self.adapter.load_checkpoint(self.folder)
+        if found is None:
+            return
+        progress, best = found
+        if progress.get("identity") != self.identity:
+            raise DataError(
+                f"{self.folder}: is the checkpoint of other data or settings; remove it or name another --out"
+            )
+        self.step, self.best_score = int(progress["step"]), float(progress["best_score"])
+        self.stale_looks, self.best_weights = int(progress["stale_looks"]), best
+
+    @property
+    def is_stale(self) -> bool:
+        return self.stale_looks >= self.recipe.patience
+
+    def look(self, scores: Mapping[float, float]) -> None:
+        """Args: scores: by the share of the adapter."""
+        share = max(scores, key=scores.__getitem__)
+        if scores[share] > self.best_score:
+            self.best_score, self.stale_looks, self.best_weights = scores[share], 0, self.adapter.weights(share)
+        else:
+            self.stale_looks += 1
+        progress: dict[str, object] = {
+            "identity": self.identity,
+            "step": self.step,
+            "best_score": self.best_score,
+            "stale_looks": self.stale_looks,
+        }
+        self.adapter.save_checkpoint(self.folder, progress, self.best_weights)
+
+
+def train_step(adapter: QueryAdapter, corpus: Corpus, batch: Batch, number: int, steps: int, recipe: Recipe) -> float:
+    """The loss. A document that is relevant to a query is no negative of it, whoever brought it into the batch."""
+    columns = np.arange(len(corpus.documents)) if recipe.negatives == "corpus" else np.unique(np.array(batch.documents))
+    place = {int(row): column for column, row in enumerate(columns)}
+    counts = np.ones((len(batch.queries), len(columns)), dtype=bool)
+    for i, (query, document) in enumerate(zip(batch.queries, batch.documents, strict=True)):
+        for row in corpus.seen.grades[query]:
+            if row in place and row != document:
+                counts[i, place[row]] = False
+    right = np.array([place[document] for document in batch.documents], dtype=np.int64)
+    texts = [corpus.seen.texts[row] for row in batch.queries]
+    rate = one_cycle(number, steps, recipe)
+    return adapter.step(number, rate, texts, corpus.documents[columns], counts, right)
+
+
+def dev_score(encode: Callable[[Sequence[str]], FloatArray], corpora: Sequence[Corpus]) -> float:
+    """nDCG@10 on dev queries, averaged over the queries and then over the collections that have some; 0 without any."""
+    means = []
+    for corpus in corpora:
+        if len(corpus.dev):
+            scores = encode(corpus.dev.texts) @ corpus.documents.T
+            found = [rank(row, corpus.collection.document_ids, CUT) for row in scores]
+            means.append(ndcg(found, corpus.dev.grades).mean())
+    return float(np.mean(means)) if means else 0.0
+
+
+def write_adapter(
+    name: str,
+    adapter: QueryAdapter,
+    out: Path,
+    recipe: Recipe,
+    base: BertEncoder,
+    data: str,
+    corpora: Sequence[Corpus],
+    dev: float,
+    dev_base: float,
+    created_at: str,
+) -> AdapterManifest:
+    """PEFT's files, then the manifest, then the checkpoint goes."""
+    adapter.save_peft(out)
+    manifest = AdapterManifest(
+        name=name,
+        base_fingerprint=base.fingerprint,
+        weights_sha256=hashlib.sha256(read_regular_file(out / WEIGHTS_FILE)).hexdigest(),
+        created_at=created_at,
+        settings=recipe.model_dump(mode="json"),
+        data_fingerprint=data,
+        held_out=sum(len(corpus.collection.split("train")) - len(corpus.seen) for corpus in corpora),
+        pairs=sum(len(grades) for corpus in corpora for grades in corpus.seen.grades),
+        dev_ndcg=dev,
+        dev_ndcg_base=dev_base,
+    )
+    (out / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    shutil.rmtree(out / CHECKPOINT_FOLDER, ignore_errors=True)
+    return manifest

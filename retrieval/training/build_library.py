@@ -1,0 +1,201 @@
+"""Builds a pilot library, adds an expert or a data set to one, takes an expert out. What is there stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from retrieval.routing.pilot_library import (
+    LibraryManifest,
+    PilotLibrary,
+    RoutingSettings,
+    content_version,
+    make_library,
+)
+from retrieval.training.labels import Labelled
+from retrieval.types import BASE, Arm
+from router.errors import DataError, allowed_values
+from router.types import FloatArray
+
+
+def build_library(
+    labelled: Sequence[Labelled],
+    arms: Sequence[Arm],
+    expert_fingerprints: Mapping[str, str],
+    *,
+    created_at: str,
+    located: Mapping[str, FloatArray] | None = None,
+    settings: RoutingSettings | None = None,
+) -> PilotLibrary:
+    """A library of all labelled queries, every arm measured on each.
+
+    Args:
+        located: (k, d) base embeddings of other queries of those data sets, by their names.
+
+    Raises:
+        DataError: there is no labelled query.
+    """
+    if not sum(len(part) for part in labelled):
+        raise DataError("there is no labelled query to make pilots from; a collection needs qrels/train.tsv")
+    scores = np.concatenate([part.scores for part in labelled])
+    return make_library(
+        created_at=created_at,
+        base_fingerprint=expert_fingerprints[BASE],
+        arms=arms,
+        expert_fingerprints=expert_fingerprints,
+        data_sets=[part.collection for part in labelled],
+        embeddings=np.concatenate([part.embeddings for part in labelled]),
+        scores=scores,
+        measured=np.ones(scores.shape, dtype=bool),
+        data_set=np.repeat(np.arange(len(labelled)), [len(part) for part in labelled]),
+        keys=np.concatenate([part.keys for part in labelled]),
+        **located_rows([part.collection for part in labelled], located or {}),
+        settings=settings,
+    )
+
+
+def extend_library(
+    library: PilotLibrary | None,
+    labelled: Sequence[Labelled],
+    arms: Sequence[Arm],
+    expert_fingerprints: Mapping[str, str],
+    *,
+    created_at: str,
+    located: Mapping[str, FloatArray] | None = None,
+) -> PilotLibrary:
+    """The library with further arms and labelled queries. What was measured before keeps its values and its place.
+
+    Args:
+        library: None for a new one.
+        labelled: scores over `arms`, of queries old and new.
+        arms: those of the library that were measured again or are missing in it; they may stand in any order.
+        located: in place of what it has of these data sets, by their names.
+    """
+    if library is None:
+        return build_library(labelled, arms, expert_fingerprints, created_at=created_at, located=located)
+    old = library.manifest
+    columns = {arm: number for number, arm in enumerate(old.arms)}
+    for arm in arms:
+        columns.setdefault(arm, len(columns))
+    names = list(dict.fromkeys([*old.data_sets, *(part.collection for part in labelled)]))
+    row_of = {int(key): row for row, key in enumerate(library.keys)}
+    fresh = [(part, i) for part in labelled for i, key in enumerate(part.keys) if int(key) not in row_of]
+    count = len(library.keys)
+    scores = np.zeros((count + len(fresh), len(columns)), dtype=np.float32)
+    measured = np.zeros(scores.shape, dtype=bool)
+    scores[:count, : len(old.arms)], measured[:count, : len(old.arms)] = library.scores, library.measured
+    row_of |= {int(part.keys[i]): count + number for number, (part, i) in enumerate(fresh)}
+    for part in labelled:
+        for i, key in enumerate(part.keys):
+            for column, arm in enumerate(arms):
+                where = row_of[int(key)], columns[arm]
+                if not measured[where]:
+                    scores[where], measured[where] = part.scores[i, column], True
+    return make_library(
+        created_at=created_at,
+        base_fingerprint=old.base_fingerprint,
+        arms=tuple(columns),
+        expert_fingerprints={**expert_fingerprints, **old.expert_fingerprints},
+        data_sets=names,
+        embeddings=np.concatenate([library.embeddings, *(part.embeddings[i : i + 1] for part, i in fresh)]),
+        scores=scores,
+        measured=measured,
+        data_set=np.concatenate(
+            [library.data_set, np.array([names.index(part.collection) for part, _ in fresh], dtype=np.int64)]
+        ),
+        keys=np.concatenate([library.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)]),
+        **located_rows(names, located_by_name(library) | dict(located or {})),
+        settings=old.settings,
+        single_settings=old.single_settings,
+    )
+
+
+def located_rows(names: Sequence[str], located: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """What `make_library` takes, of data sets that are among `names`."""
+    known = [name for name in names if name in located]
+    if not known:
+        return {}
+    places = np.array([names.index(name) for name in known], dtype=np.int64)
+    return {
+        "located": np.concatenate([located[name] for name in known]).astype(np.float32),
+        "located_in": np.repeat(places, [len(located[name]) for name in known]),
+    }
+
+
+def located_by_name(library: PilotLibrary) -> dict[str, FloatArray]:
+    names = library.manifest.data_sets
+    return {names[place]: library.located[library.located_in == place] for place in np.unique(library.located_in)}
+
+
+def require_same_experts(library: PilotLibrary, expert_fingerprints: Mapping[str, str]) -> None:
+    """Raises DataError when an expert, or the base, is no longer what the library measured."""
+    for name, fingerprint in library.manifest.expert_fingerprints.items():
+        found = expert_fingerprints.get(name)
+        if found is None:
+            raise DataError(
+                f"the pilot library has an expert '{name}' that is not there now; take it out with --remove"
+            )
+        if found != fingerprint:
+            raise DataError(f"expert '{name}' is not the one that the pilot library measured; use --rebuild")
+
+
+def remove_expert(library: PilotLibrary, expert: str, *, created_at: str) -> PilotLibrary:
+    """The library without the arms of that expert; every other arm's values stay.
+
+    Raises:
+        DataError: the library does not know it, or it is base.
+    """
+    known = [name for name in library.manifest.expert_fingerprints if name != BASE]
+    if expert not in known:
+        raise DataError(f"the pilot library has no expert '{expert}'{allowed_values(expert, known)}")
+    kept = [column for column, arm in enumerate(library.arms) if expert not in arm.members]
+    fingerprints = {name: value for name, value in library.manifest.expert_fingerprints.items() if name != expert}
+    return make_library(
+        created_at=created_at,
+        base_fingerprint=library.manifest.base_fingerprint,
+        arms=[library.arms[column] for column in kept],
+        expert_fingerprints=fingerprints,
+        data_sets=library.manifest.data_sets,
+        embeddings=library.embeddings,
+        scores=library.scores[:, kept],
+        measured=library.measured[:, kept],
+        data_set=library.data_set,
+        keys=library.keys,
+        located=library.located,
+        located_in=library.located_in,
+        settings=library.manifest.settings,
+        single_settings=library.manifest.single_settings,
+    )
+
+
+def with_settings(
+    library: PilotLibrary, settings: RoutingSettings, single_settings: RoutingSettings | None = None
+) -> PilotLibrary:
+    """The library with other settings of routing, under its new version. None: one for both modes."""
+    changed = library.manifest.model_copy(update={"settings": settings, "single_settings": single_settings})
+    plain = changed.model_dump(mode="json")
+    plain["version"] = content_version(plain)
+    return replace(library, manifest=LibraryManifest.model_validate(plain))
+
+
+def without_data_set(library: PilotLibrary, name: str) -> PilotLibrary:
+    """The library as if that data set had never been labelled: without what it taught, but with its expert's arms."""
+    if name not in library.manifest.data_sets:
+        return library
+    place = library.manifest.data_sets.index(name)
+    rows, others = library.data_set != place, library.located_in != place
+    columns = [column for column, arm in enumerate(library.arms) if arm.learned_on != name]
+    return replace(
+        library,
+        manifest=library.manifest.model_copy(update={"arms": tuple(library.arms[column] for column in columns)}),
+        embeddings=library.embeddings[rows],
+        scores=library.scores[rows][:, columns],
+        measured=library.measured[rows][:, columns],
+        data_set=library.data_set[rows],
+        keys=library.keys[rows],
+        located=library.located[others],
+        located_in=library.located_in[others],
+    )

@@ -1,0 +1,114 @@
+"""The sub-command `coe retrieval pilots`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retrieval.training.train_command import CacheOption, say
+from router.options import ConfigOption
+
+if TYPE_CHECKING:
+    from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
+    from retrieval.training.collection import Collection
+    from retrieval.types import RetrievalExpert
+
+
+def pilots(
+    out: Annotated[Path, typer.Option(help="folder of the library; one that is there is extended")],
+    data: Annotated[Path | None, typer.Option(help="a collection in BEIR or MTEB layout, or a folder of them")] = None,
+    config: ConfigOption = Path("experts.yaml"),
+    adapters: Annotated[
+        Path | None, typer.Option(help="folder of adapters, used with base and BM25 instead of experts.yaml")
+    ] = None,
+    remove: Annotated[str | None, typer.Option(help="take this expert out; nothing is measured")] = None,
+    rebuild: Annotated[bool, typer.Option(help="measure everything anew")] = False,
+    method: Annotated[str, typer.Option(help="gain (ours), mean (the paper) or max (its released code)")] = "gain",
+    cache: CacheOption = None,
+) -> None:
+    """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
+    from retrieval.routing.pilot_library import RoutingMethod, is_library, load_library, save_library
+    from retrieval.training.build_library import remove_expert
+    from retrieval.training.collection import find_collections, read_collection
+    from router.errors import ConfigError, allowed_values
+    from router.terminal import Terminal
+
+    if method not in list(RoutingMethod):
+        raise ConfigError(f"--method {method}{allowed_values(method, list(RoutingMethod))}")
+    old = load_library(out) if is_library(out) and not rebuild else None
+    now = datetime.now(UTC).isoformat()
+    if remove is not None:
+        if old is None:
+            raise ConfigError(f"--remove {remove}: there is no library at {out}")
+        library = remove_expert(old, remove, created_at=now)
+    else:
+        if data is None:
+            raise ConfigError("--data is required unless --remove is given")
+        experts = named_experts(config, adapters)
+        with Terminal(stderr=True).status("reading") as status:
+            collections = [read_collection(folder) for folder in find_collections(data)]
+            library = measured_library(
+                old,
+                collections,
+                experts,
+                RoutingMethod(method),
+                cache or out.parent / "embeddings",
+                now,
+                status.update,
+            )
+    save_library(library, out)
+    manifest = library.manifest
+    say(
+        f"pilot library {manifest.version}: {len(library.keys)} labelled queries of {len(manifest.data_sets)} "
+        f"data sets, {len(manifest.expert_fingerprints)} experts; wrote {out}"
+    )
+
+
+def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExpert]:
+    """Experts of a folder of adapters with BM25, or those of experts.yaml. Raises ConfigError."""
+    import os
+
+    from retrieval.build_experts import adapter_entries, build_experts
+    from router.config import PluginConfig, RetrievalConfig, load_config
+    from router.errors import ConfigError
+
+    if adapters is not None:
+        entries = {"bm25": PluginConfig(kind="bm25"), **adapter_entries(adapters)}
+        return build_experts(RetrievalConfig(experts=entries), Path())
+    section = load_config(config).retrieval
+    if section is None:
+        raise ConfigError(f"{config}: has no 'retrieval' section; add one, or name --adapters")
+    return build_experts(section, config.resolve().parent, secrets=os.environ)
+
+
+def measured_library(
+    old: PilotLibrary | None,
+    collections: Sequence[Collection],
+    experts: dict[str, RetrievalExpert],
+    method: RoutingMethod,
+    cache: Path,
+    now: str,
+    progress: Callable[[str], None],
+) -> PilotLibrary:
+    """A new library, or `old` with what it lacks; settings are chosen anew on dev queries."""
+    from retrieval.training.build_library import extend_library, require_same_experts, with_settings
+    from retrieval.training.labels import label_collections, label_pilots, locate, unseen_share
+    from retrieval.training.routing_tuning import tuned
+    from retrieval.training.searcher import Searcher, all_arms
+
+    fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
+    if old is not None:
+        require_same_experts(old, fingerprints)
+    share = unseen_share(experts)
+    searchers = [Searcher(collection, experts, cache, progress) for collection in collections]
+    labelled, arms = label_pilots(searchers, all_arms(experts), share, () if old is None else old.arms)
+    located = locate(searchers, share)
+    library = extend_library(old, labelled, arms, fingerprints, created_at=now, located=located)
+    progress("labelling dev queries")
+    dev = label_collections(searchers, library.arms, lambda collection: collection.split("dev"))
+    settings = library.manifest.settings.model_copy(update={"method": method})
+    return tuned(with_settings(library, settings), dev, fingerprints)

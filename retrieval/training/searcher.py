@@ -1,0 +1,144 @@
+"""Exact search of a collection by every expert, and nDCG@10 of every arm. n queries, D documents, m arms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from retrieval.build_experts import first_lexical
+from retrieval.routing.fusion import POOL, Evidence, Ranking, fuse
+from retrieval.training.collection import Collection, Queries
+from retrieval.training.learned_fusion import Candidates, candidates
+from retrieval.training.ndcg import CUT, ndcg, rank
+from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
+from router.embedding_cache import CachedEncoder
+from router.protocols import Encoder
+from router.types import FloatArray
+
+FUSION_WEIGHTS = (0.3, 0.5, 0.7)
+"""Weights of the dense member in a fusion with BM25: each is an arm, and the library says which serves a query best."""
+
+BLOCK = 256
+"""Queries whose similarities to all documents are in memory at once."""
+
+
+def silent(message: str) -> None:
+    """Reports nothing."""
+
+
+@dataclass(frozen=True)
+class QuerySide:
+    """One side of an expert as an encoder, for the cache: its fingerprint tells its vectors from every other's."""
+
+    expert: DenseExpert
+    is_document: bool
+
+    @property
+    def dim(self) -> int:
+        return self.expert.dim
+
+    @property
+    def fingerprint(self) -> str:
+        return self.expert.space if self.is_document else self.expert.fingerprint
+
+    @property
+    def is_inline(self) -> bool:
+        return False
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        return self.expert.encode_documents(texts) if self.is_document else self.expert.encode_queries(texts)
+
+
+def cached(encoder: Encoder, folder: Path, progress: Callable[[int], None]) -> CachedEncoder:
+    return CachedEncoder(encoder, folder, on_progress=progress)
+
+
+@dataclass
+class Searcher:
+    """Searches one collection. Vectors and indexes are made when first asked for, and vectors are kept in a cache."""
+
+    collection: Collection
+    experts: Mapping[str, RetrievalExpert]
+    cache: Path
+    progress: Callable[[str], None] = silent
+    _documents: dict[str, FloatArray] = field(default_factory=dict)
+    _lexical: dict[str, LexicalIndex] = field(default_factory=dict)
+
+    def encode(self, expert: DenseExpert, texts: Sequence[str], is_document: bool) -> FloatArray:
+        kind = "documents" if is_document else "queries"
+
+        def report(done: int) -> None:
+            self.progress(f"{self.collection.name}: {expert.name} encodes {kind}, {done} of at most {len(texts)}")
+
+        return cached(QuerySide(expert, is_document), self.cache, report).encode(texts)
+
+    def documents(self, expert: DenseExpert) -> FloatArray:
+        """(D, d) in the expert's document space."""
+        if expert.space not in self._documents:
+            self._documents[expert.space] = self.encode(expert, self.collection.documents, True)
+        return self._documents[expert.space]
+
+    def rankings(self, name: str, texts: Sequence[str], count: int = POOL) -> list[Ranking]:
+        """The `count` best documents of each query by one expert."""
+        expert = self.experts[name]
+        if not isinstance(expert, DenseExpert):
+            return self.words(name).search(texts, count)
+        documents, queries = self.documents(expert), self.encode(expert, texts, False)
+        found: list[Ranking] = []
+        for start in range(0, len(texts), BLOCK):
+            for scores in queries[start : start + BLOCK] @ documents.T:
+                rows = np.array(rank(scores, self.collection.document_ids, count), dtype=np.int64)
+                found.append((rows, scores[rows]))
+        return found
+
+    def words(self, name: str) -> LexicalIndex:
+        """The index of an expert over words."""
+        if name not in self._lexical:
+            expert = self.experts[name]
+            assert not isinstance(expert, DenseExpert)
+            self.progress(f"{self.collection.name}: {name} indexes {len(self.collection.documents)} documents")
+            self._lexical[name] = expert.index(self.collection.documents)
+        return self._lexical[name]
+
+    def evidence(self, arm: Arm, text: str) -> Evidence | None:
+        """What the words of a query say of documents, by the last member of an arm that weighs them."""
+        return partial(self.words(arm.members[-1]).evidence, text) if arm.evidence else None
+
+    def arm_scores(self, queries: Queries, arms: Sequence[Arm]) -> FloatArray:
+        """(n, m): nDCG@10 of every arm on every query."""
+        found = {name: self.rankings(name, queries.texts) for name in dict.fromkeys(m for a in arms for m in a.members)}
+        scores = np.zeros((len(queries), len(arms)), dtype=np.float32)
+        for column, arm in enumerate(arms):
+            ranked = [
+                fuse([found[member][row] for member in arm.members], arm, CUT, self.evidence(arm, text))[0].tolist()
+                for row, text in enumerate(queries.texts)
+            ]
+            scores[:, column] = ndcg(ranked, queries.grades)
+        return scores
+
+    def candidates(self, queries: Queries, members: Sequence[str]) -> list[Candidates]:
+        """What each query is ranked from when members are fused, the last of which searches words."""
+        found = [self.rankings(name, queries.texts) for name in members]
+        words = self.words(members[-1])
+        return [
+            candidates([rankings[row] for rankings in found], partial(words.evidence, text), grades)
+            for row, (text, grades) in enumerate(zip(queries.texts, queries.grades, strict=True))
+        ]
+
+
+def all_arms(experts: Mapping[str, RetrievalExpert], weights: Sequence[float] = FUSION_WEIGHTS) -> tuple[Arm, ...]:
+    """Base alone, every other expert alone, and every dense expert fused with the first lexical one."""
+    lexical = first_lexical(experts)
+    dense = [name for name, expert in experts.items() if isinstance(expert, DenseExpert)]
+    singles = [Arm(members=(name,), weights=(1.0,)) for name in (BASE, *(n for n in experts if n != BASE))]
+    fused = [
+        Arm(members=(name, lexical), weights=(weight, round(1 - weight, 6)))
+        for name in dense
+        for weight in weights
+        if lexical is not None
+    ]
+    return (*singles, *fused)

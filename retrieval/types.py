@@ -1,0 +1,183 @@
+"""The words of retrieval: experts, rankings and decisions. n queries, d dimensions, m experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from router.protocols import Encoder
+from router.types import FloatArray, Record
+
+BASE = "base"
+"""The expert that is always there: the encoder of the documents, without an adapter."""
+
+IntArray = NDArray[np.int64]
+
+EVIDENCE = ("coverage", "phrases", "length")
+"""What a word index says of a document and a query beside its score, each in [0, 1]."""
+
+
+@runtime_checkable
+class DenseExpert(Protocol):
+    """Queries to vectors in a document space."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def space(self) -> str:
+        """Fingerprint of the document space it searches: an index of another space must refuse it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of what it computes on queries."""
+        ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """(n, d) float32 unit rows; an empty text gives a zero row. Raises BackendError."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
+        """(n, d) as above, by the frozen document side."""
+        ...
+
+
+@runtime_checkable
+class LexicalIndex(Protocol):
+    """Documents that are found by their words."""
+
+    def search(self, texts: Sequence[str], count: int) -> list[tuple[IntArray, FloatArray]]:
+        """Per query the rows of at most `count` documents that share a word with it, best first, and their scores."""
+        ...
+
+    def evidence(self, text: str, rows: IntArray) -> FloatArray:
+        """(k, `EVIDENCE`) of documents at rows (k,) for a query: the share of its words that stand in the document,
+        each counting by its rarity; the share of its neighbouring words that are neighbours there; the length."""
+        ...
+
+
+@runtime_checkable
+class LexicalExpert(Protocol):
+    """An expert that searches texts by itself: it has no vectors."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def space(self) -> str:
+        """Fingerprint of how it reads documents: an index made by other settings is another."""
+        ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def index(self, texts: Sequence[str]) -> LexicalIndex:
+        """An index in memory of the documents in order; row i is text i."""
+        ...
+
+
+RetrievalExpert = DenseExpert | LexicalExpert
+
+
+class UnboundExpert(Protocol):
+    """What a kind's `build` gives: an expert that does not know its name and base yet."""
+
+    def attach(self, name: str, base: Encoder) -> RetrievalExpert:
+        """Raises ArtifactError when it was made for another base."""
+        ...
+
+
+@dataclass(frozen=True)
+class BaseExpert:
+    """The section's encoder on both sides."""
+
+    encoder: Encoder
+    name: str = BASE
+
+    @property
+    def space(self) -> str:
+        return self.encoder.fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        return self.encoder.fingerprint
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.dim
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        return self.encoder.encode(texts)
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
+        return self.encoder.encode(texts)
+
+
+class Arm(Record):
+    """One way to search: an expert, or several whose rankings are fused.
+
+    A learned arm also weighs `EVIDENCE`, which its last member gives, an expert over words; its weights come from the
+    labelled queries of one data set.
+    """
+
+    members: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[float, ...] = Field(min_length=1, description="of each member")
+    evidence: tuple[float, ...] = Field(default=(), description="weights of EVIDENCE; empty where rankings decide")
+    learned_on: str | None = Field(default=None, description="data set that taught the weights")
+
+    @property
+    def name(self) -> str:
+        """`medical`; `medical+bm25:0.7` with the first member's weight; `medical+bm25:faq` as learned on `faq`."""
+        if len(self.members) == 1:
+            return self.members[0]
+        return "+".join(self.members) + f":{self.learned_on or format(self.weights[0], 'g')}"
+
+
+class RetrievalReason(StrEnum):
+    """Why this expert was chosen."""
+
+    PILOTS = "pilots"  # best predicted gain over base, from labelled queries nearby
+    BASE = "base"  # nothing is predicted to beat base here
+    UNPREPARED = "unprepared"  # nothing labelled is near: what does best on domains it was not made for
+    EXPLICIT = "explicit"  # the client named the expert
+    ONLY = "only"  # there is no pilot library, or no other expert
+
+
+class RetrievalDecision(Record):
+    """Who serves one query. With two members both search, and `retrieval.routing.fusion` joins their rankings."""
+
+    expert: str = Field(description="the first member")
+    members: tuple[str, ...] = Field(min_length=1, description="experts that search")
+    weights: tuple[float, ...] = Field(description="weight of each member in the fusion")
+    evidence: tuple[float, ...] = Field(default=(), description="weights of EVIDENCE in a learned fusion")
+    learned_on: str | None = Field(default=None, description="data set that taught the weights")
+    runner_up: str | None = None
+    scores: dict[str, float] = Field(default_factory=dict, description="expert -> predicted nDCG@10 minus base's")
+    similarity: float | None = Field(default=None, description="cosine to the nearest labelled query")
+    reason: RetrievalReason
+    propensity: float = Field(default=1.0, gt=0, le=1)
+    library_version: str = Field(default="none", description="content hash of the pilot library")
+
+    @property
+    def is_fused(self) -> bool:
+        return len(self.members) > 1
+
+    @property
+    def arm(self) -> Arm:
+        """What searches."""
+        return Arm(members=self.members, weights=self.weights, evidence=self.evidence, learned_on=self.learned_on)
+
+
+def single(expert: str, reason: RetrievalReason, version: str = "none") -> RetrievalDecision:
+    """The decision for one expert without a comparison."""
+    return RetrievalDecision(expert=expert, members=(expert,), weights=(1.0,), reason=reason, library_version=version)

@@ -1,1 +1,0 @@
-"""Retrieval experts over one frozen document index, and the choice among them; see docs/retrieval.md."""

@@ -1,0 +1,86 @@
+"""The index in Postgres, against a real server with pgvector where one can be had from a package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from retrieval.index.pgvector import PgvectorIndexes
+from retrieval.index.space import VectorSpace
+from router.errors import ConfigError, StoreError, VectorSpaceError
+from router.types import FloatArray
+from tests.postgres import running_postgres
+
+SPACE = VectorSpace(fingerprint="base", dim=32)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running_postgres() as it:
+        yield it
+
+
+def unit_rows(rng: np.random.Generator, n: int) -> FloatArray:
+    rows = rng.standard_normal((n, SPACE.dim)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def test_add_replace_remove_filter_and_search(url: str) -> None:
+    rng = np.random.default_rng(0)
+    indexes = PgvectorIndexes(url, "first", SPACE)
+    index, vectors = indexes.open("a"), unit_rows(rng, 2000)
+    index.add(np.arange(2000), vectors)
+    index.add(np.array([5, 5]), np.stack([vectors[0], -vectors[5]]))
+    vectors[5] = -vectors[5]
+    assert index.remove(np.array([7, 7, 9999])) == 1
+    assert len(index) == 1999
+    exact, found = 0, 0
+    for query in unit_rows(rng, 30):
+        order = [key for key in np.argsort(-(vectors @ query)).tolist() if key != 7]
+        hits = index.search(query, 10)
+        found += len(set(hits.keys.tolist()) & set(order[:10]))
+        exact += 10
+        np.testing.assert_allclose(hits.scores, vectors[hits.keys] @ query, atol=1e-5)
+        among = np.arange(0, 2000, 70)
+        wanted = [key for key in order if key % 70 == 0 and key != 7][:5]
+        assert index.search(query, 5, among=among).keys.tolist() == wanted
+    assert found / exact >= 0.98
+    assert len(index.search(vectors[0], 400).keys) == 400
+    indexes.close()
+
+
+def test_another_gateway_sees_the_same_and_another_encoder_is_refused(url: str) -> None:
+    rows = unit_rows(np.random.default_rng(1), 3)
+    first, second = PgvectorIndexes(url, "second", SPACE), PgvectorIndexes(url, "second", SPACE)
+    first.open("a").add(np.arange(3), rows)
+    assert second.open("a").search(rows[1], 1).keys.tolist() == [1]
+    other = PgvectorIndexes(url, "second", VectorSpace(fingerprint="another", dim=32))
+    with pytest.raises(VectorSpaceError, match="holds vectors of base encoder base"):
+        other.open("a")
+    with pytest.raises(VectorSpaceError, match="shape"):
+        first.open("a").add(np.array([1]), np.zeros((1, 8), np.float32))
+    opened = second.open("a")
+    first.drop("a")
+    first.drop("never-was")
+    with pytest.raises(StoreError, match="it was deleted"):
+        opened.search(rows[1], 1)
+    assert len(second.open("a")) == 0
+    for each in (first, second, other):
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [("sqlite:///x.db", "the URL is of 'sqlite'"), ("nonsense", "the URL is none")]
+)
+def test_what_is_no_postgres_is_a_clear_error(wrong: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        PgvectorIndexes(wrong, "x", SPACE)
+
+
+def test_a_server_that_is_away_is_worth_another_try() -> None:
+    with pytest.raises(StoreError, match="cannot find pgvector in Postgres") as caught:
+        PgvectorIndexes("postgresql://coe:secret@127.0.0.1:1/x", "x", SPACE)
+    assert caught.value.is_retryable
+    assert "secret" not in str(caught.value)

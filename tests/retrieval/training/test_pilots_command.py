@@ -1,0 +1,99 @@
+"""`coe retrieval pilots` on small collections with the packaged base and BM25."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.routing.pilot_library import RoutingMethod, load_library
+from retrieval.training.collection import read_collection
+from retrieval.training.labels import query_key
+from retrieval.training.pilots_command import pilots
+from retrieval.training.recipe import held_out_queries
+from router.encoders.bert import Options, build
+from router.errors import ConfigError, DataError
+from tests.retrieval.experts.adapter_files import write_adapter
+from tests.retrieval.training.collection_files import write_beir
+
+
+def make(out: Path, **options: object) -> None:
+    defaults: dict[str, object] = {
+        "data": None,
+        "config": Path("experts.yaml"),
+        "adapters": None,
+        "remove": None,
+        "rebuild": False,
+        "method": "gain",
+        "cache": out.parent / "cache",
+    }
+    pilots(out=out, **(defaults | options))  # type: ignore[arg-type]
+
+
+def write_config(folder: Path, experts: str) -> Path:
+    text = (Path(__file__).parents[3] / "experts.yaml").read_text().split("\nretrieval:")[0]
+    file = folder / "experts.yaml"
+    file.write_text(f"{text}\nretrieval:\n  experts:\n    {experts}\n")
+    return file
+
+
+def test_a_library_is_made_extended_and_an_expert_taken_out(tmp_path: Path) -> None:
+    north, south = write_beir(tmp_path / "north", "n"), write_beir(tmp_path / "south", "s")
+    config = write_config(tmp_path, "words: {kind: bm25}")
+    make(tmp_path / "pilots", data=north, config=config)
+    first = load_library(tmp_path / "pilots")
+    assert [arm.name for arm in first.arms][:2] == ["base", "words"]
+    assert first.manifest.data_sets == ("north",)
+
+    config = write_config(tmp_path, "words: {kind: bm25}\n    whole: {kind: bm25, language: none}")
+    make(tmp_path / "pilots", data=south, config=config)
+    second = load_library(tmp_path / "pilots")
+    assert second.manifest.data_sets == ("north", "south")
+    count = len(first.keys)
+    assert (second.scores[:count, : len(first.arms)] == first.scores).all()
+    assert not second.measured[:count, len(first.arms)].any()
+
+    make(tmp_path / "pilots", remove="whole")
+    assert [arm.name for arm in load_library(tmp_path / "pilots").arms] == [arm.name for arm in first.arms]
+
+
+def test_a_changed_expert_needs_a_rebuild(tmp_path: Path) -> None:
+    north = write_beir(tmp_path / "north", "n")
+    make(tmp_path / "pilots", data=north, config=write_config(tmp_path, "words: {kind: bm25}"))
+    config = write_config(tmp_path, "words: {kind: bm25, k1: 0.5}")
+    with pytest.raises(DataError, match="'words' is not the one that the pilot library measured; use --rebuild"):
+        make(tmp_path / "pilots", data=north, config=config)
+    make(tmp_path / "pilots", data=north, config=config, rebuild=True, method="mean")
+    assert load_library(tmp_path / "pilots").manifest.settings.method is RoutingMethod.MEAN
+
+
+def test_trained_adapters_are_labelled_on_the_queries_that_none_of_them_saw(tmp_path: Path) -> None:
+    north = write_beir(tmp_path / "north", "n")
+    base = build(Options())
+    arrays = {
+        f"base_model.model.encoder.layer.0.attention.self.query.lora_{half}.weight": base.network.weights[
+            "encoder.layer.0.attention.self.query.weight"
+        ][: (2 if half == "A" else 384), : (384 if half == "A" else 2)].copy()
+        for half in "AB"
+    }
+    for name, held_out in (("north", 0.5), ("south", 0.9)):
+        write_adapter(tmp_path / "adapters" / name, base, arrays, held_out=held_out)
+    make(tmp_path / "pilots", data=north, adapters=tmp_path / "adapters")
+    library = load_library(tmp_path / "pilots")
+    assert "north" in library.manifest.expert_fingerprints
+    unseen = held_out_queries(read_collection(north).split("train"), 0.5)
+    assert 0 < len(unseen) < 8
+    assert set(library.keys) == {query_key("north", name) for name in unseen.ids}
+    assert len(library.located) == 8 - len(unseen)  # the others say where the collection lies
+    vectors = base.encode([text for text in read_collection(north).split("train").texts if text not in unseen.texts])
+    np.testing.assert_allclose(np.sort(library.located, axis=0), np.sort(vectors, axis=0), atol=1e-6)
+
+
+def test_wrong_options_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--method men; did you mean 'mean'"):
+        make(tmp_path / "pilots", method="men")
+    with pytest.raises(ConfigError, match="--data is required"):
+        make(tmp_path / "pilots")
+    with pytest.raises(ConfigError, match="there is no library at"):
+        make(tmp_path / "pilots", remove="x")

@@ -1,0 +1,27 @@
+"""Cells that a spreadsheet would evaluate."""
+
+from __future__ import annotations
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from router.spreadsheet import as_meant, without_formula
+
+STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
+@given(st.one_of(st.text(), st.builds("".join, st.lists(st.sampled_from(["'", *STARTS, "a"])))))
+@example('=HYPERLINK("http://evil.example","x")')
+@example("'=1")
+@example("-1.5")
+def test_no_cell_of_text_begins_a_formula_and_all_come_back(text: str) -> None:
+    cell = without_formula(text)
+    assert isinstance(cell, str)
+    assert not cell.startswith(STARTS)
+    assert as_meant(cell) == text
+
+
+def test_numbers_stay_numbers() -> None:
+    assert [without_formula(value) for value in (-1.5, -3, None)] == [-1.5, -3, None]
+    assert as_meant("-1.5") == "-1.5"
+    assert as_meant("'tis") == "'tis"
