@@ -26,7 +26,7 @@ from benchmarks.loop_fleet import (
     without,
 )
 from router.artifact import load_artifact
-from router.build import assemble, evidence_of
+from router.build import MeasuredExperts, assemble, evidence_of
 from router.config import ExplorationConfig, PluginConfig, PolicyConfig
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts
@@ -110,12 +110,9 @@ def loaded(world: World, version: str, experts: tuple[str, ...], settings: Setti
     return assemble(
         artifact,
         world.encoder,
-        alpha=ALPHA,
-        experts=experts,
-        evidence=evidence,
-        costs=costs,
+        MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}),
         policies={"default": PolicyConfig(exploration=settings.exploration)},
-        capabilities={name: Capabilities() for name in experts},
+        alpha=ALPHA,
         scorer=PluginConfig(kind="map"),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,15 @@ from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
 from router.solved_policy import Policy
 from router.types import GENERAL, FloatArray
 from router.uncertainty import Uncertainty
+
+
+class MeasuredExperts(NamedTuple):
+    """The m experts that a router chooses from, with what was measured of them, and what they cost and take."""
+
+    names: tuple[str, ...]
+    evidence: QualityMatrix
+    costs: ExpertCosts
+    capabilities: Mapping[str, Capabilities]
 
 
 def build_encoder(config: PluginConfig) -> Encoder:
@@ -51,19 +60,15 @@ def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None)
             f"router {artifact.manifest.version} knows the experts {', '.join(artifact.manifest.experts)}, and "
             "experts.yaml has none of them: run `coe train` to measure and map the new ones"
         )
-    experts = tuple(artifact.manifest.experts[i] for i in kept)
+    names = tuple(artifact.manifest.experts[i] for i in kept)
     evidence = evidence_of(artifact).columns(kept)
-    entries = [config.experts[name] for name in experts]
-    costs = expert_costs(entries, evidence)
+    costs = expert_costs([config.experts[name] for name in names], evidence)
     return assemble(
         artifact,
         encoder or build_encoder(config.router.encoder),
-        alpha=config.router.alpha,
-        experts=experts,
-        evidence=evidence,
-        costs=costs,
+        MeasuredExperts(names, evidence, costs, capabilities(config)),
         policies=config.policies,
-        capabilities=capabilities(config),
+        alpha=config.router.alpha,
         scorer=config.router.scorer,
     )
 
@@ -100,12 +105,9 @@ def table_router(
     return assemble(
         artifact,
         encoder or build_encoder(PluginConfig.model_validate({"kind": spec.kind, **spec.options})),
-        alpha=alpha,
-        experts=experts,
-        evidence=evidence,
-        costs=costs,
+        MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}),
         policies={"default": PolicyConfig(budgets=budgets or Budgets())},
-        capabilities={name: Capabilities() for name in experts},
+        alpha=alpha,
         scorer=PluginConfig(kind=artifact.manifest.scorer.kind),
     )
 
@@ -113,13 +115,10 @@ def table_router(
 def assemble(
     artifact: RouterArtifact,
     encoder: Encoder,
+    experts: MeasuredExperts,
     *,
-    alpha: float,
-    experts: tuple[str, ...],
-    evidence: QualityMatrix,
-    costs: ExpertCosts,
     policies: Mapping[str, PolicyConfig],
-    capabilities: Mapping[str, Capabilities],
+    alpha: float,
     scorer: PluginConfig,
 ) -> Router:
     """Puts the parts together. Raises ArtifactError when the artifact was trained with another encoder or scorer."""
@@ -134,8 +133,8 @@ def assemble(
         CategoryClassifier,
         plugins.build("router.classifiers", manifest.classifier.kind, manifest.classifier.options),
     ).with_state(manifest.categories, artifact.part("classifier"))
-    fitted = build_scorer(artifact, scorer, experts, evidence)
-    choice = learned_choice(artifact, experts) if fitted.decides_by_query else None
+    fitted = build_scorer(artifact, scorer, experts.names, experts.evidence)
+    choice = learned_choice(artifact, experts.names) if fitted.decides_by_query else None
     rows = (*manifest.categories, GENERAL)
     return Router(
         version=manifest.version,
@@ -144,12 +143,10 @@ def assemble(
         temperature=manifest.temperature,
         uncertainty=Uncertainty.from_state(artifact.part("uncertainty"), alpha=alpha),
         scorer=fitted,
-        experts=experts,
-        policies={
-            name: solved_policy(policy, rows, experts, evidence, costs, choice) for name, policy in policies.items()
-        },
-        capabilities=capabilities,
-        costs=costs,
+        experts=experts.names,
+        policies={name: solved_policy(policy, rows, experts, choice) for name, policy in policies.items()},
+        capabilities=experts.capabilities,
+        costs=experts.costs,
     )
 
 
@@ -195,14 +192,10 @@ def sample_rows(artifact: RouterArtifact) -> NDArray[np.int64] | None:
 
 
 def solved_policy(
-    policy: PolicyConfig,
-    rows: Sequence[str],
-    experts: Sequence[str],
-    evidence: QualityMatrix,
-    costs: ExpertCosts,
-    choice: LearnedChoice | None,
+    policy: PolicyConfig, rows: Sequence[str], experts: MeasuredExperts, choice: LearnedChoice | None
 ) -> Policy:
-    pins = {rows.index(category): experts.index(expert) for category, expert in policy.pins.items()}
+    pins = {rows.index(category): experts.names.index(expert) for category, expert in policy.pins.items()}
+    evidence, costs = experts.evidence, experts.costs
     solution = solve_map(cautious_quality(evidence), evidence.mass, costs, policy.budgets, pins)
     preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets, pins)
     return Policy(solution, pins, policy.exploration, preference)
@@ -230,8 +223,8 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
 def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> ExpertCosts:
     """Sizes and prices from experts.yaml, tokens and latency from the evidence.
 
-    In a category where an expert never answered, its answers are taken to be as long as its others: at a length of 0 a
-    expensive one would count as cheap.
+    In a category where an expert never answered, its answers are taken to be as long as its others: at a length of 0
+    an expensive one would count as cheap.
     """
     groups = {group: number for number, group in enumerate(dict.fromkeys(entry.host_group for entry in entries))}
     group_size = {entry.host_group: entry.params_b for entry in entries}
