@@ -29,9 +29,9 @@ from sqlalchemy import select
 from benchmarks.chaos_fleet import Child, GatewayProcess, write_config
 from benchmarks.chaos_history import WINDOW_S, Answer, Kill, Row, Verdict, Victim, check, planned_kills
 from decision_log.commands import drain_all, examine
+from decision_log.database import Database
 from decision_log.doctor import Diagnosis
-from decision_log.log_database import default_database_url
-from decision_log.store import Store
+from decision_log.log_connection import default_database_url
 from decision_log.tables import DECISIONS
 from fleet.redis_server import RedisServer
 from router.config import Durability, LogConfig
@@ -71,7 +71,7 @@ class Fleet:
 
     async def start(self, client: aiohttp.ClientSession) -> None:
         await self.redis.start()
-        Store(self.database_url).close()  # so that three processes need not make the tables at once
+        Database(self.database_url).close()  # so that three processes need not make the tables at once
         for child in (*self.gateways.values(), self.consumer):
             child.start()
         for gateway in self.gateways.values():
@@ -185,7 +185,7 @@ async def run_chaos(folder: Path, seed: int, seconds: float, durability: Durabil
 
 async def settled(fleet: Fleet) -> tuple[list[Row], Diagnosis]:
     """All rows and the doctor's view, once what was left in spools and stream is in SQL."""
-    store = Store(fleet.database_url)
+    store = Database(fleet.database_url)
     config = LogConfig(durability=fleet.durability)
     try:
         for data_dir in fleet.data_dirs:

@@ -22,8 +22,8 @@ from router.errors import MissingExtraError, MissingWeightsError
 from router.protocols import CategoryClassifier, Encoder
 from router.shipped import seed_folder
 from router.types import GENERAL
-from training.datasets.jsonl import read_seed
-from training.measure import wilson
+from training.classifier_metrics import wilson
+from training.datasets.labelled_queries import read_seed
 from training.types import LabelledQuery
 
 SEED = seed_folder()

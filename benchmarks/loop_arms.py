@@ -33,19 +33,19 @@ from router.policy import ExpertCosts
 from router.progress import silent
 from router.quality import QualityMatrix
 from router.types import GENERAL, Verdict
-from training.change import Change, find_changes
-from training.choice import FittedScorer
-from training.contest import Conduct, Contest, LogContest, conduct
+from training.change_points import ChangePoint, find_change_points
+from training.evidence import Evidence, gather_evidence
 from training.expert_map import measure_quality
 from training.fit import FitRequest, Prepared, prepare, write_router
 from training.gate import GateResult, Terms, judge
-from training.introduce import introduce, newcomers
+from training.key_influence import UNLIMITED
 from training.log_answers import AskedAnswers, sample_rows
 from training.log_table import LogTable, is_judge
-from training.retrain import Evidence, gather_evidence
-from training.retrain_run import DEFAULT_TERMS, MAX_JUDGED, judged_rows
+from training.new_experts import introduce, newcomers
+from training.retrain import DEFAULT_TERMS, MAX_JUDGED, judged_rows
+from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, choices_on
+from training.scorer_fit import FittedScorer
 from training.types import OutcomeTable
-from training.voices import UNLIMITED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALPHA = 0.1
@@ -151,11 +151,11 @@ def empty_log(n: int, world: World) -> LogTable:
     )
 
 
-def conduct_of(router: Router, world: World) -> Conduct:
+def choices_of(router: Router, world: World) -> LoggedChoices:
     """What a router does with every prompt of the traffic."""
     n = len(world.traffic.texts)
     asked = asked_of(world, empty_log(n, world), np.arange(n), router.experts)
-    return conduct(router, asked, world.traffic.experts)
+    return choices_on(router, asked, world.traffic.experts)
 
 
 def rows_of(router: Router, world: World) -> IntArray:
@@ -170,10 +170,10 @@ class Round:
 
     decisions: int
     gate: GateResult
-    on_log: LogContest | None
+    on_log: LogComparison | None
     live_value: float
     candidate_value: float
-    changes: tuple[Change, ...]
+    changes: tuple[ChangePoint, ...]
 
     @property
     def is_promoted(self) -> bool:
@@ -204,16 +204,16 @@ class Retraining:
         return without(self.world.probes, [e for e in self.world.probes.experts if e not in self.experts])
 
     def take_over(self, router: Router) -> None:
-        self.router, self.conduct = router, conduct_of(router, self.world)
+        self.router, self.choices = router, choices_of(router, self.world)
         self.rows = rows_of(router, self.world)
 
     def serve(self, moment: Moment, t: int) -> float:
         """Answers t queries, retrains when it is time to; mean true score of the answers."""
         self.experts = moment.experts
         prompts = draw_prompts(moment, t, self.rng)
-        chosen = draw_experts(self.conduct.policy, prompts, self.rng)
+        chosen = draw_experts(self.choices.probs, prompts, self.rng)
         reward = draw_rewards(moment, prompts, chosen, RESPONSE_RATE, self.rng)
-        self.history.add(prompts, chosen, self.rows[prompts], self.conduct.policy[prompts, chosen], reward)
+        self.history.add(prompts, chosen, self.rows[prompts], self.choices.probs[prompts, chosen], reward)
         if self.is_learning and self.history.n % self.settings.retrain_every == 0:
             self.retrain(moment)
         return float(moment.quality[prompts, chosen].mean())
@@ -246,14 +246,14 @@ class Retraining:
         )
         return log, prompt
 
-    def candidate(self, log: LogTable, changes: tuple[Change, ...]) -> tuple[Router, Evidence]:
+    def candidate(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> tuple[Router, Evidence]:
         evidence = gather_evidence(self.probes, log, self.world.categories, changes)
         return router_of(self.world, self.stage, evidence.matrix, self.experts, self.settings), evidence
 
     def retrain(self, moment: Moment) -> Round:
         """One `coe retrain`."""
         log, prompt = self.log()
-        changes = find_changes(log)
+        changes = find_change_points(log)
         candidate, evidence = self.candidate(log, changes)
         done = self.compare(moment, log, prompt, changes, candidate, evidence)
         self.rounds.append(done)
@@ -276,27 +276,27 @@ class Retraining:
         moment: Moment,
         log: LogTable,
         prompt: IntArray,
-        changes: tuple[Change, ...],
+        changes: tuple[ChangePoint, ...],
         candidate: Router,
         evidence: Evidence,
     ) -> Round:
         """The candidate against the live router, by what production would see and by the truth."""
         free = np.zeros(evidence.matrix.quality.shape, dtype=np.float32)
-        contest = Contest(self.router, candidate, evidence, free, self.rng)
-        rows, share = judged_rows(log, changes, contest)
+        comparison = RouterComparison(self.router, candidate, evidence, free, self.rng)
+        rows, share = judged_rows(log, changes, comparison)
         rows = sample_rows(log, rows, MAX_JUDGED)
-        on_log, theirs = None, conduct_of(candidate, self.world)
+        on_log, theirs = None, choices_of(candidate, self.world)
         if len(rows):
             asked = asked_of(self.world, log.rows(rows), prompt[rows], self.router.experts)
-            conducts = [
-                one.rows(prompt[rows]).among(self.world.traffic.experts, contest.experts)
-                for one in (self.conduct, theirs)
+            choices = [
+                one.rows(prompt[rows]).among(self.world.traffic.experts, comparison.experts)
+                for one in (self.choices, theirs)
             ]
-            on_log = contest.on_log(asked, share[rows], conducts)
+            on_log = comparison.on_log(asked, share[rows], choices)
         probes, labels = evidence.outcomes, self.world.queries[:: len(self.world.queries) // LABELS_SHOWN]
         gate = judge(
-            contest.on_labels(labels, self.world.encoder.encode([query.text for query in labels])),
-            contest.on_outcomes(probes, self.world.encoder.encode(probes.texts), is_held_out=False),
+            comparison.on_labels(labels, self.world.encoder.encode([query.text for query in labels])),
+            comparison.on_outcomes(probes, self.world.encoder.encode(probes.texts), is_held_out=False),
             None if on_log is None else on_log.doubly_robust,
             terms=replace(self.settings.terms, decisions_per_row=log.n_rows / max(len(rows), 1)),
             cost_live_usd=0.0,
@@ -306,13 +306,13 @@ class Retraining:
             decisions=self.history.n,
             gate=gate,
             on_log=on_log,
-            live_value=moment.value(self.conduct.policy),
-            candidate_value=moment.value(theirs.policy),
+            live_value=moment.value(self.choices.probs),
+            candidate_value=moment.value(theirs.probs),
             changes=changes,
         )
 
     def value(self, moment: Moment) -> float:
-        return moment.value(self.conduct.policy)
+        return moment.value(self.choices.probs)
 
 
 @dataclass

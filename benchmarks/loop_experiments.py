@@ -30,7 +30,7 @@ from benchmarks.loop_fleet import (
     reachable_value,
 )
 from router.quality import QualityMatrix
-from training.change import find_changes
+from training.change_points import find_change_points
 from training.gate import MIN_EFFECTIVE_DECISIONS, Comparison
 
 ESTIMATORS = ("doubly robust", "SNIPS", "IPS")
@@ -80,7 +80,7 @@ def judged_run(
     """The candidate that the log of one run leads to, estimated and known; and a spoiled one before the same gate."""
     arm = logged_arm(world, stage, settings, moment, t, seed)
     log, prompt = arm.log()
-    changes = find_changes(log)
+    changes = find_change_points(log)
     candidate, evidence = arm.candidate(log, changes)
     done = arm.compare(moment, log, prompt, changes, candidate, evidence)
     wrong = router_of(world, stage, spoiled(evidence.matrix, noise, arm.rng), arm.experts, settings)

@@ -23,16 +23,16 @@ import typer
 from rich.console import Console
 from sqlalchemy import Connection, create_engine, text
 
-from decision_log.log_database import default_database_url
-from decision_log.store import Store
+from decision_log.database import Database
+from decision_log.log_connection import default_database_url
 from router.build import build_encoder, load_router
 from router.config import CoeConfig, load_config
 from router.features import to_bytes
 from router.shipped import seed_folder
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
-from training.datasets.jsonl import read_seed
+from training.datasets.labelled_queries import read_seed
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import first_router
+from training.fit_inputs import first_router
 from training.registry import Registry
 from training.types import LabelledQuery, OutcomeTable
 
@@ -218,7 +218,7 @@ def prepare_folder(folder: Path, decisions: int, scorer: str, keeps_text: bool) 
     load_router(config, registry.folder(first.manifest.version))  # what is measured must be loadable
     queries = tuple(queries[i] for i in rng.permutation(len(queries))[:ASKED])
     vectors = [to_bytes(vector) for vector in encoder.encode([query.text for query in queries])]
-    Store(default_database_url(folder)).close()
+    Database(default_database_url(folder)).close()
     engine = create_engine(default_database_url(folder))
     with engine.begin() as connection:
         found = records(decisions, queries, tuple(config.categories), keeps_text, rng)

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from decision_log.connections import (
+    opened_client,
+    opened_database,
+    opened_redis,
+    run_with_redis,
+)
 from decision_log.consumer import Consumer
+from decision_log.database import Database
 from decision_log.doctor import SILENT_S, Diagnosis, Finding, diagnose
 from decision_log.ledger import Ledger
 from decision_log.leftovers import send_leftovers
-from decision_log.life import Life, LifeState
-from decision_log.opening import (
-    opened_client,
-    opened_redis,
-    opened_store,
-    run_with_redis,
-)
 from decision_log.ranges import count, named
+from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.sink import SPOOL_FOLDER, new_replica
 from decision_log.stats import ConsumerStats
-from decision_log.store import Store
 from decision_log.stream import DecisionStream, evicting
 from fleet.stop_signal import stop_on_signal
 from router.config import LogConfig, load_config
@@ -49,10 +49,10 @@ def doctor(
     from router.terminal import Terminal
 
     console = Terminal(highlight=False)
-    with opened_store(data_dir, database_url, is_reader=not give_up) as store:
+    with opened_database(data_dir, database_url, is_reader=not give_up) as database:
         for replica in give_up or ():
-            give_replica_up(store, replica)
-        found = run_with_redis(examine(data_dir, load_config(config).log, redis_url, store))
+            give_replica_up(database, replica)
+        found = run_with_redis(examine(data_dir, load_config(config).log, redis_url, database))
     if found.findings:
         console.print(replica_table(found.findings))
     for line in verdict(found):
@@ -84,20 +84,20 @@ def verdict(found: Diagnosis) -> Iterator[str]:
         )
 
 
-def give_replica_up(store: Store, replica: str) -> None:
+def give_replica_up(database: Database, replica: str) -> None:
     """Raises StoreError: nobody of that name is known, or it was heard of lately."""
-    ledger = Ledger(store)
+    ledger = Ledger(database)
     known = {account.replica: account for account in ledger.accounts()}
     if replica not in known:
         raise StoreError(f"no replica '{replica}' is known{allowed_values(replica, known)}")
-    now, life = time.time(), known[replica].life
-    if life is not None and life.state is LifeState.RUNNING and now - life.at <= SILENT_S:
+    now, status = time.time(), known[replica].status
+    if status is not None and status.state is ReplicaState.RUNNING and now - status.at <= SILENT_S:
         raise StoreError(
-            f"replica '{replica}' was heard of {max(now - life.at, 0):.0f} s ago; allowed: one that has been "
+            f"replica '{replica}' was heard of {max(now - status.at, 0):.0f} s ago; allowed: one that has been "
             f"silent for {SILENT_S:.0f} s"
         )
-    killed = Life(replica=replica, decisions=known[replica].decisions, state=LifeState.KILLED, at=now)
-    ledger.note_lives([killed])
+    killed = ReplicaStatus(replica=replica, decisions=known[replica].decisions, state=ReplicaState.KILLED, at=now)
+    ledger.note_replicas([killed])
 
 
 def drain(
@@ -110,8 +110,8 @@ def drain(
     from router.terminal import Terminal
 
     console = Terminal()
-    with opened_store(data_dir, database_url) as store, console.status("draining ..."):
-        sent, stats = run_with_redis(drain_all(data_dir, load_config(config).log, redis_url, store))
+    with opened_database(data_dir, database_url) as database, console.status("draining ..."):
+        sent, stats = run_with_redis(drain_all(data_dir, load_config(config).log, redis_url, database))
     console.print(
         f"{sent:,} decisions sent from spools; {stats.written:,} rows written, {stats.repeated:,} were there already, "
         f"{stats.dead:,} given up"
@@ -129,33 +129,33 @@ def consume(
     from fleet.program_log import log_to_stderr
 
     log_to_stderr("info")
-    with opened_store(data_dir, database_url) as store:
-        run_with_redis(consume_until_signal(data_dir, load_config(config).log, redis_url, store))
+    with opened_database(data_dir, database_url) as database:
+        run_with_redis(consume_until_signal(data_dir, load_config(config).log, redis_url, database))
 
 
-async def consume_until_signal(data_dir: Path, config: LogConfig, redis_url: str | None, store: Store) -> None:
+async def consume_until_signal(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database) -> None:
     """Raises EngineError: there is no Redis and none could be started."""
     async with opened_redis(data_dir, redis_url) as url:
-        consumer = Consumer(redis_url=url, stream=config.stream, store=store, name=new_replica())
+        consumer = Consumer(redis_url=url, stream=config.stream, database=database, name=new_replica())
         with stop_on_signal() as stop:
             await consumer.start()
             await stop.wait()
             await consumer.aclose()
 
 
-async def examine(data_dir: Path, config: LogConfig, redis_url: str | None, store: Store) -> Diagnosis:
+async def examine(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database) -> Diagnosis:
     """The diagnosis over a data folder. Raises RedisError, StoreError, EngineError."""
     async with opened_client(data_dir, redis_url) as client:
-        return await diagnose(data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
+        return await diagnose(data_dir / SPOOL_FOLDER, client, config.stream, database, time.time())
 
 
 async def drain_all(
-    data_dir: Path, config: LogConfig, redis_url: str | None, store: Store
+    data_dir: Path, config: LogConfig, redis_url: str | None, database: Database
 ) -> tuple[int, ConsumerStats]:
     """Brings everything that no live process is busy with into SQL. Raises RedisError, StoreError, EngineError."""
     async with opened_redis(data_dir, redis_url) as url:
         stream = DecisionStream(url, name=config.stream, max_entries=config.stream_max_entries)
-        consumer = Consumer(redis_url=url, stream=config.stream, store=store, name=new_replica())
+        consumer = Consumer(redis_url=url, stream=config.stream, database=database, name=new_replica())
         try:
             await consumer.drain()
             sent, _ = await send_leftovers(data_dir / SPOOL_FOLDER, stream)

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
 from decision_log.spool import Spool
+from decision_log.spool_writer import SpoolWriter
 from decision_log.stream import DecisionStream
-from decision_log.writer import SpoolWriter
 from fleet.tasks import stop_task
 from router.errors import StoreError
 

@@ -16,13 +16,13 @@ from typing import Any
 from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
-from decision_log.entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
+from decision_log.database import Database
 from decision_log.ledger import Ledger
-from decision_log.life import Life
 from decision_log.redis_client import REDIS_ERRORS, connect
+from decision_log.replica_status import ReplicaStatus
 from decision_log.stats import ConsumerStats
-from decision_log.store import Store
 from decision_log.stream import Backoff, reason_of
+from decision_log.stream_entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
 from fleet.tasks import stop_task
 from router.errors import StoreError
 from router.types import DecisionRecord
@@ -45,7 +45,7 @@ class Consumer:
     Args:
         redis_url: as `decision_log.redis_client.connect` takes it.
         stream: key of the stream.
-        store: closed by the caller, after `aclose`.
+        database: closed by the caller, after `aclose`.
         name: unique among live consumers; the replica's name does.
 
     Raises:
@@ -57,7 +57,7 @@ class Consumer:
         *,
         redis_url: str,
         stream: str,
-        store: Store,
+        database: Database,
         name: str,
         block_ms: int = BLOCK_MS,
         min_idle_ms: int = MIN_IDLE_MS,
@@ -65,8 +65,8 @@ class Consumer:
         self._redis = connect(redis_url)
         self._stream = stream
         self._dead_stream = dead_stream(stream)
-        self._store = store
-        self._ledger = Ledger(store)
+        self._database = database
+        self._ledger = Ledger(database)
         self._name = name
         self._block_ms = block_ms
         self._min_idle_ms = min_idle_ms
@@ -212,16 +212,16 @@ class Consumer:
                 done.append(entry_id)
         return done
 
-    def _note_content(self, content: Life | Erased) -> None:
-        if isinstance(content, Life):
-            self._ledger.note_lives([content])
+    def _note_content(self, content: ReplicaStatus | Erased) -> None:
+        if isinstance(content, ReplicaStatus):
+            self._ledger.note_replicas([content])
         else:
             self._ledger.note_erased([(content.replica, content.seq)], at=time.time())
 
     def _write(self, parsed: Sequence[tuple[bytes, DecisionRecord]]) -> list[bytes]:
         """Ids of the entries whose record is in SQL now. Raises StoreError when the database is away."""
         try:
-            new = self._store.write_decisions([record for _, record in parsed])
+            new = self._database.write_decisions([record for _, record in parsed])
         except StoreError as error:
             if error.is_retryable:
                 raise

@@ -1,140 +1,238 @@
-"""Opening the database: which ones are supported, how SQLite is set up, and what its errors become."""
+"""SQL: decisions and feedback, on SQLite or Postgres. Training reads the same two tables."""
 
 from __future__ import annotations
 
-import os
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager, nullcontext, suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from sqlalchemy import event, insert, select
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
-from sqlmodel import create_engine
+from pydantic import ValidationError
+from sqlalchemy import func, or_, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 
-from decision_log.log_database import SCHEMA_VERSION, schema_problem
-from decision_log.tables import SCHEMA
-from router.errors import ConfigError, MissingExtraError, StoreError
+from decision_log.feedback_rows import keep_document_feedback, keep_feedback
+from decision_log.implicit_signals import note_signals
+from decision_log.log_connection import foreign_version, version_reason
+from decision_log.protocols import FeedbackStatus
+from decision_log.sql_engine import check_schema, make_schema, open_engine, translated_errors
+from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
+from decision_log.tombstones import delete_of, erased_among, lock, note_removed
+from router.errors import StoreError
+from router.feedback_config import FeedbackConfig
+from router.types import RETRIEVAL, DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Connection
 
-BUSY_TIMEOUT_MS = 10_000
-SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
+PAGE_ROWS = 500
+NO_CAPS = FeedbackConfig(max_per_hour=2**31, max_per_decision=2**31)
 
 
-def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
-    """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
+class Database:
+    """The database. Calls block; a coroutine runs them in a thread. Any number of threads may use one database.
 
     Args:
-        is_reader: nothing will be written, so an SQLite file that may not be is opened all the same.
+        is_reader: nothing will be written, so it need not be allowed.
 
-    Raises: as `Store` does.
+    Raises:
+        ConfigError: `database_url` is no URL, or of a database that is not supported.
+        MissingExtraError: it is Postgres and the driver is not installed.
+        StoreError: the database cannot be opened, or has tables of another version.
     """
-    url = checked_url(database_url)
-    if url.get_backend_name() == "postgresql":
+
+    def __init__(self, database_url: str, *, is_reader: bool = False) -> None:
+        self._engine = open_engine(database_url, is_reader=is_reader)
+        dialect = self._engine.dialect.name
+        self.insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
         try:
-            return create_engine(url, pool_pre_ping=True)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("DATABASE_URL of Postgres", "postgres") from error
-    path = Path(url.database or "")
-    if is_reader and (sealed := sealed_url(path)):
-        return create_engine(sealed)
-    # For its owner alone, and so is its write-ahead log, which gets the same mode. SQLite says what cannot be opened.
-    with suppress(OSError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+            with translated_errors("open"):
+                check_schema(self._engine, TABLES)
+            with suppress(StoreError) if is_reader else nullcontext(), translated_errors("open"):
+                make_schema(self._engine, TABLES)
+        except StoreError:
+            self.close()
+            raise
 
-    @event.listens_for(engine, "connect")
-    def set_pragmas(connection: Any, _record: object) -> None:
-        # FULL: a row is committed before the stream forgets it, so the commit must outlive a power cut.
-        # secure_delete: what is erased is overwritten.
-        pragmas = (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON")
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}").close()
+    def make_tables(self, tables: Sequence[Table]) -> None:
+        """Makes tables of another part of the gateway where they are missing. Raises StoreError."""
+        with translated_errors("make tables in"):
+            make_schema(self._engine, tables)
 
-    return engine
+    def write_decisions(self, records: Sequence[DecisionRecord]) -> int:
+        """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
+
+        Those of a subject that was erased are left out, with what was said of them, and their numbers kept as removed.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        if not records:
+            return 0
+        key = DECISIONS.c.decision_id
+        statement = self.insert(DECISIONS).on_conflict_do_nothing(index_elements=[key]).returning(key)
+        with self.transaction("write decisions") as connection:
+            lock(connection, for_erasure=False)
+            erased = erased_among(connection, records)
+            note_removed(
+                connection, self.insert, [(gone.replica, gone.seq) for gone in erased], reason="erased", at=time.time()
+            )
+            left_out = {gone.decision_id for gone in erased}
+            delete_of(connection, sorted(left_out))  # what was said of them may have been here before
+            # Two writers that lock the same rows in different order would wait for each other.
+            kept = sorted(records, key=attrgetter("decision_id"))
+            rows = [row_of(record) for record in kept if record.decision_id not in left_out]
+            new = {row.decision_id for row in connection.execute(statement, rows)} if rows else set()
+            note_signals(connection, self.insert, [record for record in kept if record.decision_id in new])
+            return len(new)
+
+    def get_decision(self, decision_id: str) -> DecisionRecord | None:
+        """The record of that decision, None when there is none. Raises StoreError."""
+        query = select(DECISIONS.c.record, DECISIONS.c.embedding).where(DECISIONS.c.decision_id == decision_id)
+        with self.transaction("read a decision") as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else record_of(row.record, row.embedding)
+
+    def newest_decisions(
+        self, *, since: float, limit: int, left_out: Counter[str] | None = None
+    ) -> Iterator[DecisionRecord]:
+        """Up to `limit` chat decisions made since a time (Unix seconds), newest first, read a page at a time.
+
+        Args:
+            left_out: counts rows of another version of the record, by reason.
+
+        Raises:
+            StoreError: also when a row is not a decision record.
+        """
+        columns = (DECISIONS.c.at, DECISIONS.c.decision_id, DECISIONS.c.record, DECISIONS.c.embedding)
+        newest_first = (
+            select(*columns)
+            .where(DECISIONS.c.at >= since, or_(DECISIONS.c.category.is_(None), DECISIONS.c.category != RETRIEVAL))
+            .order_by(DECISIONS.c.at.desc(), DECISIONS.c.decision_id.desc())
+        )
+        query, left = newest_first, limit
+        while left > 0:
+            with self.transaction("read decisions") as connection:
+                rows = connection.execute(query.limit(min(left, PAGE_ROWS))).all()
+            for row in rows:
+                if (version := foreign_version(row.record)) is None:
+                    yield record_of(row.record, row.embedding)
+                elif left_out is not None:
+                    left_out[version_reason(version)] += 1
+            if len(rows) < min(left, PAGE_ROWS):
+                return
+            left -= len(rows)
+            place = tuple_(DECISIONS.c.at, DECISIONS.c.decision_id)
+            query = newest_first.where(place < tuple_(rows[-1].at, rows[-1].decision_id))
+
+    def put_feedback(
+        self, feedback: Feedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None
+    ) -> FeedbackStatus:
+        """Keeps the feedback as `keep_feedback` says.
+
+        Args:
+            about: the decision, which may not have reached SQL yet; nothing is kept of one that was erased. None: the
+                caller knows.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        with self.transaction("write feedback") as connection:
+            lock(connection, for_erasure=False)
+            if about is not None and erased_among(connection, [about]):
+                return FeedbackStatus.ERASED
+            return keep_feedback(connection, self.insert, feedback, caps)
+
+    def put_document_feedback(
+        self, feedback: DocumentFeedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None
+    ) -> FeedbackStatus:
+        """Keeps what is said of one document, as `put_feedback` does. Raises StoreError: nothing was written."""
+        with self.transaction("write feedback") as connection:
+            lock(connection, for_erasure=False)
+            if about is not None and erased_among(connection, [about]):
+                return FeedbackStatus.ERASED
+            return keep_document_feedback(connection, self.insert, feedback, caps)
+
+    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
+        """What the client did that may say something of that decision, oldest first. Raises StoreError."""
+        query = select(SIGNALS).where(SIGNALS.c.decision_id == decision_id).order_by(SIGNALS.c.at, SIGNALS.c.kind)
+        with self.transaction("read signals") as connection:
+            return tuple(ImplicitSignal.model_validate(dict(row)) for row in connection.execute(query).mappings())
+
+    def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
+        """Keeps what a judge said; of the same answer again nothing changes. Raises StoreError."""
+        if judgements:
+            rows = [judgement.model_dump(mode="json") for judgement in judgements]
+            with self.transaction("write judgements") as connection:
+                connection.execute(self.insert(JUDGEMENTS).on_conflict_do_nothing(), rows)
+
+    def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]:
+        """Feedback on that decision, oldest first. Raises StoreError."""
+        query = select(FEEDBACK).where(FEEDBACK.c.decision_id == decision_id).order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+        with self.transaction("read feedback") as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(
+            Feedback(
+                decision_id=row["decision_id"],
+                kind=row["kind"],
+                value=row["value"],
+                at=row["at"],
+                key_id=row["key_id"] or None,
+            )
+            for row in rows
+        )
+
+    def count(self) -> int:
+        """Rows in `decisions`. Raises StoreError."""
+        with self.transaction("count") as connection:
+            return connection.execute(select(func.count()).select_from(DECISIONS)).scalar_one()
+
+    def checkpoint(self) -> None:
+        """Empties SQLite's write-ahead log, which keeps what was deleted for a while. Raises StoreError."""
+        if self._engine.dialect.name == "sqlite":
+            with translated_errors("checkpoint"), self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def transaction(self, action: str) -> Iterator[Connection]:
+        """Raises StoreError, which says what could not be done (`action`), without any value of a statement."""
+        with translated_errors(f"{action} in"), self._engine.begin() as connection:
+            yield connection
 
 
-def sealed_url(path: Path) -> URL | None:
-    """How to open an SQLite file that this process may read and not write; None where it may write, or there is none.
+def row_of(record: DecisionRecord) -> dict[str, object]:
+    """The columns of one decision."""
+    decision = record.decision
+    return {
+        "decision_id": record.decision_id,
+        "at": record.at,
+        "replica": record.replica,
+        "seq": record.seq,
+        "state": record.state.value,
+        "expert": record.served_expert or (decision.expert if decision else None),
+        "category": decision.category if decision else None,
+        "router_version": decision.router_version if decision else None,
+        "record": record.model_copy(update={"embedding": None}).model_dump_json(),
+        "session_id": record.session_id,
+        "text_hash": record.text_hash,
+        "embedding": record.embedding,
+        "encoder_fingerprint": record.inputs.encoder if record.inputs else None,
+    }
 
-    Where the folder may not be written to either and nobody has a write-ahead log there, the file is taken for one that
-    does not change: SQLite would look for that log, and to share it would make a file.
-    """
-    may_change_folder = os.access(path.parent, os.W_OK)
-    if not path.is_file() or (may_change_folder and os.access(path, os.W_OK)):
-        return None
-    is_fixed = not may_change_folder and not path.with_name(f"{path.name}-wal").exists()
-    query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if is_fixed else {})
-    # Not as text: SQLAlchemy would take the quotes off, and SQLite needs them.
-    return URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
 
-
-def checked_url(database_url: str) -> URL:
-    """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
-
-    Raises:
-        ConfigError: it is no URL, or not of a supported database.
-    """
-    allowed = "allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+def record_of(record: str, embedding: bytes | None) -> DecisionRecord:
+    """The record of one row. Raises StoreError: it is damaged, or of another version."""
     try:
-        url = make_url(database_url)
-        if url.drivername in ("postgres", "postgresql"):
-            url = url.set(drivername="postgresql+psycopg")
-        backend = url.get_backend_name()
-        url.get_dialect()
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise ConfigError(f"DATABASE_URL is not a database URL; {allowed}") from error
-    if backend not in ("sqlite", "postgresql"):
-        raise ConfigError(f"DATABASE_URL is of database '{backend}'; {allowed}")
-    if backend == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ConfigError(f"DATABASE_URL is an SQLite database in memory, which a restart would lose; {allowed}")
-    return url
-
-
-def check_schema(engine: Engine, tables: Sequence[Table]) -> None:
-    """Raises StoreError: the database has tables of another version, or that are not ours."""
-    with engine.connect() as connection:
-        refuse_schema(connection, tables)
-
-
-def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
-    """Makes the tables that are missing and notes the version of a new database. Processes that start at once wait for
-    each other.
-
-    Raises:
-        StoreError: as `check_schema` does.
-    """
-    is_sqlite = engine.dialect.name == "sqlite"
-    with engine.begin() as connection:
-        lock = "BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"
-        connection.exec_driver_sql(lock)
-        refuse_schema(connection, tables)
-        tables[0].metadata.create_all(connection, tables=[SCHEMA, *tables])
-        if connection.execute(select(SCHEMA)).first() is None:
-            connection.execute(insert(SCHEMA).values(version=SCHEMA_VERSION))
-
-
-def refuse_schema(connection: Connection, tables: Sequence[Table]) -> None:
-    problem = schema_problem(connection, [table.name for table in tables])
-    if problem is not None:
-        raise StoreError(f"DATABASE_URL: the database {problem}")
-
-
-@contextmanager
-def translated_errors(action: str) -> Iterator[None]:
-    """Turns a database error into a StoreError without the statement, whose parameters hold users' text.
-
-    Args:
-        action: what was done, up to "the database": "open", "count in".
-    """
-    try:
-        yield
-    except DBAPIError as error:
-        is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
-        raise StoreError(f"cannot {action} the database: {reason}", is_retryable=is_retryable) from error
+        read = DecisionRecord.model_validate_json(record)
+    except ValidationError as error:
+        version = foreign_version(record)
+        found = "it is not a decision record" if version is None else version_reason(version)
+        raise StoreError(f"a row of the decision log cannot be read: {found}") from error
+    return read if embedding is None else read.model_copy(update={"embedding": embedding})

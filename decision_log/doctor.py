@@ -1,7 +1,7 @@
 """Where every decision is: in SQL, on its way there, removed on purpose, or lost.
 
 A decision moves from a gateway's memory to spool, stream and SQL, and is in one of them at any time. They are looked
-at in that order, so one that moves meanwhile is met at least once and a log at work shows no loss that is none.
+at in that order, so one that moves meanwhile is met at least once and a log in use shows no false loss.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from decision_log.entries import dead_entries, waiting_entries
+from decision_log.database import Database
 from decision_log.ledger import Account, Ledger, Repeated
 from decision_log.leftovers import spool_folders, unsent_payloads
-from decision_log.life import BEAT_S, Life, LifeState, read_life
 from decision_log.ranges import complement, count, merged, without
-from decision_log.store import Store
+from decision_log.replica_status import BEAT_S, ReplicaState, ReplicaStatus, read_status
 from decision_log.stream import RECORD_FIELD, eviction_policy
+from decision_log.stream_entries import dead_entries, waiting_entries
 from fleet.folder_lock import is_held
 from router.json_text import JsonError, from_json
 
@@ -48,12 +48,12 @@ class Survey:
 class Finding:
     """What became of the decisions of one replica.
 
-    `lost` are numbers that are nowhere. `unsettled` are those that a life which goes on may still have, in memory or in
-    a spool on another machine.
+    `lost` are numbers that are nowhere. `unsettled` are those that a running replica may still have, in memory or in a
+    spool on another machine.
     """
 
     replica: str
-    state: LifeState | None
+    state: ReplicaState | None
     decisions: int
     rows: int
     removed: int
@@ -114,7 +114,7 @@ class Diagnosis:
         return not (self.lost or self.duplicates or self.dead or self.silent or self.evicts_by)
 
 
-async def diagnose(root: Path, client: RedisClient, stream: str, store: Store, now: float) -> Diagnosis:
+async def diagnose(root: Path, client: RedisClient, stream: str, database: Database, now: float) -> Diagnosis:
     """Counts decisions wherever they are; gateways may be at work.
 
     Args:
@@ -125,7 +125,7 @@ async def diagnose(root: Path, client: RedisClient, stream: str, store: Store, n
         RedisError, OSError: Redis does not answer.
         StoreError: the database does not.
     """
-    lives = await asyncio.to_thread(local_lives, root, now)
+    statuses = await asyncio.to_thread(local_replicas, root, now)
     spooled = await asyncio.to_thread(survey_spools, root)
     streamed, dead = Survey(), Survey()
     async for entry in waiting_entries(client, stream):
@@ -133,13 +133,13 @@ async def diagnose(root: Path, client: RedisClient, stream: str, store: Store, n
             streamed.add(entry.payload or b"")
     async for entry in dead_entries(client, stream):
         dead.add(entry.payload or b"")
-    ledger = Ledger(store)
+    ledger = Ledger(database)
     accounts = {account.replica: account for account in await asyncio.to_thread(ledger.accounts)}
-    names = sorted({*accounts, *lives, *spooled.seqs, *streamed.seqs, *dead.seqs})
+    names = sorted({*accounts, *statuses, *spooled.seqs, *streamed.seqs, *dead.seqs})
     findings = [
         assess(
             accounts.get(name) or Account(name),
-            lives.get(name),
+            statuses.get(name),
             spooled.of(name) | streamed.of(name) | dead.of(name),
             now,
         )
@@ -150,7 +150,7 @@ async def diagnose(root: Path, client: RedisClient, stream: str, store: Store, n
     return Diagnosis(tuple(findings), tuple(repeated), spooled.records, streamed.records, dead.records, policy)
 
 
-def assess(account: Account, local: Life | None, elsewhere: set[int], now: float) -> Finding:
+def assess(account: Account, local: ReplicaStatus | None, elsewhere: set[int], now: float) -> Finding:
     """What became of one replica's decisions.
 
     Args:
@@ -158,43 +158,43 @@ def assess(account: Account, local: Life | None, elsewhere: set[int], now: float
         local: what the count in its spool on this machine says, read before all else; None when there is none.
         elsewhere: numbers met in spool, stream and dead letters.
     """
-    life = local or account.life
-    is_running = life is not None and life.state is LifeState.RUNNING
+    status = local or account.status
+    is_running = status is not None and status.state is ReplicaState.RUNNING
     known = merged([*account.written, *account.removed])
     met_end = max([known[-1].stop if known else 0, *(seq + 1 for seq in elsewhere)])
     decisions = max(account.decisions, met_end, 0 if local is None else local.decisions)
     missing = without(complement(known, decisions), elsewhere)
     settled = decisions
-    if life is not None and is_running:
-        settled = settled_below(life, met_end, is_local=local is not None)
+    if status is not None and is_running:
+        settled = settled_below(status, met_end, is_local=local is not None)
     lost = [range(each.start, min(each.stop, settled)) for each in missing if each.start < settled]
-    is_silent = is_running and local is None and life is not None and now - life.at > SILENT_S
+    is_silent = is_running and local is None and status is not None and now - status.at > SILENT_S
     return Finding(
         replica=account.replica,
-        state=None if life is None else life.state,
+        state=None if status is None else status.state,
         decisions=decisions,
         rows=account.rows,
         removed=count(account.removed),
         duplicates=account.duplicates,
         lost=tuple(lost),
         unsettled=count(missing) - count(lost),
-        silent_since=life.at if is_silent and life is not None else None,
+        silent_since=status.at if is_silent and status is not None else None,
     )
 
 
-def settled_below(life: Life, met_end: int, *, is_local: bool) -> int:
-    """Numbers below are lost when they are nowhere, although the life goes on.
+def settled_below(status: ReplicaStatus, met_end: int, *, is_local: bool) -> int:
+    """First number that may still be with a running replica; numbers below are lost when they are nowhere.
 
-    A spool on another machine cannot be looked at. But what it had taken when the life was last heard of went ahead of
-    any number given later, so once such a number was met, everything before must have been.
+    A spool on another machine cannot be looked at. But what it had taken when the replica was last heard of went ahead
+    of any number given later, so once such a number was met, everything before must have been.
     """
-    return life.settled if is_local or met_end > life.decisions else 0
+    return status.settled if is_local or met_end > status.decisions else 0
 
 
-def local_lives(root: Path, now: float) -> dict[str, Life]:
-    """Lives whose spool is on this machine, by replica."""
-    lives = (read_life(folder, is_alive=is_held(folder), at=now) for folder in spool_folders(root))
-    return {life.replica: life for life in lives if life is not None}
+def local_replicas(root: Path, now: float) -> dict[str, ReplicaStatus]:
+    """Replicas whose spool is on this machine, by name."""
+    statuses = (read_status(folder, is_alive=is_held(folder), at=now) for folder in spool_folders(root))
+    return {status.replica: status for status in statuses if status is not None}
 
 
 def survey_spools(root: Path) -> Survey:

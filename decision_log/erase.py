@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from decision_log.entries import Erased, dead_stream, entries_after
-from decision_log.frames import HEADER, frame, scan
+from decision_log.database import Database
 from decision_log.leftovers import spool_folders
 from decision_log.privacy import MAX_SEARCH_CHARS, keyed_hash, named_session, session_hash
-from decision_log.removal import Found, Removal, Removed, found_of
 from decision_log.spool_files import segment_paths
-from decision_log.store import Store
+from decision_log.spool_frames import HEADER, frame, scan
+from decision_log.sql_removal import Found, Removal, Removed, found_of
+from decision_log.stream_entries import Erased, dead_stream, entries_after
 from router.ask import ask_in, cap
 from router.config import GatewayConfig
 
@@ -63,7 +63,7 @@ def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS)
 
 
 async def erase(
-    subjects: Collection[str], root: Path, client: RedisClient, stream: str, store: Store, at: float
+    subjects: Collection[str], root: Path, client: RedisClient, stream: str, database: Database, at: float
 ) -> Erasure:
     """Erases what was decided up to `at`; again is harmless.
 
@@ -79,7 +79,7 @@ async def erase(
     def match(payload: bytes) -> Found | None:
         return found_of(payload, subjects, at)
 
-    removal = Removal(store)
+    removal = Removal(database)
     gone = await asyncio.to_thread(removal.erase, subjects, at)
     spooled = await asyncio.to_thread(erase_in_spools, root, match)
     streamed = [
@@ -94,14 +94,14 @@ async def erase(
 
 
 async def look_for(
-    subjects: Collection[str], root: Path, client: RedisClient, stream: str, store: Store, at: float
+    subjects: Collection[str], root: Path, client: RedisClient, stream: str, database: Database, at: float
 ) -> Erasure:
     """What `erase` would do now; changes nothing. Takes and raises what `erase` does."""
 
     def match(payload: bytes) -> Found | None:
         return found_of(payload, subjects, at)
 
-    removal = Removal(store)
+    removal = Removal(database)
     in_sql = await asyncio.to_thread(removal.decisions_of, subjects, at)
     spooled = await asyncio.to_thread(found_in_spools, root, match)
     streamed = [

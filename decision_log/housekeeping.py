@@ -8,8 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from decision_log.removal import Removal
-from decision_log.store import Store
+from decision_log.database import Database
+from decision_log.sql_removal import Removal
 from decision_log.stream import reason_of
 from fleet.tasks import stop_task
 from router.errors import StoreError
@@ -37,8 +37,8 @@ class Housekeeper:
         keep_days: age at which decisions are removed; None keeps them for ever.
     """
 
-    def __init__(self, store: Store, log: Forgetful, *, keep_days: float | None) -> None:
-        self._removal = Removal(store)
+    def __init__(self, database: Database, log: Forgetful, *, keep_days: float | None) -> None:
+        self._removal = Removal(database)
         self._log = log
         self._keep_days = keep_days
         self._looked = time.time()

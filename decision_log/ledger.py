@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Select, case, func, select
 
-from decision_log.erasure import note_removed
-from decision_log.life import Life, LifeState
+from decision_log.database import Database
 from decision_log.ranges import count, merged
-from decision_log.store import Store
-from decision_log.tables import DECISIONS, LIVES, REMOVED
+from decision_log.replica_status import ReplicaState, ReplicaStatus
+from decision_log.tables import DECISIONS, REMOVED, REPLICAS
+from decision_log.tombstones import note_removed
 
 MAX_REPEATED = 20
 
 
 @dataclass(slots=True)
 class Account:
-    """One replica in SQL. `life` is None when nothing was heard of it but rows."""
+    """One replica in SQL. `status` is None when nothing was heard of it but rows."""
 
     replica: str
-    life: Life | None = None
+    status: ReplicaStatus | None = None
     rows: int = 0
     written: list[range] = field(default_factory=list)  # numbers that have a row
     removed: list[range] = field(default_factory=list)  # numbers that were removed on purpose
@@ -30,7 +30,7 @@ class Account:
     def decisions(self) -> int:
         """How many decisions it numbered, as far as SQL knows."""
         ends = [each.stop for each in (*self.written, *self.removed)]
-        return max([0 if self.life is None else self.life.decisions, *ends])
+        return max([0 if self.status is None else self.status.decisions, *ends])
 
     @property
     def duplicates(self) -> int:
@@ -48,30 +48,30 @@ class Repeated:
 
 
 class Ledger:
-    """Calls block, as those of the store it reads and writes through."""
+    """Calls block, as those of the database it reads and writes through."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    def note_lives(self, lives: Sequence[Life]) -> None:
+    def note_replicas(self, statuses: Sequence[ReplicaStatus]) -> None:
         """Keeps what was heard, in any order and any number of times. Raises StoreError."""
-        insert = self._store.insert(LIVES)
+        insert = self._database.insert(REPLICAS)
         new = insert.excluded
-        is_over = LIVES.c.state != LifeState.RUNNING.value
-        columns = (LIVES.c.decisions, LIVES.c.settled, LIVES.c.at)
+        is_over = REPLICAS.c.state != ReplicaState.RUNNING.value
+        columns = (REPLICAS.c.decisions, REPLICAS.c.settled, REPLICAS.c.at)
         larger = {each.name: case((new[each.name] > each, new[each.name]), else_=each) for each in columns}
         statement = insert.on_conflict_do_update(
-            index_elements=[LIVES.c.replica],
-            set_={**larger, "state": case((is_over, LIVES.c.state), else_=new.state)},
+            index_elements=[REPLICAS.c.replica],
+            set_={**larger, "state": case((is_over, REPLICAS.c.state), else_=new.state)},
         )
-        with self._store.transaction("write replicas") as connection:
-            for life in sorted(lives, key=lambda each: each.replica):
-                connection.execute(statement, life.model_dump(mode="json"))
+        with self._database.transaction("write replicas") as connection:
+            for status in sorted(statuses, key=lambda each: each.replica):
+                connection.execute(statement, status.model_dump(mode="json"))
 
     def note_erased(self, numbers: Iterable[tuple[str, int]], *, at: float) -> None:
         """Remembers numbers (replica, seq) whose record was erased before it got here. Raises StoreError."""
-        with self._store.transaction("write removed numbers") as connection:
-            note_removed(connection, self._store.insert, numbers, reason="erased", at=at)
+        with self._database.transaction("write removed numbers") as connection:
+            note_removed(connection, self._database.insert, numbers, reason="erased", at=at)
 
     def accounts(self) -> list[Account]:
         """Every replica, by name. Raises StoreError."""
@@ -80,9 +80,9 @@ class Ledger:
         def account(replica: str) -> Account:
             return found.setdefault(replica, Account(replica))
 
-        with self._store.transaction("count") as connection:
-            for row in connection.execute(select(LIVES)):
-                account(row.replica).life = Life(**row._mapping)
+        with self._database.transaction("count") as connection:
+            for row in connection.execute(select(REPLICAS)):
+                account(row.replica).status = ReplicaStatus(**row._mapping)
             for row in connection.execute(select(REMOVED)):
                 account(row.replica).removed.append(range(row.first_seq, row.last_seq + 1))
             for row in connection.execute(islands()):
@@ -97,7 +97,7 @@ class Ledger:
         replica, seq = DECISIONS.c.replica, DECISIONS.c.seq
         numbers = select(replica, seq).group_by(replica, seq).having(func.count() > 1).limit(MAX_REPEATED)
         found = []
-        with self._store.transaction("count") as connection:
+        with self._database.transaction("count") as connection:
             for row in connection.execute(numbers).all():
                 rows = select(DECISIONS.c.decision_id).where(replica == row.replica, seq == row.seq)
                 ids = connection.execute(rows.order_by(DECISIONS.c.decision_id)).scalars()

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
-from decision_log.frames import scan
-from decision_log.life import read_life
+from decision_log.replica_status import read_status
 from decision_log.spool import Spool
 from decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths, sent_bytes
-from decision_log.stream import LIFE_FIELD, DecisionStream
+from decision_log.spool_frames import scan
+from decision_log.stream import STATUS_FIELD, DecisionStream
 from router.errors import StoreError
 
 READ_RECORDS = 32
@@ -67,8 +67,8 @@ async def send_leftover(folder: Path, stream: DecisionStream) -> tuple[int, int]
         while count := await send_next(spool, stream):
             sent += count
         # Last, because the folder goes once this is in the stream.
-        if (life := read_life(folder, is_alive=False, at=time.time())) is not None:
-            await stream.send([life.model_dump_json().encode()], LIFE_FIELD)
+        if (status := read_status(folder, is_alive=False, at=time.time())) is not None:
+            await stream.send([status.model_dump_json().encode()], STATUS_FIELD)
     finally:
         await asyncio.to_thread(spool.close)
     return sent, spool.damaged

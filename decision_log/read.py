@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import ValidationError
 from sqlalchemy import Connection, text
 
-from decision_log.log_database import foreign_version, version_reason
+from decision_log.log_connection import foreign_version, version_reason
 from router.errors import DataError
 from router.types import (
     DecisionKind,

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decision_log.entries import dead_stream
-from decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, look_for, rewrite_file, stored_forms
-from decision_log.opening import (
+from decision_log.connections import (
     opened_client,
-    opened_store,
+    opened_database,
     run_with_redis,
 )
+from decision_log.database import Database
+from decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, look_for, rewrite_file, stored_forms
 from decision_log.privacy import load_key
-from decision_log.removal import Removal, Removed
 from decision_log.sink import SPOOL_FOLDER
-from decision_log.store import Store
+from decision_log.sql_removal import Removal, Removed
+from decision_log.stream_entries import dead_stream
 from router.config import LogConfig, load_config
 from router.errors import ConfigError
 from router.options import ConfigOption, DatabaseOption, DataOption, RedisOption
@@ -28,7 +28,7 @@ from router.options import ConfigOption, DatabaseOption, DataOption, RedisOption
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
 
-EraseWork = Callable[[Collection[str], Path, "RedisClient", str, Store, float], Awaitable[Erasure]]
+EraseWork = Callable[[Collection[str], Path, "RedisClient", str, Database, float], Awaitable[Erasure]]
 
 SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
@@ -45,8 +45,8 @@ def prune(
 
     now = time.time()
     before = now - age_s(older_than)
-    with opened_store(data_dir, database_url) as store:
-        gone = Removal(store).prune(before, now)
+    with opened_database(data_dir, database_url) as database:
+        gone = Removal(database).prune(before, now)
         dead = run_with_redis(trim_dead(data_dir, load_config(config).log, redis_url, before))
     Terminal().print(pruned_line(gone, dead))
     return 0
@@ -64,10 +64,10 @@ def erase_subject(
     from router.terminal import Terminal
 
     work, verb = (look_for, "would erase") if dry_run else (erase, "erased")
-    with opened_store(data_dir, database_url, is_reader=dry_run) as store:
+    with opened_database(data_dir, database_url, is_reader=dry_run) as database:
         known = load_config(config)
         max_chars = known.gateway.max_text_chars
-        done = run_with_redis(erase_all(data_dir, known.log, redis_url, store, subject, max_chars, work))
+        done = run_with_redis(erase_all(data_dir, known.log, redis_url, database, subject, max_chars, work))
     Terminal().print(
         f"{verb} {done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
         f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools",
@@ -80,7 +80,7 @@ async def erase_all(
     data_dir: Path,
     config: LogConfig,
     redis_url: str | None,
-    store: Store,
+    database: Database,
     subject: str,
     max_text_chars: int = MAX_TEXT_CHARS,
     work: EraseWork = erase,
@@ -90,7 +90,7 @@ async def erase_all(
         raise ConfigError("--subject is empty; allowed: a key id, a session id or name, a text hash")
     subjects = stored_forms(subject, load_key(data_dir), max_text_chars)
     async with opened_client(data_dir, redis_url) as client:
-        return await work(subjects, data_dir / SPOOL_FOLDER, client, config.stream, store, time.time())
+        return await work(subjects, data_dir / SPOOL_FOLDER, client, config.stream, database, time.time())
 
 
 async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, before: float) -> int:

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from decision_log.commit_check import CommitCheck
-from decision_log.erasure import is_erased
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
-from decision_log.life import BEAT_S, DecisionCount, Life, LifeState
 from decision_log.privacy import apply_privacy, keyed_hash, load_key
+from decision_log.replica_status import BEAT_S, DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
+from decision_log.spool_writer import SpoolWriter
 from decision_log.stats import LogStats
-from decision_log.stream import LIFE_FIELD, Backoff, DecisionStream, reason_of
-from decision_log.writer import SpoolWriter
+from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream, reason_of
+from decision_log.tombstones import is_erased
 from fleet.tasks import stop_task
 from router.config import Durability, LogConfig
 from router.errors import StoreError
@@ -54,7 +54,7 @@ class DecisionLog:
         data_dir: holds `spool/<replica>/` and the key of hashes.
         redis_url: as `decision_log.redis_client.connect` takes it.
         config: the `log` section of experts.yaml.
-        replica: name of this life of this process; a new one when None.
+        replica: name of this run of this process; a new one when None.
 
     Raises:
         ConfigError: the URL is no Redis URL, or the key of hashes cannot be read or made.
@@ -193,15 +193,15 @@ class DecisionLog:
         self._numbered.open(self._spool.folder)
 
     def _close_spool(self, *, must_stay: bool) -> None:
-        with suppress(OSError):  # then this life will count as killed, with its right number of decisions
+        with suppress(OSError):  # then this replica will count as killed, with its right number of decisions
             self._numbered.close()
         self._spool.close(must_stay=must_stay)
 
     async def _say_goodbye(self) -> bool:
-        """Tells the stream how many decisions this life numbered; False leaves that, with the spool, to the next."""
+        """Tells the stream how many decisions this replica numbered; False leaves that, with the spool, to others."""
         if self._beater is None or self._spool.pending or self._stream.last_error is not None:
             return self._beater is None
-        return await self._tell(LifeState.ENDED)
+        return await self._tell(ReplicaState.ENDED)
 
     async def _beat(self) -> None:
         """Tells the stream again and again how many decisions there are."""
@@ -211,18 +211,18 @@ class DecisionLog:
             await self._stream.look_at_policy()
 
     async def _say_running(self) -> bool:
-        return await self._tell(LifeState.RUNNING)
+        return await self._tell(ReplicaState.RUNNING)
 
     async def _try_redis(self) -> bool:
         """Whether Redis takes an entry of `TRY_BYTES`, so one that needs new room on its disk."""
-        return await self._tell(LifeState.RUNNING, TRY_BYTES)
+        return await self._tell(ReplicaState.RUNNING, TRY_BYTES)
 
-    async def _tell(self, state: LifeState, size: int = 0) -> bool:
+    async def _tell(self, state: ReplicaState, size: int = 0) -> bool:
         numbered = self._numbered
-        life = Life(
+        status = ReplicaStatus(
             replica=self.replica, decisions=numbered.value, settled=numbered.settled, state=state, at=time.time()
         )
-        return await self._stream.try_send([life.model_dump_json().encode().ljust(size)], LIFE_FIELD)
+        return await self._stream.try_send([status.model_dump_json().encode().ljust(size)], STATUS_FIELD)
 
     def _share_room(self) -> None:
         """Leaves this spool what the others in the data folder do not use of `log.spool_max_mb`."""
@@ -274,6 +274,6 @@ class DecisionLog:
 
 
 def new_replica() -> str:
-    """A name that no other life of any process has: host, process id and a random part."""
+    """A name that no other run of any process has: host, process id and a random part."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:32]
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"

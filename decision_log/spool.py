@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from decision_log.frames import HEADER, Frame, frame, scan
-from decision_log.life import MARK_NAME
+from decision_log.replica_status import MARK_NAME
 from decision_log.spool_files import (
     CHECKPOINT_NAME,
     HIDDEN,
@@ -25,6 +24,7 @@ from decision_log.spool_files import (
     write_all,
     write_checkpoint,
 )
+from decision_log.spool_frames import HEADER, Frame, frame, scan
 from fleet.folder_lock import LOCK_NAME, FolderLock, holder_of
 from router.errors import StoreError
 

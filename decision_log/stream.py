@@ -15,7 +15,7 @@ from decision_log.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
 
 KEEPING_POLICY = "noeviction"
 RECORD_FIELD = b"record"
-LIFE_FIELD = b"life"
+STATUS_FIELD = b"status"
 FIRST_DELAY_S = 0.05
 MAX_DELAY_S = 2.0
 

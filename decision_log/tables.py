@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Float, Index, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from decision_log.log_database import SCHEMA_TABLE
+from decision_log.log_connection import SCHEMA_TABLE
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
 
 class SchemaRow(SQLModel, table=True):
-    """The version of all tables: `decision_log.log_database.SCHEMA_VERSION` of the coe that made them."""
+    """The version of all tables: `decision_log.log_connection.SCHEMA_VERSION` of the coe that made them."""
 
     __tablename__ = SCHEMA_TABLE
 
@@ -99,8 +99,8 @@ class JudgementRow(SQLModel, table=True):
     at: float = Field(sa_type=Float)
 
 
-class LifeRow(SQLModel, table=True):
-    """One life of one gateway process, which numbered its decisions 0 to `decisions` - 1."""
+class ReplicaRow(SQLModel, table=True):
+    """One replica: a run of a gateway process, which numbered its decisions 0 to `decisions` - 1."""
 
     __tablename__ = "replicas"
 
@@ -162,7 +162,7 @@ FEEDBACK: Table = SQLModel.metadata.tables["feedback"]
 DOCUMENT_FEEDBACK: Table = SQLModel.metadata.tables["document_feedback"]
 SIGNALS: Table = SQLModel.metadata.tables["implicit_signals"]
 JUDGEMENTS: Table = SQLModel.metadata.tables["judgements"]
-LIVES: Table = SQLModel.metadata.tables["replicas"]
+REPLICAS: Table = SQLModel.metadata.tables["replicas"]
 REMOVED: Table = SQLModel.metadata.tables["removed"]
 ERASURES: Table = SQLModel.metadata.tables["erasures"]
 ROUTER_VERSIONS: Table = SQLModel.metadata.tables["router_versions"]
@@ -173,7 +173,7 @@ TABLES = [
     DOCUMENT_FEEDBACK,
     SIGNALS,
     JUDGEMENTS,
-    LIVES,
+    REPLICAS,
     REMOVED,
     ERASURES,
     ROUTER_VERSIONS,

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from decision_log.consumer import Consumer
+from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
+from decision_log.router_versions import RouterVersions
 from decision_log.sink import DecisionLog
-from decision_log.store import Store
-from decision_log.version_store import VersionStore
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
 from fleet.redis_server import RedisServer
@@ -75,7 +75,7 @@ async def running_composition(
         yield Composition(gateway, fleet)
 
 
-async def start_log(stack: AsyncExitStack, settings: Settings, config: CoeConfig) -> tuple[DecisionLog, Store, str]:
+async def start_log(stack: AsyncExitStack, settings: Settings, config: CoeConfig) -> tuple[DecisionLog, Database, str]:
     """The decision log with its Redis and its database, and a line that says which they are."""
     redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
     where = "Redis at REDIS_URL"
@@ -84,10 +84,10 @@ async def start_log(stack: AsyncExitStack, settings: Settings, config: CoeConfig
         redis_url = await server.start()
         stack.push_async_callback(server.stop)
         where = f"embedded Valkey in {settings.data_dir / 'redis'}"
-    store = await asyncio.to_thread(Store, settings.database_url.get_secret_value())
+    store = await asyncio.to_thread(Database, settings.database_url.get_secret_value())
     stack.callback(store.close)
     sink = DecisionLog(data_dir=settings.data_dir, redis_url=redis_url, config=config.log)
-    consumer = Consumer(redis_url=redis_url, stream=config.log.stream, store=store, name=sink.replica)
+    consumer = Consumer(redis_url=redis_url, stream=config.log.stream, database=store, name=sink.replica)
     await consumer.start()
     stack.push_async_callback(consumer.aclose)
     await sink.start()
@@ -104,7 +104,7 @@ async def start_gateway(
     config: CoeConfig,
     addresses: EngineAddresses,
     sink: DecisionLog,
-    store: Store,
+    store: Database,
 ) -> Gateway:
     secrets = environment_secrets(config)
     backends = build_backends(config, addresses.urls, addresses.lora_ids, secrets)
@@ -118,7 +118,7 @@ async def start_gateway(
     gateway = Gateway(state, host=settings.host, port=settings.port)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
-    trials, drift = TrialWatch(state.live, VersionStore(store)), DriftWatch(store)
+    trials, drift = TrialWatch(state.live, RouterVersions(store)), DriftWatch(store)
     state.metrics.watch_learning(trials, drift)
     for watch in (trials, drift):
         await watch.start()

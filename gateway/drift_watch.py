@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, select
 
+from decision_log.database import Database
 from decision_log.drift import ACCURACY, DriftMonitor, SignalChange
-from decision_log.store import Store
 from decision_log.tables import DECISIONS, FEEDBACK
 from fleet.tasks import stop_task
 from router.errors import StoreError
@@ -54,7 +54,7 @@ class Page(NamedTuple):
 class DriftWatch:
     """Looks every `LOOK_EVERY_S` at the feedback that is new. Every gateway does, and they say the same."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
         self._monitor = DriftMonitor()
         self._last: int | None = None  # number of the last feedback that was seen; None before the history

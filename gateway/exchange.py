@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from decision_log.ports import DecisionSink
+from decision_log.protocols import DecisionSink
 from gateway.answer_reader import StreamReader
 from gateway.shadow import PendingShadow
 from gateway.wire import ChatRequest

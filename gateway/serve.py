@@ -13,8 +13,8 @@ from types import MappingProxyType
 
 import uvicorn
 
-from decision_log.ports import DecisionSink, DecisionStore
 from decision_log.privacy import load_key
+from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
 from fleet.stop_signal import stop_on_signal
 from gateway.app import GatewayApp
@@ -44,7 +44,7 @@ def build_state(
     *,
     backends: Mapping[str, ChatBackend],
     sink: DecisionSink,
-    store: DecisionStore | None,
+    store: DecisionDatabase | None,
     retrieval: RetrievalService | None = None,
     secrets: Mapping[str, str] = MappingProxyType({}),
 ) -> GatewayState:
@@ -223,7 +223,7 @@ async def serve(
     *,
     backends: Mapping[str, ChatBackend],
     sink: DecisionSink,
-    store: DecisionStore | None,
+    store: DecisionDatabase | None,
     on_started: Callable[[Gateway], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then ends in order: requests, experts, log. The sink must be started.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from decision_log.log_database import default_database_url
+from decision_log.log_connection import default_database_url
 from gateway.auth import check_bind
 from router.config import CoeConfig
 from router.errors import ConfigError

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from decision_log.ports import DecisionSink, DecisionStore
 from decision_log.privacy import keyed_hash, session_hash
+from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
 from fleet.retry_budget import RetryBudget
 from gateway.admission import Admission
@@ -66,7 +66,7 @@ class GatewayState:
     pool: ExpertPool
     live: LiveRouter
     sink: DecisionSink
-    store: DecisionStore | None = None
+    store: DecisionDatabase | None = None
     auth: Auth = field(default_factory=Auth)
     session_key: bytes = b""
     expert_keys: Mapping[str, str] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from decision_log.e_process import log_e_shadow_worse, log_e_worse
-from decision_log.version_store import TrialEvidence, VersionStore
+from decision_log.router_versions import RouterVersions, TrialEvidence
 from fleet.tasks import stop_task
 from gateway.live_router import LiveRouter
 from router.artifact import read_manifest
@@ -69,7 +69,7 @@ def reason_to_withdraw(evidence: TrialEvidence, finding: TrialFinding, trial: Tr
 class TrialWatch:
     """Looks every `LOOK_EVERY_S`; a database that is away delays it."""
 
-    def __init__(self, live: LiveRouter, versions: VersionStore) -> None:
+    def __init__(self, live: LiveRouter, versions: RouterVersions) -> None:
         self._live = live
         self._versions = versions
         self._task: asyncio.Task[None] | None = None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from decision_log.store import Store
+from decision_log.database import Database
 from fleet.folder_lock import FolderLock, holder_of
 from retrieval.build_experts import build_experts, pilots_folder
 from retrieval.fair_threads import FairThreads
@@ -60,7 +60,7 @@ class RetrievalService:
             raise RequestError(self._why_not, status=503, code="stores_unavailable", retry_after_s=5.0)
         return self._stores
 
-    def open_stores(self, store: Store, data_dir: Path, secrets: Mapping[str, str], database_url: str) -> None:
+    def open_stores(self, store: Database, data_dir: Path, secrets: Mapping[str, str], database_url: str) -> None:
         """Opens files, stores and indexes. A local index that another gateway has open leaves this one without stores.
 
         Raises:
@@ -164,7 +164,7 @@ def retrieval_of(
     config: RetrievalConfig | None,
     root: Path,
     data_dir: Path,
-    store: Store,
+    store: Database,
     database_url: str,
     secrets: Mapping[str, str],
 ) -> RetrievalService | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from decision_log.store import Store
+from decision_log.database import Database
 from fleet.redis_server import RedisServer
 from tests.postgres import running_postgres
 
@@ -57,8 +57,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    opened = Store(database_url)
+def store(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
     with opened._engine.begin() as connection:
         for table in ("decisions", "feedback", "implicit_signals"):
             connection.exec_driver_sql(f"DELETE FROM {table}")

@@ -30,7 +30,7 @@ def categories_propose(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of every random draw")] = 0,
 ) -> None:
     """Find topics that the router does not know, and categories that nobody asks for."""
-    from decision_log.log_database import default_database_url
+    from decision_log.log_connection import default_database_url
     from router.progress import console_progress
     from training.category_files import keep_proposals
     from training.commands import parse_time
@@ -55,7 +55,7 @@ def categories_propose(
 
 
 def print_proposals(found: Proposals, database_url: str) -> None:
-    from decision_log.log_database import open_log
+    from decision_log.log_connection import open_log
     from training.new_categories import DEAD_SHARE, EXAMPLES
 
     echo(
@@ -125,7 +125,7 @@ def categories_accept(
     database_url: DatabaseOption = None,
 ) -> None:
     """Write a proposed change of categories as files to review and commit; changes nothing itself."""
-    from decision_log.log_database import default_database_url, open_log
+    from decision_log.log_connection import default_database_url, open_log
     from training.category_files import read_proposals, write_new, write_removal
 
     found = read_proposals(data_dir / PROPOSALS_FILE)

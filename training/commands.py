@@ -63,7 +63,7 @@ def train(
     from router.options import require_folder
     from router.progress import console_progress
     from router.visible_text import echo
-    from training.first_fit import first_router
+    from training.fit_inputs import first_router
     from training.registry import Registry
     from training.summary import print_router, write_methods
     from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router
@@ -141,10 +141,10 @@ def retrain(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
-    from decision_log.log_database import default_database_url
+    from decision_log.log_connection import default_database_url
     from training.gate import Terms
+    from training.retrain import RetrainRequest
     from training.retrain_command import retrain_again_and_again, retrain_once
-    from training.retrain_run import RetrainRequest
 
     request = RetrainRequest(
         config=config,

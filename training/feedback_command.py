@@ -28,7 +28,7 @@ def log_feedback(
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
-    from decision_log.log_database import default_database_url
+    from decision_log.log_connection import default_database_url
     from router.config import load_config
     from router.terminal import Terminal
     from router.times import unix_time

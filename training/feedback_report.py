@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field
 from sqlalchemy import Connection, text
 
-from decision_log.log_database import open_log
+from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards, read_signals, why_dropped
 from router.types import DecisionRecord, ImplicitKind, Metric, Record
-from training.feedback import Agreement, correlation, weighted_mean
+from training.feedback_bias import Agreement, correlation, weighted_mean
 from training.replies import Replies
 
 

@@ -29,9 +29,9 @@ from router.quality import QualityMatrix
 from router.types import GENERAL, CategoryProbs, FloatArray, Metric
 from router.uncertainty import Uncertainty, apply_temperature
 from training.calibrate import fit_temperature, fit_uncertainty
-from training.choice import Bench, FittedScorer, fit_scorer
-from training.measure import stage_one_metrics
-from training.scored import LoggedQueries, ScoredQueries, joined
+from training.classifier_metrics import stage_one_metrics
+from training.graded_queries import GradedQueries, LoggedQueries, joined
+from training.scorer_fit import Bench, FittedScorer, fit_scorer
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
 
@@ -172,7 +172,7 @@ def prepare(
     with one_thread():
         stage = fit_stage_one(data.take(~held_out), request, rng)
         learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
-        scored = scored_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
+        scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
     metrics = figures(stage, data.take(held_out), request.alpha)
     served = served_shares(stage, data.take(~held_out).embeddings, request.alpha)
     return Prepared(stage, metrics, served, None if scored is None else Bench(scored, rng, progress))
@@ -191,9 +191,9 @@ def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> Floa
     return np.asarray(counts / counts.sum(), dtype=np.float32)
 
 
-def scored_queries(
+def graded_queries(
     request: FitRequest, encoder: Encoder, stage: StageOne, unseen: Mapping[str, FloatArray], progress: Progress
-) -> ScoredQueries | None:
+) -> GradedQueries | None:
     """Graded queries with what stage 1 says of them: `unseen` (k,) of the texts that it was fitted on, its own
     probabilities of the others. None when the scorer is a map, which is not fitted on them."""
     if request.outcomes is None or request.scorer.kind == "map":
@@ -205,15 +205,15 @@ def scored_queries(
     for i, text in enumerate(table.texts):
         if text in unseen:
             probs[i] = unseen[text]
-    scored = ScoredQueries(table, embeddings, CategoryProbs(request.categories, probs))
+    scored = GradedQueries(table, embeddings, CategoryProbs(request.categories, probs))
     return scored if request.logged is None else with_log(scored, request.logged, stage)
 
 
-def with_log(scored: ScoredQueries, logged: LoggedQueries, stage: StageOne) -> ScoredQueries:
+def with_log(scored: GradedQueries, logged: LoggedQueries, stage: StageOne) -> GradedQueries:
     """Graded queries and logged answers together."""
     raw = stage.classifier.predict_proba(logged.embeddings).probs
     probs = np.concatenate([scored.probs.probs, apply_temperature(raw, stage.temperature)])
-    return ScoredQueries(
+    return GradedQueries(
         table=joined(scored.table, logged.table),
         embeddings=np.concatenate([scored.embeddings, logged.embeddings]),
         probs=CategoryProbs(scored.probs.categories, probs),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, text
 
-from decision_log.log_database import open_log
+from decision_log.log_connection import open_log
 from router.features import from_bytes
 from router.progress import Progress
 from router.protocols import Encoder

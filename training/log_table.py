@@ -17,14 +17,14 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from decision_log.log_database import open_log
+from decision_log.log_connection import open_log
 from decision_log.read import has_failed, read_records, read_rewards, read_signals, why_dropped
 from router.feedback_config import FeedbackConfig
 from router.progress import Progress, silent
 from router.types import DecisionRecord, ImplicitKind, RoutingDecision
 from training.datasets.questions import question_of
+from training.key_influence import UNLIMITED, clusters, split_judges
 from training.replies import Replies
-from training.voices import UNLIMITED, deal, voices
 
 HELD_OUT_PERCENT = 50
 """Share of the questions that judge: a map has few numbers to learn, so it is judging that wants data (ours)."""
@@ -97,9 +97,9 @@ class LogTable:
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
 
     @property
-    def voice(self) -> NDArray[np.int64]:
+    def cluster(self) -> NDArray[np.int64]:
         """(n,) equal for answers that are one voice: of one key, or to one question of a key without a limit."""
-        return voices(self.question, self.key)
+        return clusters(self.question, self.key)
 
     def category_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
         """(n,) number of each answer's category among other names; -1 where it is none of them."""
@@ -155,7 +155,7 @@ class Columns:
         question = np.array(self.question, dtype=np.int64)[order]
         numbers = {name: i for i, name in enumerate(dict.fromkeys(name for name in self.keys if name not in unlimited))}
         key = np.array([numbers.get(name, UNLIMITED) for name in self.keys], dtype=np.int64)[order]
-        is_held_out, is_split = deal(question, key, is_judge(question), max_key_share)
+        is_held_out, is_split = split_judges(question, key, is_judge(question), max_key_share)
         table = LogTable(
             ids=np.array(self.ids, dtype=np.bytes_)[order],
             categories=tuple(self.categories),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from decision_log.log_database import open_log
+from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards
 from router.build import load_router
 from router.config import load_config
@@ -23,7 +23,7 @@ from router.shipped import seed_folder
 from router.text_identity import normalised_text
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
-from training.datasets.jsonl import read_seed
+from training.datasets.labelled_queries import read_seed
 from training.fit import embed
 from training.registry import Registry
 from training.topics import Topic, find_topics, topic_names

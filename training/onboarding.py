@@ -21,7 +21,7 @@ from router.errors import ConfigError, DataError, allowed_values
 from router.quality import QualityMatrix
 from router.types import GENERAL
 from training.expert_map import PRIOR_COUNT_RANGE, Float64Array, cell_means, cell_sums, row_numbers, shrink
-from training.first_fit import fingerprint_outcomes
+from training.fit_inputs import fingerprint_outcomes
 from training.types import OutcomeTable
 
 EXTENDABLE = "map"

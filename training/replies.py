@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.types import ImplicitKind, RoutingDecision
-from training.feedback import Agreement, ReplyBin, ReplyRates, agreement
+from training.feedback_bias import Agreement, ReplyBin, ReplyRates, agreement
 
 
 @dataclass

@@ -1,165 +1,463 @@
-"""What a log teaches: outcomes and logged rewards as one quality matrix, and logged answers for learned scorers.
-
-Shapes: n logged answers, k learned categories (row k is `general`), m experts.
-"""
+"""`coe retrain` from end to end: read, fit, compare, decide, promote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.artifact import RouterArtifact, load_artifact
+from router.build import expert_costs, load_router
+from router.config import CoeConfig, load_config
+from router.embedding_cache import CachedEncoder
+from router.errors import ArtifactError, RouterError
+from router.live_pointer import LivePointer
+from router.pipeline import Router
+from router.progress import Progress, silent
+from router.protocols import Encoder
 from router.quality import QualityMatrix
-from router.types import GENERAL
-from training.carry import Carried, with_carried
-from training.change import Change, is_stale
-from training.expert_map import cell_sums, measure_quality, row_numbers, shrink, without_difficulty
-from training.log_answers import AskedAnswers
-from training.log_table import LogTable
-from training.off_policy import MAX_WEIGHT
-from training.scored import LoggedQueries
-from training.types import OutcomeTable
-from training.voices import heard_share
+from router.types import FloatArray, Verdict
+from training.carried_evidence import Carried, carried_over
+from training.change_points import ChangePoint, find_change_points, is_outdated, is_stale
+from training.crossfit import fit_twins
+from training.datasets.outcome_folders import with_unmeasured
+from training.evidence import Evidence, gather_evidence, logged_queries
+from training.expert_map import row_numbers
+from training.fit import embed, finish, prepare
+from training.fit_inputs import (
+    fit_request,
+    judged_outcomes,
+    labelled_queries,
+    learned_outcomes,
+    opened_encoder,
+    usable_outcomes,
+)
+from training.gate import Comparison, GateResult, Terms, judge
+from training.log_answers import AskedAnswers, drawn_rows, fetch_answers, sample_rows
+from training.log_table import Known, LogTable, read_log_table
+from training.new_experts import can_introduce, introduce, newcomers
+from training.registry import Registry
+from training.router_comparison import LogComparison, RouterComparison
+from training.router_equivalence import decide_alike, decide_log_alike
+from training.split import split_of
+from training.types import LabelledQuery, OutcomeTable
 
-MASS_PRIOR_DECISIONS = 20.0
-"""Weight of the outcome table's mix of categories against the traffic's, in decisions (ours)."""
+MAX_LEARNED, MAX_JUDGED = 10_000, 20_000
+"""Logged answers that a learned scorer is fitted on, and that a candidate is judged on; the map counts all of them.
+More change neither a scorer nor an interval enough to be waited for (ours)."""
 
-Float64Array = NDArray[np.float64]
+DEFAULT_TERMS = Terms(margin=0.02)
+
+Guard = Callable[[], AbstractContextManager[None]]
+"""Held around the moment of promotion; raises when somebody else may promote now."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """The candidate's quality matrix; `reward_offset`: how much rewards lie above graded scores; `outcomes` without the
-    grades that a change made worthless, and how many those were. `heard` (rows of the log,) is the share of each
-    answer's weight that was learned from: 0 of what judges or is outdated, less than 1 where a key says too much."""
+class RetrainRequest:
+    """What to retrain from.
 
-    matrix: QualityMatrix
-    reward_offset: float
+    `queries` is a folder of labelled queries, None the seed set; `since` is in Unix seconds; `cache` a folder that
+    keeps embeddings of labelled queries and graded prompts; `terms` what the gate demands.
+    """
+
+    config: Path
+    routers: Path
+    outcomes: Path
+    database_url: str
+    queries: Path | None = None
+    since: float = 0.0
+    terms: Terms = DEFAULT_TERMS
+    is_dry_run: bool = False
+    seed: int = 0
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class MapChange:
+    """A category whose expert differs between the live router and the candidate."""
+
+    category: str
+    live: str
+    candidate: str
+
+
+@dataclass(frozen=True)
+class RetrainResult:
+    """What was read, compared and done. `gate` is None when there was nothing to compare.
+
+    `n_learned` and `n_held_out` count answers with feedback, and failures; `n_outdated` those of them from before a
+    change of quality (`quality_changes`); `n_judged` held-out ones that were compared on; `estimates` what other
+    estimators say of them.
+    `introduced` are experts that the live router was given to explore, because nothing else can judge them; `carried`
+    those that no outcome table grades, and of which the candidate knows what the live router knows.
+    """
+
+    log: LogTable
+    n_learned: int
+    n_held_out: int
+    n_outdated: int
+    n_judged: int
+    n_outcomes: int
+    n_outdated_grades: int
+    quality_changes: tuple[ChangePoint, ...]
+    live: str
+    candidate: str
+    changes: tuple[MapChange, ...]
+    gate: GateResult | None
+    estimates: tuple[Comparison, ...]
+    is_promoted: bool
+    introduced: tuple[str, ...]
+    carried: tuple[str, ...]
+    reason: str
+
+    @property
+    def n_failures(self) -> int:
+        """Requests at which the expert failed, among those learned from and held out."""
+        return int(self.log.is_failure.sum())
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that was read, and the last changes of quality that the log shows. `outcomes` has a column without
+    scores for every expert that is carried over."""
+
+    config: CoeConfig
+    queries: tuple[LabelledQuery, ...]
     outcomes: OutcomeTable
-    heard: Float64Array
-    n_outdated_grades: int = 0
+    carried: Carried | None
+    log: LogTable
+    changes: tuple[ChangePoint, ...]
 
 
-def gather_evidence(
-    outcomes: OutcomeTable,
-    log: LogTable,
-    categories: Sequence[str],
-    changes: tuple[Change, ...] = (),
-    carried: Carried | None = None,
-) -> Evidence:
-    """Outcomes and logged rewards as one quality matrix over `outcomes.experts`.
+@dataclass(frozen=True)
+class Judgement:
+    """What the comparison came to; `n_judged` logged answers were compared on."""
 
-    People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
-    (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
-    happens to serve would gain by being marked at all (ours). Failures, which nobody marked, have no part in it. What
-    one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
-    and overall (training.voices).
+    gate: GateResult | None
+    reason: str
+    estimates: tuple[Comparison, ...] = ()
+    n_judged: int = 0
 
-    Args:
-        changes: cells whose quality changed: grades of theirs and rewards from before are left out.
-        carried: what is known of the columns that nobody graded.
-    """
-    rows = (*(name for name in categories if name != GENERAL), GENERAL)
-    believed = without_changed(outcomes, changes)
-    base = measure_quality(believed, rows[:-1])
-    row, expert = log.category_in(rows), log.expert_in(outcomes.experts)
-    row[row < 0] = len(rows) - 1
-    keep = ~log.is_held_out & ~is_stale(log, changes) & (expert >= 0)
-    if carried is not None:
-        keep &= (log.expert_in(carried.experts) < 0) | (log.at > carried.since)
-    row, expert, reward = row[keep], expert[keep], log.reward[keep]
-    heard = np.zeros(len(log))
-    cell, grades = row * len(outcomes.experts) + expert, base.count.astype(np.float64)
-    if carried is not None:
-        grades[:, [outcomes.experts.index(name) for name in carried.experts]] = carried.columns.count
-    heard[keep] = heard_share(cell, log.key[keep], log.weight[keep], grades.ravel(), log.max_key_share)
-    weight, told = log.weight[keep] * heard[keep], ~log.is_failure[keep]
-    offset = reward_offset(reward[told], weight[told], base, row[told], expert[told])
-    numbers = row_numbers(believed, rows[:-1])
-    relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
-    graded = cell_sums(relative, numbers, len(rows) - 1)
-    gain = reward - offset - difficulty[row]
-    rewarded = [
-        add_cells(values, row, expert, base.quality.shape) for values in (weight * gain, weight * gain**2, weight)
-    ]
-    cells = [first + second for first, second in zip(graded, rewarded, strict=True)]
-    quality, stderr = shrink(*cells)
-    quality[:, cells[2].sum(axis=0) > 0] += difficulty[:, None]
-    counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float64)
-    mass = (counts + MASS_PRIOR_DECISIONS * base.mass) / (counts.sum() + MASS_PRIOR_DECISIONS)
-    matrix = replace(
-        base,
-        quality=quality.astype(np.float32),
-        stderr=stderr.astype(np.float32),
-        count=(graded[2] + add_cells(weight, row, expert, base.quality.shape)).astype(np.float32),
-        mass=mass.astype(np.float32),
+
+def read_sources(request: RetrainRequest, live: RouterArtifact, progress: Progress) -> Sources:
+    """Raises ConfigError and DataError as the readers do."""
+    config = load_config(request.config)
+    queries = labelled_queries(config, request.queries)
+    graded = usable_outcomes(config, request.outcomes)
+    carried = carried_over(config, live, graded.experts)
+    outcomes = graded if carried is None else with_unmeasured(graded, carried.experts)
+    known = Known(frozenset(config.policies), frozenset(config.experts), frozenset(config.categories))
+    log = read_log_table(
+        request.database_url, since=request.since, feedback=config.feedback, known=known, progress=progress
     )
-    if carried is not None:
-        at = [outcomes.experts.index(name) for name in carried.experts]
-        counts = rewarded[2][:, at]
-        sums = rewarded[0][:, at] + counts * difficulty[:, None]
-        matrix = with_carried(matrix, outcomes.experts, carried, sums, counts, changes)
-    n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
-    return Evidence(matrix, offset, believed, heard, n_outdated)
+    # An outage is no change of what an expert can do, and would make all that came before it worthless.
+    return Sources(config, queries, outcomes, carried, log, find_change_points(log.rows(~log.is_failure)))
 
 
-def add_cells(
-    values: Float64Array, row: NDArray[np.int64], expert: NDArray[np.int64], shape: tuple[int, ...]
-) -> Float64Array:
-    """Sums of values per cell, (k+1, m)."""
-    flat = np.bincount(row * shape[1] + expert, weights=values, minlength=shape[0] * shape[1])
-    return flat.reshape(shape).astype(np.float64)
+def run_retrain(
+    request: RetrainRequest, *, now: datetime, progress: Progress = silent, guard: Guard = nullcontext
+) -> RetrainResult:
+    """Fits a candidate on everything that is not held out, and promotes it when the gate lets it.
 
-
-def reward_offset(
-    reward: Float64Array, weight: Float64Array, base: QualityMatrix, row: NDArray[np.int64], expert: NDArray[np.int64]
-) -> float:
-    """Mean of reward minus measured quality over answers whose cell was graded; 0 where none was."""
-    graded = base.count[row, expert] > 0
-    if not weight[graded].any():
-        return 0.0
-    differences = reward[graded] - base.quality[row[graded], expert[graded]]
-    return float(np.average(differences, weights=weight[graded]))
-
-
-def without_changed(outcomes: OutcomeTable, changes: tuple[Change, ...]) -> OutcomeTable:
-    """The outcomes without the grades of changed cells: they are of the expert that was."""
-    scores = outcomes.scores.copy()
-    categories = np.array(outcomes.categories)
-    for change in changes:
-        if change.expert in outcomes.experts:
-            scores[categories == change.category, outcomes.experts.index(change.expert)] = np.nan
-    return replace(outcomes, scores=scores)
-
-
-def logged_queries(asked: AskedAnswers, evidence: Evidence, categories: Sequence[str]) -> LoggedQueries:
-    """Logged answers as graded queries of one expert each, on the scale of graded scores.
-
-    `worth` (n, m) is what a choice is judged by: the unbiased pseudo-outcome w[c, e] + 1[e = a] (r - w[c, a]) / p, with
-    weights clipped as everywhere (Dudik et al. 2011).
+    Raises:
+        ArtifactError: there is no live router to compare with, or it is damaged.
+        DataError: the log, the outcomes or the seed set cannot be used.
+        LockLostError: `guard` found that another process may promote by now.
     """
-    table, log = evidence.outcomes, asked.log
-    rows = (*(name for name in categories if name != GENERAL), GENERAL)
-    row, expert = log.category_in(rows), log.expert_in(table.experts)
-    row[row < 0] = len(rows) - 1
-    at = np.arange(len(log))
-    reward = log.reward - evidence.reward_offset
-    worth = evidence.matrix.quality[row].astype(np.float64)
-    worth[at, expert] += np.minimum(1.0 / log.propensity, MAX_WEIGHT) * (reward - worth[at, expert])
-    scores = np.full((len(log), len(table.experts)), np.nan, dtype=np.float32)
-    scores[at, expert] = np.clip(reward, 0.0, 1.0)
-    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
-    rewarded = replace(
-        table,
-        prompt_ids=tuple(bytes(name).decode() for name in log.ids),
-        texts=asked.texts,
-        categories=tuple(rows[i] for i in row),
-        splits=("train",) * len(log),
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
+    registry = Registry(request.routers)
+    pointer = registry.live()
+    if pointer is None:
+        raise ArtifactError(f"{request.routers}: there is no live router to improve on; run `coe train` first")
+    progress("reading the log, the feedback and the outcomes")
+    sources = read_sources(request, load_artifact(registry.folder(pointer.version)), progress)
+    encoder, rng = opened_encoder(sources.config.router.encoder, request.cache), np.random.default_rng(request.seed)
+    learned = learned_outcomes(sources.outcomes)
+    evidence = gather_evidence(
+        learned, sources.log, sources.config.learned_categories, sources.changes, sources.carried
     )
-    return LoggedQueries(rewarded, asked.embeddings.astype(np.float32), worth.astype(np.float32))
+    with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
+        candidate, twins = fit_candidate(
+            Path(scratch), request, sources, evidence, encoder, pointer.version, rng, now, progress
+        )
+        progress("comparing the candidate with the live router")
+        folder = Path(scratch) / candidate.manifest.version
+        comparison = load_comparison(sources.config, registry.folder(pointer.version), folder, twins, evidence, rng)
+        trial = trial_router(registry, pointer, sources.config)
+        judged = find_equal(request, sources, comparison, trial, encoder, progress) or decide_promotion(
+            request, sources, comparison, encoder, progress
+        )
+        is_promoted, reason = False, judged.reason
+        if judged.gate is not None and judged.gate.verdict is Verdict.PROMOTE and not request.is_dry_run:
+            is_promoted, reason = promote(registry, folder, pointer.version, reason, now, guard)
+        introduced: tuple[str, ...] = ()
+        if judged.gate is not None and judged.gate.verdict is Verdict.NEED_MORE and not request.is_dry_run:
+            introduced, reason = introduce_newcomers(
+                registry, Path(scratch), sources.config, comparison, pointer.version, reason, now, guard
+            )
+    log = sources.log
+    return RetrainResult(
+        log=log,
+        n_learned=int((~log.is_held_out).sum()),
+        n_held_out=int(log.is_held_out.sum()),
+        n_outdated=int(
+            np.where(log.is_held_out, is_outdated(log, sources.changes), is_stale(log, sources.changes)).sum()
+        ),
+        n_judged=judged.n_judged,
+        n_outcomes=int(np.isfinite(sources.outcomes.scores).sum()),
+        n_outdated_grades=evidence.n_outdated_grades,
+        quality_changes=sources.changes,
+        live=pointer.version,
+        candidate=candidate.manifest.version,
+        changes=map_changes(comparison.live, comparison.candidate),
+        gate=judged.gate,
+        estimates=judged.estimates,
+        is_promoted=is_promoted,
+        introduced=introduced,
+        carried=() if sources.carried is None else sources.carried.experts,
+        reason=reason + (" (dry run: nothing was promoted)" if request.is_dry_run else ""),
+    )
+
+
+def promote(
+    registry: Registry, folder: Path, compared_with: str, reason: str, now: datetime, guard: Guard
+) -> tuple[bool, str]:
+    """Makes the candidate live, unless another router became live since the comparison, which says nothing of it."""
+    with guard():
+        live = registry.live()
+        if live is None or live.version != compared_with:
+            return False, f"declined: {live.version if live else 'no router'} became live during the comparison"
+        registry.promote(registry.adopt(folder), now)
+    return True, reason
+
+
+def introduce_newcomers(
+    registry: Registry,
+    scratch: Path,
+    config: CoeConfig,
+    comparison: RouterComparison,
+    live_version: str,
+    reason: str,
+    now: datetime,
+    guard: Guard,
+) -> tuple[tuple[str, ...], str]:
+    """Lets the live router explore experts that it does not know, if it explores at all and its map stays the same."""
+    live = load_artifact(registry.folder(live_version))
+    names = newcomers(live, comparison.evidence)
+    is_exploring = any(policy.exploration.epsilon > 0 for policy in config.policies.values())
+    if not names or not is_exploring or not can_introduce(live, comparison.evidence):
+        return (), reason
+    version = introduce(scratch, live, comparison.evidence, now).manifest.version
+    if load_router(config, scratch / version).expert_of() != comparison.live.expert_of():
+        return (), reason
+    is_promoted, said = promote(registry, scratch / version, live_version, reason, now, guard)
+    if not is_promoted:
+        return (), said
+    return names, f"{reason}; {', '.join(names)} joins the live router to be explored (version {version})"
+
+
+def load_comparison(
+    config: CoeConfig,
+    live: Path,
+    candidate: Path,
+    twins: Sequence[Path],
+    evidence: Evidence,
+    rng: np.random.Generator,
+) -> RouterComparison:
+    """All routers, loaded. Raises ArtifactError."""
+    challenger = load_router(config, candidate)
+    entries = [config.experts[name] for name in evidence.outcomes.experts]
+    return RouterComparison(
+        live=load_router(config, live),
+        candidate=challenger,
+        evidence=evidence,
+        costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
+        rng=rng,
+        twins=tuple(load_router(config, twin, challenger.encoder) for twin in twins),
+    )
+
+
+def fit_candidate(
+    root: Path,
+    request: RetrainRequest,
+    sources: Sources,
+    evidence: Evidence,
+    encoder: Encoder,
+    parent: str,
+    rng: np.random.Generator,
+    now: datetime,
+    progress: Progress,
+) -> tuple[RouterArtifact, tuple[Path, ...]]:
+    """The candidate, and its twins where the grades that judge it are those that it is fitted on."""
+    plain = fit_request(sources.config, evidence.outcomes, sources.queries)
+    logged = None
+    if plain.scorer.kind != "map" and len(sources.log):
+        asked = learned_answers(request, sources, evidence, encoder, progress)
+        logged = logged_queries(asked, evidence, plain.categories) if len(asked) else None
+    wanted = replace(
+        plain,
+        evidence=evidence.matrix,
+        outcomes=with_measured(evidence, sources.carried),
+        logged=logged,
+        parents=(parent,),
+        data_fingerprints=dict(plain.data_fingerprints) | {"log": sources.log.fingerprint},
+    )
+    prepared = prepare(wanted, encoder, sources.queries, rng, progress)
+    made = finish(root, wanted, encoder, prepared, now)
+    if judged_outcomes(sources.outcomes)[1]:
+        return made, ()
+    progress("fitting it again without each tenth of the graded prompts")
+    believed = evidence.outcomes
+
+    def evidence_of(table: OutcomeTable) -> QualityMatrix:
+        return gather_evidence(table, sources.log, plain.categories, sources.changes, sources.carried).matrix
+
+    return made, fit_twins(root, wanted, encoder, prepared, believed, evidence_of, now)
+
+
+def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
+    """What a learned scorer is fitted on. A carried expert has no grades to learn from, so its column says of every
+    prompt what was measured of the category."""
+    table = evidence.outcomes
+    if carried is None:
+        return table
+    known = evidence.matrix.quality[row_numbers(table, carried.rows[:-1])]
+    is_carried = np.array([name in carried.experts for name in table.experts])
+    return replace(table, scores=np.where(is_carried, known, table.scores).astype(np.float32))
+
+
+def learned_answers(
+    request: RetrainRequest, sources: Sources, evidence: Evidence, encoder: Encoder, progress: Progress
+) -> AskedAnswers:
+    """Logged answers of today's experts that a scorer may learn from; a key that says too much is thinned by lot."""
+    log = sources.log
+    rows = drawn_rows(log, evidence.counted)
+    chosen = log.rows(sample_rows(log, rows, MAX_LEARNED))
+    return fetch_answers(request.database_url, chosen, plain_encoder(encoder), progress)
+
+
+def plain_encoder(encoder: Encoder) -> Encoder:
+    """The encoder without its cache: what users wrote is not kept beside the log, where no erasure would find it."""
+    return encoder.encoder if isinstance(encoder, CachedEncoder) else encoder
+
+
+def trial_router(registry: Registry, pointer: LivePointer, config: CoeConfig) -> Router | None:
+    """The router on trial; None without one, or where it cannot be loaded, which is for the gateways to say."""
+    if pointer.trial is None:
+        return None
+    try:
+        return load_router(config, registry.folder(pointer.trial.version))
+    except RouterError:
+        return None
+
+
+def find_equal(
+    request: RetrainRequest,
+    sources: Sources,
+    comparison: RouterComparison,
+    trial: Router | None,
+    encoder: Encoder,
+    progress: Progress,
+) -> Judgement | None:
+    """The verdict on a candidate that decides like the live router, or like the one on trial; None where it differs.
+
+    An empty log is left to `decide_promotion`, which has a better reason to decline.
+    """
+    graded, _ = judged_outcomes(sources.outcomes)
+    texts = [*(query.text for query in sources.queries), *graded.texts]
+    embeddings = embed(encoder, texts, progress)
+    rivals = {"the live router": comparison.live} if len(sources.log) else {}
+    if trial is not None:
+        rivals[f"router {trial.version}, which is on trial"] = trial
+    equal = {name: one for name, one in rivals.items() if decide_alike(one, comparison.candidate, texts, embeddings)}
+    if not equal:
+        return None
+    rows = np.flatnonzero(sources.log.expert_in(comparison.candidate.experts) >= 0)
+    log = sources.log.rows(sample_rows(sources.log, rows, MAX_JUDGED))
+    asked = fetch_answers(request.database_url, log, plain_encoder(encoder), progress)
+    for name, one in equal.items():
+        if decide_log_alike(one, comparison.candidate, asked):
+            n = f"{len(sources.queries)} labelled, {len(graded.texts)} graded and {len(asked)} logged queries"
+            return Judgement(None, f"declined: changes nothing, for it decides like {name} on {n}")
+    return None
+
+
+def decide_promotion(
+    request: RetrainRequest, sources: Sources, comparison: RouterComparison, encoder: Encoder, progress: Progress
+) -> Judgement:
+    """The gate's result and the sentence that explains it."""
+    if not map_changes(comparison.live, comparison.candidate) and not len(sources.log):
+        return Judgement(None, "declined: the log holds no decision with feedback, and nothing else changed the map")
+
+    def vectors(texts: Sequence[str]) -> FloatArray:
+        return embed(encoder, texts, progress)
+
+    queries = [query for query in sources.queries if split_of(query.text) == "test"]
+    graded, is_held_out = judged_outcomes(sources.outcomes)
+    asked = vectors(graded.texts)
+    on_outcomes = comparison.on_outcomes(graded, asked, is_held_out=is_held_out)
+    crossed = None if is_held_out else comparison.crossed(graded, asked)
+    on_log, n_judged = judge_on_log(request, sources, comparison, encoder, progress)
+    costs = mean_costs(comparison) if on_log is None else on_log.costs_usd
+    gate = judge(
+        comparison.on_labels(queries, vectors([query.text for query in queries])),
+        on_outcomes,
+        None if on_log is None else on_log.doubly_robust,
+        terms=replace(request.terms, decisions_per_row=sources.log.n_rows / max(n_judged, 1)),
+        cost_live_usd=costs[0],
+        cost_candidate_usd=costs[1],
+        crossed=crossed,
+    )
+    return Judgement(gate, f"{gate.verdict}: {gate.reason}", on_log.others if on_log else (), n_judged)
+
+
+def judge_on_log(
+    request: RetrainRequest, sources: Sources, comparison: RouterComparison, encoder: Encoder, progress: Progress
+) -> tuple[LogComparison | None, int]:
+    """The comparison on held-out answers that say what both routers are worth now, and how many those are."""
+    rows, share = judged_rows(sources.log, sources.changes, comparison)
+    kept = sample_rows(sources.log, rows, MAX_JUDGED)
+    asked = fetch_answers(request.database_url, sources.log.rows(kept), plain_encoder(encoder), progress)
+    if not len(asked):
+        return None, 0
+    position = {bytes(name): row for name, row in zip(sources.log.ids[kept], kept, strict=True)}
+    return comparison.on_log(asked, share[[position[bytes(name)] for name in asked.log.ids]]), len(asked)
+
+
+def judged_rows(
+    log: LogTable, changes: tuple[ChangePoint, ...], comparison: RouterComparison
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Held-out rows that judge, and for every row of the log how many queries of the traffic it stands for.
+
+    A category whose quality changed keeps only what came after, so its few answers stand for more queries each.
+    """
+    common = tuple(name for name in comparison.live.experts if name in comparison.candidate.experts)
+    held_out = log.is_held_out & (log.expert_in(common) >= 0)
+    kept = held_out & ~is_outdated(log, changes)
+    share = log.weight.copy()
+    for number in np.unique(log.category[kept]):
+        inside = log.category == number
+        share[inside] *= log.weight[held_out & inside].sum() / log.weight[kept & inside].sum()
+    return np.flatnonzero(kept), share
+
+
+def mean_costs(comparison: RouterComparison) -> tuple[float, float]:
+    """Mean cost of a query under the default policies, USD."""
+    live, candidate = (
+        float(router.policy("default").solution.used["cost_usd"]) for router in (comparison.live, comparison.candidate)
+    )
+    return live, candidate
+
+
+def map_changes(live: Router, candidate: Router) -> tuple[MapChange, ...]:
+    before, after = live.expert_of(), candidate.expert_of()
+    return tuple(
+        MapChange(category, before[category], after[category])
+        for category in after
+        if category in before and before[category] != after[category]
+    )

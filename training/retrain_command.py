@@ -15,10 +15,10 @@ from router.errors import DataError, RouterError
 from router.progress import Progress, console_progress
 from router.terminal import Terminal
 from training.fence import LockLostError
-from training.retrain_run import Guard, RetrainRequest, run_retrain
+from training.retrain import Guard, RetrainRequest, run_retrain
+from training.retrain_lock import LocalTurns, NoTurnError, SharedTurns
 from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 from training.summary import print_round
-from training.turns import LocalTurns, NoTurnError, SharedTurns
 
 PAUSE_SHARE = 0.9
 """Share of a period that must have passed since another replica's turn: rounds are never quite even (ours)."""

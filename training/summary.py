@@ -19,7 +19,7 @@ from router.terminal import Grid, Terminal
 from router.types import GENERAL, Metric
 from training.gate import Comparison
 from training.registry import Registry
-from training.retrain_run import RetrainResult
+from training.retrain import RetrainResult
 from training.table_fit import TableMethods
 
 METHODS_FILE = "methods.json"

@@ -20,13 +20,13 @@ from router.errors import DataError
 from router.progress import Progress
 from router.protocols import Encoder
 from router.types import GENERAL
-from training.choice import fit_kind
 from training.datasets.outcomes import read_outcomes
 from training.datasets.table_categories import MIN_TABLE_PROMPTS, in_one_category, learned_categories
 from training.expert_map import measure_quality
-from training.first_fit import fingerprint_outcomes
 from training.fit import FitRequest, fit_router, prepare, write_router
-from training.scoring import FAMILY
+from training.fit_inputs import fingerprint_outcomes
+from training.scorer_fit import fit_kind
+from training.scorer_folds import FAMILY
 from training.types import LabelledQuery
 
 TABLE_ALPHA = 0.1

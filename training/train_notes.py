@@ -14,10 +14,10 @@ from router.errors import ArtifactError, ConfigError, RouterError
 from router.live_pointer import LivePointer
 from router.progress import Progress
 from router.uncertainty import least_alpha, risk_threshold
-from training.alike import decide_alike
-from training.first_fit import judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
 from training.fit import embed
+from training.fit_inputs import judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
 from training.registry import Registry
+from training.router_equivalence import decide_alike
 
 
 def notes_on_training(

@@ -22,7 +22,7 @@ def log(
     from collections import Counter
     from datetime import UTC, datetime
 
-    from decision_log.log_database import default_database_url
+    from decision_log.log_connection import default_database_url
     from eval.log.measure import measure_log
     from eval.log.page import write_log_report
     from eval.log.rows import read_events, read_traffic

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import text
 
-from decision_log.log_database import open_log
+from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards
 from eval.log.schema import RouterEvent
 from router.errors import DataError

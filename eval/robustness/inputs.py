@@ -19,7 +19,7 @@ from router.errors import ArtifactError
 from router.pipeline import Router
 from router.shipped import seed_folder
 from router.types import GENERAL, Query, QueryBatch, QueryFacts, RoutingDecision
-from training.datasets.jsonl import numbered_queries, read_seed
+from training.datasets.labelled_queries import numbered_queries, read_seed
 from training.datasets.outcomes import read_outcomes
 from training.split import split_of
 

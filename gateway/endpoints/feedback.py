@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from decision_log.ports import FeedbackStatus
+from decision_log.protocols import FeedbackStatus
 from gateway.body_fields import shorten
 from gateway.endpoints.access import caller_key_id, gateway_state
 from gateway.endpoints.decisions import find_decision, no_decision

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from decision_log.ports import DecisionStore
+from decision_log.protocols import DecisionDatabase
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
 from gateway.answer_reader import answer_text, read_answer
@@ -66,7 +66,7 @@ class Judge:
         config: CoeConfig,
         settings: JudgeConfig,
         pool: ExpertPool,
-        store: DecisionStore,
+        store: DecisionDatabase,
         running: Callable[[], int],
         seed: int | None = None,
     ) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decision_log.opening import opened_store
+from decision_log.connections import opened_database
 from decision_log.privacy import load_key
 from router.errors import ArtifactError, ConfigError, allowed_values
 from router.options import ConfigOption, DatabaseOption, DataOption
 from router.visible_text import echo
 
 if TYPE_CHECKING:
-    from decision_log.store import Store
+    from decision_log.database import Database
     from gateway.replay.again import Replay
     from gateway.replay.candidate import CandidateReport
     from router.terminal import Grid
@@ -41,13 +41,13 @@ def replay(
     """Make a logged decision again, bit for bit; or show what another router would have done with the log."""
     if (decision_id is None) == (diff is None):
         raise ConfigError("give a decision's ID, or --diff with a router version")
-    with opened_store(data_dir, database_url, is_reader=True) as store:
+    with opened_database(data_dir, database_url, is_reader=True) as store:
         if diff is not None:
             return show_diff(store, config, data_dir, diff, since, limit, examples, as_json=as_json)
         return show_replay(store, config, data_dir, decision_id or "", as_json=as_json)
 
 
-def show_replay(store: Store, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
+def show_replay(store: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
     """Exit status 0 when the decision came out the same to the last bit, 1 when not or when something is missing."""
     from gateway.replay.again import NotReplayableError, routed
     from gateway.replay.again import replay as again
@@ -116,7 +116,7 @@ def shorten(value: object) -> str:
 
 
 def show_diff(
-    store: Store,
+    store: Database,
     config: Path,
     data_dir: Path,
     version: str,

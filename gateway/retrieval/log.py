@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from decision_log.ports import DecisionSink
 from decision_log.privacy import MAX_SEARCH_CHARS
+from decision_log.protocols import DecisionSink
 from gateway.exchange import MAX_MODEL_CHARS, new_decision_id, request_id_of
 from gateway.metrics import Metrics
 from gateway.retrieval.metrics import RetrievalMetrics

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sqlalchemy import and_, delete, func, or_, select
 
-from decision_log.store import Store
+from decision_log.database import Database
 from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.filters import Scalar
 from retrieval.stores.store_records import Addition, FileStatus, Page, StoredFile, StoreFile, VectorStore, pairs_of
@@ -29,7 +29,7 @@ STORE_FILE_COLUMNS = (*STORE_FILES.c, FILES.c.filename)
 class Catalog:
     """Calls block, and any number of threads may make them. All raise StoreError."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Database, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
         store.make_tables(TABLES)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import and_, delete, func, select
 
-from decision_log.store import Store
+from decision_log.database import Database
 from retrieval.index.space import KeyArray
 from retrieval.stores.store_records import Chunk, FileStatus, pairs_of
 from retrieval.stores.tables import CHUNKS, FILES, STORE_FILES
@@ -21,7 +21,7 @@ ID_BATCH = 500
 class ChunkTable:
     """Calls block, and any number of threads may make them. All raise StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def replace(self, store_id: str, file_id: str, texts: Iterable[str]) -> tuple[KeyArray, KeyArray]:

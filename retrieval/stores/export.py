@@ -14,8 +14,8 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from decision_log.log_database import foreign_version, version_reason
-from decision_log.store import Store
+from decision_log.database import Database
+from decision_log.log_connection import foreign_version, version_reason
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK
 from retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
 from router.errors import DataError, StoreError
@@ -77,7 +77,7 @@ class Exported:
         )
 
 
-def export_store(store: Store, store_id: str, folder: Path, since: float = 0.0) -> Exported:
+def export_store(store: Database, store_id: str, folder: Path, since: float = 0.0) -> Exported:
     """Writes `corpus.jsonl`, `queries.jsonl` and `qrels/{train,dev}.tsv` of one store.
 
     Args:
@@ -102,7 +102,7 @@ def export_store(store: Store, store_id: str, folder: Path, since: float = 0.0) 
     return exported
 
 
-def export_all(store: Store, folder: Path, since: float = 0.0) -> dict[str, Exported]:
+def export_all(store: Database, folder: Path, since: float = 0.0) -> dict[str, Exported]:
     """Every store whose searches have feedback, by id; each with usable feedback as a folder of that name.
 
     Args:
@@ -122,7 +122,7 @@ def require_new(folder: Path) -> None:
         raise DataError(f"{folder}: is not empty; name a new folder")
 
 
-def judged_stores(store: Store, since: float) -> dict[str, Judged]:
+def judged_stores(store: Database, since: float) -> dict[str, Judged]:
     """Feedback on searches by the store that was searched."""
     stores: dict[str, Judged] = {}
     for record, values in judged_searches(store, since):
@@ -131,7 +131,7 @@ def judged_stores(store: Store, since: float) -> dict[str, Judged]:
     return stores
 
 
-def judged_searches(store: Store, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
+def judged_searches(store: Database, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
     """Retrieval decisions that have feedback, by id, with the mean value per document."""
     values: dict[str, dict[str, list[float]]] = {}
     with store.transaction("read feedback on documents") as connection:
@@ -163,7 +163,7 @@ def parsed(decision_id: str, record: str) -> DecisionRecord:
         raise StoreError(f"decision {decision_id} in the database is no decision record") from error
 
 
-def write_collection(store: Store, store_id: str, judged: Judged, folder: Path) -> Exported:
+def write_collection(store: Database, store_id: str, judged: Judged, folder: Path) -> Exported:
     """Writes one store; nothing where no query is left."""
     exported = Exported(without_text=judged.without_text)
     files = files_of(store, store_id)
@@ -179,14 +179,14 @@ def write_collection(store: Store, store_id: str, judged: Judged, folder: Path) 
     return exported
 
 
-def files_of(store: Store, store_id: str) -> list[str]:
+def files_of(store: Database, store_id: str) -> list[str]:
     """Ids of the files of a store; none where it is gone."""
     query = select(STORE_FILES.c.file_id).where(STORE_FILES.c.store_id == store_id).order_by(STORE_FILES.c.file_id)
     with store.transaction("read a vector store") as connection:
         return list(connection.execute(query).scalars())
 
 
-def document_ids(store: Store, store_id: str, files: list[str]) -> set[str]:
+def document_ids(store: Database, store_id: str, files: list[str]) -> set[str]:
     """Ids of the chunks of those files."""
     query = select(CHUNKS.c.file_id, CHUNKS.c.position).where(CHUNKS.c.store_id == store_id)
     kept = set(files)
@@ -194,7 +194,7 @@ def document_ids(store: Store, store_id: str, files: list[str]) -> set[str]:
         return {f"{row.file_id}#{row.position}" for row in connection.execute(query) if row.file_id in kept}
 
 
-def documents_of(store: Store, store_id: str, files: list[str]) -> Iterator[tuple[str, str]]:
+def documents_of(store: Database, store_id: str, files: list[str]) -> Iterator[tuple[str, str]]:
     """Id and text of every chunk of those files."""
     for file_id in files:
         query = select(CHUNKS.c.position, CHUNKS.c.text).where(

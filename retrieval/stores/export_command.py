@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from decision_log.opening import opened_store
+from decision_log.connections import opened_database
 from retrieval.stores.export import Exported, export_all, export_store
 from router.options import DatabaseOption, DataOption
 from router.visible_text import echo
@@ -31,7 +31,7 @@ def export(
     if (store_id is not None) == is_all:
         raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
     first = 0.0 if since is None else unix_time(since, "--since")
-    with opened_store(data_dir, database_url) as store:
+    with opened_database(data_dir, database_url) as store:
         if store_id is None:
             done = export_all(store, out, first)
         else:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from decision_log.store import Store
+from decision_log.database import Database
 from retrieval.build_experts import build_experts, first_lexical, pilots_folder
 from retrieval.routing.pilot_library import PilotLibrary, is_library, load_library, save_library
 from retrieval.routing.pilot_router import build_router
@@ -164,7 +164,7 @@ def export_stores(database_url: str, since: float, folder: Path) -> Counter[str]
     Raises:
         DataError, StoreError: the stores or the feedback cannot be read.
     """
-    with closing(Store(database_url)) as store:
+    with closing(Database(database_url)) as store:
         exported = export_all(store, folder, since)
     return sum((each.left_out for each in exported.values()), Counter())
 

@@ -15,8 +15,8 @@ from router import plugins
 from router.errors import ArtifactError
 from router.protocols import ArrayState, ExpertScorer
 from router.types import CategoryProbs, QueryBatch
-from training.scored import ScoredQueries
-from training.scoring import FAMILY, WITHOUT_ARRAYS, fit_arrays, out_of_fold
+from training.graded_queries import GradedQueries
+from training.scorer_folds import FAMILY, WITHOUT_ARRAYS, fit_arrays, out_of_fold
 from training.types import OutcomeTable
 
 EXPERTS = ("a", "b", "idle")
@@ -30,7 +30,7 @@ CASES = [
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def graded(n: int, seed: int) -> ScoredQueries:
+def graded(n: int, seed: int) -> GradedQueries:
     """Expert a is right on code, b on facts, idle never; a few grades are missing."""
     rng = np.random.default_rng(seed)
     category = np.arange(n) % 2
@@ -54,7 +54,7 @@ def graded(n: int, seed: int) -> ScoredQueries:
         source="made",
     )
     probs = np.where(np.arange(2) == category[:, None], 0.9, 0.1).astype(np.float32)
-    return ScoredQueries(table, vectors, CategoryProbs(CATEGORIES, probs))
+    return GradedQueries(table, vectors, CategoryProbs(CATEGORIES, probs))
 
 
 @cache
@@ -139,7 +139,7 @@ def test_an_expert_without_any_grade_can_be_fitted(kind: str, tmp_path: Path) ->
 def test_neighbours_of_many_queries_are_a_sample_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     options, data = plugins.load(FAMILY, "knn").examples[0].model_dump(), graded(240, 0)
     whole = fit_arrays("knn", options, data, np.random.default_rng(0))
-    monkeypatch.setattr("training.scored.MAX_REFERENCES", 100)
+    monkeypatch.setattr("training.graded_queries.MAX_REFERENCES", 100)
     part = fit_arrays("knn", options, data, np.random.default_rng(0))
     rows = [int(np.abs(whole["reference"] - row).sum(axis=1).argmin()) for row in part["reference"]]
     assert len(set(rows)) == 100

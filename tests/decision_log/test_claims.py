@@ -9,9 +9,9 @@ import pytest
 from redis import Redis
 
 from decision_log.consumer import Consumer
-from decision_log.entries import GROUP, dead_stream
+from decision_log.database import Database
 from decision_log.stats import ConsumerStats
-from decision_log.store import Store
+from decision_log.stream_entries import GROUP, dead_stream
 from router.errors import StoreError
 from router.types import DecisionRecord
 
@@ -21,14 +21,14 @@ STREAM = "coe:decisions"
 async def test_entries_claimed_again_and_again_while_sql_is_away_are_not_given_up(
     tmp_path: Path, redis_url: str, make_record: Callable[..., DecisionRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.database.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("decision_log.sql_engine.BUSY_TIMEOUT_MS", 20)
     database = tmp_path / "coe.db"
-    with closing(Store(f"sqlite:///{database}")) as store, Redis.from_url(redis_url) as client:
+    with closing(Database(f"sqlite:///{database}")) as store, Redis.from_url(redis_url) as client:
         for seq in range(5):
             client.xadd(STREAM, {"record": make_record(seq).model_dump_json()})
         client.xgroup_create(STREAM, GROUP, id="0")
         client.xreadgroup(GROUP, "killed", {STREAM: ">"})
-        heir = Consumer(redis_url=redis_url, stream=STREAM, store=store, name="heir")
+        heir = Consumer(redis_url=redis_url, stream=STREAM, database=store, name="heir")
         try:
             with closing(sqlite3.connect(database, isolation_level=None)) as lock:
                 lock.execute("BEGIN IMMEDIATE")

@@ -13,13 +13,13 @@ import pytest
 from redis import Redis
 
 from decision_log.commands import consume_until_signal, doctor, drain
+from decision_log.database import Database
 from decision_log.doctor import survey_spools
-from decision_log.entries import GROUP, dead_stream
 from decision_log.ledger import Ledger
-from decision_log.life import DecisionCount, Life, LifeState
-from decision_log.log_database import default_database_url
+from decision_log.log_connection import default_database_url
+from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
-from decision_log.store import Store
+from decision_log.stream_entries import GROUP, dead_stream
 from router.config import LogConfig
 from router.errors import StoreError
 from router.types import DecisionRecord
@@ -66,7 +66,7 @@ def test_doctor_reads_a_database_that_may_not_be_written(
     folder = tmp_path / "what? 100%25"
     folder.mkdir()
     url = default_database_url(folder)
-    store = Store(url)
+    store = Database(url)
     store.write_decisions([make_record(seq) for seq in range(3)])
     store.close()
     leave_spool(folder, [make_record(3)])
@@ -84,7 +84,7 @@ def test_doctor_reads_a_database_that_may_not_be_written(
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert {path: after[path] for path in before} == before
     assert may_change_folder or set(after) == set(before)
-    reader = Store(url, is_reader=True)
+    reader = Database(url, is_reader=True)
     with pytest.raises(StoreError, match="attempt to write a readonly database"):
         reader.write_decisions([make_record(4)])
     reader.close()
@@ -93,7 +93,7 @@ def test_doctor_reads_a_database_that_may_not_be_written(
 def test_doctor_finds_nothing_wrong(
     tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(seq) for seq in range(3)])
     store.close()
     assert doctor(tmp_path, config, redis_url) == 0
@@ -104,7 +104,7 @@ def test_doctor_finds_nothing_wrong(
 def test_doctor_names_a_redis_that_evicts(
     tmp_path: Path, config: Path, redis_url: str, capsys: pytest.CaptureFixture[str], policy: str
 ) -> None:
-    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
+    Database(f"sqlite:///{tmp_path / 'coe.db'}").close()
     with evicting_redis(redis_url, policy):
         assert doctor(tmp_path, config, redis_url) == 1
     assert f"maxmemory-policy {policy}); allowed: noeviction" in capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_doctor_names_a_redis_that_evicts(
 def test_doctor_names_holes_repeats_dead_letters_and_what_is_on_the_way(
     tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(0), make_record(3), make_record(5), make_record(0, "r2")])
     store.write_decisions([make_record(0, "r2").model_copy(update={"decision_id": "again"})])
     store.close()
@@ -152,9 +152,9 @@ def test_doctor_sees_what_a_killed_gateway_had_in_memory(
 def test_a_silent_replica_is_named_until_it_is_given_up(
     tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(0)])
-    Ledger(store).note_lives([Life(replica="r1", decisions=1, state=LifeState.RUNNING, at=0.0)])
+    Ledger(store).note_replicas([ReplicaStatus(replica="r1", decisions=1, state=ReplicaState.RUNNING, at=0.0)])
     store.close()
     assert doctor(tmp_path, config, redis_url) == 1
     assert "silent: r1 since 1970-01-01T00:00:00+00:00" in capsys.readouterr().out
@@ -165,12 +165,12 @@ def test_a_silent_replica_is_named_until_it_is_given_up(
 
 
 def test_a_replica_that_was_heard_of_lately_is_not_given_up(tmp_path: Path, config: Path, redis_url: str) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
-    life = Life(replica="r1", decisions=1, state=LifeState.RUNNING, at=time.time())
-    Ledger(store).note_lives([life])
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    status = ReplicaStatus(replica="r1", decisions=1, state=ReplicaState.RUNNING, at=time.time())
+    Ledger(store).note_replicas([status])
     with pytest.raises(StoreError, match=r"replica 'r1' was heard of 0 s ago; allowed: .* silent for 300 s"):
         doctor(tmp_path, config, redis_url, give_up=["r1"])
-    assert Ledger(store).accounts()[0].life == life
+    assert Ledger(store).accounts()[0].status == status
     store.close()
 
 
@@ -190,7 +190,7 @@ def test_drain_brings_stream_and_spools_of_the_dead_into_sql(
 async def test_consume_writes_rows_until_it_is_told_to_end(
     tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: Callable[[Callable[[], bool]], Awaitable[None]]
 ) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     consuming = asyncio.create_task(consume_until_signal(tmp_path, LogConfig(), redis_url, store))
     with Redis.from_url(redis_url) as client:
         client.xadd("coe:decisions", {"record": make_record(0).model_dump_json()})

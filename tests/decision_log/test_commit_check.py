@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
-from decision_log import commit_check, writer
+from decision_log import commit_check, spool_writer
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from router.config import LogConfig
@@ -66,7 +66,7 @@ async def test_a_full_disk_is_noticed_at_once_and_so_is_its_end(
         with pytest.raises(StoreError, match=r"cannot be written .spool: No space left") as refused:
             await log.check()
         assert refused.value.is_retryable
-        assert time.monotonic() - begin < writer.COMMIT_TIMEOUT_S / 2
+        assert time.monotonic() - begin < spool_writer.COMMIT_TIMEOUT_S / 2
         assert log.problem == "spool: No space left on device"
         disk.is_full = False
         await wait_until(lambda: log.problem is None)  # without a request
@@ -110,7 +110,7 @@ async def test_while_the_disk_is_full_redis_is_asked_and_trusted(
         assert (log.problem, log.stats().streamed) == (None, 1)
         disk.is_full = False
     with Redis.from_url(redis_url) as client:  # what was asked is larger than a record: it needs room of its own
-        entries = [len(fields[b"life"]) for _, fields in client.xrange("coe:decisions") if b"life" in fields]
+        entries = [len(fields[b"status"]) for _, fields in client.xrange("coe:decisions") if b"status" in fields]
     assert max(entries) >= 16 * 1024
 
 
@@ -183,7 +183,7 @@ async def test_a_disk_that_hangs_is_too_slow(
     tmp_path: Path, no_redis: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commit_check, "LOOK_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(writer, "COMMIT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(spool_writer, "COMMIT_TIMEOUT_S", 0.05)
     async with running_log(tmp_path, no_redis, closing_s=0.1, durability="sync") as log:
         hanging = asyncio.Event()
         loop = asyncio.get_running_loop()

@@ -11,13 +11,13 @@ from redis import Redis
 
 from decision_log import stream as stream_module
 from decision_log.consumer import Consumer
+from decision_log.database import Database
 from decision_log.doctor import number_of
-from decision_log.entries import GROUP, dead_stream, waiting_entries
 from decision_log.ledger import Account, Ledger
-from decision_log.life import Life, LifeState
 from decision_log.redis_client import connect
+from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.stats import ConsumerStats
-from decision_log.store import Store
+from decision_log.stream_entries import GROUP, dead_stream, waiting_entries
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
 from router.types import DecisionRecord
@@ -32,12 +32,12 @@ STREAM = "coe:decisions"
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_DELAY_S", 0.05)
     monkeypatch.setattr("decision_log.consumer.LINGER_S", 0.0)
-    monkeypatch.setattr("decision_log.database.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("decision_log.sql_engine.BUSY_TIMEOUT_MS", 20)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+def store(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     yield opened
     opened.close()
 
@@ -48,8 +48,8 @@ def client(redis_url: str) -> Iterator[Redis]:
         yield opened
 
 
-def make_consumer(redis_url: str, store: Store, name: str = "c1", min_idle_ms: int = 60_000) -> Consumer:
-    return Consumer(redis_url=redis_url, stream=STREAM, store=store, name=name, block_ms=20, min_idle_ms=min_idle_ms)
+def make_consumer(redis_url: str, store: Database, name: str = "c1", min_idle_ms: int = 60_000) -> Consumer:
+    return Consumer(redis_url=redis_url, stream=STREAM, database=store, name=name, block_ms=20, min_idle_ms=min_idle_ms)
 
 
 @asynccontextmanager
@@ -71,7 +71,7 @@ def pending(client: Redis) -> int:
 
 
 async def test_each_decision_becomes_one_row(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     records = [make_record(seq) for seq in range(250)]
     async with running(make_consumer(redis_url, store)) as consumer:
@@ -85,7 +85,7 @@ async def test_each_decision_becomes_one_row(
 
 
 async def test_nothing_is_lost_when_more_comes_than_the_stream_may_hold_before_a_consumer_does(
-    tmp_path: Path, redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    tmp_path: Path, redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     """While the database is away the stream fills up, and the rest waits in the spool."""
     async with running_log(tmp_path, redis_url, stream_max_entries=1000) as log:
@@ -103,7 +103,7 @@ async def test_nothing_is_lost_when_more_comes_than_the_stream_may_hold_before_a
 async def test_consumer_killed_between_write_and_acknowledgement(
     redis_url: str,
     client: Redis,
-    store: Store,
+    store: Database,
     make_record: MakeRecord,
     wait_until: WaitUntil,
     monkeypatch: pytest.MonkeyPatch,
@@ -130,7 +130,7 @@ async def test_consumer_killed_between_write_and_acknowledgement(
 
 
 async def test_nothing_is_acknowledged_while_sql_is_away_and_no_delivery_is_used_up(
-    tmp_path: Path, redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    tmp_path: Path, redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     lock = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
@@ -146,7 +146,7 @@ async def test_nothing_is_acknowledged_while_sql_is_away_and_no_delivery_is_used
 
 
 async def test_garbage_goes_to_the_dead_letters_after_five_deliveries(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     add(client, [make_record(0)])
     bad = [client.xadd(STREAM, {"record": "{no json"}), client.xadd(STREAM, {"other": "field"})]
@@ -167,7 +167,7 @@ async def test_garbage_goes_to_the_dead_letters_after_five_deliveries(
 
 
 async def test_one_row_the_database_refuses_does_not_hold_up_the_others(
-    tmp_path: Path, redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+    tmp_path: Path, redis_url: str, client: Redis, store: Database, make_record: MakeRecord
 ) -> None:
     with sqlite3.connect(tmp_path / "coe.db") as other:
         other.execute(
@@ -185,12 +185,14 @@ async def test_one_row_the_database_refuses_does_not_hold_up_the_others(
 
 
 async def test_a_life_the_database_refuses_does_not_hold_up_decisions(
-    tmp_path: Path, redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+    tmp_path: Path, redis_url: str, client: Redis, store: Database, make_record: MakeRecord
 ) -> None:
     with sqlite3.connect(tmp_path / "coe.db") as other:
         other.execute("CREATE TRIGGER t BEFORE INSERT ON replicas BEGIN SELECT RAISE(ABORT, 'refused'); END")
     other.close()
-    client.xadd(STREAM, {"life": Life(replica="r1", decisions=1, state=LifeState.ENDED, at=1.0).model_dump_json()})
+    client.xadd(
+        STREAM, {"status": ReplicaStatus(replica="r1", decisions=1, state=ReplicaState.ENDED, at=1.0).model_dump_json()}
+    )
     add(client, [make_record(0)])
     consumer = make_consumer(redis_url, store)
     stats = await consumer.drain()
@@ -199,7 +201,7 @@ async def test_a_life_the_database_refuses_does_not_hold_up_decisions(
 
 
 async def test_entries_of_a_dead_consumer_are_claimed(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     add(client, [make_record(seq) for seq in range(150)])
     client.xgroup_create(STREAM, GROUP, id="0")
@@ -210,7 +212,7 @@ async def test_entries_of_a_dead_consumer_are_claimed(
 
 
 async def test_entries_of_a_live_consumer_are_left_alone(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
 ) -> None:
     add(client, [make_record(0)])
     client.xgroup_create(STREAM, GROUP, id="0")
@@ -222,7 +224,7 @@ async def test_entries_of_a_live_consumer_are_left_alone(
 
 
 async def test_entries_trimmed_while_pending_are_forgotten(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
 ) -> None:
     ids = add(client, [make_record(0), make_record(1)])
     client.xgroup_create(STREAM, GROUP, id="0")
@@ -236,7 +238,7 @@ async def test_entries_trimmed_while_pending_are_forgotten(
 
 
 async def test_redis_away_at_start_then_back(
-    tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     server = RedisServer(tmp_path / "redis")
     async with running(make_consumer(server.url, store)) as consumer:
@@ -249,7 +251,7 @@ async def test_redis_away_at_start_then_back(
 
 
 async def test_a_redis_that_lost_its_data_gets_a_new_group(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     async with running(make_consumer(redis_url, store)) as consumer:
         add(client, [make_record(0)])
@@ -260,7 +262,7 @@ async def test_a_redis_that_lost_its_data_gets_a_new_group(
 
 
 async def test_the_stream_forgets_what_is_in_sql(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
 ) -> None:
     add(client, [make_record(seq) for seq in range(5)])
     bad = client.xadd(STREAM, {"record": "garbage"})
@@ -273,7 +275,7 @@ async def test_the_stream_forgets_what_is_in_sql(
 
 
 async def test_two_consumers_share_the_work(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     async with running(make_consumer(redis_url, store, "a")) as a, running(make_consumer(redis_url, store, "b")) as b:
         for start in range(0, 600, 50):
@@ -284,7 +286,7 @@ async def test_two_consumers_share_the_work(
 
 
 async def test_closing_writes_what_is_there_and_leaves_the_group(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
 ) -> None:
     consumer = make_consumer(redis_url, store)
     await consumer.start()
@@ -295,7 +297,7 @@ async def test_closing_writes_what_is_there_and_leaves_the_group(
 
 
 async def test_closing_writes_a_batch_that_came_just_when_it_was_stopped(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
 ) -> None:
     add(client, [make_record(seq) for seq in range(3)])
     client.xgroup_create(STREAM, GROUP, id="0")
@@ -306,7 +308,7 @@ async def test_closing_writes_a_batch_that_came_just_when_it_was_stopped(
     assert pending(client) == 0
 
 
-async def test_a_name_with_pending_entries_stays_in_the_group(redis_url: str, client: Redis, store: Store) -> None:
+async def test_a_name_with_pending_entries_stays_in_the_group(redis_url: str, client: Redis, store: Database) -> None:
     client.xadd(STREAM, {"record": "garbage"})
     consumer = make_consumer(redis_url, store)
     await consumer.aclose()
@@ -317,7 +319,7 @@ async def test_a_name_with_pending_entries_stays_in_the_group(redis_url: str, cl
 async def test_a_fault_is_visible_and_survived(
     redis_url: str,
     client: Redis,
-    store: Store,
+    store: Database,
     make_record: MakeRecord,
     wait_until: WaitUntil,
     monkeypatch: pytest.MonkeyPatch,
@@ -339,7 +341,7 @@ async def test_a_fault_is_visible_and_survived(
 
 
 async def test_no_text_of_a_broken_entry_reaches_the_log(
-    redis_url: str, client: Redis, store: Store, caplog: pytest.LogCaptureFixture
+    redis_url: str, client: Redis, store: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.xadd(STREAM, {"record": '{"text": "canary words"}'})
     consumer = make_consumer(redis_url, store)
@@ -359,7 +361,7 @@ async def waiting(redis_url: str) -> list[tuple[str, int] | None]:
 async def test_waiting_are_entries_not_delivered_and_those_not_acknowledged(
     redis_url: str, client: Redis, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("decision_log.entries.PAGE_ENTRIES", 2)
+    monkeypatch.setattr("decision_log.stream_entries.PAGE_ENTRIES", 2)
     assert await waiting(redis_url) == []
     add(client, [make_record(seq) for seq in range(9)])
     assert await waiting(redis_url) == [("r1", seq) for seq in range(9)]
@@ -371,20 +373,20 @@ async def test_waiting_are_entries_not_delivered_and_those_not_acknowledged(
 
 
 async def test_lives_and_what_was_erased_reach_sql_and_garbage_of_either_is_dead(
-    redis_url: str, client: Redis, store: Store, make_record: MakeRecord
+    redis_url: str, client: Redis, store: Database, make_record: MakeRecord
 ) -> None:
     add(client, [make_record(0)])
     client.xadd(STREAM, {"record": '{"erased":true,"replica":"r1","seq":1}'})
-    heard = Life(replica="r1", decisions=3, state=LifeState.ENDED, at=1.0)
-    client.xadd(STREAM, {"life": heard.model_dump_json()})
-    client.xadd(STREAM, {"life": "{}"})
+    heard = ReplicaStatus(replica="r1", decisions=3, state=ReplicaState.ENDED, at=1.0)
+    client.xadd(STREAM, {"status": heard.model_dump_json()})
+    client.xadd(STREAM, {"status": "{}"})
     client.xadd(STREAM, {"record": '{"erased":true,"replica":"r1","seq":-1}'})
     consumer = make_consumer(redis_url, store)
     stats = await consumer.drain()
     assert (stats.written, stats.dead) == (1, 2)
     assert Ledger(store).accounts() == [Account("r1", heard, 1, [range(1)], [range(1, 2)])]
     assert sorted(name for _, fields in client.xrange(dead_stream(STREAM)) for name in fields if name != b"entry") == [
-        b"life",
         b"record",
+        b"status",
     ]
     await consumer.aclose()

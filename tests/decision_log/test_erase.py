@@ -13,14 +13,14 @@ from redis.exceptions import RedisError
 
 from decision_log.commands import examine
 from decision_log.consumer import Consumer
-from decision_log.entries import dead_stream
+from decision_log.database import Database
 from decision_log.erase import stored_forms
 from decision_log.housekeeping import Housekeeper
 from decision_log.privacy import keyed_hash, load_key, session_hash
 from decision_log.removal_commands import erase_all
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
-from decision_log.store import Store
+from decision_log.stream_entries import dead_stream
 from fleet.redis_server import RedisServer
 from gateway.serve import build_state
 from gateway.settings import read_settings
@@ -38,8 +38,8 @@ CONFIG = LogConfig(privacy=PrivacyLevel.TEXT, embeddings=True)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+def store(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     yield opened
     opened.close()
 
@@ -60,14 +60,14 @@ def files_with(folder: Path, text: bytes) -> list[str]:
 
 
 async def test_from_sql_feedback_stream_dead_letters_and_spools(
-    tmp_path: Path, store: Store, make_record: MakeRecord
+    tmp_path: Path, store: Database, make_record: MakeRecord
 ) -> None:
     server = RedisServer(tmp_path / "redis")
     url = await server.start()
     with Redis.from_url(url) as client:
         for seq, key_id in enumerate(("me", "you")):
             client.xadd(CONFIG.stream, {"record": payload(of(key_id, make_record(seq)))})
-        consumer = Consumer(redis_url=url, stream=CONFIG.stream, store=store, name="c")
+        consumer = Consumer(redis_url=url, stream=CONFIG.stream, database=store, name="c")
         await consumer.drain()
         await consumer.aclose()
         store.put_feedback(Feedback(decision_id="r1-0", kind=FeedbackKind.THUMB, value=1.0, at=0.0, key_id="me"))
@@ -102,13 +102,13 @@ def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:
 
 
 async def test_while_the_gateway_works(
-    tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     """What it spooled and sent, what it has spooled and not sent, and what it remembers."""
     server = RedisServer(tmp_path / "redis")
     url = await server.start()
     log = DecisionLog(data_dir=tmp_path, redis_url=url, config=CONFIG)
-    consumer = Consumer(redis_url=url, stream=CONFIG.stream, store=store, name="c", block_ms=20)
+    consumer = Consumer(redis_url=url, stream=CONFIG.stream, database=store, name="c", block_ms=20)
     await log.start()
     await consumer.start()
     keeper = Housekeeper(store, log, keep_days=None)
@@ -129,7 +129,7 @@ async def test_while_the_gateway_works(
     await consumer.aclose()
     assert files_with(tmp_path, CANARY) == []
     await log.aclose()
-    last = Consumer(redis_url=url, stream=CONFIG.stream, store=store, name="last")
+    last = Consumer(redis_url=url, stream=CONFIG.stream, database=store, name="last")
     await last.drain()
     await last.aclose()
     found = await examine(tmp_path, CONFIG, url, store)
@@ -174,13 +174,13 @@ def test_a_subject_that_is_no_utf8_is_looked_for_as_the_hashes_have_it() -> None
     assert stored_forms("caf\udce9", b"k" * 32) == stored_forms("caf?", b"k" * 32)
 
 
-async def test_an_empty_subject_is_refused(tmp_path: Path, store: Store) -> None:
+async def test_an_empty_subject_is_refused(tmp_path: Path, store: Database) -> None:
     with pytest.raises(ConfigError, match="--subject is empty"):
         await erase_all(tmp_path, CONFIG, "unix:///none.sock", store, " ")
 
 
 async def test_with_redis_away_sql_is_erased_and_the_rest_can_be_done_again(
-    tmp_path: Path, store: Store, make_record: MakeRecord
+    tmp_path: Path, store: Database, make_record: MakeRecord
 ) -> None:
     store.write_decisions([of("me", make_record(0))])
     with pytest.raises(RedisError):

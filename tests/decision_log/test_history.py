@@ -14,9 +14,9 @@ import pytest
 from decision_log import stream as stream_module
 from decision_log.commands import examine
 from decision_log.consumer import Consumer
-from decision_log.life import LifeState
+from decision_log.database import Database
+from decision_log.replica_status import ReplicaState
 from decision_log.sink import DecisionLog
-from decision_log.store import Store
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task
 from router.config import LogConfig
@@ -48,11 +48,11 @@ async def test_check_32_every_decision_is_one_row_whatever_is_killed(
     rng = random.Random(seed)
     server = RedisServer(tmp_path / "redis")
     url = await server.start()
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     config = LogConfig()
 
     def consumer(name: str) -> Consumer:
-        return Consumer(redis_url=url, stream=config.stream, store=store, name=name, block_ms=20, min_idle_ms=100)
+        return Consumer(redis_url=url, stream=config.stream, database=store, name=name, block_ms=20, min_idle_ms=100)
 
     logs = [DecisionLog(data_dir=tmp_path, redis_url=url, config=config) for _ in range(2)]
     for log in logs:
@@ -82,8 +82,8 @@ async def test_check_32_every_decision_is_one_row_whatever_is_killed(
     await server.stop()
 
 
-async def check_history(data_dir: Path, config: LogConfig, url: str, store: Store, count: int) -> None:
+async def check_history(data_dir: Path, config: LogConfig, url: str, store: Database, count: int) -> None:
     found = await examine(data_dir, config, url, store)
     assert found.is_healthy
     assert (found.decisions, found.rows, found.in_spool) == (count, count, 0)
-    assert [finding.state for finding in found.findings] == [LifeState.ENDED, LifeState.ENDED]
+    assert [finding.state for finding in found.findings] == [ReplicaState.ENDED, ReplicaState.ENDED]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from decision_log import housekeeping as housekeeping_module
-from decision_log.erasure import subject_hash
+from decision_log.database import Database
 from decision_log.housekeeping import DAY_S, Housekeeper
-from decision_log.removal import Removal
-from decision_log.store import Store
+from decision_log.sql_removal import Removal
+from decision_log.tombstones import subject_hash
 from router.errors import StoreError
 from router.types import DecisionRecord
 
@@ -30,13 +30,13 @@ class Memory:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+def store(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     yield opened
     opened.close()
 
 
-async def test_an_erasure_is_told_once(store: Store) -> None:
+async def test_an_erasure_is_told_once(store: Database) -> None:
     memory = Memory()
     keeper = Housekeeper(store, memory, keep_days=None)
     now = time.time()
@@ -49,7 +49,7 @@ async def test_an_erasure_is_told_once(store: Store) -> None:
     assert memory.told == [{subject_hash("me"): now}, {subject_hash("me"): now + 1}]
 
 
-async def test_an_erasure_by_a_clock_that_is_behind_is_told_too(store: Store) -> None:
+async def test_an_erasure_by_a_clock_that_is_behind_is_told_too(store: Database) -> None:
     memory = Memory()
     keeper = Housekeeper(store, memory, keep_days=None)
     now = time.time()
@@ -61,7 +61,7 @@ async def test_an_erasure_by_a_clock_that_is_behind_is_told_too(store: Store) ->
 
 @pytest.mark.parametrize(("keep_days", "left"), [(None, 2), (2.0, 1)])
 async def test_what_is_past_its_time_goes(
-    keep_days: float | None, left: int, store: Store, make_record: MakeRecord
+    keep_days: float | None, left: int, store: Database, make_record: MakeRecord
 ) -> None:
     now = time.time()
     ages = {0: 3 * DAY_S, 1: 1 * DAY_S}
@@ -72,7 +72,7 @@ async def test_what_is_past_its_time_goes(
 
 
 async def test_a_database_that_is_away_only_delays_it(
-    store: Store, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    store: Database, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping_module, "LOOK_EVERY_S", 0.01)
     faults: list[Exception] = [RuntimeError("unforeseen"), StoreError("away", is_retryable=True)]

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
 from decision_log.commands import drain_all, examine
+from decision_log.database import Database
 from decision_log.doctor import Diagnosis
-from decision_log.frames import scan
-from decision_log.store import Store
+from decision_log.spool_frames import scan
 from router.config import LogConfig
 
 ANSWERS = 24
@@ -68,7 +68,7 @@ async def test_kill_9_in_async_loses_only_what_was_not_spooled_yet(tmp_path: Pat
 
 async def drained(folder: Path) -> Diagnosis:
     """What the doctor says once all that is left is in SQL."""
-    store = Store(f"sqlite:///{folder / 'data' / 'coe.db'}")
+    store = Database(f"sqlite:///{folder / 'data' / 'coe.db'}")
     config = LogConfig()
     await drain_all(folder / "data", config, None, store)
     found = await examine(folder / "data", config, None, store)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from decision_log.database import Database
 from decision_log.ledger import Account, Ledger, Repeated
-from decision_log.life import Life, LifeState
-from decision_log.store import Store
+from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.tables import TABLES
 from router.types import DecisionRecord
 
@@ -15,10 +15,10 @@ MakeRecord = Callable[..., DecisionRecord]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     is_sqlite = request.param == "sqlite"
     url = f"sqlite:///{tmp_path / 'coe.db'}" if is_sqlite else str(request.getfixturevalue("postgres_url"))
-    opened = Store(url)
+    opened = Database(url)
     with opened.transaction("empty") as connection:
         for table in TABLES:
             connection.execute(table.delete())
@@ -26,11 +26,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def life(decisions: int, state: LifeState = LifeState.RUNNING, at: float = 1.0, replica: str = "r1") -> Life:
-    return Life(replica=replica, decisions=decisions, settled=decisions // 2, state=state, at=at)
+def status(
+    decisions: int, state: ReplicaState = ReplicaState.RUNNING, at: float = 1.0, replica: str = "r1"
+) -> ReplicaStatus:
+    return ReplicaStatus(replica=replica, decisions=decisions, settled=decisions // 2, state=state, at=at)
 
 
-def test_accounts_have_rows_holes_and_repeats(store: Store, make_record: MakeRecord) -> None:
+def test_accounts_have_rows_holes_and_repeats(store: Database, make_record: MakeRecord) -> None:
     store.write_decisions([make_record(seq) for seq in (0, 1, 4)])
     store.write_decisions([make_record(0, "r2"), make_record(0, "r2").model_copy(update={"decision_id": "again"})])
     ledger = Ledger(store)
@@ -41,25 +43,25 @@ def test_accounts_have_rows_holes_and_repeats(store: Store, make_record: MakeRec
     assert ledger.repeated() == [Repeated("r2", 0, ("again", "r2-0"))]
 
 
-def test_a_life_counts_further_than_its_rows(store: Store, make_record: MakeRecord) -> None:
+def test_a_life_counts_further_than_its_rows(store: Database, make_record: MakeRecord) -> None:
     store.write_decisions([make_record(0)])
     ledger = Ledger(store)
-    ledger.note_lives([life(7), life(0, replica="r2")])
+    ledger.note_replicas([status(7), status(0, replica="r2")])
     r1, r2 = ledger.accounts()
-    assert (r1.life, r1.decisions) == (life(7), 7)
-    assert (r2.life, r2.rows, r2.decisions) == (life(0, replica="r2"), 0, 0)
+    assert (r1.status, r1.decisions) == (status(7), 7)
+    assert (r2.status, r2.rows, r2.decisions) == (status(0, replica="r2"), 0, 0)
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_what_was_heard_of_a_life_may_come_twice_and_in_any_order(store: Store, is_late: bool) -> None:
-    heard = [life(3, at=1.0), life(5, at=2.0), life(5, LifeState.KILLED, at=3.0)]
+def test_what_was_heard_of_a_life_may_come_twice_and_in_any_order(store: Database, is_late: bool) -> None:
+    heard = [status(3, at=1.0), status(5, at=2.0), status(5, ReplicaState.KILLED, at=3.0)]
     ledger = Ledger(store)
     for each in reversed(heard) if is_late else heard:
-        ledger.note_lives([each, each])
-    assert [account.life for account in ledger.accounts()] == [life(5, LifeState.KILLED, at=3.0)]
+        ledger.note_replicas([each, each])
+    assert [account.status for account in ledger.accounts()] == [status(5, ReplicaState.KILLED, at=3.0)]
 
 
-def test_removed_numbers_are_no_gap(store: Store, make_record: MakeRecord) -> None:
+def test_removed_numbers_are_no_gap(store: Database, make_record: MakeRecord) -> None:
     store.write_decisions([make_record(0)])
     ledger = Ledger(store)
     for _ in range(2):

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from sqlalchemy import create_engine, text
 
+from decision_log.database import Database
 from decision_log.read import OUR_FAULTS, has_failed, read_records, read_rewards, read_signals
-from decision_log.store import Store
 from router.errors import DataError
 from router.types import DecisionReason, DecisionRecord, Feedback, FeedbackKind, ImplicitKind, TerminalState
 from tests.training.log_records import record as any_record
@@ -19,7 +19,7 @@ def record(seq: int, **changes: object) -> DecisionRecord:
     return any_record(seq, propensity=0.25, version="v7", **changes)
 
 
-def say(store: Store, decision_id: str, kind: FeedbackKind, value: float, key_id: str | None = None) -> None:
+def say(store: Database, decision_id: str, kind: FeedbackKind, value: float, key_id: str | None = None) -> None:
     store.put_feedback(Feedback(decision_id=decision_id, kind=kind, value=value, at=20.0, key_id=key_id))
 
 
@@ -30,7 +30,7 @@ def url(tmp_path):
 
 @pytest.fixture
 def store(url):
-    opened = Store(url)
+    opened = Database(url)
     yield opened
     opened.close()
 

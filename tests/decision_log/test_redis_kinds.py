@@ -12,9 +12,9 @@ from redis import Redis
 from decision_log import stream as stream_module
 from decision_log.commands import examine
 from decision_log.consumer import Consumer
-from decision_log.entries import dead_stream
+from decision_log.database import Database
 from decision_log.sink import DecisionLog
-from decision_log.store import Store
+from decision_log.stream_entries import dead_stream
 from router.config import LogConfig
 from router.types import DecisionRecord
 from tests.decision_log.redis_kinds import Server, Watched, cluster
@@ -31,8 +31,8 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+def store(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     yield opened
     opened.close()
 
@@ -55,13 +55,13 @@ async def write_through(
     interrupt: Callable[[], None],
     *,
     data_dir: Path,
-    store: Store,
+    store: Database,
     make_record: MakeRecord,
     wait_until: WaitUntil,
 ) -> int:
     """Appends decisions, some before and some after `interrupt`, and waits until all are rows."""
     log = DecisionLog(data_dir=data_dir, redis_url=url, config=CONFIG)
-    consumer = Consumer(redis_url=url, stream=CONFIG.stream, store=store, name="c", block_ms=20, min_idle_ms=100)
+    consumer = Consumer(redis_url=url, stream=CONFIG.stream, database=store, name="c", block_ms=20, min_idle_ms=100)
     await log.start()
     await consumer.start()
     for _ in range(100):
@@ -79,7 +79,7 @@ async def write_through(
 
 
 async def test_a_cluster_that_is_killed_and_comes_back(
-    node: Server, tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    node: Server, tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     def restart() -> None:
         node.kill()
@@ -89,11 +89,11 @@ async def test_a_cluster_that_is_killed_and_comes_back(
     await write_through(url, restart, data_dir=tmp_path, store=store, make_record=make_record, wait_until=wait_until)
 
 
-async def test_dead_letters_of_a_cluster(node: Server, store: Store) -> None:
+async def test_dead_letters_of_a_cluster(node: Server, store: Database) -> None:
     with Redis(port=node.port) as client:
         client.xadd(CONFIG.stream, {"record": "garbage"})
         consumer = Consumer(
-            redis_url=f"redis+cluster://127.0.0.1:{node.port}", stream=CONFIG.stream, store=store, name="c"
+            redis_url=f"redis+cluster://127.0.0.1:{node.port}", stream=CONFIG.stream, database=store, name="c"
         )
         assert (await consumer.drain()).dead == 1
         await consumer.aclose()
@@ -101,7 +101,7 @@ async def test_dead_letters_of_a_cluster(node: Server, store: Store) -> None:
 
 
 async def test_sentinels_name_the_master(
-    watched: Watched, tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    watched: Watched, tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     await write_through(
         watched.url, nothing, data_dir=tmp_path, store=store, make_record=make_record, wait_until=wait_until
@@ -116,7 +116,7 @@ def nothing() -> None:
 
 @pytest.mark.slow
 async def test_sentinels_name_the_new_master_when_the_old_one_dies(
-    watched: Watched, tmp_path: Path, store: Store, make_record: MakeRecord, wait_until: WaitUntil
+    watched: Watched, tmp_path: Path, store: Database, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     with Redis(port=watched.replica.port) as replica, Redis(port=watched.sentinel.port) as sentinel:
         # A failover needs a replica that the Sentinel knows and that has everything.

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from decision_log.entries import dead_stream
+from decision_log.database import Database
 from decision_log.removal_commands import age_s, erase_subject, prune
 from decision_log.spool import Spool
-from decision_log.store import Store
+from decision_log.stream_entries import dead_stream
 from router.errors import ConfigError
 from router.types import DecisionRecord, Feedback, FeedbackKind
 from tests.gateway.running import config_of
@@ -36,7 +36,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prune(
     tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     now = time.time()
     store.write_decisions([make_record(seq).model_copy(update={"at": now - 86_400 * seq - 60}) for seq in range(4)])
     with Redis.from_url(redis_url) as client:
@@ -55,7 +55,7 @@ def test_prune(
 def test_erase(
     tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(0).model_copy(update={"key_id": "key-1"}), make_record(1)])
     for erased in (1, 0):
         assert erase_subject("key-1", tmp_path, config, redis_url) == 0
@@ -73,7 +73,7 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
     def say(decision_id: str, kind: FeedbackKind, key: str) -> None:
         store.put_feedback(Feedback(decision_id=decision_id, kind=kind, value=1.0, at=time.time() - 9, key_id=key))
 
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([of("key-1", 0), of("key-1", 1), of("key-2", 2)])
     say("r1-0", FeedbackKind.THUMB, "key-1")
     say("r1-0", FeedbackKind.EDIT, "key-1")

@@ -12,9 +12,9 @@ from redis import Redis
 
 from decision_log.commands import examine
 from decision_log.consumer import Consumer
-from decision_log.entries import GROUP
+from decision_log.database import Database
 from decision_log.sink import DecisionLog
-from decision_log.store import Store
+from decision_log.stream_entries import GROUP
 from decision_log.tables import TABLES
 from fleet.tasks import stop_task
 from router.config import LogConfig
@@ -42,12 +42,12 @@ async def test_each_decision_is_one_row_although_a_consumer_dies(
     monkeypatch.setattr("decision_log.consumer.BATCH_RECORDS", 20)
     monkeypatch.setattr("decision_log.sink.SEND_LINGER_S", 0.0)
     config = LogConfig()
-    stores = [Store(database_url) for _ in range(CONSUMERS)]
+    stores = [Database(database_url) for _ in range(CONSUMERS)]
     with stores[0].transaction("empty") as connection:
         for table in TABLES:
             connection.execute(table.delete())
     consumers = [
-        Consumer(redis_url=redis_url, stream=config.stream, store=store, name=f"c{n}", block_ms=20, min_idle_ms=200)
+        Consumer(redis_url=redis_url, stream=config.stream, database=store, name=f"c{n}", block_ms=20, min_idle_ms=200)
         for n, store in enumerate(stores)
     ]
     hosts = [tmp_path / f"host{n}" for n in range(GATEWAYS)]

@@ -15,8 +15,8 @@ from redis import Redis
 
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
-from decision_log.life import Life, LifeState, read_life
 from decision_log.memory import MemoryLog
+from decision_log.replica_status import ReplicaState, ReplicaStatus, read_status
 from decision_log.sink import DecisionLog, new_replica
 from decision_log.spool import Spool
 from decision_log.stats import LogStats
@@ -36,11 +36,11 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "SEND_LINGER_S", 0.0)
 
 
-def lives(redis_url: str) -> list[Life]:
+def statuses(redis_url: str) -> list[ReplicaStatus]:
     """What the stream says of replicas, in its order."""
     with Redis.from_url(redis_url) as client:
         entries = [fields for _, fields in client.xrange("coe:decisions")]
-    return [Life.model_validate_json(fields[b"life"]) for fields in entries if b"life" in fields]
+    return [ReplicaStatus.model_validate_json(fields[b"status"]) for fields in entries if b"status" in fields]
 
 
 async def test_records_reach_the_stream_in_order(
@@ -66,16 +66,16 @@ async def test_a_life_is_told_at_its_start_while_it_goes_on_and_at_its_end(
 ) -> None:
     monkeypatch.setattr(sink_module, "BEAT_S", 0.01)
     async with running_log(tmp_path, redis_url) as log:
-        await wait_until(lambda: bool(lives(redis_url)))
+        await wait_until(lambda: bool(statuses(redis_url)))
         append_new(log, make_record, 3)
-        await wait_until(lambda: lives(redis_url)[-1].decisions == 3)
-    told = [(life.replica, life.state, life.decisions) for life in lives(redis_url)]
-    assert told[0] == (log.replica, LifeState.RUNNING, 0)
-    assert told[-1] == (log.replica, LifeState.ENDED, 3)
-    assert [state for _, state, _ in told].count(LifeState.ENDED) == 1
+        await wait_until(lambda: statuses(redis_url)[-1].decisions == 3)
+    told = [(status.replica, status.state, status.decisions) for status in statuses(redis_url)]
+    assert told[0] == (log.replica, ReplicaState.RUNNING, 0)
+    assert told[-1] == (log.replica, ReplicaState.ENDED, 3)
+    assert [state for _, state, _ in told].count(ReplicaState.ENDED) == 1
 
 
-async def test_an_end_that_redis_did_not_hear_stays_in_the_spool_for_the_next_life(
+async def test_an_end_that_redis_did_not_hear_stays_in_the_spool_for_the_next_status(
     tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     server = RedisServer(tmp_path / "redis")
@@ -84,11 +84,11 @@ async def test_an_end_that_redis_did_not_hear_stays_in_the_spool_for_the_next_li
         append_new(log, make_record, 2)
         await wait_until(lambda: log.stats().pending == 0)
         await server.stop()
-    life = read_life(tmp_path / "spool" / log.replica, is_alive=False, at=0.0)
-    assert life is not None
-    assert (life.decisions, life.state) == (2, LifeState.ENDED)
+    status = read_status(tmp_path / "spool" / log.replica, is_alive=False, at=0.0)
+    assert status is not None
+    assert (status.decisions, status.state) == (2, ReplicaState.ENDED)
     async with running_log(tmp_path, redis_url):
-        await wait_until(lambda: any(told.replica == log.replica for told in lives(redis_url)))
+        await wait_until(lambda: any(told.replica == log.replica for told in statuses(redis_url)))
         await wait_until(lambda: not (tmp_path / "spool" / log.replica).exists())
 
 
@@ -104,9 +104,9 @@ async def test_the_count_of_decisions_stands_on_the_disk(
                 await log.commit(make_record(log.next_seq(), log.replica))
             else:
                 log.append(make_record(log.next_seq(), log.replica))
-        life = read_life(folder, is_alive=True, at=0.0)
-        assert life is not None
-        assert life.decisions == 3
+        status = read_status(folder, is_alive=True, at=0.0)
+        assert status is not None
+        assert status.decisions == 3
         assert log.stats().spooled == (3 if log.is_durable else 0)
 
 
@@ -142,7 +142,7 @@ async def test_kill_9_of_redis_in_the_middle(tmp_path: Path, make_record: MakeRe
     await server.stop()
 
 
-async def test_what_stays_in_the_spool_is_sent_by_the_next_life(
+async def test_what_stays_in_the_spool_is_sent_by_the_next_status(
     tmp_path: Path, redis_url: str, make_record: MakeRecord, wait_until: WaitUntil
 ) -> None:
     first = DecisionLog(data_dir=tmp_path, redis_url=f"unix://{tmp_path}/none.sock", config=LogConfig())
@@ -236,9 +236,9 @@ async def test_a_decision_that_never_became_safe_is_no_loss_in_the_modes_that_wa
         monkeypatch.setattr(Spool, "sync", refuse)
         with pytest.raises(StoreError):
             await log.commit(make_record(log.next_seq(), log.replica))
-        life = read_life(tmp_path / "spool" / log.replica, is_alive=True, at=0.0)
-        assert life is not None
-        assert life.decisions == 0
+        status = read_status(tmp_path / "spool" / log.replica, is_alive=True, at=0.0)
+        assert status is not None
+        assert status.decisions == 0
 
 
 def refuse(_: Spool) -> None:

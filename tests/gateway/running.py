@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from decision_log.memory import MemoryLog
-from decision_log.ports import DecisionStore, FeedbackStatus
+from decision_log.protocols import DecisionDatabase, FeedbackStatus
 from fleet.pool import ExpertPool
 from fleet.wires import echo, vllm
 from gateway.auth import Auth
@@ -134,7 +134,7 @@ async def running(
     has_router: bool = True,
     log: MemoryLog | None = None,
     sections: Mapping[str, object] | None = None,
-    store: DecisionStore | None = None,
+    store: DecisionDatabase | None = None,
     host: str = "127.0.0.1",
     **limits: Any,
 ) -> AsyncIterator[Running]:

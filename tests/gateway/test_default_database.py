@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from decision_log.log_database import default_database_url, open_log
-from decision_log.store import Store
+from decision_log.database import Database
+from decision_log.log_connection import default_database_url, open_log
 from gateway.settings import read_settings
 
 
@@ -16,7 +16,7 @@ def test_a_data_folder_of_any_name_holds_its_own_database(tmp_path: Path, name: 
     folder.mkdir()
     url = read_settings({"COE_DATA_DIR": str(folder)}).database_url.get_secret_value()
     assert url == default_database_url(folder)
-    with closing(Store(url)):
+    with closing(Database(url)):
         assert (folder / "coe.db").is_file()
     with open_log(url) as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM decisions").scalar() == 0

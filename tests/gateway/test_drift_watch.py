@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decision_log.store import Store
+from decision_log.database import Database
 from decision_log.tables import FEEDBACK
 from gateway.drift_watch import WAIT_S, DriftWatch
 from gateway.metrics import Metrics
@@ -18,13 +18,13 @@ from tests.gateway.small_router import small_router
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+def store(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     yield opened
     opened.close()
 
 
-def add(store: Store, first: int, rewards: list[float], kind: str = "thumb") -> None:
+def add(store: Database, first: int, rewards: list[float], kind: str = "thumb") -> None:
     """Red asks, for which ruby is predicted 0.9, with these rewards."""
     decision = small_router().decide(Query("q", "red"), rng=np.random.default_rng(0))
     numbers = range(first, first + len(rewards))
@@ -45,7 +45,7 @@ def add(store: Store, first: int, rewards: list[float], kind: str = "thumb") -> 
         connection.execute(store.insert(FEEDBACK), rows)
 
 
-async def test_a_fall_alarms_once_in_the_log_and_in_a_metric(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fall_alarms_once_in_the_log_and_in_a_metric(store: Database, caplog: pytest.LogCaptureFixture) -> None:
     add(store, 0, [1.0] * 270 + [0.0] * 30)
     watch = DriftWatch(store)
     with caplog.at_level(logging.WARNING):
@@ -74,7 +74,7 @@ def exposition(watch: DriftWatch) -> str:
     return metrics.text().decode()
 
 
-async def test_fresh_feedback_waits_for_its_decision(store: Store) -> None:
+async def test_fresh_feedback_waits_for_its_decision(store: Database) -> None:
     add(store, 0, [1.0] * 10)
     watch = DriftWatch(store)
     await watch.look(5.0)
@@ -83,7 +83,7 @@ async def test_fresh_feedback_waits_for_its_decision(store: Store) -> None:
     assert watch.rewards == 10
 
 
-async def test_feedback_whose_decision_comes_late_is_not_lost(store: Store) -> None:
+async def test_feedback_whose_decision_comes_late_is_not_lost(store: Database) -> None:
     """A spool that waited for an hour: rewards of later decisions were taken meanwhile."""
     add(store, 0, [1.0] * 5)
     watch = DriftWatch(store)
@@ -102,7 +102,7 @@ async def test_feedback_whose_decision_comes_late_is_not_lost(store: Store) -> N
     assert watch.rewards == 12
 
 
-async def test_a_decision_that_never_comes_is_waited_for_no_longer_than_a_day(store: Store) -> None:
+async def test_a_decision_that_never_comes_is_waited_for_no_longer_than_a_day(store: Database) -> None:
     watch = DriftWatch(store)
     lost = {"decision_id": "dec-gone", "kind": "thumb", "value": 0.0, "at": 10.0, "key_id": ""}
     with store.transaction("write feedback") as connection:
@@ -113,7 +113,7 @@ async def test_a_decision_that_never_comes_is_waited_for_no_longer_than_a_day(st
     assert watch.waiting == 0
 
 
-async def test_only_the_last_rewards_fill_the_windows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_last_rewards_fill_the_windows(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.drift_watch.HISTORY", 20)
     add(store, 0, [1.0] * 50)
     watch = DriftWatch(store)
@@ -121,7 +121,7 @@ async def test_only_the_last_rewards_fill_the_windows(store: Store, monkeypatch:
     assert watch.rewards == 20
 
 
-async def test_feedback_of_every_kind_is_a_reward(store: Store) -> None:
+async def test_feedback_of_every_kind_is_a_reward(store: Database) -> None:
     for number, kind in enumerate(FeedbackKind):
         add(store, number, [1.0], kind)
     watch = DriftWatch(store)

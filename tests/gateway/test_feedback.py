@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from decision_log.ports import FeedbackStatus
-from decision_log.removal import Removal
-from decision_log.store import Store
+from decision_log.database import Database
+from decision_log.protocols import FeedbackStatus
+from decision_log.sql_removal import Removal
 from router.feedback_config import FeedbackConfig
 from router.types import Feedback, FeedbackKind
 from tests.gateway.running import Running, running
@@ -23,14 +23,14 @@ HEADERS = {"authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture
-def sqlite_store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+def sqlite_store(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     yield opened
     opened.close()
 
 
 @asynccontextmanager
-async def answered(kept_in: Store, **feedback: object) -> AsyncIterator[tuple[Running, str]]:
+async def answered(kept_in: Database, **feedback: object) -> AsyncIterator[tuple[Running, str]]:
     """A gateway that has answered one request."""
     async with running(store=kept_in, keys=[KEY], sections={"feedback": feedback}) as gateway:
         async with gateway.chat("green", headers=HEADERS) as answer:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from decision_log.database import Database
 from decision_log.implicit_signals import MAX_PARTS
-from decision_log.removal import Removal
-from decision_log.store import Store
+from decision_log.sql_removal import Removal
 from router.types import FeedbackKind, ImplicitKind, TerminalState
 from tests.gateway.test_store import feedback, record
 
@@ -18,7 +18,7 @@ def asked(seq: int, at: float, text: str = "h", session: str | None = "s", **cha
     return record(seq, at=at, session_id=session, text_hash=text, **changes)
 
 
-def kinds(kept_in: Store, seq: int) -> list[ImplicitKind]:
+def kinds(kept_in: Database, seq: int) -> list[ImplicitKind]:
     return [signal.kind for signal in kept_in.get_signals(f"r1-{seq}")]
 
 
@@ -49,7 +49,7 @@ def test_more_asks_in_a_batch_than_one_statement_may_hold(store):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_rows_may_arrive_in_any_order_and_twice(tmp_path: Path, order):
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     rows = [asked(seq, 100.0 + seq) for seq in range(3)]
     for number in (*order, order[0]):
         opened.write_decisions([rows[number]])
@@ -75,7 +75,7 @@ def test_signals_of_the_record_itself(store, changes, expected):
 
 
 def test_signals_go_with_their_decision(tmp_path: Path):
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     opened.write_decisions([asked(0, 1.0), asked(1, 2.0), asked(2, 3.0, session="other", finish_reason="length")])
     opened.put_feedback(feedback(1.0, kind=FeedbackKind.THUMB))
     Removal(opened).erase(["s"], 10.0)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from decision_log.database import Database
 from decision_log.ledger import Ledger
-from decision_log.log_database import SCHEMA_VERSION, open_log
-from decision_log.store import Store
+from decision_log.log_connection import SCHEMA_VERSION, open_log
 from decision_log.tables import DECISIONS
 from router.errors import ConfigError, DataError, StoreError
 from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
@@ -49,14 +49,14 @@ def feedback(value: float, key_id: str | None = None, **changes: object) -> Feed
     return Feedback.model_validate({**values, **changes})
 
 
-def test_round_trip(store: Store) -> None:
+def test_round_trip(store: Database) -> None:
     written = record(0, text="naïve “text” with NUL \0 and 日本語")
     assert store.write_decisions([written]) == 1
     assert store.get_decision("r1-0") == written
     assert store.get_decision("r1-1") is None
 
 
-def test_writing_again_adds_nothing_and_changes_nothing(store: Store) -> None:
+def test_writing_again_adds_nothing_and_changes_nothing(store: Database) -> None:
     first = [record(0), record(1)]
     assert store.write_decisions(first) == 2
     again = [record(0, latency_ms=99.0), record(1), record(2), record(2)]
@@ -66,7 +66,7 @@ def test_writing_again_adds_nothing_and_changes_nothing(store: Store) -> None:
     assert store.write_decisions([]) == 0
 
 
-def test_columns_that_training_selects(store: Store) -> None:
+def test_columns_that_training_selects(store: Database) -> None:
     store.write_decisions([record(0), record(1, served_expert=None), record(2, served_expert=None, decision=None)])
     with store._engine.connect() as connection:
         rows = connection.exec_driver_sql(
@@ -80,7 +80,7 @@ def test_columns_that_training_selects(store: Store) -> None:
     ]
 
 
-def test_last_feedback_of_a_kind_and_key_wins(store: Store) -> None:
+def test_last_feedback_of_a_kind_and_key_wins(store: Database) -> None:
     assert store.put_feedback(feedback(1.0)) == "accepted"
     assert store.put_feedback(feedback(1.0, at=5.5)) == "repeated"
     assert store.get_feedback("r1-0") == (feedback(1.0),)
@@ -95,22 +95,22 @@ def test_last_feedback_of_a_kind_and_key_wins(store: Store) -> None:
     assert store.get_feedback("other") == ()
 
 
-def test_threads_may_write_at_once(store: Store) -> None:
+def test_threads_may_write_at_once(store: Database) -> None:
     batches = [[record(seq) for seq in range(start, start + 20)] for start in range(0, 100, 10)]
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(store.write_decisions, batches)) == 110
     assert store.count() == 110
 
 
-def test_opens_again_with_what_was_written(database_url: str, store: Store) -> None:
+def test_opens_again_with_what_was_written(database_url: str, store: Database) -> None:
     store.write_decisions([record(0)])
-    again = Store(database_url)
+    again = Database(database_url)
     assert again.count() == 1
     again.close()
 
 
 def test_sqlite_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([record(0)])
     with sqlite3.connect(tmp_path / "coe.db", isolation_level=None) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -122,8 +122,8 @@ def test_sqlite_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
 
 
 def test_a_locked_database_is_retryable_and_keeps_text_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("decision_log.database.BUSY_TIMEOUT_MS", 1)
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    monkeypatch.setattr("decision_log.sql_engine.BUSY_TIMEOUT_MS", 1)
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     other = sqlite3.connect(tmp_path / "coe.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked") as caught:
@@ -136,7 +136,7 @@ def test_a_locked_database_is_retryable_and_keeps_text_out(tmp_path: Path, monke
 
 
 def test_a_refused_row_is_not_retryable(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     with store._engine.begin() as connection:
         connection.exec_driver_sql("CREATE TRIGGER t BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(StoreError, match="cannot write decisions in the database: no") as caught:
@@ -147,7 +147,7 @@ def test_a_refused_row_is_not_retryable(tmp_path: Path) -> None:
 
 def test_a_reader_needs_no_more_than_the_right_to_read(postgres_url: str) -> None:
     """Also where a newer version would make an index or a table."""
-    store = Store(postgres_url)
+    store = Database(postgres_url)
     store.write_decisions([record(0)])
     with store.transaction("make a reader") as connection:
         for statement in (
@@ -159,8 +159,8 @@ def test_a_reader_needs_no_more_than_the_right_to_read(postgres_url: str) -> Non
             connection.exec_driver_sql(statement)
     url = postgres_url.replace("//coe@", "//reader@")
     with pytest.raises(StoreError, match=r"^cannot open the database: permission denied"):
-        Store(url)
-    reader = Store(url, is_reader=True)
+        Database(url)
+    reader = Database(url, is_reader=True)
     assert reader.get_decision("r1-0") == record(0)
     assert Ledger(reader).accounts()[0].rows == 1
     with pytest.raises(StoreError, match="permission denied"):
@@ -174,7 +174,7 @@ def test_a_reader_needs_no_more_than_the_right_to_read(postgres_url: str) -> Non
 
 def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"^cannot open the database: unable to open"):
-        Store(f"sqlite:///{tmp_path / 'missing' / 'coe.db'}")
+        Database(f"sqlite:///{tmp_path / 'missing' / 'coe.db'}")
 
 
 @pytest.mark.parametrize(
@@ -189,21 +189,21 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
 )
 def test_urls_that_are_refused(url: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
-        Store(url)
+        Database(url)
     assert "secret" not in str(caught.value)
     assert "allowed: sqlite:///FILE" in str(caught.value)
 
 
 def test_postgres_away_is_retryable(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
-        Store(f"postgres://coe:secret@/db?host={tmp_path}")
+        Database(f"postgres://coe:secret@/db?host={tmp_path}")
     assert caught.value.is_retryable
     assert "secret" not in str(caught.value)
 
 
 def test_postgres_is_reached_by_any_of_its_schemes(postgres_url: str) -> None:
     for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
-        store = Store(postgres_url.replace("postgresql", scheme))
+        store = Database(postgres_url.replace("postgresql", scheme))
         assert store.get_decision("none") is None
         store.close()
 
@@ -211,7 +211,7 @@ def test_postgres_is_reached_by_any_of_its_schemes(postgres_url: str) -> None:
 INPUTS = {"encoder": "enc", "features": "f" * 24, "settings": "s" * 16, "facts": {"turns": 2, "has_image": True}}
 
 
-def test_an_embedding_has_a_column_and_is_not_in_the_json(store: Store) -> None:
+def test_an_embedding_has_a_column_and_is_not_in_the_json(store: Database) -> None:
     written = record(0, embedding=b"\x00\x3c", inputs=INPUTS, session_id="s", text_hash="h")
     plain = record(1)
     store.write_decisions([written, plain])
@@ -241,7 +241,7 @@ def change(path: Path, *statements: str) -> None:
 def test_processes_that_start_at_once_make_one_schema(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'coe.db'}"
     with ThreadPoolExecutor(4) as threads:
-        stores = list(threads.map(Store, [url] * 4))
+        stores = list(threads.map(Database, [url] * 4))
     for opened in stores:
         opened.close()
     with closing(sqlite3.connect(tmp_path / "coe.db")) as connection:
@@ -265,23 +265,23 @@ def test_a_database_of_another_version_is_refused(
 ) -> None:
     path = tmp_path / "coe.db"
     url = f"sqlite:///{path}"
-    with closing(Store(url)) as store:
+    with closing(Database(url)) as store:
         store.write_decisions([record(0)])
     change(path, statement)
     with pytest.raises(StoreError, match=problem) as refused:
-        Store(url, is_reader=is_reader)
+        Database(url, is_reader=is_reader)
     assert not refused.value.is_retryable
     with pytest.raises(DataError, match=problem), open_log(url):
         pass
 
 
 def test_a_version_on_postgres_is_refused_too(postgres_url: str) -> None:
-    store = Store(postgres_url)
+    store = Database(postgres_url)
     try:
         with store.transaction("change the version") as connection:
             connection.exec_driver_sql("UPDATE coe_schema SET version = 7")
         with pytest.raises(StoreError, match="schema version 7"):
-            Store(postgres_url)
+            Database(postgres_url)
     finally:
         with store.transaction("change it back") as connection:
             connection.exec_driver_sql("UPDATE coe_schema SET version = 1")
@@ -292,12 +292,12 @@ def test_tables_of_another_program_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "theirs.db"
     change(path, "CREATE TABLE feedback (stars INTEGER)")
     with pytest.raises(StoreError, match="has a table 'feedback' and no schema version"):
-        Store(f"sqlite:///{path}")
+        Database(f"sqlite:///{path}")
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("feedback",)]
 
 
-def test_a_row_of_another_version_is_left_out_or_named(store: Store) -> None:
+def test_a_row_of_another_version_is_left_out_or_named(store: Database) -> None:
     store.write_decisions([record(i, at=float(i)) for i in range(3)])
     with store.transaction("change a row") as connection:
         row = connection.execute(select(DECISIONS.c.record).where(DECISIONS.c.decision_id == "r1-1")).scalar_one()

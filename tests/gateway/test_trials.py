@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from decision_log.database import Database
 from decision_log.e_process import Arm
-from decision_log.store import Store
+from decision_log.router_versions import RouterVersions, TrialEvidence
 from decision_log.tables import FEEDBACK
-from decision_log.version_store import TrialEvidence, VersionStore
 from gateway.live_router import LiveRouter
 from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
 from router.artifact import load_artifact, save_artifact
@@ -142,7 +142,7 @@ def load_broken(folder: Path) -> Router:
 
 @pytest.mark.parametrize("trial", [canary(0.9), SHADOW])
 async def test_a_candidate_that_cannot_decide_hurts_nobody_and_is_withdrawn(
-    tmp_path: Path, store: Store, trial: Trial
+    tmp_path: Path, store: Database, trial: Trial
 ) -> None:
     promote(tmp_path, OLD, trial)
     async with running(has_router=False, routers=tmp_path, load=load_broken) as gateway:
@@ -150,7 +150,7 @@ async def test_a_candidate_that_cannot_decide_hurts_nobody_and_is_withdrawn(
         for i in range(20):
             assert await version_of(gateway, f"s{i}") == OLD
         await until(lambda: live.faults.get(NEW, 0) > 0)
-        watch = TrialWatch(live, VersionStore(store))
+        watch = TrialWatch(live, RouterVersions(store))
         await watch.look()
         assert (live.trial, watch.withdrawals) == (None, 1)
     pointer = read_pointer(tmp_path)
@@ -160,14 +160,14 @@ async def test_a_candidate_that_cannot_decide_hurts_nobody_and_is_withdrawn(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+def store(tmp_path: Path) -> Iterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     yield opened
     opened.close()
 
 
 def fill(
-    store: Store, n: int, means: Mapping[str, float], *, failures: Mapping[str, float], at: float, seed: int
+    store: Database, n: int, means: Mapping[str, float], *, failures: Mapping[str, float], at: float, seed: int
 ) -> None:
     """n decisions, a tenth of them the candidate's where `means` has it, all rated by somebody else each."""
     rng = np.random.default_rng(seed)
@@ -199,11 +199,11 @@ def fill(
         connection.execute(store.insert(FEEDBACK), said)
 
 
-async def judged(folder: Path, store: Store, trial: Trial) -> tuple[LiveRouter, TrialWatch]:
+async def judged(folder: Path, store: Database, trial: Trial) -> tuple[LiveRouter, TrialWatch]:
     promote(folder, OLD, trial)
     live = LiveRouter(folder, load)
     await live.refresh()
-    watch = TrialWatch(live, VersionStore(store))
+    watch = TrialWatch(live, RouterVersions(store))
     await watch.look()
     return live, watch
 
@@ -219,7 +219,7 @@ async def judged(folder: Path, store: Store, trial: Trial) -> tuple[LiveRouter, 
     ],
 )
 async def test_the_watch_takes_back_what_is_worse_and_nothing_else(
-    tmp_path: Path, store: Store, means: Mapping[str, float], failures: Mapping[str, float], reason: str | None
+    tmp_path: Path, store: Database, means: Mapping[str, float], failures: Mapping[str, float], reason: str | None
 ) -> None:
     fill(store, 300, {OLD: means[OLD]}, failures=failures, at=100.0, seed=1)
     fill(store, 1000, means, failures=failures, at=1000.0, seed=2)
@@ -232,7 +232,7 @@ async def test_the_watch_takes_back_what_is_worse_and_nothing_else(
     else:
         assert (live.trial, watch.withdrawals) == (None, 1)
         assert reason in pointer.withdrawn[0].reason
-        assert [event.event for event in VersionStore(store).events()][-1] == "withdrawn"
+        assert [event.event for event in RouterVersions(store).events()][-1] == "withdrawn"
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.3])
@@ -261,7 +261,7 @@ def test_a_canarys_rewards_and_failures_are_compared_within_their_own_margins() 
 
 @pytest.mark.parametrize(("quality", "is_worse"), [(0.2, True), (0.9, False)])
 async def test_a_shadow_that_would_lose_is_withdrawn_by_what_exploration_showed(
-    tmp_path: Path, store: Store, quality: float, is_worse: bool
+    tmp_path: Path, store: Database, quality: float, is_worse: bool
 ) -> None:
     """Ruby serves at 0.9, emerald is explored in a tenth; the candidate would always take emerald."""
     rng = np.random.default_rng(4)
@@ -293,7 +293,7 @@ async def test_a_shadow_that_would_lose_is_withdrawn_by_what_exploration_showed(
     assert (live.trial is None, watch.withdrawals) == (is_worse, int(is_worse))
 
 
-async def test_many_ratings_of_one_person_count_once(tmp_path: Path, store: Store) -> None:
+async def test_many_ratings_of_one_person_count_once(tmp_path: Path, store: Database) -> None:
     fill(store, 400, {OLD: 0.9}, failures={}, at=1000.0, seed=3)
     decision = small_router(version=NEW).decide(Query("q", "red"), rng=np.random.default_rng(0))
     angry = [
@@ -306,29 +306,29 @@ async def test_many_ratings_of_one_person_count_once(tmp_path: Path, store: Stor
     store.write_decisions(angry)
     for record in angry:
         store.put_feedback(Feedback(decision_id=record.decision_id, kind=FeedbackKind.THUMB, value=0, at=record.at))
-    evidence = VersionStore(store).evidence(OLD, canary(0.1))
+    evidence = RouterVersions(store).evidence(OLD, canary(0.1))
     assert (evidence.candidate_reward.n, evidence.candidate_reward.total) == (1, 0)
     live, _ = await judged(tmp_path, store, canary(0.1))
     assert live.trial is not None
 
 
 @pytest.mark.parametrize("kind", FeedbackKind)
-def test_a_trial_is_judged_by_feedback_of_every_kind(store: Store, kind: FeedbackKind) -> None:
+def test_a_trial_is_judged_by_feedback_of_every_kind(store: Database, kind: FeedbackKind) -> None:
     for at in (500.0, 1500.0):  # before the trial began, and in it
         fill(store, 20, {OLD: 0.5}, failures={}, at=at, seed=5)
     with store.transaction("write feedback") as connection:
         connection.execute(FEEDBACK.update().values(kind=kind.value))
-    evidence = VersionStore(store).evidence(OLD, canary(0.1))
+    evidence = RouterVersions(store).evidence(OLD, canary(0.1))
     assert (evidence.past_reward.n, evidence.live_reward.n) == (20, 20)
 
 
 @pytest.mark.parametrize("version", [OLD, NEW])
-def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Store, version: str) -> None:
+def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Database, version: str) -> None:
     """Neither its rewards nor its failures, before a trial and in it, on trial or in the shadow. A text that looks like
     the mark of such a row changes nothing."""
     fill(store, 100, {OLD: 0.5, NEW: 0.5}, failures={}, at=500.0, seed=6)
     fill(store, 100, {OLD: 0.5, NEW: 0.5}, failures={}, at=1500.0, seed=7)
-    versions = VersionStore(store)
+    versions = RouterVersions(store)
     before = versions.evidence(OLD, canary(0.1))
     named = explicit_decision("ruby", QueryFacts(), {}, version=version)
     chosen = small_router(version=version).decide(Query("q", "red"), rng=np.random.default_rng(0))
@@ -346,19 +346,19 @@ def test_answers_of_an_expert_that_the_client_named_are_no_evidence(store: Store
     store.write_decisions(rows)
     for row in rows:
         store.put_feedback(Feedback(decision_id=row.decision_id, kind=FeedbackKind.THUMB, value=0, at=row.at + 1))
-    assert VersionStore(store).evidence(OLD, canary(0.1)) == before
+    assert RouterVersions(store).evidence(OLD, canary(0.1)) == before
     assert versions.shadow_evidence(OLD, SHADOW).rewards == ()
     quoting = rows[0].model_copy(
         update={"decision_id": "d", "seq": 99, "at": 1800.0, "decision": chosen, "text": '"reason":"explicit"'}
     )
     store.write_decisions([quoting])
-    after = VersionStore(store).evidence(OLD, canary(0.1))
+    after = RouterVersions(store).evidence(OLD, canary(0.1))
     grown = after.live_success if version == OLD else after.candidate_success
     was = before.live_success if version == OLD else before.candidate_success
     assert grown.n == was.n + 1
 
 
-def put(store: Store, name: str, at: float, session: str, **changes: object) -> None:
+def put(store: Database, name: str, at: float, session: str, **changes: object) -> None:
     """An answer of the live router, which chose ruby, with changes to its record."""
     decision = small_router(version=OLD).decide(Query("q", "red"), rng=np.random.default_rng(0))
     fields = {
@@ -369,28 +369,28 @@ def put(store: Store, name: str, at: float, session: str, **changes: object) -> 
     store.write_decisions([DecisionRecord.model_validate(fields | changes)])
 
 
-def say(store: Store, name: str, value: float, at: float) -> None:
+def say(store: Database, name: str, value: float, at: float) -> None:
     store.put_feedback(Feedback(decision_id=name, kind=FeedbackKind.THUMB, value=value, at=at))
 
 
-def test_of_a_conversation_the_first_reward_counts(store: Store) -> None:
+def test_of_a_conversation_the_first_reward_counts(store: Database) -> None:
     for number, (value, at) in enumerate([(1.0, 1300.0), (0.0, 1100.0), (1.0, 1200.0)]):
         put(store, f"d{number}", 1001.0 + number, "one person")
         say(store, f"d{number}", value, at)
-    evidence = VersionStore(store).evidence(OLD, canary(0.1))
+    evidence = RouterVersions(store).evidence(OLD, canary(0.1))
     assert (evidence.live_reward.n, evidence.live_reward.total) == (1, 0)
 
 
-def test_the_past_ends_where_the_trial_begins(store: Store) -> None:
+def test_the_past_ends_where_the_trial_begins(store: Database) -> None:
     """Of two answers from before, one was rated before the trial began and the other after."""
     for name, value, at in (("early", 1.0, 900.0), ("late", 0.0, 1100.0)):
         put(store, name, 800.0, name)
         say(store, name, value, at)
-    past = VersionStore(store).evidence(OLD, canary(0.1)).past_reward
+    past = RouterVersions(store).evidence(OLD, canary(0.1)).past_reward
     assert (past.n, past.total) == (1, 1.0)
 
 
-def test_a_shadow_is_not_judged_by_answers_of_whoever_stepped_in(store: Store) -> None:
+def test_a_shadow_is_not_judged_by_answers_of_whoever_stepped_in(store: Database) -> None:
     """Ruby was chosen in both and failed in the second, so its reward is emerald's."""
     shadow = ShadowDecision(
         router_version=NEW, expert="ruby", category="red", live_expert_prob=1.0, predicted_quality=0.5
@@ -398,15 +398,15 @@ def test_a_shadow_is_not_judged_by_answers_of_whoever_stepped_in(store: Store) -
     for name, served in (("chosen", "ruby"), ("stood-in", "emerald")):
         put(store, name, 1500.0, name, served_expert=served, shadow=shadow)
         say(store, name, 1.0, 1600.0)
-    found = VersionStore(store).shadow_evidence(OLD, SHADOW)
+    found = RouterVersions(store).shadow_evidence(OLD, SHADOW)
     assert (found.matches, found.rewards) == ((1.0,), (1.0,))
 
 
-async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, store: Store) -> None:
+async def test_sql_keeps_what_happened_and_the_manifests_once(tmp_path: Path, store: Database) -> None:
     manifest = {**MANIFEST, "parents": ("c" * 16,), "data_fingerprints": {"log": "1234"}}
     version = save_artifact(tmp_path, manifest, {"map.mass": np.ones(3, np.float32)}).manifest.version
     promote(tmp_path, version, canary())
-    versions = VersionStore(store)
+    versions = RouterVersions(store)
     for _ in range(2):  # two gateways
         live = LiveRouter(tmp_path, load)
         await live.refresh()

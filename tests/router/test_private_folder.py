@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from decision_log.store import Store
+from decision_log.database import Database
 from gateway.settings import Settings
 from gateway.up import make_data_folder
 from router.errors import ConfigError
@@ -95,7 +95,7 @@ def test_a_report_keeps_the_umask_of_its_user(tmp_path: Path, name: str, mask: s
 
 
 def test_the_database_is_closed_wherever_it_is(tmp_path: Path) -> None:
-    with closing(Store(f"sqlite:///{tmp_path / 'elsewhere.db'}")) as store:
+    with closing(Database(f"sqlite:///{tmp_path / 'elsewhere.db'}")) as store:
         store.count()
         names = ("elsewhere.db", "elsewhere.db-wal", "elsewhere.db-shm")
         assert {path.name: oct(mode(path)) for path in tmp_path.iterdir()} == dict.fromkeys(names, "0o600")

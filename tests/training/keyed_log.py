@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from decision_log.store import Store
+from decision_log.database import Database
 from decision_log.tables import FEEDBACK
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 
@@ -36,7 +36,7 @@ def log_keyed(
                 if rng.random() < share_rated:
                     fields = {"decision_id": row.decision_id, "kind": "thumb", "at": row.at + 1, "key_id": key}
                     said.append(fields | {"value": float(rng.random() < rate[expert])})
-    store = Store(url)
+    store = Database(url)
     store.write_decisions(rows)
     if said:
         with store.transaction("write feedback") as connection:

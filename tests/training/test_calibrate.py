@@ -8,8 +8,8 @@ from router.config import PluginConfig
 from router.quality import QualityMatrix
 from router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
 from training.calibrate import DISTANCE_WEIGHTS, distance_to_others, error_auroc, fit_temperature, fit_uncertainty
+from training.classifier_metrics import stage_one_metrics
 from training.fit import FitRequest, LabelledEmbeddings, fit_stage_one
-from training.measure import stage_one_metrics
 
 
 def test_the_temperature_that_spoilt_probabilities_is_found() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from decision_log.store import Store
+from decision_log.database import Database
 from decision_log.tables import FEEDBACK
 from router.build import load_router
 from router.cli import find_commands, run
@@ -20,7 +20,7 @@ from router.features import features_hash, to_bytes
 from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
 from tests.training.trained_folder import EXPERTS, make_trained
 from training.category_files import check_name, distinct, read_proposals
-from training.datasets.jsonl import read_seed
+from training.datasets.labelled_queries import read_seed
 from training.new_categories import Proposals, ProposeRequest, best_gain, decisions_to_see, propose, share_upper_bound
 from training.registry import Registry
 
@@ -50,7 +50,7 @@ def log_traffic(folder: Path, url: str, *, keeps_text: bool = True, keeps_vector
     router = load_router(load_config(folder / "experts.yaml"), Registry(folder / "data" / "routers").folders()[0])
     texts = [f"write a sql query that selects column {i} from table users" for i in range(60)]
     texts += [f"{care} {plant} houseplant terrarium" for care in CARE for plant in PLANTS] * 2
-    store = Store(url)
+    store = Database(url)
     records, said = [], []
     rng = np.random.default_rng(0)
     for i, text in enumerate(texts):

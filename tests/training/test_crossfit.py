@@ -16,13 +16,13 @@ from router.progress import silent
 from router.quality import QualityMatrix, cautious_quality
 from router.types import Verdict
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
-from training.contest import Contest
 from training.crossfit import FOLDS, fit_twins, folds_of
+from training.evidence import Evidence
 from training.expert_map import measure_quality
-from training.first_fit import fit_request, labelled_queries, opened_encoder
 from training.fit import prepare
+from training.fit_inputs import fit_request, labelled_queries, opened_encoder
 from training.gate import Terms, judge
-from training.retrain import Evidence
+from training.router_comparison import RouterComparison
 from training.types import OutcomeTable
 
 CATEGORIES, PROMPTS, EXPERTS = 16, 15, 6
@@ -73,12 +73,12 @@ def trial(seed: int) -> tuple[float, bool, bool]:
     candidate, folds = MapRouter(table), folds_of(table)
     twins = tuple(MapRouter(table.rows(folds != fold)) for fold in range(FOLDS))
     evidence = Evidence(candidate.evidence, 0.0, table, np.ones(0))
-    contest = Contest(live, candidate, evidence, candidate.evidence.quality, rng, twins)  # type: ignore[arg-type]
+    comparison = RouterComparison(live, candidate, evidence, candidate.evidence.quality, rng, twins)  # type: ignore[arg-type]
     vectors = np.zeros((len(table.texts), 1), np.float32)
-    accuracy = contest.paired("category accuracy", np.ones(10), np.ones(10))
-    fitted = contest.on_outcomes(table, vectors, is_held_out=False)
+    accuracy = comparison.paired("category accuracy", np.ones(10), np.ones(10))
+    fitted = comparison.on_outcomes(table, vectors, is_held_out=False)
     costs = {"cost_live_usd": 0.0, "cost_candidate_usd": 0.0}
-    crossed = contest.crossed(table, vectors)
+    crossed = comparison.crossed(table, vectors)
     result = judge(accuracy, fitted, None, terms=Terms(margin=0.02), crossed=crossed, **costs)
     gain = candidate.value(quality) - live.value(quality)
     return gain, result.verdict is Verdict.PROMOTE, fitted.low > -0.02

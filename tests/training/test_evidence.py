@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.gateway.small_router import EXPERTS
-from tests.training.small_contest import asked, contest, log_table, mapping, outcomes
-from training.change import find_changes
-from training.retrain import gather_evidence, logged_queries
+from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
+from training.change_points import find_change_points
+from training.evidence import gather_evidence, logged_queries
 
 CATEGORIES = ("red", "green")
 GRADED = outcomes(("red", "red", "green", "green"), [[0.5, 0.4, 0.3]] * 4)
@@ -35,8 +35,8 @@ def test_a_change_that_only_the_held_out_half_shows_is_not_found() -> None:
     is_held_out = np.arange(n) % 2 == 0
     fell = np.where(is_held_out & (np.arange(n) >= n // 2), 0.0, 1.0)
     log = log_table(["red"] * n, ["ruby"] * n, fell.tolist(), is_held_out=is_held_out)
-    assert find_changes(log) == ()
-    (found,) = find_changes(replace(log, is_held_out=~is_held_out))
+    assert find_change_points(log) == ()
+    (found,) = find_change_points(replace(log, is_held_out=~is_held_out))
     assert (found.category, found.expert) == ("red", "ruby")
 
 
@@ -64,7 +64,7 @@ def test_a_logged_choice_is_worth_what_its_expert_earned_beyond_the_model(
 ) -> None:
     """w + min(1 / p, 200) (r - w) at a quality of 1/2 everywhere; of the others nothing was seen, so w."""
     log = log_table(["red"], ["emerald"], [reward], propensity=np.array([propensity]))
-    evidence = contest(mapping()).evidence
+    evidence = small_comparison(mapping()).evidence
     found = logged_queries(asked(log), replace(evidence, outcomes=GRADED), CATEGORIES)
     assert found.worth.tolist() == [pytest.approx([0.5, worth, 0.5])]
     assert found.table.scores[0, EXPERTS.index("emerald")] == reward

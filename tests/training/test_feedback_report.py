@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from decision_log.store import Store
+from decision_log.database import Database
 from router.errors import ConfigError, DataError
 from router.types import Feedback, FeedbackKind, JudgedAnswer, TerminalState
 from tests.training.log_records import record
@@ -25,7 +25,7 @@ CONFIG = {
 def folder(tmp_path):
     """400 answers. Code is liked and rarely spoken of, facts are disliked and often; what was cut off is disliked."""
     (tmp_path / "experts.yaml").write_text(yaml.dump(CONFIG))
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     rows = [record(seq, ("code", "facts")[seq % 2]) for seq in range(400)]
     cut = {seq for seq in range(400) if seq % 10 in (3, 4)}
     store.write_decisions([r.model_copy(update={"finish_reason": "length"}) if r.seq in cut else r for r in rows])
@@ -71,7 +71,7 @@ def test_the_report(folder):
 def test_a_judge_is_compared_with_people(folder, capsys, monkeypatch):
     """It grades every third answer, by the thumb where there is one."""
     monkeypatch.setenv("COLUMNS", "200")
-    store = Store(f"sqlite:///{folder / 'coe.db'}")
+    store = Database(f"sqlite:///{folder / 'coe.db'}")
     liked = {kept.decision_id: kept.value for seq in range(400) for kept in store.get_feedback(f"d{seq}")}
     for number, seq in enumerate(range(0, 400, 3)):
         said = liked.get(f"d{seq}")

@@ -11,7 +11,7 @@ from router.config import PluginConfig
 from router.errors import DataError
 from router.quality import QualityMatrix
 from router.shipped import seed_folder
-from training.datasets.jsonl import read_seed
+from training.datasets.labelled_queries import read_seed
 from training.fit import FitRequest, fit_router, stratified_folds, without_secrets
 from training.split import split_of
 

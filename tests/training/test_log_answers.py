@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
-from decision_log.log_database import open_log
-from decision_log.store import Store
+from decision_log.database import Database
+from decision_log.log_connection import open_log
 from router.errors import DataError
 from router.features import to_bytes
 from router.progress import silent
@@ -71,7 +71,7 @@ INSERT_THUMB = "INSERT INTO feedback (decision_id, kind, value, at, key_id) VALU
 def url(tmp_path):
     """d0 has text; d1 a vector and no text; d2 a vector of another encoder and no text; d3 text and a vector."""
     url = f"sqlite:///{tmp_path / 'log.db'}"
-    Store(url).close()
+    Database(url).close()
     engine = create_engine(url)
     vector = to_bytes(np.array([3.0, 4.0], dtype=np.float32))
     rows = [

@@ -15,9 +15,9 @@ from sqlalchemy import create_engine, text
 from tests.training.keyed_log import log_keyed
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import first_router
+from training.fit_inputs import first_router
 from training.registry import Registry
-from training.retrain_run import RetrainRequest, RetrainResult, run_retrain
+from training.retrain import RetrainRequest, RetrainResult, run_retrain
 
 TRUTH = {"left": 0.8, "right": 0.3}
 LIES = {"left": 0.0, "right": 1.0}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from sqlalchemy import create_engine, text
 
-from decision_log.store import Store
+from decision_log.database import Database
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
@@ -25,12 +25,12 @@ from router.types import (
     Verdict,
 )
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import first_router, labelled_queries
+from training.fit_inputs import first_router, labelled_queries
 from training.gate import Terms, judge
 from training.log_table import read_log_table
 from training.onboarding import onboard
 from training.registry import Registry
-from training.retrain_run import RetrainRequest, run_retrain
+from training.retrain import RetrainRequest, run_retrain
 from training.split import split_of
 from training.summary import print_retrain, retrain_json
 from training.types import OutcomeTable
@@ -78,7 +78,7 @@ def request_(tmp_path):
     first = first_router(registry.root, config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
     registry.promote(first.manifest.version, NOW)
     url = f"sqlite:///{tmp_path / 'coe.db'}"
-    Store(url).close()
+    Database(url).close()
     return RetrainRequest(config, registry.root, tmp_path / "outcomes", url)
 
 
@@ -196,7 +196,7 @@ def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(reques
 
 
 def test_a_candidate_that_differs_on_logged_queries_alone_is_judged(request_, monkeypatch):
-    monkeypatch.setattr("training.retrain_run.decide_log_alike", lambda *_: False)
+    monkeypatch.setattr("training.retrain.decide_log_alike", lambda *_: False)
     log_answers(request_, {"left": 0.9, "right": 0.2})
     assert run_retrain(request_, now=NOW).gate is not None
 
@@ -480,7 +480,7 @@ def open_gate(monkeypatch):
     def judge_openly(*compared, **options):
         return replace(judge(*compared, **options), verdict=Verdict.PROMOTE)
 
-    monkeypatch.setattr("training.retrain_run.judge", judge_openly)
+    monkeypatch.setattr("training.retrain.judge", judge_openly)
 
 
 def put_on_the_map(request, score, now=NOW):

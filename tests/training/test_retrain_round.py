@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import yaml
 
-from decision_log.store import Store
+from decision_log.database import Database
 from retrieval.training.pilot_refresh import PilotRefresh
 from router.errors import ConfigError, RouterError
 from router.types import Verdict
 from tests.training.trained_folder import make_trained
 from training import retrain_command
 from training.fence import LockLostError
+from training.retrain import RetrainRequest
 from training.retrain_command import one_round, retrain_again_and_again
-from training.retrain_run import RetrainRequest
-from training.turns import LocalTurns
+from training.retrain_lock import LocalTurns
 
 REFRESHED = PilotRefresh(Verdict.PROMOTE, "promote: no worse on held-out queries", 1, 30, 6, {"gone": 2}, 0.5, 0.75)
 
@@ -32,7 +32,7 @@ REFRESHED = PilotRefresh(Verdict.PROMOTE, "promote: no worse on held-out queries
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     make_trained(tmp_path)
-    Store(f"sqlite:///{tmp_path / 'data' / 'coe.db'}").close()
+    Database(f"sqlite:///{tmp_path / 'data' / 'coe.db'}").close()
     return tmp_path
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from router.scorers.soft_map import expected_quality
 from router.scorers.soft_ridge import Options, sharpened_quality
 from tests.contracts.test_scorers import graded
-from training.scored import ScoredQueries
+from training.graded_queries import GradedQueries
+from training.scorer_folds import fitted
 from training.scorers.soft_ridge import fit
-from training.scoring import fitted
 
 
 def test_probabilities_are_raised_to_a_power_and_sum_to_one_again() -> None:
@@ -23,7 +23,7 @@ def test_probabilities_are_raised_to_a_power_and_sum_to_one_again() -> None:
     np.testing.assert_allclose(sharpened_quality(probs, evidence, 400.0)[0], evidence.quality[0], atol=1e-6)
 
 
-def scored_by(data: ScoredQueries, scores: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> ScoredQueries:
+def scored_by(data: GradedQueries, scores: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> GradedQueries:
     return replace(data, table=replace(data.table, scores=scores))
 
 

@@ -13,7 +13,7 @@ from router.cli import find_commands, run
 from router.live_pointer import LIVE_FILE, Trial, TrialMode
 from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import first_router
+from training.fit_inputs import first_router
 from training.registry import Registry
 
 
@@ -91,7 +91,7 @@ def test_a_category_without_a_labelled_query_is_named_before_anything_is_encoded
     def refuse(*_: object) -> None:
         raise AssertionError("the encoder was opened")
 
-    monkeypatch.setattr("training.first_fit.build_encoder", refuse)
+    monkeypatch.setattr("training.fit_inputs.build_encoder", refuse)
     assert train(folder) == 1
     assert "no labelled query for category poems: add some" in capsys.readouterr().err
 

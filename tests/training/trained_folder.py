@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import first_router
+from training.fit_inputs import first_router
 from training.registry import Registry
 from training.types import OutcomeTable
 

@@ -7,10 +7,10 @@ import numpy as np
 from router.protocols import ArrayState
 from router.scorers._learned import projected
 from router.scorers.knn import Options
-from training.scored import ScoredQueries, principal_directions, reference_rows
+from training.graded_queries import GradedQueries, principal_directions, reference_rows
 
 
-def fit(options: Options, data: ScoredQueries, rng: np.random.Generator) -> ArrayState:
+def fit(options: Options, data: GradedQueries, rng: np.random.Generator) -> ArrayState:
     projection = principal_directions(data.embeddings, options.dimensions)
     rows = reference_rows(len(data.embeddings), rng)
     return {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from router.protocols import ArrayState
 from router.scorers.soft_ridge import Options, sharpened_quality
 from router.types import FloatArray
-from training.scored import ScoredQueries
+from training.graded_queries import GradedQueries
 
 GRID = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 1e9)
 """Strengths that are tried; the last leaves nothing but the means."""
@@ -19,7 +19,7 @@ GRID = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 1e9)
 Float64Array = NDArray[np.float64]
 
 
-def fit(options: Options, data: ScoredQueries, rng: np.random.Generator) -> ArrayState:
+def fit(options: Options, data: GradedQueries, rng: np.random.Generator) -> ArrayState:
     expected = sharpened_quality(data.probs.probs, data.evidence, options.sharpness)
     return fit_linear(data.embeddings, data.filled() - expected, options.l2)
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decision_log.store import Store
-from decision_log.version_store import VersionStore
+from decision_log.database import Database
+from decision_log.router_versions import RouterVersions
 from eval.log import page
 from eval.log.bias import latency_quarters
 from eval.log.command import command_line
@@ -167,7 +167,7 @@ def test_probes_and_malformed_requests_are_counted_beside_the_traffic(tmp_path: 
     assert found.totals.by_state == {"answered": 14, "rejected": 2}
     assert "16 decisions from" in found.headline
     assert "Not counted: 2 probes by coe itself and 3 malformed requests." in found.headline
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions(records[16:])
     store.close()
     with pytest.raises(DataError, match=r"2 that are not traffic \(probe\), and 3 that are not traffic \(malformed\)"):
@@ -233,8 +233,8 @@ def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
     assert read_events(url) == ()
     withdrawn = Withdrawal(version=NEW, at="2026-05-28T21:00:00+00:00", reason="its mean reward is <low>")
     pointer = LivePointer(version=OLD, promoted_at="2026-05-28T20:00:00+00:00", withdrawn=(withdrawn,))
-    store = Store(url)
-    VersionStore(store).note(pointer, [])
+    store = Database(url)
+    RouterVersions(store).note(pointer, [])
     store.close()
     events = read_events(url)
     assert [(event.version, event.event) for event in events] == [(OLD, "promoted"), (NEW, "withdrawn")]
@@ -248,7 +248,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pyte
     arguments = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path)]
     assert run("eval log", target, arguments) == 1
     assert capsys.readouterr().err.endswith("begins with the first `coe up` or `coe serve`\n")
-    Store(f"sqlite:///{tmp_path / 'coe.db'}").close()
+    Database(f"sqlite:///{tmp_path / 'coe.db'}").close()
     assert run("eval log", target, arguments) == 1
     assert "nothing to report on yet" in capsys.readouterr().err
     assert run("eval log", target, [*arguments, "--since", "soon"]) == 1

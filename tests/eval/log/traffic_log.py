@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from decision_log.store import Store
+from decision_log.database import Database
 from router.types import DecisionReason, DecisionRecord, Feedback, FeedbackKind, RoutingDecision, TerminalState, Usage
 
 EXPERTS = ("coder", "writer")
@@ -81,7 +81,7 @@ def write_log(
     """A database with that traffic; `rate_of` is the chance of feedback on a bad and on a good answer."""
     url = f"sqlite:///{path}"
     rng = np.random.default_rng(seed + 1)
-    store = Store(url)
+    store = Database(url)
     pairs = list(traffic(n, seed=seed, degrade_at=degrade_at))
     store.write_decisions([record for record, _ in pairs])
     for record, reward in pairs:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from decision_log.removal import Removal
-from decision_log.store import Store
+from decision_log.database import Database
+from decision_log.sql_removal import Removal
 from fleet.wires import echo
 from gateway.judging.judge import Judge
 from router.config import CoeConfig, parse_config
@@ -53,7 +53,7 @@ def prefers_ruby(text: str) -> str:
 
 @asynccontextmanager
 async def judged(
-    judge: Scripted, store: Store | None = None, others: Mapping[str, Scripted] | None = None, **settings: Any
+    judge: Scripted, store: Database | None = None, others: Mapping[str, Scripted] | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Running, Judge]]:
     """A gateway where `plain` judges what ruby and emerald say."""
     section = {"expert": "plain", "share": 1.0, **settings}
@@ -151,7 +151,7 @@ async def test_it_waits_while_requests_run():
         await until(lambda: worker.judged == 2)
 
 
-def test_judgements_in_sql(store: Store):
+def test_judgements_in_sql(store: Database):
     store.write_decisions([record(0)])
     one = JudgedAnswer(decision_id="r1-0", judge="j", rubric="r", expert="a", value=0.5, at=1_700_000_000.0)
     pair = one.model_copy(update={"other": "b", "value": 1.0, "is_consistent": True})
@@ -163,7 +163,7 @@ def test_judgements_in_sql(store: Store):
     assert rows(store) == []
 
 
-def rows(store: Store) -> list[tuple[str, float, bool | None]]:
+def rows(store: Database) -> list[tuple[str, float, bool | None]]:
     with store.transaction("look") as connection:
         found = connection.exec_driver_sql("SELECT other, value, is_consistent FROM judgements ORDER BY other").all()
     return [(row[0], row[1], None if row[2] is None else bool(row[2])) for row in found]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from decision_log.store import Store
+from decision_log.database import Database
 from gateway.replay.again import NotReplayableError
 from gateway.replay.commands import replay
 from gateway.state import decision_inputs
@@ -23,7 +23,7 @@ from router.features import to_bytes
 from router.pipeline import Router, explicit_decision
 from router.types import DecisionRecord, Query, QueryFacts, TerminalState
 from training.datasets.outcomes import write_outcomes
-from training.first_fit import first_router
+from training.fit_inputs import first_router
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -92,7 +92,7 @@ def data(fitted: Data, monkeypatch: pytest.MonkeyPatch) -> Data:
 
 
 def log(data: Data, *records: DecisionRecord) -> None:
-    store = Store(f"sqlite:///{data.folder / 'coe.db'}")
+    store = Database(f"sqlite:///{data.folder / 'coe.db'}")
     store.write_decisions(records)
     store.close()
 

@@ -12,8 +12,8 @@ import aiohttp
 import numpy as np
 import openai
 
+from decision_log.database import Database
 from decision_log.memory import MemoryLog
-from decision_log.store import Store
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
 from gateway.live_router import LiveRouter
@@ -94,7 +94,7 @@ class Serving:
     http: aiohttp.ClientSession
     log: MemoryLog
     service: RetrievalService
-    store: Store
+    store: Database
 
     @property
     def url(self) -> str:
@@ -143,7 +143,7 @@ async def serving(
     config = config or retrieval_config()
     folder.mkdir(parents=True, exist_ok=True)
     url = database_url or f"sqlite:///{folder / 'coe.db'}"
-    store = Store(url)
+    store = Database(url)
     service = service or RetrievalService(config, routing or build_routing(config))
     if has_store:
         service.open_stores(store, folder, secrets or {}, url)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from decision_log.ports import FeedbackStatus
-from decision_log.removal import Removal
-from decision_log.store import Store
+from decision_log.database import Database
+from decision_log.protocols import FeedbackStatus
+from decision_log.sql_removal import Removal
 from decision_log.tables import DOCUMENT_FEEDBACK
 from router.config import FeedbackConfig
 from router.types import DocumentFeedback
@@ -65,7 +65,7 @@ async def test_what_does_not_fit_is_refused_with_what_would(running: Serving) ->
 
 
 def test_a_key_has_a_cap_and_feedback_goes_with_its_decision(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'coe.db'}")
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     caps = FeedbackConfig(max_per_hour=2)
     now = time.time()
     said = [

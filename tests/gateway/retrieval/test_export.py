@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from decision_log.store import Store
+from decision_log.database import Database
 from retrieval.stores.export import export_all, export_store
 from retrieval.stores.export_command import export
 from retrieval.training.collection import find_collections, read_collection
@@ -19,7 +19,7 @@ TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine.
 ASKS = [f"question {number} about the tax office" for number in range(12)]
 
 
-def say(store: Store, decision_id: str, document_id: str, value: float) -> None:
+def say(store: Database, decision_id: str, document_id: str, value: float) -> None:
     store.put_document_feedback(
         DocumentFeedback(decision_id=decision_id, document_id=document_id, value=value, at=1.0, key_id="k")
     )

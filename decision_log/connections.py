@@ -1,0 +1,69 @@
+"""What the commands of the log work on: Redis and the database, as they are found from a data folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import RedisClusterException, RedisError
+
+from decision_log.database import Database
+from decision_log.log_connection import default_database_url
+from decision_log.redis_client import connect
+from decision_log.stream import reason_of
+from fleet.redis_server import RedisServer, running_url
+from router.errors import StoreError
+
+if TYPE_CHECKING:
+    from decision_log.redis_client import RedisClient
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def opened_redis(data_dir: Path, redis_url: str | None) -> AsyncIterator[str]:
+    """The address of Redis: the one given, that of a coe which runs on `data_dir`, or of a server started for now."""
+    url = redis_url or running_url(data_dir / "redis")
+    if url is not None:
+        yield url
+        return
+    server = RedisServer(data_dir / "redis")
+    try:
+        yield await server.start()
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def opened_client(data_dir: Path, redis_url: str | None) -> AsyncIterator[RedisClient]:
+    """A client of that Redis."""
+    async with opened_redis(data_dir, redis_url) as url:
+        client = connect(url)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+
+@contextmanager
+def opened_database(data_dir: Path, database_url: str | None, *, is_reader: bool = False) -> Iterator[Database]:
+    database = Database(database_url or default_database_url(data_dir), is_reader=is_reader)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def run_with_redis(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end.
+
+    Raises:
+        StoreError: Redis does not answer, besides what the coroutine raises.
+    """
+    try:
+        return asyncio.run(work)
+    except (RedisError, RedisClusterException) as error:
+        raise StoreError(f"Redis does not answer ({reason_of(error)})", is_retryable=True) from error

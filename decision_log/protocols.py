@@ -1,0 +1,87 @@
+"""What the request path needs from the decision log and the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from decision_log.stats import LogStats
+from router.feedback_config import FeedbackConfig
+from router.types import DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
+
+
+class FeedbackStatus(StrEnum):
+    """What became of a piece of feedback."""
+
+    ACCEPTED = "accepted"
+    REPLACED = "replaced"  # the same key had said something else of that kind
+    REPEATED = "repeated"  # or just the same
+    OVER_HOUR = "over_hour"  # refused: that key has said enough for an hour
+    OVER_DECISION = "over_decision"  # refused: or of this decision
+    ERASED = "erased"  # refused: the decision is gone
+
+
+class DecisionSink(Protocol):
+    """Where decisions go. One per gateway process; `replica` names this run of it.
+
+    `is_durable` is true when the end of an answer has to wait for `commit`.
+    """
+
+    replica: str
+    is_durable: bool
+
+    def next_seq(self) -> int:
+        """The number of the next record; every number is appended once."""
+        ...
+
+    def append(self, record: DecisionRecord) -> None:
+        """Takes a record. Never blocks and never raises."""
+        ...
+
+    async def commit(self, record: DecisionRecord) -> None:
+        """Takes a record and returns when it outlives the machine's power. Raises StoreError when it does not."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps answers that wait for `commit` from ending, as last seen; None where nothing does."""
+        ...
+
+    async def check(self) -> None:
+        """Before an expert is asked. Raises StoreError when the answer's row could not be made safe now."""
+        ...
+
+    def recent(self, decision_id: str) -> DecisionRecord | None:
+        """One of the last records, as the log keeps it, before it has reached the database."""
+        ...
+
+    def stats(self) -> LogStats: ...
+
+    async def start(self) -> None: ...
+
+    async def aclose(self) -> None:
+        """Writes out what waits."""
+        ...
+
+
+class DecisionDatabase(Protocol):
+    """The database. Calls block: run them in a thread. Raises StoreError."""
+
+    def get_decision(self, decision_id: str) -> DecisionRecord | None: ...
+
+    def put_document_feedback(
+        self, feedback: DocumentFeedback, caps: FeedbackConfig, about: DecisionRecord
+    ) -> FeedbackStatus: ...
+
+    def put_feedback(self, feedback: Feedback, caps: FeedbackConfig, about: DecisionRecord) -> FeedbackStatus:
+        """Keeps one value per decision, kind and key, unless the key is over a cap or the decision was erased."""
+        ...
+
+    def get_feedback(self, decision_id: str) -> tuple[Feedback, ...]: ...
+
+    def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]: ...
+
+    def put_judgements(self, judgements: Sequence[JudgedAnswer]) -> None:
+        """Keeps what a judge said; of the same answer again nothing changes."""
+        ...

@@ -1,0 +1,208 @@
+"""The registry of routers in SQL, and what the log says of a trial. Calls block; a coroutine runs them in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.engine import Connection
+
+from decision_log.database import Database
+from decision_log.e_process import Arm
+from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
+from router.json_text import from_json
+from router.live_pointer import LivePointer, Trial
+from router.types import RouterManifest, TerminalState
+
+FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
+ENDED = (TerminalState.ANSWERED, *FAILED)
+"""A client that left, or a request that nobody could serve, says nothing of a router."""
+
+NAMED = '"reason":"explicit"'
+"""In the JSON of a record, where every quotation mark of a text is escaped: the client named the expert."""
+
+PAST_S = 7 * 86_400.0
+"""How far back the live router's own past is read (ours)."""
+
+
+class RouterEvent(NamedTuple):
+    """A row of `router_events`."""
+
+    at: float
+    version: str
+    event: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class TrialEvidence:
+    """Rewards and successes (1 - failures) of the candidate and of the live router since the trial began, and the live
+    router's from before it."""
+
+    candidate_reward: Arm
+    live_reward: Arm
+    past_reward: Arm
+    candidate_success: Arm
+    live_success: Arm
+    past_success: Arm
+
+
+class RouterVersions:
+    """Reads and writes through a database. Raises StoreError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._past_of: tuple[str, Trial] | None = None  # whose past is kept below: it does not change
+        self._past_reward = self._past_success = Arm()
+
+    def note(self, pointer: LivePointer, manifests: Iterable[RouterManifest]) -> None:
+        """Keeps what the pointer tells, where nobody has yet."""
+        events = events_of(pointer)
+        versions = [
+            {"version": m.version, "created_at": m.created_at, "manifest": m.model_dump_json()} for m in manifests
+        ]
+        with self._database.transaction("note router versions") as connection:
+            for table, rows in ((ROUTER_EVENTS, [e._asdict() for e in events]), (ROUTER_VERSIONS, versions)):
+                if rows:
+                    connection.execute(self._database.insert(table).on_conflict_do_nothing(), rows)
+
+    def events(self) -> tuple[RouterEvent, ...]:
+        """Everything that happened, oldest first."""
+        with self._database.transaction("read router events") as connection:
+            rows = connection.execute(select(ROUTER_EVENTS).order_by(ROUTER_EVENTS.c.at)).mappings().all()
+        return tuple(RouterEvent(**row) for row in rows)
+
+    def versions(self) -> tuple[RouterManifest, ...]:
+        """Manifests of every router that was served, oldest first."""
+        with self._database.transaction("read router versions") as connection:
+            query = select(ROUTER_VERSIONS.c.manifest).order_by(ROUTER_VERSIONS.c.created_at)
+            texts = connection.execute(query).scalars().all()
+        return tuple(RouterManifest.model_validate_json(text) for text in texts)
+
+    def shadow_evidence(self, live: str, trial: Trial) -> ShadowEvidence:
+        """What the log holds about a trial in the shadow of that live router."""
+        with self._database.transaction("read a trial's evidence") as connection:
+            return shadow_rewards(connection, live, trial)
+
+    def evidence(self, live: str, trial: Trial) -> TrialEvidence:
+        """What the log holds about a trial against that live router."""
+        with self._database.transaction("read a trial's evidence") as connection:
+            rewards = first_rewards(connection, (live, trial.version), trial.started_at)
+            successes = count_successes(connection, (live, trial.version), trial.started_at)
+            if self._past_of != (live, trial):
+                begin, end = trial.started_at - PAST_S, trial.started_at
+                self._past_reward = past_rewards(connection, live, begin, end)
+                self._past_success = count_successes(connection, (live,), begin, end).get(live, Arm())
+                self._past_of = (live, trial)
+        return TrialEvidence(
+            candidate_reward=rewards.get(trial.version, Arm()),
+            live_reward=rewards.get(live, Arm()),
+            past_reward=self._past_reward,
+            candidate_success=successes.get(trial.version, Arm()),
+            live_success=successes.get(live, Arm()),
+            past_success=self._past_success,
+        )
+
+
+@dataclass(frozen=True)
+class ShadowEvidence:
+    """Per rated conversation: the candidate's probability of the expert that served, the live router's, the reward."""
+
+    matches: tuple[float, ...] = ()
+    propensities: tuple[float, ...] = ()
+    rewards: tuple[float, ...] = ()
+
+
+def events_of(pointer: LivePointer) -> list[RouterEvent]:
+    """A pointer's present and its withdrawals as rows; a time that is none counts as 0."""
+    events = [RouterEvent(unix_seconds(pointer.promoted_at), pointer.version, "promoted", "")]
+    if pointer.trial is not None:
+        trial = pointer.trial
+        events.append(RouterEvent(trial.started_at, trial.version, trial.mode.value, f"share {trial.share:g}"))
+    events += [RouterEvent(unix_seconds(w.at), w.version, "withdrawn", w.reason) for w in pointer.withdrawn]
+    return events
+
+
+def unix_seconds(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def decided_by(versions: tuple[str, ...], since: float) -> ColumnElement[bool]:
+    """Decisions of these versions since a time in which the router chose: for an expert that the client named, neither
+    praise nor failure is the router's."""
+    is_named = DECISIONS.c.record.contains(NAMED, autoescape=True)
+    return and_(DECISIONS.c.at >= since, DECISIONS.c.router_version.in_(versions), ~is_named)
+
+
+def first_rewards(connection: Connection, versions: tuple[str, ...], since: float) -> dict[str, Arm]:
+    """The first reward of every conversation, summed by version: later ones of the same people are not independent."""
+    query = (
+        select(DECISIONS.c.router_version, DECISIONS.c.session_id, DECISIONS.c.decision_id, FEEDBACK.c.value)
+        .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
+        .where(decided_by(versions, since))
+        .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+    )
+    seen: set[str] = set()
+    sums = {version: [0, 0.0] for version in versions}
+    for version, session, decision, value in connection.execute(query):
+        unit = session or decision
+        if unit not in seen:
+            seen.add(unit)
+            sums[version][0] += 1
+            sums[version][1] += value
+    return {version: Arm(n, total) for version, (n, total) in sums.items()}
+
+
+def shadow_rewards(connection: Connection, live: str, trial: Trial) -> ShadowEvidence:
+    """The first reward of every conversation that the candidate decided about too, where the choice did serve."""
+    query = (
+        select(DECISIONS.c.session_id, DECISIONS.c.decision_id, DECISIONS.c.record, FEEDBACK.c.value)
+        .join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
+        .where(decided_by((live,), trial.started_at))
+        .order_by(FEEDBACK.c.at, FEEDBACK.c.id)
+    )
+    rows: dict[str, tuple[float, float, float]] = {}
+    for session, name, text, value in connection.execute(query):
+        record = from_json(text)
+        shadow, decision = record.get("shadow"), record.get("decision")
+        if not shadow or not decision or shadow["router_version"] != trial.version:
+            continue
+        if record.get("served_expert") == decision["expert"]:
+            rows.setdefault(session or name, (shadow["live_expert_prob"], decision["propensity"], value))
+    return ShadowEvidence(*zip(*rows.values(), strict=True)) if rows else ShadowEvidence()
+
+
+def past_rewards(connection: Connection, version: str, since: float, until: float) -> Arm:
+    """Number and sum of a version's rewards between two times."""
+    query = (
+        select(func.count(), func.coalesce(func.sum(FEEDBACK.c.value), 0.0))
+        .select_from(DECISIONS.join(FEEDBACK, FEEDBACK.c.decision_id == DECISIONS.c.decision_id))
+        .where(decided_by((version,), since), DECISIONS.c.at < until, FEEDBACK.c.at < until)
+    )
+    n, total = connection.execute(query).one()
+    return Arm(n, total)
+
+
+def count_successes(
+    connection: Connection, versions: tuple[str, ...], since: float, until: float | None = None
+) -> dict[str, Arm]:
+    """Decisions that ended well, of all that ended well or failed, by version."""
+    query = (
+        select(DECISIONS.c.router_version, DECISIONS.c.state, func.count())
+        .where(decided_by(versions, since))
+        .where(DECISIONS.c.state.in_([state.value for state in ENDED]))
+        .group_by(DECISIONS.c.router_version, DECISIONS.c.state)
+    )
+    if until is not None:
+        query = query.where(DECISIONS.c.at < until)
+    arms: dict[str, Arm] = {}
+    for version, state, count in connection.execute(query):
+        arm = arms.get(version, Arm())
+        arms[version] = Arm(arm.n + count, arm.total + (count if state == TerminalState.ANSWERED.value else 0))
+    return arms

@@ -1,0 +1,140 @@
+"""Opening the database: which ones are supported, how SQLite is set up, and what its errors become."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from sqlalchemy import event, insert, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlmodel import create_engine
+
+from decision_log.log_connection import SCHEMA_VERSION, schema_problem
+from decision_log.tables import SCHEMA
+from router.errors import ConfigError, MissingExtraError, StoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+    from sqlalchemy.engine import Connection, Engine
+
+BUSY_TIMEOUT_MS = 10_000
+SCHEMA_LOCK = 0x636F6573  # "coes", for Postgres's advisory locks
+
+
+def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
+    """A connection pool for that URL; SQLite gets a write-ahead log, so readers do not wait for the writer.
+
+    Args:
+        is_reader: nothing will be written, so an SQLite file that may not be is opened all the same.
+
+    Raises: as `Store` does.
+    """
+    url = checked_url(database_url)
+    if url.get_backend_name() == "postgresql":
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("DATABASE_URL of Postgres", "postgres") from error
+    path = Path(url.database or "")
+    if is_reader and (sealed := sealed_url(path)):
+        return create_engine(sealed)
+    # For its owner alone, and so is its write-ahead log, which gets the same mode. SQLite says what cannot be opened.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+
+    @event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _record: object) -> None:
+        # FULL: a row is committed before the stream forgets it, so the commit must outlive a power cut.
+        # secure_delete: what is erased is overwritten.
+        pragmas = (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "secure_delete=ON")
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return engine
+
+
+def sealed_url(path: Path) -> URL | None:
+    """How to open an SQLite file that this process may read and not write; None where it may write, or there is none.
+
+    Where the folder may not be written to either and nobody has a write-ahead log there, the file is taken for one that
+    does not change: SQLite would look for that log, and to share it would make a file.
+    """
+    may_change_folder = os.access(path.parent, os.W_OK)
+    if not path.is_file() or (may_change_folder and os.access(path, os.W_OK)):
+        return None
+    is_fixed = not may_change_folder and not path.with_name(f"{path.name}-wal").exists()
+    query = {"mode": "ro", "uri": "true"} | ({"immutable": "1"} if is_fixed else {})
+    # Not as text: SQLAlchemy would take the quotes off, and SQLite needs them.
+    return URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
+
+
+def checked_url(database_url: str) -> URL:
+    """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
+
+    Raises:
+        ConfigError: it is no URL, or not of a supported database.
+    """
+    allowed = "allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+    try:
+        url = make_url(database_url)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        backend = url.get_backend_name()
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError(f"DATABASE_URL is not a database URL; {allowed}") from error
+    if backend not in ("sqlite", "postgresql"):
+        raise ConfigError(f"DATABASE_URL is of database '{backend}'; {allowed}")
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigError(f"DATABASE_URL is an SQLite database in memory, which a restart would lose; {allowed}")
+    return url
+
+
+def check_schema(engine: Engine, tables: Sequence[Table]) -> None:
+    """Raises StoreError: the database has tables of another version, or that are not ours."""
+    with engine.connect() as connection:
+        refuse_schema(connection, tables)
+
+
+def make_schema(engine: Engine, tables: Sequence[Table]) -> None:
+    """Makes the tables that are missing and notes the version of a new database. Processes that start at once wait for
+    each other.
+
+    Raises:
+        StoreError: as `check_schema` does.
+    """
+    is_sqlite = engine.dialect.name == "sqlite"
+    with engine.begin() as connection:
+        lock = "BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"
+        connection.exec_driver_sql(lock)
+        refuse_schema(connection, tables)
+        tables[0].metadata.create_all(connection, tables=[SCHEMA, *tables])
+        if connection.execute(select(SCHEMA)).first() is None:
+            connection.execute(insert(SCHEMA).values(version=SCHEMA_VERSION))
+
+
+def refuse_schema(connection: Connection, tables: Sequence[Table]) -> None:
+    problem = schema_problem(connection, [table.name for table in tables])
+    if problem is not None:
+        raise StoreError(f"DATABASE_URL: the database {problem}")
+
+
+@contextmanager
+def translated_errors(action: str) -> Iterator[None]:
+    """Turns a database error into a StoreError without the statement, whose parameters hold users' text.
+
+    Args:
+        action: what was done, up to "the database": "open", "count in".
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        is_retryable = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        reason = str(error.orig).strip().split("\n", maxsplit=1)[0]
+        raise StoreError(f"cannot {action} the database: {reason}", is_retryable=is_retryable) from error

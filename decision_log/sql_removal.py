@@ -1,0 +1,167 @@
+"""Removing decisions from SQL on purpose: those of a subject, and those past their time. Feedback goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import case, delete, exists, func, or_, select
+
+from decision_log.database import Database
+from decision_log.ledger import Ledger
+from decision_log.ranges import count, merged
+from decision_log.replica_status import ReplicaState
+from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, REPLICAS
+from decision_log.tombstones import delete_of, lock, note_removed, subject_hash
+from router.json_text import JsonError, from_json
+
+BATCH_ROWS = 5000
+ID_BATCH = 500
+"""Ids in one statement, well below the databases' limits on parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What went from SQL."""
+
+    decisions: int = 0
+    feedback: int = 0
+
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(self.decisions + other.decisions, self.feedback + other.feedback)
+
+
+class Found(NamedTuple):
+    """A decision to remove."""
+
+    decision_id: str
+    replica: str
+    seq: int
+
+
+def found_of(record: bytes | str, subjects: Collection[str], until: float) -> Found | None:
+    """A record as JSON, when it was made up to `until` by one of the subjects; None otherwise."""
+    try:
+        values = from_json(record)
+    except JsonError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("at"), int | float) or values["at"] > until:
+        return None
+    if not any(values.get(name) in subjects for name in ("key_id", "session_id", "text_hash")):
+        return None
+    return Found(str(values.get("decision_id")), str(values.get("replica")), int(values.get("seq", 0)))
+
+
+class Removal:
+    """Calls block, as those of the database. All raise StoreError; what was done until then stays done."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def erase(self, subjects: Collection[str], at: float) -> Removed:
+        """Removes every decision of the subjects made up to `at`, and refuses those that arrive later.
+
+        Args:
+            subjects: stored key ids, session ids and text hashes.
+            at: Unix seconds.
+        """
+        with self._database.transaction("erase") as connection:
+            lock(connection, for_erasure=True)
+            insert = self._database.insert(ERASURES)
+            later = case((insert.excluded.at > ERASURES.c.at, insert.excluded.at), else_=ERASURES.c.at)
+            statement = insert.on_conflict_do_update(index_elements=[ERASURES.c.subject], set_={"at": later})
+            connection.execute(statement, [{"subject": subject_hash(each), "at": at} for each in sorted(subjects)])
+        total = Removed()
+        while found := self.decisions_of(subjects, at, limit=BATCH_ROWS):
+            total += self.remove(found, reason="erased", at=at)
+        with self._database.transaction("erase feedback") as connection:
+            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+                given = delete(table).where(table.c.key_id.in_(subjects), table.c.at <= at)
+                total += Removed(feedback=connection.execute(given).rowcount)
+        self._database.checkpoint()
+        return total
+
+    def prune(self, before: float, at: float) -> Removed:
+        """Removes decisions made before a time (Unix seconds), and feedback from then that belongs to none."""
+        old = select(DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq).where(DECISIONS.c.at < before)
+        total = Removed()
+        while True:
+            with self._database.transaction("read old decisions") as connection:
+                found = [Found(*row) for row in connection.execute(old.order_by(DECISIONS.c.at).limit(BATCH_ROWS))]
+            if not found:
+                break
+            total += self.remove(found, reason="expired", at=at)
+        with self._database.transaction("prune feedback") as connection:
+            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+                has_decision = exists().where(DECISIONS.c.decision_id == table.c.decision_id)
+                orphans = delete(table).where(table.c.at < before, ~has_decision)
+                total += Removed(feedback=connection.execute(orphans).rowcount)
+            was_decided = exists().where(DECISIONS.c.decision_id == JUDGEMENTS.c.decision_id)
+            connection.execute(delete(JUDGEMENTS).where(JUDGEMENTS.c.at < before, ~was_decided))
+        self._forget_finished()
+        self._database.checkpoint()
+        return total
+
+    def remove(self, found: Sequence[Found], *, reason: str, at: float) -> Removed:
+        """Removes what SQL has of some decisions, and remembers their numbers, also of those that never got here."""
+        feedback = 0
+        with self._database.transaction("remove decisions") as connection:
+            lock(connection, for_erasure=True)
+            note_removed(
+                connection, self._database.insert, [(each.replica, each.seq) for each in found], reason=reason, at=at
+            )
+            for ids in chunks([each.decision_id for each in found]):
+                feedback += delete_of(connection, ids)
+        return Removed(len(found), feedback)
+
+    def erased_since(self, at: float) -> dict[str, float]:
+        """Hashes of subjects erased after `at`, with the time up to which their decisions are gone."""
+        with self._database.transaction("read erasures") as connection:
+            rows = connection.execute(select(ERASURES).where(ERASURES.c.at > at))
+            return {row.subject: row.at for row in rows}
+
+    def decisions_of(self, subjects: Collection[str], at: float, *, limit: int | None = None) -> list[Found]:
+        """Rows of the subjects up to `at`, at most `limit`; what they are found by is in the record only."""
+        columns = (DECISIONS.c.decision_id, DECISIONS.c.replica, DECISIONS.c.seq, DECISIONS.c.record)
+        mentions = or_(*(DECISIONS.c.record.contains(f'"{each}"', autoescape=True) for each in sorted(subjects)))
+        query = select(*columns).where(mentions, DECISIONS.c.at <= at)
+        found = []
+        with (
+            self._database.transaction("find decisions") as connection,
+            closing(connection.execute(query.execution_options(yield_per=ID_BATCH))) as rows,
+        ):
+            for row in rows:
+                if found_of(row.record, subjects, at):
+                    found.append(Found(row.decision_id, row.replica, row.seq))
+                if len(found) == limit:
+                    break
+        return found
+
+    def count_feedback(self, decision_ids: Collection[str], subjects: Collection[str], at: float) -> int:
+        """How much feedback is on some decisions, or was given by the subjects up to `at`."""
+        total = 0
+        with self._database.transaction("count feedback") as connection:
+            for table in (FEEDBACK, DOCUMENT_FEEDBACK):
+                ours = table.c.key_id.in_(subjects) & (table.c.at <= at)
+                given = connection.execute(select(table.c.decision_id).where(ours)).scalars()
+                total += sum(1 for decision_id in given if decision_id not in decision_ids)
+                for ids in chunks(sorted(decision_ids)):
+                    about = select(func.count()).select_from(table).where(table.c.decision_id.in_(ids))
+                    total += connection.execute(about).scalar_one()
+        return total
+
+    def _forget_finished(self) -> None:
+        """Replicas that are over and have no row left need no account either."""
+        for account in Ledger(self._database).accounts():
+            is_over = account.status is not None and account.status.state is not ReplicaState.RUNNING
+            if not is_over or account.rows or count(merged(account.removed)) < account.decisions:
+                continue
+            with self._database.transaction("forget a replica") as connection:
+                connection.execute(delete(REMOVED).where(REMOVED.c.replica == account.replica))
+                connection.execute(delete(REPLICAS).where(REPLICAS.c.replica == account.replica))
+
+
+def chunks(values: list[str]) -> Iterator[list[str]]:
+    return (values[start : start + ID_BATCH] for start in range(0, len(values), ID_BATCH))

@@ -1,0 +1,216 @@
+"""What `commit` promises: it returns when the record is on the disk, and raises when it does not get there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from decision_log import spool_writer as writer_module
+from decision_log.privacy import apply_privacy
+from decision_log.sink import DecisionLog
+from decision_log.spool_frames import scan
+from router.config import LogConfig
+from router.errors import StoreError
+from router.types import DecisionRecord
+from tests.decision_log.running_log import FullDisk
+
+MakeRecord = Callable[..., DecisionRecord]
+WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
+DURABLE = ("batched", "sync")
+
+
+@asynccontextmanager
+async def running_log(data_dir: Path, **options: object) -> AsyncIterator[DecisionLog]:
+    """A log whose Redis is away, so that everything stays in the spool."""
+    config = LogConfig.model_validate(options)
+    log = DecisionLog(data_dir=data_dir, redis_url=f"unix://{data_dir}/none.sock", config=config)
+    await log.start()
+    yield log
+    await log.aclose(timeout_s=0.1)
+
+
+def spooled(data_dir: Path) -> int:
+    return sum(len(scan(path.read_bytes()).frames) for path in (data_dir / "spool").rglob("*.seg"))
+
+
+class HeldDisk:
+    """Lets an fsync return only while `is_free`; counts those that began."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_free = threading.Event()
+        self.begun = 0
+        monkeypatch.setattr(os, "fsync", self._fsync)
+
+    def _fsync(self, _: int) -> None:
+        self.begun += 1
+        self.is_free.wait()
+
+
+@pytest.mark.parametrize("durability", DURABLE)
+async def test_commit_returns_after_the_fsync_and_not_before(
+    durability: str, tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(tmp_path, durability=durability) as log:
+        disk = HeldDisk(monkeypatch)
+        committing = asyncio.create_task(log.commit(make_record(0)))
+        await wait_until(lambda: disk.begun > 0)
+        assert spooled(tmp_path) == 1
+        assert not committing.done()
+        disk.is_free.set()
+        await committing
+
+
+@pytest.mark.parametrize("durability", ["async", *DURABLE])
+async def test_texts_are_redacted_off_the_event_loop(
+    durability: str, tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def noted(*arguments: object) -> DecisionRecord:
+        threads.append(threading.current_thread().name)
+        return apply_privacy(*arguments)
+
+    monkeypatch.setattr(writer_module, "apply_privacy", noted)
+    async with running_log(tmp_path, durability=durability, privacy="text") as log:
+        log.append(make_record(0, text="mail to jo@example.org"))
+        await wait_until(lambda: spooled(tmp_path) == 1)
+    assert [name.startswith("coe-spool") for name in threads] == [True]
+
+
+async def test_async_never_waits_for_the_disk(
+    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(tmp_path) as log:
+        disk = HeldDisk(monkeypatch)
+        assert not log.is_durable
+        log.append(make_record(0))
+        await wait_until(lambda: log.stats().spooled == 1)
+        assert disk.begun == 0
+
+
+async def test_records_that_come_while_the_disk_is_busy_share_the_next_fsync(
+    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(tmp_path, durability="sync") as log:
+        await log.commit(make_record(0))
+        disk = HeldDisk(monkeypatch)
+        first = asyncio.create_task(log.commit(make_record(1)))
+        await wait_until(lambda: disk.begun == 1)
+        others = [asyncio.create_task(log.commit(make_record(seq))) for seq in range(2, 40)]
+        disk.is_free.set()
+        await asyncio.gather(first, *others)
+        assert disk.begun == 2
+    assert spooled(tmp_path) == 40
+
+
+async def test_batched_makes_one_fsync_of_what_comes_within_its_time(
+    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(tmp_path, durability="batched", batch_ms=1000.0) as log:
+        await log.commit(make_record(0))
+        disk = HeldDisk(monkeypatch)
+        disk.is_free.set()
+        committing = []
+        for seq in range(1, 30):
+            committing.append(asyncio.create_task(log.commit(make_record(seq))))
+            await asyncio.sleep(0)  # one turn of the loop each: `sync` would make a group of them at once
+        await asyncio.gather(*committing)
+        assert disk.begun == 1
+
+
+@pytest.mark.parametrize("durability", DURABLE)
+async def test_a_disk_that_breaks_is_an_error_of_the_answer_and_the_next_one_is_safe(
+    durability: str, tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(tmp_path, durability=durability) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", broken_fsync)
+            with pytest.raises(StoreError, match="Input/output error"):
+                await log.commit(make_record(0))
+        await log.commit(make_record(1))
+        assert log.stats().dropped == 0
+
+
+def broken_fsync(_: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+async def test_a_full_disk_holds_the_answer_until_there_is_room(
+    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch)
+    async with running_log(tmp_path, durability="sync") as log:
+        committing = asyncio.create_task(log.commit(make_record(0)))
+        await wait_until(lambda: log.stats().last_error == "spool: No space left on device")
+        assert not committing.done()
+        disk.is_full = False
+        await committing
+    assert spooled(tmp_path) == 1
+
+
+async def test_a_disk_that_stays_full_is_an_error_that_says_so(
+    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FullDisk(monkeypatch)
+    monkeypatch.setattr(writer_module, "COMMIT_TIMEOUT_S", 0.05)
+    async with running_log(tmp_path, durability="sync") as log:
+        with pytest.raises(StoreError, match=r"cannot be written.*No space left") as caught:
+            await log.commit(make_record(0))
+        assert caught.value.is_retryable
+
+
+async def test_while_the_disk_is_full_redis_makes_a_record_safe(
+    tmp_path: Path, redis_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FullDisk(monkeypatch)
+    config = LogConfig.model_validate({"durability": "sync"})
+    log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=config)
+    await log.start()
+    await log.commit(make_record(0))
+    assert log.stats().streamed == 1
+    await log.aclose()
+
+
+async def test_a_full_queue_refuses_at_once(
+    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FullDisk(monkeypatch)
+    async with running_log(tmp_path, durability="sync", queue_max_records=100) as log:
+        log.append(make_record(0))
+        await wait_until(lambda: log.stats().last_error is not None)
+        for seq in range(1, 101):
+            log.append(make_record(seq))
+        with pytest.raises(StoreError, match="takes no more"):
+            await log.commit(make_record(101))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"), [({"text": "word " * 300_000}, "too large"), ({"session_id": "\ud800"}, "written as JSON")]
+)
+async def test_a_record_that_cannot_be_kept_is_told(
+    changes: dict[str, str], problem: str, tmp_path: Path, make_record: MakeRecord
+) -> None:
+    async with running_log(tmp_path, durability="sync", spool_max_mb=1, privacy="text") as log:
+        with pytest.raises(StoreError, match=problem):
+            await log.commit(make_record(0).model_copy(update=changes))
+        await log.commit(make_record(1))
+
+
+async def test_a_client_that_leaves_while_it_waits_leaves_its_row(
+    tmp_path: Path, make_record: MakeRecord, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_log(tmp_path, durability="sync") as log:
+        disk = HeldDisk(monkeypatch)
+        leaving = asyncio.create_task(log.commit(make_record(0)))
+        await wait_until(lambda: disk.begun == 1)
+        leaving.cancel()
+        disk.is_free.set()
+        await log.commit(make_record(1))
+    assert spooled(tmp_path) == 2

@@ -1,0 +1,145 @@
+"""Turns to retrain: one at a time, and none that is over promotes. Redis is a real Valkey."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from router.errors import ArtifactError, ConfigError
+from training.fence import Fence, LockLostError
+from training.retrain_lock import LOCK_KEY, LocalTurns, NoTurnError, SharedTurns, TurnsUnreachableError
+
+HOLDER = """
+import sys
+from pathlib import Path
+from training.fence import LockLostError
+from training.retrain_lock import SharedTurns
+root, url = Path(sys.argv[1]), sys.argv[2]
+with SharedTurns(root, url, expires_s=0.3).take() as turn:
+    print("holding", turn.number, flush=True)
+    sys.stdin.readline()
+    try:
+        with turn.promotion():
+            (root / "promoted").write_text("by the late one")
+            print("promoted", flush=True)
+    except LockLostError as error:
+        print("refused:", error, flush=True)
+"""
+
+
+def wait_until(condition) -> None:
+    """Polls a condition; the time limit of the test ends a wait in vain."""
+    pause = threading.Event()
+    while not condition():
+        pause.wait(0.02)
+
+
+def test_one_replica_at_a_time(redis_url, tmp_path):
+    turns = SharedTurns(tmp_path, redis_url)
+    with turns.take() as first:
+        with pytest.raises(NoTurnError, match="another replica is retraining"), turns.take():
+            pass
+        with first.promotion():
+            pass
+    with turns.take() as second:
+        assert second.number == first.number + 1
+
+
+def test_a_replica_on_the_same_schedule_does_not_retrain_again(redis_url, tmp_path):
+    with SharedTurns(tmp_path, redis_url).take():
+        pass
+    with (
+        pytest.raises(NoTurnError, match="another replica has just retrained"),
+        SharedTurns(tmp_path, redis_url, min_pause_s=3000).take(),
+    ):
+        pass
+
+
+def test_a_failed_turn_does_not_count_as_done(redis_url, tmp_path):
+    turns = SharedTurns(tmp_path, redis_url, min_pause_s=3000)
+    with pytest.raises(RuntimeError, match="disk"), turns.take():
+        raise RuntimeError("disk")
+    with turns.take() as turn:
+        assert turn.number == 2
+
+
+def test_the_lock_lives_as_long_as_its_holder_works(redis_url, tmp_path):
+    with Redis.from_url(redis_url) as client, SharedTurns(tmp_path, redis_url, expires_s=3).take() as turn:
+        value, seen = client.get(LOCK_KEY), [client.pttl(LOCK_KEY)]
+
+        def was_renewed(times):
+            seen.append(client.pttl(LOCK_KEY))
+            return sum(later > earlier for earlier, later in pairwise(seen)) >= times
+
+        wait_until(lambda: was_renewed(times=2))
+        assert client.get(LOCK_KEY) == value
+        assert turn.is_ours()
+
+
+def test_a_paused_holder_whose_lock_expired_cannot_promote(redis_url, tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), redis_url]
+    with (
+        Redis.from_url(redis_url) as client,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder,
+    ):
+        assert holder.stdout.readline() == "holding 1\n"
+        os.kill(holder.pid, signal.SIGSTOP)
+        wait_until(lambda: not client.exists(LOCK_KEY))
+        with SharedTurns(tmp_path, redis_url).take() as turn, turn.promotion():
+            (tmp_path / "promoted").write_text("by the second one")
+        os.kill(holder.pid, signal.SIGCONT)
+        said, _ = holder.communicate("\n")
+    assert said.startswith("refused: turn 1 to retrain is over")
+    assert (tmp_path / "promoted").read_text() == "by the second one"
+
+
+def test_the_fence_alone_refuses_an_older_turn(tmp_path):
+    """Even when Redis says the lock is still ours: it may have failed over to a replica that never counted of it."""
+    fence = Fence(tmp_path)
+    fence.begin(4)
+    fence.begin(7)
+    with pytest.raises(LockLostError, match="turn 4 to retrain is over: turn 7 has begun"), fence.passing(4):
+        pass
+    with pytest.raises(LockLostError, match="turn 7 to retrain cannot begin"):
+        fence.begin(7)
+    with fence.passing(7):
+        pass
+
+
+def test_a_redis_that_lost_its_data_goes_on_counting_from_the_fence(redis_url, tmp_path):
+    Fence(tmp_path).begin(41)
+    with SharedTurns(tmp_path, redis_url).take() as turn:
+        assert turn.number == 42
+    with SharedTurns(tmp_path, redis_url).take() as turn:
+        assert turn.number == 43
+
+
+def test_processes_of_one_host_take_turns_without_redis(tmp_path):
+    turns = LocalTurns(tmp_path)
+    with turns.take() as turn:
+        with pytest.raises(NoTurnError, match="another process on this host"), turns.take():
+            pass
+        with turn.promotion():
+            pass
+    with turns.take() as turn:
+        assert turn.number == 2
+
+
+def test_a_redis_that_is_away_or_misnamed_is_said_so(tmp_path):
+    socket = f"unix://{tmp_path}/none.sock"
+    with pytest.raises(TurnsUnreachableError, match="cannot be asked whose turn"), SharedTurns(tmp_path, socket).take():
+        pass
+    with pytest.raises(ConfigError, match="REDIS_URL is not a Redis URL"), SharedTurns(tmp_path, "ftp://x").take():
+        pass
+
+
+def test_a_damaged_fence_is_named(tmp_path: Path):
+    (tmp_path / ".fence").write_text("many")
+    with pytest.raises(ArtifactError, match="holds 'many', not the number of a turn"):
+        Fence(tmp_path).highest()

@@ -1,0 +1,199 @@
+"""What the gate is shown: whose loss it is, which rows count and for how much, who could have answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from scipy.stats import t as student_t
+
+from router.preference import Preference
+from router.solved_policy import Policy
+from router.types import CategoryProbs, FloatArray
+from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder
+from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
+from training.change_points import ChangePoint
+from training.crossfit import FOLDS, folds_of
+from training.gate import Comparison
+from training.retrain import judged_rows
+from training.router_comparison import choices_on
+from training.types import LabelledQuery
+
+
+class RedClassifier(ColourClassifier):
+    """Sees red everywhere."""
+
+    def predict_proba(self, embeddings: FloatArray) -> CategoryProbs:
+        return CategoryProbs(CATEGORIES, np.tile(np.float32([1, 0]), (len(embeddings), 1)))
+
+
+def shown(comparison: Comparison) -> tuple[float, float, float]:
+    return comparison.live.value, comparison.candidate.value, comparison.difference.value
+
+
+def test_a_loss_of_accuracy_is_the_candidates_and_not_the_lives() -> None:
+    """The candidate takes all for red, so of one red and three green queries it finds one."""
+    queries = [LabelledQuery(text, text, "plain", "en") for text in ("red", "green", "green", "green")]
+    blind = replace(mapping(), classifier=RedClassifier())
+    found = small_comparison(blind).on_labels(queries, ColourEncoder().encode([query.text for query in queries]))
+    assert shown(found) == pytest.approx((1.0, 0.25, -0.75))
+    assert found.high < 0
+
+
+def test_a_loss_on_graded_prompts_is_the_candidates_and_not_the_lives() -> None:
+    table = outcomes(("red", "red", "green"), [[0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.0, 0.8, 0.0]])
+    found = small_comparison(mapping(red="emerald")).on_outcomes(
+        table, ColourEncoder().encode(table.texts), is_held_out=True
+    )
+    assert shown(found) == pytest.approx(((0.9 + 0.7 + 0.8) / 3, (0.1 + 0.3 + 0.8) / 3, -1.2 / 3))
+
+
+def test_a_loss_on_the_log_is_the_candidates_and_not_the_lives() -> None:
+    """Ruby earned 1 and emerald 0 on red, each chosen half of the time, and the candidate wants emerald there."""
+    log = log_table(["red"] * 40, ["ruby", "emerald"] * 20, [1.0, 0.0] * 20)
+    found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(40))
+    for comparison in (found.doubly_robust, *found.others):
+        assert shown(comparison) == pytest.approx((1.0, 0.0, -1.0), abs=1e-9), comparison.name
+
+
+def test_the_logs_interval_is_widened_for_the_questions_and_not_for_their_repetition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Six questions asked once or ten times each: the factor of six in both cases."""
+    reward = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0]
+
+    def width(times: int) -> float:
+        n = 6 * times
+        log = log_table(["red"] * n, ["emerald"] * n, reward * times, question=np.arange(n) % 6)
+        found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(n)).doubly_robust
+        assert found.effective_n == pytest.approx(n)
+        return found.high - found.low
+
+    wide = width(1)
+    assert width(10) == pytest.approx(wide)
+    monkeypatch.setattr("training.router_comparison.widened", lambda metric, effective_n: metric)
+    assert wide / width(1) == pytest.approx(student_t.ppf(0.975, 5) / norm.ppf(0.975))
+
+
+def test_the_effective_sample_is_counted_where_the_routers_differ() -> None:
+    """Of a hundred answers only ten red ones are decided otherwise; five were given by the candidate's expert."""
+    log = log_table(["red"] * 10 + ["green"] * 90, ["ruby", "emerald"] * 5 + ["emerald"] * 90, [1.0] * 100)
+    found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.ones(100))
+    assert found.doubly_robust.effective_n == pytest.approx(5)
+    assert not found.doubly_robust.can_decide
+
+
+def test_the_effective_sample_counts_shares_of_the_traffic() -> None:
+    log = log_table(["red"] * 4, ["emerald"] * 4, [1.0] * 4)
+    found = small_comparison(mapping(red="emerald")).on_log(asked(log), np.array([3.0, 1.0, 1.0, 1.0]))
+    assert found.doubly_robust.effective_n == pytest.approx(36 / 12)  # (3 + 1 + 1 + 1)^2 / (9 + 1 + 1 + 1)
+
+
+def test_an_expert_that_was_ruled_out_is_chosen_by_nobody() -> None:
+    log = log_table(["red", "green"], ["plain", "emerald"], [1.0, 1.0])
+    found = choices_on(mapping(), asked(log, excluded=("ruby",)), EXPERTS)
+    assert found.probs[:, EXPERTS.index("ruby")].tolist() == [0.0, 0.0]
+    assert [EXPERTS[number] for number in found.chosen] == ["plain", "emerald"]  # the next best one for red
+    assert found.probs.sum(axis=1) == pytest.approx([1.0, 1.0])
+
+
+def test_a_query_that_the_candidates_policy_lets_nobody_serve_earns_nothing() -> None:
+    """The candidate hosts ruby alone, which was down; it wants ruby all the same."""
+    policy = Policy(
+        mapping().policy("default").solution, preference=Preference(np.zeros(3), np.array([True, False, False]))
+    )
+    candidate = replace(mapping(), policies={"default": policy})
+    log = log_table(["red", "green"], ["plain", "emerald"], [1.0, 1.0])
+    found = choices_on(candidate, asked(log, excluded=("ruby",)), EXPERTS)
+    assert found.probs.tolist() == [[0.0] * 3] * 2
+    assert [EXPERTS[number] for number in found.chosen] == ["ruby", "ruby"]
+    up = choices_on(candidate, asked(log, excluded=("plain",)), EXPERTS)
+    assert up.probs[:, EXPERTS.index("ruby")].tolist() == [1.0, 1.0]
+
+
+def test_what_nobody_could_have_chosen_is_not_supported_by_the_log() -> None:
+    log = log_table(["red"] * 4, ["ruby"] * 4, [1.0] * 4)
+    told = asked(log)
+    some = replace(told, possible=(("ruby", "emerald"), ("ruby", "emerald"), ("ruby", "emerald"), ("ruby",)))
+    found = small_comparison(mapping(red="emerald")).on_log(some, np.array([1.0, 1.0, 1.0, 2.0]))
+    assert found.doubly_robust.unsupported == pytest.approx(2 / 5)
+
+
+def test_rows_count_by_their_share_of_the_traffic() -> None:
+    """Three quarters of the traffic are like the first of each pair: it earned 1 by ruby, the other one 0."""
+    n = 80
+    log = log_table(["red"] * n, ["ruby", "ruby"] * (n // 2), [1.0, 0.0] * (n // 2), propensity=np.ones(n))
+    found = small_comparison(mapping(), costs=(0.0, 0.0, 0.0)).on_log(asked(log), np.tile([3.0, 1.0], n // 2))
+    for comparison in (found.doubly_robust, *found.others):
+        assert comparison.live.value == pytest.approx(0.75), comparison.name
+
+
+def test_mean_costs_count_rows_by_their_share_of_the_traffic() -> None:
+    """Ruby costs 1 and emerald 5: the live router asks both, the candidate emerald for all."""
+    log = log_table(["red", "green"], ["ruby", "emerald"], [1.0, 1.0])
+    found = small_comparison(mapping(red="emerald"), costs=(1.0, 5.0, 0.0)).on_log(asked(log), np.array([3.0, 1.0]))
+    assert found.costs_usd == pytest.approx(((3 * 1 + 5) / 4, 5.0))
+
+
+def test_importance_weights_are_of_the_router_that_they_judge() -> None:
+    """Of red answers one in four came from emerald; only those say what the candidate earns: 4 x 0.5 / 4."""
+    log = log_table(
+        ["red"] * 4, ["ruby"] * 3 + ["emerald"], [1.0, 1.0, 1.0, 0.5], propensity=np.array([0.75, 0.75, 0.75, 0.25])
+    )
+    found = small_comparison(mapping(red="emerald"), quality=0.0).on_log(asked(log), np.ones(4))
+    _, ips = found.others
+    assert (ips.live.value, ips.candidate.value) == pytest.approx((1.0, 0.5))
+
+
+def test_what_is_left_of_a_changed_category_judges_for_all_of_its_traffic() -> None:
+    """Emerald changed on green at second 5: its two later answers count for all four, weights included."""
+    log = log_table(
+        ["red", "red", "green", "green", "green", "green", "red"],
+        ["ruby", "ruby", "emerald", "ruby", "emerald", "ruby", "ruby"],
+        [1.0] * 7,
+        at=np.array([0.0, 1.0, 2.0, 3.0, 5.0, 6.0, 7.0]),
+        weight=np.array([1.0, 1.0, 0.5, 1.5, 2.0, 1.0, 1.0]),
+        is_held_out=np.array([True, False, True, True, True, True, True]),
+    )
+    rows, share = judged_rows(log, (ChangePoint("green", "emerald", 5.0, 0.9, 0.2),), small_comparison(mapping()))
+    assert rows.tolist() == [0, 4, 5, 6]
+    assert share[rows] == pytest.approx([1.0, 2.0 * 5 / 3, 1.0 * 5 / 3, 1.0])
+    assert share[[4, 5]].sum() == pytest.approx(log.weight[2:6].sum())
+
+
+def test_only_answers_of_experts_that_both_routers_know_judge() -> None:
+    log = log_table(["red", "red", "green"], ["ruby", "emerald", "plain"], [1.0] * 3)
+    narrow = replace(mapping(), experts=("ruby", "emerald"))
+    rows, _ = judged_rows(log, (), small_comparison(narrow))
+    assert rows.tolist() == [0, 1]
+
+
+def test_a_key_judges_no_more_than_its_share() -> None:
+    """One key disliked thirty answers, ten others liked one each: at a fifth, the first counts for 2.5 of 12.5."""
+    log = log_table(
+        ["red"] * 40,
+        ["ruby"] * 40,
+        [0.0] * 30 + [1.0] * 10,
+        propensity=np.ones(40),
+        key=np.array([0] * 30 + list(range(1, 11))),
+        max_key_share=0.2,
+    )
+    found = small_comparison(mapping()).on_log(asked(log), np.ones(40))
+    for comparison in (found.doubly_robust, *found.others):
+        assert comparison.live.value == pytest.approx(0.8), comparison.name
+
+
+def test_each_graded_prompt_is_decided_by_the_twin_that_has_not_seen_it() -> None:
+    """The twin of fold f wants one of the three experts, so every prompt tells by its score who decided it."""
+    table = outcomes(
+        [f"red {number}" for number in range(11)], [[row, row / 4, row / 9] for row in np.arange(1, 12) / 11]
+    )
+    wanted = [EXPERTS[fold % 3] for fold in range(FOLDS)]
+    both = replace(small_comparison(mapping()), twins=tuple(mapping(red=name) for name in wanted))
+    folds = folds_of(table)
+    found = both.crossed(table, ColourEncoder().encode(table.texts))
+    assert found is not None
+    expected = table.scores[np.arange(11), [EXPERTS.index(wanted[fold]) for fold in folds]].mean()
+    assert (found.live.value, found.candidate.value) == pytest.approx((12 / 22, float(expected)))

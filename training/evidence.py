@@ -1,0 +1,165 @@
+"""What a log teaches: outcomes and logged rewards as one quality matrix, and logged answers for learned scorers.
+
+Shapes: n logged answers, k learned categories (row k is `general`), m experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.quality import QualityMatrix
+from router.types import GENERAL
+from training.carried_evidence import Carried, with_carried
+from training.change_points import ChangePoint, is_stale
+from training.expert_map import cell_sums, measure_quality, row_numbers, shrink, without_difficulty
+from training.graded_queries import LoggedQueries
+from training.key_influence import counted_share
+from training.log_answers import AskedAnswers
+from training.log_table import LogTable
+from training.off_policy import MAX_WEIGHT
+from training.types import OutcomeTable
+
+MASS_PRIOR_DECISIONS = 20.0
+"""Weight of the outcome table's mix of categories against the traffic's, in decisions (ours)."""
+
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The candidate's quality matrix; `reward_offset`: how much rewards lie above graded scores; `outcomes` without the
+    grades that a change made worthless, and how many those were. `counted` (rows of the log,) is the share of each
+    answer's weight that was learned from: 0 of what judges or is outdated, less than 1 where a key says too much."""
+
+    matrix: QualityMatrix
+    reward_offset: float
+    outcomes: OutcomeTable
+    counted: Float64Array
+    n_outdated_grades: int = 0
+
+
+def gather_evidence(
+    outcomes: OutcomeTable,
+    log: LogTable,
+    categories: Sequence[str],
+    changes: tuple[ChangePoint, ...] = (),
+    carried: Carried | None = None,
+) -> Evidence:
+    """Outcomes and logged rewards as one quality matrix over `outcomes.experts`.
+
+    People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
+    (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
+    happens to serve would gain by being marked at all (ours). Failures, which nobody marked, have no part in it. What
+    one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
+    and overall (training.key_influence).
+
+    Args:
+        changes: cells whose quality changed: grades of theirs and rewards from before are left out.
+        carried: what is known of the columns that nobody graded.
+    """
+    rows = (*(name for name in categories if name != GENERAL), GENERAL)
+    believed = without_changed(outcomes, changes)
+    base = measure_quality(believed, rows[:-1])
+    row, expert = log.category_in(rows), log.expert_in(outcomes.experts)
+    row[row < 0] = len(rows) - 1
+    keep = ~log.is_held_out & ~is_stale(log, changes) & (expert >= 0)
+    if carried is not None:
+        keep &= (log.expert_in(carried.experts) < 0) | (log.at > carried.since)
+    row, expert, reward = row[keep], expert[keep], log.reward[keep]
+    counted = np.zeros(len(log))
+    cell, grades = row * len(outcomes.experts) + expert, base.count.astype(np.float64)
+    if carried is not None:
+        grades[:, [outcomes.experts.index(name) for name in carried.experts]] = carried.columns.count
+    counted[keep] = counted_share(cell, log.key[keep], log.weight[keep], grades.ravel(), log.max_key_share)
+    weight, told = log.weight[keep] * counted[keep], ~log.is_failure[keep]
+    offset = reward_offset(reward[told], weight[told], base, row[told], expert[told])
+    numbers = row_numbers(believed, rows[:-1])
+    relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
+    graded = cell_sums(relative, numbers, len(rows) - 1)
+    gain = reward - offset - difficulty[row]
+    rewarded = [
+        add_cells(values, row, expert, base.quality.shape) for values in (weight * gain, weight * gain**2, weight)
+    ]
+    cells = [first + second for first, second in zip(graded, rewarded, strict=True)]
+    quality, stderr = shrink(*cells)
+    quality[:, cells[2].sum(axis=0) > 0] += difficulty[:, None]
+    counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float64)
+    mass = (counts + MASS_PRIOR_DECISIONS * base.mass) / (counts.sum() + MASS_PRIOR_DECISIONS)
+    matrix = replace(
+        base,
+        quality=quality.astype(np.float32),
+        stderr=stderr.astype(np.float32),
+        count=(graded[2] + add_cells(weight, row, expert, base.quality.shape)).astype(np.float32),
+        mass=mass.astype(np.float32),
+    )
+    if carried is not None:
+        at = [outcomes.experts.index(name) for name in carried.experts]
+        counts = rewarded[2][:, at]
+        sums = rewarded[0][:, at] + counts * difficulty[:, None]
+        matrix = with_carried(matrix, outcomes.experts, carried, sums, counts, changes)
+    n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
+    return Evidence(matrix, offset, believed, counted, n_outdated)
+
+
+def add_cells(
+    values: Float64Array, row: NDArray[np.int64], expert: NDArray[np.int64], shape: tuple[int, ...]
+) -> Float64Array:
+    """Sums of values per cell, (k+1, m)."""
+    flat = np.bincount(row * shape[1] + expert, weights=values, minlength=shape[0] * shape[1])
+    return flat.reshape(shape).astype(np.float64)
+
+
+def reward_offset(
+    reward: Float64Array, weight: Float64Array, base: QualityMatrix, row: NDArray[np.int64], expert: NDArray[np.int64]
+) -> float:
+    """Mean of reward minus measured quality over answers whose cell was graded; 0 where none was."""
+    graded = base.count[row, expert] > 0
+    if not weight[graded].any():
+        return 0.0
+    differences = reward[graded] - base.quality[row[graded], expert[graded]]
+    return float(np.average(differences, weights=weight[graded]))
+
+
+def without_changed(outcomes: OutcomeTable, changes: tuple[ChangePoint, ...]) -> OutcomeTable:
+    """The outcomes without the grades of changed cells: they are of the expert that was."""
+    scores = outcomes.scores.copy()
+    categories = np.array(outcomes.categories)
+    for change in changes:
+        if change.expert in outcomes.experts:
+            scores[categories == change.category, outcomes.experts.index(change.expert)] = np.nan
+    return replace(outcomes, scores=scores)
+
+
+def logged_queries(asked: AskedAnswers, evidence: Evidence, categories: Sequence[str]) -> LoggedQueries:
+    """Logged answers as graded queries of one expert each, on the scale of graded scores.
+
+    `worth` (n, m) is what a choice is judged by: the unbiased pseudo-outcome w[c, e] + 1[e = a] (r - w[c, a]) / p, with
+    weights clipped as everywhere (Dudik et al. 2011).
+    """
+    table, log = evidence.outcomes, asked.log
+    rows = (*(name for name in categories if name != GENERAL), GENERAL)
+    row, expert = log.category_in(rows), log.expert_in(table.experts)
+    row[row < 0] = len(rows) - 1
+    at = np.arange(len(log))
+    reward = log.reward - evidence.reward_offset
+    worth = evidence.matrix.quality[row].astype(np.float64)
+    worth[at, expert] += np.minimum(1.0 / log.propensity, MAX_WEIGHT) * (reward - worth[at, expert])
+    scores = np.full((len(log), len(table.experts)), np.nan, dtype=np.float32)
+    scores[at, expert] = np.clip(reward, 0.0, 1.0)
+    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
+    rewarded = replace(
+        table,
+        prompt_ids=tuple(bytes(name).decode() for name in log.ids),
+        texts=asked.texts,
+        categories=tuple(rows[i] for i in row),
+        splits=("train",) * len(log),
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+    )
+    return LoggedQueries(rewarded, asked.embeddings.astype(np.float32), worth.astype(np.float32))

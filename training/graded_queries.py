@@ -1,0 +1,139 @@
+"""What scorers are fitted on. Shapes: n queries, d dimensions, k categories, m experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.quality import QualityMatrix
+from router.text_identity import normalised_text
+from router.types import CategoryProbs, FloatArray, Query, QueryBatch
+from training.expert_map import measure_quality, row_numbers
+from training.types import OutcomeTable
+
+IntArray = NDArray[np.int64]
+
+MAX_REFERENCES = 16_000
+"""Queries that a neighbour can be: looking at so many takes 0.13 ms, and twice as many would take twice as long. What
+more of them are worth shrinks (training/LOG.md)."""
+
+FEW_QUERIES = 4000
+FOLDS_OF_FEW, FOLDS_OF_MANY = 5, 3
+
+
+@dataclass(frozen=True)
+class LoggedQueries:
+    """Answers of the decision log as graded queries: n prompts with one expert's score each, `embeddings` (n, d), and
+    `worth` (n, m), what a choice of each expert is judged by (training.evidence)."""
+
+    table: OutcomeTable
+    embeddings: FloatArray
+    worth: FloatArray
+
+
+@dataclass(frozen=True)
+class GradedQueries:
+    """Graded queries with what stage 1 says of them.
+
+    `embeddings` (n, d); `probs` (n, k) calibrated, of a classifier that was not fitted on the query itself. The scores
+    (n, m) of `table` are NaN where an expert was not run. `worth` (n, m) is what a choice is judged by: the score, or
+    for logged answers an unbiased estimate of it; None where it is the scores.
+    """
+
+    table: OutcomeTable
+    embeddings: FloatArray
+    probs: CategoryProbs
+    worth: FloatArray | None = None
+
+    def take(self, keep: NDArray[np.bool_]) -> GradedQueries:
+        return replace(
+            self,
+            table=self.table.rows(keep),
+            embeddings=self.embeddings[keep],
+            worth=None if self.worth is None else self.worth[keep],
+            probs=CategoryProbs(self.probs.categories, self.probs.probs[keep]),
+        )
+
+    @property
+    def judged(self) -> FloatArray:
+        """(n, m) what a choice of each expert is worth; NaN where unknown."""
+        return self.table.scores if self.worth is None else self.worth
+
+    @property
+    def batch(self) -> QueryBatch:
+        pairs = zip(self.table.prompt_ids, self.table.texts, strict=True)
+        return QueryBatch(tuple(Query(name, text) for name, text in pairs), self.embeddings)
+
+    @cached_property
+    def folds(self) -> IntArray:
+        """(n,) fold numbers; prompts of equal text stay together. The same for all kinds of scorers, so that their
+        predictions can be averaged."""
+        numbers: dict[str, int] = {}
+        pairs = zip(self.table.texts, self.table.prompt_ids, strict=True)
+        asked = (normalised_text(text) or name for text, name in pairs)  # a log may keep vectors and no texts
+        group = np.array([numbers.setdefault(name, len(numbers)) for name in asked])
+        count = FOLDS_OF_FEW if len(group) < FEW_QUERIES else FOLDS_OF_MANY
+        return np.asarray(np.random.default_rng(0).permutation(len(numbers))[group] % count, dtype=np.int64)
+
+    @property
+    def rows(self) -> IntArray:
+        """(n,) the row of each query's own category; k for `general`."""
+        return row_numbers(self.table, self.probs.categories)
+
+    @property
+    def decided(self) -> list[int]:
+        """(n,) the most likely category of each query."""
+        return [int(row) for row in self.probs.probs.argmax(axis=1)]
+
+    @property
+    def evidence(self) -> QualityMatrix:
+        return measure_quality(self.table, self.probs.categories)
+
+    @property
+    def observed(self) -> FloatArray:
+        """(n, m) 1 where there is a score, 0 where not."""
+        return np.isfinite(self.table.scores).astype(np.float32)
+
+    def filled(self) -> FloatArray:
+        """Scores (n, m), what is missing taken from the measured quality of the query's category: for fitters that
+        need every cell; a filled cell says nothing that the map does not."""
+        scores = self.table.scores
+        return np.where(np.isfinite(scores), scores, self.evidence.quality[self.rows]).astype(np.float32)
+
+    def means(self) -> FloatArray:
+        """(m,) mean of each expert's scores, 0.5 where there is none."""
+        seen = self.observed.sum(axis=0)
+        sums = np.nan_to_num(self.table.scores).sum(axis=0, dtype=np.float64)
+        return np.asarray(np.divide(sums, seen, out=np.full(len(seen), 0.5), where=seen > 0), dtype=np.float32)
+
+
+def joined(table: OutcomeTable, other: OutcomeTable) -> OutcomeTable:
+    """Both tables' prompts, over the same experts."""
+    return replace(
+        table,
+        prompt_ids=(*table.prompt_ids, *other.prompt_ids),
+        texts=(*table.texts, *other.texts),
+        categories=(*table.categories, *other.categories),
+        splits=(*table.splits, *other.splits),
+        scores=np.concatenate([table.scores, other.scores]),
+        cost_usd=np.concatenate([table.cost_usd, other.cost_usd]),
+        output_tokens=np.concatenate([table.output_tokens, other.output_tokens]),
+        latency_ms=np.concatenate([table.latency_ms, other.latency_ms]),
+    )
+
+
+def reference_rows(n: int, rng: np.random.Generator) -> IntArray:
+    """Which of n queries nearest neighbours are looked for among: all, or MAX_REFERENCES drawn at random."""
+    if n <= MAX_REFERENCES:
+        return np.arange(n)
+    return np.sort(rng.choice(n, MAX_REFERENCES, replace=False))
+
+
+def principal_directions(embeddings: FloatArray, dimensions: int) -> FloatArray:
+    """(d, p) the directions of largest second moment, p at most `dimensions`; not centred, so cosines stay cosines."""
+    values, vectors = np.linalg.eigh((embeddings.T @ embeddings).astype(np.float64))
+    kept = min(dimensions, len(values), max(len(embeddings), 1))
+    return np.ascontiguousarray(vectors[:, ::-1][:, :kept], dtype=np.float32)

@@ -1,0 +1,94 @@
+"""Whose feedback counts how much: no key is more than a share of the evidence. Pure.
+
+A key is one voice, however much it says. What it says is weighed down until it is at most `max_share` of all that is
+known of a cell, graded answers included; so a few keys may still add to grades, and outweigh them only together. A key
+that is trusted, and the only key of a log, is not limited: it has number `UNLIMITED`, and its questions are the voices.
+
+Shapes: n answers with feedback.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNLIMITED = -1
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def min_keys(max_share: float) -> int:
+    """Fewest keys of which none has more than that share: five for a fifth."""
+    return math.ceil(1.0 / max_share - 1e-9)
+
+
+def cap_level(totals: Float64Array, others: float, max_share: float) -> float:
+    """The largest t at which nobody who says at most t has more than a share of the whole: t <= share x (others +
+    sum min(total, t)). Infinite where nobody has too much as it is; 0 where no level keeps the share.
+
+    Args:
+        totals: (k,) what each limited key says.
+        others: what is not limited.
+    """
+    ranked = np.sort(totals)[::-1]
+    rest = float(ranked.sum())
+    if len(ranked) == 0 or ranked[0] <= max_share * (others + rest) * (1 + 1e-12):
+        return math.inf
+    for capped, total in enumerate(ranked, start=1):
+        rest -= float(total)
+        if max_share * capped >= 1.0 - 1e-12:
+            return float(total)  # so many equal voices have no more than the share each
+        found = max_share * (others + rest) / (1.0 - max_share * capped)
+        if capped == len(ranked) or found >= ranked[capped]:
+            return max(found, 0.0)
+    return 0.0
+
+
+def counted_share(
+    group: IntArray, key: IntArray, weight: Float64Array, others: Float64Array, max_share: float
+) -> Float64Array:
+    """(n,) share of each answer's weight that counts, so that in no group a limited key exceeds its share.
+
+    Args:
+        group: (n,) number of the cell that each answer is evidence of; `others` (groups,) what else is known of each.
+        key: (n,) number of who said it, `UNLIMITED` for who is not limited.
+    """
+    counted = np.ones(len(group))
+    for number in np.unique(group[key >= 0]):
+        inside = group == number
+        limited = np.flatnonzero(inside & (key >= 0))
+        free = float(weight[inside & (key < 0)].sum())
+        names, member = np.unique(key[limited], return_inverse=True)
+        totals = np.bincount(member, weights=weight[limited], minlength=len(names)).astype(np.float64)
+        most = cap_level(totals, float(others[number]) + free, max_share)
+        counted[limited] = np.minimum(1.0, most / np.maximum(totals, 1e-12))[member]
+    return counted
+
+
+def split_judges(
+    question: IntArray, key: IntArray, is_judge: NDArray[np.bool_], max_share: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which answers judge, and which do neither, both (n,): a voice is never learned from and judged by.
+
+    Voices are questions. Keys are, where there are enough of them for either half; they take turns in the order of
+    their numbers. A question that keys of both halves asked then counts in the half that it would be in by itself.
+
+    Args:
+        is_judge: (n,) the half of each answer's question.
+    """
+    names = np.unique(key[key >= 0])
+    if len(names) < 2 * min_keys(max_share):
+        return is_judge, np.zeros(len(key), dtype=bool)
+    side = np.where(key >= 0, np.searchsorted(names, key) % 2 == 0, is_judge)
+    _, member = np.unique(question, return_inverse=True)
+    judging = np.bincount(member, weights=side, minlength=int(member.max(initial=-1)) + 1)
+    is_mixed = (judging > 0) & (judging < np.bincount(member, minlength=len(judging)))
+    return side, is_mixed[member] & (side != is_judge)
+
+
+def clusters(question: IntArray, key: IntArray) -> IntArray:
+    """(n,) equal for answers that are one voice: of one limited key, or else to one question."""
+    return np.where(key >= 0, -1 - key, question)

@@ -1,0 +1,304 @@
+"""The live router against its candidate: on labels, on graded outcomes, on the log.
+
+Shapes: n rows, m experts (the columns of the evidence, then experts that only the live router knows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.errors import NoEligibleExpertError
+from router.pipeline import Router
+from router.types import FloatArray, Query, QueryBatch, RoutingDecision
+from training.crossfit import folds_of
+from training.evidence import Evidence
+from training.gate import MAX_UNSUPPORTED, Comparison
+from training.key_influence import counted_share, min_keys
+from training.log_answers import AskedAnswers
+from training.log_table import LogTable
+from training.off_policy import (
+    bootstrap_metric,
+    bootstrap_sums,
+    doubly_robust_terms,
+    effective_sample_size,
+    importance_weights,
+    policy_columns,
+    policy_values,
+    widened,
+)
+from training.types import LabelledQuery, OutcomeTable
+
+Float64Array = NDArray[np.float64]
+BATCH_ROWS = 2048
+LOG_NAME = "reward on the held-out log"
+
+
+@dataclass(frozen=True)
+class LoggedChoices:
+    """Choices of a router on n logged queries: `probs` (n, m) of drawing each expert, `chosen` (n,) whom it wants."""
+
+    probs: Float64Array
+    chosen: NDArray[np.int64]
+
+    def rows(self, keep: NDArray[np.int64]) -> LoggedChoices:
+        return LoggedChoices(self.probs[keep], self.chosen[keep])
+
+    def among(self, own: Sequence[str], experts: Sequence[str]) -> LoggedChoices:
+        """The same with its columns, which are those of `own`, put in the places of `experts`."""
+        places = [experts.index(name) for name in own if name in experts]
+        probs = np.zeros((len(self.probs), len(experts)))
+        probs[:, places] = self.probs[:, [i for i, name in enumerate(own) if name in experts]]
+        return LoggedChoices(
+            probs, np.array([experts.index(name) if name in experts else -1 for name in own])[self.chosen]
+        )
+
+
+@dataclass(frozen=True)
+class LogComparison:
+    """The comparison that the gate sees, the other estimators beside it, and mean costs in USD (live, candidate)."""
+
+    doubly_robust: Comparison
+    others: tuple[Comparison, ...]
+    costs_usd: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RouterComparison:
+    """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories;
+    `twins` the candidate fitted without each fold of the graded prompts (training.crossfit), none where those are held
+    out from it."""
+
+    live: Router
+    candidate: Router
+    evidence: Evidence
+    costs_usd: FloatArray
+    rng: np.random.Generator
+    twins: tuple[Router, ...] = ()
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.evidence.outcomes.experts, *self.live.experts)))
+
+    def on_labels(self, queries: Sequence[LabelledQuery], embeddings: FloatArray) -> Comparison:
+        """Category accuracy after the fallback: `general` is right only for queries labelled so."""
+        labels = np.array([query.category for query in queries])
+        live, candidate = (
+            (np.array([d.category for d in decide(router, [q.text for q in queries], embeddings)]) == labels)
+            for router in (self.live, self.candidate)
+        )
+        return self.paired("category accuracy", live.astype(np.float64), candidate.astype(np.float64))
+
+    def on_outcomes(self, table: OutcomeTable, embeddings: FloatArray, *, is_held_out: bool) -> Comparison:
+        """Score of the chosen expert on graded prompts; a missing score counts as the quality measured of its cell.
+
+        Where the candidate learned from these grades they may only veto: `crossed` decides in their place.
+        """
+        filled = fill_scores(table, self.evidence, self.candidate.categories)
+        values = []
+        for router in (self.live, self.candidate):
+            chosen = [table.experts.index(d.expert) for d in decide(router, table.texts, embeddings)]
+            values.append(filled[np.arange(len(chosen)), chosen])
+        name = "score on held-out outcomes" if is_held_out else "score on graded outcomes"
+        found = self.paired(name, values[0], values[1])
+        return found if is_held_out else replace(found, lacking="the candidate was fitted on these grades")
+
+    def crossed(self, table: OutcomeTable, embeddings: FloatArray) -> Comparison | None:
+        """Score on graded prompts of the live router, and on each fold of them of the candidate's twin that was fitted
+        without it; None where nothing is left.
+
+        The live router may know the grades, which favours it. Prompts on which either choice was not graded are left
+        out: what their cell says was learned from its other prompts by the candidate, too.
+        """
+        folds = folds_of(table)
+        chosen = [d.expert for d in decide(self.live, table.texts, embeddings)]
+        theirs = list(chosen)
+        for fold, twin in enumerate(self.twins):
+            rows = np.flatnonzero(folds == fold)
+            made = decide(twin, [table.texts[row] for row in rows], embeddings[rows])
+            for row, decision in zip(rows, made, strict=True):
+                theirs[row] = decision.expert
+        scores = [scores_of(table, names) for names in (chosen, theirs)]
+        known = np.isfinite(scores[0]) & np.isfinite(scores[1])
+        return self.paired("the same, cross-fitted", *(own[known] for own in scores)) if known.any() else None
+
+    def paired(self, name: str, live: Float64Array, candidate: Float64Array) -> Comparison:
+        """Means of two value arrays (n,) on the same rows, and their paired difference."""
+        n = len(live)
+
+        def mean_of(values: Float64Array) -> Callable[[NDArray[np.int64]], float]:
+            return lambda rows: float(values[rows].mean()) if len(rows) else 0.0
+
+        of_live, of_candidate, of_difference = (
+            bootstrap_metric(n, mean_of(values), self.rng) for values in (live, candidate, candidate - live)
+        )
+        return Comparison(name, of_live, of_candidate, of_difference, float(n))
+
+    def on_log(
+        self, asked: AskedAnswers, share: Float64Array, choices: Sequence[LoggedChoices] | None = None
+    ) -> LogComparison:
+        """Reward of both routers on logged answers that neither learned from.
+
+        The effective sample is counted where the routers want different experts: elsewhere the log may say much, and
+        nothing of the difference. What the candidate would send to experts that the log's router could not have chosen
+        there is judged by the model alone; `unsupported` is its share of those queries.
+
+        In no category does a key judge more than its share (training.key_influence); categories in which too few keys
+        gave feedback are not judged, and changes there count as unsupported. Intervals resample clusters: whole keys,
+        and whole questions of keys without a limit.
+
+        Args:
+            share: (n,) how many queries of the traffic each answer stands for, relative to the others.
+            choices: of the live router and the candidate on these answers, when the caller has them.
+        """
+        experts = self.experts
+        logged, at = asked.log.expert_in(experts), np.arange(len(asked))
+        model = self.predicted_rewards(asked)
+        choices = choices or [choices_on(router, asked, experts) for router in (self.live, self.candidate)]
+        weights = [importance_weights(one.probs[at, logged], asked.log.propensity) for one in choices]
+        terms = [
+            doubly_robust_terms(w, asked.log.reward, model[at, logged], (one.probs * model).sum(axis=1))
+            for w, one in zip(weights, choices, strict=True)
+        ]
+        differs = choices[0].chosen != choices[1].chosen
+        decisive = differs if differs.any() else np.ones(len(asked), dtype=bool)
+        counted = judged_share(asked.log, share)
+        impossible = ~possible_matrix(asked, experts)[at, choices[1].chosen]
+        unsupported, uncounted = (share_of(share[decisive], kind[decisive]) for kind in (impossible, counted == 0))
+        share = share * counted if counted.any() else share
+        weight = (weights[1] * share)[decisive]
+        said = np.bincount(np.unique(asked.log.cluster[decisive], return_inverse=True)[1], weights=weight)
+        is_limited = bool((asked.log.key >= 0).any())
+        lacking = too_few_keys(asked.log.rows(decisive & (weights[1] > 0)), uncounted) if is_limited else ""
+        effective, freedom = effective_sample_size(weight), effective_sample_size(said.astype(np.float64))
+
+        columns = policy_columns(weights, terms, asked.log.reward, share)
+        metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
+
+        def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
+            live, *others = metrics[first : first + 3]
+            candidate, difference = (widened(metric, freedom) for metric in others)
+            if lacking:  # so few draws that an interval would be a guess
+                difference = difference.model_copy(update={"interval": None})
+            return Comparison(name, live, candidate, difference, effective, unsupported, lacking)
+
+        return LogComparison(
+            doubly_robust=compared(LOG_NAME, 0, unsupported),
+            others=(compared("the same by SNIPS", 3), compared("the same by IPS", 6)),
+            costs_usd=self.mean_costs(asked, choices, share),
+        )
+
+    def mean_costs(
+        self, asked: AskedAnswers, choices: Sequence[LoggedChoices], share: Float64Array
+    ) -> tuple[float, float]:
+        """Mean cost in USD of what each router wants; an expert that was never measured costs what the others do."""
+        priced = self.over_all_experts(self.costs_usd[self.category_rows(asked)])
+        at = np.arange(len(asked))
+        live, candidate = (float(np.average(priced[at, one.chosen], weights=share)) for one in choices)
+        return live, candidate
+
+    def category_rows(self, asked: AskedAnswers) -> NDArray[np.int64]:
+        """(n,) the candidate's row of each answer's category; `general` for one that it does not know."""
+        rows = asked.log.category_in(self.candidate.categories)
+        return np.where(rows < 0, len(self.candidate.categories) - 1, rows)
+
+    def predicted_rewards(self, asked: AskedAnswers) -> Float64Array:
+        """q(x, e) of the doubly robust estimate (n, m): measured quality of the category, on the scale of rewards."""
+        measured = self.over_all_experts(self.evidence.matrix.quality[self.category_rows(asked)])
+        return np.clip(measured + self.evidence.reward_offset, 0.0, 1.0)
+
+    def over_all_experts(self, values: FloatArray) -> Float64Array:
+        """Values (n, columns of the evidence) as (n, m): the row's mean for experts that only the live router knows."""
+        others = np.repeat(values.mean(axis=1, keepdims=True), len(self.experts) - values.shape[1], axis=1)
+        return np.concatenate([values, others], axis=1).astype(np.float64)
+
+
+def scores_of(table: OutcomeTable, experts: Sequence[str]) -> Float64Array:
+    """(n,) score of one expert per prompt; NaN where it was not graded."""
+    number = {name: column for column, name in enumerate(table.experts)}
+    padded = np.column_stack([table.scores, np.full(len(table.scores), np.nan)])
+    return padded[np.arange(len(experts)), [number.get(name, -1) for name in experts]].astype(np.float64)
+
+
+def fill_scores(table: OutcomeTable, evidence: Evidence, categories: tuple[str, ...]) -> Float64Array:
+    """Scores (n, m), a missing one from the evidence of its cell."""
+    rows = [categories.index(name) if name in categories else len(categories) - 1 for name in table.categories]
+    return np.where(np.isfinite(table.scores), table.scores, evidence.matrix.quality[rows]).astype(np.float64)
+
+
+def judged_share(log: LogTable, share: Float64Array) -> Float64Array:
+    """(n,) share of each answer's part in the traffic that judges, so that no key has too much of a category."""
+    nothing = np.zeros(len(log.categories))
+    return counted_share(log.category.astype(np.int64), log.key, share, nothing, log.max_key_share)
+
+
+def share_of(share: Float64Array, belongs: NDArray[np.bool_]) -> float:
+    """Part of the shares (n,) that belongs; 0 of nothing."""
+    return float(share[belongs].sum() / max(share.sum(), 1e-12))
+
+
+def too_few_keys(rated: LogTable, uncounted: float) -> str:
+    """Why the keys that gave this feedback may not decide about the queries that would change hands; empty if they may.
+
+    `uncounted` is the share of those queries in categories that too few keys rated.
+    """
+    n, needed = len(np.unique(rated.key[rated.key >= 0])), min_keys(rated.max_key_share)
+    if not (rated.key < 0).any() and n < needed:
+        return f"{n} keys rated queries that would change hands, and {needed} are needed"
+    if uncounted > MAX_UNSUPPORTED:
+        return f"{uncounted:.0%} of the queries that would change hands are of categories that too few keys rated"
+    return ""
+
+
+def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list[RoutingDecision]:
+    """Decisions without randomness in them: exploration is in their probabilities."""
+    queries = tuple(Query(id=str(i), text=text) for i, text in enumerate(texts))
+    return list(router.decide_batch(QueryBatch(queries, embeddings), rng=np.random.default_rng(0)))
+
+
+def choices_on(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) -> LoggedChoices:
+    """What a router would do with logged queries, under the policy and with the experts that each had then."""
+    number = {name: i for i, name in enumerate(experts)}
+    probs, chosen = np.zeros((len(asked), len(experts))), np.zeros(len(asked), dtype=np.int64)
+    for (name, excluded), rows in groups_of(asked).items():
+        alive = set(router.experts) - set(excluded)
+        for start in range(0, len(rows), BATCH_ROWS):
+            part = rows[start : start + BATCH_ROWS]
+            queries = tuple(Query(id=str(row), text=asked.texts[row]) for row in part)
+            batch = QueryBatch(queries, asked.vectors(part))
+            for row, decision in zip(part, decisions_of(router, batch, name, alive), strict=True):
+                chosen[row] = number[decision.ranking[0]]
+                if decision.ranking[0] in alive:  # else the policy let nobody serve it, which earns nothing
+                    probs[row, [number[expert] for expert in decision.eligible]] = decision.eligible_probs
+    return LoggedChoices(probs, chosen)
+
+
+def decisions_of(router: Router, batch: QueryBatch, policy: str, alive: set[str]) -> Sequence[RoutingDecision]:
+    """Decisions with those experts; of a query that the policy lets none of them serve, the one with everybody."""
+    try:
+        return router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy, alive=alive)
+    except NoEligibleExpertError:
+        if len(batch.queries) == 1:
+            return router.decide_batch(batch, rng=np.random.default_rng(0), policy=policy)
+    alone = (QueryBatch((query,), batch.embeddings[[i]]) for i, query in enumerate(batch.queries))
+    return [made for one in alone for made in decisions_of(router, one, policy, alive)]
+
+
+def groups_of(asked: AskedAnswers) -> Mapping[tuple[str, tuple[str, ...]], NDArray[np.int64]]:
+    """Rows that were decided by the same policy with the same experts ruled out."""
+    groups: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for row, key in enumerate(zip(asked.policies, asked.excluded, strict=True)):
+        groups.setdefault(key, []).append(row)
+    return {key: np.array(rows, dtype=np.int64) for key, rows in groups.items()}
+
+
+def possible_matrix(asked: AskedAnswers, experts: tuple[str, ...]) -> NDArray[np.bool_]:
+    """(n, m) whom the log's router could have chosen."""
+    number = {name: i for i, name in enumerate(experts)}
+    possible = np.zeros((len(asked), len(experts)), dtype=bool)
+    for row, names in enumerate(asked.possible):
+        possible[row, [number[name] for name in names if name in number]] = True
+    return possible

@@ -1,0 +1,69 @@
+"""Whether two routers decide alike, so that putting one in the other's place changes nothing.
+
+Alike means that for every query compared, under every policy, both name the same category, and that each expert's
+probability of being drawn (1 of the expert they want, without exploration) differs by no more than PROBABILITY_STEP.
+What they predict of quality, and so the order in which others stand in for an expert that is down, may differ: every
+new rating moves it a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.pipeline import Router
+from router.types import FloatArray, Query, QueryBatch, RoutingDecision
+from training.log_answers import AskedAnswers
+from training.router_comparison import BATCH_ROWS, decisions_of, groups_of
+
+PROBABILITY_STEP = 0.02
+"""Probabilities of an expert that differ by no more count as one: exploration follows predicted quality, which is never
+twice the same (ours)."""
+
+
+def is_same_decision(one: RoutingDecision, other: RoutingDecision) -> bool:
+    """Category and whom they draw are the same, the latter within PROBABILITY_STEP."""
+    if one.category != other.category:
+        return False
+    mine, theirs = (dict(zip(d.eligible, d.eligible_probs, strict=True)) for d in (one, other))
+    return all(abs(mine.get(name, 0.0) - theirs.get(name, 0.0)) <= PROBABILITY_STEP for name in mine | theirs)
+
+
+def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: FloatArray) -> bool:
+    """Whether both know the same experts and decide these queries alike under every policy.
+
+    Args:
+        embeddings: (n, d) of the texts, by the encoder of both.
+    """
+    if set(one.experts) != set(other.experts) or set(one.policies) != set(other.policies):
+        return False
+    return all(
+        are_alike(one, other, batch_of([texts[row] for row in part], embeddings[part]), policy, ())
+        for policy in one.policies
+        for part in parts(np.arange(len(texts)))
+    )
+
+
+def decide_log_alike(one: Router, other: Router, asked: AskedAnswers) -> bool:
+    """Whether both decide logged queries alike, under the policy and with the experts that each had then."""
+    return all(
+        are_alike(one, other, batch_of([asked.texts[row] for row in part], asked.vectors(part)), policy, excluded)
+        for (policy, excluded), rows in groups_of(asked).items()
+        for part in parts(rows)
+    )
+
+
+def parts(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS))
+
+
+def batch_of(texts: Sequence[str], embeddings: FloatArray) -> QueryBatch:
+    return QueryBatch(tuple(Query(str(i), text) for i, text in enumerate(texts)), embeddings)
+
+
+def are_alike(one: Router, other: Router, batch: QueryBatch, policy: str, excluded: Sequence[str]) -> bool:
+    """Whether both decide the queries alike, without the excluded experts."""
+    made = (decisions_of(router, batch, policy, set(router.experts) - set(excluded)) for router in (one, other))
+    return all(is_same_decision(*pair) for pair in zip(*made, strict=True))
