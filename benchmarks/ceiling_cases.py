@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.baselines import best_single
-from eval.trial_tables import RoutingRequest, apply_named_table, named_table, read_tables
+from eval.routing.baselines import best_single
+from eval.routing.trial_tables import RoutingRequest, apply_named_table, named_table, read_tables
 from training.datasets.outcomes import PROMPTS_FILE, read_outcomes, read_prompts
 from training.fit import embed
 from training.table_fit import TableRequest, open_encoder

@@ -57,8 +57,9 @@ def routing(
 ) -> None:
     """Report what routing won on an outcome table, with intervals: report.html and report.json."""
     from eval.report.page import write_report
-    from eval.routing import command_line, run_routing
-    from eval.trial_tables import RoutingRequest, apply_named_table, find_outcomes, parse_budgets
+    from eval.routing.routing_page import routing_page
+    from eval.routing.routing_run import command_line, run_routing
+    from eval.routing.trial_tables import RoutingRequest, apply_named_table, find_outcomes, parse_budgets
     from router.options import require_folder
     from router.progress import console_progress
 
@@ -83,7 +84,7 @@ def routing(
     with console_progress() as progress:
         report = run_routing(apply_named_table(request, entry), now=datetime.now(UTC), progress=progress)
         progress("drawing the report")
-        written = write_report(report, out)
+        written = write_report(report, routing_page(report), out)
     say([report.headline, *(f"wrote {path}" for path in written)])
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from eval.log.rates import rate
-from eval.log.rows import Float64Array, Names, Traffic
-from eval.log.schema import Bias, RatedShare
+from eval.log.traffic import Float64Array, Names, Traffic
+from eval.log.traffic_records import Bias, RatedShare
 
 QUARTERS = ("fastest quarter", "second quarter", "third quarter", "slowest quarter")
 By = Literal["category", "expert", "latency"]

@@ -23,9 +23,10 @@ def log(
     from datetime import UTC, datetime
 
     from decision_log.log_connection import default_database_url
-    from eval.log.measure import measure_log
-    from eval.log.page import write_log_report
-    from eval.log.rows import read_events, read_traffic
+    from eval.log.measure_log import measure_log
+    from eval.log.traffic import read_events, read_traffic
+    from eval.log.traffic_page import traffic_page
+    from eval.report.page import write_report
     from router.options import require_folder
     from router.progress import console_progress
     from router.terminal import Terminal
@@ -44,7 +45,7 @@ def log(
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC)
         report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)
         progress("drawing the report")
-        written = write_log_report(report, out)
+        written = write_report(report, traffic_page(report), out)
     for line in (report.headline, *report.warnings, *(f"wrote {path}" for path in written)):
         Terminal(soft_wrap=True).print(line, highlight=False)
 

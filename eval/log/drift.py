@@ -6,8 +6,8 @@ import numpy as np
 
 from decision_log.drift import USEFUL, DriftMonitor
 from eval.log.rates import rate
-from eval.log.rows import Traffic
-from eval.log.schema import Alarm, Drift, Prequential
+from eval.log.traffic import Traffic
+from eval.log.traffic_records import Alarm, Drift, Prequential
 
 MIN_VALUES = 30
 """Signals with fewer values are not listed: ADWIN looks at every 32nd."""

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.log.rows import Float64Array, Traffic
-from eval.log.schema import Gap, Rate
+from eval.log.traffic import Float64Array, Traffic
+from eval.log.traffic_records import Gap, Rate
 from eval.metrics.proportion import wilson_interval
 
 

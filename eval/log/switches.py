@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from eval.log.rates import gap, quality
-from eval.log.rows import Traffic
-from eval.log.schema import Moved, Switch
+from eval.log.traffic import Traffic
+from eval.log.traffic_records import Moved, Switch
 
 SHOWN_MOVES = 12
 MIN_MOVE = 0.02

@@ -1,1 +1,5 @@
-"""The report of `coe eval routing`: report.json (schema.py) and report.html (page.py, charts.py)."""
+"""The kit that every report is made with: a page of sections, each a title with sentences, tables and charts.
+
+`page` draws it as one HTML file that loads nothing and writes it beside the record it tells of; `charts` has the forms
+of charts, `numbers` the way figures are printed. It imports nothing of the reports themselves.
+"""

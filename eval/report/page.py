@@ -1,100 +1,210 @@
-"""report.html: one file that loads nothing. The Vega bundle stands in it once and draws every chart as SVG."""
+"""A report as data, and the one template that draws it: a single HTML file that loads nothing.
+
+A block of a section is a paragraph (a string; `code` between backticks), a note, a table, a chart, a fold, quotes, a
+list of facts or a command. Whatever is shown is escaped here, so a report passes on names and texts as they are.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from eval.report import words
-from eval.report.captions import captions, top_charts
-from eval.report.charts import MAX_CATEGORIES, Spec, all_charts
-from eval.report.frontier_words import frontier_sentences, one_number
-from eval.report.page_kit import page_assets, page_environment, script_json, write_pages
-from eval.report.schema import Report
+from pydantic import BaseModel
 
-FILTERS = (
-    "counted",
-    "percent",
-    "points",
-    "points_range",
-    "dollars",
-    "billions",
-    "share",
-    "number",
-    "seconds",
-    "microseconds",
-    "amount",
-)
-SECTIONS = {
-    "scores": ("scores", "Arms and methods"),
-    "regret": ("regret", "Regret accounting"),
-    "categories": ("categories", "By category"),
-    "costs": ("amounts", "Quality against budgets"),
-    "calls": ("calls", "Cheap and strong"),
-    "certainty": ("certainty", "How sure it is, and how right"),
-    "stability": ("stability", "Stability"),
-    "diagnostics": ("diagnostics", "Diagnostics"),
-    "lost": ("lost", "Queries lost by the most"),
-    "measured": ("measured", "How this was measured"),
-}
-"""Id of each section -> its template and title, in the order of the page."""
+from router.errors import DataError, MissingExtraError
+
+JSON_FILE = "report.json"
+HTML_FILE = "report.html"
+
+Spec = dict[str, Any]
+"""A Vega-Lite specification."""
 
 
-def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
+@dataclass(frozen=True)
+class Cell:
+    """A figure of a table: its text, an interval below it, and `good`, `bad` or nothing."""
+
+    text: str
+    interval: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its name, how it was made, its cells, and whether it is what the report is about."""
+
+    name: str
+    cells: Sequence[Cell | str]
+    how: str = ""
+    is_own: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """`columns` names the rows' own column first; those in `texts` are aligned left, all others hold figures."""
+
+    kind: ClassVar = "table"
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    caption: str = ""
+    texts: Sequence[str] = ()
+    is_wide: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart under its id, with what a reader must know of it. A chart without data is None in its place."""
+
+    kind: ClassVar = "chart"
+    id: str
+    spec: Spec
+    caption: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph that explains a table or a chart."""
+
+    kind: ClassVar = "note"
+    text: str
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A title within a section."""
+
+    kind: ClassVar = "heading"
+    text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line as it was typed."""
+
+    kind: ClassVar = "command"
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values, one below the other."""
+
+    kind: ClassVar = "facts"
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """Texts that somebody wrote, each below what is to say of it."""
+
+    kind: ClassVar = "quotes"
+    rows: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks below a line that opens and closes them."""
+
+    kind: ClassVar = "fold"
+    title: str
+    blocks: Sequence[Block]
+    is_open: bool = False
+
+
+Block = str | Note | Heading | Command | Facts | Quotes | Table | Chart | Fold | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page that its table of contents leads to."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the few numbers at the top of a page, with what belongs below it."""
+
+    name: str
+    value: str
+    below: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report. `first` has the ids of charts that are shown above all sections, by the titles they get there."""
+
+    kind: str
+    title: str
+    lead: str
+    figures: Sequence[Figure]
+    sections: Sequence[Section]
+    first: Mapping[str, str]
+
+    @property
+    def charts(self) -> dict[str, Chart]:
+        """Every chart by its id."""
+        return {chart.id: chart for section in self.sections for chart in charts_in(section.blocks)}
+
+
+def charts_in(blocks: Sequence[Block]) -> Iterator[Chart]:
+    for block in blocks:
+        if isinstance(block, Chart):
+            yield block
+        elif isinstance(block, Fold):
+            yield from charts_in(block.blocks)
+
+
+def write_report(report: BaseModel, page: Page, folder: Path) -> tuple[Path, Path]:
     """Writes report.json and report.html and returns their paths. Raises MissingExtraError, DataError."""
-    return write_pages(report, render(report), folder)
+    html = render(page)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / JSON_FILE).write_text(report.model_dump_json(indent=1), encoding="utf-8")
+        (folder / HTML_FILE).write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--out: the report cannot be written to {folder} ({error.strerror})") from error
+    return folder / JSON_FILE, folder / HTML_FILE
 
 
-def render(report: Report) -> str:
-    """The page. Raises MissingExtraError."""
-    environment = page_environment("eval.report")
-    environment.filters |= {name: getattr(words, name) for name in FILTERS}
-    charts = all_charts(report)
+def render(page: Page) -> str:
+    """The page as HTML. Raises MissingExtraError."""
+    try:
+        import vl_convert
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from markupsafe import Markup, escape
+    except ImportError as error:
+        raise MissingExtraError("the report", "eval") from error
+
+    def prose(text: str) -> Markup:
+        return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+    environment = Environment(
+        loader=PackageLoader("eval.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = prose
+    charts = page.charts
     return environment.get_template("page.html.jinja").render(
-        **values(report, charts),
-        **page_assets(),
-        specs=script_json(charts),
+        page=page,
+        charts=charts,
+        style=(files("eval.report") / "page.css").read_text(encoding="utf-8"),
+        bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
+        specs=script_json({name: chart.spec for name, chart in charts.items()}),
     )
 
 
-def values(report: Report, charts: dict[str, Spec]) -> dict[str, Any]:
-    """What the templates read."""
-    top = top_charts(report, charts)
-    return {
-        "report": report,
-        "verdict": words.verdict(report.gain["best_single"], report.data.n_test, report.power),
-        "is_told": report.data.n_test >= words.FEWEST_TOLD,
-        "regret_sentence": words.regret_sentence(report.regret),
-        "frontier_sentences": frontier_sentences(report),
-        "one_number": one_number(report),
-        "diagnosis": words.diagnosis(report.diagnostics) if report.diagnostics else [],
-        "leading": words.leading_method(report),
-        "part_names": words.PART_NAMES,
-        "part_meaning": words.PART_MEANING,
-        "budget_axes": words.BUDGET_AXES,
-        "category_curve": words.CATEGORY_CURVE,
-        "curve_label": words.curve_label,
-        "call_label": words.call_label,
-        "shown_curves": words.shown_curves,
-        "draws_curves": words.draws_curves(report),
-        "charts": charts,
-        "captions": captions(report),
-        "top": top,
-        "top_titles": {name: words.top_title(name) for name in top},
-        "amount_charts": [name for name in charts if name.startswith(("chart-frontier", "chart-size", "chart-cost"))],
-        "contents": [(name, title) for name, (_, title) in SECTIONS.items() if has_section(report, name)],
-        "files": {name: file for name, (file, _) in SECTIONS.items()},
-        "max_categories": MAX_CATEGORIES,
-    }
-
-
-def has_section(report: Report, name: str) -> bool:
-    """Whether a section has anything to show; most always do."""
-    optional = {
-        "calls": report.cheap_strong is not None,
-        "certainty": bool(report.calibration),
-        "stability": report.robustness is not None,
-        "diagnostics": report.diagnostics is not None,
-        "lost": bool(report.lost),
-    }
-    return optional.get(name, True)
+def script_json(specs: Mapping[str, Spec]) -> str:
+    """JSON for the inside of a script element: no text in it can end that element."""
+    return json.dumps(specs, ensure_ascii=False).replace("<", "\\u003c")

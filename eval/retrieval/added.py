@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.retrieval.schema import AddedExpert
+from eval.retrieval.retrieval_records import AddedExpert
 from eval.retrieval.situation import Situation
 from retrieval.training.labels import Labelled
 from retrieval.training.routing_tuning import routed_scores

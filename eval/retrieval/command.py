@@ -29,10 +29,11 @@ def retrieval(
 ) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
     from eval.commands import say
-    from eval.retrieval.page import write_report
+    from eval.report.page import write_report
     from eval.retrieval.request import RetrievalRequest
+    from eval.retrieval.retrieval_page import retrieval_page
     from eval.retrieval.run import run_retrieval
-    from eval.routing import command_line
+    from eval.routing.routing_run import command_line
     from retrieval.routing.pilot_library import save_library
     from router.options import require_folder
     from router.progress import console_progress
@@ -49,7 +50,7 @@ def retrieval(
     )
     with console_progress() as progress:
         report, library = run_retrieval(request, now=datetime.now(UTC), progress=progress)
-        written = list(write_report(report, out))
+        written = list(write_report(report, retrieval_page(report), out))
         if library is not None:
             save_library(library, out / "pilots")
             written.append(out / "pilots")

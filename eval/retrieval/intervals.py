@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
-from eval.retrieval.schema import ArmScore
+from eval.retrieval.retrieval_records import ArmScore
 from router.types import FloatArray
 
 Scores = Mapping[str, FloatArray]

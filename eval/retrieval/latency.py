@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from eval.retrieval.schema import Latency
+from eval.retrieval.retrieval_records import Latency
 from retrieval.routing.fusion import fuse
 from retrieval.routing.pilot_library import PilotLibrary
 from retrieval.routing.pilot_router import build_router

@@ -16,7 +16,7 @@ from eval.retrieval.arms import MEANING, Compared, compare
 from eval.retrieval.intervals import arm_scores
 from eval.retrieval.latency import measure_latency
 from eval.retrieval.request import RetrievalRequest, requested_experts
-from eval.retrieval.schema import CollectionReport, LostQuery, RetrievalReport
+from eval.retrieval.retrieval_records import CollectionReport, LostQuery, RetrievalReport
 from eval.retrieval.sentences import headline, losses, notes
 from eval.retrieval.situation import Situation
 from eval.retrieval.top_two import best_lead, searched_once, top_two

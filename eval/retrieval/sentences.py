@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eval.retrieval.schema import ArmScore, CollectionReport
+from eval.retrieval.retrieval_records import ArmScore, CollectionReport
 
 
 def headline(mean: Mapping[str, ArmScore]) -> str:

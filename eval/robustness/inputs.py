@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.probe_set import load_probes
-from eval.robustness.measure import Decide, KnownScores
+from eval.robustness.flips import Decide, KnownScores
 from router.artifact import load_artifact
 from router.build import load_router, table_router
 from router.commands import live_router

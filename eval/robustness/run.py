@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from eval.robustness.expectations import load_expectations
+from eval.robustness.flip_records import RobustnessReport
+from eval.robustness.flips import CASES_PER_FAMILY, KnownScores, measure_flips
 from eval.robustness.inputs import Texts, decider, find_router, find_texts
-from eval.robustness.measure import CASES_PER_FAMILY, KnownScores, measure_flips
-from eval.robustness.schema import RobustnessReport
 from eval.robustness.verdicts import check_expectations
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.robustness.schema import Flips, RobustnessRecord, RobustnessReport
+from eval.robustness.flip_records import Flips, RobustnessRecord, RobustnessReport
 from router.terminal import Grid, Terminal
 from router.types import Metric
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from eval.robustness.cases import Case, build_families, make_cases
 from eval.robustness.expectations import Expectation, Expectations
-from eval.robustness.measure import Decide
-from eval.robustness.schema import ExpectationFailure, ExpectationsRecord
+from eval.robustness.flip_records import ExpectationFailure, ExpectationsRecord
+from eval.robustness.flips import Decide
 from router.types import RoutingDecision
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from router.cli import coe_command
-from tests.eval.test_routing import FAST, two_topics
+from tests.eval.routing.test_routing_run import FAST, two_topics
 
 DEADLINE_S = 60.0
 

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 
 from decision_log.database import Database
 from decision_log.router_versions import RouterVersions
-from eval.log import page
 from eval.log.bias import latency_quarters
 from eval.log.command import command_line
-from eval.log.measure import bucket_seconds, measure_log
+from eval.log.measure_log import bucket_seconds, measure_log
 from eval.log.rates import gap, rate
-from eval.log.rows import gather, read_events, read_traffic
-from eval.log.schema import LogReport, Rate
+from eval.log.traffic import gather, read_events, read_traffic
+from eval.log.traffic_page import traffic_page
+from eval.log.traffic_records import LogReport, Rate
+from eval.report import page
 from router.cli import find_commands, run
 from router.errors import DataError
 from router.live_pointer import LivePointer, Withdrawal
@@ -32,12 +33,6 @@ from router.types import DecisionReason, TerminalState
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def bundle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page without Vega's bundle, which takes a second to make."""
-    monkeypatch.setattr("vl_convert.javascript_bundle", lambda snippet: snippet)
 
 
 def report_on(n: int, **options: float) -> LogReport:
@@ -119,11 +114,11 @@ def test_feedback_of_the_dissatisfied_is_corrected_by_cell(tmp_path: Path) -> No
 
 def test_nothing_of_a_text_is_in_the_report(tmp_path: Path) -> None:
     found = measure_log(read_traffic(write_log(tmp_path / "coe.db", 60)), command="c", now=NOW)
-    assert "secret text" not in found.model_dump_json() + page.render(found)
+    assert "secret text" not in found.model_dump_json() + page.render(traffic_page(found))
 
 
 def test_the_page_loads_nothing_and_is_whole(report: LogReport, tmp_path: Path) -> None:
-    written = page.write_log_report(report, tmp_path / "out")
+    written = page.write_report(report, traffic_page(report), tmp_path / "out")
     assert LogReport.model_validate_json(written[0].read_bytes()) == report
     html = re.sub(r"<script>.*?</script>", "", written[1].read_text(), flags=re.S)
     assert not re.search(r"https?://", html)
@@ -145,7 +140,7 @@ def test_a_tiny_log_gives_a_page(records) -> None:
     found = measure_log(gather(records, {}), command="c", now=NOW)
     assert "No answer has feedback" in found.headline
     assert "Only 0 answers have feedback" in found.warnings[0]
-    assert "<h1>" in page.render(found)
+    assert "<h1>" in page.render(traffic_page(found))
 
 
 def test_probes_and_malformed_requests_are_counted_beside_the_traffic(tmp_path: Path) -> None:
@@ -191,15 +186,15 @@ def test_a_log_with_exploration_is_not_told_that_it_has_none(rated: int, said: s
     warning = found.warnings[-1]
     assert warning.startswith("Regret is known for 0% of the traffic only: of 4 answers by exploration")
     assert f"{said} got feedback" in warning
-    assert "without exploration" not in " ".join(found.warnings) + page.render(found)
-    assert "needs more feedback" in page.render(found)
+    assert "without exploration" not in " ".join(found.warnings) + page.render(traffic_page(found))
+    assert "needs more feedback" in page.render(traffic_page(found))
 
 
 def test_a_log_without_exploration_is_told_so() -> None:
     records = [record_of(i, decision_of("code", "coder", 1.0, OLD)) for i in range(40)]
     found = measure_log(gather(records, {}), command="c", now=NOW)
     assert "without exploration nobody knows" in found.warnings[-1]
-    assert "needs exploration and feedback" in page.render(found)
+    assert "needs exploration and feedback" in page.render(traffic_page(found))
 
 
 def test_since_and_until_cut_the_log(tmp_path: Path) -> None:
@@ -225,7 +220,7 @@ def test_a_row_of_another_version_is_left_out_and_told(tmp_path: Path) -> None:
     found = measure_log(traffic, command="c", now=NOW, left_out=left_out)
     told = "Left out: 7 rows of schema_version 2; this coe reads 1."
     assert told in found.warnings
-    assert told in page.render(found)
+    assert told in page.render(traffic_page(found))
 
 
 def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
@@ -240,7 +235,7 @@ def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
     assert [(event.version, event.event) for event in events] == [(OLD, "promoted"), (NEW, "withdrawn")]
     assert read_events(url, since=events[1].at) == events[1:]
     found = measure_log(read_traffic(url), command="c", now=NOW, events=events)
-    assert "its mean reward is &lt;low&gt;" in page.render(found)
+    assert "its mean reward is &lt;low&gt;" in page.render(traffic_page(found))
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from eval.retrieval.command import retrieval
 from eval.retrieval.request import requested_experts
-from eval.retrieval.schema import RetrievalReport
+from eval.retrieval.retrieval_records import RetrievalReport
 from retrieval.routing.pilot_library import load_library
 from router.errors import BackendError, ConfigError, DataError
 from tests.retrieval.training.collection_files import write_beir

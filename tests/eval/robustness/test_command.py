@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eval.robustness.flip_records import RobustnessReport
 from eval.robustness.inputs import find_texts, own_texts
-from eval.robustness.schema import RobustnessReport
 from router import cli
 from router.errors import DataError
 from router.progress import silent

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from eval.robustness.expectations import load_expectations, parse_expectations
-from eval.robustness.schema import failure_line
+from eval.robustness.flip_records import failure_line
 from eval.robustness.verdicts import check_expectations
 from router.errors import ConfigError
 from router.types import DecisionReason, RoutingDecision

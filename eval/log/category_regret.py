@@ -1,0 +1,106 @@
+"""What better choices would have won, as far as a log can tell."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from eval.log.rates import gap, quality, rate
+from eval.log.traffic import Traffic
+from eval.log.traffic_records import CategoryRegret, Gap, Rate, Regret
+from router.types import DecisionReason
+
+MIN_EFFECTIVE = 10.0
+"""Below this effective number of rated answers an expert is no candidate for the best of a category (ours)."""
+
+
+def measure_regret(traffic: Traffic) -> Regret:
+    """Regret per category, what the router itself believes it gave up, and what exploring cost."""
+    routed = traffic.rows(traffic.is_routed)
+    names = sorted(set(routed.category))
+    found = tuple(category_regret(name, routed.rows(routed.category == name)) for name in names)
+    given_up = routed.best_predicted - routed.predicted
+    known = np.isfinite(given_up)
+    explored = routed.reason == DecisionReason.EXPLORED.value
+    return Regret(
+        is_explored=bool((routed.propensity < 1).any()),
+        n_explored=int(explored.sum()),
+        total=total_regret(found),
+        coverage=sum(row.n for row in found if row.regret) / max(len(routed), 1),
+        categories=tuple(sorted(found, key=lambda row: -row.n)),
+        given_up=float(given_up[known].mean()) if known.any() else None,
+        given_up_by_reason={
+            reason: float(given_up[known & (routed.reason == reason)].mean())
+            for reason in sorted(set(routed.reason[known]))
+        },
+        explored=quality(routed.rows(explored)),
+        exploited=quality(routed.rows(~explored)),
+    )
+
+
+def category_regret(name: str, traffic: Traffic) -> CategoryRegret:
+    """Estimated reward of the best expert in hindsight, minus the reward of what was served.
+
+    An expert's reward on the whole category is the mean of its rated answers weighted by 1 / propensity
+    (self-normalised IPS). Taking the largest of several noisy means promises too much, so the expert is chosen on one
+    half of the questions and valued on the other, and the two halves are averaged (cross-fitting, ours). A decision
+    without exploration says nothing about the other experts.
+    """
+    rated = traffic.rows(traffic.is_rated)
+    served = quality(rated)
+    values = expert_values(rated)
+    candidates = {expert: value for expert, value in values.items() if value.n >= MIN_EFFECTIVE}
+    best = max(candidates, key=lambda expert: candidates[expert].value, default=None)
+    problem = ""
+    if served is None:
+        problem = "no feedback"
+    elif len(candidates) < 2:
+        problem = "only one expert has enough rated answers" if candidates else "too few rated answers"
+    halves = [] if problem else [half_value(rated, number) for number in (0, 1)]
+    pairs = [half for half in halves if half is not None]
+    if not problem and len(pairs) < 2:
+        problem = "too few rated answers"
+    if problem or served is None:
+        return CategoryRegret(
+            category=name, n=len(traffic), served=served, best=best, regret=None, unknown=problem or "no feedback"
+        )
+    value, n = sum(half.value for half in pairs) / 2, sum(half.n for half in pairs)
+    low, high = (sum(getattr(half, end) for half in pairs) / 2 for end in ("low", "high"))
+    # Two independent halves: their mean is sqrt(2) more certain than one.
+    hindsight = Rate(
+        value=value, low=value - (value - low) / math.sqrt(2), high=value + (high - value) / math.sqrt(2), n=n
+    )
+    return CategoryRegret(category=name, n=len(traffic), served=served, best=best, regret=gap(hindsight, served))
+
+
+def expert_values(rated: Traffic) -> dict[str, Rate]:
+    """Reward of each expert on the traffic, weighted by 1 / propensity."""
+    found = {}
+    for expert in sorted(set(rated.expert)):
+        own = rated.rows(rated.expert == expert)
+        value = rate(own.reward, 1.0 / own.propensity, own.clusters)
+        if value is not None:
+            found[expert] = value
+    return found
+
+
+def half_value(rated: Traffic, number: int) -> Rate | None:
+    """The reward, on one half of the questions, of the expert that is best on the other half."""
+    names, member = np.unique(rated.question, return_inverse=True)
+    is_own = np.random.default_rng(0).permutation(len(names))[member] % 2 == number
+    other, own = expert_values(rated.rows(~is_own)), expert_values(rated.rows(is_own))
+    known = [expert for expert in other if expert in own and other[expert].n >= MIN_EFFECTIVE / 2]
+    return own[max(known, key=lambda expert: other[expert].value)] if known else None
+
+
+def total_regret(rows: tuple[CategoryRegret, ...]) -> Gap | None:
+    """Mean over categories, weighted by their traffic; their errors are independent."""
+    known = [(row.n, row.regret) for row in rows if row.regret is not None]
+    total = sum(n for n, _ in known)
+    if not total:
+        return None
+    value = sum(n * found.value for n, found in known) / total
+    down = math.hypot(*(n / total * (found.value - found.low) for n, found in known))
+    up = math.hypot(*(n / total * (found.high - found.value) for n, found in known))
+    return Gap(value=value, low=value - down, high=value + up)

@@ -1,0 +1,207 @@
+"""The decision log in columns. Texts are never read into it: a report over traffic shows nobody's words."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import text
+
+from decision_log.log_connection import open_log
+from decision_log.read import read_records, read_rewards
+from eval.log.traffic_records import RouterEvent
+from router.errors import DataError
+from router.types import DecisionReason, DecisionRecord, TerminalState
+from training.datasets.questions import question_of
+
+Float64Array = NDArray[np.float64]
+Names = NDArray[np.object_]
+NOT_ROUTED = "none"
+PROBE, MALFORMED = "probe", "malformed"
+PART_ROWS = 10_000
+COLUMN_TYPES: Mapping[str, type[np.generic]] = {
+    "Float64Array": np.float64,
+    "NDArray[np.bool_]": np.bool_,
+    "NDArray[np.int64]": np.int64,
+}
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """n decisions in order of time; every array is (n,).
+
+    `expert` is who answered, or who was chosen where nobody did. `is_routed`: the router chose, not the client;
+    `category`, `version`, `predicted` mean something only there. `predicted` and `best_predicted` are the quality that
+    the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without feedback,
+    `ttft_ms` where nothing was answered. `question` and `key` are equal for decisions about the same question and of
+    the same key. `left_out` counts what is in the log and is not traffic.
+    """
+
+    at: Float64Array
+    state: Names
+    category: Names
+    expert: Names
+    version: Names
+    reason: Names
+    is_routed: NDArray[np.bool_]
+    is_fallback: NDArray[np.bool_]
+    propensity: Float64Array
+    predicted: Float64Array
+    best_predicted: Float64Array
+    uncertainty: Float64Array
+    reward: Float64Array
+    cost_usd: Float64Array
+    latency_ms: Float64Array
+    ttft_ms: Float64Array
+    tokens: Float64Array
+    question: NDArray[np.int64]
+    key: NDArray[np.int64]
+    left_out: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Traffic:
+        """Some of the decisions, by a mask (n,) or numbers."""
+        return replace(self, **{name: getattr(self, name)[keep] for name in COLUMNS})
+
+    @property
+    def is_answered(self) -> NDArray[np.bool_]:
+        return np.asarray(self.state == TerminalState.ANSWERED.value, dtype=np.bool_)
+
+    @property
+    def clusters(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Ways in which decisions are not independent of each other."""
+        return self.question, self.key
+
+    @property
+    def is_rated(self) -> NDArray[np.bool_]:
+        return np.isfinite(self.reward)
+
+
+COLUMNS = {column.name: column.type for column in fields(Traffic) if column.name != "left_out"}
+
+
+def read_traffic(
+    database_url: str,
+    *,
+    since: float = 0.0,
+    until: float = float("inf"),
+    left_out: Counter[str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Traffic:
+    """Decisions with since <= at < until (Unix seconds) and the feedback on them.
+
+    Args:
+        left_out: counts rows of another version of the record, by reason.
+
+    Raises:
+        DataError: the database cannot be read, or holds no decision of that time.
+        MissingExtraError: it is Postgres, whose driver is not installed.
+    """
+    with open_log(database_url) as connection:
+        rewards = read_rewards(connection)
+        records = counted(records_until(read_records(connection, since, left_out), until), progress)
+        found = gather(records, rewards)
+    if len(found) == 0:
+        others = "".join(f", and {count} that are not traffic ({name})" for name, count in found.left_out.items())
+        raise DataError(f"the decision log holds no decision of that time{others}; nothing to report on yet")
+    return found
+
+
+def read_events(database_url: str, *, since: float = 0.0, until: float = float("inf")) -> tuple[RouterEvent, ...]:
+    """What happened to routers in that time.
+
+    Raises: as `read_traffic` does.
+    """
+    query = text("SELECT at, version, event, detail FROM router_events WHERE at >= :since AND at < :until ORDER BY at")
+    with open_log(database_url) as connection:
+        rows = connection.execute(query, {"since": since, "until": min(until, 1e18)}).mappings()
+        return tuple(RouterEvent(**row) for row in rows)
+
+
+def records_until(records: Iterable[DecisionRecord], until: float) -> Iterator[DecisionRecord]:
+    for record in records:
+        if record.at >= until:
+            return
+        yield record
+
+
+def counted(records: Iterable[DecisionRecord], progress: Callable[[str], None]) -> Iterator[DecisionRecord]:
+    """The records, with word of every `PART_ROWS` of them."""
+    for number, record in enumerate(records, start=1):
+        if number % PART_ROWS == 0:
+            progress(f"read {number} decisions")
+        yield record
+
+
+def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> Traffic:
+    """Records as columns, turned into arrays a part at a time: as Python objects a million would take a gigabyte."""
+    left_out: Counter[str] = Counter()
+
+    def rows_of_traffic() -> Iterator[tuple[object, ...]]:
+        for record in records:
+            reason = why_no_traffic(record)
+            if reason is None:
+                yield row_of(record, rewards.get(record.decision_id, float("nan")))
+            else:
+                left_out[reason] += 1
+
+    rows = rows_of_traffic()
+    parts = [columns_of(part) for part in iter(lambda: list(islice(rows, PART_ROWS)), [])] or [columns_of([])]
+    return Traffic(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), left_out=dict(left_out))
+
+
+def why_no_traffic(record: DecisionRecord) -> str | None:
+    """Why a row of the log says nothing of what users get: `coe` asked itself, or the request asked for nothing that
+    any router could have served. A refusal for want of room (429) is traffic, for it was turned away."""
+    if record.is_probe:
+        return PROBE
+    is_clients_fault = 400 <= record.status < 500 and record.status != 429
+    return MALFORMED if record.state is TerminalState.REJECTED and is_clients_fault else None
+
+
+def columns_of(rows: Sequence[tuple[object, ...]]) -> list[NDArray[np.generic]]:
+    """Rows as the arrays of `Traffic`, in order. Names are shared between rows."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
+    arrays: list[NDArray[np.generic]] = []
+    for kind, values in zip(COLUMNS.values(), columns, strict=True):
+        if kind == "Names":
+            arrays.append(np.array([sys.intern(str(value)) for value in values], dtype=np.object_))
+        else:
+            arrays.append(np.array(values, dtype=COLUMN_TYPES[str(kind)]))
+    return arrays
+
+
+def row_of(record: DecisionRecord, reward: float) -> tuple[object, ...]:
+    """The columns of one record, in the order of `Traffic`."""
+    decision = record.decision
+    is_routed = decision is not None and decision.reason is not DecisionReason.EXPLICIT
+    qualities = dict(zip(decision.eligible, decision.predicted_quality, strict=False)) if decision and is_routed else {}
+    return (
+        record.at,
+        record.state.value,
+        decision.category if decision and is_routed else NOT_ROUTED,
+        record.served_expert or (decision.expert if decision else NOT_ROUTED),
+        decision.router_version if decision and is_routed else NOT_ROUTED,
+        decision.reason.value if decision else NOT_ROUTED,
+        is_routed,
+        bool(decision and decision.is_fallback),
+        decision.propensity if decision else 1.0,
+        qualities.get(decision.expert, np.nan) if decision else np.nan,
+        max(qualities.values(), default=np.nan),
+        decision.uncertainty if decision and is_routed else np.nan,
+        reward if record.state is TerminalState.ANSWERED else np.nan,
+        record.cost_usd,
+        record.latency_ms,
+        np.nan if record.ttft_ms is None else record.ttft_ms,
+        record.usage.prompt_tokens + record.usage.completion_tokens,
+        question_of(record),
+        zlib.crc32((record.key_id or "").encode()),
+    )

@@ -1,0 +1,390 @@
+"""The page of a traffic report: its sections, each a few sentences, tables and charts of the record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from eval.log.traffic_records import Bias, Drift, Gap, Group, LogReport, Rate, Regret, Switch
+from eval.log.traffic_words import (
+    between,
+    gap_range,
+    moment,
+    per_thousand,
+    shares_text,
+    stretch,
+    switch_sentence,
+    total_dollars,
+)
+from eval.report import charts
+from eval.report.charts import ACCENT, EXPERT, HINDSIGHT, INK, ROW_HEIGHT, SOFT, VIOLET, Look
+from eval.report.numbers import milliseconds, number, percent, points
+from eval.report.page import Block, Cell, Chart, Command, Figure, Heading, Note, Page, Row, Section, Spec, Table
+
+LOOKS = tuple(Look(colour) for colour in (ACCENT, EXPERT, HINDSIGHT, VIOLET, "var(--good)", "var(--bad)"))
+REST = "others"
+SHOWN_CATEGORIES = 24
+TIME_LABELS = ((300.0, "%H:%M:%S"), (86_400.0, "%H:%M"), (4 * 86_400.0, "%d %b %H:%M"), (float("inf"), "%d %b %Y"))
+"""Length of what is shown, in seconds, up to which times are written so."""
+UNKNOWN = Cell("unknown")
+
+
+def traffic_page(report: LogReport) -> Page:
+    """The page of at least one decision."""
+    warned = [Section("before", "Before reading on", report.warnings)] if report.warnings else []
+    totals, corrected = report.totals, report.bias.corrected
+    return Page(
+        kind=f"Traffic report from the decision log, {moment(totals.first_at)} to {moment(totals.last_at)}",
+        title=f"{totals.n:,} decisions{f', worth {percent(corrected.value)}' if corrected else ''}",
+        lead=report.headline,
+        figures=figures(report),
+        sections=[
+            *warned,
+            volume_section(report),
+            quality_section(report),
+            regret_section(report.regret),
+            drift_section(report.drift),
+            bias_section(report.bias),
+            switches_section(report),
+            measured_section(report),
+        ],
+        first={},
+    )
+
+
+def figures(report: LogReport) -> list[Figure]:
+    totals, quality, regret = report.totals, report.bias.corrected, report.regret
+    needed = f"needs {'more feedback' if regret.is_explored else 'exploration and feedback'}"
+    lost = Figure("Regret per category", "unknown", needed)
+    if regret.total is not None:
+        lost = Figure("Regret per category", f"{points(regret.total.value)} pts", gap_range(regret.total))
+    slow = "" if totals.p95_ms is None else f"95% within {milliseconds(totals.p95_ms)}"
+    return [
+        Figure("Quality, corrected", percent(quality.value), between(quality))
+        if quality
+        else Figure("Quality, corrected", "unknown", "no feedback"),
+        lost,
+        Figure("Cost", total_dollars(totals.cost_usd), f"{per_thousand(totals.cost_usd, totals.n)} per 1,000"),
+        Figure("Latency, median", milliseconds(totals.p50_ms) or "none", slow),
+        Figure(
+            "Drift alarms",
+            str(len(report.drift.alarms)),
+            f"{len(report.drift.signals)} signals followed",
+            "bad" if report.drift.alarms else "good",
+        ),
+    ]
+
+
+def rate_cell(rate: Rate | None) -> Cell:
+    return UNKNOWN if rate is None else Cell(percent(rate.value), between(rate))
+
+
+def gap_cell(gap: Gap | None) -> Cell:
+    return UNKNOWN if gap is None else Cell(points(gap.value), gap_range(gap))
+
+
+def volume_section(report: LogReport) -> Section:
+    """Who served what, over time and by category."""
+    totals = report.totals
+    ended = ", ".join(f"{state.replace('_', ' ')} {n:,}" for state, n in totals.by_state.items())
+    blocks: list[Block] = [
+        Chart(
+            "chart-timeline",
+            timeline_chart(report),
+            "Decisions by the expert that served them. A dashed line marks the first decision of another router "
+            "version. Times are UTC.",
+        ),
+        volume_chart(report),
+        group_table("Category", report.categories),
+        group_table("Expert", report.experts),
+        Note(
+            f"{totals.n_routed:,} decisions were routed, {totals.n_fallback:,} of them to general because their "
+            "category was uncertain; in the others the client named the expert, or nobody could serve. How they ended: "
+            f"{ended}. An answer's latency is from the request's arrival to the last byte."
+        ),
+    ]
+    return Section("volume", "Who served what", blocks)
+
+
+def group_table(title: str, groups: Sequence[Group]) -> Table:
+    columns = [title, "Decisions", "Share", "Answered", "Rated", "Quality", "Cost", "Per 1,000", "p50", "p95"]
+    rows = [
+        Row(
+            group.name,
+            [
+                f"{group.n:,}",
+                percent(group.share),
+                percent(group.answered.value if group.answered else None),
+                f"{group.n_rated:,}",
+                rate_cell(group.quality),
+                total_dollars(group.cost_usd),
+                per_thousand(group.cost_usd, group.n),
+                *(milliseconds(value) for value in (group.p50_ms, group.p95_ms, group.ttft_p50_ms)),
+            ],
+        )
+        for group in groups
+    ]
+    return Table([*columns, "First byte"], rows, is_wide=True)
+
+
+def quality_section(report: LogReport) -> Section:
+    no_feedback = None if report.bias.raw else "No answer of this time has feedback."
+    by_category = "Mean reward per category, with the number of rated answers in brackets."
+    by_expert = "Mean reward per expert. Experts get different queries, so this does not compare experts."
+    rated = [
+        (name, [(f"{group.name} ({group.n_rated})", group.quality) for group in groups[:SHOWN_CATEGORIES]], caption)
+        for name, groups, caption in (
+            ("chart-categories", report.categories, by_category),
+            ("chart-experts", report.experts, by_expert),
+        )
+    ]
+    drawn = [rates_chart(name, rates, "mean reward (%), with 95% interval", caption) for name, rates, caption in rated]
+    return Section("quality", "Quality", [quality_chart(report), *drawn, no_feedback])
+
+
+def regret_section(regret: Regret) -> Section:
+    """What better choices would have won, as far as it is known."""
+    text = "Not known: no category has rated answers of two experts."
+    if regret.total is not None:
+        text = (
+            f"With the best expert of each category in hindsight, quality would differ by {points(regret.total.value)} "
+            f"points ({gap_range(regret.total)}), over the {percent(regret.coverage, 0)} of the routed traffic where "
+            "that is known."
+        )
+    if regret.given_up is not None:
+        text += (
+            f" By its own predictions the router gave up {points(regret.given_up)} points on average to budgets, pins, "
+            "exploration and stage 1."
+        )
+    if regret.explored is not None:
+        text += f" Explored decisions earned {percent(regret.explored.value)} ({between(regret.explored)})"
+        if regret.exploited is not None:
+            text += f", the others {percent(regret.exploited.value)} ({between(regret.exploited)})"
+        text += "."
+    rows = [
+        Row(
+            row.category,
+            [
+                f"{row.n:,}",
+                rate_cell(row.served),
+                row.best or "",
+                gap_cell(row.regret) if row.regret else Cell(row.unknown),
+            ],
+        )
+        for row in regret.categories
+    ]
+    note = Note(
+        "An expert's reward on a category is the mean over its rated answers, each weighted by one over the "
+        "probability with which it was chosen. The best expert is picked on one half of the answers and valued on the "
+        "other, so that the largest of several noisy means does not promise too much. Negative: the router's choices "
+        "per query beat any single expert."
+    )
+    table = Table(["Category", "Decisions", "Served", "Best expert", "Regret in points"], rows)
+    blocks: list[Block] = [text, table, note] if rows else [text]
+    return Section("regret", "What better choices would have won", blocks)
+
+
+def drift_section(drift: Drift) -> Section:
+    """Whether predictions come true, and what changed."""
+    found = drift.prequential
+    text = "No rated answer has a prediction to compare with."
+    if found is not None:
+        text = (
+            "The router's prediction fell on the right side of one half for "
+            f"{percent(found.accuracy.value)} of {found.n:,} rated answers ({between(found.accuracy)}); it was off by "
+            f"{number(found.error, 2)} on average, and the reward lay {points(found.bias)} points from what was "
+            "promised. Every prediction was made before its reward was known."
+        )
+    rows = [
+        Row(alarm.signal, [moment(alarm.at), number(alarm.before, 3), number(alarm.after, 3)]) for alarm in drift.alarms
+    ]
+    signals = ", ".join(f"{name} ({n:,})" for name, n in drift.signals.items()) or "nothing has 30 values yet"
+    note = Note(
+        "Followed by ADWIN (confidence 0.002 a check), which cuts its window where two parts of it differ by more than "
+        f"chance explains: {signals}."
+    )
+    alarms = Table(["Signal", "Found at (UTC)", "From", "To"], rows) if rows else "No alarm."
+    return Section("drift", "Drift", [text, alarms, note])
+
+
+def bias_section(bias: Bias) -> Section:
+    """Who gives feedback, and what correcting for it changes."""
+    if bias.raw is None or bias.rated is None or bias.corrected is None:
+        return Section("bias", "Who gives feedback", ["Nobody gave any, in this time."])
+    text = (
+        f"{percent(bias.rated.value)} of the answers were rated ({between(bias.rated)}). Their mean reward is "
+        f"{percent(bias.raw.value)} ({between(bias.raw)}); counting each for the answers of its category and expert "
+        f"gives {percent(bias.corrected.value)} ({between(bias.corrected)}). {percent(bias.coverage, 0)} of the "
+        "answers lie in a category and expert with feedback; of the rest nothing is known."
+    )
+    rates = [
+        (group.name if group.by == "latency" else f"{group.by}: {group.name}", group.rated)
+        for group in bias.groups[: 2 * SHOWN_CATEGORIES]
+    ]
+    caption = (
+        "Share of the answers that got feedback. Where it differs between groups, the plain mean of the feedback is "
+        "that of those who speak."
+    )
+    drawn = rates_chart("chart-rated", rates, "answers with feedback (%), with 95% interval", caption)
+    return Section("bias", "Who gives feedback", [text, drawn])
+
+
+def switches_section(report: LogReport) -> Section:
+    """Before and after each router, and what happened to routers."""
+    blocks: list[Block] = [] if report.switches else ["One router served all of this time."]
+    for switch in report.switches:
+        blocks += [
+            Heading(f"{switch.before[:8]} to {switch.after[:8]}, {moment(switch.at)} UTC"),
+            switch_sentence(switch),
+            moves_table(switch) if switch.moved else "No category went to other experts than before.",
+        ]
+    if report.events:
+        rows = [Row(moment(one.at), [one.version[:8], one.event, one.detail]) for one in report.events]
+        texts = ["Version", "Event", "Detail"]
+        blocks += [Heading("What happened to routers"), Table(["Time (UTC)", *texts], rows, texts=texts)]
+    return Section("switches", "Before and after each router", blocks)
+
+
+def moves_table(switch: Switch) -> Table:
+    rows = [
+        Row(
+            row.category,
+            [
+                shares_text(row.before),
+                shares_text(row.after),
+                f"{row.n_before:,}, {row.n_after:,}",
+                gap_cell(row.quality),
+            ],
+        )
+        for row in switch.moved
+    ]
+    columns = ["Category", "Before", "After", "Decisions before and after", "Quality, points"]
+    return Table(columns, rows, texts=["Before", "After"])
+
+
+def measured_section(report: LogReport) -> Section:
+    text = (
+        "From the decision log and the feedback in SQL; no text of a query is read. The reward of an answer is the "
+        "weighted mean of what was said about it, the same that `coe retrain` learns from. Intervals of means and "
+        "shares are Wilson's, of differences Newcombe's, at 95%, and count answers to one question or of one key as "
+        "dependent. A comparison of before and after is not an experiment: the traffic may have changed too."
+    )
+    made = (
+        f"Made {report.created_at}. Each bar of the timeline covers {stretch(report.bucket_s)}. The same numbers are "
+        "in report.json."
+    )
+    return Section("measured", "How this was measured", [text, Command(report.command), Note(made)])
+
+
+def expert_looks(report: LogReport) -> dict[str, Look]:
+    """Expert -> colour, the busiest first; those beyond the palette share one."""
+    names = [group.name for group in report.experts]
+    if len(names) <= len(LOOKS):
+        return dict(zip(names, LOOKS, strict=False))
+    return {**dict(zip(names, LOOKS[:-1], strict=False)), REST: Look(SOFT)}
+
+
+def time_axis(report: LogReport) -> Any:
+    """UTC. Vega's own labels of hours are of a clock of twelve, and do not say which half of the day."""
+    span_s = len(report.timeline) * report.bucket_s
+    form = next(text for limit_s, text in TIME_LABELS if span_s <= limit_s)
+    alt = charts.altair()
+    axis = alt.Axis(grid=False, labelOverlap=True, format=form)
+    return alt.X("start:T", title=None, scale=alt.Scale(type="utc"), axis=axis)
+
+
+def timeline_chart(report: LogReport) -> Spec:
+    """Decisions by expert over time, with a line where another router took over."""
+    alt = charts.altair()
+    looks = expert_looks(report)
+    rows: list[Spec] = []
+    for bucket in report.timeline:
+        counts: Counter[str] = Counter()
+        for expert, n in bucket.by_expert.items():
+            counts[expert if expert in looks else REST] += n
+        low = 0
+        for expert in looks:
+            n = counts[expert]
+            if n:
+                span = {"start": 1000 * bucket.start, "end": 1000 * (bucket.start + report.bucket_s)}
+                rows.append({**span, "group": expert, "decisions": n, "low": low, "high": low + n})
+            low += n
+    bars = charts.data(rows).mark_rect(stroke="var(--paper)", strokeWidth=0.5)
+    stacked = bars.encode(
+        x=time_axis(report),
+        x2="end:T",
+        y=alt.Y("low:Q", title="decisions"),
+        y2="high:Q",
+        color=charts.group_colour(looks, columns=6),
+        tooltip=charts.tooltips(from_UTC="start:T|%d %b %H:%M", expert="group:N", decisions="decisions:Q"),
+    )
+    return charts.finished(alt.layer(stacked, *switch_rules(report)).properties(height=220))
+
+
+def switch_rules(report: LogReport) -> list[Any]:
+    """A dashed line with the new version's name for each switch."""
+    rows: list[Spec] = [{"start": 1000 * switch.at, "version": switch.after[:8]} for switch in report.switches]
+    if not rows:
+        return []
+    base = charts.data(rows).encode(x=time_axis(report))
+    rule = base.mark_rule(strokeDash=[5, 4], color=INK, strokeWidth=1.5)
+    text = base.mark_text(align="left", baseline="top", dx=5, color=INK, fontSize=12)
+    return [rule, text.encode(text="version:N", y=charts.altair().value(2))]
+
+
+def quality_chart(report: LogReport) -> Chart | None:
+    """Mean reward over time with its interval. None without two stretches that have feedback."""
+    rows: list[Spec] = [
+        {"group": "", "start": 1000 * (bucket.start + report.bucket_s / 2), **scaled(bucket.quality)}
+        for bucket in report.timeline
+        if bucket.quality is not None
+    ]
+    if len(rows) < 2:
+        return None
+    caption = "Mean reward of the rated answers, by the time of the request. The band is the 95% interval."
+    rules = switch_rules(report)
+    spec = charts.curves(rows, time_axis(report), charts.ONE_GROUP, title="mean reward (%)", band=rows, behind=rules)
+    return Chart("chart-quality-time", spec, caption)
+
+
+def volume_chart(report: LogReport) -> Chart | None:
+    """Decisions per category, split by the expert that served. None where nothing was routed."""
+    looks = expert_looks(report)
+    order = [group.name for group in report.categories[:SHOWN_CATEGORIES]]
+    if not order:
+        return None
+    counts: Counter[tuple[str, str]] = Counter()
+    for cell in report.cells:
+        counts[cell.category, cell.expert if cell.expert in looks else REST] += cell.n
+    rows: list[Spec] = [
+        {"name": name, "group": expert, "decisions": counts[name, expert]}
+        for name in order
+        for expert in looks
+        if counts[name, expert]
+    ]
+    alt = charts.altair()
+    bars = (
+        charts.data(rows)
+        .mark_bar()
+        .encode(
+            y=charts.row_axis(rows),
+            x=alt.X("decisions:Q", title="decisions"),
+            color=charts.group_colour(looks, columns=6),
+            tooltip=charts.tooltips(category="name:N", expert="group:N", decisions="decisions:Q"),
+        )
+    )
+    caption = "Decisions of each category, split by the expert that served them; the largest categories."
+    return Chart("chart-volume", charts.finished(bars.properties(height=alt.Step(ROW_HEIGHT - 8))), caption)
+
+
+def rates_chart(id: str, rates: Sequence[tuple[str, Rate | None]], title: str, caption: str) -> Chart | None:
+    """A rate per row with its interval; None where none is known."""
+    rows: list[Spec] = [{"name": name, "group": "", **scaled(rate)} for name, rate in rates if rate is not None]
+    return Chart(id, charts.dot_rows(rows, title), caption) if rows else None
+
+
+def scaled(rate: Rate) -> Spec:
+    percents = {"score": rate.value, "low": rate.low, "high": rate.high}
+    scores: Spec = {name: 100 * value for name, value in percents.items()}
+    return {**scores, "text": percent(rate.value), "n": round(rate.n)}

@@ -1,0 +1,204 @@
+"""All of a traffic report's report.json. Quality is the mean of rewards in [0, 1]; intervals are 95% ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from router.types import Record
+
+
+class Rate(Record):
+    """A mean in [0, 1] or a share, with its interval and the (effective) number of answers behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: float
+
+
+class Gap(Record):
+    """A difference of two rates."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Group(Record):
+    """Traffic of one category or expert."""
+
+    name: str
+    n: int = Field(description="decisions")
+    n_rated: int
+    share: float = Field(description="of the decisions in this report")
+    answered: Rate | None = Field(description="share that was answered")
+    quality: Rate | None = Field(description="mean reward of the rated answers; None without feedback")
+    cost_usd: float = Field(description="total")
+    p50_ms: float | None = Field(description="median latency of the answered")
+    p95_ms: float | None
+    ttft_p50_ms: float | None
+    tokens: int
+
+
+class Cell(Record):
+    """Decisions of a category that an expert served."""
+
+    category: str
+    expert: str
+    n: int
+    quality: Rate | None
+
+
+class Bucket(Record):
+    """Decisions of one stretch of time: by expert, and their mean reward."""
+
+    start: float = Field(description="Unix seconds")
+    by_expert: dict[str, int]
+    quality: Rate | None
+
+
+class CategoryRegret(Record):
+    """What the best expert of a category in hindsight would have won over what was served; None: not known."""
+
+    category: str
+    n: int
+    served: Rate | None
+    best: str | None = Field(description="expert of highest estimated reward")
+    regret: Gap | None
+    unknown: str = Field(default="", description="why there is no estimate")
+
+
+class Regret(Record):
+    """Regret, estimated from the log's own rewards by propensities and two halves (`eval.log.category_regret`)."""
+
+    total: Gap | None = Field(description="weighted by the traffic of the categories where it is known")
+    coverage: float = Field(description="share of the routed traffic where it is known")
+    is_explored: bool = Field(default=False, description="some choice was left to chance")
+    n_explored: int = Field(default=0, description="answers of an expert that was drawn instead of the best one")
+    categories: tuple[CategoryRegret, ...]
+    given_up: float | None = Field(description="mean of best predicted minus predicted quality of the choice")
+    given_up_by_reason: dict[str, float]
+    explored: Rate | None = Field(description="reward of decisions drawn by exploration")
+    exploited: Rate | None
+
+
+class Alarm(Record):
+    """ADWIN found that the mean of a signal changed."""
+
+    signal: str
+    at: float = Field(description="Unix seconds of the decision at which it was found")
+    before: float
+    after: float
+
+
+class Prequential(Record):
+    """Predictions made before the reward was known, compared with it (test, then train)."""
+
+    n: int
+    accuracy: Rate = Field(description="share where predicted and real reward lie on the same side of one half")
+    error: float = Field(description="mean absolute difference")
+    bias: float = Field(description="mean of reward minus prediction: negative where too much is promised")
+
+
+class Drift(Record):
+    """Alarms by signal; `signals` says how many values each was fed."""
+
+    prequential: Prequential | None
+    signals: dict[str, int]
+    alarms: tuple[Alarm, ...]
+
+
+class RatedShare(Record):
+    """How many answers of a group got feedback."""
+
+    by: Literal["category", "expert", "latency", "outcome"]
+    name: str
+    n: int
+    rated: Rate
+
+
+class Bias(Record):
+    """Who gives feedback, and what correcting for it changes."""
+
+    rated: Rate | None
+    groups: tuple[RatedShare, ...]
+    raw: Rate | None = Field(description="mean reward of the rated answers")
+    corrected: Rate | None = Field(
+        description="every rated answer counts for the answers of its category and expert (inverse response propensity)"
+    )
+    coverage: float = Field(description="share of the answers whose category and expert have feedback")
+
+
+class Moved(Record):
+    """Shares of a category's traffic by expert under two routers."""
+
+    category: str
+    n_before: int
+    n_after: int
+    before: dict[str, float]
+    after: dict[str, float]
+    quality: Gap | None
+
+
+class Switch(Record):
+    """A router version took over from another. Several may serve at once, as in a canary."""
+
+    at: float
+    before: str
+    after: str
+    n_before: int
+    n_after: int
+    n_overlap: int = Field(description="decisions of the old version after the first of the new one")
+    quality_before: Rate | None
+    quality_after: Rate | None
+    quality: Gap | None
+    moved: tuple[Moved, ...] = Field(description="categories whose usual expert differs, or whose shares moved most")
+
+
+class RouterEvent(Record):
+    """What happened to a router version: promoted, canary, shadow, or withdrawn with the reason."""
+
+    at: float
+    version: str
+    event: str
+    detail: str
+
+
+class Totals(Record):
+    """The whole of the traffic in this report."""
+
+    first_at: float
+    last_at: float
+    n: int
+    n_probes: int = Field(default=0, description="asked by coe itself, beside the traffic")
+    n_malformed: int = Field(default=0, description="requests that no router could serve, beside the traffic")
+    n_routed: int
+    n_fallback: int
+    by_state: dict[str, int]
+    cost_usd: float
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+class LogReport(Record):
+    """All of report.json of `coe eval log`."""
+
+    schema_version: Literal[1] = 1
+    headline: str
+    warnings: tuple[str, ...]
+    command: str
+    created_at: str
+    totals: Totals
+    categories: tuple[Group, ...]
+    experts: tuple[Group, ...]
+    cells: tuple[Cell, ...]
+    timeline: tuple[Bucket, ...]
+    bucket_s: float
+    regret: Regret
+    drift: Drift
+    bias: Bias
+    switches: tuple[Switch, ...]
+    events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
+    left_out: dict[str, int] = Field(default_factory=dict, description="rows that could not be read, by reason")

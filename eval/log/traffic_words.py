@@ -1,0 +1,139 @@
+"""The findings of a traffic report in sentences."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from eval.log.category_regret import MIN_EFFECTIVE
+from eval.log.traffic_records import Alarm, Gap, LogReport, Rate, Switch, Totals
+from eval.report.numbers import percent, percent_range, points, points_range
+
+FEW_RATED = 30
+"""Below this number of rated answers every quality in the report is little more than its interval (ours)."""
+
+
+def headline(report: LogReport) -> str:
+    """What a reader should take away."""
+    totals = report.totals
+    lost = totals.n - totals.by_state.get("answered", 0)
+    sentences = [
+        f"{totals.n:,} decisions from {moment(totals.first_at)} to {moment(totals.last_at)} UTC; "
+        f"{percent(lost / totals.n) if lost else 'none'} of them ended without a whole answer."
+    ]
+    if beside := beside_the_traffic(totals):
+        sentences.append(f"Not counted: {beside}.")
+    bias = report.bias
+    if bias.corrected is not None and bias.rated is not None:
+        sentences.append(
+            f"Answers are worth {percent(bias.corrected.value)} ({between(bias.corrected)}), judged by the "
+            f"{percent(bias.rated.value)} that got feedback and corrected for who gives it."
+        )
+    else:
+        sentences.append("No answer has feedback, so nothing can be said about quality.")
+    if report.regret.total is not None:
+        sentences.append(
+            f"The best expert per category in hindsight would change that by "
+            f"{points(report.regret.total.value)} points ({gap_range(report.regret.total)})."
+        )
+    sentences.append(alarm_sentence(report.drift.alarms))
+    return " ".join(sentences)
+
+
+def beside_the_traffic(totals: Totals) -> str:
+    """What the log holds and the report leaves out; empty where that is nothing."""
+    counted = ((totals.n_probes, "probe", " by coe itself"), (totals.n_malformed, "malformed request", ""))
+    return " and ".join(f"{count:,} {what}{'s' if count > 1 else ''}{by}" for count, what, by in counted if count)
+
+
+def alarm_sentence(alarms: tuple[Alarm, ...]) -> str:
+    if not alarms:
+        return "Nothing that was followed has drifted."
+    last = alarms[-1]
+    return (
+        f"{len(alarms)} drift alarm{'s' if len(alarms) > 1 else ''}, the last at {moment(last.at)} UTC: "
+        f"{last.signal} went from {last.before:.2f} to {last.after:.2f}."
+    )
+
+
+def warnings(report: LogReport) -> tuple[str, ...]:
+    """What a reader must know before believing a figure."""
+    found = [f"Left out: {count:,} {reason}." for reason, count in report.left_out.items()]
+    n_rated = sum(group.n_rated for group in report.experts)
+    if n_rated < FEW_RATED:
+        found.append(
+            f"Only {n_rated} answers have feedback: read intervals, not means. POST /v1/feedback takes thumbs, scores, "
+            "edits and test results."
+        )
+    bias = report.bias
+    if bias.raw and bias.corrected and abs(bias.raw.value - bias.corrected.value) > 0.02:
+        found.append(
+            f"Feedback is one-sided: as given its mean is {percent(bias.raw.value)}, corrected it is "
+            f"{percent(bias.corrected.value)}."
+        )
+    if report.totals.n_routed and report.regret.coverage < 0.5:
+        found.append(
+            f"Regret is known for {percent(report.regret.coverage, 0)} of the traffic only: {why_unknown(report)}"
+        )
+    return tuple(found)
+
+
+def why_unknown(report: LogReport) -> str:
+    """What is missing to say what other experts would have answered."""
+    regret = report.regret
+    if not regret.is_explored:
+        return (
+            "without exploration nobody knows what another expert would have answered (exploration.epsilon of a "
+            "policy)."
+        )
+    rated = round(regret.explored.n) if regret.explored is not None else 0
+    return (
+        f"of {regret.n_explored:,} answers by exploration {rated or 'none'} got feedback. A category needs feedback on "
+        f"{MIN_EFFECTIVE:g} answers of at least two experts."
+    )
+
+
+def switch_sentence(switch: Switch) -> str:
+    """What a new version did to quality."""
+    if switch.quality is None:
+        effect = "One of the two has no feedback, so their quality cannot be compared."
+    else:
+        sure = "better" if switch.quality.low > 0 else "worse" if switch.quality.high < 0 else "no different for sure"
+        effect = f"Quality changed by {points(switch.quality.value)} points ({gap_range(switch.quality)}): {sure}."
+    together = f" They served side by side for {switch.n_overlap:,} decisions." if switch.n_overlap else ""
+    return f"{switch.n_before:,} decisions before, {switch.n_after:,} after. {effect}{together}"
+
+
+def moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def between(rate: Rate) -> str:
+    return percent_range((rate.low, rate.high))
+
+
+def gap_range(gap: Gap) -> str:
+    return points_range((gap.low, gap.high))
+
+
+def total_dollars(value: float) -> str:
+    """A total with enough digits to see cents, or what is below them."""
+    return "$0" if value == 0 else f"${value:,.2f}" if value >= 1 else f"${value:.3g}"
+
+
+def per_thousand(value: float, n: int) -> str:
+    return total_dollars(1000 * value / n) if n else ""
+
+
+def stretch(seconds: float) -> str:
+    """Length of a bucket of the timeline."""
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = round(seconds / size)
+            return f"{count} {name}s" if count > 1 else f"one {name}"
+    return f"{seconds:g} seconds"
+
+
+def shares_text(shares: dict[str, float]) -> str:
+    """The largest shares of a category's traffic."""
+    shown = list(shares.items())[:3]
+    return ", ".join(f"{name} {percent(share, 0)}" for name, share in shown)

@@ -1,0 +1,73 @@
+"""Figures as a report prints them: scores as percent, differences as points (percent), a true minus sign."""
+
+from __future__ import annotations
+
+from eval.report.page import Cell
+
+Range = tuple[float, float]
+MINUS = "\u2212"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share or score such as 61.5%, without a minus zero; nothing where it is unknown."""
+    if share is None:
+        return ""
+    text = f"{100 * share + 0.0:.{digits}f}%"
+    return text.lstrip("-") if not text.strip("-0.%") else text.replace("-", MINUS)
+
+
+def percent_range(interval: Range, digits: int = 1) -> str:
+    return f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"
+
+
+def points(difference: float) -> str:
+    """A difference of scores with its sign, such as +4.2."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+
+
+def points_range(interval: Range) -> str:
+    return f"{points(interval[0])} to {points(interval[1])}"
+
+
+def tone(interval: Range) -> str:
+    """The tone of a difference whose interval leaves zero out."""
+    return "good" if interval[0] > 0 else "bad" if interval[1] < 0 else ""
+
+
+def percent_cell(share: float | None, interval: Range | None, digits: int = 1) -> Cell:
+    """A share or score above its interval."""
+    return Cell(percent(share, digits), "" if interval is None else percent_range(interval, digits))
+
+
+def counted(n: int, one: str, several: str) -> str:
+    return f"{n:,} {one if n == 1 else several}"
+
+
+def number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def dollars(amount: float | None) -> str:
+    """USD per query as USD per 1,000 queries, with three significant digits."""
+    if amount is None:
+        return "unknown"
+    return "$0" if amount == 0 else f"${1000 * amount:#.3g}".rstrip(".")
+
+
+def billions(amount: float | None) -> str:
+    return "unknown" if amount is None else f"{amount:.2f}B" if amount < 1 else f"{amount:.1f}B"
+
+
+def seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
+
+
+def microseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f} \u00b5s"
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f} ms" if value < 10_000 else f"{value / 1000:,.1f} s"

@@ -1,0 +1,214 @@
+"""The page of a retrieval report: its sections, each a few sentences, tables and charts of the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from eval.report import charts
+from eval.report.charts import ACCENT, SOFT, Look
+from eval.report.numbers import Range, tone
+from eval.report.page import Block, Cell, Chart, Command, Facts, Figure, Page, Row, Section, Spec, Table
+from eval.retrieval.retrieval_records import ArmScore, Latency, RetrievalReport
+
+SHOWN = ("base", "multitask", "bm25", "pilot", "coe_single", "coe", "collection_oracle", "query_oracle")
+"""Arms that have a column of their own, and a row in the chart."""
+NO_GAIN = 0.05
+"""Gain over base whose cell in the heat map has the full colour, where no expert gains or loses more."""
+
+
+def retrieval_page(report: RetrievalReport) -> Page:
+    """The page; a section without anything to show is left out."""
+    coe = report.mean["coe"]
+    found = [
+        arms_section(report),
+        collections_section(report),
+        experts_section(report),
+        choices_section(report),
+        losses_section(report),
+        unprepared_section(report) if report.mean_left_out else None,
+        added_section(report) if report.added else None,
+        Section("latency", "Latency", [latency_sentence(report.latency)]),
+        measured_section(report),
+    ]
+    return Page(
+        kind=f"Retrieval report, {report.title}, {len(report.collections)} collections",
+        title=f"{coe.gain:+.3f} nDCG@10 over base",
+        lead=report.headline,
+        figures=[
+            Figure("This router", f"{coe.ndcg_at_10:.3f}", ends(coe.interval)),
+            Figure("Minus base", f"{coe.gain:+.3f}", ends(coe.gain_interval, "+.3f"), tone(coe.gain_interval)),
+            Figure("Choosing takes", f"{report.latency.choose_ms:.2f} ms", "after the base encoding"),
+        ],
+        sections=[section for section in found if section is not None],
+        first={"chart-arms": "How each way of searching scores"},
+    )
+
+
+def ends(interval: Range, form: str = ".3f") -> str:
+    return f"{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def score_cell(arm: str, found: Mapping[str, ArmScore]) -> Cell:
+    return Cell(f"{found[arm].ndcg_at_10:.3f}", ends(found[arm].interval)) if arm in found else Cell("absent")
+
+
+def gain_cell(found: ArmScore) -> Cell:
+    return Cell(f"{found.gain:+.3f}", ends(found.gain_interval, "+.3f"), tone(found.gain_interval))
+
+
+def arms_section(report: RetrievalReport) -> Section:
+    """Every way to search, over all collections and over those with train queries where some have none."""
+    means = {"All collections": report.mean}
+    if any(not collection.labelled for collection in report.collections.values()):
+        means["With train queries"] = report.mean_prepared
+    tables = [
+        Table(
+            ["Arm", "nDCG@10", "Minus base"],
+            [
+                Row(arm, [score_cell(arm, found), gain_cell(value)], report.arm_meaning[arm], arm == "coe")
+                for arm, value in found.items()
+            ],
+            f"{title}: mean over collections",
+        )
+        for title, found in means.items()
+        if found
+    ]
+    return Section("arms", "Ways to search", [arms_chart(report), *tables])
+
+
+def arms_chart(report: RetrievalReport) -> Chart:
+    rows: list[Spec] = [
+        {
+            "name": arm,
+            "group": "this router" if arm.startswith("coe") else "another way",
+            "score": found.ndcg_at_10,
+            "low": found.interval[0],
+            "high": found.interval[1],
+            "text": f"{found.ndcg_at_10:.3f}",
+        }
+        for arm, found in report.mean.items()
+        if arm in SHOWN
+    ]
+    looks = {"this router": Look(ACCENT), "another way": Look(SOFT)}
+    spec = charts.dot_rows(rows, "mean nDCG@10, with 95% interval", looks, has_labels=True, most=1.0)
+    return Chart("chart-arms", spec, "Mean over collections of nDCG@10 on their test queries.")
+
+
+def shown_arms(report: RetrievalReport) -> list[str]:
+    return [arm for arm in SHOWN if any(arm in found.arms for found in report.collections.values())]
+
+
+def collections_section(report: RetrievalReport) -> Section:
+    shown = shown_arms(report)
+    rows = [
+        Row(
+            name,
+            [str(found.queries), *(score_cell(arm, found.arms) for arm in shown), gain_cell(found.arms["coe"])],
+            f"{found.documents:,} documents, {found.labelled} labelled",
+        )
+        for name, found in report.collections.items()
+    ]
+    table = Table(["Collection", "Queries", *shown, "coe minus base"], rows, is_wide=True)
+    return Section("collections", "By collection", [table])
+
+
+def experts_section(report: RetrievalReport) -> Section:
+    """Each expert serving every query of each collection."""
+    gains = {
+        (name, expert): found.experts[expert] - found.experts["base"]
+        for name, found in report.collections.items()
+        for expert in report.experts
+    }
+    reach = max(NO_GAIN, *map(abs, gains.values()))
+    rows: list[Spec] = [
+        {
+            "down": name,
+            "across": expert,
+            "share": abs(gain) / reach,
+            "is_below": gain < 0,
+            "text": f"{report.collections[name].experts[expert]:.2f}",
+            "tip": f"{report.collections[name].experts[expert]:.3f}, {gain:+.3f} to base",
+        }
+        for (name, expert), gain in gains.items()
+    ]
+    caption = (
+        "nDCG@10 when one expert serves every test query of a collection. One colour is above base, the other below; "
+        "the fuller, the further from it."
+    )
+    spec = charts.heat_map(rows, report.experts, list(report.collections), ("expert", "collection"))
+    return Section("matrix", "Experts by collection", [Chart("chart-matrix", spec, caption)])
+
+
+def choices_section(report: RetrievalReport) -> Section:
+    rows = [
+        Row(name, [listed(dict(list(found.shares.items())[:4])), listed(found.reasons)])
+        for name, found in report.collections.items()
+    ]
+    texts = ["Arms, share of queries", "Reasons"]
+    return Section("chosen", "What routing chose", [Table(["Collection", *texts], rows, texts=texts)])
+
+
+def listed(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+
+
+def losses_section(report: RetrievalReport) -> Section:
+    nowhere = "Nowhere: it is at or above base and the best single expert on every collection."
+    blocks: list[Block] = [*(report.losses or [nowhere])]
+    if report.lost:
+        rows = [
+            Row(
+                lost.text,
+                [lost.arm, f"{lost.ndcg_at_10:.3f}", f"{lost.base:.3f}"],
+                f"{lost.collection}, {lost.query_id}",
+            )
+            for lost in report.lost
+        ]
+        caption = "Queries that it served worse than base by the most"
+        blocks.append(Table(["Query", "Chosen", "nDCG@10", "Base"], rows, caption, texts=["Chosen"]))
+    return Section("losing", "Where routing loses", blocks)
+
+
+def unprepared_section(report: RetrievalReport) -> Section:
+    mean = report.mean_left_out
+    shown = [arm for arm in shown_arms(report) if arm in mean]
+    found = {"mean": mean, **{name: one.left_out for name, one in report.collections.items()}}
+    rows = [
+        Row(name, [*(score_cell(arm, arms) for arm in shown), gain_cell(arms["coe"])], is_own=arms is mean)
+        for name, arms in found.items()
+    ]
+    text = "Each collection in turn without its labelled queries and without the expert that was trained on it."
+    table = Table(["Collection", *shown, "coe minus base"], rows, is_wide=True)
+    return Section("unprepared", "Unprepared domains", [text, table])
+
+
+def added_section(report: RetrievalReport) -> Section:
+    rows = [
+        Row(one.expert, [f"{one.mean_change:+.4f}", f"{one.worst_change:+.4f}", one.worst_collection])
+        for one in report.added
+    ]
+    caption = "Change of coe's nDCG@10 on the collections that are not the expert's own"
+    table = Table(["Expert", "Mean", "Worst", "Where"], rows, caption, texts=["Where"])
+    return Section("added", "Adding an expert", [table])
+
+
+def latency_sentence(found: Latency) -> str:
+    parts = [
+        ("base encoding", found.base_encode_ms, ""),
+        ("choosing", found.choose_ms, ""),
+        ("encoding under an adapter", found.adapter_encode_ms, " (only when one is chosen)"),
+        ("exact search", found.search_ms, ""),
+        ("a learned fusion", found.fuse_ms, ""),
+    ]
+    told = ", ".join(f"{name} {ms:.2f} ms{when}" for name, ms, when in parts if ms is not None)
+    return f"Medians of one query at a time on this machine: {told}."
+
+
+def measured_section(report: RetrievalReport) -> Section:
+    facts = [
+        ("Experts", ", ".join(report.experts)),
+        ("Pilot library", report.library_version),
+        ("Settings", ", ".join(f"{name} {value}" for name, value in report.settings.items()) or "none"),
+        ("Made", f"{report.created_at}; the same numbers are in report.json"),
+    ]
+    return Section("measured", "How this was measured", [*report.notes, Command(report.command), Facts(facts)])

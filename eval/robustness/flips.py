@@ -1,0 +1,185 @@
+"""Counts decisions that flip. Shapes: n texts, m experts, q cases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.metrics.proportion import Z_95, clustered_share
+from eval.robustness.cases import Case, build_families, make_cases
+from eval.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
+from router.errors import DataError
+from router.types import FloatArray, Interval, Metric, RoutingDecision
+
+Decide = Callable[[Sequence[str]], Sequence[RoutingDecision]]
+Float64Array = NDArray[np.float64]
+
+CASES_PER_FAMILY = 2
+MOVES = 20
+EXAMPLES_PER_FAMILY = 3
+EXAMPLE_CHARS = 300
+
+
+@dataclass(frozen=True)
+class KnownScores:
+    """Scores (n, m) of `experts` on the measured texts, NaN where unknown."""
+
+    experts: tuple[str, ...]
+    scores: FloatArray
+
+    def change(self, text: int, before: str, after: str) -> float:
+        """Score of the expert after minus that of the one before; NaN where either is unknown."""
+        if before not in self.experts or after not in self.experts:
+            return float("nan")
+        row = self.scores[text]
+        return float(row[self.experts.index(after)] - row[self.experts.index(before)])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One case of text number `text`, with the decisions before and after the change."""
+
+    text: int
+    case: Case
+    before: RoutingDecision
+    after: RoutingDecision
+    quality_change: float
+
+    @property
+    def is_expert_flip(self) -> bool:
+        return self.before.expert != self.after.expert
+
+    @property
+    def is_category_flip(self) -> bool:
+        return self.before.category != self.after.category
+
+
+def measure_flips(
+    decide: Decide,
+    texts: Sequence[str],
+    seed: int,
+    families: Sequence[str] | None = None,
+    *,
+    cases_per_family: int | None = CASES_PER_FAMILY,
+    known: KnownScores | None = None,
+) -> RobustnessRecord:
+    """How many decisions flip when the texts are changed and what is asked is not.
+
+    Args:
+        decide: one decision per text, in order. It must not explore, or its own dice are counted as flips.
+        families: names of families; None means all.
+        cases_per_family: at most so many cases of each family for one text, drawn; None takes all.
+        known: scores of the experts on the texts, from which the cost of flips follows.
+
+    Raises:
+        ConfigError: an unknown family.
+        DataError: there is no text, or no family changes any.
+    """
+    built = build_families(families)
+    cases = [(i, case) for i, text in enumerate(texts) for case in make_cases(text, seed, built, cases_per_family)]
+    if not cases:
+        raise DataError(f"no case to measure: {len(texts)} texts, families {', '.join(built) or 'none'}")
+    trials = decide_all(decide, texts, cases, known)
+    return RobustnessRecord(
+        seed=seed,
+        cases_per_family=cases_per_family,
+        n_texts=len(texts),
+        n_cases=len(trials),
+        overall=count_flips(trials),
+        families={name: count_family(of(trials, name)) for name in built if of(trials, name)},
+        moves=moves(trials),
+        examples=tuple(example for name in built for example in examples(of(trials, name), texts)),
+    )
+
+
+def decide_all(
+    decide: Decide, texts: Sequence[str], cases: Sequence[tuple[int, Case]], known: KnownScores | None
+) -> list[Trial]:
+    """Every text and case in one call; equal texts are decided once."""
+    distinct = list(dict.fromkeys([*texts, *(case.text for _, case in cases)]))
+    decided = dict(zip(distinct, decide(distinct), strict=True))
+    trials = []
+    for i, case in cases:
+        before, after = decided[texts[i]], decided[case.text]
+        change = float("nan") if known is None else known.change(i, before.expert, after.expert)
+        trials.append(Trial(i, case, before, after, change))
+    return trials
+
+
+def of(trials: Sequence[Trial], family: str) -> list[Trial]:
+    return [trial for trial in trials if trial.case.family == family]
+
+
+def count_flips(trials: Sequence[Trial]) -> Flips:
+    return Flips(
+        n_texts=len({trial.text for trial in trials}),
+        experts=share(trials, [trial.is_expert_flip for trial in trials]),
+        categories=share(trials, [trial.is_category_flip for trial in trials]),
+        quality_change=mean_change(trials),
+    )
+
+
+def count_family(trials: Sequence[Trial]) -> FamilyFlips:
+    templates = dict.fromkeys(sorted(trial.case.template for trial in trials))
+    parts = {name: [trial for trial in trials if trial.case.template == name] for name in templates}
+    return FamilyFlips(
+        **dict(count_flips(trials)),
+        templates={name: share(part, [trial.is_expert_flip for trial in part]) for name, part in parts.items()},
+    )
+
+
+def per_text(trials: Sequence[Trial], values: Sequence[float]) -> tuple[Float64Array, Float64Array]:
+    """Sum of the values and number of the cases of each text that has some."""
+    _, number = np.unique([trial.text for trial in trials], return_inverse=True)
+    sums = np.bincount(number, weights=values).astype(np.float64)
+    return sums, np.bincount(number).astype(np.float64)
+
+
+def share(trials: Sequence[Trial], flips: Sequence[bool]) -> Metric:
+    value, low, high = clustered_share(*per_text(trials, [float(flip) for flip in flips]))
+    return Metric(value=value, interval=Interval(low=low, high=high), n=len(trials))
+
+
+def mean_change(trials: Sequence[Trial]) -> Metric | None:
+    """Mean change of the score, with the normal interval of a ratio of sums over texts."""
+    scored = [trial for trial in trials if np.isfinite(trial.quality_change)]
+    if not scored:
+        return None
+    sums, counts = per_text(scored, [trial.quality_change for trial in scored])
+    mean, n = float(sums.sum() / counts.sum()), len(counts)
+    half = Z_95 * float(np.sqrt(((sums - mean * counts) ** 2).sum() * n / max(n - 1, 1)) / counts.sum())
+    return Metric(value=mean, interval=Interval(low=mean - half, high=mean + half), n=len(scored))
+
+
+def moves(trials: Sequence[Trial]) -> tuple[Move, ...]:
+    found = Counter(
+        (trial.before.category, trial.before.expert, trial.after.category, trial.after.expert)
+        for trial in trials
+        if trial.is_expert_flip or trial.is_category_flip
+    )
+    return tuple(
+        Move(category=category, expert=expert, to_category=to_category, to_expert=to_expert, n=n)
+        for (category, expert, to_category, to_expert), n in found.most_common(MOVES)
+    )
+
+
+def examples(trials: Sequence[Trial], texts: Sequence[str]) -> list[FlippedCase]:
+    """The first flips, of different texts."""
+    first = {trial.text: trial for trial in reversed(trials) if trial.is_expert_flip}
+    return [
+        FlippedCase(
+            family=trial.case.family,
+            template=trial.case.template,
+            text=texts[trial.text][:EXAMPLE_CHARS],
+            changed_text=trial.case.text[:EXAMPLE_CHARS],
+            category=trial.before.category,
+            expert=trial.before.expert,
+            to_category=trial.after.category,
+            to_expert=trial.after.expert,
+        )
+        for trial in [first[i] for i in sorted(first)][:EXAMPLES_PER_FAMILY]
+    ]

@@ -1,0 +1,100 @@
+"""Every kind of scorer that `coe train --table --methods` fitted, on the test queries."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eval.routing.compare import Trial
+from eval.routing.section_inputs import MapEvidence, MethodOutput, map_evidence
+from router.artifact import RouterArtifact
+from router.build import evidence_of, sample_rows
+from router.errors import ArtifactError
+from router.json_text import from_json
+from router.pipeline import Router
+from router.types import CategoryProbs, Query, QueryBatch
+
+METHODS_FILE = "methods.json"
+TIMED_QUERIES = 50
+
+
+@dataclass(frozen=True)
+class FittedMethod:
+    """A kind with its router and the seconds that fitting it took."""
+
+    artifact: RouterArtifact
+    router: Router
+    fit_s: float
+
+    @property
+    def kind(self) -> str:
+        return self.artifact.manifest.scorer.kind
+
+
+def read_methods(routers: Path) -> dict[str, tuple[Path, float]]:
+    """Folder and seconds of fitting by kind. Raises ArtifactError."""
+    path = routers / METHODS_FILE
+    try:
+        rows = from_json(path.read_bytes())
+        return {str(kind): (routers / str(row["version"]), float(row["fit_s"])) for kind, row in rows.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: is not a list of fitted methods") from error
+
+
+def batch_of(trial: Trial) -> QueryBatch:
+    pairs = zip(trial.test.prompt_ids, trial.test.texts, strict=True)
+    return QueryBatch(tuple(Query(name, text) for name, text in pairs), trial.test_embeddings)
+
+
+def method_output(method: FittedMethod, trial: Trial, default_kind: str) -> MethodOutput:
+    """Its predictions and choices, under the trial's budgets."""
+    router, batch = method.router, batch_of(trial)
+    probs = router.predict_categories(batch.embeddings)
+    rows = [int(row) for row in router.judge(batch.embeddings, probs).rows]
+    quality = router.scorer.score(batch, probs, rows).quality
+    decisions = router.decide_batch(batch, rng=np.random.default_rng(0))
+    sample = method.artifact.arrays.get("choice.sample")
+    order = [router.experts.index(name) for name in trial.test.experts]
+    validated = method.artifact.manifest.metrics.get(f"validation.{method.kind}")
+    return MethodOutput(
+        name=method.kind,
+        label=words_of(method.kind)[0],
+        how=words_of(method.kind)[1],
+        quality=quality[:, order].astype(np.float64),
+        chosen=trial.numbers([decision.expert for decision in decisions]),
+        sample_quality=None if sample is None else np.asarray(sample, dtype=np.float64)[:, order],
+        sample_rows=sample_rows(method.artifact),
+        fit_s=method.fit_s,
+        decide_us=time_of_score(router, batch, probs, rows),
+        valid_score=None if validated is None else validated.value,
+        is_default=method.kind == default_kind,
+    )
+
+
+def words_of(kind: str) -> tuple[str, str]:
+    """A kind of scorer for readers: its name, and how it chooses."""
+    module = importlib.import_module(f"router.scorers.{kind}")
+    return str(module.LABEL), str(module.HOW)
+
+
+def time_of_score(router: Router, batch: QueryBatch, probs: CategoryProbs, rows: Sequence[int]) -> float:
+    """Median microseconds of scoring one query, its embedding and category probabilities given."""
+    taken = []
+    for i in range(min(TIMED_QUERIES, len(batch.queries))):
+        one = QueryBatch(batch.queries[i : i + 1], batch.embeddings[i : i + 1])
+        own = CategoryProbs(probs.categories, probs.probs[i : i + 1])
+        start = time.perf_counter()
+        router.scorer.score(one, own, rows[i : i + 1])
+        taken.append(time.perf_counter() - start)
+    return 1e6 * float(np.median(taken))
+
+
+def evidence_for(artifact: RouterArtifact, experts: Sequence[str]) -> MapEvidence:
+    """What the map was solved from, its columns in the order of the test table's experts."""
+    manifest = artifact.manifest
+    return map_evidence(evidence_of(artifact), manifest.categories, manifest.experts, experts)

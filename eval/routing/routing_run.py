@@ -1,0 +1,263 @@
+"""`coe eval routing`: what routing won on an outcome table. Nothing is fitted here: `coe train` fits, in a process of
+its own and on fit rows only, and its artifact is measured on test rows."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from eval.metrics.bootstrap import bootstrap_means
+from eval.robustness.flip_records import RobustnessRecord
+from eval.robustness.flips import KnownScores, measure_flips
+from eval.robustness.inputs import decider
+from eval.routing.compare import (
+    Trial,
+    active_params,
+    arm_records,
+    arm_scores,
+    category_rows,
+    choices,
+    closed,
+    costs,
+    costs_by_category,
+    expert_rows,
+    filled_costs,
+    gains,
+    mean_costs,
+    power_of,
+    regret_record,
+    stage_one_record,
+)
+from eval.routing.methods import FittedMethod, evidence_for, method_output, read_methods, words_of
+from eval.routing.routing_records import DataFacts, Report
+from eval.routing.routing_words import headline
+from eval.routing.section_inputs import MapEvidence, MethodOutput, inputs_of
+from eval.routing.sections import build_sections
+from eval.routing.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
+from router.artifact import RouterArtifact, load_artifact
+from router.build import evidence_of, table_router
+from router.cli import coe_command
+from router.config import Budgets
+from router.embedding_cache import CachedEncoder
+from router.errors import RouterError
+from router.json_text import from_json
+from router.pipeline import Router
+from router.preference import amounts_by_row
+from router.protocols import Encoder
+from router.types import FloatArray, Query, QueryBatch, QueryFacts
+from training.datasets.outcomes import write_outcomes
+from training.types import OutcomeTable
+
+Progress = Callable[[str], None]
+ENCODE_BATCH = 64
+ROBUSTNESS_TEXTS = 100
+"""Test queries that are changed to see whether decisions flip; each is encoded a dozen times."""
+
+
+def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
+    """Runs `coe train --table` on the fit rows in a process of its own and returns the artifact's folder.
+
+    Raises:
+        RouterError: training failed; the message is the command's own.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        write_outcomes(fit, Path(scratch))
+        arguments = ["train", "--table", "--methods", "--outcomes", scratch, "--out", str(routers)]
+        arguments += ["--seed", str(request.seed)]
+        chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
+        for name, value in {**chosen, "cache": request.cache}.items():
+            arguments += [] if value is None else [f"--{name}", str(value)]
+        done = subprocess.run(  # a fixed command line of our own, no shell
+            coe_command(*arguments), capture_output=True, text=True, check=False
+        )
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise RouterError(f"coe train failed: {said[-1].removeprefix('coe: ') if said else done.returncode}")
+    return routers / str(from_json((routers / "live.json").read_bytes())["version"])
+
+
+def load(artifact: RouterArtifact, table: OutcomeTable, budgets: Budgets, encoder: Encoder | None = None) -> Router:
+    """The trained router under the budgets, over an encoder that is open already if there is one.
+
+    What experts cost by category is taken from the table, and scaled so that an expert alone costs its mean over the
+    table: rows of `general` count the mean of all prompts, and not every cost may be known.
+
+    Raises:
+        InfeasibleBudgetError, ArtifactError: as table_router does.
+    """
+    mass = evidence_of(artifact).mass
+    by_category = costs_by_category(table, artifact.manifest.categories)
+    scaled = amounts_by_row(by_category, mean_costs(table), mass / mass.sum()).astype(np.float32)
+    prices = {e: cost for e, cost in zip(table.experts, scaled.T, strict=True) if np.isfinite(cost).all()}
+    return table_router(
+        artifact, budgets=budgets, active_params_b=table.active_params_b, cost_usd=prices, encoder=encoder
+    )
+
+
+def encode(encoder: Encoder, texts: Sequence[str], progress: Progress, what: str) -> FloatArray:
+    """(n, d) vectors."""
+    parts = []
+    for start in range(0, len(texts), ENCODE_BATCH):
+        progress(f"encoding {what} queries: {start} of {len(texts)}")
+        parts.append(encoder.encode(texts[start : start + ENCODE_BATCH]))
+    return np.concatenate(parts)
+
+
+def run_trial(
+    tables: Tables, router: Router, request: RoutingRequest, how: str, rng: np.random.Generator, progress: Progress
+) -> Trial:
+    """Decides every test query; `how` says in words how the router chooses."""
+    test = tables.test
+    encoder = router.encoder if request.cache is None else CachedEncoder(router.encoder, request.cache)
+    vectors = encode(encoder, test.texts, progress, "test")
+    queries = tuple(
+        Query(id=prompt_id, text=text, facts=QueryFacts(prompt_chars=len(text)))
+        for prompt_id, text in zip(test.prompt_ids, test.texts, strict=True)
+    )
+    return Trial(
+        fit=tables.fit,
+        test=test,
+        fit_embeddings=encode(encoder, tables.fit.texts, progress, "fit"),
+        test_embeddings=vectors,
+        decisions=router.decide_batch(QueryBatch(queries, vectors), rng=rng),
+        expert_of=router.expert_of("default"),
+        budgets=request.budgets,
+        how=how,
+    )
+
+
+def measure(
+    trial: Trial, request: RoutingRequest, facts: DataFacts, found: Found, *, rng: np.random.Generator, now: datetime
+) -> Report:
+    """The report of a trial."""
+    arms = choices(trial)
+    scores = arm_scores(trial.test, arms)
+    means, draws = scores.mean(axis=0), bootstrap_means(scores, rng)
+    records, gain = arm_records(trial.test, arms, means, draws), gains(arms, means, draws)
+    share, share_interval = closed(arms, means, draws)
+    power = power_of(scores, arms)
+    return Report(
+        headline=headline(records, gain, share, facts, power),
+        command=request.command,
+        seed=request.seed,
+        created_at=now.isoformat(timespec="seconds"),
+        data=facts,
+        arms=records,
+        gain=gain,
+        power=power,
+        gap_closed=share,
+        gap_closed_interval=share_interval,
+        regret=regret_record(trial, rng),
+        stage_one=stage_one_record(trial),
+        experts=expert_rows(trial, rng),
+        categories=category_rows(trial, arms, scores),
+        robustness=found.robustness,
+        **build_sections(inputs_of(trial, found.methods, found.evidence, frontier_limits(trial), arms), rng),
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What every method said of the test queries, what the map was solved from, and how many decisions flip."""
+
+    methods: tuple[MethodOutput, ...] = ()
+    evidence: MapEvidence | None = None
+    robustness: RobustnessRecord | None = None
+
+
+def frontier_limits(trial: Trial) -> dict[str, list[float]]:
+    """Budgets on the frontier besides its grid: what each expert alone needs, and what the trial sets."""
+    limits = {
+        "active_params_b": sorted(set(active_params(trial.fit).tolist())),
+        "cost_usd": sorted(set(mean_costs(trial.fit).tolist())),
+        "hosted_params_b": sorted(set(active_params(trial.fit).tolist())),
+    }
+    for name, value in trial.budgets.model_dump(exclude_none=True).items():
+        limits.setdefault(name, []).append(value)
+    return {name: [value for value in values if np.isfinite(value)] for name, values in limits.items()}
+
+
+def find(
+    trial: Trial, routers: Path, default: RouterArtifact, router: Router, request: RoutingRequest, progress: Progress
+) -> Found:
+    """Decides the test queries by every method fitted in `routers`, and changed ones by the router. Raises
+    ArtifactError."""
+    outputs = []
+    for kind, (place, fit_s) in read_methods(routers).items():
+        progress(f"deciding by {kind}")
+        artifact = load_artifact(place)
+        method = FittedMethod(artifact, load(artifact, trial.fit, request.budgets, router.encoder), fit_s)
+        outputs.append(method_output(method, trial, default.manifest.scorer.kind))
+    count = min(ROBUSTNESS_TEXTS, len(trial.test.texts))
+    some = np.random.default_rng(request.seed).choice(len(trial.test.texts), count, replace=False)
+    part = trial.test.rows(np.sort(some))
+    robustness = measure_flips(
+        decider(router, "default", progress), part.texts, request.seed, known=KnownScores(part.experts, part.scores)
+    )
+    return Found(tuple(outputs), evidence_for(default, trial.test.experts), robustness)
+
+
+def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
+    test = tables.test
+    is_known = bool(np.isfinite(costs(test)).any())
+    return DataFacts(
+        source=test.source if request.benchmark is None else f"{test.source}, benchmark {request.benchmark}",
+        metric=test.metric,
+        fit_metric=tables.fit.metric,
+        method=request.method,
+        category_column=request.category_column,
+        has_one_category=tables.has_one_category,
+        experts=test.experts,
+        n_fit=len(tables.fit.prompt_ids),
+        n_test=len(test.prompt_ids),
+        splits=dict(tables.splits),
+        n_overlap_removed=tables.n_overlap_removed,
+        n_incomplete_removed=tables.n_incomplete,
+        fingerprints={"fit": fingerprint(tables.fit), "test": fingerprint(test)},
+        cost="unknown" if not is_known else "estimated" if test.is_cost_estimated else "recorded",
+        cost_filled=filled_costs(test),
+        budgets=request.budgets.model_dump(exclude_none=True),
+        encoder=encoder,
+        router_version=router_version,
+    )
+
+
+def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -> Report:
+    """Fits on the fit rows, decides the test rows, measures. Writes the trained router under `request.out`.
+
+    Raises:
+        DataError, ConfigError, InfeasibleBudgetError, RouterError: with the offending value.
+    """
+    progress("reading outcomes")
+    tables = read_tables(request)
+    require_amounts(tables.fit, request.budgets)
+    progress(f"training on {len(tables.fit.prompt_ids)} queries")
+    folder = train(tables.fit, request, request.out / "routers")
+    artifact = load_artifact(folder)
+    router = load(artifact, tables.fit, request.budgets)
+    decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
+    how = words_of(artifact.manifest.scorer.kind)[1]
+    trial = run_trial(tables, router, request, how, decide_rng, progress)
+    found = find(trial, folder.parent, artifact, router, request, progress)
+    progress("measuring")
+    facts = data_facts(request, tables, router.version, encoder_name(artifact))
+    return measure(trial, request, facts, found, rng=measure_rng, now=now)
+
+
+def encoder_name(artifact: RouterArtifact) -> str:
+    """The kind, or the kinds joined by `+`."""
+    spec = artifact.manifest.encoder
+    parts = spec.options.get("parts")
+    return "+".join(str(part["kind"]) for part in parts) if isinstance(parts, list | tuple) else spec.kind
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command to repeat a run, ready for a shell."""
+    return shlex.join(["coe", *arguments])

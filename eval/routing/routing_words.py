@@ -1,0 +1,229 @@
+"""The findings of a routing report in sentences, and the names that readers know its parts by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from eval.report.numbers import billions, counted, dollars, percent, points, points_range
+from eval.routing.routing_records import (
+    Arm,
+    CategoryFinding,
+    CheapStrong,
+    DataFacts,
+    Diagnostics,
+    Difference,
+    FrontierPoint,
+    Power,
+    Regret,
+    Report,
+)
+
+PART_NAMES = {
+    "beyond_categories": "Beyond categories",
+    "map": "Map",
+    "classifier": "Category or query",
+    "serving": "Serving",
+}
+PART_MEANING = {
+    "beyond_categories": "one expert per category is not the best expert for each query",
+    "map": "the map, learned on fit data and within any budget, is not the best one for these queries",
+    "classifier": "the category was mistaken or fell back to general (negative: judging each query won more)",
+    "serving": "another expert answered than was decided (nothing fails offline, so 0 here)",
+}
+
+
+@dataclass(frozen=True)
+class BudgetAxis:
+    """How a budget is drawn: `title` of the axis, amounts times `unit`."""
+
+    name: str
+    title: str
+    unit: float = 1.0
+
+
+BUDGET_AXES = {
+    "active_params_b": BudgetAxis("Active parameters", "mean active parameters per query (billions)"),
+    "cost_usd": BudgetAxis("Cost", "mean cost per 1,000 queries (USD)", 1000.0),
+    "hosted_params_b": BudgetAxis("Hosted parameters", "parameters kept in memory (billions)"),
+}
+CATEGORY_CURVE = "confidence in the category"
+CURVE_NAMES = {
+    "map": "Map",
+    "map_drawn": "Map with a draw",
+    "best_mixture": "Best fixed mixture",
+    "experts": "Experts alone",
+}
+ORDER_NAMES = {"random": "Random", "oracle": "Oracle (hindsight)"}
+SHOWN_ORDERS = 3
+LISTED_CATEGORIES = 6
+COLLAPSED_SHARE = 0.95
+"""Share of one expert at which routing is as good as off."""
+FEWEST_DRAWN = 200
+"""Fewest test queries for a curve over budgets: with fewer each of its points lies within some 7 points of the truth or
+worse, and a larger budget seems to buy less (ours)."""
+FEWEST_TOLD = 6
+"""Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
+every resample of them agrees too, so the bootstrap interval of a few is too narrow and that of one is a point."""
+
+
+def leading_method(report: Report) -> str | None:
+    """The default, or the first method where none was marked; None without methods."""
+    marked = [name for name, method in report.methods.items() if method.is_default]
+    return next(iter(marked or report.methods), None)
+
+
+def curve_label(report: Report, name: str) -> str:
+    return CURVE_NAMES.get(name) or (report.methods[name].label if name in report.methods else name)
+
+
+def draws_curves(report: Report) -> bool:
+    """Whether there are enough test queries for a curve over budgets."""
+    return report.data.n_test >= FEWEST_DRAWN
+
+
+def shown_curves(report: Report, curves: Mapping[str, tuple[FrontierPoint, ...]]) -> list[str]:
+    """The leading method, the map and the mixture; the table has the other methods."""
+    wanted = [leading_method(report), "map", "map_drawn", "best_mixture"]
+    return [name for name in dict.fromkeys(wanted) if name is not None and name in curves]
+
+
+def shown_orders(report: Report, found: CheapStrong) -> list[str]:
+    """The leading method and those of highest APGR, then random and oracle."""
+    lead = leading_method(report)
+    methods = [name for name in found.orders if name not in ORDER_NAMES]
+    methods.sort(key=lambda name: (name != lead, -(found.orders[name].apgr or 0.0)))
+    return [*methods[:SHOWN_ORDERS], *(name for name in ORDER_NAMES if name in found.orders)]
+
+
+def call_label(report: Report, name: str) -> str:
+    return ORDER_NAMES.get(name) or curve_label(report, name)
+
+
+def lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def amount(value: float, budget: str) -> str:
+    """An amount of a budget: dollars per 1,000 queries, or billions of parameters."""
+    return dollars(value) if budget == "cost_usd" else billions(value)
+
+
+def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
+    """One clause on the best single expert; a gain counts when its interval leaves zero out, and what is no gain counts
+    as none when the interval leaves out all differences that the power is told for."""
+    if n_test < FEWEST_TOLD:
+        return "Too few queries to tell routing from the best single expert"
+    if gain.interval[0] > 0:
+        return "Routing beats the best single expert"
+    if gain.interval[1] < 0:
+        return "Routing does worse than the best single expert"
+    if power is not None and max(map(abs, gain.interval)) <= power.difference:
+        return f"Routing is within {100 * power.difference:.1f} points of the best single expert"
+    return f"{counted(n_test, 'query', 'queries')} cannot tell routing from the best single expert"
+
+
+def power_sentence(gain: Difference, n_test: int, power: Power) -> str | None:
+    """What so many queries can show, and how many are enough; None where the difference is told, or where there are too
+    few to estimate how many."""
+    is_told = gain.interval[0] > 0 or gain.interval[1] < 0 or max(map(abs, gain.interval)) <= power.difference
+    if n_test < FEWEST_TOLD or (is_told and power.queries is not None):
+        return None
+    if power.queries is None:
+        return "Both answered every query equally well, which says nothing of how many queries would tell them apart."
+    if power.queries <= n_test:
+        return f"A difference of {100 * power.smallest_shown:.1f} points or more would most likely have shown."
+    return (
+        f"So few queries show a difference of {100 * power.smallest_shown:.1f} points or more, hardly a smaller; for "
+        f"{100 * power.difference:.1f} points it takes about {rounded_up(power.queries):,}."
+    )
+
+
+def rounded_up(count: int) -> int:
+    """To two digits: an estimate has no more."""
+    unit: int = 10 ** max(len(str(count)) - 2, 0)
+    return -(-count // unit) * unit
+
+
+def headline(
+    arms: dict[str, Arm],
+    gain: dict[str, Difference],
+    gap_closed: float | None,
+    data: DataFacts,
+    power: Power | None = None,
+) -> str:
+    """What a reader should take away, in two or three sentences."""
+    own, single, oracle = arms["coe"], arms["best_single"], arms["query_oracle"]
+    sentences = [
+        f"{verdict(gain['best_single'], data.n_test, power)}: on "
+        f"{counted(data.n_test, 'held-out query', 'held-out queries')} over "
+        f"{counted(len(data.experts), 'expert', 'experts')} it scores {percent(own.mean_score)}, the "
+        f"{lower_first(single.label)} {percent(single.mean_score)}, a difference of "
+        f"{points(gain['best_single'].mean)} points (95% interval {points_range(gain['best_single'].interval)})."
+    ]
+    if power is not None and (told := power_sentence(gain["best_single"], data.n_test, power)):
+        sentences.append(told)
+    if gap_closed is not None:
+        sentences.append(
+            f"That closes {percent(gap_closed, 0)} of the gap to a perfect choice per query "
+            f"({percent(oracle.mean_score)})."
+        )
+    near = "k-NN, which keeps no budget," if data.budgets else "k-NN"
+    sentences.append(f"Against {near} it is {points(gain['knn'].mean)} points ({points_range(gain['knn'].interval)}).")
+    if "best_mixture" in gain:
+        mixed = gain["best_mixture"]
+        sentences.append(
+            f"Against the best fixed mixture within the budget it is {points(mixed.mean)} points "
+            f"({points_range(mixed.interval)})."
+        )
+    return " ".join(sentences)
+
+
+def regret_sentence(regret: Regret) -> str:
+    """Where the largest part of the remaining distance lies."""
+    if regret.total.mean <= 0:
+        return "Nothing: every query got an expert that answers it as well as the best one."
+    largest = max(regret.parts, key=lambda name: regret.parts[name].mean)
+    return (
+        f"{100 * regret.total.mean:.1f} points lie between this router and the best expert for every query. The "
+        f"largest part, {100 * regret.parts[largest].mean:.1f} points, is \u201c{PART_NAMES[largest].lower()}\u201d: "
+        f"{PART_MEANING[largest]}."
+    )
+
+
+def diagnosis(found: Diagnostics) -> list[tuple[str, bool, str]]:
+    """Name, whether it is fine, and a sentence for each sign."""
+    rare = f", and {len(found.rare)} serve less than 1%: {', '.join(found.rare)}" if found.rare else ""
+    signs = [
+        (
+            "Collapse",
+            found.top_share < COLLAPSED_SHARE,
+            f"{found.top_expert} serves {percent(found.top_share)} of the queries{rare}. The entropy of the shares is "
+            f"{found.routing_entropy:.2f}, where 0 is one expert for all and 1 all experts alike.",
+        )
+    ]
+    if found.is_largest_always is not None:
+        only = "A larger budget only ever buys the largest expert." if found.is_largest_always else ""
+        signs.append(("Budget", not only, only or "A larger budget buys more than the largest expert."))
+    if found.degraded:
+        text = f"General receives most of {listed(found.degraded)}."
+    else:
+        text = "General receives most queries of no category."
+    signs.append(("Degradation", not found.degraded, text))
+    if found.underused:
+        text = f"General serves more, although the map's expert is better, of {listed(found.underused)}."
+    else:
+        text = "No category's better expert serves less than general."
+    signs.append(("Underuse", not found.underused, text))
+    text = f"Every cell of the map has at least {found.needed_per_cell} graded answers."
+    if found.n_thin:
+        text = f"{found.n_thin} cells of the map have fewer than {found.needed_per_cell} graded answers."
+    signs.append(("Thin cells", not found.n_thin, text))
+    return signs
+
+
+def listed(findings: Sequence[CategoryFinding]) -> str:
+    """The largest categories with their shares, and how many more there are."""
+    shown = [f"{row.category} ({percent(row.share, 0)} of {row.n})" for row in findings[:LISTED_CATEGORIES]]
+    more = len(findings) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

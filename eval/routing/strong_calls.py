@@ -1,0 +1,45 @@
+"""Two experts: how well each method spends strong calls."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.metrics.cheap_strong import CallFigures, call_figures, thinned
+from eval.routing.routing_records import CallOrder, CheapStrong
+from eval.routing.section_inputs import SectionInputs
+
+Float64Array = NDArray[np.float64]
+
+
+def build_cheap_strong(inputs: SectionInputs, rng: np.random.Generator) -> CheapStrong | None:
+    """None unless there are exactly two experts. The weak one is the one of lower mean score on the fit queries."""
+    if len(inputs.experts) != 2:
+        return None
+    weak, strong = np.argsort(inputs.fit_means, kind="stable").tolist()
+    low, high = inputs.scores[:, weak], inputs.scores[:, strong]
+    orders: dict[str, Float64Array] = {
+        method.name: method.quality[:, strong] - method.quality[:, weak] for method in inputs.methods
+    }
+    orders |= {"random": np.zeros(len(low)), "oracle": high - low}
+    return CheapStrong(
+        weak=inputs.experts[weak],
+        strong=inputs.experts[strong],
+        weak_score=float(low.mean()),
+        strong_score=float(high.mean()),
+        oracle_score=float(np.maximum(low, high).mean()),
+        orders={name: call_order(call_figures(gain, low, high, rng)) for name, gain in orders.items()},
+    )
+
+
+def call_order(figures: CallFigures) -> CallOrder:
+    """The record of one order, its curve at 101 shares."""
+    curve = thinned(figures.curve)
+    return CallOrder(
+        apgr=figures.apgr,
+        apgr_interval=figures.apgr_interval,
+        cpt=figures.cpt,
+        cpt_interval=figures.cpt_interval,
+        share=tuple(curve.share.tolist()),
+        mean_score=tuple(curve.quality.tolist()),
+    )

@@ -1,0 +1,205 @@
+"""What `coe eval routing` measures on: named tables, fit and test rows, budgets. Shapes: n prompts, m experts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from eval.routing.compare import active_params, mean_costs
+from router.config import Budgets
+from router.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
+from router.json_text import to_json
+from router.price import SLACK
+from router.text_identity import normalised_text
+from training.datasets.model_facts import find_models_file, read_models
+from training.datasets.outcomes import complete_rows, read_outcomes
+from training.datasets.table_categories import in_one_category, learned_categories
+from training.split import SPLITS
+from training.types import OutcomeTable
+
+
+@dataclass(frozen=True)
+class RoutingRequest:
+    """What to measure. `test` None: fit on the splits `train` and `valid` of `outcomes`, report on its split `test`;
+    otherwise fit on all of `outcomes` and report on all of `test`. What is to be chosen is chosen by cross-validation
+    on the fit rows. Kinds that are None are `coe train --table`'s own; `cache` keeps embeddings by content."""
+
+    outcomes: Path
+    out: Path
+    command: str
+    test: Path | None = None
+    experts: tuple[str, ...] | None = None
+    benchmark: str | None = None
+    metric: str | None = None
+    category_column: str = "category"
+    budgets: Budgets = field(default_factory=Budgets)
+    encoder: str | None = None
+    classifier: str | None = None
+    method: str | None = None
+    cache: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Fit and test rows with the same experts. `splits` counts the prompts of the table that both were taken from, and
+    is empty where each has its own; `n_incomplete` those left out because some expert has no score there.
+    `has_one_category`: no category of the fit rows has the prompts to be learned, so all are one."""
+
+    fit: OutcomeTable
+    test: OutcomeTable
+    splits: Mapping[str, int]
+    n_overlap_removed: int
+    n_incomplete: int = 0
+    has_one_category: bool = False
+
+
+def named_table(file: Path, name: str) -> dict[str, object]:
+    """An entry of a file of named tables: source (a folder beside the file), experts, benchmark, metric.
+
+    Raises:
+        DataError: the file cannot be read, or has no such table.
+    """
+    try:
+        tables = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
+    entries = tables if isinstance(tables, dict) else {}
+    known = {str(key): value for key, value in entries.items() if isinstance(value, dict) and "source" in value}
+    if name not in known:
+        raise DataError(f"{file}: unknown table '{name}'{allowed_values(name, known)}")
+    return known[name]
+
+
+def find_outcomes(table: str | None, tables: Path | None, outcomes: Path | None) -> tuple[Path, Mapping[str, object]]:
+    """The folder that the command line names, with the entry of a named table (empty for a folder).
+
+    Raises:
+        ConfigError: neither or both of a named table and a folder are given.
+        DataError: as `named_table`.
+    """
+    if (table is None) != (tables is None) or (table is None) == (outcomes is None):
+        raise ConfigError("give either --table NAME with --tables FILE, or --outcomes DIR")
+    if outcomes is not None:
+        return outcomes, {}
+    entry = named_table(Path(str(tables)), str(table))
+    return Path(str(tables)).parent / str(entry["source"]), entry
+
+
+def parse_budgets(options: Sequence[str]) -> Budgets:
+    """Budgets from `name=number` options. Raises ConfigError with the allowed names."""
+    values: dict[str, float] = {}
+    for option in options:
+        name, _, number = option.partition("=")
+        if name not in Budgets.model_fields:
+            raise ConfigError(f"--budget: unknown budget '{name}'{allowed_values(name, Budgets.model_fields)}")
+        try:
+            values[name] = float(number)
+        except ValueError as error:
+            raise ConfigError(f"--budget {name}: '{number}' is not a number; write {name}=31") from error
+        if not 0 < values[name] < np.inf:
+            raise ConfigError(f"--budget {name}: {number} is not allowed; expected a number of more than 0")
+    return Budgets(**values)
+
+
+def read_tables(request: RoutingRequest) -> Tables:
+    """Fit and test rows. Fit rows whose text is also in the test set are left out.
+
+    Raises:
+        DataError: as `read_outcomes`, or there is nothing to fit or to test on.
+    """
+    table, n_incomplete = read_part(request, request.outcomes, request.experts, request.test)
+    if request.test is None:
+        is_test = np.array([name == "test" for name in table.splits], dtype=bool)
+        fit, test = table.rows(~is_test), table.rows(is_test)
+    else:
+        fit = table
+        test, n_more = read_part(request, request.test, table.experts, request.outcomes)
+        n_incomplete += n_more
+    tested = {normalised_text(text) for text in test.texts}
+    is_new = np.array([normalised_text(text) not in tested for text in fit.texts], dtype=bool)
+    counts = Counter(table.splits)
+    splits = {str(name): counts[name] for name in SPLITS} if request.test is None else {}
+    fit = fit.rows(is_new)
+    for name, part in (("fit", fit), ("test", test)):
+        if not part.prompt_ids:
+            found = f"{int((~is_new).sum())} have a text that is in the test set too"
+            if splits:
+                found = f"prompts per split: {splits}; {found}"
+            raise DataError(f"{request.outcomes}: no prompt is left to {name} on ({found})")
+    is_one = not learned_categories(fit)
+    if is_one:
+        fit, test = in_one_category(fit), in_one_category(test)
+    return Tables(fit, test, splits, int((~is_new).sum()), n_incomplete, is_one)
+
+
+def read_part(
+    request: RoutingRequest, folder: Path, experts: Sequence[str] | None, other: Path | None
+) -> tuple[OutcomeTable, int]:
+    """The prompts that every expert has a score on, and how many others there are. The experts of both tables are the
+    same, so sizes and prices that only the `other` folder has count for this one."""
+    facts = None if other is None else find_models_file(other)
+    table = read_outcomes(
+        folder,
+        experts=experts,
+        benchmark=request.benchmark,
+        metric=request.metric,
+        category_column=request.category_column,
+        keep_partial=True,
+        models=None if facts is None else read_models(facts),
+        has_splits=request.test is None,
+    )
+    complete = complete_rows(table, folder)
+    return complete, len(table.prompt_ids) - len(complete.prompt_ids)
+
+
+def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:
+    """So that nothing is fitted in vain.
+
+    Raises:
+        DataError: a budget is set on something that is unknown of some expert.
+        InfeasibleBudgetError: a budget is less than every expert needs.
+    """
+    for name, amounts in (
+        ("active_params_b", active_params(table)),
+        ("hosted_params_b", active_params(table)),
+        ("cost_usd", mean_costs(table)),
+        # A map may be faster than every expert alone, for each may be fast on other categories.
+        ("latency_ms", np.where(np.isfinite(table.latency_ms).any(axis=0), 0.0, np.nan)),
+    ):
+        limit = getattr(budgets, name)
+        if limit is None:
+            continue
+        lacking = [expert for expert, amount in zip(table.experts, amounts, strict=True) if np.isnan(amount)]
+        if lacking:
+            raise DataError(f"budget {name}: unknown for {', '.join(lacking)}; leave them out with --experts")
+        if amounts.min() > limit * (1 + SLACK):
+            raise InfeasibleBudgetError(name, limit, float(amounts.min()))
+
+
+def apply_named_table(request: RoutingRequest, entry: Mapping[str, object]) -> RoutingRequest:
+    """What a named table says, where the command line does not say otherwise."""
+    listed = entry.get("experts")
+    experts = tuple(str(name) for name in listed) if isinstance(listed, list) else None
+    texts = {name: str(entry[name]) if entry.get(name) else None for name in ("benchmark", "metric")}
+    return replace(
+        request,
+        experts=request.experts or experts,
+        benchmark=request.benchmark or texts["benchmark"],
+        metric=request.metric or texts["metric"],
+    )
+
+
+def fingerprint(table: OutcomeTable) -> str:
+    """First 16 hex digits of a SHA-256 over ids, texts, labels, experts and scores in order."""
+    digest = hashlib.sha256()
+    for column in (table.prompt_ids, table.texts, table.categories, table.experts):
+        digest.update(to_json([value.encode("utf-8", "backslashreplace").decode() for value in column]))
+    digest.update(np.ascontiguousarray(table.scores, dtype="<f4").tobytes())
+    return digest.hexdigest()[:16]

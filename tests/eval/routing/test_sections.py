@@ -1,0 +1,197 @@
+"""The sections on the small trial whose answers are known by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eval.routing import budget_curves, lost, method_records, reliability, strong_calls
+from eval.routing.section_inputs import MapEvidence, MethodOutput, SectionInputs, inputs_of, map_evidence
+from eval.routing.sections import Sections, build_sections
+from router.quality import QualityMatrix
+from router.types import GENERAL
+from tests.eval.routing.trial_data import TEST_SCORES, trial, with_costs
+
+EVIDENCE = MapEvidence(
+    categories=("a", "b", GENERAL),
+    quality=np.array([[0.4, 1.0, 0.0], [0.4, 0.0, 0.75], [0.4, 0.5, 0.375]]),
+    mass=np.array([0.4, 0.4, 0.2]),
+    count=np.array([[30.0, 30, 30], [30, 30, 4], [60, 60, 34]]),
+)
+
+
+def oracle(**changes: object) -> MethodOutput:
+    scores = np.array(TEST_SCORES)
+    chosen = scores.argmax(axis=1)
+    made = MethodOutput("perfect", "Perfect", "it knows", scores, chosen, sample_quality=scores, is_default=True)
+    return replace(made, **changes)
+
+
+def worst() -> MethodOutput:
+    scores = np.array(TEST_SCORES)
+    return MethodOutput("worst", "Worst", "it errs", np.full((4, 3), 0.5), scores.argmin(axis=1))
+
+
+def inputs(**changes: object) -> SectionInputs:
+    found = inputs_of(
+        with_costs(trial(), [0.001, 0.004, 0.009]), [oracle(fit_s=1.5, decide_us=20.0), worst()], EVIDENCE
+    )
+    return replace(found, **changes)
+
+
+def sections() -> Sections:
+    return build_sections(inputs(), np.random.default_rng(0))
+
+
+def test_methods_are_measured_against_the_arms() -> None:
+    found = sections()["methods"]
+    perfect = found["perfect"]
+    assert (perfect.mean_score, perfect.gap_closed, perfect.is_default) == (1.0, 1.0, True)
+    assert {name: gain.mean for name, gain in perfect.gain.items()} == pytest.approx(
+        {"coe": 0.125, "best_single": 0.25, "map_true": 0.25, "knn": 0.25}
+    )
+    assert (perfect.fit_s, perfect.decide_us) == (1.5, 20.0)
+    assert perfect.mean_active_params_b == pytest.approx((3 * 7 + 20) / 4)
+    assert perfect.mean_cost_usd == pytest.approx((3 * 0.004 + 0.009) / 4)
+    assert found["worst"].mean_score == 0.0
+    assert found["worst"].gap_closed == pytest.approx(-3.0)
+    assert perfect.gain["knn"].interval[0] >= 0  # never worse on any query
+
+
+def test_router_arena_leaves_out_hindsight_and_unknown_costs() -> None:
+    record = sections()
+    assert set(record["router_arena"]) == {"coe", "random", "best_single", "knn", "cheapest", "perfect", "worst"}
+    cost = 1000 * (3 * 0.004 + 0.009) / 4
+    share = (np.log2(200) - np.log2(cost)) / (np.log2(200) - np.log2(0.0044))
+    assert record["router_arena"]["perfect"] == pytest.approx(1.1 * share / (0.1 + share))
+    low, high = record["router_arena_interval"]["worst"]
+    assert (low, high) == (0.0, 0.0)  # nothing is ever right
+    low, high = record["router_arena_interval"]["coe"]
+    assert low < record["router_arena"]["coe"] < high
+    unknown = inputs_of(trial(), [oracle()])
+    assert method_records.build_router_arena(unknown, np.random.default_rng(0)) == {}
+
+
+def test_the_frontier_has_every_known_budget_and_curve() -> None:
+    found = sections()["frontier"]
+    assert set(found) == {"active_params_b", "cost_usd", "hosted_params_b"}
+    for name, curves in found.items():  # `worst` has no sample to find prices on
+        drawn = {"map_drawn"} if name != "hosted_params_b" else set()
+        assert set(curves) == {"map", "perfect", "best_mixture"} | drawn
+    sized = found["active_params_b"]
+    assert (sized["perfect"][0].budget, sized["perfect"][0].amount) == (2.0, 2.0)
+    assert (sized["perfect"][-1].mean_score, sized["perfect"][-1].amount) == (1.0, pytest.approx(41 / 4))
+    assert sized["map"][-1].mean_score == pytest.approx(0.875 + (1.0 - 0.5) / 4)  # without a budget general is maths
+    assert budget_curves.build_frontier(inputs_of(trial()), np.random.default_rng(0)) == {}
+    assert set(budget_curves.build_frontier(inputs_of(trial(), [oracle()]), np.random.default_rng(0))) == {
+        "active_params_b",
+        "hosted_params_b",
+    }
+
+
+def test_a_budget_of_the_request_is_a_point_of_the_frontier() -> None:
+    found = budget_curves.build_frontier(inputs(limits={"active_params_b": [11.5]}), np.random.default_rng(0))
+    assert 11.5 in [point.budget for point in found["active_params_b"]["map"].points]
+
+
+def test_aiq_compares_curves_up_to_the_same_cost() -> None:
+    record = sections()
+    aiq, hull = record["aiq"], record["hull"]
+    assert aiq["perfect"] > aiq["map"] > 0
+    # the experts alone: (0.001, 0.3125), (0.004, 0.75), (0.009, 0.25) and the null router
+    assert aiq["experts"] == pytest.approx((0.5 * 0.3125 + 3 * (0.3125 + 0.75) / 2 + 5 * 0.75) / 9)
+    for name, (low, high) in record["aiq_interval"].items():
+        assert low <= aiq[name] <= high, name
+    assert set(record["aiq_interval"]) == set(aiq)
+    assert hull[-1] == pytest.approx((0.00525, 1.0))
+    assert hull[0][1] > 0
+
+
+def test_where_the_test_queries_cost_nothing_there_is_no_aiq() -> None:
+    """The fit queries had costs, so there is a frontier; a table of `--test` may have recorded zeros."""
+    free = inputs(cost_usd=np.zeros((4, 3)))
+    record = build_sections(free, np.random.default_rng(0))
+    assert "cost_usd" in record["frontier"]
+    assert (record["aiq"], record["aiq_interval"]) == ({}, {})
+
+
+def test_calibration_of_categories_and_methods() -> None:
+    found = sections()["calibration"]
+    assert set(found) == {"category", "perfect", "worst"}
+    assert found["category"].ece == pytest.approx(abs(0.9 - 0.75))
+    assert found["perfect"].ece == 0.0
+    assert (found["worst"].ece, found["worst"].brier) == (0.5, 0.25)
+    assert [(p.predicted, p.observed, p.count) for p in found["worst"].points] == [(0.5, 0.0, 4)]
+
+
+def test_confusion_counts_true_by_likely() -> None:
+    found = sections()["confusion"]
+    assert found is not None
+    assert (found.categories, found.counts) == (("a", "b"), ((2, 0), (1, 1)))
+    folded = reliability.build_confusion(["a", "a", "b", "c"], ["a", "c", "a", "b"], shown=1)
+    assert (folded.categories, folded.counts) == (("a", "(other)"), ((1, 1), (1, 1)))
+
+
+def test_the_worst_losses_come_first_and_are_cut() -> None:
+    long = ("one\ntwo " * 60, "x", "y", "z")
+    found = lost.build_lost(inputs(texts=long, chosen=np.array([0, 1, 2, 0])))
+    assert [(row.prompt_id, row.chosen, row.best) for row in found] == [
+        ("test2", "law", "maths"),
+        ("test3", "small", "law"),
+        ("test0", "small", "maths"),
+    ]
+    assert [row.best_score - row.chosen_score for row in found] == [1.0, 0.75, 0.5]
+    assert found[2].excerpt.startswith("one two one")
+    assert len(found[2].excerpt) <= 200
+    assert found[2].excerpt.endswith("\u2026")
+    assert len(lost.build_lost(inputs(chosen=np.array([0, 1, 2, 0])), shown=1)) == 1
+
+
+def two_experts() -> SectionInputs:
+    """A strong one and a weak one, with a method that knows every score."""
+    both = inputs()
+    return replace(
+        both,
+        experts=("maths", "small"),
+        scores=both.scores[:, [1, 0]],
+        fit_means=both.fit_means[[1, 0]] * [1.0, 0.1],
+        methods=(oracle(quality=both.scores[:, [1, 0]]),),
+    )
+
+
+def test_two_experts_get_a_curve_of_strong_calls() -> None:
+    assert sections()["cheap_strong"] is None
+    two = two_experts()
+    found = strong_calls.build_cheap_strong(two, np.random.default_rng(0))
+    assert found is not None
+    assert (found.weak, found.strong) == ("small", "maths")
+    assert (found.weak_score, found.strong_score, found.oracle_score) == pytest.approx((0.3125, 0.75, 0.8125))
+    assert set(found.orders) == {"perfect", "random", "oracle"}
+    assert found.orders["perfect"].apgr == found.orders["oracle"].apgr
+    assert found.orders["random"].apgr == pytest.approx(0.5)
+    assert found.orders["random"].cpt == pytest.approx({50: 0.5, 80: 0.8})
+
+
+def test_evidence_is_put_in_the_order_of_the_test_table() -> None:
+    matrix = QualityMatrix(
+        *[np.arange(6.0, dtype=np.float32).reshape(2, 3) / 10] * 3,
+        *[np.ones(2, np.float32)] * 2,
+        *[np.ones((2, 3), np.float32)] * 2,
+    )
+    found = map_evidence(matrix, ["a"], ["x", "y", "z"], ["z", "x"])
+    assert found.categories == ("a", GENERAL)
+    np.testing.assert_allclose(found.count, [[0.2, 0.0], [0.5, 0.3]])
+
+
+def test_diagnostics_need_evidence_and_name_thin_cells() -> None:
+    found = sections()["diagnostics"]
+    assert found is not None
+    assert [(c.category, c.expert, c.missing) for c in found.thin] == [("b", "law", 21)]
+    assert found.is_largest_always is False  # maths serves too
+    assert build_sections(inputs_of(trial()), np.random.default_rng(0))["diagnostics"] is None
+
+
+def test_the_same_seed_gives_the_same_sections() -> None:
+    assert sections() == sections()

@@ -1,0 +1,80 @@
+"""A small trial with known answers: two categories, three experts, eight fit and four test queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from eval.routing.compare import Trial
+from router.types import GENERAL, DecisionReason, RoutingDecision
+from training.types import OutcomeTable
+
+EXPERTS = ("small", "maths", "law")
+SIZES = {"small": 2.0, "maths": 7.0, "law": 20.0}
+"""Fit: maths is best on a, law on b, small is everywhere mediocre. Test: the first b query is an exception."""
+FIT_SCORES = [[0.4, 1, 0]] * 4 + [[0.4, 0, 0.75]] * 4
+TEST_SCORES = [[0.5, 1, 0], [0, 1, 0], [0.5, 1, 0], [0.25, 0, 1]]
+
+
+def table(scores: Sequence[Sequence[float]], categories: Sequence[str], name: str) -> OutcomeTable:
+    matrix = np.array(scores, dtype=np.float32)
+    unknown = np.full(matrix.shape, np.nan, dtype=np.float32)
+    return OutcomeTable(
+        prompt_ids=tuple(f"{name}{i}" for i in range(len(matrix))),
+        texts=tuple(f"{name} question {i} about {category}" for i, category in enumerate(categories)),
+        categories=tuple(categories),
+        splits=("train" if name == "fit" else "test",) * len(matrix),
+        experts=EXPERTS,
+        scores=matrix,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        metric="acc",
+        source="tiny",
+        active_params_b=SIZES,
+    )
+
+
+def decision(expert: str, likely: str, *, is_fallback: bool = False) -> RoutingDecision:
+    return RoutingDecision(
+        expert=expert,
+        category=GENERAL if is_fallback else likely,
+        confidence=0.9,
+        is_fallback=is_fallback,
+        reason=DecisionReason.UNCERTAIN if is_fallback else DecisionReason.MAP,
+        likely_category=likely,
+        uncertainty=0.1,
+        propensity=1.0,
+        router_version="0" * 16,
+    )
+
+
+def trial() -> Trial:
+    """The router names the category of the first, second and last test query, and falls back on the third."""
+    basis = np.eye(2, dtype=np.float32)
+    return Trial(
+        fit=table(FIT_SCORES, ["a"] * 4 + ["b"] * 4, "fit"),
+        test=table(TEST_SCORES, ["a", "a", "b", "b"], "test"),
+        fit_embeddings=basis[[0, 0, 0, 0, 1, 1, 1, 1]],
+        test_embeddings=basis[[0, 0, 1, 1]],
+        decisions=[
+            decision("maths", "a"),
+            decision("maths", "a"),
+            decision("small", "a", is_fallback=True),
+            decision("law", "b"),
+        ],
+        expert_of={"a": "maths", "b": "law", GENERAL: "small"},
+    )
+
+
+def with_costs(found: Trial, usd: Sequence[float]) -> Trial:
+    """The same trial with a cost per expert; NaN is unknown."""
+    return replace(
+        found,
+        **{
+            name: replace(part, cost_usd=np.tile(np.array(usd, dtype=np.float32), (len(part.prompt_ids), 1)))
+            for name, part in (("fit", found.fit), ("test", found.test))
+        },
+    )
