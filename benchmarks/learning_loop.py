@@ -161,7 +161,7 @@ def recovery_lines(courses: Sequence[Course], phases: Sequence[Phase]) -> list[s
 
 
 def share_lines(courses: Sequence[Course], phase: str) -> list[str]:
-    """Share of what a router lacks of the reachable that is made good, by decisions since the phase began."""
+    """Share of a router's gap to the reachable that is recovered, by decisions since the phase began."""
     inside = [i for i, name in enumerate(courses[0].phases) if name == phase]
     after = [i for i in (500, 1000, 2000, 4000) if i <= len(inside) * BLOCK]
     lines = ["| decisions | " + " | ".join(ARMS) + " |", "| --- " * (len(ARMS) + 1) + "|"]
@@ -185,24 +185,24 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "",
             f"    {command}",
             "",
-            f"**Simulated traffic, real truth**: what an expert scores on a prompt is looked up in a public table of "
+            f"**Simulated traffic, real truth**: an expert's score on a prompt is looked up in a public table of "
             f"graded answers ({len(world.traffic.experts)} experts, {len(world.traffic.texts)} prompts of traffic in "
             f"{len(set(world.traffic.categories))} categories). A person rates {RESPONSE_RATE:.0%} of the answers; a "
-            "thumb is up with probability 0.1 + 0.8 x score. The first router has seen 16 graded probes a category. "
-            "Everything that learns, estimates and decides is the code of `coe retrain`. Scores in percent; brackets "
-            f"and ± are 95% intervals. The run took {minutes:.0f} minutes of one core.",
+            "thumb is up with probability 0.1 + 0.8 x score. The first router has seen 16 graded probes per category. "
+            "Everything that learns, estimates and decides is the code of `coe retrain`. Scores are in percent; "
+            f"brackets and ± are 95% intervals. The run took {minutes:.0f} minutes on one core.",
             "",
             "## Do the intervals cover?",
             "",
-            f"{len(found.coverage)} runs, each with {LOGGED} decisions of a new log, {EXPLORED:.0%} of them explored; "
-            "half the questions judge. Stated rate: 95%. The gate concludes from a log only with an effective "
-            "sample of at least 20 decisions on the queries that change hands.",
+            f"{len(found.coverage)} runs, each with a new log of {LOGGED} decisions, {EXPLORED:.0%} of them explored. "
+            "Half of the questions judge. The stated rate is 95%. The gate concludes from a log only with an "
+            "effective sample of at least 20 decisions on the queries that change hands.",
             "",
             *coverage_lines(found.coverage),
             "",
             "## Does the gate promote a worse router?",
             "",
-            "The same logs: the candidate that retraining makes of each, and one that is spoiled by normal noise of "
+            "From the same logs: the candidate that retraining makes of each, and one spoiled by normal noise of "
             f"{', '.join(map(str, NOISES))} on every measured quality.",
             "",
             *gate_lines(found.natural, found.spoiled, margin),
@@ -210,22 +210,24 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "## Drift",
             "",
             f"{len(found.courses)} runs of {len(phases)} phases of {phases[0].blocks * BLOCK} decisions; "
-            f"{EXPLORATION.epsilon:.0%} explore, and the loop retrains every {BLOCK} decisions. {DEGRADED}'s scores "
-            f"fall to {FACTOR:.0%}; then {NEWCOMER_SHARE:.0%} of the traffic is of a category that neither stage 1 nor "
-            f"a probe has seen; then {ADDED} joins with its probes. Mean true score of the answers:",
+            f"{EXPLORATION.epsilon:.0%} explore, and the loop retrains every {BLOCK} decisions. First, the scores of "
+            f"{DEGRADED} fall to {FACTOR:.0%}. Then {NEWCOMER_SHARE:.0%} of the traffic belongs to a category that "
+            f"neither stage 1 nor a probe has seen. Then {ADDED} joins with its probes. Mean true score of "
+            "the answers:",
             "",
             *served_lines(found.courses, phases),
             "",
-            "`reachable` is the best map in hindsight over the rows that stage 1 decides, less what exploration costs. "
-            "The bandit learns from every thumb at once and explores without a limit; averaging takes whatever mean is "
-            "highest over the whole log, every 500 decisions; neither is judged before it serves.",
+            "`reachable` is the best map in hindsight over the rows that stage 1 decides, less the cost of "
+            "exploration. "
+            "The bandit learns from every thumb at once and explores without a limit. Averaging takes the highest mean "
+            "over the whole log, every 500 decisions. Neither is judged before it serves.",
             "",
-            f"Decisions until {RECOVERY:.0%} of what a router lacks of `reachable` when a phase begins is made good "
-            "(median over runs; in how many runs it happened within the phase):",
+            f"Decisions until {RECOVERY:.0%} of the gap to `reachable` at the beginning of a phase is recovered "
+            "(median over runs; number of runs in which it happened within the phase):",
             "",
             *recovery_lines(found.courses, phases),
             "",
-            f"Share of it that is made good so many decisions after {DEGRADED} degrades, in percent:",
+            f"Share of that gap recovered by a number of decisions after {DEGRADED} degrades, in percent:",
             "",
             *share_lines(found.courses, phases[1].name),
             "",

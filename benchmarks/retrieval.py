@@ -44,10 +44,10 @@ PAGE = """# The local index, {n:,} vectors of {dim} dimensions
 
     {command}
 
-Synthetic vectors, spread {spread} (see the script); {queries} queries that are not among them; half precision; one
-thread for searches, all cores for adding. The figures of adding hold the journal (on the disk before each batch of
-{batch:,} returns) and all snapshots. CPU seconds are of the whole process; wall time also holds what other programs on
-the machine took.
+The vectors are synthetic, spread {spread} (see the script), in half precision; {queries} queries are not among them.
+Searches use one thread, adding uses all cores. The figures for adding include the journal (on disk before each batch of
+{batch:,} returns) and all snapshots. CPU seconds are of the whole process; wall time includes waiting for other
+programs on the machine.
 
 | | |
 | --- | ---: |
@@ -60,13 +60,13 @@ the machine took.
 | exact search of the same vectors, float32, CPU | {exact_cpu:.0f} ms |
 | choosing among {arms} arms by {pilots:,} labelled queries, p50 / p95, wall | {choice50:.2f} / {choice95:.2f} ms |
 
-Searches by the width of the search (`EXPANSION_SEARCH`; the index uses {width}):
+Searches by width (`EXPANSION_SEARCH`; the index uses {width}):
 
 | width | recall@10 against exact search | p50 / p95, wall | CPU |
 | ---: | ---: | ---: | ---: |
 {searches}
 
-Up to {exact_below:,} vectors the index looks at all of them, exact but for half precision: p50 {whole}, while they
+Up to {exact_below:,} vectors, the index compares all of them, exactly except for half precision: p50 {whole} while they
 are in memory, and about twice that from a mapped file.
 """
 WIDTHS = (128, 256, 512, 1024, 2048)

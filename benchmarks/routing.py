@@ -37,8 +37,8 @@ EXTRA: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """More runs of a table: budgets, and the labels that a table of one category is mapped by."""
 
 CPT_WORDS = (
-    "CPT: the least share of strong calls that closes 50% or 80% of the gap between the two experts. The map has one",
-    "gain per category, so its calls within a category are spent at random.",
+    "CPT is the smallest share of strong calls that closes 50% or 80% of the gap between the two experts. The map has",
+    "one gain per category, so it spends its calls within a category at random.",
 )
 
 Report = dict[str, Any]
@@ -181,7 +181,7 @@ def mixture_lines(reports: Mapping[str, Report]) -> list[str]:
     for name, report in under.items():
         ours, mixture = (points(report["arms"][arm]["mean_score"]) for arm in ("coe", "best_mixture"))
         lines.append(f"| {name} | {ours} | {mixture} | {difference(report['gain']['best_mixture'])} |")
-    return ["", "Within a budget, against what a coin between two experts reaches with it:", "", *lines]
+    return ["", "Within a budget, against the best random mixture of two experts:", "", *lines]
 
 
 def frontier_lines(report: Report) -> list[str]:
@@ -203,13 +203,14 @@ def page(reports: Mapping[str, Report], runs: Sequence[Run], seconds: float) -> 
     lines = [
         "# Routing on public outcome tables",
         "",
-        "Made by `python benchmarks/routing.py`; every run is a `coe eval routing` whose HTML report has charts and",
-        "intervals. Fitted on train and valid prompts, reported on test prompts. Scores in percent; differences in",
-        "points, paired, with 95% bootstrap intervals. `ours` is the default, the map. Within a budget",
-        "k-NN and the oracle are still what they are without one.",
+        "Made by `python benchmarks/routing.py`. Every run is a `coe eval routing`, whose HTML report has charts and",
+        "intervals. Routers are fitted on train and valid prompts and reported on test prompts. Scores are in percent;",
+        "differences are in points, paired, with 95% bootstrap intervals. `ours` is the default, the map. k-NN and the",
+        "oracle are shown without a budget even where a run has one.",
         "",
-        f"This run took {seconds / 60:.0f} minutes. Mean share of the gap between best single and per-query oracle",
-        f"that is closed on the first six tables: **{100 * sum(closed) / max(len(closed), 1):.1f}%**.",
+        f"This run took {seconds / 60:.0f} minutes. On the first six tables, the mean share of the gap between the",
+        "best single expert and the per-query oracle that is closed is "
+        f"**{100 * sum(closed) / max(len(closed), 1):.1f}%**.",
         "",
         *table_lines(tables),
         *mixture_lines(tables),

@@ -39,7 +39,7 @@ FOLDS = 5
 DIRECTIONS = 32
 """Principal directions of the embedding that trees see: more do not help them and cost time."""
 
-TOLD, EVERYTHING, WITHOUT_KIN = "other models", "all", "all but kin"
+TOLD, EVERYTHING, WITHOUT_KIN = "other models", "all", "all but related"
 KNOWN: Mapping[str, tuple[str, ...]] = {
     "embedding": ("embedding",),
     "true labels": ("labels",),
@@ -50,21 +50,28 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
 """What is known of a prompt, and the blocks of features that hold it."""
 
 QUOTED = {"all": EVERYTHING, "embedding": "embedding", "labels": "true labels", "without": WITHOUT_KIN}
-HINDSIGHT = {EVERYTHING: "all, kind in hindsight", WITHOUT_KIN: "all but kin, kind in hindsight"}
+HINDSIGHT = {EVERYTHING: "all, kind in hindsight", WITHOUT_KIN: "all but related, kind in hindsight"}
 MEAN_OF_ALL, MEAN_OF_TOLD = "mean", "mean of those with others"
 
 PAGE = """# How much of the routing gap could be closed at all
 
-Made by `python -m benchmarks.routing_ceiling` in {minutes:.0f} minutes of a shared core. Share of the gap between best
-single expert and per-query oracle that is closed, percent, with 95% bootstrap intervals over prompts. Tables, experts,
-splits and test prompts are those of [routing.md](routing.md), whose default router is the column `default`.
+Made by `python -m benchmarks.routing_ceiling` in {minutes:.0f} minutes on a shared core. Figures are the closed share
+of the gap between the best single expert and the per-query oracle, in percent, with 95% bootstrap intervals over
+prompts. Tables, experts, splits and test prompts are those of [routing.md](routing.md). The column `default` is its
+default router.
 
-What is known of a prompt: `embedding` what the router sees; `true labels` the data's own benchmark and category; `other
-models` the graded scores of all other models of the source on that very prompt (routerdc has none); `all` the three
-together; `all but kin` the same without the one model that was trained from the weights of an expert ({kin}).
-Ridge, random forest, gradient boosting and their mean are fitted on train and valid prompts; {folds} folds of those
-choose the kind (`kind` names that of `all`) and the lead that an expert must have. In hindsight the kind is the best on
-the test prompts themselves, so too high. Reordering the features a forest draws from moved the mean of `all` by 1.
+The other columns differ in what is known about a prompt:
+
+- `embedding`: what the router sees
+- `true labels`: the data's own benchmark and category
+- `other models`: the graded scores of all other models of the source on the same prompt (routerdc has none)
+- `all`: these three together
+- `all but related`: the same without the one model that was trained from the weights of an expert ({kin})
+
+Ridge, random forest, gradient boosting and their mean are fitted on train and valid prompts. {folds} folds of these
+choose the kind (`kind` names that of `all`) and the lead that an expert must have. "In hindsight" means the kind that
+is best on the test prompts themselves, so these figures are too high. Reordering the features that a forest draws from
+moved the mean of `all` by 1.
 
 ## Test prompts
 
@@ -72,28 +79,30 @@ the test prompts themselves, so too high. Reordering the features a forest draws
 
 ## Fit prompts, out of fold
 
-Four times as many; slightly too high, for kind and lead were chosen on them.
+These are four times as many prompts. The figures are slightly too high, because kind and lead were chosen on them.
 
 {on_fit}
 
 ## What follows
 
-- The embedding alone closes {embedding_test} on test prompts and {embedding_fit} out of fold. The default router is
-  there already; the true labels close {labels_test} and {labels_fit}.
-- With everything given away it is {all_test} and {all_fit}. Where there is a model of kin, about half of that is due to
-  it, for it answers much as its expert does; without it {without_test} and {without_fit} are closed.
-- So 25% is about what the grades of 13 to 25 other models on the very prompt allow, and without kin more than they
-  allow out of fold. A router that sees the text would have to draw from it nearly all that those answers tell.
-- The small test split of fasteval_8 flatters every column, so the figures out of fold are the steadier ones.
-- Luck of the draw is the smaller part of the gap where it can be told: on {rated} prompts of routerdc that were
-  answered {samples} times it is {luck:.1f} of the {gap:.1f} points between the best single expert and an oracle of
-  single answers ({luck_share:.0%}). The rest repeats: it lies in how prompt and expert meet.
+- The embedding alone closes {embedding_test} on test prompts and {embedding_fit} out of fold. The default router has
+  reached that already. The true labels close {labels_test} and {labels_fit}.
+- Everything together closes {all_test} and {all_fit}. Where a related model exists, it contributes about half of that,
+  because it answers much like its expert. Without it, {without_test} and {without_fit} are closed.
+- So 25% is about what the grades of 13 to 25 other models on the same prompt allow; without the related model it is
+  more than they allow out of fold. A router that sees only the text would have to learn from it nearly everything that
+  those answers reveal.
+- The small test split of fasteval_8 flatters every column, so the out-of-fold figures are the more stable ones.
+- Chance is the smaller part of the gap where it can be measured. On {rated} prompts of routerdc that were answered
+  {samples} times, it accounts for {luck:.1f} of the {gap:.1f} points between the best single expert and an oracle of
+  single answers ({luck_share:.0%}). The rest is reproducible: it depends on the combination of prompt and expert.
 
 ## What it does not show
 
-It is no bound. An expert's own hidden states or log-probabilities hold what other models' answers do not, and what the
-model of kin tells suggests that this is much; other regressions may get more out of the same knowledge; routerdc has no
-other models. `all but kin` was added after a first run had shown how much one model told.
+This is not an upper bound. An expert's own hidden states or log-probabilities contain what other models' answers do
+not, and the contribution of the related model suggests that this is much. Other regressions may extract more from the
+same knowledge. routerdc has no other models. `all but related` was added after a first run had shown how much one model
+contributed.
 """
 
 Predict = Callable[[Float64Array, Float64Array, Float64Array, int], Float64Array]

@@ -220,8 +220,8 @@ def section(chosen: LabelSet, measured: Measured) -> list[str]:
     verdict = "yes" if measured.ece.mean() <= ECE_LIMIT else "NO"
     calibration = (
         f"Calibration error {mean_interval(measured.ece)} (largest {measured.ece.max():.4f}; at most {ECE_LIMIT}: "
-        f"{verdict}); before temperature scaling {mean_interval(measured.ece_before)}; probabilities that are exactly "
-        f"right would show {measured.ece_floor.mean():.4f} on as many queries."
+        f"{verdict}). Before temperature scaling: {mean_interval(measured.ece_before)}. Exactly right probabilities "
+        f"would show {measured.ece_floor.mean():.4f} on as many queries."
     )
     return [*lines, "", calibration, ""]
 
@@ -231,15 +231,16 @@ HEAD = """# Does the promise behind `general` hold?
     {command}
 
 The promise: of the queries that are not sent to `general`, at most alpha are misclassified, on average over routers
-(`router.uncertainty.risk_threshold`). Measured on {splits} random splits, each with {fit} queries to fit classifier,
-temperature and uncertainty on, as `coe train` does, and {test} others to measure on. The encoder is use_multilingual
-with surface features at weight 0.5, the classifier logistic regression with C = {strength:g}.
+(`router.uncertainty.risk_threshold`). It was measured on {splits} random splits. Each has {fit} queries to fit
+classifier, temperature and uncertainty, as `coe train` does, and {test} others to measure on. The encoder is
+use_multilingual with surface features at weight 0.5; the classifier is logistic regression with C = {strength:g}.
 
-A query of no category that is accepted counts as misclassified; a split that accepts nothing counts as 0. "Coverage" is
-the share of queries of a category that are accepted, "`general` found" the share of the others that are not. Intervals
-are 95% of the mean over splits of the same data, so they speak of these data only. A single split may lie above alpha:
-the promise is about the mean, and part of the scatter is the test part's own (with 2,500 accepted and alpha 0.05, a
-standard error of 0.004).
+- An accepted query of no category counts as misclassified. A split that accepts nothing counts as 0.
+- "Coverage" is the share of queries with a category that are accepted. "`general` found" is the share of the other
+  queries that are not accepted.
+- Intervals are 95% intervals of the mean over splits of the same data, so they hold for these data only.
+- A single split may exceed alpha: the promise is about the mean, and part of the scatter comes from the test part (with
+  2,500 accepted queries and alpha 0.05, a standard error of 0.004).
 """
 
 

