@@ -18,6 +18,9 @@ from router.errors import BackendError
 from router.json_text import from_json
 from router.visible_text import visible_line
 
+SAMPLING = {"temperature": 0}
+"""How every answer is drawn: greedily, so that the same expert gives the same answer."""
+
 MAX_RETRY_AFTER_S = 30.0
 MAX_QUOTED_CHARS = 200
 AWAY = frozenset({429, 503})
@@ -84,7 +87,7 @@ class ChatClient:
             "model": expert,
             "messages": [{"role": "user", "content": probe.text}],
             "max_tokens": probe.max_tokens,
-            "temperature": 0,
+            **SAMPLING,
         }
         try:
             async with self._session.post(self._url, json=body) as response:

@@ -7,9 +7,8 @@ measured, and when the first calls to an expert bring nothing else, the rest is 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -17,8 +16,8 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
+from eval.answers import Answer, Journal, Pair, answer_key, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
-from eval.journal import GradedAnswer, Journal, probe_hash
 from eval.probe_set import Probe
 from eval.types import Grader
 from router.errors import RouterError
@@ -30,22 +29,26 @@ from training.types import ModelFacts, OutcomeTable
 JOURNAL_FILE = "journal.jsonl"
 METRIC = "graded"
 MAX_NAMED_ERRORS = 5
-RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 FIRST_REFUSED, FIRST_FAILED = 3, 8
 """Calls to an expert after which the rest is not tried, when none could be asked, or when it failed at all of them: one
 that fails at half of what it is asked does so eight times in a row once in 256 (ours)."""
 
-OnPair = Callable[[str, str | None], None]
-"""Told of each finished pair: its expert, and the error or None."""
+TIMED = 3
+"""Answers of an expert that this machine times itself; the latency of a given answer follows from its tokens."""
+
+Show = Callable[[str], None]
+"""Told what is being done now."""
 
 
 @dataclass(frozen=True)
 class CollectRequest:
     """What to collect. `base_url` is an API root such as http://127.0.0.1:8000/v1, where each expert is a model.
 
-    `facts` gives sizes and prices; experts without any have unknown cost. `kept` are experts that may stay in the table
-    with what they answered before, though they are not asked now; None keeps all of them. `timeout_s` bounds one
-    answer. `is_asking_failed`: ask again where an expert failed before, instead of keeping its 0.
+    `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
+    answers; the name does where there is none. `given` are answers of another machine, which are not asked again.
+    `kept` are experts that may stay in the table with what they answered before, though they are not asked now; None
+    keeps all of them. `timeout_s` bounds one answer. `is_asking_failed`: ask again where an expert failed before,
+    instead of keeping its 0. `is_asking_all`: ask everything again.
     """
 
     probes: tuple[Probe, ...]
@@ -53,131 +56,121 @@ class CollectRequest:
     base_url: str
     out: Path
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    given: tuple[Answer, ...] = ()
     kept: frozenset[str] | None = None
     concurrency: int = 4
     timeout_s: float = 120.0
     api_key: str | None = None
     is_asking_failed: bool = False
+    is_asking_all: bool = False
 
-
-@dataclass(frozen=True)
-class Pair:
-    """One probe for one expert."""
-
-    probe: Probe
-    grader: Grader
-    expert: str
+    def key(self, expert: str, probe: Probe) -> str:
+        """Of the expert's answer to the probe."""
+        return answer_key(probe, self.fingerprints.get(expert, expert))
 
 
 @dataclass(frozen=True)
 class Collection:
-    """The table and how many pairs were taken from the journal. As (expert, reason) -> count: `failures`, scored 0, and
-    `errors`, not measured. `stopped` says in sentences which experts were given up."""
+    """The table, its answers, and how many of them were there already. As (expert, reason) -> count: `failures`, scored
+    0, and `errors`, not measured. `n_given` counts the answers of another machine for each expert. `stopped` says in
+    sentences which experts were given up."""
 
     table: OutcomeTable
+    answers: tuple[Answer, ...]
     n_reused: int
+    n_given: Counter[str]
     failures: Mapping[tuple[str, str], int]
     errors: Mapping[tuple[str, str], int]
     stopped: tuple[str, ...] = ()
 
 
-def tokens(usage: Mapping[str, object], name: str) -> int | None:
-    value = usage.get(name)
-    return value if isinstance(value, int) and value >= 0 else None
-
-
-async def graded(client: ChatClient, pair: Pair) -> GradedAnswer:
-    """Asks and grades one pair; an expert that failed for good scores 0. Raises CallError on any other error."""
-    started = time.perf_counter()
-    try:
-        text, usage = await client.ask(pair.expert, pair.probe)
-    except CallError as error:
-        if error.fault is not Fault.EXPERT or error.is_retryable:
-            raise
-        return failed_answer(pair, error, started)
-    latency_ms = 1000 * (time.perf_counter() - started)
-    return GradedAnswer(
-        probe_id=pair.probe.id,
-        probe_hash=probe_hash(pair.probe),
-        expert=pair.expert,
-        score=await asyncio.to_thread(pair.grader, text),  # a grader may run code in a sandbox for seconds
-        prompt_tokens=tokens(usage, "prompt_tokens"),
-        output_tokens=tokens(usage, "completion_tokens"),
-        latency_ms=latency_ms,
-    )
-
-
-def failed_answer(pair: Pair, error: CallError, started: float) -> GradedAnswer:
-    """A failure as it counts: 0, with its latency. Nobody bills for an error; what a lost answer cost is not known."""
-    billed = 0 if error.is_answered else None
-    return GradedAnswer(
-        probe_id=pair.probe.id,
-        probe_hash=probe_hash(pair.probe),
-        expert=pair.expert,
-        score=0.0,
-        prompt_tokens=billed,
-        output_tokens=billed,
-        latency_ms=1000 * (time.perf_counter() - started),
-        failure=error.reason,
-    )
-
-
-async def graded_in_time(client: ChatClient, pair: Pair) -> GradedAnswer:
-    """As `graded`, waiting for an expert that is away for a moment (429, 503, no connection). Raises CallError."""
-    for wait_s in (*RETRY_WAITS_S, None):
-        started = time.perf_counter()
-        try:
-            return await graded(client, pair)
-        except CallError as error:
-            if wait_s is None and error.fault is Fault.EXPERT:
-                return failed_answer(pair, error, started)
-            if wait_s is None or not error.is_retryable:
-                raise
-            await asyncio.sleep(error.retry_after_s if error.retry_after_s is not None else wait_s)
-    raise AssertionError("the last try returns or raises")
-
-
-async def collect(request: CollectRequest, *, on_pair: OnPair) -> Collection:
-    """Collects what the journal lacks and writes the table of all.
+async def collect(request: CollectRequest, *, show: Show) -> Collection:
+    """Asks what is not known yet, grades everything and writes the table of it.
 
     Raises:
         ConfigError: a probe names a wrong grader.
         DataError: a damaged journal.
         RouterError: nobody can be asked there, or no expert answered any probe.
     """
+    graders = {probe.id: probe.grader.build() for probe in request.probes}
     journal = Journal(request.out / JOURNAL_FILE)
-    answers = {(a.probe_hash, a.expert): a for a in journal.read()}
-    graders = [(probe, probe.grader.build()) for probe in request.probes]
-    pairs = [Pair(probe, grader, expert) for expert in request.experts for probe, grader in graders]
-    missing = [pair for pair in pairs if is_wanted(request, answers.get((probe_hash(pair.probe), pair.expert)))]
-    for pair in set(pairs) - set(missing):
-        on_pair(pair.expert, None)
-    asking = Asking(request, answers, journal, on_pair)
-    await asking.ask(missing)
-    asked = {(probe_hash(probe), expert) for probe in request.probes for expert in request.experts}
-    failures = Counter((a.expert, a.failure) for key, a in answers.items() if a.failure and key in asked)
-    if not any(not answers[key].failure for key in asked & answers.keys()):
+    answers = {answer.key: answer for answer in journal.read()}
+    pairs = pairs_of(request, request.experts)
+    taken = taken_answers(request, pairs, answers)
+    journal.append(*taken)
+    answers |= {answer.key: answer for answer in taken}
+    wanted = [pair for pair in pairs if is_wanted(request, answers.get(pair.key))]
+    asking = Asking(request, answers, journal, show)
+    await asking.ask(wanted + untimed(pairs, wanted, answers))
+    known = [answers[pair.key] for pair in pairs if pair.key in answers]
+    failures = Counter((answer.expert, answer.failure) for answer in known if answer.failure)
+    if all(answer.failure for answer in known):
         listed = listed_errors(asking.errors + failures)
         reasons = "; ".join(asking.stopped) or f"no expert answered any probe at {request.base_url}: {listed}"
         raise RouterError(reasons)
-    table = outcome_table(request, answers, (*request.experts, *earlier_experts(request, answers)))
+    experts = (*request.experts, *earlier_experts(request, answers))
+    table = await graded_table(request, graders, answers, experts, show)
     write_outcomes(table.rows(np.asarray(np.isfinite(table.scores).any(axis=1))), request.out)
-    return Collection(table, len(pairs) - len(missing), failures, asking.errors, tuple(asking.stopped))
+    return Collection(
+        table=table,
+        answers=tuple(known),
+        n_reused=len(pairs) - len(wanted) - len(taken),
+        n_given=Counter(answer.expert for answer in known if answer.latency_ms is None),
+        failures=failures,
+        errors=asking.errors,
+        stopped=tuple(asking.stopped),
+    )
 
 
-def is_wanted(request: CollectRequest, known: GradedAnswer | None) -> bool:
-    """Whether a pair is still to be asked."""
-    return known is None or (request.is_asking_failed and bool(known.failure))
+def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
+    """Every probe for every expert."""
+    return [Pair(probe, expert, request.key(expert, probe)) for expert in experts for probe in request.probes]
+
+
+def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
+    """What another machine answered, where nothing is known yet and nothing decisive has changed since."""
+    if request.is_asking_all:
+        return []
+    given = {answer.key: answer for answer in request.given}
+    return [
+        given[pair.key].model_copy(update={"probe_id": pair.probe.id, "expert": pair.expert})
+        for pair in pairs
+        if pair.key in given and pair.key not in known
+    ]
+
+
+def is_wanted(request: CollectRequest, known: Answer | None) -> bool:
+    """Returns whether a pair is still to be asked."""
+    return known is None or request.is_asking_all or (request.is_asking_failed and bool(known.failure))
+
+
+def untimed(pairs: Sequence[Pair], wanted: Sequence[Pair], answers: Mapping[str, Answer]) -> list[Pair]:
+    """Pairs with an answer of another machine, to be asked all the same so that `TIMED` latencies of each expert are
+    known here. They are the middle ones by length."""
+    timed = Counter(pair.expert for pair in wanted)
+    timed.update(pair.expert for pair in pairs if (a := answers.get(pair.key)) and a.latency_ms is not None)
+    found: list[Pair] = []
+    for expert in dict.fromkeys(pair.expert for pair in pairs):
+        rest = [pair for pair in pairs if pair.expert == expert and pair.key in answers]
+        rest = [pair for pair in rest if answers[pair.key].latency_ms is None]
+        rest.sort(key=lambda pair: answers[pair.key].output_tokens or 0)
+        lacking = min(max(0, TIMED - timed[expert]), len(rest))
+        start = (len(rest) - lacking) // 2
+        found += rest[start : start + lacking]
+    return found
 
 
 @dataclass
 class Asking:
-    """Pairs being asked: what was graded goes into `answers` and the journal."""
+    """Pairs being asked: answers go into `answers` and the journal."""
 
     request: CollectRequest
-    answers: dict[tuple[str, str], GradedAnswer]
+    answers: dict[str, Answer]
     journal: Journal
-    on_pair: OnPair
+    show: Show
+    total: int = 0
+    done: int = 0
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     stopped: list[str] = field(default_factory=list)
     has_answer: bool = False
@@ -186,8 +179,9 @@ class Asking:
         """One expert after the other: engines batch best within one adapter.
 
         Raises:
-            RouterError: nobody can be asked at this address. What was graded is in the journal.
+            RouterError: nobody can be asked at this address. What was answered is in the journal.
         """
+        self.total += len(pairs)
         key = self.request.api_key
         headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {key}"} if key else {})
         timeout = aiohttp.ClientTimeout(total=self.request.timeout_s)
@@ -217,7 +211,7 @@ class Asking:
 
     def _is_hopeless(self, expert: str) -> bool:
         """Whether so many calls brought no answer, and none did, that the expert is given up."""
-        own = [answer for (_, name), answer in self.answers.items() if name == expert]
+        own = [answer for answer in self.answers.values() if answer.expert == expert]
         n_refused = sum(count for (name, _), count in self.errors.items() if name == expert)
         is_silent = all(answer.failure for answer in own)
         return is_silent and (n_refused >= FIRST_REFUSED or n_refused + len(own) >= FIRST_FAILED)
@@ -230,16 +224,16 @@ class Asking:
         async def work() -> None:
             for pair in waiting:
                 try:
-                    answer = await graded_in_time(client, pair)
+                    answer = await asked_in_time(client, pair)
                 except CallError as error:
                     errors.append(error)
                     self.errors[pair.expert, error.reason] += 1
-                    self.on_pair(pair.expert, error.reason)
                 else:
                     self.has_answer |= not answer.failure
                     self.journal.append(answer)
-                    self.answers[answer.probe_hash, answer.expert] = answer
-                    self.on_pair(pair.expert, answer.failure or None)
+                    self.answers[answer.key] = answer
+                self.done += 1
+                self.show(f"asking {pair.expert}: {self.done} of {self.total} answers")
                 if any(error.fault is Fault.ADDRESS for error in errors):
                     return
 
@@ -263,37 +257,63 @@ def listed_errors(errors: Mapping[tuple[str, str], int]) -> str:
     return "; ".join(f"{expert}: {reason}, {count} times" for (expert, reason), count in frequent) or "none was asked"
 
 
-def earlier_experts(request: CollectRequest, answers: Mapping[tuple[str, str], GradedAnswer]) -> tuple[str, ...]:
+def earlier_experts(request: CollectRequest, answers: Mapping[str, Answer]) -> tuple[str, ...]:
     """Experts that answered some of these probes before and are not asked now: a table without them would make a router
-    that knows them no more."""
-    wanted = {probe_hash(probe) for probe in request.probes}
-    found = {expert for asked, expert in answers if asked in wanted} - set(request.experts)
-    return tuple(sorted(found if request.kept is None else found & request.kept))
+    that no longer knows them."""
+    found = {answer.expert for answer in answers.values()} - set(request.experts)
+    kept = sorted(found if request.kept is None else found & request.kept)
+    return tuple(expert for expert in kept if any(pair.key in answers for pair in pairs_of(request, [expert])))
 
 
-def outcome_table(
-    request: CollectRequest, answers: Mapping[tuple[str, str], GradedAnswer], experts: tuple[str, ...]
+async def graded_table(
+    request: CollectRequest,
+    graders: Mapping[str, Grader],
+    answers: Mapping[str, Answer],
+    experts: Sequence[str],
+    show: Show,
 ) -> OutcomeTable:
-    """All probes, and these experts; NaN where there is no graded answer."""
+    """All probes and these experts, graded; NaN where there is no answer."""
     shape = (len(request.probes), len(experts))
     matrices: dict[str, FloatArray] = {
         name: np.full(shape, np.nan, dtype=np.float32) for name in ("score", "cost_usd", "output_tokens", "latency_ms")
     }
-    for row, probe in enumerate(request.probes):
-        for column, expert in enumerate(experts):
-            answer = answers.get((probe_hash(probe), expert))
-            if answer is None:
-                continue
-            known = answer.model_dump() | {"cost_usd": cost_usd(answer, request.facts.get(expert, ModelFacts()))}
+    speeds = {expert: ms_per_token(answers.values(), expert) for expert in experts}
+    cells = [
+        (row, column, answers[pair.key])
+        for column, expert in enumerate(experts)
+        for row, pair in enumerate(pairs_of(request, [expert]))
+        if pair.key in answers
+    ]
+    waiting, done = iter(cells), 0
+
+    async def work() -> None:
+        nonlocal done
+        for row, column, answer in waiting:
+            facts = request.facts.get(experts[column], ModelFacts())
+            known = {
+                # A grader may run code in a sandbox for seconds.
+                "score": 0.0
+                if answer.failure
+                else await asyncio.to_thread(graders[request.probes[row].id], answer.text),
+                "cost_usd": cost_usd(answer, facts),
+                "output_tokens": answer.output_tokens,
+                "latency_ms": latency_ms(answer, speeds[experts[column]]),
+            }
             for name, matrix in matrices.items():
                 matrix[row, column] = np.nan if known[name] is None else known[name]
+            done += 1
+            show(f"grading: {done} of {len(cells)} answers")
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(request.concurrency, len(cells))):
+            tasks.create_task(work())
     sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
     return OutcomeTable(
         prompt_ids=tuple(probe.id for probe in request.probes),
         texts=tuple(probe.text for probe in request.probes),
         categories=tuple(probe.category for probe in request.probes),
         splits=tuple(split_of(probe.text) for probe in request.probes),
-        experts=experts,
+        experts=tuple(experts),
         scores=matrices["score"],
         cost_usd=matrices["cost_usd"],
         output_tokens=matrices["output_tokens"],
@@ -304,7 +324,26 @@ def outcome_table(
     )
 
 
-def cost_usd(answer: GradedAnswer, facts: ModelFacts) -> float | None:
+async def score_of(answer: Answer, grader: Grader) -> float:
+    """In a thread, since a grader may run code in a sandbox for seconds."""
+    return 0.0 if answer.failure else await asyncio.to_thread(grader, answer.text)
+
+
+def ms_per_token(answers: Iterable[Answer], expert: str) -> float | None:
+    """Mean time of this machine per output token of an expert; None where nothing was timed."""
+    own = [answer for answer in answers if answer.expert == expert and answer.latency_ms and not answer.failure]
+    n_tokens = sum(answer.output_tokens or 0 for answer in own)
+    return sum(answer.latency_ms or 0.0 for answer in own) / n_tokens if n_tokens else None
+
+
+def latency_ms(answer: Answer, speed: float | None) -> float | None:
+    """As measured here, or else as the tokens take at this machine's speed; None where neither is known."""
+    if answer.latency_ms is not None:
+        return answer.latency_ms
+    return None if speed is None or answer.output_tokens is None else speed * max(1, answer.output_tokens)
+
+
+def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
     """Tokens times price; None where either is unknown."""
     amounts = (answer.prompt_tokens, facts.price_in_per_m_usd, answer.output_tokens, facts.price_out_per_m_usd)
     if None in amounts:

@@ -12,7 +12,7 @@ import typer
 
 COMMANDS = {
     "eval routing": "eval.commands:routing",
-    "eval collect": "eval.commands:collect",
+    "eval collect": "eval.collect_command:collect",
     "eval robustness": "eval.robustness.command:robustness",
     "eval log": "eval.log.command:log",
     "eval retrieval": "eval.retrieval.command:retrieval",
@@ -93,57 +93,3 @@ def say(lines: Sequence[str]) -> None:
 
     for line in lines:
         Terminal(soft_wrap=True).print(line, highlight=False)
-
-
-def collect(
-    out: Annotated[Path, typer.Option(help="folder of the outcome table; what is there already is not asked again")],
-    base_url: Annotated[
-        str, typer.Option(help="API root where every expert is a model, e.g. http://127.0.0.1:8000/v1")
-    ],
-    experts: ExpertsOption = None,
-    probes: Annotated[Path | None, typer.Option(help="folder or JSON lines file of probes; default: our own")] = None,
-    experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
-    per_category: Annotated[int | None, typer.Option(min=1, help="at most so many probes of each category")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="answers awaited at once")] = 4,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for one answer, in seconds")] = 120.0,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="COE_API_KEY", show_envvar=True, help="sent as bearer token")
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="ask again where an expert failed, instead of keeping its 0")
-    ] = False,
-) -> None:
-    """Run prompts through the experts, grade the answers and write an outcome table."""
-    import asyncio
-
-    from eval.collect import CollectRequest
-    from eval.collect import collect as run_collect
-    from eval.collect_inputs import load_inputs
-    from eval.collect_summary import print_collection
-    from router.options import require_folder
-    from router.progress import console_progress
-
-    require_folder(out)
-    inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url, per_category)
-    request = CollectRequest(
-        probes=inputs.probes,
-        experts=inputs.experts,
-        base_url=base_url,
-        out=out,
-        facts=inputs.facts,
-        kept=frozenset(inputs.facts) if experts_file else None,
-        concurrency=concurrency,
-        timeout_s=timeout_s,
-        api_key=api_key,
-        is_asking_failed=retry_failed,
-    )
-    total, n_done, n_failed = len(inputs.probes) * len(inputs.experts), 0, 0
-    with console_progress() as progress:
-
-        def on_pair(expert: str, error: str | None) -> None:
-            nonlocal n_done, n_failed
-            n_done, n_failed = n_done + 1, n_failed + (error is not None)
-            progress(f"asking {expert}: {n_done} of {total} answers{f', {n_failed} failed' if n_failed else ''}")
-
-        collection = asyncio.run(run_collect(request, on_pair=on_pair))
-    print_collection(collection, out)

@@ -40,10 +40,8 @@ def content_hash(expert: str, folder: Path, base: Path) -> str:
     """Hash of everything that a conversion depends on: the adapter, the base's header and size, our code."""
     from fleet import lora_gguf
 
-    digest = hashlib.sha256()
     try:
-        for file in (folder / CONFIG_FILE, folder / WEIGHTS_FILE):
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest = hashlib.sha256(adapter_digest(folder).encode())
     except OSError as error:
         raise MissingWeightsError(
             f"experts.{expert}.adapter: {error.filename} cannot be read ({error.strerror})"
@@ -53,3 +51,11 @@ def content_hash(expert: str, folder: Path, base: Path) -> str:
     digest.update(str(base.stat().st_size).encode())
     digest.update(Path(lora_gguf.__file__).read_bytes())
     return digest.hexdigest()[:32]
+
+
+def adapter_digest(folder: Path) -> str:
+    """Hex SHA-256 of an adapter's two files. Raises OSError when one cannot be read."""
+    digest = hashlib.sha256()
+    for file in (folder / CONFIG_FILE, folder / WEIGHTS_FILE):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

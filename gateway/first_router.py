@@ -20,7 +20,7 @@ STOP_GRACE_S = 10.0
 def collect_arguments(
     base_url: str, experts: Sequence[str], config_path: Path, data_dir: Path, probes: Path | None
 ) -> list[str]:
-    """`coe eval collect`: every expert answers every probe. What an earlier start has measured is not asked again."""
+    """`coe eval collect`: every expert answers every probe, unless its answer is known."""
     words = ["eval", "collect", "--base-url", base_url, "--experts", ",".join(experts)]
     words += ["--experts-file", str(config_path), "--out", str(data_dir / "outcomes" / "probes")]
     return words if probes is None else [*words, "--probes", str(probes)]
@@ -56,23 +56,14 @@ async def run_coe(arguments: Sequence[str], environment: Mapping[str, str]) -> N
 
 
 async def make_first_router(
-    view: UpView,
-    *,
-    base_url: str,
-    experts: Sequence[str],
-    config_path: Path,
-    data_dir: Path,
-    probes: Path | None,
-    environment: Mapping[str, str],
+    view: UpView, collect: Sequence[str], train: Sequence[str], environment: Mapping[str, str]
 ) -> None:
     """Measures the experts and fits the first router.
 
     Raises:
         EngineError: measuring or fitting failed.
     """
-    collect = collect_arguments(base_url, experts, config_path, data_dir, probes)
     view.command("measuring what every expert can do", ["coe", *collect])
     await run_coe(collect, environment)
-    train = train_arguments(config_path, data_dir)
-    view.command("fitting the first router", ["coe", *train])
+    view.command("fitting the router", ["coe", *train])
     await run_coe(train, environment)

@@ -1,13 +1,14 @@
-"""`coe up` and `coe serve`."""
+"""`coe up`, `coe serve`, `coe experts up` and `coe experts ls`."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from router import options
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -17,6 +18,9 @@ DataOption = Annotated[Path | None, typer.Option("--data-dir", help="folder of e
 HostOption = Annotated[str | None, typer.Option("--host", help="address to listen on (COE_HOST; 127.0.0.1)")]
 PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0: any free port (COE_PORT; 8000)")]
 
+PIPE_WIDTH = 250
+"""A pipe has no width, and `grep` wants one line an expert."""
+
 
 def up(
     config: ConfigOption = None,
@@ -24,6 +28,9 @@ def up(
     host: HostOption = None,
     port: PortOption = None,
     once: Annotated[bool, typer.Option("--once", help="exit once every first query is answered")] = False,
+    regrade: Annotated[
+        bool, typer.Option("--regrade", help="ask every expert every probe again, and fit a router from that")
+    ] = False,
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve."""
@@ -38,7 +45,7 @@ def up(
         copy_composition(Path())
         view.note("there was no experts.yaml here: wrote the one that ships with coe, and its adapters under examples/")
     log_to_file(settings.data_dir, settings.log_level)
-    run(run_up(settings, view, once=once, probes=probes))
+    run(run_up(settings, view, once=once, probes=probes, is_regrading=regrade))
 
 
 def serve(
@@ -53,19 +60,45 @@ def serve(
     run(run_serve(settings, LogReporter()))
 
 
-def run(program: Coroutine[None, None, None]) -> None:
-    """Runs a program on uvloop, which takes a third less CPU per request than asyncio's own loop; Windows has none."""
+def experts_up(
+    config: options.ConfigOption = Path("experts.yaml"),
+    data_dir: options.DataOption = Path("data"),
+    once: Annotated[bool, typer.Option("--once", help="stop them again as soon as all are ready")] = False,
+) -> None:
+    """Start the vLLM engines of experts.yaml and keep them running until Ctrl-C or SIGTERM."""
     import asyncio
+
+    from fleet.experts_up import run_experts
+    from gateway.settings import engine_environment
+    from router.config import load_config
+
+    loaded = load_config(config)
+    asyncio.run(run_experts(loaded, config.resolve().parent, data_dir.resolve(), engine_environment(loaded), once=once))
+
+
+def experts_ls(
+    config: options.ConfigOption = Path("experts.yaml"), data_dir: options.DataOption = Path("data")
+) -> None:
+    """List the experts of experts.yaml, and where vLLM's answer if they run."""
+    from fleet.experts_up import experts_table
+    from fleet.vllm_addresses import read_vllm_addresses
+    from router.config import load_config
+    from router.terminal import Terminal
+
+    console = Terminal()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(experts_table(load_config(config), read_vllm_addresses(data_dir)))
+
+
+def run(program: Coroutine[None, None, None]) -> None:
+    """Runs a program on uvloop, which takes a third less CPU per request than asyncio's own loop."""
+    import uvloop
 
     from gateway.freed_memory import keep_large_blocks_apart
 
     keep_large_blocks_apart()
-    if sys.platform == "win32":
-        asyncio.run(program)
-    else:
-        import uvloop
-
-        uvloop.run(program)
+    uvloop.run(program)
 
 
 def settings_of(config: Path | None, data_dir: Path | None, host: str | None, port: int | None) -> Settings:

@@ -10,9 +10,8 @@ import aiohttp
 
 from fleet.stop_signal import Life, live_until_signal
 from gateway.composition import Composition, Reporter, running_composition
-from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask
-from gateway.first_queries import first_queries
-from gateway.first_router import make_first_router
+from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
+from gateway.first_router import collect_arguments, make_first_router, train_arguments
 from gateway.serve import bind
 from gateway.settings import Settings, command_environment
 from gateway.up_view import UpView
@@ -21,6 +20,7 @@ from router.config import CoeConfig, Engine, load_config
 from router.errors import ArtifactError, ConfigError, EngineError
 from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, live_manifest
 from router.private_folder import make_private
+from router.shipped import answers_file
 
 KEY_VARIABLE = "COE_API_KEY"
 """How the commands that we run get a key of the gateway."""
@@ -30,11 +30,14 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 logger = logging.getLogger(__name__)
 
 
-async def run_up(settings: Settings, view: UpView, *, once: bool, probes: Path | None = None) -> None:
+async def run_up(
+    settings: Settings, view: UpView, *, once: bool, probes: Path | None = None, is_regrading: bool = False
+) -> None:
     """Runs until SIGINT or SIGTERM, or with `once` until every first query is answered.
 
     Args:
         probes: folder of other probes than the shipped ones, for the first measurement.
+        is_regrading: ask every expert every probe again, and fit a router from that.
 
     Raises:
         RouterError: whatever kept it from starting; with `once` also a query without an answer.
@@ -47,7 +50,7 @@ async def run_up(settings: Settings, view: UpView, *, once: bool, probes: Path |
         refuse_taken_port(settings)
         make_data_folder(settings)
         async with running_composition(settings, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
-            await ensure_router(composition, settings, config, view, probes)
+            await ensure_router(composition, settings, config, view, probes, is_regrading=is_regrading)
             answers = await view.answers(first_answers(composition, settings, config))
             life.is_starting = False
             view.ending(client_url(composition), answers, needs_key=bool(settings.api_keys))
@@ -117,28 +120,31 @@ def make_data_folder(settings: Settings) -> None:
 
 
 async def ensure_router(
-    composition: Composition, settings: Settings, config: CoeConfig, view: UpView, probes: Path | None
+    composition: Composition,
+    settings: Settings,
+    config: CoeConfig,
+    view: UpView,
+    probes: Path | None,
+    *,
+    is_regrading: bool,
 ) -> None:
-    """Makes the first router when there is none, and says which one serves.
+    """Makes the first router when there is none, or another where all is graded again, and says which one serves.
 
     Raises:
         EngineError: measuring or fitting failed.
         ArtifactError: there is a router and it cannot be used.
     """
     live = composition.gateway.state.live
-    if live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists():
+    if is_regrading or (live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists()):
         environment = command_environment()
         if settings.plain_keys:
             environment[KEY_VARIABLE] = settings.plain_keys[0]
-        await make_first_router(
-            view,
-            base_url=client_url(composition),
-            experts=tuple(config.experts),
-            config_path=settings.config_path,
-            data_dir=settings.data_dir,
-            probes=probes,
-            environment=environment,
+        collect = collect_arguments(
+            client_url(composition), tuple(config.experts), settings.config_path, settings.data_dir, probes
         )
+        source = ["--again"] if is_regrading else ["--answers-from", str(answers_file())]
+        train = train_arguments(settings.config_path, settings.data_dir)
+        await make_first_router(view, [*collect, *source], train, environment)
         await live.refresh()
     if live.current is None:
         raise ArtifactError(f"the live router cannot be used: {live.last_error}; `coe train` makes another")

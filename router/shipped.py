@@ -25,6 +25,11 @@ def probes_folder() -> Path:
     return shipped_root() / EXAMPLE / "probes"
 
 
+def answers_file() -> Path:
+    """Answers of the shipped experts to the shipped probes, as `coe eval collect --answers-to` wrote them."""
+    return shipped_root() / EXAMPLE / "answers.jsonl"
+
+
 def copy_composition(folder: Path) -> None:
     """Copies the shipped experts.yaml, with the adapters that it names, into a folder. Raises OSError."""
     import shutil

@@ -21,7 +21,7 @@ import openai
 import pytest
 import yaml
 
-from gateway.first_queries import QUERIES
+from gateway.first_answers import QUERIES
 from gateway.up_view import PLAIN_WIDTHS, shorten
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +14,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from eval.collect import Collection, CollectRequest, collect
-from eval.collect_inputs import first_of_each_category, load_inputs
-from eval.probe_set import Probe
+from eval.answers import read_answers, write_answers
+from eval.collect import TIMED, Collection, CollectRequest, collect
+from eval.collect_command import expert_fingerprint, first_of_each_category, load_inputs
+from eval.probe_set import GraderSpec, Probe
+from router.config import Engine, ExpertConfig
 from router.errors import ConfigError, DataError, RouterError
 from training.datasets.outcomes import read_outcomes
 from training.types import ModelFacts
@@ -96,7 +98,7 @@ async def fake() -> AsyncIterator[FakeExperts]:
 
 async def run(fake: FakeExperts, out: Path, *experts: str, **changes: object) -> Collection:
     request = CollectRequest(probes=PROBES, experts=experts, base_url=fake.root, out=out)
-    return await collect(CollectRequest(**(vars(request) | changes)), on_pair=lambda expert, error: None)
+    return await collect(CollectRequest(**(vars(request) | changes)), show=lambda message: None)
 
 
 @pytest.mark.parametrize("key", [None, "secret"])
@@ -154,7 +156,7 @@ async def test_a_failure_scores_0_with_its_latency_until_it_is_asked_again(fake:
 async def test_what_counts_as_a_failure(
     fake: FakeExperts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expert: str, reason: str
 ) -> None:
-    monkeypatch.setattr("eval.collect.RETRY_WAITS_S", (0.0,))
+    monkeypatch.setattr("eval.answers.RETRY_WAITS_S", (0.0,))
     found = await run(fake, tmp_path, "right", expert, timeout_s=1.0)
     assert (found.failures, found.errors) == ({(expert, reason): 3}, {})
     assert found.table.scores[:, 1].tolist() == [0, 0, 0]
@@ -234,6 +236,98 @@ async def test_a_changed_probe_is_asked_again(fake: FakeExperts, tmp_path: Path)
     assert fake.asked["right", "1+1"] == 2
 
 
+GIVEN = tuple(
+    PROBES[0].model_copy(update={"id": f"arithmetic-{i:03}", "text": f"1+1{' ' * i}"}) for i in range(2 * TIMED)
+)
+
+
+@pytest.fixture
+async def answers_file(fake: FakeExperts, tmp_path: Path) -> Path:
+    """What another machine wrote of `right` and `wrong` on `GIVEN`; nobody has been asked here yet."""
+    there = await run(fake, tmp_path / "there", "right", "wrong", probes=GIVEN)
+    write_answers(tmp_path / "answers.jsonl", there.answers)
+    fake.asked.clear()
+    return tmp_path / "answers.jsonl"
+
+
+async def test_answers_of_another_machine_are_graded_and_a_few_are_timed(
+    fake: FakeExperts, tmp_path: Path, answers_file: Path
+) -> None:
+    given = tuple(read_answers(answers_file))
+    assert {answer.latency_ms for answer in given} == {None}
+    found = await run(fake, tmp_path / "here", "right", "wrong", probes=GIVEN, given=given)
+    np.testing.assert_array_equal(found.table.scores, [[1, 0]] * len(GIVEN))
+    assert found.n_given == {"right": TIMED, "wrong": TIMED}
+    assert (fake.total("right"), fake.total("wrong")) == (TIMED, TIMED)
+    assert (found.table.latency_ms > 0).all()
+    again = await run(fake, tmp_path / "here", "right", "wrong", probes=GIVEN)
+    assert (again.n_reused, sum(fake.asked.values())) == (2 * len(GIVEN), 2 * TIMED)
+    np.testing.assert_array_equal(again.table.latency_ms, found.table.latency_ms)
+
+
+async def test_what_changed_since_is_asked_and_nothing_else(
+    fake: FakeExperts, tmp_path: Path, answers_file: Path
+) -> None:
+    given = tuple(read_answers(answers_file))
+    await run(
+        fake, tmp_path / "expert", "right", "wrong", probes=GIVEN, given=given, fingerprints={"right": "retrained"}
+    )
+    assert (fake.total("right"), fake.total("wrong")) == (len(GIVEN), TIMED)
+    fake.asked.clear()
+    probe = GIVEN[0].model_copy(update={"text": "2+3"})
+    await run(fake, tmp_path / "probe", "right", probes=(probe, *GIVEN[1:]), given=given)
+    assert fake.asked["right", "2+3"] == 1
+    assert fake.total("right") == TIMED
+    fake.asked.clear()
+    await run(fake, tmp_path / "all", "right", probes=GIVEN, given=given, is_asking_all=True)
+    assert fake.total("right") == len(GIVEN)
+
+
+async def test_a_changed_grader_grades_known_answers_again(
+    fake: FakeExperts, tmp_path: Path, answers_file: Path
+) -> None:
+    given = tuple(read_answers(answers_file))
+    await run(fake, tmp_path / "here", "right", probes=GIVEN, given=given)
+    fake.asked.clear()
+    other = GraderSpec.model_validate({"kind": "numeric", "value": 99})
+    probes = tuple(probe.model_copy(update={"grader": other}) for probe in GIVEN)
+    found = await run(fake, tmp_path / "here", "right", "wrong", probes=probes, given=given)
+    np.testing.assert_array_equal(found.table.scores, [[0, 1]] * len(GIVEN))
+    assert fake.total("right") == 0
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda content: content.replace(b'"text":"2"', b'"text":"3"', 1),
+        lambda content: b"\n".join(content.split(b"\n")[:-2]) + b"\n",
+        lambda content: content.split(b"\n", 1)[1],
+        lambda content: b"",
+    ],
+)
+def test_answers_that_were_changed_are_refused(answers_file: Path, tamper: Callable[[bytes], bytes]) -> None:
+    answers_file.write_bytes(tamper(answers_file.read_bytes()))
+    with pytest.raises(DataError, match=r"answers\.jsonl: was changed after it was written .* `coe up --regrade`"):
+        read_answers(answers_file)
+
+
+def test_an_experts_fingerprint_is_what_decides_its_answers(tmp_path: Path) -> None:
+    (tmp_path / "base.gguf").write_bytes(b"weights")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"adapter")
+    entry = ExpertConfig(engine=Engine.LLAMACPP, model="base.gguf", adapter="lora")
+    seen = [expert_fingerprint(entry, tmp_path)]
+    assert expert_fingerprint(entry.model_copy(update={"description": "a word more"}), tmp_path) == seen[0]
+    (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"retrained")
+    seen.append(expert_fingerprint(entry, tmp_path))
+    seen.append(expert_fingerprint(entry.model_copy(update={"adapter": None}), tmp_path))
+    (tmp_path / "other.gguf").write_bytes(b"other weights")
+    seen.append(expert_fingerprint(entry.model_copy(update={"model": "other.gguf"}), tmp_path))
+    seen.append(expert_fingerprint(entry.model_copy(update={"model": "not-here.gguf"}), tmp_path))
+    assert len(set(seen)) == len(seen)
+
+
 async def test_who_answered_before_stays_in_the_table(fake: FakeExperts, tmp_path: Path) -> None:
     """So that an expert can be added by asking it alone; those that experts.yaml knows no more go."""
     await run(fake, tmp_path, "right", "wrong")
@@ -257,7 +351,7 @@ async def test_a_line_cut_by_a_crash_is_dropped_and_a_damaged_one_is_named(fake:
     assert (await run(fake, tmp_path, "right")).n_reused == 2
     assert len(journal.read_text().splitlines()) == 3
     journal.write_text("{}\n" + journal.read_text())
-    with pytest.raises(DataError, match=r"journal.jsonl:1: is not a graded answer"):
+    with pytest.raises(DataError, match=r"journal.jsonl:1: is not an answer"):
         await run(fake, tmp_path, "right")
 
 
@@ -279,8 +373,11 @@ async def test_no_endpoint_is_an_error(tmp_path: Path) -> None:
 async def test_one_at_a_time_goes_expert_by_expert(fake: FakeExperts, tmp_path: Path) -> None:
     seen: list[str] = []
     request = CollectRequest(probes=PROBES, experts=("right", "wrong"), base_url=fake.root, out=tmp_path, concurrency=1)
-    await collect(request, on_pair=lambda expert, error: seen.append(expert))
-    assert seen == ["right"] * 3 + ["wrong"] * 3
+    await collect(request, show=seen.append)
+    assert seen == [
+        *(f"asking {expert}: {i} of 6 answers" for i, expert in enumerate(["right"] * 3 + ["wrong"] * 3, start=1)),
+        *(f"grading: {i} of 6 answers" for i in range(1, 7)),
+    ]
 
 
 def test_inputs_are_checked(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""Answers of experts to probes, as they came.
+
+One JSON line per answer: an interrupted collection resumes where it was, and a collection may begin with answers that
+were written on another machine. Scores are not kept: grading is deterministic and takes seconds, so a changed grader
+costs no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, ValidationError
+
+from eval.chat_client import SAMPLING, CallError, ChatClient, Fault
+from eval.probe_set import Probe
+from router.errors import DataError
+from router.types import Record
+
+RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
+_DIGEST_KEY: Final = "sha256"
+
+
+class Answer(Record):
+    """One expert's answer to one probe, or its failure, which scores 0; `failure` says which.
+
+    `key` names all that decides the answer (`answer_key`). `latency_ms` is None when another machine measured it.
+    """
+
+    key: str
+    probe_id: str
+    expert: str
+    text: str = ""
+    prompt_tokens: int | None = Field(default=None, ge=0)
+    output_tokens: int | None = Field(default=None, ge=0)
+    latency_ms: float | None = Field(default=None, ge=0)
+    failure: str = ""
+
+    def line(self) -> bytes:
+        return self.model_dump_json(exclude_defaults=True).encode() + b"\n"
+
+
+def answer_key(probe: Probe, fingerprint: str) -> str:
+    """First 16 hex digits of a SHA-256 over the prompt, the sampling and the expert's `fingerprint`."""
+    decisive = [probe.text, probe.max_tokens, SAMPLING, fingerprint]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One probe for one expert, and the key of the answer."""
+
+    probe: Probe
+    expert: str
+    key: str
+
+
+def tokens(usage: Mapping[str, object], name: str) -> int | None:
+    value = usage.get(name)
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+async def asked(client: ChatClient, pair: Pair) -> Answer:
+    """Asks one pair; a failure for good is an answer, too. Raises CallError on any other error."""
+    started = time.perf_counter()
+    try:
+        text, usage = await client.ask(pair.expert, pair.probe)
+    except CallError as error:
+        if error.fault is not Fault.EXPERT or error.is_retryable:
+            raise
+        return failed_answer(pair, error, started)
+    return Answer(
+        key=pair.key,
+        probe_id=pair.probe.id,
+        expert=pair.expert,
+        text=text,
+        prompt_tokens=tokens(usage, "prompt_tokens"),
+        output_tokens=tokens(usage, "completion_tokens"),
+        latency_ms=1000 * (time.perf_counter() - started),
+    )
+
+
+def failed_answer(pair: Pair, error: CallError, started: float) -> Answer:
+    """A failure as it counts: 0, with its latency. Nobody bills for an error; what a lost answer cost is not known."""
+    billed = 0 if error.is_answered else None
+    return Answer(
+        key=pair.key,
+        probe_id=pair.probe.id,
+        expert=pair.expert,
+        prompt_tokens=billed,
+        output_tokens=billed,
+        latency_ms=1000 * (time.perf_counter() - started),
+        failure=error.reason,
+    )
+
+
+async def asked_in_time(client: ChatClient, pair: Pair) -> Answer:
+    """As `asked`, waiting for an expert that is away for a moment (429, 503, no connection). Raises CallError."""
+    for wait_s in (*RETRY_WAITS_S, None):
+        started = time.perf_counter()
+        try:
+            return await asked(client, pair)
+        except CallError as error:
+            if wait_s is None and error.fault is Fault.EXPERT:
+                return failed_answer(pair, error, started)
+            if wait_s is None or not error.is_retryable:
+                raise
+            await asyncio.sleep(error.retry_after_s if error.retry_after_s is not None else wait_s)
+    raise AssertionError("the last try returns or raises")
+
+
+class Journal:
+    """An append-only file. A last line that was cut short by a crash is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[Answer]:
+        """Every answer, oldest first; none when there is no file.
+
+        Raises:
+            DataError: a line other than a cut last one is not an answer; with file and line.
+        """
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            self._path.write_bytes(whole)
+        return _parsed(whole.splitlines(), self._path, 1)
+
+    def append(self, *answers: Answer) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as file:
+            file.write(b"".join(answer.line() for answer in answers))
+
+
+def write_answers(path: Path, answers: Iterable[Answer]) -> None:
+    """Writes answers, without failures and latencies, as a file that `read_answers` accepts on another machine.
+
+    Its first line holds the SHA-256 of the others.
+    """
+    kept = [answer.model_copy(update={"latency_ms": None}) for answer in answers if not answer.failure]
+    body = b"".join(answer.line() for answer in sorted(kept, key=lambda answer: (answer.probe_id, answer.expert)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(json.dumps({_DIGEST_KEY: hashlib.sha256(body).hexdigest()}).encode() + b"\n" + body)
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Answers that `write_answers` wrote.
+
+    Raises:
+        DataError: the file cannot be read, or is not as it was written.
+    """
+    try:
+        head, _, body = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    digest = hashlib.sha256(body).hexdigest()
+    if head != json.dumps({_DIGEST_KEY: digest}).encode():
+        raise DataError(
+            f"{path}: was changed after it was written (its lines have SHA-256 {digest[:12]}..., which the first line "
+            "does not say); restore it, or ask the experts again by `coe up --regrade`"
+        )
+    return _parsed(body.splitlines(), path, 2)
+
+
+def _parsed(lines: Iterable[bytes], path: Path, first: int) -> list[Answer]:
+    answers = []
+    for number, line in enumerate(lines, start=first):
+        try:
+            answers.append(Answer.model_validate_json(line))
+        except ValidationError as error:
+            raise DataError(
+                f"{path}:{number}: is not an answer ({error.error_count()} faults); "
+                "remove the line, or the file to collect everything again"
+            ) from error
+    return answers

@@ -1,0 +1,188 @@
+"""`coe eval collect`: its options, checked, and what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from eval.answers import read_answers, write_answers
+from eval.collect import Collection, CollectRequest
+from eval.collect import collect as run_collect
+from eval.commands import ExpertsOption, split_names
+from eval.probe_set import Probe, load_probe_file, load_probes
+from fleet.adapter_files import adapter_digest
+from fleet.vllm_command import adapter_folder
+from router.config import Engine, ExpertConfig, load_config
+from router.errors import ConfigError, MissingWeightsError, allowed_values
+from router.options import require_folder
+from router.progress import console_progress
+from router.terminal import Grid, Terminal
+from router.weights import file_sha256, fingerprint, resolve_weights
+from training.datasets.model_facts import facts_of_config
+from training.types import ModelFacts
+
+
+def collect(
+    out: Annotated[Path, typer.Option(help="folder of the outcome table; what is there already is not asked again")],
+    base_url: Annotated[
+        str, typer.Option(help="API root where every expert is a model, e.g. http://127.0.0.1:8000/v1")
+    ],
+    experts: ExpertsOption = None,
+    probes: Annotated[Path | None, typer.Option(help="folder or JSON lines file of probes; default: our own")] = None,
+    experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
+    per_category: Annotated[int | None, typer.Option(min=1, help="at most so many probes of each category")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="answers awaited at once")] = 4,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for one answer, in seconds")] = 120.0,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="COE_API_KEY", show_envvar=True, help="sent as bearer token")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="ask again where an expert failed, instead of keeping its 0")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="ask everything again, whatever is known")] = False,
+    answers_from: Annotated[
+        Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
+    ] = None,
+    answers_to: Annotated[Path | None, typer.Option(help="file to write all answers to, for --answers-from")] = None,
+) -> None:
+    """Run prompts through the experts, grade the answers and write an outcome table."""
+    require_folder(out)
+    inputs = load_inputs(probes, experts_file, split_names(experts, "--experts"), base_url, per_category)
+    request = CollectRequest(
+        probes=inputs.probes,
+        experts=inputs.experts,
+        base_url=base_url,
+        out=out,
+        facts=inputs.facts,
+        fingerprints=inputs.fingerprints,
+        given=tuple(read_answers(answers_from)) if answers_from else (),
+        kept=frozenset(inputs.facts) if experts_file else None,
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        api_key=api_key,
+        is_asking_failed=retry_failed,
+        is_asking_all=again,
+    )
+    with console_progress() as progress:
+        collection = asyncio.run(run_collect(request, show=progress))
+    print_collection(collection, inputs, out, answers_from)
+    if answers_to is not None:
+        write_answers(answers_to, collection.answers)
+
+
+@dataclass(frozen=True)
+class CollectInputs:
+    """Probes to ask, experts to ask, and what is known of the experts: sizes and prices, and what decides an answer."""
+
+    probes: tuple[Probe, ...]
+    experts: tuple[str, ...]
+    facts: Mapping[str, ModelFacts]
+    fingerprints: Mapping[str, str]
+
+
+def load_inputs(
+    probes: Path | None,
+    experts_file: Path | None,
+    experts: Sequence[str] | None,
+    base_url: str,
+    per_category: int | None = None,
+) -> CollectInputs:
+    """Reads probes (the packaged ones by default; at most `per_category` of each category) and experts.yaml.
+
+    Raises:
+        ConfigError: the URL is none, no expert is named, or one is not in the file.
+        DataError: as `load_probes`.
+    """
+    if not base_url.startswith(("http://", "https://")):
+        raise ConfigError(f"--base-url: '{base_url}' is not a URL; expected http://HOST:PORT/v1")
+    facts, fingerprints = dict[str, ModelFacts](), dict[str, str]()
+    if experts_file:
+        config = load_config(experts_file)
+        folder = experts_file.resolve().parent
+        facts = dict(facts_of_config(config))
+        fingerprints = {name: expert_fingerprint(entry, folder) for name, entry in config.experts.items()}
+    names = tuple(experts or facts)
+    if not names:
+        raise ConfigError("name the experts: --experts a,b,c, or --experts-file experts.yaml for all of its experts")
+    for name in names:
+        if experts_file and name not in facts:
+            raise ConfigError(f"--experts: unknown expert '{name}'{allowed_values(name, facts)}")
+        if names.count(name) > 1:
+            raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
+    loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
+    return CollectInputs(first_of_each_category(loaded, per_category), names, facts, fingerprints)
+
+
+def first_of_each_category(probes: Sequence[Probe], count: int | None) -> tuple[Probe, ...]:
+    """The first probes of every category, in their order; all of them for None."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for probe in probes:
+        seen[probe.category] += 1
+        if count is None or seen[probe.category] <= count:
+            kept.append(probe)
+    return tuple(kept)
+
+
+def expert_fingerprint(entry: ExpertConfig, folder: Path) -> str:
+    """Digest of what decides an expert's answers: the content of its weights and adapter where they are files of this
+    machine, their names otherwise, and the engine with its flags.
+
+    Args:
+        folder: where experts.yaml lies.
+    """
+    model, adapter = entry.model, entry.adapter
+    try:
+        if entry.engine is Engine.LLAMACPP:
+            model = file_sha256(resolve_weights(entry.model, folder))
+        if entry.adapter is not None:
+            adapter = adapter_digest(adapter_folder(entry, folder))
+    except (MissingWeightsError, OSError):
+        pass  # asked from a machine that does not hold them
+    return fingerprint(entry.engine, model, adapter, entry.url, entry.served_model, sorted(entry.engine_args.items()))
+
+
+def print_collection(collection: Collection, inputs: CollectInputs, out: Path, answers_from: Path | None) -> None:
+    """One row an expert (what failed is among the graded), where the answers come from, then every kind of failure and
+    error with its count."""
+    outcomes = collection.table
+    table = Grid("expert", "mean score", "graded", "failed", "mean latency", title=None)
+    for e, expert in enumerate(outcomes.experts):
+        known = np.isfinite(outcomes.scores[:, e])
+        failed = sum(count for (name, _), count in collection.failures.items() if name == expert)
+        mean = f"{100 * outcomes.scores[known, e].mean():.1f}%" if known.any() else ""
+        latency = (
+            f"{np.nanmean(outcomes.latency_ms[:, e]):.0f} ms" if np.isfinite(outcomes.latency_ms[:, e]).any() else ""
+        )
+        table.add_row(expert, mean, f"{known.sum()} of {len(known)}", str(failed), latency)
+    console = Terminal(soft_wrap=True)
+    console.print(table)
+    if collection.n_given:
+        console.print(given_answers(collection, inputs, answers_from), highlight=False)
+    for (expert, reason), count in sorted(collection.failures.items()):
+        console.print(f"{expert}: {reason}: {count} times, each a 0; --retry-failed asks again", highlight=False)
+    for (expert, reason), count in sorted(collection.errors.items()):
+        console.print(f"{expert}: {reason}: {count} times, not measured; run again to ask", highlight=False)
+    for sentence in collection.stopped:
+        console.print(sentence, highlight=False)
+    console.print(f"wrote {out} ({collection.n_reused} answers were there already)", highlight=False)
+
+
+def given_answers(collection: Collection, inputs: CollectInputs, answers_from: Path | None) -> str:
+    """How many answers were made elsewhere, by which experts, and how their latency was found."""
+    parts = [
+        f"{expert} {count} (key {inputs.fingerprints.get(expert, expert)[:12]})"
+        for expert, count in collection.n_given.items()
+    ]
+    n_asked = len(collection.answers) - collection.n_given.total()
+    return (
+        f"answers from {answers_from or 'another machine'}, graded here: {', '.join(parts)}; {n_asked} asked here. "
+        "A latency that was not measured here is an answer's tokens at the speed of those that were."
+    )

@@ -1,0 +1,24 @@
+"""The answers that ship are those of the experts and probes that ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eval.answers import answer_key, read_answers
+from eval.collect_command import load_inputs
+from router.shipped import answers_file
+
+ROOT = Path(__file__).parents[2]
+RENEW = (
+    "make run, then coe eval collect --base-url http://127.0.0.1:8000/v1 --experts-file experts.yaml "
+    "--out data/outcomes/probes --answers-to examples/smollm2/answers.jsonl"
+)
+
+
+def test_every_shipped_expert_has_an_answer_to_every_shipped_probe_and_none_is_left_over() -> None:
+    inputs = load_inputs(None, ROOT / "experts.yaml", None, "http://127.0.0.1/v1")
+    wanted = {answer_key(probe, inputs.fingerprints[expert]) for probe in inputs.probes for expert in inputs.experts}
+    found = [answer.key for answer in read_answers(answers_file())]
+    assert len(wanted) > 1000
+    assert (wanted - set(found), set(found) - wanted) == (set(), set()), f"an expert or a probe has changed: {RENEW}"
+    assert len(found) == len(wanted)
