@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 APART_TESTS := tests/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
   tests/gateway/retrieval/test_store_limit.py
-LOCK_EXTRAS := --extra train --extra eval --extra providers --extra postgres
+LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 
 .PHONY: run test apart slow lint chaos lock clean
 

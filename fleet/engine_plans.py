@@ -14,7 +14,7 @@ from fleet.adapter_files import converted_adapters
 from fleet.process import ProcessSpec
 from fleet.vllm_command import adapter_folder, read_adapter_ranks, vllm_processes
 from router.config import CoeConfig, Engine
-from router.errors import EngineError, MissingWeightsError
+from router.errors import EngineError, MissingWeightsError, require_installed
 from router.weights import resolve_weights
 
 LOOPBACK = "127.0.0.1"
@@ -48,17 +48,24 @@ def llamacpp_plans(config: CoeConfig, folder: Path, data_dir: Path, environment:
     """One process per base model of the llama.cpp experts; converts adapters that were not converted before.
 
     Raises:
+        MissingExtraError: the engine is not installed.
         MissingWeightsError: a model or an adapter is not on this machine.
         ArtifactError: an adapter is damaged or of another base.
     """
     groups: dict[str, list[str]] = {}
     for name, entry in config.experts.items():
         if entry.engine is Engine.LLAMACPP:
+            require_llamacpp(name)
             groups.setdefault(entry.model, []).append(name)
     return [
         llamacpp_plan(config, names, number, folder, data_dir, environment)
         for number, names in enumerate(groups.values(), start=1)
     ]
+
+
+def require_llamacpp(expert: str) -> None:
+    """Raises MissingExtraError where the embedded engine is not installed."""
+    require_installed("llamacpp", f"experts.{expert}.engine 'llamacpp'", "gguf", "xllamacpp")
 
 
 def llamacpp_plan(

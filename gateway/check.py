@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fleet.engine_plans import require_llamacpp
 from retrieval import build_experts
 from retrieval.experts import adapter
 from router import plugins
@@ -98,7 +99,10 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
     for name, entry in config.experts.items():
         if entry.engine is Engine.LLAMACPP:
             try:
+                require_llamacpp(name)
                 resolve_weights(entry.model, folder)
+            except MissingExtraError as error:
+                yield str(error)
             except (MissingWeightsError, ConfigError) as error:
                 yield f"experts.{name}.model: {error}"
         elif entry.engine is Engine.LITELLM:

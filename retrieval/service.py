@@ -28,7 +28,7 @@ from retrieval.stores.store_records import VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from retrieval.stores.vector_stores import VectorStores
 from router.config import IndexKind, RetrievalConfig, StoresConfig
-from router.errors import ConfigError, RequestError
+from router.errors import ConfigError, RequestError, require_installed
 
 FOLDER = "retrieval"
 INCOMING = "incoming"
@@ -176,6 +176,7 @@ def retrieval_of(
     """
     if config is None:
         return None
+    require_installed("stores", "retrieval in experts.yaml", "lxml", "pypdf")
     service = open_retrieval(config, root, secrets)
     service.open_stores(store, data_dir, secrets, database_url)
     return service

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import DataError, MissingExtraError, allowed_values
+from router.errors import DataError, allowed_values, require_installed
 
 Float64Array = NDArray[np.float64]
 
@@ -24,11 +24,9 @@ def read_table(path: Path, required: Sequence[str]) -> Any:
         DataError: the file is missing, is not Parquet, or lacks a required column.
         MissingExtraError: pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("reading outcome tables", "train") from error
+    require_installed("train", "reading outcome tables", "pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     if not path.is_file():
         raise DataError(f"{path}: no such file; an outcome table is a folder with prompts.parquet and scores.parquet")

@@ -13,13 +13,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from router.errors import ConfigError, MissingExtraError, allowed_values, got_value
+from router.errors import ConfigError, allowed_values, got_value, require_installed
 from router.fault_words import fault_words
 
 
@@ -52,8 +51,7 @@ class Plugin:
 
     def require_imports(self) -> None:
         """Raises MissingExtraError when a package is not installed. Imports nothing."""
-        if any(find_spec(package) is None for package in self.imports):
-            raise MissingExtraError(f"kind '{self.kind}'", self.extra)
+        require_installed(self.extra, f"kind '{self.kind}'", *self.imports)
 
     def build(self, options: BaseModel) -> Any:
         """The live object. Raises MissingExtraError, and what the plugin raises."""

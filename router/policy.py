@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.config import Budgets
-from router.errors import InfeasibleBudgetError
+from router.errors import InfeasibleBudgetError, require_installed
 from router.price import LEAST_LIMIT, beside_others
 from router.stand_ins import Amounts, StandIns, kept_in_memory, stand_ins
 from router.types import FloatArray
@@ -93,6 +93,7 @@ class MapProgram:
         self, objective: NDArray[np.float64], limits: Mapping[str, float], costs: ExpertCosts
     ) -> NDArray[np.float64] | None:
         """The solution (k*m + m + g,), or None when the limits exclude every map."""
+        require_installed("budgets", "a policy with budgets", "scipy")
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from router.errors import ConfigError, MissingExtraError, MissingWeightsError
+from router.errors import ConfigError, MissingWeightsError, require_installed
 
 PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"
@@ -67,11 +67,10 @@ def from_hub(reference: str) -> Path:
     parts = reference.removeprefix(HUB_SCHEME).split("/", 2)
     if len(parts) != 3:
         raise ConfigError(f"weights '{reference}': expected hub:OWNER/REPO/FILE")
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise MissingExtraError(f"'{reference}'", "retrieval") from error
+    require_installed("encoders", f"'{reference}'", "huggingface_hub")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
     try:
         return Path(hf_hub_download(f"{parts[0]}/{parts[1]}", parts[2]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

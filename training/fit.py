@@ -22,7 +22,7 @@ from router import plugins
 from router.artifact import RouterArtifact, save_artifact
 from router.blas import one_thread
 from router.config import PluginConfig
-from router.errors import DataError
+from router.errors import DataError, require_installed
 from router.progress import Progress, silent
 from router.protocols import CategoryClassifier, Encoder
 from router.quality import QualityMatrix
@@ -162,6 +162,7 @@ def prepare(
     progress: Progress,
 ) -> Prepared:
     """Fits stage 1 and puts what stage 2 learns from beside it. Raises DataError as `fit_router` does."""
+    require_installed("train", "fitting a router", "sklearn")
     if not request.categories:
         raise DataError("a router needs at least one category that is not `general`; got none")
     data = LabelledEmbeddings(

@@ -188,5 +188,5 @@ def build(options: Options) -> UnboundBm25:
     return UnboundBm25(options)
 
 
-IMPORTS, EXTRA = ("bm25s", "Stemmer"), "retrieval"
+IMPORTS, EXTRA = ("bm25s", "Stemmer"), "stores"
 EXAMPLES = (Options(), Options(k1=0.9, b=0.4, language="none", stopwords="none"))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.index.space import Hits, KeyArray
-from router.errors import DamagedIndexError, MissingExtraError
+from router.errors import DamagedIndexError, require_installed
 from router.types import FloatArray
 
 if TYPE_CHECKING:
@@ -26,10 +26,9 @@ EXACT_BELOW = 200_000
 
 
 def new_graph(dim: int) -> Index:
-    try:
-        from usearch.index import Index
-    except ImportError as error:
-        raise MissingExtraError("a local index", "retrieval") from error
+    require_installed("stores", "a local index", "usearch")
+    from usearch.index import Index
+
     return Index(
         ndim=dim,
         metric="ip",

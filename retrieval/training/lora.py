@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from retrieval.training.recipe import Recipe
 from router.encoders._bert import LINEAR
-from router.errors import DataError, MissingExtraError
+from router.errors import DataError, require_installed
 from router.types import FloatArray
 
 TARGETS = rf".*encoder\.layer\.\d+\.({'|'.join(name.replace('.', chr(92) + '.') for name in LINEAR)})"
@@ -26,8 +25,7 @@ PROGRESS_FILE = "checkpoint.json"
 
 def require_torch() -> None:
     """Raises MissingExtraError."""
-    if any(find_spec(name) is None for name in ("torch", "sentence_transformers", "peft")):
-        raise MissingExtraError("training a retrieval expert", "retrieval")
+    require_installed("retrieval", "training a retrieval expert", "torch", "sentence_transformers", "peft")
 
 
 class QueryAdapter:

@@ -97,4 +97,5 @@ def build(options: Options) -> BertEncoder:
     )
 
 
+IMPORTS, EXTRA = ("scipy", "tokenizers"), "stores"
 EXAMPLES = (Options(), Options(max_tokens=64))

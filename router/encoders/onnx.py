@@ -89,4 +89,5 @@ def build(options: Options) -> OnnxEncoder:
     )
 
 
+IMPORTS, EXTRA = ("onnxruntime", "tokenizers"), "encoders"
 EXAMPLES = (Options(), Options(max_tokens=64))

@@ -107,4 +107,5 @@ def build(options: Options) -> StaticEncoder:
     )
 
 
+IMPORTS, EXTRA = ("tokenizers",), "encoders"
 EXAMPLES = (Options(), Options(max_tokens=64))

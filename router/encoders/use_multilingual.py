@@ -130,4 +130,5 @@ def build(options: Options) -> UseMultilingualEncoder:
     )
 
 
+IMPORTS, EXTRA = ("tokenizers",), "encoders"
 EXAMPLES = (Options(), Options(max_tokens=32))

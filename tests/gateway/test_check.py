@@ -246,10 +246,10 @@ def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
     values["experts"]["far"] = {"engine": "litellm", "model": "provider/m"}
     values["retrieval"]["experts"] = {"words": {"kind": "bm25"}, "other": {"kind": "sentence_transformer"}}
     gone = ("litellm", "bm25s", "sentence_transformers")
-    monkeypatch.setattr(plugins, "find_spec", lambda name: None if name in gone else name)
+    monkeypatch.setattr("router.errors.find_spec", lambda name: None if name in gone else name)
     found = [line for line in find_problems(parse_config(values), ROOT / "experts.yaml") if "needs the" in line]
     assert [line.split(": ")[1:3] for line in found] == [
-        ["retrieval.experts.words", "kind 'bm25' needs the 'retrieval' extra"],
+        ["retrieval.experts.words", "kind 'bm25' needs the 'stores' extra"],
         ["retrieval.experts.other", "kind 'sentence_transformer' needs the 'retrieval' extra"],
         ["experts.far.engine", "kind 'litellm' needs the 'providers' extra"],
     ]

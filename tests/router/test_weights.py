@@ -61,7 +61,7 @@ def test_a_broken_reference_says_what_is_expected(reference: str) -> None:
 
 def test_a_hub_reference_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingExtraError, match=r"-e '\.\[retrieval\]'"):
+    with pytest.raises(MissingExtraError, match=r"-e '\.\[encoders\]'"):
         resolve_weights("hub:owner/repo/model.onnx")
 
 

@@ -90,7 +90,7 @@ async def test_nobody_there() -> None:
 
 
 def test_without_litellm_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "find_spec", lambda name: None)
+    monkeypatch.setattr("router.errors.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[providers\]'"):
         plugins.build("fleet.wires", "litellm", {"model": "provider/m"})
 

@@ -37,7 +37,7 @@ def test_an_endpoint_is_an_expert_without_being_asked() -> None:
 
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "find_spec", lambda name: None)
+    monkeypatch.setattr("router.errors.find_spec", lambda name: None)
     for family in ("router.encoders", "retrieval.experts"):
         with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
             plugins.build(family, "sentence_transformer", {})

@@ -122,7 +122,7 @@ def test_a_share_of_an_adapter_lies_between_base_and_the_whole(tmp_path: Path, b
 
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lora, "find_spec", lambda name: None)
+    monkeypatch.setattr("router.errors.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
         lora.require_torch()
 
