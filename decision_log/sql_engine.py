@@ -16,7 +16,7 @@ from sqlmodel import create_engine
 
 from decision_log.log_connection import SCHEMA_VERSION, schema_problem
 from decision_log.tables import SCHEMA
-from router.errors import ConfigError, MissingExtraError, StoreError
+from router.errors import ConfigError, StoreError, require_installed
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -36,10 +36,8 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
     """
     url = checked_url(database_url)
     if url.get_backend_name() == "postgresql":
-        try:
-            return create_engine(url, pool_pre_ping=True)
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("DATABASE_URL of Postgres", "postgres") from error
+        require_installed("postgres", "DATABASE_URL of Postgres", "psycopg")
+        return create_engine(url, pool_pre_ping=True)
     path = Path(url.database or "")
     if is_reader and (sealed := sealed_url(path)):
         return create_engine(sealed)

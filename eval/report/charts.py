@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.report.page import Spec
-from router.errors import MissingExtraError
+from router.errors import require_installed
 
 WIDTH, SQUARE = 680, 400
 """Pixels; the square is for charts whose two axes are the same."""
@@ -69,10 +69,9 @@ ONE_GROUP = {"": Look(ACCENT)}
 
 def altair() -> Any:
     """The library, when a chart is drawn. Raises MissingExtraError."""
-    try:
-        import altair as alt
-    except ImportError as error:
-        raise MissingExtraError("the report", "eval") from error
+    require_installed("eval", "the report", "altair")
+    import altair as alt
+
     return alt
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from router.errors import DataError, MissingExtraError
+from router.errors import DataError, require_installed
 
 JSON_FILE = "report.json"
 HTML_FILE = "report.html"
@@ -177,12 +177,10 @@ def write_report(report: BaseModel, page: Page, folder: Path) -> tuple[Path, Pat
 
 def render(page: Page) -> str:
     """The page as HTML. Raises MissingExtraError."""
-    try:
-        import vl_convert
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup, escape
-    except ImportError as error:
-        raise MissingExtraError("the report", "eval") from error
+    require_installed("eval", "the report", "vl_convert", "jinja2")
+    import vl_convert
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup, escape
 
     def prose(text: str) -> Markup:
         return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))

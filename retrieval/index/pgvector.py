@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
-from router.errors import ConfigError, MissingExtraError, StoreError, VectorSpaceError
+from router.errors import ConfigError, StoreError, VectorSpaceError, require_installed
 from router.types import FloatArray
 
 if TYPE_CHECKING:
@@ -157,10 +157,8 @@ def open_postgres(url: str) -> Engine:
             f"retrieval.stores.index 'pgvector' needs Postgres, the URL is of '{parsed.get_backend_name()}': name a "
             "variable with a postgresql:// URL by retrieval.stores.index_url_env"
         )
-    try:
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("retrieval.stores.index 'pgvector'", "postgres") from error
+    require_installed("postgres", "retrieval.stores.index 'pgvector'", "psycopg")
+    return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
 
 
 @contextmanager
