@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, Self
 
-from gateway.http_errors import ApiError
+from gateway.http_errors import ApiError, ClientGoneError
 from gateway.intake import Claim
 
 Scope = MutableMapping[str, Any]
@@ -18,10 +18,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_TIMEOUT_S = 30.0
 SKIPPED_BODY_FACTOR = 16  # a refused body up to so many limits is read and dropped, so that its sender sees the answer
-
-
-class ClientGoneError(Exception):
-    """The client closed its connection before the answer was complete."""
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, claim: Claim) -> bytes:
@@ -75,7 +71,7 @@ def too_large(max_bytes: int) -> ApiError:
 
 
 def must_close(headers: Mapping[bytes, bytes], error: ApiError, max_bytes: int) -> bool:
-    """Whether the connection ends with this refusal: its body does not come, or more of it than is worth reading."""
+    """True where the connection ends with this refusal: its body does not come, or more of it than is worth reading."""
     if error.status != 413:
         return error.status == 408
     announced = headers.get(b"content-length", b"")
@@ -98,6 +94,15 @@ async def send_head(send: Send, status: int, headers: Mapping[str, str]) -> None
 
 async def send_error(send: Send, error: ApiError, headers: Mapping[str, str]) -> None:
     await send_body(send, error.status, error.body, {**headers, **error.headers})
+
+
+def error_answer(error: ApiError, headers: Mapping[str, str] | None = None) -> Application:
+    """An application that answers every request with an error."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_error(send, error, headers or {})
+
+    return answer
 
 
 class ClientWatch:

@@ -3,50 +3,72 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from functools import partial
+from typing import Protocol
 
 from decision_log.privacy import named_session
+from gateway.admission import Admission
 from gateway.answer_reader import StreamReader, answer_text
-from gateway.asgi import (
-    ClientGoneError,
-    ClientWatch,
-    Receive,
-    Send,
-    read_body,
-    send_body,
-    send_error,
-    send_head,
-)
-from gateway.exchange import CLIENT_GONE_STATUS, Exchange, request_id_of
+from gateway.asgi import ClientWatch, Receive, Send, read_body, send_body, send_error, send_head
+from gateway.chat_log import ChatLog
+from gateway.deciding import Decider
+from gateway.exchange import Asked, Outcome, Sources, request_id_of, response_headers
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.held_end import HeldEnd
-from gateway.http_errors import ApiError, api_error
+from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
 from gateway.off_loop import read_off_loop
-from gateway.state import GatewayState
 from gateway.stream_tails import StreamTails
 from gateway.wire import ChatRequest, decode_chat
-from router.errors import BackendError, RouterError, StoreError
+from router.config import GatewayConfig
+from router.errors import BackendError, StoreError
 from router.types import RoutingDecision, TerminalState
 
 END_MARK = b"data: [DONE]"
 MAX_JUDGED_CHARS = 20_000
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
-logger = logging.getLogger(__name__)
+
+class Enricher(Protocol):
+    """Adds passages of a vector store to a prompt."""
+
+    async def enrich(self, asked: Asked, decision: RoutingDecision) -> tuple[ChatRequest, Sources | None]:
+        """The request as its expert gets it, and what was added; None where nothing is attached to its category."""
+        ...
+
+
+class Sampler(Protocol):
+    """Takes a sample of answers for a judge."""
+
+    def samples(self) -> bool:
+        """True where the next answer is to be kept until its end."""
+        ...
+
+    def offer(self, asked: Asked, outcome: Outcome, answer: str | None) -> None:
+        """Takes a sampled chat that has ended, with its answer's text."""
+        ...
 
 
 class ChatEndpoint:
     """The hot path. One instance serves all requests."""
 
-    def __init__(self, state: GatewayState) -> None:
-        self._state = state
-        self._experts = ExpertCall(state)
-        self._tails = StreamTails()
-        self._decode = partial(decode_chat, bounds=state.config.gateway)
+    def __init__(
+        self,
+        bounds: GatewayConfig,
+        decider: Decider,
+        experts: ExpertCall,
+        log: ChatLog,
+        admission: Admission,
+        enricher: Enricher | None = None,
+        judge: Sampler | None = None,
+    ) -> None:
+        self.decider, self.experts, self.log, self.admission = decider, experts, log, admission
+        self.enricher, self.judge = enricher, judge
+        self.tails = StreamTails()
+        self._max_body_bytes = bounds.max_body_bytes
+        self._decode = partial(decode_chat, bounds=bounds)
 
     async def __call__(
         self, headers: Mapping[bytes, bytes], key_id: str | None, claim: Claim, receive: Receive, send: Send
@@ -54,186 +76,170 @@ class ChatEndpoint:
         """Answers one request; once it is read, the client gets an answer in OpenAI's shape or a broken connection.
 
         Raises:
-            ApiError: the body cannot be read, or the answer's row could not be made safe now.
-            ClientGoneError: the client left before it was.
+            ApiError: the body cannot be read.
+            StoreError: the answer's row could not be made safe now.
+            ClientGoneError: the client left before the body was read.
         """
-        exchange = Exchange(
+        asked = await self._read(headers, key_id, claim, receive)
+        await self.log.check()
+        await ChatExchange(self, asked, send).run(receive)
+
+    async def _read(self, headers: Mapping[bytes, bytes], key_id: str | None, claim: Claim, receive: Receive) -> Asked:
+        """The request. The bytes themselves are let go."""
+        at, arrived_at_s = time.time(), time.perf_counter()
+        raw = await read_body(headers, receive, self._max_body_bytes, claim)
+        received_at_s = time.perf_counter()
+        chat = await read_off_loop(self._decode, raw)
+        session = named_session(headers.get(b"x-session-id", b"")) or chat.session
+        return Asked(
             request_id_of(headers),
             key_id,
+            self.decider.session_id(session),
+            chat,
+            at,
+            arrived_at_s,
+            received_at_s,
             wants_debug=headers.get(b"x-coe-debug") == b"1",
             is_probe=headers.get(b"x-coe-probe") == b"1",
         )
-        exchange.request, received_at_s = await self._read(headers, claim, receive)
-        session = named_session(headers.get(b"x-session-id", b"")) or exchange.request.session
-        exchange.session_id = self._state.session_id(session)
-        await self._run(exchange, exchange.request, received_at_s, receive, send)
 
-    async def _read(self, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive) -> tuple[ChatRequest, float]:
-        """The request, and when its last byte was here. The bytes themselves are let go."""
-        raw = await read_body(headers, receive, self._state.config.gateway.max_body_bytes, claim)
-        received_at_s = time.perf_counter()
-        request = await read_off_loop(self._decode, raw)
-        await self._state.check_log()
-        return request, received_at_s
 
-    async def _run(
-        self, exchange: Exchange, request: ChatRequest, received_at_s: float, receive: Receive, send: Send
-    ) -> None:
+class ChatExchange:
+    """One request on its way. However it ends, its outcome is counted and written down once."""
+
+    def __init__(self, endpoint: ChatEndpoint, asked: Asked, send: Send) -> None:
+        self._endpoint, self._asked, self._send = endpoint, asked, send
+        self._outcome = Outcome()
+        self._row = endpoint.log.row(asked)
+        self._has_started = False  # the head of the answer is on its way to the client
+        self._reader: StreamReader | None = None  # follows the stream while one passes
+        self._is_sampled = False  # the answer is kept until the end, for a judge
+        self._answer_text: str | None = None  # there only when it is sampled; never logged
+
+    async def run(self, receive: Receive) -> None:
         """The request edge: every way to end leads through here."""
+        outcome = self._outcome
         try:
-            async with ClientWatch(receive), self._state.admission:
-                exchange.is_admitted = True
-                await self._answer(exchange, request, received_at_s, send)
+            async with ClientWatch(receive), self._endpoint.admission:
+                outcome.is_admitted = True
+                await self._answer()
         except ClientGoneError:
-            exchange.end(TerminalState.CLIENT_GONE, CLIENT_GONE_STATUS, "client_gone")
-        except RouterError as error:
-            await self._fail(exchange, api_error(error, exchange.served_expert), send)
-        except asyncio.CancelledError:
-            stopping = ApiError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=1.0)
-            await self._fail(exchange, stopping, send)
+            outcome.end(TerminalState.CLIENT_GONE, CLIENT_GONE_STATUS, "client_gone")
+        except asyncio.CancelledError as error:
+            await self._fail(error)
             raise
         except Exception as error:  # noqa: BLE001
-            # The message may hold prompt text, so only the type is written down.
-            self._state.metrics.faults.inc()
-            logger.error("request %s met an unforeseen %s", exchange.request_id, type(error).__name__)
-            await self._fail(exchange, ApiError("internal error", status=500, code="gateway_fault"), send)
+            await self._fail(error)
         finally:
-            self._finish(exchange)
+            self._row.finish(outcome)
+            if self._is_sampled and self._endpoint.judge is not None:
+                self._endpoint.judge.offer(self._asked, outcome, self._answer_text)
 
-    async def _answer(self, exchange: Exchange, request: ChatRequest, received_at_s: float, send: Send) -> None:
-        decided = await self._state.decide(request, exchange.decision_id, exchange.session_id)
-        exchange.shadow = decided.shadow
-        exchange.decided(decided.decision, decided.inputs, decided.embedding)
-        exchange.is_sampled = self._state.judge is not None and self._state.judge.samples()
-        request = await self._with_sources(exchange, request, decided.decision)
-        exchange.overhead_ms = (time.perf_counter() - received_at_s) * 1e3
-        answer = await self._experts.answer(exchange, request, decided.decision)
+    async def _answer(self) -> None:
+        endpoint, asked, outcome = self._endpoint, self._asked, self._outcome
+        outcome.decided = await endpoint.decider.decide(asked.chat, asked.decision_id, asked.session_id)
+        decision, chat = outcome.decided.decision, asked.chat
+        self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
+        if endpoint.enricher is not None:
+            chat, outcome.sources = await endpoint.enricher.enrich(asked, decision)
+        outcome.overhead_ms = (time.perf_counter() - asked.received_at_s) * 1e3
+        answer = await endpoint.experts.answer(asked, chat, decision)
+        outcome.expert = answer.expert
         if isinstance(answer, StreamedAnswer):
-            await self._relay(exchange, request, answer, send)
+            await self._relay(answer, chat.facts.prompt_tokens)
         else:
-            await self._send_whole(exchange, answer, send)
+            await self._send_whole(answer)
 
-    async def _with_sources(self, exchange: Exchange, request: ChatRequest, decision: RoutingDecision) -> ChatRequest:
-        """The request as its expert gets it: with sources where experts.yaml attaches a store to the category."""
-        attachments = self._state.attachments
-        attached = None if attachments is None else attachments.attached_to(decision)
-        if attachments is None or attached is None:
-            return request
-        request, exchange.sources = await attachments.enrich(exchange, request, decision.expert, attached)
-        return request
+    async def _send_whole(self, answer: WholeAnswer) -> None:
+        outcome, facts = self._outcome, answer.facts
+        outcome.usage, outcome.finish_reason = facts.usage, facts.finish_reason
+        outcome.ttft_ms = self._asked.elapsed_ms()
+        if self._is_sampled:
+            self._answer_text = await read_off_loop(answer_text, answer.body)
+        self._end(facts.error_code)
+        await self._row.commit(outcome)
+        self._has_started = True
+        body = answer.body if outcome.sources is None else outcome.sources.in_body(answer.body)
+        await send_body(self._send, 200, body, response_headers(self._asked, outcome), answer.content_type)
 
-    async def _send_whole(self, exchange: Exchange, answer: WholeAnswer, send: Send) -> None:
-        facts = answer.facts
-        exchange.usage, exchange.finish_reason = facts.usage, facts.finish_reason
-        exchange.ttft_ms = exchange.elapsed_ms()
-        if exchange.is_sampled:
-            exchange.answer_text = await read_off_loop(answer_text, answer.body)
-        if facts.error_code is None:
-            exchange.end(TerminalState.ANSWERED, 200)
-        else:
-            exchange.end(TerminalState.UPSTREAM_ERROR, 200, facts.error_code)
-        await self._commit(exchange)
-        exchange.has_started = True
-        body = answer.body if exchange.sources is None else exchange.sources.in_body(answer.body)
-        await send_body(send, 200, body, exchange.response_headers(), answer.content_type)
-
-    async def _relay(self, exchange: Exchange, request: ChatRequest, answer: StreamedAnswer, send: Send) -> None:
-        """Passes a stream on, each piece as it comes; reads along after the piece is on its way.
+    async def _relay(self, answer: StreamedAnswer, prompt_tokens: int) -> None:
+        """Passes a stream on and ends it once its row is safe.
 
         Raises:
             BackendError: the stream was cut.
             StoreError: its row could not be made safe; the client has not seen the end.
         """
-        pool, expert = self._state.pool, exchange.served_expert or ""
-        reader = exchange.reader = StreamReader(MAX_JUDGED_CHARS if exchange.is_sampled else 0)
-        end = HeldEnd() if self._state.sink.is_durable else None
-        exchange.has_started, exchange.status = True, 200
+        endpoint, outcome = self._endpoint, self._outcome
+        reader = self._reader = StreamReader(MAX_JUDGED_CHARS if self._is_sampled else 0)
+        end = HeldEnd() if endpoint.log.is_durable else None
+        self._has_started, outcome.status = True, 200
         try:
-            headers = {"content-type": answer.content_type, **STREAM_HEADERS, **exchange.response_headers()}
-            await send_head(send, 200, headers)
-            chunk = answer.first
-            while chunk:
-                if end is None and END_MARK in chunk:
-                    exchange.take_number(self._state.sink)
-                piece = chunk if end is None else end.pass_on(chunk)
-                if piece:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                if exchange.ttft_ms is None:
-                    exchange.ttft_ms = exchange.elapsed_ms()
-                reader.feed(chunk)
-                if reader.is_done:
-                    break  # whatever an expert does after its end mark, the answer is complete
-                chunk = await anext(answer.chunks, b"")
-            reader.close()
-            if not (reader.is_complete or reader.is_broken or reader.error_code):
-                raise BackendError("the expert's answer was cut off", status=502)
-        except BackendError:
-            pool.failed(expert)
-            raise
-        except BaseException:  # the client left, or a fault of ours
-            pool.abandoned(expert)
+            await self._pass_on(answer, reader, end)
+        except BaseException as error:
+            endpoint.experts.ended(answer.expert, error)
             raise
         finally:
-            exchange.usage = reader.usage(request.facts.prompt_tokens)
-            exchange.finish_reason = reader.finish_reason
-            exchange.answer_text = reader.text if exchange.is_sampled else None
+            outcome.usage, outcome.finish_reason = reader.usage(prompt_tokens), reader.finish_reason
+            self._answer_text = reader.text if self._is_sampled else None
             if reader.is_done:
-                self._tails.read(answer.chunks)
+                endpoint.tails.read(answer.chunks)
             else:
                 await answer.chunks.aclose()
-        pool.succeeded(expert)
-        if reader.error_code or reader.is_broken:
-            exchange.end(TerminalState.UPSTREAM_ERROR, 200, reader.error_code or "broken_stream")
-        else:
-            exchange.end(TerminalState.ANSWERED, 200)
-        await self._commit(exchange)
-        await send({"type": "http.response.body", "body": b"" if end is None else end.held})
+        endpoint.experts.ended(answer.expert)
+        self._end("broken_stream" if reader.is_broken and not reader.error_code else reader.error_code)
+        await self._row.commit(outcome)
+        await self._send({"type": "http.response.body", "body": b"" if end is None else end.held})
 
-    async def _commit(self, exchange: Exchange) -> None:
-        """Before the end of an answer: returns once its row is safe, where the log's mode asks for that.
+    async def _pass_on(self, answer: StreamedAnswer, reader: StreamReader, end: HeldEnd | None) -> None:
+        """Sends each piece as it comes, but for the end where that is held; reads along once a piece is on its way."""
+        outcome, send = self._outcome, self._send
+        headers = {"content-type": answer.content_type, **STREAM_HEADERS, **response_headers(self._asked, outcome)}
+        await send_head(send, 200, headers)
+        chunk = answer.first
+        while chunk:
+            if end is None and END_MARK in chunk:
+                self._row.take_number()
+            piece = chunk if end is None else end.pass_on(chunk)
+            if piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if outcome.ttft_ms is None:
+                outcome.ttft_ms = self._asked.elapsed_ms()
+            reader.feed(chunk)
+            if reader.is_done:
+                break  # whatever an expert does after its end mark, the answer is complete
+            chunk = await anext(answer.chunks, b"")
+        reader.close()
+        if not (reader.is_complete or reader.is_broken or reader.error_code):
+            raise BackendError("the expert's answer was cut off", status=502)
 
-        Otherwise it gets its number only, and its row is written after the answer.
+    def _end(self, error_code: str | None) -> None:
+        """Notes the end of an answer, which may hold an error of the expert's."""
+        state = TerminalState.ANSWERED if error_code is None else TerminalState.UPSTREAM_ERROR
+        self._outcome.end(state, 200, error_code)
 
-        Raises:
-            StoreError: it did not become safe in time.
-        """
-        sink = self._state.sink
-        if not exchange.is_admitted or exchange.is_recorded:
-            return
-        if sink.is_durable:
-            exchange.is_recorded = True
-            await sink.commit(exchange.record(sink, self._state.config.experts))
-        else:
-            exchange.take_number(sink)
-
-    async def _fail(self, exchange: Exchange, error: ApiError, send: Send) -> None:
-        """Ends an exchange with an error: as an answer, or as the last event of a stream that has begun.
+    async def _fail(self, failure: BaseException) -> None:
+        """Ends the exchange with an error: as an answer, or as the last event of a stream that has begun.
 
         A stream that was cut inside an event is left without an end: the connection breaks, which no client takes for
         a complete answer.
         """
-        if exchange.decision is None:
+        outcome = self._outcome
+        error = api_error(failure, outcome.expert, self._asked.request_id)
+        self._row.fail(error)
+        outcome.expert = error.expert or outcome.expert
+        if outcome.decided is None:
             state = TerminalState.REJECTED
         elif error.status == 504:
             state = TerminalState.TIMED_OUT
         else:
             state = TerminalState.UPSTREAM_ERROR
-        exchange.end(state, 200 if exchange.has_started else error.status, error.code)
+        outcome.end(state, 200 if self._has_started else error.status, error.code)
         try:
-            await self._commit(exchange)
-        except StoreError as failure:
-            error = api_error(failure)
-        if not exchange.has_started:
-            exchange.has_started = True
-            await send_error(send, error, exchange.response_headers())
-        elif exchange.reader is not None and exchange.reader.is_at_boundary:
-            await send({"type": "http.response.body", "body": b"data: " + error.body + b"\n\n"})
-
-    def _finish(self, exchange: Exchange) -> None:
-        """The record of the exchange, once its last byte is out."""
-        state = self._state
-        state.metrics.observe(exchange)
-        if exchange.is_admitted and not exchange.is_recorded:
-            state.sink.append(exchange.record(state.sink, state.config.experts))
-        if exchange.is_sampled and state.judge is not None:
-            state.judge.offer(exchange)
+            await self._row.commit(outcome)
+        except StoreError as unsafe:
+            error = api_error(unsafe)
+        if not self._has_started:
+            self._has_started = True
+            await send_error(self._send, error, response_headers(self._asked, outcome))
+        elif self._reader is not None and self._reader.is_at_boundary:
+            await self._send({"type": "http.response.body", "body": b"data: " + error.body + b"\n\n"})

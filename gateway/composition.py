@@ -19,7 +19,8 @@ from fleet.redis_server import RedisServer
 from fleet.vllm_addresses import read_vllm_addresses
 from gateway.collector import spare_what_is_there
 from gateway.drift_watch import DriftWatch
-from gateway.serve import Gateway, build_state
+from gateway.part_metrics import drift_metrics, trial_metrics
+from gateway.serve import Gateway, build_parts
 from gateway.settings import Settings, engine_environment, environment_secrets
 from gateway.trial_watch import TrialWatch
 from retrieval.service import retrieval_of
@@ -112,14 +113,15 @@ async def start_gateway(
     retrieval = await asyncio.to_thread(
         retrieval_of, config.retrieval, folder, settings.data_dir, store, database_url, secrets
     )
-    state = build_state(
+    parts = build_parts(
         settings, config, backends=backends, sink=sink, store=store, retrieval=retrieval, secrets=secrets
     )
-    gateway = Gateway(state, host=settings.host, port=settings.port)
+    gateway = Gateway(parts, host=settings.host, port=settings.port)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
-    trials, drift = TrialWatch(state.live, RouterVersions(store)), DriftWatch(store)
-    state.metrics.watch_learning(trials, drift)
+    trials, drift = TrialWatch(parts.live, RouterVersions(store)), DriftWatch(store)
+    parts.metrics.watch(lambda: trial_metrics(trials))
+    parts.metrics.watch(lambda: drift_metrics(drift))
     for watch in (trials, drift):
         await watch.start()
         stack.push_async_callback(watch.aclose)

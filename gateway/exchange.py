@@ -1,24 +1,24 @@
-"""One request from arrival to its record in the decision log."""
+"""One chat as values: what was asked, how it went, and the record and headers that follow from both."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import NamedTuple, Protocol
 
-from decision_log.protocols import DecisionSink
-from gateway.answer_reader import StreamReader
-from gateway.shadow import PendingShadow
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
-from router.types import DecisionInputs, DecisionRecord, RoutingDecision, TerminalState, Usage
+from router.types import (
+    DecisionInputs,
+    DecisionRecord,
+    RoutingDecision,
+    ShadowDecision,
+    TerminalState,
+    Usage,
+)
 
-if TYPE_CHECKING:
-    from gateway.retrieval.attachment import Sources
-
-CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128
 
@@ -37,24 +37,56 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     return f"req-{secrets.token_hex(12)}"
 
 
-@dataclass(slots=True)
-class Exchange:
-    """What is known of one request so far. Times named `*_at_s` are of the monotonic clock."""
+class Sources(Protocol):
+    """Passages of a vector store that were put into a prompt."""
+
+    def headers(self) -> dict[str, str]:
+        """The headers that name them."""
+        ...
+
+    def in_body(self, body: bytes) -> bytes:
+        """A whole answer with a list of them."""
+        ...
+
+
+class Decided(NamedTuple):
+    """A decision and what it was made from.
+
+    `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
+    `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
+    """
+
+    decision: RoutingDecision
+    inputs: DecisionInputs | None = None
+    embedding: bytes | None = None
+    shadow: Callable[[], ShadowDecision | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked what, and when. Times named `*_at_s` are of the monotonic clock, `at` is in Unix seconds."""
 
     request_id: str
-    key_id: str | None = None
+    key_id: str | None
+    session_id: str
+    chat: ChatRequest
+    at: float
+    arrived_at_s: float
+    received_at_s: float  # the last byte was here
     wants_debug: bool = False
     is_probe: bool = False
     decision_id: str = field(default_factory=new_decision_id)
-    at: float = field(default_factory=time.time)  # Unix seconds
-    arrived_at_s: float = field(default_factory=time.perf_counter)
-    request: ChatRequest | None = None
-    session_id: str | None = None
-    decision: RoutingDecision | None = None
-    inputs: DecisionInputs | None = None  # what it was made from
-    shadow: PendingShadow | None = None  # what a router on trial decides meanwhile
-    embedding: bytes | None = None  # likewise, where the log keeps it
-    served_expert: str | None = None
+
+    def elapsed_ms(self) -> float:
+        return (time.perf_counter() - self.arrived_at_s) * 1e3
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a chat went so far. Only the exchange that it belongs to, in gateway/chat.py, writes it."""
+
+    decided: Decided | None = None
+    expert: str | None = None  # asked last
     state: TerminalState = TerminalState.REJECTED
     status: int = 500
     error_code: str | None = None
@@ -62,103 +94,92 @@ class Exchange:
     usage: Usage = field(default_factory=Usage)
     overhead_ms: float = 0.0
     ttft_ms: float | None = None
-    has_started: bool = False  # the head of the answer is on its way to the client
-    is_admitted: bool = False  # it got past the limits, so the log has a row for it
-    seq: int | None = None  # its number in the log, once it has one
-    is_recorded: bool = False  # its row went to the log before the answer's end
-    reader: StreamReader | None = None  # follows the stream while one passes
-    is_sampled: bool = False  # its answer is kept until the end, for a judge
-    answer_text: str | None = None  # there only when it is sampled; never logged
-    sources: Sources | None = None  # what a vector store added to the prompt
-
-    def elapsed_ms(self) -> float:
-        return (time.perf_counter() - self.arrived_at_s) * 1e3
+    is_admitted: bool = False  # it got past the limits, so the log has a row of it
+    sources: Sources | None = None
 
     def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
         self.state, self.status, self.error_code = state, status, error_code
 
-    def decided(self, decision: RoutingDecision, inputs: DecisionInputs | None, embedding: bytes | None) -> None:
-        self.decision, self.inputs, self.embedding = decision, inputs, embedding
-
-    def take_number(self, sink: DecisionSink) -> int:
-        """Its number in the log, from now on. Taken before the client sees the end: the log will miss its row."""
-        if self.seq is None:
-            self.seq = sink.next_seq()
-        return self.seq
+    @property
+    def decision(self) -> RoutingDecision | None:
+        return None if self.decided is None else self.decided.decision
 
     @property
     def answered_by(self) -> str | None:
-        """Who served; None when the expert that was tried last never began to answer."""
+        """The expert that served; None when the one that was tried last never began to answer."""
         has_spoken = self.state is TerminalState.ANSWERED or self.ttft_ms is not None
-        return self.served_expert if has_spoken else None
+        return self.expert if has_spoken else None
 
-    def fallback_note(self) -> str | None:
-        """What the header `x-coe-fallback` says: `uncertain` (stage 1), `failover:EXPERT` (that one failed)."""
-        if self.decision is None:
-            return None
-        notes = ["uncertain"] if self.decision.is_fallback else []
-        if self.served_expert not in (None, self.decision.expert):
-            notes.append(f"failover:{self.decision.expert}")
-        return ", ".join(notes) or None
 
-    def response_headers(self) -> dict[str, str]:
-        """The `x-coe-*` headers; never prompt text. What was not admitted has no row, so no decision to ask for."""
-        headers = {"x-request-id": self.request_id, "x-coe-schema": "1"}
-        if self.is_admitted:
-            headers["x-coe-decision-id"] = self.decision_id
-        decision = self.decision
-        if decision is None:
-            return headers
-        headers |= {
-            "x-coe-expert": self.served_expert or decision.expert,
-            "x-coe-category": decision.category,
-            "x-coe-confidence": f"{decision.confidence:.4f}",
-            "x-coe-router-version": decision.router_version,
-            "x-coe-overhead-ms": f"{self.overhead_ms:.2f}",
-        }
-        note = self.fallback_note()
-        if note is not None:
-            headers["x-coe-fallback"] = note
-        if self.sources is not None:
-            headers |= self.sources.headers()
-        if self.wants_debug:
-            pairs = zip(decision.eligible, decision.predicted_quality, strict=True)
-            headers["x-coe-eligible"] = ", ".join(decision.eligible)
-            headers["x-coe-predicted-quality"] = ", ".join(f"{name}={quality:.4f}" for name, quality in pairs)
+def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
+    """The `x-coe-*` headers; never prompt text. A request that was not admitted has no row, so no decision to name."""
+    headers = {"x-request-id": asked.request_id, "x-coe-schema": "1"}
+    if outcome.is_admitted:
+        headers["x-coe-decision-id"] = asked.decision_id
+    decision = outcome.decision
+    if decision is None:
         return headers
+    headers |= {
+        "x-coe-expert": outcome.expert or decision.expert,
+        "x-coe-category": decision.category,
+        "x-coe-confidence": f"{decision.confidence:.4f}",
+        "x-coe-router-version": decision.router_version,
+        "x-coe-overhead-ms": f"{outcome.overhead_ms:.2f}",
+    }
+    note = fallback_note(decision, outcome.expert)
+    if note:
+        headers["x-coe-fallback"] = note
+    if outcome.sources is not None:
+        headers |= outcome.sources.headers()
+    if asked.wants_debug:
+        pairs = zip(decision.eligible, decision.predicted_quality, strict=True)
+        headers["x-coe-eligible"] = ", ".join(decision.eligible)
+        headers["x-coe-predicted-quality"] = ", ".join(f"{name}={quality:.4f}" for name, quality in pairs)
+    return headers
 
-    def record(self, sink: DecisionSink, experts: Mapping[str, ExpertConfig]) -> DecisionRecord:
-        """The log's row. The sink decides what it keeps of the text."""
-        request = self.request
-        return DecisionRecord(
-            decision_id=self.decision_id,
-            request_id=self.request_id,
-            replica=sink.replica,
-            seq=self.take_number(sink),
-            at=self.at,
-            requested_model=request.model[:MAX_MODEL_CHARS] if request else "",
-            state=self.state,
-            decision=self.decision,
-            served_expert=self.answered_by,
-            status=self.status,
-            error_code=self.error_code,
-            finish_reason=self.finish_reason,
-            is_stream=request.is_stream if request else False,
-            usage=self.usage,
-            cost_usd=cost_usd(self.usage, experts.get(self.answered_by or "")),
-            ttft_ms=self.ttft_ms,
-            latency_ms=self.elapsed_ms(),
-            overhead_ms=self.overhead_ms,
-            session_id=self.session_id,
-            key_id=self.key_id,
-            is_probe=self.is_probe,
-            turns=request.facts.turns if request else 0,
-            prompt_chars=request.facts.prompt_chars if request else 0,
-            text=request.text if request else None,
-            inputs=self.inputs,
-            shadow=None if self.shadow is None else self.shadow.result(),
-            embedding=self.embedding,
-        )
+
+def fallback_note(decision: RoutingDecision, expert: str | None) -> str:
+    """The header `x-coe-fallback`: `uncertain` (stage 1), `failover:EXPERT` (that one failed); empty for neither."""
+    notes = ["uncertain"] if decision.is_fallback else []
+    if expert not in (None, decision.expert):
+        notes.append(f"failover:{decision.expert}")
+    return ", ".join(notes)
+
+
+def record_of(
+    asked: Asked, outcome: Outcome, *, experts: Mapping[str, ExpertConfig], replica: str, seq: int, latency_ms: float
+) -> DecisionRecord:
+    """The log's row. The sink decides what it keeps of the text."""
+    chat, decided, served = asked.chat, outcome.decided, outcome.answered_by
+    return DecisionRecord(
+        decision_id=asked.decision_id,
+        request_id=asked.request_id,
+        replica=replica,
+        seq=seq,
+        at=asked.at,
+        requested_model=chat.model[:MAX_MODEL_CHARS],
+        state=outcome.state,
+        decision=outcome.decision,
+        served_expert=served,
+        status=outcome.status,
+        error_code=outcome.error_code,
+        finish_reason=outcome.finish_reason,
+        is_stream=chat.is_stream,
+        usage=outcome.usage,
+        cost_usd=cost_usd(outcome.usage, experts.get(served or "")),
+        ttft_ms=outcome.ttft_ms,
+        latency_ms=latency_ms,
+        overhead_ms=outcome.overhead_ms,
+        session_id=asked.session_id,
+        key_id=asked.key_id,
+        is_probe=asked.is_probe,
+        turns=chat.facts.turns,
+        prompt_chars=chat.facts.prompt_chars,
+        text=chat.text,
+        inputs=decided.inputs if decided else None,
+        shadow=decided.shadow() if decided and decided.shadow else None,
+        embedding=decided.embedding if decided else None,
+    )
 
 
 def cost_usd(usage: Usage, expert: ExpertConfig | None) -> float:

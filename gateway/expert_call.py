@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from decision_log.privacy import keyed_hash
+from fleet.pool import ExpertPool
+from fleet.retry_budget import RetryBudget
 from gateway.answer_guard import GuardedChunks, too_late, without_keys
 from gateway.answer_reader import JsonAnswer, read_answer
-from gateway.exchange import Exchange
+from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error, upstream_error
 from gateway.off_loop import read_off_loop
-from gateway.state import GatewayState
 from gateway.wire import ChatRequest
+from router.config import ExpertConfig
 from router.errors import BackendError, RouterError
 from router.pipeline import following
 from router.protocols import BackendRequest, BackendResponse, ChunkStream
@@ -26,6 +30,7 @@ MAX_ANSWER_BYTES = 64 << 20
 class StreamedAnswer:
     """A stream whose first piece is here. Close `chunks` in any case."""
 
+    expert: str
     content_type: str
     first: bytes
     chunks: ChunkStream
@@ -35,6 +40,7 @@ class StreamedAnswer:
 class WholeAnswer:
     """A complete answer and what it says of itself."""
 
+    expert: str
     content_type: str
     body: bytes
     facts: JsonAnswer
@@ -43,71 +49,86 @@ class WholeAnswer:
 class ExpertCall:
     """Calls experts and keeps their breakers informed.
 
-    Only failures before the first byte go on to another expert, at most `gateway.retries` times, within the budget of
-    further tries that all requests share.
+    Only failures before the first byte lead to another expert, at most `retries` times, within the budget of further
+    tries that all requests share.
+
+    Args:
+        experts: entries of experts.yaml.
+        keys: secrets that experts are called with, by expert.
+        hash_key: of the names that callers have in an engine's cache.
     """
 
-    def __init__(self, state: GatewayState) -> None:
-        self._state = state
+    def __init__(
+        self,
+        pool: ExpertPool,
+        experts: Mapping[str, ExpertConfig],
+        keys: Mapping[str, str],
+        hash_key: bytes,
+        *,
+        retries: int,
+    ) -> None:
+        self._pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
+        self._retries, self._budget = retries, RetryBudget()
 
-    async def answer(
-        self, exchange: Exchange, request: ChatRequest, decision: RoutingDecision
-    ) -> StreamedAnswer | WholeAnswer:
-        """The first answer that begins; `exchange.served_expert` says whose it is.
+    async def answer(self, asked: Asked, chat: ChatRequest, decision: RoutingDecision) -> StreamedAnswer | WholeAnswer:
+        """The first answer that begins.
+
+        Args:
+            chat: as the expert gets it, which may hold more than what was asked.
 
         Raises:
-            ApiError: none did; the last failure.
+            ApiError: none did; the last failure, with its expert.
         """
-        self._state.retry_budget.earn()
+        self._budget.earn()
         failed: list[str] = []
         expert = decision.expert
         while True:
-            exchange.served_expert = expert
             try:
-                return await self._attempt(exchange, request, expert)
+                return await self._attempt(asked, chat, expert)
             except RouterError as error:
                 failure = api_error(error, expert)
+            failure.expert = expert
             failed.append(expert)
             following = self._following(decision, failed) if failure.is_retryable else None
             if following is None:
                 raise failure if len(failed) == 1 else failure.after(failed[:-1])
             expert = following
 
-    async def _send(self, exchange: Exchange, request: ChatRequest, expert: str) -> BackendResponse:
+    async def _send(self, asked: Asked, chat: ChatRequest, expert: str) -> BackendResponse:
         """The head of an expert's answer, and its body within the expert's time. Raises BackendError."""
-        entry = self._state.config.experts[expert]
+        entry = self._experts[expert]
         until_s = asyncio.get_running_loop().time() + entry.total_timeout_s
-        asked = BackendRequest(
-            request.body,
-            is_stream=request.is_stream,
-            request_id=exchange.request_id,
+        request = BackendRequest(
+            chat.body,
+            is_stream=chat.is_stream,
+            request_id=asked.request_id,
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
-            cache_salt=self._state.cache_salt(exchange.key_id),
+            cache_salt=cache_salt(asked.key_id, self._hash_key),
         )
         try:
             async with asyncio.timeout_at(until_s):
-                response = await self._state.pool.backend(expert).send(asked)
+                response = await self._pool.backend(expert).send(request)
         except TimeoutError as error:
             raise too_late(entry.total_timeout_s) from error
-        key = self._state.expert_keys.get(expert)
+        key = self._keys.get(expert)
         guarded = GuardedChunks(response.chunks, until_s=until_s, total_s=entry.total_timeout_s, key=key)
         return replace(response, chunks=guarded)
 
     def _following(self, decision: RoutingDecision, failed: list[str]) -> str | None:
         """The next expert to try; None when there is none or trying is not allowed."""
-        if len(failed) > self._state.config.gateway.retries:
+        if len(failed) > self._retries:
             return None
-        expert = following(decision, {*failed} | (set(decision.ranking) - self._state.pool.alive))
-        return expert if expert is not None and self._state.retry_budget.spend() else None
+        expert = following(decision, {*failed} | (set(decision.ranking) - self._pool.alive))
+        return expert if expert is not None and self._budget.spend() else None
 
-    async def _attempt(self, exchange: Exchange, request: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
+    async def _attempt(self, asked: Asked, chat: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
         """One expert's answer. Raises ApiError or BackendError, with the breaker told."""
-        pool = self._state.pool
+        pool = self._pool
         pool.started(expert)
         try:
-            response = await self._send(exchange, request, expert)
+            response = await self._send(asked, chat, expert)
             try:
-                answer = await read_beginning(expert, response, self._state.expert_keys.get(expert))
+                answer = await read_beginning(expert, response, self._keys.get(expert))
             except BaseException:
                 await response.chunks.aclose()
                 raise
@@ -129,18 +150,35 @@ class ExpertCall:
             pool.began(expert)
         return answer
 
+    def ended(self, expert: str, error: BaseException | None = None) -> None:
+        """Tells the breaker how a stream that `answer` began has ended; only a BackendError counts against an expert.
+
+        The client that left, and a fault of ours, are no verdict.
+        """
+        if error is None:
+            self._pool.succeeded(expert)
+        elif isinstance(error, BackendError):
+            self._pool.failed(expert)
+        else:
+            self._pool.abandoned(expert)
+
+
+def cache_salt(key_id: str | None, hash_key: bytes) -> str:
+    """A caller's part of an engine's cache, by a name that no other can guess; empty where there are no keys."""
+    return "" if key_id is None else keyed_hash(f"cache:{key_id}", hash_key)
+
 
 async def read_beginning(
     expert: str, response: BackendResponse, key: str | None = None
 ) -> StreamedAnswer | WholeAnswer:
-    """What must be there before the client hears anything: a stream's first piece, or all of a JSON answer.
+    """Reads what must be there before the client hears anything: a stream's first piece, or all of a JSON answer.
 
     Args:
         key: ours for that expert, which no message may show.
 
     Raises:
         ApiError: the expert answered with an error status.
-        BackendError: the answer is empty, cut, or no chat completion.
+        BackendError: the answer is empty, cut, or not a chat completion.
     """
     if not 200 <= response.status < 300:
         body = await read_all(response.chunks, MAX_ERROR_BYTES)
@@ -153,12 +191,12 @@ async def read_beginning(
         first = await anext(response.chunks, b"")
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
-        return StreamedAnswer(content_type, first, response.chunks)
+        return StreamedAnswer(expert, content_type, first, response.chunks)
     body = await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(read_answer, body)
     if facts is None:
         raise BackendError(f"expert {expert} sent an answer that is no chat completion", status=502)
-    return WholeAnswer(content_type, body, facts)
+    return WholeAnswer(expert, content_type, body, facts)
 
 
 async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:

@@ -1,7 +1,12 @@
-"""Errors as clients see them: OpenAI's shape, the right status, Retry-After where another try may work."""
+"""Errors as clients see them: OpenAI's shape, the right status, Retry-After where another try may work.
+
+`api_error` is the one way from an exception to what a client hears.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -18,10 +23,13 @@ from router.errors import (
 from router.json_text import JsonError, from_json, to_json
 
 RETRY_AFTER_S = 1.0
+CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
 
 MISCONFIGURED = frozenset({402, 404, 405, 410})
 """What an expert answers where its entry in experts.yaml is wrong: no request of a client can bring these about."""
+
+logger = logging.getLogger(__name__)
 
 TYPE_OF_STATUS = {
     400: "invalid_request_error",
@@ -30,6 +38,10 @@ TYPE_OF_STATUS = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection before the answer was complete."""
 
 
 class ApiError(RouterError):
@@ -41,6 +53,7 @@ class ApiError(RouterError):
         param: field of the request that is wrong.
         error_type: OpenAI's class of errors; by default the one of the status.
         retry_after_s: sent as Retry-After.
+        allow: sent as Allow.
         is_retryable: another expert may be tried, nothing was generated.
         body: the expert's own error body, when it is in OpenAI's shape already and passes unchanged.
     """
@@ -54,6 +67,7 @@ class ApiError(RouterError):
         param: str | None = None,
         error_type: str | None = None,
         retry_after_s: float | None = None,
+        allow: str | None = None,
         is_retryable: bool = False,
         body: bytes | None = None,
     ) -> None:
@@ -66,12 +80,14 @@ class ApiError(RouterError):
             status, "api_error" if status >= 500 else TYPE_OF_STATUS[400]
         )
         self.retry_after_s = retry_after_s
+        self.allow = allow
         self.is_retryable = is_retryable
+        self.expert: str | None = None  # the one that failed, once it is known
         self._body = body
 
     def after(self, failed: Sequence[str]) -> ApiError:
         """The same error of the expert that was tried last, naming those that failed before it."""
-        return ApiError(
+        error = ApiError(
             f"{self.message} (before it failed: {', '.join(failed)})",
             status=self.status,
             code=self.code,
@@ -80,6 +96,8 @@ class ApiError(RouterError):
             retry_after_s=self.retry_after_s,
             is_retryable=self.is_retryable,
         )
+        error.expert = self.expert
+        return error
 
     @property
     def body(self) -> bytes:
@@ -91,9 +109,18 @@ class ApiError(RouterError):
 
     @property
     def headers(self) -> dict[str, str]:
-        if self.retry_after_s is None:
-            return {}
-        return {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
+        headers = {} if self.allow is None else {"allow": self.allow}
+        if self.retry_after_s is not None:
+            headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
+        return headers
+
+
+class FaultError(ApiError):
+    """An error that nobody foresaw. Its cause may hold prompt text, so only its type is logged."""
+
+    def __init__(self, cause: BaseException, request_id: str) -> None:
+        super().__init__("internal error", status=500, code="gateway_fault")
+        logger.error("request %s met an unforeseen %s", request_id, type(cause).__name__)
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
@@ -101,8 +128,17 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value")
     return ApiError(message, param=param, code=code)
 
 
-def api_error(error: RouterError, expert: str | None = None) -> ApiError:
-    """The client's view of any of our errors; of a BackendError with the name of the expert that failed."""
+def method_not_allowed(method: str, allowed: str) -> ApiError:
+    return ApiError(
+        f"method {method[:16]} is not allowed here; allowed: {allowed}",
+        status=405,
+        code="method_not_allowed",
+        allow=allowed,
+    )
+
+
+def api_error(error: BaseException, expert: str | None = None, request_id: str = "") -> ApiError:
+    """The error that a client hears of an exception; of a BackendError with the name of the expert that failed."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BackendError):
@@ -129,7 +165,11 @@ def api_error(error: RouterError, expert: str | None = None) -> ApiError:
         return ApiError(str(error), status=409, code="other_vector_space")
     if isinstance(error, ConfigError):
         return ApiError(str(error), status=500, code="misconfigured")
-    return ApiError(f"internal error ({type(error).__name__})", status=500, code="gateway_fault")
+    if isinstance(error, ClientGoneError):
+        return ApiError("the client left", status=CLIENT_GONE_STATUS, code="client_gone")
+    if isinstance(error, asyncio.CancelledError):
+        return ApiError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=RETRY_AFTER_S)
+    return FaultError(error, request_id)
 
 
 def named(message: str, expert: str | None) -> str:
@@ -207,7 +247,7 @@ def error_fields(body: bytes) -> dict[str, object] | None:
 
 
 def is_openai_shape(body: bytes) -> bool:
-    """Whether the body is OpenAI's error object: its four fields with their types, and nothing else."""
+    """True for OpenAI's error object: its four fields with their types, and nothing else."""
     values = from_json(body, has_unique_keys=False)
     inner = values.get("error")
     return (

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.asgi import Application, Receive, Scope, Send, send_error
+from gateway.asgi import error_answer
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -87,7 +87,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_in_head, self._has_moved = False, True
         fault = head_fault(self.parser.get_http_version(), self.url, self.headers)
         if fault is not None:
-            self.app = cast(Any, refusal(fault))
+            self.app = cast(Any, error_answer(fault, {"connection": "close"}))
         super().on_headers_complete()
         if self.is_stopping():
             self.cycle.keep_alive = False  # its next request goes to another gateway
@@ -180,7 +180,7 @@ def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> t
 
 
 def head_fault(version: str, target: bytes, headers: Headers) -> ApiError | None:
-    """Why a head that the parser took is refused all the same; None when it is not. `headers` have lower-case names."""
+    """The reason to refuse a head that the parser took; None when there is none. `headers` have lower-case names."""
     if len(target) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
         return too_large()  # one that came in one piece was not counted on its way
     if version not in HTTP_VERSIONS:
@@ -216,12 +216,3 @@ def too_many_connections(limit: int) -> ApiError:
         code="overloaded",
         retry_after_s=RETRY_AFTER_S,
     )
-
-
-def refusal(error: ApiError) -> Application:
-    """The application of a connection whose head is refused."""
-
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_error(send, error, {"connection": "close"})
-
-    return refuse

@@ -3,27 +3,21 @@ states, reasons, HTTP statuses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from fleet.breaker import BreakerState
-from gateway.exchange import Exchange
-
-if TYPE_CHECKING:
-    from gateway.drift_watch import DriftWatch
-    from gateway.state import GatewayState
-    from gateway.trial_watch import TrialWatch
+from gateway.exchange import Outcome
+from gateway.http_errors import ApiError, FaultError
 
 OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 TTFT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class Metrics:
-    """What the request path counts."""
+    """Counters of the request path, and a way to add what other parts count themselves."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -62,94 +56,46 @@ class Metrics:
         self.feedback = Counter(
             "coe_feedback", "Feedback by what became of it", ["kind", "status"], registry=self.registry
         )
-        self.running = Gauge("coe_running_requests", "Chat requests in work", registry=self.registry)
 
-    def watch(self, state: GatewayState) -> None:
-        """Adds what other parts count themselves, read at each scrape."""
-        self.registry.register(StateCollector(state))
-        self.running.set_function(lambda: state.admission.running)
+    def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
+        """Adds metrics that are read at each scrape."""
+        self.registry.register(ReadCollector(read))
 
-    def watch_learning(self, trials: TrialWatch, drift: DriftWatch) -> None:
-        """Adds what the watches over a router on trial and over drift have found."""
-        self.registry.register(LearningCollector(trials, drift))
+    def watch_running(self, running: Callable[[], float]) -> None:
+        """Adds the number of chat requests in work."""
+        Gauge("coe_running_requests", "Chat requests in work", registry=self.registry).set_function(running)
 
-    def observe(self, exchange: Exchange) -> None:
-        """Counts a finished exchange."""
-        self.requests.labels(exchange.state.value, str(exchange.status)).inc()
-        decision = exchange.decision
+    def observe(self, outcome: Outcome) -> None:
+        """Counts a chat that has ended."""
+        self.requests.labels(outcome.state.value, str(outcome.status)).inc()
+        decision = outcome.decision
         if decision is None:
             return
         self.decisions.labels(decision.category, decision.expert, decision.reason.value).inc()
-        self.overhead.observe(exchange.overhead_ms / 1e3)
-        served = exchange.answered_by
+        self.overhead.observe(outcome.overhead_ms / 1e3)
+        served = outcome.answered_by
         if served is None:
             return
-        if exchange.ttft_ms is not None:
-            self.ttft.labels(served).observe(exchange.ttft_ms / 1e3)
+        if outcome.ttft_ms is not None:
+            self.ttft.labels(served).observe(outcome.ttft_ms / 1e3)
         if served != decision.expert:
             self.failovers.labels(decision.expert).inc()
+
+    def failed(self, error: ApiError) -> None:
+        """Counts an error that a client gets, if nobody foresaw it."""
+        if isinstance(error, FaultError):
+            self.faults.inc()
 
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""
         return generate_latest(self.registry)
 
 
-class LearningCollector(Collector):
-    """The evidence against a router on trial, and drift."""
+class ReadCollector(Collector):
+    """Metrics that a function gives."""
 
-    def __init__(self, trials: TrialWatch, drift: DriftWatch) -> None:
-        self._trials = trials
-        self._drift = drift
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
 
-    def collect(self) -> Iterator[Metric]:
-        finding = self._trials.finding
-        log_e = GaugeMetricFamily("coe_trial_log_e", "Evidence that the candidate is worse", labels=["question"])
-        for question in ("reward", "failures") if finding is not None else ():
-            log_e.add_metric([question], getattr(finding, question))
-        yield log_e
-        yield CounterMetricFamily("coe_trial_withdrawals", "Candidates taken back", value=self._trials.withdrawals)
-        alarms = CounterMetricFamily("coe_drift_alarms", "Changes of what should stay level", labels=["signal"])
-        for signal, count in sorted(self._drift.alarms.items()):
-            alarms.add_metric([signal], count)
-        yield alarms
-        yield CounterMetricFamily("coe_rewards", "Rewards compared with predictions", value=self._drift.rewards)
-        if self._drift.accuracy is not None:
-            help_text = "Share of rewards that were predicted right, since the last change"
-            yield GaugeMetricFamily("coe_prequential_accuracy", help_text, value=self._drift.accuracy)
-
-
-class StateCollector(Collector):
-    """The log's counters, the experts' breakers and reloads of the router and the pilot library."""
-
-    def __init__(self, state: GatewayState) -> None:
-        self._state = state
-
-    def collect(self) -> Iterator[Metric]:
-        stats = self._state.sink.stats()
-        for name in ("appended", "spooled", "streamed", "gaps", "dropped", "damaged"):
-            yield CounterMetricFamily(f"coe_log_{name}", f"Decision log: {name}", value=getattr(stats, name))
-        yield GaugeMetricFamily("coe_log_pending", "Decisions not yet in the stream", value=stats.pending)
-        yield GaugeMetricFamily("coe_log_ok", "1 while spool and stream work", value=stats.last_error is None)
-        held_bytes = self._state.intake.held_bytes
-        yield GaugeMetricFamily("coe_body_bytes", "Memory that request bodies over 64 KiB have taken", value=held_bytes)
-        live = self._state.live
-        yield CounterMetricFamily("coe_router_loads", "Routers swapped in", value=live.loads)
-        share = live.trial.share if live.trial else 0.0
-        yield GaugeMetricFamily("coe_router_trial", "1 while a router is on trial", value=live.trial is not None)
-        yield GaugeMetricFamily("coe_router_trial_share", "Share of the conversations that it serves", value=share)
-        left_out = self._state.shadows.left_out
-        yield CounterMetricFamily("coe_shadow_left_out", "Shadow decisions left out", value=left_out)
-        judge = self._state.judge
-        if judge is not None:
-            yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)
-            yield CounterMetricFamily("coe_judge_left_out", "Sampled answers that it did not", value=judge.left_out)
-        yield CounterMetricFamily("coe_router_refusals", "Promoted routers refused", value=live.refusals)
-        pilots = None if self._state.retrieval is None else self._state.retrieval.pilots
-        if pilots is not None:
-            yield CounterMetricFamily("coe_pilots_loads", "Pilot libraries taken over", value=pilots.loads)
-            yield CounterMetricFamily("coe_pilots_refusals", "Pilot libraries refused", value=pilots.refusals)
-        experts = GaugeMetricFamily("coe_expert_state", "1 for the state an expert is in", labels=["expert", "state"])
-        for name in self._state.pool.names:
-            for possible in BreakerState:
-                experts.add_metric([name, possible.value], float(self._state.pool.state(name) is possible))
-        yield experts
+    def collect(self) -> Iterable[Metric]:
+        return self._read()

@@ -20,3 +20,8 @@ async def read_off_loop(read: Callable[[bytes], T], raw: bytes) -> T:
     if len(raw) < LARGE_BYTES:
         return read(raw)
     return await asyncio.get_running_loop().run_in_executor(READER, read, raw)
+
+
+async def off_loop(work: Callable[[], T], raw: bytes) -> T:
+    """`work()` on what was read from a body, in the thread where that body is large. Raises what `work` does."""
+    return await read_off_loop(lambda _: work(), raw)

@@ -20,11 +20,10 @@ from fleet.stop_signal import stop_on_signal
 from gateway.app import GatewayApp
 from gateway.auth import Auth, check_bind
 from gateway.http_limits import limited_protocol
-from gateway.judging.judge import Judge
 from gateway.live_router import LiveRouter
 from gateway.open_files import clients_that_fit
+from gateway.parts import Parts
 from gateway.settings import Settings
-from gateway.state import GatewayState
 from retrieval.service import RetrievalService
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
@@ -38,7 +37,7 @@ BACKLOG = 2048
 logger = logging.getLogger(__name__)
 
 
-def build_state(
+def build_parts(
     settings: Settings,
     config: CoeConfig,
     *,
@@ -47,20 +46,20 @@ def build_state(
     store: DecisionDatabase | None,
     retrieval: RetrievalService | None = None,
     secrets: Mapping[str, str] = MappingProxyType({}),
-) -> GatewayState:
+) -> Parts:
     """The parts of a gateway that serves `<data>/routers/live.json`. `secrets` are values of environment variables.
 
     Raises:
         ConfigError: the key of hashes in the data folder cannot be read or made.
     """
-    state = GatewayState(
+    return Parts(
         config=config,
         pool=ExpertPool(backends),
         live=LiveRouter(settings.data_dir / ROUTERS_FOLDER, RouterLoader(config)),
         sink=sink,
         store=store,
         auth=Auth(settings.plain_keys),
-        session_key=load_key(settings.data_dir),
+        hash_key=load_key(settings.data_dir),
         expert_keys={
             name: secrets[entry.api_key_env]
             for name, entry in config.experts.items()
@@ -68,9 +67,6 @@ def build_state(
         },
         retrieval=retrieval,
     )
-    if config.judge is not None and store is not None:
-        state.judge = Judge(config, config.judge, state.pool, store, lambda: state.admission.running)
-    return state
 
 
 class RouterLoader:
@@ -91,11 +87,11 @@ class RouterLoader:
 class Gateway:
     """A gateway on a port. `start` returns when it accepts connections; `stop` when everything has ended.
 
-    It owns `state` (experts and router) from `start` on; the sink and the store belong to whoever made them.
+    It owns `parts` (experts and router) from `start` on; the sink and the store belong to whoever made them.
     """
 
-    def __init__(self, state: GatewayState, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.state = state
+    def __init__(self, parts: Parts, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.parts = parts
         self.host = host
         self.port = port  # 0 until `start` when any free port will do
         self._listener: socket.socket | None = None
@@ -116,8 +112,8 @@ class Gateway:
         """
         listener = self._listener = bind(self.host, self.port)
         self.port = int(listener.getsockname()[1])
-        await self.state.start()
-        self._server = QuietServer(server_config(self.state, self.host), self.state.config.gateway.shutdown_grace_s)
+        await self.parts.start()
+        self._server = QuietServer(server_config(self.parts, self.host), self.parts.config.gateway.shutdown_grace_s)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
         await self._server.has_started.wait()
         return self.port
@@ -127,8 +123,8 @@ class Gateway:
 
         Every answer is the last of its connection. `urgent` cuts it short.
         """
-        limits = self.state.config.gateway
-        self.state.is_stopping = True
+        limits = self.parts.config.gateway
+        self.parts.readiness.is_stopping = True
         logger.info("stopping: not ready, and serving for %g s more", limits.drain_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limits.drain_s):
@@ -137,13 +133,13 @@ class Gateway:
 
     async def stop(self) -> None:
         """Not ready, then no new connections, then what runs has `shutdown_grace_s` to end."""
-        self.state.is_stopping = True
+        self.parts.readiness.is_stopping = True
         if self._server is not None and self._serving is not None:
             self._server.must_stop.set()
             await self._serving
         if self._listener is not None:
             self._listener.close()
-        await self.state.aclose()
+        await self.parts.aclose()
 
 
 class QuietServer(uvicorn.Server):
@@ -186,13 +182,13 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def server_config(state: GatewayState, bound_host: str) -> uvicorn.Config:
-    limits = state.config.gateway
+def server_config(parts: Parts, bound_host: str) -> uvicorn.Config:
+    limits = parts.config.gateway
     # Its error logger writes tracebacks, which may hold prompt text; faults are counted and logged at the request edge.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
-        GatewayApp(state, bound_host),
-        http=limited_protocol(clients_that_fit(limits.max_connections), lambda: state.is_stopping),
+        GatewayApp(parts, bound_host),
+        http=limited_protocol(clients_that_fit(limits.max_connections), lambda: parts.readiness.is_stopping),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -232,8 +228,8 @@ async def serve(
         ConfigError: open to other machines without a key, or the address cannot be bound.
     """
     check_bind(settings.host, settings.plain_keys)
-    state = build_state(settings, config, backends=backends, sink=sink, store=store)
-    gateway = Gateway(state, host=settings.host, port=settings.port)
+    parts = build_parts(settings, config, backends=backends, sink=sink, store=store)
+    gateway = Gateway(parts, host=settings.host, port=settings.port)
     with stop_on_signal() as stop:
         try:
             await gateway.start()

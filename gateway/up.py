@@ -80,7 +80,7 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
         make_data_folder(settings)
         async with running_composition(settings, config, reporter, (Engine.LLAMACPP,)) as composition:
             life.is_starting = False
-            for lacking in composition.gateway.state.missing():
+            for lacking in composition.gateway.parts.readiness.missing():
                 logger.warning("not ready: %s", lacking)
             await life.stop.wait()
             await composition.gateway.drain(life.stop.urgent)
@@ -134,7 +134,7 @@ async def ensure_router(
         EngineError: measuring or fitting failed.
         ArtifactError: there is a router and it cannot be used.
     """
-    live = composition.gateway.state.live
+    live = composition.gateway.parts.live
     if is_regrading or (live.current is None and not (settings.data_dir / ROUTERS_FOLDER / LIVE_FILE).exists()):
         environment = command_environment()
         if settings.plain_keys:

@@ -39,13 +39,8 @@ class Target:
     expert: str | None = None
 
 
-def decode_object(raw: bytes) -> dict[str, object]:
-    """The JSON object of a body.
-
-    Raises:
-        ApiError: as `decode_json` does, or not an object.
-    """
-    values = decode_json(raw)
+def json_object(values: object) -> dict[str, object]:
+    """The value of a body if it is an object. Raises ApiError."""
     if not isinstance(values, dict):
         raise invalid(f"the body must be a JSON object, got {json_type(values)}", code="invalid_json")
     return values
@@ -69,7 +64,7 @@ def decode_chat(raw: bytes, bounds: GatewayConfig) -> ChatRequest:
     Raises:
         ApiError: 400 naming the field, its value and what is allowed.
     """
-    return chat_request(decode_object(raw), bounds)
+    return chat_request(json_object(decode_json(raw)), bounds)
 
 
 def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatRequest:

@@ -1,18 +1,63 @@
-"""What every endpoint takes from a request."""
+"""The parts and facts that an endpoint can ask for by its parameters, and the router that endpoints are added to."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, cast
 
-from fastapi import Request
+from fastapi import APIRouter, Depends, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
 
-from gateway.state import GatewayState
+from decision_log.protocols import DecisionDatabase, DecisionSink
+from router.config import CoeConfig
 
 
-def gateway_state(request: Request) -> GatewayState:
-    return cast(GatewayState, request.app.state.gateway)
+def part(name: str) -> Any:
+    """A dependency on the part of the gateway that gateway/app.py hands over by that name."""
+
+    async def found(request: Request) -> object:
+        return getattr(request.app.state, name)
+
+    return Depends(found)
 
 
-def caller_key_id(request: Request) -> str | None:
+async def caller_key_id(request: Request) -> str | None:
     """The caller's key as gateway/app.py found it; None when no keys are set."""
-    return cast("str | None", request.scope.get("coe_key_id"))
+    return cast("str | None", request.scope["coe_key_id"])
+
+
+async def decoded_body(request: Request) -> object:
+    """The JSON value of the body; None without one."""
+    return request.scope.get("coe_json")
+
+
+Config = Annotated[CoeConfig, part("config")]
+Sink = Annotated[DecisionSink, part("sink")]
+Store = Annotated[DecisionDatabase | None, part("store")]
+KeyId = Annotated[str | None, Depends(caller_key_id)]
+DecodedBody = Annotated[object, Depends(decoded_body)]
+
+
+class DecodedRequest(Request):
+    """A request whose body gateway/rest.py has decoded within bounds: it is not decoded again."""
+
+    async def json(self) -> Any:
+        return self.scope["coe_json"]
+
+
+class DecodedRoute(APIRoute):
+    """A route that validates what was decoded."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def with_decoded(request: Request) -> Response:
+            return await handle(DecodedRequest(request.scope, request.receive))
+
+        return with_decoded
+
+
+def api_router(prefix: str = "") -> APIRouter:
+    """A router for the endpoints of one file."""
+    return APIRouter(prefix=prefix, route_class=DecodedRoute)

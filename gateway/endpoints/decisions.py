@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Response
 
+from decision_log.protocols import DecisionDatabase, DecisionSink
 from gateway.body_fields import shorten
-from gateway.endpoints.access import caller_key_id, gateway_state
+from gateway.endpoints.access import KeyId, Sink, Store, api_router
 from gateway.http_errors import ApiError
 from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
-from gateway.state import GatewayState
 from router.explain import reason_in_words
 from router.json_text import to_json
 from router.types import DecisionKind, DecisionReason, DecisionRecord
 
-api = APIRouter()
+api = api_router()
 
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
-async def show_decision(
-    decision_id: str,
-    state: Annotated[GatewayState, Depends(gateway_state)],
-    key_id: Annotated[str | None, Depends(caller_key_id)],
-) -> Response:
+async def show_decision(decision_id: str, sink: Sink, store: Store, key_id: KeyId) -> Response:
     """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another key
     made it."""
-    record = await find_decision(state, decision_id, key_id)
-    record, decision, store = record.model_copy(update={"embedding": None}), record.decision, state.store
+    record = await find_decision(sink, store, decision_id, key_id)
+    record, decision = record.model_copy(update={"embedding": None}), record.decision
     is_chat = record.kind is DecisionKind.CHAT
     is_routed = decision is not None and is_chat and decision.reason is not DecisionReason.EXPLICIT
     in_words = why_logged(record)
@@ -46,16 +41,18 @@ async def show_decision(
     return Response(to_json(receipt.compact()), media_type="application/json")
 
 
-async def find_decision(state: GatewayState, decision_id: str, key_id: str | None) -> DecisionRecord:
+async def find_decision(
+    sink: DecisionSink, store: DecisionDatabase | None, decision_id: str, key_id: str | None
+) -> DecisionRecord:
     """The record from memory, or from the database.
 
     Raises:
         ApiError: 404. It does not tell a decision of another key from one that never was.
         StoreError: the database cannot be asked.
     """
-    record = await asyncio.to_thread(state.sink.recent, decision_id)  # it redacts the text
-    if record is None and state.store is not None:
-        record = await asyncio.to_thread(state.store.get_decision, decision_id)
+    record = await asyncio.to_thread(sink.recent, decision_id)  # it redacts the text
+    if record is None and store is not None:
+        record = await asyncio.to_thread(store.get_decision, decision_id)
     if record is None or record.key_id != key_id:
         raise no_decision(decision_id)
     return record

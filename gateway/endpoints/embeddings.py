@@ -6,12 +6,13 @@ import base64
 from collections.abc import Sequence
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
-from gateway.endpoints.retrieval_access import Owner, Service, State, at_work, begin, check_tokens, finish
+from gateway.endpoints.access import api_router
+from gateway.endpoints.retrieval_access import Desk, Owner, Service, check_tokens
 from gateway.http_errors import ApiError, invalid
-from gateway.retrieval.log import Outcome, outcomes_of
+from gateway.retrieval.log import Outcome
 from gateway.retrieval.schemas import (
     MAX_INPUT_CHARS,
     EmbeddingAnswer,
@@ -25,15 +26,15 @@ from retrieval.types import BASE, RetrievalReason, single
 from router.config import AUTO
 from router.types import DecisionKind, FloatArray
 
-api = APIRouter()
+api = api_router()
 
 
 @api.post("/v1/embeddings", response_model=EmbeddingAnswer)
-async def embed(asked: EmbeddingRequest, request: Request, state: State, service: Service, owner: Owner) -> Response:
+async def embed(asked: EmbeddingRequest, request: Request, desk: Desk, service: Service, owner: Owner) -> Response:
     """Embeds up to `retrieval.limits.max_texts` texts, a few at a time."""
     texts = texts_of(asked, service.config.limits.max_texts)
-    exchange = begin(request, state, DecisionKind.EMBEDDING, asked.model)
-    async with at_work(request, state, service):
+    exchange = desk.begin(request, DecisionKind.EMBEDDING, asked.model)
+    async with desk.at_work(request, service.config.limits.timeout_s):
         tokens = await check_tokens(service, texts, "input")
         cuts = list(pieces(texts))
         run = service.run_soon if len(cuts) == 1 else service.run
@@ -43,9 +44,9 @@ async def embed(asked: EmbeddingRequest, request: Request, state: State, service
     exchange.overhead_ms = routed.routing_ms
     outcomes: list[Outcome] = []
     if asked.input_type == "query":
-        outcomes = outcomes_of(routed, keeps_embeddings=state.config.log.embeddings, prompt_tokens=tokens)
-    return await finish(
-        state, exchange, outcomes, lambda: answer_of(asked, routed, vectors, outcomes, sum(tokens)).model_dump()
+        outcomes = desk.log.outcomes_of(routed, prompt_tokens=tokens)
+    return await desk.finish(
+        exchange, outcomes, lambda: answer_of(asked, routed, vectors, outcomes, sum(tokens)).model_dump()
     )
 
 

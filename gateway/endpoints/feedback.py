@@ -1,4 +1,4 @@
-"""POST /v1/feedback: what a person or a test says about an answer."""
+"""POST /v1/feedback: keeps what a person or a test says about an answer."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Response
 
 from decision_log.protocols import FeedbackStatus
 from gateway.body_fields import shorten
-from gateway.endpoints.access import caller_key_id, gateway_state
+from gateway.endpoints.access import Config, KeyId, Sink, Store, api_router, part
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
+from gateway.metrics import Metrics
 from gateway.schemas import FeedbackAnswer, FeedbackRequest
-from gateway.state import GatewayState
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionKind, DecisionRecord, DocumentFeedback, Feedback
 
-api = APIRouter()
+api = api_router()
 RETRY_S = 60.0
 
 
@@ -26,29 +26,32 @@ RETRY_S = 60.0
 async def put_feedback(
     said: FeedbackRequest,
     response: Response,
-    state: Annotated[GatewayState, Depends(gateway_state)],
-    key_id: Annotated[str | None, Depends(caller_key_id)],
+    sink: Sink,
+    store: Store,
+    config: Config,
+    metrics: Annotated[Metrics, part("metrics")],
+    key_id: KeyId,
 ) -> FeedbackAnswer:
     """Keeps it: 202 the first time, 200 when the same key had said something of that kind; 404 for an unknown decision,
     429 when the key is over a cap of experts.yaml."""
-    record = await find_decision(state, said.decision_id, key_id)
+    record = await find_decision(sink, store, said.decision_id, key_id)
     check_subject(record, said.document_id)
-    if state.store is None:
+    if store is None:
         raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
     value = await asyncio.to_thread(said.reward)
     about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": key_id}
     if said.document_id is None:
         feedback = Feedback(kind=said.kind, **about)
-        status = await asyncio.to_thread(state.store.put_feedback, feedback, state.config.feedback, record)
+        status = await asyncio.to_thread(store.put_feedback, feedback, config.feedback, record)
     else:
         of_document = DocumentFeedback(document_id=said.document_id, **about)
-        keep = state.store.put_document_feedback
-        status = await asyncio.to_thread(keep, of_document, state.config.feedback, record)
-    state.metrics.feedback.labels(said.kind.value, status.value).inc()
+        keep = store.put_document_feedback
+        status = await asyncio.to_thread(keep, of_document, config.feedback, record)
+    metrics.feedback.labels(said.kind.value, status.value).inc()
     if status is FeedbackStatus.ERASED:
         raise no_decision(said.decision_id)
     if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
-        raise over_cap(status, state.config.feedback)
+        raise over_cap(status, config.feedback)
     if status is not FeedbackStatus.ACCEPTED:
         response.status_code = 200
     return FeedbackAnswer(decision_id=said.decision_id, value=value, status=status.value)
@@ -79,7 +82,7 @@ def check_subject(record: DecisionRecord, document_id: str | None) -> None:
 
 
 def over_cap(status: FeedbackStatus, caps: FeedbackConfig) -> ApiError:
-    """What a client hears that has said too much; a decision's cap does not go away by waiting."""
+    """The refusal of a client that has said too much; a decision's cap does not go away by waiting."""
     if status is FeedbackStatus.OVER_HOUR:
         message, wait_s = f"this key gave {caps.max_per_hour} pieces of feedback within an hour", RETRY_S
     else:

@@ -6,17 +6,18 @@ import asyncio
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.body_fields import shorten
+from gateway.endpoints.access import api_router
 from gateway.endpoints.retrieval_access import Owner, Stores, answer
 from gateway.http_errors import invalid
 from gateway.retrieval.views import Json, file_view, list_view
 from gateway.upload import Upload
 from retrieval.stores.store_records import Page
 
-api = APIRouter()
+api = api_router()
 
 PURPOSES = ("assistants", "user_data")
 MAX_FILENAME_CHARS = 255

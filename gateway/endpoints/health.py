@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Response
 
-from gateway.endpoints.access import gateway_state
+from gateway.endpoints.access import api_router, part
+from gateway.readiness import Readiness
 from gateway.schemas import Health
-from gateway.state import GatewayState
 
-api = APIRouter()
+api = api_router()
 
 
 @api.get("/healthz", response_model_exclude_defaults=True)
@@ -20,15 +20,16 @@ def healthz() -> Health:
 
 
 @api.get("/readyz")
-async def readyz(response: Response, state: Annotated[GatewayState, Depends(gateway_state)]) -> Health:
+async def readyz(response: Response, readiness: Annotated[Readiness, part("readiness")]) -> Health:
     """503 until a router is loaded and an expert answers, and again while stopping."""
-    is_answered = await state.pool.is_answering()
-    missing = state.missing(is_answered=is_answered)
+    pool, router = readiness.pool, readiness.live.current
+    is_answered = await pool.is_answering()
+    missing = readiness.missing(is_answered=is_answered)
     if missing:
         response.status_code = 503
     return Health(
         status="not_ready" if missing else "ok",
         missing=tuple(missing),
-        router_version=state.live.current.version if state.live.current else None,
-        experts_alive=tuple(sorted(state.pool.alive)) if is_answered else (),
+        router_version=router.version if router else None,
+        experts_alive=tuple(sorted(pool.alive)) if is_answered else (),
     )

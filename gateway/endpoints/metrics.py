@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Response
 
-from gateway.endpoints.access import gateway_state
-from gateway.state import GatewayState
+from gateway.endpoints.access import api_router, part
+from gateway.metrics import Metrics
 
-api = APIRouter()
+api = api_router()
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @api.get("/metrics")
-def metrics(state: Annotated[GatewayState, Depends(gateway_state)]) -> Response:
+def metrics(counted: Annotated[Metrics, part("metrics")]) -> Response:
     """All metrics in the text format."""
-    return Response(state.metrics.text(), headers={"content-type": CONTENT_TYPE})
+    return Response(counted.text(), headers={"content-type": CONTENT_TYPE})

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
-
 from gateway.body_fields import shorten
-from gateway.endpoints.access import gateway_state
+from gateway.endpoints.access import Config, api_router
 from gateway.http_errors import ApiError
 from gateway.schemas import ModelCard, ModelList
-from gateway.state import GatewayState
 from gateway.wire import model_names
-from router.config import AUTO
+from router.config import AUTO, CoeConfig
 from router.errors import allowed_values
 
-api = APIRouter()
+api = api_router()
 
 
 @api.get("/v1/models")
-def list_models(state: Annotated[GatewayState, Depends(gateway_state)]) -> ModelList:
+def list_models(config: Config) -> ModelList:
     """Every name that `model` may have."""
-    return ModelList(data=tuple(cards(state)))
+    return ModelList(data=tuple(cards(config)))
 
 
 @api.get("/v1/models/{name}")
-def show_model(name: str, state: Annotated[GatewayState, Depends(gateway_state)]) -> ModelCard:
+def show_model(name: str, config: Config) -> ModelCard:
     """One name. 404 when there is no such model."""
-    for card in cards(state):
+    for card in cards(config):
         if card.id == name:
             return card
-    known = model_names(state.config.experts, state.config.policies)
+    known = model_names(config.experts, config.policies)
     raise ApiError(
         f"the model {shorten(name)} does not exist{allowed_values(name[:80], known)}",
         status=404,
@@ -39,8 +34,7 @@ def show_model(name: str, state: Annotated[GatewayState, Depends(gateway_state)]
     )
 
 
-def cards(state: GatewayState) -> list[ModelCard]:
-    config = state.config
+def cards(config: CoeConfig) -> list[ModelCard]:
     return [
         ModelCard(id=AUTO, owned_by="coe"),
         *(ModelCard(id=f"{AUTO}:{name}", owned_by="coe-policy") for name in config.policies),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
-from gateway.endpoints.retrieval_access import Owner, Service, State, at_work, begin, check_tokens, finish
+from gateway.endpoints.access import api_router
+from gateway.endpoints.retrieval_access import Desk, Owner, Service, check_tokens
 from gateway.http_errors import invalid
-from gateway.retrieval.log import outcomes_of
 from gateway.retrieval.schemas import RerankAnswer, RerankRequest, RerankResult, RerankText, TokenUsage
 from retrieval.fair_threads import pieces
 from retrieval.index.space import KeyArray
@@ -21,11 +21,11 @@ from retrieval.service import RetrievalService
 from retrieval.types import DenseExpert
 from router.types import DecisionKind, FloatArray
 
-api = APIRouter()
+api = api_router()
 
 
 @api.post("/v1/rerank", response_model=RerankAnswer)
-async def rerank(asked: RerankRequest, request: Request, state: State, service: Service, owner: Owner) -> Response:
+async def rerank(asked: RerankRequest, request: Request, desk: Desk, service: Service, owner: Owner) -> Response:
     """Orders up to 1000 documents, or `retrieval.limits.max_texts` if that is less, by relevance to the query."""
     if not asked.query.strip():
         raise invalid("'query' is empty; allowed: a text", "query")
@@ -33,15 +33,14 @@ async def rerank(asked: RerankRequest, request: Request, state: State, service: 
     most = service.config.limits.max_texts
     if len(documents) > most:
         raise invalid(f"'documents' holds {len(documents)} texts; allowed: at most {most}", "documents")
-    exchange = begin(request, state, DecisionKind.RERANK, asked.model)
-    async with at_work(request, state, service):
+    exchange = desk.begin(request, DecisionKind.RERANK, asked.model)
+    async with desk.at_work(request, service.config.limits.timeout_s):
         tokens = sum(await check_tokens(service, [asked.query, *documents], "documents"))
         routed, (order, scores) = await ranked(service, owner, asked.query, documents, asked.model)
     exchange.overhead_ms = routed.routing_ms
     top = len(order) if asked.top_n is None else min(asked.top_n, len(order))
-    outcomes = outcomes_of(
+    outcomes = desk.log.outcomes_of(
         routed,
-        keeps_embeddings=state.config.log.embeddings,
         documents=[f"index-{place}" for place in order[:top]],
         prompt_tokens=[tokens],
     )
@@ -62,7 +61,7 @@ async def rerank(asked: RerankRequest, request: Request, state: State, service: 
         expert=decision.expert,
         why=why(decision),
     )
-    return await finish(state, exchange, outcomes, lambda: body.model_dump(exclude_none=True))
+    return await desk.finish(exchange, outcomes, lambda: body.model_dump(exclude_none=True))
 
 
 async def ranked(

@@ -1,4 +1,4 @@
-"""What every retrieval endpoint takes from a request, and how it answers."""
+"""Dependencies of the retrieval endpoints, and the way they answer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from decision_log.privacy import named_session
+from decision_log.protocols import DecisionSink
+from gateway.admission import Admission
 from gateway.asgi import ClientWatch
-from gateway.endpoints.access import caller_key_id, gateway_state
-from gateway.exchange import MAX_MODEL_CHARS
-from gateway.http_errors import ApiError, invalid
-from gateway.retrieval.log import Outcome, RetrievalExchange, exchange_for, response_headers
-from gateway.state import GatewayState
+from gateway.endpoints.access import KeyId, part
+from gateway.exchange import MAX_MODEL_CHARS, request_id_of
+from gateway.http_errors import ApiError, api_error, invalid
+from gateway.readiness import Readiness
+from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why
 from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
@@ -25,30 +27,27 @@ from retrieval.stores.vector_stores import VectorStores
 from router.json_text import to_json
 from router.types import DecisionKind
 
-State = Annotated[GatewayState, Depends(gateway_state)]
-KeyId = Annotated[str | None, Depends(caller_key_id)]
 
-
-def retrieval_service(state: State) -> RetrievalService:
+async def retrieval_service(found: Annotated[RetrievalService | None, part("retrieval")]) -> RetrievalService:
     """Raises ApiError 404 where experts.yaml has no retrieval."""
-    if state.retrieval is None:
+    if found is None:
         raise ApiError(
             "this gateway serves no retrieval: its experts.yaml has no 'retrieval' section",
             status=404,
             code="retrieval_not_configured",
         )
-    return state.retrieval
+    return found
 
 
 Service = Annotated[RetrievalService, Depends(retrieval_service)]
 
 
-def vector_stores(service: Service) -> VectorStores:
+async def vector_stores(service: Service) -> VectorStores:
     return service.stores
 
 
-def owner_of(key_id: KeyId) -> str:
-    """Whose files and stores the caller sees."""
+async def owner_of(key_id: KeyId) -> str:
+    """The name of whose files and stores the caller sees."""
     return key_id or ""
 
 
@@ -56,7 +55,7 @@ Stores = Annotated[VectorStores, Depends(vector_stores)]
 Owner = Annotated[str, Depends(owner_of)]
 
 
-def page_of(
+async def page_of(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
     after: str | None = None,
@@ -68,38 +67,71 @@ def page_of(
 ListPage = Annotated[Page, Depends(page_of)]
 
 
-def begin(request: Request, state: GatewayState, kind: DecisionKind, model: str) -> RetrievalExchange:
-    """The exchange of a request that gets a record."""
-    headers = dict(request.scope["headers"])
-    named = named_session(headers.get(b"x-session-id", b""))
-    session = None if named is None else state.session_id(named)
-    return exchange_for(kind, headers, request.scope.get("coe_key_id"), model[:MAX_MODEL_CHARS], session)
+class RetrievalDesk:
+    """The frame around a retrieval request that gets a record: limits before it, the log after it.
 
-
-@asynccontextmanager
-async def at_work(request: Request, state: GatewayState, service: RetrievalService) -> AsyncIterator[None]:
-    """A block that runs as one of the gateway's requests, while its client is there and `retrieval.limits` allows.
-
-    Raises:
-        ApiError: 429 there are too many requests, 503 its rows could not be made safe now or the gateway stops, 504 it
-            took too long.
-        ClientGoneError: the client left; what the block waited for is given up.
+    Args:
+        session_id: gives a conversation its name in the log.
     """
-    limit_s = service.config.limits.timeout_s
-    await state.check_log()
-    try:
-        async with ClientWatch(request.receive), asyncio.timeout(limit_s), state.admission:
-            yield
-    except TimeoutError as error:
-        raise ApiError(
-            f"the request took more than the {limit_s:g} s that are allowed; send fewer or shorter texts",
-            status=504,
-            code="retrieval_timeout",
-        ) from error
-    except asyncio.CancelledError:
-        if not state.is_stopping:
-            raise
-        raise ApiError("the gateway is stopping", status=503, code="server_shutting_down", retry_after_s=1.0) from None
+
+    def __init__(
+        self,
+        log: RetrievalLog,
+        sink: DecisionSink,
+        admission: Admission,
+        readiness: Readiness,
+        session_id: Callable[[str], str],
+    ) -> None:
+        self.log = log
+        self._sink, self._admission, self._readiness, self._session_id = sink, admission, readiness, session_id
+
+    def begin(self, request: Request, kind: DecisionKind, model: str) -> RetrievalExchange:
+        """The exchange of a request."""
+        headers = dict(request.scope["headers"])
+        named = named_session(headers.get(b"x-session-id", b""))
+        session = None if named is None else self._session_id(named)
+        key_id = request.scope["coe_key_id"]
+        return RetrievalExchange(kind, request_id_of(headers), key_id, model[:MAX_MODEL_CHARS], session)
+
+    @asynccontextmanager
+    async def at_work(self, request: Request, limit_s: float) -> AsyncIterator[None]:
+        """A block that runs as one of the gateway's requests, while its client is there and for at most `limit_s`.
+
+        Raises:
+            ApiError: 429 there are too many requests, 503 the gateway stops, 504 it took too long.
+            StoreError: its rows could not be made safe now.
+            ClientGoneError: the client left; what the block waited for is given up.
+        """
+        await self._sink.check()
+        try:
+            async with ClientWatch(request.receive), asyncio.timeout(limit_s), self._admission:
+                yield
+        except TimeoutError as error:
+            raise ApiError(
+                f"the request took more than the {limit_s:g} s that are allowed; send fewer or shorter texts",
+                status=504,
+                code="retrieval_timeout",
+            ) from error
+        except asyncio.CancelledError as error:
+            if not self._readiness.is_stopping:
+                raise
+            raise api_error(error) from None
+
+    async def finish(
+        self, exchange: RetrievalExchange, outcomes: Sequence[Outcome], body: Callable[[], Mapping[str, object]]
+    ) -> Response:
+        """Writes the decisions down, then answers. The rows say `answered`, so the answer is made first: it might fail.
+
+        Args:
+            body: makes the answer, in a thread, because it may hold a million numbers.
+        """
+        headers = response_headers(exchange, outcomes)
+        response = await asyncio.to_thread(lambda: answer(body(), headers))
+        await self.log.write(exchange, outcomes)
+        return response
+
+
+Desk = Annotated[RetrievalDesk, part("retrieval_desk")]
 
 
 async def check_tokens(service: RetrievalService, texts: Sequence[str], param: str) -> list[int]:
@@ -114,29 +146,12 @@ def tokens_of(texts: Sequence[str]) -> list[int]:
     return [count_tokens(text) for text in texts]
 
 
-async def finish(
-    state: GatewayState,
-    exchange: RetrievalExchange,
-    outcomes: Sequence[Outcome],
-    body: Callable[[], Mapping[str, object]],
-) -> Response:
-    """Writes the decisions down, then answers. The rows say `answered`, so the answer is made first: it might fail.
-
-    Args:
-        body: makes the answer, in a thread, because it may hold a million numbers.
-    """
-    headers = response_headers(exchange, outcomes)
-    response = await asyncio.to_thread(lambda: answer(body(), headers))
-    await state.retrieval_log.write(exchange, outcomes)
-    return response
-
-
 def answer(body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
     return Response(to_json(dict(body)), media_type="application/json", headers=dict(headers or {}))
 
 
 def decision_view(outcome: Outcome) -> dict[str, object]:
-    """A decision as the answer tells it."""
+    """A decision as it is in an answer."""
     decision = outcome.decision
     return {
         "decision_id": outcome.decision_id,

@@ -7,24 +7,21 @@ import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
+from gateway.endpoints.access import api_router
 from gateway.endpoints.files import safe_name
 from gateway.endpoints.retrieval_access import (
+    Desk,
     ListPage,
     Owner,
     Service,
-    State,
     Stores,
-    at_work,
-    begin,
     check_tokens,
     decision_view,
-    finish,
 )
 from gateway.http_errors import invalid
-from gateway.retrieval.log import outcomes_of
 from gateway.retrieval.schemas import (
     AttributesUpdate,
     BatchCreate,
@@ -43,7 +40,7 @@ from retrieval.stores.vector_stores import new_id, not_found
 from router.errors import RequestError
 from router.types import DecisionKind
 
-api = APIRouter(prefix="/v1/vector_stores")
+api = api_router("/v1/vector_stores")
 
 
 @api.post("")
@@ -99,26 +96,25 @@ async def delete_store(store_id: str, stores: Stores, owner: Owner) -> Json:
 
 @api.post("/{store_id}/search")
 async def search_store(
-    store_id: str, asked: SearchBody, request: Request, state: State, service: Service, stores: Stores, owner: Owner
+    store_id: str, asked: SearchBody, request: Request, desk: Desk, service: Service, stores: Stores, owner: Owner
 ) -> Response:
     """The chunks that fit best, and which expert found them and why."""
     wanted = search_request(asked)
     store = await stores.store(owner, store_id)
-    exchange = begin(request, state, DecisionKind.SEARCH, asked.model)
-    async with at_work(request, state, service):
+    exchange = desk.begin(request, DecisionKind.SEARCH, asked.model)
+    async with desk.at_work(request, service.config.limits.timeout_s):
         found = await service.search(owner, store, wanted)
         tokens = await check_tokens(service, wanted.queries, "query")
     exchange.overhead_ms = found.routed.routing_ms
-    outcomes = outcomes_of(
+    outcomes = desk.log.outcomes_of(
         found.routed,
-        keeps_embeddings=state.config.log.embeddings,
         store_id=store_id,
         documents=[each.chunk.document_id for each in found.found],
         prompt_tokens=tokens,
     )
     ignored = ["rewrite_query"] if asked.rewrite_query else []
-    return await finish(
-        state, exchange, outcomes, lambda: search_view(found, [decision_view(each) for each in outcomes], ignored)
+    return await desk.finish(
+        exchange, outcomes, lambda: search_view(found, [decision_view(each) for each in outcomes], ignored)
     )
 
 

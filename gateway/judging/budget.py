@@ -1,4 +1,4 @@
-"""How much judging may cost. In one event loop; each gateway has its own."""
+"""Limits on what judging costs. In one event loop; each gateway has its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Budget:
         self._spent: deque[tuple[float, float]] = deque()
 
     def take(self) -> bool:
-        """Whether one more sample fits, which is then counted."""
+        """Counts one more sample if it fits; False when it does not."""
         now = self._clock()
         while self._taken and self._taken[0] <= now - HOUR_S:
             self._taken.popleft()
@@ -35,7 +35,7 @@ class Budget:
         return True
 
     def has_money(self) -> bool:
-        """Whether less than the day's dollars were spent."""
+        """True while less than the day's dollars were spent."""
         now = self._clock()
         while self._spent and self._spent[0][0] <= now - DAY_S:
             self._spent.popleft()

@@ -18,7 +18,7 @@ from decision_log.protocols import DecisionDatabase
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
 from gateway.answer_reader import answer_text, read_answer
-from gateway.exchange import Exchange, cost_usd
+from gateway.exchange import Asked, Outcome, cost_usd
 from gateway.expert_call import MAX_ANSWER_BYTES, read_all
 from gateway.judging.budget import Budget
 from gateway.judging.prompts import (
@@ -29,7 +29,7 @@ from gateway.judging.prompts import (
     read_grade,
     swapped_preference,
 )
-from router.config import CoeConfig
+from router.config import ExpertConfig
 from router.errors import BackendError, RouterError
 from router.feedback_config import JudgeConfig
 from router.protocols import BackendRequest
@@ -58,19 +58,20 @@ class Judge:
     """Offers never block; what finds the queue full or the budget spent is left out.
 
     Args:
-        running: how many requests the gateway serves now.
+        experts: entries of experts.yaml.
+        running: gives the number of requests that the gateway serves now.
     """
 
     def __init__(
         self,
-        config: CoeConfig,
         settings: JudgeConfig,
+        experts: Mapping[str, ExpertConfig],
         pool: ExpertPool,
         store: DecisionDatabase,
         running: Callable[[], int],
         seed: int | None = None,
     ) -> None:
-        self._experts = config.experts
+        self._experts = experts
         self._settings = settings
         self._pool = pool
         self._store = store
@@ -83,26 +84,24 @@ class Judge:
         self.judged = self.left_out = 0
 
     def samples(self) -> bool:
-        """Whether the next request's answer is to be kept until its end."""
+        """Draws whether the next request's answer is to be kept until its end."""
         return self._rng.random() < self._settings.share
 
-    def offer(self, exchange: Exchange) -> None:
-        """Takes an exchange that has ended, if it is sampled, was routed, and has an answer that a judge can read."""
-        decision, request, answer = exchange.decision, exchange.request, exchange.answer_text
-        is_routed = decision is not None and decision.reason is not DecisionReason.EXPLICIT
-        if answer is None or request is None or decision is None or not is_routed:
+    def offer(self, asked: Asked, outcome: Outcome, answer: str | None) -> None:
+        """Takes a sampled chat that has ended, if it was routed and has an answer that a judge can read."""
+        decision, served, facts = outcome.decision, outcome.answered_by, asked.chat.facts
+        if answer is None or served is None or decision is None or decision.reason is DecisionReason.EXPLICIT:
             return
-        served, facts = exchange.answered_by, request.facts
-        if exchange.state is not TerminalState.ANSWERED or served is None or facts.has_image or facts.has_tools:
+        if outcome.state is not TerminalState.ANSWERED or facts.has_image or facts.has_tools:
             return
-        if exchange.sources is not None:
+        if outcome.sources is not None:
             return  # others would answer without the sources
         if self._queue.full() or not self._budget.take():
             self.left_out += 1
             return
         candidates = [name for name in decision.eligible if name != served and name in self._pool.alive]
         others = self._rng.sample(candidates, min(self._settings.shadow_experts, len(candidates)))
-        self._queue.put_nowait(Sample(exchange.decision_id, request.body, served, answer, tuple(others)))
+        self._queue.put_nowait(Sample(asked.decision_id, asked.chat.body, served, answer, tuple(others)))
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="judge")
@@ -157,7 +156,7 @@ class Judge:
         return understood(read_grade(reply))
 
     async def _compare(self, ask: str, served: str, other: str) -> tuple[float, bool]:
-        """How far the served answer is preferred, in both orders."""
+        """Share by which the served answer is preferred, asked in both orders, and whether both agree."""
         verdicts = []
         for first, second in ((served, other), (other, served)):
             reply = await self._ask(self._settings.expert, pair_body(ask, first, second, self._settings.rubric))

@@ -1,5 +1,5 @@
 """Chat that answers from a store: experts.yaml attaches a vector store to a category, and the chunks that fit the last
-ask best go into the prompt. Streams pass unchanged; the sources stand in headers, and in the body of a whole answer."""
+ask best go into the prompt. Streams pass unchanged; headers name the sources, and the body of a whole answer does."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.exchange import Exchange
-from gateway.retrieval.log import RetrievalExchange, RetrievalLog, outcomes_of
+from gateway.exchange import Asked
+from gateway.retrieval.log import RetrievalExchange, RetrievalLog
 from gateway.wire import ChatRequest, parts
 from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sources:
-    """What went into a prompt. `found` is empty when nothing fitted, or when the store could not be asked."""
+    """Passages that went into a prompt. `found` is empty when nothing fitted, or when the store could not be asked."""
 
     store_id: str
     found: tuple[Found, ...] = ()
@@ -73,56 +73,45 @@ class Attachments:
         capabilities: by expert: sources that its context cannot hold are left out.
     """
 
-    def __init__(
-        self,
-        service: RetrievalService,
-        log: RetrievalLog,
-        capabilities: Mapping[str, Capabilities],
-        *,
-        keeps_embeddings: bool,
-    ) -> None:
+    def __init__(self, service: RetrievalService, log: RetrievalLog, capabilities: Mapping[str, Capabilities]) -> None:
         self._service, self._log, self._capabilities = service, log, capabilities
-        self._keeps_embeddings = keeps_embeddings
 
-    def attached_to(self, decision: RoutingDecision) -> AttachedStore | None:
-        """The store of the decision's category; none where the client named the expert, which classifies nothing."""
-        if decision.reason is DecisionReason.EXPLICIT:
-            return None
-        return self._service.config.attach.get(decision.category)
+    async def enrich(self, asked: Asked, decision: RoutingDecision) -> tuple[ChatRequest, Sources | None]:
+        """The request with sources in its last ask, where a store is attached to the decision's category.
 
-    async def enrich(
-        self, exchange: Exchange, request: ChatRequest, expert: str, attached: AttachedStore
-    ) -> tuple[ChatRequest, Sources]:
-        """The request with sources in its last ask. A store that cannot be asked in time leaves it as it is."""
+        A store that cannot be asked in time leaves the request as it is. Where the client named the expert, nothing was
+        classified and nothing is attached: then the sources are None.
+        """
+        request = asked.chat
+        attached = self._service.config.attach.get(decision.category)
+        if attached is None or decision.reason is DecisionReason.EXPLICIT:
+            return request, None
         if not request.text.strip():
             return request, Sources(attached.store)
         try:
             async with asyncio.timeout(attached.timeout_s):
-                sources = await self._search(exchange, request.text, attached)
+                sources = await self._search(asked, attached)
         except (RouterError, TimeoutError) as error:
             reason = str(error) or f"they took more than {attached.timeout_s:g} s"
-            logger.warning("chat goes on without the sources of %s: %s", attached.store, reason)
+            logger.warning("a chat is answered without the sources of %s: %s", attached.store, reason)
             return request, Sources(attached.store, is_failed=True)
         found = fitting(sources.found, attached)
         while found:
             enriched = with_sources(request, found)
-            if self._capabilities[expert].lacks(enriched.facts) is None:
+            if self._capabilities[decision.expert].lacks(enriched.facts) is None:
                 return enriched, replace(sources, found=tuple(found))
             found = found[:-1]
         return request, replace(sources, found=())
 
-    async def _search(self, exchange: Exchange, text: str, attached: AttachedStore) -> Sources:
-        stores = self._service.stores
-        searching = RetrievalExchange(
-            DecisionKind.SEARCH, exchange.request_id, exchange.key_id, AUTO, exchange.session_id
-        )
+    async def _search(self, asked: Asked, attached: AttachedStore) -> Sources:
+        text, stores = asked.chat.text, self._service.stores
+        searching = RetrievalExchange(DecisionKind.SEARCH, asked.request_id, asked.key_id, AUTO, asked.session_id)
         store = await stores.store(None, attached.store)
         request = SearchRequest((text,), attached.results, score_threshold=attached.min_score)
-        answer = await self._service.search(exchange.key_id or "", store, request)
+        answer = await self._service.search(asked.key_id or "", store, request)
         searching.overhead_ms = answer.routed.routing_ms
-        outcome = outcomes_of(
+        outcome = self._log.outcomes_of(
             answer.routed,
-            keeps_embeddings=self._keeps_embeddings,
             store_id=attached.store,
             documents=[each.chunk.document_id for each in answer.found],
             prompt_tokens=[count_tokens(text)],

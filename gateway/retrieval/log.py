@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from decision_log.privacy import MAX_SEARCH_CHARS
 from decision_log.protocols import DecisionSink
-from gateway.exchange import MAX_MODEL_CHARS, new_decision_id, request_id_of
-from gateway.metrics import Metrics
-from gateway.retrieval.metrics import RetrievalMetrics
+from gateway.exchange import MAX_MODEL_CHARS, new_decision_id
 from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.types import BASE, RetrievalDecision, RetrievalReason
 from router.features import to_bytes
@@ -27,6 +27,7 @@ from router.types import (
 )
 
 POLICY = "retrieval"
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 REASONS = {
     RetrievalReason.PILOTS: DecisionReason.QUERY,
@@ -56,7 +57,7 @@ class RetrievalExchange:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What to write down of one decision: ids of the documents shown, and tokens of the query and of what was read."""
+    """One decision to write down: ids of the documents shown, and tokens of the query and of what was read."""
 
     decision_id: str
     text: str
@@ -67,43 +68,58 @@ class Outcome:
     prompt_tokens: int = 0
 
 
-def outcomes_of(
-    routed: RoutedQueries,
-    *,
-    keeps_embeddings: bool,
-    store_id: str | None = None,
-    documents: Sequence[str] = (),
-    prompt_tokens: Iterable[int] | None = None,
-) -> list[Outcome]:
-    """One per query, each with a new decision id."""
-    tokens = list(prompt_tokens) if prompt_tokens is not None else [0] * len(routed.texts)
-    return [
-        Outcome(
-            decision_id=new_decision_id(),
-            text=text,
-            decision=decision,
-            embedding=to_bytes(routed.base[row]) if keeps_embeddings and routed.base is not None else None,
-            store_id=store_id,
-            documents=tuple(documents),
-            prompt_tokens=tokens[row],
-        )
-        for row, (text, decision) in enumerate(zip(routed.texts, routed.decisions, strict=True))
-    ]
-
-
 class RetrievalLog:
-    """Writes records to the sink, and counts."""
+    """Writes records to the sink, and counts.
 
-    def __init__(self, sink: DecisionSink, metrics: Metrics) -> None:
-        self._sink = sink
-        self._metrics = RetrievalMetrics(metrics.registry)
+    Args:
+        registry: gets the metrics, whose labels are kinds of requests, statuses, names of experts.yaml and reasons.
+        keeps_embeddings: records hold what the choice was made from.
+    """
+
+    def __init__(self, sink: DecisionSink, registry: CollectorRegistry, *, keeps_embeddings: bool) -> None:
+        self._sink, self._keeps_embeddings = sink, keeps_embeddings
+        self._requests = Counter("coe_retrieval_requests", "Retrieval requests", ["kind", "status"], registry=registry)
+        self._decisions = Counter(
+            "coe_retrieval_decisions", "Choices of a retrieval expert", ["expert", "reason"], registry=registry
+        )
+        self._seconds = Histogram(
+            "coe_retrieval_seconds",
+            "From a request's arrival to its answer",
+            ["kind"],
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+
+    def outcomes_of(
+        self,
+        routed: RoutedQueries,
+        *,
+        store_id: str | None = None,
+        documents: Sequence[str] = (),
+        prompt_tokens: Iterable[int] | None = None,
+    ) -> list[Outcome]:
+        """One per query, each with a new decision id."""
+        tokens = list(prompt_tokens) if prompt_tokens is not None else [0] * len(routed.texts)
+        base = routed.base if self._keeps_embeddings else None
+        return [
+            Outcome(
+                decision_id=new_decision_id(),
+                text=text,
+                decision=decision,
+                embedding=None if base is None else to_bytes(base[row]),
+                store_id=store_id,
+                documents=tuple(documents),
+                prompt_tokens=tokens[row],
+            )
+            for row, (text, decision) in enumerate(zip(routed.texts, routed.decisions, strict=True))
+        ]
 
     async def write(self, exchange: RetrievalExchange, outcomes: Sequence[Outcome]) -> None:
         """Before the answer: where the log is durable it is safe on return. Raises StoreError when it is not."""
-        self._metrics.requests.labels(exchange.kind.value, "200").inc()
-        self._metrics.seconds.labels(exchange.kind.value).observe(exchange.elapsed_ms() / 1e3)
+        self._requests.labels(exchange.kind.value, "200").inc()
+        self._seconds.labels(exchange.kind.value).observe(exchange.elapsed_ms() / 1e3)
         for outcome in outcomes:
-            self._metrics.decisions.labels(outcome.decision.expert, outcome.decision.reason.value).inc()
+            self._decisions.labels(outcome.decision.expert, outcome.decision.reason.value).inc()
         records = [record_of(exchange, outcome, self._sink) for outcome in outcomes]
         if self._sink.is_durable:
             await asyncio.gather(*(self._sink.commit(record) for record in records))
@@ -203,9 +219,3 @@ def response_headers(exchange: RetrievalExchange, outcomes: Sequence[Outcome]) -
         "x-coe-router-version": decisions[0].library_version,
         "x-coe-overhead-ms": f"{exchange.overhead_ms:.2f}",
     }
-
-
-def exchange_for(
-    kind: DecisionKind, headers: Mapping[bytes, bytes], key_id: str | None, model: str, session_id: str | None
-) -> RetrievalExchange:
-    return RetrievalExchange(kind, request_id_of(headers), key_id, model, session_id)

@@ -22,7 +22,7 @@ from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
 from fleet.redis_server import RedisServer
-from gateway.serve import build_state
+from gateway.serve import build_parts
 from gateway.settings import read_settings
 from gateway.wire import decode_chat
 from router.config import GatewayConfig, LogConfig, PrivacyLevel
@@ -144,8 +144,10 @@ async def test_a_session_is_found_by_its_name_and_a_text_by_itself(
     settings = read_settings({"COE_DATA_DIR": str(tmp_path)})
     config = config_of()
     log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=config.log)
-    state = build_state(settings, config, backends={}, sink=log, store=None)
-    asked = make_record(0, text="hello there").model_copy(update={"session_id": state.session_id("named:support-4711")})
+    parts = build_parts(settings, config, backends={}, sink=log, store=None)
+    asked = make_record(0, text="hello there").model_copy(
+        update={"session_id": parts.decider.session_id("named:support-4711")}
+    )
     await log.start()
     log.append(asked)
     kept = log.recent(asked.decision_id)

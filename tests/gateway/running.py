@@ -18,8 +18,8 @@ from fleet.pool import ExpertPool
 from fleet.wires import echo, vllm
 from gateway.auth import Auth
 from gateway.live_router import LiveRouter
+from gateway.parts import Parts
 from gateway.serve import Gateway
-from gateway.state import GatewayState
 from router.config import CoeConfig, parse_config
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
@@ -62,12 +62,17 @@ class MemoryStore:
 
 
 def config_of(
-    experts: Sequence[str] = EXPERTS, sections: Mapping[str, object] | None = None, **gateway: Any
+    experts: Sequence[str] = EXPERTS,
+    sections: Mapping[str, object] | None = None,
+    entries: Mapping[str, Mapping[str, object]] | None = None,
+    **gateway: Any,
 ) -> CoeConfig:
+    """A composition of echoes; `entries` add to what it says of an expert."""
+    more = entries or {}
     return parse_config(
         {
             "categories": {"red": "red", "green": "green", "general": "the rest"},
-            "experts": {name: {"engine": "echo", "model": "echo"} for name in experts},
+            "experts": {name: {"engine": "echo", "model": "echo", **more.get(name, {})} for name in experts},
             "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
             "policies": {"default": {}, "wild": {"exploration": {"epsilon": 1.0}}},
             "gateway": gateway,
@@ -96,8 +101,8 @@ class Running:
     store: MemoryStore
 
     @property
-    def state(self) -> GatewayState:
-        return self.gateway.state
+    def parts(self) -> Parts:
+        return self.gateway.parts
 
     @property
     def root(self) -> str:
@@ -136,22 +141,25 @@ async def running(
     sections: Mapping[str, object] | None = None,
     store: DecisionDatabase | None = None,
     host: str = "127.0.0.1",
+    entries: Mapping[str, Mapping[str, object]] | None = None,
+    expert_keys: Mapping[str, str] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""
     current = (router or small_router()) if has_router else None
     log, memory = log or MemoryLog(), MemoryStore()
-    state = GatewayState(
-        config=config_of(sections=sections, **{"shutdown_grace_s": 1.0, **limits}),
+    parts = Parts(
+        config=config_of(sections=sections, entries=entries, **{"shutdown_grace_s": 1.0, **limits}),
         pool=ExpertPool(backends if backends is not None else echoes()),
         live=LiveRouter(routers, load or (lambda folder: small_router()), current),
         sink=log,
         store=store or memory,
         auth=Auth(keys),
-        session_key=b"0" * 32,
+        hash_key=b"0" * 32,
+        expert_keys=expert_keys or {},
         seed=0,
     )
-    gateway = Gateway(state, host=host)
+    gateway = Gateway(parts, host=host)
     await gateway.start()
     try:
         async with aiohttp.ClientSession() as client:

@@ -186,7 +186,7 @@ async def test_check_26_keys_are_needed_and_told_nowhere(caplog: pytest.LogCaptu
             async with gateway.client.get(gateway.root + path) as answer:
                 shown.append(await answer.text())
         record = await gateway.record()
-        shown += [record.model_dump_json(), caplog.text, repr(gateway.state.auth.__dict__)]
+        shown += [record.model_dump_json(), caplog.text, repr(gateway.parts.auth.__dict__)]
     assert record.key_id is not None
     assert all(KEY not in text for text in shown)
 

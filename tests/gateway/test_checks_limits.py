@@ -77,13 +77,13 @@ async def test_check_19_excess_is_refused_at_once() -> None:
     ):
         held = [await gateway.chat("red", stream=True).__aenter__() for _ in range(2)]
         queued = asyncio.ensure_future(gateway.chat("red", stream=True).__aenter__())
-        await until(lambda: gateway.state.admission.queued == 1)
+        await until(lambda: gateway.parts.admission.queued == 1)
         async with gateway.chat("red") as refused:
             body = await refused.json()
         assert (refused.status, refused.headers["retry-after"], body["error"]["code"]) == (429, "1", "overloaded")
         assert "x-coe-decision-id" not in refused.headers  # it has no row to ask for
-        assert gateway.state.admission.running == 2, "it waited for those that are held"
+        assert gateway.parts.admission.running == 2, "it waited for those that are held"
         upstream.gate.set()
         for answer in [*held, await queued]:
             assert (await answer.read()).endswith(b"[DONE]\n\n")
-        assert gateway.state.admission.running == 0
+        assert gateway.parts.admission.running == 0

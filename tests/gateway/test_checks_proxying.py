@@ -137,7 +137,7 @@ async def test_broken_framing_ends_in_an_error_event_within_the_experts_time() -
         assert received.startswith(events(WORDS[0]))
         assert b'"code":"expert_' in received
         assert (await gateway.record()).state.value in ("timed_out", "upstream_error")
-        await until(lambda: gateway.state.admission.running == 0)
+        await until(lambda: gateway.parts.admission.running == 0)
 
 
 async def test_an_odd_content_type_is_still_a_stream() -> None:
@@ -191,7 +191,7 @@ class Tail:
 
 async def test_an_unforeseen_fault_ends_the_trial_of_a_half_open_expert(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fault_upstream() as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
-        breaker = gateway.state.pool._breakers["ruby"]
+        breaker = gateway.parts.pool._breakers["ruby"]
         breaker.open(0.0)
         breaker.probed(True, 1.0)
         with monkeypatch.context() as patched:
@@ -334,7 +334,7 @@ async def test_check_12_budget_bounds_the_extra_load() -> None:
     async with fault_upstream("unavailable") as bad:
         backends = {name: wire(bad.url, name) for name in ("ruby", "emerald", "plain")}
         async with running(backends) as gateway:
-            gateway.state.pool.failed = lambda name: None  # breakers would end the load long before
+            gateway.parts.pool.failed = lambda name: None  # breakers would end the load long before
             for _ in range(120):
                 async with gateway.chat("red") as answer:
                     assert answer.status == 503
@@ -348,7 +348,7 @@ async def test_check_13_breaker_skips_a_dead_expert_and_takes_it_back() -> None:
         for _ in range(5):
             async with gateway.chat("red") as answer:
                 await answer.read()
-        assert gateway.state.pool.state("ruby").value == "open"
+        assert gateway.parts.pool.state("ruby").value == "open"
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-expert"] == "plain"
         assert len(upstream.requests) == 5
@@ -356,10 +356,10 @@ async def test_check_13_breaker_skips_a_dead_expert_and_takes_it_back() -> None:
             assert answer.status == 503
             assert answer.headers["retry-after"] == "1"
         upstream.mode = "ok"
-        await until(lambda: gateway.state.pool.state("ruby").value == "half_open")
+        await until(lambda: gateway.parts.pool.state("ruby").value == "half_open")
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-expert"] == "ruby"
-        assert gateway.state.pool.state("ruby").value == "closed"
+        assert gateway.parts.pool.state("ruby").value == "closed"
 
 
 async def test_no_expert_alive_is_503() -> None:

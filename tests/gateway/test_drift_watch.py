@@ -13,6 +13,7 @@ from decision_log.database import Database
 from decision_log.tables import FEEDBACK
 from gateway.drift_watch import WAIT_S, DriftWatch
 from gateway.metrics import Metrics
+from gateway.part_metrics import drift_metrics
 from router.types import DecisionRecord, FeedbackKind, Query, TerminalState
 from tests.gateway.small_router import small_router
 
@@ -65,12 +66,8 @@ async def test_a_fall_alarms_once_in_the_log_and_in_a_metric(store: Database, ca
 
 
 def exposition(watch: DriftWatch) -> str:
-    class NoTrial:
-        finding = None
-        withdrawals = 0
-
     metrics = Metrics()
-    metrics.watch_learning(NoTrial(), watch)  # type: ignore[arg-type]
+    metrics.watch(lambda: drift_metrics(watch))
     return metrics.text().decode()
 
 

@@ -194,7 +194,7 @@ async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
         status, health = await get(gateway, "/readyz")
         assert (status, health["router_version"]) == (200, "0123456789abcdef")
         assert health["experts_alive"] == ["emerald", "plain", "ruby"]
-        gateway.state.is_stopping = True
+        gateway.parts.readiness.is_stopping = True
         assert (await get(gateway, "/readyz"))[0] == 503
 
 
@@ -215,7 +215,7 @@ async def test_readiness_does_not_outlive_the_experts() -> None:
                 await asyncio.sleep(0.05)
             assert found[1]["missing"] == ["no expert answers: ruby, emerald, plain"]
             assert found[1]["experts_alive"] == []
-            assert gateway.state.pool.alive == set(backends), "the breakers heard nothing of it"
+            assert gateway.parts.pool.alive == set(backends), "the breakers heard nothing of it"
 
 
 async def test_metrics_count_what_happened() -> None:
@@ -247,18 +247,18 @@ async def test_a_promoted_router_is_swapped_in_and_a_bad_one_refused(tmp_path: P
     async with running(has_router=False, routers=tmp_path, load=load) as gateway:
         assert (await get(gateway, "/readyz"))[0] == 503
         promote("one")
-        await until(lambda: gateway.state.live.current is not None)
+        await until(lambda: gateway.parts.live.current is not None)
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-router-version"] == "one"
         promote("bad")
-        await until(lambda: gateway.state.live.refusals == 1)
+        await until(lambda: gateway.parts.live.refusals == 1)
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-router-version"] == "one"
         promote("two")
-        await until(lambda: gateway.state.live.loads == 2)
+        await until(lambda: gateway.parts.live.loads == 2)
         async with gateway.chat("red") as answer:
             assert answer.headers["x-coe-router-version"] == "two"
-        assert gateway.state.live.refusals == 1  # the bad one was tried once
+        assert gateway.parts.live.refusals == 1  # the bad one was tried once
 
 
 async def test_openai_client() -> None:
@@ -303,7 +303,7 @@ async def test_the_log_has_what_a_decision_was_made_from() -> None:
         async with gateway.chat("green", model="ruby") as answer:
             assert answer.status == 200
         wild, named = await gateway.record(0), await gateway.record(1)
-        router = gateway.state.live.current
+        router = gateway.parts.live.current
         vector = router.embed("green")
         assert wild.inputs.encoder == "colours"
         assert wild.inputs.features == features_hash(vector, b"0" * 32)

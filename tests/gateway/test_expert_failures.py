@@ -23,9 +23,8 @@ async def test_a_refusal_that_quotes_our_key_arrives_without_it(is_stream: bool,
     caplog.set_level(logging.DEBUG)
     async with (
         fault_upstream("quotes_key") as upstream,
-        running(echoes(ruby=wire(upstream.url, api_key=KEY))) as gateway,
+        running(echoes(ruby=wire(upstream.url, api_key=KEY)), expert_keys={"ruby": KEY}) as gateway,
     ):
-        gateway.state.expert_keys = {"ruby": KEY}
         async with gateway.chat("red", stream=is_stream) as answer:
             body, headers = await answer.text(), dict(answer.headers)
         record = await gateway.record()
@@ -39,11 +38,10 @@ async def test_a_refusal_that_quotes_our_key_arrives_without_it(is_stream: bool,
 async def test_an_error_event_that_quotes_our_key_arrives_without_it() -> None:
     async with (
         fault_upstream("streams_key") as upstream,
-        running(echoes(ruby=wire(upstream.url, api_key=KEY))) as gateway,
+        running(echoes(ruby=wire(upstream.url, api_key=KEY)), expert_keys={"ruby": KEY}) as gateway,
+        gateway.chat("red", stream=True) as answer,
     ):
-        gateway.state.expert_keys = {"ruby": KEY}
-        async with gateway.chat("red", stream=True) as answer:
-            received = await answer.read()
+        received = await answer.read()
     assert KEY.encode() not in received
     assert received.startswith(events(WORDS[0]))
     assert b"died with " + MASK.encode() in received
@@ -90,7 +88,7 @@ async def test_an_expert_that_refuses_key_or_model_opens_its_breaker(mode: str, 
                 error = (await answer.json())["error"]
             assert (answer.status, error["code"]) == (502, code)
             assert error["message"].startswith("expert ruby ")
-        assert gateway.state.pool.state("ruby") is not BreakerState.CLOSED
+        assert gateway.parts.pool.state("ruby") is not BreakerState.CLOSED
         async with gateway.chat("red") as answer:
             assert (answer.status, answer.headers["x-coe-expert"]) == (200, "plain")
 
@@ -100,14 +98,14 @@ async def test_a_request_that_is_at_fault_itself_opens_no_breaker() -> None:
         for _ in range(2 * FAILURES_TO_OPEN):
             async with gateway.chat("red") as answer:
                 assert answer.status == 400
-        assert gateway.state.pool.state("ruby") is BreakerState.CLOSED
+        assert gateway.parts.pool.state("ruby") is BreakerState.CLOSED
 
 
 async def test_an_answer_that_never_ends_is_ended_by_the_total_time() -> None:
-    async with fault_upstream("drips") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
-        entry = gateway.state.config.experts["ruby"].model_copy(update={"total_timeout_s": 0.5})
-        experts = {**gateway.state.config.experts, "ruby": entry}
-        gateway.state.config = gateway.state.config.model_copy(update={"experts": experts})
+    async with (
+        fault_upstream("drips") as upstream,
+        running(echoes(ruby=wire(upstream.url)), entries={"ruby": {"total_timeout_s": 0.5}}) as gateway,
+    ):
         async with gateway.chat("red", stream=True) as answer:
             received = await answer.text()
         record = await gateway.record()
@@ -117,12 +115,12 @@ async def test_an_answer_that_never_ends_is_ended_by_the_total_time() -> None:
 
 
 async def test_an_answer_in_one_piece_has_the_same_total_time() -> None:
-    async with fault_upstream("hang") as upstream, running(echoes(ruby=wire(upstream.url))) as gateway:
-        entry = gateway.state.config.experts["ruby"].model_copy(update={"total_timeout_s": 0.3})
-        experts = {**gateway.state.config.experts, "ruby": entry}
-        gateway.state.config = gateway.state.config.model_copy(update={"experts": experts})
-        async with gateway.chat("red") as answer:
-            assert (answer.status, (await answer.json())["error"]["code"]) == (504, "expert_timeout")
+    async with (
+        fault_upstream("hang") as upstream,
+        running(echoes(ruby=wire(upstream.url)), entries={"ruby": {"total_timeout_s": 0.3}}) as gateway,
+        gateway.chat("red") as answer,
+    ):
+        assert (answer.status, (await answer.json())["error"]["code"]) == (504, "expert_timeout")
 
 
 async def test_errors_name_the_experts_that_failed() -> None:
@@ -133,7 +131,7 @@ async def test_errors_name_the_experts_that_failed() -> None:
     assert (answer.status, message) == (503, "expert plain: loading (before it failed: ruby)")
     backends = {name: wire("http://127.0.0.1:1/v1") for name in ("ruby", "emerald", "plain")}
     async with running(backends) as gateway:
-        gateway.state.pool.alive = frozenset(backends)
+        gateway.parts.pool.alive = frozenset(backends)
         async with gateway.chat("red", model="ruby") as answer:
             assert (await answer.json())["error"]["message"] == "expert ruby cannot be reached"
 
@@ -141,16 +139,16 @@ async def test_errors_name_the_experts_that_failed() -> None:
 async def test_the_log_says_that_an_expert_is_failing_and_for_how_long_it_is_skipped(caplog) -> None:
     caplog.set_level(logging.INFO, "fleet.pool")
     async with running() as gateway:
-        assert gateway.state.pool._prober is not None
-        gateway.state.pool._prober.cancel()
+        assert gateway.parts.pool._prober is not None
+        gateway.parts.pool._prober.cancel()
         now = 0.0
-        gateway.state.pool._clock = lambda: now
+        gateway.parts.pool._clock = lambda: now
         for _ in range(FAILURES_TO_OPEN):
-            gateway.state.pool.failed("ruby")
+            gateway.parts.pool.failed("ruby")
         now = 1.0
-        await gateway.state.pool.probe_due()
-        gateway.state.pool.started("ruby")
-        gateway.state.pool.succeeded("ruby")
+        await gateway.parts.pool.probe_due()
+        gateway.parts.pool.started("ruby")
+        gateway.parts.pool.succeeded("ruby")
     assert [line.message for line in caplog.records if line.name == "fleet.pool"] == [
         "expert ruby is failing and is skipped for 1 s",
         "expert ruby answers a probe; the next request tries it",

@@ -15,6 +15,7 @@ from decision_log.database import Database
 from decision_log.protocols import FeedbackStatus
 from decision_log.sql_removal import Removal
 from router.feedback_config import FeedbackConfig
+from router.pipeline import Capabilities
 from router.types import Feedback, FeedbackKind
 from tests.gateway.running import Running, running
 
@@ -129,7 +130,7 @@ async def test_36_a_key_that_says_too_much_is_refused(sqlite_store):
         async with gateway.client.post(f"{gateway.root}/v1/feedback", json=body, headers=HEADERS) as answer:
             assert (answer.status, answer.headers["retry-after"]) == (429, "60")
             assert "3 pieces of feedback within an hour" in (await answer.json())["error"]["message"]
-        counted = gateway.state.metrics.text().decode().splitlines()
+        counted = gateway.parts.metrics.text().decode().splitlines()
     assert 'coe_feedback_total{kind="thumb",status="accepted"} 2.0' in counted
     assert 'coe_feedback_total{kind="test",status="over_decision"} 1.0' in counted
 
@@ -183,7 +184,7 @@ async def test_the_receipt_has_everything(sqlite_store):
 async def test_the_receipt_says_what_an_expert_lacks(sqlite_store):
     async with answered(sqlite_store) as (gateway, _):
         long = "red " * 5000  # more than the context of 4,096 tokens, for all but whoever has none
-        gateway.state.live.current.capabilities["plain"] = type(gateway.state.capabilities["plain"])()
+        gateway.parts.live.current.capabilities["plain"] = Capabilities()
         async with gateway.chat(long, headers=HEADERS) as answer:
             assert answer.headers["x-coe-expert"] == "plain"
             decision_id = answer.headers["x-coe-decision-id"]

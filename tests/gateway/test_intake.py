@@ -67,12 +67,12 @@ async def test_300_slow_large_bodies_leave_room_for_everybody_else() -> None:
         async with hanging(gateway, 300) as refused:
             await until(lambda: len(refused) == 300 - held)
             assert all(line.startswith(b"HTTP/1.1 429 ") and b"retry-after: 1\r\n" in line for line in refused)
-            assert gateway.state.intake.held_bytes == held * LARGE * COPIES
+            assert gateway.parts.intake.held_bytes == held * LARGE * COPIES
             for _ in range(20):
                 async with gateway.chat("red") as answer:
                     assert answer.status == 200
-        await until(lambda: gateway.state.intake.held_bytes == 0)
-        assert gateway.state.intake.arriving == 0
+        await until(lambda: gateway.parts.intake.held_bytes == 0)
+        assert gateway.parts.intake.arriving == 0
         async with gateway.chat("x" * LARGE, model="ruby") as answer:
             assert (await answer.json())["error"]["code"] == "context_length_exceeded"  # it was read
 
@@ -81,17 +81,17 @@ async def test_a_slow_body_makes_room_once_others_wait(monkeypatch: pytest.Monke
     monkeypatch.setattr(intake, "PATIENCE_S", 0.0)
     monkeypatch.setattr(intake, "SLOW_BYTES_PER_S", 1e9)
     async with running(max_bodies_per_client=2) as gateway, hanging(gateway, 2) as cut:
-        await until(lambda: gateway.state.intake.arriving == 2)
+        await until(lambda: gateway.parts.intake.arriving == 2)
         async with gateway.chat("x" * LARGE, model="ruby") as answer:
             assert (await answer.json())["error"]["code"] == "context_length_exceeded"
         await until(lambda: len(cut) == 1)
         assert cut[0].startswith(b"HTTP/1.1 408 ")
-        assert gateway.state.intake.arriving == 1
+        assert gateway.parts.intake.arriving == 1
 
 
 async def test_one_key_does_not_take_the_room_of_another() -> None:
     async with running(keys=[KEY, OTHER_KEY], max_bodies_per_client=3) as gateway:
-        gateway.state.intake._sending["address:127.0.0.1", True] = -100  # as from many addresses
+        gateway.parts.intake._sending["address:127.0.0.1", True] = -100  # as from many addresses
         async with hanging(gateway, 5, key=KEY) as refused:
             await until(lambda: len(refused) == 2)
             assert all(b" 429 " in line for line in refused)
@@ -109,12 +109,12 @@ async def test_a_body_of_unknown_length_takes_room_as_it_comes() -> None:
             yield b"x" * 10_000
 
     async with running(max_body_bytes=ROOM // 8, max_bytes_in_flight=ROOM) as gateway:
-        with gateway.state.intake.claim("address:127.0.0.1") as other:
+        with gateway.parts.intake.claim("address:127.0.0.1") as other:
             other.take(ROOM // 2 - 2 * LARGE)
             async with gateway.client.post(f"{gateway.root}/v1/route", data=endless()) as answer:
                 error = (await answer.json())["error"]
             assert (answer.status, error["code"], error["type"]) == (429, "too_many_bodies", "rate_limit_error")
-        assert gateway.state.intake.held_bytes == 0
+        assert gateway.parts.intake.held_bytes == 0
 
 
 async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
@@ -122,20 +122,20 @@ async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
     async with fault_upstream("paced") as upstream, running(echoes(ruby=wire(upstream.url)), router=router) as gateway:
         async with gateway.chat("red " * LARGE, stream=True) as answer:
             assert answer.status == 200
-            assert gateway.state.intake.held_bytes > LARGE * COPIES
-            assert gateway.state.intake.arriving == 0
+            assert gateway.parts.intake.held_bytes > LARGE * COPIES
+            assert gateway.parts.intake.arriving == 0
             async with gateway.client.get(f"{gateway.root}/metrics") as metrics:
                 line = next(each for each in (await metrics.text()).splitlines() if each.startswith("coe_body_bytes "))
-                assert float(line.split()[1]) == gateway.state.intake.held_bytes
+                assert float(line.split()[1]) == gateway.parts.intake.held_bytes
             upstream.gate.set()
             await answer.read()
-        await until(lambda: gateway.state.intake.held_bytes == 0)
+        await until(lambda: gateway.parts.intake.held_bytes == 0)
 
 
 @pytest.mark.parametrize("path", ["/v1/route", "/v1/feedback", "/v1/embeddings", "/v1/nothing"])
 async def test_every_path_counts(path: str) -> None:
     async with running(max_bodies_per_client=1) as gateway, hanging(gateway, 1):
-        await until(lambda: gateway.state.intake.arriving == 1)
+        await until(lambda: gateway.parts.intake.arriving == 1)
         async with gateway.client.post(gateway.root + path, data=body_of(LARGE)) as answer:
             assert answer.status == 429
 
@@ -143,7 +143,7 @@ async def test_every_path_counts(path: str) -> None:
 async def test_small_bodies_that_do_not_come_take_half_of_all_connections_at_most() -> None:
     async with running(max_connections=20) as gateway, hanging(gateway, 12, size=1000) as refused:
         await until(lambda: len(refused) == 2)
-        assert gateway.state.intake.arriving == 10
+        assert gateway.parts.intake.arriving == 10
         assert all(b" 429 " in line for line in refused)
         async with gateway.client.get(f"{gateway.root}/healthz") as answer:
             assert answer.status == 200

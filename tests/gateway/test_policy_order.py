@@ -31,10 +31,10 @@ def priced(*, limit: float = 0.003, pins: dict[int, int] | None = None, epsilon:
 
 def take_down(gateway: Running, *names: str) -> None:
     """For good: time does not pass for the breakers."""
-    gateway.state.pool._clock = lambda: 0.0
+    gateway.parts.pool._clock = lambda: 0.0
     for name in names:
         for _ in range(5):
-            gateway.state.pool.failed(name)
+            gateway.parts.pool.failed(name)
 
 
 async def receipt(gateway: Running, decision_id: str) -> dict:
@@ -75,8 +75,8 @@ async def test_with_everybody_down_whom_the_policy_allows_the_answer_is_503_and_
 async def test_what_only_an_expert_beyond_the_budget_takes_is_refused() -> None:
     capabilities = {name: Capabilities(supports_images=name == "plain") for name in EXPERTS}
     router = replace(priced(), capabilities=capabilities)
-    async with running(router=router) as gateway:
-        gateway.state.capabilities = capabilities
+    entries = {name: {"supports_images": each.supports_images} for name, each in capabilities.items()}
+    async with running(router=router, entries=entries) as gateway:
         image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
         body = {"model": "auto", "messages": [{"role": "user", "content": image}]}
         async with gateway.client.post(f"{gateway.gateway.url}/chat/completions", json=body) as answer:

@@ -178,7 +178,7 @@ async def test_while_it_drains_every_answer_is_the_last_of_its_connection() -> N
         async with gateway.chat("red") as answer:
             assert "connection" not in answer.headers
         draining = asyncio.create_task(gateway.gateway.drain(urgent))
-        await until(lambda: gateway.state.is_stopping)
+        await until(lambda: gateway.parts.readiness.is_stopping)
         async with gateway.chat("red") as answer:
             assert (answer.status, answer.headers["connection"]) == (200, "close")
         async with gateway.client.get(f"{gateway.root}/readyz") as answer:
@@ -218,7 +218,7 @@ def test_port_taken_is_one_clear_line() -> None:
 
 async def test_port_taken_leaves_the_first_gateway_alone() -> None:
     async with running() as first:
-        second = Gateway(first.state, port=first.gateway.port)
+        second = Gateway(first.parts, port=first.gateway.port)
         with pytest.raises(ConfigError):
             await second.start()
         async with first.chat("red") as answer:

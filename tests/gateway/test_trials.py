@@ -75,7 +75,7 @@ async def test_two_gateways_converge_on_a_version_within_two_seconds(tmp_path: P
         for version, trial in ((NEW, None), (OLD, canary(0.5)), (OLD, None)):
             promote(tmp_path, version, trial)
             deadline = time.monotonic() + CONVERGENCE_S
-            while any((g.state.live.current.version, g.state.live.trial) != (version, trial) for g in (one, two)):
+            while any((g.parts.live.current.version, g.parts.live.trial) != (version, trial) for g in (one, two)):
                 assert time.monotonic() < deadline, "the gateways did not converge in time"
                 await asyncio.sleep(0.01)
             if trial is None:
@@ -109,7 +109,7 @@ def test_the_share_is_kept() -> None:
 async def test_a_shadow_decides_is_logged_and_serves_nobody(tmp_path: Path) -> None:
     promote(tmp_path, OLD, SHADOW)
     async with running(has_router=False, routers=tmp_path, load=load) as gateway:
-        gateway.state.shadows.start = waiting(gateway.state.shadows.start)  # type: ignore[method-assign]
+        gateway.parts.decider.shadows.start = waiting(gateway.parts.decider.shadows.start)  # type: ignore[method-assign]
         assert await version_of(gateway, "s") == OLD
         record = await gateway.record()
         assert record.shadow is not None
@@ -146,7 +146,7 @@ async def test_a_candidate_that_cannot_decide_hurts_nobody_and_is_withdrawn(
 ) -> None:
     promote(tmp_path, OLD, trial)
     async with running(has_router=False, routers=tmp_path, load=load_broken) as gateway:
-        live = gateway.state.live
+        live = gateway.parts.live
         for i in range(20):
             assert await version_of(gateway, f"s{i}") == OLD
         await until(lambda: live.faults.get(NEW, 0) > 0)
@@ -441,7 +441,7 @@ async def swap_under_load(
                     headers[answer.headers["x-coe-decision-id"]] = answer.headers["x-coe-router-version"]
 
         clients = [asyncio.create_task(client(number)) for number in range(8)]
-        live = gateway.state.live
+        live = gateway.parts.live
         for i, version in enumerate(versions):
             on_trial = canary(0.5).model_copy(update={"version": versions[i - 1]}) if i % 3 == 0 else None
             promote(folder, version, on_trial)
@@ -453,7 +453,7 @@ async def swap_under_load(
         is_over = True
         await asyncio.gather(*clients)
         assert live.refusals == 0
-        assert gateway.state.metrics.faults._value.get() == 0
+        assert gateway.parts.metrics.faults._value.get() == 0
         await until(lambda: len(gateway.log.records) == len(headers))
         logged = {r.decision_id: r.decision.router_version for r in gateway.log.records if r.decision}
         assert logged == headers

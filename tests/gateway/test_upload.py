@@ -122,7 +122,7 @@ async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
         finally:
             tracemalloc.stop()
         assert peak < 6 * MB
-        assert running.gateway.state.intake.held_bytes == 0
+        assert running.gateway.parts.intake.held_bytes == 0
         with running.store.transaction("count") as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM retrieval_file_parts").scalar_one() == 24
         async with running.http.delete(f"{running.url}/files/{file['id']}") as answer:
@@ -140,7 +140,7 @@ async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path) -> None:
         yield FILE + b"\r\n--xx--\r\n"
 
     async with serving(tmp_path, max_bodies_per_client=2) as running:
-        intake = running.gateway.state.intake
+        intake = running.gateway.parts.intake
         sending = [asyncio.create_task(send(running, held_back())) for _ in range(2)]
         await until(lambda: intake.held_bytes == 2 * MEMORY_BYTES)
         status, answer = await send(running, form(PURPOSE, FILE))

@@ -12,7 +12,7 @@ from decision_log.database import Database
 from decision_log.sql_removal import Removal
 from fleet.wires import echo
 from gateway.judging.judge import Judge
-from router.config import CoeConfig, parse_config
+from router.config import parse_config
 from router.errors import ConfigError
 from router.protocols import BackendRequest, BackendResponse
 from router.types import JudgedAnswer
@@ -57,15 +57,11 @@ async def judged(
 ) -> AsyncIterator[tuple[Running, Judge]]:
     """A gateway where `plain` judges what ruby and emerald say."""
     section = {"expert": "plain", "share": 1.0, **settings}
-    config: CoeConfig = config_of(sections={"judge": section})
     experts = {name: Scripted(lambda text, name=name: f"from {name}: {text}") for name in ("ruby", "emerald")}
     backends = echoes(plain=judge, **(experts | dict(others or {})))
-    async with running(backends, sections={"judge": section}) as gateway:
-        state = gateway.state
-        kept_in = store or gateway.store
-        state.judge = Judge(config, config.judge, state.pool, kept_in, lambda: state.admission.running, seed=3)
-        await state.judge.start()
-        yield gateway, state.judge
+    async with running(backends, sections={"judge": section}, store=store) as gateway:
+        assert gateway.parts.judge is not None
+        yield gateway, gateway.parts.judge
 
 
 def by_pair(found: list[JudgedAnswer]) -> dict[tuple[str, str], tuple[float, bool | None]]:
@@ -133,14 +129,14 @@ async def test_the_budget_leaves_the_rest_out():
             async with gateway.chat("red") as answer:
                 await answer.read()
         await until(lambda: worker.judged == 2 and worker.left_out == 3)
-        counted = gateway.state.metrics.text().decode().splitlines()
+        counted = gateway.parts.metrics.text().decode().splitlines()
     assert {"coe_judged_total 2.0", "coe_judge_left_out_total 3.0"} <= set(counted)
 
 
 async def test_it_waits_while_requests_run():
     judge = Scripted(prefers_ruby)
     async with judged(judge, max_running_beside=0) as (gateway, worker):
-        async with gateway.state.admission:  # somebody else's request
+        async with gateway.parts.admission:  # somebody else's request
             async with gateway.chat("red") as answer:
                 await answer.read()
             await gateway.record()

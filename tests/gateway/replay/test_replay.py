@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from decision_log.database import Database
+from gateway.deciding import decision_inputs
 from gateway.replay.again import NotReplayableError
 from gateway.replay.commands import replay
-from gateway.state import decision_inputs
 from router.build import load_router
 from router.config import load_config
 from router.errors import ArtifactError, ConfigError

@@ -17,8 +17,8 @@ from decision_log.memory import MemoryLog
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
 from gateway.live_router import LiveRouter
+from gateway.parts import Parts
 from gateway.serve import Gateway
-from gateway.state import GatewayState
 from retrieval.build_experts import build_experts
 from retrieval.routing.pilot_router import RetrievalRouter
 from retrieval.routing.query_routing import Choices, QueryRouting
@@ -148,17 +148,17 @@ async def serving(
     if has_store:
         service.open_stores(store, folder, secrets or {}, url)
     log = MemoryLog()
-    state = GatewayState(
+    parts = Parts(
         config=config_of(**{"shutdown_grace_s": 1.0, **limits}).model_copy(update={"retrieval": config}),
         pool=ExpertPool(backends if backends is not None else echoes()),
         live=LiveRouter(Path("no-routers"), lambda folder: small_router(), small_router()),
         sink=log,
         store=store,
         auth=Auth(keys),
-        session_key=b"0" * 32,
+        hash_key=b"0" * 32,
         retrieval=service,
     )
-    gateway = Gateway(state)
+    gateway = Gateway(parts)
     await gateway.start()
     try:
         async with aiohttp.ClientSession() as http:

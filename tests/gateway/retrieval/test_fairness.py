@@ -84,12 +84,12 @@ async def test_work_of_a_client_that_left_is_given_up(tmp_path: Path, gate: Gate
         await gate.until_entered(THREADS)
         for task in left:
             task.cancel()
-        await until(lambda: running.gateway.state.admission.running == 0)
+        await until(lambda: running.gateway.parts.admission.running == 0)
         gate.open()
         status, answer, _ = await running.post("/embeddings", {"input": ["one", LONG]})
         assert (status, len(answer["data"])) == (200, 2)
         assert gate.entered == THREADS + 1  # what was in hand, and the last one's own
-        assert running.gateway.state.metrics.faults._value.get() == 0
+        assert running.gateway.parts.metrics.faults._value.get() == 0
 
 
 @pytest.mark.parametrize("kind", BULK)
@@ -119,7 +119,7 @@ async def test_keys_take_turns_in_bulk(tmp_path: Path, gate: Gate) -> None:
         asked = [asyncio.create_task(ask(KEYS[0], 8)) for _ in range(4)]
         await gate.until_entered(THREADS)
         asked.append(asyncio.create_task(ask(KEYS[1], 2)))
-        await until(lambda: running.gateway.state.admission.running == 5)
+        await until(lambda: running.gateway.parts.admission.running == 5)
         gate.open()
         await asyncio.gather(*asked)
         assert done[0] == KEYS[1]
@@ -185,7 +185,7 @@ async def test_a_chat_does_not_wait_for_its_sources(
             answer = orjson.loads(await response.read())
             assert (response.status, response.headers["x-coe-sources"]) == (200, "unavailable")
         assert answer["choices"][0]["message"]["content"] == "red: how long?"
-        assert f"chat goes on without the sources of {store_id}: they took more than 0.2 s" in caplog.messages
+        assert f"a chat is answered without the sources of {store_id}: they took more than 0.2 s" in caplog.messages
         waits.set()
 
 

@@ -13,6 +13,7 @@ import pytest
 from retrieval.stores.store_records import Addition
 from retrieval.stores.vector_stores import VectorStores
 from router.types import DecisionKind
+from tests.gateway import running as plain
 from tests.gateway.retrieval.serving import (
     ANIMAL_QUERIES,
     BOTH_QUERIES,
@@ -100,7 +101,7 @@ async def test_no_row_says_answered_when_the_answer_could_not_be_made(
     store_id = await running.store_of({"a.txt": "x y z"})
     monkeypatch.setattr("gateway.endpoints.vector_stores.search_view", lambda *_: {"data": "\ud800"})
     status, answer, _ = await running.search(store_id, ANIMAL_QUERIES[0])
-    assert (status, answer["error"]["code"]) == (500, "internal_error")
+    assert (status, answer["error"]["code"]) == (500, "gateway_fault")
     assert running.log.records == []
 
 
@@ -380,10 +381,12 @@ async def test_without_retrieval_or_a_database_the_answer_says_so(tmp_path: Path
         status, answer, _ = await running.post("/vector_stores", {})
         assert status == 503
         assert "no database" in answer["error"]["message"]
-        running.gateway.state.retrieval = None
-        status, answer, _ = await running.post("/embeddings", {"input": "x"})
-        assert status == 404
-        assert answer["error"]["code"] == "retrieval_not_configured"
+    async with (
+        plain.running() as gateway,
+        gateway.client.post(f"{gateway.gateway.url}/embeddings", json={"input": "x"}) as response,
+    ):
+        assert response.status == 404
+        assert (await response.json())["error"]["code"] == "retrieval_not_configured"
 
 
 async def test_expired_stores_are_deleted(tmp_path: Path) -> None:

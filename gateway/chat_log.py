@@ -1,0 +1,86 @@
+"""The rows of chats in the decision log: each is written once, when its answer has ended or just before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from decision_log.protocols import DecisionSink
+from gateway.exchange import Asked, Outcome, record_of
+from gateway.http_errors import ApiError
+from gateway.metrics import Metrics
+from router.config import ExpertConfig
+from router.types import DecisionRecord
+
+
+class ChatLog:
+    """Writes records to the sink, and counts.
+
+    Args:
+        experts: entries of experts.yaml, for their prices.
+    """
+
+    def __init__(self, sink: DecisionSink, metrics: Metrics, experts: Mapping[str, ExpertConfig]) -> None:
+        self.sink, self.metrics, self.experts = sink, metrics, experts
+
+    @property
+    def is_durable(self) -> bool:
+        """True where the end of an answer waits until its row is safe."""
+        return self.sink.is_durable
+
+    async def check(self) -> None:
+        """Raises StoreError where answers wait for rows that could not be made safe now."""
+        await self.sink.check()
+
+    def row(self, asked: Asked) -> ChatRow:
+        return ChatRow(self, asked)
+
+
+class ChatRow:
+    """The row of one chat."""
+
+    def __init__(self, log: ChatLog, asked: Asked) -> None:
+        self._log, self._asked = log, asked
+        self._seq: int | None = None
+        self._is_written = False
+
+    def take_number(self) -> int:
+        """Its number in the log. Taken before the client sees the end: from now on the log would miss the row."""
+        if self._seq is None:
+            self._seq = self._log.sink.next_seq()
+        return self._seq
+
+    async def commit(self, outcome: Outcome) -> None:
+        """Makes the row safe before the end of an answer, where the log's mode asks for that.
+
+        Otherwise it gets its number only, and `finish` writes it.
+
+        Raises:
+            StoreError: it did not become safe in time.
+        """
+        if not outcome.is_admitted or self._is_written:
+            return
+        if self._log.is_durable:
+            self._is_written = True
+            await self._log.sink.commit(self._record(outcome))
+        else:
+            self.take_number()
+
+    def fail(self, error: ApiError) -> None:
+        """Counts an error that nobody foresaw."""
+        self._log.metrics.failed(error)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Counts the chat and writes its row, once its last byte is out."""
+        self._log.metrics.observe(outcome)
+        if outcome.is_admitted and not self._is_written:
+            self._log.sink.append(self._record(outcome))
+
+    def _record(self, outcome: Outcome) -> DecisionRecord:
+        return record_of(
+            self._asked,
+            outcome,
+            experts=self._log.experts,
+            replica=self._log.sink.replica,
+            seq=self.take_number(),
+            latency_ms=self._asked.elapsed_ms(),
+        )

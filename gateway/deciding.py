@@ -1,0 +1,156 @@
+"""The decision for a request, by the routers in force and the experts that can be called now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from decision_log.privacy import session_hash
+from fleet.pool import ExpertPool
+from gateway.exchange import Decided
+from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.live_router import LiveRouter
+from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
+from gateway.wire import ChatRequest, resolve_model
+from router.errors import NoEligibleExpertError
+from router.features import features_hash, to_bytes
+from router.pipeline import NOT_REACHABLE, Capabilities, Router, explicit_decision
+from router.types import DecisionInputs, FloatArray, Query, QueryFacts
+
+
+class Decider:
+    """Decides requests. Encoders that take long run in a thread of their own.
+
+    Args:
+        capabilities: by expert, every one of experts.yaml.
+        policies: names that `auto:NAME` may have.
+        hash_key: of the hashes of conversations and of features.
+        keeps_embeddings: the log keeps what was decided from.
+        seed: makes exploration repeatable in tests.
+    """
+
+    def __init__(
+        self,
+        live: LiveRouter,
+        pool: ExpertPool,
+        capabilities: Mapping[str, Capabilities],
+        policies: Collection[str],
+        hash_key: bytes,
+        *,
+        keeps_embeddings: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        self._live, self._pool, self._capabilities, self._policies = live, pool, capabilities, policies
+        self._hash_key, self._keeps_embeddings = hash_key, keeps_embeddings
+        # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
+        self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
+        self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
+        self.shadows = Shadows(seed)
+
+    def close(self) -> None:
+        self._encoder_thread.shutdown(wait=False, cancel_futures=True)
+        self.shadows.close()
+
+    def session_id(self, session: str) -> str:
+        """A conversation's name in the log, which does not reveal what was said."""
+        return session_hash(session, self._hash_key)
+
+    async def decide(self, request: ChatRequest, decision_id: str, session_id: str | None = None) -> Decided:
+        """The decision for a request; a named expert can answer before a router is loaded.
+
+        Args:
+            session_id: the conversation, which stays with one router during a canary; None: this request alone.
+
+        Raises:
+            ApiError: unknown model 404; nobody can serve it: 400 saying what each expert lacks or why the policy keeps
+                it out, or 503 while those that could are down; routing is asked for and no router is loaded 503.
+        """
+        target, facts = resolve_model(request.model, self._capabilities, self._policies), request.facts
+        serving = await self._live.for_request()
+        router = serving.router_for(session_id or decision_id)
+        try:
+            if target.expert is not None:
+                version, alive = "none" if router is None else router.version, self._pool.alive
+                return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
+            if router is None:
+                raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
+            query = Query(decision_id, request.text, facts)
+            try:
+                return await self._route(router, target.policy or "default", query, serving.shadow)
+            except CANDIDATE_FAULTS as error:
+                if router is serving.live or serving.live is None:
+                    raise
+                self._live.note_fault(router.version, error)
+                return await self._route(serving.live, target.policy or "default", query, None)
+        except NoEligibleExpertError as error:
+            raise no_expert(error, facts, self._capabilities) from error
+
+    async def _route(self, router: Router, policy: str, query: Query, shadow: Router | None) -> Decided:
+        alive = self._pool.alive
+        if router.encoder.is_inline:
+            return self._decide(router, policy, query, alive, self._inline_rng, shadow)
+        decide = partial(self._decide, router, policy, query, alive, self._thread_rng, shadow)
+        return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
+
+    def _decide(
+        self,
+        router: Router,
+        policy: str,
+        query: Query,
+        alive: frozenset[str],
+        rng: np.random.Generator,
+        shadow: Router | None,
+    ) -> Decided:
+        vector = router.embed(query.text)
+        decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
+        pending = None
+        if shadow is not None:
+            ask = ShadowAsk(shadow, router, decision, query, alive, vector)
+            pending = self.shadows.start(ask, self._live.note_fault)
+        return Decided(
+            decision,
+            decision_inputs(router, policy, query, alive, vector, self._hash_key),
+            to_bytes(vector) if self._keeps_embeddings else None,
+            None if pending is None else pending.result,
+        )
+
+
+def no_expert(error: NoEligibleExpertError, facts: QueryFacts, capabilities: Mapping[str, Capabilities]) -> ApiError:
+    """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
+    are down (503)."""
+    names = tuple(error.reasons)
+    down = [name for name, reason in error.reasons.items() if reason == NOT_REACHABLE]
+    lacking = [name for name in names if capabilities[name].lacks(facts) is not None]
+    outside = {name: error.reasons[name] for name in names if name not in down and name not in lacking}
+    if down:
+        kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
+        return ApiError(
+            f"no expert that can serve this request is reachable now ({', '.join(down)}{kept_out})",
+            status=503,
+            code="no_expert_alive",
+            retry_after_s=RETRY_AFTER_S,
+        )
+    if outside:
+        return ApiError(str(error), code="outside_policy", param="model")
+    # Whoever would take a short prompt with the same demands lacks only context.
+    short = QueryFacts(has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json)
+    is_too_long = any(capabilities[name].lacks(short) is None for name in names)
+    code = "context_length_exceeded" if is_too_long else "unsupported_by_experts"
+    return ApiError(str(error), code=code, param="messages")
+
+
+def decision_inputs(
+    router: Router, policy: str, query: Query, alive: frozenset[str], embedding: FloatArray, key: bytes
+) -> DecisionInputs:
+    """What the log keeps so that the decision can be made again; `embedding` (1, d), `key` of the hashes."""
+    return DecisionInputs(
+        encoder=router.encoder.fingerprint,
+        features=features_hash(embedding, key),
+        settings=router.settings[policy],
+        facts=query.facts,
+        unreachable=tuple(name for name in router.experts if name not in alive),
+    )

@@ -1,0 +1,79 @@
+"""Metrics that parts of the gateway count themselves, read from them at each scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from decision_log.protocols import DecisionSink
+from fleet.breaker import BreakerState
+from fleet.pool import ExpertPool
+from gateway.drift_watch import DriftWatch
+from gateway.intake import Intake
+from gateway.judging.judge import Judge
+from gateway.live_router import LiveRouter
+from gateway.shadow import Shadows
+from gateway.trial_watch import TrialWatch
+from retrieval.routing.live_pilots import LivePilots
+
+
+def log_metrics(sink: DecisionSink) -> Iterator[Metric]:
+    stats = sink.stats()
+    for name in ("appended", "spooled", "streamed", "gaps", "dropped", "damaged"):
+        yield CounterMetricFamily(f"coe_log_{name}", f"Decision log: {name}", value=getattr(stats, name))
+    yield GaugeMetricFamily("coe_log_pending", "Decisions not yet in the stream", value=stats.pending)
+    yield GaugeMetricFamily("coe_log_ok", "1 while spool and stream work", value=stats.last_error is None)
+
+
+def intake_metrics(intake: Intake) -> Iterator[Metric]:
+    help_text = "Memory that request bodies over 64 KiB have taken"
+    yield GaugeMetricFamily("coe_body_bytes", help_text, value=intake.held_bytes)
+
+
+def router_metrics(live: LiveRouter, shadows: Shadows) -> Iterator[Metric]:
+    yield CounterMetricFamily("coe_router_loads", "Routers swapped in", value=live.loads)
+    yield CounterMetricFamily("coe_router_refusals", "Promoted routers refused", value=live.refusals)
+    share = live.trial.share if live.trial else 0.0
+    yield GaugeMetricFamily("coe_router_trial", "1 while a router is on trial", value=live.trial is not None)
+    yield GaugeMetricFamily("coe_router_trial_share", "Share of the conversations that it serves", value=share)
+    yield CounterMetricFamily("coe_shadow_left_out", "Shadow decisions left out", value=shadows.left_out)
+
+
+def expert_metrics(pool: ExpertPool) -> Iterator[Metric]:
+    experts = GaugeMetricFamily("coe_expert_state", "1 for the state an expert is in", labels=["expert", "state"])
+    for name in pool.names:
+        for possible in BreakerState:
+            experts.add_metric([name, possible.value], float(pool.state(name) is possible))
+    yield experts
+
+
+def judge_metrics(judge: Judge) -> Iterator[Metric]:
+    yield CounterMetricFamily("coe_judged", "Answers that a judge graded", value=judge.judged)
+    yield CounterMetricFamily("coe_judge_left_out", "Sampled answers that it did not", value=judge.left_out)
+
+
+def pilot_metrics(pilots: LivePilots) -> Iterator[Metric]:
+    yield CounterMetricFamily("coe_pilots_loads", "Pilot libraries taken over", value=pilots.loads)
+    yield CounterMetricFamily("coe_pilots_refusals", "Pilot libraries refused", value=pilots.refusals)
+
+
+def trial_metrics(trials: TrialWatch) -> Iterator[Metric]:
+    """The evidence against a router on trial."""
+    finding = trials.finding
+    log_e = GaugeMetricFamily("coe_trial_log_e", "Evidence that the candidate is worse", labels=["question"])
+    for question in ("reward", "failures") if finding is not None else ():
+        log_e.add_metric([question], getattr(finding, question))
+    yield log_e
+    yield CounterMetricFamily("coe_trial_withdrawals", "Candidates taken back", value=trials.withdrawals)
+
+
+def drift_metrics(drift: DriftWatch) -> Iterator[Metric]:
+    alarms = CounterMetricFamily("coe_drift_alarms", "Changes of what should stay level", labels=["signal"])
+    for signal, count in sorted(drift.alarms.items()):
+        alarms.add_metric([signal], count)
+    yield alarms
+    yield CounterMetricFamily("coe_rewards", "Rewards compared with predictions", value=drift.rewards)
+    if drift.accuracy is not None:
+        help_text = "Share of rewards that were predicted right, since the last change"
+        yield GaugeMetricFamily("coe_prequential_accuracy", help_text, value=drift.accuracy)
