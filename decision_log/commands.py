@@ -16,7 +16,7 @@ from decision_log.connections import (
     opened_redis,
     run_with_redis,
 )
-from decision_log.consumer import Consumer
+from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
 from decision_log.doctor import SILENT_S, Diagnosis, Finding, diagnose
 from decision_log.ledger import Ledger
@@ -24,7 +24,6 @@ from decision_log.leftovers import send_leftovers
 from decision_log.ranges import count, named
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.sink import SPOOL_FOLDER, new_replica
-from decision_log.stats import ConsumerStats
 from decision_log.stream import DecisionStream, evicting
 from fleet.stop_signal import stop_on_signal
 from router.config import LogConfig, load_config

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -20,7 +21,6 @@ from decision_log.database import Database
 from decision_log.ledger import Ledger
 from decision_log.redis_client import REDIS_ERRORS, connect
 from decision_log.replica_status import ReplicaStatus
-from decision_log.stats import ConsumerStats
 from decision_log.stream import Backoff, reason_of
 from decision_log.stream_entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
 from fleet.tasks import stop_task
@@ -37,6 +37,19 @@ MAX_PENDING = 1000
 DEAD_MAX_ENTRIES = 10_000
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStats:
+    """Counts since this process started: rows that were new in SQL, repeated entries, entries given up.
+
+    `last_error` is what stands in the way now; None while Redis and SQL both work.
+    """
+
+    written: int = 0
+    repeated: int = 0
+    dead: int = 0
+    last_error: str | None = None
 
 
 class Consumer:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from decision_log.stats import LogStats
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 
@@ -20,6 +20,25 @@ class FeedbackStatus(StrEnum):
     OVER_HOUR = "over_hour"  # refused: that key has said enough for an hour
     OVER_DECISION = "over_decision"  # refused: or of this decision
     ERASED = "erased"  # refused: the decision is gone
+
+
+@dataclass(frozen=True, slots=True)
+class LogStats:
+    """Counts since this process started, in records.
+
+    `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room,
+    `gaps` are the stretches of consecutive lost records, `damaged` stretches of a spool that could not be read back.
+    `last_error` is what stands in the way now; None while spool and stream both work.
+    """
+
+    appended: int = 0
+    spooled: int = 0
+    streamed: int = 0
+    gaps: int = 0
+    pending: int = 0
+    dropped: int = 0
+    damaged: int = 0
+    last_error: str | None = None
 
 
 class DecisionSink(Protocol):

@@ -12,8 +12,7 @@ from sqlalchemy import Connection, text
 from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards, read_signals, why_dropped
 from router.types import DecisionRecord, ImplicitKind, Metric, Record
-from training.feedback_bias import Agreement, correlation, weighted_mean
-from training.replies import Replies
+from training.feedback_bias import Agreement, Replies, correlation, weighted_mean
 
 
 class GroupReplies(Record):

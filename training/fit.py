@@ -31,7 +31,7 @@ from router.uncertainty import Uncertainty, apply_temperature
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.classifier_metrics import stage_one_metrics
 from training.graded_queries import GradedQueries, LoggedQueries, joined
-from training.scorer_fit import Bench, FittedScorer, fit_scorer
+from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
 
@@ -132,7 +132,7 @@ def fit_router(
 def finish(root: Path, request: FitRequest, encoder: Encoder, prepared: Prepared, now: datetime) -> RouterArtifact:
     """Fits the scorer and writes the artifact under `root`."""
     with one_thread():
-        scorer = fit_scorer(request.scorer, prepared.bench)
+        scorer = fit_scorer(request.scorer, prepared.graded, prepared.rng, prepared.progress)
     return write_router(root, request, encoder, prepared, scorer, now)
 
 
@@ -144,14 +144,16 @@ class Prepared:
     stage: StageOne
     metrics: Mapping[str, Metric]
     served: FloatArray
-    bench: Bench | None
+    graded: GradedQueries | None
+    rng: np.random.Generator
+    progress: Progress
 
     def without(self, prompt_ids: Collection[str]) -> Prepared:
         """The same stage 1, and nothing of those prompts for a scorer to learn from."""
-        if self.bench is None:
+        if self.graded is None:
             return self
-        keep = np.array([name not in prompt_ids for name in self.bench.data.table.prompt_ids], dtype=bool)
-        return replace(self, bench=Bench(self.bench.data.take(keep), self.bench.rng, self.bench.progress))
+        keep = np.array([name not in prompt_ids for name in self.graded.table.prompt_ids], dtype=bool)
+        return replace(self, graded=self.graded.take(keep))
 
 
 def prepare(
@@ -176,7 +178,7 @@ def prepare(
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
     metrics = figures(stage, data.take(held_out), request.alpha)
     served = served_shares(stage, data.take(~held_out).embeddings, request.alpha)
-    return Prepared(stage, metrics, served, None if scored is None else Bench(scored, rng, progress))
+    return Prepared(stage, metrics, served, scored, rng, progress)
 
 
 def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> FloatArray:

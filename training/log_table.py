@@ -23,8 +23,8 @@ from router.feedback_config import FeedbackConfig
 from router.progress import Progress, silent
 from router.types import DecisionRecord, ImplicitKind, RoutingDecision
 from training.datasets.questions import question_of
+from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters, split_judges
-from training.replies import Replies
 
 HELD_OUT_PERCENT = 50
 """Share of the questions that judge: a map has few numbers to learn, so it is judging that wants data (ours)."""

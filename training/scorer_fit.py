@@ -1,12 +1,14 @@
-"""Choosing by predicted quality: how large a lead over the best single expert must be.
+"""Fits any kind of scorer, and the lead over the best single expert that a choice by its predictions must have.
 
-Everything is decided on predictions of queries that the scorer was not fitted on. Shapes: n queries, m experts.
+The lead is chosen on predictions of queries that the scorer was not fitted on. Shapes: n queries, m experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +17,16 @@ from router import plugins
 from router.config import PluginConfig
 from router.preference import reference_expert
 from router.progress import Progress
-from router.protocols import ArrayState
+from router.protocols import ArrayState, ExpertScorer
 from router.quality import cautious_quality
 from router.types import FloatArray, Metric
 from training.graded_queries import GradedQueries
-from training.scorer_folds import FAMILY, fit_arrays, out_of_fold, out_of_fold_by
 
 Float64Array = NDArray[np.float64]
+
+FAMILY = "router.scorers"
+WITHOUT_ARRAYS = frozenset({"map", "soft_map"})
+"""Kinds that know nothing but the evidence."""
 
 MARGINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 1.0)
 """Leads that are tried; with the last one the best single expert always serves (ours)."""
@@ -40,6 +45,40 @@ class FittedScorer:
     arrays: ArrayState
     choice: ArrayState
     metrics: Mapping[str, Metric]
+
+
+def fit_arrays(kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator) -> ArrayState:
+    """The learned arrays of a scorer; none for the maps. Raises ConfigError on an unknown kind or option."""
+    checked = plugins.validate_options(FAMILY, kind, options)
+    if kind in WITHOUT_ARRAYS:
+        return {}
+    return cast(ArrayState, import_module(f"training.scorers.{kind}").fit(checked, data, rng))
+
+
+def fitted(kind: str, options: Mapping[str, object], data: GradedQueries, arrays: ArrayState) -> ExpertScorer:
+    """The live scorer over all experts of the data."""
+    empty = cast(ExpertScorer, plugins.build(FAMILY, kind, options))
+    m = len(data.table.experts)
+    return empty.with_evidence(data.table.experts, data.evidence).with_state(arrays, range(m))
+
+
+def out_of_fold(kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator) -> FloatArray:
+    """Predicted quality (n, m) of each query by a scorer that was fitted on the other folds."""
+
+    def predict(rest: GradedQueries, part: GradedQueries) -> FloatArray:
+        scorer = fitted(kind, options, rest, fit_arrays(kind, options, rest, rng))
+        return scorer.score(part.batch, part.probs, part.decided).quality
+
+    return out_of_fold_by(predict, data)
+
+
+def out_of_fold_by(predict: Callable[[GradedQueries, GradedQueries], FloatArray], data: GradedQueries) -> FloatArray:
+    """(n, m) from `predict(rest, part)` for every fold."""
+    folds = data.folds
+    predicted = np.empty(data.table.scores.shape, dtype=np.float32)
+    for fold in np.unique(folds):
+        predicted[folds == fold] = predict(data.take(folds != fold), data.take(folds == fold))
+    return predicted
 
 
 def chosen_scores(predicted: FloatArray, scores: FloatArray, margin: float) -> Float64Array:
@@ -74,40 +113,35 @@ def mean_metric(values: Float64Array) -> Metric:
     )
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The graded queries that scorers are fitted on."""
-
-    data: GradedQueries
-    rng: np.random.Generator
-    progress: Progress
-
-
-def fit_scorer(wanted: PluginConfig, bench: Bench | None) -> FittedScorer:
-    """Fits the wanted kind of scorer; the map where there are no graded queries (`bench` is None).
+def fit_scorer(
+    wanted: PluginConfig, data: GradedQueries | None, rng: np.random.Generator, progress: Progress
+) -> FittedScorer:
+    """Fits the wanted kind of scorer; the map where there are no graded queries.
 
     Raises:
         ConfigError: unknown kind or option.
     """
-    if bench is None:
+    if data is None:
         return FittedScorer(PluginConfig(kind="map"), {}, {}, {})
-    return fit_kind(wanted.kind, wanted.options, bench)
+    return fit_kind(wanted.kind, wanted.options, data, rng, progress)
 
 
-def fit_kind(kind: str, options: Mapping[str, object], bench: Bench) -> FittedScorer:
-    """One kind with its margin, validated out of fold."""
+def fit_kind(
+    kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator, progress: Progress
+) -> FittedScorer:
+    """Fits one kind with its margin, and validates it out of fold."""
     if kind == "map":
-        values = mean_metric(map_values(bench.data))
+        values = mean_metric(map_values(data))
         return FittedScorer(PluginConfig(kind="map"), {}, {}, {"validation.map": values})
-    bench.progress(f"fitting scorer {kind}")
-    arrays = fit_arrays(kind, options, bench.data, bench.rng)
-    unseen = out_of_fold(kind, options, bench.data, bench.rng)
-    settled = plugins.validate_options(FAMILY, kind, options).model_dump()  # defaults too, for a later version's differ
-    scores = bench.data.judged
+    progress(f"fitting scorer {kind}")
+    arrays = fit_arrays(kind, options, data, rng)
+    unseen = out_of_fold(kind, options, data, rng)
+    settled = plugins.validate_options(FAMILY, kind, options).model_dump()  # a later version may have other defaults
+    scores = data.judged
     margin = best_margin(unseen, scores)
-    kept, rows = unseen, np.array(bench.data.decided, dtype=np.int64)
+    kept, rows = unseen, np.array(data.decided, dtype=np.int64)
     if len(unseen) > MAX_SAMPLE:
-        some = np.sort(bench.rng.choice(len(unseen), MAX_SAMPLE, replace=False))
+        some = np.sort(rng.choice(len(unseen), MAX_SAMPLE, replace=False))
         kept, rows = unseen[some], rows[some]
     return FittedScorer(
         spec=PluginConfig.model_validate({"kind": kind, **settled}),

@@ -25,8 +25,7 @@ from training.datasets.table_categories import MIN_TABLE_PROMPTS, in_one_categor
 from training.expert_map import measure_quality
 from training.fit import FitRequest, fit_router, prepare, write_router
 from training.fit_inputs import fingerprint_outcomes
-from training.scorer_fit import fit_kind
-from training.scorer_folds import FAMILY
+from training.scorer_fit import FAMILY, fit_kind
 from training.types import LabelledQuery
 
 TABLE_ALPHA = 0.1
@@ -128,12 +127,12 @@ def table_methods(root: Path, request: TableRequest, *, now: datetime, progress:
     encoder, rng = open_encoder(request, progress), np.random.default_rng(request.seed)
     # Every kind is fitted, and a request for the map alone would put no graded queries beside stage 1.
     prepared = prepare(replace(wanted, scorer=PluginConfig(kind="soft_map")), encoder, queries, rng, progress)
-    assert prepared.bench is not None, "a table router's request holds its outcomes"
+    assert prepared.graded is not None, "a table router's request holds its outcomes"
     methods = {}
     with one_thread():
         for kind in plugins.kinds(FAMILY):
             start = time.perf_counter()
-            scorer = fit_kind(kind, {}, prepared.bench)
+            scorer = fit_kind(kind, {}, prepared.graded, prepared.rng, progress)
             took = time.perf_counter() - start
             methods[kind] = Method(write_router(root, wanted, encoder, prepared, scorer, now), took)
     return TableMethods(methods[request.scorer].artifact, methods)

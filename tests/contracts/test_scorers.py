@@ -16,7 +16,7 @@ from router.errors import ArtifactError
 from router.protocols import ArrayState, ExpertScorer
 from router.types import CategoryProbs, QueryBatch
 from training.graded_queries import GradedQueries
-from training.scorer_folds import FAMILY, WITHOUT_ARRAYS, fit_arrays, out_of_fold
+from training.scorer_fit import FAMILY, WITHOUT_ARRAYS, fit_arrays, out_of_fold
 from training.types import OutcomeTable
 
 EXPERTS = ("a", "b", "idle")

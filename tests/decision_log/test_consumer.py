@@ -10,13 +10,12 @@ import pytest
 from redis import Redis
 
 from decision_log import stream as stream_module
-from decision_log.consumer import Consumer
+from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
 from decision_log.doctor import number_of
 from decision_log.ledger import Account, Ledger
 from decision_log.redis_client import connect
 from decision_log.replica_status import ReplicaState, ReplicaStatus
-from decision_log.stats import ConsumerStats
 from decision_log.stream_entries import GROUP, dead_stream, waiting_entries
 from fleet.redis_server import RedisServer
 from fleet.tasks import stop_task

@@ -15,16 +15,16 @@ from redis import Redis
 
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
-from decision_log.memory import MemoryLog
+from decision_log.protocols import LogStats
 from decision_log.replica_status import ReplicaState, ReplicaStatus, read_status
 from decision_log.sink import DecisionLog, new_replica
 from decision_log.spool import Spool
-from decision_log.stats import LogStats
 from decision_log.stream import DecisionStream
 from fleet.redis_server import RedisServer
 from router.config import LogConfig, PrivacyLevel
 from router.errors import ConfigError, StoreError
 from tests.decision_log.running_log import MakeRecord, append_new, running_log, streamed
+from tests.memory_log import MemoryLog
 
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 
-from decision_log.memory import MemoryLog
 from decision_log.protocols import DecisionDatabase, FeedbackStatus
 from fleet.pool import ExpertPool
 from fleet.wires import echo, vllm
@@ -26,6 +25,7 @@ from router.pipeline import Router
 from router.protocols import ChatBackend
 from router.types import DecisionRecord, Feedback, ImplicitSignal, JudgedAnswer
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.memory_log import MemoryLog
 
 DEADLINE_S = 10.0
 

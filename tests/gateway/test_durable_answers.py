@@ -7,11 +7,11 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from decision_log.memory import MemoryLog
 from router.errors import StoreError
 from router.types import DecisionRecord, TerminalState
 from tests.gateway.fault_upstream import CRLF_STREAM, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.running import Running, echoes, running, until, wire
+from tests.memory_log import MemoryLog
 
 
 class WaitingLog(MemoryLog):

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from decision_log.memory import MemoryLog
 from gateway.exchange import cost_usd
 from router.config import ExpertConfig
 from router.types import Usage
 from tests.gateway.running import running, until
+from tests.memory_log import MemoryLog
 
 ASKS, CLIENTS = 3000, 24
 

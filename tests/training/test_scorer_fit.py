@@ -9,13 +9,12 @@ import pytest
 
 from router.config import PluginConfig
 from router.errors import ConfigError
-from router.progress import silent
+from router.progress import Progress, silent
 from router.scorers.knn import Options as KnnOptions
 from tests.contracts.test_scorers import graded
 from training.graded_queries import GradedQueries
 from training.scorer_fit import (
     MARGINS,
-    Bench,
     best_margin,
     chosen_scores,
     fit_kind,
@@ -24,8 +23,8 @@ from training.scorer_fit import (
 )
 
 
-def bench(data: GradedQueries) -> Bench:
-    return Bench(data, np.random.default_rng(0), silent)
+def with_draws(data: GradedQueries) -> tuple[GradedQueries, np.random.Generator, Progress]:
+    return data, np.random.default_rng(0), silent
 
 
 def complete(n: int) -> GradedQueries:
@@ -63,19 +62,19 @@ def test_without_graded_queries_the_map_is_fitted_whatever_is_wanted() -> None:
 
 
 def test_the_map_is_validated_on_queries_that_it_was_not_measured_on() -> None:
-    assert fit_scorer(PluginConfig(kind="map"), bench(complete(240))).metrics["validation.map"].value == 1.0
+    assert fit_scorer(PluginConfig(kind="map"), *with_draws(complete(240))).metrics["validation.map"].value == 1.0
     chance = np.random.default_rng(0).random((240, 3)).astype(np.float32)
     data = complete(240)
     luck = replace(data, table=replace(data.table, scores=chance))
-    assert fit_scorer(PluginConfig(kind="map"), bench(luck)).metrics["validation.map"].value < 0.6
+    assert fit_scorer(PluginConfig(kind="map"), *with_draws(luck)).metrics["validation.map"].value < 0.6
 
 
 def test_a_sample_that_is_cut_keeps_each_querys_row(monkeypatch: pytest.MonkeyPatch) -> None:
     data = complete(240)
-    whole = fit_kind("soft_map", {}, bench(data)).choice
+    whole = fit_kind("soft_map", {}, *with_draws(data)).choice
     assert whole["rows"].tolist() == data.decided
     monkeypatch.setattr("training.scorer_fit.MAX_SAMPLE", 100)
-    cut = fit_kind("soft_map", {}, bench(data)).choice
+    cut = fit_kind("soft_map", {}, *with_draws(data)).choice
     assert cut["sample"].shape == (100, 3)
     pairs = {(*quality, row) for quality, row in zip(whole["sample"].tolist(), whole["rows"].tolist(), strict=True)}
     kept = {(*quality, row) for quality, row in zip(cut["sample"].tolist(), cut["rows"].tolist(), strict=True)}
@@ -83,8 +82,8 @@ def test_a_sample_that_is_cut_keeps_each_querys_row(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_wanted_kind_is_fitted_with_its_options_and_an_unknown_one_named() -> None:
-    found = fit_scorer(PluginConfig.model_validate({"kind": "knn", "neighbours": 3}), bench(complete(120)))
+    found = fit_scorer(PluginConfig.model_validate({"kind": "knn", "neighbours": 3}), *with_draws(complete(120)))
     assert found.spec.options == {**KnnOptions().model_dump(), "neighbours": 3}  # a later version's defaults may differ
     assert found.metrics["validation.knn"].value > 0.9
     with pytest.raises(ConfigError, match="unknown kind 'nearest'"):
-        fit_scorer(PluginConfig(kind="nearest"), bench(complete(120)))
+        fit_scorer(PluginConfig(kind="nearest"), *with_draws(complete(120)))

@@ -10,7 +10,7 @@ from router.scorers.soft_map import expected_quality
 from router.scorers.soft_ridge import Options, sharpened_quality
 from tests.contracts.test_scorers import graded
 from training.graded_queries import GradedQueries
-from training.scorer_folds import fitted
+from training.scorer_fit import fitted
 from training.scorers.soft_ridge import fit
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import openai
 
 from decision_log.database import Database
-from decision_log.memory import MemoryLog
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
 from gateway.live_router import LiveRouter
@@ -29,6 +28,7 @@ from router.protocols import ChatBackend
 from router.types import FloatArray
 from tests.gateway.running import config_of, echoes
 from tests.gateway.small_router import small_router
+from tests.memory_log import MemoryLog
 
 ANIMAL_QUERIES = ("which animal purrs when it is content", "animal that barks at night")
 WORD_QUERIES = ("error code E1234", "error code E9")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from decision_log.stats import LogStats
+from decision_log.protocols import LogStats
 from router.errors import StoreError
 from router.types import DecisionRecord
 
