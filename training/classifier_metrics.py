@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.intervals import wilson_interval
 from router.protocols import CategoryClassifier
 from router.types import Interval, Metric
 from router.uncertainty import Uncertainty, apply_temperature, expected_calibration_error
-
-Z_95 = 1.959964
 
 
 def wilson(successes: int, n: int) -> Metric:
@@ -20,9 +18,8 @@ def wilson(successes: int, n: int) -> Metric:
     if n == 0:
         return Metric(value=0.0, interval=Interval(low=0.0, high=1.0), n=0)
     share = successes / n
-    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2)) / (1 + Z_95**2 / n)
-    return Metric(value=share, interval=Interval(low=max(0.0, centre - half), high=min(1.0, centre + half)), n=n)
+    low, high = wilson_interval(share, n)
+    return Metric(value=share, interval=Interval(low=low, high=high), n=n)
 
 
 def macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.int64], k: int) -> float:

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from router.intervals import Z_95, wilson_interval
 from router.types import ImplicitKind, Interval, Metric, RoutingDecision
 
 Float64Array = NDArray[np.float64]
 
-Z_95 = 1.959963984540054
 PRIOR_ANSWERS = 20.0
 """Answers of the coarser group that a reply rate is shrunk towards, so that a rare bin has no wild weight (ours)."""
 MAX_REPLY_WEIGHT = 10.0
@@ -113,17 +113,9 @@ def weighted_mean(rewards: Float64Array, weights: Float64Array) -> Metric | None
     mean = float((weights * rewards).sum()) / total
     effective = total**2 / float((weights**2).sum())
     half = Z_95 * math.sqrt(float((weights**2 * (rewards - mean) ** 2).sum())) / total
-    low, high = wilson(mean, effective)
+    low, high = wilson_interval(mean, effective)
     interval = Interval(low=max(min(mean - half, low), 0.0), high=min(max(mean + half, high), 1.0))
     return Metric(value=mean, interval=interval, n=round(effective))
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95% interval of a share among n (Wilson 1927)."""
-    z2 = Z_95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return middle - half, middle + half
 
 
 @dataclass(frozen=True)

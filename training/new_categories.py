@@ -17,6 +17,7 @@ from router.build import load_router
 from router.config import load_config
 from router.errors import ArtifactError, ConfigError, allowed_values
 from router.features import from_bytes
+from router.intervals import Z_95, wilson_interval
 from router.pipeline import Router
 from router.progress import Progress, silent
 from router.shipped import seed_folder
@@ -267,7 +268,7 @@ def best_gain(rated: Sequence[tuple[str, float]]) -> tuple[Gain | None, str]:
     own = np.array([reward for expert, reward in halves[1] if expert == best])
     everyone = np.array([reward for _, reward in halves[1]])
     value = float(own.mean() - everyone.mean())
-    error = 1.96 * math.sqrt(0.25 / len(own) + 0.25 / len(everyone))  # a value in [0, 1] varies by 0.25 at most
+    error = Z_95 * math.sqrt(0.25 / len(own) + 0.25 / len(everyone))  # a value in [0, 1] varies by 0.25 at most
     return Gain(expert=best, value=value, low=max(-1.0, value - error), high=min(1.0, value + error)), ""
 
 
@@ -285,19 +286,12 @@ def dead_categories(router: Router, counts: Mapping[str, int]) -> tuple[DeadCate
     found = []
     for name in router.categories:
         if name != GENERAL and total:
-            high = share_upper_bound(counts.get(name, 0), total)
+            _, high = wilson_interval(counts.get(name, 0) / total, total)
             if high < DEAD_SHARE:
                 found.append(DeadCategory(name=name, n=counts.get(name, 0), high=high))
     return tuple(found)
 
 
-def share_upper_bound(count: int, n: int, z: float = 1.959964) -> float:
-    """Upper end of Wilson's 95% interval (1927)."""
-    share = count / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    return centre + z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-
-
-def decisions_to_see(share: float, z: float = 1.959964) -> int:
+def decisions_to_see(share: float, z: float = Z_95) -> int:
     """Decisions after which a category that nobody asks for is known to lie below a share."""
     return math.ceil(z * z * (1 - share) / share)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from router import plugins
 from router.config import PluginConfig
+from router.intervals import Z_95
 from router.preference import reference_expert
 from router.progress import Progress
 from router.protocols import ArrayState, ExpertScorer
@@ -33,8 +34,6 @@ MARGINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 1.0)
 
 MAX_SAMPLE = 4000
 """Predictions that are kept in an artifact to price budgets on."""
-
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eval.log.traffic import Float64Array, Traffic
 from eval.log.traffic_records import Gap, Rate
-from eval.metrics.proportion import wilson_interval
+from router.intervals import wilson_interval
 
 
 def rate(

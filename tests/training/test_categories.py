@@ -17,11 +17,12 @@ from router.cli import find_commands, run
 from router.config import LogConfig, PrivacyLevel, load_config
 from router.errors import ConfigError, DataError
 from router.features import features_hash, to_bytes
+from router.intervals import wilson_interval
 from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
 from tests.training.trained_folder import EXPERTS, make_trained
 from training.category_files import check_name, distinct, read_proposals
 from training.datasets.labelled_queries import read_seed
-from training.new_categories import Proposals, ProposeRequest, best_gain, decisions_to_see, propose, share_upper_bound
+from training.new_categories import Proposals, ProposeRequest, best_gain, decisions_to_see, propose
 from training.registry import Registry
 
 ROOT = Path(__file__).parent.parent.parent
@@ -158,8 +159,8 @@ def test_the_commands_write_files_and_change_nothing(
 
 def test_a_dead_category_takes_thousands_of_decisions() -> None:
     assert decisions_to_see(0.001) == 3838
-    assert share_upper_bound(0, 3838) < 0.001 < share_upper_bound(0, 3830)
-    assert share_upper_bound(1, 3838) > 0.001
+    assert wilson_interval(0 / 3838, 3838)[1] < 0.001 < wilson_interval(0 / 3830, 3830)[1]
+    assert wilson_interval(1 / 3838, 3838)[1] > 0.001
 
 
 def test_a_gain_needs_two_experts_and_is_not_the_best_of_noise() -> None:

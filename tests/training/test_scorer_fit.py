@@ -57,7 +57,7 @@ def test_without_complete_rows_nothing_leaves_the_reference() -> None:
 
 
 def test_without_graded_queries_the_map_is_fitted_whatever_is_wanted() -> None:
-    found = fit_scorer(PluginConfig(kind="knn"), None)
+    found = fit_scorer(PluginConfig(kind="knn"), None, np.random.default_rng(0), silent)
     assert (found.spec.kind, found.arrays, found.metrics) == ("map", {}, {})
 
 
