@@ -33,16 +33,16 @@ from router.policy import ExpertCosts
 from router.progress import silent
 from router.quality import QualityMatrix
 from router.types import GENERAL, Verdict
+from training.candidate_verdict import MAX_JUDGED, judged_rows
 from training.change_points import ChangePoint, find_change_points
 from training.evidence import Evidence, gather_evidence
 from training.expert_map import measure_quality
 from training.fit import FitRequest, Prepared, prepare, write_router
-from training.gate import GateResult, Terms, judge
+from training.gate import DEFAULT_TERMS, GateResult, Terms, judge
 from training.key_influence import UNLIMITED
 from training.log_answers import AskedAnswers, sample_rows
 from training.log_table import LogTable, is_judge
 from training.new_experts import introduce, newcomers
-from training.retrain import DEFAULT_TERMS, MAX_JUDGED, judged_rows
 from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, choices_on
 from training.scorer_fit import FittedScorer
 from training.types import OutcomeTable

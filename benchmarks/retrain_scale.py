@@ -32,7 +32,7 @@ from router.shipped import seed_folder
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import first_router
+from training.fit_inputs import TrainRequest, fit_configured
 from training.registry import Registry
 from training.types import LabelledQuery, OutcomeTable
 
@@ -212,7 +212,7 @@ def prepare_folder(folder: Path, decisions: int, scorer: str, keeps_text: bool) 
     queries = tuple(query for query in read_seed(seed_folder()) if query.category in config.categories)
     write_outcomes(probe_table(config, queries, rng), folder / "probes")
     registry, now = Registry(folder / "routers"), datetime.now(UTC)
-    first = first_router(registry.root, path, folder / "probes", None, None, None, seed=0, now=now)
+    first = fit_configured(registry.root, TrainRequest(path, folder / "probes"), now=now)
     registry.promote(first.manifest.version, now)
     encoder = build_encoder(config.router.encoder)
     load_router(config, registry.folder(first.manifest.version))  # what is measured must be loadable

@@ -34,20 +34,30 @@ class TrialMode(StrEnum):
     SHADOW = "shadow"  # decides beside the live router, is logged, serves nobody
 
 
-class Trial(Record):
-    """A candidate beside the live router.
+class CanaryTerms(Record):
+    """Terms of a trial in which a candidate serves.
 
     It is withdrawn when an e-process shows, at level `alpha` over the whole trial, that its rewards lie more than
     `margin` below the live router's or that it fails more than `error_margin` more often.
     """
 
+    share: float = Field(default=0.05, ge=0.0001, le=0.9, description="share of the conversations that it serves")
+    margin: float = Field(default=0.05, ge=0, le=0.99, description="loss of mean reward that is tolerated")
+    error_margin: float = Field(
+        default=0.01, ge=0, le=0.99, description="rise of the share of failures that is tolerated"
+    )
+    alpha: float = Field(
+        default=0.05, ge=0.0001, le=0.5, description="chance of withdrawing a router that keeps to both margins"
+    )
+
+
+class Trial(CanaryTerms):
+    """A candidate beside the live router; the share is 0 in a shadow."""
+
     version: str
     mode: TrialMode
-    share: float = Field(default=0.0, ge=0, le=1, description="of the conversations; 0 in a shadow")
+    share: float = Field(default=0.0, ge=0, le=1)
     started_at: float = Field(description="Unix seconds; also tells one trial of a version from the next")
-    alpha: float = Field(default=0.05, gt=0, lt=1)
-    margin: float = Field(default=0.05, ge=0, lt=1)
-    error_margin: float = Field(default=0.01, ge=0, lt=1)
 
     def takes(self, unit: str) -> bool:
         """Whether a conversation belongs to the candidate's share: by hash, so that it stays there on every replica."""

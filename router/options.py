@@ -1,12 +1,18 @@
-"""Options that several commands share, and the check of `--out` before any work is done for it."""
+"""Options that several commands share, options that a record describes, and the check of `--out` before any work."""
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from router.errors import ConfigError
 
@@ -21,6 +27,64 @@ DatabaseOption = Annotated[
 RedisOption = Annotated[
     str | None, typer.Option("--redis-url", envvar="REDIS_URL", help="Redis of the decision log; default: our own")
 ]
+
+
+def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command one option per described field of each parameter that is a pydantic model.
+
+    Name, type, default, bounds and help text of the option are those of the field; a field without a description is
+    not one. The command is called with the model, or refuses what the model refuses.
+    """
+    parameters: list[inspect.Parameter] = []
+    models: dict[str, tuple[type[BaseModel], list[str]]] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        kind = parameter.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            options = list(options_of(kind))
+            models[parameter.name] = kind, [option.name for option in options]
+            parameters += options
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    signature = inspect.Signature(parameters)
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        for name, (kind, fields) in models.items():
+            values = {field: given.pop(field) for field in fields if field in given}
+            try:
+                given[name] = kind(**values)
+            except ValidationError as error:
+                fault = error.errors(include_url=False)[0]
+                option = f"--{fault['loc'][0]}".replace("_", "-") if fault["loc"] else name
+                raise ConfigError(f"{option}: {fault['msg']}, not {fault['input']!r}") from error
+        return command(**given)
+
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def options_of(model: type[BaseModel]) -> Iterator[inspect.Parameter]:
+    """Options of the described fields of a record."""
+    for name, field in model.model_fields.items():
+        if field.description is not None:
+            option = typer.Option(help=field.description, **bounds_of(field))
+            yield inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.is_required() else field.get_default(),
+                annotation=Annotated[field.annotation, option],
+            )
+
+
+def bounds_of(field: FieldInfo) -> dict[str, Any]:
+    """Least and greatest value that a field allows, those included, as a typer option takes them."""
+    names: dict[type, str] = {Ge: "min", Le: "max"}
+    return {
+        names[type(rule)]: getattr(rule, "ge", getattr(rule, "le", None))
+        for rule in field.metadata
+        if type(rule) in names
+    }
 
 
 def require_folder(out: Path) -> None:

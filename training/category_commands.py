@@ -32,8 +32,8 @@ def categories_propose(
     """Find topics that the router does not know, and categories that nobody asks for."""
     from decision_log.log_connection import default_database_url
     from router.progress import console_progress
+    from router.times import unix_time
     from training.category_files import keep_proposals
-    from training.commands import parse_time
     from training.new_categories import ProposeRequest, propose
 
     url = database_url or default_database_url(data_dir)
@@ -41,7 +41,7 @@ def categories_propose(
         config=config,
         routers=data_dir / "routers",
         database_url=url,
-        since=parse_time(since),
+        since=0.0 if since is None else unix_time(since, "--since"),
         min_size=min_size,
         seed=seed,
     )

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.options import ConfigOption, DatabaseOption, DataOption
+from router.options import ConfigOption, DatabaseOption, DataOption, with_options
+from training.fit_inputs import FitOptions
+from training.gate import Terms
 
 if TYPE_CHECKING:
+    from router.artifact import RouterArtifact
+    from router.progress import Progress
     from training.registry import Registry
 
 COMMANDS = {
@@ -42,6 +46,7 @@ QueriesOption = Annotated[
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
 
 
+@with_options
 def train(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
@@ -49,63 +54,33 @@ def train(
     queries: QueriesOption = None,
     table: Annotated[bool, typer.Option(help="categories, queries and experts all come from --outcomes")] = False,
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
-    encoder: Annotated[str | None, typer.Option(help="kind of encoder, instead of the configured one")] = None,
-    classifier: Annotated[str | None, typer.Option(help="kind of classifier, instead of the configured one")] = None,
-    scorer: Annotated[
-        str | None, typer.Option(help="kind of scorer, instead of the configured one (with --table: map)")
-    ] = None,
     methods: Annotated[bool, typer.Option(help="with --table: also a router of every kind, in methods.json")] = False,
     cache: Annotated[Path | None, typer.Option(help="with --table: folder that keeps embeddings by content")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
+    *,
+    options: FitOptions,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
     from router.config import load_config
     from router.options import require_folder
     from router.progress import console_progress
     from router.visible_text import echo
-    from training.fit_inputs import first_router
+    from training.fit_inputs import TrainRequest, fit_configured
     from training.registry import Registry
-    from training.summary import print_router, write_methods
-    from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router
+    from training.summary import print_router
     from training.train_notes import notes_on_training, require_sure, standing
 
     if out is not None:
         require_folder(out)
-    registry = Registry(out or data_dir / "routers")
-    now = datetime.now(UTC)
+    registry, now = Registry(out or data_dir / "routers"), datetime.now(UTC)
     folder = outcomes or (data_dir / "outcomes" / "probes" if table else data_dir / "outcomes")
     notes: tuple[str, ...] = ()
     with console_progress() as progress:
         if table:
-            request = TableRequest(
-                outcomes=folder,
-                encoder=encoder or DEFAULT_ENCODER,
-                classifier=classifier or "logistic",
-                scorer=scorer or "map",
-                cache=cache,
-                seed=seed,
-            )
-            if methods:
-                fitted = table_methods(registry.root, request, now=now, progress=progress)
-                write_methods(registry.root, fitted)
-                artifact = fitted.default
-            else:
-                artifact = table_router(registry.root, request, now=now, progress=progress)
+            artifact = train_on_table(registry.root, folder, options, cache, progress, has_methods=methods)
         else:
-            artifact = first_router(
-                registry.root,
-                config,
-                folder,
-                queries,
-                encoder,
-                classifier,
-                scorer,
-                seed=seed,
-                now=now,
-                progress=progress,
-                cache=data_dir / "cache",
-            )
-            notes = notes_on_training(registry, artifact, config, folder, queries, data_dir / "cache", progress)
+            request = TrainRequest(config, folder, queries, data_dir / "cache", options)
+            artifact = fit_configured(registry.root, request, now=now, progress=progress)
+            notes = notes_on_training(registry, artifact, request, progress)
     print_router(artifact)
     live = standing(registry)
     if live is None or live.version != artifact.manifest.version:
@@ -116,6 +91,30 @@ def train(
         echo(note)
 
 
+def train_on_table(
+    root: Path, outcomes: Path, options: FitOptions, cache: Path | None, progress: Progress, *, has_methods: bool
+) -> RouterArtifact:
+    """Fits a router of an outcome table, and with `has_methods` one of every kind beside it."""
+    from training.summary import write_methods
+    from training.table_fit import DEFAULT_ENCODER, TableRequest, table_methods, table_router
+
+    request = TableRequest(
+        outcomes=outcomes,
+        encoder=options.encoder or DEFAULT_ENCODER,
+        classifier=options.classifier or "logistic",
+        scorer=options.scorer or "map",
+        cache=cache,
+        seed=options.seed,
+    )
+    now = datetime.now(UTC)
+    if not has_methods:
+        return table_router(root, request, now=now, progress=progress)
+    fitted = table_methods(root, request, now=now, progress=progress)
+    write_methods(root, fitted)
+    return fitted.default
+
+
+@with_options
 def retrain(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
@@ -123,13 +122,6 @@ def retrain(
     outcomes: OutcomesOption = None,
     queries: QueriesOption = None,
     since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
-    margin: Annotated[float, typer.Option(min=0, max=1, help="largest loss of quality that is tolerated")] = 0.02,
-    max_cost_rise: Annotated[
-        float, typer.Option(min=0, help="largest relative rise of the mean cost of a query that is tolerated")
-    ] = 0.0,
-    gain_for_double_cost: Annotated[
-        float, typer.Option(min=0.001, help="shown gain of quality that pays for twice the cost")
-    ] = 0.2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="compare and print, promote nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
     every: Annotated[
@@ -139,12 +131,14 @@ def retrain(
         str | None, typer.Option(envvar="REDIS_URL", help="with several replicas: Redis that says whose turn it is")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
+    *,
+    terms: Terms,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
     from decision_log.log_connection import default_database_url
-    from training.gate import Terms
-    from training.retrain import RetrainRequest
+    from router.times import unix_time
     from training.retrain_command import retrain_again_and_again, retrain_once
+    from training.retrain_inputs import RetrainRequest
 
     request = RetrainRequest(
         config=config,
@@ -152,8 +146,8 @@ def retrain(
         outcomes=outcomes or data_dir / "outcomes",
         database_url=database_url or default_database_url(data_dir),
         queries=queries,
-        since=parse_time(since),
-        terms=Terms(margin, max_cost_rise, gain_for_double_cost),
+        since=0.0 if since is None else unix_time(since, "--since"),
+        terms=terms,
         is_dry_run=dry_run,
         seed=seed,
         cache=data_dir / "cache",
@@ -162,21 +156,6 @@ def retrain(
         retrain_once(request, redis_url, as_json=as_json)
     else:
         retrain_again_and_again(request, redis_url, every, as_json=as_json)
-
-
-def parse_time(value: str | None) -> float:
-    """Unix seconds of an ISO date or time, taken as UTC where it names no zone; 0 for None. Raises ConfigError."""
-    from router.errors import ConfigError
-
-    if value is None:
-        return 0.0
-    try:
-        parsed = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise ConfigError(
-            f"--since: '{value}' is not an ISO date or time such as 2026-11-25 or 2026-11-25T08:00"
-        ) from error
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 def registry_of(data_dir: Path) -> Registry:

@@ -1,13 +1,15 @@
-"""The first router: from the seed set and measured outcomes, before there is any traffic."""
+"""Inputs of a fit for experts.yaml: labelled queries, graded prompts, and the encoder."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from router.artifact import RouterArtifact
 from router.build import build_encoder
@@ -16,6 +18,7 @@ from router.embedding_cache import CachedEncoder
 from router.progress import Progress, silent
 from router.protocols import Encoder
 from router.shipped import seed_folder
+from router.types import Record
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcome_folders import read_outcome_folders
 from training.expert_map import measure_quality
@@ -92,48 +95,59 @@ def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
     return encoder if cache is None else CachedEncoder(encoder, cache)
 
 
-def first_router(
-    root: Path,
-    config_path: Path,
-    outcomes: Path,
-    queries_folder: Path | None,
-    encoder_kind: str | None,
-    classifier_kind: str | None,
-    scorer_kind: str | None = None,
-    *,
-    seed: int,
-    now: datetime,
-    progress: Progress = silent,
-    cache: Path | None = None,
-) -> RouterArtifact:
-    """Fits a router for experts.yaml; `cache` is a folder that keeps embeddings.
+class FitOptions(Record):
+    """Choices of a person who trains; a kind given here replaces the configured plugin."""
+
+    encoder: str | None = Field(default=None, description="kind of encoder, instead of the configured one")
+    classifier: str | None = Field(default=None, description="kind of classifier, instead of the configured one")
+    scorer: str | None = Field(
+        default=None, description="kind of scorer, instead of the configured one (with --table: map)"
+    )
+    seed: int = Field(default=0, ge=0, description="of every random draw")
+
+
+NO_OPTIONS = FitOptions()
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Inputs of a router for experts.yaml: `queries` is a folder of labelled queries, None the seed set; `cache` a
+    folder that keeps embeddings."""
+
+    config: Path
+    outcomes: Path
+    queries: Path | None = None
+    cache: Path | None = None
+    options: FitOptions = NO_OPTIONS
+
+
+def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress: Progress = silent) -> RouterArtifact:
+    """Fits a router for experts.yaml and writes it under `root`.
 
     Raises:
         ConfigError: experts.yaml, or a kind, is wrong.
         DataError: a category has no labelled query, no expert was graded, or a file cannot be read.
         MissingWeightsError: the encoder's weights are not here.
     """
-    config = load_config(config_path)
-    queries = labelled_queries(config, queries_folder)
-    table = learned_outcomes(usable_outcomes(config, outcomes))
-    request = fit_request(config, table, queries, encoder_kind, classifier_kind, scorer_kind)
-    encoder = opened_encoder(request.encoder_config, cache)
-    return fit_router(root, request, encoder, queries, now=now, rng=np.random.default_rng(seed), progress=progress)
+    config, options = load_config(request.config), request.options
+    queries = labelled_queries(config, request.queries)
+    table = learned_outcomes(usable_outcomes(config, request.outcomes))
+    wanted = fit_request(config, table, queries, options)
+    encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(options.seed)
+    return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
 
 def fit_request(
     config: CoeConfig,
     table: OutcomeTable,
     queries: tuple[LabelledQuery, ...],
-    encoder_kind: str | None = None,
-    classifier_kind: str | None = None,
-    scorer_kind: str | None = None,
+    options: FitOptions = NO_OPTIONS,
 ) -> FitRequest:
-    """What experts.yaml asks to fit; a kind given here replaces the configured plugin."""
+    """Request that experts.yaml and the options make."""
     return FitRequest(
-        encoder_config=PluginConfig(kind=encoder_kind) if encoder_kind else config.router.encoder,
-        classifier=PluginConfig(kind=classifier_kind) if classifier_kind else config.router.classifier,
-        scorer=PluginConfig(kind=scorer_kind) if scorer_kind else config.router.scorer,
+        encoder_config=PluginConfig(kind=options.encoder) if options.encoder else config.router.encoder,
+        classifier=PluginConfig(kind=options.classifier) if options.classifier else config.router.classifier,
+        scorer=PluginConfig(kind=options.scorer) if options.scorer else config.router.scorer,
         categories=config.learned_categories,
         experts=table.experts,
         evidence=measure_quality(table, config.learned_categories),

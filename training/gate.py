@@ -1,4 +1,4 @@
-"""Whether a candidate router may replace the live one. Pure: it sees values, not routers.
+"""Gate of a candidate router: whether it may replace the live one. Pure: it sees values, not routers.
 
 Paired differences (candidate - live): category accuracy on labelled queries and reward on a part of the log (doubly
 robust), both held out from both routers, and the score on graded outcomes. One rule: whatever shows a loss beyond the
@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from router.types import Metric, Verdict
+from pydantic import Field
+
+from router.types import Metric, Record, Verdict
 
 MIN_EFFECTIVE_DECISIONS = 20.0
 """Below this effective sample the log's estimate is not concluded from (ours)."""
@@ -62,21 +64,26 @@ class Comparison:
         return is_thick and not self.lacking
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What is demanded: `margin` is the largest tolerated loss of quality, `max_cost_rise` the largest relative rise of
-    the mean cost of a query that nothing has to pay for; more of it takes a shown gain, `gain_for_double_cost` for a
-    doubled cost. `decisions_per_row`: decisions that the log grows by per row of its held-out part."""
+class Terms(Record):
+    """Terms of a promotion. More of a rise of cost than is tolerated takes a shown gain; `decisions_per_row`: decisions
+    that the log grows by per row of its held-out part."""
 
-    margin: float
-    max_cost_rise: float = 0.0
-    gain_for_double_cost: float = GAIN_FOR_DOUBLE_COST
+    margin: float = Field(default=0.02, ge=0, le=1, description="largest loss of quality that is tolerated")
+    max_cost_rise: float = Field(
+        default=0.0, ge=0, description="largest relative rise of the mean cost of a query that is tolerated"
+    )
+    gain_for_double_cost: float = Field(
+        default=GAIN_FOR_DOUBLE_COST, ge=0.001, description="shown gain of quality that pays for twice the cost"
+    )
     decisions_per_row: float = 1.0
 
     def affords(self, live_usd: float, candidate_usd: float, gain: float) -> bool:
         """Whether a rise of the mean cost is tolerated, or paid for by so much gain."""
         rise = self.max_cost_rise + COST_TOLERANCE + max(gain, 0.0) / self.gain_for_double_cost
         return candidate_usd <= live_usd * (1 + rise) + 1e-12
+
+
+DEFAULT_TERMS = Terms()
 
 
 @dataclass(frozen=True)

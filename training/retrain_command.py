@@ -15,7 +15,8 @@ from router.errors import DataError, RouterError
 from router.progress import Progress, console_progress
 from router.terminal import Terminal
 from training.fence import LockLostError
-from training.retrain import Guard, RetrainRequest, run_retrain
+from training.retrain import run_retrain
+from training.retrain_inputs import Guard, RetrainRequest
 from training.retrain_lock import LocalTurns, NoTurnError, SharedTurns
 from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 from training.summary import print_round

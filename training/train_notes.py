@@ -1,8 +1,9 @@
-"""What `coe train` says of the router that it made beside the one that was live."""
+"""Notes of `coe train` on the router that it made, beside the one that was live."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from router.live_pointer import LivePointer
 from router.progress import Progress
 from router.uncertainty import least_alpha, risk_threshold
 from training.fit import embed
-from training.fit_inputs import judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
+from training.fit_inputs import TrainRequest, judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
 from training.registry import Registry
 from training.router_equivalence import decide_alike
 
@@ -23,24 +24,18 @@ from training.router_equivalence import decide_alike
 def notes_on_training(
     registry: Registry,
     made: RouterArtifact,
-    config_path: Path,
-    outcomes: Path,
-    queries: Path | None,
-    cache: Path,
+    request: TrainRequest,
     progress: Progress,
 ) -> tuple[str, ...]:
-    """Sentences: that nothing changes, and which experts of the live map are not on the new one. Nothing of a first
-    router, or beside one that cannot be read.
-
-    Args:
-        made: what was fitted on `outcomes` and `queries`, and is not live yet unless it was before.
+    """Sentences about a router that was just fitted and is not live yet: that nothing changes, and which experts of the
+    live map are not on the new one. None about a first router, or beside one that cannot be read.
     """
     pointer = standing(registry)
     if pointer is None:
         return ()
     if pointer.version == made.manifest.version:
         return (f"router {pointer.version} is live already: nothing changed{trial_words(pointer)}",)
-    config, notes = load_config(config_path), []
+    config, notes = load_config(request.config), []
     try:
         live = load_artifact(registry.folder(pointer.version))
     except RouterError:
@@ -48,10 +43,11 @@ def notes_on_training(
     gone = [name for name in live.manifest.experts if name in config.experts and name not in made.manifest.experts]
     if gone:
         notes.append(
-            f"not on the map any more, because no table in {outcomes} grades them: {', '.join(gone)}; "
+            f"not on the map any more, because no table in {request.outcomes} grades them: {', '.join(gone)}; "
             "`coe experts probe NAME` or `coe eval collect` measures them"
         )
-    n = number_alike(registry, pointer.version, made.manifest.version, config, outcomes, queries, cache, progress)
+    folders = [registry.folder(version) for version in (pointer.version, made.manifest.version)]
+    n = number_alike(folders, config, request, progress)
     if n:
         notes.append(
             f"it decides like router {pointer.version}, which was live, on all {n} labelled and graded queries: "
@@ -95,22 +91,14 @@ def trial_words(pointer: LivePointer) -> str:
     return "" if pointer.trial is None else f", and the trial of {pointer.trial.version} goes on"
 
 
-def number_alike(
-    registry: Registry,
-    live: str,
-    made: str,
-    config: CoeConfig,
-    outcomes: Path,
-    queries: Path | None,
-    cache: Path,
-    progress: Progress,
-) -> int:
-    """How many queries were compared, if both versions decide them alike; 0 if not, or if one cannot be loaded."""
+def number_alike(folders: Sequence[Path], config: CoeConfig, request: TrainRequest, progress: Progress) -> int:
+    """Number of queries compared, if both routers decide them alike; 0 if not, or if one cannot be loaded."""
     try:
-        before, after = (load_router(config, registry.folder(version)) for version in (live, made))
+        before, after = (load_router(config, folder) for folder in folders)
     except RouterError:  # another encoder, say, or other categories
         return 0
-    labelled, (graded, _) = labelled_queries(config, queries), judged_outcomes(usable_outcomes(config, outcomes))
+    labelled = labelled_queries(config, request.queries)
+    graded, _ = judged_outcomes(usable_outcomes(config, request.outcomes))
     texts = [*(query.text for query in labelled), *graded.texts]
-    vectors = embed(opened_encoder(config.router.encoder, cache), texts, progress)
+    vectors = embed(opened_encoder(config.router.encoder, request.cache), texts, progress)
     return len(texts) if decide_alike(before, after, texts, vectors) else 0

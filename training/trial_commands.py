@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from router.options import ConfigOption, DataOption
+from router.live_pointer import CanaryTerms, Trial, TrialMode
+from router.options import ConfigOption, DataOption, with_options
 from router.visible_text import echo
 
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
 
 
 def require_loadable(config: Path, folder: Path) -> None:
-    """Gateways refuse a router that they cannot load, each by itself and in its log only; so it is refused here.
+    """Refuses a router that gateways could not load: each would refuse it by itself, and say so in its log only.
 
     Raises:
         ConfigError: experts.yaml is wrong, or no gateway that reads it could load the router.
@@ -31,26 +32,18 @@ def require_loadable(config: Path, folder: Path) -> None:
     try:
         load_router(loaded, folder)
     except RouterError as error:
-        raise ConfigError(
-            f"nothing was changed, for gateways could not load that router with {config}: {error}"
-        ) from error
+        raise ConfigError(f"nothing was changed: gateways could not load that router with {config}: {error}") from error
 
 
+@with_options
 def router_canary(
     version: VersionArgument,
-    share: Annotated[float, typer.Option(min=0.0001, max=0.9, help="of the conversations that it serves")] = 0.05,
-    margin: Annotated[float, typer.Option(min=0, max=0.99, help="loss of mean reward that is tolerated")] = 0.05,
-    error_margin: Annotated[
-        float, typer.Option(min=0, max=0.99, help="rise of the share of failures that is tolerated")
-    ] = 0.01,
-    alpha: Annotated[
-        float, typer.Option(min=0.0001, max=0.5, help="chance of taking back a router that keeps to both margins")
-    ] = 0.05,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
+    *,
+    terms: CanaryTerms,
 ) -> None:
     """Let a router serve a share of the conversations; it is withdrawn by itself once it is shown to be worse."""
-    from router.live_pointer import Trial, TrialMode
     from training.registry import Registry
 
     registry = Registry(data_dir / "routers")
@@ -59,15 +52,13 @@ def router_canary(
     trial = Trial(
         version=folder.name,
         mode=TrialMode.CANARY,
-        share=share,
         started_at=datetime.now(UTC).timestamp(),
-        alpha=alpha,
-        margin=margin,
-        error_margin=error_margin,
+        **terms.model_dump(),
     )
     pointer = registry.try_out(trial)
-    echo(f"router {trial.version} serves {share:.2%} of the conversations, {pointer.version} the others")
-    echo(f"it is withdrawn once shown to lose {margin:g} of mean reward, or to fail {error_margin:g} more often")
+    echo(f"router {trial.version} serves {terms.share:.2%} of the conversations, {pointer.version} the others")
+    losses = f"lose {terms.margin:g} of mean reward, or to fail {terms.error_margin:g} more often"
+    echo(f"it is withdrawn once shown to {losses}")
     echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router rollback` withdraws it")
 
 
@@ -75,7 +66,6 @@ def router_shadow(
     version: VersionArgument, config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")
 ) -> None:
     """Let a router decide beside the live one; what it decides is logged and serves nobody."""
-    from router.live_pointer import Trial, TrialMode
     from training.registry import Registry
 
     registry = Registry(data_dir / "routers")

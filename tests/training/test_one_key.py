@@ -15,9 +15,10 @@ from sqlalchemy import create_engine, text
 from tests.training.keyed_log import log_keyed
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
 from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import first_router
+from training.fit_inputs import TrainRequest, fit_configured
 from training.registry import Registry
-from training.retrain import RetrainRequest, RetrainResult, run_retrain
+from training.retrain import RetrainResult, run_retrain
+from training.retrain_inputs import RetrainRequest
 
 TRUTH = {"left": 0.8, "right": 0.3}
 LIES = {"left": 0.0, "right": 1.0}
@@ -33,7 +34,7 @@ def request_(tmp_path) -> RetrainRequest:
     config.write_text(yaml.dump(CONFIG))
     write_outcomes(outcome_table(), tmp_path / "outcomes")
     registry = Registry(tmp_path / "routers")
-    first = first_router(registry.root, config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
+    first = fit_configured(registry.root, TrainRequest(config, tmp_path / "outcomes"), now=NOW)
     registry.promote(first.manifest.version, NOW)
     return RetrainRequest(
         config, registry.root, tmp_path / "outcomes", f"sqlite:///{tmp_path / 'coe.db'}", is_dry_run=True

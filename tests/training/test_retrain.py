@@ -25,12 +25,13 @@ from router.types import (
     Verdict,
 )
 from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import first_router, labelled_queries
+from training.fit_inputs import FitOptions, TrainRequest, fit_configured, labelled_queries
 from training.gate import Terms, judge
 from training.log_table import read_log_table
 from training.onboarding import onboard
 from training.registry import Registry
-from training.retrain import RetrainRequest, run_retrain
+from training.retrain import run_retrain
+from training.retrain_inputs import RetrainRequest
 from training.split import split_of
 from training.summary import print_retrain, retrain_json
 from training.types import OutcomeTable
@@ -75,7 +76,7 @@ def request_(tmp_path):
     config.write_text(yaml.dump(CONFIG))
     write_outcomes(outcome_table(), tmp_path / "outcomes")
     registry = Registry(tmp_path / "routers")
-    first = first_router(registry.root, config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
+    first = fit_configured(registry.root, TrainRequest(config, tmp_path / "outcomes"), now=NOW)
     registry.promote(first.manifest.version, NOW)
     url = f"sqlite:///{tmp_path / 'coe.db'}"
     Database(url).close()
@@ -168,7 +169,11 @@ def test_feedback_moves_the_map_and_the_candidate_is_promoted(request_):
 
 def another_router(request):
     """The version of a router with another classifier."""
-    made = first_router(request.routers, request.config, request.outcomes, None, None, "knn", seed=1, now=NOW)
+    made = fit_configured(
+        request.routers,
+        TrainRequest(request.config, request.outcomes, options=FitOptions(classifier="knn", seed=1)),
+        now=NOW,
+    )
     return made.manifest.version
 
 
@@ -187,7 +192,7 @@ def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(reques
         log_answers(request_, {"left": 0.9, "right": 0.2}, n=90, prefix=f"round{number}-", start=1000.0 + 100 * number)
         result = run_retrain(request_, now=NOW)
         assert result.reason == (
-            "declined: changes nothing, for it decides like the live router on 420 labelled, 60 graded and "
+            "declined: changes nothing, because it decides like the live router on 420 labelled, 60 graded and "
             f"{90 * (number + 1)} logged queries"
         )
         assert retrain_json(result)["verdict"] == "decline"
@@ -196,7 +201,7 @@ def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(reques
 
 
 def test_a_candidate_that_differs_on_logged_queries_alone_is_judged(request_, monkeypatch):
-    monkeypatch.setattr("training.retrain.decide_log_alike", lambda *_: False)
+    monkeypatch.setattr("training.candidate_verdict.decide_log_alike", lambda *_: False)
     log_answers(request_, {"left": 0.9, "right": 0.2})
     assert run_retrain(request_, now=NOW).gate is not None
 
@@ -395,7 +400,7 @@ def test_a_learned_scorer_is_fitted_on_the_log_too(request_, tmp_path):
     config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "soft_ridge"}})
     request_.config.write_text(yaml.dump(config))
     registry = Registry(request_.routers)
-    first = first_router(registry.root, request_.config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
+    first = fit_configured(registry.root, TrainRequest(request_.config, tmp_path / "outcomes"), now=NOW)
     registry.promote(first.manifest.version, NOW)
     log_answers(request_, {"left": 0.2, "right": 0.9}, n=900)
     result = run_retrain(request_, now=NOW)
@@ -411,7 +416,9 @@ def test_a_learned_scorer_is_fitted_on_the_log_too(request_, tmp_path):
 def test_a_router_promoted_during_the_comparison_is_not_overwritten(request_, tmp_path):
     log_answers(request_, {"left": 0.2, "right": 0.9})
     registry = Registry(request_.routers)
-    other = first_router(registry.root, request_.config, tmp_path / "outcomes", None, None, None, seed=5, now=NOW)
+    other = fit_configured(
+        registry.root, TrainRequest(request_.config, tmp_path / "outcomes", options=FitOptions(seed=5)), now=NOW
+    )
 
     @contextmanager
     def interrupted():
@@ -480,7 +487,7 @@ def open_gate(monkeypatch):
     def judge_openly(*compared, **options):
         return replace(judge(*compared, **options), verdict=Verdict.PROMOTE)
 
-    monkeypatch.setattr("training.retrain.judge", judge_openly)
+    monkeypatch.setattr("training.candidate_verdict.judge", judge_openly)
 
 
 def put_on_the_map(request, score, now=NOW):
@@ -545,7 +552,7 @@ def test_a_learned_scorer_keeps_a_carried_expert(request_, tmp_path):
     config = dict(CONFIG, router=CONFIG["router"] | {"scorer": {"kind": "soft_ridge"}})
     request_.config.write_text(yaml.dump(config))
     registry = Registry(request_.routers)
-    first = first_router(registry.root, request_.config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
+    first = fit_configured(registry.root, TrainRequest(request_.config, tmp_path / "outcomes"), now=NOW)
     registry.promote(first.manifest.version, NOW)
     shutil.rmtree(tmp_path / "outcomes")
     write_outcomes(one_expert(0.1, "right"), tmp_path / "outcomes")

@@ -14,10 +14,10 @@ from router.solved_policy import Policy
 from router.types import CategoryProbs, FloatArray
 from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, ColourEncoder
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
+from training.candidate_verdict import judged_rows
 from training.change_points import ChangePoint
 from training.crossfit import FOLDS, folds_of
 from training.gate import Comparison
-from training.retrain import judged_rows
 from training.router_comparison import choices_on
 from training.types import LabelledQuery
 

@@ -13,7 +13,7 @@ from router.cli import find_commands, run
 from router.live_pointer import LIVE_FILE, Trial, TrialMode
 from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table
 from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import first_router
+from training.fit_inputs import FitOptions, TrainRequest, fit_configured
 from training.registry import Registry
 
 
@@ -36,8 +36,8 @@ def test_the_same_router_again_changes_nothing_and_a_trial_goes_on(
 ) -> None:
     registry = Registry(folder / "data" / "routers")
     outcomes = folder / "data" / "outcomes" / "probes"
-    other = first_router(
-        registry.root, folder / "experts.yaml", outcomes, None, None, "knn", seed=0, now=NOW
+    other = fit_configured(
+        registry.root, TrainRequest(folder / "experts.yaml", outcomes, options=FitOptions(classifier="knn")), now=NOW
     ).manifest.version
     trial = Trial(version=other, mode=TrialMode.CANARY, share=0.1, started_at=1e9)
     before = registry.try_out(trial)

@@ -46,7 +46,7 @@ def test_a_router_that_no_gateway_could_load_stays_where_it_is(
     (tmp_path / "experts.yaml").write_text(yaml.dump({**CONFIG, **values}))
     assert coe(tmp_path, command, before.version) == 1
     said = capsys.readouterr().err
-    assert said.startswith("coe: nothing was changed, for gateways could not load that router with ")
+    assert said.startswith("coe: nothing was changed: gateways could not load that router with ")
     assert message in said
     assert len(said.splitlines()) == 1
     assert registry.live() == before

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import first_router
+from training.fit_inputs import TrainRequest, fit_configured
 from training.registry import Registry
 from training.types import OutcomeTable
 
@@ -54,6 +54,6 @@ def make_trained(folder: Path, per_category: int = 6, experts: tuple[str, str] =
     outcomes = folder / "data" / "outcomes" / "probes"
     write_outcomes(outcome_table(prompts, experts, scores), outcomes)
     registry = Registry(folder / "data" / "routers")
-    first = first_router(registry.root, folder / "experts.yaml", outcomes, None, None, None, seed=0, now=NOW)
+    first = fit_configured(registry.root, TrainRequest(folder / "experts.yaml", outcomes), now=NOW)
     registry.promote(first.manifest.version, NOW)
     return folder

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.options import with_options
+from training.datasets.import_formats import ImportOptions
+
 if TYPE_CHECKING:
     from training.datasets.import_formats import Imported
 
 
+@with_options
 def import_outcomes(
     files: Annotated[
         list[str], typer.Argument(help="files, folders of files, or MODEL=FILE to name the model of a file")
@@ -21,42 +25,30 @@ def import_outcomes(
     ],
     out: Annotated[Path, typer.Option(help="folder of the new outcome table")],
     source: Annotated[str | None, typer.Option(help="name of the table; default: that of the folder")] = None,
-    category_field: Annotated[
-        str | None, typer.Option(help="field with the category of a prompt; dots lead into objects")
-    ] = None,
-    category: Annotated[str | None, typer.Option(help="one category for all prompts")] = None,
-    text_field: Annotated[str | None, typer.Option(help="field of the bare question (lm_eval)")] = None,
-    metric: Annotated[str | None, typer.Option(help="which score, where there are several")] = None,
-    answer_filter: Annotated[str | None, typer.Option("--filter", help="which filter (lm_eval)")] = None,
     field: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, for jsonl and csv; may be repeated")] = None,
     score_range: Annotated[
         str | None, typer.Option(help="LOW:HIGH, the lowest and highest possible score; they become 0 and 1")
     ] = None,
+    *,
+    options: ImportOptions,
 ) -> None:
     """Make an outcome table of another tool's files."""
     from router.errors import ConfigError
     from router.options import require_folder
-    from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
+    from training.datasets.import_formats import find_files, load_importer, read_outcomes_of
     from training.datasets.outcomes import PROMPTS_FILE, write_outcomes
 
     importer = load_importer(format_name)
     require_folder(out)
     if (out / PROMPTS_FILE).exists():
         raise ConfigError(f"--out {out}: there is an outcome table already; name another folder, or remove it")
-    if category is not None and category_field is not None:
+    if options.category is not None and options.category_field is not None:
         raise ConfigError("give either --category-field or --category")
-    if category is not None and not category.strip():
-        raise ConfigError(f"--category: '{category}' is not allowed; expected a name that is not blank")
-    options = ImportOptions(
-        category_field=category_field,
-        category=category,
-        text_field=text_field,
-        metric=metric,
-        filter=answer_filter,
-        fields=parse_fields(field or []),
-        score_range=parse_range(score_range),
-    )
-    imported = read_outcomes_of(importer, find_files(importer, files), options, source or out.resolve().name)
+    if options.category is not None and not options.category.strip():
+        raise ConfigError(f"--category: '{options.category}' is not allowed; expected a name that is not blank")
+    parsed = {"fields": parse_fields(field or []), "score_range": parse_range(score_range)}
+    wanted = options.model_copy(update=parsed)
+    imported = read_outcomes_of(importer, find_files(importer, files), wanted, source or out.resolve().name)
     write_outcomes(imported.table, out)
     say([*summary(imported), f"wrote {out}"])
 

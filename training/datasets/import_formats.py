@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import Field
 
 from router.errors import ConfigError, DataError, allowed_values
 from router.plugins import kinds
+from router.types import Record
 from training.datasets.outcome_rows import LeftOutCounts, Rows, table_of_rows
 from training.types import OutcomeTable
 
@@ -29,26 +32,21 @@ class ImportFile:
     model: str | None = None
 
 
-@dataclass(frozen=True)
-class ImportOptions:
-    """What a person may have to say about files of other tools. None: as the format has it.
+class ImportOptions(Record):
+    """Choices of a person who imports files of another tool. None: as the format has it.
 
-    Args:
-        category_field: field that holds the label of a prompt; dots lead into objects.
-        category: one label for all prompts.
-        text_field: field of the question, where the prompt itself was wrapped for a model.
-        metric: which of several scores.
-        filter: which of several extractions of an answer (lm-evaluation-harness).
-        fields: our name -> theirs, for the generic formats.
-        score_range: lowest and highest score, which become 0 and 1.
+    `fields` maps our names to theirs, for the generic formats; `score_range` holds the lowest and the highest possible
+    score, which become 0 and 1.
     """
 
-    category_field: str | None = None
-    category: str | None = None
-    text_field: str | None = None
-    metric: str | None = None
-    filter: str | None = None
-    fields: Mapping[str, str] = field(default_factory=dict)
+    category_field: str | None = Field(
+        default=None, description="field with the category of a prompt; dots lead into objects"
+    )
+    category: str | None = Field(default=None, description="one category for all prompts")
+    text_field: str | None = Field(default=None, description="field of the bare question (lm_eval)")
+    metric: str | None = Field(default=None, description="which score, where there are several")
+    filter: str | None = Field(default=None, description="which extraction of an answer (lm_eval)")
+    fields: Mapping[str, str] = {}
     score_range: tuple[float, float] | None = None
 
 

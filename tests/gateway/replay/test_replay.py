@@ -23,7 +23,7 @@ from router.features import to_bytes
 from router.pipeline import Router, explicit_decision
 from router.types import DecisionRecord, Query, QueryFacts, TerminalState
 from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import first_router
+from training.fit_inputs import TrainRequest, fit_configured
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -68,9 +68,7 @@ class Data:
         self.versions = []
         for better in (0, 1):
             write_outcomes(outcomes(better), folder / f"outcomes-{better}")
-            made = first_router(
-                folder / "routers", self.config, folder / f"outcomes-{better}", None, None, None, seed=0, now=NOW
-            )
+            made = fit_configured(folder / "routers", TrainRequest(self.config, folder / f"outcomes-{better}"), now=NOW)
             self.versions.append(made.manifest.version)
         self.router = load_router(load_config(self.config), folder / "routers" / self.versions[0])
 
@@ -140,7 +138,7 @@ def test_a_decision_at_prices_by_category_comes_out_the_same(tmp_path, fitted, c
     table = outcomes(1)
     tokens = np.array([[10, 1000 if name == "sql" else 100] for name in table.categories], np.float32)
     write_outcomes(replace(table, output_tokens=tokens), tmp_path / "outcomes")
-    made = first_router(tmp_path / "routers", data.config, tmp_path / "outcomes", None, None, None, seed=0, now=NOW)
+    made = fit_configured(tmp_path / "routers", TrainRequest(data.config, tmp_path / "outcomes"), now=NOW)
     data.router = load_router(load_config(data.config), tmp_path / "routers" / made.manifest.version)
     assert data.router.policy("default").preference.tolls.shape == (3, 2)
     asked = [f"probe number {i} of {category}" for i in range(5) for category in ("facts", "sql")]

@@ -1,0 +1,69 @@
+"""Fit of a candidate on everything that is not held out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from router.artifact import RouterArtifact
+from router.quality import QualityMatrix
+from training.carried_evidence import Carried
+from training.crossfit import fit_twins
+from training.evidence import Evidence, logged_queries
+from training.expert_map import row_numbers
+from training.fit import finish, prepare
+from training.fit_inputs import fit_request, judged_outcomes
+from training.log_answers import AskedAnswers, drawn_rows, sample_rows
+from training.retrain_inputs import RetrainInputs
+from training.types import OutcomeTable
+
+MAX_LEARNED = 10_000
+"""Logged answers that a learned scorer is fitted on; the map counts all of them. More do not change a scorer enough to
+be waited for (ours)."""
+
+
+def fit_candidate(
+    root: Path, inputs: RetrainInputs, evidence: Evidence, parent: str
+) -> tuple[RouterArtifact, tuple[Path, ...]]:
+    """Fits the candidate under `root`, and its twins where the grades that judge it are those that it is fitted on."""
+    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries)
+    logged = None
+    if plain.scorer.kind != "map" and len(inputs.log):
+        asked = learned_answers(inputs, evidence)
+        logged = logged_queries(asked, evidence, plain.categories) if len(asked) else None
+    wanted = replace(
+        plain,
+        evidence=evidence.matrix,
+        outcomes=with_measured(evidence, inputs.carried),
+        logged=logged,
+        parents=(parent,),
+        data_fingerprints=dict(plain.data_fingerprints) | {"log": inputs.log.fingerprint},
+    )
+    prepared = prepare(wanted, inputs.encoder, inputs.queries, inputs.rng, inputs.progress)
+    made = finish(root, wanted, inputs.encoder, prepared, inputs.now)
+    if judged_outcomes(inputs.outcomes)[1]:
+        return made, ()
+    inputs.progress("fitting it again without each tenth of the graded prompts")
+
+    def evidence_of(table: OutcomeTable) -> QualityMatrix:
+        return inputs.evidence(table).matrix
+
+    return made, fit_twins(root, wanted, inputs.encoder, prepared, evidence.outcomes, evidence_of, inputs.now)
+
+
+def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:
+    """Graded prompts that a learned scorer is fitted on. A carried expert has no grades to learn from, so its column
+    says of every prompt what was measured of the category."""
+    table = evidence.outcomes
+    if carried is None:
+        return table
+    known = evidence.matrix.quality[row_numbers(table, carried.rows[:-1])]
+    is_carried = np.array([name in carried.experts for name in table.experts])
+    return replace(table, scores=np.where(is_carried, known, table.scores).astype(np.float32))
+
+
+def learned_answers(inputs: RetrainInputs, evidence: Evidence) -> AskedAnswers:
+    """Logged answers of today's experts that a scorer may learn from; a key that says too much is thinned by lot."""
+    return inputs.answers(sample_rows(inputs.log, drawn_rows(inputs.log, evidence.counted), MAX_LEARNED))

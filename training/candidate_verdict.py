@@ -1,0 +1,136 @@
+"""Verdict on a candidate: it decides like a router that is there, or the gate says what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.pipeline import Router
+from training.change_points import ChangePoint, is_outdated
+from training.fit import embed
+from training.fit_inputs import judged_outcomes
+from training.gate import Comparison, GateResult, judge
+from training.log_answers import sample_rows
+from training.log_table import LogTable
+from training.retrain_inputs import RetrainInputs
+from training.router_comparison import LogComparison, RouterComparison
+from training.router_equivalence import decide_alike, decide_log_alike
+from training.split import split_of
+
+MAX_JUDGED = 20_000
+"""Logged answers that a candidate is judged on. More do not change an interval enough to be waited for (ours)."""
+
+
+@dataclass(frozen=True)
+class MapChange:
+    """A category whose expert differs between the live router and the candidate."""
+
+    category: str
+    live: str
+    candidate: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Outcome of a comparison, in which `n_judged` logged answers were compared on."""
+
+    gate: GateResult | None
+    reason: str
+    estimates: tuple[Comparison, ...] = ()
+    n_judged: int = 0
+
+
+def find_equal(inputs: RetrainInputs, comparison: RouterComparison, trial: Router | None) -> Judgement | None:
+    """Verdict on a candidate that decides like the live router, or like the one on trial; None where it differs.
+
+    An empty log is left to `decide_promotion`, which has a better reason to decline.
+    """
+    graded, _ = judged_outcomes(inputs.outcomes)
+    texts = [*(query.text for query in inputs.queries), *graded.texts]
+    embeddings = embed(inputs.encoder, texts, inputs.progress)
+    rivals = {"the live router": comparison.live} if len(inputs.log) else {}
+    if trial is not None:
+        rivals[f"router {trial.version}, which is on trial"] = trial
+    equal = {name: one for name, one in rivals.items() if decide_alike(one, comparison.candidate, texts, embeddings)}
+    if not equal:
+        return None
+    rows = np.flatnonzero(inputs.log.expert_in(comparison.candidate.experts) >= 0)
+    asked = inputs.answers(sample_rows(inputs.log, rows, MAX_JUDGED))
+    for name, one in equal.items():
+        if decide_log_alike(one, comparison.candidate, asked):
+            n = f"{len(inputs.queries)} labelled, {len(graded.texts)} graded and {len(asked)} logged queries"
+            return Judgement(None, f"declined: changes nothing, because it decides like {name} on {n}")
+    return None
+
+
+def decide_promotion(inputs: RetrainInputs, comparison: RouterComparison) -> Judgement:
+    """Result of the gate, and the sentence that explains it."""
+    log = inputs.log
+    if not map_changes(comparison.live, comparison.candidate) and not len(log):
+        return Judgement(None, "declined: the log holds no decision with feedback, and nothing else changed the map")
+    queries = [query for query in inputs.queries if split_of(query.text) == "test"]
+    graded, is_held_out = judged_outcomes(inputs.outcomes)
+    asked = embed(inputs.encoder, graded.texts, inputs.progress)
+    on_outcomes = comparison.on_outcomes(graded, asked, is_held_out=is_held_out)
+    crossed = None if is_held_out else comparison.crossed(graded, asked)
+    on_log, n_judged = judge_on_log(inputs, comparison)
+    costs = mean_costs(comparison) if on_log is None else on_log.costs_usd
+    gate = judge(
+        comparison.on_labels(queries, embed(inputs.encoder, [query.text for query in queries], inputs.progress)),
+        on_outcomes,
+        None if on_log is None else on_log.doubly_robust,
+        terms=inputs.request.terms.model_copy(update={"decisions_per_row": log.n_rows / max(n_judged, 1)}),
+        cost_live_usd=costs[0],
+        cost_candidate_usd=costs[1],
+        crossed=crossed,
+    )
+    return Judgement(gate, f"{gate.verdict}: {gate.reason}", on_log.others if on_log else (), n_judged)
+
+
+def judge_on_log(inputs: RetrainInputs, comparison: RouterComparison) -> tuple[LogComparison | None, int]:
+    """Comparison on held-out answers that say what both routers are worth now, and how many those are."""
+    log = inputs.log
+    rows, share = judged_rows(log, inputs.changes, comparison)
+    kept = sample_rows(log, rows, MAX_JUDGED)
+    asked = inputs.answers(kept)
+    if not len(asked):
+        return None, 0
+    position = {bytes(name): row for name, row in zip(log.ids[kept], kept, strict=True)}
+    return comparison.on_log(asked, share[[position[bytes(name)] for name in asked.log.ids]]), len(asked)
+
+
+def judged_rows(
+    log: LogTable, changes: tuple[ChangePoint, ...], comparison: RouterComparison
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Held-out rows that judge, and for every row of the log how many queries of the traffic it stands for.
+
+    A category whose quality changed keeps only what came after, so its few answers stand for more queries each.
+    """
+    common = tuple(name for name in comparison.live.experts if name in comparison.candidate.experts)
+    held_out = log.is_held_out & (log.expert_in(common) >= 0)
+    kept = held_out & ~is_outdated(log, changes)
+    share = log.weight.copy()
+    for number in np.unique(log.category[kept]):
+        inside = log.category == number
+        share[inside] *= log.weight[held_out & inside].sum() / log.weight[kept & inside].sum()
+    return np.flatnonzero(kept), share
+
+
+def mean_costs(comparison: RouterComparison) -> tuple[float, float]:
+    """Mean cost of a query under the default policies, USD."""
+    live, candidate = (
+        float(router.policy("default").solution.used["cost_usd"]) for router in (comparison.live, comparison.candidate)
+    )
+    return live, candidate
+
+
+def map_changes(live: Router, candidate: Router) -> tuple[MapChange, ...]:
+    """Categories that the candidate sends elsewhere."""
+    before, after = live.expert_of(), candidate.expert_of()
+    return tuple(
+        MapChange(category, before[category], after[category])
+        for category in after
+        if category in before and before[category] != after[category]
+    )

@@ -1,0 +1,105 @@
+"""Inputs of one retraining: the log, the feedback, the outcomes, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.artifact import RouterArtifact
+from router.config import CoeConfig, load_config
+from router.embedding_cache import CachedEncoder
+from router.progress import Progress
+from router.protocols import Encoder
+from training.carried_evidence import Carried, carried_over
+from training.change_points import ChangePoint, find_change_points
+from training.datasets.outcome_folders import with_unmeasured
+from training.evidence import Evidence, gather_evidence
+from training.fit_inputs import labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
+from training.gate import DEFAULT_TERMS, Terms
+from training.log_answers import AskedAnswers, fetch_answers
+from training.log_table import Known, LogTable, read_log_table
+from training.types import LabelledQuery, OutcomeTable
+
+Guard = Callable[[], AbstractContextManager[None]]
+"""Context manager held around the moment of promotion; raises when somebody else may promote now."""
+
+
+@dataclass(frozen=True)
+class RetrainRequest:
+    """Places and terms of a retraining.
+
+    `queries` is a folder of labelled queries, None the seed set; `since` is in Unix seconds; `cache` a folder that
+    keeps embeddings of labelled queries and graded prompts; `terms` what the gate demands.
+    """
+
+    config: Path
+    routers: Path
+    outcomes: Path
+    database_url: str
+    queries: Path | None = None
+    since: float = 0.0
+    terms: Terms = DEFAULT_TERMS
+    is_dry_run: bool = False
+    seed: int = 0
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class RetrainInputs:
+    """Everything that a retraining reads, and the last changes of quality that the log shows. `outcomes` has a column
+    without scores for every expert that is carried over."""
+
+    request: RetrainRequest
+    config: CoeConfig
+    queries: tuple[LabelledQuery, ...]
+    outcomes: OutcomeTable
+    carried: Carried | None
+    log: LogTable
+    changes: tuple[ChangePoint, ...]
+    encoder: Encoder
+    rng: np.random.Generator
+    now: datetime
+    progress: Progress
+
+    def evidence(self, outcomes: OutcomeTable | None = None) -> Evidence:
+        """Evidence of these graded prompts and of the log; by default of every prompt that is learned from."""
+        table = learned_outcomes(self.outcomes) if outcomes is None else outcomes
+        return gather_evidence(table, self.log, self.config.learned_categories, self.changes, self.carried)
+
+    def answers(self, rows: NDArray[np.int64]) -> AskedAnswers:
+        """Logged answers with their vectors. What users wrote is encoded without the cache: it is not kept beside the
+        log, where no erasure would find it."""
+        plain = self.encoder.encoder if isinstance(self.encoder, CachedEncoder) else self.encoder
+        return fetch_answers(self.request.database_url, self.log.rows(rows), plain, self.progress)
+
+
+def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime, progress: Progress) -> RetrainInputs:
+    """Reads all that a retraining learns from. Raises ConfigError and DataError as the readers do."""
+    config = load_config(request.config)
+    queries = labelled_queries(config, request.queries)
+    graded = usable_outcomes(config, request.outcomes)
+    carried = carried_over(config, live, graded.experts)
+    known = Known(frozenset(config.policies), frozenset(config.experts), frozenset(config.categories))
+    log = read_log_table(
+        request.database_url, since=request.since, feedback=config.feedback, known=known, progress=progress
+    )
+    return RetrainInputs(
+        request=request,
+        config=config,
+        queries=queries,
+        outcomes=graded if carried is None else with_unmeasured(graded, carried.experts),
+        carried=carried,
+        log=log,
+        # An outage is no change of what an expert can do, and would make all that came before it worthless.
+        changes=find_change_points(log.rows(~log.is_failure)),
+        encoder=opened_encoder(config.router.encoder, request.cache),
+        rng=np.random.default_rng(request.seed),
+        now=now,
+        progress=progress,
+    )
