@@ -15,7 +15,7 @@ from router.artifact import require_array
 from router.types import FloatArray
 
 CAUTION = 1.0
-"""Standard errors that an advantage loses: the one-standard-error rule (training/LOG.md compares others)."""
+"""Standard errors that an advantage loses: the one-standard-error rule (benchmarks/LOG.md compares others)."""
 
 UNPROVEN = 1e-5
 """The amount by which an expert ranks below the reference where its lead is within its error: more than the map's

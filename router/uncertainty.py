@@ -71,8 +71,8 @@ def risk_threshold(uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha
 
     The square root, one standard error of a count, is for what the theorem does not cover: temperature and weight are
     fitted on the same queries, and the scores come from classifiers fitted on four fifths of them. Without it the share
-    lay up to 0.004 above alpha (training/LOG.md). It also lets a single router exceed alpha in about one case of five;
-    a bound for nine routers in ten accepted far less.
+    lay up to 0.004 above alpha (benchmarks/LOG.md). It also lets a single router exceed alpha in about one case of
+    five; a bound for nine routers in ten accepted far less.
 
     Minus infinity (accept nothing) when no prefix qualifies; at alpha 0.1 that takes 19 right answers in a row.
     """

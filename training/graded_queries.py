@@ -18,7 +18,7 @@ IntArray = NDArray[np.int64]
 
 MAX_REFERENCES = 16_000
 """Queries that a neighbour can be: looking at so many takes 0.13 ms, and twice as many would take twice as long. What
-more of them are worth shrinks (training/LOG.md)."""
+more of them are worth shrinks (benchmarks/LOG.md)."""
 
 FEW_QUERIES = 4000
 FOLDS_OF_FEW, FOLDS_OF_MANY = 5, 3

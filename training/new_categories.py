@@ -31,7 +31,7 @@ from training.topics import Topic, find_topics, topic_names
 
 FAR = 0.5
 """Quantile of the distance of held-out training queries from which on a query counts as far. At a half, 74 to 97% of
-the queries of three held-out categories are; at 0.8 it is a quarter of one of them (training/LOG.md)."""
+the queries of three held-out categories are; at 0.8 it is a quarter of one of them (benchmarks/LOG.md)."""
 
 MOST_QUERIES = 4000
 MOST_POINTS = 1500

@@ -30,7 +30,7 @@ MIN_STABILITY = 0.7
 MIN_TIGHTNESS = 0.2
 """Mean silhouette of a cluster's members. Both limits were set on the seed set with categories held out, then tried in
 eighteen mixtures of none to three held-out categories with 120 other queries; the share of known queries was picked
-after four values of it on those mixtures (training/LOG.md)."""
+after four values of it on those mixtures (benchmarks/LOG.md)."""
 
 MAX_SPREAD = 0.9
 """Spread of a topic against that of all known queries together: what is as wide as everything is no topic (ours)."""
