@@ -23,7 +23,7 @@ from eval.routing.frontier import (
     soft_curve,
 )
 from eval.routing.routing_records import FrontierPoint, Range
-from eval.routing.section_inputs import SectionInputs
+from eval.routing.trial import Trial, costs_by_category, mean_costs
 
 Float64Array = NDArray[np.float64]
 Frontier = dict[str, dict[str, MeasuredCurve]]
@@ -33,41 +33,47 @@ DRAWN_MAP = "map_drawn"
 EXPERTS = "experts"
 
 
-def build_frontier(inputs: SectionInputs, rng: np.random.Generator) -> Frontier:
+def build_frontier(trial: Trial, rng: np.random.Generator) -> Frontier:
     """By budget: the map, the map with a draw, the fixed mixture and every method with a sample. A budget is left out
     where the amount is unknown of an expert, or the same for all."""
     found: Frontier = {}
     rows = None
-    if inputs.evidence is not None:
-        number = {name: i for i, name in enumerate(inputs.evidence.categories)}
-        rows = np.array([number[name] for name in inputs.served], dtype=np.int64)
-    for budget in known_budgets(inputs):
+    if trial.evidence is not None:
+        served = [decision.category for decision in trial.decisions]
+        number = {name: i for i, name in enumerate(trial.evidence.categories)}
+        rows = np.array([number[name] for name in served], dtype=np.int64)
+    for budget in known_budgets(trial):
         curves: dict[str, Sequence[Spending]] = {}
-        if inputs.evidence is not None and rows is not None:
-            curves[MAP] = map_curve(inputs.evidence.quality, inputs.evidence.mass, rows, budget)
+        if trial.evidence is not None and rows is not None:
+            curves[MAP] = map_curve(trial.evidence.quality, trial.evidence.mass, rows, budget)
             if budget.name != "hosted_params_b":
-                curves[DRAWN_MAP] = drawn_map_curve(inputs.evidence.quality, inputs.evidence.mass, rows, budget)
-        for method in inputs.methods:
+                curves[DRAWN_MAP] = drawn_map_curve(trial.evidence.quality, trial.evidence.mass, rows, budget)
+        for method in trial.methods:
             if method.sample_quality is not None:
                 curves[method.name] = soft_curve(
                     method.sample_quality, method.quality, budget, method.sample_rows, rows
                 )
-        curves[MIXTURE] = mixture_curve(inputs.fit_means, len(inputs.scores), budget)
+        curves[MIXTURE] = mixture_curve(trial.fit_means, len(trial.scores), budget)
         if len(curves) > 1:
-            found[budget.name] = measure_curves(curves, budget, inputs.fit_means, inputs.scores, inputs.experts, rng)
+            found[budget.name] = measure_curves(curves, budget, trial.fit_means, trial.scores, trial.test.experts, rng)
     return found
 
 
-def known_budgets(inputs: SectionInputs) -> list[Budget]:
-    """Budgets whose amounts are known of every expert and differ."""
+def known_budgets(trial: Trial) -> list[Budget]:
+    """Budgets whose amounts are known of every expert and differ, each over its own grid, what each expert alone needs,
+    and the limit that the trial sets."""
+    fit_cost_usd = mean_costs(trial.fit)
+    evidence = trial.evidence
+    by_row = None if evidence is None else costs_by_category(trial.fit, evidence.categories[:-1])
     kinds: list[tuple[BudgetName, Float64Array, Float64Array, Float64Array | None]] = [
-        ("active_params_b", inputs.sizes_b, inputs.sizes_b, None),
-        ("cost_usd", inputs.fit_cost_usd, inputs.cost_usd, inputs.fit_cost_by_row),
-        ("hosted_params_b", inputs.sizes_b, inputs.sizes_b, None),
+        ("active_params_b", trial.sizes_b, trial.sizes_b, None),
+        ("cost_usd", fit_cost_usd, trial.cost_usd, by_row),
+        ("hosted_params_b", trial.sizes_b, trial.sizes_b, None),
     ]
+    limits = {name: [value] for name, value in trial.budgets.model_dump(exclude_none=True).items()}
     return [
-        Budget(name, budget_grid(name, amounts, inputs.limits.get(name, ())), amounts, used, by_row)
-        for name, amounts, used, by_row in kinds
+        Budget(name, budget_grid(name, amounts, [*amounts, *limits.get(name, ())]), amounts, used, rows)
+        for name, amounts, used, rows in kinds
         if np.isfinite(amounts).all() and np.isfinite(used).all() and len(np.unique(amounts)) > 1
     ]
 
@@ -77,11 +83,11 @@ def points_of(frontier: Frontier) -> dict[str, dict[str, tuple[FrontierPoint, ..
     return {budget: {name: curve.points for name, curve in curves.items()} for budget, curves in frontier.items()}
 
 
-def cost_points(inputs: SectionInputs, frontier: Frontier) -> dict[str, Float64Array]:
+def cost_points(trial: Trial, frontier: Frontier) -> dict[str, Float64Array]:
     """(p, 2) test cost and mean score by curve, `experts` for the experts alone; empty where costs are unknown."""
     if "cost_usd" not in frontier:
         return {}
-    alone = np.column_stack([inputs.cost_usd.mean(axis=0), inputs.scores.mean(axis=0)])
+    alone = np.column_stack([trial.cost_usd.mean(axis=0), trial.scores.mean(axis=0)])
     curves = {
         name: np.array([(point.amount, point.mean_score) for point in curve.points])
         for name, curve in frontier["cost_usd"].items()
@@ -89,18 +95,16 @@ def cost_points(inputs: SectionInputs, frontier: Frontier) -> dict[str, Float64A
     return {**curves, EXPERTS: alone}
 
 
-def build_aiq(
-    inputs: SectionInputs, frontier: Frontier, rng: np.random.Generator
-) -> tuple[dict[str, float], dict[str, Range]]:
+def build_aiq(trial: Trial, frontier: Frontier, rng: np.random.Generator) -> tuple[dict[str, float], dict[str, Range]]:
     """AIQ by curve with its interval over queries, up to the mean cost of the dearest expert for all of them; empty
     where costs are unknown or all 0. `experts` is what coins between experts reach in hindsight: a curve above it wins
     something by reading the query."""
-    points = cost_points(inputs, frontier)
+    points = cost_points(trial, frontier)
     largest = float(points[EXPERTS][:, 0].max()) if points else 0.0
     if largest == 0:
         return {}, {}
-    m = inputs.scores.shape[1]
-    alone = bootstrap_means(np.concatenate([inputs.cost_usd, inputs.scores], axis=1), rng)
+    m = trial.scores.shape[1]
+    alone = bootstrap_means(np.concatenate([trial.cost_usd, trial.scores], axis=1), rng)
     draws = {name: (curve.amount_draws, curve.score_draws) for name, curve in frontier["cost_usd"].items()}
     draws[EXPERTS] = alone[:, :m], alone[:, m:]
     values = {name: aiq(part[:, 0], part[:, 1], largest) for name, part in points.items()}
@@ -111,9 +115,9 @@ def build_aiq(
     return values, intervals
 
 
-def build_hull(inputs: SectionInputs, frontier: Frontier) -> tuple[tuple[float, float], ...]:
+def build_hull(trial: Trial, frontier: Frontier) -> tuple[tuple[float, float], ...]:
     """Corners (USD per query, mean score) of the hull of all that can be deployed; it leaves out the null router."""
-    points = cost_points(inputs, frontier)
+    points = cost_points(trial, frontier)
     if not points:
         return ()
     together = np.concatenate(list(points.values()))

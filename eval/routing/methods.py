@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.routing.compare import Trial
-from eval.routing.section_inputs import MapEvidence, MethodOutput, map_evidence
+from eval.routing.trial import MapEvidence, MethodOutput, Trial, map_evidence
 from router.artifact import RouterArtifact
 from router.build import evidence_of, sample_rows
 from router.errors import ArtifactError

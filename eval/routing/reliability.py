@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eval.metrics.calibration import brier, calibration_error, reliability_bins
 from eval.routing.routing_records import Calibration, Confusion, ReliabilityPoint
-from eval.routing.section_inputs import SectionInputs
+from eval.routing.trial import Trial
 
 Float64Array = NDArray[np.float64]
 
@@ -19,15 +19,15 @@ SHOWN_CATEGORIES = 20
 OTHER = "(other)"
 
 
-def build_calibration(inputs: SectionInputs) -> dict[str, Calibration]:
+def build_calibration(trial: Trial) -> dict[str, Calibration]:
     """`category`: the confidence in the most likely category against whether it is the true one. Of each method: its
     predicted score of the expert that it chose, cut to [0, 1], against the real score."""
-    right = np.array([a == b for a, b in zip(inputs.likely, inputs.categories, strict=True)], dtype=np.float64)
-    found = {CATEGORY: calibration(inputs.confidence, right)}
-    rows = np.arange(len(inputs.scores))
-    for method in inputs.methods:
+    right = np.array([a == b for a, b in zip(trial.likely, trial.test.categories, strict=True)], dtype=np.float64)
+    found = {CATEGORY: calibration(np.array([d.confidence for d in trial.decisions]), right)}
+    rows = np.arange(len(trial.scores))
+    for method in trial.methods:
         predicted = np.clip(method.quality[rows, method.chosen], 0.0, 1.0).astype(np.float64)
-        found[method.name] = calibration(predicted, inputs.scores[rows, method.chosen])
+        found[method.name] = calibration(predicted, trial.scores[rows, method.chosen])
     return found
 
 

@@ -7,39 +7,19 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from eval.metrics.bootstrap import bootstrap_means
 from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
 from eval.robustness.inputs import decider
-from eval.routing.compare import (
-    Trial,
-    active_params,
-    arm_records,
-    arm_scores,
-    category_rows,
-    choices,
-    closed,
-    costs,
-    costs_by_category,
-    expert_rows,
-    filled_costs,
-    gains,
-    mean_costs,
-    power_of,
-    regret_record,
-    stage_one_record,
-)
 from eval.routing.methods import FittedMethod, evidence_for, method_output, read_methods, words_of
 from eval.routing.routing_records import DataFacts, Report
-from eval.routing.routing_words import headline
-from eval.routing.section_inputs import MapEvidence, MethodOutput, inputs_of
-from eval.routing.sections import build_sections
+from eval.routing.routing_report import measure
+from eval.routing.trial import Trial, costs, costs_by_category, filled_costs, mean_costs
 from eval.routing.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
@@ -133,61 +113,10 @@ def run_trial(
     )
 
 
-def measure(
-    trial: Trial, request: RoutingRequest, facts: DataFacts, found: Found, *, rng: np.random.Generator, now: datetime
-) -> Report:
-    """The report of a trial."""
-    arms = choices(trial)
-    scores = arm_scores(trial.test, arms)
-    means, draws = scores.mean(axis=0), bootstrap_means(scores, rng)
-    records, gain = arm_records(trial.test, arms, means, draws), gains(arms, means, draws)
-    share, share_interval = closed(arms, means, draws)
-    power = power_of(scores, arms)
-    return Report(
-        headline=headline(records, gain, share, facts, power),
-        command=request.command,
-        seed=request.seed,
-        created_at=now.isoformat(timespec="seconds"),
-        data=facts,
-        arms=records,
-        gain=gain,
-        power=power,
-        gap_closed=share,
-        gap_closed_interval=share_interval,
-        regret=regret_record(trial, rng),
-        stage_one=stage_one_record(trial),
-        experts=expert_rows(trial, rng),
-        categories=category_rows(trial, arms, scores),
-        robustness=found.robustness,
-        **build_sections(inputs_of(trial, found.methods, found.evidence, frontier_limits(trial), arms), rng),
-    )
-
-
-@dataclass(frozen=True)
-class Found:
-    """What every method said of the test queries, what the map was solved from, and how many decisions flip."""
-
-    methods: tuple[MethodOutput, ...] = ()
-    evidence: MapEvidence | None = None
-    robustness: RobustnessRecord | None = None
-
-
-def frontier_limits(trial: Trial) -> dict[str, list[float]]:
-    """Budgets on the frontier besides its grid: what each expert alone needs, and what the trial sets."""
-    limits = {
-        "active_params_b": sorted(set(active_params(trial.fit).tolist())),
-        "cost_usd": sorted(set(mean_costs(trial.fit).tolist())),
-        "hosted_params_b": sorted(set(active_params(trial.fit).tolist())),
-    }
-    for name, value in trial.budgets.model_dump(exclude_none=True).items():
-        limits.setdefault(name, []).append(value)
-    return {name: [value for value in values if np.isfinite(value)] for name, values in limits.items()}
-
-
-def find(
+def with_methods(
     trial: Trial, routers: Path, default: RouterArtifact, router: Router, request: RoutingRequest, progress: Progress
-) -> Found:
-    """Decides the test queries by every method fitted in `routers`, and changed ones by the router. Raises
+) -> Trial:
+    """The trial with the choices of every method fitted in `routers`, and what the map was solved from. Raises
     ArtifactError."""
     outputs = []
     for kind, (place, fit_s) in read_methods(routers).items():
@@ -195,13 +124,16 @@ def find(
         artifact = load_artifact(place)
         method = FittedMethod(artifact, load(artifact, trial.fit, request.budgets, router.encoder), fit_s)
         outputs.append(method_output(method, trial, default.manifest.scorer.kind))
-    count = min(ROBUSTNESS_TEXTS, len(trial.test.texts))
-    some = np.random.default_rng(request.seed).choice(len(trial.test.texts), count, replace=False)
+    return replace(trial, methods=tuple(outputs), evidence=evidence_for(default, trial.test.experts))
+
+
+def flips_of(trial: Trial, router: Router, seed: int, progress: Progress) -> RobustnessRecord:
+    """Flips of decisions when some of the test queries are reworded."""
+    n = len(trial.test.texts)
+    some = np.random.default_rng(seed).choice(n, min(ROBUSTNESS_TEXTS, n), replace=False)
     part = trial.test.rows(np.sort(some))
-    robustness = measure_flips(
-        decider(router, "default", progress), part.texts, request.seed, known=KnownScores(part.experts, part.scores)
-    )
-    return Found(tuple(outputs), evidence_for(default, trial.test.experts), robustness)
+    known = KnownScores(part.experts, part.scores)
+    return measure_flips(decider(router, "default", progress), part.texts, seed, known=known)
 
 
 def data_facts(request: RoutingRequest, tables: Tables, router_version: str, encoder: str) -> DataFacts:
@@ -245,10 +177,11 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     decide_rng, measure_rng = np.random.default_rng(request.seed).spawn(2)
     how = words_of(artifact.manifest.scorer.kind)[1]
     trial = run_trial(tables, router, request, how, decide_rng, progress)
-    found = find(trial, folder.parent, artifact, router, request, progress)
+    trial = with_methods(trial, folder.parent, artifact, router, request, progress)
+    flips = flips_of(trial, router, request.seed, progress)
     progress("measuring")
     facts = data_facts(request, tables, router.version, encoder_name(artifact))
-    return measure(trial, request, facts, found, rng=measure_rng, now=now)
+    return measure(trial, request, facts, rng=measure_rng, now=now, robustness=flips)
 
 
 def encoder_name(artifact: RouterArtifact) -> str:

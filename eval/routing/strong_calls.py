@@ -7,24 +7,24 @@ from numpy.typing import NDArray
 
 from eval.metrics.cheap_strong import CallFigures, call_figures, thinned
 from eval.routing.routing_records import CallOrder, CheapStrong
-from eval.routing.section_inputs import SectionInputs
+from eval.routing.trial import Trial
 
 Float64Array = NDArray[np.float64]
 
 
-def build_cheap_strong(inputs: SectionInputs, rng: np.random.Generator) -> CheapStrong | None:
+def build_cheap_strong(trial: Trial, rng: np.random.Generator) -> CheapStrong | None:
     """None unless there are exactly two experts. The weak one is the one of lower mean score on the fit queries."""
-    if len(inputs.experts) != 2:
+    if len(trial.test.experts) != 2:
         return None
-    weak, strong = np.argsort(inputs.fit_means, kind="stable").tolist()
-    low, high = inputs.scores[:, weak], inputs.scores[:, strong]
+    weak, strong = np.argsort(trial.fit_means, kind="stable").tolist()
+    low, high = trial.scores[:, weak], trial.scores[:, strong]
     orders: dict[str, Float64Array] = {
-        method.name: method.quality[:, strong] - method.quality[:, weak] for method in inputs.methods
+        method.name: method.quality[:, strong] - method.quality[:, weak] for method in trial.methods
     }
     orders |= {"random": np.zeros(len(low)), "oracle": high - low}
     return CheapStrong(
-        weak=inputs.experts[weak],
-        strong=inputs.experts[strong],
+        weak=trial.test.experts[weak],
+        strong=trial.test.experts[strong],
         weak_score=float(low.mean()),
         strong_score=float(high.mean()),
         oracle_score=float(np.maximum(low, high).mean()),

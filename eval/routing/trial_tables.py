@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from eval.routing.compare import active_params, mean_costs
+from eval.routing.trial import active_params, mean_costs
 from router.config import Budgets
 from router.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
 from router.json_text import to_json

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from eval.routing.arm_records import REGRET_CHOICES, REGRET_PARTS, regret_columns, regret_parts
 from eval.routing.baselines import category_oracle, query_oracle
-from eval.routing.regret_parts import CHOICES, PARTS, RegretColumns, regret_columns
 
 N, M = 12, 4
 SCORES = arrays(np.float32, (N, M), elements=st.floats(0, 1, width=32))
@@ -31,27 +31,20 @@ def test_the_parts_sum_to_the_whole_overall_and_per_category(
     columns = regret_columns(scores.astype(np.float64), chosen)
     labels = np.array(categories)
     for rows in [np.ones(N, dtype=bool), *(labels == name for name in set(categories))]:
-        inside = RegretColumns(columns.scores[rows])
-        means = inside.parts.mean(axis=0)
-        whole = inside.scores[:, 0].mean() - inside.scores[:, -1].mean()
+        inside = columns[rows]
+        means = regret_parts(inside).mean(axis=0)
+        whole = inside[:, 0].mean() - inside[:, -1].mean()
         assert means.sum() == pytest.approx(whole, abs=1e-12)
-        assert means.sum() == pytest.approx(inside.total.mean(), abs=1e-12)
-        assert means[PARTS.index("beyond_categories")] >= 0
+        assert means[REGRET_PARTS.index("beyond_categories")] >= 0
 
 
 def test_each_part_is_charged_to_its_own_choice() -> None:
     scores = np.array([[1.0, 0.75, 0.5, 0.25]])
-    experts = {name: np.array([min(i, 3)]) for i, name in enumerate(CHOICES)}
+    experts = {name: np.array([min(i, 3)]) for i, name in enumerate(REGRET_CHOICES)}
     columns = regret_columns(scores, experts)
-    assert dict(zip(PARTS, columns.parts[0], strict=True)) == {
+    assert dict(zip(REGRET_PARTS, regret_parts(columns)[0], strict=True)) == {
         "beyond_categories": 0.25,
         "map": 0.25,
         "classifier": 0.25,
         "serving": 0.0,
     }
-    assert columns.total.tolist() == [0.75]
-
-
-def test_columns_of_another_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 2\); expected \(n, 5\)"):
-        RegretColumns(np.zeros((3, 2)))

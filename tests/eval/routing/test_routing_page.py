@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,12 +19,9 @@ from eval.routing import routing_words as words
 from eval.routing.budget_section import frontier_sentences, label_positions, one_number_table
 from eval.routing.routing_page import routing_page
 from eval.routing.routing_records import CallOrder, CategoryFinding, CheapStrong, Diagnostics, Difference, Power, Report
-from eval.routing.routing_run import Found, data_facts, measure
-from eval.routing.section_inputs import MapEvidence, MethodOutput, inputs_of
-from eval.routing.sections import build_sections
-from eval.routing.trial_tables import RoutingRequest, Tables
+from eval.routing.trial import MapEvidence, MethodOutput
 from router.types import GENERAL, Metric
-from tests.eval.routing.trial_data import TEST_SCORES, trial, with_costs
+from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs
 
 SECTIONS = (
     "scores",
@@ -42,11 +39,7 @@ HOSTILE = "</script><script>alert('x')</script>"
 
 
 def make_report(command: str = "coe eval routing --outcomes x", usd: Sequence[float] = (0.001, 0.004, 0.009)) -> Report:
-    found = with_costs(trial(), usd)
-    request = RoutingRequest(outcomes=Path("x"), out=Path("y"), command=command)
-    tables = Tables(found.fit, found.test, {"train": 8, "valid": 0, "test": 4}, 0)
-    facts = data_facts(request, tables, "0" * 16, "onnx")
-    return measure(found, request, facts, Found(), rng=np.random.default_rng(0), now=datetime(2026, 1, 2, tzinfo=UTC))
+    return report_of(with_costs(trial(), usd), command)
 
 
 @cache
@@ -59,7 +52,7 @@ def full_report() -> Report:
         MethodOutput("best", "Best", "it knows", scores, scores.argmax(axis=1), sample_quality=scores, is_default=True),
     ]
     evidence = MapEvidence(("a", "b", GENERAL), np.full((3, 3), 0.5), np.ones(3), np.full((3, 3), 9.0))
-    sections = build_sections(inputs_of(found, methods, evidence), np.random.default_rng(0))
+    bare = report_of(replace(found, methods=tuple(methods), evidence=evidence))
     order = CallOrder(
         apgr=0.6,
         apgr_interval=(0.5, 0.7),
@@ -68,7 +61,7 @@ def full_report() -> Report:
         share=(0.0, 1.0),
         mean_score=(0.4, 0.6),
     )
-    sections["cheap_strong"] = CheapStrong(
+    calls = CheapStrong(
         weak="small",
         strong="law",
         weak_score=0.4,
@@ -87,9 +80,8 @@ def full_report() -> Report:
         moves=(),
         examples=(),
     )
-    bare = make_report()
     enough = bare.data.model_copy(update={"n_test": 400})  # for curves over budgets
-    return Report(**{**dict(bare), **sections, "robustness": stable, "data": enough})
+    return bare.model_copy(update={"cheap_strong": calls, "robustness": stable, "data": enough})
 
 
 def render(report: Report) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.routing.compare import mean_costs
 from eval.routing.routing_run import load
+from eval.routing.trial import mean_costs
 from router import plugins
 from router.artifact import load_artifact
 from router.cli import run as run_cli

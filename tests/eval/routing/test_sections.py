@@ -7,12 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.routing import budget_curves, lost, method_records, reliability, strong_calls
-from eval.routing.section_inputs import MapEvidence, MethodOutput, SectionInputs, inputs_of, map_evidence
-from eval.routing.sections import Sections, build_sections
+from eval.routing.arm_records import build_lost, build_router_arena
+from eval.routing.budget_curves import build_frontier
+from eval.routing.reliability import build_confusion
+from eval.routing.routing_records import Report
+from eval.routing.strong_calls import build_cheap_strong
+from eval.routing.trial import MapEvidence, MethodOutput, Trial, map_evidence
+from router.config import Budgets
 from router.quality import QualityMatrix
 from router.types import GENERAL
-from tests.eval.routing.trial_data import TEST_SCORES, trial, with_costs
+from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs
 
 EVIDENCE = MapEvidence(
     categories=("a", "b", GENERAL),
@@ -34,19 +38,29 @@ def worst() -> MethodOutput:
     return MethodOutput("worst", "Worst", "it errs", np.full((4, 3), 0.5), scores.argmin(axis=1))
 
 
-def inputs(**changes: object) -> SectionInputs:
-    found = inputs_of(
-        with_costs(trial(), [0.001, 0.004, 0.009]), [oracle(fit_s=1.5, decide_us=20.0), worst()], EVIDENCE
-    )
-    return replace(found, **changes)
+def tried(**changes: object) -> Trial:
+    found = with_costs(trial(), [0.001, 0.004, 0.009])
+    return replace(found, methods=(oracle(fit_s=1.5, decide_us=20.0), worst()), evidence=EVIDENCE, **changes)
 
 
-def sections() -> Sections:
-    return build_sections(inputs(), np.random.default_rng(0))
+def with_oracle(found: Trial) -> Trial:
+    return replace(found, methods=(oracle(),))
+
+
+def deciding(*numbers: int) -> Trial:
+    """The trial where the router chose these experts."""
+    found = tried()
+    experts = [found.test.experts[number] for number in numbers]
+    pairs = zip(found.decisions, experts, strict=True)
+    return replace(found, decisions=[decision.model_copy(update={"expert": expert}) for decision, expert in pairs])
+
+
+def sections() -> Report:
+    return report_of(tried())
 
 
 def test_methods_are_measured_against_the_arms() -> None:
-    found = sections()["methods"]
+    found = sections().methods
     perfect = found["perfect"]
     assert (perfect.mean_score, perfect.gap_closed, perfect.is_default) == (1.0, 1.0, True)
     assert {name: gain.mean for name, gain in perfect.gain.items()} == pytest.approx(
@@ -62,20 +76,20 @@ def test_methods_are_measured_against_the_arms() -> None:
 
 def test_router_arena_leaves_out_hindsight_and_unknown_costs() -> None:
     record = sections()
-    assert set(record["router_arena"]) == {"coe", "random", "best_single", "knn", "cheapest", "perfect", "worst"}
+    assert set(record.router_arena) == {"coe", "random", "best_single", "knn", "cheapest", "perfect", "worst"}
     cost = 1000 * (3 * 0.004 + 0.009) / 4
     share = (np.log2(200) - np.log2(cost)) / (np.log2(200) - np.log2(0.0044))
-    assert record["router_arena"]["perfect"] == pytest.approx(1.1 * share / (0.1 + share))
-    low, high = record["router_arena_interval"]["worst"]
+    assert record.router_arena["perfect"] == pytest.approx(1.1 * share / (0.1 + share))
+    low, high = record.router_arena_interval["worst"]
     assert (low, high) == (0.0, 0.0)  # nothing is ever right
-    low, high = record["router_arena_interval"]["coe"]
-    assert low < record["router_arena"]["coe"] < high
-    unknown = inputs_of(trial(), [oracle()])
-    assert method_records.build_router_arena(unknown, np.random.default_rng(0)) == {}
+    low, high = record.router_arena_interval["coe"]
+    assert low < record.router_arena["coe"] < high
+    unknown = with_oracle(trial())
+    assert build_router_arena(unknown, np.random.default_rng(0)) == {}
 
 
 def test_the_frontier_has_every_known_budget_and_curve() -> None:
-    found = sections()["frontier"]
+    found = sections().frontier
     assert set(found) == {"active_params_b", "cost_usd", "hosted_params_b"}
     for name, curves in found.items():  # `worst` has no sample to find prices on
         drawn = {"map_drawn"} if name != "hosted_params_b" else set()
@@ -84,41 +98,41 @@ def test_the_frontier_has_every_known_budget_and_curve() -> None:
     assert (sized["perfect"][0].budget, sized["perfect"][0].amount) == (2.0, 2.0)
     assert (sized["perfect"][-1].mean_score, sized["perfect"][-1].amount) == (1.0, pytest.approx(41 / 4))
     assert sized["map"][-1].mean_score == pytest.approx(0.875 + (1.0 - 0.5) / 4)  # without a budget general is maths
-    assert budget_curves.build_frontier(inputs_of(trial()), np.random.default_rng(0)) == {}
-    assert set(budget_curves.build_frontier(inputs_of(trial(), [oracle()]), np.random.default_rng(0))) == {
+    assert build_frontier(trial(), np.random.default_rng(0)) == {}
+    assert set(build_frontier(with_oracle(trial()), np.random.default_rng(0))) == {
         "active_params_b",
         "hosted_params_b",
     }
 
 
 def test_a_budget_of_the_request_is_a_point_of_the_frontier() -> None:
-    found = budget_curves.build_frontier(inputs(limits={"active_params_b": [11.5]}), np.random.default_rng(0))
+    found = build_frontier(tried(budgets=Budgets(active_params_b=11.5)), np.random.default_rng(0))
     assert 11.5 in [point.budget for point in found["active_params_b"]["map"].points]
 
 
 def test_aiq_compares_curves_up_to_the_same_cost() -> None:
     record = sections()
-    aiq, hull = record["aiq"], record["hull"]
+    aiq, hull = record.aiq, record.hull
     assert aiq["perfect"] > aiq["map"] > 0
     # the experts alone: (0.001, 0.3125), (0.004, 0.75), (0.009, 0.25) and the null router
     assert aiq["experts"] == pytest.approx((0.5 * 0.3125 + 3 * (0.3125 + 0.75) / 2 + 5 * 0.75) / 9)
-    for name, (low, high) in record["aiq_interval"].items():
+    for name, (low, high) in record.aiq_interval.items():
         assert low <= aiq[name] <= high, name
-    assert set(record["aiq_interval"]) == set(aiq)
+    assert set(record.aiq_interval) == set(aiq)
     assert hull[-1] == pytest.approx((0.00525, 1.0))
     assert hull[0][1] > 0
 
 
 def test_where_the_test_queries_cost_nothing_there_is_no_aiq() -> None:
     """The fit queries had costs, so there is a frontier; a table of `--test` may have recorded zeros."""
-    free = inputs(cost_usd=np.zeros((4, 3)))
-    record = build_sections(free, np.random.default_rng(0))
-    assert "cost_usd" in record["frontier"]
-    assert (record["aiq"], record["aiq_interval"]) == ({}, {})
+    found = tried()
+    record = report_of(replace(found, test=replace(found.test, cost_usd=np.zeros((4, 3), dtype=np.float32))))
+    assert "cost_usd" in record.frontier
+    assert (record.aiq, record.aiq_interval) == ({}, {})
 
 
 def test_calibration_of_categories_and_methods() -> None:
-    found = sections()["calibration"]
+    found = sections().calibration
     assert set(found) == {"category", "perfect", "worst"}
     assert found["category"].ece == pytest.approx(abs(0.9 - 0.75))
     assert found["perfect"].ece == 0.0
@@ -127,16 +141,17 @@ def test_calibration_of_categories_and_methods() -> None:
 
 
 def test_confusion_counts_true_by_likely() -> None:
-    found = sections()["confusion"]
+    found = sections().confusion
     assert found is not None
     assert (found.categories, found.counts) == (("a", "b"), ((2, 0), (1, 1)))
-    folded = reliability.build_confusion(["a", "a", "b", "c"], ["a", "c", "a", "b"], shown=1)
+    folded = build_confusion(["a", "a", "b", "c"], ["a", "c", "a", "b"], shown=1)
     assert (folded.categories, folded.counts) == (("a", "(other)"), ((1, 1), (1, 1)))
 
 
 def test_the_worst_losses_come_first_and_are_cut() -> None:
     long = ("one\ntwo " * 60, "x", "y", "z")
-    found = lost.build_lost(inputs(texts=long, chosen=np.array([0, 1, 2, 0])))
+    chosen = deciding(0, 1, 2, 0)
+    found = build_lost(replace(chosen, test=replace(chosen.test, texts=long)))
     assert [(row.prompt_id, row.chosen, row.best) for row in found] == [
         ("test2", "law", "maths"),
         ("test3", "small", "law"),
@@ -146,25 +161,25 @@ def test_the_worst_losses_come_first_and_are_cut() -> None:
     assert found[2].excerpt.startswith("one two one")
     assert len(found[2].excerpt) <= 200
     assert found[2].excerpt.endswith("\u2026")
-    assert len(lost.build_lost(inputs(chosen=np.array([0, 1, 2, 0])), shown=1)) == 1
+    assert len(build_lost(chosen, shown=1)) == 1
 
 
-def two_experts() -> SectionInputs:
+def two_experts() -> Trial:
     """A strong one and a weak one, with a method that knows every score."""
-    both = inputs()
-    return replace(
-        both,
-        experts=("maths", "small"),
-        scores=both.scores[:, [1, 0]],
-        fit_means=both.fit_means[[1, 0]] * [1.0, 0.1],
-        methods=(oracle(quality=both.scores[:, [1, 0]]),),
+    both = tried()
+    amounts = ("scores", "cost_usd", "output_tokens", "latency_ms")
+    fit, test = (
+        replace(part, experts=("maths", "small"), **{name: getattr(part, name)[:, [1, 0]] for name in amounts})
+        for part in (both.fit, both.test)
     )
+    weak = replace(fit, scores=fit.scores * np.float32([1.0, 0.1]))
+    return replace(both, fit=weak, test=test, methods=(oracle(quality=both.scores[:, [1, 0]]),))
 
 
 def test_two_experts_get_a_curve_of_strong_calls() -> None:
-    assert sections()["cheap_strong"] is None
+    assert sections().cheap_strong is None
     two = two_experts()
-    found = strong_calls.build_cheap_strong(two, np.random.default_rng(0))
+    found = build_cheap_strong(two, np.random.default_rng(0))
     assert found is not None
     assert (found.weak, found.strong) == ("small", "maths")
     assert (found.weak_score, found.strong_score, found.oracle_score) == pytest.approx((0.3125, 0.75, 0.8125))
@@ -186,11 +201,11 @@ def test_evidence_is_put_in_the_order_of_the_test_table() -> None:
 
 
 def test_diagnostics_need_evidence_and_name_thin_cells() -> None:
-    found = sections()["diagnostics"]
+    found = sections().diagnostics
     assert found is not None
     assert [(c.category, c.expert, c.missing) for c in found.thin] == [("b", "law", 21)]
     assert found.is_largest_always is False  # maths serves too
-    assert build_sections(inputs_of(trial()), np.random.default_rng(0))["diagnostics"] is None
+    assert report_of(trial()).diagnostics is None
 
 
 def test_the_same_seed_gives_the_same_sections() -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
-from eval.routing.compare import Trial
+from eval.routing.routing_records import Report
+from eval.routing.routing_report import measure
+from eval.routing.routing_run import data_facts
+from eval.routing.trial import Trial
+from eval.routing.trial_tables import RoutingRequest, Tables
 from router.types import GENERAL, DecisionReason, RoutingDecision
 from training.types import OutcomeTable
 
@@ -78,3 +84,11 @@ def with_costs(found: Trial, usd: Sequence[float]) -> Trial:
             for name, part in (("fit", found.fit), ("test", found.test))
         },
     )
+
+
+def report_of(found: Trial, command: str = "coe eval routing --outcomes x") -> Report:
+    """The report of a trial, with the same dice every time."""
+    request = RoutingRequest(outcomes=Path("x"), out=Path("y"), command=command)
+    tables = Tables(found.fit, found.test, {"train": 8, "valid": 0, "test": 4}, 0)
+    facts = data_facts(request, tables, "0" * 16, "onnx")
+    return measure(found, request, facts, rng=np.random.default_rng(0), now=datetime(2026, 1, 2, tzinfo=UTC))

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from eval.metrics.bootstrap import bootstrap_means
-from eval.routing import compare
+from eval.routing import arm_records
+from eval.routing import trial as trials
 from eval.routing.routing_records import Arm
 from router.config import Budgets
 from tests.eval.routing.trial_data import trial, with_costs
 
 
-def arms_of(found: compare.Trial) -> dict[str, Arm]:
-    arms = compare.choices(found)
-    scores = compare.arm_scores(found.test, arms)
+def arms_of(found: trials.Trial) -> dict[str, Arm]:
+    arms = trials.choices(found)
+    scores = arm_records.arm_scores(found.test, arms)
     draws = bootstrap_means(scores, np.random.default_rng(0), draws=200)
-    return compare.arm_records(found.test, arms, scores.mean(axis=0), draws)
+    return arm_records.arm_records(found.test, arms, scores.mean(axis=0), draws)
 
 
 def test_every_arm_has_its_known_mean() -> None:
@@ -82,7 +83,7 @@ def test_costs_by_category_are_means_of_what_is_known_there() -> None:
     is_a = np.array(found.categories) == "a"
     cost[is_a, 1], cost[~is_a, 1] = np.nan, 0.002
     cost[np.flatnonzero(is_a)[0], 0] = 0.009
-    by_category = compare.costs_by_category(replace(found, cost_usd=cost), ("a", "b"))
+    by_category = trials.costs_by_category(replace(found, cost_usd=cost), ("a", "b"))
     n, k = int(is_a.sum()), len(is_a)
     assert by_category[:, 0] == pytest.approx([0.001 + 0.008 / n, 0.001, 0.001 + 0.008 / k])
     assert by_category[:, 1] == pytest.approx([0.002] * 3)  # none is known in the first, so it takes the mean
@@ -91,11 +92,11 @@ def test_costs_by_category_are_means_of_what_is_known_there() -> None:
 
 def test_costs_that_are_filled_are_counted_where_an_expert_has_any() -> None:
     priced = with_costs(trial(), [0.001, 0.004, np.nan]).test
-    assert compare.filled_costs(priced) == 0
+    assert trials.filled_costs(priced) == 0
     cells = priced.cost_usd.copy()
     cells[1:, 0] = np.nan
-    assert compare.filled_costs(replace(priced, cost_usd=cells)) == pytest.approx(3 / 8)
-    assert compare.filled_costs(trial().test) == 0
+    assert trials.filled_costs(replace(priced, cost_usd=cells)) == pytest.approx(3 / 8)
+    assert trials.filled_costs(trial().test) == 0
 
 
 def test_shares_name_who_answered() -> None:
@@ -113,7 +114,7 @@ def test_a_budget_limits_the_best_single_and_adds_the_best_mixture() -> None:
     assert "best_mixture" not in arms_of(trial())
 
 
-def with_latencies(found: compare.Trial, ms: list[float]) -> compare.Trial:
+def with_latencies(found: trials.Trial, ms: list[float]) -> trials.Trial:
     """The same trial with a mean latency per expert on the fit queries, one of which is slower than the others."""
     times = np.tile(np.array(ms, dtype=np.float32), (8, 1))
     times[0] *= 2
@@ -151,22 +152,23 @@ def test_where_no_expert_alone_keeps_the_budgets_the_best_single_is_not_said_to(
 
 def test_gains_are_paired_and_the_gap_is_closed_halfway() -> None:
     found = trial()
-    arms = compare.choices(found)
-    scores = compare.arm_scores(found.test, arms)
+    arms = trials.choices(found)
+    scores = arm_records.arm_scores(found.test, arms)
     means, draws = scores.mean(axis=0), bootstrap_means(scores, np.random.default_rng(0), draws=500)
-    gain = compare.gains(arms, means, draws)
+    gain = arm_records.gains(arms, means, draws)
     assert gain["best_single"].mean == pytest.approx(0.125)
     assert gain["best_single"].interval == pytest.approx((-0.375, 0.75), abs=0.13)
     assert gain["knn"].mean == pytest.approx(0.125)
     assert gain["knn"].interval[0] == pytest.approx(0.0)  # on every single query at least as good as k-NN
-    share, interval = compare.closed(arms, means, draws)
+    names = [arm.name for arm in arms]
+    share, interval = arm_records.closed(means, draws, [names.index(n) for n in ("coe", "best_single", "query_oracle")])
     assert share == pytest.approx(0.5)
     assert interval is not None
     assert interval[0] <= 0.5 <= interval[1]
 
 
 def test_regret_is_accounted_overall_and_per_category() -> None:
-    regret = compare.regret_record(trial(), np.random.default_rng(0))
+    regret = arm_records.regret_record(trial(), np.random.default_rng(0))
     assert {name: part.mean for name, part in regret.parts.items()} == pytest.approx(
         {"beyond_categories": 0.25, "map": 0.0, "classifier": -0.125, "serving": 0.0}
     )
@@ -185,21 +187,21 @@ def test_a_category_that_was_never_learned_is_mapped_as_general() -> None:
 
 
 def test_stage_one_counts_right_sure_and_wrong() -> None:
-    found = compare.stage_one_record(trial())
+    found = arm_records.stage_one_record(trial())
     assert (found.accuracy, found.coverage, found.error_when_sure) == (0.75, 0.75, 0.0)
     assert found.n_categories == 2
 
 
 def test_rows_of_experts_and_categories() -> None:
     found = trial()
-    experts = compare.expert_rows(found, np.random.default_rng(0))
+    experts = arm_records.expert_rows(found, np.random.default_rng(0))
     assert [(row.expert, row.mean_score, row.share) for row in experts] == [
         ("maths", 0.75, 0.5),
         ("small", 0.3125, 0.25),
         ("law", 0.25, 0.25),
     ]
-    arms = compare.choices(found)
-    rows = compare.category_rows(found, arms, compare.arm_scores(found.test, arms))
+    arms = trials.choices(found)
+    rows = arm_records.category_rows(found, arms, arm_records.arm_scores(found.test, arms))
     second = next(row for row in rows if row.category == "b")
     assert (second.n_fit, second.n_test, second.expert) == (4, 2, "law")
     assert (second.accuracy, second.fallback_share) == (0.5, 0.5)

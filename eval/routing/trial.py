@@ -1,0 +1,290 @@
+"""One run of a router over a test table, with everything that a report measures on it.
+
+Shapes: n test queries, s sample queries, k rows of the map, m experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.routing import baselines
+from router.config import Budgets
+from router.quality import QualityMatrix, cautious_quality
+from router.types import GENERAL, FloatArray, RoutingDecision
+from training.types import OutcomeTable
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+HINDSIGHT = ("category_oracle", "query_oracle", "map_true")
+"""Choices that need what is not known when a query comes in."""
+
+
+@dataclass(frozen=True)
+class MethodOutput:
+    """The answers of one kind of scorer on the test queries.
+
+    `quality` (n, m) predicted scores, `chosen` (n,) expert numbers. `sample_quality` (s, m) predicted for queries that
+    it was not fitted on, from which prices of budgets are found; None leaves its frontier out. `sample_rows` (s,) are
+    their rows of the map; None where unknown, and what depends on the row then counts at its mean. `valid_score` is
+    what the default was chosen by.
+    """
+
+    name: str
+    label: str
+    how: str
+    quality: Float64Array
+    chosen: IntArray
+    sample_quality: Float64Array | None = None
+    fit_s: float | None = None
+    decide_us: float | None = None
+    valid_score: float | None = None
+    is_default: bool = False
+    sample_rows: IntArray | None = None
+
+
+@dataclass(frozen=True)
+class MapEvidence:
+    """The evidence that the map was solved from: `quality` and `count` (k, m), `mass` (k,), and the names of the rows,
+    `general` last."""
+
+    categories: tuple[str, ...]
+    quality: Float64Array
+    mass: Float64Array
+    count: Float64Array
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A named arm: who answers each query, as probabilities (n, m)."""
+
+    name: str
+    label: str
+    how: str
+    probs: Float64Array
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A router's decisions on the test table, and what the reference arms, methods and frontiers need.
+
+    Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
+    Costs are NaN where unknown of an expert, sizes likewise.
+    """
+
+    fit: OutcomeTable
+    test: OutcomeTable
+    fit_embeddings: FloatArray
+    test_embeddings: FloatArray
+    decisions: Sequence[RoutingDecision]
+    expert_of: Mapping[str, str]
+    budgets: Budgets = field(default_factory=Budgets)
+    how: str = "the map's expert for the predicted category"
+    methods: tuple[MethodOutput, ...] = ()
+    evidence: MapEvidence | None = None
+
+    def numbers(self, names: Sequence[str]) -> IntArray:
+        """Expert numbers of expert names."""
+        index = {name: i for i, name in enumerate(self.test.experts)}
+        return np.array([index[name] for name in names], dtype=np.int64)
+
+    @cached_property
+    def decided(self) -> IntArray:
+        """(n,) the router's experts."""
+        return self.numbers([decision.expert for decision in self.decisions])
+
+    @cached_property
+    def mapped(self) -> IntArray:
+        """(n,) the router's map applied to the true category; a category it never learned is served as `general`."""
+        general = self.expert_of[GENERAL]
+        return self.numbers([self.expert_of.get(category, general) for category in self.test.categories])
+
+    @cached_property
+    def likely(self) -> tuple[str, ...]:
+        """(n,) the most likely categories, before any fallback."""
+        return tuple(decision.likely_category for decision in self.decisions)
+
+    @cached_property
+    def is_fallback(self) -> NDArray[np.bool_]:
+        """(n,) queries sent to general."""
+        return np.array([decision.is_fallback for decision in self.decisions], dtype=bool)
+
+    @cached_property
+    def scores(self) -> Float64Array:
+        """(n, m) on the test queries."""
+        return self.test.scores.astype(np.float64)
+
+    @cached_property
+    def cost_usd(self) -> Float64Array:
+        """(n, m) of the test queries."""
+        return costs(self.test)
+
+    @cached_property
+    def sizes_b(self) -> Float64Array:
+        """(m,) billions of active parameters."""
+        return active_params(self.test)
+
+    @cached_property
+    def fit_means(self) -> Float64Array:
+        """(m,) mean scores on the fit queries."""
+        return np.asarray(self.fit.scores.mean(axis=0, dtype=np.float64))
+
+    @cached_property
+    def arms(self) -> list[Choice]:
+        """The router and every reference arm."""
+        return choices(self)
+
+    @cached_property
+    def probs(self) -> dict[str, Float64Array]:
+        """Who answers (n, m), by names of the arms and `map_true`."""
+        map_true = baselines.one_hot(self.mapped, len(self.test.experts))
+        return {arm.name: arm.probs for arm in self.arms} | {"map_true": map_true}
+
+    @property
+    def default(self) -> MethodOutput | None:
+        """The method that is reported as this router; None when none is marked."""
+        return next((method for method in self.methods if method.is_default), None)
+
+
+def map_evidence(
+    matrix: QualityMatrix, categories: Sequence[str], experts: Sequence[str], wanted: Sequence[str]
+) -> MapEvidence:
+    """From a router's quality matrix (k + 1, m) with its k learned categories and the experts of its columns; the
+    columns are put in the order of the `wanted` experts, those of the test table."""
+    columns = [list(experts).index(name) for name in wanted]
+    return MapEvidence(
+        categories=(*categories, GENERAL),
+        quality=cautious_quality(matrix)[:, columns].astype(np.float64),
+        mass=matrix.mass.astype(np.float64),
+        count=matrix.count[:, columns].astype(np.float64),
+    )
+
+
+def active_params(table: OutcomeTable) -> Float64Array:
+    """(m,) billions of active parameters, NaN where unknown."""
+    return np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
+
+
+def known_means(amounts: FloatArray) -> Float64Array:
+    """(m,) means of what is known of amounts (n, m), NaN where nothing is."""
+    known = np.isfinite(amounts)
+    count = known.sum(axis=0)
+    sums = np.where(known, amounts, 0.0).sum(axis=0, dtype=np.float64)
+    return np.asarray(np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0))
+
+
+def with_means(amounts: FloatArray) -> Float64Array:
+    """Amounts (n, m) where an unknown cell takes its expert's mean; it stays NaN where the expert has none known."""
+    return np.where(np.isfinite(amounts), amounts.astype(np.float64), known_means(amounts))
+
+
+def costs(table: OutcomeTable) -> Float64Array:
+    """(n, m) USD, as `with_means`."""
+    return with_means(table.cost_usd)
+
+
+def filled_costs(table: OutcomeTable) -> float:
+    """Share of the costs that `costs` fills with their expert's mean; an expert without any is left out."""
+    known = np.isfinite(table.cost_usd)
+    priced = known[:, known.any(axis=0)]
+    return float(1 - priced.mean()) if priced.size else 0.0
+
+
+def mean_costs(table: OutcomeTable) -> Float64Array:
+    """(m,) mean USD per query, NaN where unknown."""
+    return np.asarray(costs(table).mean(axis=0), dtype=np.float64)
+
+
+def costs_by_category(table: OutcomeTable, categories: Sequence[str]) -> Float64Array:
+    """(k+1, m) mean USD per query of each of k categories and, last, of any query. An expert's mean of any query where
+    none of a category's costs is known, NaN where none at all is."""
+    means, own_category = mean_costs(table), np.array(table.categories)
+    by_category = [known_means(table.cost_usd[own_category == category]) for category in categories]
+    return np.stack([*(np.where(np.isfinite(own), own, means) for own in by_category), means])
+
+
+def mean_latencies(table: OutcomeTable) -> Float64Array:
+    """(m,) mean milliseconds per query, NaN where none is known."""
+    return np.asarray(with_means(table.latency_ms).mean(axis=0), dtype=np.float64)
+
+
+def averaged_limits(table: OutcomeTable, budgets: Budgets) -> list[tuple[float, Float64Array]]:
+    """The limits on averages that are set, each with the mean amounts (m,) of the experts; NaN is unknown."""
+    limits = [
+        (budgets.active_params_b, active_params(table)),
+        (budgets.cost_usd, mean_costs(table)),
+        (budgets.latency_ms, mean_latencies(table)),
+    ]
+    return [(limit, amounts) for limit, amounts in limits if limit is not None]
+
+
+def within_budgets(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
+    """(m,) experts that alone keep within every budget that is set; what is unknown does not."""
+    allowed = np.ones(len(table.experts), dtype=bool)
+    for limit, amounts in averaged_limits(table, budgets):
+        allowed &= amounts <= limit
+    return allowed & hosted_together(table, budgets).diagonal()
+
+
+def hosted_together(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
+    """(m, m) which two experts may be kept in memory together; on the diagonal, which one alone."""
+    m = len(table.experts)
+    if budgets.hosted_params_b is None:
+        return np.ones((m, m), dtype=bool)
+    sizes = active_params(table)
+    return np.asarray(sizes[:, None] + np.where(np.eye(m, dtype=bool), 0.0, sizes) <= budgets.hosted_params_b)
+
+
+def choices(trial: Trial) -> list[Choice]:
+    """The router and every reference arm, chosen on the fit table only but for the two oracles."""
+    fit, test = trial.fit, trial.test
+    n, m = len(test.prompt_ids), len(test.experts)
+    sizes = active_params(test)
+    allowed = within_budgets(fit, trial.budgets)
+    is_limited = bool(trial.budgets.model_dump(exclude_none=True)) and bool(allowed.any())
+    single = baselines.best_single(fit.scores, allowed if is_limited else None)
+    near = baselines.knn(fit.scores, trial.fit_embeddings, trial.test_embeddings)
+    label = f"Best single{' within the budget' if is_limited else ''} ({test.experts[single]})"
+
+    def given(experts: IntArray) -> Float64Array:
+        return baselines.one_hot(experts, m)
+
+    def always(expert: int) -> Float64Array:
+        return given(np.full(n, expert))
+
+    by_category = given(baselines.category_oracle(test.scores, test.categories))
+    by_query = given(baselines.query_oracle(test.scores, sizes))
+
+    arms = [
+        Choice("coe", "This router", trial.how, given(trial.decided)),
+        Choice("random", "Random", "any expert, all equally likely (expected value)", baselines.random_choice(n, m)),
+        Choice("best_single", label, "one expert for all, the best on the fit data", always(single)),
+        Choice("knn", "k-NN", "the best expert on the nearest fit queries, whatever it costs", given(near)),
+        Choice("category_oracle", "Category oracle", "the best expert per true category, in hindsight", by_category),
+        Choice("query_oracle", "Query oracle", "the best expert per query, in hindsight", by_query),
+    ]
+    least = baselines.cheapest(mean_costs(fit), sizes)
+    if least is not None:
+        smallest = f"Cheapest ({test.experts[least]})"
+        arms.append(Choice("cheapest", smallest, "one expert for all, the cheapest (or smallest)", always(least)))
+    mixture = fixed_mixture(trial)
+    if mixture is not None:
+        how = "a fixed random mixture of experts, the best on the fit data within the budget"
+        arms.append(Choice("best_mixture", "Best mixture", how, np.broadcast_to(mixture, (n, m)).copy()))
+    return arms
+
+
+def fixed_mixture(trial: Trial) -> Float64Array | None:
+    """What a coin could do within the one average that is limited, between experts that may be hosted together; None
+    without such a budget, or with several."""
+    means = trial.fit.scores.mean(axis=0, dtype=np.float64)
+    chosen = averaged_limits(trial.fit, trial.budgets)
+    if len(chosen) != 1:
+        return None
+    limit, amounts = chosen[0]
+    return baselines.best_mixture(means, amounts, limit, hosted_together(trial.fit, trial.budgets))
