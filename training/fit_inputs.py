@@ -54,7 +54,7 @@ def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
 
 MIN_SPLIT_PROMPTS = 1000
 """With at least so many graded prompts a fifth of them judges candidates; fewer are learned from whole, because the map
-of a small table loses more than its judge gains (docs/decisions.md)."""
+of a small table loses more than its judge gains (docs/decisions/32-cross-fitted-grades.md)."""
 
 
 def is_judging(table: OutcomeTable) -> NDArray[np.bool_]:

