@@ -36,7 +36,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "journal cut": lambda folder: cut(folder / "journal-0.log"),
     "journal spoilt": lambda folder: spoil(folder / "journal-0.log"),
     "all gone": shutil.rmtree,
-    "snapshot cut": lambda folder: cut(folder / "graph-1.usearch"),
+    "snapshot cut": lambda folder: cut(folder / "rows-1.bin"),
     "snapshot without description": lambda folder: (folder / "index.json").unlink(),
 }
 
@@ -97,8 +97,8 @@ async def test_a_cut_snapshot_of_an_expert_of_its_own_is_made_again(tmp_path: Pa
         vectors = running.service.stores._vectors
         space = next(space for space in vectors._indexes if space != vectors.base_space)
         vectors.index(store_id, space).snapshot()
-    (graph,) = (tmp_path / "retrieval/index" / space[:16] / store_id).glob("graph-*")
-    cut(graph)
+    (rows,) = (tmp_path / "retrieval/index" / space[:16] / store_id).glob("rows-*")
+    cut(rows)
     async with serving(tmp_path) as running:
         deadline = time.monotonic() + DEADLINE_S
         while True:

@@ -1,6 +1,6 @@
 """The local index at size: build rate, memory, search latency and recall@10 against exact search.
 
-    python benchmarks/retrieval.py [--vectors 1000000] [--spread LOW HIGH] [--out docs/results/retrieval-index.md]
+    python -m benchmarks.vector_index [--vectors 1000000] [--spread LOW HIGH] [--texts FOLDER ...] [--out PAGE]
 
 Vectors are synthetic: topics with full-rank noise whose spectrum falls like that of MiniLM's embeddings of real texts
 (variance of direction i ~ i^-0.75). A query's nearest and tenth neighbour are at cosine 0.77 and 0.56 on average, as
@@ -23,7 +23,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from retrieval.index import graph
+from retrieval.index import rows
 from retrieval.index.local import LocalIndex
 from retrieval.index.space import VectorSpace
 from retrieval.routing.pilot_library import make_library
@@ -60,18 +60,29 @@ programs on the machine.
 | exact search of the same vectors, float32, CPU | {exact_cpu:.0f} ms |
 | choosing among {arms} arms by {pilots:,} labelled queries, p50 / p95, wall | {choice50:.2f} / {choice95:.2f} ms |
 
-Searches by width (`EXPANSION_SEARCH`; the index uses {width}):
+Searches from the mapped snapshot, by the number of rows that are ranked by themselves (the index ranks the largest of
+{usual:,}, one in {share:,.0f} and {per_hit} for each hit):
 
-| width | recall@10 against exact search | p50 / p95, wall | CPU |
+| ranked | recall@10 against exact search | p50 / p95, wall | p50 / p95, CPU |
 | ---: | ---: | ---: | ---: |
 {searches}
 
-Up to {exact_below:,} vectors, the index compares all of them, exactly except for half precision: p50 {whole} while they
-are in memory, and about twice that from a mapped file.
+Searches on the way, before the snapshot:
+
+| vectors | recall@10 | p50 / p95, wall | p50 / p95, CPU |
+| ---: | ---: | ---: | ---: |
+{smaller}
+{texts}"""
+TEXTS = """
+{n:,} real documents ({names}), embedded by MiniLM, with {queries} of their queries:
+
+| ranked | recall@10 against exact search | p50 / p95, wall | p50 / p95, CPU |
+| ---: | ---: | ---: | ---: |
+{searches}
 """
-WIDTHS = (128, 256, 512, 1024, 2048)
-LOOKED_AT_WHOLE = (50_000, graph.EXACT_BELOW)
-"""Sizes on the way at which searches are timed as well."""
+RANKED = (500, 1_000, 2_000, 4_000)
+ON_THE_WAY = (30_000, 100_000, 300_000)
+"""Sizes at which searches are timed as well."""
 
 
 @dataclass(frozen=True)
@@ -138,16 +149,37 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the page goes.")] = RESULTS,
     folder: Annotated[Path | None, typer.Option(help="A new folder, which keeps the index; default: none.")] = None,
     spread: Annotated[tuple[float, float], typer.Option(help="How far vectors lie from their topics.")] = SPREAD,
+    texts: Annotated[list[Path] | None, typer.Option(help="Collection in BEIR layout; may be given again.")] = None,
 ) -> None:
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as temporary:
-        page = measured(vectors, spread, folder or Path(temporary) / "index", console)
+        real = on_texts(texts, Path(temporary) / "texts") if texts else ""
+        page = measured(vectors, spread, folder or Path(temporary) / "index", real, console)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page)
     console.print(page)
 
 
-def measured(n: int, spread: tuple[float, float], folder: Path, console: Console) -> str:
+def on_texts(folders: list[Path], index_folder: Path) -> str:
+    """The page's part on real texts, all of them in one index."""
+    from retrieval.training.collection import read_collection
+    from router.encoders.bert import Options, build
+
+    encoder, collections = build(Options()), [read_collection(folder) for folder in folders]
+    vectors = encoder.encode([text for each in collections for text in each.documents])
+    queries = encoder.encode([text for each in collections for text in each.split("test").texts][:QUERIES])
+    index = LocalIndex(index_folder, VectorSpace(fingerprint="texts", dim=encoder.dim))
+    index.add(np.arange(len(vectors)), vectors)
+    index.snapshot()
+    none = np.full((len(queries), LIMIT), -np.inf, dtype=np.float32)
+    _, keys = exact_best(queries, none, np.full((len(queries), LIMIT), -1), vectors, 0)
+    lines = [ranked_line(index, ranked, queries, keys) for ranked in (rows.RANKED // 10, rows.RANKED // 4, rows.RANKED)]
+    index.close()
+    names = ", ".join(each.name for each in collections)
+    return TEXTS.format(n=len(vectors), names=names, queries=len(queries), searches="\n".join(lines))
+
+
+def measured(n: int, spread: tuple[float, float], folder: Path, texts: str, console: Console) -> str:
     """Builds, opens again, searches. The page."""
     space = VectorSpace(fingerprint="synthetic", dim=DIM)
     made = source(n, spread)
@@ -156,7 +188,7 @@ def measured(n: int, spread: tuple[float, float], folder: Path, console: Console
     best = np.full((QUERIES, LIMIT), -np.inf, dtype=np.float32)
     keys = np.full((QUERIES, LIMIT), -1, dtype=np.int64)
     wall = cpu = exact_cpu = 0.0
-    whole = []
+    smaller = []
     for first in range(0, n, BATCH):
         batch = made.take(min(BATCH, n - first))
         began, cpu_began = time.perf_counter(), time.process_time()
@@ -165,9 +197,8 @@ def measured(n: int, spread: tuple[float, float], folder: Path, console: Console
         cpu_began = time.process_time()
         best, keys = exact_best(queries, best, keys, batch, first)
         exact_cpu += time.process_time() - cpu_began
-        if first + len(batch) in LOOKED_AT_WHOLE:
-            took, _ = timed(partial(index.search, limit=LIMIT), queries)
-            whole.append(f"{np.median(took):.1f} ms at {first + len(batch):,}")
+        if first + len(batch) in ON_THE_WAY:
+            smaller.append(search_line(index, first + len(batch), queries, keys))
         if (first // BATCH) % 10 == 9:
             console.print(f"{first + len(batch):,} vectors, {wall:.0f} s, {cpu:.0f} CPU s, {resident_mib():.0f} MiB")
     began, cpu_began = time.perf_counter(), time.process_time()
@@ -182,12 +213,13 @@ def measured(n: int, spread: tuple[float, float], folder: Path, console: Console
     for query in queries:
         index.search(query, LIMIT)
     mapped = resident_mib() - before
+    searches = "\n".join(ranked_line(index, ranked, queries, keys) for ranked in RANKED)
     index.close()
     choices = choice_ms(queries, made)
     return PAGE.format(
         n=n,
         dim=DIM,
-        command=f"python benchmarks/retrieval.py --vectors {n} --spread {spread[0]:g} {spread[1]:g}",
+        command=f"python -m benchmarks.vector_index --vectors {n} --spread {spread[0]:g} {spread[1]:g}",
         queries=QUERIES,
         batch=BATCH,
         rate=n / wall,
@@ -203,36 +235,42 @@ def measured(n: int, spread: tuple[float, float], folder: Path, console: Console
         pilots=PILOTS,
         choice50=float(np.percentile(choices, 50)),
         choice95=float(np.percentile(choices, 95)),
-        width=graph.EXPANSION_SEARCH,
-        exact_below=graph.EXACT_BELOW,
-        whole=", ".join(whole) or "not measured with so few",
+        usual=rows.RANKED,
+        share=1 / rows.RANKED_SHARE,
+        per_hit=rows.RANKED_PER_HIT,
+        smaller="\n".join(smaller),
+        texts=texts,
         spread=" to ".join(f"{value:g}" for value in spread),
-        searches="\n".join(search_line(folder, space, width, queries, keys) for width in WIDTHS),
+        searches=searches,
     )
 
 
-def timed(call: Callable[[FloatArray], T], queries: FloatArray) -> tuple[list[float], list[T]]:
-    """Wall time of each call, milliseconds, and what it returned."""
-    took, found = [], []
+def timed(call: Callable[[FloatArray], T], queries: FloatArray) -> tuple[list[float], list[float], list[T]]:
+    """Wall and CPU time of each call, milliseconds, and what it returned."""
+    wall, cpu, found = [], [], []
     for query in queries:
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.thread_time()
         found.append(call(query))
-        took.append((time.perf_counter() - began) * 1e3)
-    return took, found
+        cpu.append((time.thread_time() - cpu_began) * 1e3)
+        wall.append((time.perf_counter() - began) * 1e3)
+    return wall, cpu, found
 
 
-def search_line(folder: Path, space: VectorSpace, width: int, queries: FloatArray, keys: np.ndarray) -> str:
-    """A row of the page: the index opened with a width of its own, against the exact keys (q, 10)."""
-    usual, graph.EXPANSION_SEARCH = graph.EXPANSION_SEARCH, width
-    index = LocalIndex(folder, space)
-    cpu_began = time.process_time()
-    took, hits = timed(partial(index.search, limit=LIMIT), queries)
-    cpu = (time.process_time() - cpu_began) / len(queries) * 1e3
-    index.close()
-    graph.EXPANSION_SEARCH = usual
+def ranked_line(index: LocalIndex, ranked: int, queries: FloatArray, keys: np.ndarray) -> str:
+    """A row of the page: the index with a number of its own of rows to rank."""
+    usual = rows.RANKED, rows.RANKED_SHARE
+    rows.RANKED, rows.RANKED_SHARE = ranked, 0.0
+    line = search_line(index, ranked, queries, keys)
+    rows.RANKED, rows.RANKED_SHARE = usual
+    return line
+
+
+def search_line(index: LocalIndex, name: int, queries: FloatArray, keys: np.ndarray) -> str:
+    """A row of the page: searches against the exact keys (q, 10)."""
+    wall, cpu, hits = timed(partial(index.search, limit=LIMIT), queries)
     found = sum(len(set(hit.keys.tolist()) & set(wanted.tolist())) for hit, wanted in zip(hits, keys, strict=True))
-    p50, p95 = np.percentile(took, [50, 95])
-    return f"| {width} | {found / keys.size:.4f} | {p50:.2f} / {p95:.2f} ms | {cpu:.2f} ms |"
+    (p50, p95), (cpu50, cpu95) = np.percentile(wall, [50, 95]), np.percentile(cpu, [50, 95])
+    return f"| {name:,} | {found / keys.size:.4f} | {p50:.2f} / {p95:.2f} ms | {cpu50:.2f} / {cpu95:.2f} ms |"
 
 
 if __name__ == "__main__":
