@@ -67,7 +67,7 @@ Searches from the mapped snapshot, by the number of rows that are ranked by them
 | ---: | ---: | ---: | ---: |
 {searches}
 
-Searches on the way, before the snapshot:
+Smaller indexes of the same kind of vectors:
 
 | vectors | recall@10 | p50 / p95, wall | p50 / p95, CPU |
 | ---: | ---: | ---: | ---: |
@@ -81,8 +81,8 @@ TEXTS = """
 {searches}
 """
 RANKED = (500, 1_000, 2_000, 4_000)
-ON_THE_WAY = (30_000, 100_000, 300_000)
-"""Sizes at which searches are timed as well."""
+SMALLER = (30_000, 100_000, 300_000)
+"""Sizes of indexes that are searched as well."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,7 @@ def on_texts(folders: list[Path], index_folder: Path) -> str:
     index = LocalIndex(index_folder, VectorSpace(fingerprint="texts", dim=encoder.dim))
     index.add(np.arange(len(vectors)), vectors)
     index.snapshot()
-    none = np.full((len(queries), LIMIT), -np.inf, dtype=np.float32)
-    _, keys = exact_best(queries, none, np.full((len(queries), LIMIT), -1), vectors, 0)
+    keys = exact_keys(queries, vectors)
     lines = [ranked_line(index, ranked, queries, keys) for ranked in (rows.RANKED // 10, rows.RANKED // 4, rows.RANKED)]
     index.close()
     names = ", ".join(each.name for each in collections)
@@ -188,7 +187,6 @@ def measured(n: int, spread: tuple[float, float], folder: Path, texts: str, cons
     best = np.full((QUERIES, LIMIT), -np.inf, dtype=np.float32)
     keys = np.full((QUERIES, LIMIT), -1, dtype=np.int64)
     wall = cpu = exact_cpu = 0.0
-    smaller = []
     for first in range(0, n, BATCH):
         batch = made.take(min(BATCH, n - first))
         began, cpu_began = time.perf_counter(), time.process_time()
@@ -197,8 +195,6 @@ def measured(n: int, spread: tuple[float, float], folder: Path, texts: str, cons
         cpu_began = time.process_time()
         best, keys = exact_best(queries, best, keys, batch, first)
         exact_cpu += time.process_time() - cpu_began
-        if first + len(batch) in ON_THE_WAY:
-            smaller.append(search_line(index, first + len(batch), queries, keys))
         if (first // BATCH) % 10 == 9:
             console.print(f"{first + len(batch):,} vectors, {wall:.0f} s, {cpu:.0f} CPU s, {resident_mib():.0f} MiB")
     began, cpu_began = time.perf_counter(), time.process_time()
@@ -238,11 +234,32 @@ def measured(n: int, spread: tuple[float, float], folder: Path, texts: str, cons
         usual=rows.RANKED,
         share=1 / rows.RANKED_SHARE,
         per_hit=rows.RANKED_PER_HIT,
-        smaller="\n".join(smaller),
+        smaller="\n".join(smaller_line(size, spread, folder.parent / f"index-{size}") for size in SMALLER if size < n),
         texts=texts,
         spread=" to ".join(f"{value:g}" for value in spread),
         searches=searches,
     )
+
+
+def smaller_line(n: int, spread: tuple[float, float], folder: Path) -> str:
+    """A row of the page: searches in the snapshot of an index of another size."""
+    made = source(n, spread)
+    vectors, queries = made.take(n), made.take(QUERIES)
+    index = LocalIndex(folder, VectorSpace(fingerprint="synthetic", dim=DIM))
+    index.add(np.arange(n), vectors)
+    index.snapshot()
+    line = search_line(index, n, queries, exact_keys(queries, vectors))
+    index.close()
+    return line
+
+
+def exact_keys(queries: FloatArray, vectors: FloatArray) -> np.ndarray:
+    """The ten best vectors (q, 10) of each query."""
+    best = np.full((len(queries), LIMIT), -np.inf, dtype=np.float32)
+    keys = np.full(best.shape, -1, dtype=np.int64)
+    for first in range(0, len(vectors), BATCH):
+        best, keys = exact_best(queries, best, keys, vectors[first : first + BATCH], first)
+    return keys
 
 
 def timed(call: Callable[[FloatArray], T], queries: FloatArray) -> tuple[list[float], list[float], list[T]]:

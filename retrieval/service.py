@@ -24,6 +24,7 @@ from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.document_reader import DocumentReader, ReadingLimits
 from retrieval.stores.document_vectors import DocumentVectors, StaleWordsError
 from retrieval.stores.ingestion import Ingestion
+from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from retrieval.stores.vector_stores import VectorStores
@@ -91,7 +92,7 @@ class RetrievalService:
                 memory_bytes=settings.read_memory_mb << 20,
             )
         )
-        ingestion = Ingestion(catalog, chunks, vectors, reader, self._pieces, is_alone=is_alone)
+        ingestion = Ingestion(catalog, ReadingQueue(store), chunks, vectors, reader, self._pieces, is_alone=is_alone)
         chunking = StaticChunking(
             max_chunk_size_tokens=settings.chunk_tokens,
             chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),

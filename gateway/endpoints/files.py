@@ -15,7 +15,7 @@ from gateway.endpoints.retrieval_access import Owner, Stores, answer
 from gateway.http_errors import invalid
 from gateway.retrieval.views import Json, file_view, list_view
 from gateway.upload import Upload
-from retrieval.stores.store_records import Page
+from retrieval.stores.paging import Page
 
 api = api_router()
 

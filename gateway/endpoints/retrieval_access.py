@@ -22,7 +22,7 @@ from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, resp
 from retrieval.routing.query_routing import why
 from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
-from retrieval.stores.store_records import Page
+from retrieval.stores.paging import Page
 from retrieval.stores.vector_stores import VectorStores
 from router.json_text import to_json
 from router.types import DecisionKind

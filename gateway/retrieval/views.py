@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from retrieval.stores.store_records import FileStatus, Page, StoredFile, StoreFile, VectorStore
+from retrieval.stores.paging import Page
+from retrieval.stores.store_records import FileStatus, StoredFile, StoreFile, VectorStore
 from retrieval.stores.store_search import Found, SearchAnswer
 from retrieval.stores.vector_stores import file_counts
 from router.json_text import from_json

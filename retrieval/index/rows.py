@@ -124,21 +124,28 @@ class Rows:
     def nearest(self, query: FloatArray, limit: int, among: Places | None = None) -> Hits:
         """The `limit` rows of largest inner product with `query` (d,), of `among` or of all; exact but for half
         precision where there are no more than are ranked, approximate otherwise."""
-        places = self.held() if among is None else among
-        count = max(RANKED, RANKED_PER_HIT * limit, int(RANKED_SHARE * len(places)))
-        if len(places) > count:
-            sketch, is_most = sketched(query[None], self.normals)[:, 0], 2 * len(places) > self._n
-            if is_most:
-                apart = differences(self.sketches[:, : self._n], sketch)[places]
-            else:
-                apart = differences(self.sketches[:, places], sketch)
-            most = np.searchsorted(np.cumsum(np.bincount(apart)), count)
-            places = places[apart <= most]
+        total = len(self) if among is None else len(among)
+        count = max(RANKED, RANKED_PER_HIT * limit, int(RANKED_SHARE * total))
+        if total > count:
+            places = self._likely(sketched(query[None], self.normals)[:, 0], count, among)
+        else:
+            places = self.held() if among is None else among
         scores = np.empty(len(places), dtype=np.float32)
         for start in range(0, len(places), SCANNED_AT_ONCE):
             some = slice(start, start + SCANNED_AT_ONCE)
             scores[some] = products(self.vectors[places[some]], query)
         return best(self.keys[places], scores, limit)
+
+    def _likely(self, sketch: Sketches, count: int, among: Places | None) -> Places:
+        """Places of the rows whose sketches differ least from one: more than `count`, with ties."""
+        is_whole = among is None or 2 * len(among) > self._n
+        apart = differences(self.sketches[:, : self._n] if is_whole else self.sketches[:, among], sketch)
+        if among is None:
+            apart[~self._is_held[: self._n]] = BITS + 1
+        elif is_whole:
+            apart = apart[among]
+        near = np.flatnonzero(apart <= np.partition(apart, count)[count])
+        return near if among is None else among[near]
 
     def _make_room(self, size: int) -> None:
         more = size - len(self.keys)

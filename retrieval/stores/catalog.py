@@ -8,22 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import delete, func, select
 
 from decision_log.database import Database
 from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.filters import Scalar
-from retrieval.stores.store_records import Addition, FileStatus, Page, StoredFile, StoreFile, VectorStore, pairs_of
-from retrieval.stores.tables import BATCHES, CHUNKS, FILE_PARTS, FILES, STORE_FILES, STORES, TABLES
+from retrieval.stores.paging import Page, in_order, paged
+from retrieval.stores.store_records import Addition, FileStatus, StoredFile, StoreFile, VectorStore, pairs_of
+from retrieval.stores.tables import BATCHES, CHUNKS, FILE_PARTS, FILES, STORE_FILES, STORES, TABLES, is_file
 from router.errors import RequestError
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Row, Select
+    from sqlalchemy import Row, Select
     from sqlalchemy.engine import Connection
 
 MAX_STORE_FILES = 10_000
 PART_BYTES = 1024 * 1024
-STORE_FILE_COLUMNS = (*STORE_FILES.c, FILES.c.filename)
+CLAIM = ("claimed_until", "attempts")  # columns of the reading queue
+STORE_FILE_COLUMNS = (*(column for column in STORE_FILES.c if column.name not in CLAIM), FILES.c.filename)
 
 
 class Catalog:
@@ -33,10 +35,6 @@ class Catalog:
         self._store = store
         self._clock = clock
         store.make_tables(TABLES)
-
-    def now(self) -> float:
-        """Unix seconds by the clock that claims are measured with."""
-        return self._clock()
 
     def put_file(self, file: StoredFile, content: BinaryIO) -> None:
         """Keeps a file with its bytes, read to their end; one part of them is in memory at a time."""
@@ -90,20 +88,10 @@ class Catalog:
             )
 
     def put_store(self, store: VectorStore) -> None:
+        names = [column.name for column in STORES.c if column.name != "metadata_json"]
+        values = {name: getattr(store, name) for name in names}
         with self._store.transaction("make a vector store") as connection:
-            connection.execute(
-                STORES.insert().values(
-                    store_id=store.store_id,
-                    owner=store.owner,
-                    name=store.name,
-                    description=store.description,
-                    metadata_json=json.dumps(store.metadata),
-                    created_at=store.created_at,
-                    last_active_at=store.last_active_at,
-                    expires_days=store.expires_days,
-                    space=store.space,
-                )
-            )
+            connection.execute(STORES.insert().values(metadata_json=json.dumps(store.metadata), **values))
 
     def store(self, store_id: str, owner: str | None) -> VectorStore | None:
         """A store with its counts. `owner` None: whoever made it, for what experts.yaml attaches."""
@@ -206,22 +194,17 @@ class Catalog:
         return in_order([store_file_of(row) for row in rows], page)
 
     def batch(self, store_id: str, batch_id: str) -> tuple[dict[FileStatus, int], float] | None:
-        """Files of a batch by status, and when it was made; None when there is no such batch.
-
-        Batches of an older version have no row of their own, only their files.
-        """
+        """Files of a batch by status, and when it was made; None when there is no such batch."""
         made = select(BATCHES.c.created_at).where(BATCHES.c.store_id == store_id, BATCHES.c.batch_id == batch_id)
         files = (
-            select(STORE_FILES.c.status, func.count(), func.min(STORE_FILES.c.created_at))
+            select(STORE_FILES.c.status, func.count())
             .where(STORE_FILES.c.store_id == store_id, STORE_FILES.c.batch_id == batch_id)
             .group_by(STORE_FILES.c.status)
         )
         with self._store.transaction("read a batch") as connection:
             created_at = connection.execute(made).scalar_one_or_none()
-            rows = connection.execute(files).all()
-        if created_at is None:
-            created_at = min((row[2] for row in rows), default=None)
-        return None if created_at is None else ({FileStatus(row[0]): row[1] for row in rows}, created_at)
+            counts = {FileStatus(row[0]): row[1] for row in connection.execute(files)}
+        return None if created_at is None else (counts, created_at)
 
     def change_store_file(self, store_id: str, file_id: str, values: Mapping[str, object]) -> bool:
         """Sets columns of a store's file; False when it is gone."""
@@ -246,74 +229,6 @@ class Catalog:
             connection.execute(delete(CHUNKS).where(CHUNKS.c.store_id == store_id, CHUNKS.c.file_id == file_id))
             return bool(connection.execute(delete(STORE_FILES).where(*is_file(store_id, file_id))).rowcount)
 
-    def claim(self, store_id: str, file_id: str, seconds: float) -> int:
-        """Which attempt at reading the file this is, counted before it begins, from 1; 0 when it is not this process
-        that is to read it: it does not wait, or another has it in hand."""
-        now = self._clock()
-        statement = (
-            STORE_FILES.update()
-            .where(
-                *is_file(store_id, file_id),
-                STORE_FILES.c.status == FileStatus.IN_PROGRESS.value,
-                or_(STORE_FILES.c.claimed_until.is_(None), STORE_FILES.c.claimed_until < now),
-            )
-            .values(claimed_until=now + seconds, attempts=STORE_FILES.c.attempts + 1)
-            .returning(STORE_FILES.c.attempts)
-        )
-        with self._store.transaction("claim a file") as connection:
-            return connection.execute(statement).scalar_one_or_none() or 0
-
-    def give_back(self, store_id: str, file_id: str) -> None:
-        """Undoes a claim, so that another attempt may follow at once: what ended this one was not the file."""
-        values = {"claimed_until": None, "attempts": STORE_FILES.c.attempts - 1}
-        is_claimed = STORE_FILES.c.claimed_until.is_not(None)
-        with self._store.transaction("give a file back") as connection:
-            connection.execute(STORE_FILES.update().where(*is_file(store_id, file_id), is_claimed).values(**values))
-
-    def waiting_owners(self) -> list[str]:
-        """Whose files are to be read, the owner of the oldest one first."""
-        query = (
-            select(STORES.c.owner)
-            .join(STORE_FILES, STORE_FILES.c.store_id == STORES.c.store_id)
-            .where(STORE_FILES.c.status == FileStatus.IN_PROGRESS.value)
-            .group_by(STORES.c.owner)
-            .order_by(func.min(STORE_FILES.c.created_at))
-        )
-        with self._store.transaction("find files to read") as connection:
-            return list(connection.execute(query).scalars())
-
-    def waiting(self, owner: str) -> list[tuple[str, str]]:
-        """(store, file) of what is to be read of an owner, oldest first."""
-        query = (
-            select(STORE_FILES.c.store_id, STORE_FILES.c.file_id)
-            .join(STORES, STORES.c.store_id == STORE_FILES.c.store_id)
-            .where(STORE_FILES.c.status == FileStatus.IN_PROGRESS.value, STORES.c.owner == owner)
-            .order_by(STORE_FILES.c.created_at)
-        )
-        with self._store.transaction("find files to read") as connection:
-            return [(row.store_id, row.file_id) for row in connection.execute(query)]
-
-    def waiting_of(self, store_id: str) -> set[str]:
-        """Files of a store that are to be read."""
-        query = select(STORE_FILES.c.file_id).where(
-            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.IN_PROGRESS.value
-        )
-        with self._store.transaction("find files to read") as connection:
-            return set(connection.execute(query).scalars())
-
-    def read_again(self, store_id: str) -> None:
-        """Every file of a store that was read is to be read once more."""
-        statement = STORE_FILES.update().where(
-            STORE_FILES.c.store_id == store_id, STORE_FILES.c.status == FileStatus.COMPLETED.value
-        )
-        with self._store.transaction("have files read again") as connection:
-            connection.execute(statement.values(status=FileStatus.IN_PROGRESS.value, claimed_until=None, attempts=0))
-
-    def release_claims(self) -> None:
-        """Nobody has anything in hand: for a process that knows it is the only one."""
-        with self._store.transaction("release claims") as connection:
-            connection.execute(STORE_FILES.update().values(claimed_until=None))
-
     def attributes(self, store_id: str) -> dict[str, dict[str, Scalar]]:
         """Attributes of every file of a store that can be found."""
         query = select(STORE_FILES.c.file_id, STORE_FILES.c.attributes_json).where(
@@ -321,11 +236,6 @@ class Catalog:
         )
         with self._store.transaction("read attributes") as connection:
             return {row.file_id: pairs_of(row.attributes_json, row.file_id) for row in connection.execute(query)}
-
-
-def is_file(store_id: str, file_id: str) -> tuple[ColumnElement[bool], ...]:
-    """Conditions on a file of a store."""
-    return STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id
 
 
 def new_row(
@@ -353,19 +263,9 @@ def store_files_query() -> Select[Any]:
 
 
 def store_file_of(row: Row[Any]) -> StoreFile:
-    return StoreFile(
-        store_id=row.store_id,
-        file_id=row.file_id,
-        filename=row.filename,
-        status=FileStatus(row.status),
-        error_code=row.error_code,
-        error_message=row.error_message,
-        attributes=pairs_of(row.attributes_json, row.file_id),
-        strategy=row.strategy_json,
-        batch_id=row.batch_id,
-        usage_bytes=row.usage_bytes,
-        created_at=row.created_at,
-    )
+    values = dict(row._mapping)
+    status, attributes = FileStatus(values.pop("status")), pairs_of(values.pop("attributes_json"), row.file_id)
+    return StoreFile(status=status, attributes=attributes, strategy=values.pop("strategy_json"), **values)
 
 
 def with_counts(connection: Connection, rows: Sequence[Row[Any]]) -> list[VectorStore]:
@@ -381,43 +281,10 @@ def with_counts(connection: Connection, rows: Sequence[Row[Any]]) -> list[Vector
     for store_id, status, count, total in connection.execute(query):
         counts[store_id][FileStatus(status)] = count
         usage[store_id] += int(total or 0)
-    return [
-        VectorStore(
-            store_id=row.store_id,
-            owner=row.owner,
-            name=row.name,
-            description=row.description,
-            metadata=pairs_of(row.metadata_json, row.store_id),
-            created_at=row.created_at,
-            last_active_at=row.last_active_at,
-            expires_days=row.expires_days,
-            space=row.space,
-            counts=counts[row.store_id],
-            usage_bytes=usage[row.store_id],
-        )
-        for row in rows
-    ]
+    return [store_of(row, counts[row.store_id], usage[row.store_id]) for row in rows]
 
 
-def paged(
-    connection: Connection, query: Select[Any], at: ColumnElement[float], name: ColumnElement[str], page: Page
-) -> Select[Any]:
-    """The rows of a page and one more; rows before a given one are taken backwards from it."""
-    is_backwards = page.before is not None and page.after is None
-    is_ascending = page.is_ascending != is_backwards
-    cursor = page.before if is_backwards else page.after
-    if cursor is not None:
-        known = connection.execute(query.with_only_columns(at).where(name == cursor)).scalar_one_or_none()
-        if known is not None:
-            beyond = or_(at > known, and_(at == known, name > cursor))
-            below = or_(at < known, and_(at == known, name < cursor))
-            query = query.where(beyond if is_ascending else below)
-    order = (at.asc(), name.asc()) if is_ascending else (at.desc(), name.desc())
-    return query.order_by(*order).limit(page.limit + 1)
-
-
-def in_order(items: list[Any], page: Page) -> list[Any]:
-    """Rows taken backwards, turned round; the one too many stays at the end."""
-    if page.before is None or page.after is not None:
-        return items
-    return [*reversed(items[: page.limit]), *items[page.limit :]]
+def store_of(row: Row[Any], counts: dict[FileStatus, int], usage_bytes: int) -> VectorStore:
+    values = dict(row._mapping)
+    metadata = pairs_of(values.pop("metadata_json"), row.store_id)
+    return VectorStore(metadata=metadata, counts=counts, usage_bytes=usage_bytes, **values)

@@ -104,16 +104,6 @@ class Chunk:
         return f"{self.file_id}#{self.position}"
 
 
-@dataclass(frozen=True)
-class Page:
-    """Which part of a list is wanted: at most `limit` after (or before) one of its ids, newest first by default."""
-
-    limit: int = 20
-    is_ascending: bool = False
-    after: str | None = None
-    before: str | None = None
-
-
 def pairs_of(text: str, whose: str) -> dict[str, Any]:
     """Metadata or attributes as a row has them.
 

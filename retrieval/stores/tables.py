@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Float, Index, Integer, LargeBinary, Text
 from sqlmodel import Field, SQLModel
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from sqlalchemy import ColumnElement, Table
 
 
 class FileRow(SQLModel, table=True):
@@ -107,3 +107,8 @@ STORE_FILES: Table = SQLModel.metadata.tables["vector_store_files"]
 BATCHES: Table = SQLModel.metadata.tables["vector_store_batches"]
 CHUNKS: Table = SQLModel.metadata.tables["retrieval_chunks"]
 TABLES = [FILES, FILE_PARTS, STORES, STORE_FILES, BATCHES, CHUNKS]
+
+
+def is_file(store_id: str, file_id: str) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on a file of a store."""
+    return STORE_FILES.c.store_id == store_id, STORE_FILES.c.file_id == file_id

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import openai
 import pytest
 
-from retrieval.stores.store_records import Addition
-from retrieval.stores.tables import BATCHES
 from tests.gateway.retrieval.serving import Serving, serving
 
 NONE = {"in_progress": 0, "completed": 0, "cancelled": 0, "failed": 0, "total": 0}
@@ -51,16 +48,3 @@ async def test_a_batch_belongs_to_its_store_and_ends_with_it(tmp_path: Path) -> 
         assert catalog.batch(store.id, batch_id) is not None
         await client.vector_stores.delete(store.id)
         assert catalog.batch(store.id, batch_id) is None
-
-
-async def test_a_batch_of_an_older_version_is_known_by_its_files(tmp_path: Path) -> None:
-    async with serving(tmp_path) as running, running.openai() as client:
-        store = await client.vector_stores.create()
-        stores = running.service.stores
-        file = await stores.upload("", "a.txt", "user_data", io.BytesIO(b"a text"), len(b"a text"))
-        await stores.attach("", store.id, [Addition(file.file_id)], "vsfb-old")
-        with running.store.transaction("forget the batch") as connection:
-            connection.execute(BATCHES.delete())
-        batch = await client.vector_stores.file_batches.retrieve("vsfb-old", vector_store_id=store.id)
-        assert batch.file_counts.total == 1
-        assert batch.created_at >= file.created_at - 1

@@ -1,0 +1,48 @@
+"""Pages of a list: rows after or before one of them, in the order of their time and then of their id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import tuple_
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy.engine import Connection
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a list: at most `limit` after (or before) one of its ids, newest first by default."""
+
+    limit: int = 20
+    is_ascending: bool = False
+    after: str | None = None
+    before: str | None = None
+
+    @property
+    def is_backwards(self) -> bool:
+        return self.before is not None and self.after is None
+
+
+def paged(
+    connection: Connection, query: Select[Any], at: ColumnElement[float], name: ColumnElement[str], page: Page
+) -> Select[Any]:
+    """The rows of a page and one more; rows before a given one are taken backwards from it."""
+    is_ascending = page.is_ascending != page.is_backwards
+    cursor = page.before if page.is_backwards else page.after
+    place = tuple_(at, name)
+    if cursor is not None:
+        known = connection.execute(query.with_only_columns(at).where(name == cursor)).scalar_one_or_none()
+        if known is not None:
+            query = query.where(place > (known, cursor) if is_ascending else place < (known, cursor))
+    order = (at.asc(), name.asc()) if is_ascending else (at.desc(), name.desc())
+    return query.order_by(*order).limit(page.limit + 1)
+
+
+def in_order(items: list[T], page: Page) -> list[T]:
+    """Rows taken backwards, turned round; the one too many stays at the end."""
+    return [*reversed(items[: page.limit]), *items[page.limit :]] if page.is_backwards else items
