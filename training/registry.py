@@ -9,9 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from router.artifact import is_intact, load_artifact, put_in_place, read_manifest
-from router.errors import ArtifactError, ConfigError, allowed_values
+from router.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from router.live_pointer import LivePointer, Trial, change_pointer, read_pointer
 from router.types import RouterManifest
+
+
+class LiveChangedError(RouterError):
+    """Another router is live than the one that was to be replaced."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,23 @@ class Registry:
         """The live pointer; None before the first promotion. Raises ArtifactError when the pointer is damaged."""
         return read_pointer(self.root)
 
-    def promote(self, version: str, now: datetime) -> LivePointer:
-        """Makes a version live after verifying every byte of it; a trial ends. Raises ConfigError, ArtifactError."""
+    def promote(self, version: str, now: datetime, *, instead_of: str | None = None) -> LivePointer:
+        """Makes a version live after verifying every byte of it; a trial ends.
+
+        Args:
+            instead_of: the version that must be live until then; None: whichever is.
+
+        Raises:
+            ConfigError: there is no such version.
+            ArtifactError: it is damaged.
+            LiveChangedError: another version than `instead_of` is live.
+        """
         folder = self.folder(version)
         load_artifact(folder)
 
         def change(before: LivePointer | None) -> LivePointer:
+            if instead_of is not None and (before is None or before.version != instead_of):
+                raise LiveChangedError(f"{before.version if before else 'no router'} became live")
             if before is None:
                 return LivePointer(version=folder.name, promoted_at=now.isoformat())
             if before.version == folder.name:

@@ -26,7 +26,7 @@ from training.evidence import Evidence
 from training.gate import Comparison, GateResult
 from training.log_table import LogTable
 from training.new_experts import can_introduce, introduce, newcomers
-from training.registry import Registry
+from training.registry import LiveChangedError, Registry
 from training.retrain_inputs import Guard, RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import RouterComparison
 
@@ -160,10 +160,10 @@ def promote(registry: Registry, folder: Path, compared_with: str, now: datetime,
     """Makes a router live, unless another became live since the comparison, which says nothing of that one: the reason
     why it was not, empty where it was."""
     with guard():
-        live = registry.live()
-        if live is None or live.version != compared_with:
-            return f"declined: {live.version if live else 'no router'} became live during the comparison"
-        registry.promote(registry.adopt(folder), now)
+        try:
+            registry.promote(registry.adopt(folder), now, instead_of=compared_with)
+        except LiveChangedError as error:
+            return f"declined: {error} during the comparison"
     return ""
 
 

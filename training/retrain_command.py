@@ -14,10 +14,9 @@ from router.config import RetrievalConfig, load_config
 from router.errors import DataError, RouterError
 from router.progress import Progress, console_progress
 from router.terminal import Terminal
-from training.fence import LockLostError
 from training.retrain import run_retrain
 from training.retrain_inputs import Guard, RetrainRequest
-from training.retrain_lock import LocalTurns, NoTurnError, SharedTurns
+from training.retrain_lock import LocalTurns, LockLostError, NoTurnError, SharedTurns
 from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 from training.summary import print_round
 

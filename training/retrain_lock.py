@@ -1,57 +1,90 @@
-"""Whose turn it is to retrain: one process at a time over a folder of routers, across hosts where there is a Redis.
+"""Lock around retraining: one process at a time over a folder of routers, across hosts where there is a Redis.
 
-The lock in Redis expires when its holder stops renewing it, so a crash never blocks the others for long; the fence
-beside the routers (training.fence) makes sure that a holder who lost it cannot promote.
+The lock in Redis expires when its holder stops renewing it, so a crash never blocks the others for long. But a lock
+that expires is no proof: its holder may be stopped for minutes (a paused machine, a full disk) and then continue as if
+nothing had happened. So every turn gets a number that only rises, written beside the routers when the turn begins, and
+a promotion is made under a file lock that compares both (fencing tokens, Kleppmann 2016).
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from decision_log.redis_client import REDIS_ERRORS, connect, same_slot
-from router.errors import RouterError
-from training.fence import Fence, LockLostError
+from decision_log.redis_client import REDIS_ERRORS, connect
+from router.errors import ArtifactError, RouterError
 
 if TYPE_CHECKING:
+    from redis.asyncio.lock import Lock
+
     from decision_log.redis_client import RedisClient
 
-LOCK_KEY = "coe:retrain"
-LOCK_FILE = ".retrain.lock"
+LOCK_KEY, FINISHED_KEY = "coe:retrain", "coe:retrain:finished"
+LOCK_FILE, FENCE_FILE = ".retrain.lock", ".fence"
 EXPIRES_S = 60.0
 CALL_TIMEOUT_S = 10.0
-BUSY, RECENT = 0, -1
+REMEMBERED_MS = 365 * 86_400_000
+"""Life of the key that says when the last turn finished: its age is what is missing of that, by Redis' own clock."""
 
-TAKE = """
-local now = redis.call('TIME')
-local finished = tonumber(redis.call('GET', KEYS[3]) or '0')
-if tonumber(ARGV[4]) > 0 and tonumber(now[1]) - finished < tonumber(ARGV[4]) then return -1 end
-if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 0 end
-local turn = redis.call('INCR', KEYS[2])
-if turn <= tonumber(ARGV[3]) then turn = tonumber(ARGV[3]) + 1; redis.call('SET', KEYS[2], turn) end
-return turn
-"""
-"""KEYS: lock, last turn, when the last one finished. ARGV: owner, expiry in ms, highest turn of the fence (a Redis that
-lost its data starts to count again), seconds that must have passed since the last one finished."""
-
-RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-
-GIVE_BACK = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[2] == '1' then redis.call('SET', KEYS[3], redis.call('TIME')[1]) end
-return redis.call('DEL', KEYS[1])
-"""
+T = TypeVar("T")
 
 
 class NoTurnError(RouterError):
     """Somebody else retrains now, or did a moment ago; the message says which."""
+
+
+class LockLostError(RouterError):
+    """Another process took its turn to retrain in the meantime, so this one may not promote."""
+
+
+class LockUnreachableError(RouterError):
+    """Redis cannot be asked for the lock."""
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Highest turn that ever began over one folder of routers."""
+
+    root: Path
+
+    def begin(self) -> int:
+        """Begins a turn, which shuts out every earlier one, and returns its number.
+
+        Raises:
+            ArtifactError: the file is damaged.
+        """
+        with self.locked() as highest:
+            (self.root / FENCE_FILE).write_text(str(highest + 1), encoding="ascii")
+            return highest + 1
+
+    @contextmanager
+    def passing(self, turn: int) -> Iterator[None]:
+        """Held while promoting: nobody else can begin a turn meanwhile. Raises LockLostError when somebody has."""
+        with self.locked() as highest:
+            if turn != highest:
+                raise LockLostError(
+                    f"turn {turn} to retrain is over: turn {highest} has begun, so nothing was promoted"
+                )
+            yield
+
+    @contextmanager
+    def locked(self) -> Iterator[int]:
+        """Holds the file lock; yields the number that is written in the file, 0 before the first turn."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / FENCE_FILE
+        with path.open("a+", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            written = file.read().strip()
+            if written and not written.isdecimal():
+                raise ArtifactError(f"{path}: holds '{written[:20]}', not the number of a turn; delete the file")
+            yield int(written or 0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +112,7 @@ class LocalTurns:
 
     @contextmanager
     def take(self) -> Iterator[Turn]:
-        """A turn, for as long as the block runs. Raises NoTurnError when another process has it."""
+        """Holds a turn while the block runs. Raises NoTurnError when another process has it."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / LOCK_FILE).open("a") as file:
             try:
@@ -87,9 +120,7 @@ class LocalTurns:
             except BlockingIOError as error:
                 raise NoTurnError("another process on this host is retraining") from error
             fence = Fence(self.root)
-            number = fence.highest() + 1
-            fence.begin(number)
-            yield Turn(number, fence, lambda: True)
+            yield Turn(fence.begin(), fence, lambda: True)
 
 
 @dataclass(frozen=True)
@@ -107,90 +138,96 @@ class SharedTurns:
 
     @contextmanager
     def take(self) -> Iterator[Turn]:
-        """A turn, for as long as the block runs and the lock is renewed.
+        """Holds a turn while the block runs and the lock is renewed.
 
         Raises:
             NoTurnError: it is somebody else's, or the last one was a moment ago.
-            TurnsUnreachableError: Redis is away.
+            LockUnreachableError: Redis is away.
         """
         fence = Fence(self.root)
         with RedisLock.open(self.redis_url, self.expires_s) as lock:
-            number = lock.take(fence.highest(), self.min_pause_s)
+            lock.call(lock.acquire(self.min_pause_s))
             is_done = False
             try:
-                fence.begin(number)
+                number = fence.begin()
                 with lock.renewed():
-                    yield Turn(number, fence, lock.renew)
+                    yield Turn(number, fence, lambda: lock.is_ours)
                     is_done = True
             finally:
-                lock.give_back(is_done=is_done)
-
-
-class TurnsUnreachableError(RouterError):
-    """Redis cannot be asked whose turn it is."""
+                with suppress(LockUnreachableError):  # what Redis is not there to hear expires by itself
+                    lock.call(lock.release(is_done=is_done))
 
 
 @dataclass(frozen=True)
 class RedisLock:
-    """The lock in Redis, spoken to by a thread of its own, because fitting keeps the main one busy for minutes."""
+    """Lock of redis-py, spoken to by a thread of its own, because fitting keeps the main one busy for minutes."""
 
     client: RedisClient
+    lock: Lock
     loop: asyncio.AbstractEventLoop
-    owner: str
-    expires_ms: int
+    expires_s: float
 
     @staticmethod
     @contextmanager
     def open(redis_url: str, expires_s: float) -> Iterator[RedisLock]:
-        """Raises ConfigError when the URL is none of Redis."""
+        """Connects; nothing is locked yet. Raises ConfigError when the URL is none of Redis."""
+        from redis.asyncio.lock import Lock
+
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="retrain-lock", daemon=True)
         thread.start()
 
-        async def opened() -> RedisClient:
-            return connect(redis_url)
+        async def connected() -> RedisLock:
+            client = connect(redis_url)
+            lock = Lock(client, LOCK_KEY, timeout=expires_s, blocking=False, thread_local=False)
+            return RedisLock(client, lock, loop, expires_s)
 
         try:
-            client = asyncio.run_coroutine_threadsafe(opened(), loop).result()
+            opened = asyncio.run_coroutine_threadsafe(connected(), loop).result()
             try:
-                yield RedisLock(client, loop, secrets.token_hex(16), round(1000 * expires_s))
+                yield opened
             finally:
-                asyncio.run_coroutine_threadsafe(client.aclose(), loop).result(CALL_TIMEOUT_S)
+                asyncio.run_coroutine_threadsafe(opened.client.aclose(), loop).result(CALL_TIMEOUT_S)
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
 
-    async def script(self, source: str, *arguments: str | int) -> int:
-        keys = (LOCK_KEY, same_slot(LOCK_KEY, ":turn"), same_slot(LOCK_KEY, ":finished"))
-        answer: Any = self.client.eval(source, len(keys), *keys, self.owner, *arguments)
-        return int(await answer)
-
-    def call(self, source: str, *arguments: str | int) -> int:
-        """Runs a script. Raises TurnsUnreachableError."""
-        asked = asyncio.run_coroutine_threadsafe(self.script(source, *arguments), self.loop)
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine in the lock's thread. Raises what it raises, and LockUnreachableError."""
+        asked = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return asked.result(CALL_TIMEOUT_S)
         except (*REDIS_ERRORS, TimeoutError) as error:
             asked.cancel()
-            raise TurnsUnreachableError(
+            raise LockUnreachableError(
                 f"Redis cannot be asked whose turn it is to retrain ({type(error).__name__}); nothing was changed"
             ) from error
 
-    def take(self, highest: int, min_pause_s: float) -> int:
-        """The number of the turn. Raises NoTurnError, TurnsUnreachableError."""
-        number = self.call(TAKE, self.expires_ms, highest, round(min_pause_s))
-        if number == RECENT:
-            raise NoTurnError("another replica has just retrained")
-        if number == BUSY:
+    async def acquire(self, min_pause_s: float) -> None:
+        """Takes the lock. Raises NoTurnError, RedisError."""
+        if not await self.lock.acquire():
             raise NoTurnError("another replica is retraining")
-        return number
+        left_ms = await self.client.pttl(FINISHED_KEY)
+        if left_ms >= 0 and REMEMBERED_MS - left_ms < 1000 * min_pause_s:
+            await self.lock.release()
+            raise NoTurnError("another replica has just retrained")
 
-    def renew(self) -> bool:
-        """Whether the lock is still ours; if so it lives on. A Redis that is away says nothing, which counts as no."""
+    async def renew(self) -> bool:
+        """Makes the lock live on; False when it is no longer ours. Raises RedisError."""
+        from redis.exceptions import LockError
+
         try:
-            return bool(self.call(RENEW, self.expires_ms))
-        except TurnsUnreachableError:
+            return await self.lock.reacquire()
+        except LockError:
+            return False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the lock is still held, which renews it. A Redis that is away says nothing, which counts as no."""
+        try:
+            return self.call(self.renew())
+        except LockUnreachableError:
             return False
 
     @contextmanager
@@ -199,9 +236,9 @@ class RedisLock:
 
         async def keep() -> None:
             while True:
-                await asyncio.sleep(self.expires_ms / 3000)
+                await asyncio.sleep(self.expires_s / 3)
                 with suppress(*REDIS_ERRORS):  # one renewal may fail; when all do, the turn is over
-                    await self.script(RENEW, self.expires_ms)
+                    await self.renew()
 
         task = asyncio.run_coroutine_threadsafe(keep(), self.loop)
         try:
@@ -209,7 +246,9 @@ class RedisLock:
         finally:
             task.cancel()
 
-    def give_back(self, *, is_done: bool) -> None:
-        """Lets the next one in; what Redis is not there to hear expires by itself."""
-        with suppress(TurnsUnreachableError):
-            self.call(GIVE_BACK, int(is_done))
+    async def release(self, *, is_done: bool) -> None:
+        """Lets the next one in, and with `is_done` notes the time, unless the lock was lost. Raises RedisError."""
+        if await self.renew():
+            if is_done:
+                await self.client.set(FINISHED_KEY, 1, px=REMEMBERED_MS)
+            await self.lock.release()

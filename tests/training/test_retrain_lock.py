@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,14 +13,22 @@ import pytest
 from redis import Redis
 
 from router.errors import ArtifactError, ConfigError
-from training.fence import Fence, LockLostError
-from training.retrain_lock import LOCK_KEY, LocalTurns, NoTurnError, SharedTurns, TurnsUnreachableError
+from tests.decision_log.redis_kinds import cluster
+from training.retrain_lock import (
+    FENCE_FILE,
+    LOCK_KEY,
+    Fence,
+    LocalTurns,
+    LockLostError,
+    LockUnreachableError,
+    NoTurnError,
+    SharedTurns,
+)
 
 HOLDER = """
 import sys
 from pathlib import Path
-from training.fence import LockLostError
-from training.retrain_lock import SharedTurns
+from training.retrain_lock import LockLostError, SharedTurns
 root, url = Path(sys.argv[1]), sys.argv[2]
 with SharedTurns(root, url, expires_s=0.3).take() as turn:
     print("holding", turn.number, flush=True)
@@ -102,18 +111,21 @@ def test_a_paused_holder_whose_lock_expired_cannot_promote(redis_url, tmp_path):
 def test_the_fence_alone_refuses_an_older_turn(tmp_path):
     """Even when Redis says the lock is still ours: it may have failed over to a replica that never counted of it."""
     fence = Fence(tmp_path)
-    fence.begin(4)
-    fence.begin(7)
-    with pytest.raises(LockLostError, match="turn 4 to retrain is over: turn 7 has begun"), fence.passing(4):
+    assert [fence.begin(), fence.begin()] == [1, 2]
+    with pytest.raises(LockLostError, match="turn 1 to retrain is over: turn 2 has begun"), fence.passing(1):
         pass
-    with pytest.raises(LockLostError, match="turn 7 to retrain cannot begin"):
-        fence.begin(7)
-    with fence.passing(7):
+    with fence.passing(2):
         pass
+
+
+def test_turns_that_begin_at_once_get_different_numbers(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        numbers = list(threads.map(lambda _: Fence(tmp_path).begin(), range(40)))
+    assert sorted(numbers) == list(range(1, 41))
 
 
 def test_a_redis_that_lost_its_data_goes_on_counting_from_the_fence(redis_url, tmp_path):
-    Fence(tmp_path).begin(41)
+    (tmp_path / FENCE_FILE).write_text("41")
     with SharedTurns(tmp_path, redis_url).take() as turn:
         assert turn.number == 42
     with SharedTurns(tmp_path, redis_url).take() as turn:
@@ -133,7 +145,7 @@ def test_processes_of_one_host_take_turns_without_redis(tmp_path):
 
 def test_a_redis_that_is_away_or_misnamed_is_said_so(tmp_path):
     socket = f"unix://{tmp_path}/none.sock"
-    with pytest.raises(TurnsUnreachableError, match="cannot be asked whose turn"), SharedTurns(tmp_path, socket).take():
+    with pytest.raises(LockUnreachableError, match="cannot be asked whose turn"), SharedTurns(tmp_path, socket).take():
         pass
     with pytest.raises(ConfigError, match="REDIS_URL is not a Redis URL"), SharedTurns(tmp_path, "ftp://x").take():
         pass
@@ -142,4 +154,16 @@ def test_a_redis_that_is_away_or_misnamed_is_said_so(tmp_path):
 def test_a_damaged_fence_is_named(tmp_path: Path):
     (tmp_path / ".fence").write_text("many")
     with pytest.raises(ArtifactError, match="holds 'many', not the number of a turn"):
-        Fence(tmp_path).highest()
+        Fence(tmp_path).begin()
+
+
+def test_turns_in_a_cluster(tmp_path):
+    with cluster(tmp_path) as node:
+        turns = SharedTurns(tmp_path / "routers", f"redis+cluster://127.0.0.1:{node.port}", min_pause_s=3000)
+        with turns.take() as turn:
+            with pytest.raises(NoTurnError, match="another replica is retraining"), turns.take():
+                pass
+            with turn.promotion():
+                pass
+        with pytest.raises(NoTurnError, match="another replica has just retrained"), turns.take():
+            pass

@@ -21,10 +21,9 @@ from router.errors import ConfigError, RouterError
 from router.types import Verdict
 from tests.training.trained_folder import make_trained
 from training import retrain_command
-from training.fence import LockLostError
 from training.retrain_command import one_round, retrain_again_and_again
 from training.retrain_inputs import RetrainRequest
-from training.retrain_lock import LocalTurns
+from training.retrain_lock import LocalTurns, LockLostError
 
 REFRESHED = PilotRefresh(Verdict.PROMOTE, "promote: no worse on held-out queries", 1, 30, 6, {"gone": 2}, 0.5, 0.75)
 

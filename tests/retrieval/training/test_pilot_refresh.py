@@ -35,7 +35,7 @@ from router.encoders.hashing import HashingEncoder
 from router.errors import ArtifactError, DataError
 from router.types import FloatArray, Verdict
 from tests.retrieval.training.collection_files import SUBJECTS
-from training.fence import LockLostError
+from training.retrain_lock import LockLostError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HARBOUR = 0
