@@ -1,4 +1,4 @@
-"""How many requests run at once: a limit, a short queue behind it, and a refusal at once for the rest."""
+"""A limit on the requests that run at once, a short queue behind it, and an immediate refusal of the rest."""
 
 from __future__ import annotations
 

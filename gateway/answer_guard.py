@@ -1,4 +1,4 @@
-"""What an expert sends, as clients may see it: within the time for an answer as a whole, and without our key."""
+"""An expert's answer as clients may see it: within the time for an answer as a whole, and without our key."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class KeyFilter:
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """What can be passed on; may be empty."""
+        """Gives the bytes that can be passed on; may be empty."""
         text = (self._held + piece).replace(self._key, MASK.encode())
         held = next((n for n in range(len(self._key) - 1, 0, -1) if text.endswith(self._key[:n])), 0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
 
     def rest(self) -> bytes:
-        """What was held back to the end."""
+        """Gives the bytes that were held back to the end."""
         rest, self._held = self._held, b""
         return rest
 

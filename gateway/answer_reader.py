@@ -41,7 +41,7 @@ class StreamReader:
 
     @property
     def text(self) -> str:
-        """What was kept of the text."""
+        """The part of the text that was kept."""
         return "".join(self._kept)
 
     @property
@@ -49,7 +49,7 @@ class StreamReader:
         return self.is_done or self.finish_reason is not None
 
     def usage(self, prompt_tokens: int) -> Usage:
-        """What the expert reported; otherwise counted events and the caller's estimate of the prompt."""
+        """The expert's report; otherwise counted events and the caller's estimate of the prompt."""
         if self._reported is not None:
             return self._reported
         return Usage(prompt_tokens=prompt_tokens, completion_tokens=self._tokens, is_estimated=True)
@@ -120,7 +120,7 @@ class StreamReader:
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """What a whole answer says of itself; `error_code` is there when it holds an error in spite of its status."""
+    """Facts that a whole answer states; `error_code` is there when it holds an error in spite of its status."""
 
     usage: Usage
     finish_reason: str | None
@@ -128,7 +128,7 @@ class JsonAnswer:
 
 
 def read_answer(body: bytes) -> JsonAnswer | None:
-    """None when the body is no chat completion: no JSON object, or neither choices nor an error in it."""
+    """None when the body is not a chat completion: not a JSON object, or one with neither choices nor an error."""
     try:
         values = reply_json(body)
     except JsonError:

@@ -103,7 +103,7 @@ class GatewayApp:
 
 
 def rest_parts(parts: Parts) -> dict[str, object]:
-    """What endpoints may ask for, by the names in gateway/endpoints/access.py."""
+    """The parts that endpoints may ask for, by the names in gateway/endpoints/access.py."""
     return {
         "config": parts.config,
         "decider": parts.decider,

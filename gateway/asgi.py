@@ -40,7 +40,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
 
 
 def announced_length(headers: Mapping[bytes, bytes], max_bytes: int) -> int:
-    """How long the body says it is, 0 when it does not. Raises ApiError 413 too large, 415 compressed."""
+    """The length that the body announces, 0 when it does not. Raises ApiError 413 too large, 415 compressed."""
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding != b"identity":
         raise ApiError(

@@ -15,7 +15,7 @@ BEARER = b"bearer "
 
 
 class Auth:
-    """Which clients may call `/v1/*`. Without keys everybody may, which only a loopback address allows.
+    """The clients that may call `/v1/*`. Without keys everybody may, which only a loopback address allows.
 
     Args:
         keys: the secrets themselves; only their hashes are kept.
@@ -49,7 +49,7 @@ def refused(message: str) -> ApiError:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to that host."""
+    """True where only this machine can reach a server bound to that host."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -16,11 +16,10 @@ from gateway.chat_log import ChatLog
 from gateway.deciding import Decider
 from gateway.exchange import Asked, Outcome, Sources, request_id_of, response_headers
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
-from gateway.held_end import HeldEnd
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
 from gateway.off_loop import read_off_loop
-from gateway.stream_tails import StreamTails
+from gateway.stream_end import HeldEnd, StreamTails
 from gateway.wire import ChatRequest, decode_chat
 from router.config import GatewayConfig
 from router.errors import BackendError, StoreError

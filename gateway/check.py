@@ -1,4 +1,4 @@
-"""What `coe check` looks at beyond the shape of experts.yaml: plugins, files, names and budgets."""
+"""The checks of `coe check` beyond the shape of experts.yaml: plugins, files, names and budgets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TYPICAL_TOKENS = 500.0
 
 
 def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] | None = None) -> list[str]:
-    """Whatever would keep a gateway from starting, one line each, naming file, key path, value and what is allowed.
+    """Finds all that would keep a gateway from starting, one line each, with file, key path, value and what is allowed.
 
     Args:
         environment: where the keys of experts and the addresses of databases are; None looks for none.

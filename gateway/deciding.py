@@ -146,7 +146,7 @@ def no_expert(error: NoEligibleExpertError, facts: QueryFacts, capabilities: Map
 def decision_inputs(
     router: Router, policy: str, query: Query, alive: frozenset[str], embedding: FloatArray, key: bytes
 ) -> DecisionInputs:
-    """What the log keeps so that the decision can be made again; `embedding` (1, d), `key` of the hashes."""
+    """The part of the record by which the decision can be made again; `embedding` (1, d), `key` of the hashes."""
     return DecisionInputs(
         encoder=router.encoder.fingerprint,
         features=features_hash(embedding, key),

@@ -91,7 +91,7 @@ class DriftWatch:
             except StoreError as error:
                 logger.warning("the watch over drift waits (%s)", type(error).__name__)
             except Exception:
-                logger.exception("the watch over drift goes on after a fault")
+                logger.exception("the watch over drift keeps running after a fault")
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self, until: float) -> list[SignalChange]:

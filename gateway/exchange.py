@@ -64,7 +64,7 @@ class Decided(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asked what, and when. Times named `*_at_s` are of the monotonic clock, `at` is in Unix seconds."""
+    """A request, its sender, its times: `at` in Unix seconds, those named `*_at_s` of the monotonic clock."""
 
     request_id: str
     key_id: str | None
@@ -83,7 +83,7 @@ class Asked:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a chat went so far. Only the exchange that it belongs to, in gateway/chat.py, writes it."""
+    """The course of a chat so far. Only the exchange that it belongs to, in gateway/chat.py, writes it."""
 
     decided: Decided | None = None
     expert: str | None = None  # asked last

@@ -195,7 +195,7 @@ async def read_beginning(
     body = await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(read_answer, body)
     if facts is None:
-        raise BackendError(f"expert {expert} sent an answer that is no chat completion", status=502)
+        raise BackendError(f"expert {expert} sent an answer that is not a chat completion", status=502)
     return WholeAnswer(expert, content_type, body, facts)
 
 

@@ -53,9 +53,7 @@ class ApiError(RouterError):
         param: field of the request that is wrong.
         error_type: OpenAI's class of errors; by default the one of the status.
         retry_after_s: sent as Retry-After.
-        allow: sent as Allow.
         is_retryable: another expert may be tried, nothing was generated.
-        body: the expert's own error body, when it is in OpenAI's shape already and passes unchanged.
     """
 
     def __init__(
@@ -67,9 +65,7 @@ class ApiError(RouterError):
         param: str | None = None,
         error_type: str | None = None,
         retry_after_s: float | None = None,
-        allow: str | None = None,
         is_retryable: bool = False,
-        body: bytes | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -80,10 +76,10 @@ class ApiError(RouterError):
             status, "api_error" if status >= 500 else TYPE_OF_STATUS[400]
         )
         self.retry_after_s = retry_after_s
-        self.allow = allow
         self.is_retryable = is_retryable
+        self.allow: str | None = None  # sent as Allow
         self.expert: str | None = None  # the one that failed, once it is known
-        self._body = body
+        self.verbatim: bytes | None = None  # the expert's own error body, where it passes unchanged
 
     def after(self, failed: Sequence[str]) -> ApiError:
         """The same error of the expert that was tried last, naming those that failed before it."""
@@ -102,8 +98,8 @@ class ApiError(RouterError):
     @property
     def body(self) -> bytes:
         """The JSON to send."""
-        if self._body is not None:
-            return self._body
+        if self.verbatim is not None:
+            return self.verbatim
         values = {"message": self.message, "type": self.error_type, "param": self.param, "code": self.code}
         return to_json({"error": values})
 
@@ -129,12 +125,11 @@ def invalid(message: str, param: str | None = None, code: str = "invalid_value")
 
 
 def method_not_allowed(method: str, allowed: str) -> ApiError:
-    return ApiError(
-        f"method {method[:16]} is not allowed here; allowed: {allowed}",
-        status=405,
-        code="method_not_allowed",
-        allow=allowed,
+    error = ApiError(
+        f"method {method[:16]} is not allowed here; allowed: {allowed}", status=405, code="method_not_allowed"
     )
+    error.allow = allowed
+    return error
 
 
 def api_error(error: BaseException, expert: str | None = None, request_id: str = "") -> ApiError:
@@ -220,7 +215,7 @@ def upstream_error(
     if is_context_overflow(status, message, kind):
         code = "context_length_exceeded"
     is_verbatim = code == fields.get("code") and shown == fields and status < 500 and is_openai_shape(body)
-    return ApiError(
+    error = ApiError(
         message,
         status=status,
         code=code if isinstance(code, str) else None,
@@ -228,8 +223,9 @@ def upstream_error(
         error_type=kind if isinstance(kind, str) and code != "context_length_exceeded" else None,
         retry_after_s=retry_after_s,
         is_retryable=is_retryable,
-        body=body if is_verbatim else None,
     )
+    error.verbatim = body if is_verbatim else None
+    return error
 
 
 def error_fields(body: bytes) -> dict[str, object] | None:

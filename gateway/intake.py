@@ -1,4 +1,4 @@
-"""How much of clients' bodies is in memory at once: of all clients together, and of each."""
+"""Limits on the bodies that are in memory at once, of all clients together and of each."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Claim:
         """Around the reading of the body.
 
         Raises:
-            ApiError: 408 it took too long, or too long for the room that it took; 429 or 503 there is no place for it.
+            ApiError: 408 it took too long, or too long for the room that it took; 429 or 503 there is no room.
         """
         try:
             async with asyncio.timeout(timeout_s) as self._deadline:

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Promotion(NamedTuple):
-    """What `live.json` says: the live version, the trial, and when the file was written (st_mtime_ns)."""
+    """The content of `live.json`: the live version, the trial, and when the file was written (st_mtime_ns)."""
 
     version: str
     trial: Trial | None
@@ -132,14 +132,14 @@ class LiveRouter:
         return self.serving
 
     def _written_ns(self) -> int | None:
-        """When `live.json` was written; None where there is none."""
+        """Time at which `live.json` was written; None without one."""
         try:
             return (self.folder / LIVE_FILE).stat().st_mtime_ns
         except OSError:
             return None
 
     async def refresh(self) -> None:
-        """Swaps to what is promoted and on trial; a bad router is refused and the old one goes on."""
+        """Swaps to what is promoted and on trial; a bad router is refused and the old one stays."""
         async with self._refreshing:
             written_ns = self._written_ns()
             promotion = await asyncio.to_thread(self._promotion)
@@ -182,7 +182,7 @@ class LiveRouter:
         return router
 
     def _promotion(self) -> Promotion | None:
-        """What `live.json` says; None while there is none that can be read."""
+        """The content of `live.json`; None while it cannot be read."""
         path = self.folder / LIVE_FILE
         try:
             written_ns = path.stat().st_mtime_ns
@@ -219,7 +219,7 @@ class LiveRouter:
 
 
 def trial_line(candidate: Candidate | None, before: Candidate | None) -> str:
-    """What changed about the trial."""
+    """A line that says how the trial has changed."""
     if candidate is None:
         return f"the trial of router {before.trial.version if before else 'none'} has ended here"
     trial = candidate.trial

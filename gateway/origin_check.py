@@ -43,7 +43,7 @@ class OriginCheck:
 
 
 def is_own(origin: str, host: str) -> bool:
-    """Whether a page of that origin was loaded from the address that the request went to."""
+    """True where a page of that origin was loaded from the address that the request went to."""
     scheme, _, authority = origin.partition("://")
     page, ours = AUTHORITY.fullmatch(authority), AUTHORITY.fullmatch(host)
     if scheme not in DEFAULT_PORTS or page is None or ours is None:

@@ -34,7 +34,7 @@ def message_of(fault: Mapping[str, Any]) -> str:
 
 
 def path_of(fault: Mapping[str, Any], body: object) -> tuple[str | int, ...]:
-    """Where in the request a fault is. Names that pydantic gives the branches of a union are not in the body."""
+    """The place of a fault in the request. Names that pydantic gives the branches of a union are not in the body."""
     if fault["type"] == "json_invalid":
         return ()
     where, *parts = fault["loc"]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gateway.kept_text import MAX_EDIT_CHARS, kept_share
 from router.request_body import Body, ColumnText
 from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitSignal, Record, RoutingDecision
 
 DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}
+MAX_EDIT_CHARS = 20_000
+"""Two texts of this length take some 30 ms to compare; nothing of them is stored."""
+
 YES_OR_NO = frozenset({FeedbackKind.THUMB, FeedbackKind.RETRY, FeedbackKind.TEST, FeedbackKind.TICKET})
 DOCUMENT_KINDS = frozenset({FeedbackKind.THUMB, FeedbackKind.SCORE})
 
@@ -19,7 +20,7 @@ EditText = Annotated[str, Field(max_length=MAX_EDIT_CHARS)]
 
 
 class FeedbackRequest(Body):
-    """What a client says about an answer: `value`, or of an edit both texts, of which only the share is kept."""
+    """Feedback of a client on an answer: `value`, or of an edit both texts, of which only the share is kept."""
 
     decision_id: ColumnText = Field(min_length=1, max_length=64, description="from the header x-coe-decision-id")
     kind: FeedbackKind
@@ -48,12 +49,6 @@ class FeedbackRequest(Body):
         if self.kind is FeedbackKind.RETRY and self.value not in (None, 0.0):
             raise ValueError("kind 'retry' takes the value 0: somebody wanted another answer")
         return self
-
-    def reward(self) -> float:
-        """The value in [0, 1], for an edit that gave its texts the share that was kept."""
-        if self.original is not None and self.edited is not None:
-            return kept_share(self.original, self.edited)
-        return DEFAULT_VALUES[self.kind] if self.value is None else self.value
 
 
 class FeedbackAnswer(Record):
@@ -104,7 +99,7 @@ class CategoryProb(Record):
 
 
 class Signals(Record):
-    """What stage 1 saw. Above `threshold` the decision falls back to `general`; None: nothing passes it."""
+    """The view of stage 1. Above `threshold` the decision falls back to `general`; None: nothing passes it."""
 
     categories: tuple[CategoryProb, ...]
     uncertainty: float
@@ -116,13 +111,13 @@ class WeighedExpert(Record):
     """One expert as the decision weighed it. `prob` is 0 and `lacks` says why where it could not serve, or the policy
     does not let it. `rank` is its place in the policy's order, from 1.
 
-    Cost and wait are means for a query of this category; None is unknown.
+    Cost and wait are means for a query of this category; a wait of None was never measured.
     """
 
     expert: str
     prob: float
-    predicted_quality: float | None
-    predicted_cost_usd: float | None
+    predicted_quality: float
+    predicted_cost_usd: float
     predicted_wait_ms: float | None
     lacks: str | None = None
     rank: int | None = None
@@ -138,7 +133,7 @@ SHOWN_ONCE = {
 
 
 class Receipt(Record):
-    """What became of one request, what was weighed, and what was said of it since.
+    """One request: how it ended, what was weighed, and the feedback since.
 
     `signals` and `experts` are empty where the client named the expert or none was chosen. `implicit` is what clients
     did, which is not feedback.
@@ -168,10 +163,7 @@ def with_fewer_digits(value: object) -> object:
     return [with_fewer_digits(part) for part in value] if isinstance(value, list) else value
 
 
-def signals_of(decision: RoutingDecision) -> Signals | None:
-    """None where nothing was classified, or an older version did not keep it."""
-    if not decision.category_probs:
-        return None
+def signals_of(decision: RoutingDecision) -> Signals:
     return Signals(
         categories=tuple(CategoryProb(category=name, prob=prob) for name, prob in decision.category_probs.items()),
         uncertainty=decision.uncertainty,
@@ -181,20 +173,16 @@ def signals_of(decision: RoutingDecision) -> Signals | None:
 
 
 def weighed_experts(decision: RoutingDecision) -> tuple[WeighedExpert, ...]:
-    """Every expert of the router, those that could serve first; older decisions lack some of the numbers."""
+    """Every expert of the router, those that could serve first."""
     names = (*decision.eligible, *decision.excluded, *decision.outside_policy)
     lacks, rank = decision.excluded | decision.outside_policy, {e: i for i, e in enumerate(decision.ranking, start=1)}
-    columns = zip_longest(
-        names,
-        decision.eligible_probs,
-        (*decision.predicted_quality, *decision.excluded_quality),
-        decision.predicted_cost_usd,
-        decision.predicted_wait_ms,
-    )
+    probs = dict(zip(decision.eligible, decision.eligible_probs, strict=True))
+    qualities = (*decision.predicted_quality, *decision.excluded_quality)
+    columns = zip(names, qualities, decision.predicted_cost_usd, decision.predicted_wait_ms, strict=True)
     return tuple(
         WeighedExpert(
             expert=name,
-            prob=prob or 0.0,
+            prob=probs.get(name, 0.0),
             predicted_quality=quality,
             predicted_cost_usd=cost,
             predicted_wait_ms=wait,
@@ -203,5 +191,5 @@ def weighed_experts(decision: RoutingDecision) -> tuple[WeighedExpert, ...]:
             is_chosen=name == decision.expert,
             is_runner_up=name == decision.runner_up,
         )
-        for name, prob, quality, cost, wait in columns
+        for name, quality, cost, wait in columns
     )

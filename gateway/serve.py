@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import resource
 import socket
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -21,7 +22,6 @@ from gateway.app import GatewayApp
 from gateway.auth import Auth, check_bind
 from gateway.http_limits import limited_protocol
 from gateway.live_router import LiveRouter
-from gateway.open_files import clients_that_fit
 from gateway.parts import Parts
 from gateway.settings import Settings
 from retrieval.service import RetrievalService
@@ -33,6 +33,9 @@ from router.pipeline import Router
 from router.protocols import ChatBackend, Encoder
 
 BACKLOG = 2048
+FILES_BESIDE = 512  # database, log, indexes, engines, uploads
+FILES_PER_CLIENT = 2  # its connection, and one to an expert
+FEWEST_CLIENTS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +199,30 @@ def server_config(parts: Parts, bound_host: str) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=math.ceil(limits.keep_alive_s),
     )
+
+
+def clients_that_fit(wanted: int) -> int:
+    """The number of clients, at most `wanted`, that may be connected at once.
+
+    Raises this process's limit on open files as far as the system lets it.
+
+    One connection more than there may be files would keep experts and the database from being reached.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = FILES_PER_CLIENT * wanted + FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    fitting = max(FEWEST_CLIENTS, (soft - FILES_BESIDE) // FILES_PER_CLIENT)
+    logger.warning(
+        "at most %d connections instead of gateway.max_connections %d: this process may have %d files open (ulimit -n)",
+        fitting,
+        wanted,
+        soft,
+    )
+    return fitting
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -24,7 +24,7 @@ LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
 class Settings(Record):
-    """Where things are on this machine and who may call. What the composition is stands in experts.yaml."""
+    """Places on this machine, and keys of callers. experts.yaml holds the composition itself."""
 
     config_path: Path = Path("experts.yaml")
     data_dir: Path = Path("data")
@@ -86,12 +86,12 @@ def environment_secrets(config: CoeConfig) -> dict[str, str]:
 
 
 def command_environment() -> dict[str, str]:
-    """What commands of ours inherit: everything."""
+    """The environment that commands of ours inherit: all of it."""
     return dict(os.environ)
 
 
 def engine_environment(config: CoeConfig) -> dict[str, str]:
-    """What engines inherit from this process's environment, before what experts.yaml adds."""
+    """The part that engines inherit of this process's environment, before what experts.yaml adds."""
     return without_secrets(os.environ, read_secrets(config, os.environ))
 
 
@@ -110,7 +110,7 @@ def without_secrets(environment: Mapping[str, str], named: Collection[str]) -> d
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a part of a variable's name, between underscores, ends as names of secrets do."""
+    """True where a part of a variable's name, between underscores, ends as names of secrets do."""
     return any(part.endswith(SECRET_ENDS) for part in name.upper().split("_"))
 
 

@@ -1,4 +1,4 @@
-"""What a router on trial would decide, worked out beside the request and never waited for."""
+"""Decisions of a router on trial, worked out beside the request and never waited for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_WAITING = 64
 
 @dataclass(frozen=True)
 class ShadowAsk:
-    """What the live router decided from, for the candidate too; `vector` (1, d) is of the live router's encoder."""
+    """The query as the live router had it, for the candidate; `vector` (1, d) is of the live router's encoder."""
 
     candidate: Router
     live: Router

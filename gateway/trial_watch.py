@@ -38,7 +38,7 @@ class TrialFinding:
     failures: float
 
     def limit(self, trial: Trial) -> float:
-        """What either has to reach: by the union bound both together err with chance alpha at most."""
+        """The value that either has to reach: by the union bound both together err with chance alpha at most."""
         return math.log(2 / trial.alpha)
 
 
@@ -52,7 +52,7 @@ def find(evidence: TrialEvidence, trial: Trial) -> TrialFinding:
 
 
 def reason_to_withdraw(evidence: TrialEvidence, finding: TrialFinding, trial: Trial) -> str | None:
-    """Why a trial has to end, or None."""
+    """The reason why a trial has to end, or None."""
     limit = finding.limit(trial)
     if finding.failures >= limit:
         shares = [1.0 - (arm.mean or 0.0) for arm in (evidence.candidate_success, evidence.live_success)]
@@ -91,7 +91,7 @@ class TrialWatch:
             except (StoreError, ArtifactError, OSError) as error:
                 logger.warning("the watch over routers waits (%s)", type(error).__name__)
             except Exception:
-                logger.exception("the watch over routers goes on after a fault")
+                logger.exception("the watch over routers keeps running after a fault")
             await asyncio.sleep(max(LOOK_EVERY_S, (time.monotonic() - began) / MAX_DUTY))
 
     async def look(self) -> None:
@@ -142,7 +142,7 @@ class TrialWatch:
 
 
 def manifests(live: LiveRouter, pointer: LivePointer) -> Iterator[RouterManifest]:
-    """Of the versions that a pointer puts to work; a damaged one has none."""
+    """Manifests of the versions that a pointer puts to work; a damaged one has none."""
     for version in (pointer.version, *((pointer.trial.version,) if pointer.trial else ())):
         try:
             yield read_manifest(live.folder / version)

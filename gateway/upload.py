@@ -75,7 +75,7 @@ async def next_batch(receive: Receive, max_bytes: int, claim: Claim) -> tuple[by
 
 
 def boundary_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """What separates the parts of the form. Raises ApiError 400."""
+    """The bytes between the parts of the form. Raises ApiError 400."""
     kind, options = parse_options_header(headers.get(b"content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise invalid("an upload is a form: content-type multipart/form-data with a boundary")

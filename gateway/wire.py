@@ -1,4 +1,4 @@
-"""The chat request as the router needs it. Only routed fields are decoded; everything else goes on untouched."""
+"""The chat request as the router needs it. Only routed fields are decoded; everything else passes untouched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the `model` of a request asks for: routing by a policy, or an expert by name."""
+    """The meaning of a request's `model`: routing by a policy, or an expert by name."""
 
     policy: str | None = None
     expert: str | None = None
@@ -85,7 +85,7 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
 
 
 def resolve_model(model: str, experts: Collection[str], policies: Collection[str]) -> Target:
-    """What a model name asks for.
+    """The meaning of a model name.
 
     Raises:
         ApiError: 404 with the names there are.
@@ -149,7 +149,7 @@ def check_content(message: Mapping[str, object], where: str, max_parts: int) -> 
 
 
 def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) -> QueryFacts:
-    """What the request demands from an expert."""
+    """The demands of a request on its expert."""
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
     form = typed(body, "response_format", dict, "an object") or {}
@@ -191,7 +191,7 @@ def last_ask(messages: list[dict[str, object]]) -> str:
 
 
 def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) -> str:
-    """What identifies a conversation, to be hashed: `user`, `metadata.session_id`, or how the conversation began."""
+    """The identity of a conversation, to be hashed: `user`, `metadata.session_id`, or how the conversation began."""
     user = typed(body, "user", str, "a string")
     metadata = typed(body, "metadata", dict, "an object") or {}
     named = user or metadata.get("session_id")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Annotated
 
@@ -14,12 +15,16 @@ from gateway.endpoints.access import Config, KeyId, Sink, Store, api_router, par
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
-from gateway.schemas import FeedbackAnswer, FeedbackRequest
+from gateway.schemas import DEFAULT_VALUES, FeedbackAnswer, FeedbackRequest
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionKind, DecisionRecord, DocumentFeedback, Feedback
 
 api = api_router()
 RETRY_S = 60.0
+
+CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+|[^\w\s]")
+"""A word, a sign, or a character of a script that puts no spaces between words."""
 
 
 @api.post("/v1/feedback", status_code=202)
@@ -38,7 +43,7 @@ async def put_feedback(
     check_subject(record, said.document_id)
     if store is None:
         raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
-    value = await asyncio.to_thread(said.reward)
+    value = await asyncio.to_thread(reward_of, said)
     about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": key_id}
     if said.document_id is None:
         feedback = Feedback(kind=said.kind, **about)
@@ -88,3 +93,31 @@ def over_cap(status: FeedbackStatus, caps: FeedbackConfig) -> ApiError:
     else:
         message, wait_s = f"this key gave {caps.max_per_decision} kinds of feedback on this decision", None
     return ApiError(f"{message}, which is the most", status=429, code="feedback_limit", retry_after_s=wait_s)
+
+
+def reward_of(said: FeedbackRequest) -> float:
+    """The value in [0, 1], for an edit that gave its texts the share that was kept."""
+    if said.original is not None and said.edited is not None:
+        return kept_share(said.original, said.edited)
+    return DEFAULT_VALUES[said.kind] if said.value is None else said.value
+
+
+def kept_share(original: str, edited: str) -> float:
+    """Share of the answer's words that the edited text still has, in the same order: longest common subsequence over
+    the length of the original. 1.0 for an answer without words, which nobody can take away from."""
+    before, after = WORD.findall(original), WORD.findall(edited)
+    return common_length(before, after) / len(before) if before else 1.0
+
+
+def common_length(left: list[str], right: list[str]) -> int:
+    """Length of the longest common subsequence, by Hyyrö's bit-parallel algorithm (2004): one step per word of `right`
+    on a number of as many bits as `left` has words."""
+    places: dict[str, int] = {}
+    for place, word in enumerate(left):
+        places[word] = places.get(word, 0) | 1 << place
+    full = (1 << len(left)) - 1
+    state = full
+    for word in right:
+        matches = state & places.get(word, 0)
+        state = ((state + matches) | (state - matches)) & full
+    return len(left) - state.bit_count()

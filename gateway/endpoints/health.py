@@ -1,4 +1,4 @@
-"""GET /healthz: the process runs. GET /readyz: it can serve."""
+"""GET /healthz: the process runs. GET /readyz: it can serve. GET /metrics: numbers for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Annotated
 from fastapi import Response
 
 from gateway.endpoints.access import api_router, part
+from gateway.metrics import Metrics
 from gateway.readiness import Readiness
 from gateway.schemas import Health
 
 api = api_router()
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @api.get("/healthz", response_model_exclude_defaults=True)
@@ -33,3 +36,9 @@ async def readyz(response: Response, readiness: Annotated[Readiness, part("readi
         router_version=router.version if router else None,
         experts_alive=tuple(sorted(pool.alive)) if is_answered else (),
     )
+
+
+@api.get("/metrics")
+def metrics(counted: Annotated[Metrics, part("metrics")]) -> Response:
+    """All metrics in the text format."""
+    return Response(counted.text(), headers={"content-type": METRICS_TYPE})

@@ -14,7 +14,7 @@ from router.types import DecisionInputs, DecisionReason, DecisionRecord, FloatAr
 
 
 class NotReplayableError(RouterError):
-    """What a decision was made from is not there any more."""
+    """The inputs of a decision are not there any more."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class Replay:
 
 @dataclass(frozen=True)
 class Features:
-    """What a logged decision was made from (1, d), where that was found, whether it has the logged hash, and whether it
-    may be taken for the same."""
+    """Inputs of a logged decision (1, d) with their source.
+
+    `is_known`: they have the logged hash; `is_exact`: they may be taken for the same.
+    """
 
     embedding: FloatArray
     source: str
@@ -86,7 +88,7 @@ def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
     if record.decision.reason is DecisionReason.EXPLICIT:
         raise NotReplayableError(f"the client named the expert '{record.decision.expert}': no router decided")
     if record.inputs is None:
-        raise NotReplayableError("an older version made it, which did not log what it decided from")
+        raise NotReplayableError(f"it chose a retrieval expert, for a request of kind '{record.kind}'")
     return record.decision, record.inputs
 
 
@@ -119,7 +121,7 @@ def features_of(router: Router, record: DecisionRecord, inputs: DecisionInputs, 
 
 
 def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) -> RoutingDecision:
-    """What a router decides for that request and fleet: experts are there unless they did not answer then.
+    """Decides for that request and fleet: experts are there unless they did not answer then.
 
     Raises:
         NotReplayableError: the router has no such policy.

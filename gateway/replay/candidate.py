@@ -1,10 +1,9 @@
-"""What another router would have done with logged requests."""
+"""Logged requests decided by another router."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gateway.replay.again import NotReplayableError, decide_again, features_of, routed
@@ -63,7 +62,7 @@ class CandidateReport(Record):
 
 @dataclass
 class Tally:
-    """Counts over the log, one record at a time: what is kept does not grow with the log, but for the gains."""
+    """Counts over the log, one record at a time; they do not grow with it. `key` is of the data folder's hashes."""
 
     candidate: Router
     key: bytes
@@ -131,14 +130,6 @@ class Tally:
             ),
             examples=tuple(self.examples),
         )
-
-
-def compare(candidate: Router, records: Iterable[DecisionRecord], *, key: bytes, max_examples: int) -> CandidateReport:
-    """Goes through the records once; `key` is that of the data folder's hashes."""
-    tally = Tally(candidate, key, max_examples)
-    for record in records:
-        tally.add(record)
-    return tally.report()
 
 
 def example_of(record: DecisionRecord, logged: RoutingDecision, found: RoutingDecision) -> Example:

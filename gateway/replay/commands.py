@@ -18,7 +18,7 @@ from router.visible_text import echo
 if TYPE_CHECKING:
     from decision_log.database import Database
     from gateway.replay.again import Replay
-    from gateway.replay.candidate import CandidateReport
+    from gateway.replay.candidate import CandidateReport, Tally
     from router.terminal import Grid
     from router.types import DecisionRecord
 
@@ -42,13 +42,14 @@ def replay(
     if (decision_id is None) == (diff is None):
         raise ConfigError("give a decision's ID, or --diff with a router version")
     with opened_database(data_dir, database_url, is_reader=True) as store:
-        if diff is not None:
-            return show_diff(store, config, data_dir, diff, since, limit, examples, as_json=as_json)
-        return show_replay(store, config, data_dir, decision_id or "", as_json=as_json)
+        if diff is None:
+            return show_replay(store, config, data_dir, decision_id or "", as_json=as_json)
+        tally = tally_of(config, data_dir, diff, examples)
+        return show_diff(compared(store, tally, since, limit), as_json=as_json)
 
 
 def show_replay(store: Database, config: Path, data_dir: Path, decision_id: str, *, as_json: bool) -> int:
-    """Exit status 0 when the decision came out the same to the last bit, 1 when not or when something is missing."""
+    """Prints a decision made again. Exit status 0 when it is the same to the last bit, 1 when not."""
     from gateway.replay.again import NotReplayableError, routed
     from gateway.replay.again import replay as again
     from router.build import load_router
@@ -115,31 +116,33 @@ def shorten(value: object) -> str:
     return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
 
 
-def show_diff(
-    store: Database,
-    config: Path,
-    data_dir: Path,
-    version: str,
-    since: str | None,
-    limit: int,
-    examples: int,
-    *,
-    as_json: bool,
-) -> int:
-    from gateway.replay.candidate import compare
+def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> Tally:
+    """Counts of nothing yet, for a candidate of that version."""
+    from gateway.replay.candidate import Tally
     from router.build import load_router
     from router.config import load_config
+
+    candidate = load_router(load_config(config), version_folder(data_dir / "routers", version))
+    return Tally(candidate, load_key(data_dir), max_examples)
+
+
+def compared(store: Database, tally: Tally, since: str | None, limit: int) -> CandidateReport:
+    """The report of a candidate over the newest decisions since an ISO date or time."""
     from router.terminal import Terminal
     from router.times import unix_time
 
-    at = 0.0 if since is None else unix_time(since, "--since")
-    candidate = load_router(load_config(config), version_folder(data_dir / "routers", version))
-    key = load_key(data_dir)
+    first, left_out = 0.0 if since is None else unix_time(since, "--since"), Counter[str]()
     with Terminal(stderr=True).status("deciding again ..."):
-        left_out: Counter[str] = Counter()
-        newest = store.newest_decisions(since=at, limit=limit, left_out=left_out)
-        report = compare(candidate, newest, key=key, max_examples=examples)
-        report = report.model_copy(update={"skipped": {**report.skipped, **left_out}})
+        for record in store.newest_decisions(since=first, limit=limit, left_out=left_out):
+            tally.add(record)
+    report = tally.report()
+    return report.model_copy(update={"skipped": {**report.skipped, **left_out}})
+
+
+def show_diff(report: CandidateReport, *, as_json: bool) -> int:
+    """Prints a report. Exit status 0."""
+    from router.terminal import Terminal
+
     if as_json:
         echo(report.model_dump_json(indent=1))
         return 0

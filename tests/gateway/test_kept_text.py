@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.kept_text import common_length, kept_share
+from gateway.endpoints.feedback import common_length, kept_share
 
 WORDS = st.lists(st.sampled_from("abcd"), max_size=80)
 

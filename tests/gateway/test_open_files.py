@@ -12,7 +12,7 @@ resource = pytest.importorskip("resource")
 PROGRAM = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
-from gateway.open_files import clients_that_fit
+from gateway.serve import clients_that_fit
 print(clients_that_fit(int(sys.argv[3])), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 

@@ -21,7 +21,7 @@ from router.config import load_config
 from router.errors import ArtifactError, ConfigError
 from router.features import to_bytes
 from router.pipeline import Router, explicit_decision
-from router.types import DecisionRecord, Query, QueryFacts, TerminalState
+from router.types import DecisionKind, DecisionRecord, Query, QueryFacts, TerminalState
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
 from training.types import OutcomeTable
@@ -202,7 +202,7 @@ def test_a_changed_experts_yaml_is_named(data, capsys):
         ({"embedding": None, "text": "[email] all rows"}, "the logged text gives other features than were logged"),
         ({"embedding": b"\x00\x3c" * 4}, "the logged embedding has 4 dimensions"),
         ({"embedding": b"\x00"}, "has 1 bytes"),
-        ({"inputs": None}, "an older version made it"),
+        ({"inputs": None, "kind": DecisionKind.SEARCH}, "for a request of kind 'search'"),
         ({"decision": None, "error_code": "no_expert_alive"}, "rejected before an expert was chosen (no_expert_alive)"),
         ({"decision": explicit_decision("left", QueryFacts(), {})}, "the client named the expert 'left'"),
     ],
