@@ -165,6 +165,10 @@ def retrieval_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
     section = config.retrieval
     if section is None:
         return
+    try:
+        build_experts.require_stores()
+    except MissingExtraError as error:
+        yield f"retrieval: {error}"
     for name, plugin in section.experts.items():
         if plugin.kind == "adapter" and isinstance(plugin.options.get("path"), str):
             yield from retrieval_adapter_problems(f"retrieval.experts.{name}.path", str(plugin.options["path"]), folder)

@@ -18,6 +18,9 @@ DataOption = Annotated[Path | None, typer.Option("--data-dir", help="folder of e
 HostOption = Annotated[str | None, typer.Option("--host", help="address to listen on (COE_HOST; 127.0.0.1)")]
 PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0: any free port (COE_PORT; 8000)")]
 
+DEMO_PACKAGES = ("gguf", "lxml", "onnxruntime", "pyarrow", "sklearn", "xllamacpp")
+"""One of each extra that the shipped composition needs, so that all are asked for at once."""
+
 PIPE_WIDTH = 250
 """A pipe has no width, and `grep` wants one line an expert."""
 
@@ -37,11 +40,13 @@ def up(
     from fleet.program_log import log_to_file
     from gateway.up import run_up
     from gateway.up_view import UpView
+    from router.errors import require_installed
     from router.shipped import DEFAULT_CONFIG, copy_composition
     from router.terminal import Terminal
 
     settings, view = settings_of(config, data_dir, host, port), UpView(Terminal())
     if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
+        require_installed("demo", "the composition that ships with coe", *DEMO_PACKAGES)
         copy_composition(Path())
         view.note("there was no experts.yaml here: wrote the one that ships with coe, and its adapters under examples/")
     log_to_file(settings.data_dir, settings.log_level)

@@ -10,11 +10,16 @@ from retrieval.experts.adapter import MANIFEST_FILE
 from retrieval.types import BASE, BaseExpert, LexicalExpert, RetrievalExpert, UnboundExpert
 from router import plugins
 from router.config import PluginConfig, RetrievalConfig
-from router.errors import ConfigError
+from router.errors import ConfigError, require_installed
 from router.protocols import Encoder
 from router.weights import expanded
 
 FAMILY = "retrieval.experts"
+
+
+def require_stores() -> None:
+    """Raises MissingExtraError where the packages that read documents are not installed."""
+    require_installed("stores", "retrieval in experts.yaml", "lxml", "pypdf")
 
 
 def build_base(config: PluginConfig) -> Encoder:

