@@ -60,8 +60,8 @@ programs on the machine.
 | exact search of the same vectors, float32, CPU | {exact_cpu:.0f} ms |
 | choosing among {arms} arms by {pilots:,} labelled queries, p50 / p95, wall | {choice50:.2f} / {choice95:.2f} ms |
 
-Searches from the mapped snapshot, by the number of rows that are ranked by themselves (the index ranks the largest of
-{usual:,}, one in {share:,.0f} and {per_hit} for each hit):
+Searches from the mapped snapshot, by the number of rows that are ranked by their full vectors (the index ranks the
+largest of {usual:,}, one in {share:,.0f}, and {per_hit} per hit):
 
 | ranked | recall@10 against exact search | p50 / p95, wall | p50 / p95, CPU |
 | ---: | ---: | ---: | ---: |
