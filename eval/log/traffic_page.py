@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from eval.log.traffic_records import Bias, Drift, Gap, Group, LogReport, Rate, Regret, Switch
+from eval.log.traffic_records import Bias, CategoryRegret, Drift, Gap, Group, LogReport, Rate, Regret, Switch
 from eval.log.traffic_words import (
     between,
     gap_range,
@@ -20,7 +20,22 @@ from eval.log.traffic_words import (
 from eval.report import charts
 from eval.report.charts import ACCENT, EXPERT, HINDSIGHT, INK, ROW_HEIGHT, SOFT, VIOLET, Look
 from eval.report.numbers import milliseconds, number, percent, points
-from eval.report.page import Block, Cell, Chart, Command, Figure, Heading, Note, Page, Row, Section, Spec, Table
+from eval.report.page import (
+    Block,
+    Cell,
+    Chart,
+    Columns,
+    Command,
+    Figure,
+    Heading,
+    Note,
+    Page,
+    Row,
+    Section,
+    Spec,
+    Table,
+    table_of,
+)
 
 LOOKS = tuple(Look(colour) for colour in (ACCENT, EXPERT, HINDSIGHT, VIOLET, "var(--good)", "var(--bad)"))
 REST = "others"
@@ -108,24 +123,19 @@ def volume_section(report: LogReport) -> Section:
 
 
 def group_table(title: str, groups: Sequence[Group]) -> Table:
-    columns = [title, "Decisions", "Share", "Answered", "Rated", "Quality", "Cost", "Per 1,000", "p50", "p95"]
-    rows = [
-        Row(
-            group.name,
-            [
-                f"{group.n:,}",
-                percent(group.share),
-                percent(group.answered.value if group.answered else None),
-                f"{group.n_rated:,}",
-                rate_cell(group.quality),
-                total_dollars(group.cost_usd),
-                per_thousand(group.cost_usd, group.n),
-                *(milliseconds(value) for value in (group.p50_ms, group.p95_ms, group.ttft_p50_ms)),
-            ],
-        )
-        for group in groups
-    ]
-    return Table([*columns, "First byte"], rows, is_wide=True)
+    columns: Columns[Group] = {
+        "Decisions": lambda _, group: f"{group.n:,}",
+        "Share": lambda _, group: percent(group.share),
+        "Answered": lambda _, group: percent(group.answered.value if group.answered else None),
+        "Rated": lambda _, group: f"{group.n_rated:,}",
+        "Quality": lambda _, group: rate_cell(group.quality),
+        "Cost": lambda _, group: total_dollars(group.cost_usd),
+        "Per 1,000": lambda _, group: per_thousand(group.cost_usd, group.n),
+        "p50": lambda _, group: milliseconds(group.p50_ms),
+        "p95": lambda _, group: milliseconds(group.p95_ms),
+        "First byte": lambda _, group: milliseconds(group.ttft_p50_ms),
+    }
+    return table_of(title, {group.name: group for group in groups}, columns)
 
 
 def quality_section(report: LogReport) -> Section:
@@ -162,26 +172,20 @@ def regret_section(regret: Regret) -> Section:
         if regret.exploited is not None:
             text += f", the others {percent(regret.exploited.value)} ({between(regret.exploited)})"
         text += "."
-    rows = [
-        Row(
-            row.category,
-            [
-                f"{row.n:,}",
-                rate_cell(row.served),
-                row.best or "",
-                gap_cell(row.regret) if row.regret else Cell(row.unknown),
-            ],
-        )
-        for row in regret.categories
-    ]
+    columns: Columns[CategoryRegret] = {
+        "Decisions": lambda _, row: f"{row.n:,}",
+        "Served": lambda _, row: rate_cell(row.served),
+        "Best expert": lambda _, row: row.best or "",
+        "Regret in points": lambda _, row: gap_cell(row.regret) if row.regret else row.unknown,
+    }
+    table = table_of("Category", {row.category: row for row in regret.categories}, columns)
     note = Note(
         "An expert's reward on a category is the mean over its rated answers, each weighted by one over the "
         "probability with which it was chosen. The best expert is picked on one half of the answers and valued on the "
         "other, so that the largest of several noisy means does not promise too much. Negative: the router's choices "
         "per query beat any single expert."
     )
-    table = Table(["Category", "Decisions", "Served", "Best expert", "Regret in points"], rows)
-    blocks: list[Block] = [text, table, note] if rows else [text]
+    blocks: list[Block] = [text, table, note] if regret.categories else [text]
     return Section("regret", "What better choices would have won", blocks)
 
 

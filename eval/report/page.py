@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
@@ -54,6 +54,29 @@ class Table:
     caption: str = ""
     texts: Sequence[str] = ()
     is_wide: bool = False
+
+
+T = TypeVar("T")
+Columns = Mapping[str, Callable[[str, T], Cell | str]]
+"""Title of a column -> its cell, from the name of a row and what it tells of."""
+
+
+def table_of(
+    heading: str,
+    items: Mapping[str, T],
+    columns: Columns[T],
+    *,
+    caption: str = "",
+    label: Callable[[str, T], str] = lambda name, _: name,
+    how: Callable[[T], str] = lambda _: "",
+    own: str | None = None,
+) -> Table:
+    """A table of figures with a row for every item, the one named `own` marked. `label` is what readers call it."""
+    rows = [
+        Row(label(name, item), [cell(name, item) for cell in columns.values()], how(item), name == own)
+        for name, item in items.items()
+    ]
+    return Table([heading, *columns], rows, caption, is_wide=len(columns) > 5)
 
 
 @dataclass(frozen=True)

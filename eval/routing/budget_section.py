@@ -7,19 +7,10 @@ from typing import Any, Literal
 
 from eval.report import charts
 from eval.report.charts import ACCENT, EXPERT, HINDSIGHT, INK, SOFT, VIOLET, Look
-from eval.report.numbers import (
-    billions,
-    counted,
-    dollars,
-    percent,
-    percent_cell,
-    percent_range,
-    points,
-    points_range,
-)
-from eval.report.page import Block, Cell, Chart, Fold, Heading, Note, Row, Section, Spec, Table
+from eval.report.numbers import billions, counted, dollars, percent, percent_cell, percent_range, points, points_range
+from eval.report.page import Block, Cell, Chart, Columns, Fold, Heading, Note, Row, Section, Spec, Table, table_of
 from eval.routing.frontier import first_reaching
-from eval.routing.routing_records import Difference, FrontierPoint, Report
+from eval.routing.routing_records import Difference, ExpertRow, FrontierPoint, Report
 from eval.routing.routing_words import (
     BUDGET_AXES,
     FEWEST_DRAWN,
@@ -266,34 +257,23 @@ def one_number_table(report: Report) -> Table:
     """Every choice that has an AIQ or a RouterArena score, by the latter."""
     arena, aiq = report.router_arena, report.aiq
     names = sorted({**arena, **aiq}, key=lambda name: (-arena.get(name, 0.0), -aiq.get(name, 0.0)))
-    rows = [
-        Row(
-            report.arms[name].label if name in report.arms else curve_label(report, name),
-            [
-                percent_cell(aiq.get(name), report.aiq_interval.get(name)),
-                percent_cell(arena.get(name), report.router_arena_interval.get(name)),
-            ],
-            is_own=name == "coe",
-        )
-        for name in names
-    ]
-    return Table(["Choice", "AIQ", "RouterArena score"], rows, "Quality and cost as one number, each of 100")
+    label = {name: report.arms[name].label if name in report.arms else curve_label(report, name) for name in names}
+    columns: Columns[str] = {
+        "AIQ": lambda name, _: percent_cell(aiq.get(name), report.aiq_interval.get(name)),
+        "RouterArena score": lambda name, _: percent_cell(arena.get(name), report.router_arena_interval.get(name)),
+    }
+    caption = "Quality and cost as one number, each of 100"
+    return table_of("Choice", label, columns, caption=caption, label=lambda _, said: said, own="coe")
 
 
 def experts_table(report: Report) -> Table:
-    columns = ["Expert", "Mean score", "95% interval", "On fit data", "Active parameters", "Cost per 1,000 queries"]
-    rows = [
-        Row(
-            one.expert,
-            [
-                percent(one.mean_score),
-                percent_range(one.interval),
-                percent(one.fit_score),
-                billions(one.active_params_b),
-                dollars(one.mean_cost_usd),
-                percent(one.share),
-            ],
-        )
-        for one in report.experts
-    ]
-    return Table([*columns, "Share of this router"], rows, "Every expert alone, on the test queries")
+    columns: Columns[ExpertRow] = {
+        "Mean score": lambda _, one: percent(one.mean_score),
+        "95% interval": lambda _, one: percent_range(one.interval),
+        "On fit data": lambda _, one: percent(one.fit_score),
+        "Active parameters": lambda _, one: billions(one.active_params_b),
+        "Cost per 1,000 queries": lambda _, one: dollars(one.mean_cost_usd),
+        "Share of this router": lambda _, one: percent(one.share),
+    }
+    experts = {one.expert: one for one in report.experts}
+    return table_of("Expert", experts, columns, caption="Every expert alone, on the test queries")
