@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.ceiling_cases import KIN, SAMPLES, Case, Float64Array, Prompts, read_case, sampled_rates
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
-from eval.metrics.gap import gap_closed_draws
+from eval.metrics.differences import gap_closed_draws
 from training.graded_queries import principal_directions
 from training.scorer_fit import best_margin, chosen_scores
 

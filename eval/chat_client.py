@@ -73,7 +73,7 @@ class ChatClient:
 
     @property
     def shown_url(self) -> str:
-        """The address without a password that stands in it."""
+        """The address without the password that it may hold."""
         parts = urlsplit(self._url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

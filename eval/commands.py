@@ -1,21 +1,19 @@
-"""Sub-commands of the eval package, found through the entry-point group `coe.commands`."""
+"""Sub-commands of the eval package, found through the entry-point group `coe.commands`, and what they share."""
 
 from __future__ import annotations
 
-import sys
+import shlex
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 COMMANDS = {
-    "eval routing": "eval.commands:routing",
+    "eval routing": "eval.routing.routing_command:routing",
     "eval collect": "eval.collect_command:collect",
-    "eval robustness": "eval.robustness.command:robustness",
-    "eval log": "eval.log.command:log",
-    "eval retrieval": "eval.retrieval.command:retrieval",
+    "eval robustness": "eval.robustness.robustness_command:robustness",
+    "eval log": "eval.log.log_command:log",
+    "eval retrieval": "eval.retrieval.retrieval_command:retrieval",
     "outcomes export": "eval.export:export_outcomes",
 }
 
@@ -34,62 +32,18 @@ def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
     return names
 
 
-def routing(
-    out: Annotated[Path, typer.Option(help="folder for report.html, report.json and the trained router")],
-    table: Annotated[str | None, typer.Option(help="name of a table in --tables")] = None,
-    tables: Annotated[Path | None, typer.Option(help="file of named tables; their sources lie beside it")] = None,
-    outcomes: Annotated[Path | None, typer.Option(help="outcome table: prompts.parquet and scores.parquet")] = None,
-    test: Annotated[Path | None, typer.Option(help="report on this table; fit on all of the other")] = None,
-    experts: ExpertsOption = None,
-    benchmark: Annotated[str | None, typer.Option(help="only prompts of this benchmark")] = None,
-    metric: Annotated[str | None, typer.Option(help="only scores of this metric")] = None,
-    category_column: Annotated[str, typer.Option(help="column of prompts.parquet that holds the labels")] = "category",
-    budget: Annotated[
-        list[str] | None, typer.Option(help="upper bound such as active_params_b=31; may be given several times")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="kind of scorer that is reported as coe; default: map")] = None,
-    encoder: Annotated[str | None, typer.Option(help="kind of encoder, or several joined by +")] = None,
-    classifier: Annotated[str | None, typer.Option(help="kind of classifier")] = None,
-    cache: Annotated[
-        Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
-) -> None:
-    """Report what routing won on an outcome table, with intervals: report.html and report.json."""
-    from eval.report.page import write_report
-    from eval.routing.routing_page import routing_page
-    from eval.routing.routing_run import command_line, run_routing
-    from eval.routing.trial_tables import RoutingRequest, apply_named_table, find_outcomes, parse_budgets
-    from router.options import require_folder
-    from router.progress import console_progress
-
-    require_folder(out)
-    folder, entry = find_outcomes(table, tables, outcomes)
-    request = RoutingRequest(
-        outcomes=folder,
-        out=out,
-        command=command_line(sys.argv[1:]),
-        test=test,
-        experts=split_names(experts, "--experts"),
-        benchmark=benchmark,
-        metric=metric,
-        category_column=category_column,
-        budgets=parse_budgets(budget or []),
-        encoder=encoder,
-        classifier=classifier,
-        method=method,
-        cache=cache or out / "embeddings",
-        seed=seed,
-    )
-    with console_progress() as progress:
-        report = run_routing(apply_named_table(request, entry), now=datetime.now(UTC), progress=progress)
-        progress("drawing the report")
-        written = write_report(report, routing_page(report), out)
-    say([report.headline, *(f"wrote {path}" for path in written)])
-
-
 def say(lines: Sequence[str]) -> None:
     from router.terminal import Terminal
 
     for line in lines:
         Terminal(soft_wrap=True).print(line, highlight=False)
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command as it was typed, ready for a shell, without the address of a database, which may hold a password."""
+    shown, is_secret = [], False
+    for argument in arguments:
+        shown.append("..." if is_secret else argument)
+        is_secret = argument == "--database-url"
+    kept = [part.split("=")[0] + "=..." if part.startswith("--database-url=") else part for part in shown]
+    return shlex.join(["coe", *kept])

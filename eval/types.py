@@ -1,4 +1,4 @@
-"""What the parts of eval agree on."""
+"""The interface of a grader."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ def _canonical_words(words: _Segment) -> tuple[object, ...]:
 
 
 def _canonical_tests(words: _Segment) -> tuple[object, ...]:
-    """As `_canonical_words` for commands with word flags: a flag keeps its arguments, the groups may change places."""
+    """Does as `_canonical_words` for commands with word flags: a flag keeps its arguments, the groups may change
+    places."""
     groups: list[list[str]] = [[]]
     for word in words:
         if word.startswith("-") and not word[1:2].isdigit():

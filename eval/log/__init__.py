@@ -1,1 +1,1 @@
-"""What the decision log says of production traffic."""
+"""`coe eval log`: reads the decision log in columns and reports on production traffic."""

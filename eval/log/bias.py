@@ -1,4 +1,4 @@
-"""Who gives feedback. Where the satisfied say less, the mean of what is said is not what was served."""
+"""The bias of feedback: where the satisfied say less, the mean of what is said is not what was served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What better choices would have won, as far as a log can tell."""
+"""Regret per category: the gain of better choices, as far as a log can tell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eval.log.traffic_records import CategoryRegret, Gap, Rate, Regret
 from router.types import DecisionReason
 
 MIN_EFFECTIVE = 10.0
-"""Below this effective number of rated answers an expert is no candidate for the best of a category (ours)."""
+"""Below this effective number of rated answers an expert is not considered as the best of a category (ours)."""
 
 
 def measure_regret(traffic: Traffic) -> Regret:

@@ -1,4 +1,4 @@
-"""Whether the router's promises still come true, and since when not."""
+"""Drift: predictions that no longer come true, and since when."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def measure_drift(traffic: Traffic) -> Drift:
 
 
 def prequential(routed: Traffic) -> Prequential | None:
-    """None without a rated answer whose quality was predicted."""
+    """Predictions compared with rewards; None without a rated answer whose quality was predicted."""
     known = routed.rows(np.isfinite(routed.reward) & np.isfinite(routed.predicted))
     reward, predicted = known.reward, known.predicted
     accuracy = rate(((reward >= USEFUL) == (predicted >= USEFUL)).astype(np.float64), clusters=known.clusters)

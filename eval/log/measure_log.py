@@ -1,4 +1,4 @@
-"""From columns of the log to the whole report."""
+"""The report on traffic, measured on the columns of the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who was routed where before and after a router took over."""
+"""Changes of routing where a router took over from another."""
 
 from __future__ import annotations
 

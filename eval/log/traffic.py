@@ -116,7 +116,7 @@ def read_traffic(
 
 
 def read_events(database_url: str, *, since: float = 0.0, until: float = float("inf")) -> tuple[RouterEvent, ...]:
-    """What happened to routers in that time.
+    """Reads what happened to routers in that time.
 
     Raises: as `read_traffic` does.
     """
@@ -159,8 +159,8 @@ def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> T
 
 
 def why_no_traffic(record: DecisionRecord) -> str | None:
-    """Why a row of the log says nothing of what users get: `coe` asked itself, or the request asked for nothing that
-    any router could have served. A refusal for want of room (429) is traffic, for it was turned away."""
+    """The reason why a row of the log says nothing of what users get: `coe` asked itself, or no router could have
+    served the request. A refusal for lack of room (429) counts as traffic."""
     if record.is_probe:
         return PROBE
     is_clients_fault = 400 <= record.status < 500 and record.status != 429

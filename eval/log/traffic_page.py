@@ -100,7 +100,7 @@ def gap_cell(gap: Gap | None) -> Cell:
 
 
 def volume_section(report: LogReport) -> Section:
-    """Who served what, over time and by category."""
+    """Decisions over time and by category, with who served them."""
     totals = report.totals
     ended = ", ".join(f"{state.replace('_', ' ')} {n:,}" for state, n in totals.by_state.items())
     blocks: list[Block] = [
@@ -154,7 +154,7 @@ def quality_section(report: LogReport) -> Section:
 
 
 def regret_section(regret: Regret) -> Section:
-    """What better choices would have won, as far as it is known."""
+    """The gain of better choices, as far as it is known."""
     text = "Not known: no category has rated answers of two experts."
     if regret.total is not None:
         text = (
@@ -190,7 +190,7 @@ def regret_section(regret: Regret) -> Section:
 
 
 def drift_section(drift: Drift) -> Section:
-    """Whether predictions come true, and what changed."""
+    """Predictions against rewards, and alarms."""
     found = drift.prequential
     text = "No rated answer has a prediction to compare with."
     if found is not None:
@@ -213,7 +213,7 @@ def drift_section(drift: Drift) -> Section:
 
 
 def bias_section(bias: Bias) -> Section:
-    """Who gives feedback, and what correcting for it changes."""
+    """Shares of answers with feedback, and the mean corrected for them."""
     if bias.raw is None or bias.rated is None or bias.corrected is None:
         return Section("bias", "Who gives feedback", ["Nobody gave any, in this time."])
     text = (

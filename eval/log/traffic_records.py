@@ -60,7 +60,7 @@ class Bucket(Record):
 
 
 class CategoryRegret(Record):
-    """What the best expert of a category in hindsight would have won over what was served; None: not known."""
+    """Gain of the best expert of a category, in hindsight, over what was served; None: not known."""
 
     category: str
     n: int
@@ -111,7 +111,7 @@ class Drift(Record):
 
 
 class RatedShare(Record):
-    """How many answers of a group got feedback."""
+    """Share of the answers of a group that got feedback."""
 
     by: Literal["category", "expert", "latency", "outcome"]
     name: str
@@ -120,7 +120,7 @@ class RatedShare(Record):
 
 
 class Bias(Record):
-    """Who gives feedback, and what correcting for it changes."""
+    """Shares of answers with feedback, and the mean corrected for them."""
 
     rated: Rate | None
     groups: tuple[RatedShare, ...]
@@ -158,7 +158,7 @@ class Switch(Record):
 
 
 class RouterEvent(Record):
-    """What happened to a router version: promoted, canary, shadow, or withdrawn with the reason."""
+    """An event of a router version: promoted, canary, shadow, or withdrawn with the reason."""
 
     at: float
     version: str

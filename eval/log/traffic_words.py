@@ -13,7 +13,7 @@ FEW_RATED = 30
 
 
 def headline(report: LogReport) -> str:
-    """What a reader should take away."""
+    """The findings in a few sentences."""
     totals = report.totals
     lost = totals.n - totals.by_state.get("answered", 0)
     sentences = [
@@ -40,7 +40,7 @@ def headline(report: LogReport) -> str:
 
 
 def beside_the_traffic(totals: Totals) -> str:
-    """What the log holds and the report leaves out; empty where that is nothing."""
+    """Rows of the log that the report leaves out; empty where there are none."""
     counted = ((totals.n_probes, "probe", " by coe itself"), (totals.n_malformed, "malformed request", ""))
     return " and ".join(f"{count:,} {what}{'s' if count > 1 else ''}{by}" for count, what, by in counted if count)
 
@@ -56,7 +56,7 @@ def alarm_sentence(alarms: tuple[Alarm, ...]) -> str:
 
 
 def warnings(report: LogReport) -> tuple[str, ...]:
-    """What a reader must know before believing a figure."""
+    """Reasons to doubt a figure."""
     found = [f"Left out: {count:,} {reason}." for reason, count in report.left_out.items()]
     n_rated = sum(group.n_rated for group in report.experts)
     if n_rated < FEW_RATED:
@@ -78,7 +78,7 @@ def warnings(report: LogReport) -> tuple[str, ...]:
 
 
 def why_unknown(report: LogReport) -> str:
-    """What is missing to say what other experts would have answered."""
+    """The data that is missing to estimate what other experts would have answered."""
     regret = report.regret
     if not regret.is_explored:
         return (
@@ -93,11 +93,11 @@ def why_unknown(report: LogReport) -> str:
 
 
 def switch_sentence(switch: Switch) -> str:
-    """What a new version did to quality."""
+    """The effect of a new version on quality."""
     if switch.quality is None:
         effect = "One of the two has no feedback, so their quality cannot be compared."
     else:
-        sure = "better" if switch.quality.low > 0 else "worse" if switch.quality.high < 0 else "no different for sure"
+        sure = "better" if switch.quality.low > 0 else "worse" if switch.quality.high < 0 else "not surely different"
         effect = f"Quality changed by {points(switch.quality.value)} points ({gap_range(switch.quality)}): {sure}."
     together = f" They served side by side for {switch.n_overlap:,} decisions." if switch.n_overlap else ""
     return f"{switch.n_before:,} decisions before, {switch.n_after:,} after. {effect}{together}"

@@ -1,4 +1,4 @@
-"""Whether a predicted share comes true. Shapes: n predictions, r bins that hold any."""
+"""Calibration: how well predicted shares come true. Shapes: n predictions, r bins that hold any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well strong calls are spent between a weak and a strong expert (RouteLLM, Ong et al. 2024, arXiv 2406.18665).
+"""The use of strong calls between a weak and a strong expert (RouteLLM, Ong et al. 2024, arXiv 2406.18665).
 
 Shapes: n queries, t groups of queries with equal predicted gain, b bootstrap draws. The strong expert is called on the
 queries of highest predicted gain first. Queries of equal predicted gain come in random order and the last call may be

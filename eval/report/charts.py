@@ -19,6 +19,8 @@ ROW_HEIGHT = 30
 CELL = 26
 LABELLED_CELLS = 12
 """Up to so many columns the cells of a heat map hold their text."""
+MAX_DOTS = 60
+"""Up to so many points a curve shows each of them."""
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
 """The page's own, by name: Vega measures text with it to leave room for labels."""
 CONFIG: Spec = {
@@ -54,7 +56,7 @@ CONFIG: Spec = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one group of marks is drawn."""
+    """Colour, shape and dash of one group of marks."""
 
     colour: str
     shape: str = "circle"
@@ -166,7 +168,6 @@ def curves(
     title: str = "mean score (%)",
     band: Sequence[Spec] = (),
     is_stepped: bool = False,
-    has_dots: bool = True,
     behind: Sequence[Any] = (),
 ) -> Spec:
     """Lines of `score` over the axis `x`, one for each `group`, with a band (`low`, `high`) in the first one's colour.
@@ -190,7 +191,7 @@ def curves(
         layers.append(area.encode(x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"))
     base = data(rows).encode(x=x, y=y, color=colour)
     layers.append(base.mark_line(strokeWidth=2.5, interpolate=shape).encode(strokeDash=dash))
-    if has_dots:
+    if len(rows) <= MAX_DOTS * len(looks):
         shown = tooltips(curve="group:N", score="score:Q|.1f", used="amount:Q|.4~g", budget="budget:Q|.4~g", n="n:Q")
         kept = [each for each in shown if str(each.shorthand).split(":")[0] in rows[0]]
         layers.append(base.mark_point(filled=True, size=45, opacity=1).encode(tooltip=kept))

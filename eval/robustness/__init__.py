@@ -1,1 +1,1 @@
-"""Stability: does a decision survive changes of a text that do not change what is asked?"""
+"""`coe eval robustness`: counts decisions that flip when a text changes and what is asked does not."""

@@ -1,4 +1,4 @@
-"""What was measured of stability: `robustness.json`, and `robustness` of report.json. Intervals are at 95%."""
+"""Records of stability: `robustness.json`, and `robustness` of report.json. Intervals are at 95%."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ExpectationFailure(Record):
 
 
 class ExpectationsRecord(Record):
-    """What became of a file of expectations."""
+    """The result of a file of expectations."""
 
     file: str
     n_cases: int
@@ -97,7 +97,7 @@ class RobustnessReport(Record):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Why the gate is shut, one line each; empty when it is open."""
+        """Reasons why the gate is shut, one line each; empty when it is open."""
         lines = []
         if self.flips is not None and self.flips.overall.experts.value > self.max_flips:
             share, families = self.flips.overall.experts, self.flips.families

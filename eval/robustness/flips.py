@@ -68,7 +68,7 @@ def measure_flips(
     cases_per_family: int | None = CASES_PER_FAMILY,
     known: KnownScores | None = None,
 ) -> RobustnessRecord:
-    """How many decisions flip when the texts are changed and what is asked is not.
+    """Counts decisions that flip when the texts are changed and what is asked is not.
 
     Args:
         decide: one decision per text, in order. It must not explore, or its own dice are counted as flips.

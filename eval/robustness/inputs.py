@@ -1,4 +1,4 @@
-"""What `coe eval robustness` runs on: a router without dice, and texts."""
+"""Inputs of `coe eval robustness`: a router without exploration, and texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which words of a text are prose, free to be changed, and which are numbers, code, quotations or names of things.
+"""Finds the words of a text that are prose, free to be changed, and not numbers, code, quotations or names of things.
 
 Recognition is by shape and leans to protection: a word wrongly protected makes a case milder, a word wrongly changed
 would make it ask for something else.
@@ -57,7 +57,7 @@ SHORT_TALK_WORDS = 12
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A prose word: where it stands, and whether a sentence begins with it."""
+    """A prose word: its place in the text, and whether a sentence begins with it."""
 
     start: int
     end: int

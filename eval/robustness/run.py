@@ -18,7 +18,7 @@ from eval.robustness.verdicts import check_expectations
 
 @dataclass(frozen=True)
 class RobustnessRequest:
-    """What to run on what. `router` None: the live one of `data_dir`; `queries` and `outcomes` None: our own texts."""
+    """The options of a run. `router` None: the live one of `data_dir`; `queries` and `outcomes` None: our own texts."""
 
     command: str
     router: Path | None = None

@@ -1,4 +1,4 @@
-"""What `coe eval robustness` prints."""
+"""The summary that `coe eval robustness` prints."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def faults(
     decided: Mapping[str, RoutingDecision],
     expert_of: Mapping[str, str],
 ) -> Iterator[ExpectationFailure]:
-    """What does not hold of one case: of its own text, or of a changed one."""
+    """Expectations of one case that do not hold, for its own text or a changed one."""
     text = case.text if variant is None else variant.text
     for key, expected, found in broken(case, decided[text], expert_of):
         yield ExpectationFailure(

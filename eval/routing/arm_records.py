@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
-from eval.metrics.gap import gap_closed, gap_closed_draws
-from eval.metrics.power import queries_to_show, smallest_shown
-from eval.metrics.router_arena import router_arena_score
+from eval.metrics.differences import gap_closed, gap_closed_draws, queries_to_show, smallest_shown
+from eval.metrics.quality_over_cost import router_arena_score
 from eval.routing import baselines
 from eval.routing.baselines import one_hot
 from eval.routing.routing_records import (
@@ -91,7 +90,7 @@ def gains(arms: Sequence[Choice], means: Float64Array, draws: Float64Array) -> d
 
 
 def power_of(scores: Float64Array, arms: Sequence[Choice]) -> Power:
-    """What n test queries can tell of the router and the best single expert. `scores` (n, a)."""
+    """The differences that n test queries can show between the router and the best single expert. `scores` (n, a)."""
     column = {arm.name: i for i, arm in enumerate(arms)}
     differences = scores[:, column["coe"]] - scores[:, column["best_single"]]
     n = len(differences)
@@ -157,7 +156,7 @@ def account(
 
 
 def stage_one_record(trial: Trial) -> StageOne:
-    """How well the true category was found."""
+    """Accuracy and coverage of stage 1."""
     right = np.array([d.likely_category == c for d, c in zip(trial.decisions, trial.test.categories, strict=True)])
     sure = np.array([not decision.is_fallback for decision in trial.decisions])
     return StageOne(
@@ -284,7 +283,7 @@ def build_router_arena(trial: Trial, rng: np.random.Generator) -> dict[str, tupl
 
 
 def arena_score(mean_score: float, cost_usd: float) -> float:
-    """Of a mean score and USD per query; rounding may leave a mean a hair above 1."""
+    """RouterArena's score of a mean score and USD per query; rounding may leave a mean a hair above 1."""
     return router_arena_score(min(max(mean_score, 0.0), 1.0), 1000 * cost_usd)
 
 

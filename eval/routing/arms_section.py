@@ -88,7 +88,7 @@ def how_of(arm: Arm) -> str:
 
 
 def arms_note(report: Report) -> str:
-    """How differences and costs were counted."""
+    """The note on how differences and costs were counted."""
     facts = report.data
     text = (
         "Differences are paired: both arms are averaged over the same resampled queries. Cost is "

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.aiq import aiq, non_decreasing_hull
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
+from eval.metrics.quality_over_cost import aiq, non_decreasing_hull
 from eval.routing.frontier import (
     MIXTURE,
     Budget,
@@ -79,7 +79,7 @@ def known_budgets(trial: Trial) -> list[Budget]:
 
 
 def points_of(frontier: Frontier) -> dict[str, dict[str, tuple[FrontierPoint, ...]]]:
-    """What a report keeps of a frontier: its points, by budget and curve."""
+    """The points of a frontier by budget and curve, as a report keeps them."""
     return {budget: {name: curve.points for name, curve in curves.items()} for budget, curves in frontier.items()}
 
 

@@ -100,7 +100,7 @@ def gain_sentence(report: Report, budget: str, name: str) -> str:
 
 
 def single_sentence(report: Report, budget: str, curve: Sequence[FrontierPoint]) -> str:
-    """How much is needed to be as good as the best single expert."""
+    """The amount that is needed to be as good as the best single expert."""
     single = report.arms["best_single"]
     spent = {"active_params_b": single.mean_active_params_b, "cost_usd": single.mean_cost_usd}[budget]
     known = f" at {amount(spent, budget)}" if spent is not None else ""

@@ -14,7 +14,7 @@ MAX_CATEGORIES = 24
 
 
 def regret_section(report: Report) -> Section:
-    """Where the distance to the best expert for every query was lost."""
+    """The distance to the best expert for every query, in parts."""
     regret = report.regret
     rows = [
         Row(PART_NAMES[name], [PART_MEANING[name], points(part.mean), points_range(part.interval)])

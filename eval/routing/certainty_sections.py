@@ -15,7 +15,7 @@ GAP_LEVELS = (50, 80)
 
 
 def calls_section(report: Report, pair: CheapStrong) -> Section:
-    """How well strong calls are spent between two experts."""
+    """The use of strong calls between two experts."""
     lead = leading_method(report)
     rows = []
     for name, order in pair.orders.items():
@@ -61,11 +61,11 @@ def calls_chart(report: Report, pair: CheapStrong) -> Spec:
     x = alt.X("share:Q", title="queries sent to the strong expert (%)", scale=alt.Scale(domain=[0, 100]))
     looks = {call_label(report, name): look_of[name] for name in names}
     behind = [marks, texts.encode(y="score:Q", x="share:Q", text="text:N")]
-    return charts.curves(rows, x, looks, has_dots=False, behind=behind)
+    return charts.curves(rows, x, looks, behind=behind)
 
 
 def certainty_section(report: Report) -> Section:
-    """Whether probabilities and predicted scores come true, and which categories are taken for which."""
+    """Calibration of probabilities and predicted scores, and confusion of categories."""
     columns: Columns[Calibration] = {
         "Queries": lambda _, found: str(found.n),
         "Calibration error (ECE)": lambda _, found: percent(found.ece),

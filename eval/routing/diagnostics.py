@@ -30,7 +30,7 @@ SHOWN_CELLS = 20
 
 @dataclass(frozen=True)
 class Routed:
-    """What the router did with the test queries: `chosen` (n,) expert numbers, `scores` (n, m), true `categories`,
+    """The router's choices on the test queries: `chosen` (n,) expert numbers, `scores` (n, m), true `categories`,
     `is_fallback` (n,) sent to general, `expert_of` the map by category, `general` the expert number of general."""
 
     chosen: IntArray
@@ -54,7 +54,8 @@ class Cells:
 
 
 def diagnose(routed: Routed, cells: Cells, frontier: Sequence[FrontierPoint], sizes: Float64Array) -> Diagnostics:
-    """All findings. `frontier`: the router's points over active parameters, empty where sizes (m,) are unknown."""
+    """Collects all findings. `frontier`: the router's points over active parameters, empty where sizes (m,) are
+    unknown."""
     shares = np.bincount(routed.chosen, minlength=len(routed.experts)) / len(routed.chosen)
     top = int(shares.argmax())
     thin = thin_cells(cells, routed.experts)
@@ -79,9 +80,9 @@ def routing_entropy(shares: Float64Array) -> float:
 
 
 def largest_always(points: Sequence[FrontierPoint], sizes: Float64Array, experts: Sequence[str]) -> bool | None:
-    """Whether what is spent above the least goes to the largest expert alone, at every budget: a router that only mixes
-    the smallest with the largest expert has learned nothing about the others. None with fewer than three experts of
-    different sizes, or without points."""
+    """True where all that is spent above the least goes to the largest expert alone, at every budget: a router that
+    only mixes the smallest with the largest expert has learned nothing about the others. None with fewer than three
+    experts of different sizes, or without points."""
     if not points or len(np.unique(sizes)) < 3:
         return None
     largest, least = int(sizes.argmax()), float(sizes.min())
@@ -121,7 +122,7 @@ def underused(routed: Routed) -> tuple[CategoryFinding, ...]:
 
 
 def thin_cells(cells: Cells, experts: Sequence[str]) -> list[ThinCell]:
-    """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first; `general` is no category to sample from."""
+    """Cells with fewer than `NEEDED_PER_CELL` graded answers, fewest first; `general` cannot be sampled from."""
     is_learned = np.array([category != GENERAL for category in cells.categories])
     rows, columns = np.nonzero((cells.count < NEEDED_PER_CELL) & is_learned[:, None])
     order = np.argsort(cells.count[rows, columns], kind="stable")

@@ -28,7 +28,7 @@ BudgetName = Literal["active_params_b", "cost_usd", "hosted_params_b"]
 
 GRID = 10
 MAP_SAMPLE = 2000
-"""Queries that stand for the mix of categories, each at least once."""
+"""Queries that represent the mix of categories, each at least once."""
 MIXTURE = "best_mixture"
 
 
@@ -86,8 +86,8 @@ def map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, budget:
 
 
 def drawn_map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, budget: Budget) -> list[Spending]:
-    """As `map_curve`, but the queries of a category may be split between experts by a draw, so that no budget is left
-    over: the linear relaxation of the map. Not for hosted parameters, which a draw does not save."""
+    """Does as `map_curve`, but the queries of a category may be split between experts by a draw, so that no budget is
+    left over: the linear relaxation of the map. Not for hosted parameters, which a draw does not save."""
     number = np.repeat(np.arange(len(mass)), np.ceil(MAP_SAMPLE * mass / mass.sum()).astype(np.int64))
     return soft_curve(quality[number], quality[rows], budget, number, rows)
 
@@ -141,7 +141,8 @@ def soft_curve(
 
 
 def mixture_curve(fit_means: Float64Array, n: int, budget: Budget) -> list[Spending]:
-    """What a coin can do: the best mixture of two experts under each limit; of hosted experts the best single one."""
+    """The best random choice: the best mixture of two experts under each limit; of hosted experts the best single
+    one."""
     m = len(fit_means)
     found = []
     for limit in budget.limits:

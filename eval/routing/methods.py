@@ -94,6 +94,6 @@ def time_of_score(router: Router, batch: QueryBatch, probs: CategoryProbs, rows:
 
 
 def evidence_for(artifact: RouterArtifact, experts: Sequence[str]) -> MapEvidence:
-    """What the map was solved from, its columns in the order of the test table's experts."""
+    """The evidence that the map was solved from, its columns in the order of the test table's experts."""
     manifest = artifact.manifest
     return map_evidence(evidence_of(artifact), manifest.categories, manifest.experts, experts)

@@ -1,4 +1,4 @@
-"""Whether probabilities and predicted scores come true, and which categories are taken for which."""
+"""Calibration of probabilities and predicted scores, and confusion of categories."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build_calibration(trial: Trial) -> dict[str, Calibration]:
 
 
 def calibration(predicted: Float64Array, observed: Float64Array) -> Calibration:
-    """Of predictions (n,) in [0, 1] and what came of them (n,)."""
+    """Calibration of predictions (n,) in [0, 1] against what came of them (n,)."""
     bins = reliability_bins(predicted, observed)
     rows = zip(bins.predicted.tolist(), bins.observed.tolist(), bins.count.tolist(), strict=True)
     return Calibration(

@@ -1,4 +1,4 @@
-"""The page of a routing report: what comes first, all sections, and the short ones of them."""
+"""The page of a routing report: the order of its sections, and the short ones among them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def figures(report: Report) -> list[Figure]:
 
 
 def stability_section(stable: RobustnessRecord) -> Section:
-    """How many decisions flip under changes that leave the question the same."""
+    """Flips of decisions under changes that leave the question the same."""
     columns: Columns[FamilyFlips] = {
         "Cases": lambda _, found: str(found.experts.n),
         "Other expert": lambda _, found: metric_cell(found.experts),
@@ -154,7 +154,7 @@ def lost_section(lost: tuple[LostQuery, ...]) -> Section:
 
 
 def measured_section(report: Report) -> Section:
-    """What was measured on what, and the command that does it again."""
+    """The data behind the figures, and the command that measures them again."""
     d = report.data
     source = f"{d.source}, scored by {d.metric}"
     source += f"; the fit queries by {d.fit_metric}" if d.fit_metric not in ("", d.metric) else ""

@@ -1,4 +1,5 @@
-"""What report.json holds. Scores are in [0, 1]; an interval is [low, high] at 95%; None means unknown."""
+"""The record of a routing report, as report.json holds it. Scores are in [0, 1]; an interval is [low, high] at 95%;
+None means unknown."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ class ReliabilityPoint(Record):
 
 
 class Calibration(Record):
-    """How predicted shares came true, in 15 bins of equal width."""
+    """Predicted shares against what came true, in 15 bins of equal width."""
 
     n: int
     ece: float | None
@@ -205,7 +206,7 @@ class StageOne(Record):
 
 
 class DataFacts(Record):
-    """What was measured on what."""
+    """The data behind the figures."""
 
     source: str
     metric: str
@@ -230,8 +231,9 @@ class DataFacts(Record):
 
 
 class Power(Record):
-    """What the sample can tell of the router and the best single expert. `smallest_shown`: the true difference of which
-    the interval leaves out zero four times in five; `queries` would show one of `difference` so, None: not known."""
+    """The differences that the sample can show between the router and the best single expert. `smallest_shown`: the
+    true difference of which the interval leaves out zero four times in five; `queries` would show one of `difference`
+    so, None: not known."""
 
     smallest_shown: float
     difference: float

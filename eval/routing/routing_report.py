@@ -1,4 +1,4 @@
-"""From a trial to the record that report.json holds."""
+"""The whole report of a trial."""
 
 from __future__ import annotations
 

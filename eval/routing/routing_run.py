@@ -1,9 +1,8 @@
-"""`coe eval routing`: what routing won on an outcome table. Nothing is fitted here: `coe train` fits, in a process of
-its own and on fit rows only, and its artifact is measured on test rows."""
+"""One run of `coe eval routing`: `coe train` fits, in a process of its own and on fit rows only, and its artifact is
+measured on test rows. Nothing is fitted here."""
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -189,8 +188,3 @@ def encoder_name(artifact: RouterArtifact) -> str:
     spec = artifact.manifest.encoder
     parts = spec.options.get("parts")
     return "+".join(str(part["kind"]) for part in parts) if isinstance(parts, list | tuple) else spec.kind
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """The command to repeat a run, ready for a shell."""
-    return shlex.join(["coe", *arguments])

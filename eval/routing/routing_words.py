@@ -35,7 +35,7 @@ PART_MEANING = {
 
 @dataclass(frozen=True)
 class BudgetAxis:
-    """How a budget is drawn: `title` of the axis, amounts times `unit`."""
+    """The axis of a budget: `title` of the axis, amounts times `unit`."""
 
     name: str
     title: str
@@ -78,7 +78,7 @@ def curve_label(report: Report, name: str) -> str:
 
 
 def draws_curves(report: Report) -> bool:
-    """Whether there are enough test queries for a curve over budgets."""
+    """True where there are enough test queries for a curve over budgets."""
     return report.data.n_test >= FEWEST_DRAWN
 
 
@@ -110,7 +110,7 @@ def amount(value: float, budget: str) -> str:
 
 
 def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
-    """One clause on the best single expert; a gain counts when its interval leaves zero out, and what is no gain counts
+    """One clause on the best single expert; a gain counts when its interval leaves zero out, and counts
     as none when the interval leaves out all differences that the power is told for."""
     if n_test < FEWEST_TOLD:
         return "Too few queries to tell routing from the best single expert"
@@ -124,8 +124,8 @@ def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
 
 
 def power_sentence(gain: Difference, n_test: int, power: Power) -> str | None:
-    """What so many queries can show, and how many are enough; None where the difference is told, or where there are too
-    few to estimate how many."""
+    """A sentence on what so many queries can show, and how many are enough; None where the difference is told, or where
+    there are too few to estimate how many."""
     is_told = gain.interval[0] > 0 or gain.interval[1] < 0 or max(map(abs, gain.interval)) <= power.difference
     if n_test < FEWEST_TOLD or (is_told and power.queries is not None):
         return None
@@ -152,7 +152,7 @@ def headline(
     data: DataFacts,
     power: Power | None = None,
 ) -> str:
-    """What a reader should take away, in two or three sentences."""
+    """The findings in two or three sentences."""
     own, single, oracle = arms["coe"], arms["best_single"], arms["query_oracle"]
     sentences = [
         f"{verdict(gain['best_single'], data.n_test, power)}: on "
@@ -180,7 +180,7 @@ def headline(
 
 
 def regret_sentence(regret: Regret) -> str:
-    """Where the largest part of the remaining distance lies."""
+    """A sentence on the largest part of the remaining distance."""
     if regret.total.mean <= 0:
         return "Nothing: every query got an expert that answers it as well as the best one."
     largest = max(regret.parts, key=lambda name: regret.parts[name].mean)

@@ -13,7 +13,8 @@ Float64Array = NDArray[np.float64]
 
 
 def build_cheap_strong(trial: Trial, rng: np.random.Generator) -> CheapStrong | None:
-    """None unless there are exactly two experts. The weak one is the one of lower mean score on the fit queries."""
+    """The record of two experts; None unless there are exactly two. The weak one is the one of lower mean score on the
+    fit queries."""
     if len(trial.test.experts) != 2:
         return None
     weak, strong = np.argsort(trial.fit_means, kind="stable").tolist()

@@ -141,7 +141,7 @@ class Trial:
 
     @cached_property
     def probs(self) -> dict[str, Float64Array]:
-        """Who answers (n, m), by names of the arms and `map_true`."""
+        """Probabilities of who answers (n, m), by names of the arms and `map_true`."""
         map_true = baselines.one_hot(self.mapped, len(self.test.experts))
         return {arm.name: arm.probs for arm in self.arms} | {"map_true": map_true}
 
@@ -280,7 +280,7 @@ def choices(trial: Trial) -> list[Choice]:
 
 
 def fixed_mixture(trial: Trial) -> Float64Array | None:
-    """What a coin could do within the one average that is limited, between experts that may be hosted together; None
+    """The best random mixture within the one average that is limited, of experts that may be hosted together; None
     without such a budget, or with several."""
     means = trial.fit.scores.mean(axis=0, dtype=np.float64)
     chosen = averaged_limits(trial.fit, trial.budgets)

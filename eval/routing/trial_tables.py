@@ -1,4 +1,5 @@
-"""What `coe eval routing` measures on: named tables, fit and test rows, budgets. Shapes: n prompts, m experts."""
+"""Tables that `coe eval routing` measures on: named tables, fit and test rows, budgets. Shapes: n prompts, m
+experts."""
 
 from __future__ import annotations
 
@@ -26,9 +27,10 @@ from training.types import OutcomeTable
 
 @dataclass(frozen=True)
 class RoutingRequest:
-    """What to measure. `test` None: fit on the splits `train` and `valid` of `outcomes`, report on its split `test`;
-    otherwise fit on all of `outcomes` and report on all of `test`. What is to be chosen is chosen by cross-validation
-    on the fit rows. Kinds that are None are `coe train --table`'s own; `cache` keeps embeddings by content."""
+    """The options of a run. `test` None: fit on the splits `train` and `valid` of `outcomes`, report on its split
+    `test`; otherwise fit on all of `outcomes` and report on all of `test`. What is to be chosen is chosen by
+    cross-validation on the fit rows. Kinds that are None are `coe train --table`'s own; `cache` keeps embeddings by
+    content."""
 
     outcomes: Path
     out: Path
@@ -160,7 +162,7 @@ def read_part(
 
 
 def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:
-    """So that nothing is fitted in vain.
+    """Refuses budgets that cannot be measured, before anything is fitted.
 
     Raises:
         DataError: a budget is set on something that is unknown of some expert.
@@ -184,7 +186,7 @@ def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:
 
 
 def apply_named_table(request: RoutingRequest, entry: Mapping[str, object]) -> RoutingRequest:
-    """What a named table says, where the command line does not say otherwise."""
+    """The request with what a named table says, where the command line does not say otherwise."""
     listed = entry.get("experts")
     experts = tuple(str(name) for name in listed) if isinstance(listed, list) else None
     texts = {name: str(entry[name]) if entry.get(name) else None for name in ("benchmark", "metric")}

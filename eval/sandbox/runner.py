@@ -41,7 +41,7 @@ class SandboxOutcome:
 
 
 def is_supported() -> bool:
-    """Whether this platform has process groups and resource limits; Windows has neither."""
+    """True where this platform has process groups and resource limits; Windows has neither."""
     return os.name == "posix"
 
 
@@ -60,7 +60,7 @@ def run_tests(code: str, tests: str, limits: SandboxLimits) -> SandboxOutcome:
     Not guarded: the code can read any file that this user can read (it cannot send it anywhere: what comes back is one
     bit); it can search the interpreter for the secret word that reports success, so an answer made to cheat this
     sandbox can fake a pass; it can make values that equal everything. Without the kernel filter, code that sets out to
-    get round an audit hook gets round it. It is no virtual machine: a kernel bug is a way out.
+    get round an audit hook gets round it. It is not a virtual machine: a kernel bug is a way out.
 
     Raises:
         OSError: the interpreter could not be started.
@@ -91,7 +91,8 @@ def run_tests(code: str, tests: str, limits: SandboxLimits) -> SandboxOutcome:
 
 
 def _run_child(folder: str, given: IO[bytes], verdict: IO[bytes], wall_s: float) -> bool:
-    """Whether the clock ended it. Files rather than pipes: nothing can block, and the size limit bounds the output."""
+    """Runs the child; True where the clock ended it. Files rather than pipes: nothing can block, and the size limit
+    bounds the output."""
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_CHILD)],
         stdin=given,

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from decision_log.database import Database
 from decision_log.router_versions import RouterVersions
+from eval.commands import command_line
 from eval.log.bias import latency_quarters
-from eval.log.command import command_line
 from eval.log.measure_log import bucket_seconds, measure_log
 from eval.log.rates import gap, rate
 from eval.log.traffic import gather, read_events, read_traffic

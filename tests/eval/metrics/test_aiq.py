@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics.aiq import aiq, hull_quality, non_decreasing_hull
+from eval.metrics.quality_over_cost import aiq, hull_quality, non_decreasing_hull
 
 
 def test_corners_by_hand() -> None:

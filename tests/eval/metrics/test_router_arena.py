@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.metrics.router_arena import router_arena_score
+from eval.metrics.quality_over_cost import router_arena_score
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from eval.retrieval.command import retrieval
 from eval.retrieval.request import requested_experts
+from eval.retrieval.retrieval_command import retrieval
 from eval.retrieval.retrieval_records import RetrievalReport
 from retrieval.routing.pilot_library import load_library
 from router.errors import BackendError, ConfigError, DataError

@@ -21,7 +21,7 @@ from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of
 
 BENCH = Path(os.environ.get("COE_BENCH_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "routing"
-TARGET = "eval.commands:routing"
+TARGET = "eval.routing.routing_command:routing"
 FAST = ("--encoder", "hashing", "--classifier", "knn")
 TOPICS = {
     "a": ("sum", "add", "count", "multiply", "number", "digits", "total", "times"),

@@ -1,12 +1,14 @@
-"""`coe eval log`."""
+"""The command `coe eval log`."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from eval.commands import command_line, say
 from router.options import DatabaseOption, DataOption
 
 
@@ -17,8 +19,8 @@ def log(
     since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are left out")] = None,
     until: Annotated[str | None, typer.Option(help="ISO date or time; decisions from then on are left out")] = None,
 ) -> None:
-    """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback: report.html and .json."""
-    import sys
+    """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback. Writes report.html and
+    .json."""
     from collections import Counter
     from datetime import UTC, datetime
 
@@ -29,7 +31,6 @@ def log(
     from eval.report.page import write_report
     from router.options import require_folder
     from router.progress import console_progress
-    from router.terminal import Terminal
     from router.times import unix_time
 
     require_folder(out)
@@ -46,17 +47,4 @@ def log(
         report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)
         progress("drawing the report")
         written = write_report(report, traffic_page(report), out)
-    for line in (report.headline, *report.warnings, *(f"wrote {path}" for path in written)):
-        Terminal(soft_wrap=True).print(line, highlight=False)
-
-
-def command_line(arguments: list[str]) -> str:
-    """The command as typed, without the database's address, which may hold a password."""
-    import shlex
-
-    shown, is_secret = [], False
-    for argument in arguments:
-        shown.append("..." if is_secret else argument)
-        is_secret = argument == "--database-url"
-    kept = [part.split("=")[0] + "=..." if part.startswith("--database-url=") else part for part in shown]
-    return shlex.join(["coe", *kept])
+    say([report.headline, *report.warnings, *(f"wrote {path}" for path in written)])

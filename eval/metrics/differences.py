@@ -1,11 +1,31 @@
-"""How large a difference a sample can show, and how large a sample a difference needs."""
+"""Differences of mean scores: the share of a gap that routing closes, and what a sample can show of a difference."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
+Float64Array = NDArray[np.float64]
+
 Z_SHOWN, Z_POWER = 1.959963984540054, 0.8416212335729143
 """Normal quantiles of a 95% interval (two-sided) and of a power of 80%."""
+
+
+def gap_closed(router: float, best_single: float, query_oracle: float) -> float | None:
+    """(router - best single) / (query oracle - best single): 0 is as good as the best single expert, 1 as good as the
+    best expert for each query; None where there is no gap. The measure of RouterBench-like comparisons (ROUTING: ours).
+    """
+    gap = query_oracle - best_single
+    return (router - best_single) / gap if gap > 0 else None
+
+
+def gap_closed_draws(router: Float64Array, best_single: Float64Array, query_oracle: Float64Array) -> Float64Array:
+    """`gap_closed` of each bootstrap draw (b,); draws without a gap are left out."""
+    gap = query_oracle - best_single
+    has_gap = gap > 0
+    return np.asarray((router - best_single)[has_gap] / gap[has_gap], dtype=np.float64)
 
 
 def smallest_shown(standard_error: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from eval.commands import command_line, split_names
 from router.options import ConfigOption, DataOption
 from router.visible_text import echo
 
@@ -23,7 +23,7 @@ def robustness(
     queries: Annotated[Path | None, typer.Option(help="JSON lines with the key text, or a folder of them")] = None,
     outcomes: Annotated[Path | None, typer.Option(help="outcome table: its test prompts, and what flips cost")] = None,
     tests: Annotated[Path | None, typer.Option(help="expectations, such as routes.test.yaml")] = None,
-    only_tests: Annotated[bool, typer.Option("--only-tests", help="run --tests and measure no flips")] = False,
+    only_tests: Annotated[bool, typer.Option("--only-tests", help="run --tests only, without counting flips")] = False,
     families: Annotated[str | None, typer.Option(help="families to measure, separated by commas")] = None,
     per_family: Annotated[int, typer.Option(min=1, help="at most so many cases of a family for one text")] = 2,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many texts, drawn")] = None,
@@ -32,8 +32,8 @@ def robustness(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> int:
-    """Measure which decisions flip when texts change and asks do not; run routes.test.yaml. Status 1 when one fails."""
-    from eval.commands import split_names
+    """Count decisions that flip under harmless changes of a text; run routes.test.yaml. Exit status 1 when a check
+    fails."""
     from eval.robustness.run import RobustnessRequest, run_robustness
     from eval.robustness.summary import print_report
     from router.errors import ConfigError
@@ -47,7 +47,7 @@ def robustness(
     if queries is not None and outcomes is not None:
         raise ConfigError("give either --queries FILE or --outcomes DIR")
     request = RobustnessRequest(
-        command=shlex.join(["coe", *sys.argv[1:]]),
+        command=command_line(sys.argv[1:]),
         router=router,
         is_table=table,
         config=config,

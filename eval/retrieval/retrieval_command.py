@@ -1,4 +1,4 @@
-"""The sub-command `coe eval retrieval`."""
+"""The command `coe eval retrieval`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from eval.commands import command_line, say
 from eval.retrieval.request import DEFAULT_MULTITASK
 
 
@@ -28,12 +29,10 @@ def retrieval(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
-    from eval.commands import say
     from eval.report.page import write_report
     from eval.retrieval.request import RetrievalRequest
     from eval.retrieval.retrieval_page import retrieval_page
     from eval.retrieval.run import run_retrieval
-    from eval.routing.routing_run import command_line
     from retrieval.routing.pilot_library import save_library
     from router.options import require_folder
     from router.progress import console_progress

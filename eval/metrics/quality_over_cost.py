@@ -1,11 +1,18 @@
-"""Quality over cost as one number (RouterBench, Hu et al. 2024, arXiv 2403.12031). Shapes: p points, h hull corners."""
+"""Quality and cost as one number: AIQ (RouterBench, Hu et al. 2024, arXiv 2403.12031) and the score of RouterArena (Lu
+et al. 2025, arXiv 2510.00202). Shapes: p points, h hull corners."""
 
 from __future__ import annotations
+
+from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float64Array = NDArray[np.float64]
+
+CHEAPEST_USD, DEAREST_USD = 0.0044, 200.0
+"""USD per 1,000 queries between which cost counts; outside them it counts as the nearer one."""
+BETA = 0.1
 
 
 def non_decreasing_hull(cost: Float64Array, quality: Float64Array) -> Float64Array:
@@ -61,3 +68,22 @@ def aiq(cost: Float64Array, quality: Float64Array, largest_cost: float) -> float
     hull = non_decreasing_hull(cost, quality)
     corners = np.concatenate([hull[hull[:, 0] < largest_cost, 0], [largest_cost]])
     return float(np.trapezoid(hull_quality(hull, corners), corners) / largest_cost)
+
+
+def router_arena_score(accuracy: float, cost_per_1k_usd: float) -> float:
+    """RouterArena's score S = (1 + b) A C / (b A + C) in [0, 1], with b = 0.1 and C = (log2 200 - log2 c) / (log2 200 -
+    log2 0.0044).
+
+    A is the accuracy in [0, 1], c the cost in USD per 1,000 queries, clamped to [0.0044, 200].
+
+    Raises:
+        ValueError: accuracy outside [0, 1] or a negative cost.
+    """
+    if not 0 <= accuracy <= 1:
+        raise ValueError(f"accuracy {accuracy:g}; expected 0 to 1")
+    if not cost_per_1k_usd >= 0:
+        raise ValueError(f"cost {cost_per_1k_usd:g} USD per 1,000 queries; expected 0 or more")
+    clamped = min(max(cost_per_1k_usd, CHEAPEST_USD), DEAREST_USD)
+    cheapness = (log2(DEAREST_USD) - log2(clamped)) / (log2(DEAREST_USD) - log2(CHEAPEST_USD))
+    below = BETA * accuracy + cheapness
+    return (1 + BETA) * accuracy * cheapness / below if below > 0 else 0.0
