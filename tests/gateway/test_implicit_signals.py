@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from decision_log.database import Database
-from decision_log.implicit_signals import MAX_PARTS
 from decision_log.sql_removal import Removal
 from router.types import FeedbackKind, ImplicitKind, TerminalState
 from tests.gateway.test_store import feedback, record
@@ -37,8 +36,8 @@ def test_an_ask_that_comes_again_marks_the_one_before(store):
     assert store.get_signals("r1-0")[0].at == 130.0
 
 
-def test_more_asks_in_a_batch_than_one_statement_may_hold(store):
-    texts = [f"h{number}" for number in range(MAX_PARTS + 1)]
+def test_more_asks_in_a_batch_than_a_union_may_have_parts(store):
+    texts = [f"h{number}" for number in range(501)]
     for batch in range(2):
         store.write_decisions(
             [asked(batch * len(texts) + seq, 100.0 + batch, text, text) for seq, text in enumerate(texts)]
