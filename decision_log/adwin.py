@@ -43,7 +43,8 @@ class Split(NamedTuple):
 
 
 def merged_spread(n: float, mean: float, m: float, other_mean: float) -> float:
-    """What joining two samples of sizes n and m adds to the sum of their squared deviations (Chan et al. 1979)."""
+    """Amount that joining two samples of sizes n and m adds to the sum of their squared deviations (Chan et al.
+    1979)."""
     return n * m * (mean - other_mean) ** 2 / (n + m)
 
 
@@ -100,7 +101,7 @@ class Adwin:
             del row[:2]
 
     def _has_cut(self) -> bool:
-        """Whether some split of the window has parts whose means differ."""
+        """Tells whether some split of the window has parts whose means differ."""
         return any(abs(split.before - split.after) > split.epsilon for split in self._splits())
 
     def _splits(self) -> Iterator[Split]:

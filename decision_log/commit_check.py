@@ -1,5 +1,5 @@
-"""Whether a record could be made safe now: asked before an expert is, so that nobody pays for an answer that then ends
-in 503 because its row cannot be written. Only the modes that wait need it."""
+"""Check that a record could be made safe now, made before an expert is asked, so that nobody pays for an answer that
+then ends in 503 because its row cannot be written. Only the modes that wait need it."""
 
 from __future__ import annotations
 

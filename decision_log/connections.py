@@ -1,4 +1,4 @@
-"""What the commands of the log work on: Redis and the database, as they are found from a data folder."""
+"""Connections of the log's commands: Redis and the database, as a data folder gives them."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ class Consumer:
                 return count
 
     async def _deliveries(self, entries: Sequence[Entry]) -> dict[bytes, int]:
-        """How often each entry was delivered, this time included."""
+        """Number of deliveries of each entry, this one included."""
         rows: Any = await self._redis.xpending_range(
             self._stream, GROUP, entries[0].id, entries[-1].id, MAX_PENDING, consumername=self._name
         )

@@ -157,7 +157,7 @@ class Database:
             return keep_document_feedback(connection, self.insert, feedback, caps)
 
     def get_signals(self, decision_id: str) -> tuple[ImplicitSignal, ...]:
-        """What the client did that may say something of that decision, oldest first. Raises StoreError."""
+        """Implicit signals of that decision, oldest first. Raises StoreError."""
         query = select(SIGNALS).where(SIGNALS.c.decision_id == decision_id).order_by(SIGNALS.c.at, SIGNALS.c.kind)
         with self.transaction("read signals") as connection:
             return tuple(ImplicitSignal.model_validate(dict(row)) for row in connection.execute(query).mappings())

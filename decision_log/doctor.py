@@ -1,4 +1,4 @@
-"""Where every decision is: in SQL, on its way there, removed on purpose, or lost.
+"""Account of every decision: in SQL, on its way there, removed on purpose, or lost.
 
 A decision moves from a gateway's memory to spool, stream and SQL, and is in one of them at any time. They are looked
 at in that order, so one that moves meanwhile is met at least once and a log in use shows no false loss.
@@ -46,7 +46,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of the decisions of one replica.
+    """Fate of the decisions of one replica.
 
     `lost` are numbers that are nowhere. `unsettled` are those that a running replica may still have, in memory or in a
     spool on another machine.
@@ -110,7 +110,7 @@ class Diagnosis:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether no decision is lost, repeated or dead, and none can be; some may still be on the way."""
+        """True when no decision is lost, repeated or dead, and none can be; some may still be on the way."""
         return not (self.lost or self.duplicates or self.dead or self.silent or self.evicts_by)
 
 
@@ -151,7 +151,7 @@ async def diagnose(root: Path, client: RedisClient, stream: str, database: Datab
 
 
 def assess(account: Account, local: ReplicaStatus | None, elsewhere: set[int], now: float) -> Finding:
-    """What became of one replica's decisions.
+    """Finds the fate of one replica's decisions.
 
     Args:
         account: what SQL knows.

@@ -1,4 +1,4 @@
-"""Whether a router's promises still come true: ADWIN over what should stay level while nothing changes. Pure.
+"""Drift of a router's promises: ADWIN over what should stay level while nothing changes. Pure.
 
 Every prediction was made before its reward was known, so comparing the two is prequential: test, then train (Gama,
 Sebastiao & Rodrigues, "On evaluating stream learning algorithms", Machine Learning 2013).
@@ -23,7 +23,7 @@ USEFUL = 0.5
 
 
 def is_right(reward: float, predicted: float) -> bool:
-    """Whether reward and prediction lie on the same side of `USEFUL`."""
+    """Tells whether reward and prediction lie on the same side of `USEFUL`."""
     return (reward >= USEFUL) == (predicted >= USEFUL)
 
 

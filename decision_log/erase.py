@@ -39,7 +39,7 @@ Match = Callable[[bytes], Found | None]
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """How much was erased, and where."""
+    """Amounts that were erased, by place."""
 
     sql: Removed
     in_stream: int
@@ -47,7 +47,8 @@ class Erasure:
 
 
 def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS) -> frozenset[str]:
-    """What the log may call a subject: a stored id as it is; the name of a session, or a text, by its keyed hash.
+    """Names that the log may have for a subject: a stored id as it is; the name of a session, or a text, by its keyed
+    hash.
 
     A name in a header is read as the gateway reads it, and of a text what it keeps of an ask or of a search.
 
@@ -96,7 +97,7 @@ async def erase(
 async def look_for(
     subjects: Collection[str], root: Path, client: RedisClient, stream: str, database: Database, at: float
 ) -> Erasure:
-    """What `erase` would do now; changes nothing. Takes and raises what `erase` does."""
+    """Counts what `erase` would erase now; changes nothing. Takes and raises what `erase` does."""
 
     def match(payload: bytes) -> Found | None:
         return found_of(payload, subjects, at)

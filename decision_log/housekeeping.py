@@ -1,4 +1,4 @@
-"""What a gateway does for privacy while it runs: forgets who was erased, and removes what is past its time."""
+"""Housekeeping of a running gateway for privacy: forgets who was erased, and removes what is past its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients did that may say something of an answer: found while decisions are written to SQL, kept apart."""
+"""Implicit signals: acts of clients that may say something of an answer, found while decisions are written to SQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SQL knows of every replica: how many decisions it numbered, and which of these have a row or were removed."""
+"""Ledger of replicas in SQL: how many decisions it numbered, and which of these have a row or were removed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Account:
 
     @property
     def decisions(self) -> int:
-        """How many decisions it numbered, as far as SQL knows."""
+        """Number of decisions that it numbered, as far as SQL knows."""
         ends = [each.stop for each in (*self.written, *self.removed)]
         return max([0 if self.status is None else self.status.decisions, *ends])
 

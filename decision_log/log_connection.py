@@ -1,4 +1,4 @@
-"""Where the decision log's database is by default, which versions of its tables and rows this program reads, and a
+"""Default place of the decision log's database, the versions of its tables and rows this program reads, and a
 connection for reading it, whose errors never show a statement or a password."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def default_database_url(data_dir: Path) -> str:
 
 
 def schema_problem(connection: Connection, tables: Sequence[str] = ("decisions",)) -> str | None:
-    """Why this program must not touch the database, in words that follow "the database"; None when it may.
+    """Reason why this program must not touch the database, in words that follow "the database"; None when it may.
 
     Args:
         tables: names that show it is in use where it has no version.
@@ -59,7 +59,7 @@ def foreign_version(record: str | bytes) -> str | None:
 
 
 def version_reason(version: str) -> str:
-    """Why such a row is left out."""
+    """Reason why such a row is left out."""
     return f"rows of schema_version {version}; this coe reads {RECORD_VERSION}"
 
 

@@ -1,4 +1,4 @@
-"""What the log keeps of a query, by level: `none` no text and no hash, `hash` keyed hashes, `text` a redacted text."""
+"""Privacy of a logged query, by level: `none` no text and no hash, `hash` keyed hashes, `text` a redacted text."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def keyed_hash(text: str, key: bytes) -> str:
 
 
 def named_session(header: bytes) -> str | None:
-    """What identifies the conversation that the header `x-session-id` names; None where it is empty."""
+    """Identity of the conversation that the header `x-session-id` names; None where it is empty."""
     named = header[:MAX_SESSION_BYTES].decode("latin-1")
     return f"named:{named}" if named else None
 
 
 def session_hash(name: str, key: bytes) -> str:
-    """What the log calls a conversation: enough digits of the keyed hash of its name to tell it from others."""
+    """Name of a conversation in the log: enough digits of the keyed hash of its name to tell it from others."""
     return keyed_hash(name, key)[:SESSION_DIGITS]
 
 

@@ -1,4 +1,4 @@
-"""What the request path needs from the decision log and the database."""
+"""Protocols of the decision log and the database, as the request path needs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from router.types import DecisionRecord, DocumentFeedback, Feedback, ImplicitSig
 
 
 class FeedbackStatus(StrEnum):
-    """What became of a piece of feedback."""
+    """Fate of a piece of feedback."""
 
     ACCEPTED = "accepted"
     REPLACED = "replaced"  # the same key had said something else of that kind
@@ -42,7 +42,7 @@ class LogStats:
 
 
 class DecisionSink(Protocol):
-    """Where decisions go. One per gateway process; `replica` names this run of it.
+    """Place where decisions go. One per gateway process; `replica` names this run of it.
 
     `is_durable` is true when the end of an answer has to wait for `commit`.
     """
@@ -64,7 +64,7 @@ class DecisionSink(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """What keeps answers that wait for `commit` from ending, as last seen; None where nothing does."""
+        """Obstacle to answers that wait for `commit`, as last seen; None where nothing does."""
         ...
 
     async def check(self) -> None:

@@ -66,7 +66,7 @@ def read_rewards(connection: Connection, key_weights: Mapping[str, float] | None
 
 
 def read_signals(connection: Connection) -> dict[str, tuple[ImplicitKind, ...]]:
-    """What clients did, per decision; kinds in the order of their names."""
+    """Implicit signals per decision; kinds in the order of their names."""
     found: dict[str, tuple[ImplicitKind, ...]] = {}
     rows = connection.execute(text("SELECT decision_id, kind FROM implicit_signals ORDER BY decision_id, kind"))
     for decision_id, kind in rows:
@@ -109,7 +109,7 @@ def read_records(
 
 
 def has_failed(record: DecisionRecord) -> bool:
-    """Whether the expert that the router chose failed at the request: a reward of 0, whoever answered in the end.
+    """Tells whether the expert that the router chose failed at the request: a reward of 0, whoever answered in the end.
 
     Not its failure: a client that left, an outage or a setting of ours (`OUR_FAULTS`), and a request that it refused
     (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
@@ -125,7 +125,7 @@ def has_failed(record: DecisionRecord) -> bool:
 
 
 def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | None:
-    """Why an answer teaches nothing about the map, or None."""
+    """Reason why an answer teaches nothing about the map, or None."""
     if record.decision is None or record.state is TerminalState.REJECTED:
         return "rejected before routing"
     if record.state is not TerminalState.ANSWERED:

@@ -27,7 +27,7 @@ BEAT_S = 30.0
 
 
 class ReplicaState(StrEnum):
-    """Whether a replica runs, ended in order, or was killed."""
+    """State of a replica: it runs, ended in order, or was killed."""
 
     RUNNING = "running"
     ENDED = "ended"
@@ -35,7 +35,7 @@ class ReplicaState(StrEnum):
 
 
 class ReplicaStatus(Record):
-    """What is known of one replica: it numbered its decisions 0 to `decisions` - 1.
+    """State and counts of one replica: it numbered its decisions 0 to `decisions` - 1.
 
     Below `settled` each was in the spool, or lost; above, some may be in memory while it runs.
     """

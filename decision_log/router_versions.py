@@ -83,12 +83,12 @@ class RouterVersions:
         return tuple(RouterManifest.model_validate_json(text) for text in texts)
 
     def shadow_evidence(self, live: str, trial: Trial) -> ShadowEvidence:
-        """What the log holds about a trial in the shadow of that live router."""
+        """Evidence of the log about a trial in the shadow of that live router."""
         with self._database.transaction("read a trial's evidence") as connection:
             return shadow_rewards(connection, live, trial)
 
     def evidence(self, live: str, trial: Trial) -> TrialEvidence:
-        """What the log holds about a trial against that live router."""
+        """Evidence of the log about a trial against that live router."""
         with self._database.transaction("read a trial's evidence") as connection:
             rewards = first_rewards(connection, (live, trial.version), trial.started_at)
             successes = count_successes(connection, (live, trial.version), trial.started_at)

@@ -109,7 +109,7 @@ class DecisionLog:
 
     @property
     def problem(self) -> str | None:
-        """What keeps answers from being made safe, as last seen; None where nothing does, or they do not wait."""
+        """Obstacle to making answers safe, as last seen; None where nothing does, or they do not wait."""
         return self._check.problem if self.is_durable else None
 
     def _remember(self, record: DecisionRecord) -> None:
@@ -214,7 +214,7 @@ class DecisionLog:
         return await self._tell(ReplicaState.RUNNING)
 
     async def _try_redis(self) -> bool:
-        """Whether Redis takes an entry of `TRY_BYTES`, so one that needs new room on its disk."""
+        """Tells whether Redis takes an entry of `TRY_BYTES`, so one that needs new room on its disk."""
         return await self._tell(ReplicaState.RUNNING, TRY_BYTES)
 
     async def _tell(self, state: ReplicaState, size: int = 0) -> bool:

@@ -1,4 +1,4 @@
-"""What lies in a spool's folder: numbered segments and a checkpoint, the position up to which all is in the stream.
+"""Files of a spool's folder: numbered segments and a checkpoint, the position up to which all is in the stream.
 
 A checkpoint only saves work: what it says counts where its checksum and the segments agree with it, and otherwise
 records are sent again, which SQL ignores by decision id. Nothing is ever deleted because of it.
@@ -74,8 +74,8 @@ def read_checkpoint(folder: Path) -> Position:
 
 
 def sent_bytes(checkpoint: Position, segment: int, *, is_oldest: bool, ends: Sequence[int]) -> int:
-    """How much of a segment is in the stream already, as far as the checkpoint proves it: segments are sent and deleted
-    in order, so it can only speak of the oldest one there, and of a place where a record ends.
+    """Bytes of a segment that are in the stream already, as far as the checkpoint proves it: segments are sent and
+    deleted in order, so it can only speak of the oldest one there, and of a place where a record ends.
 
     Args:
         ends: offsets behind the segment's intact records.

@@ -1,4 +1,4 @@
-"""How a record is framed on the disk: magic, payload length, CRC-32 of length and payload, payload.
+"""Frames of records on the disk: magic, payload length, CRC-32 of length and payload, payload.
 
 The first magic byte, 0xC0, occurs nowhere in UTF-8, so after damage the next frame is found again and only damaged
 records are lost.

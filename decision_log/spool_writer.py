@@ -130,7 +130,7 @@ class SpoolWriter:
         self.has_spooled.set()
 
     def _pause_s(self) -> float:
-        """How long a group waits for more records."""
+        """Seconds that a group waits for more records."""
         if self._is_closing or self._durability is Durability.SYNC:
             return 0.0
         if self._durability is Durability.ASYNC:

@@ -58,7 +58,7 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
 
 
 def sealed_url(path: Path) -> URL | None:
-    """How to open an SQLite file that this process may read and not write; None where it may write, or there is none.
+    """URL of an SQLite file that this process may read and not write; None where it may write, or there is none.
 
     Where the folder may not be written to either and nobody has a write-ahead log there, the file is taken for one that
     does not change: SQLite would look for that log, and to share it would make a file.

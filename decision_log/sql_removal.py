@@ -24,7 +24,7 @@ ID_BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What went from SQL."""
+    """Counts of what went from SQL."""
 
     decisions: int = 0
     feedback: int = 0
@@ -140,7 +140,7 @@ class Removal:
         return found
 
     def count_feedback(self, decision_ids: Collection[str], subjects: Collection[str], at: float) -> int:
-        """How much feedback is on some decisions, or was given by the subjects up to `at`."""
+        """Counts the feedback on some decisions, or was given by the subjects up to `at`."""
         total = 0
         with self._database.transaction("count feedback") as connection:
             for table in (FEEDBACK, DOCUMENT_FEEDBACK):

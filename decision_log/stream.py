@@ -85,7 +85,7 @@ class DecisionStream:
 
     @property
     def eviction_problem(self) -> str | None:
-        """What is wrong with the server's settings, in words."""
+        """Fault of the server's settings, in words."""
         return None if self.evicts_by is None else evicting(self.evicts_by)
 
     async def look_at_policy(self) -> None:

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 class Erased(Record):
-    """What an erasure leaves of a record that was still on its way."""
+    """Remains of a record that was erased while still on its way."""
 
     erased: Literal[True] = True
     replica: str
@@ -56,7 +56,7 @@ def entry_of(entry_id: bytes, fields: dict[bytes, bytes] | None) -> Entry:
 
 
 def content_of(entry: Entry) -> Content | None:
-    """What an entry says; None when it is gone or is none of ours."""
+    """Content of an entry; None when it is gone or not ours."""
     if entry.payload is None:
         return None
     try:

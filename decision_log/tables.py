@@ -58,7 +58,7 @@ class FeedbackRow(SQLModel, table=True):
 
 
 class DocumentFeedbackRow(SQLModel, table=True):
-    """What somebody did with one document of an answer: 1 opened or cited, 0 rejected."""
+    """Judgement of one document of an answer by a client: 1 opened or cited, 0 rejected."""
 
     __tablename__ = "document_feedback"
     __table_args__ = (
@@ -75,7 +75,7 @@ class DocumentFeedbackRow(SQLModel, table=True):
 
 
 class SignalRow(SQLModel, table=True):
-    """What a client did that may say something of an answer, never mixed with feedback."""
+    """Implicit signal of a client about an answer, never mixed with feedback."""
 
     __tablename__ = "implicit_signals"
 
@@ -85,7 +85,8 @@ class SignalRow(SQLModel, table=True):
 
 
 class JudgementRow(SQLModel, table=True):
-    """What a judge said of an answer; `other` is '' for a grade, else the expert whose answer it was compared with."""
+    """Judgement of an answer by a judge; `other` is '' for a grade, else the expert whose answer it was compared
+    with."""
 
     __tablename__ = "judgements"
 
@@ -143,7 +144,7 @@ class RouterVersionRow(SQLModel, table=True):
 
 
 class RouterEventRow(SQLModel, table=True):
-    """What happened to a version, once however many gateways saw it; `event` is promoted, canary, shadow or withdrawn.
+    """Event of a version, kept once however many gateways saw it; `event` is promoted, canary, shadow or withdrawn.
 
     `at` is the time that `live.json` gives, in Unix seconds.
     """

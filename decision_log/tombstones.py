@@ -19,12 +19,12 @@ LOCK_NUMBER = 0x636F65  # "coe", for Postgres's advisory locks
 
 
 def subject_hash(subject: str) -> str:
-    """What is kept of a subject that was erased: SHA-256 in hexadecimal."""
+    """Trace of a subject that was erased: SHA-256 in hexadecimal."""
     return hashlib.sha256(subject.encode()).hexdigest()
 
 
 def subjects_of(record: DecisionRecord) -> tuple[str, ...]:
-    """What a decision can be found by: key id, session id and text hash, where it has them."""
+    """Identifiers that a decision can be found by: key id, session id and text hash, where it has them."""
     return tuple(name for name in (record.key_id, record.session_id, record.text_hash) if name is not None)
 
 
@@ -48,7 +48,7 @@ def erased_among(connection: Connection, records: Sequence[DecisionRecord]) -> l
 
 
 def is_erased(record: DecisionRecord, erased: Mapping[str, float]) -> bool:
-    """Whether it was made before the erasure of one of its subjects, given by hash with the time."""
+    """Tells whether it was made before the erasure of one of its subjects, given by hash with the time."""
     return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects_of(record))
 
 

@@ -28,7 +28,7 @@ KEPT_WITHDRAWALS = 20
 
 
 class TrialMode(StrEnum):
-    """What a candidate does while it is on trial."""
+    """Part of a candidate while it is on trial."""
 
     CANARY = "canary"  # serves a share of the conversations
     SHADOW = "shadow"  # decides beside the live router, is logged, serves nobody
@@ -60,7 +60,8 @@ class Trial(CanaryTerms):
     started_at: float = Field(description="Unix seconds; also tells one trial of a version from the next")
 
     def takes(self, unit: str) -> bool:
-        """Whether a conversation belongs to the candidate's share: by hash, so that it stays there on every replica."""
+        """Tells whether a conversation belongs to the candidate's share: by hash, so that it stays there on every
+        replica."""
         if self.mode is not TrialMode.CANARY:
             return False
         digest = hashlib.sha256(f"{self.version}:{self.started_at}:{unit}".encode()).digest()
@@ -76,7 +77,7 @@ class Withdrawal(Record):
 
 
 class LivePointer(Record):
-    """Which router is live, since when, the ones that were live before it (newest first), and what is on trial."""
+    """Pointer to the live router: since when, those that were live before it (newest first), and what is on trial."""
 
     version: str
     promoted_at: str = Field(description="ISO 8601, UTC")

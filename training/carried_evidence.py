@@ -1,4 +1,4 @@
-"""What the live router knows of experts that no outcome table grades any more, brought into a candidate.
+"""Evidence of the live router on experts that no outcome table grades any more, carried over into a candidate.
 
 A grade may be gone (a table that was not kept, another `--outcomes`), and the expert would go with it, silently. Its
 measured quality is in the live artifact. Shapes: k learned categories of experts.yaml (row k is `general`), c carried
@@ -39,7 +39,8 @@ class Carried:
 
 
 def carried_over(config: CoeConfig, live: RouterArtifact, graded: Sequence[str]) -> Carried | None:
-    """What the live router knows of its experts that experts.yaml still has and nobody graded; None of nobody."""
+    """Collects what the live router knows of its experts that experts.yaml has and nobody graded; None where there is
+    none."""
     known = live.manifest.experts
     experts = tuple(name for name in config.experts if name in known and name not in graded)
     if not experts:

@@ -23,7 +23,7 @@ HEADER = """\
 
 
 def read_proposals(path: Path) -> Proposals:
-    """What `coe categories propose` found last. Raises DataError."""
+    """Proposals that `coe categories propose` found last. Raises DataError."""
     try:
         return Proposals.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:

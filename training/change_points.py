@@ -1,4 +1,4 @@
-"""When the quality of an expert on a category last changed, so that what was measured before is not believed any more.
+"""Change points of an expert's quality on a category, so that what was measured before is not believed any more.
 
 A provider replaces a model, an adapter is retrained: rewards from before say nothing of the expert that answers now.
 Pure. Shapes: n rewards of one cell in order of time.
@@ -81,8 +81,8 @@ def chance_of_cut(z: float, edge: float) -> float:
 
 
 def is_shared(rewards: Float64Array, key: NDArray[np.int64], cut: int) -> bool:
-    """Whether a change at row `cut` of rewards (n,) is still there without the answers of any one limited key (n,):
-    the means of both parts differ as they do with all, by `Z_SHARED` standard errors."""
+    """Tells whether a change at row `cut` of rewards (n,) is still there without the answers of any one limited key
+    (n,): the means of both parts differ as they do with all, by `Z_SHARED` standard errors."""
     after = np.arange(len(rewards)) >= cut
     sign = np.sign(rewards[after].mean() - rewards[~after].mean()) if 0 < cut < len(rewards) else 0.0
     for name in np.unique(key[key >= 0]) if cut else ():
@@ -130,7 +130,7 @@ def find_change_points(log: LogTable) -> tuple[ChangePoint, ...]:
 def expert_wide_change(
     log: LogTable, rows_of: Mapping[tuple[int, int], NDArray[np.int64]], delta: float
 ) -> float | None:
-    """When all cells of an expert changed together, in Unix seconds; None if they did not.
+    """Time at which all cells of an expert changed together, in Unix seconds; None if they did not.
 
     Rewards less the mean of their cell are searched, in order of time, so a change of the mix of categories is none.
     """

@@ -1,4 +1,4 @@
-"""How well stage 1 does on queries it never saw. Shapes: n queries, k categories."""
+"""Metrics of stage 1 on queries it never saw. Shapes: n queries, k categories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a log teaches: outcomes and logged rewards as one quality matrix, and logged answers for learned scorers.
+"""Evidence from a log: outcomes and logged rewards as one quality matrix, and logged answers for learned scorers.
 
 Shapes: n logged answers, k learned categories (row k is `general`), m experts.
 """

@@ -1,4 +1,4 @@
-"""What feedback says of all answers, not only of those that got some. Pure.
+"""Correction of feedback for who gives it, so that it speaks of all answers. Pure.
 
 People answer when they are annoyed, and some experts' users answer more than others'. Two remedies: replies are
 weighted by the inverse of how likely such an answer was to get one, and what clients merely did counts for nothing
@@ -33,7 +33,7 @@ AGREEMENT_BAR = 0.1
 
 
 class ReplyBin(NamedTuple):
-    """What a reply may depend on: category, who answered, and what the client did."""
+    """Group of answers whose replies may be alike: category, who answered, and what the client did."""
 
     category: str
     expert: str
@@ -87,7 +87,8 @@ class ReplyRates:
         return rate
 
     def weight(self, reply_bin: ReplyBin) -> float:
-        """How many answers like it one reply stands for, relative to the average reply; at most `MAX_REPLY_WEIGHT`.
+        """Number of answers like it that one reply stands for, relative to the average reply; at most
+        `MAX_REPLY_WEIGHT`.
 
         The stabilised inverse propensity of Robins, Hernan & Brumback 2000. It removes the bias that the bin explains;
         whether people answer *because* they liked an answer, among equal bins, no log can tell.
@@ -120,7 +121,7 @@ def weighted_mean(rewards: Float64Array, weights: Float64Array) -> Metric | None
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an implicit signal goes with feedback on the same answers.
+    """Agreement of an implicit signal with feedback on the same answers.
 
     `signals` counts answers with the signal, `with_both` those of them that got feedback, `without` those that got
     feedback and had no signal; means are of the feedback. `difference` is how much less answers with the signal were
@@ -137,7 +138,7 @@ class Agreement:
 
     @property
     def is_usable(self) -> bool:
-        """Whether training may learn from the signal."""
+        """True when training may learn from the signal."""
         return self.verdict == "agrees"
 
     @property

@@ -1,4 +1,4 @@
-"""What the log's feedback is worth: who gives it, the mean as given and corrected, and which signals agree with it."""
+"""Report on the log's feedback: who gives it, the mean as given and corrected, and which signals agree with it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class KeyCount(Record):
 
 
 class SignalAgreement(Record):
-    """Whether what clients did goes with what they said; `verdict` is `agrees` where training may use it."""
+    """Agreement of what clients did with what they said; `verdict` is `agrees` where training may use it."""
 
     kind: ImplicitKind
     answers: int
@@ -57,7 +57,7 @@ class SignalAgreement(Record):
 
 
 class JudgeAgreement(Record):
-    """How a judge's grades of served answers go with what people said of them, and how often it contradicted itself
+    """Agreement of a judge's grades with what people said of the same answers, and how often it contradicted itself
     when two answers were swapped."""
 
     judge: str

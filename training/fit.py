@@ -41,8 +41,8 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What to fit. `experts` are the columns of `evidence`. Without `is_holding_out` every query is trained on and the
-    manifest holds no figures: for a caller that keeps its own test set."""
+    """Request of a fit. `experts` are the columns of `evidence`. Without `is_holding_out` every query is trained on and
+    the manifest holds no figures: for a caller that keeps its own test set."""
 
     encoder_config: PluginConfig
     classifier: PluginConfig

@@ -44,7 +44,8 @@ def fingerprint_outcomes(table: OutcomeTable) -> str:
 
 
 def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
-    """What was graded of experts of experts.yaml, in that order, in the table or the folders of tables at `root`.
+    """Reads what was graded of the experts of experts.yaml, in that order, in the table or the folders of tables at
+    `root`.
 
     Raises:
         DataError: nothing was, or a table cannot be read.

@@ -78,7 +78,7 @@ class Terms(Record):
     decisions_per_row: float = 1.0
 
     def affords(self, live_usd: float, candidate_usd: float, gain: float) -> bool:
-        """Whether a rise of the mean cost is tolerated, or paid for by so much gain."""
+        """Tells whether a rise of the mean cost is tolerated, or paid for by so much gain."""
         rise = self.max_cost_rise + COST_TOLERANCE + max(gain, 0.0) / self.gain_for_double_cost
         return candidate_usd <= live_usd * (1 + rise) + 1e-12
 
@@ -140,7 +140,7 @@ def judge(
 def needs_more(
     deciding: Comparison, log: Comparison | None, compared: tuple[Comparison, ...], terms: Terms
 ) -> GateResult:
-    """What is missing, in decisions of the log where that can be estimated."""
+    """Verdict that more is needed, in decisions of the log where that can be estimated."""
     wanted = f"too uncertain for the margin {terms.margin:g}" if deciding is log else "which does not show a gain"
     reason = f"{deciding.change}, {deciding.lacking or wanted}"
     if log is not None and log.lacking:
@@ -158,7 +158,7 @@ def needs_more(
 
 
 def more_needed(comparison: Comparison, margin: float) -> int | None:
-    """How many more rows would let the comparison conclude if the difference stayed what it is; None if never.
+    """Number of rows that would let the comparison conclude if the difference stayed what it is; None if never.
 
     An interval narrows with the square root of n, so n must grow by (half-width / (difference + margin))^2; the
     effective sample grows with n.

@@ -1,4 +1,4 @@
-"""What scorers are fitted on. Shapes: n queries, d dimensions, k categories, m experts."""
+"""Graded queries that scorers are fitted on. Shapes: n queries, d dimensions, k categories, m experts."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def joined(table: OutcomeTable, other: OutcomeTable) -> OutcomeTable:
 
 
 def reference_rows(n: int, rng: np.random.Generator) -> IntArray:
-    """Which of n queries nearest neighbours are looked for among: all, or MAX_REFERENCES drawn at random."""
+    """Rows of n queries among which nearest neighbours are looked for: all, or MAX_REFERENCES drawn at random."""
     if n <= MAX_REFERENCES:
         return np.arange(n)
     return np.sort(rng.choice(n, MAX_REFERENCES, replace=False))

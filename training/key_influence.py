@@ -1,4 +1,4 @@
-"""Whose feedback counts how much: no key is more than a share of the evidence. Pure.
+"""Influence of a key's feedback: no key is more than a share of the evidence. Pure.
 
 A key is one voice, however much it says. What it says is weighed down until it is at most `max_share` of all that is
 known of a cell, graded answers included; so a few keys may still add to grades, and outweigh them only together. A key
@@ -71,7 +71,8 @@ def counted_share(
 def split_judges(
     question: IntArray, key: IntArray, is_judge: NDArray[np.bool_], max_share: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which answers judge, and which do neither, both (n,): a voice is never learned from and judged by.
+    """Splits answers by whether they judge, and marks those that do neither, both (n,): nobody is learned from and
+    judged by.
 
     Voices are questions. Keys are, where there are enough of them for either half; they take turns in the order of
     their numbers. A question that keys of both halves asked then counts in the half that it would be in by itself.

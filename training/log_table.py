@@ -45,7 +45,7 @@ class Known:
     categories: frozenset[str]
 
     def lacks(self, decision: RoutingDecision) -> str | None:
-        """What experts.yaml no longer has of a decision, or None."""
+        """Name of a decision that experts.yaml does not have, in words, or None."""
         named = (
             ("policy", decision.policy, self.policies),
             ("expert", decision.expert, self.experts),
@@ -176,7 +176,7 @@ class Columns:
 
 
 def is_judge(question: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether answers to a question judge instead of teaching: never both, however often it is asked."""
+    """Tells whether answers to a question judge instead of teaching: never both, however often it is asked."""
     return question % 100 < HELD_OUT_PERCENT
 
 
@@ -260,7 +260,7 @@ def collect(
 
 
 def why_left_out(record: DecisionRecord, rewards: Mapping[str, float], known: Known | None) -> str | None:
-    """Why a row neither teaches nor judges, or None."""
+    """Reason why a row neither teaches nor judges, or None."""
     lacking = known.lacks(record.decision) if known is not None and record.decision is not None else None
     reason = None if has_failed(record) else why_dropped(record, rewards)
     return lacking if lacking is not None and reason in (None, "no feedback") else reason

@@ -101,7 +101,7 @@ class DeadCategory(Record):
 
 
 class Proposals(Record):
-    """What was found, and what it was found in."""
+    """Findings, and the numbers of decisions they were found in."""
 
     router_version: str
     n_decisions: int
@@ -255,7 +255,7 @@ def new_category(
 
 
 def best_gain(rated: Sequence[tuple[str, float]]) -> tuple[Gain | None, str]:
-    """What the best expert for a topic would add to its mean reward, or why that is unknown; in random order.
+    """Estimates what the best expert for a topic would add to its mean reward, or why that is unknown; in random order.
 
     The expert is chosen on every other rated answer and valued on the rest, so that the best of several noisy means is
     not taken at its word (ours).

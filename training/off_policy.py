@@ -1,4 +1,4 @@
-"""What a candidate router would have earned on the log of another. Pure.
+"""Off-policy estimates of what a candidate router would have earned on the log of another. Pure.
 
 Shapes: n logged answers, m experts. `match` (n,) is the candidate's probability of the logged expert, `propensity` (n,)
 the logged router's, `reward` (n,) in [0, 1].

@@ -1,4 +1,4 @@
-"""What `coe retrain` does: one round, or one every period."""
+"""Rounds of `coe retrain`: one, or one every period."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def one_round(request: RetrainRequest, turns: Turns, progress: Progress, *, as_j
 
 
 def attempt(part: Callable[[], T]) -> T | RouterError:
-    """What a part of a round gives, or why it failed. Raises LockLostError: the turn is over for what follows, too."""
+    """Result of a part of a round, or the error that it failed with. Raises LockLostError: the turn is over for what
+    follows, too."""
     try:
         return part()
     except LockLostError:

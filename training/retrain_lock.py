@@ -224,7 +224,7 @@ class RedisLock:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the lock is still held, which renews it. A Redis that is away says nothing, which counts as no."""
+        """True while the lock is still held, which renews it. A Redis that is away says nothing, which counts as no."""
         try:
             return self.call(self.renew())
         except LockUnreachableError:

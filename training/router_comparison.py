@@ -241,7 +241,8 @@ def share_of(share: Float64Array, belongs: NDArray[np.bool_]) -> float:
 
 
 def too_few_keys(rated: LogTable, uncounted: float) -> str:
-    """Why the keys that gave this feedback may not decide about the queries that would change hands; empty if they may.
+    """Reason why the keys that gave this feedback may not decide about the queries that would change hands; empty if
+    they may.
 
     `uncounted` is the share of those queries in categories that too few keys rated.
     """
@@ -260,7 +261,7 @@ def decide(router: Router, texts: Sequence[str], embeddings: FloatArray) -> list
 
 
 def choices_on(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) -> LoggedChoices:
-    """What a router would do with logged queries, under the policy and with the experts that each had then."""
+    """Choices of a router on logged queries, under the policy and with the experts that each had then."""
     number = {name: i for i, name in enumerate(experts)}
     probs, chosen = np.zeros((len(asked), len(experts))), np.zeros(len(asked), dtype=np.int64)
     for (name, excluded), rows in groups_of(asked).items():

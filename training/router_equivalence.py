@@ -1,4 +1,4 @@
-"""Whether two routers decide alike, so that putting one in the other's place changes nothing.
+"""Equivalence of two routers: they decide alike, so that putting one in the other's place changes nothing.
 
 Alike means that for every query compared, under every policy, both name the same category, and that each expert's
 probability of being drawn (1 of the expert they want, without exploration) differs by no more than PROBABILITY_STEP.
@@ -32,7 +32,7 @@ def is_same_decision(one: RoutingDecision, other: RoutingDecision) -> bool:
 
 
 def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: FloatArray) -> bool:
-    """Whether both know the same experts and decide these queries alike under every policy.
+    """Tells whether both know the same experts and decide these queries alike under every policy.
 
     Args:
         embeddings: (n, d) of the texts, by the encoder of both.
@@ -47,7 +47,7 @@ def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: F
 
 
 def decide_log_alike(one: Router, other: Router, asked: AskedAnswers) -> bool:
-    """Whether both decide logged queries alike, under the policy and with the experts that each had then."""
+    """Tells whether both decide logged queries alike, under the policy and with the experts that each had then."""
     return all(
         are_alike(one, other, batch_of([asked.texts[row] for row in part], asked.vectors(part)), policy, excluded)
         for (policy, excluded), rows in groups_of(asked).items()
@@ -64,6 +64,6 @@ def batch_of(texts: Sequence[str], embeddings: FloatArray) -> QueryBatch:
 
 
 def are_alike(one: Router, other: Router, batch: QueryBatch, policy: str, excluded: Sequence[str]) -> bool:
-    """Whether both decide the queries alike, without the excluded experts."""
+    """Tells whether both decide the queries alike, without the excluded experts."""
     made = (decisions_of(router, batch, policy, set(router.experts) - set(excluded)) for router in (one, other))
     return all(is_same_decision(*pair) for pair in zip(*made, strict=True))

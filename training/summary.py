@@ -1,4 +1,4 @@
-"""What the training commands print."""
+"""Output of the training commands."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def print_routers(registry: Registry) -> None:
 
 
 def place_of(version: str, live: LivePointer | None) -> str:
-    """What a version does now: live, canary with its share, shadow, or nothing."""
+    """Part that a version has now: live, canary with its share, shadow, or nothing."""
     if live is None:
         return ""
     if live.version == version:
@@ -125,7 +125,7 @@ def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:
 
 
 def print_round(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterError | None, *, as_json: bool) -> None:
-    """What a round of `coe retrain` did. Of a part that failed, the error is whoever raises it to say; JSON has it."""
+    """Prints what a round of `coe retrain` did. The caller raises the error of a part that failed; JSON holds it."""
     if as_json:
         wide_console().print_json(json.dumps(round_json(chat, pilots)))
         return
@@ -146,7 +146,7 @@ def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterE
 
 
 def print_retrain(result: RetrainResult) -> None:
-    """What was used and dropped, the comparison, and what was done and why."""
+    """Prints what was used and dropped, the comparison, and what was done and why."""
     console = wide_console()
     console.print(
         f"read {result.log.n_rows} decisions: {result.n_learned} with feedback to learn from, "
@@ -223,7 +223,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
 
 
 def print_pilots(result: PilotRefresh) -> None:
-    """Which searches with feedback were used and dropped, the comparison, and what became of the pilot library."""
+    """Prints which searches with feedback were used and dropped, the comparison, and the fate of the pilot library."""
     console = wide_console()
 
     def say(line: str) -> None:

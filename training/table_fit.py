@@ -35,7 +35,7 @@ PART_WEIGHTS: Mapping[str, float] = {"onnx": 0.7, "surface": 0.5, "static": 0.5}
 
 @dataclass(frozen=True)
 class TableRequest:
-    """What to fit on the outcome table in `outcomes`. `encoder` may name several kinds, joined by `+`."""
+    """Request of a fit on the outcome table in `outcomes`. `encoder` may name several kinds, joined by `+`."""
 
     outcomes: Path
     encoder: str = DEFAULT_ENCODER

@@ -92,7 +92,7 @@ def parse_range(option: str | None) -> tuple[float, float] | None:
 
 
 def summary(imported: Imported) -> list[str]:
-    """What was read and what was not, for a person."""
+    """Lines for a person about what was read and what was not."""
     import numpy as np
 
     table = imported.table

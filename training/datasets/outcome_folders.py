@@ -23,7 +23,7 @@ Place = tuple[int, int]
 
 
 def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
-    """What was graded of some experts, in their order; those that nobody graded are left out.
+    """Reads what was graded of some experts, in their order; those that nobody graded are left out.
 
     The same question of the same category, scored by the same metric, is one prompt, whichever table it stands in. An
     expert that was graded on it twice has the score of the table that was written later.

@@ -53,7 +53,7 @@ Rows = Iterable[OutcomeRow | LeftOut]
 
 @dataclass
 class LeftOutCounts:
-    """How often each reason held, and where it held first."""
+    """Counts of the reasons to leave a row out, each with its first place."""
 
     count: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
@@ -74,7 +74,8 @@ def text_id(*parts: str) -> str:
 
 
 def ask_of(record: Record, name: str, value: Any) -> str:
-    """What is asked in a prompt: a text, or a chat whose last user message counts (the text parts of one with several).
+    """Extracts what is asked in a prompt: a text, or a chat whose last user message counts (the text parts of one with
+    several).
 
     Raises:
         DataError: it is neither, or holds no text.
@@ -107,7 +108,7 @@ def category_of(record: Record, name: str, constant: str | None) -> str:
 
 @dataclass
 class Prompt:
-    """What all rows of one prompt must agree on."""
+    """Facts that all rows of one prompt must agree on."""
 
     row: OutcomeRow
     scores: dict[str, OutcomeRow] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""When two decisions are about the same question."""
+"""Identity of a question: when two decisions are about the same one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which categories of an outcome table can be learned."""
+"""Categories of an outcome table that can be learned."""
 
 from __future__ import annotations
 
