@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 class ConsumerStats:
     """Counts since this process started: rows that were new in SQL, repeated entries, entries given up.
 
-    `last_error` is what stands in the way now; None while Redis and SQL both work.
+    `last_error` is the present obstacle; None while Redis and SQL both work.
     """
 
     written: int = 0
@@ -62,7 +62,7 @@ class Consumer:
         name: unique among live consumers; the replica's name does.
 
     Raises:
-        ConfigError: the URL is no Redis URL.
+        ConfigError: the URL is not a Redis URL.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Consumer:
                 self._note(error)
                 await backoff.wait()
             except Exception as error:
-                logger.exception("the consumer goes on after a fault")
+                logger.exception("the consumer continues after a fault")
                 self._note(error)
                 await backoff.wait()
 

@@ -39,7 +39,7 @@ class Database:
         is_reader: nothing will be written, so it need not be allowed.
 
     Raises:
-        ConfigError: `database_url` is no URL, or of a database that is not supported.
+        ConfigError: `database_url` is not a URL, or of a database that is not supported.
         MissingExtraError: it is Postgres and the driver is not installed.
         StoreError: the database cannot be opened, or has tables of another version.
     """

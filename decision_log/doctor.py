@@ -209,7 +209,7 @@ def surveyed(payloads: Iterable[bytes]) -> Survey:
 
 
 def number_of(payload: bytes) -> tuple[str, int] | None:
-    """Replica and sequence number of a record; None when it is none of ours."""
+    """Replica and sequence number of a record; None when it is not ours."""
     try:
         values = from_json(payload)
     except JsonError:

@@ -9,7 +9,7 @@ with sum s0. The hypothesis is mean1 >= mean0 - margin. Evidence against it is t
                         max p1^s1 q1^(n1-s1) p0^s0 q0^(n0-s0)
 
 the chance of the answers when both means are drawn from Beta priors, over the largest that the hypothesis allows. For
-every pair of means that it allows, what stands below is at least the pair's own likelihood, so E is at most a process
+every pair of means that it allows, what is below is at least the pair's own likelihood, so E is at most a process
 that starts at 1 and is a martingale where values are 0 or 1, and a supermartingale for any values in [0, 1], since
 p^v q^(1-v) is convex in v. By Ville's inequality the chance that E ever reaches 1 / alpha is at most alpha: it may be
 looked at as often as one likes, by as many replicas as there are, late answers included, because only counts and sums
@@ -100,7 +100,7 @@ def max_log_likelihood(candidate: Arm, live: Arm, margin: float) -> float:
             low = one
         else:
             high = two
-    # The true maximum is no smaller than any value; the end points matter where it lies on one of them.
+    # The true maximum is at least every value; the end points matter where it lies on one of them.
     return max(value((low + high) / 2), value(low), value(high))
 
 

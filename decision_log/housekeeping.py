@@ -59,7 +59,7 @@ class Housekeeper:
             except StoreError as error:
                 logger.warning("the log's housekeeping waits (%s)", reason_of(error))
             except Exception:
-                logger.exception("the log's housekeeping goes on after a fault")
+                logger.exception("the log's housekeeping continues after a fault")
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:

@@ -49,7 +49,7 @@ def note_signals(connection: Connection, insert: Any, records: Sequence[Decision
 
 
 def own_signals(record: DecisionRecord) -> Iterator[ImplicitSignal]:
-    """Signals that stand in the record itself."""
+    """Signals that the record itself holds."""
     ended_at = record.at + record.latency_ms / 1e3
     if record.state is TerminalState.CLIENT_GONE and record.ttft_ms is not None:
         yield ImplicitSignal(decision_id=record.decision_id, kind=ImplicitKind.ABORTED, at=ended_at)

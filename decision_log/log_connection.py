@@ -68,7 +68,7 @@ def open_log(database_url: str) -> Iterator[Connection]:
     """A connection for reading.
 
     Raises:
-        DataError: it is no database URL, the database cannot be reached, there is no such file, or it holds no such
+        DataError: it is not a database URL, the database cannot be reached, there is no such file, or it holds no such
             tables or those of another schema version.
         MissingExtraError: it is one of Postgres, whose driver is not installed.
     """
@@ -85,7 +85,7 @@ def open_log(database_url: str) -> Iterator[Connection]:
         engine = create_engine(url)
     except (ArgumentError, ValueError) as error:
         raise DataError(
-            "that is no URL of a supported database; allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+            "that is not a URL of a supported database; allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
         ) from error
     except ModuleNotFoundError as error:
         raise MissingExtraError("a decision log in Postgres", "postgres") from error

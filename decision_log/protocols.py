@@ -28,7 +28,7 @@ class LogStats:
 
     `pending` are appended and not yet in the stream, `dropped` were lost because neither disk nor memory had room,
     `gaps` are the stretches of consecutive lost records, `damaged` stretches of a spool that could not be read back.
-    `last_error` is what stands in the way now; None while spool and stream both work.
+    `last_error` is the present obstacle; None while spool and stream both work.
     """
 
     appended: int = 0

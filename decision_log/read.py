@@ -111,8 +111,8 @@ def read_records(
 def has_failed(record: DecisionRecord) -> bool:
     """Tells whether the expert that the router chose failed at the request: a reward of 0, whoever answered in the end.
 
-    Not its failure: a client that left, an outage or a setting of ours (`OUR_FAULTS`), and a request that it refused
-    (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
+    Not its failure: a client that left, an outage or a setting of the gateway (`OUR_FAULTS`), and a request that it
+    refused (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
     """
     decision = record.decision
     if decision is None or record.is_probe or decision.reason is DecisionReason.EXPLICIT:

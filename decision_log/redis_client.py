@@ -21,7 +21,7 @@ REDIS_PORT, SENTINEL_PORT = 6379, 26379
 SECURE = "rediss"
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
-"""What any command may raise while Redis is away or refuses; a cluster's own error is no RedisError."""
+"""What any command may raise while Redis is away or refuses; a cluster's own error is not a RedisError."""
 
 ALLOWED = (
     "allowed: redis://HOST:PORT, unix://PATH, redis+cluster://HOST:PORT,HOST:PORT, "
@@ -120,7 +120,7 @@ def hosts_of(url: SplitResult, default_port: int) -> list[tuple[str, int]]:
 
 
 def userinfo(url: SplitResult) -> str:
-    """User and password as they stand in the URL, `@` included; empty when there are none."""
+    """User and password as the URL has them, `@` included; empty when there are none."""
     user, at, _ = url.netloc.rpartition("@")
     return user + at
 

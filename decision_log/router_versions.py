@@ -117,7 +117,7 @@ class ShadowEvidence:
 
 
 def events_of(pointer: LivePointer) -> list[RouterEvent]:
-    """A pointer's present and its withdrawals as rows; a time that is none counts as 0."""
+    """Rows of a pointer's present and its withdrawals; an invalid time counts as 0."""
     events = [RouterEvent(unix_seconds(pointer.promoted_at), pointer.version, "promoted", "")]
     if pointer.trial is not None:
         trial = pointer.trial

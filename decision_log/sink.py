@@ -57,7 +57,7 @@ class DecisionLog:
         replica: name of this run of this process; a new one when None.
 
     Raises:
-        ConfigError: the URL is no Redis URL, or the key of hashes cannot be read or made.
+        ConfigError: the URL is not a Redis URL, or the key of hashes cannot be read or made.
     """
 
     def __init__(self, *, data_dir: Path, redis_url: str, config: LogConfig, replica: str | None = None) -> None:
@@ -239,7 +239,7 @@ class DecisionLog:
                 await loop()
                 return
             except Exception as error:
-                logger.exception("the decision log goes on after a fault")
+                logger.exception("the decision log continues after a fault")
                 self._loop_error = reason_of(error)
                 await backoff.wait()
 

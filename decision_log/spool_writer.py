@@ -1,4 +1,5 @@
-"""Queue in memory to spool: records are written in groups, and answers that wait for one go on when its group is safe.
+"""Queue in memory to spool: records are written in groups, and answers that wait for one continue when its group is
+safe.
 
 `async` writes a group `LINGER_S` after its first record and forces nothing to the disk. `batched` and `sync` force
 every group there: `sync` as soon as the disk is free, `batched` at most once in `batch_ms`, so that more share a write.
@@ -138,7 +139,7 @@ class SpoolWriter:
         return max(0.0, self._next_group - time.monotonic())
 
     async def _write_group(self, count: int) -> None:
-        """Writes the `count` oldest records and lets the answers that wait for them go on."""
+        """Writes the `count` oldest records and lets the answers that wait for them continue."""
         waiters: list[Waiter] = []
         seqs = [record.seq for record, _ in islice(self._queue, count)]
         self._next_group = time.monotonic() + self._batch_s
@@ -236,7 +237,7 @@ def waiters_of(batch: Sequence[Queued]) -> list[Waiter]:
 
 
 def settle(waiters: Sequence[Waiter], error: StoreError | None = None) -> None:
-    """Lets answers go on, or end with `error`; one whose client has left is no longer there."""
+    """Lets answers continue, or end with `error`; one whose client has left is done already."""
     for waiter in waiters:
         if waiter.done():
             continue

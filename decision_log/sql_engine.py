@@ -76,7 +76,7 @@ def checked_url(database_url: str) -> URL:
     """The URL with the driver this project installs. Messages never hold the URL itself, which may have a password.
 
     Raises:
-        ConfigError: it is no URL, or not of a supported database.
+        ConfigError: it is not a URL, or not of a supported database.
     """
     allowed = "allowed: sqlite:///FILE, postgresql://USER@HOST/DATABASE"
     try:

@@ -1,5 +1,5 @@
 """Payloads to a Redis stream, at least once and in order, waiting out whatever keeps Redis from taking them, and a
-stream that is full because no consumer gets on.
+stream that is full because no consumer keeps up.
 
 Only commands that Valkey and Redis 6.2 or newer share are used.
 """

@@ -63,7 +63,7 @@ def content_of(entry: Entry) -> Content | None:
         return parse(entry.payload, entry.field)
     except ValidationError as error:
         kinds = sorted({fault["type"] for fault in error.errors(include_input=False, include_url=False)})
-        logger.error("entry %s is no decision (%s)", entry.id, ", ".join(kinds))
+        logger.error("entry %s is not a decision (%s)", entry.id, ", ".join(kinds))
         return None
 
 

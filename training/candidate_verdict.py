@@ -104,9 +104,9 @@ def judge_on_log(inputs: RetrainInputs, comparison: RouterComparison) -> tuple[L
 def judged_rows(
     log: LogTable, changes: tuple[ChangePoint, ...], comparison: RouterComparison
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Held-out rows that judge, and for every row of the log how many queries of the traffic it stands for.
+    """Held-out rows that judge, and for every row of the log how many queries of the traffic it represents.
 
-    A category whose quality changed keeps only what came after, so its few answers stand for more queries each.
+    A category whose quality changed keeps only what came after, so each of its few answers represents more queries.
     """
     common = tuple(name for name in comparison.live.experts if name in comparison.candidate.experts)
     held_out = log.is_held_out & (log.expert_in(common) >= 0)

@@ -100,7 +100,7 @@ def find_change_points(log: LogTable) -> tuple[ChangePoint, ...]:
 
     Each cell is searched alone, and all cells of an expert together, because a replaced model changes everywhere at
     once and is seen sooner so. Only answers that may be learned from are looked at. A change makes grades and earlier
-    answers worthless, so one that rests on the word of a single key is none (`is_shared`).
+    answers worthless, so one that rests on a single key does not count (`is_shared`).
     """
     numbers = log.category.astype(np.int64) * max(len(log.experts), 1) + log.expert
     rows_of = {
@@ -132,7 +132,8 @@ def expert_wide_change(
 ) -> float | None:
     """Time at which all cells of an expert changed together, in Unix seconds; None if they did not.
 
-    Rewards less the mean of their cell are searched, in order of time, so a change of the mix of categories is none.
+    Rewards less the mean of their cell are searched, in order of time, so a change of the mix of categories does not
+    count.
     """
     if len(rows_of) < 2:
         return None

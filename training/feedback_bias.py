@@ -87,7 +87,7 @@ class ReplyRates:
         return rate
 
     def weight(self, reply_bin: ReplyBin) -> float:
-        """Number of answers like it that one reply stands for, relative to the average reply; at most
+        """Number of answers like it that one reply represents, relative to the average reply; at most
         `MAX_REPLY_WEIGHT`.
 
         The stabilised inverse propensity of Robins, Hernan & Brumback 2000. It removes the bias that the bin explains;
@@ -158,7 +158,7 @@ def agreement(
     """Agreement of a signal from rewards in [0, 1] of answers with it and without it.
 
     The interval is that of Agresti & Caffo 2000 for two proportions (one success and one failure added to each side); a
-    reward between 0 and 1 varies at most as much as a proportion of the same mean, so it is no narrower than it should.
+    reward between 0 and 1 varies at most as much as a proportion of the same mean, so the interval is not too narrow.
     """
     sides = [np.asarray(side, dtype=np.float64) for side in (liked_with, liked_without)]
     counts = [len(side) for side in sides]
@@ -225,7 +225,7 @@ class Replies:
         return found
 
     def weights(self) -> NDArray[np.float64]:
-        """(n,) how many answers each reply stands for, relative to the average reply. Only signals that agree with
+        """(n,) how many answers each reply represents, relative to the average reply. Only signals that agree with
         feedback tell answers apart."""
         usable = {kind for kind, found in self.agreements().items() if found.is_usable}
         rates = self.rates.keeping(usable)

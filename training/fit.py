@@ -1,7 +1,7 @@
 """From labelled queries and outcomes to a router artifact.
 
 Shapes: n labelled queries, d dimensions, k categories, m experts. A fifth of the queries (by hash of their text) is
-never trained on: its figures stand in the manifest, and a later candidate is compared with this router on it.
+never trained on: its metrics are in the manifest, and a later candidate is compared with this router on it.
 """
 
 from __future__ import annotations

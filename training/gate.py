@@ -106,7 +106,7 @@ def judge(
     cost_candidate_usd: float,
     crossed: Comparison | None = None,
 ) -> GateResult:
-    """Promotes when quality is shown to be good enough, at a cost that is no higher or paid for.
+    """Promotes when quality is shown to be good enough, at a cost that is not higher, or that the gain pays for.
 
     The log decides where it can: quality must be shown to be no worse than the margin. Otherwise graded outcomes do:
     they are few, and know the newest grades best, so they must show a gain. Whatever is compared may veto.

@@ -1,8 +1,9 @@
 """Influence of a key's feedback: no key is more than a share of the evidence. Pure.
 
-A key is one voice, however much it says. What it says is weighed down until it is at most `max_share` of all that is
-known of a cell, graded answers included; so a few keys may still add to grades, and outweigh them only together. A key
-that is trusted, and the only key of a log, is not limited: it has number `UNLIMITED`, and its questions are the voices.
+What one key says is weighed down until it is at most `max_share` of all
+that is known of a cell, graded answers included; so a few keys may still add to grades, and outweigh them only
+together. A key that is trusted, and the only key of a log, is not limited: it has number `UNLIMITED`, and its questions
+count one by one.
 
 Shapes: n answers with feedback.
 """
@@ -40,7 +41,7 @@ def cap_level(totals: Float64Array, others: float, max_share: float) -> float:
     for capped, total in enumerate(ranked, start=1):
         rest -= float(total)
         if max_share * capped >= 1.0 - 1e-12:
-            return float(total)  # so many equal voices have no more than the share each
+            return float(total)  # so many equal keys do not exceed the share each
         found = max_share * (others + rest) / (1.0 - max_share * capped)
         if capped == len(ranked) or found >= ranked[capped]:
             return max(found, 0.0)
@@ -91,5 +92,5 @@ def split_judges(
 
 
 def clusters(question: IntArray, key: IntArray) -> IntArray:
-    """(n,) equal for answers that are one voice: of one limited key, or else to one question."""
+    """(n,) cluster of each answer, for the bootstrap: one limited key, or else one question."""
     return np.where(key >= 0, -1 - key, question)

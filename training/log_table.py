@@ -98,15 +98,15 @@ class LogTable:
 
     @property
     def cluster(self) -> NDArray[np.int64]:
-        """(n,) equal for answers that are one voice: of one key, or to one question of a key without a limit."""
+        """(n,) cluster of each answer, for the bootstrap: one key, or one question of a key without a limit."""
         return clusters(self.question, self.key)
 
     def category_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
-        """(n,) number of each answer's category among other names; -1 where it is none of them."""
+        """(n,) number of each answer's category among other names; -1 where it is not among them."""
         return renumbered(self.category, self.categories, names)
 
     def expert_in(self, names: tuple[str, ...]) -> NDArray[np.int64]:
-        """(n,) number of each answer's expert among other names; -1 where it is none of them."""
+        """(n,) number of each answer's expert among other names; -1 where it is not among them."""
         return renumbered(self.expert, self.experts, names)
 
 
@@ -267,9 +267,9 @@ def why_left_out(record: DecisionRecord, rewards: Mapping[str, float], known: Kn
 
 
 def row_weights(columns: Columns, replies: Replies) -> NDArray[np.float64]:
-    """(n,) how many requests each row stands for, relative to the average reply.
+    """(n,) how many requests each row represents, relative to the average reply.
 
-    A reply stands for the answers like it that nobody spoke of; a failure is always seen, so it stands for itself: as
+    A reply represents the answers like it that nobody rated; a failure is always seen, so it represents itself: as
     much as the share of answers that got a reply, 0 where none did (then nothing is known of what did not fail).
     """
     is_failure = np.array(columns.is_failure, dtype=bool)

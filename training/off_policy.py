@@ -64,7 +64,7 @@ def policy_columns(
     Args:
         weights: importance weights (n,) of the live router and the candidate.
         terms: doubly robust terms (n,) of both.
-        share: (n,) how many queries of the traffic a row stands for.
+        share: (n,) how many queries of the traffic a row represents.
     """
     return np.stack(
         [

@@ -92,7 +92,7 @@ def retrain_pilots(
 
 
 def unforeseen(error: Exception) -> str:
-    """A fault of ours in words: what and where. Its own text may hold what users wrote, so it is not told."""
+    """Describes an unforeseen error: its type and place. Its own text may hold what users wrote, so it is left out."""
     *_, place = traceback.extract_tb(error.__traceback__)
     return f"unforeseen {type(error).__name__} at {Path(place.filename).name}, line {place.lineno}"
 

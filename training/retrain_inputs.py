@@ -96,7 +96,7 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
         outcomes=graded if carried is None else with_unmeasured(graded, carried.experts),
         carried=carried,
         log=log,
-        # An outage is no change of what an expert can do, and would make all that came before it worthless.
+        # An outage does not change what an expert can do, and would make all that came before it worthless.
         changes=find_change_points(log.rows(~log.is_failure)),
         encoder=opened_encoder(config.router.encoder, request.cache),
         rng=np.random.default_rng(request.seed),

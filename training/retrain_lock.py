@@ -170,7 +170,7 @@ class RedisLock:
     @staticmethod
     @contextmanager
     def open(redis_url: str, expires_s: float) -> Iterator[RedisLock]:
-        """Connects; nothing is locked yet. Raises ConfigError when the URL is none of Redis."""
+        """Connects; nothing is locked yet. Raises ConfigError when the URL is not a Redis URL."""
         from redis.asyncio.lock import Lock
 
         loop = asyncio.new_event_loop()
@@ -214,7 +214,7 @@ class RedisLock:
             raise NoTurnError("another replica has just retrained")
 
     async def renew(self) -> bool:
-        """Makes the lock live on; False when it is no longer ours. Raises RedisError."""
+        """Extends the lock's life; False when another holds it. Raises RedisError."""
         from redis.exceptions import LockError
 
         try:

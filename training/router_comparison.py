@@ -151,7 +151,7 @@ class RouterComparison:
         and whole questions of keys without a limit.
 
         Args:
-            share: (n,) how many queries of the traffic each answer stands for, relative to the others.
+            share: (n,) how many queries of the traffic each answer represents, relative to the others.
             choices: of the live router and the candidate on these answers, when the caller has them.
         """
         experts = self.experts

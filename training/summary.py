@@ -24,7 +24,7 @@ from training.table_fit import TableMethods
 
 METHODS_FILE = "methods.json"
 PIPE_WIDTH = 160
-"""Columns where the output is no terminal, so that tables and sentences stay whole in a file."""
+"""Columns where the output is not a terminal, so that tables and sentences stay whole in a file."""
 
 
 def wide_console() -> Terminal:

@@ -33,7 +33,7 @@ eighteen mixtures of none to three held-out categories with 120 other queries; t
 after four values of it on those mixtures (benchmarks/LOG.md)."""
 
 MAX_SPREAD = 0.9
-"""Spread of a topic against that of all known queries together: what is as wide as everything is no topic (ours)."""
+"""Spread of a topic against that of all known queries together: what is as wide as everything is not a topic (ours)."""
 
 MAX_KNOWN_SHARE = 0.2
 """Known queries that a cluster may hold: with more, it is something that the router knows already (ours)."""
@@ -99,7 +99,7 @@ def qualified(
 
 
 def spread(points: FloatArray) -> float:
-    """Mean squared distance to the centre; infinite where there is no point, so that it limits nothing."""
+    """Mean squared distance to the centre; infinite without a point, so that it limits nothing."""
     return float(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean()) if len(points) else math.inf
 
 

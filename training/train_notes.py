@@ -88,7 +88,7 @@ def standing(registry: Registry) -> LivePointer | None:
 
 
 def trial_words(pointer: LivePointer) -> str:
-    return "" if pointer.trial is None else f", and the trial of {pointer.trial.version} goes on"
+    return "" if pointer.trial is None else f", and the trial of {pointer.trial.version} continues"
 
 
 def number_alike(folders: Sequence[Path], config: CoeConfig, request: TrainRequest, progress: Progress) -> int:

@@ -345,7 +345,7 @@ async def test_no_text_of_a_broken_entry_reaches_the_log(
     client.xadd(STREAM, {"record": '{"text": "canary words"}'})
     consumer = make_consumer(redis_url, store)
     await consumer.drain()
-    assert "is no decision (missing)" in caplog.text
+    assert "is not a decision (missing)" in caplog.text
     assert "canary" not in caplog.text
     await consumer.aclose()
 

@@ -272,7 +272,7 @@ async def test_a_fault_in_a_worker_is_visible_and_survived(
         append_new(log, make_record, 5)
         await wait_until(lambda: log.stats().last_error == "RuntimeError: unforeseen")
         await wait_until(lambda: log.stats() == LogStats(appended=5, spooled=5, streamed=5))
-    assert "goes on after a fault" in caplog.text
+    assert "continues after a fault" in caplog.text
 
 
 async def test_a_spool_that_cannot_be_made_is_an_error_at_start(tmp_path: Path, redis_url: str) -> None:

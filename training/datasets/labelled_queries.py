@@ -22,8 +22,8 @@ def read_seed(folder: Traversable) -> tuple[LabelledQuery, ...]:
     """Queries of a folder of `<category>.jsonl` files, by file name and then line.
 
     Raises:
-        DataError: with file and line; no such folder or no query, a line that is no query, a line that names another
-            category than its file, or a text that stands twice (up to case, spacing and punctuation).
+        DataError: with file and line; no such folder or no query, a line that is not a query, a line that names another
+            category than its file, or a text that occurs twice (up to case, spacing and punctuation).
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder; expected a folder of files named <category>{SUFFIX}")

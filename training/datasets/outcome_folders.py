@@ -25,7 +25,7 @@ Place = tuple[int, int]
 def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
     """Reads what was graded of some experts, in their order; those that nobody graded are left out.
 
-    The same question of the same category, scored by the same metric, is one prompt, whichever table it stands in. An
+    The same question of the same category, scored by the same metric, is one prompt, whichever table it is in. An
     expert that was graded on it twice has the score of the table that was written later.
 
     Args:
@@ -66,7 +66,7 @@ def safe_folders(root: Path) -> Iterator[Path]:
 
 
 def is_table(folder: Path) -> bool:
-    """One of the files is enough: half a table is an error to tell of, and a folder of answers only is none yet."""
+    """One of the files is enough: half a table is an error to tell of, and a folder of answers only is not one yet."""
     return (folder / PROMPTS_FILE).exists() or (folder / SCORES_FILE).exists()
 
 

@@ -100,7 +100,7 @@ def check_oracle(record: Record, models: Sequence[str]) -> None:
     """The last column names a model, or none; it need not be there. Raises DataError."""
     oracle = record.optional_text(ORACLE)
     if oracle and oracle not in (*models, NONE_CORRECT):
-        raise record.fault(ORACLE, f"'{oracle[:60]}' is no model of this frame; is this only half of the file?")
+        raise record.fault(ORACLE, f"'{oracle[:60]}' is not a model of this frame; is this only half of the file?")
 
 
 def unlisted(prompt: object) -> object:
