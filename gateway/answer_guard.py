@@ -47,7 +47,9 @@ class KeyFilter:
 
 
 class GuardedChunks:
-    """An answer that ends within its time and does not hold the expert's key.
+    """An answer that ends within its time and does not hold the expert's key. Close it in any case.
+
+    One timer serves the whole answer: `asyncio.timeout_at` around each piece takes 4 us, as much as passing it on.
 
     Args:
         until_s: of the event loop's clock.
@@ -56,8 +58,11 @@ class GuardedChunks:
 
     def __init__(self, chunks: ChunkStream, *, until_s: float, total_s: float, key: str | None) -> None:
         self._chunks = chunks
-        self._until_s, self._total_s = until_s, total_s
+        self._total_s = total_s
         self._filter = KeyFilter(key) if key else None
+        self._reader: asyncio.Task[object] | None = None  # the task that waits for a piece
+        self._is_late = False
+        self._timer = asyncio.get_running_loop().call_at(until_s, self._expire)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -65,10 +70,7 @@ class GuardedChunks:
     async def __anext__(self) -> bytes:
         while True:
             try:
-                async with asyncio.timeout_at(self._until_s):
-                    piece = await anext(self._chunks)
-            except TimeoutError as error:
-                raise too_late(self._total_s) from error
+                piece = await self._next_piece()
             except StopAsyncIteration:
                 rest = b"" if self._filter is None else self._filter.rest()
                 if not rest:
@@ -79,7 +81,28 @@ class GuardedChunks:
                 return passed
 
     async def aclose(self) -> None:
+        self._timer.cancel()
         await self._chunks.aclose()
+
+    async def _next_piece(self) -> bytes:
+        """The next piece as the expert sent it. Raises BackendError once the time is over."""
+        if self._is_late:
+            raise too_late(self._total_s)
+        task = self._reader = asyncio.current_task()
+        earlier = task.cancelling() if task else 0
+        try:
+            return await anext(self._chunks)
+        except asyncio.CancelledError as error:
+            if task is None or not self._is_late or task.uncancel() > earlier:
+                raise  # somebody else's
+            raise too_late(self._total_s) from error
+        finally:
+            self._reader = None
+
+    def _expire(self) -> None:
+        self._is_late = True
+        if self._reader is not None:
+            self._reader.cancel()
 
 
 def too_late(total_s: float) -> BackendError:

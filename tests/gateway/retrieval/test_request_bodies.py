@@ -207,3 +207,16 @@ async def test_errors_name_fields_that_there_are(running: Serving) -> None:
     status, answer = await send(running, "/embeddings", b'{"input": ')
     assert (answer["error"]["code"], answer["error"]["param"]) == ("invalid_json", None)
     assert "line 1 column" in answer["error"]["message"]
+
+
+async def test_a_body_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the reader with bounds: FastAPI validates its values, and does not read the bytes again."""
+
+    def refuse(*_: object, **__: object) -> object:
+        raise AssertionError("a second reader")
+
+    async with serving(tmp_path) as running:
+        monkeypatch.setattr("starlette.requests.json.loads", refuse)
+        content = b'{"input": "a cat", "encoding_format": "base64"}'
+        async with running.http.post(f"{running.url}/embeddings", data=content) as answer:
+            assert (answer.status, b"embedding" in await answer.read()) == (200, True)
