@@ -26,7 +26,7 @@ from rich.console import Console
 from retrieval.index import rows
 from retrieval.index.local import LocalIndex
 from retrieval.index.space import VectorSpace
-from retrieval.routing.pilot_library import make_library
+from retrieval.routing.pilot_library import Pilots, make_library
 from retrieval.routing.pilot_router import build_router
 from retrieval.types import BASE, Arm
 from router.types import FloatArray
@@ -128,18 +128,18 @@ def exact_best(queries: FloatArray, best: FloatArray, keys: np.ndarray, vectors:
 def choice_ms(queries: FloatArray, made: Source) -> list[float]:
     """What routing adds to each query, milliseconds: gains of arms from labelled queries nearby."""
     names = [f"expert-{number}" for number in range(1, ARMS)]
-    library = make_library(
-        created_at="",
-        base_fingerprint="synthetic",
-        arms=[Arm(members=(name,), weights=(1.0,)) for name in (BASE, *names)],
-        expert_fingerprints=dict.fromkeys(names, ""),
-        data_sets=[f"set-{number}" for number in range(10)],
+    pilots = Pilots(
         embeddings=made.take(PILOTS),
         scores=made.rng.random((PILOTS, ARMS), dtype=np.float32),
         measured=np.ones((PILOTS, ARMS), dtype=np.bool_),
         data_set=made.rng.integers(0, 10, PILOTS),
         keys=np.arange(PILOTS),
+        located=np.empty((0, DIM), dtype=np.float32),
+        located_in=np.empty(0, dtype=np.int64),
     )
+    arms = [Arm(members=(name,), weights=(1.0,)) for name in (BASE, *names)]
+    fingerprints = {BASE: "synthetic", **dict.fromkeys(names, "")}
+    library = make_library(pilots, arms, [f"set-{number}" for number in range(10)], fingerprints, created_at="")
     router = build_router(library, base_fingerprint="synthetic", experts=names)
     return timed(lambda query: router.choose(query[None]), queries)[0]
 

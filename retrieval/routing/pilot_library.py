@@ -32,7 +32,7 @@ NOT_IN_VERSION = frozenset({"version", "created_at", "metrics"})
 
 
 class RoutingMethod(StrEnum):
-    """How labelled queries become a choice; docs/retrieval.md has the formulas."""
+    """Ways from labelled queries to a choice; docs/retrieval.md has the formulas."""
 
     GAIN = "gain"  # ours: predicted gain over base, shrunk towards what holds on unprepared domains
     MEAN = "mean"  # the paper: mean similarity to an expert's pilots
@@ -51,7 +51,7 @@ class RoutingSettings(Record):
 
 
 class LibraryManifest(Record):
-    """What `manifest.json` of a pilot library says."""
+    """The content of a pilot library's `manifest.json`."""
 
     schema_version: Literal[3] = 3
     version: str
@@ -68,16 +68,15 @@ class LibraryManifest(Record):
 
 
 @dataclass(frozen=True)
-class PilotLibrary:
+class Pilots:
     """n labelled queries over m arms.
 
     `embeddings` (n, d) by base, unit rows; `scores` (n, m) nDCG@10, 0 where not measured; `measured` (n, m);
-    `data_set` (n,) rows of `manifest.data_sets`; `keys` (n,) tell labelled queries apart without their texts.
+    `data_set` (n,) rows of the library's data sets; `keys` (n,) tell labelled queries apart without their texts.
     `located` (k, d) are base embeddings of queries without a label, `located_in` (k,) their data sets: they say where a
     data set lies.
     """
 
-    manifest: LibraryManifest
     embeddings: FloatArray
     scores: FloatArray
     measured: NDArray[np.bool_]
@@ -86,9 +85,16 @@ class PilotLibrary:
     located: FloatArray
     located_in: NDArray[np.int64]
 
+
+@dataclass(frozen=True)
+class PilotLibrary(Pilots):
+    """Pilots with the manifest that says what they were measured with."""
+
+    manifest: LibraryManifest
+
     @cached_property
     def domains(self) -> Domains:
-        """Where its data sets lie; those with a labelled query, in the order of their numbers."""
+        """The places of its data sets that have a labelled query, in the order of their numbers."""
         known = np.isin(self.located_in, self.data_set)
         return find_domains(
             np.concatenate([self.embeddings, self.located[known]]),
@@ -106,51 +112,32 @@ def content_version(plain: Mapping[str, object]) -> str:
 
 
 def make_library(
+    pilots: Pilots,
+    arms: Sequence[Arm],
+    data_sets: Sequence[str],
+    expert_fingerprints: Mapping[str, str],
     *,
     created_at: str,
-    base_fingerprint: str,
-    arms: Sequence[Arm],
-    expert_fingerprints: Mapping[str, str],
-    data_sets: Sequence[str],
-    embeddings: FloatArray,
-    scores: FloatArray,
-    measured: NDArray[np.bool_],
-    data_set: NDArray[np.int64],
-    keys: NDArray[np.int64],
-    located: FloatArray | None = None,
-    located_in: NDArray[np.int64] | None = None,
     settings: RoutingSettings | None = None,
     single_settings: RoutingSettings | None = None,
-    metrics: Mapping[str, float] | None = None,
 ) -> PilotLibrary:
-    """A library with its version."""
-    scores = np.where(measured, scores, 0.0).astype(np.float32)
-    if located is None or located_in is None:
-        located, located_in = embeddings[:0], data_set[:0]
-    arrays: dict[str, Any] = {
-        "embeddings": embeddings,
-        "scores": scores,
-        "measured": measured,
-        "data_set": data_set,
-        "keys": keys,
-        "located": located,
-        "located_in": located_in,
-    }
+    """A library with its version. `expert_fingerprints` include base's, as that of `BASE`."""
+    arrays: dict[str, Any] = {name: getattr(pilots, name) for name in STORED}
+    arrays["scores"] = np.where(pilots.measured, pilots.scores, 0.0).astype(np.float32)
     plain = LibraryManifest(
         version="0" * 16,
         created_at=created_at,
-        base_fingerprint=base_fingerprint,
-        dim=int(embeddings.shape[1]),
+        base_fingerprint=expert_fingerprints[BASE],
+        dim=int(pilots.embeddings.shape[1]),
         arms=tuple(arms),
         expert_fingerprints=dict(expert_fingerprints),
         data_sets=tuple(data_sets),
         settings=settings or RoutingSettings(),
         single_settings=single_settings,
-        metrics=dict(metrics or {}),
         weights_sha256=hashlib.sha256(packed_arrays(arrays)).hexdigest(),
     ).model_dump(mode="json")
     plain["version"] = content_version(plain)
-    return PilotLibrary(LibraryManifest.model_validate(plain), **arrays)
+    return PilotLibrary(manifest=LibraryManifest.model_validate(plain), **arrays)
 
 
 STORED = {
@@ -193,12 +180,12 @@ def save_library(library: PilotLibrary, folder: Path) -> None:
 
 
 def weights_file(folder: Path, manifest: LibraryManifest) -> Path:
-    """Where the arrays of that manifest lie."""
+    """The file of that manifest's arrays."""
     return folder / WEIGHTS_FILES.replace("*", manifest.weights_sha256[:16])
 
 
 def is_library(folder: Path) -> bool:
-    """Whether a library was ever written there; it may be damaged."""
+    """True when a library was ever written there; it may be damaged."""
     return (folder / MANIFEST_FILE).exists()
 
 
@@ -224,14 +211,14 @@ def load_library(folder: Path) -> PilotLibrary:
         if count and not 0 <= places[name].min() <= places[name].max() < len(manifest.data_sets):
             raise ArtifactError(f"{file}: '{name}' must hold 0 to {len(manifest.data_sets) - 1}")
     return PilotLibrary(
-        manifest,
-        embeddings,
-        require_finite(arrays, "scores", shape),
-        np.asarray(require_array(arrays, "measured", shape)).astype(bool),
-        places["data_set"],
-        np.asarray(require_array(arrays, "keys", (len(embeddings),)), dtype=np.int64),
-        located,
-        places["located_in"],
+        manifest=manifest,
+        embeddings=embeddings,
+        scores=require_finite(arrays, "scores", shape),
+        measured=np.asarray(require_array(arrays, "measured", shape)).astype(bool),
+        data_set=places["data_set"],
+        keys=np.asarray(require_array(arrays, "keys", (len(embeddings),)), dtype=np.int64),
+        located=located,
+        located_in=places["located_in"],
     )
 
 

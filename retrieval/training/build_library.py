@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.routing.pilot_library import (
     LibraryManifest,
     PilotLibrary,
+    Pilots,
     RoutingSettings,
     content_version,
     make_library,
@@ -40,21 +41,19 @@ def build_library(
     """
     if not sum(len(part) for part in labelled):
         raise DataError("there is no labelled query to make pilots from; a collection needs qrels/train.tsv")
-    scores = np.concatenate([part.scores for part in labelled])
-    return make_library(
-        created_at=created_at,
-        base_fingerprint=expert_fingerprints[BASE],
-        arms=arms,
-        expert_fingerprints=expert_fingerprints,
-        data_sets=[part.collection for part in labelled],
-        embeddings=np.concatenate([part.embeddings for part in labelled]),
+    names, scores = [part.collection for part in labelled], np.concatenate([part.scores for part in labelled])
+    embeddings = np.concatenate([part.embeddings for part in labelled])
+    places, located_in = located_rows(names, located or {}, embeddings.shape[1])
+    pilots = Pilots(
+        embeddings=embeddings,
         scores=scores,
         measured=np.ones(scores.shape, dtype=bool),
         data_set=np.repeat(np.arange(len(labelled)), [len(part) for part in labelled]),
         keys=np.concatenate([part.keys for part in labelled]),
-        **located_rows([part.collection for part in labelled], located or {}),
-        settings=settings,
+        located=places,
+        located_in=located_in,
     )
+    return make_library(pilots, arms, names, expert_fingerprints, created_at=created_at, settings=settings)
 
 
 def extend_library(
@@ -94,12 +93,8 @@ def extend_library(
                 where = row_of[int(key)], columns[arm]
                 if not measured[where]:
                     scores[where], measured[where] = part.scores[i, column], True
-    return make_library(
-        created_at=created_at,
-        base_fingerprint=old.base_fingerprint,
-        arms=tuple(columns),
-        expert_fingerprints={**expert_fingerprints, **old.expert_fingerprints},
-        data_sets=names,
+    places, located_in = located_rows(names, located_by_name(library) | dict(located or {}), old.dim)
+    pilots = Pilots(
         embeddings=np.concatenate([library.embeddings, *(part.embeddings[i : i + 1] for part, i in fresh)]),
         scores=scores,
         measured=measured,
@@ -107,22 +102,28 @@ def extend_library(
             [library.data_set, np.array([names.index(part.collection) for part, _ in fresh], dtype=np.int64)]
         ),
         keys=np.concatenate([library.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)]),
-        **located_rows(names, located_by_name(library) | dict(located or {})),
+        located=places,
+        located_in=located_in,
+    )
+    return make_library(
+        pilots,
+        tuple(columns),
+        names,
+        {**expert_fingerprints, **old.expert_fingerprints},
+        created_at=created_at,
         settings=old.settings,
         single_settings=old.single_settings,
     )
 
 
-def located_rows(names: Sequence[str], located: Mapping[str, FloatArray]) -> dict[str, Any]:
-    """What `make_library` takes, of data sets that are among `names`."""
+def located_rows(
+    names: Sequence[str], located: Mapping[str, FloatArray], dim: int
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """`located` (k, d) and `located_in` (k,) of a library, of those data sets that are among `names`."""
     known = [name for name in names if name in located]
-    if not known:
-        return {}
     places = np.array([names.index(name) for name in known], dtype=np.int64)
-    return {
-        "located": np.concatenate([located[name] for name in known]).astype(np.float32),
-        "located_in": np.repeat(places, [len(located[name]) for name in known]),
-    }
+    rows = np.concatenate([np.empty((0, dim)), *(located[name] for name in known)]).astype(np.float32)
+    return rows, np.repeat(places, [len(located[name]) for name in known])
 
 
 def located_by_name(library: PilotLibrary) -> dict[str, FloatArray]:
@@ -154,18 +155,11 @@ def remove_expert(library: PilotLibrary, expert: str, *, created_at: str) -> Pil
     kept = [column for column, arm in enumerate(library.arms) if expert not in arm.members]
     fingerprints = {name: value for name, value in library.manifest.expert_fingerprints.items() if name != expert}
     return make_library(
+        replace(library, scores=library.scores[:, kept], measured=library.measured[:, kept]),
+        [library.arms[column] for column in kept],
+        library.manifest.data_sets,
+        fingerprints,
         created_at=created_at,
-        base_fingerprint=library.manifest.base_fingerprint,
-        arms=[library.arms[column] for column in kept],
-        expert_fingerprints=fingerprints,
-        data_sets=library.manifest.data_sets,
-        embeddings=library.embeddings,
-        scores=library.scores[:, kept],
-        measured=library.measured[:, kept],
-        data_set=library.data_set,
-        keys=library.keys,
-        located=library.located,
-        located_in=library.located_in,
         settings=library.manifest.settings,
         single_settings=library.manifest.single_settings,
     )

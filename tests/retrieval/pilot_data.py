@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.routing.pilot_library import PilotLibrary, RoutingSettings, make_library
+from retrieval.routing.pilot_library import PilotLibrary, Pilots, RoutingSettings, make_library
 from retrieval.types import Arm
 
 LAW, MEDICINE = 0, 1
@@ -33,12 +33,7 @@ def small_library(settings: RoutingSettings | None = None, per_domain: int = 8, 
     law = np.tile([0.5, 0.9, 0.4, 0.95], (per_domain, 1))
     medicine = np.tile([0.5, 0.4, 0.8, 0.45], (per_domain, 1))
     scores = np.concatenate([law, medicine]).astype(np.float32)
-    return make_library(
-        created_at="2026-01-01T00:00:00+00:00",
-        base_fingerprint=FINGERPRINTS["base"],
-        arms=ARMS,
-        expert_fingerprints=FINGERPRINTS,
-        data_sets=("law", "medicine"),
+    pilots = Pilots(
         embeddings=np.concatenate([corner(LAW, per_domain), corner(MEDICINE, per_domain)]),
         scores=scores,
         measured=np.ones(scores.shape, dtype=bool),
@@ -46,5 +41,6 @@ def small_library(settings: RoutingSettings | None = None, per_domain: int = 8, 
         keys=np.arange(2 * per_domain),
         located=corner(LAW, 3, seed=9),
         located_in=np.full(3, located_in),
-        settings=settings,
     )
+    made_at = "2026-01-01T00:00:00+00:00"
+    return make_library(pilots, ARMS, ("law", "medicine"), FINGERPRINTS, created_at=made_at, settings=settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from retrieval.routing.live_pilots import LivePilots
 from retrieval.routing.pilot_library import (
     MANIFEST_FILE,
     PilotLibrary,
+    Pilots,
     RoutingMethod,
     RoutingSettings,
     make_library,
@@ -35,18 +37,19 @@ def favouring(experts: Mapping[str, RetrievalExpert], name: str, base: str | Non
     """A library whose every query one expert served best. `base` is the fingerprint of the encoder it was made on."""
     base_expert: Any = experts[BASE]
     scores = np.tile([0.9 if arm.members == (name,) else 0.5 for arm in ARMS], (len(ASKS), 1))
-    return make_library(
-        created_at="2026-01-01T00:00:00+00:00",
-        base_fingerprint=base or base_expert.fingerprint,
-        arms=ARMS,
-        expert_fingerprints={each: expert.fingerprint for each, expert in experts.items()},
-        data_sets=("asks",),
-        embeddings=base_expert.encode_queries(ASKS),
+    embeddings = base_expert.encode_queries(ASKS)
+    pilots = Pilots(
+        embeddings=embeddings,
         scores=scores.astype(np.float32),
         measured=np.ones(scores.shape, dtype=bool),
         data_set=np.zeros(len(ASKS), dtype=np.int64),
         keys=np.arange(len(ASKS)),
+        located=embeddings[:0],
+        located_in=np.zeros(0, dtype=np.int64),
     )
+    fingerprints = {each: expert.fingerprint for each, expert in experts.items()}
+    fingerprints[BASE] = base or base_expert.fingerprint
+    return make_library(pilots, ARMS, ("asks",), fingerprints, created_at="2026-01-01T00:00:00+00:00")
 
 
 def opened(folder: Path) -> Any:
@@ -121,16 +124,11 @@ async def test_what_cannot_be_used_is_logged_once_and_the_old_library_goes_on(
         nothing = RoutingSettings(method=RoutingMethod.MEAN)
         save_library(
             make_library(
+                Pilots(**{each.name: getattr(empty, each.name)[:0] for each in fields(Pilots)}),
+                ARMS,
+                (),
+                empty.manifest.expert_fingerprints,
                 created_at="",
-                base_fingerprint=empty.manifest.base_fingerprint,
-                arms=ARMS,
-                expert_fingerprints=empty.manifest.expert_fingerprints,
-                data_sets=(),
-                embeddings=empty.embeddings[:0],
-                scores=empty.scores[:0],
-                measured=empty.measured[:0],
-                data_set=empty.data_set[:0],
-                keys=empty.keys[:0],
                 settings=nothing,
             ),
             folder,
