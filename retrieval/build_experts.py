@@ -68,7 +68,10 @@ def build_expert(
 
 
 def pilots_folder(config: RetrievalConfig, root: Path) -> Path | None:
-    """Where the section's pilot library is, or is to be; None where it names none. `root` as for `build_experts`."""
+    """The folder of the section's pilot library, which may not exist yet; None where it names none.
+
+    `root` is as for `build_experts`.
+    """
     return None if config.pilots is None else root / expanded(config.pilots)
 
 

@@ -100,7 +100,7 @@ class RetrievalService:
         self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking, incoming)
 
     async def start(self) -> None:
-        """Follows the pilot library, and goes on reading what an earlier life left. Raises StoreError."""
+        """Follows the pilot library, and continues reading what an earlier process left. Raises StoreError."""
         if self.pilots is not None:
             await self.pilots.start()
         if self._stores is not None:
@@ -186,7 +186,7 @@ def retrieval_of(
 def index_opener(
     settings: StoresConfig, folder: Path, secrets: Mapping[str, str], database_url: str
 ) -> Callable[[str, VectorSpace], VectorIndexes]:
-    """What opens the indexes of one document space. Raises ConfigError."""
+    """A function that opens the indexes of one document space. Raises ConfigError."""
     if settings.index is IndexKind.LOCAL:
         return lambda name, space: LocalIndexes(folder / "index" / name, space)
     variable = settings.index_url_env

@@ -61,7 +61,7 @@ class LexicalIndex(Protocol):
         ...
 
     def evidence(self, text: str, rows: IntArray) -> FloatArray:
-        """(k, `EVIDENCE`) of documents at rows (k,) for a query: the share of its words that stand in the document,
+        """(k, `EVIDENCE`) of documents at rows (k,) for a query: the share of its words that occur in the document,
         each counting by its rarity; the share of its neighbouring words that are neighbours there; the length."""
         ...
 
@@ -90,7 +90,7 @@ RetrievalExpert = DenseExpert | LexicalExpert
 
 
 class UnboundExpert(Protocol):
-    """What a kind's `build` gives: an expert that does not know its name and base yet."""
+    """The result of a kind's `build`: an expert that does not know its name and base yet."""
 
     def attach(self, name: str, base: Encoder) -> RetrievalExpert:
         """Raises ArtifactError when it was made for another base."""
@@ -154,7 +154,7 @@ class RetrievalReason(StrEnum):
 
 
 class RetrievalDecision(Record):
-    """Who serves one query. With two members both search, and `retrieval.routing.fusion` joins their rankings."""
+    """The experts that serve one query. Two members both search, and `routing.fusion` joins their rankings."""
 
     expert: str = Field(description="the first member")
     members: tuple[str, ...] = Field(min_length=1, description="experts that search")
@@ -174,7 +174,7 @@ class RetrievalDecision(Record):
 
     @property
     def arm(self) -> Arm:
-        """What searches."""
+        """The arm that searches."""
         return Arm(members=self.members, weights=self.weights, evidence=self.evidence, learned_on=self.learned_on)
 
 

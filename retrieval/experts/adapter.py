@@ -30,7 +30,7 @@ class Options(BaseModel):
 
 
 class AdapterManifest(Record):
-    """What `manifest.json` of an adapter says; PEFT's own files lie beside it."""
+    """The content of an adapter's `manifest.json`; PEFT's own files are beside it."""
 
     schema_version: int = Field(default=1, ge=1, le=1)
     name: str
@@ -115,14 +115,16 @@ def lora_from_peft(arrays: Mapping[str, np.ndarray], scale: float, file: Path) -
     """Layers by the product's name, from PEFT's `...<product>.lora_A.weight` (r, in) and `lora_B.weight` (out, r).
 
     Raises:
-        ArtifactError: an array is no part of an adapter, or lacks its other half.
+        ArtifactError: an array is not part of an adapter, or lacks its other half.
     """
     halves: dict[str, dict[str, np.ndarray]] = {}
     for key, array in arrays.items():
         start = key.find("encoder.layer.")
         product, _, half = key[max(start, 0) :].removesuffix(".weight").rpartition(".")
         if start < 0 or half not in ("lora_A", "lora_B") or not product.endswith(LINEAR) or array.ndim != 2:
-            raise ArtifactError(f"{file}: array '{key}' is no LoRA matrix of a product; allowed: {', '.join(LINEAR)}")
+            raise ArtifactError(
+                f"{file}: array '{key}' is not a LoRA matrix of a product; allowed: {', '.join(LINEAR)}"
+            )
         halves.setdefault(product, {})[half] = np.asarray(array, dtype=np.float32)
     layers = {}
     for product, pair in halves.items():

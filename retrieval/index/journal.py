@@ -1,4 +1,4 @@
-"""What was done to an index since its last snapshot: an append-only file, on the disk before a call returns.
+"""Changes of an index since its last snapshot: an append-only file, on the disk before a call returns.
 
 A record is `<operation u8> <n u32> <n keys i64> [<n x d values f16>] <CRC-32 of all that u32>`, little-endian.
 """

@@ -96,7 +96,7 @@ class PgvectorIndex:
             return int(connection.execute(text(f"SELECT count(*) FROM {self._table}")).scalar_one())
 
     def add(self, keys: KeyArray, vectors: FloatArray) -> None:
-        """As `VectorIndex.add`. A key that stands twice takes its last vector."""
+        """As `VectorIndex.add`. A key that is given twice takes its last vector."""
         require_vectors(self.space, vectors)
         rows = {key: literal(vector) for key, vector in zip(keys.tolist(), vectors, strict=True)}
         statement = text(
@@ -194,9 +194,9 @@ def make_table(connection: Connection, name: str, table: str, space: VectorSpace
 
 
 def checked(table: str) -> str:
-    """A table's name, which stands in statements as it is."""
+    """A table's name, which is put into statements as it is."""
     if re.fullmatch(r"coe_vectors_[0-9a-f]{24}", table) is None:
-        raise VectorSpaceError(f"'{table[:40]}' is no name of an index's table")
+        raise VectorSpaceError(f"'{table[:40]}' is not the name of an index's table")
     return table
 
 

@@ -22,7 +22,7 @@ RANKED, RANKED_SHARE, RANKED_PER_HIT = 1_500, 1 / 500, 50
 """Rows that are ranked by themselves: the largest of a number, a share of all, and so many for each hit
 (benchmarks/vector_index.py)."""
 
-SCANNED_AT_ONCE = 1 << 15  # rows whose words stay in the processor's cache
+SCANNED_AT_ONCE, RANKED_AT_ONCE = 1 << 15, 512  # rows that stay in the processor's cache
 
 Places = NDArray[np.int64]
 Sketches = NDArray[np.uint64]
@@ -131,8 +131,8 @@ class Rows:
         else:
             places = self.held() if among is None else among
         scores = np.empty(len(places), dtype=np.float32)
-        for start in range(0, len(places), SCANNED_AT_ONCE):
-            some = slice(start, start + SCANNED_AT_ONCE)
+        for start in range(0, len(places), RANKED_AT_ONCE):
+            some = slice(start, start + RANKED_AT_ONCE)
             scores[some] = products(self.vectors[places[some]], query)
         return best(self.keys[places], scores, limit)
 

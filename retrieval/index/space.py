@@ -16,7 +16,7 @@ KeyArray = NDArray[np.int64]
 
 
 class VectorSpace(Record):
-    """Which encoder's vectors these are. Two encoders of equal dimension still mean different things by a number."""
+    """The encoder that vectors come from: two of equal dimension still mean different things by a number."""
 
     fingerprint: str = Field(min_length=1, description="of the base encoder")
     dim: int = Field(gt=0)

@@ -1,4 +1,4 @@
-"""Where data sets lie among queries: how near a query is to each, and how near its own queries are to each other.
+"""Places of data sets among queries: how near a query is to each, and how near its own queries are to each other.
 
 Nearness is told in a space in which queries of one data set scatter alike in all directions, as in linear discriminant
 analysis: what queries of every data set differ in says little of which one a query belongs to (benchmarks/LOG.md).

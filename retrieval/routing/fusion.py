@@ -26,7 +26,7 @@ def fuse(rankings: Sequence[Ranking], arm: Arm, count: int, evidence: Evidence |
 
     Convex combination (Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"); an arm that was
     learned adds what the words say of each document, and moves the sum so that it is in [0, 1] too. Documents of equal
-    sums stand in the order in which the rankings name them.
+    sums are in the order in which the rankings name them.
 
     Args:
         evidence: of the query; needed by an arm that weighs it.

@@ -17,7 +17,7 @@ from retrieval.types import IntArray
 from router.types import FloatArray
 
 TIE = 1e-6
-"""Scores nearer than this are equal: the arm that stands first, which is base, gets the query."""
+"""Scores nearer than this are equal: the first arm, which is base, gets the query."""
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class LivePilots:
             return
         self._refused = manifest
         self.refusals += 1
-        logger.error("a pilot library is refused, %s goes on serving: %s", self.version, self.last_error)
+        logger.error("a pilot library is refused, %s keeps serving: %s", self.version, self.last_error)
 
     async def _poll(self, every_s: float) -> None:
         while True:

@@ -28,7 +28,7 @@ from router.types import FloatArray, Record
 
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILES = "weights-*.safetensors"
-NOT_IN_VERSION = frozenset({"version", "created_at", "metrics"})
+NOT_IN_VERSION = frozenset({"version", "created_at"})
 
 
 class RoutingMethod(StrEnum):
@@ -63,7 +63,6 @@ class LibraryManifest(Record):
     data_sets: tuple[str, ...]
     settings: RoutingSettings = RoutingSettings()
     single_settings: RoutingSettings | None = Field(default=None, description="where nothing may be fused, if others")
-    metrics: dict[str, float] = Field(default_factory=dict)
     weights_sha256: str
 
 

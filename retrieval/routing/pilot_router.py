@@ -1,4 +1,4 @@
-"""Which expert searches for a query: pure, from its base embedding and the pilot library.
+"""The choice of the expert that searches for a query: pure, from its base embedding and the pilot library.
 
 Shapes: n queries, d dimensions, p pilots (labelled queries), m arms.
 """
@@ -57,7 +57,7 @@ class RetrievalRouter:
         return self.model.score(base_embeddings)
 
     def decide(self, scores: FloatArray, nearest: float, is_near: bool) -> RetrievalDecision:
-        """The decision for scores (m,). Ties go to the arm that stands first, which is base."""
+        """The decision for scores (m,). Ties go to the first arm, which is base."""
         order = np.argsort(-scores, kind="stable")
         best, second = int(order[0]), int(order[1])
         arm = self.arms[best]

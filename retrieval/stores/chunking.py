@@ -1,4 +1,4 @@
-"""How a client asks for its files to be cut: OpenAI's strategies."""
+"""OpenAI's chunking strategies, by which a client says how its files are cut."""
 
 from __future__ import annotations
 

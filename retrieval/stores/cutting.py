@@ -27,7 +27,7 @@ def count_tokens(text: str) -> int:
 
 
 class Words:
-    """Where the words of a text begin and end, and the tokens before each, in 12 bytes a word."""
+    """Begin and end of the words of a text, and the tokens before each, in 12 bytes a word."""
 
     def __init__(self, text: str) -> None:
         self.starts, self.ends, self.before = array("I"), array("I"), array("I", [0])
@@ -41,7 +41,7 @@ class Words:
 
 
 def chunk_spans(text: str, max_tokens: int, overlap_tokens: int) -> Iterator[tuple[int, int]]:
-    """Where chunks begin and end, in order; none for a text without words. Every word is in one.
+    """Begin and end of each chunk, in order; none for a text without words. Every word is in one.
 
     Neighbours share at most the overlap, and at most half of the first one: so the chunks together are at most twice
     the text, and the time is linear in it.

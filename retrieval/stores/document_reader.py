@@ -115,7 +115,7 @@ class ReadingProcess:
         """The chunks of a document; they stay on the disk until the next one.
 
         Args:
-            copy: writes the document out, called in a thread; returns 0 when there is none any more.
+            copy: writes the document out, called in a thread; returns 0 when it is gone.
 
         Raises:
             UnreadableFileError: it holds no text, or takes more than the limits.
@@ -161,7 +161,7 @@ class ReadingProcess:
                 raise UnreadableFileError("the file was deleted")
 
     async def _run(self, job: dict[str, object]) -> dict[str, Any]:
-        """How the child ended. Raises ReaderDiedError."""
+        """The way in which the child ended. Raises ReaderDiedError."""
         process = self._process = self._process or await self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -186,7 +186,7 @@ class ReadingProcess:
         )
 
     def _fault(self, code: int) -> UnreadableFileError:
-        """What the end of a child that left no chunks says of the document."""
+        """The fault of the document that the end of a child without chunks shows."""
         if code == REFUSED:
             return UnreadableFileError(**json.loads((self._folder / REFUSAL).read_bytes()))
         used = {

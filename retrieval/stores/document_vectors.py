@@ -112,17 +112,17 @@ class DocumentVectors:
         return [space for space in self._encoders if not self.is_complete(store_id, space)]
 
     def bytes_of(self, count: int) -> int:
-        """What the vectors of some chunks take, in half precision."""
+        """Bytes of the vectors of so many chunks, in half precision."""
         return count * sum(2 * expert.dim for expert in self._encoders.values())
 
     def is_complete(self, store_id: str, space: str) -> bool:
-        """Whether a space has what base has. Files that are being read make a difference of a batch or so."""
+        """True when a space has every chunk that base has. Files that are being read differ by a batch or so."""
         if space == self.base_space:
             return True
         return len(self.index(store_id, space)) >= len(self.index(store_id, self.base_space))
 
     def can_search(self, store_id: str, expert: str) -> bool:
-        """Whether an expert has an index of a store's documents."""
+        """True when an expert has an index of a store's documents."""
         chosen = self._experts[expert]
         return isinstance(chosen, LexicalExpert) or self.is_complete(store_id, chosen.space)
 

@@ -33,7 +33,7 @@ READ_ROWS = 500
 
 @dataclass
 class Judged:
-    """What was said of the documents that searches of one store showed.
+    """Feedback on the documents that searches of one store showed.
 
     `said`: text of a query -> document id -> the best that was said of it. Texts that differ in case and spaces alone
     are one query, under the one that came first. `without_text` counts searches whose text the log does not keep.
@@ -55,8 +55,11 @@ class Judged:
 
 @dataclass
 class Exported:
-    """What was written of one store; nothing where no query is left. `without_text` counts searches, `gone` judgements
-    of documents that are not in the store any more, `without_relevant` queries for which no document was useful."""
+    """Counts of what was written of one store; zero where no query is left.
+
+    `without_text` counts searches, `gone` judgements of documents that are no longer in the store, `without_relevant`
+    queries for which no document was useful.
+    """
 
     documents: int = 0
     queries: dict[str, int] = field(default_factory=lambda: {"train": 0, "dev": 0})
@@ -71,7 +74,7 @@ class Exported:
         return +Counter(
             {
                 "searches whose text was not kept: log.privacy is not text": self.without_text,
-                "judgements of documents that are not in their store any more": self.gone,
+                "judgements of documents that are no longer in their store": self.gone,
                 "queries for which no document was useful": self.without_relevant,
             }
         )
@@ -160,7 +163,7 @@ def parsed(decision_id: str, record: str) -> DecisionRecord:
     try:
         return DecisionRecord.model_validate_json(record)
     except ValidationError as error:
-        raise StoreError(f"decision {decision_id} in the database is no decision record") from error
+        raise StoreError(f"decision {decision_id} in the database is not a decision record") from error
 
 
 def write_collection(store: Database, store_id: str, judged: Judged, folder: Path) -> Exported:
@@ -207,7 +210,7 @@ def documents_of(store: Database, store_id: str, files: list[str]) -> Iterator[t
 
 
 def relevant_documents(judged: Judged, known: set[str], exported: Exported) -> dict[str, list[str]]:
-    """Text of a query -> its relevant documents, those that are not in the store any more left out and counted."""
+    """Text of a query -> its relevant documents, without those that are no longer in the store, which are counted."""
     found: dict[str, list[str]] = {}
     for text, said in sorted(judged.said.items()):
         exported.gone += sum(document_id not in known for document_id in said)

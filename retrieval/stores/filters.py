@@ -36,7 +36,7 @@ Filter = Annotated[Comparison | Compound, Field(discriminator="type")]
 
 
 def fault_of(condition: Filter, depth: int = 1) -> str | None:
-    """What is wrong with a filter beyond its shape, or None."""
+    """The fault of a filter beyond its shape, or None."""
     if depth > MAX_DEPTH:
         return f"filters are nested more than {MAX_DEPTH} deep"
     if isinstance(condition, Compound):
@@ -53,7 +53,7 @@ def fault_of(condition: Filter, depth: int = 1) -> str | None:
 
 
 def matches(condition: Filter, attributes: Attributes) -> bool:
-    """Whether a file with those attributes passes."""
+    """True when a file with those attributes passes."""
     if isinstance(condition, Compound):
         verdicts = (matches(each, attributes) for each in condition.filters)
         return all(verdicts) if condition.type == "and" else any(verdicts)

@@ -1,6 +1,6 @@
 """Reading files into stores, behind the requests: each owner's one after the other, and owners beside each other.
 
-What is to be read is in the database, so a gateway that dies goes on at its next start, or another one does. Attempts
+Files to read are in the database, so after a gateway dies its next start continues, or another gateway does. Attempts
 are counted there before they begin: a file whose reading ended several gateways fails. A file is `completed` only when
 its chunks are in SQL and its vectors in every index; a search shows no others.
 """
@@ -70,7 +70,7 @@ class Ingestion:
         self._in_hand: set[tuple[str, str]] = set()
 
     async def start(self) -> None:
-        """Goes on with what an earlier life left. Raises StoreError."""
+        """Continues with the files that an earlier process left. Raises StoreError."""
         if self._is_alone:
             await asyncio.to_thread(self._queue.release_claims)
         self._tasks = [
@@ -88,7 +88,7 @@ class Ingestion:
                 await asyncio.to_thread(self._queue.give_back, store_id, file_id)
 
     def wake(self) -> None:
-        """There is something to read."""
+        """Says that there is something to read."""
         self._wakes += 1
         self._has_work.set()
 
@@ -246,7 +246,7 @@ class Ingestion:
                 raise AbandonedError
 
     def _forget(self, store_id: str, keys: KeyArray) -> None:
-        """What was added of a file that is not in the store any more, or whose store is gone."""
+        """Removes what was added of a file that is no longer in the store, or whose store is gone."""
         if self._catalog.store(store_id, None) is None:
             self._vectors.drop(store_id)
         else:

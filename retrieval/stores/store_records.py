@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class FileStatus(StrEnum):
-    """How far a file of a store is."""
+    """Progress of a file of a store."""
 
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
@@ -100,7 +100,7 @@ class Chunk:
 
     @property
     def document_id(self) -> str:
-        """What feedback calls it."""
+        """The id by which feedback names it."""
         return f"{self.file_id}#{self.position}"
 
 

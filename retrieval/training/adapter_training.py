@@ -51,7 +51,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Look:
-    """Where training is: dev nDCG@10 of the whole adapter, and the best of any look and share of an adapter."""
+    """Progress of training: dev nDCG@10 of the whole adapter, and the best of any look and share of an adapter."""
 
     step: int
     steps: int
@@ -87,7 +87,7 @@ def train_adapter(
     created_at: str,
     on_look: Callable[[Look], None],
 ) -> AdapterManifest:
-    """Trains, and writes the adapter of the best look to `out`. An interrupted run goes on at its last look.
+    """Trains, and writes the adapter of the best look to `out`. An interrupted run continues from its last look.
 
     Raises:
         MissingExtraError: torch, sentence-transformers or peft is not installed.
@@ -100,22 +100,45 @@ def train_adapter(
     base_score = dev_score(base.encode, corpora)
     run = Run(adapter, recipe, planned_steps(sets, recipe), out / CHECKPOINT_FOLDER, identity)
     run.resume(base_score)
-    for number, batch in enumerate(batches(sets, recipe, run.steps)):
+    run_steps(run, corpora, on_look)
+    adapter.set_weights(run.best_weights)
+    adapter.save_peft(out)
+    manifest = AdapterManifest(
+        name=name,
+        base_fingerprint=base.fingerprint,
+        weights_sha256=hashlib.sha256(read_regular_file(out / WEIGHTS_FILE)).hexdigest(),
+        created_at=created_at,
+        settings=recipe.model_dump(mode="json"),
+        data_fingerprint=data,
+        held_out=sum(len(corpus.collection.split("train")) - len(corpus.seen) for corpus in corpora),
+        pairs=sum(len(grades) for corpus in corpora for grades in corpus.seen.grades),
+        dev_ndcg=run.best_score,
+        dev_ndcg_base=base_score,
+    )
+    (out / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    shutil.rmtree(out / CHECKPOINT_FOLDER, ignore_errors=True)
+    return manifest
+
+
+def run_steps(run: Run, corpora: Sequence[Corpus], on_look: Callable[[Look], None]) -> None:
+    """Trains from the last look of the run to its end, or until looks no longer improve."""
+    for number, batch in enumerate(batches([corpus.seen for corpus in corpora], run.recipe, run.steps)):
         if number < run.step or run.is_stale:
             continue
-        loss = train_step(adapter, corpora[batch.collection], batch, number, run.steps, recipe)
+        loss = train_step(run.adapter, corpora[batch.collection], batch, number, run.steps, run.recipe)
         run.step = number + 1
-        if run.step % recipe.eval_every == 0 or run.step == run.steps:
-            scores = {share: dev_score(partial(adapter.encode, strength=share), corpora) for share in STRENGTHS}
+        if run.step % run.recipe.eval_every == 0 or run.step == run.steps:
+            scores = {share: dev_score(partial(run.adapter.encode, strength=share), corpora) for share in STRENGTHS}
             run.look(scores)
             on_look(Look(run.step, run.steps, loss, scores[1.0], run.best_score))
-    adapter.set_weights(run.best_weights)
-    return write_adapter(name, adapter, out, recipe, base, data, corpora, run.best_score, base_score, created_at)
 
 
 @dataclass
 class Run:
-    """What an interrupted training goes on from. The start counts as a look: an adapter that never helps stays at 0."""
+    """The state that an interrupted training continues from.
+
+    The start counts as a look: an adapter that never helps stays at 0.
+    """
 
     adapter: QueryAdapter
     recipe: Recipe
@@ -161,7 +184,7 @@ class Run:
 
 
 def train_step(adapter: QueryAdapter, corpus: Corpus, batch: Batch, number: int, steps: int, recipe: Recipe) -> float:
-    """The loss. A document that is relevant to a query is no negative of it, whoever brought it into the batch."""
+    """The loss. A document that is relevant to a query is never a negative of it, whichever query brought it."""
     columns = np.arange(len(corpus.documents)) if recipe.negatives == "corpus" else np.unique(np.array(batch.documents))
     place = {int(row): column for column, row in enumerate(columns)}
     counts = np.ones((len(batch.queries), len(columns)), dtype=bool)
@@ -184,34 +207,3 @@ def dev_score(encode: Callable[[Sequence[str]], FloatArray], corpora: Sequence[C
             found = [rank(row, corpus.collection.document_ids, CUT) for row in scores]
             means.append(ndcg(found, corpus.dev.grades).mean())
     return float(np.mean(means)) if means else 0.0
-
-
-def write_adapter(
-    name: str,
-    adapter: QueryAdapter,
-    out: Path,
-    recipe: Recipe,
-    base: BertEncoder,
-    data: str,
-    corpora: Sequence[Corpus],
-    dev: float,
-    dev_base: float,
-    created_at: str,
-) -> AdapterManifest:
-    """PEFT's files, then the manifest, then the checkpoint goes."""
-    adapter.save_peft(out)
-    manifest = AdapterManifest(
-        name=name,
-        base_fingerprint=base.fingerprint,
-        weights_sha256=hashlib.sha256(read_regular_file(out / WEIGHTS_FILE)).hexdigest(),
-        created_at=created_at,
-        settings=recipe.model_dump(mode="json"),
-        data_fingerprint=data,
-        held_out=sum(len(corpus.collection.split("train")) - len(corpus.seen) for corpus in corpora),
-        pairs=sum(len(grades) for corpus in corpora for grades in corpus.seen.grades),
-        dev_ndcg=dev,
-        dev_ndcg_base=dev_base,
-    )
-    (out / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-    shutil.rmtree(out / CHECKPOINT_FOLDER, ignore_errors=True)
-    return manifest

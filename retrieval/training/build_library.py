@@ -70,7 +70,7 @@ def extend_library(
     Args:
         library: None for a new one.
         labelled: scores over `arms`, of queries old and new.
-        arms: those of the library that were measured again or are missing in it; they may stand in any order.
+        arms: those of the library that were measured again or are missing in it; in any order.
         located: in place of what it has of these data sets, by their names.
     """
     if library is None:

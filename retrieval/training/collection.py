@@ -76,7 +76,7 @@ class Collection:
 
 
 def document_text(title: str, text: str) -> str:
-    """What is encoded of a document; the reference scores of the collections join the two like this."""
+    """The text of a document that is encoded; the reference scores of the collections join the two like this."""
     return f"{title}. {text}" if title.strip() else text
 
 
@@ -117,7 +117,7 @@ def read_collection(folder: Path) -> Collection:
     """Reads a collection.
 
     Raises:
-        DataError: with file and row; a part is missing, a row lacks an id or a text, an id stands twice, or no query
+        DataError: with file and row; a part is missing, a row lacks an id or a text, an id appears twice, or no query
             has a relevant document.
     """
     document_files, query_files = files_of(folder, "corpus"), files_of(folder, "queries")
@@ -143,12 +143,12 @@ def read_collection(folder: Path) -> Collection:
 def add_once(known: dict[str, str], row: Record, kind: str, text: str) -> None:
     name = row.first_text(IDS[kind])
     if name in known:
-        raise DataError(f"{row.place}: {kind} '{name[:60]}' stands twice")
+        raise DataError(f"{row.place}: {kind} '{name[:60]}' appears twice")
     known[name] = text
 
 
 def read_judgements(folder: Path) -> dict[str, dict[str, dict[str, int]]]:
-    """Grades by split. Raises DataError when there is no file of judgements, or a grade is no number."""
+    """Grades by split. Raises DataError when there is no file of judgements, or a grade is not a number."""
     files = list(judgement_files(folder))
     if not files:
         raise DataError(

@@ -29,7 +29,7 @@ FOLDS = 10
 
 @dataclass(frozen=True)
 class Candidates:
-    """What one query is ranked from: document rows (k,), features (k, f), and the grades of relevant rows."""
+    """Input from which one query is ranked: document rows (k,), features (k, f), and the grades of relevant rows."""
 
     rows: IntArray
     features: FloatArray

@@ -142,7 +142,7 @@ class QueryAdapter:
         self._model.save_pretrained(str(folder), save_embedding_layers=False)
 
     def save_checkpoint(self, folder: Path, progress: dict[str, object], best: dict[str, FloatArray]) -> None:
-        """All that goes on from here: weights, the optimiser's moments, the best weights, and `progress` as JSON.
+        """Writes what training continues from: weights, the optimiser's moments, the best weights, `progress` as JSON.
 
         The progress file comes last and names the step; one that was cut off leaves the checkpoint before.
         """

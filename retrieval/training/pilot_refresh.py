@@ -71,11 +71,11 @@ class RefreshRequest:
 
 @dataclass(frozen=True)
 class PilotRefresh:
-    """What was read, compared and done.
+    """A round of refreshing: the queries read, the comparison, and the decision.
 
     `n_train` queries of `stores` were labelled and `n_dev` judged; `dropped` says what was left out, by reason.
     `before` and `after` are mean nDCG@10 of the dev queries as they are served now and under the refreshed library,
-    `difference` their paired difference, None where it came to no comparison. `old` is the library's version, None
+    `difference` their paired difference, None where nothing was compared. `old` is the library's version, None
     where there is none; `new` the refreshed one's. `more_searches` estimates how many more searches with feedback are
     needed, None where that is not the reason.
     """
@@ -140,9 +140,7 @@ def refresh_pilots(
         if old is not None and holds(old, collections, all_arms(experts), share):
             return replace(found, verdict=Verdict.DECLINE, reason="declined: the library holds every query already")
         # Vectors of people's queries go with the scratch folder: kept, an erasure would not find them.
-        library, dev, arms = remeasured(
-            request, old, collections, experts, share, Path(scratch) / "embeddings", now, progress
-        )
+        library, dev, arms = remeasured(request, old, collections, experts, Path(scratch) / "embeddings", now, progress)
     served = [scores_served(each, arms, dev, experts) for each in (old, library)]
     before, after = (float(scores.mean()) for scores in served)
     found = replace(found, before=before, after=after, difference=paired_mean(served[1] - served[0]))
@@ -174,7 +172,6 @@ def remeasured(
     old: PilotLibrary | None,
     collections: Sequence[Collection],
     experts: Mapping[str, RetrievalExpert],
-    share: float,
     cache: Path,
     now: datetime,
     progress: Progress,
@@ -191,7 +188,9 @@ def remeasured(
     kept = old
     for collection in collections:
         kept = kept and without_data_set(kept, collection.name)
-    labelled, arms = label_pilots(searchers, all_arms(experts), share, () if kept is None else kept.arms)
+    labelled, arms = label_pilots(
+        searchers, all_arms(experts), unseen_share(experts), () if kept is None else kept.arms
+    )
     library = extend_library(kept, labelled, arms, fingerprints, created_at=now.isoformat())
     compared = tuple(dict.fromkeys([*library.arms, *(() if old is None else old.arms)]))
     dev = label_collections(searchers, compared, lambda each: each.split("dev"))
@@ -235,7 +234,7 @@ def unlabelled(collections: Sequence[Collection], share: float) -> Counter[str]:
 
 
 def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequence[Arm], share: float) -> bool:
-    """Whether the library's queries of these stores are the exported ones, each measured under all arms."""
+    """True when the library's queries of these stores are the exported ones, each measured under all arms."""
     if not set(arms) <= set(library.arms):
         return False
     names = library.manifest.data_sets

@@ -1,4 +1,4 @@
-"""What decides an adapter's weights: settings, which queries it sees, and the order of its batches. No torch here."""
+"""Everything that decides an adapter's weights: settings, the queries it sees, the order of batches. No torch here."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ def hash_share(text: str) -> float:
 
 
 def held_out_marks(queries: Queries, share: float) -> list[bool]:
-    """Which train queries are kept for the pilots, by every expert and whenever it is trained: those of the lowest
-    `hash_share`, a share of them, `MOST_HELD_OUT` at most."""
+    """Marks of train queries that are kept for the pilots, by every expert and whenever it is trained.
+
+    They are those of the lowest `hash_share`, a share of them, `MOST_HELD_OUT` at most.
+    """
     shares = [hash_share(text) for text in queries.texts]
     limit = min(share, sorted(shares)[MOST_HELD_OUT]) if len(shares) > MOST_HELD_OUT else share
     return [each < limit for each in shares]
@@ -79,7 +81,7 @@ class Batch:
 
 
 def batches(sets: Sequence[Queries], recipe: Recipe, steps: int) -> Iterator[Batch]:
-    """`steps` batches. In every epoch each query stands once, with a relevant document drawn anew; batches of several
+    """`steps` batches. In every epoch each query appears once, with a relevant document drawn anew; batches of several
     collections are mixed, each batch within one, so that its negatives come from one index."""
     made = 0
     for epoch in range(10**9):

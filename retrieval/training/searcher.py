@@ -105,7 +105,7 @@ class Searcher:
         return self._lexical[name]
 
     def evidence(self, arm: Arm, text: str) -> Evidence | None:
-        """What the words of a query say of documents, by the last member of an arm that weighs them."""
+        """Evidence of a query's words on documents, by the last member of an arm that weighs them."""
         return partial(self.words(arm.members[-1]).evidence, text) if arm.evidence else None
 
     def arm_scores(self, queries: Queries, arms: Sequence[Arm]) -> FloatArray:
@@ -121,7 +121,7 @@ class Searcher:
         return scores
 
     def candidates(self, queries: Queries, members: Sequence[str]) -> list[Candidates]:
-        """What each query is ranked from when members are fused, the last of which searches words."""
+        """Input from which each query is ranked when members are fused, the last of which searches words."""
         found = [self.rankings(name, queries.texts) for name in members]
         words = self.words(members[-1])
         return [

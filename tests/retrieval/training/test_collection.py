@@ -105,7 +105,7 @@ def test_broken_judgements_name_file_and_row(tmp_path: Path, qrels: str, message
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("corpus.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n', "row 2: document 'a' stands twice"),
+        ("corpus.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n', "row 2: document 'a' appears twice"),
         ("corpus.jsonl", '{"text": "x"}\n', "row 1: has no id"),
         ("corpus.jsonl", '{"_id": "a", "text": ["x"]}\n', "field 'text': expected a text; got a list"),
         ("queries.jsonl", '{"_id": "q1", "text": " "}\n', "row 1, field 'text': is empty"),
