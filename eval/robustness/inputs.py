@@ -109,3 +109,12 @@ def own_texts() -> Texts:
 
 def unique(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
+
+
+def drawn(texts: Texts, limit: int | None, seed: int) -> Texts:
+    """At most `limit` of the texts, in their order."""
+    if limit is None or len(texts.texts) <= limit:
+        return texts
+    rows = np.sort(np.random.default_rng(seed).choice(len(texts.texts), size=limit, replace=False))
+    known = texts.known and KnownScores(texts.known.experts, texts.known.scores[rows])
+    return replace(texts, texts=tuple(texts.texts[i] for i in rows), known=known)

@@ -34,8 +34,12 @@ def robustness(
 ) -> int:
     """Count decisions that flip under harmless changes of a text; run routes.test.yaml. Exit status 1 when a check
     fails."""
-    from eval.robustness.run import RobustnessRequest, run_robustness
+    from eval.robustness.expectations import load_expectations
+    from eval.robustness.flip_records import RobustnessReport
+    from eval.robustness.flips import measure_flips
+    from eval.robustness.inputs import Texts, decider, drawn, find_router, find_texts
     from eval.robustness.summary import print_report
+    from eval.robustness.verdicts import check_expectations
     from router.errors import ConfigError
     from router.options import require_folder
     from router.progress import console_progress
@@ -46,25 +50,27 @@ def robustness(
         raise ConfigError("--only-tests: there is nothing to run without --tests FILE")
     if queries is not None and outcomes is not None:
         raise ConfigError("give either --queries FILE or --outcomes DIR")
-    request = RobustnessRequest(
-        command=command_line(sys.argv[1:]),
-        router=router,
-        is_table=table,
-        config=config,
-        data_dir=data_dir,
-        policy=policy,
-        queries=queries,
-        outcomes=outcomes,
-        tests=tests,
-        is_measuring=not only_tests,
-        families=split_names(families, "--families"),
-        cases_per_family=per_family,
-        limit=limit,
-        max_flips=max_flips,
-        seed=seed,
-    )
+    wanted = split_names(families, "--families")
+    live, texts = find_router(router, config, data_dir, is_table=table), Texts((), "none")
+    live.policy(policy)  # refuses an unknown name before any work
+    flips = verdicts = None
     with console_progress() as progress:
-        report = run_robustness(request, now=datetime.now(UTC), progress=progress)
+        decide = decider(live, policy, progress)
+        if tests is not None:  # before the measurement: a fault in the file is told at once
+            expected = load_expectations(tests, live.experts, live.categories)
+            verdicts = check_expectations(expected, decide, file=str(tests))
+        if not only_tests:
+            texts = drawn(find_texts(queries, outcomes), limit, seed)
+            flips = measure_flips(decide, texts.texts, seed, wanted, cases_per_family=per_family, known=texts.known)
+    report = RobustnessReport(
+        command=command_line(sys.argv[1:]),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        router_version=live.version,
+        texts=texts.source,
+        max_flips=max_flips,
+        flips=flips,
+        expectations=verdicts,
+    )
     written = report.model_dump_json(indent=1)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

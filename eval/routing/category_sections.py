@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from eval.report import charts
 from eval.report.charts import ACCENT, HINDSIGHT, INK, ROW_HEIGHT, SOFT, Look
 from eval.report.numbers import counted, percent, points, points_range
@@ -118,7 +120,8 @@ def category_scores_table(report: Report) -> Table:
         "Category oracle": lambda _, row: percent(row.scores["category_oracle"]),
         "Query oracle": lambda _, row: percent(row.scores["query_oracle"]),
     }
-    return table_of("Category", {row.category: row for row in report.categories}, columns)
+    table = table_of("Category", {row.category: row for row in report.categories}, columns)
+    return replace(table, texts=["Expert in the map"])
 
 
 def category_regret_table(report: Report) -> Table:
