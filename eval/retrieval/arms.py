@@ -7,16 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.retrieval.situation import Situation
-from eval.retrieval.top_two import MEANING as TOP_TWO
-from eval.retrieval.variants import MEANING as VARIANTS
-from eval.retrieval.variants import variant_scores
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
 from retrieval.routing.pilot_router import build_router
-from retrieval.training.build_library import with_settings
+from retrieval.training.build_library import with_settings, without_data_set
 from retrieval.training.labels import Labelled
 from retrieval.training.routing_tuning import scores_of
-from retrieval.types import BASE, RetrievalDecision
+from retrieval.types import BASE, Arm, RetrievalDecision
 from router.types import FloatArray
 
 MEANING = {
@@ -28,14 +24,41 @@ MEANING = {
     "centroid": "to the expert of the collection with the nearest centroid",
     "pilot": "RouterRetriever as published: mean similarity to an expert's pilots",
     "pilot_max": "RouterRetriever as its released code has it: largest similarity to a pilot",
-    **VARIANTS,
-    **TOP_TWO,
     "coe_single": "this router, one expert a query",
     "coe": "this router, which may fuse an expert with BM25, by fixed weights or by those that labelled queries taught",
     "collection_oracle": "the single expert that is best on the test queries of the collection",
     "query_oracle": "the single expert that is best for each query",
 }
 NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known when test queries of one collection come: the library and the experts that may serve."""
+
+    library: PilotLibrary | None
+    experts: tuple[str, ...]
+    arms: tuple[Arm, ...]
+
+    def without(self, collection: str) -> Situation:
+        """As if nobody had prepared for that collection."""
+        library = None if self.library is None else without_data_set(self.library, collection)
+        if library is not None and not len(library.keys):
+            library = None
+        return Situation(library, tuple(name for name in self.experts if name != collection), self.arms)
+
+    @property
+    def lexical(self) -> str | None:
+        """The expert over words that dense experts are fused with."""
+        return next((arm.members[1] for arm in self.arms if len(arm.members) == 2), None)
+
+    def single_columns(self) -> list[int]:
+        """Columns of arms that are one expert who may serve."""
+        return [i for i, arm in enumerate(self.arms) if len(arm.members) == 1 and arm.members[0] in self.experts]
+
+    def column(self, expert: str) -> int | None:
+        """Column of that expert alone; None when it may not serve."""
+        return next((i for i in self.single_columns() if self.arms[i].members[0] == expert), None)
 
 
 @dataclass(frozen=True)
@@ -47,10 +70,8 @@ class Compared:
     decisions: list[RetrievalDecision]
 
 
-def compare(
-    test: Labelled, situation: Situation, multitask: FloatArray | None = None, top_two: FloatArray | None = None
-) -> Compared:
-    """Every arm on the test queries of one collection; `multitask` and `top_two` (n,) are the scores of these two."""
+def compare(test: Labelled, situation: Situation, multitask: FloatArray | None = None) -> Compared:
+    """Every arm on the test queries of one collection; `multitask` (n,) are the scores of that one adapter."""
     scores: dict[str, FloatArray] = {}
     absent: dict[str, str] = {}
     for arm, expert in {"base": BASE, "bm25": "bm25", "own": test.collection}.items():
@@ -64,13 +85,9 @@ def compare(
     else:
         scores["multitask"] = multitask
     decisions, routed = routed_arms(test, situation)
-    scores |= routed | variant_scores(test, situation)
-    if top_two is None:
-        absent |= dict.fromkeys(TOP_TWO, "there is one expert only")
-    else:
-        scores |= dict.fromkeys(TOP_TWO, top_two)
+    scores |= routed
     if situation.library is None:
-        pilots = ("data_set", "centroid", "pilot", "pilot_max", *VARIANTS, *TOP_TWO)
+        pilots = ("data_set", "centroid", "pilot", "pilot_max")
         absent |= dict.fromkeys(pilots, "there is no labelled query")
     singles = test.scores[:, situation.single_columns()]
     scores["collection_oracle"] = singles[:, int(singles.mean(axis=0).argmax())]

@@ -11,27 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from eval.retrieval.added import cost_of_adding
-from eval.retrieval.arms import MEANING, Compared, compare
-from eval.retrieval.intervals import arm_scores
+from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
+from eval.retrieval.arms import MEANING, Compared, Situation, compare
 from eval.retrieval.latency import measure_latency
 from eval.retrieval.request import RetrievalRequest, requested_experts
-from eval.retrieval.retrieval_records import CollectionReport, LostQuery, RetrievalReport
+from eval.retrieval.retrieval_records import AddedExpert, ArmScore, CollectionReport, LostQuery, RetrievalReport
 from eval.retrieval.sentences import headline, losses, notes
-from eval.retrieval.situation import Situation
-from eval.retrieval.top_two import best_lead, searched_once, top_two
 from retrieval.build_experts import build_experts
 from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
 from retrieval.training.build_library import build_library
 from retrieval.training.collection import Collection, find_collections, read_collection
 from retrieval.training.labels import Labelled, label, label_pilots, locate, unseen_share
-from retrieval.training.routing_tuning import tuned
+from retrieval.training.routing_tuning import routed_scores, tuned
 from retrieval.training.searcher import Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
 from router.errors import DataError
 from router.types import FloatArray
 
 LOST = 10
+Scores = Mapping[str, FloatArray]
+"""Arm -> score per query (n,)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def run_retrieval(
     progress("choosing settings on dev")
     library = fit(measured, experts, arms, now, locate(searchers, share))
     situation = Situation(library, tuple(experts), arms)
-    compared, left_out = compare_all(searchers, measured, situation)
+    compared, left_out = compare_all(measured, situation)
     progress("measuring latency")
     latency = measure_latency(experts, library, searchers)
     rng = np.random.default_rng(request.seed)
@@ -103,20 +102,10 @@ def run_retrieval(
     return report, library
 
 
-def compare_all(
-    searchers: Sequence[Searcher], measured: Sequence[Measured], situation: Situation
-) -> tuple[list[Compared], list[Compared]]:
-    """Every collection with all that is known, and as if nobody had prepared for it."""
-    pairs = list(zip(searchers, measured, strict=True))
-    dev = [top_two(searched_once(searcher, one.dev), one.dev, situation) for searcher, one in pairs]
-    lead = best_lead([found for found in dev if found is not None])
-    compared, left_out = [], []
-    for searcher, one in pairs:
-        without, rankings = situation.without(one.collection.name), searched_once(searcher, one.test)
-        two, two_without = (top_two(rankings, one.test, known) for known in (situation, without))
-        compared.append(compare(one.test, situation, one.multitask, two.scores(lead) if two else None))
-        left_out.append(compare(one.test, without, None, two_without.scores(lead) if two_without else None))
-    return compared, left_out
+def compare_all(measured: Sequence[Measured], situation: Situation) -> tuple[list[Compared], list[Compared]]:
+    """Every collection with all that is known, and again without its labels and its expert."""
+    compared = [compare(one.test, situation, one.multitask) for one in measured]
+    return compared, [compare(one.test, situation.without(one.collection.name)) for one in measured]
 
 
 def measure(
@@ -203,3 +192,51 @@ def lost_queries(measured: Sequence[Measured], compared: Sequence[Compared]) -> 
                 )
     found.sort(key=lambda lost: lost.ndcg_at_10 - lost.base)
     return tuple(found[:LOST])
+
+
+def arm_scores(parts: Sequence[Scores], rng: np.random.Generator, draws: int = DRAWS) -> dict[str, ArmScore]:
+    """Arms that all parts have. The mean over queries of each collection, then over collections; queries are resampled
+    within their collection (stratified), so the collections themselves are taken as given."""
+    names = [name for name in parts[0] if all(name in part for part in parts)] if parts else []
+    if not names:
+        return {}
+    columns = [np.stack([part[name] for name in names], axis=1).astype(np.float64) for part in parts]
+    sampled = np.mean([bootstrap_means(values, rng, draws) for values in columns], axis=0)
+    means = np.mean([values.mean(axis=0) for values in columns], axis=0)
+    base = names.index("base")
+    return {
+        name: ArmScore(
+            ndcg_at_10=float(means[i]),
+            interval=percentile_interval(sampled[:, i]),
+            gain=float(means[i] - means[base]),
+            gain_interval=percentile_interval(sampled[:, i] - sampled[:, base]),
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def cost_of_adding(tests: Sequence[Labelled], situation: Situation) -> tuple[AddedExpert, ...]:
+    """For every expert the mean change of coe's nDCG@10 over the other collections, when it is added last."""
+    if situation.library is None or len(tests) < 2:
+        return ()
+    everyone = {test.collection: routed_scores(situation.library, test, situation.experts).mean() for test in tests}
+    found = []
+    for expert in situation.experts:
+        if expert == BASE:
+            continue
+        fewer = [name for name in situation.experts if name != expert]
+        changes = {
+            test.collection: float(everyone[test.collection] - routed_scores(situation.library, test, fewer).mean())
+            for test in tests
+            if test.collection != expert
+        }
+        worst = min(changes, key=lambda name: changes[name])
+        found.append(
+            AddedExpert(
+                expert=expert,
+                mean_change=float(np.mean(list(changes.values()))),
+                worst_change=changes[worst],
+                worst_collection=worst,
+            )
+        )
+    return tuple(found)

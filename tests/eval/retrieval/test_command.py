@@ -22,7 +22,6 @@ ARMS = (
     "bm25",
     "pilot",
     "pilot_max",
-    "pilot_top_two",
     "centroid",
     "data_set",
     "coe",
