@@ -152,13 +152,23 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
     form = typed(body, "response_format", dict, "an object") or {}
+    turns = prompt_chars = 0
+    has_image = False
+    for message in messages:
+        turns += message["role"] == "user"
+        content = message.get("content")
+        if isinstance(content, str):  # which it is nearly always
+            prompt_chars += len(content)
+        else:
+            prompt_chars += len(text_of(message))
+            has_image = has_image or any(part["type"] in IMAGE_PARTS for part in parts(message))
     return QueryFacts(
-        turns=sum(message["role"] == "user" for message in messages),
-        has_image=any(part["type"] in IMAGE_PARTS for message in messages for part in parts(message)),
+        turns=turns,
+        has_image=has_image,
         has_tools=bool(tools) and body.get("tool_choice") != "none",
         wants_json=form.get("type") in JSON_FORMATS,
         wants_logprobs=bool(body.get("logprobs")),
-        prompt_chars=sum(len(text_of(message)) for message in messages),
+        prompt_chars=prompt_chars,
         max_output_tokens=limit if isinstance(limit, int) else None,
     )
 
