@@ -179,12 +179,9 @@ def learned_choice(artifact: RouterArtifact, experts: tuple[str, ...]) -> Learne
     return LearnedChoice(sample[:, columns], margin, sample_rows(artifact))
 
 
-def sample_rows(artifact: RouterArtifact) -> NDArray[np.int64] | None:
-    """(n,) the row of the map of each query of the sample; None where the artifact does not hold them. Raises
-    ArtifactError."""
+def sample_rows(artifact: RouterArtifact) -> NDArray[np.int64]:
+    """(n,) the row of the map of each query of the sample. Raises ArtifactError."""
     arrays, most = artifact.part("choice"), len(artifact.manifest.categories)
-    if "rows" not in arrays:  # artifacts of before amounts counted by category
-        return None
     rows = require_array(arrays, "rows", (len(arrays["sample"]),))
     if not np.isin(rows, np.arange(most + 1)).all():
         raise ArtifactError(f"array 'rows' holds numbers of no category; expected 0 to {most}")

@@ -22,9 +22,9 @@ from decision_log.read import has_failed, read_records, read_rewards, read_signa
 from router.feedback_config import FeedbackConfig
 from router.progress import Progress, silent
 from router.types import DecisionRecord, ImplicitKind, RoutingDecision
-from training.datasets.questions import question_of
 from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters, split_judges
+from training.split import question_of
 
 HELD_OUT_PERCENT = 50
 """Share of the questions that judge: a map has few numbers to learn, so it is judging that wants data (ours)."""

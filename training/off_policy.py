@@ -33,17 +33,6 @@ def effective_sample_size(weights: Float64Array) -> float:
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
-def ips(weights: Float64Array, reward: Float64Array) -> float:
-    """Inverse propensity score: mean of w r (Horvitz & Thompson 1952)."""
-    return float((weights * reward).mean())
-
-
-def snips(weights: Float64Array, reward: Float64Array) -> float:
-    """Self-normalised IPS: sum w r / sum w (Swaminathan & Joachims 2015); NaN when all weights are 0."""
-    total = float(weights.sum())
-    return float((weights * reward).sum()) / total if total > 0 else float("nan")
-
-
 def doubly_robust_terms(
     weights: Float64Array, reward: Float64Array, model_of_logged: Float64Array, model_of_candidate: Float64Array
 ) -> Float64Array:
@@ -78,8 +67,12 @@ def policy_columns(
 
 
 def policy_values(sums: Float64Array) -> Float64Array:
-    """(..., 9) values of the live router, the candidate and their difference, by DR, SNIPS and IPS, from sums (..., 7)
-    over rows of `policy_columns`; with equal shares these are the plain estimates."""
+    """(..., 9) values of the live router, the candidate and their difference, from sums (..., 7) over rows of
+    `policy_columns`; with equal shares these are the plain estimates.
+
+    By DR; by SNIPS, sum w r / sum w (Swaminathan & Joachims 2015); and by IPS, the mean of w r (Horvitz & Thompson
+    1952).
+    """
     share, terms, weights, rewards = sums[..., :1], sums[..., 1:3], sums[..., 3:5], sums[..., 5:7]
     with np.errstate(divide="ignore", invalid="ignore"):  # SNIPS is not a number where no logged expert agrees
         pairs = [terms / share, rewards / weights, rewards / share]

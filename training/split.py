@@ -1,4 +1,5 @@
-"""Train, valid or test: by hash of the normalised text, so near-duplicates never cross and every run agrees."""
+"""Split into train, valid and test by hash of the normalised text, and the identity of a logged question: so
+near-duplicates never cross, and every run agrees."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import hashlib
 from typing import Literal
 
 from router.text_identity import normalised_text
+from router.types import DecisionRecord
 
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
@@ -21,3 +23,16 @@ def split_of(text: str) -> SplitName:
     if bucket < TEST_PERCENT:
         return "test"
     return "valid" if bucket < TEST_PERCENT + VALID_PERCENT else "train"
+
+
+def question_of(record: DecisionRecord) -> int:
+    """A number (63 bits) for what was asked: equal for the same words, whatever their case and punctuation.
+
+    A log that keeps no text is told by its keyed hash of the text, one that keeps no hash either by the embedding or
+    its keyed hash. At level `none` without embeddings nothing links two asks, so each decision is a question.
+    """
+    asked: str | bytes = normalised_text(record.text) if record.text else record.text_hash or ""
+    asked = asked or record.embedding or (record.inputs.features if record.inputs else "") or record.decision_id
+    data = asked if isinstance(asked, bytes) else asked.encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(b"question\0" + data).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -21,12 +21,11 @@ from router.progress import Progress
 from router.protocols import Encoder
 from router.types import GENERAL
 from training.datasets.outcomes import read_outcomes
-from training.datasets.table_categories import MIN_TABLE_PROMPTS, in_one_category, learned_categories
 from training.expert_map import measure_quality
 from training.fit import FitRequest, fit_router, prepare, write_router
 from training.fit_inputs import fingerprint_outcomes
 from training.scorer_fit import FAMILY, fit_kind
-from training.types import LabelledQuery
+from training.types import MIN_TABLE_PROMPTS, LabelledQuery
 
 TABLE_ALPHA = 0.1
 DEFAULT_ENCODER = "use_multilingual+surface"
@@ -92,8 +91,8 @@ def table_inputs(request: TableRequest) -> tuple[FitRequest, tuple[LabelledQuery
     n = len(table.prompt_ids)
     if n < MIN_TABLE_PROMPTS:
         raise DataError(f"the outcome table has {n} prompts to fit a router on; expected {MIN_TABLE_PROMPTS} or more")
-    table = table if learned_categories(table) else in_one_category(table)
-    categories = learned_categories(table)
+    table = table if table.learned_categories() else table.in_one_category()
+    categories = table.learned_categories()
     queries = tuple(
         LabelledQuery(text=text, category=category if category in categories else GENERAL)
         for text, category in zip(table.texts, table.categories, strict=True)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import FloatArray
+from router.types import GENERAL, FloatArray
+
+MIN_TABLE_PROMPTS = 5
+"""Fewest prompts of a category that is learned: with one in each fold, every fold's training part has some (ours)."""
+
+ONE_CATEGORY = "all"
+"""Category of every prompt where none of the table's own can be learned."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,15 @@ class OutcomeTable:
             output_tokens=self.output_tokens[index],
             latency_ms=self.latency_ms[index],
         )
+
+    def learned_categories(self) -> tuple[str, ...]:
+        """Categories with enough prompts to be learned, sorted."""
+        counts = Counter(self.categories)
+        return tuple(sorted(name for name in counts if name != GENERAL and counts[name] >= MIN_TABLE_PROMPTS))
+
+    def in_one_category(self) -> OutcomeTable:
+        """The same prompts, all of `ONE_CATEGORY`."""
+        return replace(self, categories=(ONE_CATEGORY,) * len(self.prompt_ids))
 
     def split(self, name: str) -> OutcomeTable:
         """The prompts of one split."""

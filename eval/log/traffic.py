@@ -18,7 +18,7 @@ from decision_log.read import read_records, read_rewards
 from eval.log.traffic_records import RouterEvent
 from router.errors import DataError
 from router.types import DecisionReason, DecisionRecord, TerminalState
-from training.datasets.questions import question_of
+from training.split import question_of
 
 Float64Array = NDArray[np.float64]
 Names = NDArray[np.object_]

@@ -20,7 +20,6 @@ from router.price import SLACK
 from router.text_identity import normalised_text
 from training.datasets.model_facts import find_models_file, read_models
 from training.datasets.outcomes import complete_rows, read_outcomes
-from training.datasets.table_categories import in_one_category, learned_categories
 from training.split import SPLITS
 from training.types import OutcomeTable
 
@@ -135,9 +134,9 @@ def read_tables(request: RoutingRequest) -> Tables:
             if splits:
                 found = f"prompts per split: {splits}; {found}"
             raise DataError(f"{request.outcomes}: no prompt is left to {name} on ({found})")
-    is_one = not learned_categories(fit)
+    is_one = not fit.learned_categories()
     if is_one:
-        fit, test = in_one_category(fit), in_one_category(test)
+        fit, test = fit.in_one_category(), test.in_one_category()
     return Tables(fit, test, splits, int((~is_new).sum()), n_incomplete, is_one)
 
 

@@ -1,6 +1,5 @@
 """Configuration to live objects: costs, backends, and what is refused."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,17 +105,19 @@ SAMPLE = {"sample": np.array([[0.5, 0.9, 0.1]] * 4, np.float32), "margin": np.ze
 USD = {"base": np.array([1, 1, 1]), "tuned": np.array([1, 9, 5]), "far": 5.0}
 
 
-def test_a_table_router_prices_by_category_where_the_artifact_tells_the_samples():
+def test_a_table_router_prices_by_category(tmp_path):
     """`tuned` is dear on facts; the budget lets it answer the two queries that are code."""
-    rows = {"rows": np.array([0, 0, 1, 1])}
-    for choice, shape in ((SAMPLE | rows, (3, 3)), (SAMPLE, (3,))):
-        with tempfile.TemporaryDirectory() as folder:
-            place = artifact(Path(folder), scorer="soft_map", choice=choice)
-            router = table_router(load_artifact(place), budgets=Budgets(cost_usd=1.5), cost_usd=USD)
-        assert router.costs.cost_usd.tolist() == [[1, 1, 5], [1, 9, 5], [1, 5, 5]]
-        tolls = router.policy("default").preference.tolls
-        assert tolls.shape == shape
-    assert tolls[1] > tolls[0]
+    place = artifact(tmp_path, scorer="soft_map", choice=SAMPLE | {"rows": np.array([0, 0, 1, 1])})
+    router = table_router(load_artifact(place), budgets=Budgets(cost_usd=1.5), cost_usd=USD)
+    assert router.costs.cost_usd.tolist() == [[1, 1, 5], [1, 9, 5], [1, 5, 5]]
+    tolls = router.policy("default").preference.tolls
+    assert tolls.shape == (3, 3)
+    assert tolls[1, 1] > tolls[1, 0]
+
+
+def test_a_sample_without_rows_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="'rows'"):
+        table_router(load_artifact(artifact(tmp_path, scorer="soft_map", choice=SAMPLE)))
 
 
 @pytest.mark.parametrize("rows", [np.array([0, 0, 1, 3]), np.array([0, -1, 1, 1]), np.array([0, 1])])

@@ -12,9 +12,8 @@ import pytest
 from router.errors import ConfigError, DataError
 from router.progress import silent
 from training.datasets.outcomes import read_outcomes, write_outcomes
-from training.datasets.table_categories import MIN_TABLE_PROMPTS
 from training.table_fit import TableRequest, table_inputs, table_router
-from training.types import OutcomeTable
+from training.types import MIN_TABLE_PROMPTS, OutcomeTable
 
 
 def uneven(folder: Path, counts: dict[str, int]) -> Path:
