@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eval.routing.baselines import best_single
 from eval.routing.trial_tables import RoutingRequest, apply_named_table, named_table, read_tables
-from training.datasets.outcomes import PROMPTS_FILE, read_outcomes, read_prompts
+from training.datasets.outcomes import PROMPTS_FILE, PromptColumns, read_outcomes, read_prompts
 from training.fit import embed
 from training.table_fit import TableRequest, open_encoder
 from training.types import OutcomeTable
@@ -67,7 +67,7 @@ def read_case(data: Path, table_name: str, cache: Path) -> Case:
     folder = data / str(entry["source"])
     request = apply_named_table(RoutingRequest(outcomes=folder, out=folder, command=""), entry)
     tables = read_tables(request)
-    everyone = read_outcomes(folder, benchmark=request.benchmark, metric=request.metric, keep_partial=True)
+    everyone = read_outcomes(folder, prompts=PromptColumns(request.benchmark), metric=request.metric, keep_partial=True)
     fit_scores = scores_of_all(everyone, tables.fit.prompt_ids)
     covered = dict(zip(everyone.experts, np.isfinite(fit_scores).mean(axis=0), strict=True))
     others = [model for model, share in covered.items() if share >= MIN_COVERAGE and model not in tables.fit.experts]
@@ -99,7 +99,7 @@ def scores_of_all(everyone: OutcomeTable, ids: Sequence[str]) -> Float64Array:
 
 def one_hot(path: Path, benchmark: str | None, column: str, ids: Sequence[str]) -> Float64Array:
     """(n, k) one of k labels in a column of the prompts."""
-    prompts = read_prompts(path, benchmark, column)
+    prompts = read_prompts(path, PromptColumns(benchmark, column))
     label = dict(zip(prompts.ids, prompts.categories, strict=True))
     return (np.array([label[i] for i in ids])[:, None] == np.unique(prompts.categories)).astype(np.float64)
 

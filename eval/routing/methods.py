@@ -67,7 +67,7 @@ def method_output(method: FittedMethod, trial: Trial, default_kind: str) -> Meth
         quality=quality[:, order].astype(np.float64),
         chosen=trial.numbers([decision.expert for decision in decisions]),
         sample_quality=None if sample is None else np.asarray(sample, dtype=np.float64)[:, order],
-        sample_rows=sample_rows(method.artifact),
+        sample_rows=None if sample is None else sample_rows(method.artifact),
         fit_s=method.fit_s,
         decide_us=time_of_score(router, batch, probs, rows),
         valid_score=None if validated is None else validated.value,

@@ -19,7 +19,7 @@ from router.json_text import to_json
 from router.price import SLACK
 from router.text_identity import normalised_text
 from training.datasets.model_facts import find_models_file, read_models
-from training.datasets.outcomes import complete_rows, read_outcomes
+from training.datasets.outcomes import PromptColumns, complete_rows, read_outcomes
 from training.split import SPLITS
 from training.types import OutcomeTable
 
@@ -149,12 +149,10 @@ def read_part(
     table = read_outcomes(
         folder,
         experts=experts,
-        benchmark=request.benchmark,
+        prompts=PromptColumns(request.benchmark, request.category_column, has_splits=request.test is None),
         metric=request.metric,
-        category_column=request.category_column,
         keep_partial=True,
         models=None if facts is None else read_models(facts),
-        has_splits=request.test is None,
     )
     complete = complete_rows(table, folder)
     return complete, len(table.prompt_ids) - len(complete.prompt_ids)

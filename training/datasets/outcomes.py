@@ -74,39 +74,52 @@ class ScoreRows:
         return ScoreRows(**{name: c if name == "models" else c[keep] for name, c in columns.items()})
 
 
+@dataclass(frozen=True)
+class PromptColumns:
+    """Choice of prompts, and of the columns of prompts.parquet that tell of them.
+
+    Args:
+        benchmark: only prompts of this benchmark; None: all.
+        category: the column that holds the labels.
+        has_splits: False where the column `split` plays no role and may hold anything: splits are then by hash of text.
+    """
+
+    benchmark: str | None = None
+    category: str = "category"
+    has_splits: bool = True
+
+
+ALL_PROMPTS = PromptColumns()
+
+
 def read_outcomes(
     folder: Path,
     *,
     experts: Sequence[str] | None = None,
-    benchmark: str | None = None,
+    prompts: PromptColumns = ALL_PROMPTS,
     metric: str | None = None,
-    category_column: str = "category",
     keep_partial: bool = False,
     models: Mapping[str, ModelFacts] | None = None,
-    has_splits: bool = True,
 ) -> OutcomeTable:
     """Reads an outcome table.
 
     Args:
         experts: models to keep, in this order; None keeps all, sorted.
-        benchmark: only prompts of this benchmark.
         metric: only scores of this metric; needed where one prompt was scored by several.
-        category_column: the column of prompts.parquet that holds the labels.
         keep_partial: keep prompts that some expert has no score on; by default only prompts that all have are kept.
         models: sizes and prices of models that no `models.parquet` there names.
-        has_splits: False where the column `split` plays no role and may hold anything: splits are then by hash of text.
 
     Raises:
         DataError: with file, row and column where one is at fault; a missing file or column, an unknown name, several
             metrics without a choice, a score out of range, a pair scored twice, or no prompt that every expert has.
     """
-    prompts = read_prompts(folder / PROMPTS_FILE, benchmark, category_column, has_splits=has_splits)
+    asked = read_prompts(folder / PROMPTS_FILE, prompts)
     path = folder / SCORES_FILE
-    rows = choose_metric(path, choose_experts(path, read_scores(path, prompts), experts), metric)
-    refuse_repeats(path, prompts, rows)
+    rows = choose_metric(path, choose_experts(path, read_scores(path, asked), experts), metric)
+    refuse_repeats(path, asked, rows)
     models_file = find_models_file(folder)
     facts = dict(models or {}) | (read_models(models_file) if models_file else {})
-    table = assemble(prompts, rows, facts)
+    table = assemble(asked, rows, facts)
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
 
 
@@ -126,9 +139,10 @@ def complete_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
     return table.rows(keep)
 
 
-def read_prompts(path: Path, benchmark: str | None, category_column: str, *, has_splits: bool = True) -> PromptRows:
+def read_prompts(path: Path, wanted: PromptColumns) -> PromptRows:
     """Prompts of one benchmark, or all. Raises DataError."""
-    table = read_table(path, ("prompt_id", "messages", category_column))
+    benchmark = wanted.benchmark
+    table = read_table(path, ("prompt_id", "messages", wanted.category))
     ids = texts(path, table, "prompt_id")
     if not ids:
         raise DataError(f"{path}: holds no row")
@@ -141,9 +155,9 @@ def read_prompts(path: Path, benchmark: str | None, category_column: str, *, has
         raise DataError(f"{path}: unknown benchmark '{benchmark}'{allowed_values(benchmark, set(benchmarks) - {''})}")
     kept = [i for i, name in enumerate(benchmarks) if benchmark in (None, name)]
     part = table.take(kept)
-    messages, categories = texts(path, table, "messages"), texts(path, table, category_column)
+    messages, categories = texts(path, table, "messages"), texts(path, table, wanted.category)
     asks = [last_ask(path, i + 1, messages[i]) for i in kept]
-    splits = optional_texts(path, part, "split", "") if has_splits else [""] * len(kept)
+    splits = optional_texts(path, part, "split", "") if wanted.has_splits else [""] * len(kept)
     return PromptRows(
         ids=[ids[i] for i in kept],
         texts=asks,
