@@ -74,7 +74,7 @@ Smaller indexes of the same kind of vectors:
 {smaller}
 {texts}"""
 TEXTS = """
-{n:,} real documents ({names}), embedded by MiniLM, with {queries} of their queries:
+{n:,} documents of real collections (`--texts` {names}), embedded by MiniLM, and {queries} of their test queries:
 
 | ranked | recall@10 against exact search | p50 / p95, wall | p50 / p95, CPU |
 | ---: | ---: | ---: | ---: |

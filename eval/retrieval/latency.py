@@ -1,4 +1,4 @@
-"""What routing costs one query: medians in milliseconds, measured here and now."""
+"""Time that routing adds to one query: medians in milliseconds, measured here and now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `coe eval retrieval` is asked for, and the experts that it names."""
+"""The request of `coe eval retrieval`, and the experts that it names."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from retrieval.training.learned_fusion import Candidates, candidates
 from retrieval.training.ndcg import CUT, ndcg, rank
 from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExpert
 from router.embedding_cache import CachedEncoder
-from router.protocols import Encoder
+from router.progress import Progress, silent
 from router.types import FloatArray
 
 FUSION_WEIGHTS = (0.3, 0.5, 0.7)
@@ -24,10 +24,6 @@ FUSION_WEIGHTS = (0.3, 0.5, 0.7)
 
 BLOCK = 256
 """Queries whose similarities to all documents are in memory at once."""
-
-
-def silent(message: str) -> None:
-    """Reports nothing."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,6 @@ class QuerySide:
         return self.expert.encode_documents(texts) if self.is_document else self.expert.encode_queries(texts)
 
 
-def cached(encoder: Encoder, folder: Path, progress: Callable[[int], None]) -> CachedEncoder:
-    return CachedEncoder(encoder, folder, on_progress=progress)
-
-
 @dataclass
 class Searcher:
     """Searches one collection. Vectors and indexes are made when first asked for, and vectors are kept in a cache."""
@@ -64,7 +56,7 @@ class Searcher:
     collection: Collection
     experts: Mapping[str, RetrievalExpert]
     cache: Path
-    progress: Callable[[str], None] = silent
+    progress: Progress = silent
     _documents: dict[str, FloatArray] = field(default_factory=dict)
     _lexical: dict[str, LexicalIndex] = field(default_factory=dict)
 
@@ -74,7 +66,7 @@ class Searcher:
         def report(done: int) -> None:
             self.progress(f"{self.collection.name}: {expert.name} encodes {kind}, {done} of at most {len(texts)}")
 
-        return cached(QuerySide(expert, is_document), self.cache, report).encode(texts)
+        return CachedEncoder(QuerySide(expert, is_document), self.cache, on_progress=report).encode(texts)
 
     def documents(self, expert: DenseExpert) -> FloatArray:
         """(D, d) in the expert's document space."""
