@@ -12,6 +12,7 @@ from typing import Protocol
 from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
+from decision_log.reward_pages import RewardPages
 from decision_log.router_versions import RouterVersions
 from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
@@ -123,7 +124,7 @@ async def start_gateway(
     gateway = Gateway(parts, host=settings.host, port=settings.port)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
-    trials, drift = TrialWatch(parts.live, RouterVersions(store)), DriftWatch(store)
+    trials, drift = TrialWatch(parts.live, RouterVersions(store)), DriftWatch(RewardPages(store))
     parts.metrics.watch(lambda: trial_metrics(trials))
     parts.metrics.watch(lambda: drift_metrics(drift))
     for watch in (trials, drift):

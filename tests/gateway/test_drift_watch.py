@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from decision_log.database import Database
+from decision_log.reward_pages import WAIT_S, RewardPages
 from decision_log.tables import FEEDBACK
-from gateway.drift_watch import WAIT_S, DriftWatch
+from gateway.drift_watch import DriftWatch
 from gateway.metrics import Metrics
 from gateway.part_metrics import drift_metrics
 from router.types import DecisionRecord, FeedbackKind, Query, TerminalState
@@ -48,7 +49,7 @@ def add(store: Database, first: int, rewards: list[float], kind: str = "thumb") 
 
 async def test_a_fall_alarms_once_in_the_log_and_in_a_metric(store: Database, caplog: pytest.LogCaptureFixture) -> None:
     add(store, 0, [1.0] * 270 + [0.0] * 30)
-    watch = DriftWatch(store)
+    watch = DriftWatch(RewardPages(store))
     with caplog.at_level(logging.WARNING):
         assert await watch.look(1e9) == []  # the past fills the windows, and was somebody's alarm then
         assert await watch.look(1e9) == []
@@ -73,7 +74,7 @@ def exposition(watch: DriftWatch) -> str:
 
 async def test_fresh_feedback_waits_for_its_decision(store: Database) -> None:
     add(store, 0, [1.0] * 10)
-    watch = DriftWatch(store)
+    watch = DriftWatch(RewardPages(store))
     await watch.look(5.0)
     assert watch.rewards == 5
     await watch.look(1e9)
@@ -83,7 +84,7 @@ async def test_fresh_feedback_waits_for_its_decision(store: Database) -> None:
 async def test_feedback_whose_decision_comes_late_is_not_lost(store: Database) -> None:
     """A spool that waited for an hour: rewards of later decisions were taken meanwhile."""
     add(store, 0, [1.0] * 5)
-    watch = DriftWatch(store)
+    watch = DriftWatch(RewardPages(store))
     late = {"decision_id": "dec-100", "kind": "thumb", "value": 0.0, "at": 10.0, "key_id": ""}
     with store.transaction("write feedback") as connection:
         connection.execute(store.insert(FEEDBACK), [late])
@@ -100,7 +101,7 @@ async def test_feedback_whose_decision_comes_late_is_not_lost(store: Database) -
 
 
 async def test_a_decision_that_never_comes_is_waited_for_no_longer_than_a_day(store: Database) -> None:
-    watch = DriftWatch(store)
+    watch = DriftWatch(RewardPages(store))
     lost = {"decision_id": "dec-gone", "kind": "thumb", "value": 0.0, "at": 10.0, "key_id": ""}
     with store.transaction("write feedback") as connection:
         connection.execute(store.insert(FEEDBACK), [lost])
@@ -113,7 +114,7 @@ async def test_a_decision_that_never_comes_is_waited_for_no_longer_than_a_day(st
 async def test_only_the_last_rewards_fill_the_windows(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.drift_watch.HISTORY", 20)
     add(store, 0, [1.0] * 50)
-    watch = DriftWatch(store)
+    watch = DriftWatch(RewardPages(store))
     await watch.look(1e9)
     assert watch.rewards == 20
 
@@ -121,6 +122,6 @@ async def test_only_the_last_rewards_fill_the_windows(store: Database, monkeypat
 async def test_feedback_of_every_kind_is_a_reward(store: Database) -> None:
     for number, kind in enumerate(FeedbackKind):
         add(store, number, [1.0], kind)
-    watch = DriftWatch(store)
+    watch = DriftWatch(RewardPages(store))
     await watch.look(1e9)
     assert watch.rewards == len(FeedbackKind)
