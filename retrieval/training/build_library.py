@@ -80,19 +80,10 @@ def extend_library(
     for arm in arms:
         columns.setdefault(arm, len(columns))
     names = list(dict.fromkeys([*old.data_sets, *(part.collection for part in labelled)]))
-    row_of = {int(key): row for row, key in enumerate(library.keys)}
-    fresh = [(part, i) for part in labelled for i, key in enumerate(part.keys) if int(key) not in row_of]
-    count = len(library.keys)
-    scores = np.zeros((count + len(fresh), len(columns)), dtype=np.float32)
-    measured = np.zeros(scores.shape, dtype=bool)
-    scores[:count, : len(old.arms)], measured[:count, : len(old.arms)] = library.scores, library.measured
-    row_of |= {int(part.keys[i]): count + number for number, (part, i) in enumerate(fresh)}
-    for part in labelled:
-        for i, key in enumerate(part.keys):
-            for column, arm in enumerate(arms):
-                where = row_of[int(key)], columns[arm]
-                if not measured[where]:
-                    scores[where], measured[where] = part.scores[i, column], True
+    known = set(library.keys.tolist())
+    fresh = [(part, i) for part in labelled for i, key in enumerate(part.keys.tolist()) if key not in known]
+    keys = np.concatenate([library.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)])
+    scores, measured = merged_scores(library, labelled, keys, [columns[arm] for arm in arms], len(columns))
     places, located_in = located_rows(names, located_by_name(library) | dict(located or {}), old.dim)
     pilots = Pilots(
         embeddings=np.concatenate([library.embeddings, *(part.embeddings[i : i + 1] for part, i in fresh)]),
@@ -101,7 +92,7 @@ def extend_library(
         data_set=np.concatenate(
             [library.data_set, np.array([names.index(part.collection) for part, _ in fresh], dtype=np.int64)]
         ),
-        keys=np.concatenate([library.keys, np.array([int(part.keys[i]) for part, i in fresh], dtype=np.int64)]),
+        keys=keys,
         located=places,
         located_in=located_in,
     )
@@ -114,6 +105,26 @@ def extend_library(
         settings=old.settings,
         single_settings=old.single_settings,
     )
+
+
+def merged_scores(
+    library: PilotLibrary, labelled: Sequence[Labelled], keys: NDArray[np.int64], columns: Sequence[int], width: int
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Scores and what was measured (n, `width`) of queries `keys` (n,), first the library's, whose values stay.
+
+    Args:
+        columns: those of the arms of `labelled`.
+    """
+    scores, measured = np.zeros((len(keys), width), np.float32), np.zeros((len(keys), width), bool)
+    count, n_arms = library.scores.shape
+    scores[:count, :n_arms], measured[:count, :n_arms] = library.scores, library.measured
+    row_of = {key: row for row, key in enumerate(keys.tolist())}
+    for part in labelled:
+        for i, key in enumerate(part.keys.tolist()):
+            for column, value in zip(columns, part.scores[i], strict=True):
+                if not measured[row_of[key], column]:
+                    scores[row_of[key], column], measured[row_of[key], column] = value, True
+    return scores, measured
 
 
 def located_rows(
