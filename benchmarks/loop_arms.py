@@ -298,7 +298,7 @@ class Retraining:
             comparison.on_labels(labels, self.world.encoder.encode([query.text for query in labels])),
             comparison.on_outcomes(probes, self.world.encoder.encode(probes.texts), is_held_out=False),
             None if on_log is None else on_log.doubly_robust,
-            terms=replace(self.settings.terms, decisions_per_row=log.n_rows / max(len(rows), 1)),
+            terms=self.settings.terms.model_copy(update={"decisions_per_row": log.n_rows / max(len(rows), 1)}),
             cost_live_usd=0.0,
             cost_candidate_usd=0.0,
         )
