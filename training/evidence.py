@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.quality import QualityMatrix
-from router.types import GENERAL
+from router.types import GENERAL, FloatArray
 from training.carried_evidence import Carried, with_carried
 from training.change_points import ChangePoint, is_stale
 from training.expert_map import cell_sums, measure_quality, row_numbers, shrink, without_difficulty
@@ -64,37 +64,30 @@ def gather_evidence(
     rows = (*(name for name in categories if name != GENERAL), GENERAL)
     believed = without_changed(outcomes, changes)
     base = measure_quality(believed, rows[:-1])
-    row, expert = log.category_in(rows), log.expert_in(outcomes.experts)
-    row[row < 0] = len(rows) - 1
-    keep = ~log.is_held_out & ~is_stale(log, changes) & (expert >= 0)
-    if carried is not None:
-        keep &= (log.expert_in(carried.experts) < 0) | (log.at > carried.since)
-    row, expert, reward = row[keep], expert[keep], log.reward[keep]
-    counted = np.zeros(len(log))
-    cell, grades = row * len(outcomes.experts) + expert, base.count.astype(np.float64)
+    keep = is_taught(log, outcomes.experts, changes, carried)
+    kept, counted = log.rows(keep), np.zeros(len(log))
+    row, expert = category_rows(kept, rows), kept.expert_in(outcomes.experts)
+    grades = base.count.astype(np.float64)
     if carried is not None:
         grades[:, [outcomes.experts.index(name) for name in carried.experts]] = carried.columns.count
-    counted[keep] = counted_share(cell, log.key[keep], log.weight[keep], grades.ravel(), log.max_key_share)
-    weight, told = log.weight[keep] * counted[keep], ~log.is_failure[keep]
-    offset = reward_offset(reward[told], weight[told], base, row[told], expert[told])
+    cell = row * len(outcomes.experts) + expert
+    counted[keep] = counted_share(cell, kept.key, kept.weight, grades.ravel(), log.max_key_share)
+    weight, told = kept.weight * counted[keep], ~kept.is_failure
+    offset = reward_offset(kept.reward[told], weight[told], base, row[told], expert[told])
     numbers = row_numbers(believed, rows[:-1])
     relative, difficulty = without_difficulty(believed.scores, numbers, len(rows) - 1)
     graded = cell_sums(relative, numbers, len(rows) - 1)
-    gain = reward - offset - difficulty[row]
-    rewarded = [
-        add_cells(values, row, expert, base.quality.shape) for values in (weight * gain, weight * gain**2, weight)
-    ]
+    gain = kept.reward - offset - difficulty[row]
+    rewarded = [add_cells(each, row, expert, base.quality.shape) for each in (weight * gain, weight * gain**2, weight)]
     cells = [first + second for first, second in zip(graded, rewarded, strict=True)]
     quality, stderr = shrink(*cells)
     quality[:, cells[2].sum(axis=0) > 0] += difficulty[:, None]
-    counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float64)
-    mass = (counts + MASS_PRIOR_DECISIONS * base.mass) / (counts.sum() + MASS_PRIOR_DECISIONS)
     matrix = replace(
         base,
         quality=quality.astype(np.float32),
         stderr=stderr.astype(np.float32),
-        count=(graded[2] + add_cells(weight, row, expert, base.quality.shape)).astype(np.float32),
-        mass=mass.astype(np.float32),
+        count=cells[2].astype(np.float32),
+        mass=traffic_mass(log, rows, base),
     )
     if carried is not None:
         at = [outcomes.experts.index(name) for name in carried.experts]
@@ -103,6 +96,29 @@ def gather_evidence(
         matrix = with_carried(matrix, outcomes.experts, carried, sums, counts, changes)
     n_outdated = int(np.isfinite(outcomes.scores).sum() - np.isfinite(believed.scores).sum())
     return Evidence(matrix, offset, believed, counted, n_outdated)
+
+
+def is_taught(
+    log: LogTable, experts: tuple[str, ...], changes: tuple[ChangePoint, ...], carried: Carried | None
+) -> NDArray[np.bool_]:
+    """(n,) answers to learn from: of these experts, not held out, of their present quality, and not carried already."""
+    taught = ~log.is_held_out & ~is_stale(log, changes) & (log.expert_in(experts) >= 0)
+    if carried is not None:
+        taught &= (log.expert_in(carried.experts) < 0) | (log.at > carried.since)
+    return taught
+
+
+def category_rows(log: LogTable, rows: tuple[str, ...]) -> NDArray[np.int64]:
+    """(n,) row of each answer's category; the last one, `general`, for a category that has none."""
+    row = log.category_in(rows)
+    return np.where(row < 0, len(rows) - 1, row)
+
+
+def traffic_mass(log: LogTable, rows: Sequence[str], base: QualityMatrix) -> FloatArray:
+    """(k+1,) mix of the traffic, and as many as MASS_PRIOR_DECISIONS decisions of the outcome table's mix."""
+    counts = np.array([log.traffic.get(name, 0) for name in rows], dtype=np.float64)
+    mass = (counts + MASS_PRIOR_DECISIONS * base.mass) / (counts.sum() + MASS_PRIOR_DECISIONS)
+    return np.asarray(mass, dtype=np.float32)
 
 
 def add_cells(
@@ -142,8 +158,7 @@ def logged_queries(asked: AskedAnswers, evidence: Evidence, categories: Sequence
     """
     table, log = evidence.outcomes, asked.log
     rows = (*(name for name in categories if name != GENERAL), GENERAL)
-    row, expert = log.category_in(rows), log.expert_in(table.experts)
-    row[row < 0] = len(rows) - 1
+    row, expert = category_rows(log, rows), log.expert_in(table.experts)
     at = np.arange(len(log))
     reward = log.reward - evidence.reward_offset
     worth = evidence.matrix.quality[row].astype(np.float64)
