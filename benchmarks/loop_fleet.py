@@ -152,17 +152,6 @@ def moment_of(
     )
 
 
-def best_map_value(world: World, moment: Moment) -> float:
-    """Mean score of the best expert of every true category, in hindsight."""
-    present = [world.traffic.experts.index(name) for name in moment.experts]
-    categories = np.array(world.traffic.categories)
-    total = 0.0
-    for category in set(world.traffic.categories):
-        inside = categories == category
-        total += float((moment.mix[inside] @ moment.quality[inside][:, present]).max())
-    return total
-
-
 def sampled_table(folder: Path, per_category: int, rng: np.random.Generator) -> OutcomeTable:
     """At most so many prompts of each category, each text once."""
     table = read_outcomes(folder)
@@ -175,32 +164,6 @@ def sampled_table(folder: Path, per_category: int, rng: np.random.Generator) -> 
         for category in sorted(set(table.categories))
     ]
     return table.rows(np.sort(np.concatenate(rows)))
-
-
-def synthetic_table(rng: np.random.Generator, *, per_category: int = 120) -> OutcomeTable:
-    """Four kinds of questions and five experts: each of four is good at one kind, the fifth is middling at all."""
-    words = {"maths": "sum number", "code": "python function", "law": "court contract", "cooking": "oven recipe"}
-    texts = [f"{words[name]} question {i} about {name}" for name in words for i in range(per_category)]
-    categories = [name for name in words for _ in range(per_category)]
-    rates = np.full((4, 5), 0.35)
-    rates[np.arange(4), np.arange(4)] = 0.85
-    rates[:, 4] = 0.6
-    rows = np.repeat(np.arange(4), per_category)
-    scores = (rng.random((len(rows), 5)) < rates[rows]).astype(np.float32)
-    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
-    return OutcomeTable(
-        prompt_ids=tuple(f"p{i}" for i in range(len(texts))),
-        texts=tuple(texts),
-        categories=tuple(categories),
-        splits=("train",) * len(texts),
-        experts=("of-maths", "of-code", "of-law", "of-cooking", "middling"),
-        scores=scores,
-        cost_usd=unknown,
-        output_tokens=unknown,
-        latency_ms=unknown,
-        metric="right",
-        source="synthetic",
-    )
 
 
 @dataclass

@@ -67,7 +67,7 @@ def train(
     from training.fit_inputs import TrainRequest, fit_configured
     from training.registry import Registry
     from training.summary import print_router
-    from training.train_notes import notes_on_training, require_sure, standing
+    from training.train_notes import notes_on_training, readable_pointer, require_sure
 
     if out is not None:
         require_folder(out)
@@ -82,7 +82,7 @@ def train(
             artifact = fit_configured(registry.root, request, now=now, progress=progress)
             notes = notes_on_training(registry, artifact, request, progress)
     print_router(artifact)
-    live = standing(registry)
+    live = readable_pointer(registry)
     if live is None or live.version != artifact.manifest.version:
         if not table:
             require_sure(artifact, load_config(config))

@@ -18,7 +18,7 @@ from router.build import evidence_of
 from router.quality import QualityMatrix, reference_of
 from training.evidence import Evidence
 
-STANDS_BELOW = 0.01
+BELOW_REFERENCE = 0.01
 """What a new expert's quality is taken to lack of the expert that all are compared with, so that it is mapped nowhere
 (ours)."""
 
@@ -53,7 +53,7 @@ def introduce(root: Path, live: RouterArtifact, evidence: Evidence, now: datetim
 def beside(known: QualityMatrix, added: QualityMatrix) -> QualityMatrix:
     """Both matrices' columns, the added ones held below the reference, so that the map stays what it is; exploration
     still prefers a good one. Their counts are the fewest of the known ones', so that the reference stays as well."""
-    ceiling = known.quality[:, [reference_of(known)]] - STANDS_BELOW
+    ceiling = known.quality[:, [reference_of(known)]] - BELOW_REFERENCE
     held = replace(
         added,
         quality=np.clip(np.minimum(added.quality, ceiling), 0.0, 1.0).astype(np.float32),

@@ -30,7 +30,7 @@ def notes_on_training(
     """Sentences about a router that was just fitted and is not live yet: that nothing changes, and which experts of the
     live map are not on the new one. None about a first router, or beside one that cannot be read.
     """
-    pointer = standing(registry)
+    pointer = readable_pointer(registry)
     if pointer is None:
         return ()
     if pointer.version == made.manifest.version:
@@ -79,7 +79,7 @@ def require_sure(made: RouterArtifact, config: CoeConfig) -> None:
     )
 
 
-def standing(registry: Registry) -> LivePointer | None:
+def readable_pointer(registry: Registry) -> LivePointer | None:
     """The live pointer; None also where it is damaged, which the next promotion mends."""
     try:
         return registry.live()

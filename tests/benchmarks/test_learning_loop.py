@@ -14,16 +14,42 @@ from benchmarks.loop_fleet import (
     draw_experts,
     moment_of,
     reachable_value,
-    synthetic_table,
 )
 from router.build import build_encoder
 from router.config import ExplorationConfig, PluginConfig
+from training.types import OutcomeTable
 
 SETTINGS = ExplorationConfig(epsilon=0.3, softmax_temperature=0.5)
 
 
+def synthetic_table(rng: np.random.Generator, *, per_category: int = 120) -> OutcomeTable:
+    """Four kinds of questions and five experts: each of four is good at one kind, the fifth is middling at all."""
+    words = {"maths": "sum number", "code": "python function", "law": "court contract", "cooking": "oven recipe"}
+    texts = [f"{words[name]} question {i} about {name}" for name in words for i in range(per_category)]
+    categories = [name for name in words for _ in range(per_category)]
+    rates = np.full((4, 5), 0.35)
+    rates[np.arange(4), np.arange(4)] = 0.85
+    rates[:, 4] = 0.6
+    rows = np.repeat(np.arange(4), per_category)
+    scores = (rng.random((len(rows), 5)) < rates[rows]).astype(np.float32)
+    unknown = np.full(scores.shape, np.nan, dtype=np.float32)
+    return OutcomeTable(
+        prompt_ids=tuple(f"p{i}" for i in range(len(texts))),
+        texts=tuple(texts),
+        categories=tuple(categories),
+        splits=("train",) * len(texts),
+        experts=("of-maths", "of-code", "of-law", "of-cooking", "middling"),
+        scores=scores,
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        metric="right",
+        source="synthetic",
+    )
+
+
 @dataclass(frozen=True)
-class Bench:
+class Setting:
     world: World
     settings: Settings
 
@@ -36,7 +62,7 @@ def bench(tmp_path_factory):
     rng = np.random.default_rng(1)
     encoder = build_encoder(PluginConfig(kind="hashing"))
     world = build_world(synthetic_table(rng), encoder, rng)
-    return Bench(world, Settings(tmp_path_factory.mktemp("routers"), exploration=SETTINGS))
+    return Setting(world, Settings(tmp_path_factory.mktemp("routers"), exploration=SETTINGS))
 
 
 @pytest.fixture(scope="module")
