@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from decision_log.privacy import keyed_hash
 from fleet.pool import ExpertPool
+from fleet.retry_budget import RetryBudget
 from gateway.answer_guard import GuardedChunks, too_late, without_keys
 from gateway.answer_reader import JsonAnswer, read_answer
 from gateway.exchange import Asked
@@ -23,8 +24,6 @@ from router.types import RoutingDecision
 MAX_ERROR_BYTES = 1 << 20
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 MAX_ANSWER_BYTES = 64 << 20
-RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
-RETRY_BURST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +44,6 @@ class WholeAnswer:
     content_type: str
     body: bytes
     facts: JsonAnswer
-
-
-class RetryBudget:
-    """A bound on the tries that the gateway adds to the experts' load, so that an outage is not made worse.
-
-    A bucket that every request fills a little and every further try empties by one.
-    """
-
-    def __init__(self, share: float = RETRY_SHARE, burst: float = RETRY_BURST) -> None:
-        self._share = share
-        self._burst = burst
-        self._tokens = burst
-
-    def earn(self) -> None:
-        """A request arrived."""
-        self._tokens = min(self._burst, self._tokens + self._share)
-
-    def spend(self) -> bool:
-        """Takes a further try; False when there is none left."""
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class ExpertCall:

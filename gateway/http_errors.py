@@ -119,12 +119,6 @@ class FaultError(ApiError):
         logger.error("request %s met an unforeseen %s", request_id, type(cause).__name__)
 
 
-def shorten(value: object) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:
     """A 400 that names a field."""
     return ApiError(message, param=param, code=code)

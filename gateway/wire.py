@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from gateway.chat_fields import check_fields, flag, json_type, typed, wrong
-from gateway.http_errors import ApiError, invalid, shorten
+from gateway.body_fields import flag, json_type, shorten, typed, wrong
+from gateway.chat_fields import check_fields
+from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
 from router.config import AUTO, GatewayConfig
 from router.errors import allowed_values

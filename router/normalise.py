@@ -7,16 +7,16 @@ vectors. Applying it twice changes nothing more.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 
 from router.courtesy import PHRASES, WORDS
 from router.protocols import Encoder
 from router.types import FloatArray
 from router.weights import fingerprint
 
-VERSION = 1
+VERSION = 2
 """Raised with every change of what `normalise` returns: vectors of another version do not fit."""
 
 WHOLE_FENCE = re.compile(
@@ -30,6 +30,12 @@ MATERIAL = re.compile(r"[\d\"“”«»「」`{}()\[\]<>=+*/\\|$#@_]|^[^\w\s]*[.
 TWO_LETTERS = re.compile(r"[^\W\d_]{2,}")
 QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|`[^`]*`|\([^()]*\)|\{[^{}]*\}|\[[^\[\]]*\]")
 IDENTIFIER = re.compile(r"(?:[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+")
+
+HEAD_CHARS, TAIL_CHARS = 1024, 512
+"""Of a longer text an encoder gets its first and last characters: instructions stand at the head or the tail."""
+
+CACHED_TEXTS = 1024
+"""Vectors of single texts that are kept in memory, some 4 kB each: retries and tool loops ask the same again."""
 
 MIN_REST_CHARS = 3
 """A shorter rest says less than the courtesy around it ("Thanks, ok")."""
@@ -130,9 +136,16 @@ def is_random_case(word: str) -> bool:
     return not word.isupper() and any(letter.isupper() for letter in word[1:]) and not IDENTIFIER.fullmatch(word)
 
 
+def shortened(text: str) -> str:
+    """The head and the tail of a long text on lines of their own; a usual one as it is."""
+    if len(text) <= HEAD_CHARS + TAIL_CHARS:
+        return text
+    return f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+
+
 @dataclass(frozen=True)
 class NormalisedEncoder:
-    """An encoder that sees what a text asks, not how it is wrapped."""
+    """An encoder that sees what a text asks, not how it is wrapped. It remembers the last single texts' vectors."""
 
     encoder: Encoder
 
@@ -140,7 +153,7 @@ class NormalisedEncoder:
     def dim(self) -> int:
         return self.encoder.dim
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return fingerprint("normalised", VERSION, self.encoder.fingerprint)
 
@@ -148,6 +161,19 @@ class NormalisedEncoder:
     def is_inline(self) -> bool:
         return self.encoder.is_inline
 
+    @cached_property
+    def encode_one(self) -> Callable[[str], FloatArray]:
+        """The vector (1, d) of one normalised text, read-only."""
+
+        @lru_cache(maxsize=CACHED_TEXTS)
+        def encode_one(text: str) -> FloatArray:
+            vector = self.encoder.encode([text])
+            vector.setflags(write=False)
+            return vector
+
+        return encode_one
+
     def encode(self, texts: Sequence[str]) -> FloatArray:
         """(n, d) of the normalised texts. Raises what the encoder raises."""
-        return self.encoder.encode([normalise(text) for text in texts])
+        asked = [normalise(shortened(text)) for text in texts]
+        return self.encode_one(asked[0]) if len(asked) == 1 else self.encoder.encode(asked)

@@ -7,8 +7,9 @@ import asyncio
 from fastapi import Response
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
+from gateway.body_fields import shorten
 from gateway.endpoints.access import KeyId, Sink, Store, api_router
-from gateway.http_errors import ApiError, shorten
+from gateway.http_errors import ApiError
 from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
 from router.explain import reason_in_words

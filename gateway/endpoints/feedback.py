@@ -10,9 +10,10 @@ from typing import Annotated
 from fastapi import Response
 
 from decision_log.protocols import FeedbackStatus
+from gateway.body_fields import shorten
 from gateway.endpoints.access import Config, KeyId, Sink, Store, api_router, part
 from gateway.endpoints.decisions import find_decision, no_decision
-from gateway.http_errors import ApiError, invalid, shorten
+from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
 from gateway.schemas import DEFAULT_VALUES, FeedbackAnswer, FeedbackRequest
 from router.feedback_config import FeedbackConfig

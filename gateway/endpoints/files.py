@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from gateway.body_fields import shorten
 from gateway.endpoints.access import api_router
 from gateway.endpoints.retrieval_access import Owner, Stores, answer
-from gateway.http_errors import invalid, shorten
+from gateway.http_errors import invalid
 from gateway.retrieval.views import Json, file_view, list_view
 from gateway.upload import Upload
 from retrieval.stores.paging import Page

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from gateway.body_fields import shorten
 from gateway.endpoints.access import Config, api_router
-from gateway.http_errors import ApiError, shorten
+from gateway.http_errors import ApiError
 from gateway.schemas import ModelCard, ModelList
 from gateway.wire import model_names
 from router.config import AUTO, CoeConfig

@@ -1,7 +1,7 @@
 """A BERT sentence encoder in float32 without torch: MiniLM-L6 (Wang et al. 2020), 384 dimensions, equal to torch.
 
-Slower than `onnx`, which keeps its weights in 8 bits. It is the base of retrieval, because adapters are trained on the
-full weights and a document index has to live in the very space that they were trained against.
+It is the base of retrieval, because adapters are trained on the full weights and a document index has to live in the
+very space that they were trained against.
 """
 
 from __future__ import annotations

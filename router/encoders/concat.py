@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -29,7 +30,11 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: tuple[Part, ...] = Field(
-        default=(Part(kind="use_multilingual"), Part(kind="onnx", weight=0.7), Part(kind="surface", weight=0.5)),
+        default=(
+            Part(kind="use_multilingual", options={"opening_tokens": 10}),
+            Part(kind="surface", weight=0.5),
+            Part(kind="hashing", options={"dim": 512}, weight=0.5),
+        ),
         min_length=1,
     )
 
@@ -45,7 +50,7 @@ class ConcatEncoder:
     def dim(self) -> int:
         return sum(part.dim for part in self.parts)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         return fingerprint("concat", *(part.fingerprint for part in self.parts), self.weights)
 

@@ -1,7 +1,8 @@
-"""A static embedding: the mean of the tokens' vectors. Sub-millisecond, no neural network at run time.
+"""The mean of the tokens' vectors, looked up in a table: no network, so a query takes a fraction of a millisecond.
 
-The default weights are WordLlama's (MIT, 256 dimensions; Miller 2024), read as data: that package is not imported. A
-model2vec folder (Tulkens & van Dongen 2024) works too, with its weight per token and its shared rows where it has them.
+The default table is that of the multilingual universal sentence encoder (512 dimensions, 16 languages; Yang et al.
+2020). A safetensors file with one matrix works too, and so does a model2vec folder (Tulkens & van Dongen 2024), with
+its weight per token and its shared rows where it has them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.encoders._sentencepiece import UNKNOWN, read_tokenizer
 from router.encoders._tokenizer import open_tokenizer
+from router.encoders._use_weights import TOKENIZER, WEIGHTS, read_table
 from router.errors import ConfigError
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
@@ -28,18 +31,44 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: str = Field(
-        default="package:wordllama/weights/l2_supercat_256.safetensors",
-        description="a safetensors file, or a model2vec folder, whose own tokenizer.json is then used",
+        default=WEIGHTS,
+        description="an .npz of the universal sentence encoder, a safetensors file, or a model2vec folder, whose own "
+        "tokenizer.json is then used",
     )
-    tokenizer: str = "package:wordllama/tokenizers/l2_supercat_tokenizer_config.json"
+    tokenizer: str = Field(default=TOKENIZER, description="a tokenizer.json or a SentencePiece .model")
     max_tokens: int = Field(default=512, ge=8, description="tokens after these are not read")
+
+
+class Table(Protocol):
+    """Vectors of tokens."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def rows(self, ids: NDArray[np.int64]) -> FloatArray:
+        """(t, d) of tokens (t,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A table (tokens, d) in float32."""
+
+    values: FloatArray
+
+    @property
+    def dim(self) -> int:
+        return int(self.values.shape[1])
+
+    def rows(self, ids: NDArray[np.int64]) -> FloatArray:
+        return self.values[ids]
 
 
 @dataclass(frozen=True)
 class StaticEncoder:
-    """`table` (tokens, d) float32; `unknown` is the token that stands for nothing, None when there is none."""
+    """`unknown` is the token of what the table does not hold, None when there is none."""
 
-    table: NDArray[np.float32]
+    table: Table
     tokenizer: Tokenizer
     unknown: int | None
     max_tokens: int
@@ -48,20 +77,20 @@ class StaticEncoder:
 
     @property
     def dim(self) -> int:
-        return int(self.table.shape[1])
+        return self.table.dim
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, encoding in enumerate(self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)):
             tokens = [token for token in encoding.ids if token != self.unknown][: self.max_tokens]
             if tokens and texts[row].strip():
-                mean = self.table[tokens].mean(axis=0)
+                mean = self.table.rows(np.array(tokens)).mean(axis=0)
                 norm = float(np.linalg.norm(mean))
                 vectors[row] = mean / norm if norm > 0 else 0.0
         return vectors
 
 
-def read_table(weights: Path) -> NDArray[np.float32]:
+def read_matrix(weights: Path) -> Matrix:
     """(tokens, d): the file's matrix; with model2vec's `mapping` its row per token, times `weights` per token.
 
     Raises:
@@ -82,7 +111,7 @@ def read_table(weights: Path) -> NDArray[np.float32]:
         table = table[arrays["mapping"].astype(np.int64)]
     if "weights" in arrays:
         table = table * arrays["weights"].astype(np.float32)[:, None]
-    return table
+    return Matrix(table)
 
 
 def build(options: Options) -> StaticEncoder:
@@ -95,13 +124,15 @@ def build(options: Options) -> StaticEncoder:
         )
     else:
         tokenizer_file = resolve_weights(options.tokenizer)
-    tokenizer = open_tokenizer(tokenizer_file)
+    is_sentencepiece = tokenizer_file.suffix == ".model"
+    tokenizer = read_tokenizer(tokenizer_file) if is_sentencepiece else open_tokenizer(tokenizer_file)
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    unknown = UNKNOWN if is_sentencepiece else tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
     return StaticEncoder(
-        table=read_table(weights),
+        table=read_table(weights) if weights.suffix == ".npz" else read_matrix(weights),
         tokenizer=tokenizer,
-        unknown=tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or ""),
+        unknown=unknown,
         max_tokens=options.max_tokens,
         fingerprint=fingerprint("static", file_sha256(weights), file_sha256(tokenizer_file), options.max_tokens),
     )

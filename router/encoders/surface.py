@@ -7,9 +7,10 @@ meant to stand beside an embedding, in `concat`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +45,7 @@ SCRIPTS: dict[str, str] = {
     "devanagari": r"[\u0900-\u097f]",
     "latin_accents": r"[\u00c0-\u024f]",
 }
+OPENING_CHARS = 40
 HEAD_CHARS = 240
 """Instructions stand at the head or the tail of a text; a cue in the middle belongs to the material."""
 
@@ -54,17 +56,55 @@ class Options(BaseModel):
     max_chars: int = Field(default=4000, ge=64, description="characters after these are not looked at")
 
 
+END = ""
+"""The key of a trie's node under which are the tasks whose stem ends there."""
+
+UNSPACED = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
+WORD_START = re.compile(r"(?<!\w)\S")
+
+
 @cache
-def cue_patterns() -> dict[str, re.Pattern[str]]:
-    """One pattern per task. A stem of a script with spaces must begin a word, others may stand anywhere."""
-    patterns = {}
-    for task, words in CUES.items():
-        stems = [re.escape(stem.replace("_", " ").strip()) for stem in words.split()]
-        spaced = [stem for stem in stems if not re.search(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]", stem)]
-        others = [stem for stem in stems if stem not in spaced]
-        anywhere = "|" + "|".join(others) if others else ""
-        patterns[task] = re.compile(rf"(?<!\w)(?:{'|'.join(spaced)}){anywhere}", re.IGNORECASE)
-    return patterns
+def cue_tries() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Stems as tries by character: those that begin a word, and those of scripts without spaces, matched anywhere."""
+    at_word_start: dict[str, Any] = {}
+    anywhere: dict[str, Any] = {}
+    for number, words in enumerate(CUES.values()):
+        for stem in words.lower().split():
+            node = anywhere if UNSPACED.search(stem) else at_word_start
+            for character in stem.replace("_", " ").strip():
+                node = node.setdefault(character, {})
+            node.setdefault(END, []).append(number)
+    return at_word_start, anywhere
+
+
+def find_cues(text: str) -> Iterator[tuple[int, int, int]]:
+    """Task, start and end of every stem in a text of small letters, by start and then end."""
+    at_word_start, anywhere = cue_tries()
+    word_starts = {match.start() for match in WORD_START.finditer(text)}
+    for start, first in enumerate(text):
+        roots = [anywhere] if first in anywhere else []
+        if start in word_starts and first in at_word_start:
+            roots.append(at_word_start)
+        for node in roots:
+            for end in range(start, len(text)):
+                if text[end] not in node:
+                    break
+                node = node[text[end]]
+                yield from ((task, start, end + 1) for task in node.get(END, ()))
+
+
+def count_cues(text: str, opening: int) -> tuple[list[int], list[int]]:
+    """How many stems of each task a text holds, the longest where several begin and none inside of another, and whether
+    one lies within its first characters."""
+    counts, opens = [0] * len(CUES), [0] * len(CUES)
+    last = [(-1, 0)] * len(CUES)
+    for task, start, end in find_cues(text.replace("İ", "i").lower()):  # the only letter that grows when made small
+        begun, free = last[task]
+        if start == begun or start >= free:
+            counts[task] += start != begun
+            last[task] = start, end
+        opens[task] |= end <= opening
+    return counts, opens
 
 
 @cache
@@ -83,9 +123,9 @@ class SurfaceEncoder:
     def dim(self) -> int:
         return 2 * len(CUES) + len(MARKS) + len(SCRIPTS) + 3
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return fingerprint("surface", self.max_chars, sorted(CUES.items()), MARKS, SCRIPTS, HEAD_CHARS)
+        return fingerprint("surface", self.max_chars, sorted(CUES.items()), MARKS, SCRIPTS, HEAD_CHARS, OPENING_CHARS)
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         return np.array([self.encode_one(text) for text in texts], dtype=np.float32).reshape(len(texts), self.dim)
@@ -96,9 +136,8 @@ class SurfaceEncoder:
         if not text.strip():
             return np.zeros(self.dim, dtype=np.float32)
         ends = text if len(text) <= 2 * HEAD_CHARS else f"{text[:HEAD_CHARS]}\n{text[-HEAD_CHARS:]}"
-        start = text[:40]
-        cues = [min(len(pattern.findall(ends)), 3) / 3 for pattern in cue_patterns().values()]
-        opening = [1.0 if pattern.search(start) else 0.0 for pattern in cue_patterns().values()]
+        counts, opening = count_cues(ends, OPENING_CHARS)
+        cues = [min(count, 3) / 3 for count in counts]
         marks = [0.7 if pattern.search(text) else 0.0 for pattern in mark_patterns()]
         digits = sum(character.isdigit() for character in text) / len(text)
         length = np.log1p(len(text)) / 8

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fleet.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, Breaker, BreakerState
+from fleet.retry_budget import RetryBudget
 from gateway.admission import Admission
-from gateway.expert_call import RetryBudget
 from gateway.http_errors import ApiError
 from gateway.settings import read_secrets, read_settings
 from router.config import parse_config

@@ -15,8 +15,6 @@ from router.errors import ConfigError
 @pytest.mark.parametrize(
     ("kind", "option", "said"),
     [
-        ("onnx", "weights", "cannot be loaded as an ONNX model"),
-        ("onnx", "tokenizer", "is not a tokenizer.json"),
         ("static", "tokenizer", "is not a tokenizer.json"),
         ("use_multilingual", "weights", "does not hold its weights"),
         ("use_multilingual", "tokenizer", "is not a SentencePiece unigram model"),

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from router.encoders import use_multilingual
+from router.encoders._onnx import open_session
 from router.encoders._sentencepiece import read_model, read_tokenizer
-from router.encoders.use_multilingual import Options, layer_norm, read_weights, windows
+from router.encoders._use_weights import read_arrays
+from router.encoders.use_multilingual import WINDOWS, Options, write_graph
 from router.errors import ConfigError, MissingWeightsError
 
 
@@ -42,22 +44,87 @@ def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None:
         read_tokenizer(tmp_path / "sp.model")
 
 
-def test_windows_are_padded_with_zeros() -> None:
-    states = np.array([[1.0], [2.0], [3.0]], np.float32)
-    assert windows(states, 3, 1).tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 0]]
-    assert windows(states, 2, 0).tolist() == [[1, 2], [2, 3], [3, 0]]
+def made_layers(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Layers of the network's shapes."""
+    shapes: dict[str, tuple[int, ...]] = {"ln_g": (1280,), "ln_b": (1280,), "cnn_W": (1280, 512), "cnn_b": (512,)}
+    shapes |= {"d0": (512, 320), "d1": (320, 320), "p1": (512, 320), "d2": (320, 512), "p3": (320, 512)}
+    shapes |= {"d3": (512, 512)}
+    for size, _ in WINDOWS:
+        shapes |= {f"proj{size}": (512, 256)} | {f"w{step}_{size}": (size * 256, 256) for step in (1, 2)}
+        shapes |= {f"{name}{size}": (256,) for name in ("proj_b", "ln_g", "ln_b", "b1_", "b2_")}
+    made = {name: rng.normal(size=shape) / shape[0] ** 0.5 for name, shape in shapes.items()}
+    return {name: array.astype(np.float32) for name, array in made.items()} | {"eps": np.float32(1e-3)}
 
 
-def test_layer_norm_by_hand() -> None:
-    one = np.array([2.0, 2.0], np.float32)
-    out = layer_norm(np.array([[1.0, 3.0]], np.float32), one, np.array([0.0, 1.0], np.float32), np.float32(0))
-    np.testing.assert_allclose(out, [[-2.0, 3.0]])
+def relu(values: np.ndarray) -> np.ndarray:
+    return np.maximum(values, 0)
+
+
+def normed(values: np.ndarray, gain: np.ndarray, shift: np.ndarray, epsilon: float) -> np.ndarray:
+    centred = values - values.mean(axis=1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + epsilon) * gain + shift
+
+
+def neighbours(states: np.ndarray, size: int, before: int) -> np.ndarray:
+    """Each token's window, token by token."""
+    rows = []
+    for at in range(len(states)):
+        places = range(at - before, at - before + size)
+        rows.append(np.concatenate([states[i] if 0 <= i < len(states) else 0 * states[0] for i in places]))
+    return np.array(rows)
+
+
+def by_hand(layers: dict[str, np.ndarray], embedded: np.ndarray, opening: int) -> np.ndarray:
+    """The network of the paper in numpy: vectors (2, 512) of all tokens and of the first."""
+    eps = float(layers["eps"])
+    projected = np.hstack([embedded @ layers[f"proj{size}"] + layers[f"proj_b{size}"] for size, _ in WINDOWS])
+    gain, shift = (np.concatenate([layers[f"{name}{size}"] for size, _ in WINDOWS]) for name in ("ln_g", "ln_b"))
+    states = np.split(normed(projected, gain, shift, eps), 3, axis=1)
+    features = [embedded]
+    for (size, before), state in zip(WINDOWS, states, strict=True):
+        for step in (1, 2):
+            seen = neighbours(state, size, before)
+            state = relu(seen @ layers[f"w{step}_{size}"] + layers[f"b{step}_{size}"]) + state
+        features.append(state)
+    tokens = normed(np.hstack(features), layers["ln_g"], layers["ln_b"], eps)
+    vectors = []
+    for part in (tokens, tokens[:opening]):
+        pooled = (part.sum(axis=0) @ layers["cnn_W"] + len(part) * layers["cnn_b"]) / np.sqrt(len(part))
+        inner = relu(pooled @ layers["p1"] + relu(pooled @ layers["d0"]) @ layers["d1"])
+        vectors.append(np.tanh(inner @ layers["p3"] + relu(inner @ layers["d2"]) @ layers["d3"]))
+    return np.array(vectors)
+
+
+@pytest.mark.parametrize("length", [2, 3, 9])
+def test_the_graph_is_the_network_of_the_paper(length: int) -> None:
+    rng = np.random.default_rng(length)
+    layers = made_layers(rng)
+    session = open_session(write_graph(layers, opening_tokens=4))
+    embedded = rng.normal(size=(length, 512)).astype(np.float32)
+    root = np.sqrt(np.array([[length], [min(length, 5)]], np.float32))
+    found, expected = session.run(None, {"embedded": embedded, "root": root})[0], by_hand(layers, embedded, 5)
+    cosine = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert (cosine > 0.98).all()  # weights are in 7 bits, values in 8
+
+
+def test_a_token_is_a_row_of_one_of_17_parts(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (34, 3), dtype=np.uint8)
+    low, scale = rng.normal(size=(2, 17)).astype(np.float32)
+    parts = {f"q{i + 1}": values[i::17] for i in range(17)}
+    np.savez(tmp_path / "weights.npz", lo=low, scale=scale, eps=np.float32(1), **parts)
+    table, layers = read_arrays(tmp_path / "weights.npz")
+    ids = np.array([0, 16, 17, 33])
+    expected = [values[i] * scale[i % 17] + low[i % 17] for i in ids]
+    np.testing.assert_allclose(table.rows(ids), expected, rtol=1e-6)
+    assert "eps" in layers
+    assert table.dim == 3
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "weights.npz", q1=np.zeros((2, 2), np.uint8))
     with pytest.raises(ConfigError, match=r"weights\.npz does not hold its weights"):
-        read_weights(tmp_path / "weights.npz")
+        read_arrays(tmp_path / "weights.npz")
 
 
 def test_a_sentence_lies_nearest_to_its_translation() -> None:
