@@ -35,7 +35,8 @@ from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
 
-FOLDS = 5
+FOLDS = 10
+"""Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
 IntArray = NDArray[np.int64]
 
 
