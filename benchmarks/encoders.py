@@ -24,13 +24,13 @@ from benchmarks.uncertainty import fit_request
 from router.build import build_encoder
 from router.config import PluginConfig, load_config
 from router.errors import MissingExtraError, MissingWeightsError
+from router.progress import silent
 from router.protocols import Encoder
 from router.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from router.types import GENERAL, FloatArray, Metric
 from training.classifier_metrics import wilson
 from training.datasets.labelled_queries import read_seed
 from training.fit import LabelledEmbeddings, StageOne, embed, figures, fit_stage_one, label_numbers
-from training.progress import silent
 from training.split import split_of
 from training.types import LabelledQuery
 
