@@ -13,7 +13,7 @@ def main() -> None:
     of the user's, beside experts.yaml or on PYTHONPATH, is not taken for ours.
     """
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from router.cli import main as run_command_line
+    from coe.command_line import main as run_command_line
 
     run_command_line()
 

@@ -1,4 +1,4 @@
-"""Sub-commands of the eval package, found through the entry-point group `coe.commands`, and what they share."""
+"""Options and output that the commands of eval share."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-
-COMMANDS = {
-    "eval routing": "eval.routing.routing_command:routing",
-    "eval collect": "eval.collect_command:collect",
-    "eval robustness": "eval.robustness.robustness_command:robustness",
-    "eval log": "eval.log.log_command:log",
-    "eval retrieval": "eval.retrieval.retrieval_command:retrieval",
-    "outcomes export": "eval.export:export_outcomes",
-}
 
 ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to keep, separated by commas")]
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.up_view import UpView
-from router.cli import coe_command
 from router.errors import EngineError
+from router.leash import coe_command
 
 STOP_GRACE_S = 10.0
 

@@ -30,6 +30,14 @@ def leashed(*argv: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv)
 
 
+def coe_command(*arguments: str) -> list[str]:
+    """The argument vector that runs `coe ARGUMENTS` in a process of this interpreter, which ends when this one does.
+
+    `-P` keeps the working directory, where a user may have a `router` of their own, off the path.
+    """
+    return [*leashed(sys.executable, "-P", "-m", "coe", *arguments)]
+
+
 def main(arguments: list[str]) -> int:
     parent_pid, *command = arguments
     tie_to_parent(int(parent_pid))

@@ -73,8 +73,8 @@ def collect(name: str, base_url: str, config: Path, out: Path, per_category: int
     """Runs `coe eval collect`, a command of a package that this one may not import. Raises DataError when it fails."""
     import subprocess
 
-    from router.cli import coe_command
     from router.errors import DataError
+    from router.leash import coe_command
 
     words = coe_command("eval", "collect", "--base-url", base_url, "--experts", name)
     words += ["--experts-file", str(config), "--out", str(out), "--per-category", str(per_category)]

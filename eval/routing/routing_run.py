@@ -22,11 +22,11 @@ from eval.routing.trial import Trial, costs, costs_by_category, filled_costs, me
 from eval.routing.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
-from router.cli import coe_command
 from router.config import Budgets
 from router.embedding_cache import CachedEncoder
 from router.errors import RouterError
 from router.json_text import from_json
+from router.leash import coe_command
 from router.pipeline import Router
 from router.preference import amounts_by_row
 from router.protocols import Encoder

@@ -11,7 +11,7 @@ import pytest
 
 import coe
 from coe import QueryFacts, Router, RouterError
-from router.cli import coe_command
+from router.leash import coe_command
 from tests.training.trained_folder import make_trained
 
 

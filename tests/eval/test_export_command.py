@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.cli import find_commands, run
+from coe.command_line import run
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.types import OutcomeTable
 
 
 def coe(name: str, *arguments: object) -> int:
-    return run(name, find_commands()[name], [str(argument) for argument in arguments])
+    return run(name, [str(argument) for argument in arguments])
 
 
 def test_a_table_goes_out_and_comes_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,8 @@ def test_a_folder_from_before_is_closed_and_what_is_not_ours_is_left_alone(tmp_p
     ("name", "mask"), [("eval routing", "0o22"), ("eval log", "0o22"), ("train", "0o77"), ("eval collect", "0o77")]
 )
 def test_a_report_keeps_the_umask_of_its_user(tmp_path: Path, name: str, mask: str) -> None:
-    code = "import os, sys; from router import cli; cli.keep_private(sys.argv[1], []); print(oct(os.umask(0)))"
+    code = "import os, sys\nfrom coe.command_line import keep_private\n"
+    code += "keep_private(sys.argv[1], [])\nprint(oct(os.umask(0)))"
     done = run_python(tmp_path, "-c", code, name)
     assert done.stdout.strip() == mask, done.stderr
 

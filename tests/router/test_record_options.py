@@ -6,7 +6,7 @@ import pytest
 import typer
 from pydantic import Field
 
-from router.cli import usage_error
+from coe.command_line import usage_error
 from router.errors import ConfigError
 from router.options import with_options
 from router.types import Record

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
+from coe.command_line import complain
 from fleet.program_log import FORMAT, SafeFormatter
-from router.cli import complain
 from router.terminal import Grid, Terminal
 from router.visible_text import echo, visible, visible_line
 

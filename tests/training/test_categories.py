@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
+from coe.command_line import run
 from decision_log.database import Database
 from decision_log.tables import FEEDBACK
 from router.build import load_router
-from router.cli import find_commands, run
 from router.config import LogConfig, PrivacyLevel, load_config
 from router.errors import ConfigError, DataError
 from router.features import features_hash, to_bytes
@@ -128,7 +128,7 @@ def test_the_commands_write_files_and_change_nothing(
 
     def coe(name: str, *arguments: str) -> tuple[int, str]:
         shared = ["--data-dir", str(trained / "data"), "--database-url", url]
-        status = run(f"categories {name}", find_commands()[f"categories {name}"], [*arguments, *shared])
+        status = run(f"categories {name}", [*arguments, *shared])
         seen = capsys.readouterr()
         return status, seen.out + seen.err
 
@@ -180,12 +180,12 @@ def test_without_texts_the_command_says_what_it_lacks(
     url = f"sqlite:///{tmp_path / 'coe.db'}"
     log_traffic(trained, url, keeps_text=False)
     shared = ["--config", str(trained / "experts.yaml"), "--data-dir", str(trained / "data"), "--database-url", url]
-    assert run("categories propose", find_commands()["categories propose"], [*shared, "--min-size", "15"]) == 0
+    assert run("categories propose", [*shared, "--min-size", "15"]) == 0
     said = capsys.readouterr().out
     assert "new: topic-1: " in said
     assert "no example: the log keeps no text (log.privacy)" in said
     accepted = [*shared[2:], "--out", str(tmp_path / "out"), "--as", "plants"]
-    assert run("categories accept", find_commands()["categories accept"], ["topic-1", *accepted]) == 0
+    assert run("categories accept", ["topic-1", *accepted]) == 0
     assert "The log keeps no text, so write queries for it yourself" in (tmp_path / "out" / "plants.yaml").read_text()
 
 

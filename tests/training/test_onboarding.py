@@ -13,9 +13,9 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from coe.command_line import run
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
-from router.cli import find_commands, run
 from router.config import load_config
 from router.errors import ConfigError, DataError
 from router.quality import QualityMatrix
@@ -171,7 +171,7 @@ async def test_the_command_asks_grades_and_adds(
     monkeypatch.setenv("COLUMNS", "160")
     words = ["third", "--base-url", f"http://127.0.0.1:{server.port}/v1", "--probes-from", str(probes)]
     words += ["--probes", "36", "--config", str(config), "--data-dir", str(trained / "data"), "--promote"]
-    status = await asyncio.to_thread(run, "experts probe", find_commands()["experts probe"], words)
+    status = await asyncio.to_thread(run, "experts probe", words)
     await server.close()
     said = capsys.readouterr().out
     assert status == 0
@@ -186,6 +186,6 @@ def test_the_command_fails_in_one_line_before_anything_is_asked(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["right", "--config", str(trained / "experts.yaml"), "--data-dir", str(trained / "data")]
-    assert run("experts probe", find_commands()["experts probe"], words) == 1
+    assert run("experts probe", words) == 1
     assert "'right' is on the map of router" in capsys.readouterr().err
     assert not (trained / "data" / "outcomes" / "probe-right").exists()

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from coe.command_line import run
 from router.artifact import save_artifact
-from router.cli import find_commands, run
 from router.errors import ArtifactError, ConfigError
 from router.live_pointer import Trial
 from training.registry import Registry
@@ -158,7 +158,7 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
     one, two = add(registry, 1.0), add(registry, 2.0)
 
     def coe(name: str, *arguments: str) -> tuple[int, str]:
-        status = run(f"router {name}", find_commands()[f"router {name}"], [*arguments, "--data-dir", str(tmp_path)])
+        status = run(f"router {name}", [*arguments, "--data-dir", str(tmp_path)])
         seen = capsys.readouterr()
         return status, seen.out + seen.err
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from router.cli import find_commands, run
+from coe.command_line import run
 from router.live_pointer import LIVE_FILE, Trial, TrialMode
 from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table
 from training.datasets.outcomes import write_outcomes
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def train(folder: Path, *words: str) -> int:
     where = ["--config", str(folder / "experts.yaml"), "--data-dir", str(folder / "data")]
-    return run("train", find_commands()["train"], [*words, *where])
+    return run("train", [*words, *where])
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from router.cli import find_commands, run
+from coe.command_line import run
 from tests.training.trained_folder import CONFIG, make_trained
 from training.registry import Registry
 
@@ -31,7 +31,7 @@ CHANGES = {
 
 def coe(folder: Path, name: str, *arguments: str) -> int:
     where = ["--config", str(folder / "experts.yaml"), "--data-dir", str(folder / "data")]
-    return run(f"router {name}", find_commands()[f"router {name}"], [*arguments, *where])
+    return run(f"router {name}", [*arguments, *where])
 
 
 @pytest.mark.parametrize("command", ["promote", "canary", "shadow"])

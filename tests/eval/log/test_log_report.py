@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coe.command_line import run
 from decision_log.database import Database
 from decision_log.router_versions import RouterVersions
 from eval.commands import command_line
@@ -26,7 +27,6 @@ from eval.log.traffic import gather, read_events, read_traffic
 from eval.log.traffic_page import traffic_page
 from eval.log.traffic_records import LogReport, Rate
 from eval.report import page
-from router.cli import find_commands, run
 from router.errors import DataError
 from router.live_pointer import LivePointer, Withdrawal
 from router.types import DecisionReason, TerminalState
@@ -239,21 +239,20 @@ def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = find_commands()["eval log"]
     arguments = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path)]
-    assert run("eval log", target, arguments) == 1
+    assert run("eval log", arguments) == 1
     assert capsys.readouterr().err.endswith("begins with the first `coe up` or `coe serve`\n")
     Database(f"sqlite:///{tmp_path / 'coe.db'}").close()
-    assert run("eval log", target, arguments) == 1
+    assert run("eval log", arguments) == 1
     assert "nothing to report on yet" in capsys.readouterr().err
-    assert run("eval log", target, [*arguments, "--since", "soon"]) == 1
+    assert run("eval log", [*arguments, "--since", "soon"]) == 1
     assert "--since: 'soon' is not an ISO date" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     write_log(tmp_path / "coe.db", 60)
-    assert run("eval log", target, arguments) == 0
+    assert run("eval log", arguments) == 0
     assert "60 decisions from" in capsys.readouterr().out
     (tmp_path / "file").write_text("")
-    assert run("eval log", target, ["--out", str(tmp_path / "file"), "--data-dir", str(tmp_path)]) == 1
+    assert run("eval log", ["--out", str(tmp_path / "file"), "--data-dir", str(tmp_path)]) == 1
     assert "cannot be written" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.html", "report.json"}
 

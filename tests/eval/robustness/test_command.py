@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coe import command_line as cli
 from eval.robustness.flip_records import RobustnessReport
 from eval.robustness.inputs import find_texts, own_texts
-from router import cli
 from router.errors import DataError
 from router.progress import silent
 from training.datasets.outcomes import write_outcomes
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def coe(folder: Path, *arguments: str) -> int:
     fixed = ["--router", str(folder / "routers"), "--table", *arguments]
-    return cli.run("eval robustness", "eval.robustness.robustness_command:robustness", fixed)
+    return cli.run("eval robustness", fixed)
 
 
 def expectations(folder: Path, expert: str) -> str:
@@ -127,10 +127,10 @@ def test_what_cannot_be_run_is_one_clear_line(folder, capsys, arguments, message
 
 def test_a_router_that_is_not_there_is_named(folder, tmp_path, capsys):
     arguments = ["--config", "experts.yaml", "--data-dir", str(tmp_path)]
-    assert cli.run("eval robustness", "eval.robustness.robustness_command:robustness", arguments) == 1
+    assert cli.run("eval robustness", arguments) == 1
     assert "there is no live router yet" in capsys.readouterr().err
     (tmp_path / "live.json").write_text("[]")
-    assert cli.run("eval robustness", "eval.robustness.robustness_command:robustness", ["--router", str(tmp_path)]) == 1
+    assert cli.run("eval robustness", ["--router", str(tmp_path)]) == 1
     assert "live.json: names no router" in capsys.readouterr().err
 
 

@@ -10,18 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coe.command_line import run as run_cli
 from eval.routing.routing_run import load
 from eval.routing.trial import mean_costs
 from router import plugins
 from router.artifact import load_artifact
-from router.cli import run as run_cli
 from router.config import Budgets
 from tests.eval.routing.trial_data import table
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of
 
 BENCH = Path(os.environ.get("COE_BENCH_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "routing"
-TARGET = "eval.routing.routing_command:routing"
 FAST = ("--encoder", "hashing", "--classifier", "knn")
 TOPICS = {
     "a": ("sum", "add", "count", "multiply", "number", "digits", "total", "times"),
@@ -43,7 +42,7 @@ def two_topics(folder: Path, n: int = 160) -> Path:
 def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(out), "--seed", "3", *FAST]
-    assert run_cli("eval routing", TARGET, [*arguments, "--method", "map"]) == 0
+    assert run_cli("eval routing", [*arguments, "--method", "map"]) == 0
     report = json.loads((out / "report.json").read_text())
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))  # a named map hides no other method
     assert report["methods"]["map"]["is_default"] is True
@@ -70,7 +69,7 @@ def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> 
     made = replace(made, cost_usd=usd)
     write_outcomes(made, folder)
     arguments = ["--outcomes", str(folder), "--out", str(out), "--method", "soft_map", *FAST]
-    assert run_cli("eval routing", TARGET, arguments) == 0
+    assert run_cli("eval routing", arguments) == 0
     report = json.loads((out / "report.json").read_text())
     amounts = {point["budget"]: point["amount"] for point in report["frontier"]["cost_usd"]["map"]}
     assert all(amount <= limit * 1.01 for limit, amount in amounts.items())  # no map keeps 4 at mean costs but 7 really
@@ -90,14 +89,14 @@ def test_costs_by_category_reach_the_router_and_its_frontier(tmp_path: Path) -> 
 
 def test_what_training_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
-    assert run_cli("eval routing", TARGET, [*arguments, "--method", "oracle"]) == 1
+    assert run_cli("eval routing", [*arguments, "--method", "oracle"]) == 1
     assert "coe train failed: unknown kind 'oracle' of router.scorers; allowed: " in capsys.readouterr().err
 
 
 def test_where_no_category_can_be_learned_all_queries_are_one(tmp_path: Path) -> None:
     folder = two_topics(tmp_path / "topics")
     arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--category-column", "prompt_id", *FAST]
-    assert run_cli("eval routing", TARGET, arguments) == 0
+    assert run_cli("eval routing", arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["data"]["has_one_category"] is True
     assert report["stage_one"]["accuracy"] == 1.0
@@ -107,7 +106,7 @@ def test_where_no_category_can_be_learned_all_queries_are_one(tmp_path: Path) ->
 
 def test_every_method_is_measured_under_the_budget_and_one_of_them_is_the_default(tmp_path: Path) -> None:
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(tmp_path / "out"), *FAST]
-    assert run_cli("eval routing", TARGET, [*arguments, "--method", "soft_ridge", "--budget", "active_params_b=5"]) == 0
+    assert run_cli("eval routing", [*arguments, "--method", "soft_ridge", "--budget", "active_params_b=5"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["arms"]["knn"]["mean_active_params_b"] > 5
     assert "Against k-NN, which keeps no budget, it is " in report["headline"]
@@ -134,27 +133,27 @@ def test_a_wrong_option_is_told_before_anything_is_fitted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], complaint: str
 ) -> None:
     arguments = ["--outcomes", str(tmp_path / "none"), "--out", str(tmp_path / "out"), *option]
-    assert run_cli("eval routing", TARGET, arguments) != 0
+    assert run_cli("eval routing", arguments) != 0
     assert complaint in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_report_is_not_written_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").write_text("")
-    assert run_cli("eval routing", TARGET, ["--outcomes", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert run_cli("eval routing", ["--outcomes", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert f"cannot be written because {tmp_path}/out is not a folder; name another" in capsys.readouterr().err
 
 
 def test_a_budget_that_cannot_be_met_names_the_smallest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = two_topics(tmp_path / "topics")
     arguments = ["--outcomes", str(folder), "--out", str(tmp_path / "out"), "--budget", "active_params_b=1", *FAST]
-    assert run_cli("eval routing", TARGET, arguments) == 1
+    assert run_cli("eval routing", arguments) == 1
     assert "budget active_params_b=1 cannot be met; the smallest value that would do is 2" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (BENCH / "xstest").is_dir(), reason=f"no benchmark data at {BENCH} (set COE_BENCH_DATA)")
 def test_a_real_table(tmp_path: Path) -> None:
     tables = ["--table", "xstest_5", "--tables", str(BENCH / "TABLES.yaml")]
-    assert run_cli("eval routing", TARGET, [*tables, "--out", str(tmp_path), *FAST]) == 0
+    assert run_cli("eval routing", [*tables, "--out", str(tmp_path), *FAST]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["data"]["n_fit"] + report["data"]["n_overlap_removed"] == 353
     assert report["data"]["n_test"] == 97

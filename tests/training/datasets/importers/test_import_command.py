@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.cli import find_commands, run
+from coe.command_line import run
 from tests.training.datasets.importers.format_shapes import dump_csv as dump
 from tests.training.datasets.importers.format_shapes import dump_jsonl, flat, lm_eval
 from training.datasets.import_formats import import_formats
@@ -14,7 +14,7 @@ from training.datasets.outcomes import read_outcomes
 
 
 def coe(name: str, *arguments: object) -> int:
-    return run(name, find_commands()[name], [str(argument) for argument in arguments])
+    return run(name, [str(argument) for argument in arguments])
 
 
 def test_what_was_read_and_what_was_left_out_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

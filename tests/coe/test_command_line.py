@@ -3,26 +3,23 @@ import sys
 
 import pytest
 
-from router import cli
-from router.cli import SUMMARIES, find_commands, help_text, resolve
+from coe.command_line import COMMANDS, Command, help_text, resolve
 
 
 def coe(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True, timeout=60)
 
 
-def test_every_registered_command_has_a_summary_and_can_be_imported():
-    commands = find_commands()
-    assert set(commands) == set(SUMMARIES)
-    for target in commands.values():
-        module, function = target.split(":")
+def test_every_command_can_be_imported():
+    for command in COMMANDS.values():
+        module, function = command.target.split(":")
         assert callable(getattr(__import__(module, fromlist=[function]), function))
 
 
 def test_help_names_every_command():
     found = coe("--help")
     assert found.returncode == 0
-    for name in find_commands():
+    for name in COMMANDS:
         assert f"\n  {name} " in found.stdout
 
 
@@ -35,8 +32,8 @@ def test_a_negative_seed_is_refused_as_an_option(command):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys\nsys.argv = ['coe', '--help']\nfrom router import cli\n"
-    code += "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+    code = "import sys\nsys.argv = ['coe', '--help']\nfrom coe import command_line\n"
+    code += "try:\n    command_line.main()\nexcept SystemExit:\n    pass\n"
     heavy = "{'numpy', 'pydantic', 'rich', 'yaml', 'aiohttp', 'fastapi', 'litellm', 'sklearn', 'scipy'}"
     found = subprocess.run(
         [sys.executable, "-c", code + f"sys.stderr.write(str({heavy} & set(sys.modules)))"],
@@ -48,7 +45,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_two_words_win_over_one():
-    commands = {"router ls": "a:b", "router": "c:d"}
+    commands = {"router ls": Command("a:b", ""), "router": Command("c:d", "")}
     assert resolve(["router", "ls", "-x"], commands) == ("router ls", ["-x"])
     assert resolve(["router", "-x"], commands) == ("router", ["-x"])
     assert resolve(["nothing"], commands) is None
@@ -77,6 +74,5 @@ def test_our_own_errors_are_lines_without_a_traceback(tmp_path):
 
 
 def test_help_text_aligns():
-    text = help_text({"up": "x:y", "eval routing": "x:z"})
-    assert "  up            Start everything" in text
-    assert cli.DISTRIBUTION_GROUP == "coe.commands"
+    text = help_text({"up": Command("x:y", "Start."), "eval routing": Command("x:z", "Report.")})
+    assert "  up            Start.\n" in text

@@ -17,25 +17,6 @@ if TYPE_CHECKING:
     from router.progress import Progress
     from training.registry import Registry
 
-COMMANDS = {
-    "train": "training.commands:train",
-    "retrain": "training.commands:retrain",
-    "router ls": "training.commands:router_ls",
-    "router show": "training.commands:router_show",
-    "router canary": "training.trial_commands:router_canary",
-    "router shadow": "training.trial_commands:router_shadow",
-    "router promote": "training.trial_commands:router_promote",
-    "router rollback": "training.trial_commands:router_rollback",
-    "log feedback": "training.feedback_command:log_feedback",
-    "retrieval train": "retrieval.training.train_command:train",
-    "retrieval pilots": "retrieval.training.pilots_command:pilots",
-    "experts probe": "training.probe_commands:experts_probe",
-    "categories propose": "training.category_commands:categories_propose",
-    "categories accept": "training.category_commands:categories_accept",
-    "outcomes import": "training.datasets.import_command:import_outcomes",
-    "outcomes formats": "training.datasets.import_command:formats",
-}
-
 OutcomesOption = Annotated[
     Path | None,
     typer.Option("--outcomes", help="outcome table, or folder of several; default: all in <data>/outcomes"),

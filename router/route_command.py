@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from router.config import CoeConfig
     from router.pipeline import Router
 
-COMMANDS = {"route": "router.commands:route"}
-
 
 def live_router(config: CoeConfig, data_dir: Path) -> Router:
     """The live router of a data folder. Raises ArtifactError when there is none, or its pointer is damaged."""

@@ -1,0 +1,234 @@
+"""The `coe` command: one table of sub-commands, of which only the one that is called is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A sub-command: `target` is "module:function", a plain function annotated for typer.
+
+    `is_shown`: it writes reports where the user says, with the user's own umask.
+    """
+
+    target: str
+    summary: str
+    is_shown: bool = False
+
+
+COMMANDS = {
+    "up": Command(
+        "gateway.run_commands:up", "Start everything: services, experts, router, gateway; then one query per category."
+    ),
+    "serve": Command("gateway.run_commands:serve", "Start the gateway alone, for production."),
+    "check": Command("gateway.check_command:check", "Validate experts.yaml.", is_shown=True),
+    "route": Command("router.route_command:route", "Print the decision for a text, and why.", is_shown=True),
+    "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
+    "retrain": Command(
+        "training.train_command:retrain",
+        "Learn a better router, and better pilots of retrieval, from the decision log.",
+    ),
+    "router ls": Command("training.train_command:router_ls", "List trained routers."),
+    "router show": Command("training.train_command:router_show", "Show one router: map, metrics, parents."),
+    "router canary": Command(
+        "training.trial_commands:router_canary",
+        "Let a router serve a share of the traffic; it is withdrawn automatically if it is worse.",
+    ),
+    "router shadow": Command(
+        "training.trial_commands:router_shadow",
+        "Let a router decide beside the live one, logged, without serving anyone.",
+    ),
+    "router promote": Command("training.trial_commands:router_promote", "Make a router the live one."),
+    "router rollback": Command("training.trial_commands:router_rollback", "Go back to the router before."),
+    "categories propose": Command(
+        "training.category_commands:categories_propose",
+        "Find topics that the router does not know, and categories without traffic.",
+    ),
+    "categories accept": Command(
+        "training.category_commands:categories_accept",
+        "Write a proposed change of categories as files to review and commit.",
+    ),
+    "experts up": Command("gateway.run_commands:experts_up", "Start the vLLM engines of experts.yaml."),
+    "experts probe": Command(
+        "training.probe_commands:experts_probe", "Score a new expert on a few graded probes and put it on the map."
+    ),
+    "experts ls": Command("gateway.run_commands:experts_ls", "List experts and their engines."),
+    "eval routing": Command(
+        "eval.routing.routing_command:routing", "Report what routing won on an outcome table.", is_shown=True
+    ),
+    "eval robustness": Command(
+        "eval.robustness.robustness_command:robustness",
+        "Measure which decisions flip under harmless changes; run routes.test.yaml.",
+        is_shown=True,
+    ),
+    "eval log": Command(
+        "eval.log.log_command:log", "Report on production traffic from the decision log.", is_shown=True
+    ),
+    "eval collect": Command("eval.collect_command:collect", "Run prompts through the experts and grade the answers."),
+    "eval retrieval": Command(
+        "eval.retrieval.retrieval_command:retrieval",
+        "Report what routing between retrieval experts won on collections with judgements.",
+        is_shown=True,
+    ),
+    "retrieval train": Command(
+        "retrieval.training.train_command:train",
+        "Train a retrieval expert: a LoRA adapter on the queries of a collection.",
+    ),
+    "retrieval pilots": Command(
+        "retrieval.training.pilots_command:pilots", "Build the pilot library that routes between retrieval experts."
+    ),
+    "retrieval export": Command(
+        "retrieval.stores.export_command:export",
+        "Write vector stores and the feedback on their searches as collections.",
+    ),
+    "outcomes import": Command(
+        "training.datasets.import_command:import_outcomes", "Make an outcome table of another tool's files."
+    ),
+    "outcomes formats": Command("training.datasets.import_command:formats", "List the formats that can be imported."),
+    "outcomes export": Command(
+        "eval.export:export_outcomes",
+        "Write an outcome table, or a router's decisions, for another tool.",
+        is_shown=True,
+    ),
+    "replay": Command(
+        "gateway.replay.commands:replay", "Make a logged decision again, or show what another router would have done."
+    ),
+    "log doctor": Command(
+        "decision_log.commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
+    ),
+    "log drain": Command("decision_log.commands:drain", "Write what waits in the stream to SQL."),
+    "log feedback": Command(
+        "training.feedback_command:log_feedback",
+        "Show who gives feedback, what that hides, and which signals agree with it.",
+    ),
+    "log prune": Command("decision_log.removal_commands:prune", "Remove decisions older than a given age."),
+    "log erase": Command("decision_log.removal_commands:erase_subject", "Erase every decision of a subject."),
+    "log consume": Command("decision_log.commands:consume", "Write decisions from the stream to SQL until stopped."),
+}
+
+
+def help_text(commands: Mapping[str, Command]) -> str:
+    """The text of `coe --help`."""
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {commands[name].summary}" for name in sorted(commands)]
+    return "\n".join(
+        [
+            "usage: coe COMMAND [OPTIONS]",
+            "",
+            "A composition of experts: one OpenAI-compatible endpoint that routes each query to the expert",
+            "that answers it best within a budget.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`coe COMMAND --help` tells a command's options.",
+        ]
+    )
+
+
+def resolve(arguments: list[str], commands: Mapping[str, Command]) -> tuple[str, list[str]] | None:
+    """The command that the first one or two words name, with the rest of the arguments; None when there is none."""
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if len(arguments) >= words and name in commands:
+            return name, arguments[words:]
+    return None
+
+
+def unknown_command(arguments: list[str], commands: Mapping[str, Command]) -> str:
+    """The complaint about a command that does not exist, or lacks its sub-command."""
+    from router.errors import allowed_values
+
+    group = [name for name in commands if name.split()[0] == arguments[0]]
+    if group:
+        return f"coe {arguments[0]} needs a sub-command; allowed: {', '.join(sorted(n.split()[1] for n in group))}"
+    return f"unknown command '{arguments[0]}'{allowed_values(arguments[0], commands)}"
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Runs one command; an error that we raise on purpose, or a file that the system refuses, becomes one line on
+    standard error and exit status 1."""
+    import errno
+    import os
+    from importlib import import_module
+
+    import typer
+
+    from router.errors import ConfigError, RouterError
+
+    # Every matrix of a router is small (see router.blas); numpy reads this when it is imported, which is after this.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    module, function = COMMANDS[name].target.split(":")
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(getattr(import_module(module), function))
+    try:
+        result = app(arguments, prog_name=f"coe {name}", standalone_mode=False)
+    except ConfigError as error:
+        return complain(error.problems)
+    except RouterError as error:
+        return complain([str(error)])
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return complain([f"{error.filename or 'a file'}: cannot be read or written ({error.strerror})"])
+    except typer.Abort:
+        return complain(["aborted"], status=130)
+    except typer.Exit as ending:
+        return ending.exit_code
+    except usage_error() as error:
+        said = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option as well
+        return complain([said, f"see `coe {name} --help`"], status=2)
+    return result if isinstance(result, int) else 0
+
+
+def keep_private(name: str, arguments: list[str]) -> None:
+    """Makes a command's files readable by its user alone, unless they are meant to be shown, and also the files that
+    the data folder already holds. A folder of another user is left as it is: `coe up` and `coe serve` refuse one that
+    is open."""
+    import os
+
+    from router.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of
+
+    if not COMMANDS[name].is_shown:
+        os.umask(PRIVATE_UMASK)
+    if (folder := data_folder_of(arguments)).is_dir():
+        close_to_others(folder)
+
+
+def usage_error() -> type[Exception]:
+    """The class of a wrong option or argument; typer raises click's, or its own copy in versions that vendor click."""
+    import typer
+
+    parents = [p for p in typer.BadParameter.__mro__ if issubclass(p, Exception) and p.__name__ == "ClickException"]
+    return parents[0]
+
+
+def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
+    from router.visible_text import visible
+
+    for line in lines:
+        # What is in a file may hold line breaks; a complaint is one line all the same.
+        sys.stderr.write(f"coe: {visible(' '.join(line.splitlines()))}\n")
+    return status
+
+
+def main() -> None:
+    """Entry point of the `coe` script."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        sys.stdout.write(help_text(COMMANDS) + "\n")
+        sys.exit(0)
+    if arguments[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
+        sys.stdout.write(f"coe {version('composition-of-experts')}\n")
+        sys.exit(0)
+    found = resolve(arguments, COMMANDS)
+    if found is None:
+        sys.exit(complain([unknown_command(arguments, COMMANDS), "see `coe --help`"], status=2))
+    name, rest = found
+    keep_private(name, rest)
+    sys.exit(run(name, rest))
