@@ -16,6 +16,8 @@ from pathlib import Path
 import aiohttp
 import yaml
 
+from decision_log.leftovers import spool_folders
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.05
@@ -52,7 +54,7 @@ class Child:
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self._command = [sys.executable, "-m", "coe", *arguments]
         self._environment = {**os.environ, **environment}
-        self._log = log
+        self.log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,7 +62,7 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -71,12 +73,16 @@ class Child:
             self._process.kill()
             self._process.wait()
 
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
     async def stop(self) -> int | None:
         """Asks it to end in order, and kills it when it does not. Returns its exit status; None when it never ran."""
         if self._process is None:
             return None
         if self.is_running:
-            self._process.send_signal(signal.SIGTERM)
+            self.send(signal.SIGTERM)
         try:
             await asyncio.to_thread(self._process.wait, STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -87,14 +93,26 @@ class Child:
 class GatewayProcess(Child):
     """`coe serve` on a port that stays the same over all its lives."""
 
-    def __init__(self, config: Path, data_dir: Path, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, config: Path, data_dir: Path, environment: Mapping[str, str], log: Path, workers: int = 1
+    ) -> None:
         self.port = free_port()
         places = {"COE_CONFIG": str(config), "COE_DATA_DIR": str(data_dir), "COE_PORT": str(self.port)}
-        super().__init__(["serve"], {**environment, **places, "COE_API_KEYS": "", "COE_HOST": "127.0.0.1"}, log)
+        self.spool = data_dir / "spool"
+        super().__init__(
+            ["serve", "--workers", str(workers)],
+            {**environment, **places, "COE_API_KEYS": "", "COE_HOST": "127.0.0.1"},
+            log,
+        )
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of those that write decisions, or did and have left some: a spool is named by its process."""
+        return [int(folder.name.rsplit("-", 2)[1]) for folder in spool_folders(self.spool)]
 
     async def wait_until_it_serves(self, client: aiohttp.ClientSession) -> None:
         """Raises TimeoutError with the end of its output."""
@@ -105,7 +123,7 @@ class GatewayProcess(Child):
                     if answer.status == 200:
                         return
             if time.monotonic() > deadline or not self.is_running:
-                raise TimeoutError(f"the gateway does not serve: {self._log.read_text()[-2000:]}")
+                raise TimeoutError(f"the gateway does not serve: {self.log.read_text()[-2000:]}")
             await asyncio.sleep(POLL_S)
 
     async def ask(self, client: aiohttp.ClientSession, text: str, *, is_stream: bool, request_id: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 class Command(NamedTuple):
     """A sub-command: `target` is "module:function", a plain function annotated for typer.
 
+    `summary` is empty for one that another command starts: no help shows it.
     `is_shown`: it writes reports where the user says, with the user's own umask.
     """
 
@@ -23,6 +24,8 @@ COMMANDS = {
         "gateway.run_commands:up", "Start everything: services, experts, router, gateway; then one query per category."
     ),
     "serve": Command("gateway.run_commands:serve", "Start the gateway alone, for production."),
+    "serve worker": Command("gateway.worker:serve_worker", ""),
+    "serve log": Command("gateway.worker:serve_log", ""),
     "check": Command("gateway.check_command:check", "Validate experts.yaml.", is_shown=True),
     "route": Command("router.route_command:route", "Print the decision for a text, and why.", is_shown=True),
     "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
@@ -111,8 +114,9 @@ COMMANDS = {
 
 def help_text(commands: Mapping[str, Command]) -> str:
     """The text of `coe --help`."""
-    width = max(map(len, commands))
-    lines = [f"  {name:<{width}}  {commands[name].summary}" for name in sorted(commands)]
+    shown = sorted(name for name, command in commands.items() if command.summary)
+    width = max(map(len, shown))
+    lines = [f"  {name:<{width}}  {commands[name].summary}" for name in shown]
     return "\n".join(
         [
             "usage: coe COMMAND [OPTIONS]",

@@ -34,10 +34,11 @@ class Housekeeper:
     """Looks for erasures every `LOOK_EVERY_S` and prunes every `PRUNE_EVERY_S`; a database that is away delays both.
 
     Args:
+        log: what forgets who was erased; None where a process holds no records.
         keep_days: age at which decisions are removed; None keeps them for ever.
     """
 
-    def __init__(self, database: Database, log: Forgetful, *, keep_days: float | None) -> None:
+    def __init__(self, database: Database, log: Forgetful | None, *, keep_days: float | None) -> None:
         self._removal = Removal(database)
         self._log = log
         self._keep_days = keep_days
@@ -64,15 +65,19 @@ class Housekeeper:
 
     async def look(self) -> None:
         """Does once what is due. Raises StoreError."""
-        looked = time.time()
-        # Times are of the clocks of whoever erases: a later erasure may have an earlier one.
-        erased = await asyncio.to_thread(self._removal.erased_since, self._looked - CLOCKS_DIFFER_S)
-        if new := dict(erased.items() - self._known.items()):
-            logger.info("forgot %d decisions of subjects that were erased", self._log.forget(new))
-        self._looked, self._known = looked, erased
+        if self._log is not None:
+            await self._forget(self._log)
         if self._keep_days is not None and time.monotonic() >= self._next_prune:
             now = time.time()
             gone = await asyncio.to_thread(self._removal.prune, now - self._keep_days * DAY_S, now)
             self._next_prune = time.monotonic() + PRUNE_EVERY_S
             if gone.decisions:
                 logger.info("removed %d decisions older than %g days", gone.decisions, self._keep_days)
+
+    async def _forget(self, log: Forgetful) -> None:
+        looked = time.time()
+        # Times are of the clocks of whoever erases: a later erasure may have an earlier one.
+        erased = await asyncio.to_thread(self._removal.erased_since, self._looked - CLOCKS_DIFFER_S)
+        if new := dict(erased.items() - self._known.items()):
+            logger.info("forgot %d decisions of subjects that were erased", log.forget(new))
+        self._looked, self._known = looked, erased

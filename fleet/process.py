@@ -47,12 +47,13 @@ class ProcessSpec:
     """A command to run, and the signs that it is ready.
 
     Ready means that `ready_file` exists (it is removed before each start) and `ready_url` answers 200; None asks for
-    nothing. `env` is the whole environment; None inherits ours. `secrets` are values that no message may show.
+    nothing. `log` takes its output; None is where ours goes. `env` is the whole environment; None inherits ours.
+    `secrets` are values that no message may show. `descriptors` are files of ours that it gets under the same numbers.
     """
 
     name: str
     argv: tuple[str, ...]
-    log: Path
+    log: Path | None
     ready_file: Path | None = None
     ready_url: str | None = None
     env: Mapping[str, str] | None = None
@@ -60,6 +61,7 @@ class ProcessSpec:
     stop_grace_s: float = 10.0
     max_log_bytes: int = 16 * 1024 * 1024
     secrets: tuple[str, ...] = ()
+    descriptors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,17 @@ class SupervisedProcess:
         if self._task is not None:
             await self._task
 
+    def send(self, number: signal.Signals) -> None:
+        """Sends the process a signal; harmless when it does not run."""
+        if self._child is not None and self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(number)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit status of the last life that has ended, negative for a signal; None while it runs."""
+        return None if self._child is None else self._child.returncode
+
     def _enter(self, state: ProcessState, reason: str | None = None) -> None:
         self._state, self._changed_at, self._reason = state, time.monotonic(), reason
         if state in (ProcessState.READY, ProcessState.FAILED, ProcessState.STOPPED):
@@ -148,8 +161,9 @@ class SupervisedProcess:
         """Lives of the child, one after the other, until `stop` or one death too many."""
         deaths: deque[float] = deque()
         has_served = False
-        with contextlib.suppress(OSError):  # a log that cannot be written at all is told of by the start
-            rotate(self.spec.log)
+        if self.spec.log is not None:
+            with contextlib.suppress(OSError):  # a log that cannot be written at all is told of by the start
+                rotate(self.spec.log)
         while True:
             failure = await self._live_once()
             if failure is None:
@@ -194,7 +208,8 @@ class SupervisedProcess:
         """The child in a session of its own, so that the terminal's Ctrl-C reaches us alone and we end it in order."""
         if self.spec.ready_file is not None:
             self.spec.ready_file.unlink(missing_ok=True)
-        with self.spec.log.open("ab") as log:
+        with contextlib.ExitStack() as stack:
+            log = None if self.spec.log is None else stack.enter_context(self.spec.log.open("ab"))
             return await asyncio.create_subprocess_exec(
                 *leashed(*self.spec.argv),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -202,6 +217,7 @@ class SupervisedProcess:
                 stderr=log,
                 env=self.spec.env,
                 start_new_session=True,
+                pass_fds=self.spec.descriptors,
             )
 
     async def _until_ready(self, over: asyncio.Task[int], stop: asyncio.Task[bool]) -> str | None:
@@ -223,8 +239,9 @@ class SupervisedProcess:
         """Returns at the child's end or at `stop`; keeps its log within bounds meanwhile."""
         while not (over.done() or stop.done()):
             await asyncio.wait({over, stop}, timeout=LOG_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
-            with contextlib.suppress(OSError):  # a full disk must not end a child that serves
-                keep_bounded(self.spec.log, self.spec.max_log_bytes)
+            if self.spec.log is not None:
+                with contextlib.suppress(OSError):  # a full disk must not end a child that serves
+                    keep_bounded(self.spec.log, self.spec.max_log_bytes)
 
     async def _end(self, child: asyncio.subprocess.Process) -> None:
         """Ends the child and whatever it started."""
@@ -239,6 +256,8 @@ class SupervisedProcess:
 
     def _told(self, what: str) -> str:
         """`NAME what happened`, the log's place and its last lines, without secrets."""
+        if self.spec.log is None:
+            return f"{self.spec.name} {what}"
         text = "".join(f"\n  {line}" for line in last_lines(self.spec.log))
         for secret in self.spec.secrets:
             text = text.replace(secret, "***")

@@ -40,12 +40,13 @@ def log_to_file(data_dir: Path, level: str) -> None:
     log_to(handler, level)
 
 
-def log_to_stderr(level: str) -> None:
-    log_to(logging.StreamHandler(), level)
+def log_to_stderr(level: str, process: str = "") -> None:
+    """Logs to standard error; `process` begins each line where several processes share it."""
+    log_to(logging.StreamHandler(), level, process)
 
 
-def log_to(handler: logging.Handler, level: str) -> None:
-    handler.setFormatter(SafeFormatter(FORMAT))
+def log_to(handler: logging.Handler, level: str, process: str = "") -> None:
+    handler.setFormatter(SafeFormatter(f"{process}: {FORMAT}" if process else FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 

@@ -114,6 +114,7 @@ def rest_parts(parts: Parts) -> dict[str, object]:
         "retrieval_desk": RetrievalDesk(
             parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id
         ),
+        "siblings": parts.siblings,
         "sink": parts.sink,
         "store": parts.store,
     }

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
-from decision_log.reward_pages import RewardPages
-from decision_log.router_versions import RouterVersions
 from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
 from fleet.redis_server import RedisServer
 from fleet.vllm_addresses import read_vllm_addresses
-from gateway.drift_watch import DriftWatch
-from gateway.part_metrics import drift_metrics, trial_metrics
+from gateway.log_keeper import LogKeeper
 from gateway.serve import Gateway, build_parts
 from gateway.settings import Settings, engine_environment, environment_secrets
-from gateway.trial_watch import TrialWatch
+from gateway.siblings import Siblings
 from retrieval.service import retrieval_of
 from router.config import CoeConfig, Engine
 
@@ -42,6 +39,14 @@ class Reporter(Protocol):
     """Shows the steps of a start."""
 
     def step(self, title: str) -> AbstractContextManager[StepReport]: ...
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a worker shares with the others: the socket, which listens, and the means to ask them."""
+
+    listener: socket.socket
+    siblings: Siblings
 
 
 @dataclass(frozen=True)
@@ -65,43 +70,73 @@ async def running_composition(
     """
     async with AsyncExitStack() as stack:
         with reporter.step("starting Redis and the decision log") as step:
-            sink, store, where = await start_log(stack, settings, config)
-            step.done(where)
-        running = await asyncio.to_thread(read_vllm_addresses, settings.data_dir)
-        folder = settings.config_path.resolve().parent
-        fleet = Fleet(config, folder, settings.data_dir, engine_environment(config), engines, running)
+            redis_url, where = await start_redis(stack, settings)
+            store = await open_database(stack, settings)
+            keeper = await start_keeper(stack, settings, config, redis_url, store)
+            sink = await start_log(stack, settings, config, redis_url, store)
+            step.done(f"decision log through {where}")
         with reporter.step(f"loading {len(config.experts)} experts") as step:
-            stack.push_async_callback(fleet.stop)
-            addresses = await fleet.start()
+            fleet, addresses = await start_engines(stack, settings, config, engines)
             step.done(experts_line(config, fleet))
         with reporter.step("starting the gateway") as step:
             gateway = await start_gateway(stack, settings, config, addresses, sink, store)
+            gateway.parts.metrics.watch(keeper.metrics)
             spare_what_is_there()
             step.done(f"gateway at {gateway.url}")
         yield Composition(gateway, fleet)
 
 
-async def start_log(stack: AsyncExitStack, settings: Settings, config: CoeConfig) -> tuple[DecisionLog, Database, str]:
-    """The decision log with its Redis and its database, and a line that says which they are."""
-    redis_url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
-    where = "Redis at REDIS_URL"
-    if redis_url is None:
-        server = RedisServer(settings.data_dir / "redis")
-        redis_url = await server.start()
-        stack.push_async_callback(server.stop)
-        where = f"embedded Valkey in {settings.data_dir / 'redis'}"
+async def start_redis(stack: AsyncExitStack, settings: Settings) -> tuple[str, str]:
+    """The URL of Redis, and words for it. Without REDIS_URL a Valkey in the data folder, which one gateway may have.
+
+    Raises:
+        EngineError: it cannot be started, or another gateway has the folder.
+    """
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value(), "Redis at REDIS_URL"
+    server = RedisServer(settings.data_dir / "redis")
+    url = await server.start()
+    stack.push_async_callback(server.stop)
+    return url, f"embedded Valkey in {settings.data_dir / 'redis'}"
+
+
+async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
     store = await asyncio.to_thread(Database, settings.database_url.get_secret_value())
     stack.callback(store.close)
+    return store
+
+
+async def start_keeper(
+    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, store: Database
+) -> LogKeeper:
+    keeper = LogKeeper(settings.data_dir, config.log, redis_url, store)
+    stack.push_async_callback(keeper.aclose)
+    await keeper.start()
+    return keeper
+
+
+async def start_log(
+    stack: AsyncExitStack, settings: Settings, config: CoeConfig, redis_url: str, store: Database
+) -> DecisionLog:
+    """The decision log of one process, which forgets who was erased."""
     sink = DecisionLog(data_dir=settings.data_dir, redis_url=redis_url, config=config.log)
-    consumer = Consumer(redis_url=redis_url, stream=config.log.stream, database=store, name=sink.replica)
-    await consumer.start()
-    stack.push_async_callback(consumer.aclose)
     await sink.start()
     stack.push_async_callback(sink.aclose)
-    housekeeper = Housekeeper(store, sink, keep_days=config.log.keep_days)
+    housekeeper = Housekeeper(store, sink, keep_days=None)
     await housekeeper.start()
     stack.push_async_callback(housekeeper.aclose)
-    return sink, store, f"decision log through {where}"
+    return sink
+
+
+async def start_engines(
+    stack: AsyncExitStack, settings: Settings, config: CoeConfig, engines: Collection[Engine]
+) -> tuple[Fleet, EngineAddresses]:
+    """The engines of the given kinds that this host runs."""
+    running = await asyncio.to_thread(read_vllm_addresses, settings.data_dir)
+    folder = settings.config_path.resolve().parent
+    fleet = Fleet(config, folder, settings.data_dir, engine_environment(config), engines, running)
+    stack.push_async_callback(fleet.stop)
+    return fleet, await fleet.start()
 
 
 async def start_gateway(
@@ -111,7 +146,9 @@ async def start_gateway(
     addresses: EngineAddresses,
     sink: DecisionLog,
     store: Database,
+    membership: Membership | None = None,
 ) -> Gateway:
+    """The gateway on its address. `membership` is None where it is one process."""
     secrets = environment_secrets(config)
     backends = build_backends(config, addresses.urls, addresses.lora_ids, secrets)
     database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
@@ -119,17 +156,19 @@ async def start_gateway(
         retrieval_of, config.retrieval, folder, settings.data_dir, store, database_url, secrets
     )
     parts = build_parts(
-        settings, config, backends=backends, sink=sink, store=store, retrieval=retrieval, secrets=secrets
+        settings,
+        config,
+        backends=backends,
+        sink=sink,
+        store=store,
+        retrieval=retrieval,
+        secrets=secrets,
+        siblings=membership.siblings if membership else Siblings(),
     )
-    gateway = Gateway(parts, host=settings.host, port=settings.port)
+    listener = membership.listener if membership else None
+    gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
-    trials, drift = TrialWatch(parts.live, RouterVersions(store)), DriftWatch(RewardPages(store))
-    parts.metrics.watch(lambda: trial_metrics(trials))
-    parts.metrics.watch(lambda: drift_metrics(drift))
-    for watch in (trials, drift):
-        await watch.start()
-        stack.push_async_callback(watch.aclose)
     return gateway
 
 

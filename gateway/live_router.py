@@ -7,13 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from router.errors import RouterError
-from router.live_pointer import LIVE_FILE, Trial, TrialMode
+from router.errors import ArtifactError, RouterError
+from router.live_pointer import LIVE_FILE, Trial, TrialMode, withdraw
 from router.pipeline import Router
 
 POLL_EVERY_S = 0.5
@@ -87,6 +88,7 @@ class LiveRouter:
         self.loads = 0
         self.refusals = 0
         self.last_error: str | None = None
+        self.withdrawals = 0  # trials ended here
         self.faults: dict[str, int] = {}  # candidate's version -> decisions that it could not make
 
     @property
@@ -216,6 +218,23 @@ class LiveRouter:
         while True:
             await asyncio.sleep(every_s)
             await self.refresh()
+            await self._withdraw_faulty()
+
+    async def _withdraw_faulty(self) -> None:
+        """Ends the trial of a candidate that could not decide a query."""
+        trial = self.trial
+        if trial is None or not self.faults.get(trial.version):
+            return
+        at, reason = datetime.now(UTC).isoformat(), "it could not decide a query that the live router could"
+        try:
+            if await asyncio.to_thread(withdraw, self.folder, trial, at=at, reason=reason):
+                self.withdrawals += 1
+                logger.error("router %s is withdrawn from its trial: %s", trial.version, reason)
+        except (ArtifactError, OSError) as error:
+            logger.warning("the trial of router %s cannot be ended now (%s)", trial.version, type(error).__name__)
+            return
+        self.faults.pop(trial.version, None)
+        await self.refresh()
 
 
 def trial_line(candidate: Candidate | None, before: Candidate | None) -> str:

@@ -37,6 +37,8 @@ def router_metrics(live: LiveRouter, shadows: Shadows) -> Iterator[Metric]:
     share = live.trial.share if live.trial else 0.0
     yield GaugeMetricFamily("coe_router_trial", "1 while a router is on trial", value=live.trial is not None)
     yield GaugeMetricFamily("coe_router_trial_share", "Share of the conversations that it serves", value=share)
+    help_text = "Candidates taken back because they could not decide"
+    yield CounterMetricFamily("coe_router_faulty_trials", help_text, value=live.withdrawals)
     yield CounterMetricFamily("coe_shadow_left_out", "Shadow decisions left out", value=shadows.left_out)
 
 
@@ -65,7 +67,9 @@ def trial_metrics(trials: TrialWatch) -> Iterator[Metric]:
     for question in ("reward", "failures") if finding is not None else ():
         log_e.add_metric([question], getattr(finding, question))
     yield log_e
-    yield CounterMetricFamily("coe_trial_withdrawals", "Candidates taken back", value=trials.withdrawals)
+    yield CounterMetricFamily(
+        "coe_trial_withdrawals", "Candidates taken back because they are worse", value=trials.withdrawals
+    )
 
 
 def drift_metrics(drift: DriftWatch) -> Iterator[Metric]:

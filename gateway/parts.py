@@ -29,6 +29,7 @@ from gateway.part_metrics import (
 from gateway.readiness import Readiness
 from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
+from gateway.siblings import Siblings
 from retrieval.service import RetrievalService
 from router.build import capabilities
 from router.config import CoeConfig
@@ -41,6 +42,7 @@ class Parts:
     Args:
         expert_keys: the secrets that experts are called with, by expert.
         hash_key: of the hashes of conversations and of features.
+        siblings: the other processes of this gateway.
         seed: makes exploration and samples repeatable in tests.
     """
 
@@ -54,6 +56,7 @@ class Parts:
     expert_keys: Mapping[str, str] = field(default_factory=dict)
     retrieval: RetrievalService | None = None
     seed: int | None = None
+    siblings: Siblings = field(default_factory=Siblings)
 
     def __post_init__(self) -> None:
         config, limits = self.config, self.config.gateway

@@ -24,6 +24,7 @@ from gateway.http_limits import limited_protocol
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
 from gateway.settings import Settings
+from gateway.siblings import Siblings
 from retrieval.service import RetrievalService
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
@@ -49,6 +50,7 @@ def build_parts(
     store: DecisionDatabase | None,
     retrieval: RetrievalService | None = None,
     secrets: Mapping[str, str] = MappingProxyType({}),
+    siblings: Siblings | None = None,
 ) -> Parts:
     """The parts of a gateway that serves `<data>/routers/live.json`. `secrets` are values of environment variables.
 
@@ -69,6 +71,7 @@ def build_parts(
             if entry.api_key_env is not None and secrets.get(entry.api_key_env)
         },
         retrieval=retrieval,
+        siblings=siblings or Siblings(),
     )
 
 
@@ -91,21 +94,26 @@ class Gateway:
     """A gateway on a port. `start` returns when it accepts connections; `stop` when everything has ended.
 
     It owns `parts` (experts and router) from `start` on; the sink and the store belong to whoever made them.
+
+    Args:
+        port: 0 until `start` when any free port will do.
+        listener: a socket that listens already; None binds one.
     """
 
-    def __init__(self, parts: Parts, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, parts: Parts, *, host: str = "127.0.0.1", port: int = 0, listener: socket.socket | None = None
+    ) -> None:
         self.parts = parts
         self.host = host
-        self.port = port  # 0 until `start` when any free port will do
-        self._listener: socket.socket | None = None
+        self.port = port
+        self._listener = listener
         self._server: QuietServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
         """The API root for OpenAI clients."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/v1"
+        return url_of(self.host, self.port)
 
     async def start(self) -> int:
         """Binds, loads, probes and accepts. Returns the port.
@@ -113,7 +121,7 @@ class Gateway:
         Raises:
             ConfigError: the address cannot be bound.
         """
-        listener = self._listener = bind(self.host, self.port)
+        listener = self._listener = self._listener or bind(self.host, self.port)
         self.port = int(listener.getsockname()[1])
         await self.parts.start()
         self._server = QuietServer(server_config(self.parts, self.host), self.parts.config.gateway.shutdown_grace_s)
@@ -150,6 +158,8 @@ class QuietServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, grace_s: float) -> None:
         super().__init__(config)
+        # Its error logger writes tracebacks, which may hold prompt text; faults are counted and logged at the edge.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.has_started = asyncio.Event()
         self.must_stop = asyncio.Event()
         self._grace_s = grace_s
@@ -185,10 +195,13 @@ class QuietServer(uvicorn.Server):
         yield
 
 
+def url_of(host: str, port: int) -> str:
+    """The API root for OpenAI clients."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
 def server_config(parts: Parts, bound_host: str) -> uvicorn.Config:
     limits = parts.config.gateway
-    # Its error logger writes tracebacks, which may hold prompt text; faults are counted and logged at the request edge.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
         GatewayApp(parts, bound_host),
         http=limited_protocol(clients_that_fit(limits.max_connections), lambda: parts.readiness.is_stopping),

@@ -20,6 +20,8 @@ FOR_ENGINES = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY"})
 SERVICES = frozenset({"REDIS_URL", "DATABASE_URL"})
 SECRET_ENDS = ("KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIALS")
 
+MAX_WORKERS = 64
+
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -34,6 +36,7 @@ class Settings(Record):
     port: int = Field(default=8000, ge=0, le=65535, description="0 is any free port")
     api_keys: tuple[SecretStr, ...] = ()
     log_level: str = "info"
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS, description="processes that answer requests")
 
     @property
     def plain_keys(self) -> tuple[str, ...]:
@@ -59,6 +62,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         port=parse_port(values.get("COE_PORT", "8000")),
         api_keys=tuple(SecretStr(key) for key in keys),
         log_level=parse_level(values.get("COE_LOG_LEVEL", "info")),
+        workers=parse_workers(values.get("COE_WORKERS", "1")),
     )
     check_bind(settings.host, settings.plain_keys)
     return settings
@@ -117,6 +121,12 @@ def is_secret_name(name: str) -> bool:
 def parse_port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise ConfigError(f"COE_PORT={text!r} is not a port; allowed: 0 to 65535")
+    return int(text)
+
+
+def parse_workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_WORKERS:
+        raise ConfigError(f"COE_WORKERS={text!r} is not a number of workers; allowed: 1 to {MAX_WORKERS}")
     return int(text)
 
 

@@ -1,7 +1,7 @@
-"""Watches a router on trial, and takes it back as soon as it is shown to be worse.
+"""Watches a router on trial, and takes it back as soon as the log shows that it is worse.
 
-Every gateway watches by itself, from the same rows of SQL: what they find is the same, and ending a trial that has
-ended already does nothing.
+Gateways that share a database each watch, from the same rows: what they find is the same, and ending a trial that has
+ended already does nothing. The workers of one gateway have one watch together.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from decision_log.e_process import log_e_shadow_worse, log_e_worse
 from decision_log.router_versions import RouterVersions, TrialEvidence
 from fleet.tasks import stop_task
-from gateway.live_router import LiveRouter
 from router.artifact import read_manifest
 from router.errors import ArtifactError, StoreError
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw
@@ -67,10 +67,10 @@ def reason_to_withdraw(evidence: TrialEvidence, finding: TrialFinding, trial: Tr
 
 
 class TrialWatch:
-    """Looks every `LOOK_EVERY_S`; a database that is away delays it."""
+    """Looks every `LOOK_EVERY_S` at `live.json` in a folder; a database that is away delays it."""
 
-    def __init__(self, live: LiveRouter, versions: RouterVersions) -> None:
-        self._live = live
+    def __init__(self, folder: Path, versions: RouterVersions) -> None:
+        self._folder = folder
         self._versions = versions
         self._task: asyncio.Task[None] | None = None
         self._noted: LivePointer | None = None
@@ -100,21 +100,17 @@ class TrialWatch:
         Raises:
             StoreError, ArtifactError, OSError: one of them cannot be read or written now.
         """
-        await asyncio.to_thread(self._note)
-        serving = self._live.serving
-        if serving.live is None or serving.candidate is None:
+        pointer = await asyncio.to_thread(self._note)
+        if pointer is None or pointer.trial is None:
             self.finding = None
             return
-        trial = serving.candidate.trial
-        reason = None
-        if self._live.faults.get(trial.version):
-            reason = "it could not decide a query that the live router could"
-        elif trial.mode is TrialMode.CANARY:
-            evidence = await asyncio.to_thread(self._versions.evidence, serving.live.version, trial)
+        trial, reason = pointer.trial, None
+        if trial.mode is TrialMode.CANARY:
+            evidence = await asyncio.to_thread(self._versions.evidence, pointer.version, trial)
             self.finding = find(evidence, trial)
             reason = reason_to_withdraw(evidence, self.finding, trial)
         else:
-            shadow = await asyncio.to_thread(self._versions.shadow_evidence, serving.live.version, trial)
+            shadow = await asyncio.to_thread(self._versions.shadow_evidence, pointer.version, trial)
             log_e = log_e_shadow_worse(shadow.matches, shadow.propensities, shadow.rewards, trial.margin)
             self.finding = TrialFinding(reward=log_e, failures=0.0)
             if log_e >= math.log(1 / trial.alpha):
@@ -126,25 +122,24 @@ class TrialWatch:
 
     async def _withdraw(self, trial: Trial, reason: str) -> None:
         at = datetime.now(UTC).isoformat()
-        if await asyncio.to_thread(withdraw, self._live.folder, trial, at=at, reason=reason):
+        if await asyncio.to_thread(withdraw, self._folder, trial, at=at, reason=reason):
             self.withdrawals += 1
             logger.error("router %s is withdrawn from its trial: %s", trial.version, reason)
-        self._live.faults.pop(trial.version, None)
-        await self._live.refresh()
         await asyncio.to_thread(self._note)
 
-    def _note(self) -> None:
-        pointer = read_pointer(self._live.folder)
-        if pointer is None or pointer == self._noted:
-            return
-        self._versions.note(pointer, manifests(self._live, pointer))
-        self._noted = pointer
+    def _note(self) -> LivePointer | None:
+        """The present pointer, which SQL then knows."""
+        pointer = read_pointer(self._folder)
+        if pointer is not None and pointer != self._noted:
+            self._versions.note(pointer, manifests(self._folder, pointer))
+            self._noted = pointer
+        return pointer
 
 
-def manifests(live: LiveRouter, pointer: LivePointer) -> Iterator[RouterManifest]:
+def manifests(folder: Path, pointer: LivePointer) -> Iterator[RouterManifest]:
     """Manifests of the versions that a pointer puts to work; a damaged one has none."""
     for version in (pointer.version, *((pointer.trial.version,) if pointer.trial else ())):
         try:
-            yield read_manifest(live.folder / version)
+            yield read_manifest(folder / version)
         except ArtifactError as error:
             logger.warning("router %s is not kept in SQL: %s", version, error)

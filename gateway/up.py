@@ -15,6 +15,7 @@ from gateway.first_router import collect_arguments, make_first_router, train_arg
 from gateway.serve import bind
 from gateway.settings import Settings, command_environment
 from gateway.up_view import UpView
+from gateway.workers import run_workers
 from router.agreement import category_warnings, pin_problems
 from router.config import CoeConfig, Engine, load_config
 from router.errors import ArtifactError, ConfigError, EngineError
@@ -68,6 +69,8 @@ async def run_up(
 async def run_serve(settings: Settings, reporter: Reporter) -> None:
     """The gateway alone, with the embedded experts where experts.yaml has some; nothing is measured or fitted.
 
+    With one worker this process does everything, with more it starts them.
+
     Raises:
         RouterError: whatever kept it from starting.
     """
@@ -78,6 +81,9 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
         make_data_folder(settings)
+        if settings.workers > 1:
+            await run_workers(settings, config, reporter, life)
+            return
         async with running_composition(settings, config, reporter, (Engine.LLAMACPP,)) as composition:
             life.is_starting = False
             for lacking in composition.gateway.parts.readiness.missing():

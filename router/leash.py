@@ -30,12 +30,17 @@ def leashed(*argv: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv)
 
 
-def coe_command(*arguments: str) -> list[str]:
-    """The argument vector that runs `coe ARGUMENTS` in a process of this interpreter, which ends when this one does.
+def coe_words(*arguments: str) -> tuple[str, ...]:
+    """The argument vector of `coe ARGUMENTS` with this interpreter.
 
     `-P` keeps the working directory, where a user may have a `router` of their own, off the path.
     """
-    return [*leashed(sys.executable, "-P", "-m", "coe", *arguments)]
+    return sys.executable, "-P", "-m", "coe", *arguments
+
+
+def coe_command(*arguments: str) -> list[str]:
+    """The argument vector that runs `coe ARGUMENTS` in a process which ends when this one does."""
+    return [*leashed(*coe_words(*arguments))]
 
 
 def main(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
+from gateway.siblings import Siblings
 from router.config import CoeConfig
 
 
@@ -35,6 +36,7 @@ async def decoded_body(request: Request) -> object:
 Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionSink, part("sink")]
 Store = Annotated[DecisionDatabase | None, part("store")]
+OtherProcesses = Annotated[Siblings, part("siblings")]
 KeyId = Annotated[str | None, Depends(caller_key_id)]
 DecodedBody = Annotated[object, Depends(decoded_body)]
 

@@ -8,10 +8,11 @@ from fastapi import Response
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from gateway.body_fields import shorten
-from gateway.endpoints.access import KeyId, Sink, Store, api_router
+from gateway.endpoints.access import KeyId, OtherProcesses, Sink, Store, api_router
 from gateway.http_errors import ApiError
 from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
+from gateway.siblings import Siblings
 from router.explain import reason_in_words
 from router.json_text import to_json
 from router.types import DecisionKind, DecisionReason, DecisionRecord
@@ -20,10 +21,12 @@ api = api_router()
 
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
-async def show_decision(decision_id: str, sink: Sink, store: Store, key_id: KeyId) -> Response:
+async def show_decision(
+    decision_id: str, sink: Sink, store: Store, siblings: OtherProcesses, key_id: KeyId
+) -> Response:
     """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another key
     made it."""
-    record = await find_decision(sink, store, decision_id, key_id)
+    record = await find_decision(sink, store, siblings, decision_id, key_id)
     record, decision = record.model_copy(update={"embedding": None}), record.decision
     is_chat = record.kind is DecisionKind.CHAT
     is_routed = decision is not None and is_chat and decision.reason is not DecisionReason.EXPLICIT
@@ -42,9 +45,9 @@ async def show_decision(decision_id: str, sink: Sink, store: Store, key_id: KeyI
 
 
 async def find_decision(
-    sink: DecisionSink, store: DecisionDatabase | None, decision_id: str, key_id: str | None
+    sink: DecisionSink, store: DecisionDatabase | None, siblings: Siblings, decision_id: str, key_id: str | None
 ) -> DecisionRecord:
-    """The record from memory, or from the database.
+    """The record from memory, from the database, or from the memory of another worker.
 
     Raises:
         ApiError: 404. It does not tell a decision of another key from one that never was.
@@ -53,6 +56,8 @@ async def find_decision(
     record = await asyncio.to_thread(sink.recent, decision_id)  # it redacts the text
     if record is None and store is not None:
         record = await asyncio.to_thread(store.get_decision, decision_id)
+    if record is None:
+        record = await siblings.decision(decision_id)
     if record is None or record.key_id != key_id:
         raise no_decision(decision_id)
     return record

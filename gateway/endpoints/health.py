@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Response
 
-from gateway.endpoints.access import api_router, part
+from gateway.endpoints.access import OtherProcesses, api_router, part
 from gateway.metrics import Metrics
 from gateway.readiness import Readiness
 from gateway.schemas import Health
@@ -39,6 +40,7 @@ async def readyz(response: Response, readiness: Annotated[Readiness, part("readi
 
 
 @api.get("/metrics")
-def metrics(counted: Annotated[Metrics, part("metrics")]) -> Response:
-    """All metrics in the text format."""
-    return Response(counted.text(), headers={"content-type": METRICS_TYPE})
+async def metrics(counted: Annotated[Metrics, part("metrics")], siblings: OtherProcesses) -> Response:
+    """All metrics of every process of this gateway, in the text format."""
+    own = await asyncio.to_thread(counted.text)
+    return Response(await siblings.metrics(own), headers={"content-type": METRICS_TYPE})

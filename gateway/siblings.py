@@ -1,0 +1,91 @@
+"""The processes of one gateway, which ask each other over Unix sockets in a folder that only their user may open.
+
+A request meets one worker, but metrics, a decision that is not in SQL yet and a local index may be another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+
+from router.types import DecisionRecord
+
+METRICS_PATH = "/metrics"
+DECISION_PATH = "/decisions/"
+PATIENCE_S = 2.0
+
+
+class Siblings:
+    """The other processes of this gateway; none where a gateway is one process. Ask on the event loop.
+
+    Args:
+        name: this process's.
+        others: the names of the others.
+    """
+
+    def __init__(self, folder: Path = Path(), name: str = "", others: Sequence[str] = ()) -> None:
+        self._name = name
+        self._folder, self._others = folder, tuple(others)
+
+    async def metrics(self, own: bytes) -> bytes:
+        """The metrics of all processes in one text, each sample with the process as a label; `own` where it is alone.
+
+        Adding samples up is left to whoever reads them, who sees a process that began again at 0.
+        """
+        if not self._others:
+            return own
+        found = await asyncio.gather(*(self._get(other, METRICS_PATH) for other in self._others))
+        texts = {self._name: own} | dict(zip(self._others, found, strict=True))
+        up = "".join(f'coe_process_up{{process="{name}"}} {int(text is not None)}\n' for name, text in texts.items())
+        head = "# HELP coe_process_up 1 while a process of this gateway answers\n# TYPE coe_process_up gauge\n"
+        return (head + up).encode() + merged({name: text for name, text in texts.items() if text is not None})
+
+    async def decision(self, decision_id: str) -> DecisionRecord | None:
+        """A decision that another worker holds in memory."""
+        path = DECISION_PATH + quote(decision_id, safe="")
+        for found in await asyncio.gather(*(self._get(other, path) for other in self._others)):
+            if found is not None:
+                return DecisionRecord.model_validate_json(found)
+        return None
+
+    async def _get(self, other: str, path: str) -> bytes | None:
+        """The answer of one; None where it has none, or does not run."""
+        connector = aiohttp.UnixConnector(str(socket_of(self._folder, other)))
+        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.get(f"http://localhost{path}") as answer,
+            ):
+                return await answer.read() if answer.status == 200 else None
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return None  # it is being started again; `coe_process_up` tells
+
+
+def socket_of(folder: Path, name: str) -> Path:
+    return folder / f"{name}.sock"
+
+
+def merged(texts: Mapping[str, bytes]) -> bytes:
+    """One exposition of several, by process: each family once, each sample with the label `process`."""
+    families: dict[bytes, list[bytes]] = {}
+    for process, text in texts.items():
+        label = f'process="{process}"'.encode()
+        for block in (b"\n" + text).split(b"\n# HELP ")[1:]:  # in a label a line break is escaped
+            lines = [line + b"\n" for line in block.rstrip(b"\n").split(b"\n")]  # help, type, samples
+            family = families.setdefault(lines[0].split(b" ", 1)[0], [b"# HELP " + lines[0], lines[1]])
+            family += [labelled(line, label) for line in lines[2:]]
+    return b"".join(line for family in families.values() for line in family)
+
+
+def labelled(sample: bytes, label: bytes) -> bytes:
+    """A sample with one more label."""
+    name, brace, rest = sample.partition(b"{")
+    if brace:
+        return b"%b{%b,%b" % (name, label, rest)
+    name, _, value = sample.partition(b" ")
+    return b"%b{%b} %b" % (name, label, value)

@@ -1,0 +1,174 @@
+"""The processes that `coe serve --workers N` starts: a worker, which answers requests, and the one that keeps the log.
+
+gateway/workers.py is their parent. What they share comes from it in a file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from prometheus_client import CollectorRegistry, generate_latest
+from pydantic import Field
+
+from fleet.engines import EngineAddresses
+from fleet.program_log import log_to_stderr
+from fleet.stop_signal import Life, Stop, live_until_signal
+from gateway.composition import (
+    Membership,
+    open_database,
+    spare_what_is_there,
+    start_gateway,
+    start_keeper,
+    start_log,
+    start_redis,
+)
+from gateway.event_loop import run
+from gateway.metrics import ReadCollector
+from gateway.settings import Settings, environment_settings
+from gateway.sibling_server import SiblingServer
+from gateway.siblings import Siblings
+from router.config import CoeConfig
+from router.types import Record
+
+LOG = "log"
+PLAN_NAME = "plan.json"
+
+PlanArgument = Annotated[Path, typer.Argument()]
+
+
+class Plan(Record):
+    """What the processes of one gateway share.
+
+    A worker that is started again gets experts.yaml as the others have it, whatever the file says by then.
+    """
+
+    config: CoeConfig
+    workers: int = Field(ge=1)
+    urls: dict[str, str] = Field(description="API root per expert, as EngineAddresses has it")
+    lora_ids: dict[str, int | None]
+
+    @property
+    def names(self) -> list[str]:
+        return [worker_name(number) for number in range(self.workers)] + [LOG]
+
+
+def worker_name(number: int) -> str:
+    return f"worker-{number + 1}"
+
+
+def ready_file(folder: Path, name: str) -> Path:
+    """The file that a process makes once it serves."""
+    return folder / f"{name}.ready"
+
+
+def serve_worker(plan: PlanArgument, number: int, listener: int, parent: int) -> None:
+    """Answer requests beside other workers (`coe serve` starts this)."""
+    start(plan, worker_name(number), parent, partial(worker, number=number, listener=listener))
+
+
+def serve_log(plan: PlanArgument, parent: int) -> None:
+    """Keep the decision log of all workers (`coe serve` starts this)."""
+    start(plan, LOG, parent, keep_log)
+
+
+def start(path: Path, name: str, parent: int, work: Callable[..., Coroutine[None, None, None]]) -> None:
+    """Runs `work` as the process of that name."""
+    settings = environment_settings()
+    log_to_stderr(settings.log_level, name)
+    plan = Plan.model_validate_json(path.read_bytes())
+
+    async def program(life: Life) -> None:
+        async with AsyncExitStack() as stack:
+            await work(stack, settings, plan, path.parent, life, parent=parent)
+
+    run(until_signal(program))
+
+
+async def until_signal(program: Callable[[Life], Coroutine[None, None, None]]) -> None:
+    await live_until_signal(program)
+
+
+async def worker(
+    stack: AsyncExitStack,
+    settings: Settings,
+    plan: Plan,
+    folder: Path,
+    life: Life,
+    *,
+    parent: int,
+    number: int,
+    listener: int,
+) -> None:
+    """Serves until a signal, and drains."""
+    name, config = worker_name(number), share_of(plan.config, plan.workers, number)
+    redis_url, _ = await start_redis(stack, settings)
+    store = await open_database(stack, settings)
+    sink = await start_log(stack, settings, config, redis_url, store)
+    siblings = Siblings(folder, name, [other for other in plan.names if other != name])
+    membership = Membership(socket.socket(fileno=listener), siblings)
+    addresses = EngineAddresses(plan.urls, plan.lora_ids)
+    gateway = await start_gateway(stack, settings, config, addresses, sink, store, membership)
+    server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent)
+    stack.push_async_callback(server.aclose)
+    await server.start()
+    spare_what_is_there()
+    life.is_starting = False
+    ready_file(folder, name).touch(mode=0o600)
+    await life.stop.wait()
+    hurry_if_alone(life.stop, parent)
+    await gateway.drain(life.stop.urgent)
+
+
+async def keep_log(
+    stack: AsyncExitStack, settings: Settings, plan: Plan, folder: Path, life: Life, *, parent: int
+) -> None:
+    """Keeps the log until a signal, and writes what is in the stream then."""
+    redis_url, _ = await start_redis(stack, settings)
+    store = await open_database(stack, settings)
+    keeper = await start_keeper(stack, settings, plan.config, redis_url, store)
+    registry = CollectorRegistry()
+    registry.register(ReadCollector(keeper.metrics))
+    server = SiblingServer(folder, LOG, partial(generate_latest, registry))
+    stack.push_async_callback(server.aclose)
+    await server.start()
+    life.is_starting = False
+    ready_file(folder, LOG).touch(mode=0o600)
+    await life.stop.wait()
+
+
+def hurry_if_alone(stop: Stop, parent: int) -> None:
+    """Skips the drain where the parent died: nobody starts workers again, and a new gateway may want the port."""
+    if os.getppid() != parent:
+        stop.urgent.set()
+
+
+def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
+    """experts.yaml for one of several workers: limits of a gateway are divided among them, to the last one."""
+
+    def part(value: int) -> int:
+        return value // workers + (number < value % workers)
+
+    limits, log, judge = config.gateway, config.log, config.judge
+    parts = {
+        name: part(getattr(limits, name)) for name in ("max_concurrency", "max_connections", "max_bytes_in_flight")
+    }
+    parts["max_bodies_per_client"] = max(1, part(limits.max_bodies_per_client))
+    changes: dict[str, object] = {
+        "gateway": limits.model_copy(update=parts),
+        "log": log.model_copy(update={"queue_max_records": max(1, part(log.queue_max_records))}),
+    }
+    if judge is not None:
+        budget = {
+            "max_per_hour": part(judge.max_per_hour),
+            "max_usd_per_day": judge.max_usd_per_day / workers,
+            "max_running_beside": part(judge.max_running_beside),
+        }
+        changes["judge"] = judge.model_copy(update=budget)
+    return config.model_copy(update=changes)

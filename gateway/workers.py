@@ -1,0 +1,169 @@
+"""`coe serve --workers N`: the parent of N processes that answer requests on one socket, and of one that keeps the log.
+
+It holds what a data folder has once (the embedded Valkey, the engines of this host, the listening socket), starts a
+process again that dies, and passes signals on. It answers no request itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from decision_log.privacy import load_key
+from fleet.engines import all_ready
+from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
+from fleet.stop_signal import Life, Stop
+from gateway.composition import Reporter, experts_line, start_engines, start_redis
+from gateway.serve import bind, url_of
+from gateway.settings import Settings, command_environment
+from gateway.worker import LOG, PLAN_NAME, Plan, ready_file, worker_name
+from router.config import CoeConfig, Engine
+from router.errors import ConfigError, EngineError
+from router.leash import coe_words
+
+START_TIMEOUT_S = 600.0
+FLUSH_S = 20.0
+"""For the log to be written out, behind the drain and the grace of requests."""
+
+RESTARTS = RestartPolicy(max_restarts=1_000_000, window_s=60.0, first_delay_s=0.1, max_delay_s=5.0)
+"""A worker that served is started again whatever happens: the others go on meanwhile (ours)."""
+
+
+async def run_workers(settings: Settings, config: CoeConfig, reporter: Reporter, life: Life) -> None:
+    """Serves with several workers until a signal, and ends all in order.
+
+    Raises:
+        RouterError: something could not be started, or a process did not end as it should.
+    """
+    check_count(config, settings.workers)
+    listener = bind(settings.host, settings.port)
+    async with AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        family = await start_family(stack, settings, config, reporter, listener)
+        life.is_starting = False
+        await life.stop.wait()
+        listener.close()  # the workers have it, and close it when they have drained
+        await family.stop(life.stop)
+
+
+@dataclass(frozen=True)
+class Family:
+    """The processes of a gateway."""
+
+    workers: Sequence[SupervisedProcess]
+    log: SupervisedProcess
+
+    async def stop(self, stop: Stop) -> None:
+        """The workers, then the log, which writes their last decisions. An urgent stop is passed on at once.
+
+        Raises:
+            EngineError: one did not end with exit status 0.
+        """
+        hurrying = asyncio.create_task(self._hurry(stop))
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
+        await self.log.stop()
+        hurrying.cancel()
+        if bad := [each for each in (*self.workers, self.log) if each.exit_code]:
+            raise EngineError("; ".join(f"{each.spec.name} ended with {exit_words(each.exit_code)}" for each in bad))
+
+    async def _hurry(self, stop: Stop) -> None:
+        await stop.urgent.wait()
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Has the workers end without a drain."""
+        for worker in self.workers:
+            worker.send(signal.SIGINT)
+
+
+async def start_family(
+    stack: AsyncExitStack,
+    settings: Settings,
+    config: CoeConfig,
+    reporter: Reporter,
+    listener: socket.socket,
+) -> Family:
+    """Redis and engines, then the process that keeps the log and the workers."""
+    count = settings.workers
+    with reporter.step("starting Redis") as step:
+        redis_url, where = await start_redis(stack, settings)
+        step.done(f"decision log through {where}")
+    with reporter.step(f"loading {len(config.experts)} experts") as step:
+        fleet, addresses = await start_engines(stack, settings, config, (Engine.LLAMACPP,))
+        step.done(experts_line(config, fleet))
+    with reporter.step(f"starting {count} workers") as step:
+        await asyncio.to_thread(load_key, settings.data_dir)  # made once, before all want it
+        folder = Path(tempfile.mkdtemp(prefix="coe-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        plan = Plan(config=config, workers=count, urls=addresses.urls, lora_ids=addresses.lora_ids)
+        (folder / PLAN_NAME).write_text(plan.model_dump_json())
+        family = make_family(settings, config, plan, folder, redis_url, listener)
+        for process in (family.log, *family.workers):
+            stack.push_async_callback(process.stop)
+            process.start()
+        try:
+            await all_ready((family.log, *family.workers))
+        except BaseException:
+            family.hurry()  # one that serves already would drain first
+            raise
+        url = url_of(settings.host, listener.getsockname()[1])
+        step.done(f"gateway at {url}, with {count} workers")
+    return family
+
+
+def make_family(
+    settings: Settings, config: CoeConfig, plan: Plan, folder: Path, redis_url: str, listener: socket.socket
+) -> Family:
+    """The processes, not started yet."""
+    environment = {
+        **command_environment(),
+        "COE_CONFIG": str(settings.config_path),
+        "COE_DATA_DIR": str(settings.data_dir),
+        "COE_HOST": settings.host,
+        "COE_PORT": str(listener.getsockname()[1]),
+        "COE_LOG_LEVEL": settings.log_level,
+        "REDIS_URL": redis_url,
+    }
+
+    def process(name: str, arguments: Collection[str], grace_s: float, *descriptors: int) -> SupervisedProcess:
+        spec = ProcessSpec(
+            name,
+            coe_words("serve", *arguments, str(os.getpid())),
+            log=None,
+            ready_file=ready_file(folder, name),
+            env=environment,
+            start_timeout_s=START_TIMEOUT_S,
+            stop_grace_s=grace_s + FLUSH_S,
+            descriptors=descriptors,
+        )
+        return SupervisedProcess(spec, restarts=RESTARTS)
+
+    path, limits, descriptor = str(folder / PLAN_NAME), config.gateway, listener.fileno()
+    grace_s = limits.drain_s + limits.shutdown_grace_s
+    workers = [
+        process(worker_name(number), ("worker", path, str(number), str(descriptor)), grace_s, descriptor)
+        for number in range(plan.workers)
+    ]
+    return Family(workers, process(LOG, ("log", path), 0.0))
+
+
+def check_count(config: CoeConfig, count: int) -> None:
+    """Raises ConfigError: limits of experts.yaml cannot be divided by so many."""
+    limits = config.gateway
+    most = min(
+        limits.max_concurrency, limits.max_connections, limits.max_bytes_in_flight // (8 * limits.max_body_bytes)
+    )
+    if count > most:
+        raise ConfigError(
+            f"COE_WORKERS={count} is too many to divide gateway.max_concurrency {limits.max_concurrency}, "
+            f"max_connections {limits.max_connections} and max_bytes_in_flight {limits.max_bytes_in_flight} among; "
+            f"allowed: 1 to {most}"
+        )

@@ -1,0 +1,278 @@
+"""`coe serve --workers N`: real processes that share a port, a log and what a gateway promises as one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
+from coe import command_line
+from decision_log.commands import drain_all, examine
+from decision_log.database import Database
+from gateway.siblings import merged
+from gateway.worker import share_of
+from gateway.workers import check_count
+from router.artifact import load_artifact, save_artifact
+from router.config import LogConfig
+from router.errors import ConfigError
+from router.live_pointer import Trial, TrialMode
+from tests.gateway.running import config_of
+from tests.training.trained_folder import NOW, make_trained
+from training.registry import Registry
+
+DEADLINE_S = 60.0
+ASKERS = 6
+CONVERGENCE_S = 2.0
+
+
+def make_gateway(folder: Path, config: Path | None = None, **log: object) -> GatewayProcess:
+    path = config or write_config(folder, **log)
+    return GatewayProcess(path, folder / "data", {}, folder / "gateway.log", workers=2)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not await condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def samples(gateway: GatewayProcess, client: aiohttp.ClientSession, name: str) -> dict[str, float]:
+    """Sum of a metric by process."""
+    async with client.get(f"{gateway.url}/metrics") as answer:
+        families = text_string_to_metric_families(await answer.text())
+        found: dict[str, float] = {}
+        for sample in (each for family in families for each in family.samples if each.name == name):
+            found[sample.labels["process"]] = found.get(sample.labels["process"], 0) + sample.value
+    return found
+
+
+@asynccontextmanager
+async def all_serving(gateway: GatewayProcess) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client, once every process of the gateway serves."""
+
+    async def has_started() -> bool:
+        return "with 2 workers" in gateway.log.read_text()
+
+    async with serving(gateway) as client:
+        await until(has_started, "all processes")
+        yield client
+
+
+class Load:
+    """Askers, each request on a connection of its own."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        self._gateway = gateway
+        self._is_over = False
+        self.answered: list[str] = []
+        self._tasks = [asyncio.create_task(self._ask(number)) for number in range(ASKERS)]
+
+    async def _ask(self, number: int) -> None:
+        count = 0
+        while not self._is_over:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as client:
+                count += 1
+                found = await self._gateway.ask(
+                    client, "polly", is_stream=count % 2 == 0, request_id=f"{number}-{count}"
+                )
+                if found is not None:
+                    self.answered.append(found)
+
+    async def more(self, count: int) -> None:
+        """Returns after so many more answers."""
+        wanted = len(self.answered) + count
+
+        async def is_there() -> bool:
+            return len(self.answered) >= wanted
+
+        await until(is_there, f"{count} more answers")
+
+    async def end(self) -> None:
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
+
+
+async def test_workers_log_exactly_although_one_is_killed_under_load(tmp_path: Path) -> None:
+    gateway = make_gateway(tmp_path, durability="sync")
+    async with all_serving(gateway) as client:
+        load = Load(gateway)
+        await load.more(60)
+        before = gateway.worker_pids
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        await load.more(60)
+
+        async def is_whole() -> bool:
+            up = await samples(gateway, client, "coe_process_up")
+            return up == {"worker-1": 1, "worker-2": 1, "log": 1} and len(gateway.worker_pids) == 2
+
+        await until(is_whole, "the killed worker is there again, and what it left is sent")
+        assert before[0] not in gateway.worker_pids
+        await load.more(60)
+        await load.end()
+        assert await gateway.stop() == 0
+    store = Database(f"sqlite:///{tmp_path / 'data' / 'coe.db'}")
+    await drain_all(tmp_path / "data", LogConfig(), None, store)
+    found = await examine(tmp_path / "data", LogConfig(), None, store)
+    missing = [each for each in load.answered if store.get_decision(each) is None]
+    store.close()
+    assert missing == []
+    assert found.is_healthy, found
+    assert found.decisions == found.rows >= len(load.answered)
+    assert len(found.findings) == 3
+
+
+async def test_metrics_add_up_and_each_worker_knows_the_others_decisions(tmp_path: Path) -> None:
+    gateway = make_gateway(tmp_path)
+    async with all_serving(gateway) as client:
+        load = Load(gateway)
+        await load.more(80)
+        await load.end()
+        counts = await samples(gateway, client, "coe_requests_total")
+        assert sum(counts.values()) == len(load.answered)
+        assert counts.keys() == {"worker-1", "worker-2"}
+        assert min(counts.values()) > 0
+        for _ in range(10):
+            async with aiohttp.ClientSession() as alone:
+                said = await gateway.ask(alone, "polly", is_stream=False, request_id="r")
+            async with (
+                aiohttp.ClientSession() as alone,
+                alone.get(f"{gateway.url}/v1/decisions/{said}") as receipt,
+            ):
+                assert receipt.status == 200
+            async with (
+                aiohttp.ClientSession() as alone,
+                alone.post(
+                    f"{gateway.url}/v1/feedback", json={"decision_id": said, "kind": "thumb", "value": 1}
+                ) as kept,
+            ):
+                assert kept.status == 202
+        async with client.get(f"{gateway.url}/v1/decisions/dec-none") as answer:
+            assert answer.status == 404
+
+
+async def test_a_drain_serves_and_a_second_signal_cuts_it_short(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text() + "gateway: {drain_s: 300}\n")
+    gateway = make_gateway(tmp_path, config)
+    async with all_serving(gateway) as client:
+        gateway.send(signal.SIGTERM)
+
+        async def is_unready() -> bool:
+            async with client.get(f"{gateway.url}/readyz") as answer:
+                return "stopping" in await answer.text()
+
+        for _ in range(4):  # whichever worker answers
+            await until(is_unready, "not ready")
+        assert await gateway.ask(client, "polly", is_stream=True, request_id="r") is not None
+        assert gateway.is_running
+        assert await gateway.stop() == 0
+
+
+async def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text() + "gateway: {drain_s: 300}\n")
+    gateway = make_gateway(tmp_path, config)
+    async with all_serving(gateway):
+        gateway.kill()
+        async with serving(gateway) as client:
+
+            async def answers() -> bool:
+                return await gateway.ask(client, "polly", is_stream=False, request_id="r") is not None
+
+            await until(answers, "the port and the data folder are free, and nobody drains for 300 s")
+            gateway.send(signal.SIGINT)
+            assert await gateway.stop() == 0
+
+
+async def test_routers_and_canaries_are_the_same_on_every_worker(tmp_path: Path) -> None:
+    make_trained(tmp_path)
+    registry = Registry(tmp_path / "data" / "routers")
+    first = load_artifact(registry.folders()[0])
+    fields = first.manifest.model_dump(mode="json", exclude={"version", "weights_sha256"})
+    old, new = (
+        first.manifest.version,
+        save_artifact(registry.root, fields | {"data_fingerprints": {"copy": "1"}}, first.arrays).manifest.version,
+    )
+    gateway = make_gateway(tmp_path, tmp_path / "experts.yaml")
+
+    async def version_of(session: str) -> str:
+        body = {"model": "auto", "messages": [{"role": "user", "content": "what is the tallest mountain?"}]}
+        async with (
+            aiohttp.ClientSession() as alone,
+            alone.post(f"{gateway.url}/v1/chat/completions", json=body, headers={"x-session-id": session}) as answer,
+        ):
+            assert answer.status == 200
+            return str(answer.headers["x-coe-router-version"])
+
+    async def versions(session: str) -> set[str]:
+        """Those of one conversation on several connections, so on both workers."""
+        return {await version_of(session) for _ in range(6)}
+
+    async with all_serving(gateway) as client:
+        assert await versions("s") == {old}
+        registry.try_out(Trial(version=new, mode=TrialMode.CANARY, share=0.5, started_at=1000.0))
+        await swapped(time.monotonic())
+        assert all([len(await versions(f"s{number}")) == 1 for number in range(12)])
+        assert {await version_of(f"s{number}") for number in range(12)} == {old, new}
+        registry.promote(new, NOW)
+        await swapped(time.monotonic())
+        assert await versions("s") == {new}
+        served = await samples(gateway, client, "coe_requests_total")
+        assert min(served.values()) > 0
+        assert served.keys() == {"worker-1", "worker-2"}
+        assert (await samples(gateway, client, "coe_trial_withdrawals_total")).keys() == {"log"}
+
+
+async def swapped(at_s: float) -> None:
+    """Returns when a change of `live.json` made then has to be in force everywhere."""
+
+    async def is_time() -> bool:
+        return time.monotonic() > at_s + CONVERGENCE_S
+
+    await until(is_time, "two seconds")
+
+
+@pytest.mark.parametrize("count", ["0", "x", "65", "-1", "1.5"])
+def test_a_wrong_number_of_workers_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.run("serve", ["--workers", count]) == 1
+    said = f"coe: COE_WORKERS='{count}' is not a number of workers; allowed: 1 to 64\n"
+    assert capsys.readouterr().err == said
+
+
+def test_limits_are_divided_to_the_last_one() -> None:
+    judge = {"expert": "ruby", "share": 0.1, "max_per_hour": 4, "max_running_beside": 1}
+    config = config_of(sections={"judge": judge}, max_concurrency=10, max_connections=20)
+    parts = [share_of(config, 3, number) for number in range(3)]
+    for name in ("max_concurrency", "max_connections", "max_bytes_in_flight"):
+        assert sum(getattr(part.gateway, name) for part in parts) == getattr(config.gateway, name)
+    assert [part.gateway.max_concurrency for part in parts] == [4, 3, 3]
+    budgets = [part.judge for part in parts if part.judge is not None]
+    assert sum(each.max_per_hour for each in budgets) == 4
+    assert sum(each.max_usd_per_day for each in budgets) == pytest.approx(1.0)
+    assert share_of(config, 1, 0) == config
+
+
+def test_more_workers_than_the_limits_divide_among_are_refused() -> None:
+    check_count(config_of(max_concurrency=3), 3)
+    with pytest.raises(ConfigError, match=r"^COE_WORKERS=4 is too many .*max_concurrency 3, .*; allowed: 1 to 3$"):
+        check_count(config_of(max_concurrency=3), 4)
+
+
+def test_merged_metrics_have_each_family_once() -> None:
+    one = b'# HELP a A.\n# TYPE a gauge\na 1.0\n# HELP b B.\n# TYPE b gauge\nb{x="# HELP {"} 2.0\n'
+    two = b"# HELP a A.\n# TYPE a gauge\na 3.0\n"
+    families = list(text_string_to_metric_families(merged({"p": one, "q": two}).decode()))
+    found = {family.name: {s.labels["process"]: s.value for s in family.samples} for family in families}
+    assert found == {"a": {"p": 1.0, "q": 3.0}, "b": {"p": 2.0}}
+    assert families[1].samples[0].labels["x"] == "# HELP {"
