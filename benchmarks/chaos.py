@@ -26,6 +26,7 @@ import typer
 from rich.console import Console
 from sqlalchemy import select
 
+from base.json_text import from_json
 from benchmarks.chaos_fleet import Child, GatewayProcess, write_config
 from benchmarks.chaos_history import WINDOW_S, Answer, Kill, Row, Verdict, Victim, check, planned_kills
 from decision_log.commands import drain_all, examine
@@ -35,7 +36,6 @@ from decision_log.log_connection import default_database_url
 from decision_log.tables import DECISIONS
 from fleet.redis_server import RedisServer
 from router.config import Durability, LogConfig
-from router.json_text import from_json
 
 CLIENTS = 8
 ASK_TIMEOUT_S = 20.0

@@ -20,13 +20,13 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
+from base.errors import MissingExtraError, MissingWeightsError
+from base.progress import silent
+from base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from benchmarks.uncertainty import fit_request
 from router.build import build_encoder
 from router.config import PluginConfig, load_config
-from router.errors import MissingExtraError, MissingWeightsError
-from router.progress import silent
 from router.protocols import Encoder
-from router.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from router.types import GENERAL, FloatArray, Metric
 from training.classifier_metrics import wilson
 from training.datasets.labelled_queries import read_seed

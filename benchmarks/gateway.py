@@ -36,9 +36,9 @@ import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from base.shipped import DEFAULT_CONFIG, shipped_root
 from eval.probe_set import load_probes
 from router.config import load_config
-from router.shipped import DEFAULT_CONFIG, shipped_root
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 

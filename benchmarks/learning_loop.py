@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from scipy.stats import beta
 
+from base.blas import one_thread
 from benchmarks.loop_arms import EXPLORATION, RESPONSE_RATE, Settings, fit_stage
 from benchmarks.loop_experiments import (
     BLOCK,
@@ -39,7 +40,6 @@ from benchmarks.loop_experiments import (
     scenario_run,
 )
 from benchmarks.loop_fleet import World, build_world, cached, moment_of, sampled_table
-from router.blas import one_thread
 from router.build import build_encoder
 from training.table_fit import encoder_config
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from base.progress import silent
 from benchmarks.loop_fleet import (
     THUMB_FLOOR,
     THUMB_SLOPE,
@@ -30,7 +31,6 @@ from router.build import MeasuredExperts, assemble, evidence_of
 from router.config import ExplorationConfig, PluginConfig, PolicyConfig
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts
-from router.progress import silent
 from router.quality import QualityMatrix
 from router.types import GENERAL, Verdict
 from training.candidate_verdict import MAX_JUDGED, judged_rows

@@ -22,8 +22,8 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
+from base.blas import one_thread
 from router import plugins
-from router.blas import one_thread
 from router.config import PluginConfig
 from router.protocols import Encoder
 from router.quality import QualityMatrix

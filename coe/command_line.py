@@ -143,7 +143,7 @@ def resolve(arguments: list[str], commands: Mapping[str, Command]) -> tuple[str,
 
 def unknown_command(arguments: list[str], commands: Mapping[str, Command]) -> str:
     """The complaint about a command that does not exist, or lacks its sub-command."""
-    from router.errors import allowed_values
+    from base.errors import allowed_values
 
     group = [name for name in commands if name.split()[0] == arguments[0]]
     if group:
@@ -160,9 +160,9 @@ def run(name: str, arguments: list[str]) -> int:
 
     import typer
 
-    from router.errors import ConfigError, RouterError
+    from base.errors import ConfigError, RouterError
 
-    # Every matrix of a router is small (see router.blas); numpy reads this when it is imported, which is after this.
+    # Every matrix of a router is small (see base.blas); numpy reads this when it is imported, which is after this.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     module, function = COMMANDS[name].target.split(":")
@@ -194,7 +194,7 @@ def keep_private(name: str, arguments: list[str]) -> None:
     is open."""
     import os
 
-    from router.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of
+    from base.private_folder import PRIVATE_UMASK, close_to_others, data_folder_of
 
     if not COMMANDS[name].is_shown:
         os.umask(PRIVATE_UMASK)
@@ -211,7 +211,7 @@ def usage_error() -> type[Exception]:
 
 
 def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
-    from router.visible_text import visible
+    from base.visible_text import visible
 
     for line in lines:
         # What is in a file may hold line breaks; a complaint is one line all the same.

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.errors import RouterError
+from base.errors import RouterError
 from router.types import QueryFacts, RoutingDecision
 
 if TYPE_CHECKING:

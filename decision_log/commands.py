@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from base.errors import StoreError, allowed_values
+from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption
 from decision_log.connections import (
     opened_client,
     opened_database,
@@ -27,11 +29,9 @@ from decision_log.sink import SPOOL_FOLDER, new_replica
 from decision_log.stream import DecisionStream, evicting
 from fleet.stop_signal import stop_on_signal
 from router.config import LogConfig, load_config
-from router.errors import StoreError, allowed_values
-from router.options import ConfigOption, DatabaseOption, DataOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.terminal import Grid
+    from base.terminal import Grid
 
 
 def doctor(
@@ -45,7 +45,7 @@ def doctor(
     ] = None,
 ) -> int:
     """Prove that the decision log lost nothing, or name the gaps; exit status 1 when there are some."""
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     console = Terminal(highlight=False)
     with opened_database(data_dir, database_url, is_reader=not give_up) as database:
@@ -106,7 +106,7 @@ def drain(
     database_url: DatabaseOption = None,
 ) -> int:
     """Write what waits in spools and stream to SQL; exit status 1 when an entry could not be written."""
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     console = Terminal()
     with opened_database(data_dir, database_url) as database, console.status("draining ..."):
@@ -167,7 +167,7 @@ async def drain_all(
 
 def replica_table(findings: Sequence[Finding]) -> Grid:
     """Replicas that have a fault first."""
-    from router.terminal import Grid
+    from base.terminal import Grid
 
     table = Grid("replica", "state", "decisions", "rows", "removed", "lost", "duplicates", "with their gateway")
     for each in sorted(findings, key=lambda one: (-count(one.lost), -one.duplicates, one.replica)):

@@ -9,11 +9,11 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
+from base.errors import StoreError
 from decision_log.spool import Spool
 from decision_log.spool_writer import SpoolWriter
 from decision_log.stream import DecisionStream
 from fleet.tasks import stop_task
-from router.errors import StoreError
 
 LOOK_EVERY_S = 1.0
 LOOK_TIMEOUT_S = 2.0

@@ -17,6 +17,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
+from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.ledger import Ledger
 from decision_log.redis_client import REDIS_ERRORS, connect
@@ -24,7 +25,6 @@ from decision_log.replica_status import ReplicaStatus
 from decision_log.stream import Backoff, reason_of
 from decision_log.stream_entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
 from fleet.tasks import stop_task
-from router.errors import StoreError
 from router.types import DecisionRecord
 
 BATCH_RECORDS = 100

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
+from base.errors import StoreError
 from decision_log.feedback_rows import keep_document_feedback, keep_feedback
 from decision_log.implicit_signals import note_signals
 from decision_log.log_connection import foreign_version, version_reason
@@ -20,7 +21,6 @@ from decision_log.protocols import FeedbackStatus
 from decision_log.sql_engine import check_schema, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
-from router.errors import StoreError
 from router.feedback_config import FeedbackConfig
 from router.types import RETRIEVAL, DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 

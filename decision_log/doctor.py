@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from base.json_text import JsonError, from_json
 from decision_log.database import Database
 from decision_log.ledger import Account, Ledger, Repeated
 from decision_log.leftovers import spool_folders, unsent_payloads
@@ -20,7 +21,6 @@ from decision_log.replica_status import BEAT_S, ReplicaState, ReplicaStatus, rea
 from decision_log.stream import RECORD_FIELD, eviction_policy
 from decision_log.stream_entries import dead_entries, waiting_entries
 from fleet.folder_lock import is_held
-from router.json_text import JsonError, from_json
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient

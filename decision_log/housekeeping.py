@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
+from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.sql_removal import Removal
 from decision_log.stream import reason_of
 from fleet.tasks import stop_task
-from router.errors import StoreError
 
 LOOK_EVERY_S = 10.0
 PRUNE_EVERY_S = 3600.0

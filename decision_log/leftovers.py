@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
+from base.errors import StoreError
 from decision_log.replica_status import read_status
 from decision_log.spool import Spool
 from decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths, sent_bytes
 from decision_log.spool_frames import scan
 from decision_log.stream import STATUS_FIELD, DecisionStream
-from router.errors import StoreError
 
 READ_RECORDS = 32
 """Records of one pipeline: about 0.5 ms of the event loop, so that answers do not wait for the log."""

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchTableError
 
-from router.errors import DataError, MissingExtraError
-from router.json_text import JsonError, from_json
+from base.errors import DataError, MissingExtraError
+from base.json_text import JsonError, from_json
 from router.types import RECORD_VERSION
 
 SCHEMA_VERSION = 1

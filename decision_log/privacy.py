@@ -8,9 +8,9 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from base.errors import ConfigError
 from decision_log.redaction import redact
 from router.config import PrivacyLevel
-from router.errors import ConfigError
 from router.types import DecisionRecord
 
 MAX_SESSION_BYTES = 256

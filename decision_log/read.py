@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pydantic import ValidationError
 from sqlalchemy import Connection, text
 
+from base.errors import DataError
 from decision_log.log_connection import foreign_version, version_reason
-from router.errors import DataError
 from router.types import (
     DecisionKind,
     DecisionReason,

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from base.errors import ConfigError
+from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption
 from decision_log.connections import (
     opened_client,
     opened_database,
@@ -22,8 +24,6 @@ from decision_log.sink import SPOOL_FOLDER
 from decision_log.sql_removal import Removal, Removed
 from decision_log.stream_entries import dead_stream
 from router.config import LogConfig, load_config
-from router.errors import ConfigError
-from router.options import ConfigOption, DatabaseOption, DataOption, RedisOption
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
@@ -41,7 +41,7 @@ def prune(
     database_url: DatabaseOption = None,
 ) -> int:
     """Remove decisions, feedback and dead letters older than that; `log.keep_days` does so by itself."""
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     now = time.time()
     before = now - age_s(older_than)
@@ -61,7 +61,7 @@ def erase_subject(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be erased, and erase nothing.")] = False,
 ) -> int:
     """Erase a subject's decisions and feedback: from SQL, stream, dead letters and the spools of this machine."""
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     work, verb = (look_for, "would erase") if dry_run else (erase, "erased")
     with opened_database(data_dir, database_url, is_reader=dry_run) as database:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, select
 
+from base.json_text import from_json
 from decision_log.database import Database
 from decision_log.tables import DECISIONS, FEEDBACK
-from router.json_text import from_json
 
 WAIT_S = 86_400.0
 """So long after it was given, feedback whose decision has not come is looked for: a spool may wait for Redis for hours,

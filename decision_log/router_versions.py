@@ -10,10 +10,10 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.engine import Connection
 
+from base.json_text import from_json
 from decision_log.database import Database
 from decision_log.e_process import Arm
 from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
-from router.json_text import from_json
 from router.live_pointer import LivePointer, Trial
 from router.types import RouterManifest, TerminalState
 

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from base.errors import StoreError
 from decision_log.commit_check import CommitCheck
 from decision_log.leftovers import send_leftovers, send_next, spooled_bytes
 from decision_log.privacy import apply_privacy, keyed_hash, load_key
@@ -32,7 +33,6 @@ from decision_log.stream import STATUS_FIELD, Backoff, DecisionStream, reason_of
 from decision_log.tombstones import is_erased
 from fleet.tasks import stop_task
 from router.config import Durability, LogConfig
-from router.errors import StoreError
 from router.types import DecisionRecord
 
 SEND_LINGER_S = 0.1

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from base.errors import StoreError
 from decision_log.replica_status import MARK_NAME
 from decision_log.spool_files import (
     CHECKPOINT_NAME,
@@ -26,7 +27,6 @@ from decision_log.spool_files import (
 )
 from decision_log.spool_frames import HEADER, Frame, frame, scan
 from fleet.folder_lock import LOCK_NAME, FolderLock, holder_of
-from router.errors import StoreError
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 LOAD_BYTES = 256 * 1024

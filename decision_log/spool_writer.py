@@ -18,12 +18,12 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+from base.errors import StoreError
 from decision_log.privacy import apply_privacy
 from decision_log.replica_status import DecisionCount
 from decision_log.spool import Spool
 from decision_log.stream import Backoff, DecisionStream
 from router.config import Durability, LogConfig
-from router.errors import StoreError
 from router.types import DecisionRecord
 
 LINGER_S = 0.02

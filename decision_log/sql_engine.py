@@ -14,9 +14,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlmodel import create_engine
 
+from base.errors import ConfigError, StoreError, require_installed
 from decision_log.log_connection import SCHEMA_VERSION, schema_problem
 from decision_log.tables import SCHEMA
-from router.errors import ConfigError, StoreError, require_installed
 
 if TYPE_CHECKING:
     from sqlalchemy import Table

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from sqlalchemy import case, delete, exists, func, or_, select
 
+from base.json_text import JsonError, from_json
 from decision_log.database import Database
 from decision_log.ledger import Ledger
 from decision_log.ranges import count, merged
 from decision_log.replica_status import ReplicaState
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK, ERASURES, FEEDBACK, JUDGEMENTS, REMOVED, REPLICAS
 from decision_log.tombstones import delete_of, lock, note_removed, subject_hash
-from router.json_text import JsonError, from_json
 
 BATCH_ROWS = 5000
 ID_BATCH = 500

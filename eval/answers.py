@@ -18,9 +18,9 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
+from base.errors import DataError
 from eval.chat_client import SAMPLING, CallError, ChatClient, Fault
 from eval.probe_set import Probe
-from router.errors import DataError
 from router.types import Record
 
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)

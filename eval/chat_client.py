@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from base.errors import BackendError
+from base.json_text import from_json
+from base.visible_text import visible_line
 from decision_log.read import OUR_FAULTS
 from eval.probe_set import Probe
-from router.errors import BackendError
-from router.json_text import from_json
-from router.visible_text import visible_line
 
 SAMPLING = {"temperature": 0}
 """How every answer is drawn: greedily, so that the same expert gives the same answer."""

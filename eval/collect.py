@@ -16,11 +16,11 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 
+from base.errors import RouterError
 from eval.answers import Answer, Journal, Pair, answer_key, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
 from eval.probe_set import Probe
 from eval.types import Grader
-from router.errors import RouterError
 from router.types import PROBE_HEADER, FloatArray
 from training.datasets.outcomes import write_outcomes
 from training.split import split_of

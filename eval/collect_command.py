@@ -12,6 +12,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from base.errors import ConfigError, MissingWeightsError, allowed_values
+from base.options import require_folder
+from base.progress import console_progress
+from base.terminal import Grid, Terminal
 from eval.answers import read_answers, write_answers
 from eval.collect import Collection, CollectRequest
 from eval.collect import collect as run_collect
@@ -20,10 +24,6 @@ from eval.probe_set import Probe, load_probe_file, load_probes
 from fleet.adapter_files import adapter_digest
 from fleet.vllm_command import adapter_folder
 from router.config import Engine, ExpertConfig, load_config
-from router.errors import ConfigError, MissingWeightsError, allowed_values
-from router.options import require_folder
-from router.progress import console_progress
-from router.terminal import Grid, Terminal
 from router.weights import file_sha256, fingerprint, resolve_weights
 from training.datasets.model_facts import facts_of_config
 from training.types import ModelFacts

@@ -13,7 +13,7 @@ ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to
 
 def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
     """Names of a comma-separated option; None when it was not given. Raises ConfigError when it names nothing."""
-    from router.errors import ConfigError
+    from base.errors import ConfigError
 
     if value is None:
         return None
@@ -24,7 +24,7 @@ def split_names(value: str | None, option: str) -> tuple[str, ...] | None:
 
 
 def say(lines: Sequence[str]) -> None:
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     for line in lines:
         Terminal(soft_wrap=True).print(line, highlight=False)

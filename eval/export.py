@@ -15,11 +15,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from router.errors import ConfigError, DataError, allowed_values
-from router.options import require_file
-from router.spreadsheet import without_formula
+from base.errors import ConfigError, DataError, allowed_values
+from base.options import require_file
+from base.spreadsheet import without_formula
+from base.visible_text import echo
 from router.types import FloatArray
-from router.visible_text import echo
 from training.datasets.flat_rows import FIELDS
 from training.datasets.importers.routerbench import COST, FRAME_COLUMNS, NONE_CORRECT, ORACLE, RESPONSE
 from training.datasets.outcomes import read_outcomes

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
 
+from base.errors import DataError, allowed_values
+from base.fault_words import fault_words
+from base.shipped import probes_folder
 from eval.types import Grader
 from router import plugins
-from router.errors import DataError, allowed_values
-from router.fault_words import fault_words
-from router.shipped import probes_folder
 
 _GRADERS: Final = "eval.graders"
 _SUFFIX: Final = ".jsonl"

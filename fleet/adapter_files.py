@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from router.errors import MissingWeightsError
+from base.errors import MissingWeightsError
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 GGUF_HEADER_BYTES = 64 * 1024

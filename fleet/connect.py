@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from base.errors import ConfigError
 from router import plugins
 from router.config import CoeConfig, Engine, ExpertConfig
-from router.errors import ConfigError
 from router.protocols import ChatBackend
 
 BACKEND_OF = {

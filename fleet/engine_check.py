@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import aiohttp
 from yarl import URL
 
+from base.errors import allowed_values
 from router.config import CoeConfig, Engine, ExpertConfig
-from router.errors import allowed_values
 
 TIMEOUT_S = 10.0
 WIRE = (Engine.OPENAI, Engine.VLLM)

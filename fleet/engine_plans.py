@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.errors import EngineError, MissingWeightsError, require_installed
 from fleet.adapter_files import converted_adapters
 from fleet.process import ProcessSpec
 from fleet.vllm_command import adapter_folder, read_adapter_ranks, vllm_processes
 from router.config import CoeConfig, Engine
-from router.errors import EngineError, MissingWeightsError, require_installed
 from router.weights import resolve_weights
 
 LOOPBACK = "127.0.0.1"

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+from base.errors import ConfigError, EngineError
+from base.terminal import Grid, Terminal
 from fleet.engines import Fleet
 from fleet.process import ProcessState
 from fleet.status_view import watch
@@ -13,8 +15,6 @@ from fleet.stop_signal import stop_on_signal
 from fleet.vllm_addresses import claim_vllm, remove_vllm_addresses, write_vllm_addresses
 from fleet.vllm_command import managed_experts
 from router.config import CoeConfig, Engine
-from router.errors import ConfigError, EngineError
-from router.terminal import Grid, Terminal
 
 
 async def run_experts(

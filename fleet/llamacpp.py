@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router.errors import EngineError
+from base.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

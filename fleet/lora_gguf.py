@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from router.errors import ArtifactError
+from base.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

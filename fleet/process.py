@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from router.errors import EngineError
-from router.leash import leashed
+from base.errors import EngineError
+from base.leash import leashed
 
 TAIL_BYTES = 4096
 TAIL_LINES = 5

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from router.errors import ConfigError
-from router.visible_text import visible, visible_line
+from base.errors import ConfigError
+from base.visible_text import visible, visible_line
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 FILE_NAME = "coe.log"

@@ -22,9 +22,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from base.errors import EngineError
 from fleet.folder_lock import FolderLock, holder_of
 from fleet.tasks import stop_task
-from router.errors import EngineError
 
 POLL_S = 0.02
 SUPERVISE_S = 0.25

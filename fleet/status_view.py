@@ -8,9 +8,9 @@ from collections.abc import Callable
 from rich.live import Live
 from rich.text import Text
 
+from base.terminal import Grid, Terminal
 from fleet.engines import Fleet
 from fleet.process import ProcessState, ProcessStatus
-from router.terminal import Grid, Terminal
 
 REFRESH_S = 0.25
 STYLE_OF = {

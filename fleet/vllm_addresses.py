@@ -11,8 +11,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from base.errors import DataError, EngineError
 from fleet.folder_lock import FolderLock, holder_of, is_held
-from router.errors import DataError, EngineError
 
 FILE_NAME = "vllm.json"
 

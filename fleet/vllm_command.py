@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from base.errors import ArtifactError, ConfigError
 from router.config import CoeConfig, Engine, ExpertConfig, ScalarOption
-from router.errors import ArtifactError, ConfigError
 from router.weights import expanded
 
 MODULE = "vllm.entrypoints.openai.api_server"

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
-from router.errors import BackendError
+from base.errors import BackendError
 from router.protocols import ChunkStream
 
 MASK = "***"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from router.json_text import JsonError, from_json
+from base.json_text import JsonError, from_json
 from router.types import Usage
 
 MAX_HELD_BYTES = 8 * 1024 * 1024

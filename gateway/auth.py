@@ -7,8 +7,8 @@ import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping
 
+from base.errors import ConfigError
 from gateway.http_errors import ApiError
-from router.errors import ConfigError
 
 MIN_KEY_CHARS = 16  # 16 random letters and digits are 95 bits
 BEARER = b"bearer "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Protocol
 
+from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
 from gateway.admission import Admission
 from gateway.answer_reader import StreamReader, answer_text
@@ -22,7 +23,6 @@ from gateway.off_loop import read_off_loop
 from gateway.stream_end import HeldEnd, StreamTails
 from gateway.wire import ChatRequest, decode_chat
 from router.config import GatewayConfig
-from router.errors import BackendError, StoreError
 from router.types import RoutingDecision, TerminalState
 
 END_MARK = b"data: [DONE]"

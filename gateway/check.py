@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from base.errors import ConfigError, InfeasibleBudgetError, MissingExtraError, MissingWeightsError
 from fleet.engine_plans import require_llamacpp
 from retrieval import build_experts
 from retrieval.experts import adapter
 from router import plugins
 from router.build import expert_costs
 from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig
-from router.errors import ConfigError, InfeasibleBudgetError, MissingExtraError, MissingWeightsError
 from router.policy import solve_map
 from router.quality import QualityMatrix
 from router.weights import PACKAGE_SCHEME, expanded, resolve_weights

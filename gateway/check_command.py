@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from router.options import ConfigOption, DataOption
-from router.visible_text import echo
+from base.options import ConfigOption, DataOption
+from base.visible_text import echo
 
 
 def check(
@@ -22,14 +22,14 @@ def check(
     import asyncio
     import os
 
+    from base.errors import ConfigError
+    from base.terminal import Terminal
     from fleet.engine_check import engine_problems, not_asked
     from fleet.vllm_addresses import read_vllm_addresses
     from gateway.check import find_problems, resolved_lines
     from router.agreement import category_warnings, pin_problems
     from router.config import load_config
-    from router.errors import ConfigError
     from router.live_pointer import live_manifest
-    from router.terminal import Terminal
 
     loaded = load_config(config)
     problems = find_problems(loaded, config, os.environ)

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from base.errors import NoEligibleExpertError
 from decision_log.privacy import session_hash
 from fleet.pool import ExpertPool
 from gateway.exchange import Decided
@@ -16,7 +17,6 @@ from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.live_router import LiveRouter
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from gateway.wire import ChatRequest, resolve_model
-from router.errors import NoEligibleExpertError
 from router.features import features_hash, to_bytes
 from router.pipeline import NOT_REACHABLE, Capabilities, Router, explicit_decision
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts

@@ -7,10 +7,10 @@ import logging
 import time
 from collections import Counter
 
+from base.errors import StoreError
 from decision_log.drift import ACCURACY, DriftMonitor, SignalChange
 from decision_log.reward_pages import PAGE, RewardPage, RewardPages
 from fleet.tasks import stop_task
-from router.errors import StoreError
 
 LOOK_EVERY_S = 10.0
 SETTLED_S = 5.0

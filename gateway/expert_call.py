@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from base.errors import BackendError, RouterError
 from decision_log.privacy import keyed_hash
 from fleet.pool import ExpertPool
 from fleet.retry_budget import RetryBudget
@@ -16,7 +17,6 @@ from gateway.http_errors import ApiError, api_error, upstream_error
 from gateway.off_loop import read_off_loop
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
-from router.errors import BackendError, RouterError
 from router.pipeline import following
 from router.protocols import BackendRequest, BackendResponse, ChunkStream
 from router.types import RoutingDecision

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from router.json_text import JsonError, from_json
+from base.json_text import JsonError, from_json
 from router.types import PROBE_HEADER
 
 MAX_TOKENS = 16

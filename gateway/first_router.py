@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from base.errors import EngineError
+from base.leash import coe_command
 from gateway.up_view import UpView
-from router.errors import EngineError
-from router.leash import coe_command
 
 STOP_GRACE_S = 10.0
 

@@ -10,8 +10,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 
-from gateway.answer_guard import without_keys
-from router.errors import (
+from base.errors import (
     BackendError,
     ConfigError,
     NoEligibleExpertError,
@@ -20,7 +19,8 @@ from router.errors import (
     StoreError,
     VectorSpaceError,
 )
-from router.json_text import JsonError, from_json, to_json
+from base.json_text import JsonError, from_json, to_json
+from gateway.answer_guard import without_keys
 
 RETRY_AFTER_S = 1.0
 CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it never travels

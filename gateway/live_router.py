@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from router.errors import ArtifactError, RouterError
+from base.errors import ArtifactError, RouterError
 from router.live_pointer import LIVE_FILE, Trial, TrialMode, withdraw
 from router.pipeline import Router
 

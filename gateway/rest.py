@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from base.errors import RouterError
 from gateway.asgi import Message, Receive, Scope, Send, error_answer
 from gateway.endpoints import (
     decisions,
@@ -29,7 +30,6 @@ from gateway.metrics import Metrics
 from gateway.off_loop import read_off_loop
 from gateway.request_bodies import validation_error
 from gateway.wire import decode_json
-from router.errors import RouterError
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MODULES = (

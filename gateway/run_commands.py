@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router import options
+from base import options
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -36,13 +36,13 @@ def up(
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve."""
+    from base.errors import require_installed
+    from base.shipped import DEFAULT_CONFIG, copy_composition
+    from base.terminal import Terminal
     from fleet.program_log import log_to_file
     from gateway.event_loop import run
     from gateway.up import run_up
     from gateway.up_view import UpView
-    from router.errors import require_installed
-    from router.shipped import DEFAULT_CONFIG, copy_composition
-    from router.terminal import Terminal
 
     settings, view = settings_of(config, data_dir, host, port), UpView(Terminal())
     if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
@@ -92,10 +92,10 @@ def experts_ls(
     config: options.ConfigOption = Path("experts.yaml"), data_dir: options.DataOption = Path("data")
 ) -> None:
     """List the experts of experts.yaml, and where vLLM's answer if they run."""
+    from base.terminal import Terminal
     from fleet.experts_up import experts_table
     from fleet.vllm_addresses import read_vllm_addresses
     from router.config import load_config
-    from router.terminal import Terminal
 
     console = Terminal()
     if not console.is_terminal:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import uvicorn
 
+from base.errors import ConfigError
 from decision_log.privacy import load_key
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
@@ -28,7 +29,6 @@ from gateway.siblings import Siblings
 from retrieval.service import RetrievalService
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
-from router.errors import ConfigError
 from router.live_pointer import ROUTERS_FOLDER
 from router.pipeline import Router
 from router.protocols import ChatBackend, Encoder

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from base.errors import ConfigError
 from decision_log.log_connection import default_database_url
 from gateway.auth import check_bind
 from router.config import CoeConfig
-from router.errors import ConfigError
 from router.types import Record
 
 FOR_ENGINES = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY"})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.errors import ArtifactError, ConfigError, NoEligibleExpertError
+from base.errors import ArtifactError, ConfigError, NoEligibleExpertError
 from router.pipeline import Router
 from router.types import FloatArray, Query, RoutingDecision, ShadowDecision
 

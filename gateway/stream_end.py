@@ -7,7 +7,7 @@ import asyncio
 import re
 from contextlib import suppress
 
-from router.errors import BackendError
+from base.errors import BackendError
 from router.protocols import ChunkStream
 
 MAX_TAIL_S = 1.0

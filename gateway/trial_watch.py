@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from base.errors import ArtifactError, StoreError
 from decision_log.e_process import log_e_shadow_worse, log_e_worse
 from decision_log.router_versions import RouterVersions, TrialEvidence
 from fleet.tasks import stop_task
 from router.artifact import read_manifest
-from router.errors import ArtifactError, StoreError
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw
 from router.types import RouterManifest
 

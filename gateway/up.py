@@ -8,6 +8,9 @@ from pathlib import Path
 
 import aiohttp
 
+from base.errors import ArtifactError, ConfigError, EngineError
+from base.private_folder import make_private
+from base.shipped import answers_file
 from fleet.stop_signal import Life, live_until_signal
 from gateway.composition import Composition, Reporter, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
@@ -18,10 +21,7 @@ from gateway.up_view import UpView
 from gateway.workers import run_workers
 from router.agreement import category_warnings, pin_problems
 from router.config import CoeConfig, Engine, load_config
-from router.errors import ArtifactError, ConfigError, EngineError
 from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, live_manifest
-from router.private_folder import make_private
-from router.shipped import answers_file
 
 KEY_VARIABLE = "COE_API_KEY"
 """How the commands that we run get a key of the gateway."""

@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from base.terminal import Grid, Terminal
+from base.visible_text import visible_line
 from gateway.first_answers import FirstAnswer
-from router.terminal import Grid, Terminal
-from router.visible_text import visible_line
 
 COLUMNS = ("query", "category", "confidence", "expert", "fallback", "first token", "tokens/s")
 NUMBERS = frozenset({"confidence", "first token", "tokens/s"})

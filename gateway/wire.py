@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from base.errors import allowed_values
+from base.json_text import JsonError, from_json
 from gateway.body_fields import flag, json_type, shorten, typed, wrong
 from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
 from router.config import AUTO, GatewayConfig
-from router.errors import allowed_values
-from router.json_text import JsonError, from_json
 from router.types import QueryFacts
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})

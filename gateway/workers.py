@@ -17,6 +17,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.errors import ConfigError, EngineError
+from base.leash import coe_words
 from decision_log.privacy import load_key
 from fleet.engines import all_ready
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
@@ -26,8 +28,6 @@ from gateway.serve import bind, url_of
 from gateway.settings import Settings, command_environment
 from gateway.worker import LOG, PLAN_NAME, Plan, ready_file, worker_name
 from router.config import CoeConfig, Engine
-from router.errors import ConfigError, EngineError
-from router.leash import coe_words
 
 START_TIMEOUT_S = 600.0
 FLUSH_S = 20.0

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from base.errors import ConfigError, require_installed
 from retrieval.experts.adapter import MANIFEST_FILE
 from retrieval.types import BASE, BaseExpert, LexicalExpert, RetrievalExpert, UnboundExpert
 from router import plugins
 from router.config import PluginConfig, RetrievalConfig
-from router.errors import ConfigError, require_installed
 from router.protocols import Encoder
 from router.weights import expanded
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from router.errors import RequestError
+from base.errors import RequestError
 
 PIECE_TEXTS = 32
 PIECE_CHARS = 8_000

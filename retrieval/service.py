@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from base.errors import ConfigError, RequestError
 from decision_log.database import Database
 from fleet.folder_lock import FolderLock, holder_of
 from retrieval.build_experts import build_experts, pilots_folder, require_stores
@@ -29,7 +30,6 @@ from retrieval.stores.store_records import VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from retrieval.stores.vector_stores import VectorStores
 from router.config import IndexKind, RetrievalConfig, StoresConfig
-from router.errors import ConfigError, RequestError
 
 FOLDER = "retrieval"
 INCOMING = "incoming"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from base.errors import ConfigError
 from router.config import CoeConfig
-from router.errors import ConfigError
 from router.types import GENERAL, RouterManifest
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from router.errors import ArtifactError
+from base.errors import ArtifactError
 from router.types import RouterManifest
 
 MANIFEST_FILE = "manifest.json"

@@ -9,11 +9,11 @@ from typing import NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import ArtifactError, ConfigError
 from router import plugins
 from router.agreement import check_categories, pin_problems
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
-from router.errors import ArtifactError, ConfigError
 from router.normalise import NormalisedEncoder
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts, solve_map

@@ -22,13 +22,13 @@ from pydantic import (
     model_validator,
 )
 
-from router.errors import ConfigError, allowed_values, got_value
-from router.fault_words import fault_words
+from base.errors import ConfigError, allowed_values, got_value
+from base.fault_words import fault_words
+from base.yaml_text import read_yaml
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
 from router.request_limits import RequestLimits
 from router.section import Billions, EnvironmentName, Name, Seconds, Section, Usd
 from router.types import GENERAL
-from router.yaml_text import read_yaml
 
 
 def check_scalar(value: object) -> object:

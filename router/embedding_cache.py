@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from router.errors import DataError
+from base.errors import DataError
 from router.protocols import Encoder
 from router.types import FloatArray
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from router.types import CategoryProbs, DecisionReason, RoutingDecision
 
 if TYPE_CHECKING:
-    from router.terminal import Grid
+    from base.terminal import Grid
 
 TOP_CATEGORIES = 3
 
@@ -47,7 +47,7 @@ def passed_over(decision: RoutingDecision) -> str:
 
 def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: float) -> Grid:
     """A rich table of a decision; `probs` (1, k) are its category probabilities."""
-    from router.terminal import Grid
+    from base.terminal import Grid
 
     table = Grid(show_header=False, title=f"{decision.category} -> {decision.expert}", title_justify="left")
     ranked = sorted(zip(probs.categories, probs.probs[0], strict=True), key=lambda pair: -pair[1])[:TOP_CATEGORIES]

@@ -11,7 +11,7 @@ import hashlib
 
 import numpy as np
 
-from router.errors import DataError
+from base.errors import DataError
 from router.types import FloatArray
 
 STORED = np.dtype("<f2")

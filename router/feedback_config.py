@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from router.errors import allowed_values
+from base.errors import allowed_values
 from router.section import Section
 
 DEFAULT_RUBRIC = "Is it right, complete, to the point, and in the form that was asked for?"

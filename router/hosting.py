@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import InfeasibleBudgetError
+from base.errors import InfeasibleBudgetError
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from base.errors import ArtifactError
 from router.artifact import read_manifest
-from router.errors import ArtifactError
 from router.types import Record, RouterManifest
 
 ROUTERS_FOLDER = "routers"

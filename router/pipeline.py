@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from router.errors import ConfigError, NoEligibleExpertError, allowed_values
+from base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from router.features import rounded
 from router.policy import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer

@@ -18,8 +18,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from router.errors import ConfigError, allowed_values, got_value, require_installed
-from router.fault_words import fault_words
+from base.errors import ConfigError, allowed_values, got_value, require_installed
+from base.fault_words import fault_words
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import InfeasibleBudgetError, require_installed
 from router.config import Budgets
-from router.errors import InfeasibleBudgetError, require_installed
 from router.price import LEAST_LIMIT, beside_others
 from router.stand_ins import Amounts, StandIns, kept_in_memory, stand_ins
 from router.types import FloatArray

@@ -12,8 +12,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import InfeasibleBudgetError
 from router.config import Budgets
-from router.errors import InfeasibleBudgetError
 from router.hosting import hosted_beside, hosted_on_bases
 from router.policy import ExpertCosts, infeasible_budget, map_program
 from router.price import SLACK, budget_prices

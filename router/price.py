@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import InfeasibleBudgetError, require_installed
+from base.errors import InfeasibleBudgetError, require_installed
 
 T = TypeVar("T")
 Float64Array = NDArray[np.float64]

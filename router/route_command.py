@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.options import ConfigOption, DataOption
-from router.visible_text import echo
+from base.options import ConfigOption, DataOption
+from base.visible_text import echo
 
 if TYPE_CHECKING:
     from router.config import CoeConfig
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def live_router(config: CoeConfig, data_dir: Path) -> Router:
     """The live router of a data folder. Raises ArtifactError when there is none, or its pointer is damaged."""
+    from base.errors import ArtifactError
     from router.build import load_router
-    from router.errors import ArtifactError
     from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER, read_pointer
 
     root = data_dir / ROUTERS_FOLDER
@@ -38,9 +38,9 @@ def route(
     """Print the decision for a text, and why. Nothing is called."""
     import numpy as np
 
+    from base.terminal import Terminal
     from router.config import load_config
     from router.explain import decision_table
-    from router.terminal import Terminal
     from router.types import Query, QueryFacts
 
     router = live_router(load_config(config), data_dir)

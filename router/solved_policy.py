@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import NoEligibleExpertError
 from router.config import ExplorationConfig
-from router.errors import NoEligibleExpertError
 from router.policy import MapSolution, exploration_probs
 from router.preference import Preference
 from router.types import DecisionReason, FloatArray

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
-from router.errors import ArtifactError
 from router.protocols import ArrayState
 from router.types import FloatArray
 

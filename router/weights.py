@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from router.errors import ConfigError, MissingWeightsError, require_installed
+from base.errors import ConfigError, MissingWeightsError, require_installed
 
 PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"

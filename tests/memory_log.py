@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+from base.errors import StoreError
 from decision_log.protocols import LogStats
-from router.errors import StoreError
 from router.types import DecisionRecord
 
 

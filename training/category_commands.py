@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.options import ConfigOption, DatabaseOption, DataOption
-from router.visible_text import echo
+from base.options import ConfigOption, DatabaseOption, DataOption
+from base.visible_text import echo
 
 if TYPE_CHECKING:
     from training.new_categories import NewCategory, Proposals
@@ -30,9 +30,9 @@ def categories_propose(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of every random draw")] = 0,
 ) -> None:
     """Find topics that the router does not know, and categories that nobody asks for."""
+    from base.progress import console_progress
+    from base.times import unix_time
     from decision_log.log_connection import default_database_url
-    from router.progress import console_progress
-    from router.times import unix_time
     from training.category_files import keep_proposals
     from training.new_categories import ProposeRequest, propose
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from router.errors import ConfigError, DataError
-from router.text_identity import normalised_text
+from base.errors import ConfigError, DataError
+from base.text_identity import normalised_text
 from training.new_categories import DeadCategory, NewCategory, Proposals
 
 MOST_QUERIES = 200

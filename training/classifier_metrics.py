@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from router.intervals import wilson_interval
+from base.intervals import wilson_interval
 from router.protocols import CategoryClassifier
 from router.types import Interval, Metric
 from router.uncertainty import Uncertainty, apply_temperature, expected_calibration_error

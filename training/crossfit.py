@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from base.text_identity import normalised_text
 from router.protocols import Encoder
 from router.quality import QualityMatrix
-from router.text_identity import normalised_text
 from training.fit import FitRequest, Prepared, finish
 from training.types import OutcomeTable
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from router.intervals import Z_95, wilson_interval
+from base.intervals import Z_95, wilson_interval
 from router.types import ImplicitKind, Interval, Metric, RoutingDecision
 
 Float64Array = NDArray[np.float64]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.options import ConfigOption, DatabaseOption, DataOption
-from router.visible_text import echo
+from base.options import ConfigOption, DatabaseOption, DataOption
+from base.visible_text import echo
 
 if TYPE_CHECKING:
-    from router.terminal import Grid
+    from base.terminal import Grid
     from router.types import Metric
     from training.feedback_report import FeedbackReport
 
@@ -28,10 +28,10 @@ def log_feedback(
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
+    from base.terminal import Terminal
+    from base.times import unix_time
     from decision_log.log_connection import default_database_url
     from router.config import load_config
-    from router.terminal import Terminal
-    from router.times import unix_time
     from training.feedback_report import feedback_report
 
     report = feedback_report(
@@ -74,7 +74,7 @@ def in_words(metric: Metric | None) -> str:
 
 
 def group_table(report: FeedbackReport) -> Grid:
-    from router.terminal import Grid
+    from base.terminal import Grid
 
     table = Grid("category", "expert", "answers", "replied", "mean of replies", "corrected")
     for each in report.groups[:MAX_GROUPS]:
@@ -88,7 +88,7 @@ def group_table(report: FeedbackReport) -> Grid:
 
 
 def signal_table(report: FeedbackReport) -> Grid:
-    from router.terminal import Grid
+    from base.terminal import Grid
 
     table = Grid("what clients did", "answers", "with feedback", "liked with", "liked without", "worse by", "verdict")
     for each in report.signals:
@@ -99,7 +99,7 @@ def signal_table(report: FeedbackReport) -> Grid:
 
 
 def key_table(report: FeedbackReport) -> Grid:
-    from router.terminal import Grid
+    from base.terminal import Grid
 
     table = Grid("key", "pieces", "share", "mean", "weight")
     for each in report.keys[:MAX_KEYS]:
@@ -108,7 +108,7 @@ def key_table(report: FeedbackReport) -> Grid:
 
 
 def judge_table(report: FeedbackReport) -> Grid:
-    from router.terminal import Grid
+    from base.terminal import Grid
 
     table = Grid("judge", "rubric", "grades", "mean", "with feedback", "correlation with people", "same when swapped")
     for each in report.judges:

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from base.blas import one_thread
+from base.errors import DataError, require_installed
+from base.progress import Progress, silent
 from router import plugins
 from router.artifact import RouterArtifact, save_artifact
-from router.blas import one_thread
 from router.config import PluginConfig
-from router.errors import DataError, require_installed
-from router.progress import Progress, silent
 from router.protocols import CategoryClassifier, Encoder
 from router.quality import QualityMatrix
 from router.types import GENERAL, CategoryProbs, FloatArray, Metric

@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from base.text_identity import normalised_text
 from router.quality import QualityMatrix
-from router.text_identity import normalised_text
 from router.types import CategoryProbs, FloatArray, Query, QueryBatch
 from training.expert_map import measure_quality, row_numbers
 from training.types import OutcomeTable

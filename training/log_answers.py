@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, text
 
+from base.progress import Progress
 from decision_log.log_connection import open_log
 from router.features import from_bytes
-from router.progress import Progress
 from router.protocols import Encoder
 from router.types import DecisionRecord, FloatArray
 from training.log_table import LogTable

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import ArtifactError, ConfigError, allowed_values
+from base.intervals import Z_95, wilson_interval
+from base.progress import Progress, silent
+from base.shipped import seed_folder
+from base.text_identity import normalised_text
 from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards
 from router.build import load_router
 from router.config import load_config
-from router.errors import ArtifactError, ConfigError, allowed_values
 from router.features import from_bytes
-from router.intervals import Z_95, wilson_interval
 from router.pipeline import Router
-from router.progress import Progress, silent
-from router.shipped import seed_folder
-from router.text_identity import normalised_text
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
 from training.datasets.labelled_queries import read_seed

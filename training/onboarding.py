@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import ConfigError, DataError, allowed_values
 from router.artifact import RouterArtifact, load_artifact, save_artifact
 from router.build import evidence_of, load_router
 from router.config import CoeConfig
-from router.errors import ConfigError, DataError, allowed_values
 from router.quality import QualityMatrix
 from router.types import GENERAL
 from training.expert_map import PRIOR_COUNT_RANGE, Float64Array, cell_means, cell_sums, row_numbers, shrink

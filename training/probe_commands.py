@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.options import ConfigOption, DataOption
-from router.visible_text import echo
+from base.options import ConfigOption, DataOption
+from base.visible_text import echo
 
 if TYPE_CHECKING:
     from training.onboarding import Onboarding
@@ -39,9 +39,9 @@ def experts_probe(
     """Score a new expert on a few graded probes and put it on the map; nothing else is refitted."""
     from datetime import UTC, datetime
 
+    from base.errors import ArtifactError
     from router.artifact import load_artifact
     from router.config import load_config
-    from router.errors import ArtifactError
     from training.datasets.outcomes import read_outcomes
     from training.onboarding import check_can_join, onboard
     from training.registry import Registry
@@ -73,8 +73,8 @@ def collect(name: str, base_url: str, config: Path, out: Path, per_category: int
     """Runs `coe eval collect`, a command of a package that this one may not import. Raises DataError when it fails."""
     import subprocess
 
-    from router.errors import DataError
-    from router.leash import coe_command
+    from base.errors import DataError
+    from base.leash import coe_command
 
     words = coe_command("eval", "collect", "--base-url", base_url, "--experts", name)
     words += ["--experts-file", str(config), "--out", str(out), "--per-category", str(per_category)]
@@ -87,7 +87,7 @@ def collect(name: str, base_url: str, config: Path, out: Path, per_category: int
 
 def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
     """Scores of the experts on the map, where a table still has them; None otherwise."""
-    from router.errors import DataError
+    from base.errors import DataError
     from training.datasets.outcome_folders import read_outcome_folders
 
     try:
@@ -98,7 +98,7 @@ def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
 
 def print_onboarding(found: Onboarding) -> None:
     """Standard errors, which categories it takes, and how sure that is."""
-    from router.terminal import Grid, Terminal
+    from base.terminal import Grid, Terminal
     from training.summary import wide_console
 
     console: Terminal = wide_console()

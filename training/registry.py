@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from base.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from router.artifact import is_intact, load_artifact, put_in_place, read_manifest
-from router.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from router.live_pointer import LivePointer, Trial, change_pointer, read_pointer
 from router.types import RouterManifest
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import ArtifactError, RouterError
+from base.progress import Progress, silent
 from router.artifact import load_artifact
 from router.build import expert_costs, load_router
 from router.config import CoeConfig
-from router.errors import ArtifactError, RouterError
 from router.live_pointer import LivePointer
 from router.pipeline import Router
-from router.progress import Progress, silent
 from router.types import Verdict
 from training.candidate_fit import fit_candidate
 from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from base.errors import DataError, RouterError
+from base.progress import Progress, console_progress
+from base.terminal import Terminal
 from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
 from router.config import RetrievalConfig, load_config
-from router.errors import DataError, RouterError
-from router.progress import Progress, console_progress
-from router.terminal import Terminal
 from training.retrain import run_retrain
 from training.retrain_inputs import Guard, RetrainRequest
 from training.retrain_lock import LocalTurns, LockLostError, NoTurnError, SharedTurns

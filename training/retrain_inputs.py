@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from base.progress import Progress
 from router.artifact import RouterArtifact
 from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
-from router.progress import Progress
 from router.protocols import Encoder
 from training.carried_evidence import Carried, carried_over
 from training.change_points import ChangePoint, find_change_points

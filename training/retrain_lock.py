@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from base.errors import ArtifactError, RouterError
 from decision_log.redis_client import REDIS_ERRORS, connect
-from router.errors import ArtifactError, RouterError
 
 if TYPE_CHECKING:
     from redis.asyncio.lock import Lock

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import NoEligibleExpertError
+from base.errors import NoEligibleExpertError
 from router.pipeline import Router
 from router.types import FloatArray, Query, QueryBatch, RoutingDecision
 from training.crossfit import folds_of

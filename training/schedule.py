@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from router.errors import ConfigError
-from router.progress import Progress
+from base.errors import ConfigError
+from base.progress import Progress
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_PERIOD_S = 365 * UNITS["d"]

@@ -13,11 +13,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from base.intervals import Z_95
+from base.progress import Progress
 from router import plugins
 from router.config import PluginConfig
-from router.intervals import Z_95
 from router.preference import reference_expert
-from router.progress import Progress
 from router.protocols import ArrayState, ExpertScorer
 from router.quality import cautious_quality
 from router.types import FloatArray, Metric

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from router.text_identity import normalised_text
+from base.text_identity import normalised_text
 from router.types import DecisionRecord
 
 SplitName = Literal["train", "valid", "test"]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.text import Text
 
+from base.errors import RouterError
+from base.terminal import Grid, Terminal
 from retrieval.training.pilot_refresh import PilotRefresh
 from router.artifact import RouterArtifact
-from router.errors import RouterError
 from router.live_pointer import LivePointer
 from router.quality import quality_from_arrays
-from router.terminal import Grid, Terminal
 from router.types import GENERAL, Metric
 from training.gate import Comparison
 from training.registry import Registry

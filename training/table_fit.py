@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from base.blas import one_thread
+from base.errors import DataError
+from base.progress import Progress
 from router import plugins
 from router.artifact import RouterArtifact
-from router.blas import one_thread
 from router.build import build_encoder
 from router.config import PluginConfig
 from router.embedding_cache import CachedEncoder
-from router.errors import DataError
-from router.progress import Progress
 from router.protocols import Encoder
 from router.types import GENERAL
 from training.datasets.outcomes import read_outcomes

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.options import ConfigOption, DatabaseOption, DataOption, with_options
+from base.options import ConfigOption, DatabaseOption, DataOption, with_options
 from training.fit_inputs import FitOptions
 from training.gate import Terms
 
 if TYPE_CHECKING:
+    from base.progress import Progress
     from router.artifact import RouterArtifact
-    from router.progress import Progress
     from training.registry import Registry
 
 OutcomesOption = Annotated[
@@ -41,10 +41,10 @@ def train(
     options: FitOptions,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
+    from base.options import require_folder
+    from base.progress import console_progress
+    from base.visible_text import echo
     from router.config import load_config
-    from router.options import require_folder
-    from router.progress import console_progress
-    from router.visible_text import echo
     from training.fit_inputs import TrainRequest, fit_configured
     from training.registry import Registry
     from training.summary import print_router
@@ -116,8 +116,8 @@ def retrain(
     terms: Terms,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
+    from base.times import unix_time
     from decision_log.log_connection import default_database_url
-    from router.times import unix_time
     from training.retrain_command import retrain_again_and_again, retrain_once
     from training.retrain_inputs import RetrainRequest
 
@@ -154,8 +154,8 @@ def router_ls(data_dir: DataOption = Path("data")) -> None:
 
 def router_show(version: VersionArgument = "", data_dir: DataOption = Path("data")) -> None:
     """Show one router (the live one when none is named): parents, metrics, map."""
+    from base.errors import ConfigError
     from router.artifact import load_artifact
-    from router.errors import ConfigError
     from training.summary import print_router
 
     registry = registry_of(data_dir)

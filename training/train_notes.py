@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import ArtifactError, ConfigError, RouterError
+from base.progress import Progress
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.build import load_router
 from router.config import CoeConfig, load_config
-from router.errors import ArtifactError, ConfigError, RouterError
 from router.live_pointer import LivePointer
-from router.progress import Progress
 from router.uncertainty import least_alpha, risk_threshold
 from training.fit import embed
 from training.fit_inputs import TrainRequest, judged_outcomes, labelled_queries, opened_encoder, usable_outcomes

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from base.options import ConfigOption, DataOption, with_options
+from base.visible_text import echo
 from router.live_pointer import CanaryTerms, Trial, TrialMode
-from router.options import ConfigOption, DataOption, with_options
-from router.visible_text import echo
 
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
 
@@ -22,10 +22,10 @@ def require_loadable(config: Path, folder: Path) -> None:
         ConfigError: experts.yaml is wrong, or no gateway that reads it could load the router.
         ArtifactError: the router is damaged.
     """
+    from base.errors import ConfigError, RouterError
     from router.artifact import load_artifact
     from router.build import load_router
     from router.config import load_config
-    from router.errors import ConfigError, RouterError
 
     loaded = load_config(config)
     load_artifact(folder)

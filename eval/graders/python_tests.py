@@ -8,10 +8,10 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from base.errors import DataError
 from eval.answer_text import clip, fenced_blocks
 from eval.sandbox.runner import SandboxLimits, is_supported, run_tests
 from eval.types import Grader
-from router.errors import DataError
 
 _CODE_START: Final = re.compile(r"^(?:def |class |import |from |@|async def |\w+ *= *lambda)", re.MULTILINE)
 _MAX_CUTS: Final = 60

@@ -11,9 +11,9 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from base.errors import DataError
 from eval.answer_text import clip, fenced_blocks
 from eval.types import Grader
-from router.errors import DataError
 
 _READS: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}

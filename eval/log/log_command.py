@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from base.options import DatabaseOption, DataOption
 from eval.commands import command_line, say
-from router.options import DatabaseOption, DataOption
 
 
 def log(
@@ -24,14 +24,14 @@ def log(
     from collections import Counter
     from datetime import UTC, datetime
 
+    from base.options import require_folder
+    from base.progress import console_progress
+    from base.times import unix_time
     from decision_log.log_connection import default_database_url
     from eval.log.measure_log import measure_log
     from eval.log.traffic import read_events, read_traffic
     from eval.log.traffic_page import traffic_page
     from eval.report.page import write_report
-    from router.options import require_folder
-    from router.progress import console_progress
-    from router.times import unix_time
 
     require_folder(out)
     first = 0.0 if since is None else unix_time(since, "--since")

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from base.intervals import wilson_interval
 from eval.log.traffic import Float64Array, Traffic
 from eval.log.traffic_records import Gap, Rate
-from router.intervals import wilson_interval
 
 
 def rate(

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import text
 
+from base.errors import DataError
 from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards
 from eval.log.traffic_records import RouterEvent
-from router.errors import DataError
 from router.types import DecisionReason, DecisionRecord, TerminalState
 from training.split import question_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from router.intervals import wilson_interval
+from base.intervals import wilson_interval
 
 Float64Array = NDArray[np.float64]
 

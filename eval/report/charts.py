@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from base.errors import require_installed
 from eval.report.page import Spec
-from router.errors import require_installed
 
 WIDTH, SQUARE = 680, 400
 """Pixels; the square is for charts whose two axes are the same."""

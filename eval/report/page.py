@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from router.errors import DataError, require_installed
+from base.errors import DataError, require_installed
 
 JSON_FILE = "report.json"
 HTML_FILE = "report.html"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.errors import ConfigError
 from retrieval.build_experts import adapter_entries
 from router.config import PluginConfig, RetrievalConfig, load_config
-from router.errors import ConfigError
 
 BM25 = "bm25"
 DEFAULT_MULTITASK = "multitask"

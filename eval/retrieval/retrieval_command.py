@@ -29,13 +29,13 @@ def retrieval(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
+    from base.options import require_folder
+    from base.progress import console_progress
     from eval.report.page import write_report
     from eval.retrieval.request import RetrievalRequest
     from eval.retrieval.retrieval_page import retrieval_page
     from eval.retrieval.run import run_retrieval
     from retrieval.routing.pilot_library import save_library
-    from router.options import require_folder
-    from router.progress import console_progress
 
     require_folder(out)
     request = RetrievalRequest(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from base.errors import DataError
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
 from eval.retrieval.arms import MEANING, Compared, Situation, compare
 from eval.retrieval.latency import measure_latency
@@ -25,7 +26,6 @@ from retrieval.training.labels import Labelled, label, label_pilots, locate, uns
 from retrieval.training.routing_tuning import routed_scores, tuned
 from retrieval.training.searcher import Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
-from router.errors import DataError
 from router.types import FloatArray
 
 LOST = 10

@@ -13,8 +13,8 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from base.errors import ConfigError, allowed_values
 from router import plugins
-from router.errors import ConfigError, allowed_values
 
 FAMILIES = "eval.robustness.families"
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, StringConstraints, ValidationError
 
+from base.errors import ConfigError, allowed_values, got_value
+from base.fault_words import fault_words
 from eval.robustness.cases import family_names
-from router.errors import ConfigError, allowed_values, got_value
-from router.fault_words import fault_words
 from router.types import GENERAL, Record
 
 EXPECTED = ("expert", "not_expert", "category", "fallback", "min_confidence", "same_as")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import DataError
+from base.intervals import Z_95
 from eval.metrics.proportion import clustered_share
 from eval.robustness.cases import Case, build_families, make_cases
 from eval.robustness.flip_records import FamilyFlips, FlippedCase, Flips, Move, RobustnessRecord
-from router.errors import DataError
-from router.intervals import Z_95
 from router.types import FloatArray, Interval, Metric, RoutingDecision
 
 Decide = Callable[[Sequence[str]], Sequence[RoutingDecision]]

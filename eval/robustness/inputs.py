@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import ArtifactError
+from base.shipped import seed_folder
 from eval.probe_set import load_probes
 from eval.robustness.flips import Decide, KnownScores
 from router.artifact import load_artifact
 from router.build import load_router, table_router
 from router.config import ExplorationConfig, load_config
-from router.errors import ArtifactError
 from router.pipeline import Router
 from router.route_command import live_router
-from router.shipped import seed_folder
 from router.types import GENERAL, Query, QueryBatch, QueryFacts, RoutingDecision
 from training.datasets.labelled_queries import numbered_queries, read_seed
 from training.datasets.outcomes import read_outcomes

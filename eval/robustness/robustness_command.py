@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from base.options import ConfigOption, DataOption
+from base.visible_text import echo
 from eval.commands import command_line, split_names
-from router.options import ConfigOption, DataOption
-from router.visible_text import echo
 
 
 def robustness(
@@ -34,15 +34,15 @@ def robustness(
 ) -> int:
     """Count decisions that flip under harmless changes of a text; run routes.test.yaml. Exit status 1 when a check
     fails."""
+    from base.errors import ConfigError
+    from base.options import require_folder
+    from base.progress import console_progress
     from eval.robustness.expectations import load_expectations
     from eval.robustness.flip_records import RobustnessReport
     from eval.robustness.flips import measure_flips
     from eval.robustness.inputs import Texts, decider, drawn, find_router, find_texts
     from eval.robustness.summary import print_report
     from eval.robustness.verdicts import check_expectations
-    from router.errors import ConfigError
-    from router.options import require_folder
-    from router.progress import console_progress
 
     if out is not None:
         require_folder(out)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from base.terminal import Grid, Terminal
 from eval.robustness.flip_records import Flips, RobustnessRecord, RobustnessReport
-from router.terminal import Grid, Terminal
 from router.types import Metric
 
 PIPE_WIDTH = 120

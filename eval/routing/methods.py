@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import ArtifactError
+from base.json_text import from_json
 from eval.routing.trial import MapEvidence, MethodOutput, Trial, map_evidence
 from router.artifact import RouterArtifact
 from router.build import evidence_of, sample_rows
-from router.errors import ArtifactError
-from router.json_text import from_json
 from router.pipeline import Router
 from router.types import CategoryProbs, Query, QueryBatch
 

@@ -34,12 +34,12 @@ def routing(
     seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
 ) -> None:
     """Measure routing on an outcome table, with intervals; writes report.html and report.json."""
+    from base.options import require_folder
+    from base.progress import console_progress
     from eval.report.page import write_report
     from eval.routing.routing_page import routing_page
     from eval.routing.routing_run import run_routing
     from eval.routing.trial_tables import RoutingRequest, apply_named_table, find_outcomes, parse_budgets
-    from router.options import require_folder
-    from router.progress import console_progress
 
     require_folder(out)
     folder, entry = find_outcomes(table, tables, outcomes)

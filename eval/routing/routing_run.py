@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import RouterError
+from base.json_text import from_json
+from base.leash import coe_command
 from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
 from eval.robustness.inputs import decider
@@ -24,9 +27,6 @@ from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
 from router.config import Budgets
 from router.embedding_cache import CachedEncoder
-from router.errors import RouterError
-from router.json_text import from_json
-from router.leash import coe_command
 from router.pipeline import Router
 from router.preference import amounts_by_row
 from router.protocols import Encoder

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from base.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
+from base.json_text import to_json
+from base.text_identity import normalised_text
 from eval.routing.trial import active_params, mean_costs
 from router.config import Budgets
-from router.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_values
-from router.json_text import to_json
 from router.price import SLACK
-from router.text_identity import normalised_text
 from training.datasets.model_facts import find_models_file, read_models
 from training.datasets.outcomes import PromptColumns, complete_rows, read_outcomes
 from training.split import SPLITS

@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.json_text import to_json
+from base.json_text import to_json
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 

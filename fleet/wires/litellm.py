@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from router.errors import BackendError
-from router.json_text import to_json
+from base.errors import BackendError
+from base.json_text import to_json
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 FORWARDED = frozenset(

@@ -14,8 +14,8 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
 from yarl import URL
 
-from router.errors import BackendError
-from router.json_text import to_json
+from base.errors import BackendError
+from base.json_text import to_json
 from router.protocols import BackendRequest, BackendResponse, ChatBackend, ChunkStream
 from router.request_limits import CACHE_SALT
 

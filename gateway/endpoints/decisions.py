@@ -6,6 +6,7 @@ import asyncio
 
 from fastapi import Response
 
+from base.json_text import to_json
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from gateway.body_fields import shorten
 from gateway.endpoints.access import KeyId, OtherProcesses, Sink, Store, api_router
@@ -14,7 +15,6 @@ from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
 from gateway.siblings import Siblings
 from router.explain import reason_in_words
-from router.json_text import to_json
 from router.types import DecisionKind, DecisionReason, DecisionRecord
 
 api = api_router()

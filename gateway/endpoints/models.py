@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from base.errors import allowed_values
 from gateway.body_fields import shorten
 from gateway.endpoints.access import Config, api_router
 from gateway.http_errors import ApiError
 from gateway.schemas import ModelCard, ModelList
 from gateway.wire import model_names
 from router.config import AUTO, CoeConfig
-from router.errors import allowed_values
 
 api = api_router()
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
+from base.json_text import to_json
 from decision_log.privacy import named_session
 from decision_log.protocols import DecisionSink
 from gateway.admission import Admission
@@ -24,7 +25,6 @@ from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.paging import Page
 from retrieval.stores.vector_stores import VectorStores
-from router.json_text import to_json
 from router.types import DecisionKind
 
 

@@ -10,6 +10,7 @@ from io import BytesIO
 from fastapi import Request
 from starlette.responses import Response
 
+from base.errors import RequestError
 from gateway.endpoints.access import api_router
 from gateway.endpoints.files import safe_name
 from gateway.endpoints.retrieval_access import (
@@ -37,7 +38,6 @@ from retrieval.stores.filters import Scalar, fault_of
 from retrieval.stores.store_records import Addition, FileStatus
 from retrieval.stores.store_search import SearchRequest
 from retrieval.stores.vector_stores import new_id, not_found
-from router.errors import RequestError
 from router.types import DecisionKind
 
 api = api_router("/v1/vector_stores")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from base.errors import BackendError, RouterError
 from decision_log.protocols import DecisionDatabase
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
@@ -30,7 +31,6 @@ from gateway.judging.prompts import (
     swapped_preference,
 )
 from router.config import ExpertConfig
-from router.errors import BackendError, RouterError
 from router.feedback_config import JudgeConfig
 from router.protocols import BackendRequest
 from router.types import DecisionReason, JudgedAnswer, TerminalState

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router.errors import DataError, NoEligibleExpertError, RouterError
+from base.errors import DataError, NoEligibleExpertError, RouterError
 from router.features import features_hash, from_bytes
 from router.pipeline import Router
 from router.types import DecisionInputs, DecisionReason, DecisionRecord, FloatArray, Query, RoutingDecision

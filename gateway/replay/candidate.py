@@ -6,8 +6,8 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
+from base.errors import NoEligibleExpertError
 from gateway.replay.again import NotReplayableError, decide_again, features_of, routed
-from router.errors import NoEligibleExpertError
 from router.pipeline import Router
 from router.types import DecisionRecord, Interval, Metric, Record, RoutingDecision
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from base.errors import ArtifactError, ConfigError, allowed_values
+from base.options import ConfigOption, DatabaseOption, DataOption
+from base.visible_text import echo
 from decision_log.connections import opened_database
 from decision_log.privacy import load_key
-from router.errors import ArtifactError, ConfigError, allowed_values
-from router.options import ConfigOption, DatabaseOption, DataOption
-from router.visible_text import echo
 
 if TYPE_CHECKING:
+    from base.terminal import Grid
     from decision_log.database import Database
     from gateway.replay.again import Replay
     from gateway.replay.candidate import CandidateReport, Tally
-    from router.terminal import Grid
     from router.types import DecisionRecord
 
 MAX_VALUE_CHARS = 100
@@ -128,8 +128,8 @@ def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> T
 
 def compared(store: Database, tally: Tally, since: str | None, limit: int) -> CandidateReport:
     """The report of a candidate over the newest decisions since an ISO date or time."""
-    from router.terminal import Terminal
-    from router.times import unix_time
+    from base.terminal import Terminal
+    from base.times import unix_time
 
     first, left_out = 0.0 if since is None else unix_time(since, "--since"), Counter[str]()
     with Terminal(stderr=True).status("deciding again ..."):
@@ -141,7 +141,7 @@ def compared(store: Database, tally: Tally, since: str | None, limit: int) -> Ca
 
 def show_diff(report: CandidateReport, *, as_json: bool) -> int:
     """Prints a report. Exit status 0."""
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     if as_json:
         echo(report.model_dump_json(indent=1))
@@ -174,7 +174,7 @@ def summary_lines(report: CandidateReport) -> Iterator[str]:
 
 
 def category_table(report: CandidateReport) -> Grid:
-    from router.terminal import Grid
+    from base.terminal import Grid
 
     table = Grid("category", "decisions", "another expert", "share")
     for each in report.categories:
@@ -187,7 +187,7 @@ def category_table(report: CandidateReport) -> Grid:
 def example_table(report: CandidateReport) -> Grid:
     from rich.text import Text
 
-    from router.terminal import Grid
+    from base.terminal import Grid
 
     has_text = any(each.text is not None for each in report.examples)
     table = Grid("decision", "category", "expert", "why", *(["text"] if has_text else []))

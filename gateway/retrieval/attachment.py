@@ -8,6 +8,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from base.errors import RouterError
+from base.json_text import to_json
 from gateway.exchange import Asked
 from gateway.retrieval.log import RetrievalExchange, RetrievalLog
 from gateway.wire import ChatRequest, parts
@@ -15,8 +17,6 @@ from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.store_search import Found, SearchRequest
 from router.config import AUTO, AttachedStore
-from router.errors import RouterError
-from router.json_text import to_json
 from router.pipeline import Capabilities
 from router.types import DecisionKind, DecisionReason, RoutingDecision
 

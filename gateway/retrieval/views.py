@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from base.json_text import from_json
 from retrieval.stores.paging import Page
 from retrieval.stores.store_records import FileStatus, StoredFile, StoreFile, VectorStore
 from retrieval.stores.store_search import Found, SearchAnswer
 from retrieval.stores.vector_stores import file_counts
-from router.json_text import from_json
 
 T = TypeVar("T")
 Json = dict[str, object]

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from base.errors import ArtifactError
 from router.artifact import read_arrays, read_regular_file
 from router.encoders._bert import LINEAR, Lora, LoraLayer
 from router.encoders.bert import BertEncoder
-from router.errors import ArtifactError
 from router.protocols import Encoder
 from router.types import FloatArray, Record
 from router.weights import fingerprint

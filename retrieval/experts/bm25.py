@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.errors import ConfigError
 from retrieval.types import EVIDENCE, IntArray
-from router.errors import ConfigError
 from router.protocols import Encoder
 from router.types import FloatArray
 from router.weights import fingerprint

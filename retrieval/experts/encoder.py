@@ -8,8 +8,8 @@ from typing import cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.errors import ArtifactError
 from router import plugins
-from router.errors import ArtifactError
 from router.protocols import Encoder
 from router.types import FloatArray
 

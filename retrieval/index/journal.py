@@ -17,8 +17,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import DamagedIndexError, StoreError
 from retrieval.index.space import KeyArray
-from router.errors import DamagedIndexError, StoreError
 from router.types import FloatArray
 
 HEAD = struct.Struct("<BI")

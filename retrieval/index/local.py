@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from base.errors import DamagedIndexError, StoreError
 from retrieval.index.journal import Change, Journal, stored, sync_folder
 from retrieval.index.rows import Rows, hyperplanes
 from retrieval.index.snapshot import file_bytes, mapped_rows, write_rows
 from retrieval.index.space import Hits, KeyArray, VectorSpace, best, require_same_space, require_vectors
-from router.errors import DamagedIndexError, StoreError
 from router.types import FloatArray, Record
 
 MANIFEST = "index.json"

@@ -16,8 +16,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
+from base.errors import ConfigError, StoreError, VectorSpaceError, require_installed
 from retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
-from router.errors import ConfigError, StoreError, VectorSpaceError, require_installed
 from router.types import FloatArray
 
 if TYPE_CHECKING:

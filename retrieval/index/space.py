@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from router.errors import VectorSpaceError
+from base.errors import VectorSpaceError
 from router.types import FloatArray, Record
 
 KeyArray = NDArray[np.int64]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import RouterError
 from fleet.tasks import stop_task
 from retrieval.build_experts import first_lexical
 from retrieval.routing.pilot_library import MANIFEST_FILE, PilotLibrary, is_library, load_library
 from retrieval.routing.pilot_router import build_router
 from retrieval.routing.query_routing import Choices, QueryRouting
 from retrieval.types import BASE, DenseExpert, RetrievalExpert
-from router.errors import RouterError
 
 POLL_EVERY_S = 0.5
 

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from base.errors import ArtifactError
 from retrieval.routing.domains import Domains, find_domains
 from retrieval.types import BASE, Arm
 from router.artifact import read_arrays, read_regular_file, require_array, require_finite
-from router.errors import ArtifactError
 from router.types import FloatArray, Record
 
 MANIFEST_FILE = "manifest.json"

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import ArtifactError
 from retrieval.routing.gains import HYBRID_WEIGHT, GainModel, fit_gains
 from retrieval.routing.grouped_pilots import GroupedPilots, group_pilots
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
 from retrieval.types import BASE, Arm, IntArray, RetrievalDecision, RetrievalReason, single
-from router.errors import ArtifactError
 from router.types import FloatArray
 
 

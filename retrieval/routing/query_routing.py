@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from base.errors import RequestError, allowed_values, shorten
 from retrieval.experts.adapter import AdapterExpert
 from retrieval.routing.pilot_router import RetrievalRouter
 from retrieval.types import (
@@ -21,7 +22,6 @@ from retrieval.types import (
     single,
 )
 from router.config import AUTO
-from router.errors import RequestError, allowed_values, shorten
 from router.types import FloatArray
 
 

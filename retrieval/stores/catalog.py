@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sqlalchemy import delete, func, select
 
+from base.errors import RequestError
 from decision_log.database import Database
 from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.filters import Scalar
 from retrieval.stores.paging import Page, in_order, paged
 from retrieval.stores.store_records import Addition, FileStatus, StoredFile, StoreFile, VectorStore, pairs_of
 from retrieval.stores.tables import BATCHES, CHUNKS, FILE_PARTS, FILES, STORE_FILES, STORES, TABLES, is_file
-from router.errors import RequestError
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from base.errors import DamagedIndexError
 from retrieval.index.space import KeyArray, VectorIndex, VectorIndexes, VectorSpace
 from retrieval.routing.fusion import Ranking
 from retrieval.stores.chunk_table import ChunkTable
 from retrieval.types import BASE, EVIDENCE, DenseExpert, LexicalExpert, LexicalIndex, RetrievalExpert
-from router.errors import DamagedIndexError
 from router.types import FloatArray
 
 MAX_WORD_INDEXES = 32

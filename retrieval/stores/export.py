@@ -14,12 +14,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy import select
 
+from base.errors import DataError, StoreError
+from base.json_text import to_json
 from decision_log.database import Database
 from decision_log.log_connection import foreign_version, version_reason
 from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK
 from retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
-from router.errors import DataError, StoreError
-from router.json_text import to_json
 from router.types import RETRIEVAL, DecisionKind, DecisionRecord
 
 logger = logging.getLogger(__name__)

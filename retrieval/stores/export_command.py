@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
+from base.options import DatabaseOption, DataOption
+from base.visible_text import echo
 from decision_log.connections import opened_database
 from retrieval.stores.export import Exported, export_all, export_store
-from router.options import DatabaseOption, DataOption
-from router.visible_text import echo
 
 
 def export(
@@ -25,8 +25,8 @@ def export(
     database_url: DatabaseOption = None,
 ) -> int:
     """Write vector stores with the feedback on their searches as collections for `retrieval train` and `pilots`."""
-    from router.errors import ConfigError
-    from router.times import unix_time
+    from base.errors import ConfigError
+    from base.times import unix_time
 
     if (store_id is not None) == is_all:
         raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
@@ -45,7 +45,7 @@ def export(
 
 def print_exported(done: dict[str, Exported], out: Path, *, is_all: bool) -> None:
     """A line for each store that was written, and for what was left out."""
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     console = Terminal(highlight=False, soft_wrap=True)
     if not any(exported.documents for exported in done.values()):

@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 
+from base.errors import DamagedIndexError, RouterError, StoreError
 from fleet.tasks import stop_task
 from retrieval.fair_threads import PIECE_CHARS, PIECE_TEXTS, FairThreads
 from retrieval.index.space import KeyArray
@@ -28,7 +29,6 @@ from retrieval.stores.document_text import UnreadableFileError
 from retrieval.stores.document_vectors import DocumentVectors
 from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import FileStatus, StoreFile
-from router.errors import DamagedIndexError, RouterError, StoreError
 
 CLAIM_S = 600.0
 LOOK_EVERY_S = 15.0  # for files that another gateway left, and stores past their time

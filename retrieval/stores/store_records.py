@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from base.json_text import JsonError, from_json
 from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.filters import Scalar
-from router.json_text import JsonError, from_json
 
 DAY_S = 86_400.0
 

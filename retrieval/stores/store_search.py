@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from base.errors import RequestError
 from retrieval.index.space import KeyArray, VectorSpace, require_same_space
 from retrieval.routing.fusion import POOL, fuse
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries
@@ -18,7 +19,6 @@ from retrieval.stores.filters import Filter, matches
 from retrieval.stores.store_records import Chunk, VectorStore
 from retrieval.types import BASE, DenseExpert, RetrievalDecision, RetrievalReason, single
 from router.config import AUTO
-from router.errors import RequestError
 from router.types import FloatArray
 
 SPARE = 20

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from base.errors import DamagedIndexError, RequestError, shorten
 from retrieval.stores.catalog import Catalog
 from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.chunking import StaticChunking
@@ -16,7 +17,6 @@ from retrieval.stores.document_vectors import DocumentVectors
 from retrieval.stores.ingestion import LOOK_EVERY_S, Ingestion
 from retrieval.stores.store_records import Addition, FileStatus, StoredFile, StoreFile, VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
-from router.errors import DamagedIndexError, RequestError, shorten
 
 
 class VectorStores:

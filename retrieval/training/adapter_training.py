@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from base.errors import DataError
 from retrieval.experts.adapter import MANIFEST_FILE, WEIGHTS_FILE, AdapterManifest
 from retrieval.training.collection import Collection, Queries
 from retrieval.training.lora import QueryAdapter
@@ -26,7 +27,6 @@ from retrieval.training.recipe import (
 )
 from router.artifact import read_regular_file
 from router.encoders.bert import BertEncoder
-from router.errors import DataError
 from router.types import FloatArray
 from router.weights import resolve_weights
 

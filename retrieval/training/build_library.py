@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from base.errors import DataError, allowed_values
 from retrieval.routing.pilot_library import (
     LibraryManifest,
     PilotLibrary,
@@ -18,7 +19,6 @@ from retrieval.routing.pilot_library import (
 )
 from retrieval.training.labels import Labelled
 from retrieval.types import BASE, Arm
-from router.errors import DataError, allowed_values
 from router.types import FloatArray
 
 

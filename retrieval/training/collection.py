@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from router.errors import DataError, allowed_values
-from router.record_files import Record, json_lines, parquet_rows, tab_rows
+from base.errors import DataError, allowed_values
+from base.record_files import Record, json_lines, parquet_rows, tab_rows
 
 SPLITS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
 """Name of a split in a file's name -> ours."""

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from base.errors import DataError
 from retrieval.training.searcher import QuerySide
 from retrieval.types import DenseExpert, RetrievalExpert
 from router.embedding_cache import CACHE_FILE, CachedEncoder
-from router.errors import DataError
 from router.types import FloatArray
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from base.errors import DataError, require_installed
 from retrieval.training.recipe import Recipe
 from router.encoders._bert import LINEAR
-from router.errors import DataError, require_installed
 from router.types import FloatArray
 
 TARGETS = rf".*encoder\.layer\.\d+\.({'|'.join(name.replace('.', chr(92) + '.') for name in LINEAR)})"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
+from base.progress import Progress, silent
 from decision_log.database import Database
 from retrieval.build_experts import build_experts, first_lexical, pilots_folder
 from retrieval.routing.pilot_library import PilotLibrary, is_library, load_library, save_library
@@ -37,7 +38,6 @@ from retrieval.training.routing_tuning import chosen_scores
 from retrieval.training.searcher import Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
 from router.config import RetrievalConfig
-from router.progress import Progress, silent
 from router.types import Interval, Metric, Verdict
 
 MIN_TRAIN, MIN_DEV = 20, 10

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from base.options import ConfigOption
 from retrieval.training.train_command import CacheOption, say
-from router.options import ConfigOption
 
 if TYPE_CHECKING:
     from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
@@ -31,11 +31,11 @@ def pilots(
     cache: CacheOption = None,
 ) -> None:
     """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
+    from base.errors import ConfigError, allowed_values
+    from base.terminal import Terminal
     from retrieval.routing.pilot_library import RoutingMethod, is_library, load_library, save_library
     from retrieval.training.build_library import remove_expert
     from retrieval.training.collection import find_collections, read_collection
-    from router.errors import ConfigError, allowed_values
-    from router.terminal import Terminal
 
     if method not in list(RoutingMethod):
         raise ConfigError(f"--method {method}{allowed_values(method, list(RoutingMethod))}")
@@ -72,9 +72,9 @@ def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExp
     """Experts of a folder of adapters with BM25, or those of experts.yaml. Raises ConfigError."""
     import os
 
+    from base.errors import ConfigError
     from retrieval.build_experts import adapter_entries, build_experts
     from router.config import PluginConfig, RetrievalConfig, load_config
-    from router.errors import ConfigError
 
     if adapters is not None:
         entries = {"bm25": PluginConfig(kind="bm25"), **adapter_entries(adapters)}

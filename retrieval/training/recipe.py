@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from base.text_identity import normalised_text
 from retrieval.training.collection import Collection, Queries
-from router.text_identity import normalised_text
 from router.types import Record
 
 MOST_HELD_OUT = 200

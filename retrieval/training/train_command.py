@@ -41,6 +41,9 @@ def train(
     """Train a LoRA adapter on the queries of a collection; its documents stay as the base has them."""
     from pydantic import ValidationError
 
+    from base.errors import ConfigError
+    from base.fault_words import fault_words
+    from base.terminal import Terminal
     from retrieval.training.adapter_training import Look, prepare, train_adapter
     from retrieval.training.collection import find_collections, read_collection
     from retrieval.training.lora import require_torch
@@ -48,9 +51,6 @@ def train(
     from retrieval.training.searcher import Searcher
     from retrieval.types import BASE, BaseExpert
     from router.encoders import bert
-    from router.errors import ConfigError
-    from router.fault_words import fault_words
-    from router.terminal import Terminal
 
     require_torch()
     try:
@@ -106,6 +106,6 @@ def set_threads(threads: int) -> None:
 
 
 def say(line: str) -> None:
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     Terminal(soft_wrap=True).print(line, highlight=False)

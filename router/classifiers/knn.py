@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.errors import ArtifactError
 from router.artifact import require_array, require_finite
-from router.errors import ArtifactError
 from router.protocols import ArrayState
 from router.types import CategoryProbs, FloatArray
 

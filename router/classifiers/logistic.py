@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.errors import ArtifactError
 from router.artifact import require_finite
-from router.errors import ArtifactError
 from router.protocols import ArrayState
 from router.types import CategoryProbs, FloatArray
 

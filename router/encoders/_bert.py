@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from router.blas import one_thread
-from router.errors import ConfigError
+from base.blas import one_thread
+from base.errors import ConfigError
 from router.types import FloatArray
 
 LINEAR = (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

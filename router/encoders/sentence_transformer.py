@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.errors import MissingWeightsError
+from base.errors import MissingWeightsError
 from router.types import FloatArray
 from router.weights import PACKAGE_SCHEME, expanded, file_sha256, fingerprint, resolve_weights
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.errors import ConfigError
 from router.encoders._sentencepiece import UNKNOWN, read_tokenizer
 from router.encoders._tokenizer import open_tokenizer
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, read_table
-from router.errors import ConfigError
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.errors import ConfigError
 from router.encoders._onnx import Graph, open_session
 from router.encoders._sentencepiece import read_tokenizer
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays
-from router.errors import ConfigError
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 

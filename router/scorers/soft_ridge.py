@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from base.errors import ArtifactError
 from router.artifact import require_finite
-from router.errors import ArtifactError
 from router.protocols import ArrayState
 from router.quality import QualityMatrix
 from router.scorers._learned import NO_ARRAYS, Measured, require_measured

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import coe
+from base.leash import coe_command
 from coe import QueryFacts, Router, RouterError
-from router.leash import coe_command
 from tests.training.trained_folder import make_trained
 
 

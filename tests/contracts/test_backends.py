@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 from pydantic import ValidationError
 
+from base.errors import BackendError
 from router import plugins
-from router.errors import BackendError
 from router.protocols import BackendRequest, ChatBackend
 
 FAMILY = "fleet.wires"

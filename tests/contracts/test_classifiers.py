@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from base.errors import ArtifactError, ConfigError
 from router import plugins
-from router.errors import ArtifactError, ConfigError
 from router.protocols import CategoryClassifier
 
 FAMILY, FITTERS = "router.classifiers", "training.classifiers"

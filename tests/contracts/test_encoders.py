@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from base.errors import MissingExtraError, MissingWeightsError
 from router import plugins
 from router.encoders.hashing import HashingEncoder
-from router.errors import MissingExtraError, MissingWeightsError
 from router.protocols import Encoder
 
 FAMILY = "router.encoders"
@@ -174,7 +174,7 @@ NOT_IN_VECTORS = frozenset(
 PRINT_FINGERPRINTS = """
 import sys
 from router import plugins
-from router.errors import MissingExtraError, MissingWeightsError
+from base.errors import MissingExtraError, MissingWeightsError
 for kind in sys.argv[1:]:
     plugin = plugins.load("router.encoders", kind)
     try:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from base.errors import ConfigError
 from router import plugins
-from router.errors import ConfigError
 
 FAMILY = "eval.graders"
 CASES = [

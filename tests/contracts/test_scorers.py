@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from base.errors import ArtifactError
 from router import plugins
-from router.errors import ArtifactError
 from router.protocols import ArrayState, ExpertScorer
 from router.types import CategoryProbs, QueryBatch
 from training.graded_queries import GradedQueries

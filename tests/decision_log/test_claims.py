@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from base.errors import StoreError
 from decision_log.consumer import Consumer, ConsumerStats
 from decision_log.database import Database
 from decision_log.stream_entries import GROUP, dead_stream
-from router.errors import StoreError
 from router.types import DecisionRecord
 
 STREAM = "coe:decisions"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from base.errors import StoreError
 from decision_log.commands import consume_until_signal, doctor, drain
 from decision_log.database import Database
 from decision_log.doctor import survey_spools
@@ -21,7 +22,6 @@ from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStat
 from decision_log.spool import Spool
 from decision_log.stream_entries import GROUP, dead_stream
 from router.config import LogConfig
-from router.errors import StoreError
 from router.types import DecisionRecord
 from tests.decision_log.running_log import evicting_redis
 

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
+from base.errors import StoreError
 from decision_log import commit_check, spool_writer
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from router.config import LogConfig
-from router.errors import StoreError
 from router.types import DecisionRecord
 from tests.decision_log.running_log import evicting_redis, running_log
 

@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from base.errors import ConfigError
 from decision_log.commands import examine
 from decision_log.consumer import Consumer
 from decision_log.database import Database
@@ -26,7 +27,6 @@ from gateway.serve import build_parts
 from gateway.settings import read_settings
 from gateway.wire import decode_chat
 from router.config import GatewayConfig, LogConfig, PrivacyLevel
-from router.errors import ConfigError
 from router.types import DecisionRecord, Feedback, FeedbackKind
 from tests.gateway.running import config_of
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import StoreError
 from decision_log import housekeeping as housekeeping_module
 from decision_log.database import Database
 from decision_log.housekeeping import DAY_S, Housekeeper
 from decision_log.sql_removal import Removal
 from decision_log.tombstones import subject_hash
-from router.errors import StoreError
 from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]

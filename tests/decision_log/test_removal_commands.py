@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from base.errors import ConfigError
 from decision_log.database import Database
 from decision_log.removal_commands import age_s, erase_subject, prune
 from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
-from router.errors import ConfigError
 from router.types import DecisionRecord, Feedback, FeedbackKind
 from tests.gateway.running import config_of
 

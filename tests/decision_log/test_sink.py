@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from base.errors import ConfigError, StoreError
 from decision_log import sink as sink_module
 from decision_log import stream as stream_module
 from decision_log.protocols import LogStats
@@ -22,7 +23,6 @@ from decision_log.spool import Spool
 from decision_log.stream import DecisionStream
 from fleet.redis_server import RedisServer
 from router.config import LogConfig, PrivacyLevel
-from router.errors import ConfigError, StoreError
 from tests.decision_log.running_log import MakeRecord, append_new, running_log, streamed
 from tests.memory_log import MemoryLog
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from base.errors import StoreError
 from decision_log import spool as spool_module
 from decision_log.leftovers import unsent_payloads
 from decision_log.spool import Spool
 from decision_log.spool_files import Position, read_checkpoint, segment_paths, write_checkpoint
 from decision_log.spool_frames import frame, scan
 from fleet.folder_lock import FolderLock
-from router.errors import StoreError
 
 PAYLOADS = st.lists(st.text(max_size=40).map(str.encode), min_size=1, max_size=8)
 

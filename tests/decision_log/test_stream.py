@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from base.errors import ConfigError
 from decision_log.redis_client import connect
 from decision_log.stream import Backoff, DecisionStream
 from fleet.redis_server import RedisServer
-from router.errors import ConfigError
 
 
 @asynccontextmanager

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from base.errors import ConfigError, DataError
 from eval.export import FORMATS, export
-from router.errors import ConfigError, DataError
 from training.datasets.import_formats import ImportOptions, find_files, load_importer, read_outcomes_of
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable

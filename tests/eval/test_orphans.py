@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from router.leash import coe_command
+from base.leash import coe_command
 from tests.eval.routing.test_routing_run import FAST, two_topics
 
 DEADLINE_S = 60.0

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import ConfigError, DataError
+from base.shipped import probes_folder
 from eval.graders import exact
 from eval.probe_set import GraderSpec, Probe, load_probes
 from eval.types import Grader
 from router import plugins
-from router.errors import ConfigError, DataError
-from router.shipped import probes_folder
 
 PROBES = load_probes()
 CATEGORIES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from base.shipped import answers_file
 from eval.answers import answer_key, read_answers
 from eval.collect_command import load_inputs
-from router.shipped import answers_file
 
 ROOT = Path(__file__).parents[2]
 RENEW = (

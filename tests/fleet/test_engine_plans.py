@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import EngineError, MissingWeightsError
 from fleet.engine_plans import llamacpp_plans, read_lora_ids, refuse_taken_ports, secrets_of, vllm_plans
 from router.config import CoeConfig, parse_config
-from router.errors import EngineError, MissingWeightsError
 
 
 def config_of(experts: dict[str, object], engines: dict[str, object] | None = None) -> CoeConfig:

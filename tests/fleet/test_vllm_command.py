@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import ArtifactError, ConfigError
 from fleet.vllm_command import read_adapter_ranks, served_rank, vllm_processes
 from router.config import CoeConfig, parse_config
-from router.errors import ArtifactError, ConfigError
 
 FOLDER = Path("/srv/coe")
 MODULE = "vllm.entrypoints.openai.api_server"

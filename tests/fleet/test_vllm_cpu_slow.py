@@ -19,13 +19,13 @@ from pathlib import Path
 import orjson
 import pytest
 
+from base.terminal import Terminal
 from fleet.connect import build_backends
 from fleet.engine_plans import free_port
 from fleet.experts_up import run_experts
 from fleet.vllm_addresses import read_vllm_addresses
 from router.config import CoeConfig, parse_config
 from router.protocols import BackendRequest, ChatBackend
-from router.terminal import Terminal
 from router.weights import resolve_weights
 
 ROOT = Path(__file__).parents[2]

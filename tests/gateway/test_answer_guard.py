@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from base.errors import BackendError
 from gateway.answer_guard import GuardedChunks
-from router.errors import BackendError
 
 
 async def pieces(*given: bytes, must_wait: bool = False) -> AsyncGenerator[bytes, None]:

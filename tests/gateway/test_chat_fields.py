@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
+from base.errors import ConfigError
 from fleet.wires.litellm import FORWARDED
 from gateway.chat_fields import ENTRIES, FIELDS, OPENAI, WHOLE_NUMBERS, check_fields
 from gateway.http_errors import ApiError
 from router.config import parse_config
-from router.errors import ConfigError
 from router.request_limits import RequestLimits
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import config_of, echoes, running, wire

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+from base.errors import MissingExtraError
 from gateway.check import find_problems
 from router import plugins
 from router.artifact import save_artifact
 from router.config import parse_config
-from router.errors import MissingExtraError
 from router.live_pointer import LivePointer, write_pointer
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +61,8 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
             "router.encoder: parts.1: unknown kind 'onx' of router.encoders; did you mean 'onnx'?",
         ),
         (
-            lambda v: v["router"]["encoder"]["parts"][1].update(options={"token": 1}),
-            "router.encoder: parts.1: token: unknown option; did you mean 'tokenizer'?",
+            lambda v: v["router"]["encoder"]["parts"][2].update(options={"dims": 1}),
+            "router.encoder: parts.2: dims: unknown option; did you mean 'dim'?",
         ),
         (
             lambda v: v["router"].update(scorer={"kind": "soft_rige"}),
@@ -86,8 +86,8 @@ def test_a_pilot_library_that_is_not_made_yet_is_no_problem(check):
         ),
         (lambda v: v["experts"]["extractor"].update(adapter="adapters/none"), "'adapters/none' is not a PEFT folder"),
         (
-            lambda v: v["router"]["encoder"]["parts"][1].update(options={"weights": "package:no_such_net/m.onnx"}),
-            "router.encoder.parts.1.weights: weights 'package:no_such_net/m.onnx': package no-such-net is not inst",
+            lambda v: v["router"]["encoder"]["parts"][0].update(options={"weights": "package:no_such_net/m.onnx"}),
+            "router.encoder.parts.0.weights: weights 'package:no_such_net/m.onnx': package no-such-net is not inst",
         ),
         (
             lambda v: v["retrieval"].update(encoder={"kind": "bert", "model": "package:no_such_bert/model"}),
@@ -246,7 +246,7 @@ def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
     values["experts"]["far"] = {"engine": "litellm", "model": "provider/m"}
     values["retrieval"]["experts"] = {"words": {"kind": "bm25"}, "other": {"kind": "sentence_transformer"}}
     gone = ("litellm", "bm25s", "sentence_transformers")
-    monkeypatch.setattr("router.errors.find_spec", lambda name: None if name in gone else name)
+    monkeypatch.setattr("base.errors.find_spec", lambda name: None if name in gone else name)
     found = [line for line in find_problems(parse_config(values), ROOT / "experts.yaml") if "needs the" in line]
     assert [line.split(": ")[1:3] for line in found] == [
         ["retrieval.experts.words", "kind 'bm25' needs the 'stores' extra"],

@@ -11,10 +11,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from base.errors import ConfigError
 from gateway.auth import check_bind
 from gateway.expert_call import JSON
 from gateway.settings import read_settings
-from router.errors import ConfigError
 from router.pipeline import Capabilities
 from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.fault_upstream import fault_upstream

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from router.errors import StoreError
+from base.errors import StoreError
 from router.types import DecisionRecord, TerminalState
 from tests.gateway.fault_upstream import CRLF_STREAM, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.running import Running, echoes, running, until, wire

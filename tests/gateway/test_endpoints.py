@@ -13,7 +13,7 @@ import numpy as np
 import openai
 import pytest
 
-from router.errors import ArtifactError
+from base.errors import ArtifactError
 from router.features import features_hash, to_bytes
 from router.pipeline import Router
 from router.types import Query

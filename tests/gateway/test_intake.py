@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from base.errors import ConfigError
 from gateway import intake
 from gateway.app import senders
 from gateway.http_errors import ApiError
 from gateway.intake import COPIES, SMALL_BODY_BYTES, Claim, Intake
 from router.config import parse_config
-from router.errors import ConfigError
 from router.pipeline import Capabilities
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import DEADLINE_S, Running, config_of, echoes, running, until, wire

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from base.json_text import from_json
 from fleet.wires.echo import json_answer
 from gateway import answer_reader, wire
 from gateway.off_loop import LARGE_BYTES
-from router.json_text import from_json
 from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.running import echoes, running
 

@@ -7,10 +7,10 @@ import json
 import aiohttp
 import pytest
 
+from base.errors import ConfigError
 from gateway.http_errors import ApiError
 from gateway.origin_check import OriginCheck
 from router.config import parse_config
-from router.errors import ConfigError
 from tests.gateway.running import config_of, running
 
 KEY = "canary-7f3a9c51e2b84d06"

@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from base.errors import ConfigError
 from gateway.serve import Gateway, bind
-from router.errors import ConfigError
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import DEADLINE_S, echoes, running, until, wire
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from gateway.live_router import LiveRouter
 from gateway.serve import serve
 from gateway.settings import environment_settings
-from router.errors import RouterError
+from base.errors import RouterError
 from tests.gateway import running as support
 import gateway.serve
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from base.errors import ConfigError, DataError, StoreError
 from decision_log.database import Database
 from decision_log.ledger import Ledger
 from decision_log.log_connection import SCHEMA_VERSION, open_log
 from decision_log.tables import DECISIONS
-from router.errors import ConfigError, DataError, StoreError
 from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
 
 

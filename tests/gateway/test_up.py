@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import yaml
 
+from base.errors import ArtifactError, ConfigError, EngineError
+from base.terminal import Terminal
 from fleet.program_log import LogReporter
 from gateway.first_router import collect_arguments, run_coe, train_arguments
 from gateway.run_commands import settings_of
@@ -26,9 +28,7 @@ from gateway.settings import Settings, read_settings
 from gateway.up import agreed_config, run_serve, run_up
 from gateway.up_view import UpView
 from router.artifact import save_artifact
-from router.errors import ArtifactError, ConfigError, EngineError
 from router.live_pointer import LivePointer, write_pointer
-from router.terminal import Terminal
 from tests.gateway.small_router import MANIFEST
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from base.terminal import Terminal
 from gateway.first_answers import FirstAnswer
 from gateway.up_view import COLUMNS, UpView
-from router.terminal import Terminal
 
 GOOD = FirstAnswer(
     query="What is [6 * 7]?",

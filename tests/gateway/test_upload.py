@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import RouterError
 from gateway.upload import MEMORY_BYTES, Form
 from retrieval.stores.tables import FILE_PARTS
-from router.errors import RouterError
 from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.gateway.running import until
 

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from base.errors import ConfigError
 from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
 from coe import command_line
 from decision_log.commands import drain_all, examine
@@ -23,7 +24,6 @@ from gateway.worker import share_of
 from gateway.workers import check_count
 from router.artifact import load_artifact, save_artifact
 from router.config import LogConfig
-from router.errors import ConfigError
 from router.live_pointer import Trial, TrialMode
 from tests.gateway.running import config_of
 from tests.training.trained_folder import NOW, make_trained

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from base.errors import ConfigError
 from router.config import load_config, parse_config
-from router.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import DataError
 from router.embedding_cache import CACHE_FILE, CachedEncoder
 from router.encoders.hashing import HashingEncoder, Options, build
-from router.errors import DataError
 from router.types import FloatArray
 
 

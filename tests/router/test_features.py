@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from router.errors import DataError
+from base.errors import DataError
 from router.features import features_hash, from_bytes, rounded, to_bytes
 
 UNIT = st.floats(-1, 1, width=32)

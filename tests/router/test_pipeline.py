@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from base.errors import ConfigError, NoEligibleExpertError
 from router.classifiers.logistic import LogisticClassifier
 from router.config import Budgets, ExplorationConfig
 from router.encoders.hashing import Options as HashingOptions
 from router.encoders.hashing import build as build_hashing
-from router.errors import ConfigError, NoEligibleExpertError
 from router.features import rounded
 from router.pipeline import Capabilities, Router, explicit_decision, following
 from router.policy import ExpertCosts, solve_map

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from base.errors import InfeasibleBudgetError
 from router.config import Budgets
-from router.errors import InfeasibleBudgetError
 from router.policy import ExpertCosts, exploration_probs, solve_map
 
 K, M = 3, 4

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from base.errors import InfeasibleBudgetError
 from router.config import Budgets
-from router.errors import InfeasibleBudgetError
 from router.hosting import hosted_beside, hosted_on_bases
 from router.policy import ExpertCosts
 from router.preference import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from router.errors import InfeasibleBudgetError
+from base.errors import InfeasibleBudgetError
 from router.price import PricedChoice, budget_choice, budget_prices
 
 Float64Array = NDArray[np.float64]

@@ -6,9 +6,9 @@ import pytest
 import typer
 from pydantic import Field
 
+from base.errors import ConfigError
+from base.options import with_options
 from coe.command_line import usage_error
-from router.errors import ConfigError
-from router.options import with_options
 from router.types import Record
 
 

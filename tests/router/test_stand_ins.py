@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from base.errors import InfeasibleBudgetError, NoEligibleExpertError
 from router.config import Budgets, ExplorationConfig
-from router.errors import InfeasibleBudgetError, NoEligibleExpertError
 from router.policy import ExpertCosts, solve_map
 from router.preference import LearnedChoice, Preference, solve_preference
 from router.solved_policy import Policy, draw_expert

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from router.errors import ArtifactError
+from base.errors import ArtifactError
 from router.uncertainty import (
     Uncertainty,
     apply_temperature,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.errors import ConfigError, MissingExtraError, MissingWeightsError
+from base.errors import ConfigError, MissingExtraError, MissingWeightsError
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 

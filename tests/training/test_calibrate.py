@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from router.blas import one_thread
+from base.blas import one_thread
 from router.config import PluginConfig
 from router.quality import QualityMatrix
 from router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
+from base.errors import ConfigError, DataError
+from base.intervals import wilson_interval
 from coe.command_line import run
 from decision_log.database import Database
 from decision_log.tables import FEEDBACK
 from router.build import load_router
 from router.config import LogConfig, PrivacyLevel, load_config
-from router.errors import ConfigError, DataError
 from router.features import features_hash, to_bytes
-from router.intervals import wilson_interval
 from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
 from tests.training.trained_folder import EXPERTS, make_trained
 from training.category_files import check_name, distinct, read_proposals

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
+from base.progress import silent
 from router.artifact import load_artifact
 from router.build import evidence_of
 from router.config import load_config
-from router.progress import silent
 from router.quality import QualityMatrix, cautious_quality
 from router.types import Verdict
 from tests.training.test_retrain import CONFIG, NOW, outcome_table

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
+from base.errors import ConfigError, DataError
 from decision_log.database import Database
-from router.errors import ConfigError, DataError
 from router.types import Feedback, FeedbackKind, JudgedAnswer, TerminalState
 from tests.training.log_records import record
 from training.feedback_command import log_feedback

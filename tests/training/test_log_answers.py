@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
+from base.errors import DataError
+from base.progress import silent
 from decision_log.database import Database
 from decision_log.log_connection import open_log
-from router.errors import DataError
 from router.features import to_bytes
-from router.progress import silent
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.log_answers import fetch_answers, sample_rows
 from training.log_table import read_log_table

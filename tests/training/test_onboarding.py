@@ -13,11 +13,11 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from base.errors import ConfigError, DataError
 from coe.command_line import run
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
-from router.errors import ConfigError, DataError
 from router.quality import QualityMatrix
 from tests.training.trained_folder import CONFIG, EXPERTS, NOW, make_trained, outcome_table
 from training.onboarding import CategoryOutlook, Onboarding, joined_evidence, onboard

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from base.errors import ArtifactError, ConfigError
 from coe.command_line import run
 from router.artifact import save_artifact
-from router.errors import ArtifactError, ConfigError
 from router.live_pointer import Trial
 from training.registry import Registry
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from sqlalchemy import create_engine, text
 
+from base.errors import ArtifactError, DataError
 from decision_log.database import Database
 from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
-from router.errors import ArtifactError, DataError
 from router.live_pointer import Trial, TrialMode
 from router.types import (
     DecisionReason,

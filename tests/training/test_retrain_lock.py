@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from router.errors import ArtifactError, ConfigError
+from base.errors import ArtifactError, ConfigError
 from tests.decision_log.redis_kinds import cluster
 from training.retrain_lock import (
     FENCE_FILE,

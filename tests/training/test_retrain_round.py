@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from base.errors import ConfigError, RouterError
 from decision_log.database import Database
 from retrieval.training.pilot_refresh import PilotRefresh
-from router.errors import ConfigError, RouterError
 from router.types import Verdict
 from tests.training.trained_folder import make_trained
 from training import retrain_command

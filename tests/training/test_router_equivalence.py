@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
+from base.shipped import seed_folder
 from router.artifact import load_artifact, save_artifact
 from router.build import load_router
 from router.config import CoeConfig, load_config
 from router.pipeline import Router
-from router.shipped import seed_folder
 from router.types import FloatArray, Query, QueryBatch
 from tests.training.log_records import record
 from tests.training.trained_folder import make_trained

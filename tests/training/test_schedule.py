@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from base.errors import ConfigError
+from base.progress import Progress, silent
 from router.config import PluginConfig
-from router.errors import ConfigError
-from router.progress import Progress, silent
 from router.scorers.knn import Options as KnnOptions
 from tests.contracts.test_scorers import graded
 from training.graded_queries import GradedQueries

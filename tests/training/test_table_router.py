@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.errors import ConfigError, DataError
-from router.progress import silent
+from base.errors import ConfigError, DataError
+from base.progress import silent
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.table_fit import TableRequest, table_inputs, table_router
 from training.types import MIN_TABLE_PROMPTS, OutcomeTable

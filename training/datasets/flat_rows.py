@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from router.errors import ConfigError, allowed_values
-from router.record_files import Record
+from base.errors import ConfigError, allowed_values
+from base.record_files import Record
 from training.datasets.import_formats import ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.options import with_options
+from base.options import with_options
 from training.datasets.import_formats import ImportOptions
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def import_outcomes(
     options: ImportOptions,
 ) -> None:
     """Make an outcome table of another tool's files."""
-    from router.errors import ConfigError
-    from router.options import require_folder
+    from base.errors import ConfigError
+    from base.options import require_folder
     from training.datasets.import_formats import find_files, load_importer, read_outcomes_of
     from training.datasets.outcomes import PROMPTS_FILE, write_outcomes
 
@@ -64,7 +64,7 @@ def formats() -> None:
 
 def parse_fields(options: Sequence[str]) -> dict[str, str]:
     """`OURS=THEIRS` options. Raises ConfigError."""
-    from router.errors import ConfigError
+    from base.errors import ConfigError
 
     pairs = [option.partition("=") for option in options]
     for option, (ours, _, theirs) in zip(options, pairs, strict=True):
@@ -77,7 +77,7 @@ def parse_range(option: str | None) -> tuple[float, float] | None:
     """`LOW:HIGH`. Raises ConfigError."""
     from math import isfinite
 
-    from router.errors import ConfigError
+    from base.errors import ConfigError
 
     if option is None:
         return None
@@ -111,7 +111,7 @@ def summary(imported: Imported) -> list[str]:
 
 
 def say(lines: Sequence[str]) -> None:
-    from router.terminal import Terminal
+    from base.terminal import Terminal
 
     for line in lines:
         Terminal(soft_wrap=True).print(line, highlight=False)

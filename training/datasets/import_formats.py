@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from router.errors import ConfigError, DataError, allowed_values
+from base.errors import ConfigError, DataError, allowed_values
 from router.plugins import kinds
 from router.types import Record
 from training.datasets.outcome_rows import LeftOutCounts, Rows, table_of_rows

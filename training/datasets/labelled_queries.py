@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from router.errors import DataError, allowed_values
-from router.record_files import parse_json
-from router.text_identity import normalised_text
+from base.errors import DataError, allowed_values
+from base.record_files import parse_json
+from base.text_identity import normalised_text
 from training.types import LabelledQuery
 
 SUFFIX: Final = ".jsonl"

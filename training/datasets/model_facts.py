@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from router.columns import numbers, read_table, require_amounts, texts
+from base.columns import numbers, read_table, require_amounts, texts
 from router.config import CoeConfig
 from training.types import ModelFacts
 

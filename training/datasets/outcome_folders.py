@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from router.columns import read_table, texts
-from router.errors import DataError
+from base.columns import read_table, texts
+from base.errors import DataError
 from router.types import FloatArray
 from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, read_outcomes
 from training.types import OutcomeTable

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from router.errors import DataError, allowed_values
-from router.record_files import ABSENT, Record
+from base.errors import DataError, allowed_values
+from base.record_files import ABSENT, Record
 from router.types import FloatArray
 from training.split import SPLITS, split_of
 from training.types import OutcomeTable

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.columns import (
+from base.columns import (
     Float64Array,
     numbers,
     optional_texts,
@@ -28,8 +28,8 @@ from router.columns import (
     require_range,
     texts,
 )
-from router.errors import DataError, allowed_values
-from router.record_files import kind_of, parse_json
+from base.errors import DataError, allowed_values
+from base.record_files import kind_of, parse_json
 from router.types import FloatArray
 from training.datasets.model_facts import MODELS_FILE, find_models_file, read_models, write_models
 from training.split import SPLITS, split_of

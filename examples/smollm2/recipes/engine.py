@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from router.errors import EngineError
+from base.errors import EngineError
 
 BASE = "base"  # the name under which the model without an adapter is scored
 START_TIMEOUT_S = 120.0

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from base.errors import DataError
 from coe.command_line import run
 from decision_log.database import Database
 from decision_log.router_versions import RouterVersions
@@ -27,7 +28,6 @@ from eval.log.traffic import gather, read_events, read_traffic
 from eval.log.traffic_page import traffic_page
 from eval.log.traffic_records import LogReport, Rate
 from eval.report import page
-from router.errors import DataError
 from router.live_pointer import LivePointer, Withdrawal
 from router.types import DecisionReason, TerminalState
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log

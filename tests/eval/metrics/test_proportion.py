@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from base.intervals import wilson_interval
 from eval.metrics.proportion import clustered_share
-from router.intervals import wilson_interval
 
 
 def test_wilson_against_published_values():

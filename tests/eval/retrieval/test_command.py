@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from base.errors import BackendError, ConfigError, DataError
 from eval.retrieval.request import requested_experts
 from eval.retrieval.retrieval_command import retrieval
 from eval.retrieval.retrieval_records import RetrievalReport
 from retrieval.routing.pilot_library import load_library
-from router.errors import BackendError, ConfigError, DataError
 from tests.retrieval.training.collection_files import write_beir
 from tests.router.encoders.endpoint import Endpoint, serving_endpoint
 

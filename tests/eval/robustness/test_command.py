@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import DataError
+from base.progress import silent
 from coe import command_line as cli
 from eval.robustness.flip_records import RobustnessReport
 from eval.robustness.inputs import find_texts, own_texts
-from router.errors import DataError
-from router.progress import silent
 from training.datasets.outcomes import write_outcomes
 from training.registry import Registry
 from training.split import split_of

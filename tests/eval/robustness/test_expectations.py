@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from base.errors import ConfigError
 from eval.robustness.expectations import load_expectations, parse_expectations
 from eval.robustness.flip_records import failure_line
 from eval.robustness.verdicts import check_expectations
-from router.errors import ConfigError
 from router.types import DecisionReason, RoutingDecision
 
 EXPERTS = ("calculator", "generalist")

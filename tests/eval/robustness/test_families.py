@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from base.errors import ConfigError
 from eval.robustness.cases import FAMILIES, build_families, family_names, make_cases
 from eval.robustness.families.typos import Options as TypoOptions
 from eval.robustness.families.typos import Typos, neighbours, slipped
 from router import plugins
-from router.errors import ConfigError
 
 TEXT = 'Please convert 26.2 miles to km and explain `getName(x)` with "Hello World" to my friendly neighbour Anna.'
 SQL = "Explain this query: SELECT name FROM users WHERE age > 18"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from base.errors import ConfigError, DataError
 from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
-from router.errors import ConfigError, DataError
 from router.types import DecisionReason, RoutingDecision
 
 TEXTS = (

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from base.errors import ConfigError, DataError, InfeasibleBudgetError
 from eval.routing.trial_tables import (
     RoutingRequest,
     apply_named_table,
@@ -21,7 +22,6 @@ from eval.routing.trial_tables import (
     require_amounts,
 )
 from router.config import Budgets
-from router.errors import ConfigError, DataError, InfeasibleBudgetError
 from tests.eval.routing.trial_data import FIT_SCORES, SIZES, table
 from training.datasets.outcomes import write_outcomes
 

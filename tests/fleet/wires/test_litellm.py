@@ -12,9 +12,9 @@ import openai
 import orjson
 import pytest
 
+from base.errors import BackendError, MissingExtraError
 from fleet.wires.litellm import FORWARDED, Options, build, error_response
 from router import plugins
-from router.errors import BackendError, MissingExtraError
 from router.protocols import BackendRequest
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import running
@@ -90,7 +90,7 @@ async def test_nobody_there() -> None:
 
 
 def test_without_litellm_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[providers\]'"):
         plugins.build("fleet.wires", "litellm", {"model": "provider/m"})
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
+from base.errors import BackendError
 from fleet.wires.vllm import Options, RenamedChunks, build
-from router.errors import BackendError
 from router.protocols import BackendRequest
 from tests.gateway.fault_upstream import ANSWER, STREAM, fault_upstream
 

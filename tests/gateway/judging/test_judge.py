@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from base.errors import ConfigError
 from decision_log.database import Database
 from decision_log.sql_removal import Removal
 from fleet.wires import echo
 from gateway.judging.judge import Judge
 from router.config import parse_config
-from router.errors import ConfigError
 from router.protocols import BackendRequest, BackendResponse
 from router.types import JudgedAnswer
 from tests.gateway.running import Running, config_of, echoes, running, until

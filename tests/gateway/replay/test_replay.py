@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import yaml
 
+from base.errors import ArtifactError, ConfigError
 from decision_log.database import Database
 from gateway.deciding import decision_inputs
 from gateway.replay.again import NotReplayableError
 from gateway.replay.commands import replay
 from router.build import load_router
 from router.config import load_config
-from router.errors import ArtifactError, ConfigError
 from router.features import to_bytes
 from router.pipeline import Router, explicit_decision
 from router.types import DecisionKind, DecisionRecord, Query, QueryFacts, TerminalState

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import ConfigError, DataError
 from decision_log.database import Database
 from retrieval.stores.export import export_all, export_store
 from retrieval.stores.export_command import export
 from retrieval.training.collection import find_collections, read_collection
-from router.errors import ConfigError, DataError
 from router.types import DecisionRecord, DocumentFeedback
 from tests.gateway.retrieval.serving import Serving, serving
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from base.errors import ArtifactError
 from retrieval.routing.live_pilots import LivePilots
 from retrieval.routing.pilot_library import (
     MANIFEST_FILE,
@@ -25,7 +26,6 @@ from retrieval.routing.pilot_library import (
 )
 from retrieval.service import open_retrieval
 from retrieval.types import BASE, RetrievalExpert
-from router.errors import ArtifactError
 from tests.gateway.retrieval.serving import ARMS, Serving, retrieval_config, serving
 from tests.gateway.running import until
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import openai
 import pytest
 
+from base.errors import RequestError
 from retrieval.stores.store_records import Addition
-from router.errors import RequestError
 from tests.gateway.retrieval.serving import Serving, serving
 from tests.postgres import running_postgres
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from base.errors import ArtifactError, ConfigError
 from retrieval.build_experts import adapter_entries, build_experts
 from retrieval.experts import adapter
 from retrieval.experts.adapter import AdapterExpert, Options
@@ -14,7 +15,6 @@ from retrieval.types import DenseExpert
 from router.config import PluginConfig, RetrievalConfig
 from router.encoders.bert import BertEncoder
 from router.encoders.hashing import HashingEncoder
-from router.errors import ArtifactError, ConfigError
 from tests.retrieval.experts.adapter_files import (
     ALPHA,
     RANK,

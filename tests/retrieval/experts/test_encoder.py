@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from base.errors import ArtifactError, MissingExtraError
 from retrieval.experts import encoder, openai
 from retrieval.experts.encoder import Options
 from router import plugins
 from router.encoders.hashing import HashingEncoder
-from router.errors import ArtifactError, MissingExtraError
 
 
 def test_prefixes_stand_before_each_side() -> None:
@@ -37,7 +37,7 @@ def test_an_endpoint_is_an_expert_without_being_asked() -> None:
 
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
     for family in ("router.encoders", "retrieval.experts"):
         with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
             plugins.build(family, "sentence_transformer", {})

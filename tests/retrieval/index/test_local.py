@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from base.errors import StoreError, VectorSpaceError
 from retrieval.index import local, rows
 from retrieval.index.local import LocalIndex, LocalIndexes
 from retrieval.index.space import VectorSpace
-from router.errors import StoreError, VectorSpaceError
 from router.types import FloatArray
 
 Opener = Callable[..., LocalIndex]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from base.errors import ConfigError, StoreError, VectorSpaceError
 from retrieval.index.pgvector import PgvectorIndexes
 from retrieval.index.space import VectorSpace
-from router.errors import ConfigError, StoreError, VectorSpaceError
 from router.types import FloatArray
 from tests.postgres import running_postgres
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from base.errors import ArtifactError
 from retrieval.routing.pilot_library import (
     MANIFEST_FILE,
     RoutingSettings,
@@ -16,7 +17,6 @@ from retrieval.routing.pilot_library import (
     save_library,
     weights_file,
 )
-from router.errors import ArtifactError
 from tests.retrieval.pilot_data import small_library
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from base.errors import ArtifactError
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod, RoutingSettings
 from retrieval.routing.pilot_router import RetrievalRouter, build_router
 from retrieval.types import RetrievalReason
-from router.errors import ArtifactError
 from tests.retrieval.pilot_data import FINGERPRINTS, LAW, MEDICINE, corner, small_library
 
 

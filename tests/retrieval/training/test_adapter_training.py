@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from base.errors import DataError, MissingExtraError
 from retrieval.experts import adapter
 from retrieval.training import lora
 from retrieval.training.adapter_training import CHECKPOINT_FOLDER, Look, Run, prepare, train_adapter
 from retrieval.training.collection import Collection, Queries
 from retrieval.training.recipe import Recipe
 from router.encoders.bert import BertEncoder
-from router.errors import DataError, MissingExtraError
 from router.weights import resolve_weights
 from tests.retrieval.experts.adapter_files import WORDS, load_bert, write_bert
 
@@ -122,7 +122,7 @@ def test_a_share_of_an_adapter_lies_between_base_and_the_whole(tmp_path: Path, b
 
 
 def test_without_torch_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.errors.find_spec", lambda name: None)
+    monkeypatch.setattr("base.errors.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[retrieval\]'"):
         lora.require_torch()
 

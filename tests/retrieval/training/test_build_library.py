@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from base.errors import DataError
 from retrieval.routing.pilot_library import RoutingMethod, RoutingSettings
 from retrieval.training.build_library import (
     build_library,
@@ -23,7 +24,6 @@ from retrieval.training.routing_tuning import (
     unknown_queries,
 )
 from retrieval.types import Arm
-from router.errors import DataError
 from tests.retrieval.pilot_data import ARMS, FINGERPRINTS, LAW, MEDICINE, corner, small_library
 
 CREATED = "2026-01-01T00:00:00+00:00"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import ArtifactError, DataError
 from retrieval.routing.pilot_library import (
     MANIFEST_FILE,
     PilotLibrary,
@@ -32,7 +33,6 @@ from retrieval.training.pilot_refresh import (
 )
 from router.config import RetrievalConfig
 from router.encoders.hashing import HashingEncoder
-from router.errors import ArtifactError, DataError
 from router.types import FloatArray, Verdict
 from tests.retrieval.training.collection_files import SUBJECTS
 from training.retrain_lock import LockLostError

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import ConfigError, DataError
 from retrieval.routing.pilot_library import RoutingMethod, load_library
 from retrieval.training.collection import read_collection
 from retrieval.training.labels import query_key
 from retrieval.training.pilots_command import pilots
 from retrieval.training.recipe import held_out_queries
 from router.encoders.bert import Options, build
-from router.errors import ConfigError, DataError
 from tests.retrieval.experts.adapter_files import write_adapter
 from tests.retrieval.training.collection_files import write_beir
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import ConfigError
 from router.build import build_encoder
 from router.config import PluginConfig
-from router.errors import ConfigError
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

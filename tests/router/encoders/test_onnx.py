@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from base.errors import ConfigError
 from router.encoders._onnx import Graph, open_session
 from router.encoders.onnx import Options, build
-from router.errors import ConfigError
 
 TABLE = np.array([[9, 9], [3, 0], [0, 4]], np.float32)
 

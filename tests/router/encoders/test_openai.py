@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from base.errors import BackendError, ConfigError
 from router.build import build_encoder
 from router.config import PluginConfig
 from router.encoders.openai import Options, build, read_vectors
-from router.errors import BackendError, ConfigError
 from tests.router.encoders.endpoint import Endpoint, serving_endpoint
 
 

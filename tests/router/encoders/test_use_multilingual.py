@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from base.errors import ConfigError, MissingWeightsError
 from router.encoders import use_multilingual
 from router.encoders._onnx import open_session
 from router.encoders._sentencepiece import read_model, read_tokenizer
 from router.encoders._use_weights import read_arrays
 from router.encoders.use_multilingual import WINDOWS, Options, write_graph
-from router.errors import ConfigError, MissingWeightsError
 
 
 def message(field: int, body: bytes) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.errors import DataError
+from base.errors import DataError
 from training.datasets.labelled_queries import read_seed
 from training.types import LabelledQuery
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.errors import DataError
+from base.errors import DataError
 from training.datasets.outcome_folders import read_outcome_folders, with_unmeasured
 from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, write_outcomes
 from training.types import OutcomeTable

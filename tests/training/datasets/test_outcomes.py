@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from router.errors import DataError
+from base.errors import DataError
 from training.datasets.outcomes import PromptColumns, read_outcomes, write_outcomes
 from training.split import split_of
 from training.types import ModelFacts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from router.record_files import csv_rows
+from base.record_files import csv_rows
 from training.datasets.flat_rows import OPTIONS as OPTIONS
 from training.datasets.flat_rows import flat_rows
 from training.datasets.import_formats import ImportFile, ImportOptions

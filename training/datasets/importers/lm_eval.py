@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.errors import DataError
-from router.record_files import ABSENT, Record, json_lines, kind_of, parse_json
+from base.errors import DataError
+from base.record_files import ABSENT, Record, json_lines, kind_of, parse_json
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from router.errors import DataError
-from router.record_files import Record, csv_rows, parquet_rows
+from base.errors import DataError
+from base.record_files import Record, csv_rows, parquet_rows
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.errors import ConfigError, DataError
+from base.errors import ConfigError, DataError
 from tests.training.datasets.importers.format_shapes import (
     CATEGORIES,
     SCORES,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.errors import DataError
+from base.errors import DataError
 from tests.training.datasets.importers import format_shapes as shapes
 from tests.training.datasets.importers.format_shapes import Records, dump_csv, dump_jsonl
 from training.datasets.import_formats import Imported, ImportOptions, find_files, load_importer, read_outcomes_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 
 
 def unix_time(value: str, option: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.errors import DataError, allowed_values, require_installed
+from base.errors import DataError, allowed_values, require_installed
 
 Float64Array = NDArray[np.float64]
 

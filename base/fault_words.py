@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from router.errors import allowed_values
+from base.errors import allowed_values
 
 WORDS = {
     "missing": "required key is missing",

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-from router.columns import LARGEST_AMOUNT, read_table
-from router.errors import DataError, allowed_values
-from router.spreadsheet import as_meant
+from base.columns import LARGEST_AMOUNT, read_table
+from base.errors import DataError, allowed_values
+from base.spreadsheet import as_meant
 
 ABSENT = object()
 

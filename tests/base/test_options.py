@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from router.errors import ConfigError
-from router.options import require_file, require_folder
+from base.errors import ConfigError
+from base.options import require_file, require_folder
 
 
 def test_a_folder_may_be_there_or_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

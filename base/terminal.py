@@ -1,6 +1,6 @@
 """Terminal output of every command: a console and tables in which no foreign text can drive the terminal.
 
-ruff keeps other modules from rich's own, and from typer.echo; `router.visible_text.echo` prints plain lines.
+ruff keeps other modules from rich's own, and from typer.echo; `base.visible_text.echo` prints plain lines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.table import Table
 
-from router.visible_text import visible, visible_line
+from base.visible_text import visible, visible_line
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from router.terminal import Terminal
+from base.terminal import Terminal
 
 Progress = Callable[[str], None]
 """Told what is being done now; "12 of 80" in it is drawn as a bar."""

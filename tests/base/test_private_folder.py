@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from base.errors import ConfigError
+from base.private_folder import close_to_others, data_folder_of, make_private
 from decision_log.database import Database
 from gateway.settings import Settings
 from gateway.up import make_data_folder
-from router.errors import ConfigError
-from router.private_folder import close_to_others, data_folder_of, make_private
 
 CONFIG = {
     "categories": {"code": "programs", "general": "the rest"},

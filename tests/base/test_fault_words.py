@@ -13,10 +13,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from base.errors import ConfigError
+from base.fault_words import PATTERNS
 from router import plugins
 from router.config import parse_config
-from router.errors import ConfigError
-from router.fault_words import PATTERNS
 
 ROOT = Path(__file__).parents[2]
 PYDANTIC = re.compile(
@@ -66,7 +66,8 @@ def test_options_of_every_kind_too(family) -> None:
 
 def test_every_pattern_of_the_configuration_has_words() -> None:
     """A pattern that is shown as it is means nothing to most readers."""
-    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "router").rglob("*.py"))
+    files = [file for room in ("base", "router") for file in (ROOT / room).rglob("*.py")]
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     found = {match[1] for match in re.finditer(r'[( ]pattern=r?"((?:[^"\\]|\\.)*)"', source)}
     assert found
     assert found <= set(PATTERNS)

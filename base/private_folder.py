@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 
 PRIVATE_UMASK = 0o077
 OTHERS = 0o077

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.progress import EVERY_S, PlainLines, console_progress
+from base.progress import EVERY_S, PlainLines, console_progress
 
 
 def test_every_new_step_is_said_and_a_long_one_now_and_then() -> None:

@@ -8,7 +8,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 
 MERGE_TAG = "tag:yaml.org,2002:merge"
 

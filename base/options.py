@@ -14,7 +14,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from router.errors import ConfigError
+from base.errors import ConfigError
 
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
 DataOption = Annotated[
