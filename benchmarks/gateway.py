@@ -38,7 +38,6 @@ from fastapi.responses import Response
 
 from base.shipped import DEFAULT_CONFIG, shipped_root
 from eval.probe_set import load_probes
-from router.config import load_config
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
@@ -355,7 +354,6 @@ def drive(port: int, subject: Subject, load: Load, core: int, seconds: float, se
 def coe_subject(name: str, model: str, encoder: object, n_experts: int, upstream: str, work: Path) -> Subject:
     """`coe serve` over a router that was fitted on the seed set, with the log on, as shipped."""
     folder = work / name.replace(" ", "-").replace(",", "")
-    shipped = load_config(shipped_root() / DEFAULT_CONFIG)
     names = tuple(f"expert-{i}" for i in range(n_experts))
     values = yaml.safe_load((shipped_root() / DEFAULT_CONFIG).read_text())
     values["experts"] = {
@@ -364,14 +362,13 @@ def coe_subject(name: str, model: str, encoder: object, n_experts: int, upstream
     if encoder is not None:
         values["router"]["encoder"] = encoder
     values.pop("retrieval")
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     config = folder / "experts.yaml"
     config.write_text(yaml.safe_dump(values))
-    if not (folder / "data" / "routers" / "live.json").exists():
-        write_outcomes(random_outcomes(names), folder / "data" / "outcomes" / "random")
-        words = [sys.executable, "-m", "coe", "train", "--config", str(config), "--data-dir", str(folder / "data")]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    assert shipped.categories == load_config(config).categories
+    write_outcomes(random_outcomes(names), folder / "data" / "outcomes" / "random")
+    words = [sys.executable, "-m", "coe", "train", "--config", str(config), "--data-dir", str(folder / "data")]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     argv = (sys.executable, "-m", "coe", "serve", "--config", str(config), "--data-dir", str(folder / "data"))
     return Subject(name, (*argv, "--port", "{port}"), model)
 
@@ -470,7 +467,8 @@ def page(rounds: list[dict[str, dict[str, Sample]]], seconds: float, busy: tuple
         "within a round.",
         "",
         f"Load of the machine (runnable processes, one minute): {busy[0]:.1f} before, {busy[1]:.1f} after. "
-        "On a machine that others use, compare rows and ratios, not absolute figures.",
+        "On a machine that others use, compare rows and ratios, not absolute figures. The load generator makes each "
+        "text before it times the request, so requests/s includes that time and p50 does not.",
     ]
     for load in LOADS:
         lines += [
