@@ -19,6 +19,7 @@ from gateway.upload import received_upload
 
 CHAT_PATH = "/v1/chat/completions"
 UPLOAD_PATH = "/v1/files"
+STORE_PATHS = ("/v1/files", "/v1/vector_stores")
 UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
 OPEN_PATH = "/healthz"  # reveals only that the process runs
@@ -36,6 +37,7 @@ class GatewayApp:
             parts.metrics,
             parts.retrieval,
         )
+        self._siblings = parts.siblings
         self._max_body_bytes = limits.max_body_bytes
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
@@ -74,6 +76,9 @@ class GatewayApp:
             if method != "POST":
                 raise method_not_allowed(method, "POST")
             await self._chat(headers, scope["coe_key_id"], claim, receive, send)
+            return
+        if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
+            await self._siblings.forward(self._siblings.store_owner, scope, receive, send)
             return
         max_bytes, body = self.max_body_bytes(path), b""
         if path == UPLOAD_PATH and method == "POST" and self._retrieval is not None:

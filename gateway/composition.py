@@ -152,8 +152,16 @@ async def start_gateway(
     secrets = environment_secrets(config)
     backends = build_backends(config, addresses.urls, addresses.lora_ids, secrets)
     database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
+    siblings = membership.siblings if membership else Siblings()
+    has_stores = siblings.store_owner is None
     retrieval = await asyncio.to_thread(
-        retrieval_of, config.retrieval, folder, settings.data_dir, store, database_url, secrets
+        retrieval_of,
+        config.retrieval,
+        folder,
+        settings.data_dir,
+        store if has_stores else None,
+        database_url,
+        secrets,
     )
     parts = build_parts(
         settings,
@@ -163,7 +171,7 @@ async def start_gateway(
         store=store,
         retrieval=retrieval,
         secrets=secrets,
-        siblings=membership.siblings if membership else Siblings(),
+        siblings=siblings,
     )
     listener = membership.listener if membership else None
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)

@@ -106,6 +106,7 @@ class Gateway:
         self.parts = parts
         self.host = host
         self.port = port
+        self.app = GatewayApp(parts, host)
         self._listener = listener
         self._server: QuietServer | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -124,7 +125,8 @@ class Gateway:
         listener = self._listener = self._listener or bind(self.host, self.port)
         self.port = int(listener.getsockname()[1])
         await self.parts.start()
-        self._server = QuietServer(server_config(self.parts, self.host), self.parts.config.gateway.shutdown_grace_s)
+        config = server_config(self.parts, self.app)
+        self._server = QuietServer(config, self.parts.config.gateway.shutdown_grace_s)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
         await self._server.has_started.wait()
         return self.port
@@ -200,10 +202,10 @@ def url_of(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
-def server_config(parts: Parts, bound_host: str) -> uvicorn.Config:
+def server_config(parts: Parts, app: GatewayApp) -> uvicorn.Config:
     limits = parts.config.gateway
     return uvicorn.Config(
-        GatewayApp(parts, bound_host),
+        app,
         http=limited_protocol(clients_that_fit(limits.max_connections), lambda: parts.readiness.is_stopping),
         ws="none",
         lifespan="off",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvicorn
 
+from gateway.app import STORE_PATHS, GatewayApp
 from gateway.asgi import Receive, Scope, Send
 from gateway.serve import QuietServer
 from gateway.siblings import DECISION_PATH, METRICS_PATH, socket_of
@@ -22,6 +23,7 @@ class SiblingServer:
     Args:
         metrics: the process's metrics in the text format.
         decision: a decision that it holds in memory, by id.
+        app: answers what siblings forward; None where nothing is.
     """
 
     def __init__(
@@ -30,8 +32,9 @@ class SiblingServer:
         name: str,
         metrics: Callable[[], bytes],
         decision: Callable[[str], DecisionRecord | None] = lambda decision_id: None,
+        app: GatewayApp | None = None,
     ) -> None:
-        self._metrics, self._decision = metrics, decision
+        self._metrics, self._decision, self._app = metrics, decision, app
         config = uvicorn.Config(
             self, uds=str(socket_of(folder, name)), ws="none", lifespan="off", log_config=None, access_log=False
         )
@@ -49,6 +52,9 @@ class SiblingServer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
+        if self._app is not None and path.startswith(STORE_PATHS):
+            await self._app(scope, receive, send)
+            return
         body: bytes | None = None
         if path == METRICS_PATH:
             body = await asyncio.to_thread(self._metrics)

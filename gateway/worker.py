@@ -34,7 +34,7 @@ from gateway.metrics import ReadCollector
 from gateway.settings import Settings, environment_settings
 from gateway.sibling_server import SiblingServer
 from gateway.siblings import Siblings
-from router.config import CoeConfig
+from router.config import CoeConfig, IndexKind
 from router.types import Record
 
 LOG = "log"
@@ -111,11 +111,12 @@ async def worker(
     redis_url, _ = await start_redis(stack, settings)
     store = await open_database(stack, settings)
     sink = await start_log(stack, settings, config, redis_url, store)
-    siblings = Siblings(folder, name, [other for other in plan.names if other != name])
+    owner = worker_name(0) if number and has_local_index(config) else None
+    siblings = Siblings(folder, name, [other for other in plan.names if other != name], owner)
     membership = Membership(socket.socket(fileno=listener), siblings)
     addresses = EngineAddresses(plan.urls, plan.lora_ids)
     gateway = await start_gateway(stack, settings, config, addresses, sink, store, membership)
-    server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent)
+    server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent, gateway.app)
     stack.push_async_callback(server.aclose)
     await server.start()
     spare_what_is_there()
@@ -141,6 +142,11 @@ async def keep_log(
     life.is_starting = False
     ready_file(folder, LOG).touch(mode=0o600)
     await life.stop.wait()
+
+
+def has_local_index(config: CoeConfig) -> bool:
+    """Tells whether vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
+    return config.retrieval is not None and config.retrieval.stores.index is IndexKind.LOCAL
 
 
 def hurry_if_alone(stop: Stop, parent: int) -> None:

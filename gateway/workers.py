@@ -26,7 +26,7 @@ from fleet.stop_signal import Life, Stop
 from gateway.composition import Reporter, experts_line, start_engines, start_redis
 from gateway.serve import bind, url_of
 from gateway.settings import Settings, command_environment
-from gateway.worker import LOG, PLAN_NAME, Plan, ready_file, worker_name
+from gateway.worker import LOG, PLAN_NAME, Plan, has_local_index, ready_file, worker_name
 from router.config import CoeConfig, Engine
 
 START_TIMEOUT_S = 600.0
@@ -156,7 +156,12 @@ def make_family(
 
 
 def check_count(config: CoeConfig, count: int) -> None:
-    """Raises ConfigError: limits of experts.yaml cannot be divided by so many."""
+    """Raises ConfigError: limits cannot be divided by so many, or a part of experts.yaml is for one process."""
+    if has_local_index(config) and config.retrieval is not None and config.retrieval.attach:
+        raise ConfigError(
+            f"COE_WORKERS={count}: retrieval.attach reads the local index, which one process owns; allowed: 1, or any "
+            "number with retrieval.stores.index: pgvector"
+        )
     limits = config.gateway
     most = min(
         limits.max_concurrency, limits.max_connections, limits.max_bytes_in_flight // (8 * limits.max_body_bytes)

@@ -165,11 +165,12 @@ def retrieval_of(
     config: RetrievalConfig | None,
     root: Path,
     data_dir: Path,
-    store: Database,
+    store: Database | None,
     database_url: str,
     secrets: Mapping[str, str],
 ) -> RetrievalService | None:
-    """The whole of retrieval, opened; None where experts.yaml has none. Blocks.
+    """The whole of retrieval, opened; None where experts.yaml has none. Blocks. Without a `store` it has no vector
+    stores.
 
     Raises:
         ConfigError, MissingWeightsError, MissingExtraError, ArtifactError, VectorSpaceError, StoreError: see
@@ -179,7 +180,8 @@ def retrieval_of(
         return None
     require_stores()
     service = open_retrieval(config, root, secrets)
-    service.open_stores(store, data_dir, secrets, database_url)
+    if store is not None:
+        service.open_stores(store, data_dir, secrets, database_url)
     return service
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -161,6 +162,34 @@ async def test_metrics_add_up_and_each_worker_knows_the_others_decisions(tmp_pat
             assert answer.status == 404
 
 
+async def test_every_worker_serves_the_vector_stores_of_the_one_that_owns_the_local_index(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text() + "retrieval: {encoder: {kind: hashing}, experts: {}}\n")
+    gateway = make_gateway(tmp_path, config)
+    text = "the tallest mountain is Everest\n" * 5000  # of several pieces
+
+    async def call(method: str, path: str, status: int = 200, **body: Any) -> Any:
+        async with (
+            aiohttp.ClientSession() as alone,
+            alone.request(method, f"{gateway.url}/v1/{path}", **body) as answer,
+        ):
+            assert answer.status == status, await answer.text()
+            return await (answer.read() if path.endswith("content") else answer.json())
+
+    async with all_serving(gateway):
+        store = (await call("POST", "vector_stores", json={"name": "hills"}))["id"]
+        for number in range(6):  # each on a connection of its own
+            form = aiohttp.FormData({"purpose": "assistants"})
+            form.add_field("file", text, filename=f"hill-{number}.txt")
+            file = (await call("POST", "files", data=form))["id"]
+            assert (await call("GET", f"files/{file}/content")).decode() == text
+            assert (await call("POST", f"vector_stores/{store}/files", json={"file_id": file}))["id"] == file
+            assert [each["id"] for each in (await call("GET", "vector_stores"))["data"]] == [store]
+            refused = await call("POST", "vector_stores", 400, data=b"{")
+            assert refused["error"]["type"] == "invalid_request_error"
+            await call("GET", "files/none?a=%2F&b=c", 404)
+
+
 async def test_a_drain_serves_and_a_second_signal_cuts_it_short(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     config.write_text(config.read_text() + "gateway: {drain_s: 300}\n")
@@ -267,6 +296,18 @@ def test_more_workers_than_the_limits_divide_among_are_refused() -> None:
     check_count(config_of(max_concurrency=3), 3)
     with pytest.raises(ConfigError, match=r"^COE_WORKERS=4 is too many .*max_concurrency 3, .*; allowed: 1 to 3$"):
         check_count(config_of(max_concurrency=3), 4)
+
+
+def test_sources_of_a_local_index_need_one_worker() -> None:
+    retrieval = {
+        "encoder": {"kind": "hashing"},
+        "experts": {},
+        "attach": {"red": {"store": "vs_1"}},
+    }
+    with pytest.raises(ConfigError, match=r"^COE_WORKERS=2: retrieval\.attach reads the local index, .*pgvector$"):
+        check_count(config_of(sections={"retrieval": retrieval}), 2)
+    retrieval["stores"] = {"index": "pgvector"}
+    check_count(config_of(sections={"retrieval": retrieval}), 2)
 
 
 def test_merged_metrics_have_each_family_once() -> None:
