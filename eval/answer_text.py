@@ -36,7 +36,7 @@ def fenced_blocks(text: str) -> tuple[str, ...]:
 
 
 def names_term(text: str, term: str) -> bool:
-    """True where `term` occurs in `text` as whole words, ignoring case and the width of white space.
+    """Returns True where `term` occurs in `text` as whole words, ignoring case and the width of white space.
 
     A term that ends in `*` matches every word that begins so: `sav*` is named by "saving".
     """

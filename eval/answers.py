@@ -67,7 +67,7 @@ def tokens(usage: Mapping[str, object], name: str) -> int | None:
 
 
 async def asked(client: ChatClient, pair: Pair) -> Answer:
-    """Asks one pair; a failure for good is an answer, too. Raises CallError on any other error."""
+    """Asks one pair; a permanent failure is an answer, too. Raises CallError on any other error."""
     started = time.perf_counter()
     try:
         text, usage = await client.ask(pair.expert, pair.probe)
@@ -87,7 +87,7 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
 
 
 def failed_answer(pair: Pair, error: CallError, started: float) -> Answer:
-    """A failure as it counts: 0, with its latency. Nobody bills for an error; what a lost answer cost is not known."""
+    """A failure as it counts: 0, with its latency. An error costs nothing; the cost of a lost answer is unknown."""
     billed = 0 if error.is_answered else None
     return Answer(
         key=pair.key,

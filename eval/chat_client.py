@@ -1,6 +1,6 @@
 """Asking experts over HTTP, and whose fault it is when one does not answer.
 
-An expert's own failure is a score of 0; what lies with us, the address or the request says nothing of it.
+An expert's own failure is a score of 0; a fault of the client, the address or the request says nothing about it.
 docs/formats.md has the list.
 """
 
@@ -29,12 +29,12 @@ CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error
 
 
 class Fault(StrEnum):
-    """What a call that brought no answer says."""
+    """The cause of a call without an answer, which decides whether it counts as a score."""
 
     EXPERT = "expert"  # it failed at this prompt: a score of 0
-    REQUEST = "request"  # no such model, a request nobody takes, a limit, an outage of ours: not measured
+    REQUEST = "request"  # no such model, a request that every server refuses, a limit, an outage of ours: not measured
     KEY = "key"  # our key is refused: not measured
-    ADDRESS = "address"  # there is no connection, so nobody can be asked
+    ADDRESS = "address"  # no connection, so that no expert can be asked
 
 
 class CallError(BackendError):
@@ -117,7 +117,7 @@ class ChatClient:
 
 
 def fault_of(status: int, code: str) -> Fault:
-    """Whose fault an HTTP error is."""
+    """Attributes an HTTP error to the expert, the request, the key or the address."""
     if status in REFUSES_US:
         return Fault.KEY
     if code in OUR_FAULTS or status in AWAY:

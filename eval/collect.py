@@ -1,7 +1,7 @@
 """`coe eval collect`: runs prompts through experts, grades the answers and writes an outcome table.
 
-An expert that fails at a prompt scores 0 there. What cannot be asked (no such model, no connection, a limit) is not
-measured, and when the first calls to an expert bring nothing else, the rest is not tried. Shapes: n probes, m experts.
+An expert that fails at a prompt scores 0 there. A prompt that cannot be asked (no such model, no connection, a limit)
+is not measured, and when the first calls to an expert all end so, the rest is not tried. Shapes: n probes, m experts.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ TIMED = 3
 """Answers of an expert that this machine times itself; the latency of a given answer follows from its tokens."""
 
 Show = Callable[[str], None]
-"""Told what is being done now."""
+"""Called with a line that says what is being done now."""
 
 
 @dataclass(frozen=True)
 class CollectRequest:
-    """What to collect. `base_url` is an API root such as http://127.0.0.1:8000/v1, where each expert is a model.
+    """The experts, the probes and where to ask. `base_url` is an API root such as http://127.0.0.1:8000/v1, where each
+    expert is a model.
 
     `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
     answers; the name does where there is none. `given` are answers of another machine, which are not asked again.
@@ -66,7 +67,7 @@ class CollectRequest:
     is_asking_all: bool = False
 
     def key(self, expert: str, probe: Probe) -> str:
-        """Of the expert's answer to the probe."""
+        """Key of the expert's answer to the probe."""
         return answer_key(probe, self.fingerprints.get(expert, expert))
 
 
@@ -91,7 +92,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
     Raises:
         ConfigError: a probe names a wrong grader.
         DataError: a damaged journal.
-        RouterError: nobody can be asked there, or no expert answered any probe.
+        RouterError: no expert can be asked there, or no expert answered any probe.
     """
     graders = {probe.id: probe.grader.build() for probe in request.probes}
     journal = Journal(request.out / JOURNAL_FILE)
@@ -129,7 +130,7 @@ def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
 
 
 def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
-    """What another machine answered, where nothing is known yet and nothing decisive has changed since."""
+    """Answers of another machine to pairs without an answer here, unless something decisive has changed since."""
     if request.is_asking_all:
         return []
     given = {answer.key: answer for answer in request.given}
@@ -176,10 +177,10 @@ class Asking:
     has_answer: bool = False
 
     async def ask(self, pairs: Sequence[Pair]) -> None:
-        """One expert after the other: engines batch best within one adapter.
+        """Asks one expert after the other: engines batch best within one adapter.
 
         Raises:
-            RouterError: nobody can be asked at this address. What was answered is in the journal.
+            RouterError: no expert can be asked at this address. Answers received so far are in the journal.
         """
         self.total += len(pairs)
         key = self.request.api_key
@@ -191,7 +192,7 @@ class Asking:
                 await self._ask_expert(client, expert, list(own))
 
     async def _ask_expert(self, client: ChatClient, expert: str, pairs: list[Pair]) -> None:
-        """The first few calls, and all others unless those came to nothing."""
+        """Makes the first few calls, and all others unless those brought no answer."""
         last: CallError | None = None
         done = 0
         for end in (FIRST_REFUSED, FIRST_FAILED, len(pairs)):
@@ -210,7 +211,7 @@ class Asking:
             return
 
     def _is_hopeless(self, expert: str) -> bool:
-        """Whether so many calls brought no answer, and none did, that the expert is given up."""
+        """Tells that an expert is given up: too many calls to it failed, and none was answered."""
         own = [answer for answer in self.answers.values() if answer.expert == expert]
         n_refused = sum(count for (name, _), count in self.errors.items() if name == expert)
         is_silent = all(answer.failure for answer in own)
@@ -218,7 +219,7 @@ class Asking:
 
     async def _ask_some(self, client: ChatClient, pairs: Sequence[Pair]) -> CallError | None:
         """Asks pairs, a few at once. Returns what kept one from being asked: that there is no connection, which ends
-        it, or else the last error."""
+        it, or otherwise the last error."""
         waiting, errors = iter(pairs), list[CallError]()
 
         async def work() -> None:
@@ -244,7 +245,7 @@ class Asking:
 
 
 def told(client: ChatClient, expert: str, error: CallError) -> str:
-    """What a server said, where, and of which model."""
+    """A server's error with its address and the model."""
     said = f': "{error.quoted}"' if error.quoted else ""
     return (
         f"{client.shown_url} gives {error.reason} for model '{expert}'{said}; check the address, the key and the name"
@@ -252,7 +253,7 @@ def told(client: ChatClient, expert: str, error: CallError) -> str:
 
 
 def listed_errors(errors: Mapping[tuple[str, str], int]) -> str:
-    """The most frequent errors, for a message."""
+    """The most frequent errors as one line of a message."""
     frequent = Counter(errors).most_common(MAX_NAMED_ERRORS)
     return "; ".join(f"{expert}: {reason}, {count} times" for (expert, reason), count in frequent) or "none was asked"
 
@@ -325,7 +326,7 @@ async def graded_table(
 
 
 async def score_of(answer: Answer, grader: Grader) -> float:
-    """In a thread, since a grader may run code in a sandbox for seconds."""
+    """Grades in a thread, since a grader may run code in a sandbox for seconds."""
     return 0.0 if answer.failure else await asyncio.to_thread(grader, answer.text)
 
 
@@ -337,14 +338,14 @@ def ms_per_token(answers: Iterable[Answer], expert: str) -> float | None:
 
 
 def latency_ms(answer: Answer, speed: float | None) -> float | None:
-    """As measured here, or else as the tokens take at this machine's speed; None where neither is known."""
+    """Milliseconds as measured here, otherwise of the tokens at this machine's speed; None where neither is known."""
     if answer.latency_ms is not None:
         return answer.latency_ms
     return None if speed is None or answer.output_tokens is None else speed * max(1, answer.output_tokens)
 
 
 def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
-    """Tokens times price; None where either is unknown."""
+    """USD: tokens times price; None where either is unknown."""
     amounts = (answer.prompt_tokens, facts.price_in_per_m_usd, answer.output_tokens, facts.price_out_per_m_usd)
     if None in amounts:
         return None

@@ -35,10 +35,12 @@ def collect(
         str, typer.Option(help="API root where every expert is a model, e.g. http://127.0.0.1:8000/v1")
     ],
     experts: ExpertsOption = None,
-    probes: Annotated[Path | None, typer.Option(help="folder or JSON lines file of probes; default: our own")] = None,
+    probes: Annotated[
+        Path | None, typer.Option(help="folder or JSON lines file of probes; default: the shipped probes")
+    ] = None,
     experts_file: Annotated[Path | None, typer.Option(help="experts.yaml with sizes and prices")] = None,
-    per_category: Annotated[int | None, typer.Option(min=1, help="at most so many probes of each category")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=256, help="answers awaited at once")] = 4,
+    per_category: Annotated[int | None, typer.Option(min=1, help="maximum number of probes of each category")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="calls that run at once")] = 4,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for one answer, in seconds")] = 120.0,
     api_key: Annotated[
         str | None, typer.Option(envvar="COE_API_KEY", show_envvar=True, help="sent as bearer token")
@@ -46,7 +48,7 @@ def collect(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="ask again where an expert failed, instead of keeping its 0")
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="ask everything again, whatever is known")] = False,
+    again: Annotated[bool, typer.Option("--again", help="ask everything again, including what is known")] = False,
     answers_from: Annotated[
         Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
     ] = None,
@@ -97,7 +99,7 @@ def load_inputs(
     """Reads probes (the packaged ones by default; at most `per_category` of each category) and experts.yaml.
 
     Raises:
-        ConfigError: the URL is none, no expert is named, or one is not in the file.
+        ConfigError: the URL is malformed, no expert is named, or one is not in the file.
         DataError: as `load_probes`.
     """
     if not base_url.startswith(("http://", "https://")):
@@ -176,7 +178,7 @@ def print_collection(collection: Collection, inputs: CollectInputs, out: Path, a
 
 
 def given_answers(collection: Collection, inputs: CollectInputs, answers_from: Path | None) -> str:
-    """How many answers were made elsewhere, by which experts, and how their latency was found."""
+    """Counts answers that were made elsewhere, by expert, and tells how their latency was found."""
     parts = [
         f"{expert} {count} (key {inputs.fingerprints.get(expert, expert)[:12]})"
         for expert, count in collection.n_given.items()
@@ -184,5 +186,5 @@ def given_answers(collection: Collection, inputs: CollectInputs, answers_from: P
     n_asked = len(collection.answers) - collection.n_given.total()
     return (
         f"answers from {answers_from or 'another machine'}, graded here: {', '.join(parts)}; {n_asked} asked here. "
-        "A latency that was not measured here is an answer's tokens at the speed of those that were."
+        "A latency that was not measured here is estimated: the answer's tokens at the measured speed."
     )

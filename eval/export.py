@@ -75,7 +75,7 @@ def write_routerbench(table: OutcomeTable, out: Path) -> int:
         raise ConfigError(f"--out {out}: ending '{suffix}' is not allowed; expected .parquet or .csv")
     parts = [f"{name}{part}" for name in table.experts for part in (RESPONSE, COST)]
     for name in set(table.experts) & {*FRAME_COLUMNS, *parts}:
-        raise DataError(f"{out}: expert '{name}' is called like a column of this format; rename it")
+        raise DataError(f"{out}: expert '{name}' has the name of a column of this format; rename it")
     columns = routerbench_frame(table)
     if suffix == ".parquet":
         import pyarrow as pa

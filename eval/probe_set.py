@@ -19,7 +19,7 @@ _SUFFIX: Final = ".jsonl"
 
 
 class GraderSpec(BaseModel):
-    """Which grader, and every other key as its options. The options are checked by the kind's own `Options`."""
+    """A grader by its kind; every other key is an option, which the kind's own `Options` checks."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
@@ -39,7 +39,7 @@ class GraderSpec(BaseModel):
 
 class Probe(BaseModel):
     """One task. `id` is the category, a dash and three digits; `text` is the user's message; `max_tokens` bounds the
-    answer and thereby the cost, since every expert answers every probe."""
+    answer and therefore the cost, since every expert answers every probe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,12 +61,12 @@ def load_probes(folder: Traversable | None = None) -> tuple[Probe, ...]:
     """Probes of a folder of `<category>.jsonl` files, by file name and then line; the shipped ones by default.
 
     Raises:
-        DataError: no such folder, no probe, a line that is no probe, a probe in another category's file, an id used
+        DataError: no such folder, no probe, a line that is not a probe, a probe in another category's file, an id used
             twice, a file that is not UTF-8.
     """
     source = probes_folder() if folder is None else folder
     if not source.is_dir():
-        raise DataError(f"probe folder '{source}' does not exist or is no folder")
+        raise DataError(f"probe folder '{source}' does not exist or is not a folder")
     files = sorted((file for file in source.iterdir() if file.name.endswith(_SUFFIX)), key=lambda file: file.name)
     probes = tuple(probe for file in files for probe in _load_file(file, file.name.removesuffix(_SUFFIX)))
     if not probes:
@@ -78,7 +78,7 @@ def load_probe_file(file: Traversable) -> tuple[Probe, ...]:
     """Probes of one JSON lines file, of any categories.
 
     Raises:
-        DataError: no probe, a line that is no probe, an id used twice, a file that is not UTF-8.
+        DataError: no probe, a line that is not a probe, an id used twice, a file that is not UTF-8.
     """
     probes = tuple(_load_file(file, None))
     if not probes:

@@ -53,7 +53,7 @@ class GuardedChunks:
 
     Args:
         until_s: of the event loop's clock.
-        total_s: what that time is, for the message.
+        total_s: the whole time allowed, which the message states.
     """
 
     def __init__(self, chunks: ChunkStream, *, until_s: float, total_s: float, key: str | None) -> None:

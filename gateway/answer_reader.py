@@ -36,7 +36,7 @@ class StreamReader:
 
     @property
     def is_at_boundary(self) -> bool:
-        """True when what passed so far ends with a whole event."""
+        """Returns True when what passed so far ends with a whole event."""
         return not self._held.strip() and not self._data
 
     @property
@@ -157,7 +157,7 @@ def answer_text(body: bytes) -> str | None:
 
 
 def reply_json(text: bytes) -> Any:
-    """The value of an expert's JSON, which may have a key twice: nobody decides by it. Raises JsonError."""
+    """The value of an expert's JSON, which may repeat a key: no decision depends on it. Raises JsonError."""
     return from_json(text, max_values=MAX_REPLY_VALUES, has_unique_keys=False)
 
 

@@ -27,7 +27,7 @@ WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 class GatewayApp:
-    """The application over parts that their owner starts and closes, for a server that listens on `bound_host`."""
+    """The application of a server that listens on `bound_host`; the owner of its parts starts and closes them."""
 
     def __init__(self, parts: Parts, bound_host: str = "127.0.0.1") -> None:
         limits = parts.config.gateway

@@ -71,7 +71,7 @@ def too_large(max_bytes: int) -> ApiError:
 
 
 def must_close(headers: Mapping[bytes, bytes], error: ApiError, max_bytes: int) -> bool:
-    """True where the connection ends with this refusal: its body does not come, or more of it than is worth reading."""
+    """Returns True where the connection ends with this refusal: the body does not arrive, or is not worth reading."""
     if error.status != 413:
         return error.status == 408
     announced = headers.get(b"content-length", b"")

@@ -49,7 +49,7 @@ def refused(message: str) -> ApiError:
 
 
 def is_loopback(host: str) -> bool:
-    """True where only this machine can reach a server bound to that host."""
+    """Returns True where only this machine can reach a server bound to that host."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

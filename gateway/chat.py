@@ -42,7 +42,7 @@ class Sampler(Protocol):
     """Takes a sample of answers for a judge."""
 
     def samples(self) -> bool:
-        """True where the next answer is to be kept until its end."""
+        """Returns True where the next answer is to be kept until its end."""
         ...
 
     def offer(self, asked: Asked, outcome: Outcome, answer: str | None) -> None:
@@ -112,7 +112,7 @@ class ChatExchange:
         self._row = endpoint.log.row(asked)
         self._has_started = False  # the head of the answer is on its way to the client
         self._reader: StreamReader | None = None  # follows the stream while one passes
-        self._is_sampled = False  # the answer is kept until the end, for a judge
+        self._is_sampled = False  # a judge needs the answer, which is kept until its end
         self._answer_text: str | None = None  # there only when it is sampled; never logged
 
     async def run(self, receive: Receive) -> None:

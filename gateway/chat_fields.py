@@ -1,4 +1,4 @@
-"""The fields that a chat request may have, whoever answers it, and how much each may ask for.
+"""The fields that a chat request to any expert may have, and how much each may ask for.
 
 Engines take more: fields that name addresses to fetch from or to send to (`kv_transfer_params`, `api_base`), code and
 templates to run (`logits_processors`, `chat_template`), an adapter, a slot or a cache (`lora`, `id_slot`,

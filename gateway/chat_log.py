@@ -16,7 +16,7 @@ class ChatLog:
     """Writes records to the sink, and counts.
 
     Args:
-        experts: entries of experts.yaml, for their prices.
+        experts: entries of experts.yaml, which give the prices.
     """
 
     def __init__(self, sink: DecisionSink, metrics: Metrics, experts: Mapping[str, ExpertConfig]) -> None:
@@ -24,7 +24,7 @@ class ChatLog:
 
     @property
     def is_durable(self) -> bool:
-        """True where the end of an answer waits until its row is safe."""
+        """Returns True where the end of an answer waits until its row is safe."""
         return self.sink.is_durable
 
     async def check(self) -> None:
@@ -66,7 +66,7 @@ class ChatRow:
             self.take_number()
 
     def fail(self, error: ApiError) -> None:
-        """Counts an error that nobody foresaw."""
+        """Counts an unforeseen error."""
         self._log.metrics.failed(error)
 
     def finish(self, outcome: Outcome) -> None:

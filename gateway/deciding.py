@@ -66,7 +66,7 @@ class Decider:
             session_id: the conversation, which stays with one router during a canary; None: this request alone.
 
         Raises:
-            ApiError: unknown model 404; nobody can serve it: 400 saying what each expert lacks or why the policy keeps
+            ApiError: unknown model 404; no expert can serve it: 400 saying what each one lacks or why the policy keeps
                 it out, or 503 while those that could are down; routing is asked for and no router is loaded 503.
         """
         target, facts = resolve_model(request.model, self._capabilities, self._policies), request.facts

@@ -153,7 +153,7 @@ class ExpertCall:
     def ended(self, expert: str, error: BaseException | None = None) -> None:
         """Tells the breaker how a stream that `answer` began has ended; only a BackendError counts against an expert.
 
-        The client that left, and a fault of ours, are no verdict.
+        A client that left and a fault of the gateway say nothing about the expert.
         """
         if error is None:
             self._pool.succeeded(expert)
@@ -164,7 +164,7 @@ class ExpertCall:
 
 
 def cache_salt(key_id: str | None, hash_key: bytes) -> str:
-    """A caller's part of an engine's cache, by a name that no other can guess; empty where there are no keys."""
+    """Names a caller's part of an engine's cache so that no other caller can guess it; empty without keys."""
     return "" if key_id is None else keyed_hash(f"cache:{key_id}", hash_key)
 
 

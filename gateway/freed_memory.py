@@ -1,4 +1,4 @@
-"""Gives freed memory back to the system. glibc keeps what large requests have taken, for the next ones, for good."""
+"""Gives freed memory back to the system. glibc would keep for good what large requests have taken."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class ApiError(RouterError):
 
 
 class FaultError(ApiError):
-    """An error that nobody foresaw. Its cause may hold prompt text, so only its type is logged."""
+    """An unforeseen error. Its cause may hold prompt text, so only its type is logged."""
 
     def __init__(self, cause: BaseException, request_id: str) -> None:
         super().__init__("internal error", status=500, code="gateway_fault")
@@ -243,7 +243,7 @@ def error_fields(body: bytes) -> dict[str, object] | None:
 
 
 def is_openai_shape(body: bytes) -> bool:
-    """True for OpenAI's error object: its four fields with their types, and nothing else."""
+    """Returns True for OpenAI's error object: its four fields with their types, and nothing else."""
     values = from_json(body, has_unique_keys=False)
     inner = values.get("error")
     return (

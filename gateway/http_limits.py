@@ -78,7 +78,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # What follows a chunked body is not part of the head: nobody has checked it, so nobody gets to see it.
+        # What follows a chunked body is not part of the head: it is unchecked, so it is dropped.
         if self._is_in_head:
             super().on_header(name, value)
 

@@ -13,8 +13,8 @@ from gateway.freed_memory import FreedMemory
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 
 SMALL_BODY_BYTES = 64 * 1024
-"""The server reads so much of a body ahead anyway. Below it only `max_bodies` counts, so that whoever asks something
-short is served while others send what is large."""
+"""The server reads so much of a body ahead anyway. Below it only `max_bodies` counts, so that a short request is
+served while others send large ones."""
 
 CLIENT_SHARE = 2
 """One client may take up to one part in so many of all bytes and of all bodies."""

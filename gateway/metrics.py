@@ -31,7 +31,7 @@ class Metrics:
         self.refusals = Counter(
             "coe_refusals", "Requests refused before routing, by status", ["status"], registry=self.registry
         )
-        self.faults = Counter("coe_faults", "Errors that nobody foresaw, at the request edge", registry=self.registry)
+        self.faults = Counter("coe_faults", "Unforeseen errors, at the request edge", registry=self.registry)
         self.overhead = Histogram(
             "coe_overhead_seconds",
             "From a request's last byte to the call of its expert",
@@ -86,7 +86,7 @@ class Metrics:
             self.failovers.labels(decision.expert).inc()
 
     def failed(self, error: ApiError) -> None:
-        """Counts an error that a client gets, if nobody foresaw it."""
+        """Counts an error that a client gets, if it was unforeseen."""
         if isinstance(error, FaultError):
             self.faults.inc()
 

@@ -47,7 +47,7 @@ class OriginCheck:
 
 
 def is_own(origin: str, host: str) -> bool:
-    """True where a page of that origin was loaded from the address that the request went to."""
+    """Returns True where a page of that origin was loaded from the address that the request went to."""
     scheme, _, authority = origin.partition("://")
     page, ours = AUTHORITY.fullmatch(authority), AUTHORITY.fullmatch(host)
     if scheme not in DEFAULT_PORTS or page is None or ours is None:

@@ -102,7 +102,7 @@ class Parts:
         return self.admission.running
 
     async def start(self) -> None:
-        """Probes the experts and loads the promoted router. The sink is started by whoever made it."""
+        """Probes the experts and loads the promoted router. The sink's owner starts it."""
         await asyncio.gather(self.pool.start(), self.live.start())
         if self.retrieval is not None:
             await self.retrieval.start()

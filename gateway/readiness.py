@@ -1,4 +1,4 @@
-"""The one answer to "can this gateway serve?", for `/readyz`, for the start of `coe serve`, and while it stops."""
+"""Tells whether this gateway can serve: at the start of `coe serve`, on `/readyz` and while it stops."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive,
         scope = {**scope, "headers": [*others, (b"content-type", b"application/json")], "coe_json": value}
     if scope["method"] == "HEAD":
         scope, send = {**scope, "method": "GET"}, without_body(send)
-    with suppress(Exception):  # `on_error` has answered it; starlette raises it again, for a server's log
+    with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
         await rest(scope, replay(body, receive), send)
 
 

@@ -114,7 +114,7 @@ def without_secrets(environment: Mapping[str, str], named: Collection[str]) -> d
 
 
 def is_secret_name(name: str) -> bool:
-    """True where a part of a variable's name, between underscores, ends as names of secrets do."""
+    """Returns True where a part of a variable's name, between underscores, ends as names of secrets do."""
     return any(part.endswith(SECRET_ENDS) for part in name.upper().split("_"))
 
 

@@ -23,7 +23,7 @@ MAX_WAITING = 64
 
 @dataclass(frozen=True)
 class ShadowAsk:
-    """The query as the live router had it, for the candidate; `vector` (1, d) is of the live router's encoder."""
+    """The live router's query, which the candidate decides too; `vector` (1, d) is of the live router's encoder."""
 
     candidate: Router
     live: Router

@@ -44,7 +44,7 @@ class Siblings:
     async def metrics(self, own: bytes) -> bytes:
         """The metrics of all processes in one text, each sample with the process as a label; `own` where it is alone.
 
-        Adding samples up is left to whoever reads them, who sees a process that began again at 0.
+        Samples are not added up here: the reader of the metrics does, and sees that a process began again at 0.
         """
         if not self._others:
             return own

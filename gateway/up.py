@@ -37,7 +37,7 @@ async def run_up(
     """Runs until SIGINT or SIGTERM, or with `once` until every first query is answered.
 
     Args:
-        probes: folder of other probes than the shipped ones, for the first measurement.
+        probes: folder of the probes of the first measurement, instead of the shipped ones.
         is_regrading: ask every expert every probe again, and fit a router from that.
 
     Raises:
@@ -109,7 +109,7 @@ def agreed_config(settings: Settings) -> tuple[CoeConfig, list[str]]:
 
 
 def refuse_taken_port(settings: Settings) -> None:
-    """Before anything is started: whoever has to choose another port should not wait for that.
+    """Checks the port before anything is started, so that choosing another one costs no wait.
 
     Raises:
         ConfigError: the address cannot be bound; names it and how to choose another.
@@ -118,7 +118,7 @@ def refuse_taken_port(settings: Settings) -> None:
 
 
 def make_data_folder(settings: Settings) -> None:
-    """Makes it, for its owner alone. Raises ConfigError when it cannot be made, or not be closed to others."""
+    """Makes it so that only its owner can read it. Raises ConfigError when that fails."""
     try:
         make_private(settings.data_dir)
     except OSError as error:

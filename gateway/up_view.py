@@ -1,4 +1,4 @@
-"""What `coe up` shows: a spinner and tables on a terminal, plain lines in a pipe."""
+"""The output of `coe up`: a spinner and tables on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class UpView:
         return seen
 
     def ending(self, base_url: str, answers: Sequence[FirstAnswer], *, needs_key: bool) -> None:
-        """How many queries went where they belong, the API's address, and a command to copy."""
+        """Prints how many queries went where they belong, the API's address, and a command to copy."""
         if answers:
             right = sum(answer.is_as_meant for answer in answers)
             self._line(f"\n{right} of {len(answers)} queries were put into the category they were written for.")

@@ -44,7 +44,7 @@ PlanArgument = Annotated[Path, typer.Argument()]
 
 
 class Plan(Record):
-    """What the processes of one gateway share.
+    """State that the processes of one gateway share.
 
     A worker that is started again gets experts.yaml as the others have it, whatever the file says by then.
     """
@@ -150,7 +150,7 @@ def has_local_index(config: CoeConfig) -> bool:
 
 
 def hurry_if_alone(stop: Stop, parent: int) -> None:
-    """Skips the drain where the parent died: nobody starts workers again, and a new gateway may want the port."""
+    """Skips the drain where the parent died: no one restarts workers then, and a new gateway may want the port."""
     if os.getppid() != parent:
         stop.urgent.set()
 

@@ -53,8 +53,7 @@ def _canonical_words(words: _Segment) -> tuple[object, ...]:
 
 
 def _canonical_tests(words: _Segment) -> tuple[object, ...]:
-    """Does as `_canonical_words` for commands with word flags: a flag keeps its arguments, the groups may change
-    places."""
+    """Canonical words of a command with word flags: a flag keeps its arguments, and the groups may change places."""
     groups: list[list[str]] = [[]]
     for word in words:
         if word.startswith("-") and not word[1:2].isdigit():

@@ -18,7 +18,7 @@ def _not_blank(text: str) -> str:
 
 class Options(BaseModel):
     """`accepted`: texts that are right. `first_line`: only the first line that is not blank is compared, for models
-    that go on after the answer."""
+    that continue after the answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -37,7 +37,7 @@ class Options(BaseModel):
 
 
 def build(options: Options) -> Grader:
-    """A grader that gives 1 when every condition holds, else 0: half a condition is no answer to "use the word X"."""
+    """A grader that gives 1 when every condition holds, else 0: half of "use the word X" is not an answer."""
 
     def grade(answer: str) -> float:
         text = clip(answer)

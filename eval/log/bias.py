@@ -1,4 +1,4 @@
-"""The bias of feedback: where the satisfied say less, the mean of what is said is not what was served."""
+"""The bias of feedback: where satisfied users rate less often, the mean rating is not that of all answers."""
 
 from __future__ import annotations
 

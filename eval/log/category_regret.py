@@ -43,7 +43,7 @@ def category_regret(name: str, traffic: Traffic) -> CategoryRegret:
     """Estimated reward of the best expert in hindsight, minus the reward of what was served.
 
     An expert's reward on the whole category is the mean of its rated answers weighted by 1 / propensity
-    (self-normalised IPS). Taking the largest of several noisy means promises too much, so the expert is chosen on one
+    (self-normalised IPS). The largest of several noisy means is an overestimate, so the expert is chosen on one
     half of the questions and valued on the other, and the two halves are averaged (cross-fitting, ours). A decision
     without exploration says nothing about the other experts.
     """

@@ -16,7 +16,7 @@ MIN_VALUES = 30
 def measure_drift(traffic: Traffic) -> Drift:
     """Prequential accuracy, and every alarm over the routed traffic.
 
-    The order is that of the requests; feedback that came late counts where its answer was given.
+    The order is that of the requests; late feedback counts at the time of its answer.
     """
     routed = traffic.rows(traffic.is_routed)
     monitor, alarms = DriftMonitor(), []

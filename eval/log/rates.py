@@ -1,7 +1,7 @@
 """Means with intervals, and differences of them.
 
 Every mean is of values in [0, 1], whose variance is at most that of a coin with the same mean: Wilson's interval is
-exact enough for coins and too wide, never too narrow, for the rest.
+accurate for values of 0 or 1, and too wide, never too narrow, for other values.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def effective_count(residuals: Float64Array, w: Float64Array, clusters: Sequence
 
     A design effect is the variance of the mean by whole clusters over that by single values (Kish 1965): sum over
     clusters of (sum of residuals)^2, times G / (G - 1) for G clusters, over the sum of squared residuals. One cluster
-    tells nothing of its own variance, so it has no say. Where no value differs from the mean there is nothing to
+    says nothing about its own variance, so it is left out. Where no value differs from the mean there is nothing to
     compare, and every cluster counts once at most.
     """
     sizes = [w**2]

@@ -1,4 +1,4 @@
-"""The decision log in columns. Texts are never read into it: a report over traffic shows nobody's words."""
+"""The decision log in columns. Texts are never read: a report on traffic quotes no prompt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLUMN_TYPES: Mapping[str, type[np.generic]] = {
 class Traffic:
     """n decisions in order of time; every array is (n,).
 
-    `expert` is who answered, or who was chosen where nobody did. `is_routed`: the router chose, not the client;
+    `expert` answered, or was chosen where there was no answer. `is_routed`: the router chose, not the client;
     `category`, `version`, `predicted` mean something only there. `predicted` and `best_predicted` are the quality that
     the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without feedback,
     `ttft_ms` where nothing was answered. `question` and `key` are equal for decisions about the same question and of

@@ -31,7 +31,7 @@ def expert_looks(report: LogReport) -> dict[str, Look]:
 
 
 def time_axis(report: LogReport) -> Any:
-    """UTC. Vega's own labels of hours are of a clock of twelve, and do not say which half of the day."""
+    """UTC. Vega's own labels use a 12-hour clock without am or pm."""
     span_s = len(report.timeline) * report.bucket_s
     form = next(text for limit_s, text in TIME_LABELS if span_s <= limit_s)
     alt = charts.altair()

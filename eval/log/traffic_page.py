@@ -38,7 +38,7 @@ UNKNOWN = Cell("unknown")
 
 def traffic_page(report: LogReport) -> Page:
     """The page of at least one decision."""
-    warned = [Section("before", "Before reading on", report.warnings)] if report.warnings else []
+    warned = [Section("before", "Before you read", report.warnings)] if report.warnings else []
     totals, corrected = report.totals, report.bias.corrected
     return Page(
         kind=f"Traffic report from the decision log, {moment(totals.first_at)} to {moment(totals.last_at)}",
@@ -106,8 +106,8 @@ def volume_section(report: LogReport) -> Section:
         group_table("Expert", report.experts),
         Note(
             f"{totals.n_routed:,} decisions were routed, {totals.n_fallback:,} of them to general because their "
-            "category was uncertain; in the others the client named the expert, or nobody could serve. How they ended: "
-            f"{ended}. An answer's latency is from the request's arrival to the last byte."
+            "category was uncertain; in the others the client named the expert, or no expert could serve. How they "
+            f"ended: {ended}. An answer's latency is from the request's arrival to the last byte."
         ),
     ]
     return Section("volume", "Who served what", blocks)
@@ -173,11 +173,11 @@ def regret_section(regret: Regret) -> Section:
     note = Note(
         "An expert's reward on a category is the mean over its rated answers, each weighted by one over the "
         "probability with which it was chosen. The best expert is picked on one half of the answers and valued on the "
-        "other, so that the largest of several noisy means does not promise too much. Negative: the router's choices "
+        "other, so that the largest of several noisy means is not overestimated. Negative: the router's choices "
         "per query beat any single expert."
     )
     blocks: list[Block] = [text, table, note] if regret.categories else [text]
-    return Section("regret", "What better choices would have won", blocks)
+    return Section("regret", "What better choices would have gained", blocks)
 
 
 def drift_section(drift: Drift) -> Section:
@@ -188,8 +188,8 @@ def drift_section(drift: Drift) -> Section:
         text = (
             "The router's prediction fell on the right side of one half for "
             f"{percent(found.accuracy.value)} of {found.n:,} rated answers ({between(found.accuracy)}); it was off by "
-            f"{number(found.error, 2)} on average, and the reward lay {points(found.bias)} points from what was "
-            "promised. Every prediction was made before its reward was known."
+            f"{number(found.error, 2)} on average, and the reward lay {points(found.bias)} points from the "
+            "prediction. Every prediction was made before its reward was known."
         )
     rows = [
         Row(alarm.signal, [moment(alarm.at), number(alarm.before, 3), number(alarm.after, 3)]) for alarm in drift.alarms
@@ -206,7 +206,7 @@ def drift_section(drift: Drift) -> Section:
 def bias_section(bias: Bias) -> Section:
     """Shares of answers with feedback, and the mean corrected for them."""
     if bias.raw is None or bias.rated is None or bias.corrected is None:
-        return Section("bias", "Who gives feedback", ["Nobody gave any, in this time."])
+        return Section("bias", "Who gives feedback", ["There was no feedback in this time."])
     text = (
         f"{percent(bias.rated.value)} of the answers were rated ({between(bias.rated)}). Their mean reward is "
         f"{percent(bias.raw.value)} ({between(bias.raw)}); counting each for the answers of its category and expert "
@@ -219,7 +219,7 @@ def bias_section(bias: Bias) -> Section:
     ]
     caption = (
         "Share of the answers that got feedback. Where it differs between groups, the plain mean of the feedback is "
-        "that of those who speak."
+        "that of those who give any."
     )
     drawn = rates_chart("chart-rated", rates, "answers with feedback (%), with 95% interval", caption)
     return Section("bias", "Who gives feedback", [text, drawn])

@@ -82,7 +82,7 @@ def why_unknown(report: LogReport) -> str:
     regret = report.regret
     if not regret.is_explored:
         return (
-            "without exploration nobody knows what another expert would have answered (exploration.epsilon of a "
+            "without exploration it is unknown what another expert would have answered (exploration.epsilon of a "
             "policy)."
         )
     rated = round(regret.explored.n) if regret.explored is not None else 0

@@ -58,7 +58,7 @@ def tie_groups(predicted_gain: Float64Array) -> NDArray[np.int64]:
 
 
 def weighted_curve(group: NDArray[np.int64], weak: Float64Array, gain: Float64Array, weight: Float64Array) -> CallCurve:
-    """The curve where query i counts `weight[i]` times; groups that nobody counts in leave a point twice."""
+    """The curve where query i counts `weight[i]` times; a group of weight 0 repeats the point before it."""
     total = weight.sum()
     share = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=weight)) / total])
     won = np.concatenate([[0.0], np.cumsum(np.bincount(group, weights=weight * gain)) / total])
@@ -86,7 +86,7 @@ def call_share_for(curve: CallCurve, percent: float) -> float:
 @dataclass(frozen=True)
 class CallFigures:
     """APGR and CPT of one order of the queries, with percentile bootstrap intervals over queries; None where the strong
-    expert is no better than the weak one."""
+    expert is not better than the weak one."""
 
     curve: CallCurve
     apgr: float | None

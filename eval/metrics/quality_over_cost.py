@@ -32,7 +32,7 @@ def non_decreasing_hull(cost: Float64Array, quality: Float64Array) -> Float64Arr
     hull: list[Float64Array] = []
     for point in points[np.lexsort((points[:, 1], points[:, 0]))]:
         if hull and point[1] <= hull[-1][1]:
-            continue  # dearer and no better
+            continue  # costs more and is not better
         while hull and point[0] == hull[-1][0]:
             hull.pop()
         while len(hull) > 1 and cross(hull[-2], hull[-1], point) >= 0:
@@ -58,7 +58,7 @@ def aiq(cost: Float64Array, quality: Float64Array, largest_cost: float) -> float
     Args:
         cost: (p,) mean USD per query of the router at p settings.
         quality: (p,) its mean scores.
-        largest_cost: the same for all that is compared, such as the mean cost of the dearest expert.
+        largest_cost: the same for all that is compared, such as the mean cost of the most expensive expert.
 
     Raises:
         ValueError: `largest_cost` is not positive, or as `non_decreasing_hull`.

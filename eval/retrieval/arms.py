@@ -25,7 +25,7 @@ MEANING = {
     "pilot": "RouterRetriever as published: mean similarity to an expert's pilots",
     "pilot_max": "RouterRetriever as its released code has it: largest similarity to a pilot",
     "coe_single": "this router, one expert a query",
-    "coe": "this router, which may fuse an expert with BM25, by fixed weights or by those that labelled queries taught",
+    "coe": "this router, which may fuse an expert with BM25, by fixed or by learned weights",
     "collection_oracle": "the single expert that is best on the test queries of the collection",
     "query_oracle": "the single expert that is best for each query",
 }
@@ -34,14 +34,14 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known when test queries of one collection come: the library and the experts that may serve."""
+    """The knowledge available when queries of one collection arrive: the library and the experts that may serve."""
 
     library: PilotLibrary | None
     experts: tuple[str, ...]
     arms: tuple[Arm, ...]
 
     def without(self, collection: str) -> Situation:
-        """As if nobody had prepared for that collection."""
+        """Removes what was prepared for that collection."""
         library = None if self.library is None else without_data_set(self.library, collection)
         if library is not None and not len(library.keys):
             library = None

@@ -22,7 +22,7 @@ def measure_latency(
     library: PilotLibrary | None,
     searchers: Sequence[Searcher],
 ) -> Latency:
-    """Of the first collection's test queries, with exact search of the largest collection."""
+    """Times the first collection's test queries, with exact search of the largest collection."""
     base = experts[BASE]
     assert isinstance(base, DenseExpert)
     sample = searchers[0].collection.split("test").texts[:QUERIES]
@@ -42,7 +42,7 @@ def measure_latency(
 
 
 def fuse_ms(library: PilotLibrary | None, searcher: Searcher, sample: Sequence[str]) -> float | None:
-    """None where nothing was learned."""
+    """Milliseconds of a fusion with learned weights; None where none were learned."""
     arm = next((arm for arm in library.arms if arm.evidence), None) if library else None
     if arm is None:
         return None

@@ -26,7 +26,7 @@ def retrieval(
     cache: Annotated[
         Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of every random draw")] = 0,
 ) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
     from base.options import require_folder

@@ -1,4 +1,4 @@
-"""What report.json of `coe eval retrieval` holds. Scores are nDCG@10 in [0, 1]; an interval is [low, high] at 95%."""
+"""report.json of `coe eval retrieval`. Scores are nDCG@10 in [0, 1]; an interval is [low, high] at 95%."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CollectionReport(Record):
 
 
 class AddedExpert(Record):
-    """What knowing one more expert does to the collections that are not its own."""
+    """The effect of one more expert on the collections that are not its own."""
 
     expert: str
     mean_change: float
@@ -61,7 +61,7 @@ class Latency(Record):
     choose_ms: float = Field(description="added by routing after the base encoding")
     adapter_encode_ms: float | None
     search_ms: float = Field(description="exact search of the largest collection")
-    fuse_ms: float | None = Field(default=None, description="fusing two rankings as labelled queries taught")
+    fuse_ms: float | None = Field(default=None, description="fusing two rankings by learned weights")
 
 
 class RetrievalReport(Record):

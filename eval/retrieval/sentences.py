@@ -18,7 +18,8 @@ def headline(mean: Mapping[str, ArmScore]) -> str:
 
 
 def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:
-    """Where routing is below base, or below the best single expert of a collection by more than chance explains."""
+    """Names the collections where routing is below base, or below their best single expert by more than chance
+    explains."""
     found = []
     for name, report in reports.items():
         coe, best = report.arms["coe"], report.arms["collection_oracle"]
@@ -39,7 +40,7 @@ def notes(*, measured_skips: Sequence[tuple[str, int]]) -> tuple[str, ...]:
         "nDCG@10 with linear gains, as trec_eval's ndcg_cut_10; equal scores are ordered by document id, last first.",
         "Documents are read as 'title. text' and cut at the base encoder's max_tokens; search is exact.",
         "Pilots come from train queries that no adapter was trained on, 200 of a collection at most; settings from "
-        "dev queries; test queries were looked at for this report alone.",
+        "dev queries; test queries were used for this report only.",
         "Intervals: 2,000 bootstrap samples of queries within each collection, paired with base.",
     ]
     if skipped:

@@ -25,12 +25,12 @@ def robustness(
     tests: Annotated[Path | None, typer.Option(help="expectations, such as routes.test.yaml")] = None,
     only_tests: Annotated[bool, typer.Option("--only-tests", help="run --tests only, without counting flips")] = False,
     families: Annotated[str | None, typer.Option(help="families to measure, separated by commas")] = None,
-    per_family: Annotated[int, typer.Option(min=1, help="at most so many cases of a family for one text")] = 2,
-    limit: Annotated[int | None, typer.Option(min=1, help="at most so many texts, drawn")] = None,
+    per_family: Annotated[int, typer.Option(min=1, help="maximum number of cases of a family for one text")] = 2,
+    limit: Annotated[int | None, typer.Option(min=1, help="maximum number of texts, drawn at random")] = None,
     max_flips: Annotated[float, typer.Option(min=0, max=1, help="largest share of decisions that may flip")] = 0.05,
     out: Annotated[Path | None, typer.Option(help="folder for robustness.json")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of every random draw")] = 0,
 ) -> int:
     """Count decisions that flip under harmless changes of a text; run routes.test.yaml. Exit status 1 when a check
     fails."""
@@ -47,7 +47,7 @@ def robustness(
     if out is not None:
         require_folder(out)
     if only_tests and tests is None:
-        raise ConfigError("--only-tests: there is nothing to run without --tests FILE")
+        raise ConfigError("--only-tests: it needs --tests FILE")
     if queries is not None and outcomes is not None:
         raise ConfigError("give either --queries FILE or --outcomes DIR")
     wanted = split_names(families, "--families")
@@ -56,7 +56,7 @@ def robustness(
     flips = verdicts = None
     with console_progress() as progress:
         decide = decider(live, policy, progress)
-        if tests is not None:  # before the measurement: a fault in the file is told at once
+        if tests is not None:  # before the measurement, so that a fault in the file is reported at once
             expected = load_expectations(tests, live.experts, live.categories)
             verdicts = check_expectations(expected, decide, file=str(tests))
         if not only_tests:

@@ -34,7 +34,7 @@ def faults(
     decided: Mapping[str, RoutingDecision],
     expert_of: Mapping[str, str],
 ) -> Iterator[ExpectationFailure]:
-    """Expectations of one case that do not hold, for its own text or a changed one."""
+    """Unmet expectations of one case, with its own text or a changed one."""
     text = case.text if variant is None else variant.text
     for key, expected, found in broken(case, decided[text], expert_of):
         yield ExpectationFailure(

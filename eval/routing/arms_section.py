@@ -24,8 +24,8 @@ def scores_section(report: Report) -> Section:
     """Reference arms, and every method beside them."""
     tested = "same test query" if report.data.n_test == 1 else f"same {report.data.n_test:,} test queries"
     caption = (
-        f"Mean score on the {tested}, with 95% bootstrap intervals over queries. What has the hindsight colour looks "
-        "at the answers: a ceiling, not a choice that anyone can make."
+        f"Mean score on the {tested}, with 95% bootstrap intervals over queries. Arms in the hindsight colour look "
+        "at the answers: a ceiling, not a choice that can be made."
     )
     blocks: list[Block] = [
         Chart("chart-arms", arms_chart(report), caption),

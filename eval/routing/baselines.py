@@ -99,7 +99,7 @@ def knn(
     """(n,) the expert of highest mean score on the k nearest fit queries, weighted by cosine similarity (at least 0).
 
     Args:
-        fit_embeddings: (f, d), rows L2-normalised; `embeddings` (n, d) likewise.
+        fit_embeddings: (f, d), rows L2-normalised, as are those of `embeddings` (n, d).
     """
     from sklearn.neighbors import KNeighborsRegressor
 

@@ -96,9 +96,9 @@ def cost_points(trial: Trial, frontier: Frontier) -> dict[str, Float64Array]:
 
 
 def build_aiq(trial: Trial, frontier: Frontier, rng: np.random.Generator) -> tuple[dict[str, float], dict[str, Range]]:
-    """AIQ by curve with its interval over queries, up to the mean cost of the dearest expert for all of them; empty
-    where costs are unknown or all 0. `experts` is what coins between experts reach in hindsight: a curve above it wins
-    something by reading the query."""
+    """AIQ by curve with its interval over queries, up to the mean cost of the most expensive expert for all of them;
+    empty where costs are unknown or all 0. `experts` is what random mixtures of experts reach in hindsight: a curve
+    above it gains by reading the query."""
     points = cost_points(trial, frontier)
     largest = float(points[EXPERTS][:, 0].max()) if points else 0.0
     if largest == 0:

@@ -55,8 +55,8 @@ def budget_section(report: Report) -> Section:
             one_number_table(report),
             Note(
                 "AIQ is the mean height of the non-decreasing convex hull of quality over cost, from no cost to that "
-                "of the dearest expert (RouterBench). RouterArena's score weighs accuracy against the logarithm of "
-                "cost."
+                "of the most expensive expert (RouterBench). RouterArena's score weighs accuracy against the logarithm "
+                "of cost."
             ),
         ]
     return Section("costs", "Quality against budgets", [*blocks, experts_table(report)])
@@ -123,7 +123,7 @@ def rising(points: Sequence[FrontierPoint]) -> Iterator[tuple[FrontierPoint, flo
 
 def frontier(report: Report, budget: str) -> Chart:
     """Test quality against the amount used. A larger budget can be left unspent, so a line never falls: it is the
-    closest such line to the measured points. The band is the interval of the first curve, likewise."""
+    closest such line to the measured points. The band is the interval of the first curve, treated in the same way."""
     curves, axis = report.frontier[budget], BUDGET_AXES[budget]
     names = shown_curves(report, curves)
     labels = [curve_label(report, name) for name in names]
@@ -146,7 +146,7 @@ def frontier(report: Report, budget: str) -> Chart:
         alt.X("amount:Q", title=axis.title, scale=alt.Scale(zero=False, nice=True)),
         {label: Look(ACCENT) if i == 0 else CURVE_LOOKS[names[i]] for i, label in enumerate(labels)},
         band=[row for row in rows if row["group"] == labels[0]],
-        # Nothing lies between two sets of hosted experts, but a coin between two active ones does.
+        # Nothing lies between two sets of hosted experts, but a random mixture lies between two active ones.
         is_stepped=is_hosted,
     )
     used = "what is kept in memory" if is_hosted else "what was used on the test queries"

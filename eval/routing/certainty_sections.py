@@ -113,14 +113,14 @@ def reliability_chart(report: Report) -> Chart | None:
     dots = base.mark_point(filled=True, opacity=0.85).encode(size=size, tooltip=tooltip)
     layers = alt.layer(diagonal, base.mark_line(strokeWidth=1.5, opacity=0.35), dots)
     caption = (
-        "Bins of equal width. A dot on the diagonal keeps its promise; below it, too much was promised. Larger dots "
+        "Bins of equal width. A dot on the diagonal is well calibrated; one below it is overconfident. Larger dots "
         "hold more queries."
     )
     return Chart("chart-reliability", charts.finished(layers.properties(height=SQUARE), SQUARE), caption)
 
 
 def confusion_chart(report: Report) -> Chart | None:
-    """True against most likely categories. None with one category."""
+    """Chart of true against most likely categories; None with one category."""
     found = report.confusion
     if found is None or len(found.categories) < 2:
         return None

@@ -80,7 +80,7 @@ def routing_entropy(shares: Float64Array) -> float:
 
 
 def largest_always(points: Sequence[FrontierPoint], sizes: Float64Array, experts: Sequence[str]) -> bool | None:
-    """True where all that is spent above the least goes to the largest expert alone, at every budget: a router that
+    """Returns True where, at every budget, all that is spent above the least goes to the largest expert: a router that
     only mixes the smallest with the largest expert has learned nothing about the others. None with fewer than three
     experts of different sizes, or without points."""
     if not points or len(np.unique(sizes)) < 3:

@@ -86,7 +86,7 @@ def map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, budget:
 
 
 def drawn_map_curve(quality: Float64Array, mass: Float64Array, rows: IntArray, budget: Budget) -> list[Spending]:
-    """Does as `map_curve`, but the queries of a category may be split between experts by a draw, so that no budget is
+    """The curve of `map_curve` with the queries of a category split between experts by a draw, so that no budget is
     left over: the linear relaxation of the map. Not for hosted parameters, which a draw does not save."""
     number = np.repeat(np.arange(len(mass)), np.ceil(MAP_SAMPLE * mass / mass.sum()).astype(np.int64))
     return soft_curve(quality[number], quality[rows], budget, number, rows)

@@ -15,7 +15,9 @@ from eval.commands import ExpertsOption, command_line, say, split_names
 def routing(
     out: Annotated[Path, typer.Option(help="folder for report.html, report.json and the trained router")],
     table: Annotated[str | None, typer.Option(help="name of a table in --tables")] = None,
-    tables: Annotated[Path | None, typer.Option(help="file of named tables; their sources lie beside it")] = None,
+    tables: Annotated[
+        Path | None, typer.Option(help="file of named tables; their sources are folders beside it")
+    ] = None,
     outcomes: Annotated[Path | None, typer.Option(help="outcome table: prompts.parquet and scores.parquet")] = None,
     test: Annotated[Path | None, typer.Option(help="report on this table, and fit on all of the other one")] = None,
     experts: ExpertsOption = None,
@@ -31,7 +33,7 @@ def routing(
     cache: Annotated[
         Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of every random draw")] = 0,
 ) -> None:
     """Measure routing on an outcome table, with intervals; writes report.html and report.json."""
     from base.options import require_folder

@@ -78,7 +78,7 @@ def curve_label(report: Report, name: str) -> str:
 
 
 def draws_curves(report: Report) -> bool:
-    """True where there are enough test queries for a curve over budgets."""
+    """Returns True where there are enough test queries for a curve over budgets."""
     return report.data.n_test >= FEWEST_DRAWN
 
 
@@ -110,8 +110,8 @@ def amount(value: float, budget: str) -> str:
 
 
 def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
-    """One clause on the best single expert; a gain counts when its interval leaves zero out, and counts
-    as none when the interval leaves out all differences that the power is told for."""
+    """One clause on the best single expert; a gain counts when its interval excludes zero, and counts as none when the
+    interval lies within `power.difference`."""
     if n_test < FEWEST_TOLD:
         return "Too few queries to tell routing from the best single expert"
     if gain.interval[0] > 0:
@@ -124,18 +124,18 @@ def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
 
 
 def power_sentence(gain: Difference, n_test: int, power: Power) -> str | None:
-    """A sentence on what so many queries can show, and how many are enough; None where the difference is told, or where
-    there are too few to estimate how many."""
+    """A sentence on the difference that so many queries can show, and how many are enough; None where the difference is
+    certain, or where there are too few queries to estimate how many."""
     is_told = gain.interval[0] > 0 or gain.interval[1] < 0 or max(map(abs, gain.interval)) <= power.difference
     if n_test < FEWEST_TOLD or (is_told and power.queries is not None):
         return None
     if power.queries is None:
-        return "Both answered every query equally well, which says nothing of how many queries would tell them apart."
+        return "Both answered every query equally well, which does not tell how many queries would show a difference."
     if power.queries <= n_test:
         return f"A difference of {100 * power.smallest_shown:.1f} points or more would most likely have shown."
     return (
-        f"So few queries show a difference of {100 * power.smallest_shown:.1f} points or more, hardly a smaller; for "
-        f"{100 * power.difference:.1f} points it takes about {rounded_up(power.queries):,}."
+        f"So few queries show a difference of {100 * power.smallest_shown:.1f} points or more, hardly a smaller one; "
+        f"for {100 * power.difference:.1f} points it takes about {rounded_up(power.queries):,}."
     )
 
 

@@ -74,7 +74,7 @@ class Trial:
     """A router's decisions on the test table, and what the reference arms, methods and frontiers need.
 
     Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
-    Costs are NaN where unknown of an expert, sizes likewise.
+    Costs and sizes of an expert are NaN where unknown.
     """
 
     fit: OutcomeTable

@@ -52,7 +52,7 @@ def _set_limits(cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
 
 
 def _filter_system_calls(program: bytes) -> bool:
-    """True where the kernel took the filter; it stays for the rest of the process."""
+    """Installs the filter. Returns True where the kernel took it; it stays for the rest of the process."""
     if not program:
         return False
     libc = ctypes.CDLL(None)

@@ -41,7 +41,7 @@ class SandboxOutcome:
 
 
 def is_supported() -> bool:
-    """True where this platform has process groups and resource limits; Windows has neither."""
+    """Returns True where this platform has process groups and resource limits; Windows has neither."""
     return os.name == "posix"
 
 

@@ -97,7 +97,7 @@ def over_cap(status: FeedbackStatus, caps: FeedbackConfig) -> ApiError:
 
 
 def reward_of(said: FeedbackRequest) -> float:
-    """The value in [0, 1], for an edit that gave its texts the share that was kept."""
+    """The value in [0, 1]; of an edit with both texts, the share of the answer that was kept."""
     if said.original is not None and said.edited is not None:
         return kept_share(said.original, said.edited)
     return DEFAULT_VALUES[said.kind] if said.value is None else said.value
@@ -105,7 +105,7 @@ def reward_of(said: FeedbackRequest) -> float:
 
 def kept_share(original: str, edited: str) -> float:
     """Share of the answer's words that the edited text still has, in the same order: longest common subsequence over
-    the length of the original. 1.0 for an answer without words, which nobody can take away from."""
+    the length of the original. 1.0 for an answer without words, from which nothing can be removed."""
     before, after = WORD.findall(original), WORD.findall(edited)
     return common_length(before, after) / len(before) if before else 1.0
 

@@ -47,7 +47,7 @@ api = api_router("/v1/vector_stores")
 async def create_store(asked: StoreCreate, stores: Stores, owner: Owner) -> Json:
     """A store, with files of the caller if some are named."""
     for file_id in asked.file_ids:
-        await stores.file(owner, file_id)  # before there is a store that nobody asked for
+        await stores.file(owner, file_id)  # before a store is made that the refused request should not leave
     store = await stores.create(
         owner,
         name=asked.name,
@@ -234,7 +234,7 @@ async def show_batch(store_id: str, batch_id: str, stores: Stores, owner: Owner)
 
 @api.post("/{store_id}/file_batches/{batch_id}/cancel")
 async def cancel_batch(store_id: str, batch_id: str, stores: Stores, owner: Owner) -> Json:
-    """Files that nobody has begun to read are not read."""
+    """Files of the batch whose reading has not begun are not read."""
     await show_batch(store_id, batch_id, stores, owner)
     await asyncio.to_thread(stores.catalog.cancel_batch, store_id, batch_id)
     return await show_batch(store_id, batch_id, stores, owner)

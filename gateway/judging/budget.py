@@ -35,7 +35,7 @@ class Budget:
         return True
 
     def has_money(self) -> bool:
-        """True while less than the day's dollars were spent."""
+        """Returns True while less than the day's dollars were spent."""
         now = self._clock()
         while self._spent and self._spent[0][0] <= now - DAY_S:
             self._spent.popleft()

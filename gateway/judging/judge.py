@@ -125,7 +125,7 @@ class Judge:
                 logger.error("decision %s was not judged after a fault (%s)", sample.decision_id, type(error).__name__)
 
     async def _judge(self, sample: Sample) -> None:
-        """Raises BackendError: an expert or the judge did not answer, the money is spent, or there was no quiet."""
+        """Raises BackendError: an expert or the judge did not answer, the money is spent, or the gateway is busy."""
         ask = conversation_text(sample.body)
         answers = {sample.expert: sample.answer}
         for other in sample.others:

@@ -88,7 +88,7 @@ def routed(record: DecisionRecord) -> tuple[RoutingDecision, DecisionInputs]:
     if record.decision.reason is DecisionReason.EXPLICIT:
         raise NotReplayableError(f"the client named the expert '{record.decision.expert}': no router decided")
     if record.inputs is None:
-        raise NotReplayableError(f"it chose a retrieval expert, for a request of kind '{record.kind}'")
+        raise NotReplayableError(f"a request of kind '{record.kind}': it chose a retrieval expert")
     return record.decision, record.inputs
 
 

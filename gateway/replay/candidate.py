@@ -45,7 +45,7 @@ class Move(Record):
 
 class CandidateReport(Record):
     """The candidate against what was decided. `changed` is the share sent to another expert; `predicted_gain` the mean
-    difference in predicted quality by the candidate's own estimate, which is no proof that it is right.
+    difference in predicted quality by the candidate's own estimate, which does not prove it right.
     """
 
     candidate: str

@@ -117,7 +117,7 @@ def shorten(value: object) -> str:
 
 
 def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> Tally:
-    """Counts of nothing yet, for a candidate of that version."""
+    """Empty counts with the candidate of that version."""
     from gateway.replay.candidate import Tally
     from router.build import load_router
     from router.config import load_config

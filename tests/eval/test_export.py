@@ -126,7 +126,7 @@ def test_a_routerbench_frame_names_the_cheapest_of_the_best(tmp_path: Path) -> N
 
 def test_an_expert_called_like_a_column_is_refused(tmp_path: Path) -> None:
     write_outcomes(replace(small_table(), experts=("big", "mid", "prompt")), tmp_path / "made")
-    with pytest.raises(DataError, match="expert 'prompt' is called like a column"):
+    with pytest.raises(DataError, match="expert 'prompt' has the name of a column"):
         export("routerbench", tmp_path / "made", tmp_path / "x.csv")
 
 

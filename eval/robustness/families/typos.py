@@ -1,7 +1,7 @@
 """Slips of the finger in prose words: two letters swapped, one left out, or one hit beside the right key.
 
 Numbers, code, quotations, short words, names and first letters are left alone. By default one word in ten is hit, at
-least one: typed text that people leave standing has about 1.2% wrong characters, that is one word in seventeen
+least one: text as people leave it has about 1.2% wrong characters, that is one word in seventeen
 (Dhakal et al. 2018, "Observations on Typing from 136 Million Keystrokes"), so this is harsher than real typing.
 """
 

@@ -193,7 +193,7 @@ def test_a_log_with_exploration_is_not_told_that_it_has_none(rated: int, said: s
 def test_a_log_without_exploration_is_told_so() -> None:
     records = [record_of(i, decision_of("code", "coder", 1.0, OLD)) for i in range(40)]
     found = measure_log(gather(records, {}), command="c", now=NOW)
-    assert "without exploration nobody knows" in found.warnings[-1]
+    assert "without exploration it is unknown" in found.warnings[-1]
     assert "needs exploration and feedback" in page.render(traffic_page(found))
 
 

@@ -112,7 +112,7 @@ def test_expectations_decide_the_status_alone(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only-tests"], "--only-tests: there is nothing to run without --tests FILE"),
+        (["--only-tests"], "--only-tests: it needs --tests FILE"),
         (["--queries", "a", "--outcomes", "b"], "give either --queries FILE or --outcomes DIR"),
         (["--queries", "none.jsonl"], "none.jsonl: cannot be read"),
         (["--families", "spelling"], "unknown family of perturbations 'spelling'"),

@@ -313,7 +313,7 @@ def test_a_small_sample_says_what_it_can_show_and_how_many_queries_are_enough() 
     assert words.verdict(GAIN_OF_54, 54, POWER_OF_54) == "54 queries cannot tell routing from the best single expert"
     said = words.power_sentence(GAIN_OF_54, 54, POWER_OF_54)
     assert said == (
-        "So few queries show a difference of 13.2 points or more, hardly a smaller; for 2.0 points it takes about "
+        "So few queries show a difference of 13.2 points or more, hardly a smaller one; for 2.0 points it takes about "
         "2,400."
     )
     assert "no difference" not in words.verdict(GAIN_OF_54, 54)

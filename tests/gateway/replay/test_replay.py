@@ -202,7 +202,7 @@ def test_a_changed_experts_yaml_is_named(data, capsys):
         ({"embedding": None, "text": "[email] all rows"}, "the logged text gives other features than were logged"),
         ({"embedding": b"\x00\x3c" * 4}, "the logged embedding has 4 dimensions"),
         ({"embedding": b"\x00"}, "has 1 bytes"),
-        ({"inputs": None, "kind": DecisionKind.SEARCH}, "for a request of kind 'search'"),
+        ({"inputs": None, "kind": DecisionKind.SEARCH}, "a request of kind 'search': it chose"),
         ({"decision": None, "error_code": "no_expert_alive"}, "rejected before an expert was chosen (no_expert_alive)"),
         ({"decision": explicit_decision("left", QueryFacts(), {})}, "the client named the expert 'left'"),
     ],
