@@ -57,10 +57,6 @@ class Fleet:
         """Each process with the experts it serves."""
         return tuple((process.status, plan.experts) for process, plan in zip(self._processes, self._plans, strict=True))
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        return tuple(process.status.pid for process in self._processes if process.status.pid is not None)
-
     async def start(self) -> EngineAddresses:
         """Starts every engine at once and returns when all serve; when one fails, all are stopped.
 

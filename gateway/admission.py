@@ -24,10 +24,6 @@ class Admission:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.running = 0
 
-    @property
-    def queued(self) -> int:
-        return len(self._waiting)
-
     async def __aenter__(self) -> None:
         """Takes a place, or waits for one in order of arrival.
 

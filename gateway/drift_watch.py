@@ -44,11 +44,6 @@ class DriftWatch:
         """Rewards with a prediction that were taken."""
         return self._monitor.counts.get(ACCURACY, 0)
 
-    @property
-    def waiting(self) -> int:
-        """Pieces of feedback whose decision is awaited."""
-        return len(self._waiting)
-
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="drift-watch")
 

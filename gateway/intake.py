@@ -43,11 +43,6 @@ class Intake:
         self._arriving: dict[Claim, None] = {}  # in order of arrival
         self._sending: Counter[tuple[str, bool]] = Counter()  # of those, by client and whether they are large
 
-    @property
-    def arriving(self) -> int:
-        """Bodies that are being sent."""
-        return len(self._arriving)
-
     def claim(self, *clients: str) -> Claim:
         """A place for one request.
 

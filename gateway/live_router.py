@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,10 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from base.errors import ArtifactError, RouterError
-from router.live_pointer import LIVE_FILE, Trial, TrialMode, withdraw
+from router.live_pointer import LIVE_FILE, Trial, TrialMode, read_pointer, withdraw
 from router.pipeline import Router
 
 POLL_EVERY_S = 0.5
@@ -185,22 +182,15 @@ class LiveRouter:
 
     def _promotion(self) -> Promotion | None:
         """The content of `live.json`; None while it cannot be read."""
-        path = self.folder / LIVE_FILE
+        written_ns = self._written_ns()
         try:
-            written_ns = path.stat().st_mtime_ns
-            values = json.loads(path.read_bytes())
-            trial = Trial.model_validate(values["trial"]) if isinstance(values, dict) and values.get("trial") else None
-        except FileNotFoundError:
+            pointer = read_pointer(self.folder)
+        except ArtifactError as error:
+            self.last_error = str(error)
             return None
-        except (OSError, ValueError, ValidationError) as error:
-            self.last_error = f"{LIVE_FILE} cannot be read ({type(error).__name__})"
+        if pointer is None or written_ns is None:
             return None
-        version = values.get("version") if isinstance(values, dict) else None
-        named = (version, trial.version if trial else version)
-        if not isinstance(version, str) or not all(isinstance(name, str) and name.isalnum() for name in named):
-            self.last_error = f"{LIVE_FILE} names no version"
-            return None
-        return Promotion(version, trial, written_ns)
+        return Promotion(pointer.version, pointer.trial, written_ns)
 
     def note_fault(self, version: str, error: Exception) -> None:
         """A candidate could not decide; the live router did. The message may hold prompt text and is not kept."""

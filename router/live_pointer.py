@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
@@ -25,6 +26,9 @@ ROUTERS_FOLDER = "routers"
 LIVE_FILE = "live.json"
 LOCK_FILE = ".live.lock"
 KEPT_WITHDRAWALS = 20
+
+Version = Annotated[str, Field(pattern="^[0-9A-Za-z]+$")]
+"""Name of a router's folder, which is never a path that leads elsewhere."""
 
 
 class TrialMode(StrEnum):
@@ -54,7 +58,7 @@ class CanaryTerms(Record):
 class Trial(CanaryTerms):
     """A candidate beside the live router; the share is 0 in a shadow."""
 
-    version: str
+    version: Version
     mode: TrialMode
     share: float = Field(default=0.0, ge=0, le=1)
     started_at: float = Field(description="Unix seconds; also tells one trial of a version from the next")
@@ -79,9 +83,9 @@ class Withdrawal(Record):
 class LivePointer(Record):
     """Pointer to the live router: since when, those that were live before it (newest first), and what is on trial."""
 
-    version: str
+    version: Version
     promoted_at: str = Field(description="ISO 8601, UTC")
-    history: tuple[str, ...] = ()
+    history: tuple[Version, ...] = ()
     trial: Trial | None = None
     withdrawn: tuple[Withdrawal, ...] = Field(default=(), description="newest first")
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from base.errors import ArtifactError
 from base.shipped import seed_folder
 from eval.probe_set import load_probes
 from eval.robustness.flips import Decide, KnownScores
 from router.artifact import load_artifact
 from router.build import load_router, table_router
 from router.config import ExplorationConfig, load_config
+from router.live_pointer import read_pointer
 from router.pipeline import Router
 from router.route_command import live_router
 from router.types import GENERAL, Query, QueryBatch, QueryFacts, RoutingDecision
@@ -56,13 +55,8 @@ def find_router(folder: Path | None, config: Path, data_dir: Path, *, is_table: 
 
 def router_folder(folder: Path) -> Path:
     """The folder of one router: this one, or the live one of a folder of routers. Raises ArtifactError."""
-    pointer = folder / "live.json"
-    if not pointer.is_file():
-        return folder
-    try:
-        return folder / str(json.loads(pointer.read_bytes())["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{pointer}: names no router") from error
+    pointer = read_pointer(folder)
+    return folder if pointer is None else folder / pointer.version
 
 
 def decider(router: Router, policy: str, progress: Callable[[str], None]) -> Decide:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from base.errors import RouterError
-from base.json_text import from_json
 from base.leash import coe_command
 from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
@@ -27,6 +26,7 @@ from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
 from router.config import Budgets
 from router.embedding_cache import CachedEncoder
+from router.live_pointer import read_pointer
 from router.pipeline import Router
 from router.preference import amounts_by_row
 from router.protocols import Encoder
@@ -59,7 +59,10 @@ def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise RouterError(f"coe train failed: {said[-1].removeprefix('coe: ') if said else done.returncode}")
-    return routers / str(from_json((routers / "live.json").read_bytes())["version"])
+    pointer = read_pointer(routers)
+    if pointer is None:
+        raise RouterError("coe train made no router")
+    return routers / pointer.version
 
 
 def load(artifact: RouterArtifact, table: OutcomeTable, budgets: Budgets, encoder: Encoder | None = None) -> Router:

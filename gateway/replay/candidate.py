@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from base.errors import NoEligibleExpertError
+from base.intervals import Z_95, wilson_interval
 from gateway.replay.again import NotReplayableError, decide_again, features_of, routed
 from router.pipeline import Router
 from router.types import DecisionRecord, Interval, Metric, Record, RoutingDecision
 
 MAX_TEXT_CHARS = 80
-Z_95 = 1.959963984540054
 
 
 class Example(Record):
@@ -146,13 +146,11 @@ def example_of(record: DecisionRecord, logged: RoutingDecision, found: RoutingDe
 
 
 def share_of(count: int, n: int) -> Metric | None:
-    """A share with Wilson's 95% interval (Wilson 1927); None of nothing."""
+    """A share with Wilson's 95% interval; None of nothing."""
     if n == 0:
         return None
-    share, z2 = count / n, Z_95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Metric(value=share, interval=Interval(low=max(middle - half, 0.0), high=min(middle + half, 1.0)), n=n)
+    low, high = wilson_interval(count / n, n)
+    return Metric(value=count / n, interval=Interval(low=low, high=high), n=n)
 
 
 def mean_of(total: float, squares: float, n: int) -> Metric | None:

@@ -77,7 +77,7 @@ async def test_check_19_excess_is_refused_at_once() -> None:
     ):
         held = [await gateway.chat("red", stream=True).__aenter__() for _ in range(2)]
         queued = asyncio.ensure_future(gateway.chat("red", stream=True).__aenter__())
-        await until(lambda: gateway.parts.admission.queued == 1)
+        await until(lambda: len(gateway.parts.admission._waiting) == 1)
         async with gateway.chat("red") as refused:
             body = await refused.json()
         assert (refused.status, refused.headers["retry-after"], body["error"]["code"]) == (429, "1", "overloaded")

@@ -106,9 +106,9 @@ async def test_a_decision_that_never_comes_is_waited_for_no_longer_than_a_day(st
     with store.transaction("write feedback") as connection:
         connection.execute(store.insert(FEEDBACK), [lost])
     await watch.look(11.0)
-    assert watch.waiting == 1
+    assert len(watch._waiting) == 1
     await watch.look(10.0 + WAIT_S + 1.0)
-    assert watch.waiting == 0
+    assert len(watch._waiting) == 0
 
 
 async def test_only_the_last_rewards_fill_the_windows(store: Database, monkeypatch: pytest.MonkeyPatch) -> None:

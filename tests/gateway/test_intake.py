@@ -72,7 +72,7 @@ async def test_300_slow_large_bodies_leave_room_for_everybody_else() -> None:
                 async with gateway.chat("red") as answer:
                     assert answer.status == 200
         await until(lambda: gateway.parts.intake.held_bytes == 0)
-        assert gateway.parts.intake.arriving == 0
+        assert len(gateway.parts.intake._arriving) == 0
         async with gateway.chat("x" * LARGE, model="ruby") as answer:
             assert (await answer.json())["error"]["code"] == "context_length_exceeded"  # it was read
 
@@ -81,12 +81,12 @@ async def test_a_slow_body_makes_room_once_others_wait(monkeypatch: pytest.Monke
     monkeypatch.setattr(intake, "PATIENCE_S", 0.0)
     monkeypatch.setattr(intake, "SLOW_BYTES_PER_S", 1e9)
     async with running(max_bodies_per_client=2) as gateway, hanging(gateway, 2) as cut:
-        await until(lambda: gateway.parts.intake.arriving == 2)
+        await until(lambda: len(gateway.parts.intake._arriving) == 2)
         async with gateway.chat("x" * LARGE, model="ruby") as answer:
             assert (await answer.json())["error"]["code"] == "context_length_exceeded"
         await until(lambda: len(cut) == 1)
         assert cut[0].startswith(b"HTTP/1.1 408 ")
-        assert gateway.parts.intake.arriving == 1
+        assert len(gateway.parts.intake._arriving) == 1
 
 
 async def test_one_key_does_not_take_the_room_of_another() -> None:
@@ -123,7 +123,7 @@ async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
         async with gateway.chat("red " * LARGE, stream=True) as answer:
             assert answer.status == 200
             assert gateway.parts.intake.held_bytes > LARGE * COPIES
-            assert gateway.parts.intake.arriving == 0
+            assert len(gateway.parts.intake._arriving) == 0
             async with gateway.client.get(f"{gateway.root}/metrics") as metrics:
                 line = next(each for each in (await metrics.text()).splitlines() if each.startswith("coe_body_bytes "))
                 assert float(line.split()[1]) == gateway.parts.intake.held_bytes
@@ -135,7 +135,7 @@ async def test_a_body_is_counted_until_its_answer_has_ended() -> None:
 @pytest.mark.parametrize("path", ["/v1/route", "/v1/feedback", "/v1/embeddings", "/v1/nothing"])
 async def test_every_path_counts(path: str) -> None:
     async with running(max_bodies_per_client=1) as gateway, hanging(gateway, 1):
-        await until(lambda: gateway.parts.intake.arriving == 1)
+        await until(lambda: len(gateway.parts.intake._arriving) == 1)
         async with gateway.client.post(gateway.root + path, data=body_of(LARGE)) as answer:
             assert answer.status == 429
 
@@ -143,7 +143,7 @@ async def test_every_path_counts(path: str) -> None:
 async def test_small_bodies_that_do_not_come_take_half_of_all_connections_at_most() -> None:
     async with running(max_connections=20) as gateway, hanging(gateway, 12, size=1000) as refused:
         await until(lambda: len(refused) == 2)
-        assert gateway.parts.intake.arriving == 10
+        assert len(gateway.parts.intake._arriving) == 10
         assert all(b" 429 " in line for line in refused)
         async with gateway.client.get(f"{gateway.root}/healthz") as answer:
             assert answer.status == 200
@@ -197,7 +197,7 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
             stack.close()
         claims = list(whole._arriving)
         assert whole.held_bytes == sum(each.held_bytes for each in claims) <= max_bytes
-        assert whole.arriving <= 12
+        assert len(whole._arriving) <= 12
         for client in ("address:1", "address:2", "key:a", "key:b"):
             of_client = [each for each in claims if client in each.clients]
             assert sum(each.held_bytes for each in of_client) <= max_bytes // 2
@@ -207,7 +207,7 @@ async def test_no_order_of_requests_passes_the_limits_and_all_is_given_back(
             waiting.pop(0).close()
     for stack in waiting:
         stack.close()
-    assert (whole.held_bytes, whole.arriving, dict(whole._held), dict(whole._sending)) == (0, 0, {}, {})
+    assert (whole.held_bytes, len(whole._arriving), dict(whole._held), dict(whole._sending)) == (0, 0, {}, {})
 
 
 async def test_all_clients_together_have_a_limit_of_503(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ async def test_whoever_is_cut_says_that_it_was_too_slow() -> None:
         with pytest.raises(ApiError, match="too slowly") as refused:
             await cut_while_arriving(claim)
         assert refused.value.status == 408
-    assert (whole.held_bytes, whole.arriving, dict(whole._sending)) == (0, 0, {})
+    assert (whole.held_bytes, len(whole._arriving), dict(whole._sending)) == (0, 0, {})
 
 
 async def cut_while_arriving(claim: Claim) -> None:

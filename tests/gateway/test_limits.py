@@ -109,11 +109,11 @@ async def test_admission_serves_in_order_and_forgets_those_who_leave() -> None:
         await admission.__aenter__()
     tasks[1].cancel()
     await asyncio.gather(tasks[1], return_exceptions=True)
-    assert admission.queued == 2
+    assert len(admission._waiting) == 2
     await admission.__aexit__()
     await asyncio.gather(tasks[0], tasks[2])
     assert order == ["a", "c"]
-    assert (admission.running, admission.queued) == (0, 0)
+    assert (admission.running, len(admission._waiting)) == (0, 0)
 
 
 async def test_admission_gives_back_a_place_handed_to_one_who_leaves() -> None:

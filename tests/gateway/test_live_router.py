@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -143,3 +144,17 @@ def test_routers_of_one_file_share_an_encoder(tmp_path: Path, monkeypatch) -> No
     loader = serve.RouterLoader(config_of())
     assert loader(tmp_path)[1] is loader(tmp_path / "other")[1]
     assert len(built) == 1
+
+
+@pytest.mark.parametrize("named", ["..", "../other", "a/b", "", "a\n"])
+@pytest.mark.parametrize("key", ["version", "trial", "history"])
+async def test_a_pointer_whose_version_is_a_path_is_refused(tmp_path: Path, key: str, named: str) -> None:
+    trial = {"version": named, "mode": "shadow", "started_at": 1.0}
+    said = {"version": "abc", "promoted_at": "", key: {"trial": trial, "history": [named]}.get(key, named)}
+    (tmp_path / "live.json").write_text(json.dumps(said))
+    live = LiveRouter(tmp_path, load, small_router(version="before"))
+    await live.refresh()
+    assert live.current is not None
+    assert (live.current.version, live.loads, live.refusals) == ("before", 0, 0)
+    assert live.last_error is not None
+    assert "is not a live pointer" in live.last_error

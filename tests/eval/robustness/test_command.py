@@ -131,7 +131,7 @@ def test_a_router_that_is_not_there_is_named(folder, tmp_path, capsys):
     assert "there is no live router yet" in capsys.readouterr().err
     (tmp_path / "live.json").write_text("[]")
     assert cli.run("eval robustness", ["--router", str(tmp_path)]) == 1
-    assert "live.json: names no router" in capsys.readouterr().err
+    assert "live.json: is not a live pointer" in capsys.readouterr().err
 
 
 def test_queries_need_a_text_and_no_category(folder, tmp_path, capsys):
