@@ -89,7 +89,6 @@ COMMANDS = {
     "outcomes import": Command(
         "training.datasets.import_command:import_outcomes", "Make an outcome table of another tool's files."
     ),
-    "outcomes formats": Command("training.datasets.import_command:formats", "List the formats that can be imported."),
     "outcomes export": Command(
         "eval.export:export_outcomes",
         "Write an outcome table, or a router's decisions, for another tool.",

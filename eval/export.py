@@ -1,13 +1,12 @@
 """`coe outcomes export`: an outcome table as a file for another tool.
 
-`csv` and `jsonl` have one row per score, in the layout that `coe outcomes import` reads. `routerbench` is RouterBench's
+`csv` has one row per score, in the layout that `coe outcomes import` reads. `routerbench` is RouterBench's
 frame: its answers stay empty, because an outcome table holds none.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +26,7 @@ from training.types import OutcomeTable
 
 
 def export_outcomes(
-    format_name: Annotated[str, typer.Option("--format", help="csv, jsonl or routerbench")],
+    format_name: Annotated[str, typer.Option("--format", help="csv or routerbench")],
     outcomes: Annotated[Path, typer.Option(help="outcome table to write")],
     out: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
@@ -62,13 +61,6 @@ def write_csv(table: OutcomeTable, out: Path) -> int:
     return len(rows)
 
 
-def write_jsonl(table: OutcomeTable, out: Path) -> int:
-    rows = list(flat_scores(table))
-    with out.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return len(rows)
-
-
 def write_routerbench(table: OutcomeTable, out: Path) -> int:
     suffix = out.suffix.lower()
     if suffix not in (".parquet", ".csv"):
@@ -91,7 +83,6 @@ def write_routerbench(table: OutcomeTable, out: Path) -> int:
 
 FORMATS: Mapping[str, Callable[[OutcomeTable, Path], int]] = {
     "csv": write_csv,
-    "jsonl": write_jsonl,
     "routerbench": write_routerbench,
 }
 

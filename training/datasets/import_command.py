@@ -1,4 +1,4 @@
-"""`coe outcomes import` and `coe outcomes formats`."""
+"""`coe outcomes import`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.options import with_options
-from training.datasets.import_formats import ImportOptions
+from training.datasets.import_formats import ImportOptions, import_formats
 
 if TYPE_CHECKING:
     from training.datasets.import_formats import Imported
@@ -20,9 +20,7 @@ def import_outcomes(
     files: Annotated[
         list[str], typer.Argument(help="files, folders of files, or MODEL=FILE to name the model of a file")
     ],
-    format_name: Annotated[
-        str, typer.Option("--format", help="format of the files; `coe outcomes formats` lists them")
-    ],
+    format_name: Annotated[str, typer.Option("--format", help=f"format of the files: {', '.join(import_formats())}")],
     out: Annotated[Path, typer.Option(help="folder of the new outcome table")],
     source: Annotated[str | None, typer.Option(help="name of the table; default: that of the folder")] = None,
     field: Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, for jsonl and csv; may be repeated")] = None,
@@ -51,15 +49,6 @@ def import_outcomes(
     imported = read_outcomes_of(importer, find_files(importer, files), wanted, source or out.resolve().name)
     write_outcomes(imported.table, out)
     say([*summary(imported), f"wrote {out}"])
-
-
-def formats() -> None:
-    """List the formats that can be imported."""
-    from training.datasets.import_formats import import_formats, load_importer
-
-    importers = [load_importer(name) for name in import_formats()]
-    width = max(len(importer.name) for importer in importers)
-    say([f"{importer.name:<{width}}  {importer.summary}" for importer in importers])
 
 
 def parse_fields(options: Sequence[str]) -> dict[str, str]:

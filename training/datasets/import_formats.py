@@ -1,9 +1,9 @@
 """Formats of other tools that become outcome tables. The file name is the registry: `importers/lm_eval.py` is
 `--format lm_eval`.
 
-Each importer module has four public names: `SUMMARY` (one line), `OPTIONS` (the fields of `ImportOptions` that it reads
-beside the categories' and the score range), `PATTERNS` (which files of a folder are its own) and
-`read(files, options)`, which yields what the files hold, row by row, and raises DataError with file, row and field.
+Each importer module has three public names: `OPTIONS` (the fields of `ImportOptions` that it reads beside
+the categories' and the score range), `PATTERNS` (which files of a folder are its own) and `read(files, options)`, which
+yields what the files hold, row by row, and raises DataError with file, row and field.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class Importer:
     """One format."""
 
     name: str
-    summary: str
     options: frozenset[str]
     patterns: tuple[str, ...]
     read: Callable[[Sequence[ImportFile], ImportOptions], Rows]
@@ -83,7 +82,7 @@ def load_importer(name: str) -> Importer:
     if name not in import_formats():
         raise ConfigError(f"--format: unknown format '{name}'{allowed_values(name, import_formats())}")
     module = importlib.import_module(f"{FAMILY}.{name}")
-    return Importer(name, module.SUMMARY, frozenset(module.OPTIONS), tuple(module.PATTERNS), module.read)
+    return Importer(name, frozenset(module.OPTIONS), tuple(module.PATTERNS), module.read)
 
 
 def read_outcomes_of(importer: Importer, files: Sequence[ImportFile], options: ImportOptions, source: str) -> Imported:

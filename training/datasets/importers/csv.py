@@ -10,7 +10,6 @@ from training.datasets.flat_rows import flat_rows
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow
 
-SUMMARY = "CSV with a header, one score a row; other names with --field OURS=THEIRS"
 PATTERNS = ("*.csv",)
 
 

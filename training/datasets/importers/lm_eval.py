@@ -16,7 +16,6 @@ from base.record_files import ABSENT, Record, json_lines, kind_of, parse_json
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
 
-SUMMARY = "lm-evaluation-harness samples_*.jsonl, one file a model and task"
 OPTIONS = ("text_field", "metric", "filter", "score_range")
 PATTERNS = ("samples_*.jsonl",)
 FILE_NAME = re.compile(r"samples_(?P<task>.+?)(_\d{4}-\d\d-\d\dT[\d.-]+)?")

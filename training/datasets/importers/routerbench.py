@@ -12,7 +12,6 @@ from base.record_files import Record, csv_rows, parquet_rows
 from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
 
-SUMMARY = "RouterBench frame, as Parquet or CSV"
 OPTIONS = ("score_range",)
 PATTERNS = ("*.parquet", "*.csv")
 RESPONSE, COST = "|model_response", "|total_cost"
