@@ -106,7 +106,7 @@ def test_the_first_start_measures_fits_and_answers_every_category(place: Place, 
         assert expert in EXPERTS
         assert re.fullmatch(r"\d+ ms", first_token)
     assert len({cells[1] for cells in table.values()}) > 5
-    assert len({cells[2] for cells in table.values()}) > 5
+    assert len({cells[2] for cells in table.values()}) > 3
     assert int(re.search(r"(\d+) of 16 queries were put", first_output).group(1)) >= 8  # type: ignore[union-attr]
     assert re.search(r"^curl http://127\.0\.0\.1:\d+/v1/chat/completions ", first_output, re.MULTILINE)
     assert re.search(r"answers from \S+answers\.jsonl, graded here: generalist 3 \(key [0-9a-f]{12}\)", first_output)
