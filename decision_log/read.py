@@ -1,16 +1,19 @@
-"""The decision log as training data: decisions that were answered, joined with the feedback they got."""
+"""Questions to the decision log: records, rewards and counts, for training, evaluation and reports."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, bindparam, text
 
-from base.errors import DataError
+from base.errors import DataError, StoreError
 from decision_log.log_connection import foreign_version, version_reason
 from router.types import (
+    RETRIEVAL,
     DecisionKind,
     DecisionReason,
     DecisionRecord,
@@ -18,6 +21,13 @@ from router.types import (
     ImplicitKind,
     TerminalState,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy import TextClause
+
+    from decision_log.database import Database
+
+logger = logging.getLogger(__name__)
 
 REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
     FeedbackKind.TEST: 4.0,
@@ -45,7 +55,7 @@ OUR_FAULTS = frozenset(
 )
 """Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
 
-PAGE_ROWS = 5000
+PAGE_ROWS, BATCH_IDS = 5000, 500
 
 
 def read_rewards(connection: Connection, key_weights: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -106,6 +116,89 @@ def read_records(
                 continue  # it chose among retrieval experts, see retrieval.stores.export
             yield record if row.embedding is None else record.model_copy(update={"embedding": row.embedding})
         after, last = rows[-1].at, rows[-1].decision_id
+
+
+def read_rows(connection: Connection, ids: Sequence[str]) -> Iterator[Row[Any] | None]:
+    """`record` (its JSON), `embedding` and `encoder_fingerprint` by id, in the order asked for; None for a decision
+    that was removed."""
+    columns = "decision_id, record, embedding, encoder_fingerprint"
+    query = by_ids(f"SELECT {columns} FROM decisions WHERE decision_id IN :ids")
+    for part in id_batches(ids):
+        found = {row.decision_id: row for row in connection.execute(query, {"ids": part})}
+        yield from (found.get(name) for name in part)
+
+
+def id_batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + BATCH_IDS] for start in range(0, len(ids), BATCH_IDS))
+
+
+def by_ids(query: str) -> TextClause:
+    """The query with a parameter `ids` that takes a sequence."""
+    return text(query).bindparams(bindparam("ids", expanding=True))
+
+
+def read_judged_searches(database: Database, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
+    """Retrieval decisions since a time (Unix seconds) that have feedback, by id, with the mean value per document.
+
+    Raises:
+        StoreError: the database cannot be read, or a row is damaged.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    with database.transaction("read feedback on documents") as connection:
+        rows = connection.execute(text("SELECT decision_id, document_id, value FROM document_feedback"))
+        for decision_id, document_id, value in rows:
+            values.setdefault(decision_id, {}).setdefault(document_id, []).append(value)
+    query = by_ids(
+        "SELECT decision_id, record FROM decisions "
+        "WHERE decision_id IN :ids AND category = :category AND at >= :since ORDER BY decision_id"
+    )
+    for part in id_batches(sorted(values)):
+        with database.transaction("read retrieval decisions") as connection:
+            found = connection.execute(query, {"ids": part, "category": RETRIEVAL, "since": since}).all()
+        for row in found:
+            if (version := foreign_version(row.record)) is not None:
+                logger.warning("left out search %s: %s", row.decision_id, version_reason(version))
+                continue
+            means = {name: sum(each) / len(each) for name, each in values[row.decision_id].items()}
+            try:
+                yield DecisionRecord.model_validate_json(row.record), means
+            except ValidationError as error:
+                raise StoreError(f"decision {row.decision_id} in the database is not a decision record") from error
+
+
+def count_feedback(connection: Connection, since: float, by: Literal["kind", "key_id"]) -> list[tuple[str, int, float]]:
+    """Pieces of feedback and their mean value by kind or by key (None without keys), most first."""
+    query = f"SELECT {by}, COUNT(*), AVG(value) FROM feedback WHERE at >= :since GROUP BY {by} ORDER BY 2 DESC, 1"
+    return [(row[0], row[1], row[2]) for row in connection.execute(text(query), {"since": since})]
+
+
+def read_judged_grades(connection: Connection, since: float) -> dict[tuple[str, str], dict[str, float]]:
+    """Grades of the answers that clients got: (judge, rubric) -> decision -> grade."""
+    query = text(
+        "SELECT j.judge, j.rubric, j.decision_id, j.value FROM judgements j JOIN decisions d "
+        "ON d.decision_id = j.decision_id AND d.expert = j.expert WHERE j.other = '' AND d.at >= :since"
+    )
+    grades: dict[tuple[str, str], dict[str, float]] = {}
+    for judge, rubric, decision_id, value in connection.execute(query, {"since": since}):
+        grades.setdefault((judge, rubric), {})[decision_id] = value
+    return grades
+
+
+def count_swapped_pairs(connection: Connection, since: float) -> dict[tuple[str, str], tuple[int, int]]:
+    """Pairs of answers judged in both orders, and how many of them consistently, by (judge, rubric)."""
+    query = text(
+        "SELECT judge, rubric, COUNT(*), SUM(CASE WHEN is_consistent THEN 1 ELSE 0 END) FROM judgements "
+        "WHERE other <> '' AND at >= :since GROUP BY judge, rubric"
+    )
+    rows = connection.execute(query, {"since": since})
+    return {(judge, rubric): (int(pairs), int(consistent)) for judge, rubric, pairs, consistent in rows}
+
+
+def read_router_events(connection: Connection, since: float, until: float) -> list[dict[str, Any]]:
+    """`at`, `version`, `event` and `detail` of what happened to routers with since <= at < until (Unix seconds)."""
+    query = text("SELECT at, version, event, detail FROM router_events WHERE at >= :since AND at < :until ORDER BY at")
+    rows = connection.execute(query, {"since": since, "until": min(until, 1e18)}).mappings()
+    return [dict(row) for row in rows]
 
 
 def has_failed(record: DecisionRecord) -> bool:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +29,10 @@ KEPT_WITHDRAWALS = 20
 
 Version = Annotated[str, Field(pattern="^[0-9A-Za-z]+$")]
 """Name of a router's folder, which is never a path that leads elsewhere."""
+
+PromotionGuard = Callable[[], AbstractContextManager[None]]
+"""Makes a context manager that is held around the moment of promotion; it raises when another process may promote now.
+"""
 
 
 class TrialMode(StrEnum):

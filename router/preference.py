@@ -33,13 +33,12 @@ class LearnedChoice:
 
     `sample` (n, m) is predicted quality of queries that the scorer was not fitted on: prices of budgets are found on
     it. `margin` is the lead over the reference, the expert of highest mean in the sample, that a choice needs. `rows`
-    (n,) is the row of the map that each query was classified as; None, of artifacts that do not hold it: every query
-    then counts at its expert's mean cost and latency.
+    (n,) is the row of the map that each query was classified as.
     """
 
     sample: FloatArray
     margin: float
-    rows: IntArray | None = None
+    rows: IntArray
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,12 @@ class Preference:
 class Priced:
     """Costs of experts by row of the map, and the rows of the sample.
 
-    `amounts` by budget: (m,), or (k, m). `rows` (n,) or None, when all amounts are (m,). `pinned` (n,) is the expert
-    that each query's category is pinned to, -1 where it is not; None: none is.
+    `amounts` by budget: (m,), or (k, m) where they depend on the row. `rows` (n,). `pinned` (n,) is the expert that
+    each query's category is pinned to, -1 where it is not; None where no category is pinned.
     """
 
     amounts: Mapping[str, Float64Array]
-    rows: IntArray | None
+    rows: IntArray
     pinned: IntArray | None = None
 
     def of_sample(self, name: str) -> Float64Array:
@@ -179,9 +178,9 @@ def averaged(costs: ExpertCosts, mass: FloatArray) -> ExpertCosts:
 
 
 def priced_by_row(
-    rows: IntArray | None, mass: FloatArray, costs: ExpertCosts, pins: Mapping[int, int] = MappingProxyType({})
+    rows: IntArray, mass: FloatArray, costs: ExpertCosts, pins: Mapping[int, int] = MappingProxyType({})
 ) -> Priced:
-    """Amounts that each budget on an average counts, by row where the sample's rows are known.
+    """Amounts that each budget on an average counts; of costs and latencies by row.
 
     Costs differ by category, and the expensive experts get the queries of some: at an expert's mean cost, limits are
     exceeded on traffic though they are kept on the sample.
@@ -191,8 +190,8 @@ def priced_by_row(
     amounts = {"active_params_b": costs.active_params_b.astype(np.float64)}
     for name, per_row in by_row.items():
         means = np.asarray(getattr(mean, name)[0], dtype=np.float64)
-        amounts[name] = means if rows is None else amounts_by_row(per_row, means, share_of_rows(rows, len(mass)))
-    if rows is None or not pins:
+        amounts[name] = amounts_by_row(per_row, means, share_of_rows(rows, len(mass)))
+    if not pins:
         return Priced(amounts, rows)
     expert_of_row = np.full(len(mass), -1, dtype=np.int64)
     expert_of_row[list(pins)] = list(pins.values())
@@ -209,9 +208,9 @@ def amounts_by_row(
 ) -> Float64Array:
     """(k, m) amounts of a budget by row of the map, such that each expert's mean over a sample is its mean amount.
 
-    The sample's mix of rows is not quite the traffic's, for stage 1 errs; a limit that an expert alone keeps must stay
-    one that can be kept. An amount of 0 is unknown (nothing of the category was answered) unless all of an expert's
-    are, and counts as the expert's mean.
+    The sample's mix of rows is not quite the traffic's, because stage 1 errs; a limit that an expert alone keeps must
+    remain one that can be kept. An amount of 0 is unknown (nothing of the category was answered) unless all of an
+    expert's are, and counts as the expert's mean.
 
     Args:
         per_row: (k, m) mean amounts of a query of a row; `means` (m,) of any query.

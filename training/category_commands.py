@@ -14,6 +14,8 @@ from base.options import ConfigOption, DatabaseOption, DataOption
 from base.visible_text import echo
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from training.new_categories import NewCategory, Proposals
 
 PROPOSALS_FILE = "category_proposals.json"
@@ -98,18 +100,12 @@ def new_line(new: NewCategory) -> str:
     return "; ".join(parts)
 
 
-def texts_of(connection: object, decision_ids: Sequence[str]) -> list[str]:
+def texts_of(connection: Connection, decision_ids: Sequence[str]) -> list[str]:
     """Texts of decisions, where the log still keeps them, in the order asked for."""
-    from sqlalchemy import Connection, bindparam, text
+    from decision_log.read import read_rows
 
-    assert isinstance(connection, Connection)
-    query = text("SELECT decision_id, record FROM decisions WHERE decision_id IN :ids")
-    found: dict[str, str] = {}
-    for start in range(0, len(decision_ids), 500):
-        part = list(decision_ids[start : start + 500])
-        rows = connection.execute(query.bindparams(bindparam("ids", expanding=True)), {"ids": part})
-        found |= {row.decision_id: json.loads(row.record).get("text") or "" for row in rows}
-    return [found[name] for name in decision_ids if found.get(name)]
+    texts = (json.loads(row.record).get("text") for row in read_rows(connection, decision_ids) if row is not None)
+    return [text for text in texts if text]
 
 
 def shortened(text: str) -> str:

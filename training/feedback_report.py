@@ -7,10 +7,18 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from pydantic import Field
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from decision_log.log_connection import open_log
-from decision_log.read import read_records, read_rewards, read_signals, why_dropped
+from decision_log.read import (
+    count_feedback,
+    count_swapped_pairs,
+    read_judged_grades,
+    read_records,
+    read_rewards,
+    read_signals,
+    why_dropped,
+)
 from router.types import DecisionRecord, ImplicitKind, Metric, Record
 from training.feedback_bias import Agreement, Replies, correlation, weighted_mean
 
@@ -126,18 +134,7 @@ def feedback_report(
 
 def judge_agreements(connection: Connection, since: float, rewards: Mapping[str, float]) -> tuple[JudgeAgreement, ...]:
     """Of every judge with each of its rubrics."""
-    served = text(
-        "SELECT j.judge, j.rubric, j.decision_id, j.value FROM judgements j JOIN decisions d "
-        "ON d.decision_id = j.decision_id AND d.expert = j.expert WHERE j.other = '' AND d.at >= :since"
-    )
-    swapped = text(
-        "SELECT judge, rubric, COUNT(*), SUM(CASE WHEN is_consistent THEN 1 ELSE 0 END) FROM judgements "
-        "WHERE other <> '' AND at >= :since GROUP BY judge, rubric"
-    )
-    grades: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for judge, rubric, decision_id, value in connection.execute(served, {"since": since}):
-        grades[judge, rubric][decision_id] = value
-    pairs = {(row[0], row[1]): (int(row[2]), int(row[3])) for row in connection.execute(swapped, {"since": since})}
+    grades, pairs = read_judged_grades(connection, since), count_swapped_pairs(connection, since)
     found = []
     for (judge, rubric), of_decision in sorted(grades.items()):
         both = sorted(of_decision.keys() & rewards.keys())
@@ -163,17 +160,9 @@ def given(
     connection: Connection, since: float, key_weights: Mapping[str, float]
 ) -> tuple[tuple[KindCount, ...], tuple[KeyCount, ...]]:
     """Pieces of feedback by kind and by key, most first."""
-    when = {"since": since}
-    by_kind = connection.execute(
-        text("SELECT kind, COUNT(*), AVG(value) FROM feedback WHERE at >= :since GROUP BY kind ORDER BY 2 DESC, 1"),
-        when,
-    )
+    by_kind, by_key = (count_feedback(connection, since, by) for by in ("kind", "key_id"))
     kinds = tuple(KindCount(kind=kind, pieces=pieces, mean=mean) for kind, pieces, mean in by_kind)
     total = sum(each.pieces for each in kinds)
-    by_key = connection.execute(
-        text("SELECT key_id, COUNT(*), AVG(value) FROM feedback WHERE at >= :since GROUP BY key_id ORDER BY 2 DESC, 1"),
-        when,
-    )
     keys = tuple(
         KeyCount(
             key_id=key_id or "-", pieces=pieces, share=pieces / total, mean=mean, weight=key_weights.get(key_id, 1.0)

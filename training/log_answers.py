@@ -7,21 +7,22 @@ many as `MAX_ENCODED`. Shapes: n answers, d dimensions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection
 
 from base.progress import Progress
 from decision_log.log_connection import open_log
+from decision_log.read import read_rows
 from router.features import from_bytes
 from router.protocols import Encoder
 from router.types import DecisionRecord, FloatArray
 from training.log_table import LogTable
 
-BATCH_ROWS, ENCODE_ROWS = 500, 64
+ENCODE_ROWS = 64
 LOTS = 256**7
 MAX_ENCODED = 4000
 """Texts encoded in one run: at some 25 ms each on one core, less than two minutes. A gateway logs the vectors, so only
@@ -85,7 +86,7 @@ def fetch_answers(
     kept: dict[int, DecisionRecord] = {}
     pending: list[int] = []
     with open_log(database_url) as connection:
-        for row, found in enumerate(read_rows(connection, log.ids, encoder.fingerprint)):
+        for row, found in enumerate(fetched_answers(connection, log.ids, encoder.fingerprint)):
             if found is None or found.record.decision is None:
                 continue  # erased since the first pass
             if found.vector is not None and len(found.vector) == encoder.dim:
@@ -118,21 +119,11 @@ def asked_answers(log: LogTable, records: Mapping[int, DecisionRecord], vectors:
     )
 
 
-def read_rows(
-    connection: Connection, ids: Sequence[bytes] | NDArray[np.bytes_], fingerprint: str
-) -> Iterator[Fetched | None]:
-    """Rows by id, in the order asked for; None for one that is no longer there."""
-    columns = "decision_id, record, embedding, encoder_fingerprint"
-    query = text(f"SELECT {columns} FROM decisions WHERE decision_id IN :ids").bindparams(
-        bindparam("ids", expanding=True)
-    )
-    for start in range(0, len(ids), BATCH_ROWS):
-        names = [bytes(name).decode() for name in ids[start : start + BATCH_ROWS]]
-        found = {row.decision_id: row for row in connection.execute(query, {"ids": names})}
-        for name in names:
-            row = found.get(name)
-            if row is None:
-                yield None
-                continue
-            data = row.embedding if row.encoder_fingerprint == fingerprint else None
-            yield Fetched(DecisionRecord.model_validate_json(row.record), from_bytes(data) if data else None)
+def fetched_answers(connection: Connection, ids: NDArray[np.bytes_], fingerprint: str) -> Iterator[Fetched | None]:
+    """Rows by id, in the order asked for; None for a decision that was removed."""
+    for row in read_rows(connection, [bytes(name).decode() for name in ids]):
+        if row is None:
+            yield None
+            continue
+        data = row.embedding if row.encoder_fingerprint == fingerprint else None
+        yield Fetched(DecisionRecord.model_validate_json(row.record), from_bytes(data) if data else None)

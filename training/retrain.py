@@ -16,7 +16,7 @@ from base.progress import Progress, silent
 from router.artifact import load_artifact
 from router.build import expert_costs, load_router
 from router.config import CoeConfig
-from router.live_pointer import LivePointer
+from router.live_pointer import LivePointer, PromotionGuard
 from router.pipeline import Router
 from router.types import Verdict
 from training.candidate_fit import fit_candidate
@@ -27,7 +27,7 @@ from training.gate import Comparison, GateResult
 from training.log_table import LogTable
 from training.new_experts import can_introduce, introduce, newcomers
 from training.registry import LiveChangedError, Registry
-from training.retrain_inputs import Guard, RetrainInputs, RetrainRequest, read_inputs
+from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import RouterComparison
 
 
@@ -76,7 +76,7 @@ class Outcome:
 
 
 def run_retrain(
-    request: RetrainRequest, *, now: datetime, progress: Progress = silent, guard: Guard = nullcontext
+    request: RetrainRequest, *, now: datetime, progress: Progress = silent, guard: PromotionGuard = nullcontext
 ) -> RetrainResult:
     """Fits a candidate on everything that is not held out, and promotes it when the gate lets it.
 
@@ -110,7 +110,7 @@ def act(
     comparison: RouterComparison,
     registry: Registry,
     folder: Path,
-    guard: Guard,
+    guard: PromotionGuard,
 ) -> Outcome:
     """Promotes the candidate in `folder`, or lets the live router explore new experts, as the gate said."""
     if inputs.request.is_dry_run:
@@ -156,7 +156,7 @@ def result_of(
     )
 
 
-def promote(registry: Registry, folder: Path, compared_with: str, now: datetime, guard: Guard) -> str:
+def promote(registry: Registry, folder: Path, compared_with: str, now: datetime, guard: PromotionGuard) -> str:
     """Makes a router live, unless another became live since the comparison, which says nothing of that one: the reason
     why it was not, empty where it was."""
     with guard():

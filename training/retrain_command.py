@@ -14,8 +14,9 @@ from base.progress import Progress, console_progress
 from base.terminal import Terminal
 from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
 from router.config import RetrievalConfig, load_config
+from router.live_pointer import PromotionGuard
 from training.retrain import run_retrain
-from training.retrain_inputs import Guard, RetrainRequest
+from training.retrain_inputs import RetrainRequest
 from training.retrain_lock import LocalTurns, LockLostError, NoTurnError, SharedTurns
 from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
 from training.summary import print_round
@@ -74,7 +75,7 @@ def attempt(part: Callable[[], T]) -> T | RouterError:
 
 
 def retrain_pilots(
-    request: RetrainRequest, section: RetrievalConfig, now: datetime, progress: Progress, guard: Guard
+    request: RetrainRequest, section: RetrievalConfig, now: datetime, progress: Progress, guard: PromotionGuard
 ) -> PilotRefresh | None:
     """Refreshes the pilot library of experts.yaml; None where it names none.
 

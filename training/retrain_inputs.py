@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,9 +23,6 @@ from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers
 from training.log_table import Known, LogTable, read_log_table
 from training.types import LabelledQuery, OutcomeTable
-
-Guard = Callable[[], AbstractContextManager[None]]
-"""Context manager held around the moment of promotion; raises when somebody else may promote now."""
 
 
 @dataclass(frozen=True)

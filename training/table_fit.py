@@ -29,7 +29,7 @@ from training.types import MIN_TABLE_PROMPTS, LabelledQuery
 
 TABLE_ALPHA = 0.1
 DEFAULT_ENCODER = "use_multilingual+surface"
-PART_WEIGHTS: Mapping[str, float] = {"onnx": 0.7, "surface": 0.5, "static": 0.5}
+PART_WEIGHTS: Mapping[str, float] = {"surface": 0.5, "static": 0.5}
 
 
 @dataclass(frozen=True)

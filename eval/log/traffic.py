@@ -11,11 +11,10 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import text
 
 from base.errors import DataError
 from decision_log.log_connection import open_log
-from decision_log.read import read_records, read_rewards
+from decision_log.read import read_records, read_rewards, read_router_events
 from eval.log.traffic_records import RouterEvent
 from router.types import DecisionReason, DecisionRecord, TerminalState
 from training.split import question_of
@@ -120,10 +119,8 @@ def read_events(database_url: str, *, since: float = 0.0, until: float = float("
 
     Raises: as `read_traffic` does.
     """
-    query = text("SELECT at, version, event, detail FROM router_events WHERE at >= :since AND at < :until ORDER BY at")
     with open_log(database_url) as connection:
-        rows = connection.execute(query, {"since": since, "until": min(until, 1e18)}).mappings()
-        return tuple(RouterEvent(**row) for row in rows)
+        return tuple(RouterEvent(**row) for row in read_router_events(connection, since, until))
 
 
 def records_until(records: Iterable[DecisionRecord], until: float) -> Iterator[DecisionRecord]:

@@ -228,7 +228,7 @@ def read_manifest(folder: Path) -> LibraryManifest:
         manifest = LibraryManifest.model_validate(json.loads(read_regular_file(path)))
     except (ValidationError, ValueError) as error:
         raise ArtifactError(
-            f"{path}: is not the manifest of a pilot library, or of an older one; run `coe retrieval pilots --rebuild`"
+            f"{path}: is not the manifest of a pilot library; run `coe retrieval pilots --rebuild`"
         ) from error
     expected = content_version(manifest.model_dump(mode="json"))
     if manifest.version != expected:

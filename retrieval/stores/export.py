@@ -5,30 +5,23 @@ it."""
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
 from sqlalchemy import select
 
-from base.errors import DataError, StoreError
+from base.errors import DataError
 from base.json_text import to_json
 from decision_log.database import Database
-from decision_log.log_connection import foreign_version, version_reason
-from decision_log.tables import DECISIONS, DOCUMENT_FEEDBACK
+from decision_log.read import read_judged_searches
 from retrieval.stores.tables import CHUNKS, STORE_FILES, STORES, TABLES
-from router.types import RETRIEVAL, DecisionKind, DecisionRecord
-
-logger = logging.getLogger(__name__)
+from router.types import DecisionKind, DecisionRecord
 
 DEV_PERCENT = 20
 RELEVANT = 0.5
 """Feedback of at least this makes a document relevant."""
-
-READ_ROWS = 500
 
 
 @dataclass
@@ -128,42 +121,10 @@ def require_new(folder: Path) -> None:
 def judged_stores(store: Database, since: float) -> dict[str, Judged]:
     """Feedback on searches by the store that was searched."""
     stores: dict[str, Judged] = {}
-    for record, values in judged_searches(store, since):
+    for record, values in read_judged_searches(store, since):
         if record.kind is DecisionKind.SEARCH and record.retrieval and record.retrieval.store_id:
             stores.setdefault(record.retrieval.store_id, Judged()).add(record, values)
     return stores
-
-
-def judged_searches(store: Database, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:
-    """Retrieval decisions that have feedback, by id, with the mean value per document."""
-    values: dict[str, dict[str, list[float]]] = {}
-    with store.transaction("read feedback on documents") as connection:
-        columns = (DOCUMENT_FEEDBACK.c.decision_id, DOCUMENT_FEEDBACK.c.document_id, DOCUMENT_FEEDBACK.c.value)
-        for decision_id, document_id, value in connection.execute(select(*columns)):
-            values.setdefault(decision_id, {}).setdefault(document_id, []).append(value)
-    names = sorted(values)
-    for start in range(0, len(names), READ_ROWS):
-        query = (
-            select(DECISIONS.c.decision_id, DECISIONS.c.record)
-            .where(DECISIONS.c.decision_id.in_(names[start : start + READ_ROWS]))
-            .where(DECISIONS.c.category == RETRIEVAL, DECISIONS.c.at >= since)
-            .order_by(DECISIONS.c.decision_id)
-        )
-        with store.transaction("read retrieval decisions") as connection:
-            rows = connection.execute(query).all()
-        for row in rows:
-            if (version := foreign_version(row.record)) is not None:
-                logger.warning("left out search %s: %s", row.decision_id, version_reason(version))
-                continue
-            said = {name: sum(each) / len(each) for name, each in values[row.decision_id].items()}
-            yield parsed(row.decision_id, row.record), said
-
-
-def parsed(decision_id: str, record: str) -> DecisionRecord:
-    try:
-        return DecisionRecord.model_validate_json(record)
-    except ValidationError as error:
-        raise StoreError(f"decision {decision_id} in the database is not a decision record") from error
 
 
 def write_collection(store: Database, store_id: str, judged: Judged, folder: Path) -> Exported:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -105,23 +104,10 @@ class Chunk:
 
 
 def pairs_of(text: str, whose: str) -> dict[str, Any]:
-    """Metadata or attributes as a row has them.
-
-    Earlier versions took NaN and lone surrogates, which no answer can hold: such pairs are left out with a warning.
-    """
+    """Metadata or attributes as a row has them; none, with a warning, of a damaged row, so that it hides no others."""
     with contextlib.suppress(JsonError):
         pairs = from_json(text)
         if isinstance(pairs, dict):
             return pairs
-    try:
-        held = json.loads(text)
-    except (ValueError, RecursionError):
-        held = None
-    kept: dict[str, Any] = {}
-    for name, value in held.items() if isinstance(held, dict) else ():
-        with contextlib.suppress(JsonError):
-            kept |= from_json(json.dumps({name: value}))
-    logger.warning(
-        "retrieval: metadata or attributes of %s cannot be shown in full: write them again to mend them", whose
-    )
-    return kept
+    logger.warning("retrieval: metadata or attributes of %s are damaged and not shown: write them again", whose)
+    return {}

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ from retrieval.training.routing_tuning import chosen_scores
 from retrieval.training.searcher import Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
 from router.config import RetrievalConfig
+from router.live_pointer import PromotionGuard
 from router.types import Interval, Metric, Verdict
 
 MIN_TRAIN, MIN_DEV = 20, 10
@@ -52,9 +53,6 @@ DEV_SHARE = 0.2
 
 Export = Callable[[Path], Mapping[str, int]]
 """Writes collections into a folder, one sub-folder each; returns what was left out, by reason. Raises DataError."""
-
-Guard = Callable[[], AbstractContextManager[None]]
-"""Held while the library is replaced; raises when another process may promote now."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class PilotRefresh:
 
 
 def refresh_pilots(
-    request: RefreshRequest, *, now: datetime, progress: Progress = silent, guard: Guard = nullcontext
+    request: RefreshRequest, *, now: datetime, progress: Progress = silent, guard: PromotionGuard = nullcontext
 ) -> PilotRefresh | None:
     """Labels what people found in the stores with every expert, and replaces the library when its choices are shown to
     be no worse on held-out queries. Settings of routing stay. A store's queries in the library are those that the log
@@ -199,7 +197,7 @@ def remeasured(
     return library, dev, compared
 
 
-def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: Guard) -> PilotRefresh:
+def take_over(found: PilotRefresh, library: PilotLibrary, folder: Path, guard: PromotionGuard) -> PilotRefresh:
     """Writes the library, unless another one was written since the comparison, which says nothing of it."""
     with guard():
         there = load_library(folder).manifest.version if is_library(folder) else None

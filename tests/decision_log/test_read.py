@@ -7,7 +7,7 @@ from sqlalchemy import create_engine, text
 
 from base.errors import DataError
 from decision_log.database import Database
-from decision_log.read import OUR_FAULTS, has_failed, read_records, read_rewards, read_signals
+from decision_log.read import OUR_FAULTS, has_failed, read_records, read_rewards, read_rows, read_signals
 from router.types import DecisionReason, DecisionRecord, Feedback, FeedbackKind, ImplicitKind, TerminalState
 from tests.training.log_records import record as any_record
 from training.log_table import collect
@@ -147,3 +147,10 @@ def test_what_counts_as_a_failure_of_the_expert(changes, is_failure):
 def test_an_expert_that_the_client_named_is_not_judged():
     decision = record(0).decision.model_copy(update={"reason": DecisionReason.EXPLICIT})
     assert not has_failed(record(0, **FAILED, decision=decision))
+
+
+def test_rows_are_read_by_id_in_the_order_asked_for(store, connection, monkeypatch):
+    monkeypatch.setattr("decision_log.read.BATCH_IDS", 2)
+    store.write_decisions([record(i, text=f"question {i}") for i in range(4)])
+    found = list(read_rows(connection, ["d3", "gone", "d0", "d1", "d3"]))
+    assert [row and row.decision_id for row in found] == ["d3", None, "d0", "d1", "d3"]
