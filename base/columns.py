@@ -98,8 +98,8 @@ def require_range(path: Path, name: str, values: Float64Array, low: float, high:
 
 
 def require_amounts(path: Path, name: str, values: Float64Array) -> None:
-    """Raises DataError on the first value that is there and is no amount: negative, infinite or larger than a table can
-    hold."""
+    """Raises DataError on the first value that is present and not an amount: negative, infinite or larger than a table
+    can hold."""
     require_range(path, name, values, 0.0, LARGEST_AMOUNT, may_miss=True)
 
 

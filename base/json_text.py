@@ -59,7 +59,7 @@ def to_json(value: object) -> bytes:
 
 
 def has_more_values(raw: bytes, most: int) -> bool:
-    """True when a JSON text holds more than `limit` values, by its commas and brackets outside strings. Linear.
+    """Returns True when a JSON text holds more than `limit` values, by its commas and brackets outside strings. Linear.
 
     An empty list or object with a space inside counts as two; of what is not JSON the answer is a guess.
     """

@@ -100,7 +100,7 @@ class Record:
         return None if value is ABSENT else self.as_number(name, value)
 
     def as_number(self, name: str, value: Any) -> float | None:
-        """`value`, which stands under `name`, as `number` reads it. Raises DataError."""
+        """`value`, found under `name`, as `number` reads it. Raises DataError."""
         if value is None or value == "":
             return None
         if isinstance(value, str):
@@ -124,7 +124,7 @@ class Record:
 
 
 def kind_of(value: Any) -> str:
-    """What JSON calls the type of a value."""
+    """Name that JSON gives to the type of a value."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
@@ -164,7 +164,7 @@ def parse_json(text: str | bytes, place: str) -> Any:
 
 
 def as_record(values: Any, place: str) -> Record:
-    """Raises DataError when the value is no object, or is a row of RouterArena."""
+    """Raises DataError when the value is not an object, or is a row of RouterArena."""
     if not isinstance(values, dict):
         raise DataError(f"{place}: expected an object; got {kind_of(values)}")
     refuse_router_arena(values, place)
@@ -197,7 +197,7 @@ def no_rows(path: Path) -> DataError:
 
 
 def split_lines(stream: IO[str]) -> Iterator[str]:
-    """Lines cut at "\\n" alone: other separators may stand inside JSON strings."""
+    """Lines cut at "\\n" alone: other separators may appear inside JSON strings."""
     rest = ""
     while block := stream.read(1 << 20):
         *lines, rest = (rest + block).split("\n")
@@ -238,12 +238,12 @@ def checked_rows(path: Path, rows: Iterator[list[str]]) -> Iterator[Record]:
 
 
 def check_header(path: Path, header: list[str]) -> None:
-    """Raises DataError when there is no header, a name stands twice, or it is RouterArena's."""
+    """Raises DataError when there is no header, a name appears twice, or it is RouterArena's."""
     if not header:
         raise DataError(f"{path}: is empty; expected a header and rows")
     repeated = [name for i, name in enumerate(header) if name in header[:i]]
     if repeated:
-        raise DataError(f"{path}: column '{repeated[0]}': stands twice in the header")
+        raise DataError(f"{path}: column '{repeated[0]}': appears twice in the header")
     refuse_router_arena(header, str(path))
 
 

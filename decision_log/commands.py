@@ -84,7 +84,7 @@ def verdict(found: Diagnosis) -> Iterator[str]:
 
 
 def give_replica_up(database: Database, replica: str) -> None:
-    """Raises StoreError: nobody of that name is known, or it was heard of lately."""
+    """Raises StoreError: no gateway of that name is known, or it was heard of lately."""
     ledger = Ledger(database)
     known = {account.replica: account for account in ledger.accounts()}
     if replica not in known:

@@ -110,7 +110,7 @@ class Diagnosis:
 
     @property
     def is_healthy(self) -> bool:
-        """True when no decision is lost, repeated or dead, and none can be; some may still be on the way."""
+        """Returns True when no decision is lost, repeated or dead, and none can be; some may still be on the way."""
         return not (self.lost or self.duplicates or self.dead or self.silent or self.evicts_by)
 
 

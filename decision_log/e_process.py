@@ -1,4 +1,4 @@
-"""Is a candidate worse than the live router? A test that may be looked at after every answer. Pure.
+"""Tests if a candidate is worse than the live router; the test may be looked at after every answer. Pure.
 
 Two groups of independent answers, each with a value in [0, 1]: n1 of the candidate with sum s1, n0 of the live router
 with sum s0. The hypothesis is mean1 >= mean0 - margin. Evidence against it is the ratio of universal inference

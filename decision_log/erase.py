@@ -56,7 +56,7 @@ def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS)
         key: of this data folder's hashes; other data folders have other keys.
         max_text_chars: how much of an ask is kept, as experts.yaml says.
     """
-    subject = subject.encode("utf-8", "replace").decode()  # an argument may be no UTF-8, which nothing stored is
+    subject = subject.encode("utf-8", "replace").decode()  # an argument may not be UTF-8; everything stored is
     sessions = {f"named:{subject}", named_session(subject.encode()) or f"named:{subject}"}
     texts = {subject, subject[:MAX_SEARCH_CHARS], cap(ask_in(subject), max_text_chars)}
     hashes = {session_hash(name, key) for name in sessions} | {keyed_hash(text, key) for text in texts}
@@ -127,7 +127,7 @@ async def erase_in_stream(client: RedisClient, stream: str, match: Match) -> lis
 
 
 async def rewrite_file(client: RedisClient) -> None:
-    """Has a Redis that keeps an append-only file write it anew, without what was deleted.
+    """Makes a Redis that keeps an append-only file rewrite it, without what was deleted.
 
     A cluster, or a Redis that does not let us, does so by its own rules.
     """

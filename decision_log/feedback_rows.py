@@ -72,6 +72,6 @@ def keep_document_feedback(
 
 
 def hold_key(connection: Connection, key_id: str) -> None:
-    """Until the transaction ends nobody else keeps feedback of that key, so that the caps are exact."""
-    if connection.dialect.name != "sqlite":  # there nobody else writes anyway
+    """Keeps others from adding feedback of that key until the transaction ends, so that the caps are exact."""
+    if connection.dialect.name != "sqlite":  # which has one writer at a time anyway
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({KEY_LOCK}, {zlib.crc32(key_id.encode()) >> 1})")

@@ -64,7 +64,7 @@ class Housekeeper:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Does once what is due. Raises StoreError."""
+        """Runs once what is due. Raises StoreError."""
         if self._log is not None:
             await self._forget(self._log)
         if self._keep_days is not None and time.monotonic() >= self._next_prune:
@@ -76,7 +76,7 @@ class Housekeeper:
 
     async def _forget(self, log: Forgetful) -> None:
         looked = time.time()
-        # Times are of the clocks of whoever erases: a later erasure may have an earlier one.
+        # Times are those of the eraser's clock: a later erasure may have an earlier one.
         erased = await asyncio.to_thread(self._removal.erased_since, self._looked - CLOCKS_DIFFER_S)
         if new := dict(erased.items() - self._known.items()):
             logger.info("forgot %d decisions of subjects that were erased", log.forget(new))

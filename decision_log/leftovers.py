@@ -1,4 +1,4 @@
-"""Spools of replicas that are gone: whoever is alive sends what they left behind."""
+"""Spools of replicas that are gone: a live replica sends what they left behind."""
 
 from __future__ import annotations
 

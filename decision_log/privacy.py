@@ -29,7 +29,7 @@ def apply_privacy(record: DecisionRecord, level: PrivacyLevel, key: bytes) -> De
     hash of the features. They link asks to each other, which `none` rules out, unless the embedding itself is kept.
 
     Args:
-        key: of the keyed hash; without it nobody can test a guess of what was asked.
+        key: of the keyed hash; without it a guess of what was asked cannot be tested.
     """
     if level is PrivacyLevel.NONE:
         inputs = record.inputs

@@ -3,7 +3,7 @@
 A process that is killed cannot say what it still had in memory. So the count is kept in a small file of the spool, one
 write of 8 bytes (0.4 us) a decision, made before the client sees the end of the answer; it outlives the process. It
 travels to SQL through the stream: from the living every `BEAT_S`, from one that ends in order as its last word, and for
-one that was killed by whoever sends its spool.
+one that was killed by the replica that sends its spool.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from router.types import RouterManifest, TerminalState
 
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)
-"""A client that left, or a request that nobody could serve, says nothing of a router."""
+"""A client that left, or a request that could not be served, says nothing about a router."""
 
 NAMED = '"reason":"explicit"'
 """In the JSON of a record, where every quotation mark of a text is escaped: the client named the expert."""
@@ -59,7 +59,7 @@ class RouterVersions:
         self._past_reward = self._past_success = Arm()
 
     def note(self, pointer: LivePointer, manifests: Iterable[RouterManifest]) -> None:
-        """Keeps what the pointer tells, where nobody has yet."""
+        """Keeps what the pointer says, unless it is kept already."""
         events = events_of(pointer)
         versions = [
             {"version": m.version, "created_at": m.created_at, "manifest": m.model_dump_json()} for m in manifests

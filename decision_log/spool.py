@@ -112,7 +112,7 @@ class Spool:
         try:
             self._recover()
         except OSError:
-            self._lock.release()  # or nobody could take up this spool while this process lives
+            self._lock.release()  # or no other could take over this spool while this process lives
             self._lock = None
             raise
 

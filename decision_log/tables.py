@@ -33,7 +33,7 @@ class DecisionRow(SQLModel, table=True):
     replica: str = Field(sa_type=Text)
     seq: int
     state: str = Field(sa_type=Text)
-    expert: str | None = Field(default=None, sa_type=Text)  # who answered, or who was chosen when nobody did
+    expert: str | None = Field(default=None, sa_type=Text)  # which answered, or was chosen if none did
     category: str | None = Field(default=None, sa_type=Text)
     router_version: str | None = Field(default=None, sa_type=Text)
     record: str = Field(sa_type=Text)

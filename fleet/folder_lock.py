@@ -48,7 +48,7 @@ class FolderLock:
 
 
 def is_held(folder: Path) -> bool:
-    """True when a live process has the lock on `folder`. True also where this user may not open it."""
+    """Returns True when a live process has the lock on `folder`. True also where this user may not open it."""
     import fcntl
 
     try:

@@ -85,7 +85,7 @@ class ExpertPool:
         await asyncio.gather(*(backend.aclose() for backend in self._backends.values()))
 
     async def is_answering(self) -> bool:
-        """True when at least one expert that gets requests is there: it answered recently, or answers a probe now.
+        """Returns True when at least one expert that gets requests is up: it answered recently, or answers a probe now.
 
         Without requests a breaker hears of nothing. It hears nothing of these probes either: an engine that is slow to
         answer them may be the only one that serves.

@@ -272,14 +272,14 @@ def exit_words(code: int | None) -> str:
 
 
 async def is_ready(spec: ProcessSpec) -> bool:
-    """True when the ready file exists and the URL answers 200."""
+    """Returns True when the ready file exists and the URL answers 200."""
     if spec.ready_file is not None and not spec.ready_file.exists():
         return False
     return spec.ready_url is None or await answers(spec.ready_url)
 
 
 async def answers(url: str, timeout_s: float = 2.0) -> bool:
-    """True when a GET gives 200."""
+    """Returns True when a GET gives 200."""
     import aiohttp
 
     try:

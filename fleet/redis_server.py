@@ -229,7 +229,7 @@ def running_url(folder: Path) -> str | None:
 
 
 async def answers(url: str) -> bool:
-    """True when a server answers there and has loaded its data."""
+    """Returns True when a server answers there and has loaded its data."""
     # In a thread, which a cancel does not stop half way: redis-py leaves the connection open when that happens to it.
     return await asyncio.to_thread(answers_ping, url)
 

@@ -1,4 +1,4 @@
-"""Threads that are shared fairly: whoever has much to do gives it in small pieces, and keys take turns."""
+"""Threads that are shared fairly: long work comes in small pieces, and keys take turns."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ class FairThreads:
         value, error = None, None
         try:
             value = piece.call()
-        except BaseException as raised:  # noqa: BLE001 - whoever waits gets it
+        except BaseException as raised:  # noqa: BLE001 - the waiting caller gets it
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits
             loop.call_soon_threadsafe(self._ended, piece, value, error)
 
     def _ended(self, piece: Piece, value: object, error: BaseException | None) -> None:

@@ -144,7 +144,7 @@ class Arm(Record):
 
 
 class RetrievalReason(StrEnum):
-    """Why this expert was chosen."""
+    """Reasons for choosing an expert."""
 
     PILOTS = "pilots"  # best predicted gain over base, from labelled queries nearby
     BASE = "base"  # nothing is predicted to beat base here

@@ -75,7 +75,7 @@ def save_artifact(
 
 
 def is_intact(folder: Path) -> bool:
-    """True when a folder exists and holds an artifact that can be loaded."""
+    """Returns True when a folder exists and holds an artifact that can be loaded."""
     try:
         load_artifact(folder)
     except ArtifactError:

@@ -1,4 +1,4 @@
-"""Embeddings kept on disk by content, so that a text is encoded once per encoder, whoever asks.
+"""Embeddings kept on disk by content, so that a text is encoded once per encoder, whatever command asks.
 
 One SQLite file: the key is the SHA-256 of encoder fingerprint and text, the value the vector in float32, exactly as the
 encoder returned it. Texts are not stored.
@@ -77,7 +77,7 @@ class CachedEncoder:
         return found
 
     def add(self, db: sqlite3.Connection, missing: dict[bytes, str], known: dict[bytes, FloatArray]) -> None:
-        """Encodes what is missing, batch by batch, each kept at once: an interrupted run goes on where it was."""
+        """Encodes what is missing, batch by batch, each kept at once: an interrupted run continues where it was."""
         names = list(missing)
         for start in range(0, len(names), self.batch_size):
             part = names[start : start + self.batch_size]

@@ -26,12 +26,12 @@ def rounded(embeddings: FloatArray) -> FloatArray:
 
 
 def to_bytes(embedding: FloatArray) -> bytes:
-    """What the log keeps of one embedding (d,) or (1, d): d half-precision numbers."""
+    """Bytes that the log keeps of one embedding (d,) or (1, d): d half-precision numbers."""
     return embedding.astype(STORED).tobytes()
 
 
 def from_bytes(data: bytes) -> FloatArray:
-    """One embedding (d,) of the log. Raises DataError when the bytes are no half-precision numbers."""
+    """One embedding (d,) of the log. Raises DataError when the bytes are not half-precision numbers."""
     if len(data) % STORED.itemsize:
         raise DataError(
             f"an embedding of the log has {len(data)} bytes, which is not a number of half-precision values"
@@ -46,6 +46,6 @@ def features_hash(embedding: FloatArray, key: bytes = b"") -> str:
     """Identity of one embedding (d,) or (1, d): equal for equal stored bytes, 96 bits of BLAKE2b in hexadecimal.
 
     Args:
-        key: up to 64 bytes, without which nobody can test a guess of what was asked.
+        key: up to 64 bytes, without which a guess of what was asked cannot be tested.
     """
     return hashlib.blake2b(to_bytes(embedding), digest_size=DIGEST_BYTES, key=key).hexdigest()

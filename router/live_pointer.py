@@ -1,6 +1,6 @@
 """`routers/live.json`: which router is live, which one is on trial, and how a share of the traffic goes to it.
 
-The file is replaced atomically, so a reader sees the old state or the new one, never half of either; who changes it
+The file is replaced atomically, so a reader sees the old state or the new one, never half of either; a writer
 holds a lock on the folder while reading and writing.
 """
 
@@ -39,7 +39,7 @@ class TrialMode(StrEnum):
     """Part of a candidate while it is on trial."""
 
     CANARY = "canary"  # serves a share of the conversations
-    SHADOW = "shadow"  # decides beside the live router, is logged, serves nobody
+    SHADOW = "shadow"  # decides beside the live router, is logged, serves no request
 
 
 class CanaryTerms(Record):
@@ -132,7 +132,7 @@ def write_pointer(root: Path, pointer: LivePointer) -> LivePointer:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Holds the folder's lock; waits for whoever has it."""
+    """Holds the folder's lock; waits for its holder."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / LOCK_FILE).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -142,7 +142,7 @@ def locked(root: Path) -> Iterator[None]:
 def change_pointer(
     root: Path, change: Callable[[LivePointer | None], LivePointer], *, repairs: bool = False
 ) -> LivePointer:
-    """Reads, changes and writes the pointer while nobody else can.
+    """Reads, changes and writes the pointer while no other process can.
 
     With `repairs` a damaged one counts as none, and one that stays the same is written all the same: its new time tells
     gateways to load again what they refused.

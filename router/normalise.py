@@ -1,4 +1,4 @@
-"""What a text asks, without how it is wrapped: fences, shouting, greetings, thanks and empty frames. Pure.
+"""The request in a text, without its wrapping: fences, shouting, greetings, thanks and empty frames. Pure.
 
 A usual text comes back as it was but for the space around it, so a router that was fitted on plain texts needs no other
 vectors. Applying it twice changes nothing more.
@@ -32,7 +32,7 @@ QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|
 IDENTIFIER = re.compile(r"(?:[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+")
 
 HEAD_CHARS, TAIL_CHARS = 1024, 512
-"""Of a longer text an encoder gets its first and last characters: instructions stand at the head or the tail."""
+"""Of a longer text an encoder gets its first and last characters: instructions are at the head or the tail."""
 
 CACHED_TEXTS = 1024
 """Vectors of single texts that are kept in memory, some 4 kB each: retries and tool loops ask the same again."""

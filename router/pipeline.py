@@ -35,7 +35,7 @@ TOP_CATEGORIES = 5
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an expert can take. The default takes everything."""
+    """Requests that an expert can take. The default takes everything."""
 
     context_tokens: int | None = None
     supports_images: bool = True
@@ -43,7 +43,7 @@ class Capabilities:
     supports_json: bool = True
 
     def lacks(self, facts: QueryFacts) -> str | None:
-        """Why this expert cannot serve a request, or None."""
+        """Reason why this expert cannot serve a request, or None."""
         if facts.has_image and not self.supports_images:
             return "does not take images"
         if facts.has_tools and not self.supports_tools:

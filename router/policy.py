@@ -268,7 +268,7 @@ def as_variables(expert_of: IndexArray, costs: ExpertCosts, m: int) -> NDArray[n
 def binds(
     program: MapProgram, limits: Mapping[str, float], name: str, chosen: NDArray[np.float64], costs: ExpertCosts
 ) -> bool:
-    """True when the map would be better without that budget (a MILP has no duals, so it is solved again)."""
+    """Returns True when the map would be better without that budget (a MILP has no duals, so it is solved again)."""
     freed = program.minimise(program.objective, {n: v for n, v in limits.items() if n != name}, costs)
     return freed is not None and bool(program.objective @ freed < program.objective @ chosen - TIE_BREAK)
 

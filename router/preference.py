@@ -46,7 +46,7 @@ class Preference:
     """The expert of highest predicted quality minus its toll serves, among those that are hosted.
 
     `tolls` in units of quality: (m,), or (k, m) where what is priced depends on the query's row. `hosted` (m,).
-    `barred` (k, m) says why an expert may not stand in for another; None: whoever is hosted may.
+    `barred` (k, m) says why an expert may not stand in for another; None: every hosted one may.
     """
 
     tolls: Float64Array

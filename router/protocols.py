@@ -74,7 +74,7 @@ class ExpertScorer(Protocol):
 
     @property
     def decides_by_query(self) -> bool:
-        """True when the expert of best predicted quality serves; False leaves it to the map of the decided category."""
+        """Tells if the expert of best predicted quality serves; False leaves it to the map of the decided category."""
         ...
 
     def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> Self:

@@ -39,8 +39,8 @@ class Carried:
 
 
 def carried_over(config: CoeConfig, live: RouterArtifact, graded: Sequence[str]) -> Carried | None:
-    """Collects what the live router knows of its experts that experts.yaml has and nobody graded; None where there is
-    none."""
+    """Collects what the live router knows of its experts that experts.yaml has and that were not graded; None where
+    there is none."""
     known = live.manifest.experts
     experts = tuple(name for name in config.experts if name in known and name not in graded)
     if not experts:

@@ -31,7 +31,7 @@ def categories_propose(
     as_json: Annotated[bool, typer.Option("--json", help="print the proposals as JSON")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of every random draw")] = 0,
 ) -> None:
-    """Find topics that the router does not know, and categories that nobody asks for."""
+    """Find topics that the router does not know, and categories that are not asked for."""
     from base.progress import console_progress
     from base.times import unix_time
     from decision_log.log_connection import default_database_url
@@ -96,7 +96,7 @@ def new_line(new: NewCategory) -> str:
             f"mean reward {new.mean_reward:.2f}, so at most {new.at_most:.4f} can be won overall; {new.unknown}"
         )
     else:
-        parts.append("gain unknown: nobody rated them")
+        parts.append("gain unknown: none is rated")
     return "; ".join(parts)
 
 

@@ -59,7 +59,7 @@ def gather_evidence(
 
     Args:
         changes: cells whose quality changed: grades of theirs and rewards from before are left out.
-        carried: what is known of the columns that nobody graded.
+        carried: what is known of the ungraded columns.
     """
     rows = (*(name for name in categories if name != GENERAL), GENERAL)
     believed = without_changed(outcomes, changes)

@@ -138,7 +138,7 @@ class Agreement:
 
     @property
     def is_usable(self) -> bool:
-        """True when training may learn from the signal."""
+        """Returns True when training may learn from the signal."""
         return self.verdict == "agrees"
 
     @property

@@ -19,7 +19,7 @@ MIN_EFFECTIVE_DECISIONS = 20.0
 
 MAX_UNSUPPORTED = 0.05
 """Largest share of the changed queries whose new expert the log's router could not have chosen, for the log to decide:
-there is no reward to judge those by (ours)."""
+no reward judges those (ours)."""
 
 COST_TOLERANCE = 0.01
 """Relative rise of the mean cost that counts as none: a choice per query moves it a little from fit to fit (ours)."""

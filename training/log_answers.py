@@ -1,4 +1,4 @@
-"""Some answers of the log with what was asked: their vectors, and whom the router could have chosen.
+"""Some answers of the log with what was asked: their vectors, and the experts that the router could have chosen.
 
 Vectors come from the log where it has those of this encoder, also when it keeps no text; other texts are encoded, as
 many as `MAX_ENCODED`. Shapes: n answers, d dimensions.

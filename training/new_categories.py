@@ -1,4 +1,4 @@
-"""`coe categories propose`: topics of the log that the router does not know, and categories that nobody asks for."""
+"""`coe categories propose`: topics of the log that the router does not know, and categories that are not asked for."""
 
 from __future__ import annotations
 
@@ -293,5 +293,5 @@ def dead_categories(router: Router, counts: Mapping[str, int]) -> tuple[DeadCate
 
 
 def decisions_to_see(share: float, z: float = Z_95) -> int:
-    """Decisions after which a category that nobody asks for is known to lie below a share."""
+    """Decisions after which a category that is not asked for is known to lie below a share."""
     return math.ceil(z * z * (1 - share) / share)

@@ -151,7 +151,7 @@ def prior_error(sums: Float64Array, squares: Float64Array, counts: Float64Array)
 
 
 def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Float64Array) -> Float64Array:
-    """(p,) mean score of the others on each probe, told by its text; `default` (p,) where nobody was graded on it."""
+    """(p,) mean score of the others on each probe, told by its text; `default` (p,) where none was graded on it."""
     if others is None:
         return default
     number = {text: row for row, text in enumerate(others.texts)}

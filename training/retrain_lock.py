@@ -65,7 +65,7 @@ class Fence:
 
     @contextmanager
     def passing(self, turn: int) -> Iterator[None]:
-        """Held while promoting: nobody else can begin a turn meanwhile. Raises LockLostError when somebody has."""
+        """Held while promoting: no other turn can begin meanwhile. Raises LockLostError when one has begun."""
         with self.locked() as highest:
             if turn != highest:
                 raise LockLostError(
@@ -224,7 +224,7 @@ class RedisLock:
 
     @property
     def is_ours(self) -> bool:
-        """True while the lock is still held, which renews it. A Redis that is away says nothing, which counts as no."""
+        """Renews the lock and returns True while it is still held. A Redis that cannot be reached counts as no."""
         try:
             return self.call(self.renew())
         except LockUnreachableError:

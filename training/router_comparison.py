@@ -39,7 +39,7 @@ LOG_NAME = "reward on the held-out log"
 
 @dataclass(frozen=True)
 class LoggedChoices:
-    """Choices of a router on n logged queries: `probs` (n, m) of drawing each expert, `chosen` (n,) whom it wants."""
+    """Choices of a router on n logged queries: `probs` (n, m) of drawing each expert, `chosen` (n,) its own choice."""
 
     probs: Float64Array
     chosen: NDArray[np.int64]
@@ -272,7 +272,7 @@ def choices_on(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) ->
             batch = QueryBatch(queries, asked.vectors(part))
             for row, decision in zip(part, decisions_of(router, batch, name, alive), strict=True):
                 chosen[row] = number[decision.ranking[0]]
-                if decision.ranking[0] in alive:  # else the policy let nobody serve it, which earns nothing
+                if decision.ranking[0] in alive:  # else the policy let no expert serve it, which earns nothing
                     probs[row, [number[expert] for expert in decision.eligible]] = decision.eligible_probs
     return LoggedChoices(probs, chosen)
 
@@ -297,7 +297,7 @@ def groups_of(asked: AskedAnswers) -> Mapping[tuple[str, tuple[str, ...]], NDArr
 
 
 def possible_matrix(asked: AskedAnswers, experts: tuple[str, ...]) -> NDArray[np.bool_]:
-    """(n, m) whom the log's router could have chosen."""
+    """(n, m) experts that the log's router could have chosen."""
     number = {name: i for i, name in enumerate(experts)}
     possible = np.zeros((len(asked), len(experts)), dtype=bool)
     for row, names in enumerate(asked.possible):

@@ -24,7 +24,7 @@ twice the same (ours)."""
 
 
 def is_same_decision(one: RoutingDecision, other: RoutingDecision) -> bool:
-    """Category and whom they draw are the same, the latter within PROBABILITY_STEP."""
+    """Tells if category and drawn experts are the same, the latter within PROBABILITY_STEP."""
     if one.category != other.category:
         return False
     mine, theirs = (dict(zip(d.eligible, d.eligible_probs, strict=True)) for d in (one, other))

@@ -65,7 +65,7 @@ def router_canary(
 def router_shadow(
     version: VersionArgument, config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")
 ) -> None:
-    """Let a router decide beside the live one; what it decides is logged and serves nobody."""
+    """Let a router decide beside the live one; what it decides is logged and serves no request."""
     from training.registry import Registry
 
     registry = Registry(data_dir / "routers")

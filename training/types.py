@@ -81,7 +81,7 @@ class OutcomeTable:
 @dataclass(frozen=True, slots=True)
 class LabelledQuery:
     """A query whose category is known. `style` says how it is put (terse, chatty, long, typos, code ...) and `language`
-    is an ISO 639-1 code; both are empty where nobody noted them."""
+    is an ISO 639-1 code; both are empty where they were not noted."""
 
     text: str
     category: str

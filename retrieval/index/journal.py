@@ -100,7 +100,7 @@ class Journal:
         body = file.read(min(count * row_bytes + CHECK.size, total - self.size))
         is_whole = operation in (ADD, REMOVE) and len(body) == count * row_bytes + CHECK.size
         if not is_whole or CHECK.unpack(body[-CHECK.size :])[0] != zlib.crc32(body[: -CHECK.size], zlib.crc32(head)):
-            if end >= total or not any(head):  # a file system may have made room, in zeros, for what was not written
+            if end >= total or not any(head):  # a file system may have reserved, as zeros, what was never written
                 return None, total
             raise DamagedIndexError(self._path.parent.name, f"{self._path.name} at byte {self.size}")
         keys = np.frombuffer(body, dtype="<i8", count=count).astype(np.int64)

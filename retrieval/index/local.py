@@ -40,7 +40,7 @@ class Manifest(Record):
 
 
 class LocalIndexes:
-    """A folder of indexes. One process at a time may have it open: whoever makes this keeps others out."""
+    """A folder of indexes. One process at a time may have it open; an instance keeps others out."""
 
     def __init__(self, folder: Path, space: VectorSpace) -> None:
         self._folder, self._space = folder, space

@@ -176,7 +176,7 @@ def transaction(engine: Engine, action: str) -> Iterator[Connection]:
 
 
 def hold_schema(connection: Connection) -> None:
-    """Until the transaction ends nobody else makes tables: several gateways may start at once."""
+    """Keeps others from making tables until the transaction ends: several gateways may start at once."""
     connection.execute(text(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
 
 

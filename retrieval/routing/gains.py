@@ -3,7 +3,7 @@
 A query's similarities to all labelled queries become weights w = exp((cos - 1) / temperature), and the weights of a
 data set's queries add up to its mass. An arm's predicted gain is the mean of what it gains on each data set (nDCG@10
 minus base's, less half a standard error), in proportion to the masses. But a data set speaks of a query only as far as
-the query is as near to it as its own queries are to each other; for the rest stands what the arm gains on domains that
+the query is as near to it as its own queries are to each other; the rest is what the arm gains on domains that
 it was not made for. So where nothing labelled is near, the choice is the arm that does best on foreign domains, and
 base unless one is clearly better.
 """

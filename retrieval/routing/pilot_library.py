@@ -158,8 +158,8 @@ def packed_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def save_library(library: PilotLibrary, folder: Path) -> None:
-    """Writes the library. The arrays get a name of their own and the manifest is replaced last and at once, so whoever
-    reads, and whatever is killed, finds the old library whole or the new one. One writer at a time."""
+    """Writes the library. The arrays get a name of their own and the manifest is replaced last and atomically, so that
+    a reader, or a restart after a kill, finds the old library whole or the new one. One writer at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = packed_arrays({name: getattr(library, name) for name in STORED})
     kept = weights_file(folder, library.manifest)
@@ -184,7 +184,7 @@ def weights_file(folder: Path, manifest: LibraryManifest) -> Path:
 
 
 def is_library(folder: Path) -> bool:
-    """True when a library was ever written there; it may be damaged."""
+    """Returns True when a library was ever written there; it may be damaged."""
     return (folder / MANIFEST_FILE).exists()
 
 

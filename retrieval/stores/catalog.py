@@ -94,7 +94,7 @@ class Catalog:
             connection.execute(STORES.insert().values(metadata_json=json.dumps(store.metadata), **values))
 
     def store(self, store_id: str, owner: str | None) -> VectorStore | None:
-        """A store with its counts. `owner` None: whoever made it, for what experts.yaml attaches."""
+        """A store with its counts. `owner` None: of any owner, as experts.yaml attaches it."""
         query = select(STORES).where(STORES.c.store_id == store_id)
         if owner is not None:
             query = query.where(STORES.c.owner == owner)
@@ -156,7 +156,7 @@ class Catalog:
         changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
         held = select(func.count()).where(STORE_FILES.c.store_id == store_id)
         with self._store.transaction("attach files") as connection:
-            # Changing the store's row first lets nobody else attach until the files are counted.
+            # Changing the store's row first keeps others from attaching until the files are counted.
             used = STORES.update().where(STORES.c.store_id == store_id).values(last_active_at=now)
             if not connection.execute(used).rowcount:
                 return False
@@ -213,7 +213,7 @@ class Catalog:
             return bool(connection.execute(statement.values(**values)).rowcount)
 
     def cancel_batch(self, store_id: str, batch_id: str) -> None:
-        """Files of a batch that nobody has begun to read are not read."""
+        """Cancels the files of a batch that no reader has begun."""
         statement = STORE_FILES.update().where(
             STORE_FILES.c.store_id == store_id,
             STORE_FILES.c.batch_id == batch_id,

@@ -1,4 +1,4 @@
-"""Documents to chunks, in processes that can be ended, so that a hostile file costs nobody but its owner."""
+"""Documents to chunks, in processes that can be ended, so that a hostile file harms only its owner."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ChunkFile:
 
 
 class DocumentReader:
-    """Reads up to `PROCESSES` documents at once; whoever comes later waits in order of arrival.
+    """Reads up to `PROCESSES` documents at once; later ones wait in order of arrival.
 
     Processes are started when they are needed, with no environment of the gateway's, and stay for the next document
     unless one had to be ended.
@@ -78,7 +78,7 @@ class DocumentReader:
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncIterator[ReadingProcess]:
-        """A process that is free, for the block. It is ended with the block if it reads still."""
+        """Lends a free process to the block, and ends it with the block if it is still reading."""
         async with self._places:
             process = self._idle.pop() if self._idle else ReadingProcess(self._limits)
             try:

@@ -116,13 +116,13 @@ class DocumentVectors:
         return count * sum(2 * expert.dim for expert in self._encoders.values())
 
     def is_complete(self, store_id: str, space: str) -> bool:
-        """True when a space has every chunk that base has. Files that are being read differ by a batch or so."""
+        """Returns True when a space has every chunk that base has. Files being read differ by a batch or so."""
         if space == self.base_space:
             return True
         return len(self.index(store_id, space)) >= len(self.index(store_id, self.base_space))
 
     def can_search(self, store_id: str, expert: str) -> bool:
-        """True when an expert has an index of a store's documents."""
+        """Returns True when an expert has an index of a store's documents."""
         chosen = self._experts[expert]
         return isinstance(chosen, LexicalExpert) or self.is_complete(store_id, chosen.space)
 

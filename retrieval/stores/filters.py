@@ -53,7 +53,7 @@ def fault_of(condition: Filter, depth: int = 1) -> str | None:
 
 
 def matches(condition: Filter, attributes: Attributes) -> bool:
-    """True when a file with those attributes passes."""
+    """Returns True when a file with those attributes passes."""
     if isinstance(condition, Compound):
         verdicts = (matches(each, attributes) for each in condition.filters)
         return all(verdicts) if condition.type == "and" else any(verdicts)

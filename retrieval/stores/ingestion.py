@@ -139,7 +139,7 @@ class Ingestion:
             del self._owners[owner]
 
     def _repair(self) -> None:
-        """Has the files of stores with a damaged index read again.
+        """Queues the files of stores with a damaged index to be read again.
 
         First in the database, so that after a crash in between the rest is done again. A store of another encoder stays
         as it is: it cannot be searched before that one is back.

@@ -27,7 +27,7 @@ SPARE = 20
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search. `score_threshold` None keeps all; `may_take_long` where nobody waits for the thread."""
+    """A search. `score_threshold` None keeps all; `may_take_long` where no caller waits for the thread."""
 
     queries: tuple[str, ...]
     limit: int

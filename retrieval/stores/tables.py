@@ -26,7 +26,7 @@ class FileRow(SQLModel, table=True):
 
 
 class FilePartRow(SQLModel, table=True):
-    """Up to a mebibyte of a file, so that nobody has to hold all of it. Numbers count from 0."""
+    """Up to a mebibyte of a file, so that no process must hold all of it. Numbers count from 0."""
 
     __tablename__ = "retrieval_file_parts"
 

@@ -232,7 +232,7 @@ def unlabelled(collections: Sequence[Collection], share: float) -> Counter[str]:
 
 
 def holds(library: PilotLibrary, collections: Sequence[Collection], arms: Sequence[Arm], share: float) -> bool:
-    """True when the library's queries of these stores are the exported ones, each measured under all arms."""
+    """Returns True when the library's queries of these stores are the exported ones, each measured under all arms."""
     if not set(arms) <= set(library.arms):
         return False
     names = library.manifest.data_sets

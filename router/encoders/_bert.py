@@ -44,7 +44,7 @@ Lora = Mapping[str, LoraLayer]
 
 @dataclass(frozen=True)
 class BertShape:
-    """What the model's config.json says of its sizes."""
+    """Sizes of a model, as its config.json gives them."""
 
     layers: int
     heads: int
@@ -82,7 +82,7 @@ class Bert:
     def embed(self, token_ids: Sequence[Sequence[int]], loras: Sequence[Lora | None]) -> FloatArray:
         """(n, d) unit rows for n texts as token ids with their special tokens; `loras` (n,) names each one's adapter.
 
-        Texts under one adapter should stand together: every run of equal adapters costs two small products a layer.
+        Texts under one adapter should be adjacent: every run of equal adapters costs two small products a layer.
         """
         packed = pack(token_ids)
         runs = adapter_runs(packed.bounds, loras)
@@ -191,7 +191,7 @@ def read_shape(folder: Path) -> BertShape:
 
 
 def read_pooling(folder: Path) -> str:
-    """How sentence-transformers pools this model; mean where it does not say."""
+    """Pooling that sentence-transformers uses for this model; mean if it does not say."""
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return "mean"

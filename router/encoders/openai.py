@@ -155,7 +155,7 @@ def build(options: Options) -> OpenAIEncoder:
     """Connects at the first call only. Raises ConfigError when the variable of its key is not set."""
     if options.api_key_env is None:
         return OpenAIEncoder(options)
-    # Read here, for an encoder stands at any depth of others, which know nothing of each other's options.
+    # Read here because an encoder may be nested at any depth in others, which know nothing of each other's options.
     key = os.environ.get(options.api_key_env)
     if not key:
         raise ConfigError(f"openai encoder: api_key_env: environment variable {options.api_key_env} is not set")

@@ -94,7 +94,7 @@ def read_matrix(weights: Path) -> Matrix:
     """(tokens, d): the file's matrix; with model2vec's `mapping` its row per token, times `weights` per token.
 
     Raises:
-        ConfigError: the file holds no single matrix, or is no safetensors file.
+        ConfigError: the file is not a safetensors file, or does not hold a single matrix.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

@@ -1,7 +1,7 @@
-"""What a text looks like, not what it is about: cue words of sixteen languages, code, numbers, marks, length, script.
+"""The form of a text, not its subject: cue words of sixteen languages, code, numbers, marks, length, script.
 
 A sentence embedding knows the topic best ("a poem about SQL" lies near SQL); these features know the task. They are
-meant to stand beside an embedding, in `concat`.
+meant to be used with an embedding, in `concat`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SCRIPTS: dict[str, str] = {
 }
 OPENING_CHARS = 40
 HEAD_CHARS = 240
-"""Instructions stand at the head or the tail of a text; a cue in the middle belongs to the material."""
+"""Instructions are at the head or the tail of a text; a cue in the middle belongs to the material."""
 
 
 class Options(BaseModel):
@@ -94,8 +94,8 @@ def find_cues(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 def count_cues(text: str, opening: int) -> tuple[list[int], list[int]]:
-    """How many stems of each task a text holds, the longest where several begin and none inside of another, and whether
-    one lies within its first characters."""
+    """Counts the stems of each task in a text (the longest where several begin, none inside of another), and tells of
+    each task if a stem lies within the text's first characters."""
     counts, opens = [0] * len(CUES), [0] * len(CUES)
     last = [(-1, 0)] * len(CUES)
     for task, start, end in find_cues(text.replace("İ", "i").lower()):  # the only letter that grows when made small

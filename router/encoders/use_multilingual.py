@@ -30,7 +30,7 @@ VERSION = 2
 """Raised with every change of the vectors that the options do not show."""
 
 WINDOWS = ((2, 0), (3, 1), (5, 2))
-"""Tokens in a window, and how many of them stand before the window's own token."""
+"""Tokens in a window, and how many of them precede the window's own token."""
 
 START, END = 1, 2
 OPENING_WEIGHT = 0.7

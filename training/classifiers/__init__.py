@@ -1,1 +1,1 @@
-"""How each kind of classifier is fitted: one file per kind of router.classifiers, with `fit`."""
+"""Fitting of each kind of classifier: one file per kind of router.classifiers, with `fit`."""

@@ -23,7 +23,7 @@ Place = tuple[int, int]
 
 
 def read_outcome_folders(root: Path, experts: Sequence[str]) -> OutcomeTable:
-    """Reads what was graded of some experts, in their order; those that nobody graded are left out.
+    """Reads what was graded of some experts, in their order; ungraded ones are left out.
 
     The same question of the same category, scored by the same metric, is one prompt, whichever table it is in. An
     expert that was graded on it twice has the score of the table that was written later.
@@ -130,7 +130,7 @@ def distinct(ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def with_unmeasured(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
-    """The table with columns for more experts, whom nobody graded."""
+    """The table with columns for more experts that were not graded."""
     empty = np.full((len(table.prompt_ids), len(experts)), np.nan, dtype=np.float32)
 
     def wider(values: FloatArray) -> FloatArray:

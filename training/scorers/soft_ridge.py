@@ -39,7 +39,7 @@ def fit_linear(embeddings: FloatArray, scores: FloatArray, l2: float | None) -> 
 
 def best_strength(values: Float64Array, rotated: Float64Array, target: Float64Array) -> float:
     """The l2 whose leave-one-out predictions tell experts apart best: least squared error of the differences between
-    experts, for what all have in common changes no choice.
+    experts, because what all have in common changes no choice.
 
     The leave-one-out residual of row i is residual_i / (1 - h_i), h the diagonal of the hat matrix (Allen 1974). One
     row's worth of leverage goes to the mean.

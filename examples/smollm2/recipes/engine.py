@@ -23,7 +23,7 @@ SLOTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Where it listens and which id each expert has; the base has none."""
+    """A running engine: its address and the id of each expert; the base has none."""
 
     url: str
     id_of: dict[str, int]

@@ -1,4 +1,4 @@
-"""What a task is, and how its tasks are found: the file name under `tasks/` is the task's name."""
+"""Tasks and how they are found: the file name under `tasks/` is the task's name."""
 
 import importlib
 import pkgutil
@@ -16,7 +16,7 @@ NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class Split(StrEnum):
-    """Which templates and sentences an example is made of; the two share none."""
+    """Templates and sentences that an example is made of; the two share none."""
 
     TRAIN = "train"
     HELD_OUT = "held_out"

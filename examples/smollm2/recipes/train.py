@@ -171,7 +171,7 @@ def save_adapter(model: Any, out: Path) -> None:
 def train_expert(task_name: str, base: Path, out: Path, recipe: Recipe, start: Path | None) -> None:
     """Trains and saves the expert of `task_name` into `out` (adapter and recipe.json).
 
-    With `start`, the folder of an adapter of the same rank and alpha, training goes on from its weights, and
+    With `start`, the folder of an adapter of the same rank and alpha, training continues from its weights, and
     its recipe is kept in the new one.
     """
     import torch
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("task", choices=task_names())
     parser.add_argument("--base", type=Path, required=True, help="folder of dequantize.py")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="folder of an adapter to go on from; give another --seed")
+    parser.add_argument("--start", type=Path, help="folder of an adapter to continue from; give another --seed")
     for name, default in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     args = vars(parser.parse_args())

@@ -145,7 +145,7 @@ def test_generic_fields_may_have_other_names_and_chats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("prompt,prompt\n", "column 'prompt': stands twice"),
+        ("prompt,prompt\n", "column 'prompt': appears twice"),
         ("prompt,category,model,score\nx,c,m\n", "row 1, column 'score': the row ends before it"),
         ("prompt,category,model,score\nx,c,m,1,9\n", "row 1: has 5 cells; the header has 4"),
         ('prompt,category,model,score\n"x,c,m,1\n', "row 1: is not CSV, or only half of it"),
