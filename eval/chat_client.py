@@ -32,7 +32,7 @@ class Fault(StrEnum):
     """The cause of a call without an answer, which decides whether it counts as a score."""
 
     EXPERT = "expert"  # it failed at this prompt: a score of 0
-    REQUEST = "request"  # no such model, a request that every server refuses, a limit, an outage of ours: not measured
+    REQUEST = "request"  # unknown model, a request that is refused, a limit, an outage of the gateway: not measured
     KEY = "key"  # our key is refused: not measured
     ADDRESS = "address"  # no connection, so that no expert can be asked
 
@@ -43,7 +43,7 @@ class CallError(BackendError):
     Args:
         reason: the same for the same kind of error, without anything of the prompt.
         quoted: the server's own words; empty where it has none.
-        is_answered: the server answered with an error, so nothing was generated that anybody bills.
+        is_answered: the server answered with an error, so nothing was generated that is billed.
     """
 
     def __init__(

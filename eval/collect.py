@@ -147,7 +147,7 @@ def is_wanted(request: CollectRequest, known: Answer | None) -> bool:
 
 
 def untimed(pairs: Sequence[Pair], wanted: Sequence[Pair], answers: Mapping[str, Answer]) -> list[Pair]:
-    """Pairs with an answer of another machine, to be asked all the same so that `TIMED` latencies of each expert are
+    """Pairs with an answer of another machine that are asked here too, so that `TIMED` latencies of each expert are
     known here. They are the middle ones by length."""
     timed = Counter(pair.expert for pair in wanted)
     timed.update(pair.expert for pair in pairs if (a := answers.get(pair.key)) and a.latency_ms is not None)

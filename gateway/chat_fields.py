@@ -56,7 +56,7 @@ WHOLE_NUMBERS = {
     "top_logprobs": (0, "max_top_logprobs"),
     "prompt_logprobs": (0, "max_top_logprobs"),
 }
-"""By field: its least value, and the limit that is its largest."""
+"""Least value of a field, and the limit that is its largest."""
 
 ENTRIES = {
     "messages": "max_messages",
@@ -70,7 +70,7 @@ ENTRIES = {
     "logit_bias": "max_biases",
     "allowed_token_ids": "max_biases",
 }
-"""By field: the limit on its entries."""
+"""Limit on the entries of a field."""
 
 
 def check_fields(body: Mapping[str, object], limits: RequestLimits) -> None:

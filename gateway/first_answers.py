@@ -47,7 +47,7 @@ QUERIES = {
 """One per category of the shipped experts.yaml. The router has not seen them: none is a seed prompt or a probe."""
 
 CONTENTS = "An example of this: {description}"
-"""For a category that somebody added: its own description is the best guess at what is asked there."""
+"""Query for a category that a user added: its own description is the best guess at what is asked there."""
 
 
 def first_queries(categories: Mapping[str, str]) -> dict[str, str]:

@@ -60,5 +60,5 @@ def holds(value: object, part: str | int) -> bool:
 
 
 def written(path: Sequence[str | int]) -> str:
-    """As chat writes it: `texts[0].filename`."""
+    """The path of a field as chat errors write it: `texts[0].filename`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

@@ -12,8 +12,6 @@ from base import options
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="experts.yaml to read (COE_CONFIG)")]
-DataOption = Annotated[Path | None, typer.Option("--data-dir", help="folder of everything that is kept (COE_DATA_DIR)")]
 HostOption = Annotated[str | None, typer.Option("--host", help="address to listen on (COE_HOST; 127.0.0.1)")]
 PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="0: any free port (COE_PORT; 8000)")]
 
@@ -25,8 +23,8 @@ PIPE_WIDTH = 250
 
 
 def up(
-    config: ConfigOption = None,
-    data_dir: DataOption = None,
+    config: options.ConfigOption = Path("experts.yaml"),
+    data_dir: options.DataOption = Path("data"),
     host: HostOption = None,
     port: PortOption = None,
     once: Annotated[bool, typer.Option("--once", help="exit once every first query is answered")] = False,
@@ -54,8 +52,8 @@ def up(
 
 
 def serve(
-    config: ConfigOption = None,
-    data_dir: DataOption = None,
+    config: options.ConfigOption = Path("experts.yaml"),
+    data_dir: options.DataOption = Path("data"),
     host: HostOption = None,
     port: PortOption = None,
     workers: Annotated[
@@ -104,16 +102,16 @@ def experts_ls(
 
 
 def settings_of(
-    config: Path | None, data_dir: Path | None, host: str | None, port: int | None, workers: str | None = None
+    config: Path, data_dir: Path, host: str | None, port: int | None, workers: str | None = None
 ) -> Settings:
     """The environment's settings; options win. Raises ConfigError."""
     from gateway.settings import environment_settings
 
-    options = {
+    given = {
         "COE_CONFIG": config,
         "COE_DATA_DIR": data_dir,
         "COE_HOST": host,
         "COE_PORT": port,
         "COE_WORKERS": workers,
     }
-    return environment_settings({name: str(value) for name, value in options.items() if value is not None})
+    return environment_settings({name: str(value) for name, value in given.items() if value is not None})

@@ -47,7 +47,7 @@ class FeedbackRequest(Body):
         if self.kind in YES_OR_NO and self.value not in (None, 0.0, 1.0):
             raise ValueError(f"kind '{self.kind}' takes the value 0 or 1")
         if self.kind is FeedbackKind.RETRY and self.value not in (None, 0.0):
-            raise ValueError("kind 'retry' takes the value 0: somebody wanted another answer")
+            raise ValueError("kind 'retry' takes the value 0: the user wanted another answer")
         return self
 
 

@@ -90,7 +90,7 @@ def environment_secrets(config: CoeConfig) -> dict[str, str]:
 
 
 def command_environment() -> dict[str, str]:
-    """The environment that commands of ours inherit: all of it."""
+    """The environment that the gateway's own commands inherit: all of it."""
     return dict(os.environ)
 
 

@@ -131,7 +131,7 @@ def records_until(records: Iterable[DecisionRecord], until: float) -> Iterator[D
 
 
 def counted(records: Iterable[DecisionRecord], progress: Callable[[str], None]) -> Iterator[DecisionRecord]:
-    """The records, with word of every `PART_ROWS` of them."""
+    """The records; reports progress after every `PART_ROWS` of them."""
     for number, record in enumerate(records, start=1):
         if number % PART_ROWS == 0:
             progress(f"read {number} decisions")

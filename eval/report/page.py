@@ -123,7 +123,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Quotes:
-    """Texts that somebody wrote, each below what is to say of it."""
+    """Quoted texts, each below a line about it."""
 
     kind: ClassVar = "quotes"
     rows: Sequence[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""POST /v1/route: the decision for a text or a conversation, without calling anybody."""
+"""POST /v1/route: the decision for a text or a conversation, without a call to any expert."""
 
 from __future__ import annotations
 

@@ -153,9 +153,9 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COE_PORT", "9000")
     monkeypatch.setenv("COE_DATA_DIR", "elsewhere")
-    chosen = settings_of(None, tmp_path, None, 0)
+    chosen = settings_of(Path("experts.yaml"), tmp_path, None, 0)
     assert (chosen.port, chosen.data_dir, chosen.host) == (0, tmp_path, "127.0.0.1")
     assert chosen.database_url.get_secret_value() == f"sqlite:///{tmp_path / 'coe.db'}"
-    assert settings_of(None, None, None, None).port == 9000
+    assert settings_of(Path("experts.yaml"), Path("data"), None, None).port == 9000
     with pytest.raises(ConfigError, match="0\\.0\\.0\\.0"):
-        settings_of(None, None, "0.0.0.0", None)
+        settings_of(Path("experts.yaml"), Path("data"), "0.0.0.0", None)
