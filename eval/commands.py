@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings"),
+]
 ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to keep, separated by commas")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="seed of every random draw")]
 
 
 def split_names(value: str | None, option: str) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from eval.commands import command_line, say
+from eval.commands import CacheOption, SeedOption, command_line, say
 from eval.retrieval.request import DEFAULT_MULTITASK
 
 
@@ -23,10 +23,8 @@ def retrieval(
     multitask: Annotated[
         str, typer.Option(help="expert that was trained on all collections, if there is one")
     ] = DEFAULT_MULTITASK,
-    cache: Annotated[
-        Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="seed of every random draw")] = 0,
+    cache: CacheOption = None,
+    seed: SeedOption = 0,
 ) -> None:
     """Report what routing between retrieval experts won on test queries: report.html and report.json."""
     from base.options import require_folder

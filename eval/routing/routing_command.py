@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from eval.commands import ExpertsOption, command_line, say, split_names
+from eval.commands import CacheOption, ExpertsOption, SeedOption, command_line, say, split_names
 
 
 def routing(
@@ -30,10 +30,8 @@ def routing(
     method: Annotated[str | None, typer.Option(help="kind of scorer that is reported as coe; default: map")] = None,
     encoder: Annotated[str | None, typer.Option(help="kind of encoder, or several joined by +")] = None,
     classifier: Annotated[str | None, typer.Option(help="kind of classifier")] = None,
-    cache: Annotated[
-        Path | None, typer.Option(envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="seed of every random draw")] = 0,
+    cache: CacheOption = None,
+    seed: SeedOption = 0,
 ) -> None:
     """Measure routing on an outcome table, with intervals; writes report.html and report.json."""
     from base.options import require_folder
