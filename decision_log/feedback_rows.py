@@ -13,6 +13,7 @@ from router.feedback_config import FeedbackConfig
 from router.types import DocumentFeedback, Feedback
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
     from sqlalchemy.engine import Connection
 
 HOUR_S = 3600.0
@@ -40,11 +41,7 @@ def keep_feedback(connection: Connection, insert: Any, feedback: Feedback, caps:
         return FeedbackStatus.REPLACED
     if len(said) >= caps.max_per_decision:
         return FeedbackStatus.OVER_DECISION
-    lately = and_(FEEDBACK.c.key_id == key_id, FEEDBACK.c.at > feedback.at - HOUR_S)
-    if connection.execute(select(func.count()).select_from(FEEDBACK).where(lately)).scalar_one() >= caps.max_per_hour:
-        return FeedbackStatus.OVER_HOUR
-    connection.execute(insert(FEEDBACK).values(**feedback.model_dump(mode="json", exclude={"key_id"}), key_id=key_id))
-    return FeedbackStatus.ACCEPTED
+    return add_within_hour(connection, insert, FEEDBACK, feedback, caps)
 
 
 def keep_document_feedback(
@@ -64,6 +61,14 @@ def keep_document_feedback(
             return FeedbackStatus.REPEATED
         connection.execute(table.update().where(is_mine).values(value=feedback.value, at=feedback.at))
         return FeedbackStatus.REPLACED
+    return add_within_hour(connection, insert, table, feedback, caps)
+
+
+def add_within_hour(
+    connection: Connection, insert: Any, table: Table, feedback: Feedback | DocumentFeedback, caps: FeedbackConfig
+) -> FeedbackStatus:
+    """Adds a row unless its key has as many from the last hour as it may."""
+    key_id = feedback.key_id or ""
     lately = and_(table.c.key_id == key_id, table.c.at > feedback.at - HOUR_S)
     if connection.execute(select(func.count()).select_from(table).where(lately)).scalar_one() >= caps.max_per_hour:
         return FeedbackStatus.OVER_HOUR
