@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from base.errors import MissingExtraError, MissingWeightsError
+from base.intervals import Z_95
 from base.progress import silent
 from base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from benchmarks.uncertainty import fit_request
@@ -36,7 +37,6 @@ from training.types import LabelledQuery
 
 FRESH = Path(__file__).parent / "fresh_prompts"
 ALPHA = 0.05
-Z_95 = 1.959964
 OTHERS: dict[str, dict[str, object]] = {
     "without hashed words": {
         "kind": "concat",

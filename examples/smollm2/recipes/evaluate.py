@@ -7,19 +7,18 @@ Writes `scores.json` and `README.md` into the folder of the adapters.
 
 import argparse
 import json
-import math
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from base.intervals import wilson_interval
 from examples.smollm2.recipes.engine import BASE, Engine, running_engine
 from examples.smollm2.recipes.report import render_report
 from examples.smollm2.recipes.task import Split, draw_examples, load_task, task_names
 
 # Training uses seed 0; the held-out templates are disjoint anyway.
 SEED = 1
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,6 @@ class Cell:
     wall_time_s: float
 
 
-def wilson_interval(right: int, n: int) -> tuple[float, float]:
-    """95% interval of a rate (Wilson 1927, "Probable inference", eq. for the score interval)."""
-    rate, z2 = right / n, Z_95**2
-    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 * math.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def score_cell(engine: Engine, task_name: str, expert: str, n: int, log: Path | None) -> Cell:
     """One cell of the table; `log` gets a JSON line for each reply."""
     task = load_task(task_name)
@@ -58,7 +49,7 @@ def score_cell(engine: Engine, task_name: str, expert: str, n: int, log: Path | 
                 row = {"expert": expert, "task": task_name, **asdict(example), "reply": reply, "right": mark}
                 lines.write(json.dumps(row) + "\n")
     right = sum(marks)
-    low, high = wilson_interval(right, n)
+    low, high = wilson_interval(right / n, n)
     return Cell(task_name, expert, n, right, round(right / n, 4), round(low, 4), round(high, 4), wall_time_s)
 
 
