@@ -8,7 +8,7 @@ import logging
 import math
 import resource
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,9 +18,8 @@ from base.errors import ConfigError
 from decision_log.privacy import load_key
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
-from fleet.stop_signal import stop_on_signal
 from gateway.app import GatewayApp
-from gateway.auth import Auth, check_bind
+from gateway.auth import Auth
 from gateway.http_limits import limited_protocol
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
@@ -253,32 +252,3 @@ def bind(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another by --port (0: any free one) or COE_PORT"
         ) from error
-
-
-async def serve(
-    settings: Settings,
-    config: CoeConfig,
-    *,
-    backends: Mapping[str, ChatBackend],
-    sink: DecisionSink,
-    store: DecisionDatabase | None,
-    on_started: Callable[[Gateway], None] | None = None,
-) -> None:
-    """Serves until SIGTERM or SIGINT, then ends in order: requests, experts, log. The sink must be started.
-
-    Raises:
-        ConfigError: open to other machines without a key, or the address cannot be bound.
-    """
-    check_bind(settings.host, settings.plain_keys)
-    parts = build_parts(settings, config, backends=backends, sink=sink, store=store)
-    gateway = Gateway(parts, host=settings.host, port=settings.port)
-    with stop_on_signal() as stop:
-        try:
-            await gateway.start()
-            if on_started is not None:
-                on_started(gateway)
-            await stop.wait()
-            await gateway.drain(stop.urgent)
-        finally:
-            await gateway.stop()
-            await sink.aclose()

@@ -88,11 +88,7 @@ def start(path: Path, name: str, parent: int, work: Callable[..., Coroutine[None
         async with AsyncExitStack() as stack:
             await work(stack, settings, plan, path.parent, life, parent=parent)
 
-    run(until_signal(program))
-
-
-async def until_signal(program: Callable[[Life], Coroutine[None, None, None]]) -> None:
-    await live_until_signal(program)
+    run(live_until_signal(program))
 
 
 async def worker(

@@ -34,7 +34,7 @@ FLUSH_S = 20.0
 """For the log to be written out, behind the drain and the grace of requests."""
 
 RESTARTS = RestartPolicy(max_restarts=1_000_000, window_s=60.0, first_delay_s=0.1, max_delay_s=5.0)
-"""A worker that served is started again whatever happens: the others go on meanwhile (ours)."""
+"""A worker that served is always started again; the others keep running in the meantime (ours)."""
 
 
 async def run_workers(settings: Settings, config: CoeConfig, reporter: Reporter, life: Life) -> None:

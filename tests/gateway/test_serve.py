@@ -22,8 +22,8 @@ from tests.gateway.running import DEADLINE_S, echoes, running, until, wire
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from gateway.live_router import LiveRouter
-from gateway.serve import serve
+from fleet.stop_signal import stop_on_signal
+from gateway.serve import Gateway, build_parts
 from gateway.settings import environment_settings
 from base.errors import RouterError
 from tests.gateway import running as support
@@ -33,15 +33,24 @@ class Log(support.MemoryLog):
     async def aclose(self):
         print("flushed", *[record.state.value for record in self.records], flush=True)
 
-def started(gateway):
-    print("port", gateway.port, flush=True)
+async def serve(settings, config, experts):
+    sink = Log()
+    served = Gateway(build_parts(settings, config, backends=experts, sink=sink, store=None), port=settings.port)
+    with stop_on_signal() as stop:
+        try:
+            print("port", await served.start(), flush=True)
+            await stop.wait()
+            await served.drain(stop.urgent)
+        finally:
+            await served.stop()
+            await sink.aclose()
 
 gateway.serve.load_router = lambda config, folder, encoder: support.small_router(version=folder.name)
 experts = support.echoes(ruby=support.wire(sys.argv[1], "ruby"))
 config = support.config_of(shutdown_grace_s=float(sys.argv[2]), drain_s=float(sys.argv[3]))
 try:
     settings = environment_settings()
-    asyncio.run(serve(settings, config, backends=experts, sink=Log(), store=None, on_started=started))
+    asyncio.run(serve(settings, config, experts))
 except RouterError as error:
     sys.exit(f"error: {error}")
 """
