@@ -63,7 +63,7 @@ class Fleet:
             victim: GatewayProcess(config, self.folder / victim.value, environment, self.folder / f"{victim.value}.log")
             for victim in (Victim.GATEWAY_0, Victim.GATEWAY_1)
         }
-        self.consumer = Child(["log", "consume"], environment, self.folder / "consumer.log")
+        self.consumer = Child(["log", "drain", "--follow"], environment, self.folder / "consumer.log")
 
     @property
     def data_dirs(self) -> list[Path]:

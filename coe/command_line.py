@@ -26,22 +26,17 @@ COMMANDS = {
     "serve": Command("gateway.run_commands:serve", "Start the gateway alone, for production."),
     "serve worker": Command("gateway.worker:serve_worker", ""),
     "serve log": Command("gateway.worker:serve_log", ""),
-    "check": Command("gateway.check_command:check", "Validate experts.yaml.", is_shown=True),
+    "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
     "route": Command("router.route_command:route", "Print the decision for a text, and why.", is_shown=True),
     "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
     "retrain": Command(
         "training.train_command:retrain",
         "Learn a better router, and better pilots of retrieval, from the decision log.",
     ),
-    "router ls": Command("training.train_command:router_ls", "List trained routers."),
-    "router show": Command("training.train_command:router_show", "Show one router: map, metrics, parents."),
-    "router canary": Command(
-        "training.trial_commands:router_canary",
-        "Let a router serve a share of the traffic; it is withdrawn automatically if it is worse.",
-    ),
-    "router shadow": Command(
-        "training.trial_commands:router_shadow",
-        "Let a router decide beside the live one, logged, without serving anyone.",
+    "router ls": Command("training.train_command:router_ls", "List trained routers, or show one."),
+    "router try": Command(
+        "training.trial_commands:router_try",
+        "Try a router on a share of the traffic, or in the shadow of the live one; a worse one is withdrawn.",
     ),
     "router promote": Command("training.trial_commands:router_promote", "Make a router the live one."),
     "router rollback": Command("training.trial_commands:router_rollback", "Go back to the router before."),
@@ -53,11 +48,9 @@ COMMANDS = {
         "training.category_commands:categories_accept",
         "Write a proposed change of categories as files to review and commit.",
     ),
-    "experts up": Command("gateway.run_commands:experts_up", "Start the vLLM engines of experts.yaml."),
     "experts probe": Command(
         "training.probe_commands:experts_probe", "Score a new expert on a few graded probes and put it on the map."
     ),
-    "experts ls": Command("gateway.run_commands:experts_ls", "List experts and their engines."),
     "eval routing": Command(
         "eval.routing.routing_command:routing", "Report what routing won on an outcome table.", is_shown=True
     ),
@@ -91,7 +84,7 @@ COMMANDS = {
     ),
     "outcomes export": Command(
         "eval.export:export_outcomes",
-        "Write an outcome table, or a router's decisions, for another tool.",
+        "Write an outcome table for another tool.",
         is_shown=True,
     ),
     "replay": Command(
@@ -100,14 +93,14 @@ COMMANDS = {
     "log doctor": Command(
         "decision_log.commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
     ),
-    "log drain": Command("decision_log.commands:drain", "Write what waits in the stream to SQL."),
+    "log drain": Command("decision_log.commands:drain", "Write what waits in the stream to SQL, once or always."),
     "log feedback": Command(
         "training.feedback_command:log_feedback",
         "Show who gives feedback, what that hides, and which signals agree with it.",
     ),
-    "log prune": Command("decision_log.removal_commands:prune", "Remove decisions older than a given age."),
-    "log erase": Command("decision_log.removal_commands:erase_subject", "Erase every decision of a subject."),
-    "log consume": Command("decision_log.commands:consume", "Write decisions from the stream to SQL until stopped."),
+    "log erase": Command(
+        "decision_log.removal_commands:erase_decisions", "Erase every decision of a subject, or older than a given age."
+    ),
 }
 
 

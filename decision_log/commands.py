@@ -1,4 +1,4 @@
-"""`coe log doctor`, `coe log drain` and `coe log consume`."""
+"""`coe log doctor` and `coe log drain`."""
 
 from __future__ import annotations
 
@@ -104,10 +104,19 @@ def drain(
     config: ConfigOption = Path("experts.yaml"),
     redis_url: RedisOption = None,
     database_url: DatabaseOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="one more consumer of the stream beside those in gateways, until stopped")
+    ] = False,
 ) -> int:
     """Write what waits in spools and stream to SQL; exit status 1 when an entry could not be written."""
     from base.terminal import Terminal
+    from fleet.program_log import log_to_stderr
 
+    if follow:
+        log_to_stderr("info")
+        with opened_database(data_dir, database_url) as database:
+            run_with_redis(consume_until_signal(data_dir, load_config(config).log, redis_url, database))
+        return 0
     console = Terminal()
     with opened_database(data_dir, database_url) as database, console.status("draining ..."):
         sent, stats = run_with_redis(drain_all(data_dir, load_config(config).log, redis_url, database))
@@ -116,20 +125,6 @@ def drain(
         f"{stats.dead:,} given up"
     )
     return 1 if stats.dead else 0
-
-
-def consume(
-    data_dir: DataOption = Path("data"),
-    config: ConfigOption = Path("experts.yaml"),
-    redis_url: RedisOption = None,
-    database_url: DatabaseOption = None,
-) -> None:
-    """Write decisions from the stream to SQL until stopped: one more consumer beside those in the gateways."""
-    from fleet.program_log import log_to_stderr
-
-    log_to_stderr("info")
-    with opened_database(data_dir, database_url) as database:
-        run_with_redis(consume_until_signal(data_dir, load_config(config).log, redis_url, database))
 
 
 async def consume_until_signal(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""`coe log prune` and `coe log erase`."""
+"""`coe log erase`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from decision_log.database import Database
 from decision_log.erase import MAX_TEXT_CHARS, Erasure, erase, look_for, rewrite_file, stored_forms
 from decision_log.privacy import load_key
 from decision_log.sink import SPOOL_FOLDER
-from decision_log.sql_removal import Removal, Removed
+from decision_log.sql_removal import Removal
 from decision_log.stream_entries import dead_stream
 from router.config import LogConfig, load_config
 
@@ -33,47 +33,47 @@ EraseWork = Callable[[Collection[str], Path, "RedisClient", str, Database, float
 SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
-def prune(
-    older_than: Annotated[str, typer.Option(help="Age, e.g. 30d; units m, h, d, w.")],
+def erase_decisions(
+    subject: Annotated[
+        str | None, typer.Option(help="key id, session id or text hash as stored; or a session's name")
+    ] = None,
+    older_than: Annotated[str | None, typer.Option(help="age, e.g. 30d; units m, h, d, w")] = None,
     data_dir: DataOption = Path("data"),
     config: ConfigOption = Path("experts.yaml"),
     redis_url: RedisOption = None,
     database_url: DatabaseOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="with --subject: say what would be erased, and erase nothing")
+    ] = False,
 ) -> int:
-    """Remove decisions, feedback and dead letters older than that; `log.keep_days` does so by itself."""
+    """Erase a subject's decisions and feedback from SQL, stream, dead letters and the spools of this machine; or what
+    is older than an age, as `log.keep_days` does every hour."""
     from base.terminal import Terminal
 
-    now = time.time()
-    before = now - age_s(older_than)
-    with opened_database(data_dir, database_url) as database:
-        gone = Removal(database).prune(before, now)
-        dead = run_with_redis(trim_dead(data_dir, load_config(config).log, redis_url, before))
-    Terminal().print(pruned_line(gone, dead))
-    return 0
-
-
-def erase_subject(
-    subject: Annotated[str, typer.Option(help="Key id, session id or text hash as stored; or a session's name.")],
-    data_dir: DataOption = Path("data"),
-    config: ConfigOption = Path("experts.yaml"),
-    redis_url: RedisOption = None,
-    database_url: DatabaseOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be erased, and erase nothing.")] = False,
-) -> int:
-    """Erase a subject's decisions and feedback: from SQL, stream, dead letters and the spools of this machine."""
-    from base.terminal import Terminal
-
+    if (subject is None) == (older_than is None):
+        raise ConfigError("give either --subject or --older-than")
+    if dry_run and subject is None:
+        raise ConfigError("--dry-run: it needs --subject")
     work, verb = (look_for, "would erase") if dry_run else (erase, "erased")
     with opened_database(data_dir, database_url, is_reader=dry_run) as database:
         known = load_config(config)
-        max_chars = known.gateway.max_text_chars
-        done = run_with_redis(erase_all(data_dir, known.log, redis_url, database, subject, max_chars, work))
-    Terminal().print(
-        f"{verb} {done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
-        f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools",
-        soft_wrap=True,
-    )
+        if subject is None:
+            said = erase_old(data_dir, known.log, redis_url, database, str(older_than))
+        else:
+            max_chars = known.gateway.max_text_chars
+            done = run_with_redis(erase_all(data_dir, known.log, redis_url, database, subject, max_chars, work))
+            said = f"{verb} {erased_line(done)}"
+    Terminal().print(said, soft_wrap=True)
     return 0
+
+
+def erase_old(data_dir: Path, config: LogConfig, redis_url: str | None, database: Database, older_than: str) -> str:
+    """Erases decisions, feedback and dead letters older than an age, and counts them in a line."""
+    now = time.time()
+    before = now - age_s(older_than)
+    gone = Removal(database).prune(before, now)
+    dead = run_with_redis(trim_dead(data_dir, config, redis_url, before))
+    return f"erased {gone.decisions:,} decisions, {gone.feedback:,} pieces of feedback, {dead:,} dead letters"
 
 
 async def erase_all(
@@ -102,8 +102,11 @@ async def trim_dead(data_dir: Path, config: LogConfig, redis_url: str | None, be
     return count
 
 
-def pruned_line(gone: Removed, dead: int) -> str:
-    return f"removed {gone.decisions:,} decisions, {gone.feedback:,} pieces of feedback, {dead:,} dead letters"
+def erased_line(done: Erasure) -> str:
+    return (
+        f"{done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
+        f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools"
+    )
 
 
 def age_s(text: str) -> float:

@@ -43,7 +43,7 @@ async def ask(
 ) -> str | None:
     """Asks for one expert; returns its problem, or None."""
     if url is None:
-        return f"experts.{name}: its engine does not run; `coe experts up` starts it"
+        return f"experts.{name}: its engine does not run; `coe up --engines` starts it"
     key = environment.get(entry.api_key_env or "")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:

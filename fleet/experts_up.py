@@ -75,9 +75,9 @@ def reasons(fleet: Fleet) -> list[str]:
 
 
 def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Grid:
-    """Every expert with its engine, size, window, address, and what it is made of."""
+    """Every expert with its engine, size and active size, window, address, and what it is made of."""
     table = Grid(box=None, pad_edge=False, header_style="bold")
-    for title in ("expert", "engine", "params", "context", "address"):
+    for title in ("expert", "engine", "params", "active", "context", "address"):
         table.add_column(title, no_wrap=True)
     table.add_column("model and adapter", overflow="fold")
     for name, entry in config.experts.items():
@@ -85,6 +85,7 @@ def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Grid:
             name,
             entry.engine,
             f"{entry.params_b:g}B" if entry.params_b else "",
+            f"{entry.active_b:g}B" if entry.active_b else "",
             str(entry.context_tokens),
             urls.get(name) or entry.url or address_hint(entry.engine),
             entry.model if entry.adapter is None else f"{entry.model} + {entry.adapter}",

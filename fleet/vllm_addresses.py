@@ -1,4 +1,4 @@
-"""`<data>/engines/vllm.json`: how `coe experts up` tells `coe up` and `coe serve` where its experts answer.
+"""`<data>/engines/vllm.json`: how `coe up --engines` tells `coe up` and `coe serve` where its experts answer.
 
 The file counts while the process that wrote it holds the lock on its folder. A process id would not do: after a crash
 another process may have it, in a container always the same one.
@@ -34,7 +34,7 @@ def claim_vllm(data_dir: Path) -> FolderLock:
     except OSError as error:
         raise EngineError(f"{folder} cannot hold the addresses of engines ({error.strerror})") from error
     if lock is None:
-        raise EngineError(f"another `coe experts up` (process {holder_of(folder)}) runs the engines of {data_dir}")
+        raise EngineError(f"another `coe up --engines` (process {holder_of(folder)}) runs the engines of {data_dir}")
     return lock
 
 
@@ -51,7 +51,7 @@ def remove_vllm_addresses(data_dir: Path) -> None:
 
 
 def read_vllm_addresses(data_dir: Path) -> dict[str, str]:
-    """API root per expert; empty when no `coe experts up` lives.
+    """API root per expert; empty when no `coe up --engines` lives.
 
     Raises:
         DataError: the file is not what `write_vllm_addresses` wrote.
@@ -63,5 +63,5 @@ def read_vllm_addresses(data_dir: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is damaged ({error}); delete it and run `coe experts up` again") from error
+        raise DataError(f"{file} is damaged ({error}); delete it and run `coe up --engines` again") from error
     return urls if is_held(file.parent) else {}

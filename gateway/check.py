@@ -187,13 +187,8 @@ def retrieval_adapter_problems(key: str, path: str, folder: Path) -> Iterator[st
 
 
 def resolved_lines(config: CoeConfig) -> list[str]:
-    """The configuration as it is understood, one line per expert and policy."""
-    lines = [
-        f"expert {name}: {entry.engine} {entry.model}"
-        + (f" + {entry.adapter}" if entry.adapter else "")
-        + f", {entry.active_b:g}B active, {entry.context_tokens} tokens of context"
-        for name, entry in config.experts.items()
-    ]
+    """The rest of the configuration as it is understood: policies, router, retrieval."""
+    lines = []
     for name, policy in config.policies.items():
         limits = {key: value for key, value in policy.budgets.model_dump().items() if value is not None}
         lines.append(

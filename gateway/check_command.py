@@ -10,6 +10,9 @@ import typer
 from base.options import ConfigOption, DataOption
 from base.visible_text import echo
 
+PIPE_WIDTH = 250
+"""Columns where the output is not a terminal, so that `grep` finds each expert in one line."""
+
 
 def check(
     config: ConfigOption = Path("experts.yaml"),
@@ -18,36 +21,42 @@ def check(
         bool, typer.Option("--online", help="ask every engine whether it has its expert's model")
     ] = False,
 ) -> None:
-    """Validate experts.yaml: keys, names, plugin options, weights, adapters, variables, budgets, the live router."""
+    """Validate experts.yaml: keys, names, plugin options, weights, adapters, variables, budgets, the live router. List
+    its experts, and where vLLM's answer if they run."""
     import asyncio
     import os
 
     from base.errors import ConfigError
     from base.terminal import Terminal
     from fleet.engine_check import engine_problems, not_asked
+    from fleet.experts_up import experts_table
     from fleet.vllm_addresses import read_vllm_addresses
     from gateway.check import find_problems, resolved_lines
     from router.agreement import category_warnings, pin_problems
     from router.config import load_config
     from router.live_pointer import live_manifest
 
-    loaded = load_config(config)
+    loaded, console = load_config(config), Terminal()
+    addresses = read_vllm_addresses(data_dir)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    console.print(experts_table(loaded, addresses))
     problems = find_problems(loaded, config, os.environ)
     manifest = live_manifest(data_dir)
     if manifest is not None:
         problems += [f"{config}: {line}" for line in pin_problems(loaded, manifest)]
     if online:
-        found = asyncio.run(engine_problems(loaded, os.environ, read_vllm_addresses(data_dir)))
+        found = asyncio.run(engine_problems(loaded, os.environ, addresses))
         problems += [f"{config}: {line}" for line in found]
     if problems:
         raise ConfigError("\n".join(problems), problems)
     for line in resolved_lines(loaded):
-        Terminal().print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     for line in [] if manifest is None else category_warnings(loaded, manifest):
         echo(f"warning: {config}: {line}", to_stderr=True)
     if online and (others := not_asked(loaded)):
-        Terminal().print(f"not asked, because their engines list no models: {', '.join(others)}", soft_wrap=True)
-    Terminal().print(
+        console.print(f"not asked, because their engines list no models: {', '.join(others)}", soft_wrap=True)
+    console.print(
         f"{config}: {len(loaded.experts)} experts, {len(loaded.categories)} categories: no problem found",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""`coe up`, `coe serve`, `coe experts up` and `coe experts ls`."""
+"""`coe up` and `coe serve`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ PortOption = Annotated[int | None, typer.Option("--port", min=0, max=65535, help
 DEMO_PACKAGES = ("gguf", "lxml", "onnxruntime", "pyarrow", "sklearn", "xllamacpp")
 """One of each extra that the shipped composition needs, so that all are asked for at once."""
 
-PIPE_WIDTH = 250
-"""A pipe has no width, and `grep` wants one line an expert."""
-
 
 def up(
     config: options.ConfigOption = Path("experts.yaml"),
     data_dir: options.DataOption = Path("data"),
     host: HostOption = None,
     port: PortOption = None,
-    once: Annotated[bool, typer.Option("--once", help="exit once every first query is answered")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="exit once every first query is answered, or every engine ready")
+    ] = False,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="start the vLLM engines of experts.yaml only, and keep them running")
+    ] = False,
     regrade: Annotated[
         bool, typer.Option("--regrade", help="ask every expert every probe again, and fit a router from that")
     ] = False,
@@ -37,11 +39,18 @@ def up(
     from base.errors import require_installed
     from base.shipped import DEFAULT_CONFIG, copy_composition
     from base.terminal import Terminal
+    from fleet.experts_up import run_experts
     from fleet.program_log import log_to_file
     from gateway.event_loop import run
+    from gateway.settings import engine_environment
     from gateway.up import run_up
     from gateway.up_view import UpView
+    from router.config import load_config
 
+    if engines:
+        known, folder = load_config(config), config.resolve().parent
+        run(run_experts(known, folder, data_dir.resolve(), engine_environment(known), once=once))
+        return
     settings, view = settings_of(config, data_dir, host, port), UpView(Terminal())
     if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
         require_installed("demo", "the composition that ships with coe", *DEMO_PACKAGES)
@@ -60,7 +69,7 @@ def serve(
         str | None, typer.Option("--workers", metavar="N", help="processes that answer requests (COE_WORKERS; 1)")
     ] = None,
 ) -> None:
-    """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
+    """Start the gateway for production: Redis and database from the environment, vLLM from `coe up --engines`."""
     from fleet.program_log import LogReporter, log_to_stderr
     from gateway.event_loop import run
     from gateway.up import run_serve
@@ -68,37 +77,6 @@ def serve(
     settings = settings_of(config, data_dir, host, port, workers)
     log_to_stderr(settings.log_level)
     run(run_serve(settings, LogReporter()))
-
-
-def experts_up(
-    config: options.ConfigOption = Path("experts.yaml"),
-    data_dir: options.DataOption = Path("data"),
-    once: Annotated[bool, typer.Option("--once", help="stop them again as soon as all are ready")] = False,
-) -> None:
-    """Start the vLLM engines of experts.yaml and keep them running until Ctrl-C or SIGTERM."""
-    import asyncio
-
-    from fleet.experts_up import run_experts
-    from gateway.settings import engine_environment
-    from router.config import load_config
-
-    loaded = load_config(config)
-    asyncio.run(run_experts(loaded, config.resolve().parent, data_dir.resolve(), engine_environment(loaded), once=once))
-
-
-def experts_ls(
-    config: options.ConfigOption = Path("experts.yaml"), data_dir: options.DataOption = Path("data")
-) -> None:
-    """List the experts of experts.yaml, and where vLLM's answer if they run."""
-    from base.terminal import Terminal
-    from fleet.experts_up import experts_table
-    from fleet.vllm_addresses import read_vllm_addresses
-    from router.config import load_config
-
-    console = Terminal()
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
-    console.print(experts_table(load_config(config), read_vllm_addresses(data_dir)))
 
 
 def settings_of(

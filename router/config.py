@@ -45,7 +45,7 @@ class Engine(StrEnum):
     """The program or provider that runs an expert's model."""
 
     LLAMACPP = "llamacpp"  # a child process of `coe up`: llama.cpp's OpenAI server, all adapters on one base
-    VLLM = "vllm"  # `coe experts up` starts it, or `url` names an engine that others run
+    VLLM = "vllm"  # `coe up --engines` starts it, or `url` names an engine that others run
     OPENAI = "openai"  # anything else that speaks the OpenAI wire, at `url`
     LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
     ECHO = "echo"  # a fake for tests: answers with the question
@@ -156,7 +156,7 @@ class LlamaCppConfig(Section):
 
 
 class VllmConfig(Section):
-    """Settings with which `coe experts up` starts vLLM."""
+    """Settings with which `coe up --engines` starts vLLM."""
 
     python: str = Field(default="python3", description="interpreter that has vllm installed")
     args: dict[str, Flag] = Field(default_factory=dict, description="flags for every process")

@@ -66,7 +66,7 @@ def experts_probe(
         echo(f"router {found.artifact.manifest.version} is live")
     else:
         short = found.artifact.manifest.version[:8]
-        echo(f"nothing serves it yet: `coe router canary {short}` tries it out, `coe router promote {short}`")
+        echo(f"nothing serves it yet: `coe router try {short}` tries it out, `coe router promote {short}`")
 
 
 def collect(name: str, base_url: str, config: Path, out: Path, per_category: int, probes_from: Path | None) -> None:

@@ -15,7 +15,6 @@ from training.gate import Terms
 if TYPE_CHECKING:
     from base.progress import Progress
     from router.artifact import RouterArtifact
-    from training.registry import Registry
 
 OutcomesOption = Annotated[
     Path | None,
@@ -24,7 +23,6 @@ OutcomesOption = Annotated[
 QueriesOption = Annotated[
     Path | None, typer.Option("--queries", help="folder of labelled queries; default: the seed set")
 ]
-VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
 
 
 @with_options
@@ -139,27 +137,23 @@ def retrain(
         retrain_again_and_again(request, redis_url, every, as_json=as_json)
 
 
-def registry_of(data_dir: Path) -> Registry:
-    from training.registry import Registry
-
-    return Registry(data_dir / "routers")
-
-
-def router_ls(data_dir: DataOption = Path("data")) -> None:
-    """List trained routers, the live one marked."""
-    from training.summary import print_routers
-
-    print_routers(registry_of(data_dir))
-
-
-def router_show(version: VersionArgument = "", data_dir: DataOption = Path("data")) -> None:
-    """Show one router (the live one when none is named): parents, metrics, map."""
+def router_ls(
+    version: Annotated[
+        str, typer.Argument(help="show this one: a router version, an unambiguous beginning of one, or `live`")
+    ] = "",
+    data_dir: DataOption = Path("data"),
+) -> None:
+    """List trained routers, the live one marked; or show one: parents, metrics, map."""
     from base.errors import ConfigError
     from router.artifact import load_artifact
-    from training.summary import print_router
+    from training.registry import Registry
+    from training.summary import print_router, print_routers
 
-    registry = registry_of(data_dir)
-    live = registry.live()
-    if not version and live is None:
+    registry = Registry(data_dir / "routers")
+    if not version:
+        print_routers(registry)
+        return
+    live = registry.live() if version == "live" else None
+    if version == "live" and live is None:
         raise ConfigError(f"{registry.root}: there is no live router yet; name a version")
-    print_router(load_artifact(registry.folder(version or (live.version if live else ""))))
+    print_router(load_artifact(registry.folder(version if live is None else live.version)))

@@ -1,4 +1,4 @@
-"""`coe router canary`, `coe router shadow`, `coe router promote` and `coe router rollback`."""
+"""`coe router try`, `coe router promote` and `coe router rollback`."""
 
 from __future__ import annotations
 
@@ -36,44 +36,36 @@ def require_loadable(config: Path, folder: Path) -> None:
 
 
 @with_options
-def router_canary(
+def router_try(
     version: VersionArgument,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="decide beside the live router, be logged, and serve no request")
+    ] = False,
     *,
     terms: CanaryTerms,
 ) -> None:
     """Let a router serve a share of the conversations; it is withdrawn by itself once it is shown to be worse."""
+    from base.errors import ConfigError
     from training.registry import Registry
 
+    if shadow and terms != CanaryTerms():
+        raise ConfigError("--shadow: a router that serves no request has no share and no margins")
     registry = Registry(data_dir / "routers")
     folder = registry.folder(version)
     require_loadable(config, folder)
-    trial = Trial(
-        version=folder.name,
-        mode=TrialMode.CANARY,
-        started_at=datetime.now(UTC).timestamp(),
-        **terms.model_dump(),
-    )
+    given = {} if shadow else terms.model_dump()
+    mode = TrialMode.SHADOW if shadow else TrialMode.CANARY
+    trial = Trial(version=folder.name, mode=mode, started_at=datetime.now(UTC).timestamp(), **given)
     pointer = registry.try_out(trial)
+    if shadow:
+        echo(f"router {trial.version} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
+        return
     echo(f"router {trial.version} serves {terms.share:.2%} of the conversations, {pointer.version} the others")
     losses = f"lose {terms.margin:g} of mean reward, or to fail {terms.error_margin:g} more often"
     echo(f"it is withdrawn once shown to {losses}")
     echo(f"`coe router promote {trial.version[:8]}` makes it live, `coe router rollback` withdraws it")
-
-
-def router_shadow(
-    version: VersionArgument, config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")
-) -> None:
-    """Let a router decide beside the live one; what it decides is logged and serves no request."""
-    from training.registry import Registry
-
-    registry = Registry(data_dir / "routers")
-    folder = registry.folder(version)
-    require_loadable(config, folder)
-    now = datetime.now(UTC).timestamp()
-    pointer = registry.try_out(Trial(version=folder.name, mode=TrialMode.SHADOW, started_at=now))
-    echo(f"router {folder.name} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
 
 
 def router_promote(

