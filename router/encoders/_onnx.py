@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 IR_VERSION, OPSET, CONTRIB_OPSET = 10, 20, 1
 CONTRIB = "com.microsoft"
-QUANTISED_PRODUCT = "DynamicQuantizeMatMul"
-"""The domain of onnxruntime's own operators, and the one that is used."""
+CONTRIB_OPERATORS = frozenset({"DynamicQuantizeMatMul", "MatMulIntegerToFloat"})
+"""The domain of onnxruntime's own operators, and those that are used."""
 
 DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int64": 7}
 """TensorProto.DataType by numpy's name."""
@@ -84,6 +84,10 @@ class Graph:
         """The name of an operator's result. An empty input leaves out an optional one."""
         return self.write(operator, inputs, attributes)[0]
 
+    def quantise(self, states: str) -> list[str]:
+        """States in 8 bits, their scale and the level of zero: what DynamicQuantizeMatMul does to its input."""
+        return self.write("DynamicQuantizeLinear", [states], {}, 3)
+
     def split(self, states: str, parts: int) -> list[str]:
         """Columns of states (t, parts * w) in equal parts, each (t, w)."""
         return self.write("Split", [states], {"axis": 1, "num_outputs": parts}, parts)
@@ -95,7 +99,7 @@ class Graph:
         names = [f"n{len(self.nodes)}.{i}" for i in range(outputs)]
         parts = [blob(1, name) for name in inputs] + [blob(2, name) for name in names] + [blob(4, operator)]
         parts += [blob(5, attribute(name, value)) for name, value in attributes.items()]
-        parts.append(blob(7, CONTRIB if operator == QUANTISED_PRODUCT else ""))
+        parts.append(blob(7, CONTRIB if operator in CONTRIB_OPERATORS else ""))
         self.nodes.append(b"".join(parts))
         return names
 
@@ -105,13 +109,16 @@ class Graph:
         return name
 
     def linear(self, states: str, weights: FloatArray, bias: FloatArray | None = None) -> str:
-        """states (t, in) @ weights (in, out) + bias (out,), the weights in 7 bits with a scale per column."""
-        scale = np.maximum(np.abs(weights).max(axis=0), np.float32(1e-12)) / np.float32(WEIGHT_LEVELS)
-        levels = np.rint(weights / scale).astype(np.int8)
-        inputs = [self.constant(levels), self.constant(scale.astype(np.float32)), ""]
+        """states (t, in) @ weights (in, out) + bias (out,)."""
+        inputs = [*self.quantised(weights), ""]
         if bias is not None:
             inputs.append(self.constant(bias.astype(np.float32)))
-        return self.add(QUANTISED_PRODUCT, states, *inputs)
+        return self.add("DynamicQuantizeMatMul", states, *inputs)
+
+    def quantised(self, weights: FloatArray) -> tuple[str, str]:
+        """Weights (in, out) in 7 bits, and their scales (out,)."""
+        scale = np.maximum(np.abs(weights).max(axis=0), np.float32(1e-12)) / np.float32(WEIGHT_LEVELS)
+        return self.constant(np.rint(weights / scale).astype(np.int8)), self.constant(scale.astype(np.float32))
 
     def norm(self, states: str, gain: FloatArray, shift: FloatArray, epsilon: float) -> str:
         """Rows to mean 0 and variance 1, then scaled and shifted (Ba et al. 2016)."""

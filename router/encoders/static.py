@@ -7,24 +7,20 @@ its weight per token and its shared rows where it has them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import ConfigError
-from router.encoders._sentencepiece import UNKNOWN, read_tokenizer
-from router.encoders._tokenizer import open_tokenizer
+from router.encoders._tokenizer import open_sentencepiece, open_tokenizer
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, read_table
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 class Options(BaseModel):
@@ -69,7 +65,7 @@ class StaticEncoder:
     """`unknown` is the token of what the table does not hold, None when there is none."""
 
     table: Table
-    tokenizer: Tokenizer
+    tokenize: Callable[[str], Sequence[int]]
     unknown: int | None
     max_tokens: int
     fingerprint: str
@@ -81,9 +77,9 @@ class StaticEncoder:
 
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        for row, encoding in enumerate(self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)):
-            tokens = [token for token in encoding.ids if token != self.unknown][: self.max_tokens]
-            if tokens and texts[row].strip():
+        for row, text in enumerate(texts):
+            tokens = [token for token in self.tokenize(text) if token != self.unknown][: self.max_tokens]
+            if tokens and text.strip():
                 mean = self.table.rows(np.array(tokens)).mean(axis=0)
                 norm = float(np.linalg.norm(mean))
                 vectors[row] = mean / norm if norm > 0 else 0.0
@@ -114,6 +110,21 @@ def read_matrix(weights: Path) -> Matrix:
     return Matrix(table)
 
 
+def read_pieces(path: Path) -> tuple[Callable[[str], Sequence[int]], int | None]:
+    """The tokenizer of a SentencePiece model, and its unknown token."""
+    processor = open_sentencepiece(path)
+    return processor.encode, processor.unk_id()
+
+
+def read_vocabulary(path: Path) -> tuple[Callable[[str], Sequence[int]], int | None]:
+    """The tokenizer of a tokenizer.json, without special tokens, and its unknown token if there is one."""
+    tokenizer = open_tokenizer(path)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, unknown
+
+
 def build(options: Options) -> StaticEncoder:
     """Raises MissingWeightsError; ConfigError when the file holds no single matrix."""
     weights = resolve_weights(options.weights)
@@ -124,19 +135,15 @@ def build(options: Options) -> StaticEncoder:
         )
     else:
         tokenizer_file = resolve_weights(options.tokenizer)
-    is_sentencepiece = tokenizer_file.suffix == ".model"
-    tokenizer = read_tokenizer(tokenizer_file) if is_sentencepiece else open_tokenizer(tokenizer_file)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    unknown = UNKNOWN if is_sentencepiece else tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
+    tokenize, unknown = (read_pieces if tokenizer_file.suffix == ".model" else read_vocabulary)(tokenizer_file)
     return StaticEncoder(
         table=read_table(weights) if weights.suffix == ".npz" else read_matrix(weights),
-        tokenizer=tokenizer,
+        tokenize=tokenize,
         unknown=unknown,
         max_tokens=options.max_tokens,
         fingerprint=fingerprint("static", file_sha256(weights), file_sha256(tokenizer_file), options.max_tokens),
     )
 
 
-IMPORTS, EXTRA = ("tokenizers",), "encoders"
+IMPORTS, EXTRA = ("sentencepiece", "tokenizers"), "encoders"
 EXAMPLES = (Options(), Options(max_tokens=64))

@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import ConfigError
 from router.encoders._onnx import Graph, open_session
-from router.encoders._sentencepiece import read_tokenizer
+from router.encoders._tokenizer import open_sentencepiece
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-    from tokenizers import Tokenizer
+    from sentencepiece import SentencePieceProcessor
 
 VERSION = 2
 """Raised with every change of the vectors that the options do not show."""
@@ -42,7 +42,7 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: str = WEIGHTS
-    tokenizer: str = Field(default=TOKENIZER, description="a SentencePiece unigram model")
+    tokenizer: str = Field(default=TOKENIZER, description="a SentencePiece model")
     max_tokens: int = Field(default=128, ge=8, description="tokens after these are not read")
     opening_tokens: int = Field(
         default=0, ge=0, le=128, description="a vector of the first tokens alone is put beside; 0: none"
@@ -55,7 +55,7 @@ class UseMultilingualEncoder:
 
     table: TokenTable
     session: InferenceSession
-    tokenizer: Tokenizer
+    tokenizer: SentencePieceProcessor
     max_tokens: int
     opening_tokens: int
     dim: int
@@ -66,7 +66,7 @@ class UseMultilingualEncoder:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
             if text.strip():
-                vectors[row] = self.encode_tokens(self.tokenizer.encode(text).ids[: self.max_tokens])
+                vectors[row] = self.encode_tokens(self.tokenizer.encode(text)[: self.max_tokens])
         return vectors
 
     def encode_tokens(self, tokens: Sequence[int]) -> FloatArray:
@@ -96,8 +96,11 @@ def write_graph(layers: Mapping[str, FloatArray], opening_tokens: int) -> bytes:
     states = graph.split(normed, len(WINDOWS))
     for (size, before), state in zip(WINDOWS, states, strict=True):
         for step in ("1", "2"):
-            seen = windows(graph, state, size, before)
-            grown = graph.linear(seen, layers[f"w{step}_{size}"], layers[f"b{step}_{size}"])
+            levels, scale, zero = graph.quantise(state)  # before a token's row is copied into each of its windows
+            seen = windows(graph, levels, zero, size, before)
+            weights, weights_scale = graph.quantised(layers[f"w{step}_{size}"])
+            bias = graph.constant(layers[f"b{step}_{size}"])
+            grown = graph.add("MatMulIntegerToFloat", seen, weights, scale, weights_scale, zero, "", bias)
             state = graph.add("Add", graph.add("Relu", grown), state)
         features.append(state)
     tokens = graph.norm(graph.add("Concat", *features, axis=1), layers["ln_g"], layers["ln_b"], norm_epsilon)
@@ -121,9 +124,9 @@ def head(graph: Graph, pooled: str, layers: Mapping[str, FloatArray]) -> str:
     return graph.add("Tanh", residual(graph.add("Relu", residual(pooled, "p1", "d0", "d1")), "p3", "d2", "d3"))
 
 
-def windows(graph: Graph, state: str, size: int, before: int) -> str:
-    """(t, size * w) from (t, w): each token's neighbours side by side, zeros beyond the text."""
-    padded = graph.add("Pad", state, graph.constant(np.array([before, 0, size - 1 - before, 0])))
+def windows(graph: Graph, state: str, zero: str, size: int, before: int) -> str:
+    """(t, size * w) from (t, w): each token's neighbours side by side, `zero` beyond the text."""
+    padded = graph.add("Pad", state, graph.constant(np.array([before, 0, size - 1 - before, 0])), zero)
     axis = graph.constant(np.array([0]))
     shifted = [
         graph.add(
@@ -145,7 +148,7 @@ def build(options: Options) -> UseMultilingualEncoder:
     return UseMultilingualEncoder(
         table=table,
         session=open_session(model),
-        tokenizer=read_tokenizer(tokenizer),
+        tokenizer=open_sentencepiece(tokenizer),
         max_tokens=options.max_tokens,
         opening_tokens=options.opening_tokens,
         dim=512 * (2 if options.opening_tokens else 1),
@@ -160,5 +163,5 @@ def build(options: Options) -> UseMultilingualEncoder:
     )
 
 
-IMPORTS, EXTRA = ("onnxruntime", "tokenizers"), "encoders"
+IMPORTS, EXTRA = ("onnxruntime", "sentencepiece"), "encoders"
 EXAMPLES = (Options(), Options(max_tokens=32, opening_tokens=10))

@@ -17,7 +17,7 @@ from router.config import PluginConfig
     [
         ("static", "tokenizer", "is not a tokenizer.json"),
         ("use_multilingual", "weights", "does not hold its weights"),
-        ("use_multilingual", "tokenizer", "is not a SentencePiece unigram model"),
+        ("use_multilingual", "tokenizer", "is not a SentencePiece model"),
     ],
 )
 def test_a_file_of_another_kind_is_named(tmp_path: Path, kind: str, option: str, said: str, is_folder: bool) -> None:

@@ -11,7 +11,7 @@ import pytest
 from base.errors import ConfigError, MissingWeightsError
 from router.encoders import use_multilingual
 from router.encoders._onnx import open_session
-from router.encoders._sentencepiece import read_model, read_tokenizer
+from router.encoders._tokenizer import open_sentencepiece
 from router.encoders._use_weights import read_arrays
 from router.encoders.use_multilingual import WINDOWS, Options, write_graph
 
@@ -21,7 +21,8 @@ def message(field: int, body: bytes) -> bytes:
 
 
 def piece(text: str, score: float) -> bytes:
-    return message(1, message(1, text.encode()) + bytes([2 << 3 | 5]) + struct.pack("<f", score) + b"\x18\x01")
+    kind = b"\x18\x02" if text == "<unk>" else b"\x18\x01"
+    return message(1, message(1, text.encode()) + bytes([2 << 3 | 5]) + struct.pack("<f", score) + kind)
 
 
 MODEL = b"".join(
@@ -29,19 +30,18 @@ MODEL = b"".join(
 )
 
 
-def test_pieces_and_segmentation(tmp_path: Path) -> None:
-    assert read_model(MODEL)[0][2] == ("▁red", -1.0)
+def test_a_model_cuts_a_text_into_its_likeliest_pieces(tmp_path: Path) -> None:
     (tmp_path / "sp.model").write_bytes(MODEL)
-    tokenizer = read_tokenizer(tmp_path / "sp.model")
-    assert tokenizer.encode("  red  red ").tokens == ["▁red", "▁red"]
-    assert tokenizer.encode("red?").ids == [2, 0]
+    tokenizer = open_sentencepiece(tmp_path / "sp.model")
+    assert tokenizer.encode("  red  red ") == [2, 2]
+    assert tokenizer.encode("red?") == [2, 0]
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", MODEL[:-3], b"\xff" * 9])
 def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "sp.model").write_bytes(data)
-    with pytest.raises(ConfigError, match="not a SentencePiece unigram model"):
-        read_tokenizer(tmp_path / "sp.model")
+    with pytest.raises(ConfigError, match="not a SentencePiece model"):
+        open_sentencepiece(tmp_path / "sp.model")
 
 
 def made_layers(rng: np.random.Generator) -> dict[str, np.ndarray]:
