@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,22 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from base.errors import ConfigError
+from base.fault_words import fault_words
+
+
+def unix_time(value: str | float, option: str = "--since") -> float:
+    """Unix seconds of an ISO date or time, taken as UTC where it names no zone; a number (an option's default) is
+    already that. Raises ConfigError, naming `option`."""
+    if isinstance(value, float):
+        return value
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ConfigError(
+            f"{option}: '{value}' is not an ISO date or time such as 2026-11-25 or 2026-11-25T08:00"
+        ) from error
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
 
 ConfigOption = Annotated[Path, typer.Option("--config", envvar="COE_CONFIG", help="experts.yaml to read")]
 DataOption = Annotated[
@@ -26,6 +43,18 @@ DatabaseOption = Annotated[
 ]
 RedisOption = Annotated[
     str | None, typer.Option("--redis-url", envvar="REDIS_URL", help="Redis of the decision log; default: our own")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="seed of every random draw")]
+SinceOption = Annotated[
+    float,
+    typer.Option(
+        "--since",
+        parser=unix_time,
+        metavar="TIME",
+        show_default=False,
+        help="ISO date or time; what is older is left out",
+    ),
 ]
 
 
@@ -56,7 +85,7 @@ def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
             except ValidationError as error:
                 fault = error.errors(include_url=False)[0]
                 option = f"--{fault['loc'][0]}".replace("_", "-") if fault["loc"] else name
-                raise ConfigError(f"{option}: {fault['msg']}, not {fault['input']!r}") from error
+                raise ConfigError(f"{option}: {fault_words(fault)} (got {fault['input']!r})") from error
         return command(**given)
 
     run.__signature__ = signature  # type: ignore[attr-defined]

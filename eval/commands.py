@@ -14,7 +14,6 @@ CacheOption = Annotated[
     typer.Option("--cache", envvar="COE_CACHE_DIR", help="folder that keeps embeddings; default: OUT/embeddings"),
 ]
 ExpertsOption = Annotated[str | None, typer.Option("--experts", help="experts to keep, separated by commas")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="seed of every random draw")]
 
 
 def split_names(value: str | None, option: str) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DataOption
+from base.options import ConfigOption, DataOption, JsonOption
 from base.visible_text import echo
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def route(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     policy: Annotated[str, typer.Option(help="policy of experts.yaml")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="print the decision as JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the decision for a text, and why. Nothing is called."""
     import numpy as np

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DatabaseOption, DataOption
+from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SeedOption, SinceOption
 from base.visible_text import echo
 
 if TYPE_CHECKING:
@@ -26,14 +26,13 @@ def categories_propose(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
-    since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
+    since: SinceOption = 0.0,
     min_size: Annotated[int, typer.Option(min=4, help="distinct queries that make a category")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="print the proposals as JSON")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of every random draw")] = 0,
+    as_json: JsonOption = False,
+    seed: SeedOption = 0,
 ) -> None:
     """Find topics that the router does not know, and categories that are not asked for."""
     from base.progress import console_progress
-    from base.times import unix_time
     from decision_log.log_connection import default_database_url
     from training.category_files import keep_proposals
     from training.new_categories import ProposeRequest, propose
@@ -43,7 +42,7 @@ def categories_propose(
         config=config,
         routers=data_dir / "routers",
         database_url=url,
-        since=0.0 if since is None else unix_time(since, "--since"),
+        since=since,
         min_size=min_size,
         seed=seed,
     )

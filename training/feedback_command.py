@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from base.options import ConfigOption, DatabaseOption, DataOption
+from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SinceOption
 from base.visible_text import echo
 
 if TYPE_CHECKING:
@@ -24,19 +22,18 @@ def log_feedback(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
-    since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+    since: SinceOption = 0.0,
+    as_json: JsonOption = False,
 ) -> None:
     """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
     from base.terminal import Terminal
-    from base.times import unix_time
     from decision_log.log_connection import default_database_url
     from router.config import load_config
     from training.feedback_report import feedback_report
 
     report = feedback_report(
         database_url or default_database_url(data_dir),
-        since=0.0 if since is None else unix_time(since, "--since"),
+        since=since,
         key_weights=load_config(config).feedback.key_weights,
     )
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import ConfigOption, DatabaseOption, DataOption, with_options
+from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SeedOption, SinceOption, with_options
 from training.fit_inputs import FitOptions
 from training.gate import Terms
 
@@ -100,21 +100,20 @@ def retrain(
     database_url: DatabaseOption = None,
     outcomes: OutcomesOption = None,
     queries: QueriesOption = None,
-    since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are not read")] = None,
+    since: SinceOption = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="compare and print, promote nothing")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    as_json: JsonOption = False,
     every: Annotated[
         str | None, typer.Option(help="again and again until SIGTERM or SIGINT, this far apart: 90s, 30m, 1h, 1d")
     ] = None,
     redis_url: Annotated[
         str | None, typer.Option(envvar="REDIS_URL", help="with several replicas: Redis that says whose turn it is")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of every random draw")] = 0,
+    seed: SeedOption = 0,
     *,
     terms: Terms,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
-    from base.times import unix_time
     from decision_log.log_connection import default_database_url
     from training.retrain_command import retrain_again_and_again, retrain_once
     from training.retrain_inputs import RetrainRequest
@@ -125,7 +124,7 @@ def retrain(
         outcomes=outcomes or data_dir / "outcomes",
         database_url=database_url or default_database_url(data_dir),
         queries=queries,
-        since=0.0 if since is None else unix_time(since, "--since"),
+        since=since,
         terms=terms,
         is_dry_run=dry_run,
         seed=seed,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from base.options import DatabaseOption, DataOption
+from base.options import DatabaseOption, DataOption, SinceOption, unix_time
 from eval.commands import command_line, say
 
 
@@ -16,7 +16,7 @@ def log(
     out: Annotated[Path, typer.Option(help="folder for report.html and report.json")],
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
-    since: Annotated[str | None, typer.Option(help="ISO date or time; older decisions are left out")] = None,
+    since: SinceOption = 0.0,
     until: Annotated[str | None, typer.Option(help="ISO date or time; decisions from then on are left out")] = None,
 ) -> None:
     """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback. Writes report.html and
@@ -26,7 +26,6 @@ def log(
 
     from base.options import require_folder
     from base.progress import console_progress
-    from base.times import unix_time
     from decision_log.log_connection import default_database_url
     from eval.log.measure_log import measure_log
     from eval.log.traffic import read_events, read_traffic
@@ -34,14 +33,13 @@ def log(
     from eval.report.page import write_report
 
     require_folder(out)
-    first = 0.0 if since is None else unix_time(since, "--since")
     end = float("inf") if until is None else unix_time(until, "--until")
     with console_progress() as progress:
         progress("reading the decision log")
         url = database_url or default_database_url(data_dir)
         left_out: Counter[str] = Counter()
-        traffic = read_traffic(url, since=first, until=end, left_out=left_out, progress=progress)
-        events = read_events(url, since=first, until=end)
+        traffic = read_traffic(url, since=since, until=end, left_out=left_out, progress=progress)
+        events = read_events(url, since=since, until=end)
         progress(f"measuring {len(traffic):,} decisions")
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC)
         report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)

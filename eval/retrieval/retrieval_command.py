@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from eval.commands import CacheOption, SeedOption, command_line, say
+from base.options import SeedOption
+from eval.commands import CacheOption, command_line, say
 from eval.retrieval.request import DEFAULT_MULTITASK
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from base.options import ConfigOption, DataOption
+from base.options import ConfigOption, DataOption, JsonOption, SeedOption
 from base.visible_text import echo
 from eval.commands import command_line, split_names
 
@@ -29,8 +29,8 @@ def robustness(
     limit: Annotated[int | None, typer.Option(min=1, help="maximum number of texts, drawn at random")] = None,
     max_flips: Annotated[float, typer.Option(min=0, max=1, help="largest share of decisions that may flip")] = 0.05,
     out: Annotated[Path | None, typer.Option(help="folder for robustness.json")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="seed of every random draw")] = 0,
+    as_json: JsonOption = False,
+    seed: SeedOption = 0,
 ) -> int:
     """Count decisions that flip under harmless changes of a text; run routes.test.yaml. Exit status 1 when a check
     fails."""

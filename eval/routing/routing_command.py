@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from eval.commands import CacheOption, ExpertsOption, SeedOption, command_line, say, split_names
+from base.options import SeedOption
+from eval.commands import CacheOption, ExpertsOption, command_line, say, split_names
 
 
 def routing(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.errors import ArtifactError, ConfigError, allowed_values
-from base.options import ConfigOption, DatabaseOption, DataOption
+from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SinceOption
 from base.visible_text import echo
 from decision_log.connections import opened_database
 from decision_log.privacy import load_key
@@ -30,10 +30,10 @@ def replay(
     diff: Annotated[
         str | None, typer.Option("--diff", metavar="CANDIDATE", help="Router version to compare with the log.")
     ] = None,
-    since: Annotated[str | None, typer.Option(help="--diff: ISO date or time; older decisions are left out.")] = None,
+    since: SinceOption = 0.0,
     limit: Annotated[int, typer.Option(min=1, help="--diff: look at the newest N decisions.")] = 5000,
     examples: Annotated[int, typer.Option(min=0, help="--diff: how many examples to show.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
@@ -126,14 +126,13 @@ def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> T
     return Tally(candidate, load_key(data_dir), max_examples)
 
 
-def compared(store: Database, tally: Tally, since: str | None, limit: int) -> CandidateReport:
-    """The report of a candidate over the newest decisions since an ISO date or time."""
+def compared(store: Database, tally: Tally, since: float, limit: int) -> CandidateReport:
+    """The report of a candidate over the newest decisions since a time in Unix seconds."""
     from base.terminal import Terminal
-    from base.times import unix_time
 
-    first, left_out = 0.0 if since is None else unix_time(since, "--since"), Counter[str]()
+    left_out = Counter[str]()
     with Terminal(stderr=True).status("deciding again ..."):
-        for record in store.newest_decisions(since=first, limit=limit, left_out=left_out):
+        for record in store.newest_decisions(since=since, limit=limit, left_out=left_out):
             tally.add(record)
     report = tally.report()
     return report.model_copy(update={"skipped": {**report.skipped, **left_out}})

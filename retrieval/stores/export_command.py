@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from base.options import DatabaseOption, DataOption
+from base.options import DatabaseOption, DataOption, JsonOption, SinceOption
 from base.visible_text import echo
 from decision_log.connections import opened_database
 from retrieval.stores.export import Exported, export_all, export_store
@@ -19,23 +19,21 @@ def export(
     out: Annotated[Path, typer.Option(help="New folder for the collection; with --all, for a folder per store.")],
     store_id: Annotated[str | None, typer.Argument(metavar="STORE", help="Id of a vector store.")] = None,
     is_all: Annotated[bool, typer.Option("--all", help="Every store that has usable feedback.")] = False,
-    since: Annotated[str | None, typer.Option(help="ISO date or time; older searches are not read.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    since: SinceOption = 0.0,
+    as_json: JsonOption = False,
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
 ) -> int:
     """Write vector stores with the feedback on their searches as collections for `retrieval train` and `pilots`."""
     from base.errors import ConfigError
-    from base.times import unix_time
 
     if (store_id is not None) == is_all:
         raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
-    first = 0.0 if since is None else unix_time(since, "--since")
     with opened_database(data_dir, database_url) as store:
         if store_id is None:
-            done = export_all(store, out, first)
+            done = export_all(store, out, since)
         else:
-            done = {store_id: export_store(store, store_id, out, first)}
+            done = {store_id: export_store(store, store_id, out, since)}
     if as_json:
         echo(json.dumps({"stores": {name: asdict(each) for name, each in done.items()}}))
     else:

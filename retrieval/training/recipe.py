@@ -24,26 +24,26 @@ class Recipe(Record):
     """Defaults are the paper's (RouterRetriever, arXiv 2409.02685, section 4) but for `negatives`, the learning rate,
     which is ten times that of its far longer training, and the sizes."""
 
-    r: int = Field(default=8, ge=1, le=256)
-    alpha: float = Field(default=32.0, gt=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    r: int = Field(default=8, ge=1, le=256, description="rank of the adapter")
+    alpha: float = Field(default=32.0, gt=0, description="the adapter counts alpha / r times")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="on the adapter's input")
     learning_rate: float = Field(default=1e-3, gt=0, description="peak of the one-cycle schedule")
-    warm_up: float = Field(default=0.1, ge=0, le=1, description="share of the steps")
-    temperature: float = Field(default=0.05, gt=0)
-    batch: int = Field(default=32, ge=2)
-    epochs: int = Field(default=20, ge=1)
-    max_steps: int = Field(default=400, ge=1, description="an upper bound on the steps of all epochs")
+    warm_up: float = Field(default=0.1, ge=0, le=1)  # share of the steps
+    temperature: float = Field(default=0.05, gt=0, description="of the softmax over documents")
+    batch: int = Field(default=32, ge=2, description="queries in a step")
+    epochs: int = Field(default=20, ge=1, description="times that every query is seen at most")
+    max_steps: int = Field(default=400, ge=1, description="upper bound on the steps of all epochs")
     negatives: Literal["batch", "corpus"] = Field(
-        default="batch", description="corpus: every document that is not relevant counts, since its side is frozen"
+        default="batch", description="documents of the same batch, or every document that is not relevant"
     )
     max_query_tokens: int = Field(default=256, ge=8, le=512, description="tokens of a query after these are not read")
     precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of the products in training; serving is float32"
+        default="float32", description="of the products in training; bfloat16 is faster on processors that have it"
     )
     eval_every: int = Field(default=25, ge=1, description="steps between two looks at dev")
     patience: int = Field(default=4, ge=1, description="looks without a better dev nDCG@10 before it stops")
-    held_out: float = Field(default=0.25, ge=0, lt=1, description="share of train queries kept for the pilots")
-    seed: int = Field(default=0, ge=0)
+    held_out: float = Field(default=0.25, ge=0, lt=1, description="share of train queries kept for the pilot library")
+    seed: int = Field(default=0, ge=0, description="seed of every random draw")
 
 
 def hash_share(text: str) -> float:

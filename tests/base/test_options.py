@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError
-from base.options import require_file, require_folder
+from base.options import require_file, require_folder, unix_time
+from coe.command_line import run
 
 
 def test_a_folder_may_be_there_or_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +45,17 @@ def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is read-only"):
         require_folder(tmp_path / "a")
     tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("1970-01-02", 86_400.0), ("1970-01-01T01:00+01:00", 0.0), ("1970-01-01T00:10", 600.0)]
+)
+def test_a_time_without_a_zone_is_utc(text: str, seconds: float) -> None:
+    assert unix_time(text) == seconds
+
+
+def test_a_time_that_is_not_one_is_named_with_its_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("log feedback", ["--since", "yesterday", "--data-dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "coe: --since: 'yesterday' is not an ISO date or time such as 2026-11-25 or 2026-11-25T08:00\n"
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from base.errors import ConfigError, DataError
+from base.errors import DataError
 from decision_log.database import Database
 from router.types import Feedback, FeedbackKind, JudgedAnswer, TerminalState
 from tests.training.log_records import record
@@ -98,18 +98,16 @@ def test_the_command(folder, capsys, monkeypatch):
     assert "corrected for who says it: 0." in out
     for word in ("facts", "cut_off", "agrees", "spam"):
         assert word in out
-    log_feedback(config=folder / "experts.yaml", data_dir=folder, since="2020-01-01", as_json=True)
+    log_feedback(config=folder / "experts.yaml", data_dir=folder, since=1.6e9, as_json=True)
     report = json.loads(capsys.readouterr().out)
     assert (report["answers"], report["raw"], report["kinds"]) == (0, None, [])
-    log_feedback(config=folder / "experts.yaml", data_dir=folder, since="2020-01-01")
+    log_feedback(config=folder / "experts.yaml", data_dir=folder, since=1.6e9)
     assert "0 of 0 answers got feedback (0.0%)" in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_said(folder):
     with pytest.raises(DataError, match="there is no decision log"):
         log_feedback(config=folder / "experts.yaml", data_dir=folder / "nowhere")
-    with pytest.raises(ConfigError, match="--since: 'soon' is not an ISO date"):
-        log_feedback(config=folder / "experts.yaml", data_dir=folder, since="soon")
 
 
 def test_the_truth_is_the_mean_of_all(folder):

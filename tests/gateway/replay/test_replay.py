@@ -224,8 +224,6 @@ def test_other_ways_to_be_wrong(data):
         data.run()
     with pytest.raises(ArtifactError, match=r"router version 'zzz' is not there; allowed: .*" + data.versions[0]):
         data.run(diff="zzz")
-    with pytest.raises(ConfigError, match="--since: 'yesterday' is not an ISO date"):
-        data.run(diff=data.versions[0], since="yesterday")
 
 
 def test_the_same_router_changes_nothing(data, capsys):
@@ -243,7 +241,7 @@ def test_a_candidate_is_compared_with_the_log(data, capsys):
     early = decided(data.router, 10, policy="default", at=1.0)
     texted = kept[0].model_copy(update={"text": "select\n all [email]", "embedding": None})
     log(data, texted, *kept[1:], forced, lost, early)
-    assert data.run(diff=data.versions[1], since="1970-01-01T00:10", examples=3, as_json=True) == 0
+    assert data.run(diff=data.versions[1], since=600.0, examples=3, as_json=True) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["decisions"], report["compared"], report["from_text"]) == (10, 9, 1)
     assert (report["changed"]["value"], report["changed"]["n"]) == (pytest.approx(8 / 9), 9)

@@ -46,7 +46,7 @@ def test_described_fields_are_options_with_their_defaults() -> None:
 
 def test_what_the_record_refuses_is_refused_with_the_options_name() -> None:
     assert "--margin" in call("--margin", "1.5")
-    assert call("--name", "X9") == "--name: String should match pattern '^[a-z]+$', not 'X9'"
+    assert call("--name", "X9") == "--name: must match the pattern ^[a-z]+$ (got 'X9')"
     with pytest.raises(ConfigError, match="--name"):
         command(name="X9")
 
