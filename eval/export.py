@@ -1,6 +1,6 @@
 """`coe outcomes export`: an outcome table as a file for another tool.
 
-`csv` has one row per score, in the layout that `coe outcomes import` reads. `routerbench` is RouterBench's
+`flat` is CSV with one row per score, in the layout that `coe outcomes import` reads. `routerbench` is RouterBench's
 frame: its answers stay empty, because an outcome table holds none.
 """
 
@@ -19,14 +19,14 @@ from base.options import require_file
 from base.spreadsheet import without_formula
 from base.visible_text import echo
 from router.types import FloatArray
-from training.datasets.flat_rows import FIELDS
+from training.datasets.importers.flat import FIELDS
 from training.datasets.importers.routerbench import COST, FRAME_COLUMNS, NONE_CORRECT, ORACLE, RESPONSE
 from training.datasets.outcomes import read_outcomes
 from training.types import OutcomeTable
 
 
 def export_outcomes(
-    format_name: Annotated[str, typer.Option("--format", help="csv or routerbench")],
+    format_name: Annotated[str, typer.Option("--format", help="flat (CSV) or routerbench")],
     outcomes: Annotated[Path, typer.Option(help="outcome table to write")],
     out: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
@@ -52,7 +52,7 @@ def export(format_name: str, outcomes: Path, out: Path) -> int:
     return FORMATS[format_name](table, out)
 
 
-def write_csv(table: OutcomeTable, out: Path) -> int:
+def write_flat(table: OutcomeTable, out: Path) -> int:
     rows = list(flat_scores(table))
     with out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
@@ -82,7 +82,7 @@ def write_routerbench(table: OutcomeTable, out: Path) -> int:
 
 
 FORMATS: Mapping[str, Callable[[OutcomeTable, Path], int]] = {
-    "csv": write_csv,
+    "flat": write_flat,
     "routerbench": write_routerbench,
 }
 

@@ -21,7 +21,7 @@ from training.datasets.import_formats import ImportOptions, find_files, load_imp
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
-ROUND_TRIPS = (("csv", ".csv"), ("routerbench", ".parquet"), ("routerbench", ".csv"))
+ROUND_TRIPS = (("flat", ".csv"), ("routerbench", ".parquet"), ("routerbench", ".csv"))
 
 
 def words() -> st.SearchStrategy[str]:
@@ -83,7 +83,7 @@ def test_a_table_survives_export_and_import(format_name: str, suffix: str, table
     np.testing.assert_array_equal(again.scores, table.scores)
     assert again.prompt_ids == table.prompt_ids
     np.testing.assert_array_equal(again.cost_usd, table.cost_usd)
-    if format_name == "csv":
+    if format_name == "flat":
         assert (again.splits, again.metric) == (table.splits, table.metric)
     if format_name != "routerbench":
         np.testing.assert_array_equal(again.output_tokens, table.output_tokens)
@@ -132,7 +132,7 @@ def test_the_recipe_of_the_docs_makes_json_lines_that_are_imported_unchanged(tmp
     table = replace(small_table(), texts=("it's one", "zwei\n\u2028drei", '=cmd|" \\ ü😀'))
     write_outcomes(table, tmp_path / "data" / "outcomes" / "mine")
     subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True)
-    importer = load_importer("jsonl")
+    importer = load_importer("flat")
     again = read_outcomes_of(
         importer, find_files(importer, [str(tmp_path / "scores.jsonl")]), ImportOptions(), "made"
     ).table
@@ -152,7 +152,7 @@ def test_an_expert_called_like_a_column_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_format_or_ending_is_refused(tmp_path: Path) -> None:
     write_outcomes(small_table(), tmp_path / "made")
-    with pytest.raises(ConfigError, match=r"unknown format 'xls'; allowed: csv, routerbench"):
+    with pytest.raises(ConfigError, match=r"unknown format 'xls'; allowed: flat, routerbench"):
         export("xls", tmp_path / "made", tmp_path / "x.csv")
     with pytest.raises(ConfigError, match=r"ending '.pkl' is not allowed; expected .parquet or .csv"):
         export("routerbench", tmp_path / "made", tmp_path / "x.pkl")
@@ -162,7 +162,7 @@ def test_every_exporter_is_tested() -> None:
     assert set(FORMATS) == {name for name, _ in ROUND_TRIPS}
 
 
-@pytest.mark.parametrize("format_name", ["csv", "routerbench"])
+@pytest.mark.parametrize("format_name", ["flat", "routerbench"])
 def test_a_spreadsheet_finds_no_formula_and_the_import_finds_the_text(tmp_path: Path, format_name: str) -> None:
     formulas = ("=cmd|' /C calc'!A0", "+1+1", "-2", "@SUM(A1)", "'=1")
     n = len(formulas)

@@ -34,10 +34,10 @@ def test_a_table_goes_out_and_comes_in(tmp_path: Path, capsys: pytest.CaptureFix
     )
     write_outcomes(table, tmp_path / "in")
     out = tmp_path / "new" / "scores.csv"
-    assert coe("outcomes export", "--format", "csv", "--outcomes", tmp_path / "in", "--out", out) == 0
+    assert coe("outcomes export", "--format", "flat", "--outcomes", tmp_path / "in", "--out", out) == 0
     assert capsys.readouterr().out == f"wrote 4 rows to {out}\n"
-    assert coe("outcomes import", "--format", "csv", out, "--out", tmp_path / "back") == 0
-    assert coe("outcomes export", "--format", "csv", "--outcomes", tmp_path / "in", "--out", tmp_path / "new") == 1
+    assert coe("outcomes import", "--format", "flat", out, "--out", tmp_path / "back") == 0
+    assert coe("outcomes export", "--format", "flat", "--outcomes", tmp_path / "in", "--out", tmp_path / "new") == 1
     assert f"--out {tmp_path}/new: is a folder; name a file" in capsys.readouterr().err
     again = read_outcomes(tmp_path / "back")
     np.testing.assert_array_equal(again.scores, scores)

@@ -150,8 +150,8 @@ def lm_eval(model: str) -> Records:
 FLAT_REQUIRED = ("prompt", "category", "model", "score")
 SUBJECT = ImportOptions(category_field="subject")
 SHAPES = (
-    Shape("jsonl", {"scores.jsonl": flat()}, dump_jsonl, "score", FLAT_REQUIRED),
-    Shape("csv", {"scores.csv": flat()}, dump_csv, "score", FLAT_REQUIRED, unit="column"),
+    Shape("flat", {"scores.jsonl": flat()}, dump_jsonl, "score", FLAT_REQUIRED),
+    Shape("flat", {"scores.csv": flat()}, dump_csv, "score", FLAT_REQUIRED, unit="column"),
     Shape(
         "routerbench",
         {"frame.csv": routerbench()},

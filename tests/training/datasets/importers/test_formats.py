@@ -131,7 +131,7 @@ def test_generic_fields_may_have_other_names_and_chats(tmp_path: Path) -> None:
     ]
     dump_jsonl(tmp_path / "x.jsonl", rows)
     table = read(
-        "jsonl",
+        "flat",
         tmp_path / "x.jsonl",
         fields={"prompt": "chat", "model": "who", "score": "mark", "prompt_id": "id"},
         category_field="meta.topic",
@@ -166,19 +166,19 @@ def test_generic_fields_may_have_other_names_and_chats(tmp_path: Path) -> None:
 def test_a_malformed_csv_is_named_with_row_and_column(content: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(DataError, match=complaint):
-        read("csv", tmp_path / "x.csv")
+        read("flat", tmp_path / "x.csv")
 
 
 def test_excel_marks_long_prompts_and_line_breaks_are_read(tmp_path: Path) -> None:
     long = "a line\r\nand, another " + "x" * 200_000
     (tmp_path / "x.csv").write_bytes(f'\ufeffprompt,category,model,score\r\n"{long}",c,m,1\r\n'.encode())
-    assert read("csv", tmp_path / "x.csv").table.texts == (long,)
+    assert read("flat", tmp_path / "x.csv").table.texts == (long,)
 
 
 def test_what_is_no_utf8_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b'{"prompt": "caf\xe9"}\n')
     with pytest.raises(DataError, match=r"x.jsonl: is not UTF-8 text"):
-        read("jsonl", tmp_path / "x.jsonl")
+        read("flat", tmp_path / "x.jsonl")
 
 
 def test_no_prompt_text_is_in_a_complaint(tmp_path: Path) -> None:
@@ -186,12 +186,12 @@ def test_no_prompt_text_is_in_a_complaint(tmp_path: Path) -> None:
     rows = [{"prompt": secret, "category": "c", "model": "m", "score": secret}]
     dump_jsonl(tmp_path / "x.jsonl", rows)
     with pytest.raises(DataError) as caught:
-        read("jsonl", tmp_path / "x.jsonl")
+        read("flat", tmp_path / "x.jsonl")
     assert "hunter2" not in str(caught.value)
 
 
 def test_missing_files_and_empty_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing.csv: no such file or folder"):
-        read("csv", tmp_path / "nothing.csv")
+        read("flat", tmp_path / "nothing.csv")
     with pytest.raises(DataError, match=r"holds no file named samples_\*.jsonl"):
         read("lm_eval", tmp_path)

@@ -21,7 +21,7 @@ def test_what_was_read_and_what_was_left_out_is_printed(tmp_path: Path, capsys: 
     records = flat()
     records[3]["score"] = None
     dump(tmp_path / "x.csv", records)
-    assert coe("outcomes import", "--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "quiz") == 0
+    assert coe("outcomes import", "--format", "flat", tmp_path / "x.csv", "--out", tmp_path / "quiz") == 0
     assert capsys.readouterr().out.splitlines() == [
         "3 scores by exact: 2 prompts in 2 categories, 2 models",
         "  large: mean 1.000 of 2",
@@ -35,7 +35,7 @@ def test_what_was_read_and_what_was_left_out_is_printed(tmp_path: Path, capsys: 
 
 def test_a_table_that_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dump(tmp_path / "x.csv", flat())
-    arguments = ("--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "quiz")
+    arguments = ("--format", "flat", tmp_path / "x.csv", "--out", tmp_path / "quiz")
     assert coe("outcomes import", *arguments) == 0
     before = (tmp_path / "quiz" / "scores.parquet").read_bytes()
     assert coe("outcomes import", *arguments) == 1
@@ -45,7 +45,7 @@ def test_a_table_that_is_there_is_not_overwritten(tmp_path: Path, capsys: pytest
 
 def test_nothing_is_written_when_a_file_is_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dump(tmp_path / "x.csv", [record | {"score": 80} for record in flat()])
-    arguments = ("--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "quiz")
+    arguments = ("--format", "flat", tmp_path / "x.csv", "--out", tmp_path / "quiz")
     assert coe("outcomes import", *arguments) == 1
     found = capsys.readouterr().err
     assert "x.csv: row 1, 'score': 80 is not allowed; expected 0 to 1; name the range of these scores" in found
@@ -57,7 +57,7 @@ def test_nothing_is_written_when_a_file_is_broken(tmp_path: Path, capsys: pytest
 
 def test_a_table_is_not_written_over_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dump(tmp_path / "x.csv", flat())
-    assert coe("outcomes import", "--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "x.csv") == 1
+    assert coe("outcomes import", "--format", "flat", tmp_path / "x.csv", "--out", tmp_path / "x.csv") == 1
     assert "x.csv is not a folder; name another" in capsys.readouterr().err
 
 
@@ -65,7 +65,7 @@ def test_half_a_character_becomes_a_replacement_in_texts_and_names(tmp_path: Pat
     """Python's JSON writes a surrogate as an escape, and JSON readers take it; UTF-8 cannot hold one."""
     halves = {"prompt": "say \ud83d now", "category": "a\udc00", "model": "m\ud800", "metric": "x\udfff"}
     dump_jsonl(tmp_path / "x.jsonl", [record | halves for record in flat()[:1]])
-    assert coe("outcomes import", "--format", "jsonl", tmp_path / "x.jsonl", "--out", tmp_path / "quiz") == 0
+    assert coe("outcomes import", "--format", "flat", tmp_path / "x.jsonl", "--out", tmp_path / "quiz") == 0
     table = read_outcomes(tmp_path / "quiz")
     assert table.texts == ("say \ufffd now",)
     assert (table.categories, table.experts, table.metric) == (("a\ufffd",), ("m\ufffd",), "x\ufffd")
@@ -73,7 +73,7 @@ def test_half_a_character_becomes_a_replacement_in_texts_and_names(tmp_path: Pat
 
 def test_an_amount_that_a_table_cannot_hold_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dump(tmp_path / "x.csv", [record | {"cost_usd": 1e39} for record in flat()])
-    assert coe("outcomes import", "--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "quiz") == 1
+    assert coe("outcomes import", "--format", "flat", tmp_path / "x.csv", "--out", tmp_path / "quiz") == 1
     assert "row 1, column 'cost_usd': 1e+39 is not allowed; expected 0 or more, at most" in capsys.readouterr().err
     assert not (tmp_path / "quiz").exists()
 
@@ -82,7 +82,7 @@ def test_nothing_is_written_under_a_name_that_is_not_utf_8(tmp_path: Path, capsy
     """Python reads a byte of the command line that is not UTF-8 as a surrogate."""
     dump(tmp_path / "x.csv", flat()[:1])
     named = f"mine\udcff={tmp_path}/x.csv"
-    assert coe("outcomes import", "--format", "csv", named, "--out", tmp_path / "q") == 1
+    assert coe("outcomes import", "--format", "flat", named, "--out", tmp_path / "q") == 1
     found = capsys.readouterr().err
     assert "cannot be written as UTF-8" in found
     assert "Traceback" not in found
@@ -112,14 +112,14 @@ def test_folders_and_named_models_and_options_reach_the_importer(tmp_path: Path)
         (("--category", "a", "--category-field", "b"), "give either --category-field or --category"),
         (("--category", ""), "--category: '' is not allowed; expected a name that is not blank"),
         (("--category", " "), "--category: ' ' is not allowed"),
-        (("--filter", "x"), "--filter: format 'csv' does not read it"),
+        (("--filter", "x"), "--filter: format 'flat' does not read it"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(
     option: tuple[str, ...], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dump(tmp_path / "x.csv", flat())
-    assert coe("outcomes import", "--format", "csv", tmp_path / "x.csv", "--out", tmp_path / "q", *option) == 1
+    assert coe("outcomes import", "--format", "flat", tmp_path / "x.csv", "--out", tmp_path / "q", *option) == 1
     assert complaint in capsys.readouterr().err
 
 

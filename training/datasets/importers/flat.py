@@ -1,15 +1,17 @@
-"""The generic formats: one row is one score of one model on one prompt, under our names or others."""
+"""A flat table, as CSV or JSON lines: one row is one score of one model on one prompt, under our names or others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from base.errors import ConfigError, allowed_values
-from base.record_files import Record
-from training.datasets.import_formats import ImportOptions
+from base.errors import ConfigError, DataError, allowed_values
+from base.record_files import Record, csv_rows, json_lines
+from training.datasets.import_formats import ImportFile, ImportOptions
 from training.datasets.outcome_rows import LeftOut, OutcomeRow, ask_of, category_of
 
 OPTIONS = ("fields", "metric", "score_range")
+READERS = {".csv": csv_rows, ".jsonl": json_lines}
+PATTERNS = tuple(f"*{ending}" for ending in READERS)
 FIELDS = (
     "prompt_id",
     "prompt",
@@ -61,7 +63,12 @@ def flat_row(record: Record, options: ImportOptions, model: str | None) -> Outco
     )
 
 
-def flat_rows(records: Iterator[Record], options: ImportOptions, model: str | None) -> Iterator[OutcomeRow | LeftOut]:
+def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
+    """Raises DataError, ConfigError."""
     names_of(options)  # a wrong name is told before any row
-    for record in records:
-        yield flat_row(record, options, model)
+    for file in files:
+        ending = file.path.with_suffix("").suffix if file.path.suffix == ".gz" else file.path.suffix
+        if ending not in READERS:
+            raise DataError(f"{file.path}: ending '{ending}' is not allowed; expected {' or '.join(READERS)}")
+        for record in READERS[ending](file.path):
+            yield flat_row(record, options, file.model)
