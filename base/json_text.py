@@ -15,7 +15,7 @@ import pydantic_core
 
 MAX_DEPTH = 64
 MAX_VALUES = 50_000
-"""A body has few values beside its texts; so many are decoded in about 0.05 s, however they are arranged."""
+"""A body has few values besides its texts; so many are decoded in about 0.05 s, however they are arranged."""
 
 
 class JsonError(ValueError):

@@ -25,7 +25,7 @@ from base.spreadsheet import as_meant
 ABSENT = object()
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""An escape that stands for half a character, in JSON."""
+"""A JSON escape of half a character."""
 
 
 @dataclass(frozen=True, slots=True)

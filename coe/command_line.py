@@ -119,7 +119,7 @@ def help_text(commands: Mapping[str, Command]) -> str:
             "commands:",
             *lines,
             "",
-            "`coe COMMAND --help` tells a command's options.",
+            "`coe COMMAND --help` shows a command's options.",
         ]
     )
 
@@ -176,7 +176,7 @@ def run(name: str, arguments: list[str]) -> int:
         return ending.exit_code
     except usage_error() as error:
         said = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option as well
-        return complain([said, f"see `coe {name} --help`"], status=2)
+        return complain([said.replace("Value error, ", ""), f"see `coe {name} --help`"], status=2)
     return result if isinstance(result, int) else 0
 
 

@@ -101,7 +101,7 @@ class Adwin:
             del row[:2]
 
     def _has_cut(self) -> bool:
-        """Tells whether some split of the window has parts whose means differ."""
+        """Returns whether some split of the window has parts whose means differ."""
         return any(abs(split.before - split.after) > split.epsilon for split in self._splits())
 
     def _splits(self) -> Iterator[Split]:
@@ -145,7 +145,7 @@ class Change:
 
 @dataclass
 class Alarm:
-    """Follows a stream and tells each change once: after one, the window starts anew, as river's does."""
+    """Follows a stream and reports each change once: after one, the window starts anew, as river's does."""
 
     delta: float = DELTA
     n: int = 0

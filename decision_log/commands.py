@@ -105,7 +105,7 @@ def drain(
     redis_url: RedisOption = None,
     database_url: DatabaseOption = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="one more consumer of the stream beside those in gateways, until stopped")
+        bool, typer.Option("--follow", help="keep consuming the stream, in addition to the gateways, until stopped")
     ] = False,
 ) -> int:
     """Write what waits in spools and stream to SQL; exit status 1 when an entry could not be written."""

@@ -1,5 +1,5 @@
-"""Check that a record could be made safe now, made before an expert is asked, so that nobody pays for an answer that
-then ends in 503 because its row cannot be written. Only the modes that wait need it."""
+"""A check, before an expert is asked, that a record could be made safe now. Without it, an answer could be paid for and
+then end in 503 because its row cannot be written. Only the modes that wait need it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CommitCheck:
 
     Args:
         spool: opened by the caller.
-        writer: tells of records that wait for the disk.
+        writer: knows of records that wait for the disk.
         stream: of the log; knows what Redis would evict.
         executor: in which all calls of the spool are made.
         try_redis: puts an entry larger than a record's into the stream; False when Redis does not take it.
@@ -68,7 +68,7 @@ class CommitCheck:
         self._found(reason)
 
     async def run(self) -> None:
-        """Looks by itself, so that `/readyz` is right without traffic."""
+        """Keeps looking, so that `/readyz` is right without traffic."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             if self._is_doubtful or time.monotonic() - self._looked >= PROBE_EVERY_S:
@@ -98,7 +98,7 @@ class CommitCheck:
 
     async def _disk_problem(self) -> str | None:
         if self._writer.is_blocked:
-            return self._writer.error  # it tries disk and Redis again by itself
+            return self._writer.error  # it retries disk and Redis on its own
         try:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._spool.probe)
         except OSError as error:

@@ -23,7 +23,7 @@ USEFUL = 0.5
 
 
 def is_right(reward: float, predicted: float) -> bool:
-    """Tells whether reward and prediction lie on the same side of `USEFUL`."""
+    """Returns whether reward and prediction lie on the same side of `USEFUL`."""
     return (reward >= USEFUL) == (predicted >= USEFUL)
 
 

@@ -1,6 +1,6 @@
 """Erasing a subject wherever its decisions are: SQL, stream, dead letters, spools of this machine.
 
-SQL is told first, so a decision that is on its way meanwhile finds no way in. What is left of one in a spool is its
+SQL is told first, so a decision that is still on its way cannot get in. What is left of one in a spool is its
 number, in as many bytes, so the spool's owner may be at work.
 """
 

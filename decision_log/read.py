@@ -202,7 +202,7 @@ def read_router_events(connection: Connection, since: float, until: float) -> li
 
 
 def has_failed(record: DecisionRecord) -> bool:
-    """Tells whether the expert that the router chose failed at the request: a reward of 0, even if another answered.
+    """Returns whether the expert that the router chose failed at the request: a reward of 0, even if another answered.
 
     Not its failure: a client that left, an outage or a setting of the gateway (`OUR_FAULTS`), and a request that it
     refused (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.

@@ -91,14 +91,14 @@ def without_named_secrets(text: str) -> str:
 
 
 def passes_luhn(number: str) -> bool:
-    """Tells whether the digits end in a right check digit (ISO/IEC 7812-1, annex B)."""
+    """Returns whether the digits end in a right check digit (ISO/IEC 7812-1, annex B)."""
     digits = [int(char) for char in reversed(number) if char.isdecimal()]
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0
 
 
 def is_key_like(token: str) -> bool:
-    """Tells whether a long run of letters and digits is random rather than a name: many digits, many different
+    """Returns whether a long run of letters and digits is random rather than a name: many digits, many different
     characters.
 
     The bounds (5 digits, 3 bits a character) keep hexadecimal and base64 secrets and let long file names pass (ours).

@@ -30,7 +30,7 @@ ALLOWED = (
 
 
 def connect(redis_url: str, *, timeout_s: float = TIMEOUT_S) -> RedisClient:
-    """A client that never repeats a command by itself: a repeated XADD would be a second entry.
+    """A client that never repeats a command on its own: a repeated XADD would be a second entry.
 
     Several hosts are places to ask first. User and password of a URL are those of the servers with data; Sentinels that
     want their own take `?sentinel_username=` and `?sentinel_password=`. Other query parameters are those of redis-py.

@@ -51,8 +51,8 @@ class DecisionCount:
     """Gives out numbers and keeps their count in a file from `open` on. A full disk holds up the file only.
 
     Args:
-        is_durable: the count follows `note`, when a row is safe, instead of `take`: an answer that never ended is no
-            loss.
+        is_durable: count a row when it is safe (`note`) rather than when its number is given out (`take`), so that an
+            answer that never ended does not count as lost.
     """
 
     def __init__(self, *, is_durable: bool = False) -> None:

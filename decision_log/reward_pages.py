@@ -43,7 +43,7 @@ class RewardPages:
         self._database = database
 
     def number_before(self, until: float, count: int) -> int:
-        """The number of the feedback that the last `count` pieces follow; 0 when there are no more than these."""
+        """The number of the feedback that the last `count` pieces follow; 0 when there are no earlier ones."""
         query = select(FEEDBACK.c.id).where(FEEDBACK.c.at < until).order_by(FEEDBACK.c.id.desc()).offset(count)
         with self._database.transaction("read feedback") as connection:
             return connection.execute(query.limit(1)).scalar_one_or_none() or 0

@@ -198,13 +198,13 @@ class DecisionLog:
         self._spool.close(must_stay=must_stay)
 
     async def _say_goodbye(self) -> bool:
-        """Tells the stream how many decisions this replica numbered; False leaves that, with the spool, to others."""
+        """Writes the number of this replica's decisions to the stream; False leaves that, with the spool, to others."""
         if self._beater is None or self._spool.pending or self._stream.last_error is not None:
             return self._beater is None
         return await self._tell(ReplicaState.ENDED)
 
     async def _beat(self) -> None:
-        """Tells the stream again and again how many decisions there are."""
+        """Writes to the stream again and again how many decisions there are."""
         while True:
             await self._say_running()
             await asyncio.sleep(BEAT_S)
@@ -214,7 +214,7 @@ class DecisionLog:
         return await self._tell(ReplicaState.RUNNING)
 
     async def _try_redis(self) -> bool:
-        """Tells whether Redis takes an entry of `TRY_BYTES`, so one that needs new room on its disk."""
+        """Returns whether Redis takes an entry of `TRY_BYTES`, so one that needs new room on its disk."""
         return await self._tell(ReplicaState.RUNNING, TRY_BYTES)
 
     async def _tell(self, state: ReplicaState, size: int = 0) -> bool:

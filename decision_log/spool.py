@@ -72,7 +72,7 @@ class Spool:
         return sum(self._sizes.values())
 
     def lacks_room(self) -> bool:
-        """Tells whether little more than what running requests will write finds room here, or on the disk as it says
+        """Returns whether little more than what running requests will write finds room here, or on the disk as it says
         itself. True also where the disk does not answer."""
         if self.max_bytes - self.size_bytes < self._margin_bytes:
             return True

@@ -58,10 +58,10 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
 
 
 def sealed_url(path: Path) -> URL | None:
-    """URL of an SQLite file that this process may read and not write; None where it may write, or there is none.
+    """URL of an SQLite file that this process may read but not write; None if it may write, or there is none.
 
-    Where the folder may not be written to either and nobody has a write-ahead log there, the file is taken for one that
-    does not change: SQLite would look for that log, and to share it would make a file.
+    If the folder is read-only too and holds no write-ahead log, the file is opened as immutable. Otherwise SQLite would
+    look for that log, and create a file in order to share it.
     """
     may_change_folder = os.access(path.parent, os.W_OK)
     if not path.is_file() or (may_change_folder and os.access(path, os.W_OK)):

@@ -1,4 +1,4 @@
-"""Decisions that must not be in the database any more, however late one of them arrives."""
+"""Decisions that must no longer be in the database, however late one arrives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def erased_among(connection: Connection, records: Sequence[DecisionRecord]) -> l
 
 
 def is_erased(record: DecisionRecord, erased: Mapping[str, float]) -> bool:
-    """Tells whether it was made before the erasure of one of its subjects, given by hash with the time."""
+    """Returns whether it was made before the erasure of one of its subjects, given by hash with the time."""
     return any(record.at <= erased.get(subject_hash(subject), float("-inf")) for subject in subjects_of(record))
 
 

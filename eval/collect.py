@@ -211,14 +211,14 @@ class Asking:
             return
 
     def _is_hopeless(self, expert: str) -> bool:
-        """Tells that an expert is given up: too many calls to it failed, and none was answered."""
+        """Says that an expert is given up: too many calls to it failed, and none was answered."""
         own = [answer for answer in self.answers.values() if answer.expert == expert]
         n_refused = sum(count for (name, _), count in self.errors.items() if name == expert)
         is_silent = all(answer.failure for answer in own)
         return is_silent and (n_refused >= FIRST_REFUSED or n_refused + len(own) >= FIRST_FAILED)
 
     async def _ask_some(self, client: ChatClient, pairs: Sequence[Pair]) -> CallError | None:
-        """Asks pairs, a few at once. Returns what kept one from being asked: that there is no connection, which ends
+        """Asks pairs, a few at once. Returns what kept one from being asked: there is no connection, which ends
         it, or otherwise the last error."""
         waiting, errors = iter(pairs), list[CallError]()
 

@@ -178,7 +178,7 @@ def print_collection(collection: Collection, inputs: CollectInputs, out: Path, a
 
 
 def given_answers(collection: Collection, inputs: CollectInputs, answers_from: Path | None) -> str:
-    """Counts answers that were made elsewhere, by expert, and tells how their latency was found."""
+    """Counts answers that were made elsewhere, by expert, and says how their latency was found."""
     parts = [
         f"{expert} {count} (key {inputs.fingerprints.get(expert, expert)[:12]})"
         for expert, count in collection.n_given.items()

@@ -10,7 +10,7 @@ What a request body must hold, found by running adapters and the base against ea
   needed. So the caller maps names to ids, and overwrites `lora` and `cache_prompt` of a client's body.
 - `"cache_prompt": true` is safe with an expert and WRONG without one. When a slot's adapter changes the
   server drops the slot's keys and values, but not when the next request has no adapter: the base then
-  goes on from what an expert computed (10 of 12 greedy answers differed). Hence `cache_prompt` is off here
+  continues from what an expert computed (10 of 12 greedy answers differed). Hence `cache_prompt` is off here
   unless a request asks for it: send true with the `lora` of an expert, false with the base.
 - The cache in host memory (`cache_ram_mib`) is off as a precaution: it was not seen to be wrong (36 requests).
 

@@ -117,7 +117,7 @@ class SupervisedProcess:
         return ProcessStatus(self.spec.name, self._state, pid, self._restarts, since_s, self._reason)
 
     def start(self) -> None:
-        """Begins; `wait_ready` tells how it went."""
+        """Begins; `wait_ready` reports how it went."""
         if self._task is not None:
             raise EngineError(f"{self.spec.name} was started before")
         self._enter(ProcessState.STARTING)
@@ -162,7 +162,7 @@ class SupervisedProcess:
         deaths: deque[float] = deque()
         has_served = False
         if self.spec.log is not None:
-            with contextlib.suppress(OSError):  # a log that cannot be written at all is told of by the start
+            with contextlib.suppress(OSError):  # the start reports a log that cannot be written at all
                 rotate(self.spec.log)
         while True:
             failure = await self._live_once()
@@ -293,7 +293,7 @@ async def answers(url: str, timeout_s: float = 2.0) -> bool:
 
 
 def rotate(log: Path) -> None:
-    """Keeps one older log beside the new one."""
+    """Keeps one older log next to the new one."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         log.replace(older(log))

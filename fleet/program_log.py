@@ -31,7 +31,7 @@ class SafeFormatter(logging.Formatter):
 
 
 def log_to_file(data_dir: Path, level: str) -> None:
-    """Into `<data>/coe.log`, with one older file beside it. Raises ConfigError when the folder cannot be written."""
+    """Into `<data>/coe.log`, with one older file next to it. Raises ConfigError when the folder cannot be written."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         handler = RotatingFileHandler(data_dir / FILE_NAME, maxBytes=MAX_BYTES, backupCount=1, encoding="utf-8")

@@ -1,7 +1,7 @@
 """The embedded Redis-protocol server: Valkey as a child process, for machines where REDIS_URL names no other.
 
 It listens on a Unix socket only its user may open, keeps an append-only file in its folder, and ends when this process
-does: a small shell beside it waits on a pipe and passes the end of the pipe on as SIGTERM.
+does: a small shell next to it waits on a pipe and passes the end of the pipe on as SIGTERM.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class RedisServer:
             self._lock = None
 
     async def _supervise(self) -> None:
-        """Starts the server again whenever it ended by itself."""
+        """Starts the server again whenever it ends unasked."""
         while True:
             await asyncio.sleep(SUPERVISE_S)
             if self._process is None or self.pid is not None:

@@ -1,4 +1,4 @@
-"""`<data>/engines/vllm.json`: how `coe up --engines` tells `coe up` and `coe serve` where its experts answer.
+"""`<data>/engines/vllm.json`: the addresses of experts, written by `coe up --engines` for `coe up` and `coe serve`.
 
 The file counts while the process that wrote it holds the lock on its folder. A process id would not do: after a crash
 another process may have it, in a container always the same one.

@@ -43,7 +43,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Membership:
-    """What a worker shares with the others: the socket, which listens, and the means to ask them."""
+    """Means that a worker shares with the others: the listening socket, and the way to ask them."""
 
     listener: socket.socket
     siblings: Siblings
@@ -193,7 +193,7 @@ def spare_what_is_there() -> None:
     """Takes everything made so far out of the garbage collector's search, because it lives as long as the process.
 
     Searching the 150,000 objects of a gateway stops all requests for some 90 ms, whenever requests have made enough new
-    ones; a large body did so by itself. What is made from now on is collected as ever.
+    ones; a large body did so on its own. What is made from now on is collected as usual.
     """
     gc.collect()
     gc.freeze()

@@ -61,7 +61,7 @@ class DriftWatch:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self, until: float) -> list[SignalChange]:
-        """Takes the feedback from before a time (Unix seconds) that is new, and tells the changes that it brings.
+        """Takes the feedback from before a time (Unix seconds) that is new, and returns the changes that it brings.
 
         What is fresher, or has no decision in SQL yet, is taken by a later look.
 

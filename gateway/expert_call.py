@@ -38,7 +38,7 @@ class StreamedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class WholeAnswer:
-    """A complete answer and what it says of itself."""
+    """A complete answer with its usage and finish reason."""
 
     expert: str
     content_type: str
@@ -151,7 +151,7 @@ class ExpertCall:
         return answer
 
     def ended(self, expert: str, error: BaseException | None = None) -> None:
-        """Tells the breaker how a stream that `answer` began has ended; only a BackendError counts against an expert.
+        """Reports the end of a stream that `answer` began to the breaker; only a BackendError counts against an expert.
 
         A client that left and a fault of the gateway say nothing about the expert.
         """

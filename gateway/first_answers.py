@@ -83,7 +83,7 @@ class FirstAnswer:
 
 
 async def ask(session: aiohttp.ClientSession, base_url: str, category: str, query: str) -> FirstAnswer:
-    """One streamed answer to `query` through `model: auto`; failures are told in the result."""
+    """One streamed answer to `query` through `model: auto`; failures are part of the result."""
     body = {
         "model": "auto",
         "messages": [{"role": "user", "content": query}],

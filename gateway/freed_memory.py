@@ -51,7 +51,7 @@ class FreedMemory:
 def keep_large_blocks_apart() -> None:
     """From now on a block of half a mebibyte and more goes back to the system as soon as it is freed.
 
-    By itself glibc raises that size to that of the largest block so far, up to 32 MiB.
+    On its own glibc raises that size to that of the largest block so far, up to 32 MiB.
     """
     library = glibc()
     if library is not None:

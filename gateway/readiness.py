@@ -1,4 +1,4 @@
-"""Tells whether this gateway can serve: at the start of `coe serve`, on `/readyz` and while it stops."""
+"""Returns whether this gateway can serve: at the start of `coe serve`, on `/readyz` and while it stops."""
 
 from __future__ import annotations
 

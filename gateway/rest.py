@@ -66,7 +66,7 @@ def create_rest(parts: Mapping[str, object], counted: Metrics) -> FastAPI:
 
 
 def framework_error(app: FastAPI, request: Request, error: Exception) -> Exception:
-    """The error as ours where FastAPI raised it by itself; others as they are."""
+    """An error that FastAPI raised, as one of ours; others as they are."""
     if isinstance(error, RequestValidationError):
         return validation_error(error.errors(), error.body)
     if not isinstance(error, HTTPException):

@@ -1,4 +1,4 @@
-"""Decisions of a router on trial, worked out beside the request and never waited for."""
+"""Decisions of a router on trial, computed alongside the request, which never waits for them."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Siblings:
             ):
                 return await answer.read() if answer.status == 200 else None
         except (aiohttp.ClientError, OSError, TimeoutError):
-            return None  # it is being started again; `coe_process_up` tells
+            return None  # it is being started again; `coe_process_up` shows that
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -1,5 +1,5 @@
 """The end of a stream: held until its row is safe, because a client that has seen `[DONE]` may rely on the log. What an
-expert sends after it is read beside the requests."""
+expert sends after it is read in the background."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class HeldEnd:
 
 
 class StreamTails:
-    """Reads tails beside the requests, so that connections can be used again and no client waits for it."""
+    """Reads tails in the background, so that connections can be used again and no client waits for it."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()

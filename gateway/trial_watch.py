@@ -95,7 +95,7 @@ class TrialWatch:
             await asyncio.sleep(max(LOOK_EVERY_S, (time.monotonic() - began) / MAX_DUTY))
 
     async def look(self) -> None:
-        """Keeps in SQL what `live.json` tells, and judges the trial once.
+        """Keeps the content of `live.json` in SQL, and judges the trial once.
 
         Raises:
             StoreError, ArtifactError, OSError: one of them cannot be read or written now.

@@ -69,7 +69,7 @@ def ready_file(folder: Path, name: str) -> Path:
 
 
 def serve_worker(plan: PlanArgument, number: int, listener: int, parent: int) -> None:
-    """Answer requests beside other workers (`coe serve` starts this)."""
+    """Answer requests alongside other workers (`coe serve` starts this)."""
     start(plan, worker_name(number), parent, partial(worker, number=number, listener=listener))
 
 
@@ -141,7 +141,7 @@ async def keep_log(
 
 
 def has_local_index(config: CoeConfig) -> bool:
-    """Tells whether vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
+    """Returns whether vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
     return config.retrieval is not None and config.retrieval.stores.index is IndexKind.LOCAL
 
 

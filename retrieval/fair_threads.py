@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Piece:
-    """Work that somebody waits for; a result that is done already is not worked for."""
+    """Work that a caller waits for; a result that is already there costs none."""
 
     call: Callable[[], Any]
     result: asyncio.Future[Any]
@@ -31,7 +31,7 @@ class Piece:
 class FairThreads:
     """Each key in turn gives its oldest piece to the next free thread. Use it on one event loop.
 
-    What somebody stopped waiting for is left out, or, where it runs already, ends unheard.
+    Work that is no longer waited for is left out or, if it runs already, its result is dropped.
     """
 
     def __init__(self, threads: int, name: str) -> None:

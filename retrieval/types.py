@@ -20,7 +20,7 @@ BASE = "base"
 IntArray = NDArray[np.int64]
 
 EVIDENCE = ("coverage", "phrases", "length")
-"""What a word index says of a document and a query beside its score, each in [0, 1]."""
+"""Features of a document and a query from a word index, besides its score, each in [0, 1]."""
 
 
 @runtime_checkable
@@ -68,7 +68,7 @@ class LexicalIndex(Protocol):
 
 @runtime_checkable
 class LexicalExpert(Protocol):
-    """An expert that searches texts by itself: it has no vectors."""
+    """An expert that searches texts directly: it has no vectors."""
 
     @property
     def name(self) -> str: ...

@@ -204,7 +204,7 @@ class GatewayConfig(Section):
         default=32, ge=1, description="bodies over 64 KiB that one key or address may be sending at once"
     )
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")], ...] = Field(
-        default=(), description="names in `host`, beside those of this machine; without port"
+        default=(), description="names in `host`, besides those of this machine; without port"
     )
     allowed_origins: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+$")], ...] = Field(
         default=(), description="web pages that may call, e.g. https://chat.example"

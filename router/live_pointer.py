@@ -39,7 +39,7 @@ class TrialMode(StrEnum):
     """Part of a candidate while it is on trial."""
 
     CANARY = "canary"  # serves a share of the conversations
-    SHADOW = "shadow"  # decides beside the live router, is logged, serves no request
+    SHADOW = "shadow"  # decides alongside the live router, is logged, serves no request
 
 
 class CanaryTerms(Record):
@@ -60,15 +60,15 @@ class CanaryTerms(Record):
 
 
 class Trial(CanaryTerms):
-    """A candidate beside the live router; the share is 0 in a shadow."""
+    """A candidate alongside the live router; the share is 0 in a shadow."""
 
     version: Version
     mode: TrialMode
     share: float = Field(default=0.0, ge=0, le=1)
-    started_at: float = Field(description="Unix seconds; also tells one trial of a version from the next")
+    started_at: float = Field(description="Unix seconds; also distinguishes two trials of one version")
 
     def takes(self, unit: str) -> bool:
-        """Tells whether a conversation belongs to the candidate's share: by hash, so that it stays there on every
+        """Returns whether a conversation belongs to the candidate's share: by hash, so that it stays there on every
         replica."""
         if self.mode is not TrialMode.CANARY:
             return False

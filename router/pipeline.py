@@ -72,7 +72,7 @@ class Judgement:
 class Router:
     """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
 
-    `costs` are shown beside a decision; None where they are not known.
+    `costs` are shown with a decision; None where they are not known.
     """
 
     version: str
@@ -103,7 +103,7 @@ class Router:
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
-        """Policy -> identity of what decides beside the artifact and the query: experts.yaml, as it was solved.
+        """Policy -> identity of what decides besides the artifact and the query: experts.yaml, as it was solved.
 
         A decision can only be made again where this is the same.
         """

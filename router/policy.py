@@ -201,7 +201,7 @@ def solve_map(
         if solution is None:
             raise infeasible_budget(program, limits, costs)
         expert_of = solution[: k * m].reshape(k, m).argmax(axis=1)
-    else:  # each category by itself: the same map, without loading a solver
+    else:  # each category on its own: the same map, without loading a solver
         expert_of = (-program.objective[: k * m]).reshape(k, m).argmax(axis=1)
         expert_of[list(program.pins)] = list(program.pins.values())
     chosen = as_variables(expert_of, costs, m)

@@ -1,4 +1,4 @@
-"""Chooses an expert under a policy when every query is judged by itself.
+"""Chooses an expert under a policy when every query is judged on its own.
 
 Shapes: n sample queries, k rows of the map (categories and, last, `general`), m experts.
 """
@@ -106,8 +106,8 @@ def solve_preference(
 ) -> Preference:
     """The hosted experts and the tolls that keep every budget on the sample.
 
-    The hosted experts are those of best quality beside the pinned ones; where these cannot keep the other budgets, the
-    best fixed mixture that can and what fits beside it.
+    The hosted experts are those of best quality alongside the pinned ones; if these cannot keep the other budgets, the
+    best fixed mixture that can, plus what still fits.
 
     Args:
         mass: (k,) the traffic's mix of rows.

@@ -74,7 +74,7 @@ class ExpertScorer(Protocol):
 
     @property
     def decides_by_query(self) -> bool:
-        """Tells if the expert of best predicted quality serves; False leaves it to the map of the decided category."""
+        """Returns whether the expert of best predicted quality serves, rather than that of the category's map."""
         ...
 
     def with_evidence(self, experts: Sequence[str], evidence: QualityMatrix) -> Self:

@@ -25,7 +25,7 @@ SEED_BITS = 53
 class Policy:
     """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration.
 
-    With a `preference` every query is judged by itself, and the map is what is shown, pinned and explained.
+    With a `preference` every query is judged on its own, and the map is what is shown, pinned and explained.
 
     There is one order of experts for a query: first the planned one (the pin, else the map's expert or the one of
     highest utility), then those that may stand in, by predicted quality less what the budgets' prices take. Next best,

@@ -2,7 +2,7 @@
 
 A plan keeps its budgets on average over the traffic, with the experts that it names. A stand-in for one of them (it is
 down, lacks what the request needs, failed, or another is explored) is not in the plan, so each of its queries has to
-keep every limit by itself: then no share of stand-ins costs more than the limit on average.
+keep every limit on its own: then no share of stand-ins costs more than the limit on average.
 
 Shapes: k rows of the map, m experts, g bases.
 """

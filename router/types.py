@@ -119,7 +119,7 @@ class RoutingDecision(Record):
     reason: DecisionReason
     likely_category: str = Field(description="most likely category, also when the decision fell back to `general`")
     uncertainty: float = Field(description="score that was compared with the threshold; larger is less sure")
-    runner_up: str | None = Field(default=None, description="first in the ranking beside `expert`: who is tried next")
+    runner_up: str | None = Field(default=None, description="first in the ranking beside `expert`: the one tried next")
     ranking: tuple[str, ...] = Field(
         default=(),
         description="the policy's order of the eligible experts, which next best, failover and runner-up follow",
@@ -153,7 +153,7 @@ class RoutingDecision(Record):
 
 
 class DecisionInputs(Record):
-    """Inputs of a decision, beside the router's version: enough to make it again, or to say why it cannot be.
+    """Inputs of a decision, besides the router's version: enough to make it again, or to say why it cannot be.
 
     The eligible experts and what excludes the others follow from `facts` and `unreachable`.
     """

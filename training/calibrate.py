@@ -79,7 +79,7 @@ def fit_uncertainty(
         others: (o, d) queries that belong to `general`; the last o rows of `probs` are theirs.
         probs: (r + o, k) before calibration; `is_correct` (r + o,).
 
-    The weight of the distance is the one that best tells wrong from right (area under the ROC curve).
+    The weight of the distance is the one that best separates wrong from right (area under the ROC curve).
     """
     kept = reference
     if len(reference) > MAX_REFERENCE:

@@ -1,4 +1,4 @@
-"""Evidence of the live router on experts that no outcome table grades any more, carried over into a candidate.
+"""Evidence of the live router on experts that outcome tables no longer grade, carried over into a candidate.
 
 A grade may be gone (a table that was not kept, another `--outcomes`), and the expert would go with it, silently. Its
 measured quality is in the live artifact. Shapes: k learned categories of experts.yaml (row k is `general`), c carried

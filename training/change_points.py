@@ -1,4 +1,4 @@
-"""Change points of an expert's quality on a category, so that what was measured before is not believed any more.
+"""Change points of an expert's quality on a category, so that older measurements are no longer trusted.
 
 A provider replaces a model, an adapter is retrained: rewards from before say nothing of the expert that answers now.
 Pure. Shapes: n rewards of one cell in order of time.
@@ -81,7 +81,7 @@ def chance_of_cut(z: float, edge: float) -> float:
 
 
 def is_shared(rewards: Float64Array, key: NDArray[np.int64], cut: int) -> bool:
-    """Tells whether a change at row `cut` of rewards (n,) is still there without the answers of any one limited key
+    """Returns whether a change at row `cut` of rewards (n,) is still there without the answers of any one limited key
     (n,): the means of both parts differ as they do with all, by `Z_SHARED` standard errors."""
     after = np.arange(len(rewards)) >= cut
     sign = np.sign(rewards[after].mean() - rewards[~after].mean()) if 0 < cut < len(rewards) else 0.0
@@ -163,8 +163,8 @@ def is_stale(log: LogTable, changes: tuple[ChangePoint, ...]) -> NDArray[np.bool
 
 
 def is_outdated(log: LogTable, changes: tuple[ChangePoint, ...]) -> NDArray[np.bool_]:
-    """(n,) answers of a category from before the last change of any of its experts, whoever answered: who judges what a
-    router is worth now leaves them all out, because leaving out one expert's answers only would bias the estimate."""
+    """(n,) marks a category's answers from before the last change of any of its experts, whichever expert answered.
+    An estimate of a router's present worth leaves out all of them: leaving out only one expert's would bias it."""
     outdated = np.zeros(len(log), dtype=bool)
     for change in changes:
         outdated |= (log.category == log.categories.index(change.category)) & (log.at < change.at)

@@ -53,7 +53,7 @@ def gather_evidence(
 
     People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
     (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
-    happens to serve would gain by being marked at all (ours). Failures, which nobody marked, have no part in it. What
+    happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. What
     one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
     and overall (training.key_influence).
 

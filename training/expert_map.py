@@ -86,7 +86,7 @@ def without_difficulty(scores: FloatArray, rows: NDArray[np.int64], k: int) -> t
 
 def prompt_levels(scores: FloatArray, rows: NDArray[np.int64], k: int) -> tuple[Float64Array, NDArray[np.bool_]]:
     """(n,) what all measured experts would score on a prompt on average, NaN where none answered; and whether all
-    or several answered, so that it tells more than one score.
+    or several answered, so that it says more than one score.
 
     A prompt that all answered has its mean. Where some did not, because one was only probed on a few, the mean of the
     others is corrected by how good those are in the prompt's category: least squares of score = level + effect of the

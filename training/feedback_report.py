@@ -100,7 +100,7 @@ def gather(
 ) -> Replies:
     """Answers that the router chose the expert of, in the order of the log.
 
-    A client that left in the middle has not been answered; its signal counts once somebody has said what they thought.
+    A client that left in the middle has not been answered; its signal counts only with feedback.
     """
     replies = Replies()
     for record in records:

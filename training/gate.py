@@ -78,7 +78,7 @@ class Terms(Record):
     decisions_per_row: float = 1.0
 
     def affords(self, live_usd: float, candidate_usd: float, gain: float) -> bool:
-        """Tells whether a rise of the mean cost is tolerated, or paid for by so much gain."""
+        """Returns whether a rise of the mean cost is tolerated, or paid for by so much gain."""
         rise = self.max_cost_rise + COST_TOLERANCE + max(gain, 0.0) / self.gain_for_double_cost
         return candidate_usd <= live_usd * (1 + rise) + 1e-12
 

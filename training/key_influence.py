@@ -27,8 +27,9 @@ def min_keys(max_share: float) -> int:
 
 
 def cap_level(totals: Float64Array, others: float, max_share: float) -> float:
-    """The largest t at which nobody who says at most t has more than a share of the whole: t <= share x (others +
-    sum min(total, t)). Infinite where nobody has too much as it is; 0 where no level keeps the share.
+    """The largest cap t on each key's total at which no key exceeds its share of the whole: the largest t with
+    t <= share x (others + sum min(total, t)). Infinite if no key exceeds its share without a cap; 0 if no cap can keep
+    every key within it.
 
     Args:
         totals: (k,) what each limited key says.
@@ -72,11 +73,11 @@ def counted_share(
 def split_judges(
     question: IntArray, key: IntArray, is_judge: NDArray[np.bool_], max_share: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Splits answers by whether they judge, and marks those that do neither, both (n,): nobody is learned from and
-    judged by.
+    """Marks the answers that judge, and those that neither judge nor teach, both (n,), so that no voice does both.
 
-    Voices are questions. Keys are, where there are enough of them for either half; they take turns in the order of
-    their numbers. A question that keys of both halves asked then counts in the half that it would be in by itself.
+    A voice is a key if there are enough keys for each half, otherwise a question. Keys are dealt to the halves
+    alternately, in the order of their numbers. A question asked by keys of both halves counts only in the half to which
+    the question itself belongs.
 
     Args:
         is_judge: (n,) the half of each answer's question.

@@ -65,9 +65,9 @@ class LogTable:
     which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback, times the
     weight of the key that gave it (mean 1); `question` is equal for answers to the same question; `key` numbers who
     gave the feedback, `UNLIMITED` for keys whose share of the evidence `max_key_share` does not bound; `is_held_out`
-    answers judge a candidate and are never learned from; `is_failure`: the expert failed, a reward of 0 that nobody
-    gave. `traffic` counts the routed queries per category (the map's mass); `dropped` says how many decisions were left
-    out and why.
+    answers judge a candidate and are never learned from; `is_failure`: the expert failed, a reward of 0 without
+    feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
+    reason.
     """
 
     ids: NDArray[np.bytes_]
@@ -176,7 +176,7 @@ class Columns:
 
 
 def is_judge(question: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tells whether answers to a question judge instead of teaching: never both, however often it is asked."""
+    """Returns whether answers to a question judge instead of teaching: never both, however often it is asked."""
     return question % 100 < HELD_OUT_PERCENT
 
 
@@ -269,8 +269,8 @@ def why_left_out(record: DecisionRecord, rewards: Mapping[str, float], known: Kn
 def row_weights(columns: Columns, replies: Replies) -> NDArray[np.float64]:
     """(n,) how many requests each row represents, relative to the average reply.
 
-    A reply represents the answers like it that nobody rated; a failure is always seen, so it represents itself: as
-    much as the share of answers that got a reply, 0 where none did (then nothing is known of what did not fail).
+    A reply represents the unrated answers like it. A failure is always seen, so it represents only itself: its weight
+    is the share of answers that got a reply, or 0 if none did, since then nothing is known of what did not fail.
     """
     is_failure = np.array(columns.is_failure, dtype=bool)
     weight = np.full(len(is_failure), replies.rates.overall)

@@ -29,7 +29,7 @@ def newcomers(live: RouterArtifact, evidence: Evidence) -> tuple[str, ...]:
 
 
 def can_introduce(live: RouterArtifact, evidence: Evidence) -> bool:
-    """Tells whether new experts can be added to the live router as they are: it decides by a map over the same
+    """Returns whether new experts can be added to the live router as they are: it decides by a map over the same
     categories."""
     rows = len(live.manifest.categories) + 1
     return live.manifest.scorer.kind == "map" and evidence.matrix.quality.shape[0] == rows

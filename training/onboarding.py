@@ -85,7 +85,7 @@ class Onboarding:
 
 
 def check_can_join(config: CoeConfig, artifact: RouterArtifact, expert: str) -> None:
-    """Raises ConfigError: the expert is unknown or on the map already, or the router judges every query by itself."""
+    """Raises ConfigError: the expert is unknown or on the map already, or the router judges every query on its own."""
     manifest = artifact.manifest
     if expert not in config.experts:
         raise ConfigError(f"experts.yaml has no expert '{expert}'{allowed_values(expert, config.experts)}")

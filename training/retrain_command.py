@@ -36,7 +36,7 @@ def turns_of(request: RetrainRequest, redis_url: str | None, min_pause_s: float 
 
 
 def retrain_once(request: RetrainRequest, redis_url: str | None, *, as_json: bool) -> None:
-    """Raises NoTurnError when somebody else is at it, and as `one_round` does."""
+    """Raises NoTurnError when another process retrains, and as `one_round` does."""
     with console_progress() as progress:
         one_round(request, turns_of(request, redis_url), progress, as_json=as_json)
 
@@ -118,7 +118,7 @@ def retrain_again_and_again(request: RetrainRequest, redis_url: str | None, ever
                 say(f"{busy}; next look in {every}")
             except StoppedError:
                 raise
-            except (RouterError, OSError) as error:  # a full disk, say, which somebody may have emptied by then
+            except (RouterError, OSError) as error:  # a full disk, say, which may have room by then
                 say(f"{error}; next try in {every}")
             except Exception as error:  # noqa: BLE001 - whatever it is, tomorrow's round may not meet it
                 say(f"{unforeseen(error)}; next try in {every}")

@@ -68,7 +68,7 @@ class RetrainInputs:
         return gather_evidence(table, self.log, self.config.learned_categories, self.changes, self.carried)
 
     def answers(self, rows: NDArray[np.int64]) -> AskedAnswers:
-        """Logged answers with their vectors. What users wrote is encoded without the cache: it is not kept beside the
+        """Logged answers with their vectors. What users wrote is encoded without the cache: it is not kept next to the
         log, where no erasure would find it."""
         plain = self.encoder.encoder if isinstance(self.encoder, CachedEncoder) else self.encoder
         return fetch_answers(self.request.database_url, self.log.rows(rows), plain, self.progress)

@@ -1,8 +1,8 @@
 """Lock around retraining: one process at a time over a folder of routers, across hosts where there is a Redis.
 
 The lock in Redis expires when its holder stops renewing it, so a crash never blocks the others for long. But a lock
-that expires is no proof: its holder may be stopped for minutes (a paused machine, a full disk) and then continue as if
-nothing had happened. So every turn gets a number that only rises, written beside the routers when the turn begins, and
+that expires proves nothing: its holder may pause for minutes (a paused machine, a full disk) and then continue as if
+nothing had happened. So every turn gets a number that only rises, written next to the routers when the turn begins, and
 a promotion is made under a file lock that compares both (fencing tokens, Kleppmann 2016).
 """
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class NoTurnError(RouterError):
-    """Somebody else retrains now, or did a moment ago; the message says which."""
+    """Another process retrains now, or did a moment ago; the message says which."""
 
 
 class LockLostError(RouterError):
@@ -141,7 +141,7 @@ class SharedTurns:
         """Holds a turn while the block runs and the lock is renewed.
 
         Raises:
-            NoTurnError: it is somebody else's, or the last one was a moment ago.
+            NoTurnError: it is another process's, or the last one was a moment ago.
             LockUnreachableError: Redis is away.
         """
         fence = Fence(self.root)
@@ -154,7 +154,7 @@ class SharedTurns:
                     yield Turn(number, fence, lambda: lock.is_ours)
                     is_done = True
             finally:
-                with suppress(LockUnreachableError):  # what Redis is not there to hear expires by itself
+                with suppress(LockUnreachableError):  # while Redis is away, the lock expires on its own
                     lock.call(lock.release(is_done=is_done))
 
 

@@ -59,7 +59,7 @@ class LoggedChoices:
 
 @dataclass(frozen=True)
 class LogComparison:
-    """The comparison that the gate sees, the other estimators beside it, and mean costs in USD (live, candidate)."""
+    """The comparison that the gate sees, the other estimators, and mean costs in USD (live, candidate)."""
 
     doubly_robust: Comparison
     others: tuple[Comparison, ...]

@@ -24,7 +24,7 @@ twice the same (ours)."""
 
 
 def is_same_decision(one: RoutingDecision, other: RoutingDecision) -> bool:
-    """Tells if category and drawn experts are the same, the latter within PROBABILITY_STEP."""
+    """Returns whether category and drawn experts are the same, the latter within PROBABILITY_STEP."""
     if one.category != other.category:
         return False
     mine, theirs = (dict(zip(d.eligible, d.eligible_probs, strict=True)) for d in (one, other))
@@ -32,7 +32,7 @@ def is_same_decision(one: RoutingDecision, other: RoutingDecision) -> bool:
 
 
 def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: FloatArray) -> bool:
-    """Tells whether both know the same experts and decide these queries alike under every policy.
+    """Returns whether both know the same experts and decide these queries alike under every policy.
 
     Args:
         embeddings: (n, d) of the texts, by the encoder of both.
@@ -47,7 +47,7 @@ def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: F
 
 
 def decide_log_alike(one: Router, other: Router, asked: AskedAnswers) -> bool:
-    """Tells whether both decide logged queries alike, under the policy and with the experts that each had then."""
+    """Returns whether both decide logged queries alike, under the policy and with the experts that each had then."""
     return all(
         are_alike(one, other, batch_of([asked.texts[row] for row in part], asked.vectors(part)), policy, excluded)
         for (policy, excluded), rows in groups_of(asked).items()
@@ -64,6 +64,6 @@ def batch_of(texts: Sequence[str], embeddings: FloatArray) -> QueryBatch:
 
 
 def are_alike(one: Router, other: Router, batch: QueryBatch, policy: str, excluded: Sequence[str]) -> bool:
-    """Tells whether both decide the queries alike, without the excluded experts."""
+    """Returns whether both decide the queries alike, without the excluded experts."""
     made = (decisions_of(router, batch, policy, set(router.experts) - set(excluded)) for router in (one, other))
     return all(is_same_decision(*pair) for pair in zip(*made, strict=True))

@@ -28,7 +28,7 @@ def split_of(text: str) -> SplitName:
 def question_of(record: DecisionRecord) -> int:
     """A number (63 bits) for what was asked: equal for the same words, whatever their case and punctuation.
 
-    A log that keeps no text is told by its keyed hash of the text, one that keeps no hash either by the embedding or
+    A decision without text is identified by its keyed hash of the text, one without a hash by the embedding or
     its keyed hash. At level `none` without embeddings nothing links two asks, so each decision is a question.
     """
     asked: str | bytes = normalised_text(record.text) if record.text else record.text_hash or ""

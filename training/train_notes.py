@@ -1,4 +1,4 @@
-"""Notes of `coe train` on the router that it made, beside the one that was live."""
+"""Notes of `coe train` on the router that it made, compared with the one that was live."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def notes_on_training(
     progress: Progress,
 ) -> tuple[str, ...]:
     """Sentences about a router that was just fitted and is not live yet: that nothing changes, and which experts of the
-    live map are not on the new one. None about a first router, or beside one that cannot be read.
+    live map are not on the new one. None about a first router, or if the live one cannot be read.
     """
     pointer = readable_pointer(registry)
     if pointer is None:
@@ -43,7 +43,7 @@ def notes_on_training(
     gone = [name for name in live.manifest.experts if name in config.experts and name not in made.manifest.experts]
     if gone:
         notes.append(
-            f"not on the map any more, because no table in {request.outcomes} grades them: {', '.join(gone)}; "
+            f"no longer on the map, because no table in {request.outcomes} grades them: {', '.join(gone)}; "
             "`coe experts probe NAME` or `coe eval collect` measures them"
         )
     folders = [registry.folder(version) for version in (pointer.version, made.manifest.version)]
@@ -73,8 +73,8 @@ def require_sure(made: RouterArtifact, config: CoeConfig) -> None:
     raise ConfigError(
         f"router {version} is never sure of a category, so everything would go to general: with encoder "
         f"{made.manifest.encoder.kind}, {correct.mean():.0%} of {len(correct)} held-out queries are classified "
-        f"right, too few for router.alpha={alpha:g}. It was not made live: {higher}choose an encoder that tells the "
-        f"categories apart (experts.yaml as shipped has one), or label more queries. `coe router promote {version}` "
+        f"right, too few for router.alpha={alpha:g}. It was not made live: {higher}choose an encoder that separates "
+        f"the categories (experts.yaml as shipped has one), or label more queries. `coe router promote {version}` "
         "makes it live all the same"
     )
 

@@ -16,7 +16,7 @@ VersionArgument = Annotated[str, typer.Argument(help="router version, or an unam
 
 
 def require_loadable(config: Path, folder: Path) -> None:
-    """Refuses a router that gateways could not load: each would refuse it by itself, and say so in its log only.
+    """Refuses a router that gateways could not load: each would refuse it, and say so only in its log.
 
     Raises:
         ConfigError: experts.yaml is wrong, or no gateway that reads it could load the router.
@@ -41,12 +41,12 @@ def router_try(
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     shadow: Annotated[
-        bool, typer.Option("--shadow", help="decide beside the live router, be logged, and serve no request")
+        bool, typer.Option("--shadow", help="decide alongside the live router, be logged, and serve no request")
     ] = False,
     *,
     terms: CanaryTerms,
 ) -> None:
-    """Let a router serve a share of the conversations; it is withdrawn by itself once it is shown to be worse."""
+    """Let a router serve a share of the conversations; it is withdrawn automatically once it is shown to be worse."""
     from base.errors import ConfigError
     from training.registry import Registry
 

@@ -21,7 +21,7 @@ class Options(BaseModel):
 
     `take` says which number counts when the answer gives several. The default is the last, since a model that shows
     its working ends with the result ("12 plus 30 is 42"); `first` suits prompts that ask for the number alone, where a
-    small model goes on talking after it. An equals sign decides before either: the number right after the last `=`
+    small model keeps talking after it. An equals sign decides before either: the number right after the last `=`
     that has one is the result.
     """
 

@@ -50,7 +50,7 @@ class Options(BaseModel):
         except sqlite3.Error as error:
             raise ValueError(f"setup or reference does not run: {error}") from error
         if not rows:
-            raise ValueError(f"reference gives no row, so it tells nothing: {self.reference}")
+            raise ValueError(f"reference gives no row, so no answer could be wrong: {self.reference}")
         return self
 
 

@@ -172,8 +172,8 @@ class Totals(Record):
     first_at: float
     last_at: float
     n: int
-    n_probes: int = Field(default=0, description="asked by coe itself, beside the traffic")
-    n_malformed: int = Field(default=0, description="requests that no router could serve, beside the traffic")
+    n_probes: int = Field(default=0, description="asked by coe itself, not part of the traffic")
+    n_malformed: int = Field(default=0, description="requests that no router could serve, not part of the traffic")
     n_routed: int
     n_fallback: int
     by_state: dict[str, int]

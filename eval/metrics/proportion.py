@@ -19,7 +19,7 @@ def clustered_share(hits: Float64Array, draws: Float64Array) -> tuple[float, flo
 
     Wilson's interval at the effective number of draws share (1 - share) / variance, the variance being that of a ratio
     of sums over texts; at least the number of texts (Korn & Graubard 1998: where nothing varies, as when nothing hits,
-    the variance tells nothing) and at most the number of draws.
+    the variance says nothing) and at most the number of draws.
 
     Raises:
         ValueError: there is no text.

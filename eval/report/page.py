@@ -58,7 +58,7 @@ class Table:
 
 T = TypeVar("T")
 Columns = Mapping[str, Callable[[str, T], Cell | str]]
-"""Title of a column -> its cell, from the name of a row and what it tells of."""
+"""Title of a column -> its cell, from the name and the content of a row."""
 
 
 def table_of(

@@ -39,7 +39,7 @@ def find_router(folder: Path | None, config: Path, data_dir: Path, *, is_table: 
 
     Args:
         folder: a router's folder, or a folder of routers with a live one; None takes the live one of `data_dir`.
-        is_table: take the router by itself, over the models it was fitted on, without experts.yaml.
+        is_table: take the router alone, over the models it was fitted on, without experts.yaml.
 
     Raises:
         ArtifactError, ConfigError: as the loaders.

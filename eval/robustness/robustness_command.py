@@ -16,7 +16,7 @@ from eval.commands import command_line, split_names
 
 def robustness(
     router: Annotated[Path | None, typer.Option(help="folder of a router; default: the live one of --data-dir")] = None,
-    table: Annotated[bool, typer.Option("--table", help="take --router by itself, without experts.yaml")] = False,
+    table: Annotated[bool, typer.Option("--table", help="take --router alone, without experts.yaml")] = False,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     policy: Annotated[str, typer.Option(help="policy of experts.yaml")] = "default",

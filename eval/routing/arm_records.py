@@ -39,7 +39,8 @@ AGAINST = ("coe", "best_single", "map_true", "knn")
 REGRET_CHOICES: Final = ("query_oracle", "category_oracle", "map_true", "router", "served")
 REGRET_PARTS: Final = ("beyond_categories", "map", "classifier", "serving")
 TOLD_DIFFERENCE = 0.02
-"""The difference of mean scores that a report tells the needed queries for: the margin of `coe retrain` (ours)."""
+"""Difference of mean scores for which a report gives the number of queries that would show it: the margin of
+`coe retrain` (ours)."""
 SHOWN_LOST = 10
 EXCERPT_CHARS = 200
 

@@ -169,7 +169,7 @@ def require_amounts(table: OutcomeTable, budgets: Budgets) -> None:
         ("active_params_b", active_params(table)),
         ("hosted_params_b", active_params(table)),
         ("cost_usd", mean_costs(table)),
-        # A map may be faster than every expert alone, for each may be fast on other categories.
+        # A map may be faster than every single expert: each may be fast on other categories.
         ("latency_ms", np.where(np.isfinite(table.latency_ms).any(axis=0), 0.0, np.nan)),
     ):
         limit = getattr(budgets, name)

@@ -1,1 +1,1 @@
-"""A second opinion on a sample of answers: an expert grades them, beside answers of experts that were not chosen."""
+"""A second opinion on a sample of answers: an expert grades them, next to answers of experts that were not chosen."""

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """An answer to judge, while it waits in memory. `others` are the experts to hear beside the one that served."""
+    """An answer to judge, while it waits in memory. `others` are the experts to ask besides the one that served."""
 
     decision_id: str
     body: Mapping[str, object]

@@ -14,7 +14,7 @@ from router.types import DecisionInputs, DecisionReason, DecisionRecord, FloatAr
 
 
 class NotReplayableError(RouterError):
-    """The inputs of a decision are not there any more."""
+    """The inputs of a decision are gone."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def replay(router: Router, record: DecisionRecord, key: bytes) -> Replay:
     try:
         again = decide_again(router, record, features.embedding)
     except NoEligibleExpertError as error:
-        raise NotReplayableError(f"no expert is eligible any more: {error}") from error
+        raise NotReplayableError(f"no expert is eligible now: {error}") from error
     is_new = router.settings.get(logged.policy) != inputs.settings
     return Replay(again, features.source, features.is_known, is_new, tuple(differences(logged, again)))
 
@@ -129,7 +129,7 @@ def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) 
     """
     decision, inputs = routed(record)
     if decision.policy not in router.policies:
-        raise NotReplayableError(f"experts.yaml has no policy '{decision.policy}' any more")
+        raise NotReplayableError(f"experts.yaml no longer has policy '{decision.policy}'")
     return router.decide(
         Query(record.decision_id, record.text or "", inputs.facts),
         rng=np.random.default_rng(int.from_bytes(record.decision_id.encode(), "big")),

@@ -1,7 +1,7 @@
 """Indexes on local disk: a memory-mapped snapshot of vectors, and a journal of what changed since.
 
 A folder holds `index.json` (space, generation), `rows-<generation>.bin` and `journal-<generation>.log`. A snapshot
-cannot change, so changes are beside it in memory: what was added, and which of its rows were removed. When there are
+cannot change, so changes are kept in memory: what was added, and which of its rows were removed. When there are
 many of them, a new snapshot takes them in. It becomes the index by one rename of `index.json`, so a crash finds the old
 generation or the new one.
 """

@@ -41,7 +41,7 @@ class PgvectorIndexes:
     """The indexes of one document space in one database.
 
     Args:
-        prefix: tells this space's indexes from those of others.
+        prefix: distinguishes this space's indexes from others.
 
     Raises:
         ConfigError: no Postgres URL, or the space has more dimensions than pgvector's index takes.

@@ -123,7 +123,7 @@ class Rows:
 
     def nearest(self, query: FloatArray, limit: int, among: Places | None = None) -> Hits:
         """The `limit` rows of largest inner product with `query` (d,), of `among` or of all; exact but for half
-        precision where there are no more than are ranked, approximate otherwise."""
+        precision where all fit into the ranking, approximate otherwise."""
         total = len(self) if among is None else len(among)
         count = max(RANKED, RANKED_PER_HIT * limit, int(RANKED_SHARE * total))
         if total > count:

@@ -1,7 +1,7 @@
 """Places of data sets among queries: how near a query is to each, and how near its own queries are to each other.
 
-Nearness is told in a space in which queries of one data set scatter alike in all directions, as in linear discriminant
-analysis: what queries of every data set differ in says little of which one a query belongs to (benchmarks/LOG.md).
+Nearness is measured in a space in which queries of one data set scatter alike in all directions, as in linear
+discriminant analysis: differences within every data set say little about where a query belongs (benchmarks/LOG.md).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PROCESSES = 2  # so one slow file leaves a place for another owner's
 
 
 class ReaderDiedError(Exception):
-    """The process that reads documents ended by itself; the file may not be to blame."""
+    """The process that reads documents ended on its own; the file may not be the cause."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class UnreadableFileError(Exception):
 
 
 def read_text(filename: str, content: bytes) -> str:
-    """The text of a file; its kind is told by its first bytes, then by its name.
+    """The text of a file; its kind follows from its first bytes, then from its name.
 
     Raises:
         UnreadableFileError: it is damaged, encrypted, of no supported kind, or holds no text.

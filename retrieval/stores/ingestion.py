@@ -1,4 +1,4 @@
-"""Reading files into stores, behind the requests: each owner's one after the other, and owners beside each other.
+"""Reading files into stores, behind the requests: each owner's one after the other, and owners in parallel.
 
 Files to read are in the database, so after a gateway dies its next start continues, or another gateway does. Attempts
 are counted there before they begin: a file whose reading ended several gateways fails. A file is `completed` only when

@@ -41,7 +41,7 @@ class Labelled:
 
 
 def query_key(collection: str, query: str) -> int:
-    """A whole number below 2^63 that tells a query of a collection apart."""
+    """A whole number below 2^63 that identifies a query of a collection."""
     digest = hashlib.sha256(f"{collection}\0{query}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -28,7 +28,7 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class QuerySide:
-    """One side of an expert as an encoder, for the cache: its fingerprint tells its vectors from every other's."""
+    """One side of an expert as an encoder, for the cache: its fingerprint distinguishes its vectors from all others."""
 
     expert: DenseExpert
     is_document: bool

@@ -1,6 +1,6 @@
 """Signed feature hashing of words and character trigrams (Weinberger et al. 2009). It needs no weights.
 
-Alone it knows spelling and no meaning, which is enough for tests; beside an embedding it gives a classifier the words.
+Alone it knows spelling and no meaning, which is enough for tests; next to an embedding it gives a classifier the words.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def sharpened_quality(probs: FloatArray, evidence: QualityMatrix, sharpness: flo
 class SoftRidgeScorer:
     """q(x, e) = sum_c p'(c|x) w[c, e] + x @ weights + bias, with p' proportional to p ** sharpness (ours).
 
-    Where the embedding tells nothing that the categories do not, its strength is such that the correction vanishes.
+    Where the embedding adds nothing to the categories, its strength is such that the correction vanishes.
     `weights` (d, m), `bias` (m,).
     """
 

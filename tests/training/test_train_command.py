@@ -72,7 +72,7 @@ def test_an_expert_that_nobody_grades_any_more_is_named(folder: Path, capsys: py
     write_outcomes(outcome_table(prompts, ("right",), np.full((len(prompts), 1), 0.5)), outcomes)
     assert train(folder) == 0
     text = said(capsys)
-    assert "not on the map any more, because no table in" in text
+    assert "no longer on the map, because no table in" in text
     assert "grades them: left; `coe experts probe NAME`" in text
 
 

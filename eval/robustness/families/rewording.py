@@ -1,7 +1,7 @@
 """Another way to put the same request: a frame around the text that fits its grammar.
 
 A question takes frames for questions, an English imperative also "Could you please ...", and small talk none, since
-"Task: thanks!" would not be small talk any more. What is inside the frame stays as it is, but for the case of its
+"Task: thanks!" would no longer be small talk. What is inside the frame stays as it is, but for the case of its
 first letter.
 """
 

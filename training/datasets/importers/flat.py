@@ -65,7 +65,7 @@ def flat_row(record: Record, options: ImportOptions, model: str | None) -> Outco
 
 def read(files: Sequence[ImportFile], options: ImportOptions) -> Iterator[OutcomeRow | LeftOut]:
     """Raises DataError, ConfigError."""
-    names_of(options)  # a wrong name is told before any row
+    names_of(options)  # so that a wrong name is reported before any row
     for file in files:
         ending = file.path.with_suffix("").suffix if file.path.suffix == ".gz" else file.path.suffix
         if ending not in READERS:
