@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import wraps
@@ -17,6 +18,16 @@ from pydantic.fields import FieldInfo
 
 from base.errors import ConfigError
 from base.fault_words import fault_words
+
+SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def age_s(text: str) -> float:
+    """Seconds of `30d` and the like. Raises ConfigError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip())
+    if found is None:
+        raise ConfigError(f"'{text}' is not an age; allowed: a number and a unit of {', '.join(SECONDS_OF)}, e.g. 30d")
+    return float(found[1]) * SECONDS_OF[found[2]]
 
 
 def unix_time(value: str | float, option: str = "--since") -> float:

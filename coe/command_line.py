@@ -90,6 +90,12 @@ COMMANDS = {
     "replay": Command(
         "gateway.replay.commands:replay", "Make a logged decision again, or show what another router would have done."
     ),
+    "keys create": Command("gateway.keys.commands:create", "Make a key of a team, with limits."),
+    "keys ls": Command("gateway.keys.commands:ls", "List teams and keys with their limits."),
+    "keys limits": Command("gateway.keys.commands:limits", "Show or change the limits of a key or a team."),
+    "keys rotate": Command("gateway.keys.commands:rotate", "Give a key a new secret."),
+    "keys revoke": Command("gateway.keys.commands:revoke", "End a key."),
+    "keys log": Command("gateway.keys.commands:log", "List what was done to keys, and by whom."),
     "log doctor": Command(
         "decision_log.commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.errors import ConfigError
-from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption
+from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s
 from decision_log.connections import (
     opened_client,
     opened_database,
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
 
 EraseWork = Callable[[Collection[str], Path, "RedisClient", str, Database, float], Awaitable[Erasure]]
-
-SECONDS_OF = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def erase_decisions(
@@ -107,11 +104,3 @@ def erased_line(done: Erasure) -> str:
         f"{done.sql.decisions:,} decisions and {done.sql.feedback:,} pieces of feedback from SQL, "
         f"{done.in_stream:,} entries from the stream, {done.in_spools:,} records from spools"
     )
-
-
-def age_s(text: str) -> float:
-    """Seconds of `30d` and the like. Raises ConfigError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip())
-    if found is None:
-        raise ConfigError(f"'{text}' is not an age; allowed: a number and a unit of {', '.join(SECONDS_OF)}, e.g. 30d")
-    return float(found[1]) * SECONDS_OF[found[2]]

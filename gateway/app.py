@@ -12,6 +12,7 @@ from gateway.endpoints.retrieval_access import RetrievalDesk
 from gateway.exchange import request_id_of
 from gateway.http_errors import ClientGoneError, api_error, method_not_allowed
 from gateway.intake import Claim
+from gateway.keys.grants import EVERYBODY, Caller
 from gateway.origin_check import OriginCheck
 from gateway.parts import Parts
 from gateway.rest import create_rest, serve_rest
@@ -60,7 +61,7 @@ class GatewayApp:
         try:
             self._origin_check.check(headers)
             needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH)
-            scope["coe_key_id"] = self._auth.key_id(headers) if needs_key else None
+            scope["coe_caller"] = self._auth.caller(headers) if needs_key else EVERYBODY
             with self._intake.claim(*senders(scope)) as claim:
                 await self._answer(scope, headers, claim, receive, send)
         except ClientGoneError:
@@ -75,7 +76,7 @@ class GatewayApp:
         if path == CHAT_PATH:
             if method != "POST":
                 raise method_not_allowed(method, "POST")
-            await self._chat(headers, scope["coe_key_id"], claim, receive, send)
+            await self._chat(headers, scope["coe_caller"], claim, receive, send)
             return
         if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
             await self._siblings.forward(self._siblings.store_owner, scope, receive, send)
@@ -130,8 +131,9 @@ def senders(scope: Scope) -> list[str]:
     known = []
     if scope.get("client"):
         known.append(f"address:{network_of(scope['client'][0])}")
-    if scope["coe_key_id"] is not None:
-        known.append(f"key:{scope['coe_key_id']}")
+    caller: Caller = scope["coe_caller"]
+    if caller.key_id is not None:
+        known.append(f"key:{caller.key_id}")
     return known
 
 

@@ -1,4 +1,4 @@
-"""Client keys: known by their hash only, compared in constant time."""
+"""Who calls: keys made by `coe keys`, keys of COE_API_KEYS, or nobody in particular. All are known by their hash."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from base.errors import ConfigError
 from gateway.http_errors import ApiError
+from gateway.keys.grants import EVERYBODY, Caller
+from gateway.keys.key_ring import KeyRing
 
 MIN_KEY_CHARS = 16  # 16 random letters and digits are 95 bits
 BEARER = b"bearer "
@@ -18,34 +20,59 @@ class Auth:
     """The clients that may call `/v1/*`. Without keys everybody may, which only a loopback address allows.
 
     Args:
-        keys: the secrets themselves; only their hashes are kept.
+        keys: the secrets of COE_API_KEYS; only their hashes are kept. They are the operator's: without limits.
+        ring: the keys of SQL.
     """
 
-    def __init__(self, keys: Iterable[str] = ()) -> None:
-        self._hashes = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+    def __init__(self, keys: Iterable[str] = (), ring: KeyRing | None = None) -> None:
+        digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        # A name is the whole hash, because it owns files, stores and decisions: keys that share a part can be found.
+        self._fixed = tuple((digest, Caller(f"key-{digest.hex()}")) for digest in digests)
+        self._ring = ring or KeyRing()
 
-    def key_id(self, headers: Mapping[bytes, bytes]) -> str | None:
-        """A name for the caller's key that is safe to log; None when no keys are set.
+    async def start(self) -> None:
+        """Reads the keys. Raises StoreError."""
+        await self._ring.start()
 
-        It owns files, stores and decisions, so it is the whole hash: keys that share a part of it can be found.
+    async def aclose(self) -> None:
+        await self._ring.aclose()
+
+    @property
+    def needs_key(self) -> bool:
+        return bool(self._fixed) or self._ring.has_keys
+
+    def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """The caller by its key; everybody while no key was ever made.
 
         Raises:
-            ApiError: 401, the key is missing or unknown.
+            ApiError: 401, the key is missing, unknown, revoked or expired.
         """
-        if not self._hashes:
-            return None
+        if not self.needs_key:
+            return EVERYBODY
         given = headers.get(b"authorization", b"")
         if given[: len(BEARER)].lower() != BEARER:
             raise refused("a key is needed: send the header 'Authorization: Bearer KEY'")
         presented = hashlib.sha256(given[len(BEARER) :].strip()).digest()
         # Every hash is compared, so the time taken does not say which one was close.
-        if not any([hmac.compare_digest(presented, known) for known in self._hashes]):
-            raise refused("the key in 'Authorization' is not known here")
-        return f"key-{presented.hex()}"
+        fixed = [caller for digest, caller in self._fixed if hmac.compare_digest(presented, digest)]
+        found = fixed[0] if fixed else self._ring.caller(presented)
+        if found is None:
+            raise refused("the key in 'Authorization' is not known here, or has expired")
+        return found
 
 
 def refused(message: str) -> ApiError:
     return ApiError(message, status=401, code="invalid_api_key", error_type="authentication_error")
+
+
+def require_admin(caller: Caller) -> None:
+    """Raises ApiError 403."""
+    if not caller.is_admin:
+        raise ApiError(
+            "this key may not read what concerns all teams; allowed: a key made with --admin, or one of COE_API_KEYS",
+            status=403,
+            code="admin_required",
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -56,22 +83,28 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check_bind(host: str, keys: Iterable[str]) -> None:
-    """Refuses an address that others can reach when keys are missing or could be guessed.
+def check_strength(host: str, keys: Iterable[str]) -> None:
+    """Refuses keys of COE_API_KEYS that could be guessed on an address that others can reach.
 
     Raises:
         ConfigError: one line that says what to set.
     """
-    if is_loopback(host):
-        return
-    known = list(keys)
-    if not known:
-        raise ConfigError(
-            f"COE_HOST={host} is reachable from other machines: set COE_API_KEYS (comma separated) or bind 127.0.0.1"
-        )
-    for number, key in enumerate(known, start=1):
-        if len(key) < MIN_KEY_CHARS or len(set(key)) < MIN_KEY_CHARS // 2:
+    for number, key in enumerate(keys, start=1):
+        if not is_loopback(host) and (len(key) < MIN_KEY_CHARS or len(set(key)) < MIN_KEY_CHARS // 2):
             raise ConfigError(
                 f"COE_API_KEYS: key {number} can be guessed: use at least {MIN_KEY_CHARS} random characters "
                 f"when COE_HOST={host} is reachable from other machines"
             )
+
+
+def check_exposure(host: str, *, has_keys: bool) -> None:
+    """Refuses an address that others can reach when nobody would need a key.
+
+    Raises:
+        ConfigError: one line that says what to do.
+    """
+    if not has_keys and not is_loopback(host):
+        raise ConfigError(
+            f"COE_HOST={host} is reachable from other machines: make a key with `coe keys create`, set COE_API_KEYS "
+            "(comma separated), or bind 127.0.0.1"
+        )

@@ -19,6 +19,7 @@ from gateway.exchange import Asked, Outcome, Sources, request_id_of, response_he
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Claim
+from gateway.keys.grants import Caller
 from gateway.off_loop import read_off_loop
 from gateway.stream_end import HeldEnd, StreamTails
 from gateway.wire import ChatRequest, decode_chat
@@ -70,7 +71,7 @@ class ChatEndpoint:
         self._decode = partial(decode_chat, bounds=bounds)
 
     async def __call__(
-        self, headers: Mapping[bytes, bytes], key_id: str | None, claim: Claim, receive: Receive, send: Send
+        self, headers: Mapping[bytes, bytes], caller: Caller, claim: Claim, receive: Receive, send: Send
     ) -> None:
         """Answers one request; once it is read, the client gets an answer in OpenAI's shape or a broken connection.
 
@@ -79,11 +80,11 @@ class ChatEndpoint:
             StoreError: the answer's row could not be made safe now.
             ClientGoneError: the client left before the body was read.
         """
-        asked = await self._read(headers, key_id, claim, receive)
+        asked = await self._read(headers, caller, claim, receive)
         await self.log.check()
         await ChatExchange(self, asked, send).run(receive)
 
-    async def _read(self, headers: Mapping[bytes, bytes], key_id: str | None, claim: Claim, receive: Receive) -> Asked:
+    async def _read(self, headers: Mapping[bytes, bytes], caller: Caller, claim: Claim, receive: Receive) -> Asked:
         """The request. The bytes themselves are let go."""
         at, arrived_at_s = time.time(), time.perf_counter()
         raw = await read_body(headers, receive, self._max_body_bytes, claim)
@@ -92,7 +93,7 @@ class ChatEndpoint:
         session = named_session(headers.get(b"x-session-id", b"")) or chat.session
         return Asked(
             request_id_of(headers),
-            key_id,
+            caller,
             self.decider.session_id(session),
             chat,
             at,

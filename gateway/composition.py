@@ -17,6 +17,9 @@ from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
 from fleet.redis_server import RedisServer
 from fleet.vllm_addresses import read_vllm_addresses
+from gateway.auth import Auth
+from gateway.keys.key_ring import KeyRing
+from gateway.keys.key_store import KeyStore
 from gateway.log_keeper import LogKeeper
 from gateway.serve import Gateway, build_parts
 from gateway.settings import Settings, engine_environment, environment_secrets
@@ -172,6 +175,7 @@ async def start_gateway(
         retrieval=retrieval,
         secrets=secrets,
         siblings=siblings,
+        auth=Auth(settings.plain_keys, KeyRing(await asyncio.to_thread(KeyStore, store))),
     )
     listener = membership.listener if membership else None
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from gateway.keys.grants import Caller
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.types import (
@@ -67,7 +68,7 @@ class Asked:
     """A request, its sender, its times: `at` in Unix seconds, those named `*_at_s` of the monotonic clock."""
 
     request_id: str
-    key_id: str | None
+    caller: Caller
     session_id: str
     chat: ChatRequest
     at: float
@@ -76,6 +77,10 @@ class Asked:
     wants_debug: bool = False
     is_probe: bool = False
     decision_id: str = field(default_factory=new_decision_id)
+
+    @property
+    def key_id(self) -> str | None:
+        return self.caller.key_id
 
     def elapsed_ms(self) -> float:
         return (time.perf_counter() - self.arrived_at_s) * 1e3

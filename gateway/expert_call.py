@@ -103,7 +103,7 @@ class ExpertCall:
             is_stream=chat.is_stream,
             request_id=asked.request_id,
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
-            cache_salt=cache_salt(asked.key_id, self._hash_key),
+            cache_salt=cache_salt(asked.caller.tenant, self._hash_key),
         )
         try:
             async with asyncio.timeout_at(until_s):
@@ -163,9 +163,9 @@ class ExpertCall:
             self._pool.abandoned(expert)
 
 
-def cache_salt(key_id: str | None, hash_key: bytes) -> str:
-    """Names a caller's part of an engine's cache so that no other caller can guess it; empty without keys."""
-    return "" if key_id is None else keyed_hash(f"cache:{key_id}", hash_key)
+def cache_salt(tenant: str, hash_key: bytes) -> str:
+    """Names a tenant's part of an engine's cache so that no other can guess it; empty without keys."""
+    return keyed_hash(f"cache:{tenant}", hash_key) if tenant else ""
 
 
 async def read_beginning(

@@ -103,7 +103,7 @@ class Parts:
 
     async def start(self) -> None:
         """Probes the experts and loads the promoted router. The sink's owner starts it."""
-        await asyncio.gather(self.pool.start(), self.live.start())
+        await asyncio.gather(self.pool.start(), self.live.start(), self.auth.start())
         if self.retrieval is not None:
             await self.retrieval.start()
         if self.judge is not None:
@@ -115,5 +115,6 @@ class Parts:
         if self.retrieval is not None:
             await self.retrieval.aclose()
         await self.live.aclose()
+        await self.auth.aclose()
         await self.pool.aclose()
         self.decider.close()

@@ -50,6 +50,7 @@ def build_parts(
     retrieval: RetrievalService | None = None,
     secrets: Mapping[str, str] = MappingProxyType({}),
     siblings: Siblings | None = None,
+    auth: Auth | None = None,
 ) -> Parts:
     """The parts of a gateway that serves `<data>/routers/live.json`. `secrets` are values of environment variables.
 
@@ -62,7 +63,7 @@ def build_parts(
         live=LiveRouter(settings.data_dir / ROUTERS_FOLDER, RouterLoader(config)),
         sink=sink,
         store=store,
-        auth=Auth(settings.plain_keys),
+        auth=auth or Auth(settings.plain_keys),
         hash_key=load_key(settings.data_dir),
         expert_keys={
             name: secrets[entry.api_key_env]

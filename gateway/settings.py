@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr
 
 from base.errors import ConfigError
 from decision_log.log_connection import default_database_url
-from gateway.auth import check_bind
+from gateway.auth import check_strength
 from router.config import CoeConfig
 from router.types import Record
 
@@ -47,7 +47,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """Settings from environment variables; a variable that is empty counts as unset.
 
     Raises:
-        ConfigError: a value is not allowed, or the server would be open to other machines without a key.
+        ConfigError: a value is not allowed, or a key can be guessed.
     """
     values = {name: value for name, value in environment.items() if value.strip()}
     data_dir = Path(values.get("COE_DATA_DIR", "data"))
@@ -64,7 +64,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         log_level=parse_level(values.get("COE_LOG_LEVEL", "info")),
         workers=parse_workers(values.get("COE_WORKERS", "1")),
     )
-    check_bind(settings.host, settings.plain_keys)
+    check_strength(settings.host, settings.plain_keys)
     return settings
 
 

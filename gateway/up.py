@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,10 +12,13 @@ import aiohttp
 from base.errors import ArtifactError, ConfigError, EngineError
 from base.private_folder import make_private
 from base.shipped import answers_file
+from decision_log.connections import opened_database
 from fleet.stop_signal import Life, live_until_signal
+from gateway.auth import check_exposure, is_loopback
 from gateway.composition import Composition, Reporter, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.first_router import collect_arguments, make_first_router, train_arguments
+from gateway.keys.key_store import KeyStore
 from gateway.serve import bind
 from gateway.settings import Settings, command_environment
 from gateway.up_view import UpView
@@ -50,6 +54,7 @@ async def run_up(
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
         make_data_folder(settings)
+        await asyncio.to_thread(require_keys, settings)
         async with running_composition(settings, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
             await ensure_router(composition, settings, config, view, probes, is_regrading=is_regrading)
             answers = await view.answers(first_answers(composition, settings, config))
@@ -81,6 +86,7 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
         make_data_folder(settings)
+        await asyncio.to_thread(require_keys, settings)
         if settings.workers > 1:
             await run_workers(settings, config, reporter, life)
             return
@@ -115,6 +121,15 @@ def refuse_taken_port(settings: Settings) -> None:
         ConfigError: the address cannot be bound; names it and how to choose another.
     """
     bind(settings.host, settings.port).close()
+
+
+def require_keys(settings: Settings) -> None:
+    """Refuses an address that others can reach when nobody would need a key. Raises ConfigError, StoreError."""
+    has_keys = bool(settings.api_keys) or is_loopback(settings.host)
+    if not has_keys:
+        with opened_database(settings.data_dir, settings.database_url.get_secret_value()) as database:
+            has_keys = bool(KeyStore(database).holders().keys)
+    check_exposure(settings.host, has_keys=has_keys)
 
 
 def make_data_folder(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
+from gateway.keys.grants import Caller
 from gateway.siblings import Siblings
 from router.config import CoeConfig
 
@@ -23,9 +24,9 @@ def part(name: str) -> Any:
     return Depends(found)
 
 
-async def caller_key_id(request: Request) -> str | None:
-    """The caller's key as gateway/app.py found it; None when no keys are set."""
-    return cast("str | None", request.scope["coe_key_id"])
+async def caller_of(request: Request) -> Caller:
+    """The caller as gateway/app.py found it."""
+    return cast(Caller, request.scope["coe_caller"])
 
 
 async def decoded_body(request: Request) -> object:
@@ -37,7 +38,7 @@ Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionSink, part("sink")]
 Store = Annotated[DecisionDatabase | None, part("store")]
 OtherProcesses = Annotated[Siblings, part("siblings")]
-KeyId = Annotated[str | None, Depends(caller_key_id)]
+CallerOf = Annotated[Caller, Depends(caller_of)]
 DecodedBody = Annotated[object, Depends(decoded_body)]
 
 

@@ -9,8 +9,9 @@ from fastapi import Response
 from base.json_text import to_json
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from gateway.body_fields import shorten
-from gateway.endpoints.access import KeyId, OtherProcesses, Sink, Store, api_router
+from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router
 from gateway.http_errors import ApiError
+from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
 from gateway.siblings import Siblings
@@ -22,11 +23,11 @@ api = api_router()
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)
 async def show_decision(
-    decision_id: str, sink: Sink, store: Store, siblings: OtherProcesses, key_id: KeyId
+    decision_id: str, sink: Sink, store: Store, siblings: OtherProcesses, caller: CallerOf
 ) -> Response:
-    """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another key
-    made it."""
-    record = await find_decision(sink, store, siblings, decision_id, key_id)
+    """The decision, what was weighed, what became of it and what was said; 404 when there is none, or another
+    team made it."""
+    record = await find_decision(sink, store, siblings, decision_id, caller.tenant)
     record, decision = record.model_copy(update={"embedding": None}), record.decision
     is_chat = record.kind is DecisionKind.CHAT
     is_routed = decision is not None and is_chat and decision.reason is not DecisionReason.EXPLICIT
@@ -45,12 +46,12 @@ async def show_decision(
 
 
 async def find_decision(
-    sink: DecisionSink, store: DecisionDatabase | None, siblings: Siblings, decision_id: str, key_id: str | None
+    sink: DecisionSink, store: DecisionDatabase | None, siblings: Siblings, decision_id: str, tenant: str
 ) -> DecisionRecord:
     """The record from memory, from the database, or from the memory of another worker.
 
     Raises:
-        ApiError: 404. It does not tell a decision of another key from one that never was.
+        ApiError: 404. It does not tell a decision of another team from one that never was.
         StoreError: the database cannot be asked.
     """
     record = await asyncio.to_thread(sink.recent, decision_id)  # it redacts the text
@@ -58,7 +59,7 @@ async def find_decision(
         record = await asyncio.to_thread(store.get_decision, decision_id)
     if record is None:
         record = await siblings.decision(decision_id)
-    if record is None or record.key_id != key_id:
+    if record is None or tenant_of(record.key_id) != tenant:
         raise no_decision(decision_id)
     return record
 

@@ -11,7 +11,7 @@ from fastapi import Response
 
 from decision_log.protocols import FeedbackStatus
 from gateway.body_fields import shorten
-from gateway.endpoints.access import Config, KeyId, OtherProcesses, Sink, Store, api_router, part
+from gateway.endpoints.access import CallerOf, Config, OtherProcesses, Sink, Store, api_router, part
 from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
@@ -36,16 +36,16 @@ async def put_feedback(
     config: Config,
     siblings: OtherProcesses,
     metrics: Annotated[Metrics, part("metrics")],
-    key_id: KeyId,
+    caller: CallerOf,
 ) -> FeedbackAnswer:
     """Keeps it: 202 the first time, 200 when the same key had said something of that kind; 404 for an unknown decision,
     429 when the key is over a cap of experts.yaml."""
-    record = await find_decision(sink, store, siblings, said.decision_id, key_id)
+    record = await find_decision(sink, store, siblings, said.decision_id, caller.tenant)
     check_subject(record, said.document_id)
     if store is None:
         raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
     value = await asyncio.to_thread(reward_of, said)
-    about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": key_id}
+    about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": caller.key_id}
     if said.document_id is None:
         feedback = Feedback(kind=said.kind, **about)
         status = await asyncio.to_thread(store.put_feedback, feedback, config.feedback, record)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from fastapi import Response
 
-from gateway.endpoints.access import OtherProcesses, api_router, part
+from gateway.auth import require_admin
+from gateway.endpoints.access import CallerOf, OtherProcesses, api_router, part
 from gateway.metrics import Metrics
 from gateway.readiness import Readiness
 from gateway.schemas import Health
@@ -40,7 +41,8 @@ async def readyz(response: Response, readiness: Annotated[Readiness, part("readi
 
 
 @api.get("/metrics")
-async def metrics(counted: Annotated[Metrics, part("metrics")], siblings: OtherProcesses) -> Response:
-    """All metrics of every process of this gateway, in the text format."""
+async def metrics(counted: Annotated[Metrics, part("metrics")], siblings: OtherProcesses, caller: CallerOf) -> Response:
+    """All metrics of every process of this gateway, in the text format; 403 for a team's key without admin scope."""
+    require_admin(caller)
     own = await asyncio.to_thread(counted.text)
     return Response(await siblings.metrics(own), headers={"content-type": METRICS_TYPE})

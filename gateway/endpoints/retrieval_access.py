@@ -15,7 +15,7 @@ from decision_log.privacy import named_session
 from decision_log.protocols import DecisionSink
 from gateway.admission import Admission
 from gateway.asgi import ClientWatch
-from gateway.endpoints.access import KeyId, part
+from gateway.endpoints.access import CallerOf, part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
 from gateway.readiness import Readiness
@@ -46,9 +46,9 @@ async def vector_stores(service: Service) -> VectorStores:
     return service.stores
 
 
-async def owner_of(key_id: KeyId) -> str:
+async def owner_of(caller: CallerOf) -> str:
     """The name of whose files and stores the caller sees."""
-    return key_id or ""
+    return caller.tenant
 
 
 Stores = Annotated[VectorStores, Depends(vector_stores)]
@@ -90,7 +90,7 @@ class RetrievalDesk:
         headers = dict(request.scope["headers"])
         named = named_session(headers.get(b"x-session-id", b""))
         session = None if named is None else self._session_id(named)
-        key_id = request.scope["coe_key_id"]
+        key_id = request.scope["coe_caller"].key_id
         return RetrievalExchange(kind, request_id_of(headers), key_id, model[:MAX_MODEL_CHARS], session)
 
     @asynccontextmanager

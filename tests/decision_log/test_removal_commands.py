@@ -11,8 +11,9 @@ import pytest
 from redis import Redis
 
 from base.errors import ConfigError
+from base.options import age_s
 from decision_log.database import Database
-from decision_log.removal_commands import age_s, erase_decisions
+from decision_log.removal_commands import erase_decisions
 from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
 from router.types import DecisionRecord, Feedback, FeedbackKind

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from base.errors import ConfigError
-from gateway.auth import check_bind
+from gateway.auth import check_exposure, check_strength
 from gateway.expert_call import JSON
 from gateway.settings import read_settings
 from router.pipeline import Capabilities
@@ -152,7 +152,7 @@ async def test_check_24_compressed_bodies_are_refused() -> None:
                 assert (await answer.json())["error"]["code"] == "unsupported_encoding"
 
 
-@pytest.mark.parametrize("keys", ["", "short", "aaaaaaaaaaaaaaaaaaaaaaaa", f"{KEY},weak"])
+@pytest.mark.parametrize("keys", ["short", "aaaaaaaaaaaaaaaaaaaaaaaa", f"{KEY},weak"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "gateway.example"])
 def test_check_25_open_addresses_need_strong_keys(host: str, keys: str) -> None:
     with pytest.raises(ConfigError, match="COE_API_KEYS") as refused:
@@ -163,8 +163,10 @@ def test_check_25_open_addresses_need_strong_keys(host: str, keys: str) -> None:
 
 def test_check_25_loopback_and_strong_keys_are_fine() -> None:
     for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
-        check_bind(host, [])
-    check_bind("0.0.0.0", [KEY])
+        check_strength(host, ["short"])
+        check_exposure(host, has_keys=False)
+    check_strength("0.0.0.0", [KEY])
+    check_exposure("0.0.0.0", has_keys=True)
 
 
 async def test_check_26_keys_are_needed_and_told_nowhere(caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,8 @@ import openai
 from decision_log.database import Database
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
+from gateway.keys.key_ring import KeyRing
+from gateway.keys.key_store import KeyStore
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
 from gateway.serve import Gateway
@@ -154,7 +156,7 @@ async def serving(
         live=LiveRouter(Path("no-routers"), lambda folder: small_router(), small_router()),
         sink=log,
         store=store,
-        auth=Auth(keys),
+        auth=Auth(keys, KeyRing(KeyStore(store))),
         hash_key=b"0" * 32,
         retrieval=service,
     )

@@ -1,0 +1,228 @@
+"""`coe keys create`, `ls`, `limits`, `rotate`, `revoke` and `log`."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from base.errors import ConfigError, allowed_values
+from base.options import ConfigOption, DatabaseOption, DataOption, age_s
+from decision_log.connections import opened_database
+from gateway.keys.grants import Grant, Measure, parse_caps
+from gateway.keys.key_store import AdminAction, KeyStore, StoredKey
+from router.config import CoeConfig, load_config
+
+NONE = "none"
+CONFIG, DATA = Path("experts.yaml"), Path("data")
+
+CapsHelp = "AMOUNT/minute, hour, day or month; repeat for several windows, 'none' for no cap"
+RequestsOption = Annotated[list[str] | None, typer.Option("--requests", help=CapsHelp)]
+TokensOption = Annotated[list[str] | None, typer.Option("--tokens", help=CapsHelp)]
+UsdOption = Annotated[list[str] | None, typer.Option("--usd", help=CapsHelp)]
+ExpertsOption = Annotated[str | None, typer.Option("--experts", help="names, comma separated, or 'all'")]
+PoliciesOption = Annotated[str | None, typer.Option("--policies", help="names, comma separated, or 'all'")]
+AnswerOption = Annotated[
+    int | None,
+    typer.Option("--answer-tokens", min=1, help="longest answer, under a cap of tokens or USD, to who names none"),
+]
+ExpiresOption = Annotated[str | None, typer.Option("--expires", help="in e.g. 90d; units m, h, d, w; or 'never'")]
+AdminOption = Annotated[bool | None, typer.Option("--admin/--no-admin", help="may read what concerns all teams")]
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="its id, TEAM/ID")]
+
+
+def create(
+    team: Annotated[str, typer.Argument(help="owner of what the key makes; its keys may share limits")],
+    name: Annotated[str, typer.Option("--name", help="for people")] = "",
+    requests: RequestsOption = None,
+    tokens: TokensOption = None,
+    usd: UsdOption = None,
+    experts: ExpertsOption = None,
+    policies: PoliciesOption = None,
+    answer_tokens: AnswerOption = None,
+    expires: ExpiresOption = None,
+    admin: AdminOption = None,
+    config: ConfigOption = CONFIG,
+    data_dir: DataOption = DATA,
+    database_url: DatabaseOption = None,
+) -> None:
+    """Make a key of a team. Its secret is shown once."""
+    caps = {Measure.REQUESTS: requests, Measure.TOKENS: tokens, Measure.USD: usd}
+    grant = changed(Grant(), config, caps, experts, policies, answer_tokens, expires, admin)
+    with opened_keys(data_dir, database_url) as store:
+        show_secret(*store.create(team, name, grant))
+
+
+def limits(
+    subject: Annotated[str, typer.Argument(help="a key's id, TEAM/ID, or a team")],
+    requests: RequestsOption = None,
+    tokens: TokensOption = None,
+    usd: UsdOption = None,
+    experts: ExpertsOption = None,
+    policies: PoliciesOption = None,
+    answer_tokens: AnswerOption = None,
+    expires: ExpiresOption = None,
+    admin: AdminOption = None,
+    config: ConfigOption = CONFIG,
+    data_dir: DataOption = DATA,
+    database_url: DatabaseOption = None,
+) -> None:
+    """Show the limits of a key or a team; options change them."""
+    from base.terminal import Terminal
+
+    caps = {Measure.REQUESTS: requests, Measure.TOKENS: tokens, Measure.USD: usd}
+    if admin is not None and "/" not in subject:
+        raise ConfigError("--admin: allowed for a key, not for a team")
+    with opened_keys(data_dir, database_url) as store:
+        before = store.grant_of(subject)
+        grant = changed(before, config, caps, experts, policies, answer_tokens, expires, admin)
+        if grant != before:
+            store.set_grant(subject, grant)
+    Terminal().print(f"{subject}: {grant_words(grant)}", highlight=False, soft_wrap=True)
+
+
+def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
+    """List teams and keys with their limits."""
+    from base.terminal import Grid, Terminal
+
+    with opened_keys(data_dir, database_url) as store:
+        holders = store.holders()
+    table, now = Grid("key or team", "name", "state", "limits"), time.time()
+    for team, grant in sorted((holders.teams or {}).items()):
+        table.add_row(team, "", "team", grant_words(grant))
+    for key in holders.keys:
+        table.add_row(key.key_id, key.name, state_of(key, now), grant_words(key.grant))
+    Terminal(highlight=False).print(table)
+
+
+def rotate(
+    key: KeyArgument,
+    overlap: Annotated[str | None, typer.Option(help="keep the old secret that long, e.g. 24h")] = None,
+    data_dir: DataOption = DATA,
+    database_url: DatabaseOption = None,
+) -> None:
+    """Give a key a new secret, shown once. Its id, limits and what it owns stay."""
+    with opened_keys(data_dir, database_url) as store:
+        show_secret(key, store.rotate(key, 0.0 if overlap is None else age_s(overlap)))
+
+
+def revoke(key: KeyArgument, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
+    """End a key for good; gateways refuse it within a second."""
+    from base.terminal import Terminal
+
+    with opened_keys(data_dir, database_url) as store:
+        store.revoke(key)
+    Terminal(highlight=False).print(f"{key} is revoked")
+
+
+def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
+    """List what was done to keys, by whom; exit status 1 when lines were changed or removed since."""
+    from base.terminal import Grid, Terminal
+
+    with opened_keys(data_dir, database_url) as store:
+        actions = store.actions()
+    table = Grid("number", "at", "who", "action", "key or team", "before", "after")
+    for each in actions:
+        short = (each.before[:12], each.after[:12])
+        table.add_row(str(each.number), time_words(each.at), each.actor, each.action, each.subject, *short)
+    Terminal(highlight=False).print(table)
+    if broken := first_broken(actions):
+        Terminal(highlight=False).print(f"the log was changed: line {broken} does not follow from the one before")
+        return 1
+    return 0
+
+
+@contextmanager
+def opened_keys(data_dir: Path, database_url: str | None) -> Iterator[KeyStore]:
+    with opened_database(data_dir, database_url) as database:
+        yield KeyStore(database, f"{getpass.getuser()}@{socket.gethostname()}")
+
+
+def changed(
+    grant: Grant,
+    config: Path,
+    caps: Mapping[Measure, Sequence[str] | None],
+    experts: str | None,
+    policies: str | None,
+    answer_tokens: int | None,
+    expires: str | None,
+    admin: bool | None,
+) -> Grant:
+    """The grant with what is given. Raises ConfigError."""
+    values: dict[str, object] = {}
+    given = {measure: texts for measure, texts in caps.items() if texts is not None}
+    if given:
+        kept = tuple(cap for cap in grant.caps if cap.measure not in given)
+        new = (parse_caps(measure, () if NONE in texts else texts) for measure, texts in given.items())
+        values["caps"] = (*kept, *(cap for some in new for cap in some))
+    if experts is not None or policies is not None:
+        known: CoeConfig = load_config(config)
+        for option, text, names in (("experts", experts, known.experts), ("policies", policies, known.policies)):
+            if text is not None:
+                values[option] = parse_names(f"--{option}", text, names)
+    if answer_tokens is not None:
+        values["answer_tokens"] = answer_tokens
+    if expires is not None:
+        values["expires_at"] = None if expires == "never" else time.time() + age_s(expires)
+    if admin is not None:
+        values["is_admin"] = admin
+    return grant.model_copy(update=values)
+
+
+def parse_names(option: str, text: str, known: Mapping[str, object]) -> tuple[str, ...] | None:
+    """Names of experts.yaml; None for all. Raises ConfigError."""
+    if text == "all":
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{option}: '{name}' is not in experts.yaml{allowed_values(name, known)}")
+    return names
+
+
+def show_secret(key_id: str, secret: str) -> None:
+    from base.visible_text import echo
+
+    echo(f"key {key_id}; its secret, which is shown this once and kept as a hash:")
+    echo(secret)
+
+
+def grant_words(grant: Grant) -> str:
+    parts = [str(cap) for cap in grant.caps]
+    for what, names in (("experts", grant.experts), ("policies", grant.policies)):
+        if names is not None:
+            parts.append(f"{what} {', '.join(names) or NONE}")
+    if grant.answer_tokens is not None:
+        parts.append(f"answers of {grant.answer_tokens} tokens")
+    if grant.expires_at is not None:
+        parts.append(f"until {time_words(grant.expires_at)}")
+    if grant.is_admin:
+        parts.append("admin")
+    return "; ".join(parts) or "no limits"
+
+
+def state_of(key: StoredKey, now: float) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.grant.expires_at is not None and key.grant.expires_at <= now else "active"
+
+
+def time_words(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00")
+
+
+def first_broken(actions: Sequence[AdminAction]) -> int | None:
+    """The number of the first line that is not as it was written, or is missing; None when all are there."""
+    link = ""
+    for number, each in enumerate(actions, start=1):
+        if each.number != number or not each.is_linked_to(link):
+            return number
+        link = each.link
+    return None

@@ -1,0 +1,202 @@
+"""Keys and teams in SQL, and the log of what admins did to them. Each change and its line of that log are one
+transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from base.errors import ConfigError, StoreError, allowed_values
+from base.json_text import to_json
+from decision_log.database import Database
+from gateway.keys.grants import Grant, check_team, tenant_of
+from gateway.keys.tables import ADMIN_LOG, KEYS, TABLES, TEAMS
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+SECRET_START = "sk-coe-"
+SECRET_BYTES = 32
+ID_DIGITS = 12
+
+
+class StoredKey(NamedTuple):
+    """A key as the database has it, without its grant's JSON."""
+
+    key_id: str
+    name: str
+    grant: Grant
+    digest: bytes
+    old_digest: bytes | None
+    old_until: float | None
+    created_at: float
+    revoked_at: float | None
+
+
+class AdminAction(NamedTuple):
+    """A line of the admin log. `before` and `after` are hashes of the subject's row; '' where there was none."""
+
+    number: int
+    at: float
+    actor: str
+    action: str
+    subject: str
+    before: str
+    after: str
+    link: str
+
+    def is_linked_to(self, before: str) -> bool:
+        """Returns True where this line and the one before it, whose link is given, are as they were written."""
+        return self.link == link_of(before, self[:-1])
+
+
+@dataclass(frozen=True)
+class Holders:
+    """Every key and team at one version, which is the number of admin actions so far."""
+
+    version: int
+    keys: tuple[StoredKey, ...] = ()
+    teams: Mapping[str, Grant] | None = None
+
+
+class KeyStore:
+    """Calls block. All raise StoreError; those that change something also ConfigError.
+
+    Args:
+        actor: who changes it, for the admin log.
+    """
+
+    def __init__(self, database: Database, actor: str = "") -> None:
+        self._database, self._actor = database, actor
+        database.make_tables(TABLES)
+
+    def version(self) -> int:
+        with self._database.transaction("read the version of keys in") as connection:
+            return newest(connection)
+
+    def holders(self) -> Holders:
+        with self._database.transaction("read keys from") as connection:
+            version = newest(connection)  # first: a change after it is read again
+            keys = tuple(stored_key(row._asdict()) for row in connection.execute(select(KEYS)))
+            teams = {row.team: Grant.model_validate_json(row.grant_json) for row in connection.execute(select(TEAMS))}
+        return Holders(version, tuple(sorted(keys, key=lambda key: key.key_id)), teams)
+
+    def create(self, team: str, name: str, grant: Grant) -> tuple[str, str]:
+        """A new key of a team: its id, and its secret, which is not kept."""
+        check_team(team)
+        key_id, secret = f"{team}/{secrets.token_hex(ID_DIGITS // 2)}", new_secret()
+        with self._change("create", key_id) as connection:
+            values = {"key_id": key_id, "name": name, "digest": digest_of(secret), "created_at": time.time()}
+            connection.execute(KEYS.insert().values(**values, grant_json=grant.model_dump_json()))
+        return key_id, secret
+
+    def rotate(self, key_id: str, overlap_s: float) -> str:
+        """A new secret for a key; the present one works for `overlap_s` more."""
+        secret = new_secret()
+        with self._change("rotate", key_id) as connection:
+            key = live_key(connection, key_id)
+            old = {"old_digest": key.digest, "old_until": time.time() + overlap_s} if overlap_s else {}
+            values = {"old_digest": None, "old_until": None, "digest": digest_of(secret)} | old
+            connection.execute(KEYS.update().where(KEYS.c.key_id == key_id).values(**values))
+        return secret
+
+    def revoke(self, key_id: str) -> None:
+        """Ends a key for good. Its row stays, because it owns what it made."""
+        with self._change("revoke", key_id) as connection:
+            live_key(connection, key_id)
+            connection.execute(KEYS.update().where(KEYS.c.key_id == key_id).values(revoked_at=time.time()))
+
+    def grant_of(self, subject: str) -> Grant:
+        """The grant of a key `TEAM/ID` or of a team; an empty one for a team that has none."""
+        with self._database.transaction("read keys from") as connection:
+            if "/" in subject:
+                return live_key(connection, subject).grant
+            check_team(subject)
+            found = connection.execute(select(TEAMS.c.grant_json).where(TEAMS.c.team == subject)).scalar_one_or_none()
+        return Grant() if found is None else Grant.model_validate_json(found)
+
+    def set_grant(self, subject: str, grant: Grant) -> None:
+        """Replaces the grant of a key or a team."""
+        values = {"grant_json": grant.model_dump_json()}
+        with self._change("limits", subject) as connection:
+            if "/" in subject:
+                live_key(connection, subject)
+                connection.execute(KEYS.update().where(KEYS.c.key_id == subject).values(**values))
+                return
+            check_team(subject)
+            insert = self._database.insert(TEAMS).values(team=subject, **values)
+            connection.execute(insert.on_conflict_do_update(index_elements=["team"], set_=values))
+
+    def actions(self) -> list[AdminAction]:
+        """The admin log, oldest first."""
+        with self._database.transaction("read the admin log from") as connection:
+            rows = connection.execute(select(ADMIN_LOG).order_by(ADMIN_LOG.c.number))
+            return [AdminAction(*row) for row in rows]
+
+    @contextmanager
+    def _change(self, action: str, subject: str) -> Iterator[Connection]:
+        """A transaction that ends with its line in the admin log. Of two at once the second fails."""
+        try:
+            with self._database.transaction("change keys in") as connection:
+                before = state_hash(connection, subject)
+                yield connection
+                number, at = newest(connection) + 1, time.time()
+                line = (number, at, self._actor, action, subject, before, state_hash(connection, subject))
+                last = select(ADMIN_LOG.c.link).where(ADMIN_LOG.c.number == number - 1)
+                link = link_of(connection.execute(last).scalar_one_or_none() or "", line)
+                connection.execute(ADMIN_LOG.insert().values((*line, link)))
+        except StoreError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                raise StoreError("somebody else changed keys at the same moment; try again") from error
+            raise
+
+
+def newest(connection: Connection) -> int:
+    return int(connection.execute(select(func.coalesce(func.max(ADMIN_LOG.c.number), 0))).scalar_one())
+
+
+def live_key(connection: Connection, key_id: str) -> StoredKey:
+    """Raises ConfigError: no such key, or it was revoked."""
+    row = connection.execute(select(KEYS).where(KEYS.c.key_id == key_id)).one_or_none()
+    if row is None:
+        team = tenant_of(key_id)
+        known = connection.execute(select(KEYS.c.key_id).where(KEYS.c.key_id.startswith(f"{team}/"))).scalars().all()
+        raise ConfigError(f"there is no key '{key_id}'{allowed_values(key_id, known)}")
+    if row.revoked_at is not None:
+        raise ConfigError(f"the key '{key_id}' is revoked; allowed: a key that is not")
+    return stored_key(row._asdict())
+
+
+def stored_key(row: Mapping[str, object]) -> StoredKey:
+    values = {name: row[name] for name in StoredKey._fields if name != "grant"}
+    return StoredKey(grant=Grant.model_validate_json(str(row["grant_json"])), **values)  # type: ignore[arg-type]
+
+
+def state_hash(connection: Connection, subject: str) -> str:
+    """The hash of a subject's row; '' when it has none."""
+    table, column = (KEYS, KEYS.c.key_id) if "/" in subject else (TEAMS, TEAMS.c.team)
+    row = connection.execute(select(table).where(column == subject)).one_or_none()
+    return "" if row is None else hashlib.sha256(repr(tuple(row)).encode()).hexdigest()
+
+
+def link_of(before: str, line: tuple[object, ...]) -> str:
+    """The hash that ties a line of the admin log to the one before it."""
+    return hashlib.sha256(before.encode() + to_json(line)).hexdigest()
+
+
+def new_secret() -> str:
+    return SECRET_START + secrets.token_urlsafe(SECRET_BYTES)
+
+
+def digest_of(secret: str) -> bytes:
+    """The hash by which a secret is known. It has 256 random bits, so nothing can be tried against the hash: a slow
+    hash with a salt, as passwords need, would only cost time on every request."""
+    return hashlib.sha256(secret.encode()).digest()

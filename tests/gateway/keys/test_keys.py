@@ -1,0 +1,263 @@
+"""Keys from `coe keys` to the gateway: made, limited, rotated, revoked, expired, each change in the admin log."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base.errors import ConfigError, StoreError
+from coe import command_line
+from decision_log.database import Database
+from gateway.auth import Auth
+from gateway.http_errors import ApiError
+from gateway.keys.commands import first_broken
+from gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
+from gateway.keys.key_ring import KeyRing
+from gateway.keys.key_store import KeyStore, digest_of
+from gateway.keys.tables import ADMIN_LOG, KEYS
+from tests.gateway.running import until
+
+USD = Cap(measure=Measure.USD, amount=5, window=Window.MONTH)
+
+
+@pytest.fixture
+def keys(database_url: str) -> Iterator[KeyStore]:
+    database = Database(database_url)
+    store = KeyStore(database, "ann@host")
+    with database.transaction("empty") as connection:
+        for table in ("access_keys", "access_teams", "access_log"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+    yield store
+    database.close()
+
+
+def bearer(secret: str) -> dict[bytes, bytes]:
+    return {b"authorization": f"Bearer {secret}".encode()}
+
+
+async def test_a_key_lets_in_until_it_is_revoked(keys: KeyStore) -> None:
+    auth = Auth(ring=KeyRing(keys))
+    await auth.start()
+    assert auth.caller({}).key_id is None, "no key was ever made"
+    key_id, secret = keys.create("acme", "app", Grant(caps=(USD,)))
+    await until(lambda: auth.needs_key)
+    caller = auth.caller(bearer(secret))
+    assert (caller.key_id, caller.tenant, caller.is_admin) == (key_id, "acme", False)
+    assert [(scoped.scope, scoped.cap) for scoped in caller.caps] == [(key_id, USD)]
+    for wrong in ("", secret[:-1], secret + "x", secret.upper()):
+        with pytest.raises(ApiError) as refused:
+            auth.caller(bearer(wrong))
+        assert refused.value.status == 401
+        assert secret not in str(refused.value)
+    keys.revoke(key_id)
+    await until(lambda: not keeps_in(auth, secret))
+    assert auth.needs_key, "the gateway does not open when its last key ends"
+    await auth.aclose()
+
+
+def keeps_in(auth: Auth, secret: str) -> bool:
+    try:
+        auth.caller(bearer(secret))
+    except ApiError:
+        return False
+    return True
+
+
+async def test_a_rotated_key_keeps_its_id_and_the_old_secret_ends(keys: KeyStore) -> None:
+    auth = Auth(ring=KeyRing(keys))
+    key_id, first = keys.create("acme", "app", Grant())
+    await auth.start()
+    second = keys.rotate(key_id, overlap_s=3600)
+    await until(lambda: keeps_in(auth, second))
+    assert auth.caller(bearer(first)) == auth.caller(bearer(second)), "both work in the overlap"
+    third = keys.rotate(key_id, overlap_s=0)
+    await until(lambda: keeps_in(auth, third))
+    assert not keeps_in(auth, first)
+    assert not keeps_in(auth, second)
+    assert auth.caller(bearer(third)).key_id == key_id
+    await auth.aclose()
+
+
+async def test_expired_keys_and_teams_are_refused(keys: KeyStore) -> None:
+    now = time.time()
+    _, past = keys.create("acme", "", Grant(expires_at=now - 1))
+    _, future = keys.create("acme", "", Grant(expires_at=now + 3600))
+    _, of_ended_team = keys.create("gone", "", Grant())
+    keys.set_grant("gone", Grant(expires_at=now - 1))
+    auth = Auth(ring=KeyRing(keys))
+    await auth.start()
+    assert [keeps_in(auth, secret) for secret in (past, future, of_ended_team)] == [False, True, False]
+    await auth.aclose()
+
+
+async def test_keys_outlive_the_database(keys: KeyStore, caplog: pytest.LogCaptureFixture) -> None:
+    _, secret = keys.create("acme", "", Grant())
+    ring = KeyRing(keys)
+    await ring.start()
+    keys.version = failing  # type: ignore[method-assign]
+    await until(lambda: "keys are those of before" in caplog.text)
+    assert ring.caller(digest_of(secret)) is not None
+    await ring.aclose()
+
+
+def failing() -> int:
+    raise StoreError("the database is away")
+
+
+def test_no_secret_is_kept(keys: KeyStore) -> None:
+    key_id, secret = keys.create("acme", "", Grant())
+    assert len(secret) == len("sk-coe-") + 43  # 256 bits in base64
+    keys.rotate(key_id, 60)
+    with keys._database.transaction("look into") as connection:
+        kept = repr([*connection.execute(KEYS.select()), *connection.execute(ADMIN_LOG.select())])
+    assert secret not in kept
+    assert secret.removeprefix("sk-coe-") not in kept
+
+
+def test_every_change_is_logged_and_a_changed_log_shows(keys: KeyStore) -> None:
+    key_id, _ = keys.create("acme", "", Grant())
+    keys.set_grant("acme", Grant(caps=(USD,)))
+    keys.rotate(key_id, 0)
+    keys.set_grant(key_id, Grant(caps=(USD,)))
+    keys.revoke(key_id)
+    for change in (
+        lambda: keys.revoke(key_id),
+        lambda: keys.rotate("acme/none", 0),
+        lambda: keys.create("A!", "", Grant()),
+    ):
+        with pytest.raises(ConfigError):
+            change()
+    actions = keys.actions()
+    assert [(each.action, each.subject, each.actor) for each in actions] == [
+        ("create", key_id, "ann@host"),
+        ("limits", "acme", "ann@host"),
+        ("rotate", key_id, "ann@host"),
+        ("limits", key_id, "ann@host"),
+        ("revoke", key_id, "ann@host"),
+    ]
+    assert actions[0].before == actions[1].before == ""
+    assert actions[2].before == actions[0].after != actions[2].after == actions[3].before
+    assert first_broken(actions) is None
+    assert first_broken([actions[0]._replace(actor="bob@host"), *actions[1:]]) == 1
+    assert first_broken([*actions[:2], *actions[3:]]) == 3
+    assert first_broken(actions[1:]) == 1
+
+
+def test_permissions_are_those_of_key_and_team() -> None:
+    team = Grant(caps=(USD,), experts=("ruby", "plain"), answer_tokens=50)
+    caller = caller_of("acme/1", Grant(experts=("ruby", "emerald"), policies=("cheap",)), team)
+    assert (caller.experts, caller.policies, caller.answer_tokens) == ({"ruby"}, {"cheap"}, 50)
+    assert caller.may_use("ruby")
+    assert not caller.may_use("plain")
+    assert [scoped.scope for scoped in caller.caps] == ["acme"]
+    assert both(None, None) is None
+    assert both((), None) == frozenset()
+
+
+@pytest.mark.parametrize(("key_id", "tenant"), [(None, ""), ("acme/1", "acme"), ("key-ab12", "key-ab12")])
+def test_the_tenant_of_a_key(key_id: str | None, tenant: str) -> None:
+    assert tenant_of(key_id) == tenant
+
+
+@given(st.floats(0, 4e9), st.sampled_from(Window))
+def test_windows_follow_each_other_without_a_gap(at: float, window: Window) -> None:
+    start, end = window.bounds(at)
+    assert start <= at < end
+    assert window.bounds(end)[0] == end
+    assert window.bounds(end - 1) == window.bounds(start) == (start, end)
+    if window is Window.MONTH:
+        assert datetime.fromtimestamp(end, UTC).day == 1
+        assert 28 <= (end - start) / 86_400 <= 31
+
+
+@pytest.mark.parametrize("text", ["5", "5/week", "-1/day", "x/day", "1.5/day", "1e9/day", "9999999999999/day"])
+def test_caps_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(repr(text))):
+        parse_caps(Measure.TOKENS, [text])
+
+
+def test_money_is_counted_in_billionths() -> None:
+    assert [cap.units for cap in parse_caps(Measure.USD, ["0.45/month", "0.000000001/day"])] == [450_000_000, 1]
+    with pytest.raises(ConfigError, match="at most 1000000"):
+        parse_caps(Measure.USD, ["1000001/day"])
+    with pytest.raises(ConfigError, match="same window"):
+        parse_caps(Measure.USD, ["1/day", "2/day"])
+
+
+CONFIG = """
+categories: {red: red, general: the rest}
+experts: {ruby: {engine: echo, model: echo}, plain: {engine: echo, model: echo}}
+router: {encoder: {kind: hashing}, classifier: {kind: logistic}}
+"""
+
+
+class Shell:
+    """`coe keys` on a data folder."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._options = ["--data-dir", str(folder)]
+        self._config = ["--config", str(folder / "experts.yaml")]
+        (folder / "experts.yaml").write_text(CONFIG)
+        self._capsys = capsys
+
+    def __call__(self, command: str, *arguments: str) -> tuple[int, str]:
+        config = self._config if command in ("create", "limits") else []
+        status = command_line.run(f"keys {command}", [*arguments, *self._options, *config])
+        shown = self._capsys.readouterr()
+        return status, shown.out + shown.err
+
+
+@pytest.fixture
+def coe_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    return Shell(tmp_path, capsys)
+
+
+def test_the_commands(coe_keys: Shell) -> None:
+    status, made = coe_keys("create", "acme", "--usd", "5/month", "--requests", "60/minute", "--experts", "ruby")
+    assert status == 0
+    key_id, secret = re.search(r"key (acme/\w{12});", made)[1], made.splitlines()[-1]  # type: ignore[index]
+    assert secret.startswith("sk-coe-")
+    status, shown = coe_keys("limits", key_id, "--usd", "none", "--usd", "7/day", "--expires", "1d")
+    assert "60 requests per minute; experts ruby; until" in shown
+    status, shown = coe_keys("limits", key_id, "--usd", "7/day", "--expires", "never", "--experts", "all")
+    assert shown.strip() == f"{key_id}: 60 requests per minute; 7 usd per day"
+    assert coe_keys("limits", "acme", "--usd", "100/month")[1].strip() == "acme: 100 usd per month"
+    assert coe_keys("limits", "acme")[1].strip() == "acme: 100 usd per month"
+    rotated = coe_keys("rotate", key_id, "--overlap", "24h")[1].splitlines()[-1]
+    assert rotated != secret
+    assert coe_keys("revoke", key_id) == (0, f"{key_id} is revoked\n")
+    listed = coe_keys("ls")[1]
+    assert "revoked" in listed
+    status, log = coe_keys("log")
+    assert status == 0
+    assert log.count("limits") == 3, "what changes nothing is no action"
+    assert not any(hidden in listed + log for hidden in (secret, rotated))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["create", "Acme Inc"], "the team 'Acme Inc' is not a name"),
+        (["create", "acme", "--experts", "rubi"], "'rubi' is not in experts.yaml; did you mean 'ruby'?"),
+        (["create", "acme", "--policies", "cheap"], "'cheap' is not in experts.yaml; allowed: default"),
+        (["create", "acme", "--usd", "5"], "--usd '5' is not a cap; allowed: AMOUNT/WINDOW"),
+        (["create", "acme", "--expires", "soon"], "'soon' is not an age"),
+        (["limits", "acme/1", "--usd", "1/day"], "there is no key 'acme/1'"),
+        (["limits", "acme", "--admin"], "--admin: allowed for a key"),
+        (["revoke", "nobody"], "there is no key 'nobody'"),
+    ],
+)
+def test_wrong_arguments_are_one_line(coe_keys: Shell, arguments: list[str], complaint: str) -> None:
+    status, shown = coe_keys(*arguments)
+    assert status == 1
+    assert complaint in shown
+    assert len(shown.splitlines()) == 1

@@ -1,0 +1,121 @@
+"""What a team makes is not there for keys of another team: every endpoint, a new one included, is in one list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.keys.grants import Grant
+from gateway.keys.key_store import KeyStore
+from tests.gateway.retrieval.serving import Serving, serving
+from tests.gateway.running import until
+
+STORE = "/v1/vector_stores/{store_id}"
+OWNED = {
+    "GET /v1/decisions/{decision_id}": None,
+    "GET /v1/files/{file_id}": None,
+    "GET /v1/files/{file_id}/content": None,
+    f"GET {STORE}": None,
+    f"GET {STORE}/files": None,
+    f"GET {STORE}/files/{{file_id}}": None,
+    f"GET {STORE}/files/{{file_id}}/content": None,
+    f"GET {STORE}/file_batches/{{batch_id}}": None,
+    f"GET {STORE}/file_batches/{{batch_id}}/files": None,
+    "POST /v1/feedback": {"decision_id": "{decision_id}", "kind": "thumb", "value": 1},
+    f"POST {STORE}": {"name": "mine"},
+    f"POST {STORE}/search": {"query": "cats"},
+    f"POST {STORE}/files": {"file_id": "{file_id}"},
+    f"POST {STORE}/files/{{file_id}}": {"attributes": {}},
+    f"POST {STORE}/texts": {"texts": [{"text": "x", "filename": "x.txt"}]},
+    f"POST {STORE}/file_batches": {"file_ids": ["{file_id}"]},
+    f"POST {STORE}/file_batches/{{batch_id}}/cancel": {},
+    f"DELETE {STORE}/files/{{file_id}}": None,
+    f"DELETE {STORE}": None,
+    "DELETE /v1/files/{file_id}": None,
+}
+"""Endpoints that name something a team made, with a body for them. Deletions come last: the owner does them all."""
+
+LISTS = {"GET /v1/files", "GET /v1/vector_stores"}
+
+TEAMLESS = {
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /v1/models",
+    "GET /v1/models/{name}",
+    "POST /v1/embeddings",
+    "POST /v1/files",
+    "POST /v1/rerank",
+    "POST /v1/route",
+    "POST /v1/vector_stores",
+}
+"""Endpoints that show nothing which a team made."""
+
+
+async def call(
+    gateway: Serving, endpoint: str, key: str, body: object = None, ids: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
+    method, path = endpoint.split(" ")
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    text = "" if body is None else json.dumps(body)
+    for name, value in (ids or {}).items():
+        path, text = (part.replace(f"{{{name}}}", value) for part in (path, text))
+    url = gateway.url.removesuffix("/v1") + path
+    async with gateway.http.request(method, url, data=text or None, headers=headers) as answer:
+        return answer.status, await answer.read()
+
+
+async def made_by(gateway: Serving, key: str) -> dict[str, str]:
+    """One of each thing that a team can own."""
+    _, store = await call(gateway, "POST /v1/vector_stores", key, {"name": "cats"})
+    store_id = json.loads(store)["id"]
+    _, file = await call(gateway, f"POST {STORE}/texts", key, OWNED[f"POST {STORE}/texts"], {"store_id": store_id})
+    ids = {"store_id": store_id, "file_id": json.loads(file)["data"][0]["id"]}
+    _, batch = await call(gateway, f"POST {STORE}/file_batches", key, {"file_ids": [ids["file_id"]]}, ids)
+    await call(
+        gateway, "POST /v1/chat/completions", key, {"model": "auto", "messages": [{"role": "user", "content": "red"}]}
+    )
+    await until(lambda: bool(gateway.log.records))
+    return ids | {"batch_id": json.loads(batch)["id"], "decision_id": gateway.log.records[-1].decision_id}
+
+
+@pytest.mark.parametrize("other_team", ["rival", "acme2"])
+async def test_another_team_gets_404_everywhere(tmp_path: Path, other_team: str) -> None:
+    async with serving(tmp_path) as gateway:
+        keys = KeyStore(gateway.store)
+        mine, colleague, other = (keys.create(team, "", Grant())[1] for team in ("acme", "acme", other_team))
+        await until(lambda: gateway.gateway.parts.auth._ring._ring.version == 3)
+        ids = await made_by(gateway, mine)
+        for endpoint, body in OWNED.items():
+            status, answer = await call(gateway, endpoint, other, body, ids)
+            assert status == 404, (endpoint, answer)
+            assert b"cats" not in answer, endpoint
+        for endpoint in LISTS:
+            assert json.loads((await call(gateway, endpoint, other))[1])["data"] == [], endpoint
+            assert json.loads((await call(gateway, endpoint, colleague))[1])["data"] != [], endpoint
+        for endpoint, body in OWNED.items():
+            status, answer = await call(gateway, endpoint, colleague, body, ids)
+            assert status in (200, 202), (endpoint, answer)
+
+
+async def test_the_list_names_every_endpoint(tmp_path: Path) -> None:
+    async with serving(tmp_path) as gateway:
+        paths = gateway.gateway.app._rest.openapi()["paths"]
+    served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    assert served == {*OWNED, *LISTS, *TEAMLESS}
+
+
+async def test_metrics_of_all_teams_need_an_admin(tmp_path: Path) -> None:
+    async with serving(tmp_path) as gateway:
+        gateway.gateway.app._is_exposed = True
+        keys = KeyStore(gateway.store)
+        plain, admin = (keys.create("acme", "", Grant(is_admin=is_admin))[1] for is_admin in (False, True))
+        await until(lambda: gateway.gateway.parts.auth._ring._ring.version == 2)
+        assert (await call(gateway, "GET /metrics", plain))[0] == 403
+        assert (await call(gateway, "GET /metrics", "wrong"))[0] == 401
+        assert (await call(gateway, "GET /metrics", admin))[0] == 200
+        assert (await call(gateway, "GET /readyz", plain))[0] == 200
