@@ -19,7 +19,7 @@ from decision_log.privacy import load_key
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
 from gateway.app import GatewayApp
-from gateway.auth import Auth
+from gateway.auth import Auth, check_exposure
 from gateway.http_limits import limited_protocol
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
@@ -120,11 +120,12 @@ class Gateway:
         """Binds, loads, probes and accepts. Returns the port.
 
         Raises:
-            ConfigError: the address cannot be bound.
+            ConfigError: the address cannot be bound, or others can reach it and nobody needs a key.
         """
         listener = self._listener = self._listener or bind(self.host, self.port)
         self.port = int(listener.getsockname()[1])
         await self.parts.start()
+        check_exposure(self.host, has_keys=self.parts.auth.needs_key)
         config = server_config(self.parts, self.app)
         self._server = QuietServer(config, self.parts.config.gateway.shutdown_grace_s)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")

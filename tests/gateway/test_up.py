@@ -21,11 +21,14 @@ import yaml
 
 from base.errors import ArtifactError, ConfigError, EngineError
 from base.terminal import Terminal
+from decision_log.connections import opened_database
 from fleet.program_log import LogReporter
 from gateway.first_router import collect_arguments, run_coe, train_arguments
+from gateway.keys.grants import Grant
+from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
 from gateway.settings import Settings, read_settings
-from gateway.up import agreed_config, run_serve, run_up
+from gateway.up import agreed_config, require_keys, run_serve, run_up
 from gateway.up_view import UpView
 from router.artifact import save_artifact
 from router.live_pointer import LivePointer, write_pointer
@@ -157,5 +160,9 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (chosen.port, chosen.data_dir, chosen.host) == (0, tmp_path, "127.0.0.1")
     assert chosen.database_url.get_secret_value() == f"sqlite:///{tmp_path / 'coe.db'}"
     assert settings_of(Path("experts.yaml"), Path("data"), None, None).port == 9000
+    exposed = settings_of(Path("experts.yaml"), tmp_path, "0.0.0.0", None)
     with pytest.raises(ConfigError, match="0\\.0\\.0\\.0"):
-        settings_of(Path("experts.yaml"), Path("data"), "0.0.0.0", None)
+        require_keys(exposed)
+    with opened_database(tmp_path, None) as database:
+        KeyStore(database).create("acme", "", Grant())
+    require_keys(exposed)
