@@ -20,12 +20,12 @@ from redis.typing import EncodableT, FieldT
 from base.errors import StoreError
 from decision_log.database import Database
 from decision_log.ledger import Ledger
+from decision_log.payloads import Logged
 from decision_log.redis_client import REDIS_ERRORS, connect
 from decision_log.replica_status import ReplicaStatus
 from decision_log.stream import Backoff, reason_of
 from decision_log.stream_entries import GROUP, Content, Entry, Erased, content_of, dead_stream, entries_of
 from fleet.tasks import stop_task
-from router.types import DecisionRecord
 
 BATCH_RECORDS = 100
 """About 3 ms of Python in the writing thread, which competes with requests for the interpreter."""
@@ -211,8 +211,8 @@ class Consumer:
 
     def _write_all(self, parsed: Sequence[tuple[bytes, Content]]) -> list[bytes]:
         """Ids of the entries whose content is in SQL now. Raises StoreError when the database is away."""
-        records = [(entry_id, content) for entry_id, content in parsed if isinstance(content, DecisionRecord)]
-        others = [(entry_id, content) for entry_id, content in parsed if not isinstance(content, DecisionRecord)]
+        records = [(entry_id, content) for entry_id, content in parsed if isinstance(content, Logged)]
+        others = [(entry_id, content) for entry_id, content in parsed if not isinstance(content, Logged)]
         done = self._write(records) if records else []
         for entry_id, content in others:
             try:
@@ -231,15 +231,15 @@ class Consumer:
         else:
             self._ledger.note_erased([(content.replica, content.seq)], at=time.time())
 
-    def _write(self, parsed: Sequence[tuple[bytes, DecisionRecord]]) -> list[bytes]:
+    def _write(self, parsed: Sequence[tuple[bytes, Logged]]) -> list[bytes]:
         """Ids of the entries whose record is in SQL now. Raises StoreError when the database is away."""
         try:
-            new = self._database.write_decisions([record for _, record in parsed])
+            new = self._database.write_decisions([logged for _, logged in parsed])
         except StoreError as error:
             if error.is_retryable:
                 raise
             if len(parsed) == 1:
-                logger.error("decision %s cannot be written (%s)", parsed[0][1].decision_id, error)
+                logger.error("decision %s cannot be written (%s)", parsed[0][1].record.decision_id, error)
                 return []
             # One record that the database refuses must not hold up the others.
             return [done for one in parsed for done in self._write([one])]

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from operator import attrgetter
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ from base.errors import StoreError
 from decision_log.feedback_rows import keep_document_feedback, keep_feedback
 from decision_log.implicit_signals import note_signals
 from decision_log.log_connection import foreign_version, version_reason
+from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.protocols import FeedbackStatus
 from decision_log.sql_engine import check_schema, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
@@ -62,7 +63,7 @@ class Database:
         with translated_errors("make tables in"):
             make_schema(self._engine, tables)
 
-    def write_decisions(self, records: Sequence[DecisionRecord]) -> int:
+    def write_decisions(self, records: Sequence[DecisionRecord | Logged]) -> int:
         """Inserts the records whose decision id is new, all in one transaction; returns how many were new.
 
         Those of a subject that was erased are left out, with what was said of them, and their numbers kept as removed.
@@ -72,21 +73,20 @@ class Database:
         """
         if not records:
             return 0
-        key = DECISIONS.c.decision_id
-        statement = self.insert(DECISIONS).on_conflict_do_nothing(index_elements=[key]).returning(key)
+        logged = [each if isinstance(each, Logged) else from_payload(to_payload(each)) for each in records]
+        # Two writers that lock the same rows in different order would wait for each other.
+        rows = {each.record.decision_id: each for each in sorted(logged, key=lambda each: each.record.decision_id)}
         with self.transaction("write decisions") as connection:
             lock(connection, for_erasure=False)
-            erased = erased_among(connection, records)
-            note_removed(
-                connection, self.insert, [(gone.replica, gone.seq) for gone in erased], reason="erased", at=time.time()
-            )
-            left_out = {gone.decision_id for gone in erased}
-            delete_of(connection, sorted(left_out))  # what was said of them may have been here before
-            # Two writers that lock the same rows in different order would wait for each other.
-            kept = sorted(records, key=attrgetter("decision_id"))
-            rows = [row_of(record) for record in kept if record.decision_id not in left_out]
-            new = {row.decision_id for row in connection.execute(statement, rows)} if rows else set()
-            note_signals(connection, self.insert, [record for record in kept if record.decision_id in new])
+            if erased := erased_among(connection, [each.record for each in rows.values()]):
+                numbers = [(gone.replica, gone.seq) for gone in erased]
+                note_removed(connection, self.insert, numbers, reason="erased", at=time.time())
+                # What was said of them may have been here before.
+                delete_of(connection, [gone.decision_id for gone in erased])
+                for gone in erased:
+                    del rows[gone.decision_id]
+            new = insert_rows(connection, [row_of(each) for each in rows.values()])
+            note_signals(connection, self.insert, [rows[decision_id].record for decision_id in new])
             return len(new)
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None:
@@ -207,24 +207,42 @@ class Database:
             yield connection
 
 
-def row_of(record: DecisionRecord) -> dict[str, object]:
-    """The columns of one decision."""
+def insert_rows(connection: Connection, rows: Sequence[tuple[object, ...]]) -> list[str]:
+    """Inserts what `row_of` gives and returns the decision ids that are new.
+
+    One statement as text: SQLAlchemy took longer to make it than the database to run it. And not one execution a row,
+    each of which SQLite's driver begins by giving the interpreter away, to requests for as long as they want it.
+    """
+    if not rows:
+        return []
+    place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    marks = ", ".join([f"({', '.join([place] * len(DECISIONS.c))})"] * len(rows))
+    statement = (
+        f"INSERT INTO decisions ({', '.join(DECISIONS.c.keys())}) VALUES {marks} "
+        "ON CONFLICT (decision_id) DO NOTHING RETURNING decision_id"
+    )
+    return list(connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows))).scalars())
+
+
+def row_of(logged: Logged) -> tuple[object, ...]:
+    """The columns of one decision, in the table's order."""
+    record = logged.record
     decision = record.decision
-    return {
-        "decision_id": record.decision_id,
-        "at": record.at,
-        "replica": record.replica,
-        "seq": record.seq,
-        "state": record.state.value,
-        "expert": record.served_expert or (decision.expert if decision else None),
-        "category": decision.category if decision else None,
-        "router_version": decision.router_version if decision else None,
-        "record": record.model_copy(update={"embedding": None}).model_dump_json(),
-        "session_id": record.session_id,
-        "text_hash": record.text_hash,
-        "embedding": record.embedding,
-        "encoder_fingerprint": record.inputs.encoder if record.inputs else None,
-    }
+    return (
+        record.decision_id,
+        record.at,
+        record.replica,
+        record.seq,
+        record.state.value,
+        record.served_expert or (decision.expert if decision else None),
+        decision.category if decision else None,
+        decision.router_version if decision else None,
+        logged.line,
+        record.session_id,
+        record.text_hash,
+        logged.embedding,
+        record.inputs.encoder if record.inputs else None,
+    )
 
 
 def record_of(record: str, embedding: bytes | None) -> DecisionRecord:

@@ -16,6 +16,7 @@ from base.json_text import JsonError, from_json
 from decision_log.database import Database
 from decision_log.ledger import Account, Ledger, Repeated
 from decision_log.leftovers import spool_folders, unsent_payloads
+from decision_log.payloads import json_line
 from decision_log.ranges import complement, count, merged, without
 from decision_log.replica_status import BEAT_S, ReplicaState, ReplicaStatus, read_status
 from decision_log.stream import RECORD_FIELD, eviction_policy
@@ -211,7 +212,7 @@ def surveyed(payloads: Iterable[bytes]) -> Survey:
 def number_of(payload: bytes) -> tuple[str, int] | None:
     """Replica and sequence number of a record; None when it is not ours."""
     try:
-        values = from_json(payload)
+        values = from_json(json_line(payload))
     except JsonError:
         return None
     replica, seq = (values.get("replica"), values.get("seq")) if isinstance(values, dict) else (None, None)

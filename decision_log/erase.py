@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from decision_log.database import Database
 from decision_log.leftovers import spool_folders
+from decision_log.payloads import json_line
 from decision_log.privacy import MAX_SEARCH_CHARS, keyed_hash, named_session, session_hash
 from decision_log.spool_files import segment_paths
 from decision_log.spool_frames import HEADER, frame, scan
@@ -78,7 +79,7 @@ async def erase(
     """
 
     def match(payload: bytes) -> Found | None:
-        return found_of(payload, subjects, at)
+        return found_of(json_line(payload), subjects, at)
 
     removal = Removal(database)
     gone = await asyncio.to_thread(removal.erase, subjects, at)
@@ -100,7 +101,7 @@ async def look_for(
     """Counts what `erase` would erase now; changes nothing. Takes and raises what `erase` does."""
 
     def match(payload: bytes) -> Found | None:
-        return found_of(payload, subjects, at)
+        return found_of(json_line(payload), subjects, at)
 
     removal = Removal(database)
     in_sql = await asyncio.to_thread(removal.decisions_of, subjects, at)

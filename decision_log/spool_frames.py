@@ -1,7 +1,7 @@
 """Frames of records on the disk: magic, payload length, CRC-32 of length and payload, payload.
 
-The first magic byte, 0xC0, occurs nowhere in UTF-8, so after damage the next frame is found again and only damaged
-records are lost.
+The first magic byte, 0xC0, occurs nowhere in UTF-8, and where an embedding has it the checksum differs; so after damage
+the next frame is found again and only damaged records are lost.
 """
 
 from __future__ import annotations

@@ -19,11 +19,12 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from base.errors import StoreError
+from decision_log.payloads import to_payload
 from decision_log.privacy import apply_privacy
 from decision_log.replica_status import DecisionCount
 from decision_log.spool import Spool
 from decision_log.stream import Backoff, DecisionStream
-from router.config import Durability, LogConfig
+from router.config import Durability, LogConfig, PrivacyLevel
 from router.types import DecisionRecord
 
 LINGER_S = 0.02
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Queued(NamedTuple):
-    """A record as JSON, and the answer that waits for it."""
+    """A record as the spool keeps it, and the answer that waits for it."""
 
     payload: bytes
     waiter: Waiter | None
@@ -145,7 +146,7 @@ class SpoolWriter:
         self._next_group = time.monotonic() + self._batch_s
         while count > 0:
             taken = min(count, BATCH_RECORDS)
-            waiters += await self._write(await self._next_batch(taken))
+            waiters += await self._write(*await self._next_batch(taken))
             count -= taken
         if self._durability is Durability.ASYNC:
             self._numbered.settle(seqs)
@@ -160,36 +161,49 @@ class SpoolWriter:
         self._numbered.settle(seqs)
         settle(waiters)
 
-    async def _next_batch(self, count: int) -> list[Queued]:
-        """The next records as JSON, made off the event loop: redaction reads whole texts."""
+    async def _next_batch(self, count: int) -> tuple[list[Queued], int]:
+        """The next records as payloads, and how many of them are in the spool: all, unless the disk is full."""
         taken = [self._queue.popleft() for _ in range(count)]
-        payloads = await self._in_thread(partial(self._payloads, [record for record, _ in taken]))
+        payloads, spooled = await self._in_thread(partial(self._spool_first, [record for record, _ in taken]))
         batch: list[Queued] = []
         for (_, waiter), payload in zip(taken, payloads, strict=True):
             if payload is None:
                 self._refuse(waiter, "it cannot be written as JSON")
             else:
                 batch.append(Queued(payload, waiter))
-        return batch
+        return batch, spooled
+
+    def _spool_first(self, records: Sequence[DecisionRecord]) -> tuple[list[bytes | None], int]:
+        """Makes the payloads and tries to write them; one visit to the thread, as each costs two turns of it."""
+        payloads = self._payloads(records)
+        if not (good := [payload for payload in payloads if payload is not None]):
+            return payloads, 0
+        try:
+            return payloads, self._spool.write(good)
+        except OSError:
+            return payloads, 0  # `_write` tries again and says why not
 
     def _payloads(self, records: Sequence[DecisionRecord]) -> list[bytes | None]:
-        """Records as the log keeps them, in JSON; None for one that JSON cannot hold."""
+        """Records as the log keeps them; None for one that JSON cannot hold."""
         payloads: list[bytes | None] = []
         for record in records:
             try:
-                payloads.append(apply_privacy(record, self._privacy, self._key).model_dump_json().encode())
+                payloads.append(to_payload(apply_privacy(record, self._privacy, self._key)))
             except ValueError:
                 logger.exception("decision %s cannot be written as JSON", record.decision_id)
                 payloads.append(None)
-            time.sleep(0)  # requests wait for the interpreter
+            if self._privacy is PrivacyLevel.TEXT:
+                time.sleep(0)  # redaction reads whole texts, and requests wait for the interpreter
         return payloads
 
-    async def _write(self, batch: Sequence[Queued]) -> list[Waiter]:
-        """Records to the spool; while the disk is full, straight to the stream if nothing older waits.
+    async def _write(self, batch: Sequence[Queued], spooled: int) -> list[Waiter]:
+        """Records to the spool, where the first `spooled` are; while the disk is full, straight to the stream if
+        nothing older waits.
 
         Returns those who wait for a record that is now in the spool.
         """
-        waiters: list[Waiter] = []
+        waiters = self._note_spooled(batch[:spooled])
+        batch = batch[spooled:]
         backoff = Backoff()
         while batch:
             payloads = [queued.payload for queued in batch]
@@ -209,13 +223,18 @@ class SpoolWriter:
                 self.is_blocked = True
                 await backoff.wait()
                 continue
-            self.spooled += count
+            waiters += self._note_spooled(batch[:count])
+            batch = batch[count:]
+        return waiters
+
+    def _note_spooled(self, batch: Sequence[Queued]) -> list[Waiter]:
+        """Counts records that are in the spool now, and returns those who wait for them."""
+        if batch:
+            self.spooled += len(batch)
             self.error = None
             self.is_blocked = False
             self.has_spooled.set()
-            waiters += waiters_of(batch[:count])
-            batch = batch[count:]
-        return waiters
+        return waiters_of(batch)
 
     def _refuse(self, waiter: Waiter | None, reason: str) -> None:
         """Loses one record, whose answer learns why."""

@@ -41,10 +41,10 @@ class Found(NamedTuple):
     seq: int
 
 
-def found_of(record: bytes | str, subjects: Collection[str], until: float) -> Found | None:
+def found_of(line: bytes | str, subjects: Collection[str], until: float) -> Found | None:
     """A record as JSON, when it was made up to `until` by one of the subjects; None otherwise."""
     try:
-        values = from_json(record)
+        values = from_json(line)
     except JsonError:
         return None
     if not isinstance(values, dict) or not isinstance(values.get("at"), int | float) or values["at"] > until:

@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from decision_log.redis_client import REDIS_ERRORS, TIMEOUT_S, connect
 
+ADD_ALL = """
+for i = 2, #ARGV do redis.call('XADD', KEYS[1], '*', ARGV[1], ARGV[i]) end
+return redis.call('XLEN', KEYS[1])
+"""
+"""A script is one command with one answer, where a pipeline has one for each payload. Redis refuses it as a whole when
+it is out of memory or read-only, which keeps order."""
+
 KEEPING_POLICY = "noeviction"
 RECORD_FIELD = b"record"
 STATUS_FIELD = b"status"
@@ -111,12 +118,7 @@ class DecisionStream:
                 self._length = await self._redis.xlen(self._name)
                 if self._length >= self._max_entries:
                     return self._refused(f"{self._length} decisions are in the stream and in no database yet")
-            # MULTI makes Redis refuse the batch as a whole when it is out of memory or read-only, which keeps order.
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                for payload in payloads:
-                    pipeline.xadd(self._name, {field: payload})
-                pipeline.xlen(self._name)
-                self._length = (await pipeline.execute())[-1]
+            self._length = await self._redis.eval(ADD_ALL, 1, self._name, field, *payloads)
         except REDIS_ERRORS as error:
             return self._refused(reason_of(error))
         if self.last_error is not None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from decision_log.payloads import Logged, from_payload
 from decision_log.redis_client import same_slot
 from decision_log.replica_status import ReplicaStatus
 from decision_log.stream import RECORD_FIELD, STATUS_FIELD
-from router.types import DecisionRecord, Record
+from router.types import Record
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
@@ -39,7 +40,7 @@ class Erased(Record):
     seq: int = Field(ge=0)
 
 
-Content = DecisionRecord | Erased | ReplicaStatus
+Content = Logged | Erased | ReplicaStatus
 
 
 def entries_of(rows: Any) -> list[Entry]:
@@ -73,7 +74,7 @@ def parse(payload: bytes, field: bytes = RECORD_FIELD) -> Content:
         return ReplicaStatus.model_validate_json(payload)
     if payload.startswith(ERASED_BEGINNING):
         return Erased.model_validate_json(payload)
-    return DecisionRecord.model_validate_json(payload)
+    return from_payload(payload)
 
 
 async def waiting_entries(client: RedisClient, stream: str) -> AsyncIterator[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.erase import stored_forms
 from decision_log.housekeeping import Housekeeper
+from decision_log.payloads import to_payload
 from decision_log.privacy import keyed_hash, load_key, session_hash
 from decision_log.removal_commands import erase_all
 from decision_log.sink import DecisionLog
@@ -33,7 +33,7 @@ from tests.gateway.running import config_of
 MakeRecord = Callable[..., DecisionRecord]
 WaitUntil = Callable[[Callable[[], bool]], Awaitable[None]]
 CANARY = b"canary words"
-EMBEDDING = bytes(range(48))  # of a subject, raw in SQL and base64 elsewhere
+EMBEDDING = bytes(range(48))  # of a subject
 CONFIG = LogConfig(privacy=PrivacyLevel.TEXT, embeddings=True)
 
 
@@ -50,10 +50,6 @@ def of(key_id: str, record: DecisionRecord) -> DecisionRecord:
     return record.model_copy(update={"key_id": key_id, **said})
 
 
-def payload(record: DecisionRecord) -> bytes:
-    return record.model_dump_json().encode()
-
-
 def files_with(folder: Path, text: bytes) -> list[str]:
     found = (path for path in folder.rglob("*") if path.is_file() and text in path.read_bytes())
     return sorted(str(path.relative_to(folder)) for path in found)
@@ -66,25 +62,23 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
     url = await server.start()
     with Redis.from_url(url) as client:
         for seq, key_id in enumerate(("me", "you")):
-            client.xadd(CONFIG.stream, {"record": payload(of(key_id, make_record(seq)))})
+            client.xadd(CONFIG.stream, {"record": to_payload(of(key_id, make_record(seq)))})
         consumer = Consumer(redis_url=url, stream=CONFIG.stream, database=store, name="c")
         await consumer.drain()
         await consumer.aclose()
         store.put_feedback(Feedback(decision_id="r1-0", kind=FeedbackKind.THUMB, value=1.0, at=0.0, key_id="me"))
         for seq, key_id in ((2, "me"), (3, "you")):
-            client.xadd(CONFIG.stream, {"record": payload(of(key_id, make_record(seq)))})
-        client.xadd(dead_stream(CONFIG.stream), {"record": payload(of("me", make_record(4)))})
+            client.xadd(CONFIG.stream, {"record": to_payload(of(key_id, make_record(seq)))})
+        client.xadd(dead_stream(CONFIG.stream), {"record": to_payload(of("me", make_record(4)))})
     leave_spool(tmp_path, [of("me", make_record(5)), of("you", make_record(6)), of("me", make_record(7))])
     for seq in (2, 3, 4, 5, 6):
         thumb = Feedback(decision_id=f"r1-{seq}", kind=FeedbackKind.THUMB, value=1.0, at=0.0, key_id="somebody")
         store.put_feedback(thumb)
-    encoded = base64.urlsafe_b64encode(EMBEDDING)
     assert len(files_with(tmp_path, CANARY)) >= 3
-    assert files_with(tmp_path, EMBEDDING)
-    assert len(files_with(tmp_path, encoded)) >= 2
+    assert len(files_with(tmp_path, EMBEDDING)) >= 3
     done = await erase_all(tmp_path, CONFIG, url, store, "me")
     assert (done.sql.decisions, done.sql.feedback, done.in_stream, done.in_spools) == (1, 4, 2, 2)
-    assert files_with(tmp_path, CANARY) + files_with(tmp_path, EMBEDDING) + files_with(tmp_path, encoded) == []
+    assert files_with(tmp_path, CANARY) + files_with(tmp_path, EMBEDDING) == []
     assert [seq for seq in range(8) if store.get_feedback(f"r1-{seq}")] == [3, 6]
     again = await erase_all(tmp_path, CONFIG, url, store, "me")
     assert (again.sql.decisions, again.sql.feedback, again.in_stream, again.in_spools) == (0, 0, 0, 0)
@@ -97,7 +91,7 @@ async def test_from_sql_feedback_stream_dead_letters_and_spools(
 def leave_spool(data_dir: Path, records: list[DecisionRecord]) -> None:
     spool = Spool(data_dir / "spool" / records[0].replica, max_bytes=1_000_000)
     spool.open()
-    spool.write([payload(record) for record in records])
+    spool.write([to_payload(record) for record in records])
     spool.close()
 
 

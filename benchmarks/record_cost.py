@@ -1,0 +1,209 @@
+"""Measures what the decision log costs a record: processor time by stage, SQL statements, system calls, bytes.
+
+    python -m benchmarks.record_cost [--records 4000] [--rounds 5] [--durability sync]
+
+Records reach a real `DecisionLog` as 1,000 requests a second would bring them (20 in every 20 ms), then the embedded
+Valkey and SQLite. "gateway" and "log" are this process's processor time while it writes and while it consumes;
+`strace -c -f -w` around it counts system calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import event
+
+from decision_log.consumer import Consumer
+from decision_log.database import Database
+from decision_log.log_connection import default_database_url
+from decision_log.sink import DecisionLog
+from fleet.redis_server import RedisServer
+from gateway.exchange import Asked, Decided, Outcome, record_of
+from gateway.wire import ChatRequest
+from router.config import Durability, LogConfig
+from router.types import (
+    DecisionInputs,
+    DecisionReason,
+    QueryFacts,
+    RoutingDecision,
+    TerminalState,
+    Usage,
+)
+
+GROUP, PERIOD_S = 20, 0.02
+EXPERTS = tuple(f"expert-{number}" for number in range(6))
+CATEGORIES = ("code", "math", "writing", "law", "general")
+EMBEDDING_BYTES = 2 * 512
+TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
+
+console = Console(highlight=False)
+
+
+def named() -> Decided:
+    """The decision of a client that named the expert."""
+    return Decided(
+        RoutingDecision(
+            expert=EXPERTS[0],
+            category="general",
+            confidence=1.0,
+            is_fallback=False,
+            reason=DecisionReason.EXPLICIT,
+            likely_category="general",
+            uncertainty=0.0,
+            ranking=EXPERTS[:1],
+            eligible=EXPERTS[:1],
+            eligible_probs=(1.0,),
+            propensity=1.0,
+            router_version="none",
+        )
+    )
+
+
+def routed() -> Decided:
+    """A decision among six experts, with the embedding that it was made from."""
+    decision = RoutingDecision(
+        expert=EXPERTS[2],
+        category="math",
+        confidence=0.8431,
+        is_fallback=False,
+        reason=DecisionReason.MAP,
+        likely_category="math",
+        uncertainty=0.4012,
+        runner_up=EXPERTS[1],
+        ranking=EXPERTS,
+        eligible=EXPERTS,
+        eligible_probs=(0.01, 0.01, 0.95, 0.01, 0.01, 0.01),
+        predicted_quality=tuple(0.61234567 + number / 97 for number in range(6)),
+        predicted_cost_usd=tuple(0.00012345 * number for number in range(6)),
+        predicted_wait_ms=tuple(512.25 + number for number in range(6)),
+        category_probs={name: 0.8431 / (1 + place) for place, name in enumerate(CATEGORIES)},
+        threshold=0.712345,
+        seed=123456789,
+        propensity=0.95,
+        router_version="0f3c2a9e8b7d6c5a",
+    )
+    inputs = DecisionInputs(
+        encoder="e" * 32, features="f" * 32, settings="s" * 32, facts=QueryFacts(1, prompt_chars=200)
+    )
+    return Decided(decision, inputs, os.urandom(EMBEDDING_BYTES))
+
+
+def outcome_of(decided: Decided) -> Outcome:
+    return Outcome(
+        decided=decided,
+        expert=decided.decision.expert,
+        state=TerminalState.ANSWERED,
+        status=200,
+        finish_reason="stop",
+        usage=Usage(prompt_tokens=30, completion_tokens=32),
+        overhead_ms=0.41234,
+        ttft_ms=5.1234,
+        is_admitted=True,
+    )
+
+
+def asked(number: int) -> Asked:
+    chat = ChatRequest(
+        body={},
+        model="auto",
+        is_stream=False,
+        text=f"question {number}: " + "why is the river wide " * 9,
+        facts=QueryFacts(prompt_chars=200),
+        session=f"{number:016x}",
+    )
+    now = time.perf_counter()
+    return Asked(f"req-{number:024x}", None, f"{number:016x}", chat, time.time(), now, now)
+
+
+async def cost(make: Callable[[], Decided], records: int, durability: Durability) -> dict[str, float]:
+    """One run over an empty folder: microseconds, statements and bytes of a record."""
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        redis = RedisServer(folder / "redis")
+        url = await redis.start()
+        config = LogConfig(durability=durability)
+        database = Database(default_database_url(folder))
+        log = DecisionLog(data_dir=folder, redis_url=url, config=config)
+        consumer = Consumer(redis_url=url, stream=config.stream, database=database, name="c")
+        await log.start()
+        outcomes = [(asked(number), outcome_of(make())) for number in range(records)]
+        building = 0.0
+        valkey, before = cpu_us(redis.pid), time.process_time()
+        for start in range(0, records, GROUP):
+            begin = time.thread_time()
+            made = [
+                record_of(each, outcome, experts={}, replica=log.replica, seq=log.next_seq(), latency_ms=9.5)
+                for each, outcome in outcomes[start : start + GROUP]
+            ]
+            building += time.thread_time() - begin
+            if log.is_durable:
+                await asyncio.gather(*(log.commit(record) for record in made))
+            else:
+                for record in made:
+                    log.append(record)
+                await asyncio.sleep(PERIOD_S)
+        while log.stats().pending:
+            await asyncio.sleep(PERIOD_S)
+        found["gateway"] = 1e6 * (time.process_time() - before) / records
+        found["of it building"] = 1e6 * building / records
+        found["valkey, taking"] = (cpu_us(redis.pid) - valkey) / records
+        statements = count_statements(database)
+        valkey, before, begin = cpu_us(redis.pid), time.process_time(), time.perf_counter()
+        stats = await consumer.drain()
+        found["log"] = 1e6 * (time.process_time() - before) / records
+        found["valkey, giving"] = (cpu_us(redis.pid) - valkey) / records
+        found["records drained per second"] = records / (time.perf_counter() - begin)
+        found["SQL statements"] = statements.total() / records
+        assert stats.written == records, stats
+        await log.aclose()
+        await consumer.aclose()
+        database.close()
+        found["database bytes"] = (folder / "coe.db").stat().st_size / records
+        await redis.stop()
+    return found
+
+
+def count_statements(database: Database) -> Counter[str]:
+    """Counts what is sent to the database from now on."""
+    seen: Counter[str] = Counter()
+
+    @event.listens_for(database._engine, "before_cursor_execute")
+    def count(connection: object, cursor: object, statement: str, *_: object) -> None:
+        seen[statement[:20]] += 1
+
+    return seen
+
+
+def cpu_us(pid: int | None) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_US
+
+
+def main(
+    records: Annotated[int, typer.Option(min=100)] = 4000,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    durability: Durability = Durability.ASYNC,
+) -> None:
+    """Print the median of the rounds."""
+    kinds = {"expert named": named, "routed": routed}
+    rows = {name: [asyncio.run(cost(make, records, durability)) for _ in range(rounds)] for name, make in kinds.items()}
+    table = Table("microseconds a record", *kinds)
+    for stage in rows["routed"][0]:
+        table.add_row(stage, *(f"{statistics.median(run[stage] for run in rows[name]):,.2f}" for name in kinds))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
