@@ -68,9 +68,9 @@ def build_backend(
 def lora_selection(chosen: int | None, lora_ids: Mapping[str, int | None]) -> dict[str, object]:
     """llama.cpp's request fields that turn one adapter on and every other off; for the bare base all are off.
 
-    A slot continues from a cached prompt only under an adapter: llama.cpp reuses an adapter's results for the base
-    (see `fleet.llamacpp`). Both fields replace whatever a client sent.
+    A list with every adapter makes llama.cpp drop what another adapter computed, so that a slot may continue from a
+    cached prompt (see `fleet.llamacpp`). Both fields replace whatever a client sent.
     """
     numbers = sorted(number for number in lora_ids.values() if number is not None)
     selected = [{"id": number, "scale": 1.0 if number == chosen else 0.0} for number in numbers]
-    return {"lora": selected, "cache_prompt": chosen is not None}
+    return {"lora": selected, "cache_prompt": True}

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from base.shipped import EXAMPLE, shipped_root
+from fleet.connect import lora_selection
 from fleet.llamacpp import parse_arguments
 from fleet.lora_gguf import convert_adapter, read_base_shape
 
@@ -82,9 +83,9 @@ def post(engine: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask(engine: dict[str, Any], expert: str | None, prompt: str, **fields: Any) -> dict[str, Any]:
-    lora = [] if expert is None else [{"id": engine["adapters"][expert], "scale": 1.0}]
+    selected = lora_selection(None if expert is None else engine["adapters"][expert], engine["adapters"])
     messages = [{"role": "user", "content": prompt}]
-    return post(engine, {"messages": messages, "max_tokens": 5, "temperature": 0, "lora": lora, **fields})
+    return post(engine, {"messages": messages, "max_tokens": 5, "temperature": 0, **selected, **fields})
 
 
 def text_of(reply: dict[str, Any]) -> str:
@@ -93,7 +94,7 @@ def text_of(reply: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def answers(engine: dict[str, Any]) -> dict[tuple[str | None, str], str]:
-    return {request: text_of(ask(engine, *request)) for request in REQUESTS}
+    return {request: text_of(ask(engine, *request, cache_prompt=False)) for request in REQUESTS}
 
 
 def test_ready_file(engine: dict[str, Any]) -> None:
@@ -118,16 +119,21 @@ def test_mixed_requests_at_once_answer_as_one_by_one(
     engine: dict[str, Any], answers: dict[tuple[str | None, str], str]
 ) -> None:
     with ThreadPoolExecutor(len(REQUESTS)) as pool:
-        replies = list(pool.map(lambda request: text_of(ask(engine, *request)), REQUESTS))
+        replies = list(pool.map(lambda request: text_of(ask(engine, *request, cache_prompt=False)), REQUESTS))
     assert dict(zip(REQUESTS, replies, strict=True)) == answers
 
 
 def test_no_answer_comes_from_another_adapters_cache(
     engine: dict[str, Any], answers: dict[tuple[str | None, str], str]
 ) -> None:
-    for expert, prompt in REQUESTS:
-        reply = ask(engine, expert, prompt, cache_prompt=expert is not None)
-        assert text_of(reply) == answers[expert, prompt], (expert, prompt)
+    for expert, prompt in (*REQUESTS, *REQUESTS[::-1]):
+        assert text_of(ask(engine, expert, prompt)) == answers[expert, prompt], (expert, prompt)
+
+
+def test_the_base_continues_from_its_own_prompt(engine: dict[str, Any]) -> None:
+    first, again = (ask(engine, None, PROMPTS[0]) for _ in range(2))
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    assert text_of(again) == text_of(first)
 
 
 def test_the_context_is_each_slots_own(engine: dict[str, Any]) -> None:

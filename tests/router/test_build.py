@@ -134,7 +134,7 @@ def test_a_slot_of_the_embedded_engine_bounds_the_context_of_its_experts():
     assert tokens == {"base": 1024, "tuned": 1024, "far": 4096, "short": 512}
 
 
-def test_an_adapter_is_selected_alone_and_only_it_may_reuse_a_prompt():
+def test_an_adapter_is_selected_alone_and_the_base_names_all_that_are_off():
     ids = {"base": None, "tuned": 0, "other": 1}
     assert lora_selection(1, ids) == {
         "lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}],
@@ -142,7 +142,7 @@ def test_an_adapter_is_selected_alone_and_only_it_may_reuse_a_prompt():
     }
     assert lora_selection(None, ids) == {
         "lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 0.0}],
-        "cache_prompt": False,
+        "cache_prompt": True,
     }
 
 
