@@ -35,7 +35,8 @@ class Log(support.MemoryLog):
 
 async def serve(settings, config, experts):
     sink = Log()
-    served = Gateway(build_parts(settings, config, backends=experts, sink=sink, store=None), host=settings.host, port=settings.port)
+    parts = build_parts(settings, config, backends=experts, sink=sink, store=None)
+    served = Gateway(parts, host=settings.host, port=settings.port)
     with stop_on_signal() as stop:
         try:
             print("port", await served.start(), flush=True)
