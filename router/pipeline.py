@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from router.features import rounded
 from router.policy import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
-from router.solved_policy import Policy, draw_expert
+from router.solved_policy import Odds, Policy, odds_of
 from router.types import (
     GENERAL,
     CategoryProbs,
@@ -31,6 +31,9 @@ NOT_REACHABLE = "is not reachable"
 
 TOP_CATEGORIES = 5
 """Categories whose probabilities a decision keeps."""
+
+MAX_PROSPECTS = 256
+"""Prospects that a router keeps; one of 100 experts takes some 10 kB."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,24 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Prospect:
+    """The part of decisions that does not depend on the query beside its predicted quality and who cannot serve it.
+
+    Numbers are in the order of `odds.eligible`, then of the experts `excluded` and outside the policy.
+    """
+
+    odds: Odds
+    ranking: tuple[str, ...]
+    eligible: tuple[str, ...]
+    quality: tuple[float, ...]
+    excluded: dict[str, str]
+    outside: dict[str, str]
+    excluded_quality: tuple[float, ...]
+    cost_usd: tuple[float, ...]
+    wait_ms: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Router:
     """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
 
@@ -86,7 +107,7 @@ class Router:
     capabilities: Mapping[str, Capabilities]
     costs: ExpertCosts | None = None
 
-    @property
+    @cached_property
     def categories(self) -> tuple[str, ...]:
         """The k learned categories, then `general`: the rows of the map."""
         return (*self.classifier.categories_, GENERAL)
@@ -195,11 +216,26 @@ class Router:
         rows = np.where(uncertainty > self.uncertainty.threshold, len(probs.categories), likely)
         return Judgement(probs.probs, likely, probs.probs[np.arange(len(likely)), likely], uncertainty, rows)
 
+    @cached_property
+    def _all(self) -> frozenset[str]:
+        return frozenset(self.experts)
+
+    @cached_property
+    def _kinds(self) -> frozenset[Capabilities]:
+        return frozenset(self.capabilities[expert] for expert in self.experts)
+
+    @cached_property
+    def _prospects(self) -> dict[tuple[object, ...], Prospect]:
+        return {}
+
     def excluded(self, facts: QueryFacts, alive: Collection[str] | None) -> dict[str, str]:
         """Experts that cannot serve a request, with what each lacks."""
+        lacks = {kind: kind.lacks(facts) for kind in self._kinds}
+        if not any(lacks.values()) and (alive is None or self._all.issubset(alive)):
+            return {}
         reasons: dict[str, str] = {}
         for expert in self.experts:
-            lack = self.capabilities[expert].lacks(facts)
+            lack = lacks[self.capabilities[expert]]
             if lack is None and alive is not None and expert not in alive:
                 lack = NOT_REACHABLE
             if lack is not None:
@@ -219,40 +255,67 @@ class Router:
     ) -> RoutingDecision:
         """Stage 2 for query i of a judged batch; `quality` (m,)."""
         row = int(judged.rows[i])
-        policy = self.policy(policy_name)
-        barred = self.outside(policy, row, quality, excluded)
-        outside = {name: bar for name, bar in barred.items() if name not in excluded}
-        eligible = [e for e, name in enumerate(self.experts) if name not in excluded and name not in outside]
-        if not eligible:
-            raise NoEligibleExpertError({**excluded, **barred})
-        draw = draw_expert(policy, row, eligible, quality, rng, seed)
-        shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
-        is_fallback = self.categories[row] == GENERAL
-        cost, wait = (table[row] for table in self.expected)
+        prospect = self.prospect(policy_name, row, quality, excluded)
+        odds = prospect.odds
+        draw = odds.draw(rng, seed)
+        expert, is_fallback = self.experts[draw.expert], self.categories[row] == GENERAL
         return RoutingDecision(
-            expert=self.experts[draw.expert],
+            expert=expert,
             category=self.categories[row],
             confidence=float(min(judged.confidence[i], 1.0)),
             is_fallback=is_fallback,
             reason=DecisionReason.UNCERTAIN if is_fallback and draw.reason is DecisionReason.MAP else draw.reason,
             likely_category=self.categories[int(judged.likely[i])],
             uncertainty=float(judged.uncertainty[i]),
-            runner_up=next((self.experts[e] for e in draw.ranking if e != draw.expert), None),
-            ranking=tuple(self.experts[e] for e in draw.ranking),
-            eligible=tuple(self.experts[e] for e in eligible),
-            eligible_probs=draw.probs,
-            predicted_quality=within_bounds(quality, eligible),
-            excluded=dict(excluded),
-            outside_policy=outside,
-            excluded_quality=within_bounds(quality, shut_out),
-            predicted_cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
-            predicted_wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
+            runner_up=next((name for name in prospect.ranking if name != expert), None),
+            ranking=prospect.ranking,
+            eligible=prospect.eligible,
+            eligible_probs=odds.probs,
+            predicted_quality=prospect.quality,
+            excluded=prospect.excluded,
+            outside_policy=prospect.outside,
+            excluded_quality=prospect.excluded_quality,
+            predicted_cost_usd=prospect.cost_usd,
+            predicted_wait_ms=prospect.wait_ms,
             category_probs=self.top_categories(judged.probs[i]),
             threshold=finite_or_none(self.uncertainty.threshold),
             seed=draw.seed,
-            propensity=draw.probs[eligible.index(draw.expert)],
+            propensity=odds.probs[odds.eligible.index(draw.expert)],
             policy=policy_name,
             router_version=self.version,
+        )
+
+    def prospect(self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> Prospect:
+        """The prospect of queries of a category; made once where the scorer predicts by category. Raises as `decide`
+        does."""
+        key = (policy, row, quality.tobytes(), *excluded.items())
+        found = self._prospects.get(key)
+        if found is None:
+            found = self._new_prospect(self.policy(policy), row, quality, excluded)
+            if len(self._prospects) >= MAX_PROSPECTS:
+                self._prospects.clear()
+            self._prospects[key] = found
+        return found
+
+    def _new_prospect(self, policy: Policy, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> Prospect:
+        barred = self.outside(policy, row, quality, excluded)
+        outside = {name: bar for name, bar in barred.items() if name not in excluded}
+        eligible = [e for e, name in enumerate(self.experts) if name not in excluded and name not in outside]
+        if not eligible:
+            raise NoEligibleExpertError({**excluded, **barred})
+        odds = odds_of(policy, row, eligible, quality)
+        shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
+        cost, wait = self.expected[0][row], self.expected[1][row]
+        return Prospect(
+            odds=odds,
+            ranking=tuple(self.experts[e] for e in odds.ranking),
+            eligible=tuple(self.experts[e] for e in eligible),
+            quality=within_bounds(quality, eligible),
+            excluded=dict(excluded),
+            outside=outside,
+            excluded_quality=within_bounds(quality, shut_out),
+            cost_usd=tuple(cost[e] for e in (*eligible, *shut_out)),
+            wait_ms=tuple(wait[e] for e in (*eligible, *shut_out)),
         )
 
     def top_categories(self, probs: FloatArray) -> dict[str, float]:
@@ -307,6 +370,12 @@ def explicit_decision(
         lack = NOT_REACHABLE
     if lack is not None:
         raise NoEligibleExpertError({expert: lack})
+    return named_decision(expert, version)
+
+
+@lru_cache(maxsize=1024)
+def named_decision(expert: str, version: str) -> RoutingDecision:
+    """The decision for an expert that can serve, which nothing else changes."""
     return RoutingDecision(
         expert=expert,
         category=GENERAL,

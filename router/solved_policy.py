@@ -90,31 +90,45 @@ class Policy:
 
 @dataclass(frozen=True)
 class Draw:
-    """The chosen expert's number, why, the probability of each eligible expert, in their order, the seed of the draw
-    (None when nothing was drawn), and the order in which the eligible ones would serve."""
+    """The chosen expert's number, why, and the seed of the draw, None when nothing was drawn."""
 
     expert: int
     reason: DecisionReason
-    probs: tuple[float, ...]
     seed: int | None = None
-    ranking: tuple[int, ...] = ()
 
 
-def draw_expert(
-    policy: Policy,
-    row: int,
-    eligible: Sequence[int],
-    quality: FloatArray,
-    rng: np.random.Generator,
-    seed: int | None = None,
-) -> Draw:
+@dataclass(frozen=True)
+class Odds:
+    """All of a draw but its chance.
+
+    `wanted` serves for `reason` unless another expert is explored. `probs` are of the `eligible`, in their order;
+    `ranking` is the order in which they would serve.
+    """
+
+    eligible: tuple[int, ...]
+    wanted: int
+    reason: DecisionReason
+    probs: tuple[float, ...]
+    ranking: tuple[int, ...]
+    explores: bool
+
+    def draw(self, rng: np.random.Generator, seed: int | None = None) -> Draw:
+        """Draws one expert; `seed` is of an earlier draw, to make it again, None takes a new one from `rng`."""
+        if not self.explores:
+            return Draw(self.wanted, self.reason)
+        if seed is None:
+            seed = int(rng.integers(2**SEED_BITS))
+        drawn = self.eligible[position_of(np.array(self.probs), seed)]
+        return Draw(drawn, self.reason if drawn == self.wanted else DecisionReason.EXPLORED, seed)
+
+
+def odds_of(policy: Policy, row: int, eligible: Sequence[int], quality: FloatArray) -> Odds:
     """The first of the policy's order that can serve, or an explored one of that order.
 
     A pin is never explored away from.
 
     Args:
         eligible: who can serve the request; of these, experts outside the policy's order have probability 0.
-        seed: of the draw, to make an earlier one again; None takes a new one from `rng` where the policy explores.
 
     Raises:
         NoEligibleExpertError: no expert of the policy's order is eligible.
@@ -133,12 +147,7 @@ def draw_expert(
     spread = exploration_probs(quality[among], among.index(wanted), epsilon, explore.softmax_temperature)
     probs = np.zeros(len(eligible))
     probs[[eligible.index(e) for e in among]] = spread
-    if epsilon == 0:
-        return Draw(wanted, reason, tuple(probs.tolist()), None, ranking)
-    if seed is None:
-        seed = int(rng.integers(2**SEED_BITS))
-    drawn = eligible[position_of(probs, seed)]
-    return Draw(drawn, reason if drawn == wanted else DecisionReason.EXPLORED, tuple(probs.tolist()), seed, ranking)
+    return Odds(tuple(eligible), wanted, reason, tuple(probs.tolist()), ranking, explores=epsilon > 0)
 
 
 def position_of(probs: NDArray[np.float64], seed: int) -> int:

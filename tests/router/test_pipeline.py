@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from base.errors import ConfigError, NoEligibleExpertError
 from router.classifiers.logistic import LogisticClassifier
@@ -18,7 +20,7 @@ from router.quality import QualityMatrix
 from router.scorers.map import MapScorer
 from router.scorers.soft_map import SoftMapScorer
 from router.solved_policy import Policy
-from router.types import DecisionReason, Query, QueryBatch, QueryFacts
+from router.types import DecisionReason, Query, QueryBatch, QueryFacts, RoutingDecision
 from router.uncertainty import Uncertainty
 
 EXPERTS = ("small", "coder", "vision")
@@ -137,6 +139,28 @@ def test_a_batch_equals_one_by_one():
     rng = np.random.default_rng(5)
     alone = tuple(router.decide(q, embedding=v[None], rng=rng) for q, v in zip(queries, vectors, strict=True))
     assert together == alone
+
+
+FACTS_OF_REQUESTS = st.builds(QueryFacts, has_image=st.booleans(), has_tools=st.booleans(), prompt_chars=st.just(400))
+ASKS = st.tuples(st.sampled_from([CODE, FACTS, NEITHER]), FACTS_OF_REQUESTS, st.sets(st.sampled_from(EXPERTS)))
+
+
+@given(st.lists(ASKS, min_size=2, max_size=12), st.sampled_from(["map", "soft_map"]))
+def test_a_decision_does_not_depend_on_the_ones_before(asks, kind):
+    def made(router: Router, vector, facts, alive) -> RoutingDecision | str:
+        try:
+            return decide(router, vector, facts, alive=alive)
+        except NoEligibleExpertError as error:
+            return str(error)
+
+    def new() -> Router:
+        router = make_router(epsilon=0.3, context=50)
+        evidence = router.scorer.measured.evidence
+        return router if kind == "map" else replace(router, scorer=SoftMapScorer().with_evidence(EXPERTS, evidence))
+
+    used = new()
+    for ask in asks:
+        assert made(used, *ask) == made(new(), *ask)
 
 
 def test_unknown_policy_lists_the_known():

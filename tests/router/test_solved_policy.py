@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from router.config import ExplorationConfig
 from router.policy import MapSolution
 from router.preference import Preference
-from router.solved_policy import Policy, draw_expert, position_of
+from router.solved_policy import Policy, odds_of, position_of
 
 QUALITY = np.array([0.2, 0.9, 0.4], np.float32)
 
@@ -22,24 +22,26 @@ def policy(epsilon: float = 0.0, expert: int = 1) -> Policy:
 def test_without_exploration_nothing_is_drawn():
     rng = np.random.default_rng(0)
     before = rng.bit_generator.state
-    found = draw_expert(policy(), 0, [0, 1, 2], QUALITY, rng)
-    assert (found.expert, found.probs, found.seed) == (1, (0.0, 1.0, 0.0), None)
+    odds = odds_of(policy(), 0, [0, 1, 2], QUALITY)
+    found = odds.draw(rng)
+    assert (found.expert, odds.probs, found.seed) == (1, (0.0, 1.0, 0.0), None)
     assert rng.bit_generator.state == before
 
 
 @given(st.integers(0, 2**53 - 1), st.floats(0.01, 1))
 def test_a_seed_gives_the_same_draw_whatever_the_generator(seed, epsilon):
-    draws = [draw_expert(policy(epsilon), 0, [0, 1, 2], QUALITY, np.random.default_rng(n), seed) for n in (1, 2)]
+    odds = odds_of(policy(epsilon), 0, [0, 1, 2], QUALITY)
+    draws = [odds.draw(np.random.default_rng(n), seed) for n in (1, 2)]
     assert draws[0] == draws[1]
     assert draws[0].seed == seed
 
 
 def test_seeds_that_were_drawn_can_be_given_back():
-    rng = np.random.default_rng(3)
+    rng, odds = np.random.default_rng(3), odds_of(policy(0.8), 0, [0, 1, 2], QUALITY)
     for _ in range(200):
-        drawn = draw_expert(policy(0.8), 0, [0, 1, 2], QUALITY, rng)
+        drawn = odds.draw(rng)
         assert 0 <= drawn.seed < 2**53
-        assert draw_expert(policy(0.8), 0, [0, 1, 2], QUALITY, rng, drawn.seed) == drawn
+        assert odds.draw(rng, drawn.seed) == drawn
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda w: sum(w) > 0.01), st.integers(0, 2**53 - 1))

@@ -13,7 +13,7 @@ from base.errors import InfeasibleBudgetError, NoEligibleExpertError
 from router.config import Budgets, ExplorationConfig
 from router.policy import ExpertCosts, solve_map
 from router.preference import LearnedChoice, Preference, solve_preference
-from router.solved_policy import Policy, draw_expert
+from router.solved_policy import Policy, odds_of
 from router.stand_ins import kept_in_memory
 from router.types import DecisionReason
 
@@ -79,13 +79,14 @@ def test_whoever_is_not_planned_keeps_every_limit_by_itself(drawn, alive) -> Non
         eligible = sorted(alive)
         if not alive & set(order):
             with pytest.raises(NoEligibleExpertError):
-                draw_expert(policy, row, eligible, quality, rng)
+                odds_of(policy, row, eligible, quality)
             continue
-        found = draw_expert(policy, row, eligible, quality, rng)
-        assert found.ranking == tuple(e for e in order if e in alive)
-        assert sum(found.probs) == pytest.approx(1)
-        assert {e for e, prob in zip(eligible, found.probs, strict=True) if prob > 0} <= set(found.ranking)
-        assert (found.expert == found.ranking[0]) or found.reason is DecisionReason.EXPLORED
+        odds = odds_of(policy, row, eligible, quality)
+        found = odds.draw(rng)
+        assert odds.ranking == tuple(e for e in order if e in alive)
+        assert sum(odds.probs) == pytest.approx(1)
+        assert {e for e, prob in zip(eligible, odds.probs, strict=True) if prob > 0} <= set(odds.ranking)
+        assert (found.expert == odds.ranking[0]) or found.reason is DecisionReason.EXPLORED
         if row in policy.pins:
             assert planned == policy.pins[row]
             assert planned not in alive or (found.expert, found.reason) == (planned, DecisionReason.PINNED)
@@ -108,9 +109,9 @@ def test_a_draw_has_the_probability_that_is_told(drawn) -> None:
     policy, *_, rng = drawn
     quality = rng.random(M).astype(np.float32)
     for row in range(K):
-        found = [draw_expert(policy, row, [0, 1, 2, 3], quality, rng, seed) for seed in range(400)]
-        share = np.bincount([each.expert for each in found], minlength=M) / 400
-        assert share == pytest.approx(np.array(found[0].probs), abs=0.12)  # beyond 4 standard errors
+        odds = odds_of(policy, row, [0, 1, 2, 3], quality)
+        share = np.bincount([odds.draw(rng, seed).expert for seed in range(400)], minlength=M) / 400
+        assert share == pytest.approx(np.array(odds.probs), abs=0.12)  # beyond 4 standard errors
 
 
 def one_row(cost: list[float], quality: list[float], limit: float, **more) -> Policy:
@@ -131,20 +132,20 @@ def one_row(cost: list[float], quality: list[float], limit: float, **more) -> Po
 
 
 def test_with_the_maps_expert_down_the_dear_one_does_not_serve_under_a_cost_limit() -> None:
-    quality, rng = np.array([0.6, 0.5, 0.9], np.float32), np.random.default_rng(0)
+    quality = np.array([0.6, 0.5, 0.9], np.float32)
     policy = one_row([1e-4, 2e-4, 1e-1], quality.tolist(), 0.002)
     assert policy.order(0, quality) == [0, 1]
-    assert draw_expert(policy, 0, [1, 2], quality, rng).expert == 1
+    assert odds_of(policy, 0, [1, 2], quality).wanted == 1
     with pytest.raises(NoEligibleExpertError, match=r"takes 0\.1 USD; the policy allows cost_usd=0\.002"):
-        draw_expert(policy, 0, [2], quality, rng)
+        odds_of(policy, 0, [2], quality)
 
 
 def test_exploration_stays_among_those_that_keep_the_limit() -> None:
     quality, rng = np.array([0.6, 0.5, 0.9], np.float32), np.random.default_rng(0)
     policy = one_row([1e-4, 2e-4, 1e-1], quality.tolist(), 0.002, epsilon=1.0)
-    found = [draw_expert(policy, 0, [0, 1, 2], quality, rng) for _ in range(300)]
-    assert {each.expert for each in found} == {0, 1}
-    assert all(each.probs[2] == 0 for each in found)
+    odds = odds_of(policy, 0, [0, 1, 2], quality)
+    assert {odds.draw(rng).expert for _ in range(300)} == {0, 1}
+    assert odds.probs[2] == 0
 
 
 def test_stand_ins_pay_the_price_of_a_scarce_budget() -> None:
@@ -175,11 +176,11 @@ def test_only_hosted_experts_are_explored_and_stand_in() -> None:
     preference = Preference(np.zeros(4), np.array([False, False, True, True]))
     solution = solve_map(quality[None], np.ones(1, np.float32), random_free_costs(4), Budgets())
     policy = Policy(solution, exploration=ExplorationConfig(epsilon=0.5), preference=preference)
-    found = [draw_expert(policy, 0, [0, 1, 2, 3], quality, rng) for _ in range(300)]
-    assert {each.expert for each in found} == {2, 3}
-    assert draw_expert(policy, 0, [0, 1, 2], quality, rng).expert == 2
+    odds = odds_of(policy, 0, [0, 1, 2, 3], quality)
+    assert {odds.draw(rng).expert for _ in range(300)} == {2, 3}
+    assert odds_of(policy, 0, [0, 1, 2], quality).wanted == 2
     with pytest.raises(NoEligibleExpertError, match="is not hosted under the policy"):
-        draw_expert(policy, 0, [0, 1], quality, rng)
+        odds_of(policy, 0, [0, 1], quality)
 
 
 def random_free_costs(m: int) -> ExpertCosts:
