@@ -45,10 +45,13 @@ def outcome_table(prompts: list[tuple[str, int]], experts: tuple[str, ...], scor
     )
 
 
-def make_trained(folder: Path, per_category: int = 6, experts: tuple[str, str] = EXPERTS) -> Path:
+def make_trained(
+    folder: Path, per_category: int = 6, experts: tuple[str, str] = EXPERTS, encoder: str = "hashing"
+) -> Path:
     """Writes it all into `folder`; outcomes in `data/outcomes/probes`."""
     entries = {name: {"engine": "echo", "model": name} for name in experts}
-    (folder / "experts.yaml").write_text(yaml.dump({**CONFIG, "experts": entries}))
+    router = {**CONFIG["router"], "encoder": {"kind": encoder}}
+    (folder / "experts.yaml").write_text(yaml.dump({**CONFIG, "experts": entries, "router": router}))
     prompts = [(category, i) for category in SCORES for i in range(1, per_category + 1)]
     scores = np.array([SCORES[category] for category, _ in prompts])
     outcomes = folder / "data" / "outcomes" / "probes"
