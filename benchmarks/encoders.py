@@ -26,8 +26,9 @@ from base.progress import silent
 from base.shipped import DEFAULT_CONFIG, seed_folder, shipped_root
 from benchmarks.uncertainty import fit_request
 from router.build import build_encoder
-from router.config import PluginConfig, load_config
+from router.config import load_config
 from router.protocols import Encoder
+from router.section import PluginConfig
 from router.types import GENERAL, FloatArray, Metric
 from training.classifier_metrics import wilson
 from training.datasets.labelled_queries import read_seed

@@ -28,10 +28,11 @@ from benchmarks.loop_fleet import (
 )
 from router.artifact import load_artifact
 from router.build import MeasuredExperts, assemble, evidence_of
-from router.config import ExplorationConfig, PluginConfig, PolicyConfig
+from router.config import ExplorationConfig, PolicyConfig
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts
 from router.quality import QualityMatrix
+from router.section import PluginConfig
 from router.types import GENERAL, Verdict
 from training.candidate_verdict import MAX_JUDGED, judged_rows
 from training.change_points import ChangePoint, find_change_points

@@ -24,9 +24,9 @@ from rich.console import Console
 
 from base.blas import one_thread
 from router import plugins
-from router.config import PluginConfig
 from router.protocols import Encoder
 from router.quality import QualityMatrix
+from router.section import PluginConfig
 from router.types import GENERAL, FloatArray
 from router.uncertainty import apply_temperature, expected_calibration_error
 from training.classifier_metrics import stage_one_metrics

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from base.errors import StoreError
 from decision_log.feedback_rows import keep_document_feedback, keep_feedback
+from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
 from decision_log.log_connection import foreign_version, version_reason
 from decision_log.payloads import Logged, from_payload, to_payload
@@ -23,7 +24,7 @@ from decision_log.sql_engine import check_schema, make_schema, open_engine, tran
 from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from router.feedback_config import FeedbackConfig
-from router.types import RETRIEVAL, DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
+from router.types import RETRIEVAL, DecisionRecord
 
 if TYPE_CHECKING:
     from sqlalchemy import Table

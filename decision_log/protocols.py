@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionRecord, DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
+from router.types import DecisionRecord
 
 
 class FeedbackStatus(StrEnum):

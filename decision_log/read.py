@@ -11,16 +11,9 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Row, bindparam, text
 
 from base.errors import DataError, StoreError
+from decision_log.feedback_types import FeedbackKind, ImplicitKind
 from decision_log.log_connection import foreign_version, version_reason
-from router.types import (
-    RETRIEVAL,
-    DecisionKind,
-    DecisionReason,
-    DecisionRecord,
-    FeedbackKind,
-    ImplicitKind,
-    TerminalState,
-)
+from router.types import RETRIEVAL, DecisionKind, DecisionReason, DecisionRecord, TerminalState
 
 if TYPE_CHECKING:
     from sqlalchemy import TextClause

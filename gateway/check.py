@@ -15,9 +15,10 @@ from retrieval import build_experts
 from retrieval.experts import adapter
 from router import plugins
 from router.build import expert_costs
-from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig
+from router.config import Budgets, CoeConfig, Engine, ExpertConfig
 from router.policy import solve_map
 from router.quality import QualityMatrix
+from router.section import PluginConfig
 from router.weights import PACKAGE_SCHEME, expanded, resolve_weights
 
 if TYPE_CHECKING:

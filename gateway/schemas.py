@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from decision_log.feedback_types import Feedback, FeedbackKind, ImplicitSignal
 from router.request_body import Body, ColumnText
-from router.types import DecisionRecord, Feedback, FeedbackKind, ImplicitSignal, Record, RoutingDecision
+from router.types import DecisionRecord, Record, RoutingDecision
 
 DEFAULT_VALUES = {FeedbackKind.RETRY: 0.0}
 MAX_EDIT_CHARS = 20_000

@@ -11,7 +11,8 @@ from gateway.body_fields import flag, json_type, shorten, typed, wrong
 from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
-from router.config import AUTO, GatewayConfig
+from router.config import GatewayConfig
+from router.section import AUTO
 from router.types import QueryFacts
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})

@@ -34,7 +34,8 @@ from gateway.metrics import ReadCollector
 from gateway.settings import Settings, environment_settings
 from gateway.sibling_server import SiblingServer
 from gateway.siblings import Siblings
-from router.config import CoeConfig, IndexKind
+from router.config import CoeConfig
+from router.retrieval_config import IndexKind
 from router.types import Record
 
 LOG = "log"

@@ -10,8 +10,9 @@ from base.errors import ConfigError, require_installed
 from retrieval.experts.adapter import MANIFEST_FILE
 from retrieval.types import BASE, BaseExpert, LexicalExpert, RetrievalExpert, UnboundExpert
 from router import plugins
-from router.config import PluginConfig, RetrievalConfig
 from router.protocols import Encoder
+from router.retrieval_config import RetrievalConfig
+from router.section import PluginConfig
 from router.weights import expanded
 
 FAMILY = "retrieval.experts"

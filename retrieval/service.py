@@ -29,7 +29,7 @@ from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 from retrieval.stores.vector_stores import VectorStores
-from router.config import IndexKind, RetrievalConfig, StoresConfig
+from router.retrieval_config import IndexKind, RetrievalConfig, StoresConfig
 
 FOLDER = "retrieval"
 INCOMING = "incoming"

@@ -13,13 +13,14 @@ from base.errors import ArtifactError, ConfigError
 from router import plugins
 from router.agreement import check_categories, pin_problems
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
-from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PluginConfig, PolicyConfig
+from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PolicyConfig
 from router.normalise import NormalisedEncoder
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts, solve_map
 from router.preference import LearnedChoice, solve_preference
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
+from router.section import PluginConfig
 from router.solved_policy import Policy
 from router.types import GENERAL, FloatArray
 from router.uncertainty import Uncertainty

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,7 +26,8 @@ from base.fault_words import fault_words
 from base.yaml_text import read_yaml
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
 from router.request_limits import RequestLimits
-from router.section import Billions, EnvironmentName, Name, Seconds, Section, Usd
+from router.retrieval_config import RetrievalConfig
+from router.section import Billions, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
 from router.types import GENERAL
 
 
@@ -93,21 +93,6 @@ class ExpertConfig(Section):
     def host_group(self) -> str:
         """Experts of one group share the weights of their base, which count once against `hosted_params_b`."""
         return f"{self.engine}:{self.url or ''}:{self.model}"
-
-
-AUTO = "auto"
-"""Kind of scorer that training chooses by validation."""
-
-
-class PluginConfig(BaseModel):
-    """`kind` plus that plugin's own options, which `router.plugins` validates."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    kind: str
-
-    @property
-    def options(self) -> dict[str, object]:
-        return dict(self.__pydantic_extra__ or {})
 
 
 class Budgets(Section):
@@ -239,66 +224,6 @@ class LogConfig(Section):
     keep_days: float | None = Field(default=None, gt=0, description="decisions older than this are removed from SQL")
     spool_max_mb: int = Field(default=512, ge=1)
     queue_max_records: int = Field(default=20_000, ge=100)
-
-
-def check_unreserved(name: str) -> str:
-    if name in (AUTO, "base"):
-        raise ValueError(f"'{name}' is reserved: 'auto' asks for routing and 'base' is the section's encoder")
-    return name
-
-
-class IndexKind(StrEnum):
-    """Storage of document vectors."""
-
-    LOCAL = "local"  # files in the data folder, for one gateway process
-    PGVECTOR = "pgvector"  # Postgres with that extension, for any number of them
-
-
-class StoresConfig(Section):
-    """Vector stores: how documents are cut and where their vectors live."""
-
-    index: IndexKind = IndexKind.LOCAL
-    index_url_env: EnvironmentName | None = Field(
-        default=None, description="pgvector: variable with its URL; default DATABASE_URL"
-    )
-    chunk_tokens: int = Field(default=200, ge=100, le=4096, description="size of a chunk by the `auto` strategy")
-    chunk_overlap_tokens: int = Field(default=40, ge=0, le=2048)
-    max_file_mb: int = Field(default=32, ge=1, le=512)
-    read_cpu_s: int = Field(default=60, ge=1, le=3600, description="processor time that reading one file may take")
-    read_memory_mb: int = Field(default=512, ge=256, le=65536, description="memory that reading one file may take")
-
-
-class AttachedStore(Section):
-    """A vector store whose best chunks go into the prompt of a category's queries."""
-
-    store: str = Field(min_length=1, max_length=64, description="its id")
-    results: int = Field(default=5, ge=1, le=50)
-    max_chars: int = Field(default=4000, ge=100, description="of all chunks together")
-    min_score: float = Field(default=0.0, ge=-1, le=1, description="chunks of lower scores are left out")
-    timeout_s: Seconds = Field(default=5.0, gt=0, description="the chat continues without sources that take longer")
-
-
-class RetrievalLimits(Section):
-    """Limits of one request for embeddings or reranking, and of its duration, searches included."""
-
-    max_texts: int = Field(default=2048, ge=1, le=2048)
-    max_tokens: int = Field(default=300_000, ge=1000, description="of all texts of a request, as estimated")
-    timeout_s: Seconds = Field(default=120.0, gt=0)
-
-
-class RetrievalConfig(Section):
-    """Embedding experts over one frozen document side, and the library that chooses among them."""
-
-    encoder: PluginConfig = Field(
-        default=PluginConfig(kind="bert"), description="the base: encodes documents, and queries for routing"
-    )
-    experts: dict[Annotated[Name, AfterValidator(check_unreserved)], PluginConfig] = Field(
-        default_factory=dict, description="name -> kind (adapter, bm25, encoder, sentence_transformer, openai)"
-    )
-    pilots: str | None = Field(default=None, description="folder of `coe retrieval pilots`; relative to experts.yaml")
-    limits: RetrievalLimits = RetrievalLimits()
-    stores: StoresConfig = StoresConfig()
-    attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
 
 
 class CoeConfig(Section):

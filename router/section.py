@@ -27,3 +27,18 @@ class Section(BaseModel):
     """A part of experts.yaml: frozen; unknown keys, infinite numbers and `.nan` are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+AUTO = "auto"
+"""Kind of scorer that training chooses by validation."""
+
+
+class PluginConfig(BaseModel):
+    """`kind` plus that plugin's own options, which `router.plugins` validates."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    kind: str
+
+    @property
+    def options(self) -> dict[str, object]:
+        return dict(self.__pydantic_extra__ or {})

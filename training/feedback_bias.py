@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.intervals import Z_95, wilson_interval
-from router.types import ImplicitKind, Interval, Metric, RoutingDecision
+from decision_log.feedback_types import ImplicitKind
+from router.types import Interval, Metric, RoutingDecision
 
 Float64Array = NDArray[np.float64]
 

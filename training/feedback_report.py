@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 from sqlalchemy import Connection
 
+from decision_log.feedback_types import ImplicitKind
 from decision_log.log_connection import open_log
 from decision_log.read import (
     count_feedback,
@@ -19,7 +20,7 @@ from decision_log.read import (
     read_signals,
     why_dropped,
 )
-from router.types import DecisionRecord, ImplicitKind, Metric, Record
+from router.types import DecisionRecord, Metric, Record
 from training.feedback_bias import Agreement, Replies, correlation, weighted_mean
 
 

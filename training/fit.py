@@ -23,9 +23,9 @@ from base.errors import DataError, require_installed
 from base.progress import Progress, silent
 from router import plugins
 from router.artifact import RouterArtifact, save_artifact
-from router.config import PluginConfig
 from router.protocols import CategoryClassifier, Encoder
 from router.quality import QualityMatrix
+from router.section import PluginConfig
 from router.types import GENERAL, CategoryProbs, FloatArray, Metric
 from router.uncertainty import Uncertainty, apply_temperature
 from training.calibrate import fit_temperature, fit_uncertainty

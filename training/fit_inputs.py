@@ -15,9 +15,10 @@ from base.progress import Progress, silent
 from base.shipped import seed_folder
 from router.artifact import RouterArtifact
 from router.build import build_encoder
-from router.config import CoeConfig, PluginConfig, load_config
+from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
+from router.section import PluginConfig
 from router.types import Record
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcome_folders import read_outcome_folders

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.progress import Progress, silent
+from decision_log.feedback_types import ImplicitKind
 from decision_log.log_connection import open_log
 from decision_log.read import has_failed, read_records, read_rewards, read_signals, why_dropped
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionRecord, ImplicitKind, RoutingDecision
+from router.types import DecisionRecord, RoutingDecision
 from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters, split_judges
 from training.split import question_of

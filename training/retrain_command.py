@@ -13,8 +13,9 @@ from base.errors import DataError, RouterError
 from base.progress import Progress, console_progress
 from base.terminal import Terminal
 from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
-from router.config import RetrievalConfig, load_config
+from router.config import load_config
 from router.live_pointer import PromotionGuard
+from router.retrieval_config import RetrievalConfig
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
 from training.retrain_lock import LocalTurns, LockLostError, NoTurnError, SharedTurns

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from base.intervals import Z_95
 from base.progress import Progress
 from router import plugins
-from router.config import PluginConfig
 from router.preference import reference_expert
 from router.protocols import ArrayState, ExpertScorer
 from router.quality import cautious_quality
+from router.section import PluginConfig
 from router.types import FloatArray, Metric
 from training.graded_queries import GradedQueries
 

@@ -16,9 +16,9 @@ from base.progress import Progress
 from router import plugins
 from router.artifact import RouterArtifact
 from router.build import build_encoder
-from router.config import PluginConfig
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
+from router.section import PluginConfig
 from router.types import GENERAL
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import measure_quality

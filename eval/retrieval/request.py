@@ -7,7 +7,9 @@ from pathlib import Path
 
 from base.errors import ConfigError
 from retrieval.build_experts import adapter_entries
-from router.config import PluginConfig, RetrievalConfig, load_config
+from router.config import load_config
+from router.retrieval_config import RetrievalConfig
+from router.section import PluginConfig
 
 BM25 = "bm25"
 DEFAULT_MULTITASK = "multitask"

@@ -23,7 +23,7 @@ from gateway.retrieval.schemas import (
 from retrieval.fair_threads import pieces
 from retrieval.routing.query_routing import QueryRouting, RoutedQueries, why
 from retrieval.types import BASE, RetrievalReason, single
-from router.config import AUTO
+from router.section import AUTO
 from router.types import DecisionKind, FloatArray
 
 api = api_router()

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Response
 
+from decision_log.feedback_types import DocumentFeedback, Feedback
 from decision_log.protocols import FeedbackStatus
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, Config, OtherProcesses, Sink, Store, api_router, part
@@ -17,7 +18,7 @@ from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
 from gateway.schemas import DEFAULT_VALUES, FeedbackAnswer, FeedbackRequest
 from router.feedback_config import FeedbackConfig
-from router.types import DecisionKind, DecisionRecord, DocumentFeedback, Feedback
+from router.types import DecisionKind, DecisionRecord
 
 api = api_router()
 RETRY_S = 60.0

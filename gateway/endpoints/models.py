@@ -8,7 +8,8 @@ from gateway.endpoints.access import Config, api_router
 from gateway.http_errors import ApiError
 from gateway.schemas import ModelCard, ModelList
 from gateway.wire import model_names
-from router.config import AUTO, CoeConfig
+from router.config import CoeConfig
+from router.section import AUTO
 
 api = api_router()
 

@@ -14,8 +14,9 @@ from gateway.http_errors import invalid
 from gateway.off_loop import off_loop
 from gateway.schemas import RouteAnswer
 from gateway.wire import ChatRequest, chat_request, json_object
-from router.config import AUTO, GatewayConfig
+from router.config import GatewayConfig
 from router.explain import reason_in_words
+from router.section import AUTO
 
 api = api_router()
 

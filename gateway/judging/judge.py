@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from base.errors import BackendError, RouterError
+from decision_log.feedback_types import JudgedAnswer
 from decision_log.protocols import DecisionDatabase
 from fleet.pool import ExpertPool
 from fleet.tasks import stop_task
@@ -33,7 +34,7 @@ from gateway.judging.prompts import (
 from router.config import ExpertConfig
 from router.feedback_config import JudgeConfig
 from router.protocols import BackendRequest
-from router.types import DecisionReason, JudgedAnswer, TerminalState
+from router.types import DecisionReason, TerminalState
 
 MAX_WAITING = 8
 QUIET_POLL_S = 0.2

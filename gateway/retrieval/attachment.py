@@ -16,8 +16,9 @@ from gateway.wire import ChatRequest, parts
 from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.store_search import Found, SearchRequest
-from router.config import AUTO, AttachedStore
 from router.pipeline import Capabilities
+from router.retrieval_config import AttachedStore
+from router.section import AUTO
 from router.types import DecisionKind, DecisionReason, RoutingDecision
 
 MAX_HEADER_SOURCES = 20

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from retrieval.stores.chunking import ChunkingStrategy
 from retrieval.stores.filters import Filter, Scalar
-from router.config import AUTO
 from router.request_body import Body, ColumnText
+from router.section import AUTO
 from router.types import Record
 
 MAX_INPUTS = 2048

@@ -21,7 +21,7 @@ from retrieval.types import (
     RetrievalReason,
     single,
 )
-from router.config import AUTO
+from router.section import AUTO
 from router.types import FloatArray
 
 

@@ -18,7 +18,7 @@ from retrieval.stores.document_vectors import DocumentVectors
 from retrieval.stores.filters import Filter, matches
 from retrieval.stores.store_records import Chunk, VectorStore
 from retrieval.types import BASE, DenseExpert, RetrievalDecision, RetrievalReason, single
-from router.config import AUTO
+from router.section import AUTO
 from router.types import FloatArray
 
 SPARE = 20

@@ -37,8 +37,8 @@ from retrieval.training.recipe import MOST_HELD_OUT, held_out_queries
 from retrieval.training.routing_tuning import chosen_scores
 from retrieval.training.searcher import Searcher, all_arms
 from retrieval.types import BASE, Arm, RetrievalExpert
-from router.config import RetrievalConfig
 from router.live_pointer import PromotionGuard
+from router.retrieval_config import RetrievalConfig
 from router.types import Interval, Metric, Verdict
 
 MIN_TRAIN, MIN_DEV = 20, 10

@@ -74,7 +74,9 @@ def named_experts(config: Path, adapters: Path | None) -> dict[str, RetrievalExp
 
     from base.errors import ConfigError
     from retrieval.build_experts import adapter_entries, build_experts
-    from router.config import PluginConfig, RetrievalConfig, load_config
+    from router.config import load_config
+    from router.retrieval_config import RetrievalConfig
+    from router.section import PluginConfig
 
     if adapters is not None:
         entries = {"bm25": PluginConfig(kind="bm25"), **adapter_entries(adapters)}

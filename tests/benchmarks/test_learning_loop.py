@@ -16,7 +16,8 @@ from benchmarks.loop_fleet import (
     reachable_value,
 )
 from router.build import build_encoder
-from router.config import ExplorationConfig, PluginConfig
+from router.config import ExplorationConfig
+from router.section import PluginConfig
 from training.types import OutcomeTable
 
 SETTINGS = ExplorationConfig(epsilon=0.3, softmax_temperature=0.5)

@@ -15,6 +15,7 @@ from decision_log.commands import examine
 from decision_log.consumer import Consumer
 from decision_log.database import Database
 from decision_log.erase import stored_forms
+from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.housekeeping import Housekeeper
 from decision_log.payloads import to_payload
 from decision_log.privacy import keyed_hash, load_key, session_hash
@@ -27,7 +28,7 @@ from gateway.serve import build_parts
 from gateway.settings import read_settings
 from gateway.wire import decode_chat
 from router.config import GatewayConfig, LogConfig, PrivacyLevel
-from router.types import DecisionRecord, Feedback, FeedbackKind
+from router.types import DecisionRecord
 from tests.gateway.running import config_of
 
 MakeRecord = Callable[..., DecisionRecord]

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from decision_log.feedback_types import Feedback, ImplicitSignal, JudgedAnswer
 from decision_log.protocols import DecisionDatabase, FeedbackStatus
 from fleet.pool import ExpertPool
 from fleet.wires import echo, vllm
@@ -23,7 +24,7 @@ from router.config import CoeConfig, parse_config
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
 from router.protocols import ChatBackend
-from router.types import DecisionRecord, Feedback, ImplicitSignal, JudgedAnswer
+from router.types import DecisionRecord
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.memory_log import MemoryLog
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from decision_log.database import Database
+from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.protocols import FeedbackStatus
 from decision_log.sql_removal import Removal
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Capabilities
-from router.types import Feedback, FeedbackKind
 from tests.gateway.running import Running, running
 
 KEY = "a-key-of-enough-length"

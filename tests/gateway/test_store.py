@@ -12,10 +12,11 @@ from sqlalchemy import select, update
 
 from base.errors import ConfigError, DataError, StoreError
 from decision_log.database import Database
+from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.ledger import Ledger
 from decision_log.log_connection import SCHEMA_VERSION, open_log
 from decision_log.tables import DECISIONS
-from router.types import DecisionRecord, Feedback, FeedbackKind, TerminalState
+from router.types import DecisionRecord, TerminalState
 
 
 def record(seq: int, replica: str = "r1", **changes: object) -> DecisionRecord:

@@ -15,6 +15,7 @@ import pytest
 
 from decision_log.database import Database
 from decision_log.e_process import Arm
+from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.router_versions import RouterVersions, TrialEvidence
 from decision_log.tables import FEEDBACK
 from gateway.live_router import LiveRouter
@@ -25,17 +26,7 @@ from router.config import load_config
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
 from router.pipeline import Router, explicit_decision
 from router.protocols import ChatBackend
-from router.types import (
-    CategoryProbs,
-    DecisionRecord,
-    Feedback,
-    FeedbackKind,
-    FloatArray,
-    Query,
-    QueryFacts,
-    ShadowDecision,
-    TerminalState,
-)
+from router.types import CategoryProbs, DecisionRecord, FloatArray, Query, QueryFacts, ShadowDecision, TerminalState
 from tests.gateway.running import Running, echoes, running, until
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
 from tests.training.trained_folder import make_trained

@@ -10,9 +10,10 @@ from base.errors import ArtifactError, ConfigError
 from fleet.connect import build_backends, ids_on_base, lora_selection
 from router.artifact import load_artifact, save_artifact
 from router.build import build_encoder, capabilities, expert_costs, load_router, table_router
-from router.config import Budgets, ExpertConfig, PluginConfig, parse_config
+from router.config import Budgets, ExpertConfig, parse_config
 from router.protocols import BackendRequest
 from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality
+from router.section import PluginConfig
 from tests.gateway.fault_upstream import fault_upstream
 
 CONFIG = {

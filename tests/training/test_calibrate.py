@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from base.blas import one_thread
-from router.config import PluginConfig
 from router.quality import QualityMatrix
+from router.section import PluginConfig
 from router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
 from training.calibrate import DISTANCE_WEIGHTS, distance_to_others, error_auroc, fit_temperature, fit_uncertainty
 from training.classifier_metrics import stage_one_metrics

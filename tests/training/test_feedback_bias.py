@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.types import ImplicitKind
+from decision_log.feedback_types import ImplicitKind
 from training.feedback_bias import (
     MAX_REPLY_WEIGHT,
     ReplyBin,

@@ -9,8 +9,8 @@ from base.errors import DataError
 from base.shipped import seed_folder
 from router.artifact import load_artifact
 from router.build import build_encoder
-from router.config import PluginConfig
 from router.quality import QualityMatrix
+from router.section import PluginConfig
 from training.datasets.labelled_queries import read_seed
 from training.fit import FitRequest, fit_router, stratified_folds, without_secrets
 from training.split import split_of

@@ -9,8 +9,8 @@ import pytest
 
 from base.errors import ConfigError
 from base.progress import Progress, silent
-from router.config import PluginConfig
 from router.scorers.knn import Options as KnnOptions
+from router.section import PluginConfig
 from tests.contracts.test_scorers import graded
 from training.graded_queries import GradedQueries
 from training.scorer_fit import (

@@ -10,12 +10,12 @@ import pytest
 
 from base.errors import ConfigError
 from decision_log.database import Database
+from decision_log.feedback_types import JudgedAnswer
 from decision_log.sql_removal import Removal
 from fleet.wires import echo
 from gateway.judging.judge import Judge
 from router.config import parse_config
 from router.protocols import BackendRequest, BackendResponse
-from router.types import JudgedAnswer
 from tests.gateway.running import Running, config_of, echoes, running, until
 from tests.gateway.test_store import record
 

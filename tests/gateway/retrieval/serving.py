@@ -25,8 +25,8 @@ from retrieval.routing.pilot_router import RetrievalRouter
 from retrieval.routing.query_routing import Choices, QueryRouting
 from retrieval.service import RetrievalService
 from retrieval.types import BASE, Arm, DenseExpert
-from router.config import RetrievalConfig
 from router.protocols import ChatBackend
+from router.retrieval_config import RetrievalConfig
 from router.types import FloatArray
 from tests.gateway.running import config_of, echoes
 from tests.gateway.small_router import small_router

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import select
 
 from decision_log.database import Database
+from decision_log.feedback_types import DocumentFeedback
 from decision_log.protocols import FeedbackStatus
 from decision_log.sql_removal import Removal
 from decision_log.tables import DOCUMENT_FEEDBACK
 from router.config import FeedbackConfig
-from router.types import DocumentFeedback
 from tests.gateway.retrieval.serving import Serving, serving
 
 TEXTS = {"cats.txt": "The cat purrs.", "tax.txt": "The tax office opens at nine."}

@@ -12,9 +12,10 @@ from retrieval.build_experts import adapter_entries, build_experts
 from retrieval.experts import adapter
 from retrieval.experts.adapter import AdapterExpert, Options
 from retrieval.types import DenseExpert
-from router.config import PluginConfig, RetrievalConfig
 from router.encoders.bert import BertEncoder
 from router.encoders.hashing import HashingEncoder
+from router.retrieval_config import RetrievalConfig
+from router.section import PluginConfig
 from tests.retrieval.experts.adapter_files import (
     ALPHA,
     RANK,

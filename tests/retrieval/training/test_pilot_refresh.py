@@ -31,8 +31,8 @@ from retrieval.training.pilot_refresh import (
     refresh_pilots,
     refused,
 )
-from router.config import RetrievalConfig
 from router.encoders.hashing import HashingEncoder
+from router.retrieval_config import RetrievalConfig
 from router.types import FloatArray, Verdict
 from tests.retrieval.training.collection_files import SUBJECTS
 from training.retrain_lock import LockLostError

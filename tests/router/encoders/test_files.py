@@ -8,7 +8,7 @@ import pytest
 
 from base.errors import ConfigError
 from router.build import build_encoder
-from router.config import PluginConfig
+from router.section import PluginConfig
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

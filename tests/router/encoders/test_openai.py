@@ -9,8 +9,8 @@ import pytest
 
 from base.errors import BackendError, ConfigError
 from router.build import build_encoder
-from router.config import PluginConfig
 from router.encoders.openai import Options, build, read_vectors
+from router.section import PluginConfig
 from tests.router.encoders.endpoint import Endpoint, serving_endpoint
 
 
