@@ -16,7 +16,7 @@ from router.protocols import Encoder
 from router.types import FloatArray
 from router.weights import fingerprint
 
-VERSION = 2
+VERSION = 3
 """Raised with every change of what `normalise` returns: vectors of another version do not fit."""
 
 WHOLE_FENCE = re.compile(
@@ -31,8 +31,9 @@ TWO_LETTERS = re.compile(r"[^\W\d_]{2,}")
 QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|`[^`]*`|\([^()]*\)|\{[^{}]*\}|\[[^\[\]]*\]")
 IDENTIFIER = re.compile(r"(?:[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+")
 
-HEAD_CHARS, TAIL_CHARS = 1024, 512
-"""Of a longer text an encoder gets its first and last characters: instructions are at the head or the tail."""
+HEAD_CHARS, TAIL_CHARS = 400, 200
+"""Of a longer text an encoder gets its first and last characters: instructions are at the head or the tail, and reading
+more of the material between cost time and told the seed queries apart no better."""
 
 CACHED_TEXTS = 1024
 """Vectors of single texts that are kept in memory, some 4 kB each: retries and tool loops ask the same again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,3 +37,8 @@ def open_sentencepiece(path: Path) -> SentencePieceProcessor:
     except (RuntimeError, OSError) as error:
         raise ConfigError(f"{path}: is not a SentencePiece model") from error
     return processor
+
+
+def head_and_tail(tokens: Sequence[int], limit: int) -> Sequence[int]:
+    """The first and the last tokens of a longer text, `limit` in all: what is asked is at the head or at the tail."""
+    return tokens if len(tokens) <= limit else [*tokens[: limit - limit // 2], *tokens[-(limit // 2) :]]

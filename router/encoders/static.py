@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import ConfigError
-from router.encoders._tokenizer import open_sentencepiece, open_tokenizer
+from router.encoders._tokenizer import head_and_tail, open_sentencepiece, open_tokenizer
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, read_table
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
+
+VERSION = 2
+"""Raised with every change of the vectors that the options do not show."""
 
 
 class Options(BaseModel):
@@ -32,7 +35,7 @@ class Options(BaseModel):
         "tokenizer.json is then used",
     )
     tokenizer: str = Field(default=TOKENIZER, description="a tokenizer.json or a SentencePiece .model")
-    max_tokens: int = Field(default=512, ge=8, description="tokens after these are not read")
+    max_tokens: int = Field(default=512, ge=8, description="of a longer text, half at its head and half at its tail")
 
 
 class Table(Protocol):
@@ -78,7 +81,7 @@ class StaticEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            tokens = [token for token in self.tokenize(text) if token != self.unknown][: self.max_tokens]
+            tokens = head_and_tail([token for token in self.tokenize(text) if token != self.unknown], self.max_tokens)
             if tokens and text.strip():
                 mean = self.table.rows(np.array(tokens)).mean(axis=0)
                 norm = float(np.linalg.norm(mean))
@@ -141,7 +144,9 @@ def build(options: Options) -> StaticEncoder:
         tokenize=tokenize,
         unknown=unknown,
         max_tokens=options.max_tokens,
-        fingerprint=fingerprint("static", file_sha256(weights), file_sha256(tokenizer_file), options.max_tokens),
+        fingerprint=fingerprint(
+            "static", VERSION, file_sha256(weights), file_sha256(tokenizer_file), options.max_tokens
+        ),
     )
 
 

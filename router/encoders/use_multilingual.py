@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from base.errors import ConfigError
 from router.encoders._onnx import Graph, open_session
-from router.encoders._tokenizer import open_sentencepiece
+from router.encoders._tokenizer import head_and_tail, open_sentencepiece
 from router.encoders._use_weights import TOKENIZER, WEIGHTS, TokenTable, read_arrays
 from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from sentencepiece import SentencePieceProcessor
 
-VERSION = 2
+VERSION = 3
 """Raised with every change of the vectors that the options do not show."""
 
 WINDOWS = ((2, 0), (3, 1), (5, 2))
@@ -43,7 +43,7 @@ class Options(BaseModel):
 
     weights: str = WEIGHTS
     tokenizer: str = Field(default=TOKENIZER, description="a SentencePiece model")
-    max_tokens: int = Field(default=128, ge=8, description="tokens after these are not read")
+    max_tokens: int = Field(default=96, ge=8, description="of a longer text, half at its head and half at its tail")
     opening_tokens: int = Field(
         default=0, ge=0, le=128, description="a vector of the first tokens alone is put beside; 0: none"
     )
@@ -66,7 +66,7 @@ class UseMultilingualEncoder:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
             if text.strip():
-                vectors[row] = self.encode_tokens(self.tokenizer.encode(text)[: self.max_tokens])
+                vectors[row] = self.encode_tokens(head_and_tail(self.tokenizer.encode(text), self.max_tokens))
         return vectors
 
     def encode_tokens(self, tokens: Sequence[int]) -> FloatArray:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.courtesy import WORDS
-from router.normalise import normalise
+from router.normalise import CACHED_TEXTS, HEAD_CHARS, TAIL_CHARS, NormalisedEncoder, normalise
 
 ASK = "Translate to German: where is the station"
 
@@ -124,3 +125,41 @@ def test_no_word_that_asks_or_names_a_task_counts_as_courtesy():
 @pytest.mark.parametrize("text", ["请你" * 40 + "火", "hi, " * 1000, "`" * 4000, "( " * 2000, '"' * 4000, "aB" * 2000])
 def test_no_text_takes_long(text):
     assert len(normalise(text)) <= len(text)  # the suite's own timeout fails a regular expression that explodes
+
+
+class Recorder:
+    """An encoder that keeps what it was given; its vectors are the texts' lengths."""
+
+    dim, fingerprint, is_inline = 1, "recorder", True
+
+    def __init__(self):
+        self.seen = []
+
+    def encode(self, texts):
+        self.seen += texts
+        return np.array([[len(text)] for text in texts], dtype=np.float32)
+
+
+def test_of_a_long_text_the_head_and_the_tail_are_read():
+    recorder = Recorder()
+    encoder = NormalisedEncoder(recorder)
+    head, tail = "Sum this up: " + "a" * (HEAD_CHARS - 13), "b" * (TAIL_CHARS - 14) + " in two words."
+    encoder.encode([head + tail, f"{head}{'middle ' * 20_000}{tail}", f"{head}{'other '}{tail}"])
+    assert recorder.seen == [head + tail, f"{head}\n{tail}", f"{head}\n{tail}"]
+
+
+def test_a_single_text_is_encoded_once_whatever_its_wrapping():
+    recorder = Recorder()
+    encoder = NormalisedEncoder(recorder)
+    vectors = [encoder.encode([text]) for text in (ASK, f"Hi! {ASK}", f"  {ASK}\n\nMany thanks")]
+    assert recorder.seen == [ASK]
+    assert not any(vector.flags.writeable for vector in vectors)
+    np.testing.assert_array_equal(np.concatenate(vectors), [[len(ASK)]] * 3)
+
+
+def test_the_vectors_that_are_kept_are_bounded():
+    recorder = Recorder()
+    encoder = NormalisedEncoder(recorder)
+    for number in (*range(CACHED_TEXTS + 1), CACHED_TEXTS, 0):
+        encoder.encode([f"{number} + 1"])
+    assert recorder.seen[CACHED_TEXTS:] == [f"{CACHED_TEXTS} + 1", "0 + 1"]  # the oldest was given up, the last not

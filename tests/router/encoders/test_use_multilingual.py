@@ -11,7 +11,7 @@ import pytest
 from base.errors import ConfigError, MissingWeightsError
 from router.encoders import use_multilingual
 from router.encoders._onnx import open_session
-from router.encoders._tokenizer import open_sentencepiece
+from router.encoders._tokenizer import head_and_tail, open_sentencepiece
 from router.encoders._use_weights import read_arrays
 from router.encoders.use_multilingual import WINDOWS, Options, write_graph
 
@@ -35,6 +35,12 @@ def test_a_model_cuts_a_text_into_its_likeliest_pieces(tmp_path: Path) -> None:
     tokenizer = open_sentencepiece(tmp_path / "sp.model")
     assert tokenizer.encode("  red  red ") == [2, 2]
     assert tokenizer.encode("red?") == [2, 0]
+
+
+def test_of_many_tokens_the_first_and_the_last_are_read() -> None:
+    assert head_and_tail(range(10), 10) == range(10)
+    assert head_and_tail(range(11), 10) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert head_and_tail(range(99), 9) == [0, 1, 2, 3, 4, 95, 96, 97, 98]
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", MODEL[:-3], b"\xff" * 9])
