@@ -76,7 +76,7 @@ class GatewayApp:
         if path == CHAT_PATH:
             if method != "POST":
                 raise method_not_allowed(method, "POST")
-            await self._chat(headers, scope["coe_caller"], claim, receive, send)
+            await self._chat(scope, headers, claim, receive, send)
             return
         if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
             await self._siblings.forward(self._siblings.store_owner, scope, receive, send)

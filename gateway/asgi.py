@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from gateway.http_errors import ApiError, ClientGoneError
 from gateway.intake import Claim
@@ -16,8 +17,19 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PEER = "coe_peer"
+"""Key of a scope under which `LimitedProtocol` puts the `Peer`."""
+
 BODY_TIMEOUT_S = 30.0
 SKIPPED_BODY_FACTOR = 16  # a refused body up to so many limits is read and dropped, so that its sender sees the answer
+
+
+LARGE_BYTES = 64 * 1024  # JSON of this size is read in a thread, so that the event loop answers others meanwhile
+
+T = TypeVar("T")
+
+# A parser holds the interpreter while it runs, so a second thread would not be quicker; it would crowd out the loop.
+READER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-json")
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, claim: Claim) -> bytes:
@@ -78,6 +90,18 @@ def must_close(headers: Mapping[bytes, bytes], error: ApiError, max_bytes: int) 
     return not announced.isdigit() or len(announced) > 18 or int(announced) > max_bytes * SKIPPED_BODY_FACTOR
 
 
+async def read_off_loop(read: Callable[[bytes], T], raw: bytes) -> T:
+    """`read(raw)`; of a small body at once, which takes microseconds. Raises what `read` does."""
+    if len(raw) < LARGE_BYTES:
+        return read(raw)
+    return await asyncio.get_running_loop().run_in_executor(READER, read, raw)
+
+
+async def off_loop(work: Callable[[], T], raw: bytes) -> T:
+    """`work()` on what was read from a body, in the thread where that body is large. Raises what `work` does."""
+    return await read_off_loop(lambda _: work(), raw)
+
+
 async def send_body(
     send: Send, status: int, body: bytes, headers: Mapping[str, str], content_type: str = "application/json"
 ) -> None:
@@ -105,34 +129,42 @@ def error_answer(error: ApiError, headers: Mapping[str, str] | None = None) -> A
     return answer
 
 
+class Peer:
+    """The client at the other end of a connection, and the tasks that end when it leaves."""
+
+    def __init__(self) -> None:
+        self.has_left = False
+        self.tasks: set[asyncio.Task[object]] = set()
+
+    def leave(self) -> None:
+        """The connection is lost."""
+        self.has_left = True
+        for task in self.tasks:
+            task.cancel()
+
+
 class ClientWatch:
-    """Cancels the work inside when the client leaves: `async with ClientWatch(receive): ...`.
+    """Cancels the work inside when the client leaves: `with ClientWatch(scope): ...`.
 
     Raises:
-        ClientGoneError: out of the block, in place of the cancellation.
+        ClientGoneError: out of the block, in place of the cancellation; at its begin where the client left before.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._is_gone = False
+    def __init__(self, scope: Scope) -> None:
+        self._peer: Peer = scope.get(PEER) or Peer()
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("ClientWatch needs a task")
+        if self._peer.has_left:
+            raise ClientGoneError
         self._task = task
-        self._watcher = asyncio.create_task(self._watch(), name="client-watch")
-        return self
+        self._peer.tasks.add(task)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watcher.cancel()
-        if self._is_gone and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
+        self._peer.tasks.discard(self._task)
+        if self._peer.has_left and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise ClientGoneError from error
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._is_gone = True
-        self._task.cancel()

@@ -10,18 +10,15 @@ from typing import Protocol
 
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
-from gateway.admission import Admission
-from gateway.answer_reader import StreamReader, answer_text
-from gateway.asgi import ClientWatch, Receive, Send, read_body, send_body, send_error, send_head
+from gateway.answer_reader import HeldEnd, StreamReader, StreamTails, answer_text
+from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_error, send_head
 from gateway.chat_log import ChatLog
 from gateway.deciding import Decider
 from gateway.exchange import Asked, Outcome, Sources, request_id_of, response_headers
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
-from gateway.intake import Claim
+from gateway.intake import Admission, Claim
 from gateway.keys.grants import Caller
-from gateway.off_loop import read_off_loop
-from gateway.stream_end import HeldEnd, StreamTails
 from gateway.wire import ChatRequest, decode_chat
 from router.config import GatewayConfig
 from router.types import RoutingDecision, TerminalState
@@ -71,7 +68,7 @@ class ChatEndpoint:
         self._decode = partial(decode_chat, bounds=bounds)
 
     async def __call__(
-        self, headers: Mapping[bytes, bytes], caller: Caller, claim: Claim, receive: Receive, send: Send
+        self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
     ) -> None:
         """Answers one request; once it is read, the client gets an answer in OpenAI's shape or a broken connection.
 
@@ -80,9 +77,9 @@ class ChatEndpoint:
             StoreError: the answer's row could not be made safe now.
             ClientGoneError: the client left before the body was read.
         """
-        asked = await self._read(headers, caller, claim, receive)
+        asked = await self._read(headers, scope["coe_caller"], claim, receive)
         await self.log.check()
-        await ChatExchange(self, asked, send).run(receive)
+        await ChatExchange(self, asked, send).run(ClientWatch(scope))
 
     async def _read(self, headers: Mapping[bytes, bytes], caller: Caller, claim: Claim, receive: Receive) -> Asked:
         """The request. The bytes themselves are let go."""
@@ -116,13 +113,14 @@ class ChatExchange:
         self._is_sampled = False  # a judge needs the answer, which is kept until its end
         self._answer_text: str | None = None  # there only when it is sampled; never logged
 
-    async def run(self, receive: Receive) -> None:
+    async def run(self, watch: ClientWatch) -> None:
         """The request edge: every way to end leads through here."""
         outcome = self._outcome
         try:
-            async with ClientWatch(receive), self._endpoint.admission:
-                outcome.is_admitted = True
-                await self._answer()
+            with watch:
+                async with self._endpoint.admission:
+                    outcome.is_admitted = True
+                    await self._answer()
         except ClientGoneError:
             outcome.end(TerminalState.CLIENT_GONE, CLIENT_GONE_STATUS, "client_gone")
         except asyncio.CancelledError as error:

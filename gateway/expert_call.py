@@ -12,9 +12,9 @@ from fleet.pool import ExpertPool
 from fleet.retry_budget import RetryBudget
 from gateway.answer_guard import GuardedChunks, too_late, without_keys
 from gateway.answer_reader import JsonAnswer, read_answer
+from gateway.asgi import read_off_loop
 from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error, upstream_error
-from gateway.off_loop import read_off_loop
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.pipeline import following

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.asgi import error_answer
+from gateway.asgi import PEER, Peer, Scope, error_answer
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -55,6 +55,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._peer = Peer()
         self._idle_since_s = self.loop.time()
         self._await_head()
         if len(self.connections) > self.max_connections:
@@ -63,6 +64,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        self._peer.leave()
 
     def data_received(self, data: bytes) -> None:
         was_in_head, self._has_moved = self._is_in_head, False
@@ -74,6 +76,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        cast(Scope, self.scope)[PEER] = self._peer
         if not self._is_in_head:
             self._await_head()
 

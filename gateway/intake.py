@@ -1,11 +1,9 @@
-"""Limits on the bodies that are in memory at once, of all clients together and of each."""
+"""Limits on the requests that run at once, and on the bodies in memory, of all clients together and of each."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter, deque
 from types import TracebackType
 from typing import Self
 
@@ -22,8 +20,66 @@ CLIENT_SHARE = 2
 COPIES = 4
 """A body is there as it came, decoded, and encoded for its expert, once more on the way there (measured: 4.3)."""
 
+QUEUED_PER_RUNNING = 4  # one waits for each four that run: a queue that drains in a quarter of an answer's time (ours)
+
 PATIENCE_S = 5.0
 SLOW_BYTES_PER_S = 64 * 1024  # half a megabit: slower ones make room for others when places are short
+
+
+class Admission:
+    """A limit on the requests that run at once, a short queue behind it, and an immediate refusal of the rest.
+
+    Use as `async with admission:`.
+
+    Args:
+        max_running: requests that run at once.
+        max_queued: requests that wait for a place; None is a quarter of `max_running`.
+    """
+
+    def __init__(self, max_running: int, max_queued: int | None = None) -> None:
+        self._max_running = max_running
+        self._max_queued = max(1, max_running // QUEUED_PER_RUNNING) if max_queued is None else max_queued
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.running = 0
+
+    async def __aenter__(self) -> None:
+        """Takes a place, or waits for one in order of arrival.
+
+        Raises:
+            ApiError: 429, the queue is full.
+        """
+        if self.running < self._max_running:
+            self.running += 1
+            return
+        if len(self._waiting) >= self._max_queued:
+            raise ApiError(
+                f"the gateway is at its limit of {self._max_running} requests at once; try again later",
+                status=429,
+                code="overloaded",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._leave()
+            else:
+                self._waiting.remove(place)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Hands the place to the first that waits."""
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self.running -= 1
 
 
 class Intake:
@@ -140,23 +196,19 @@ class Claim:
         elapsed_s = asyncio.get_running_loop().time() - self._began_at_s
         return elapsed_s > PATIENCE_S and self.received_bytes < elapsed_s * SLOW_BYTES_PER_S
 
-    @asynccontextmanager
-    async def arrival(self, timeout_s: float) -> AsyncIterator[None]:
+    def arrival(self, timeout_s: float) -> Arrival:
         """Around the reading of the body.
 
         Raises:
             ApiError: 408 it took too long, or too long for the room that it took; 429 or 503 there is no room.
         """
-        try:
-            async with asyncio.timeout(timeout_s) as self._deadline:
-                self._began_at_s = asyncio.get_running_loop().time()
-                self._intake.begin(self)
-                try:
-                    yield
-                finally:
-                    self._intake.has_arrived(self)
-        except TimeoutError as error:
-            raise too_slow(timeout_s) from error
+        return Arrival(self, self._intake, timeout_s)
+
+    def begin(self, timeout_s: float) -> asyncio.Timeout:
+        """Begins to measure how fast the body comes; returns its deadline."""
+        self._began_at_s = asyncio.get_running_loop().time()
+        self._deadline = asyncio.timeout(timeout_s)
+        return self._deadline
 
     def expect(self, size: int) -> None:
         """Takes room for a body of that size and its copies. Raises ApiError 429 or 503 when there is none."""
@@ -173,6 +225,27 @@ class Claim:
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(0.0)
         self._intake.release(self)
+
+
+class Arrival:
+    """The time in which the body of a claim is read."""
+
+    def __init__(self, claim: Claim, intake: Intake, timeout_s: float) -> None:
+        self._claim, self._intake, self._timeout_s = claim, intake, timeout_s
+
+    async def __aenter__(self) -> None:
+        self._intake.begin(self._claim)
+        self._deadline = self._claim.begin(self._timeout_s)
+        await self._deadline.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._intake.has_arrived(self._claim)
+        try:
+            await self._deadline.__aexit__(kind, error, at)
+        except TimeoutError as late:
+            raise too_slow(self._timeout_s) from late
 
 
 def too_slow(timeout_s: float) -> ApiError:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
-from gateway.admission import Admission
 from gateway.auth import Auth
 from gateway.chat_log import ChatLog
 from gateway.deciding import Decider
 from gateway.expert_call import ExpertCall
-from gateway.intake import Intake
+from gateway.intake import Admission, Intake
 from gateway.judging.judge import Judge
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from base.errors import RouterError
-from gateway.asgi import Message, Receive, Scope, Send, error_answer
+from gateway.asgi import Message, Receive, Scope, Send, error_answer, read_off_loop
 from gateway.endpoints import (
     decisions,
     embeddings,
@@ -27,7 +27,6 @@ from gateway.endpoints import (
 from gateway.exchange import request_id_of
 from gateway.http_errors import ApiError, ClientGoneError, api_error, invalid, method_not_allowed
 from gateway.metrics import Metrics
-from gateway.off_loop import read_off_loop
 from gateway.request_bodies import validation_error
 from gateway.wire import decode_json
 

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from base.json_text import to_json
 from decision_log.privacy import named_session
 from decision_log.protocols import DecisionSink
-from gateway.admission import Admission
 from gateway.asgi import ClientWatch
 from gateway.endpoints.access import CallerOf, part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
+from gateway.intake import Admission
 from gateway.readiness import Readiness
 from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why
@@ -104,8 +104,9 @@ class RetrievalDesk:
         """
         await self._sink.check()
         try:
-            async with ClientWatch(request.receive), asyncio.timeout(limit_s), self._admission:
-                yield
+            with ClientWatch(request.scope):
+                async with asyncio.timeout(limit_s), self._admission:
+                    yield
         except TimeoutError as error:
             raise ApiError(
                 f"the request took more than the {limit_s:g} s that are allowed; send fewer or shorter texts",

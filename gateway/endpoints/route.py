@@ -7,11 +7,11 @@ from typing import Annotated
 
 from fastapi import Request
 
+from gateway.asgi import off_loop
 from gateway.deciding import Decider
 from gateway.endpoints.access import Config, DecodedBody, api_router, part
 from gateway.exchange import new_decision_id
 from gateway.http_errors import invalid
-from gateway.off_loop import off_loop
 from gateway.schemas import RouteAnswer
 from gateway.wire import ChatRequest, chat_request, json_object
 from router.config import GatewayConfig

@@ -12,7 +12,7 @@ import pytest
 from base.json_text import from_json
 from fleet.wires.echo import json_answer
 from gateway import answer_reader, wire
-from gateway.off_loop import LARGE_BYTES
+from gateway.asgi import LARGE_BYTES
 from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.running import echoes, running
 
