@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from gateway.asgi import Receive, Scope, Send, must_close, read_body, send_error
 from gateway.auth import is_loopback
 from gateway.chat import ChatEndpoint
+from gateway.chat_limits import ChatLimits
 from gateway.endpoints.retrieval_access import RetrievalDesk
 from gateway.exchange import request_id_of
 from gateway.http_errors import ClientGoneError, api_error, method_not_allowed
@@ -48,6 +49,7 @@ class GatewayApp:
             parts.experts,
             parts.chat_log,
             parts.admission,
+            ChatLimits(parts.limits, parts.config),
             enricher=parts.attachments,
             judge=parts.judge,
         )

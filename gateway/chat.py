@@ -12,6 +12,7 @@ from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
 from gateway.answer_reader import HeldEnd, StreamReader, StreamTails, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_error, send_head
+from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
 from gateway.deciding import Decider
 from gateway.exchange import Asked, Outcome, Sources, request_id_of, response_headers
@@ -58,11 +59,12 @@ class ChatEndpoint:
         experts: ExpertCall,
         log: ChatLog,
         admission: Admission,
+        limits: ChatLimits,
         enricher: Enricher | None = None,
         judge: Sampler | None = None,
     ) -> None:
         self.decider, self.experts, self.log, self.admission = decider, experts, log, admission
-        self.enricher, self.judge = enricher, judge
+        self.limits, self.enricher, self.judge = limits, enricher, judge
         self.tails = StreamTails()
         self._max_body_bytes = bounds.max_body_bytes
         self._decode = partial(decode_chat, bounds=bounds)
@@ -86,7 +88,7 @@ class ChatEndpoint:
         at, arrived_at_s = time.time(), time.perf_counter()
         raw = await read_body(headers, receive, self._max_body_bytes, claim)
         received_at_s = time.perf_counter()
-        chat = await read_off_loop(self._decode, raw)
+        chat = self.limits.bound(await read_off_loop(self._decode, raw), caller)
         session = named_session(headers.get(b"x-session-id", b"")) or chat.session
         return Asked(
             request_id_of(headers),
@@ -129,14 +131,17 @@ class ChatExchange:
         except Exception as error:  # noqa: BLE001
             await self._fail(error)
         finally:
+            self._endpoint.limits.settle(outcome)
             self._row.finish(outcome)
             if self._is_sampled and self._endpoint.judge is not None:
                 self._endpoint.judge.offer(self._asked, outcome, self._answer_text)
 
     async def _answer(self) -> None:
         endpoint, asked, outcome = self._endpoint, self._asked, self._outcome
-        outcome.decided = await endpoint.decider.decide(asked.chat, asked.decision_id, asked.session_id)
-        decision, chat = outcome.decided.decision, asked.chat
+        decided = await endpoint.decider.decide(asked.chat, asked.decision_id, asked.session_id)
+        decision, chat = decided.decision, asked.chat
+        outcome.hold = await endpoint.limits.reserve(asked, decision)
+        outcome.decided = decided  # a request over a cap is rejected as if nothing had been decided
         self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
         if endpoint.enricher is not None:
             chat, outcome.sources = await endpoint.enricher.enrich(asked, decision)

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from dataclasses import dataclass
 from typing import Protocol
 
+from pydantic import SecretStr
+
 from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
 from decision_log.sink import DecisionLog
@@ -74,6 +76,7 @@ async def running_composition(
     async with AsyncExitStack() as stack:
         with reporter.step("starting Redis and the decision log") as step:
             redis_url, where = await start_redis(stack, settings)
+            settings = settings.model_copy(update={"redis_url": SecretStr(redis_url)})
             store = await open_database(stack, settings)
             keeper = await start_keeper(stack, settings, config, redis_url, store)
             sink = await start_log(stack, settings, config, redis_url, store)

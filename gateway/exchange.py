@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from gateway.keys.grants import Caller
+from gateway.keys.limits import Hold
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.types import (
@@ -101,6 +102,7 @@ class Outcome:
     ttft_ms: float | None = None
     is_admitted: bool = False  # it got past the limits, so the log has a row of it
     sources: Sources | None = None
+    hold: Hold | None = None  # of a caller with caps
 
     def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
         self.state, self.status, self.error_code = state, status, error_code
@@ -121,6 +123,8 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
     headers = {"x-request-id": asked.request_id, "x-coe-schema": "1"}
     if outcome.is_admitted:
         headers["x-coe-decision-id"] = asked.decision_id
+    if outcome.hold is not None:
+        headers |= outcome.hold.headers
     decision = outcome.decision
     if decision is None:
         return headers

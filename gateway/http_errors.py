@@ -77,7 +77,7 @@ class ApiError(RouterError):
         )
         self.retry_after_s = retry_after_s
         self.is_retryable = is_retryable
-        self.allow: str | None = None  # sent as Allow
+        self.more_headers: dict[str, str] = {}
         self.expert: str | None = None  # the one that failed, once it is known
         self.verbatim: bytes | None = None  # the expert's own error body, where it passes unchanged
 
@@ -105,7 +105,7 @@ class ApiError(RouterError):
 
     @property
     def headers(self) -> dict[str, str]:
-        headers = {} if self.allow is None else {"allow": self.allow}
+        headers = dict(self.more_headers)
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
         return headers
@@ -128,7 +128,7 @@ def method_not_allowed(method: str, allowed: str) -> ApiError:
     error = ApiError(
         f"method {method[:16]} is not allowed here; allowed: {allowed}", status=405, code="method_not_allowed"
     )
-    error.allow = allowed
+    error.more_headers["allow"] = allowed
     return error
 
 

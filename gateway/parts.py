@@ -15,6 +15,7 @@ from gateway.deciding import Decider
 from gateway.expert_call import ExpertCall
 from gateway.intake import Admission, Intake
 from gateway.judging.judge import Judge
+from gateway.keys.limits import Limits
 from gateway.live_router import LiveRouter
 from gateway.metrics import Metrics
 from gateway.part_metrics import (
@@ -33,6 +34,9 @@ from retrieval.service import RetrievalService
 from router.build import capabilities
 from router.config import CoeConfig
 
+LEASE_SLACK_S = 60.0
+"""Between the end of the longest request that is allowed and its last settlement."""
+
 
 @dataclass
 class Parts:
@@ -42,6 +46,7 @@ class Parts:
         expert_keys: the secrets that experts are called with, by expert.
         hash_key: of the hashes of conversations and of features.
         siblings: the other processes of this gateway.
+        redis_url: where caps of keys are counted.
         seed: makes exploration and samples repeatable in tests.
     """
 
@@ -56,6 +61,7 @@ class Parts:
     retrieval: RetrievalService | None = None
     seed: int | None = None
     siblings: Siblings = field(default_factory=Siblings)
+    redis_url: str | None = None
 
     def __post_init__(self) -> None:
         config, limits = self.config, self.config.gateway
@@ -74,6 +80,8 @@ class Parts:
             seed=self.seed,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
+        longest_s = max(entry.total_timeout_s for entry in config.experts.values()) * (limits.retries + 1)
+        self.limits = Limits(self.redis_url, lease_s=longest_s + LEASE_SLACK_S)
         self.chat_log = ChatLog(self.sink, self.metrics, config.experts)
         self.retrieval_log = RetrievalLog(self.sink, self.metrics.registry, keeps_embeddings=config.log.embeddings)
         self.attachments: Attachments | None = None
@@ -115,5 +123,6 @@ class Parts:
             await self.retrieval.aclose()
         await self.live.aclose()
         await self.auth.aclose()
+        await self.limits.aclose()
         await self.pool.aclose()
         self.decider.close()

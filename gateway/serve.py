@@ -72,6 +72,7 @@ def build_parts(
         },
         retrieval=retrieval,
         siblings=siblings or Siblings(),
+        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
     )
 
 

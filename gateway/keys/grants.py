@@ -113,6 +113,11 @@ class Caller:
     def tenant(self) -> str:
         return tenant_of(self.key_id)
 
+    @property
+    def has_costs(self) -> bool:
+        """Returns True where a cap counts what a request costs, so that its cost must have a bound."""
+        return any(scoped.cap.measure is not Measure.REQUESTS for scoped in self.caps)
+
     def may_use(self, expert: str) -> bool:
         return self.experts is None or expert in self.experts
 

@@ -145,6 +145,7 @@ async def running(
     host: str = "127.0.0.1",
     entries: Mapping[str, Mapping[str, object]] | None = None,
     expert_keys: Mapping[str, str] | None = None,
+    redis_url: str | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""
@@ -160,6 +161,7 @@ async def running(
         hash_key=b"0" * 32,
         expert_keys=expert_keys or {},
         seed=0,
+        redis_url=redis_url,
     )
     gateway = Gateway(parts, host=host)
     await gateway.start()

@@ -1,0 +1,55 @@
+"""Caps of a key around one chat: its most is reserved before an expert is asked, and settled when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.exchange import Asked, Outcome
+from gateway.keys.grants import Caller
+from gateway.keys.limits import Hold, Limits
+from gateway.keys.price import NOTHING, Cost, bounded, most, spent
+from gateway.wire import ChatRequest
+from router.config import CoeConfig, ExpertConfig
+from router.types import RoutingDecision, TerminalState
+
+PREAMBLE_CHARS = 1000
+"""Around the passages of a vector store, more than there is."""
+
+
+class ChatLimits:
+    """Works for callers with caps only; for others nothing is counted."""
+
+    def __init__(self, limits: Limits, config: CoeConfig) -> None:
+        self._limits = limits
+        self._experts: Mapping[str, ExpertConfig] = config.experts
+        attached = config.retrieval.attach.values() if config.retrieval else ()
+        self._added_chars = max((each.max_chars + PREAMBLE_CHARS for each in attached), default=0)
+
+    def bound(self, chat: ChatRequest, caller: Caller) -> ChatRequest:
+        """The request with a longest answer, where a cap counts it."""
+        return bounded(chat, caller.answer_tokens) if caller.has_costs else chat
+
+    async def reserve(self, asked: Asked, decision: RoutingDecision) -> Hold | None:
+        """Reserves what the dearest expert that may be tried could cost; None without caps. Raises ApiError 429, 503.
+
+        A failover stays in the decision's ranking, so no other expert can answer.
+        """
+        caller = asked.caller
+        if not caller.caps:
+            return None
+        candidates = (self._experts[name] for name in decision.ranking)
+        cost = most(asked.chat, candidates, self._added_chars) if caller.has_costs else NOTHING
+        return await self._limits.reserve(caller, cost)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Settles by the expert's count; nothing was spent where nothing was generated."""
+        if outcome.hold is not None:
+            outcome.hold.settle(self._spent(outcome))
+
+    def _spent(self, outcome: Outcome) -> Cost | None:
+        """None where an answer, or a part of it, came without the expert's count."""
+        served, usage = outcome.answered_by, outcome.usage
+        is_empty = outcome.state is not TerminalState.ANSWERED and usage.completion_tokens == 0
+        if served is None or is_empty:
+            return NOTHING
+        return None if usage.is_estimated else spent(usage, self._experts[served])

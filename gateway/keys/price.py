@@ -1,0 +1,99 @@
+"""The most that a chat can cost before it is asked, and what it did cost. Pure.
+
+Money is in billionths of a dollar, rounded up. A text has at most as many tokens as bytes, because the byte is the
+smallest token there is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from base.json_text import to_json
+from gateway.wire import ChatRequest
+from router.config import ExpertConfig
+from router.types import Usage
+
+NANO_PER_MICRO = 1000  # a price in USD per million tokens is one in millionths of a dollar per token
+MESSAGE_TOKENS = 16
+"""What a chat template puts around one message, at most (ours)."""
+
+TOOL_TOKENS = 1024
+"""What a template or a provider says of tools and formats beside the caller's own words, at most (ours)."""
+
+LONGEST = ("max_tokens", "max_completion_tokens", "min_tokens")
+NO_PROMPT = frozenset({"messages", "metadata", "model", "stop", "stream_options", "user"})
+PLAIN = frozenset({"role", "content"})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is counted of one request."""
+
+    tokens: int
+    nano_usd: int
+
+
+NOTHING = Cost(0, 0)
+
+
+def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:
+    """The request with a longest answer, where it names none: without one its cost has no bound."""
+    if chat.facts.max_output_tokens:
+        return chat
+    facts = replace(chat.facts, max_output_tokens=answer_tokens)
+    return replace(chat, body={**chat.body, "max_tokens": answer_tokens}, facts=facts)
+
+
+def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int = 0) -> Cost:
+    """The most that a request with a longest answer costs, whichever of the candidates answers.
+
+    Args:
+        added_chars: of passages that may still come into the prompt.
+    """
+    prompt = prompt_bound(chat.body) + 4 * added_chars  # a character has at most four bytes
+    answer = max(count_of(chat.body, name) for name in LONGEST) * choices_of(chat.body)
+    tokens = nano = 0
+    for expert in candidates:
+        # An image has no bound in the request; the context is the only one there is.
+        held = expert.context_tokens if chat.facts.has_image else prompt
+        tokens, nano = max(tokens, held + answer), max(nano, price(held, answer, expert))
+    return Cost(tokens, nano)
+
+
+def spent(usage: Usage, expert: ExpertConfig) -> Cost:
+    """What an answer cost by the expert's own count."""
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    return Cost(tokens, price(usage.prompt_tokens, usage.completion_tokens, expert))
+
+
+def price(prompt_tokens: int, answer_tokens: int, expert: ExpertConfig) -> int:
+    micro = prompt_tokens * expert.price_in_per_m_usd + answer_tokens * expert.price_out_per_m_usd
+    return math.ceil(round(micro * NANO_PER_MICRO, 3))  # what is behind the third digit is of floating point
+
+
+def prompt_bound(body: Mapping[str, object]) -> int:
+    """Tokens of a prompt, at most."""
+    messages = body["messages"]
+    assert isinstance(messages, list)  # gateway/wire.py has checked it
+    others = [value for name, value in body.items() if name not in NO_PROMPT and isinstance(value, str | list | dict)]
+    described = sum(len(to_json(value)) for value in others) + TOOL_TOKENS * bool(others)
+    return described + sum(message_bound(message) for message in messages)
+
+
+def message_bound(message: Mapping[str, object]) -> int:
+    content = message.get("content")
+    if isinstance(content, str) and message.keys() <= PLAIN:
+        return len(content.encode("utf-8", "replace")) + MESSAGE_TOKENS
+    return len(to_json(message)) + MESSAGE_TOKENS
+
+
+def choices_of(body: Mapping[str, object]) -> int:
+    """Answers that are written for one request."""
+    return max(1, count_of(body, "n"), count_of(body, "best_of"))
+
+
+def count_of(body: Mapping[str, object], name: str) -> int:
+    value = body.get(name)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,238 @@
+"""Chats of keys with caps: what is reserved, what is charged, and what a client over its cap hears."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+
+from gateway.auth import Auth
+from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
+from gateway.keys.price import Cost, bounded, most, price, prompt_bound, spent
+from gateway.wire import chat_request
+from router.config import ExpertConfig, GatewayConfig
+from router.types import TerminalState, Usage
+from tests.gateway.fault_upstream import ANSWER, FaultUpstream, fault_upstream
+from tests.gateway.keys.test_limits import counters
+from tests.gateway.running import Running, echoes, running, until, wire
+
+PRICES = {"price_in_per_m_usd": 1000.0, "price_out_per_m_usd": 10_000.0}
+USAGE = ANSWER["usage"]
+NANO_SPENT = USAGE["prompt_tokens"] * 1_000_000 + USAGE["completion_tokens"] * 10_000_000
+
+
+def caller_with(**caps: float) -> Caller:
+    """A caller with caps by month."""
+    listed = tuple(Cap(measure=Measure(name), amount=amount, window=Window.MONTH) for name, amount in caps.items())
+    return caller_of("acme/1", Grant(caps=listed, answer_tokens=20), Grant())
+
+
+class Known(Auth):
+    """Every request is of one caller."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
+        return self._caller
+
+
+@asynccontextmanager
+async def limited(
+    redis_url: str | None, caller: Caller, mode: str = "ok", **entries: Mapping[str, object]
+) -> AsyncIterator[tuple[Running, FaultUpstream]]:
+    """A gateway whose `ruby` is a fault upstream with prices."""
+    async with (
+        fault_upstream(mode) as upstream,
+        running(
+            echoes(ruby=wire(upstream.url)),
+            auth=Known(caller),
+            redis_url=redis_url,
+            entries={"ruby": PRICES, **entries},
+        ) as gateway,
+    ):
+        yield gateway, upstream
+
+
+async def counted(gateway: Running, redis_url: str) -> dict[str, int]:
+    """The counters once everything is settled."""
+    await until(lambda: gateway.parts.admission.running == 0 and not gateway.parts.limits._unsettled)
+    with Redis.from_url(redis_url) as client:
+        return {name.removeprefix("acme/1:"): count for name, count in counters(client).items()}
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_stream", "nano"),
+    [
+        ("ok", False, NANO_SPENT),
+        ("usage", True, 11_000_000 + 30_000_000),
+        ("html", False, 0),
+        ("reset", False, 0),
+        ("cut_body", False, 0),
+        ("error_event", True, 19_000_000 + 200_000_000),  # a part of an answer, which nobody counted: all
+    ],
+)
+async def test_what_is_charged_is_what_the_expert_counted(
+    redis_url: str, mode: str, is_stream: bool, nano: int
+) -> None:
+    caller = caller_with(usd=1.0, tokens=10_000, requests=5)
+    async with limited(redis_url, caller, mode) as (gateway, _):
+        async with gateway.chat("red", model="ruby", stream=is_stream) as answer:
+            await answer.read()
+        found = await counted(gateway, redis_url)
+    assert found["usd/month"] == nano
+    assert found["requests/month"] == 1
+    assert (found["tokens/month"] > 0) == (nano > 0)
+
+
+async def test_an_answer_without_a_count_is_charged_what_was_reserved(redis_url: str) -> None:
+    async with limited(redis_url, caller_with(usd=1.0)) as (gateway, _):
+        async with gateway.chat("red", model="ruby", stream=True, max_tokens=3) as answer:
+            assert (await answer.read()).endswith(b"[DONE]\n\n")
+        assert await counted(gateway, redis_url) == {"usd/month": (3 + 16) * 1_000_000 + 3 * 10_000_000}
+
+
+async def test_a_client_that_leaves_before_the_answer_pays_nothing(redis_url: str) -> None:
+    async with limited(redis_url, caller_with(usd=1.0), "hang") as (gateway, upstream):
+        asking = asyncio.create_task(gateway.chat("red", model="ruby").__aenter__())
+        await upstream.arrived.wait()
+        asking.cancel()
+        await upstream.cancelled.wait()
+        assert await counted(gateway, redis_url) == {"usd/month": 0}
+
+
+async def test_over_a_cap_no_expert_is_asked_and_the_log_says_so(redis_url: str) -> None:
+    async with limited(redis_url, caller_with(usd=0.21)) as (gateway, upstream):
+        async with gateway.chat("red", max_tokens=20) as answer:
+            assert answer.status == 429
+            body, headers = await answer.json(), answer.headers
+        assert upstream.requests == []
+        record = await gateway.record()
+        assert await counted(gateway, redis_url) == {}
+        async with gateway.chat("red", max_tokens=19) as answer:
+            assert answer.status == 200
+            assert answer.headers["x-ratelimit-limit-usd"] == "0.21"
+            assert answer.headers["x-ratelimit-remaining-usd"] == "0.001"
+    assert body["error"]["code"] == body["error"]["type"] == "insufficient_quota"
+    assert "0.21 usd per month, has 0.21 left, and this request may need 0.219" in body["error"]["message"]
+    assert headers["x-ratelimit-remaining-usd"] == "0.21"
+    assert int(headers["retry-after"]) > 0
+    assert (record.state, record.decision, record.error_code) == (TerminalState.REJECTED, None, "insufficient_quota")
+
+
+async def test_the_dearest_expert_that_may_be_tried_counts(redis_url: str) -> None:
+    dear = {"price_in_per_m_usd": 0.0, "price_out_per_m_usd": 100_000.0}
+    async with limited(redis_url, caller_with(usd=1.0), plain=dear) as (gateway, _):
+        async with gateway.chat("red", max_tokens=11) as routed:  # would go to ruby, and on to plain when that fails
+            assert routed.status == 429
+        async with gateway.chat("red", model="ruby", max_tokens=11) as named:
+            assert named.status == 200
+
+
+async def test_a_request_that_names_no_longest_answer_gets_one(redis_url: str) -> None:
+    async with limited(redis_url, caller_with(tokens=1000)) as (gateway, upstream):
+        async with gateway.chat("red", model="ruby") as answer:
+            assert answer.status == 200
+        async with gateway.chat("red", model="ruby", max_completion_tokens=7) as answer:
+            assert answer.status == 200
+    assert [request.get("max_tokens") for request in upstream.requests] == [20, None]
+
+
+async def test_caps_of_requests_alone_change_no_request(redis_url: str) -> None:
+    async with limited(redis_url, caller_with(requests=2)) as (gateway, upstream):
+        for status in (200, 200, 429):
+            async with gateway.chat("red", model="ruby") as answer:
+                assert answer.status == status
+                assert answer.headers["x-ratelimit-limit-requests"] == "2"
+                body = await answer.json()
+        assert body["error"]["code"] == "rate_limit_exceeded"
+    assert [request.get("max_tokens") for request in upstream.requests] == [None, None]
+
+
+async def test_keys_without_caps_need_no_redis() -> None:
+    async with limited(None, Caller("acme/1")) as (gateway, _), gateway.chat("red") as answer:
+        assert answer.status == 200
+        assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
+    async with limited(None, caller_with(requests=1)) as (gateway, _), gateway.chat("red") as answer:
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert (await answer.json())["error"]["code"] == "limits_unavailable"
+
+
+TEXT = st.text(max_size=40)
+MESSAGES = st.lists(
+    st.builds(
+        lambda text, name: {"role": "user", "content": text} | ({"name": "x"} if name else {}), TEXT, st.booleans()
+    ),
+    min_size=1,
+    max_size=4,
+)
+EXPERTS = st.lists(
+    st.builds(
+        lambda low, high: ExpertConfig(engine="echo", model="m", price_in_per_m_usd=low, price_out_per_m_usd=high),
+        st.floats(0, 100),
+        st.floats(0, 100),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@given(messages=MESSAGES, experts=EXPERTS, longest=st.integers(1, 50), choices=st.integers(1, 3), data=st.data())
+def test_no_answer_costs_more_than_was_reserved(
+    messages: list[dict[str, Any]], experts: list[ExpertConfig], longest: int, choices: int, data: st.DataObject
+) -> None:
+    """Whichever expert answers, with any number of tokens that its tokenizer and its limit allow."""
+    body = {"model": "auto", "messages": messages, "max_tokens": longest, "n": choices}
+    chat = chat_request(body, GatewayConfig())
+    reserved = most(chat, experts)
+    characters = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
+    usage = Usage(
+        prompt_tokens=data.draw(st.integers(0, characters + 16 * len(messages))),
+        completion_tokens=data.draw(st.integers(0, longest * choices)),
+    )
+    cost = spent(usage, data.draw(st.sampled_from(experts)))
+    assert cost.tokens <= reserved.tokens
+    assert cost.nano_usd <= reserved.nano_usd
+
+
+def request_of(**fields: object) -> Any:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], **fields}
+    return chat_request(body, GatewayConfig())
+
+
+def test_what_counts_of_a_prompt() -> None:
+    assert prompt_bound(request_of(stream=True, temperature=0.5, user="someone", stop=["x"]).body) == 2 + 16
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    assert prompt_bound(request_of(tools=[tool]).body) > 1024 + 50
+    assert prompt_bound(request_of(messages=[{"role": "user", "content": "é"}]).body) == 2 + 16
+    expert = ExpertConfig(engine="echo", model="m", price_out_per_m_usd=0.15, context_tokens=9000)
+    image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    shown = request_of(messages=[{"role": "user", "content": [image]}], max_tokens=10)
+    assert most(shown, [expert]) == Cost(9010, 1500)
+    assert most(request_of(max_tokens=10, n=3), [expert]) == Cost(18 + 30, 4500)
+    assert most(request_of(max_tokens=10), [expert], added_chars=100) == Cost(418 + 10, 1500)
+
+
+def test_the_larger_of_two_longest_answers_counts() -> None:
+    """Engines differ in which of the two they read."""
+    free = replace_prices(0.0)
+    assert most(request_of(max_tokens=500, max_completion_tokens=1), [free]).tokens == 18 + 500
+    assert bounded(request_of(max_completion_tokens=5), 20).body.get("max_tokens") is None
+    assert bounded(request_of(), 20).facts.max_output_tokens == 20
+
+
+def replace_prices(price_out: float) -> ExpertConfig:
+    return ExpertConfig(engine="echo", model="m", price_out_per_m_usd=price_out)
+
+
+def test_prices_round_up_and_hide_no_digit() -> None:
+    assert price(1, 0, ExpertConfig(engine="echo", model="m", price_in_per_m_usd=0.0375)) == 38
+    assert price(3, 0, ExpertConfig(engine="echo", model="m", price_in_per_m_usd=0.1)) == 300
+    assert price(0, 1000, replace_prices(15.0)) == 15_000_000
