@@ -14,9 +14,8 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from base.errors import ArtifactError
@@ -26,7 +25,11 @@ MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 NOT_IN_VERSION = frozenset({"version", "created_at", "metrics", "parents"})
 
-Arrays = dict[str, NDArray[np.generic]]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def save_artifact(
     Args:
         manifest: fields of `RouterManifest` without `version` and `weights_sha256`.
     """
+    import numpy as np
     from safetensors.numpy import save
 
     weights = save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
@@ -130,6 +134,7 @@ def read_regular_file(path: Path) -> bytes:
 
 
 def read_arrays(path: Path, weights: bytes) -> Arrays:
+    import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -151,6 +156,8 @@ def require_finite(
     arrays: Mapping[str, NDArray[np.generic]], name: str, shape: tuple[int | None, ...]
 ) -> NDArray[np.float32]:
     """As `require_array`, as float32 without NaN or infinity. Raises ArtifactError."""
+    import numpy as np
+
     array = np.asarray(require_array(arrays, name, shape), dtype=np.float32)
     if not np.isfinite(array).all():
         raise ArtifactError(f"array '{name}' holds values that are not finite")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from base.progress import Progress, silent
 from base.shipped import seed_folder
@@ -19,11 +18,11 @@ from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from router.section import PluginConfig
-from router.types import Record
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcome_folders import read_outcome_folders
 from training.expert_map import measure_quality
 from training.fit import FitRequest, fit_router, label_numbers
+from training.fit_options import FitOptions
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
 
@@ -95,17 +94,6 @@ def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
     """The encoder, behind the cache if there is one."""
     encoder = build_encoder(config)
     return encoder if cache is None else CachedEncoder(encoder, cache)
-
-
-class FitOptions(Record):
-    """Choices of a person who trains; a kind given here replaces the configured plugin."""
-
-    encoder: str | None = Field(default=None, description="kind of encoder, instead of the configured one")
-    classifier: str | None = Field(default=None, description="kind of classifier, instead of the configured one")
-    scorer: str | None = Field(
-        default=None, description="kind of scorer, instead of the configured one (with --table: map)"
-    )
-    seed: int = Field(default=0, ge=0, description="of every random draw")
 
 
 NO_OPTIONS = FitOptions()

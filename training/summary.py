@@ -7,20 +7,22 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from base.errors import RouterError
 from base.terminal import Grid, Terminal
-from retrieval.training.pilot_refresh import PilotRefresh
-from router.artifact import RouterArtifact
 from router.live_pointer import LivePointer
-from router.quality import quality_from_arrays
 from router.types import GENERAL, Metric
-from training.gate import Comparison
 from training.registry import Registry
-from training.retrain import RetrainResult
-from training.table_fit import TableMethods
+
+if TYPE_CHECKING:
+    from retrieval.training.pilot_refresh import PilotRefresh
+    from router.artifact import RouterArtifact
+    from training.gate import Comparison
+    from training.retrain import RetrainResult
+    from training.table_fit import TableMethods
 
 METHODS_FILE = "methods.json"
 PIPE_WIDTH = 160
@@ -56,6 +58,8 @@ def print_router(artifact: RouterArtifact) -> None:
 
 def quality_table(artifact: RouterArtifact) -> Grid:
     """Categories by experts: shrunk mean score, the best of a row in bold; how many answers were graded."""
+    from router.quality import quality_from_arrays
+
     manifest = artifact.manifest
     evidence = quality_from_arrays(artifact.part("map"), len(manifest.categories), len(manifest.experts))
     table = Grid(title="measured quality (shrunk mean score; best in bold)", title_justify="left")
@@ -131,7 +135,7 @@ def print_round(chat: RetrainResult | RouterError, pilots: PilotRefresh | Router
         return
     if not isinstance(chat, RouterError):
         print_retrain(chat)
-    if isinstance(pilots, PilotRefresh):
+    if pilots is not None and not isinstance(pilots, RouterError):
         print_pilots(pilots)
 
 

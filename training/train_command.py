@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SeedOption, SinceOption, with_options
-from training.fit_inputs import FitOptions
+from training.fit_options import FitOptions
 from training.gate import Terms
 
 if TYPE_CHECKING:

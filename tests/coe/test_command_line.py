@@ -1,5 +1,7 @@
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,32 @@ def test_help_imports_nothing_heavy():
         timeout=60,
     )
     assert found.stderr == "set()"
+
+
+ROUTERS = {"router.build", "router.pipeline"}
+LIBRARIES = {"numpy", "scipy", "sklearn", "onnxruntime", "tokenizers", "litellm"}
+
+
+@pytest.mark.parametrize(
+    ("command", "spared"),
+    [
+        ("router ls", {*ROUTERS, *LIBRARIES, "sqlalchemy"}),
+        ("log doctor --help", {*ROUTERS, *LIBRARIES}),
+        ("log drain --help", {*ROUTERS, *LIBRARIES}),
+        ("log erase --help", {*ROUTERS, *LIBRARIES}),
+        ("log feedback --help", {*ROUTERS, *LIBRARIES, "sqlalchemy"}),
+        ("router promote --help", {*ROUTERS, *LIBRARIES}),
+        ("router rollback --help", {*ROUTERS, *LIBRARIES}),
+        ("keys ls --help", {*ROUTERS, *LIBRARIES}),
+        ("check", LIBRARIES - {"numpy"}),
+    ],
+)
+def test_a_command_loads_no_router_that_it_does_not_need(tmp_path, command, spared):
+    shutil.copy(Path(__file__).parents[2] / "experts.yaml", tmp_path)
+    code = "import sys\nfrom coe.__main__ import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+    words = [sys.executable, "-c", code + f"sys.stderr.write(str({spared} & set(sys.modules)))", *command.split()]
+    found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert found.stderr.splitlines()[-1:] == ["set()"]
 
 
 def test_two_words_win_over_one():

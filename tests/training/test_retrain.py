@@ -25,7 +25,8 @@ from router.types import (
     Verdict,
 )
 from training.datasets.outcomes import write_outcomes
-from training.fit_inputs import FitOptions, TrainRequest, fit_configured, labelled_queries
+from training.fit_inputs import TrainRequest, fit_configured, labelled_queries
+from training.fit_options import FitOptions
 from training.gate import Terms, judge
 from training.log_table import read_log_table
 from training.onboarding import onboard
