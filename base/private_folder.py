@@ -14,7 +14,7 @@ DATA_OPTION = "--data-dir"
 
 OURS = (
     *("coe.db*", "coe.log*", "log.key*", "category_proposals.json", "spool", "redis", "routers", "outcomes", "pilots"),
-    *("retrieval", "cache", "adapters", "engines"),
+    *("retrieval", "cache", "adapters", "engines", "run"),
 )
 """What coe writes there. A folder named by mistake may hold other things, which are left alone."""
 

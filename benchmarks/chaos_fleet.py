@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import aiohttp
 import yaml
 
 from decision_log.leftovers import spool_folders
+from fleet.folder_lock import is_held
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -55,6 +57,7 @@ class Child:
         self._command = [sys.executable, "-m", "coe", *arguments]
         self._environment = {**os.environ, **environment}
         self.log = log
+        self.log_start = 0  # of this life, in characters
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -63,6 +66,7 @@ class Child:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
+            self.log_start = len(self.log.read_text())
             self._process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -99,6 +103,7 @@ class GatewayProcess(Child):
         self.port = free_port()
         places = {"COE_CONFIG": str(config), "COE_DATA_DIR": str(data_dir), "COE_PORT": str(self.port)}
         self.spool = data_dir / "spool"
+        self._workers = workers
         super().__init__(
             ["serve", "--workers", str(workers)],
             {**environment, **places, "COE_API_KEYS": "", "COE_HOST": "127.0.0.1"},
@@ -112,7 +117,30 @@ class GatewayProcess(Child):
     @property
     def worker_pids(self) -> list[int]:
         """Process ids of those that write decisions, or did and have left some: a spool is named by its process."""
-        return [int(folder.name.rsplit("-", 2)[1]) for folder in spool_folders(self.spool)]
+        return [pid_of(folder.name) for folder in spool_folders(self.spool)]
+
+    @property
+    def has_started_workers(self) -> bool:
+        return f"with {self._workers} workers" in self.log.read_text()[self.log_start :]
+
+    def kill_worker(self) -> None:
+        """Kills a worker as a crash would once all serve, for a parent gives up whose workers die as it starts them.
+
+        Raises TimeoutError where they do not serve in time.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not (self.has_started_workers and self._kill_writer()):
+            if time.monotonic() > deadline or not self.is_running:
+                raise TimeoutError(f"the workers do not serve: {self.log.read_text()[-2000:]}")
+            time.sleep(POLL_S)
+
+    def _kill_writer(self) -> bool:
+        """Kills one of those that write decisions; False where none does."""
+        for folder in random.sample(held := [*filter(is_held, spool_folders(self.spool))], len(held)):
+            with suppress(ProcessLookupError):  # one that is gone, whose spool another worker holds to send it
+                os.kill(pid_of(folder.name), signal.SIGKILL)
+                return True
+        return False
 
     async def wait_until_it_serves(self, client: aiohttp.ClientSession) -> None:
         """Raises TimeoutError with the end of its output."""
@@ -139,6 +167,11 @@ class GatewayProcess(Child):
         if answer.status != 200 or (is_stream and b"data: [DONE]" not in received):
             return None
         return answer.headers["x-coe-decision-id"]
+
+
+def pid_of(replica: str) -> int:
+    """The process id in the name that `decision_log.sink.new_replica` gives."""
+    return int(replica.rsplit("-", 2)[1])
 
 
 @asynccontextmanager

@@ -21,6 +21,9 @@ from router.types import DecisionRecord
 METRICS_PATH = "/metrics"
 DECISION_PATH = "/decisions/"
 PATIENCE_S = 2.0
+KEEP_ALIVE_S = 2.0
+"""Less than a sibling keeps a connection that nobody uses (uvicorn's 5 s), so that none is used as it closes."""
+
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 OF_CONNECTION = frozenset({b"connection", b"date", b"expect", b"keep-alive", b"transfer-encoding"})
 
@@ -40,6 +43,11 @@ class Siblings:
         self.store_owner = store_owner
         self._name = name
         self._folder, self._others = folder, tuple(others)
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+
+    async def aclose(self) -> None:
+        for session in self._sessions.values():
+            await session.close()
 
     async def metrics(self, own: bytes) -> bytes:
         """The metrics of all processes in one text, each sample with the process as a label; `own` where it is alone.
@@ -70,23 +78,14 @@ class Siblings:
         """
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in end_to_end(scope["headers"])]
         path = f"{scope['raw_path'].decode('ascii')}?{scope['query_string'].decode('ascii')}".rstrip("?")
-        connector = aiohttp.UnixConnector(str(socket_of(self._folder, other)))
         try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=connector,
-                    timeout=aiohttp.ClientTimeout(total=None),
-                    auto_decompress=False,
-                    skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
-                ) as session,
-                session.request(
-                    scope["method"],
-                    URL(f"http://localhost{path}", encoded=True),
-                    headers=headers,
-                    data=body_of(receive) if scope["method"] in WITH_BODY else None,
-                    allow_redirects=False,
-                ) as answer,
-            ):
+            async with self._session(other).request(
+                scope["method"],
+                URL(f"http://localhost{path}", encoded=True),
+                headers=headers,
+                data=body_of(receive) if scope["method"] in WITH_BODY else None,
+                allow_redirects=False,
+            ) as answer:
                 await send(
                     {
                         "type": "http.response.start",
@@ -103,16 +102,25 @@ class Siblings:
 
     async def _get(self, other: str, path: str) -> bytes | None:
         """The answer of one; None where it has none, or does not run."""
-        connector = aiohttp.UnixConnector(str(socket_of(self._folder, other)))
         timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
         try:
-            async with (
-                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                session.get(f"http://localhost{path}") as answer,
-            ):
+            async with self._session(other).get(f"http://localhost{path}", timeout=timeout) as answer:
                 return await answer.read() if answer.status == 200 else None
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None  # it is being started again; `coe_process_up` shows that
+
+    def _session(self, other: str) -> aiohttp.ClientSession:
+        """The connections to one process, kept between requests."""
+        if other not in self._sessions:
+            self._sessions[other] = aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(
+                    str(socket_of(self._folder, other)), limit=0, keepalive_timeout=KEEP_ALIVE_S
+                ),
+                timeout=aiohttp.ClientTimeout(total=None),
+                auto_decompress=False,
+                skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
+            )
+        return self._sessions[other]
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

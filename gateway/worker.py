@@ -110,6 +110,7 @@ async def worker(
     sink = await start_log(stack, settings, config, redis_url, store)
     owner = worker_name(0) if number and has_local_index(config) else None
     siblings = Siblings(folder, name, [other for other in plan.names if other != name], owner)
+    stack.push_async_callback(siblings.aclose)
     membership = Membership(socket.socket(fileno=listener), siblings)
     addresses = EngineAddresses(plan.urls, plan.lora_ids)
     gateway = await start_gateway(stack, settings, config, addresses, sink, store, membership)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from fleet.engines import all_ready
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
 from fleet.stop_signal import Life, Stop
 from gateway.composition import Reporter, experts_line, start_engines, start_redis
+from gateway.run_folder import run_folder
 from gateway.serve import bind, url_of
 from gateway.settings import Settings, command_environment
 from gateway.worker import LOG, PLAN_NAME, Plan, has_local_index, ready_file, worker_name
@@ -101,8 +100,7 @@ async def start_family(
         step.done(experts_line(config, fleet))
     with reporter.step(f"starting {count} workers") as step:
         await asyncio.to_thread(load_key, settings.data_dir)  # made once, before all want it
-        folder = Path(tempfile.mkdtemp(prefix="coe-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder = stack.enter_context(run_folder(settings.data_dir))
         plan = Plan(config=config, workers=count, urls=addresses.urls, lora_ids=addresses.lora_ids)
         (folder / PLAN_NAME).write_text(plan.model_dump_json())
         family = make_family(settings, config, plan, folder, redis_url, listener)

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from base.errors import ConfigError
-from benchmarks.chaos_fleet import GatewayProcess, serving, write_config
+from benchmarks.chaos_fleet import EXPERT, GatewayProcess, serving, write_config
 from coe import command_line
 from decision_log.commands import drain_all, examine
 from decision_log.database import Database
@@ -35,11 +37,6 @@ ASKERS = 6
 CONVERGENCE_S = 2.0
 
 
-def make_gateway(folder: Path, config: Path | None = None, **log: object) -> GatewayProcess:
-    path = config or write_config(folder, **log)
-    return GatewayProcess(path, folder / "data", {}, folder / "gateway.log", workers=2)
-
-
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not await condition():
@@ -55,18 +52,6 @@ async def samples(gateway: GatewayProcess, client: aiohttp.ClientSession, name: 
         for sample in (each for family in families for each in family.samples if each.name == name):
             found[sample.labels["process"]] = found.get(sample.labels["process"], 0) + sample.value
     return found
-
-
-@asynccontextmanager
-async def all_serving(gateway: GatewayProcess) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client, once every process of the gateway serves."""
-
-    async def has_started() -> bool:
-        return "with 2 workers" in gateway.log.read_text()
-
-    async with serving(gateway) as client:
-        await until(has_started, "all processes")
-        yield client
 
 
 class Load:
@@ -98,74 +83,89 @@ class Load:
 
         await until(is_there, f"{count} more answers")
 
-    async def end(self) -> None:
+    async def end(self) -> list[str]:
+        """The decision ids of all answers."""
         self._is_over = True
         await asyncio.gather(*self._tasks)
+        return self.answered
 
 
-async def test_workers_log_exactly_although_one_is_killed_under_load(tmp_path: Path) -> None:
-    gateway = make_gateway(tmp_path, durability="sync")
-    async with all_serving(gateway) as client:
-        load = Load(gateway)
-        await load.more(60)
-        before = gateway.worker_pids
-        assert len(before) == 2
-        os.kill(before[0], signal.SIGKILL)
-        await load.more(60)
-
-        async def is_whole() -> bool:
-            up = await samples(gateway, client, "coe_process_up")
-            return up == {"worker-1": 1, "worker-2": 1, "log": 1} and len(gateway.worker_pids) == 2
-
-        await until(is_whole, "the killed worker is there again, and what it left is sent")
-        assert before[0] not in gateway.worker_pids
-        await load.more(60)
-        await load.end()
-        assert await gateway.stop() == 0
-    store = Database(f"sqlite:///{tmp_path / 'data' / 'coe.db'}")
-    await drain_all(tmp_path / "data", LogConfig(), None, store)
-    found = await examine(tmp_path / "data", LogConfig(), None, store)
-    missing = [each for each in load.answered if store.get_decision(each) is None]
-    store.close()
-    assert missing == []
-    assert found.is_healthy, found
-    assert found.decisions == found.rows >= len(load.answered)
-    assert len(found.findings) == 3
+DRAINING = "gateway: {drain_s: 300}\n"
 
 
-async def test_metrics_add_up_and_each_worker_knows_the_others_decisions(tmp_path: Path) -> None:
-    gateway = make_gateway(tmp_path)
-    async with all_serving(gateway) as client:
-        load = Load(gateway)
-        await load.more(80)
-        await load.end()
-        counts = await samples(gateway, client, "coe_requests_total")
-        assert sum(counts.values()) == len(load.answered)
-        assert counts.keys() == {"worker-1", "worker-2"}
-        assert min(counts.values()) > 0
-        for _ in range(10):
-            async with aiohttp.ClientSession() as alone:
-                said = await gateway.ask(alone, "polly", is_stream=False, request_id="r")
-            async with (
-                aiohttp.ClientSession() as alone,
-                alone.get(f"{gateway.url}/v1/decisions/{said}") as receipt,
-            ):
-                assert receipt.status == 200
-            async with (
-                aiohttp.ClientSession() as alone,
-                alone.post(
-                    f"{gateway.url}/v1/feedback", json={"decision_id": said, "kind": "thumb", "value": 1}
-                ) as kept,
-            ):
-                assert kept.status == 202
-        async with client.get(f"{gateway.url}/v1/decisions/dec-none") as answer:
-            assert answer.status == 404
+def make_gateway(folder: Path, config: Path) -> GatewayProcess:
+    return GatewayProcess(config, folder / "data", {}, folder / "gateway.log", workers=2)
 
 
-async def test_every_worker_serves_the_vector_stores_of_the_one_that_owns_the_local_index(tmp_path: Path) -> None:
-    config = write_config(tmp_path)
-    config.write_text(config.read_text() + "retrieval: {encoder: {kind: hashing}, experts: {}}\n")
-    gateway = make_gateway(tmp_path, config)
+@asynccontextmanager
+async def all_serving(gateway: GatewayProcess) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client, once every process of the gateway serves."""
+    async with serving(gateway) as client:
+        await until(partial(has_started, gateway), "all processes")
+        yield client
+
+
+async def has_started(gateway: GatewayProcess) -> bool:
+    return gateway.has_started_workers
+
+
+@dataclass
+class Shared:
+    """The gateway of the tests that follow, in their order: to start one for each would take most of their time."""
+
+    folder: Path
+    gateway: GatewayProcess
+    answered: list[str]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("workers")
+    make_trained(folder, experts=(EXPERT, "right"))
+    config = folder / "experts.yaml"
+    sections = "retrieval: {encoder: {kind: hashing}, experts: {}}\nlog: {durability: sync}\n"
+    config.write_text(config.read_text() + sections + DRAINING)
+    gateway = make_gateway(folder, config)
+    gateway.start()
+    yield Shared(folder, gateway, [])
+    gateway.kill()
+
+
+@pytest.fixture
+async def client(shared: Shared) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of the shared gateway, once all of it serves."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_S)) as opened:
+        await shared.gateway.wait_until_it_serves(opened)
+        await until(partial(has_started, shared.gateway), "all processes")
+        yield opened
+
+
+async def test_metrics_add_up_and_each_worker_knows_the_others_decisions(
+    shared: Shared, client: aiohttp.ClientSession
+) -> None:
+    gateway, load = shared.gateway, Load(shared.gateway)
+    await load.more(80)
+    shared.answered += await load.end()
+    counts = await samples(gateway, client, "coe_requests_total")
+    assert sum(counts.values()) == len(shared.answered)
+    assert counts.keys() == {"worker-1", "worker-2"}
+    assert min(counts.values()) > 0
+    for _ in range(10):
+        async with aiohttp.ClientSession() as alone:
+            said = await gateway.ask(alone, "polly", is_stream=False, request_id="r")
+        async with aiohttp.ClientSession() as alone, alone.get(f"{gateway.url}/v1/decisions/{said}") as receipt:
+            assert receipt.status == 200
+        thumb = {"decision_id": said, "kind": "thumb", "value": 1}
+        async with aiohttp.ClientSession() as alone, alone.post(f"{gateway.url}/v1/feedback", json=thumb) as kept:
+            assert kept.status == 202
+    async with client.get(f"{gateway.url}/v1/decisions/dec-none") as answer:
+        assert answer.status == 404
+
+
+async def test_every_worker_serves_the_vector_stores_of_the_one_that_owns_the_local_index(
+    shared: Shared, client: aiohttp.ClientSession
+) -> None:
+    gateway = shared.gateway
     text = "the tallest mountain is Everest\n" * 5000  # of several pieces
 
     async def call(method: str, path: str, status: int = 200, **body: Any) -> Any:
@@ -176,64 +176,27 @@ async def test_every_worker_serves_the_vector_stores_of_the_one_that_owns_the_lo
             assert answer.status == status, await answer.text()
             return await (answer.read() if path.endswith("content") else answer.json())
 
-    async with all_serving(gateway):
-        store = (await call("POST", "vector_stores", json={"name": "hills"}))["id"]
-        for number in range(6):  # each on a connection of its own
-            form = aiohttp.FormData({"purpose": "assistants"})
-            form.add_field("file", text, filename=f"hill-{number}.txt")
-            file = (await call("POST", "files", data=form))["id"]
-            assert (await call("GET", f"files/{file}/content")).decode() == text
-            assert (await call("POST", f"vector_stores/{store}/files", json={"file_id": file}))["id"] == file
-            assert [each["id"] for each in (await call("GET", "vector_stores"))["data"]] == [store]
-            refused = await call("POST", "vector_stores", 400, data=b"{")
-            assert refused["error"]["type"] == "invalid_request_error"
-            await call("GET", "files/none?a=%2F&b=c", 404)
+    store = (await call("POST", "vector_stores", json={"name": "hills"}))["id"]
+    for number in range(6):  # each on a connection of its own
+        form = aiohttp.FormData({"purpose": "assistants"})
+        form.add_field("file", text, filename=f"hill-{number}.txt")
+        file = (await call("POST", "files", data=form))["id"]
+        assert (await call("GET", f"files/{file}/content")).decode() == text
+        assert (await call("POST", f"vector_stores/{store}/files", json={"file_id": file}))["id"] == file
+        assert [each["id"] for each in (await call("GET", "vector_stores"))["data"]] == [store]
+        refused = await call("POST", "vector_stores", 400, data=b"{")
+        assert refused["error"]["type"] == "invalid_request_error"
+        await call("GET", "files/none?a=%2F&b=c", 404)
 
 
-async def test_a_drain_serves_and_a_second_signal_cuts_it_short(tmp_path: Path) -> None:
-    config = write_config(tmp_path)
-    config.write_text(config.read_text() + "gateway: {drain_s: 300}\n")
-    gateway = make_gateway(tmp_path, config)
-    async with all_serving(gateway) as client:
-        gateway.send(signal.SIGTERM)
-
-        async def is_unready() -> bool:
-            async with client.get(f"{gateway.url}/readyz") as answer:
-                return "stopping" in await answer.text()
-
-        for _ in range(4):  # whichever worker answers
-            await until(is_unready, "not ready")
-        assert await gateway.ask(client, "polly", is_stream=True, request_id="r") is not None
-        assert gateway.is_running
-        assert await gateway.stop() == 0
-
-
-async def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path) -> None:
-    config = write_config(tmp_path)
-    config.write_text(config.read_text() + "gateway: {drain_s: 300}\n")
-    gateway = make_gateway(tmp_path, config)
-    async with all_serving(gateway):
-        gateway.kill()
-        async with serving(gateway) as client:
-
-            async def answers() -> bool:
-                return await gateway.ask(client, "polly", is_stream=False, request_id="r") is not None
-
-            await until(answers, "the port and the data folder are free, and nobody drains for 300 s")
-            gateway.send(signal.SIGINT)
-            assert await gateway.stop() == 0
-
-
-async def test_routers_and_canaries_are_the_same_on_every_worker(tmp_path: Path) -> None:
-    make_trained(tmp_path)
-    registry = Registry(tmp_path / "data" / "routers")
+async def test_routers_and_canaries_are_the_same_on_every_worker(shared: Shared, client: aiohttp.ClientSession) -> None:
+    gateway, registry = shared.gateway, Registry(shared.folder / "data" / "routers")
     first = load_artifact(registry.folders()[0])
     fields = first.manifest.model_dump(mode="json", exclude={"version", "weights_sha256"})
     old, new = (
         first.manifest.version,
         save_artifact(registry.root, fields | {"data_fingerprints": {"copy": "1"}}, first.arrays).manifest.version,
     )
-    gateway = make_gateway(tmp_path, tmp_path / "experts.yaml")
 
     async def version_of(session: str) -> str:
         body = {"model": "auto", "messages": [{"role": "user", "content": "what is the tallest mountain?"}]}
@@ -248,19 +211,18 @@ async def test_routers_and_canaries_are_the_same_on_every_worker(tmp_path: Path)
         """Those of one conversation on several connections, so on both workers."""
         return {await version_of(session) for _ in range(6)}
 
-    async with all_serving(gateway) as client:
-        assert await versions("s") == {old}
-        registry.try_out(Trial(version=new, mode=TrialMode.CANARY, share=0.5, started_at=1000.0))
-        await swapped(time.monotonic())
-        assert all([len(await versions(f"s{number}")) == 1 for number in range(12)])
-        assert {await version_of(f"s{number}") for number in range(12)} == {old, new}
-        registry.promote(new, NOW)
-        await swapped(time.monotonic())
-        assert await versions("s") == {new}
-        served = await samples(gateway, client, "coe_requests_total")
-        assert min(served.values()) > 0
-        assert served.keys() == {"worker-1", "worker-2"}
-        assert (await samples(gateway, client, "coe_trial_withdrawals_total")).keys() == {"log"}
+    assert await versions("s") == {old}
+    registry.try_out(Trial(version=new, mode=TrialMode.CANARY, share=0.5, started_at=1000.0))
+    await swapped(time.monotonic())
+    assert all([len(await versions(f"s{number}")) == 1 for number in range(12)])
+    assert {await version_of(f"s{number}") for number in range(12)} == {old, new}
+    registry.promote(new, NOW)
+    await swapped(time.monotonic())
+    assert await versions("s") == {new}
+    served = await samples(gateway, client, "coe_requests_total")
+    assert min(served.values()) > 0
+    assert served.keys() == {"worker-1", "worker-2"}
+    assert (await samples(gateway, client, "coe_trial_withdrawals_total")).keys() == {"log"}
 
 
 async def swapped(at_s: float) -> None:
@@ -270,6 +232,68 @@ async def swapped(at_s: float) -> None:
         return time.monotonic() > at_s + CONVERGENCE_S
 
     await until(is_time, "two seconds")
+
+
+async def test_a_killed_worker_comes_back_under_load(shared: Shared, client: aiohttp.ClientSession) -> None:
+    gateway, load = shared.gateway, Load(shared.gateway)
+    before = gateway.worker_pids
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+    await load.more(60)
+
+    async def is_whole() -> bool:
+        up = await samples(gateway, client, "coe_process_up")
+        return up == {"worker-1": 1, "worker-2": 1, "log": 1} and len(gateway.worker_pids) == 2
+
+    await until(is_whole, "the killed worker is there again, and what it left is sent")
+    assert before[0] not in gateway.worker_pids
+    await load.more(60)
+    shared.answered += await load.end()
+
+
+async def test_a_drain_serves_a_second_signal_cuts_it_short_and_the_log_has_every_answer(
+    shared: Shared, client: aiohttp.ClientSession
+) -> None:
+    gateway = shared.gateway
+    gateway.send(signal.SIGTERM)
+
+    async def is_unready() -> bool:
+        async with client.get(f"{gateway.url}/readyz") as answer:
+            return "stopping" in await answer.text()
+
+    for _ in range(4):  # whichever worker answers
+        await until(is_unready, "not ready")
+    assert await gateway.ask(client, "polly", is_stream=True, request_id="r") is not None
+    assert gateway.is_running
+    assert await gateway.stop() == 0
+    data = shared.folder / "data"
+    store = Database(f"sqlite:///{data / 'coe.db'}")
+    await drain_all(data, LogConfig(), None, store)
+    found = await examine(data, LogConfig(), None, store)
+    missing = [each for each in shared.answered if store.get_decision(each) is None]
+    store.close()
+    assert missing == []
+    assert found.is_healthy, found
+    assert found.decisions == found.rows > len(shared.answered)
+
+
+async def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text(config.read_text() + DRAINING)
+    gateway = make_gateway(tmp_path, config)
+    async with all_serving(gateway):
+        left = list((tmp_path / "data" / "run").iterdir())
+        gateway.kill()
+        async with serving(gateway) as client:
+
+            async def answers() -> bool:
+                return await gateway.ask(client, "polly", is_stream=False, request_id="r") is not None
+
+            await until(answers, "the port and the data folder are free, and nobody drains for 300 s")
+            assert len(left) == 1
+            assert not left[0].exists()
+            gateway.send(signal.SIGINT)
+            assert await gateway.stop() == 0
 
 
 @pytest.mark.parametrize("count", ["0", "x", "65", "-1", "1.5"])
