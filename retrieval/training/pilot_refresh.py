@@ -115,9 +115,7 @@ def refresh_pilots(
     old = load_library(folder) if is_library(folder) else None
     with tempfile.TemporaryDirectory(prefix="coe-pilots-") as scratch:
         progress("exporting the vector stores that have feedback")
-        exported = Path(scratch) / "collections"
-        dropped = Counter(request.export(exported))
-        collections = [read_collection(each) for each in find_collections(exported)] if exported.exists() else []
+        collections, dropped = exported_collections(request, Path(scratch) / "collections")
         version = None if old is None else old.manifest.version
         found = PilotRefresh(Verdict.NEED_MORE, "", stores=len(collections), dropped=dropped, old=version)
         if not collections:
@@ -127,12 +125,7 @@ def refresh_pilots(
         if old is not None:
             require_same_experts(old, {name: expert.fingerprint for name, expert in experts.items()})
         share = unseen_share(experts)
-        found = replace(
-            found,
-            dropped=dropped + unlabelled(collections, share),
-            n_train=sum(len(pilot_queries(each, share)) for each in collections),
-            n_dev=sum(len(each.split("dev")) for each in collections),
-        )
+        found = with_counts(found, collections, share)
         if found.n_train < MIN_TRAIN or found.n_dev < MIN_DEV:
             return needs_more(found, share)
         if old is not None and holds(old, collections, all_arms(experts), share):
@@ -141,14 +134,30 @@ def refresh_pilots(
         library, dev, arms = remeasured(request, old, collections, experts, Path(scratch) / "embeddings", now, progress)
     served = [scores_served(each, arms, dev, experts) for each in (old, library)]
     before, after = (float(scores.mean()) for scores in served)
-    found = replace(found, before=before, after=after, difference=paired_mean(served[1] - served[0]))
-    found = replace(found, new=library.manifest.version)
+    difference = paired_mean(served[1] - served[0])
+    found = replace(found, before=before, after=after, difference=difference, new=library.manifest.version)
     refusal = refused(found, before, after)
     if refusal is not None:
         return refusal
     if request.is_dry_run:
         return replace(found, verdict=Verdict.PROMOTE, reason="promote (dry run: nothing was written)")
     return take_over(found, library, folder, guard)
+
+
+def exported_collections(request: RefreshRequest, folder: Path) -> tuple[list[Collection], Counter[str]]:
+    """The stores that have feedback, as collections in `folder`, and what was left out of them, by reason."""
+    dropped = Counter(request.export(folder))
+    return [read_collection(each) for each in find_collections(folder)] if folder.exists() else [], dropped
+
+
+def with_counts(found: PilotRefresh, collections: Sequence[Collection], share: float) -> PilotRefresh:
+    """The same with how many queries may become pilots, how many judge, and those without a label."""
+    return replace(
+        found,
+        dropped=Counter(found.dropped) + unlabelled(collections, share),
+        n_train=sum(len(pilot_queries(each, share)) for each in collections),
+        n_dev=sum(len(each.split("dev")) for each in collections),
+    )
 
 
 def export_stores(database_url: str, since: float, folder: Path) -> Counter[str]:

@@ -148,6 +148,7 @@ async def retrained_while_searching(folder: Path, client: Client, store_id: str)
         while not is_done.is_set():
             _, _, version = await client.search(store_id, ASKS[len(seen) % len(ASKS)])
             seen.append(version)
+            await asyncio.sleep(0.02)  # leaves the processor to the retraining
 
     searching = asyncio.create_task(keep_searching())
     status, output, errors = await coe(folder, "retrain", "--json")

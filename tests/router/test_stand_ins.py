@@ -53,7 +53,7 @@ def policies(draw: st.DrawFn) -> tuple[Policy, ExpertCosts, Budgets, np.random.G
         solution = solve_map(rng.random((K, M)).astype(np.float32), mass, costs, budgets, pins)
         preference = None
         if draw(st.booleans()):
-            choice = LearnedChoice(rng.random((30, M)).astype(np.float32), 0.05, rng.choice(K, 30, p=mass / mass.sum()))
+            choice = LearnedChoice(rng.random((12, M)).astype(np.float32), 0.05, rng.choice(K, 12, p=mass / mass.sum()))
             preference = solve_preference(choice, mass, costs, budgets, pins)
     except InfeasibleBudgetError:
         assume(False)
