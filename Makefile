@@ -19,7 +19,7 @@ run: $(VENV)/.run-ready
 	$(BIN)/coe up $(ARGS)
 
 test: $(VENV)/.dev-ready
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Tests that need what a fresh machine lacks: torch to train with, and vLLM's CPU build, whose test installs it.
 apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready

@@ -325,11 +325,6 @@ async def graded_table(
     )
 
 
-async def score_of(answer: Answer, grader: Grader) -> float:
-    """Grades in a thread, since a grader may run code in a sandbox for seconds."""
-    return 0.0 if answer.failure else await asyncio.to_thread(grader, answer.text)
-
-
 def ms_per_token(answers: Iterable[Answer], expert: str) -> float | None:
     """Mean time of this machine per output token of an expert; None where nothing was timed."""
     own = [answer for answer in answers if answer.expert == expert and answer.latency_ms and not answer.failure]

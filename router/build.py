@@ -80,7 +80,6 @@ def table_router(
     budgets: Budgets | None = None,
     active_params_b: Mapping[str, float] | None = None,
     cost_usd: Mapping[str, float | FloatArray] | None = None,
-    alpha: float = 0.1,
     encoder: Encoder | None = None,
 ) -> Router:
     """A router over the models of an outcome table, which no experts.yaml names: its encoder is the artifact's own.
@@ -108,7 +107,7 @@ def table_router(
         encoder or build_encoder(PluginConfig.model_validate({"kind": spec.kind, **spec.options})),
         MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}),
         policies={"default": PolicyConfig(budgets=budgets or Budgets())},
-        alpha=alpha,
+        alpha=0.1,  # as where experts.yaml names none
         scorer=PluginConfig(kind=artifact.manifest.scorer.kind),
     )
 

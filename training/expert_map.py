@@ -23,12 +23,11 @@ BACKFIT_ROUNDS = 20
 Float64Array = NDArray[np.float64]
 
 
-def measure_quality(table: OutcomeTable, categories: Sequence[str], mass: FloatArray | None = None) -> QualityMatrix:
-    """The quality matrix of an outcome table.
+def measure_quality(table: OutcomeTable, categories: Sequence[str]) -> QualityMatrix:
+    """The quality matrix of an outcome table. Its mass is the table's own mix, with at least one prompt in every row.
 
     Args:
         categories: the k learned categories; prompts of other categories count only towards `general`.
-        mass: (k+1,) share of queries per row; default: the table's own mix with every row at least one prompt.
     """
     rows = row_numbers(table, categories)
     relative, difficulty = without_difficulty(table.scores, rows, len(categories))
@@ -36,14 +35,12 @@ def measure_quality(table: OutcomeTable, categories: Sequence[str], mass: FloatA
     quality, stderr = shrink(*cell_sums(relative, rows, len(categories)))
     measured = counts.sum(axis=0) > 0
     quality[:, measured] = np.clip(quality[:, measured] + difficulty[:, None], 0.0, 1.0)
-    if mass is None:
-        mass = np.bincount(rows, minlength=len(categories) + 1).astype(np.float32)
-        mass = np.maximum(mass, 1) / np.maximum(mass, 1).sum()
+    mass = np.maximum(np.bincount(rows, minlength=len(categories) + 1), 1).astype(np.float32)
     return QualityMatrix(
         quality=quality.astype(np.float32),
         stderr=stderr.astype(np.float32),
         count=counts.astype(np.float32),
-        mass=mass.astype(np.float32),
+        mass=mass / mass.sum(),
         prompt_tokens=mean_prompt_tokens(table, rows, len(categories)),
         output_tokens=cell_means(table.output_tokens, rows, len(categories)),
         latency_ms=cell_means(table.latency_ms, rows, len(categories)),

@@ -35,6 +35,7 @@ from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
 from training.types import LabelledQuery, OutcomeTable
 
+BATCH_SIZE = 64
 FOLDS = 10
 """Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
 IntArray = NDArray[np.int64]
@@ -88,12 +89,12 @@ class StageOne:
     unseen: FloatArray
 
 
-def embed(encoder: Encoder, texts: Sequence[str], progress: Progress, batch_size: int = 64) -> FloatArray:
+def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatArray:
     """(n, d) vectors of many texts, with a progress line per batch."""
     parts = []
-    for start in range(0, len(texts), batch_size):
-        parts.append(encoder.encode(texts[start : start + batch_size]))
-        progress(f"encoded {min(start + batch_size, len(texts))} of {len(texts)} queries")
+    for start in range(0, len(texts), BATCH_SIZE):
+        parts.append(encoder.encode(texts[start : start + BATCH_SIZE]))
+        progress(f"encoded {min(start + BATCH_SIZE, len(texts))} of {len(texts)} queries")
     return np.concatenate(parts) if parts else np.zeros((0, encoder.dim), dtype=np.float32)
 
 

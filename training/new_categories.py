@@ -292,6 +292,6 @@ def dead_categories(router: Router, counts: Mapping[str, int]) -> tuple[DeadCate
     return tuple(found)
 
 
-def decisions_to_see(share: float, z: float = Z_95) -> int:
+def decisions_to_see(share: float) -> int:
     """Decisions after which a category that is not asked for is known to lie below a share."""
-    return math.ceil(z * z * (1 - share) / share)
+    return math.ceil(Z_95 * Z_95 * (1 - share) / share)

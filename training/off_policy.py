@@ -16,6 +16,7 @@ from scipy.stats import t as student_t
 from router.types import Interval, Metric
 
 Float64Array = NDArray[np.float64]
+ROUNDS = 1000
 MAX_WEIGHT = 200.0
 """Importance weights are clipped here: a little bias for bounded variance (Bottou et al. 2013). High, because a tenth
 of the traffic explored over six experts gives each a sixtieth and a poor one less; at 50 the mean of the plain IPS was
@@ -80,16 +81,14 @@ def policy_values(sums: Float64Array) -> Float64Array:
     return np.concatenate(parts, axis=-1)
 
 
-def bootstrap_metric(
-    n: int, statistic: Callable[[NDArray[np.int64]], float], rng: np.random.Generator, *, rounds: int = 1000
-) -> Metric:
+def bootstrap_metric(n: int, statistic: Callable[[NDArray[np.int64]], float], rng: np.random.Generator) -> Metric:
     """A statistic of rows with its 95% percentile bootstrap interval (Efron 1979).
 
     Args:
         statistic: value for an array of row numbers; rounds whose value is NaN are left out.
     """
 
-    draws = np.array([statistic(rng.integers(0, n, n)) for _ in range(rounds)])
+    draws = np.array([statistic(rng.integers(0, n, n)) for _ in range(ROUNDS)])
     return with_interval(statistic(np.arange(n)), draws, n)
 
 
@@ -98,8 +97,6 @@ def bootstrap_sums(
     groups: NDArray[np.int64],
     statistic: Callable[[Float64Array], Float64Array],
     rng: np.random.Generator,
-    *,
-    rounds: int = 1000,
 ) -> list[Metric]:
     """Statistics of column sums with their 95% percentile intervals, by resampling whole groups of rows.
 
@@ -115,7 +112,7 @@ def bootstrap_sums(
     n_groups = int(member.max(initial=-1)) + 1
     sums = np.stack([np.bincount(member, weights=column, minlength=n_groups) for column in columns.T], axis=1)
     values = statistic(sums.sum(axis=0))
-    drawn = [np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups) @ sums for _ in range(rounds)]
+    drawn = [np.bincount(rng.integers(0, n_groups, n_groups), minlength=n_groups) @ sums for _ in range(ROUNDS)]
     draws = statistic(np.stack(drawn))
     return [with_interval(float(value), draws[:, i], len(columns)) for i, value in enumerate(values)]
 

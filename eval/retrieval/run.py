@@ -194,14 +194,14 @@ def lost_queries(measured: Sequence[Measured], compared: Sequence[Compared]) -> 
     return tuple(found[:LOST])
 
 
-def arm_scores(parts: Sequence[Scores], rng: np.random.Generator, draws: int = DRAWS) -> dict[str, ArmScore]:
+def arm_scores(parts: Sequence[Scores], rng: np.random.Generator) -> dict[str, ArmScore]:
     """Arms that all parts have. The mean over queries of each collection, then over collections; queries are resampled
     within their collection (stratified), so the collections themselves are taken as given."""
     names = [name for name in parts[0] if all(name in part for part in parts)] if parts else []
     if not names:
         return {}
     columns = [np.stack([part[name] for name in names], axis=1).astype(np.float64) for part in parts]
-    sampled = np.mean([bootstrap_means(values, rng, draws) for values in columns], axis=0)
+    sampled = np.mean([bootstrap_means(values, rng, DRAWS) for values in columns], axis=0)
     means = np.mean([values.mean(axis=0) for values in columns], axis=0)
     base = names.index("base")
     return {

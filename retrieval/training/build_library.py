@@ -29,7 +29,6 @@ def build_library(
     *,
     created_at: str,
     located: Mapping[str, FloatArray] | None = None,
-    settings: RoutingSettings | None = None,
 ) -> PilotLibrary:
     """A library of all labelled queries, every arm measured on each.
 
@@ -53,7 +52,7 @@ def build_library(
         located=places,
         located_in=located_in,
     )
-    return make_library(pilots, arms, names, expert_fingerprints, created_at=created_at, settings=settings)
+    return make_library(pilots, arms, names, expert_fingerprints, created_at=created_at)
 
 
 def extend_library(

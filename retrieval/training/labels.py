@@ -46,15 +46,15 @@ def query_key(collection: str, query: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def pilot_queries(collection: Collection, held_out: float, count: int = MOST_HELD_OUT) -> Queries:
-    """Train queries that no expert saw, `count` at most, in an order that a hash decides.
+def pilot_queries(collection: Collection, held_out: float) -> Queries:
+    """Train queries that no expert saw, `MOST_HELD_OUT` at most, in an order that a hash decides.
 
     Args:
         held_out: share that the experts were trained without; 1 takes all, for experts that were not trained here.
     """
     queries = collection.split("train")
     kept = queries if held_out >= 1 else held_out_queries(queries, held_out)
-    return first_by_hash(collection.name, kept, count)
+    return first_by_hash(collection.name, kept, MOST_HELD_OUT)
 
 
 def located_queries(collection: Collection, held_out: float) -> Queries:

@@ -122,7 +122,7 @@ class Searcher:
         ]
 
 
-def all_arms(experts: Mapping[str, RetrievalExpert], weights: Sequence[float] = FUSION_WEIGHTS) -> tuple[Arm, ...]:
+def all_arms(experts: Mapping[str, RetrievalExpert]) -> tuple[Arm, ...]:
     """Base alone, every other expert alone, and every dense expert fused with the first lexical one."""
     lexical = first_lexical(experts)
     dense = [name for name, expert in experts.items() if isinstance(expert, DenseExpert)]
@@ -130,7 +130,7 @@ def all_arms(experts: Mapping[str, RetrievalExpert], weights: Sequence[float] = 
     fused = [
         Arm(members=(name, lexical), weights=(weight, round(1 - weight, 6)))
         for name in dense
-        for weight in weights
+        for weight in FUSION_WEIGHTS
         if lexical is not None
     ]
     return (*singles, *fused)
