@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,7 +23,7 @@ from gateway.auth import Auth
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.log_keeper import LogKeeper
-from gateway.serve import Gateway, build_parts
+from gateway.serve import Gateway, build_parts, live_router
 from gateway.settings import Settings, engine_environment, environment_secrets
 from gateway.siblings import Siblings
 from retrieval.service import retrieval_of
@@ -81,14 +81,12 @@ async def running_composition(
             keeper = await start_keeper(stack, settings, config, redis_url, store)
             sink = await start_log(stack, settings, config, redis_url, store)
             step.done(f"decision log through {where}")
-        with reporter.step(f"loading {len(config.experts)} experts") as step:
-            fleet, addresses = await start_engines(stack, settings, config, engines)
-            step.done(experts_line(config, fleet))
-        with reporter.step("starting the gateway") as step:
-            gateway = await start_gateway(stack, settings, config, addresses, sink, store)
+        with reporter.step(f"loading {len(config.experts)} experts and the router") as step:
+            fleet = await engines_of(stack, settings, config, engines)
+            gateway = await start_gateway(stack, settings, config, fleet.start, sink, store)
             gateway.parts.metrics.watch(keeper.metrics)
             spare_what_is_there()
-            step.done(f"gateway at {gateway.url}")
+            step.done(f"{experts_line(config, fleet)}; gateway at {gateway.url}")
         yield Composition(gateway, fleet)
 
 
@@ -134,33 +132,32 @@ async def start_log(
     return sink
 
 
-async def start_engines(
+async def engines_of(
     stack: AsyncExitStack, settings: Settings, config: CoeConfig, engines: Collection[Engine]
-) -> tuple[Fleet, EngineAddresses]:
-    """The engines of the given kinds that this host runs."""
+) -> Fleet:
+    """The engines of the given kinds that this host is to run, not started yet."""
     running = await asyncio.to_thread(read_vllm_addresses, settings.data_dir)
     folder = settings.config_path.resolve().parent
     fleet = Fleet(config, folder, settings.data_dir, engine_environment(config), engines, running)
     stack.push_async_callback(fleet.stop)
-    return fleet, await fleet.start()
+    return fleet
 
 
 async def start_gateway(
     stack: AsyncExitStack,
     settings: Settings,
     config: CoeConfig,
-    addresses: EngineAddresses,
+    start_engines: Callable[[], Awaitable[EngineAddresses]],
     sink: DecisionLog,
     store: Database,
     membership: Membership | None = None,
 ) -> Gateway:
-    """The gateway on its address. `membership` is None where it is one process."""
+    """The gateway on its address, whose engines load while it does. `membership` is None where it is one process."""
     secrets = environment_secrets(config)
-    backends = build_backends(config, addresses.urls, addresses.lora_ids, secrets)
     database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
     siblings = membership.siblings if membership else Siblings()
     has_stores = siblings.store_owner is None
-    retrieval = await asyncio.to_thread(
+    opening = asyncio.to_thread(
         retrieval_of,
         config.retrieval,
         folder,
@@ -169,10 +166,13 @@ async def start_gateway(
         database_url,
         secrets,
     )
+    live = live_router(settings, config)
+    addresses, retrieval, _ = await asyncio.gather(start_engines(), opening, live.refresh())
     parts = build_parts(
         settings,
         config,
-        backends=backends,
+        backends=build_backends(config, addresses.urls, addresses.lora_ids, secrets),
+        live=live,
         sink=sink,
         store=store,
         retrieval=retrieval,

@@ -12,7 +12,7 @@ import aiohttp
 from base.json_text import JsonError, from_json
 from router.types import PROBE_HEADER
 
-MAX_TOKENS = 16
+MAX_TOKENS = 12
 """Enough to see that an expert answers, little enough for sixteen answers in seconds on two cores."""
 
 TIMEOUT_S = 60.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,7 @@ def up(
     probes: Annotated[Path | None, typer.Option("--probes", hidden=True)] = None,
 ) -> None:
     """Start services, experts and gateway; measure and fit on the first start; ask one query per category; serve."""
+    begun_s = time.perf_counter()
     from base.errors import require_installed
     from base.shipped import DEFAULT_CONFIG, copy_composition
     from base.terminal import Terminal
@@ -51,7 +53,7 @@ def up(
         known, folder = load_config(config), config.resolve().parent
         run(run_experts(known, folder, data_dir.resolve(), engine_environment(known), once=once))
         return
-    settings, view = settings_of(config, data_dir, host, port), UpView(Terminal())
+    settings, view = settings_of(config, data_dir, host, port), UpView(Terminal(), begun_s)
     if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
         require_installed("demo", "the composition that ships with coe", *DEMO_PACKAGES)
         copy_composition(Path())

@@ -47,6 +47,7 @@ def build_parts(
     backends: Mapping[str, ChatBackend],
     sink: DecisionSink,
     store: DecisionDatabase | None,
+    live: LiveRouter | None = None,
     retrieval: RetrievalService | None = None,
     secrets: Mapping[str, str] = MappingProxyType({}),
     siblings: Siblings | None = None,
@@ -60,7 +61,7 @@ def build_parts(
     return Parts(
         config=config,
         pool=ExpertPool(backends),
-        live=LiveRouter(settings.data_dir / ROUTERS_FOLDER, RouterLoader(config)),
+        live=live or live_router(settings, config),
         sink=sink,
         store=store,
         auth=auth or Auth(settings.plain_keys),
@@ -74,6 +75,11 @@ def build_parts(
         siblings=siblings or Siblings(),
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
     )
+
+
+def live_router(settings: Settings, config: CoeConfig) -> LiveRouter:
+    """The routers of the data folder, not loaded yet."""
+    return LiveRouter(settings.data_dir / ROUTERS_FOLDER, RouterLoader(config))
 
 
 class RouterLoader:

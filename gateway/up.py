@@ -57,6 +57,7 @@ async def run_up(
         await asyncio.to_thread(require_keys, settings)
         async with running_composition(settings, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
             await ensure_router(composition, settings, config, view, probes, is_regrading=is_regrading)
+            view.ready()
             answers = await view.answers(first_answers(composition, settings, config))
             life.is_starting = False
             view.ending(client_url(composition), answers, needs_key=bool(settings.api_keys))

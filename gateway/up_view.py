@@ -32,10 +32,11 @@ class Step:
 
 
 class UpView:
-    """Writes to one console."""
+    """Writes to one console. `begun_s` is when the start began, on the clock of `time.perf_counter`."""
 
-    def __init__(self, console: Terminal) -> None:
+    def __init__(self, console: Terminal, begun_s: float | None = None) -> None:
         self._console = console
+        self._begun_s = time.perf_counter() if begun_s is None else begun_s
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
@@ -54,6 +55,10 @@ class UpView:
         """One line that is neither step nor result."""
         self._line((text, "dim"))
 
+    def ready(self) -> None:
+        """Says how long the start took until the gateway could answer."""
+        self._line((f"ready after {time.perf_counter() - self._begun_s:.1f} s", "bold"))
+
     def command(self, title: str, words: Sequence[str]) -> None:
         """Announces a command whose output follows."""
         self._line((title, "bold"), (f" $ {' '.join(words)}", "dim"))
@@ -61,8 +66,12 @@ class UpView:
     async def answers(self, answers: AsyncIterator[FirstAnswer]) -> list[FirstAnswer]:
         """Shows answers as they come and returns them all."""
         self._line("")
-        if not self._console.is_terminal:
-            return await self._plain_answers(answers)
+        begin = time.perf_counter()
+        seen = await (self._live_answers(answers) if self._console.is_terminal else self._plain_answers(answers))
+        self._line(f"\n{len(seen)} queries took {time.perf_counter() - begin:.1f} s")
+        return seen
+
+    async def _live_answers(self, answers: AsyncIterator[FirstAnswer]) -> list[FirstAnswer]:
         table, seen = answer_table(), []
         with Live(table, console=self._console, refresh_per_second=8):
             async for answer in answers:
@@ -83,7 +92,7 @@ class UpView:
         """Prints how many queries went where they belong, the API's address, and a command to copy."""
         if answers:
             right = sum(answer.is_as_meant for answer in answers)
-            self._line(f"\n{right} of {len(answers)} queries were put into the category they were written for.")
+            self._line(f"{right} of {len(answers)} queries were put into the category they were written for.")
         key = ' -H "authorization: Bearer $COE_API_KEY"' if needs_key else ""
         self._line(("\nAPI", "bold"), f"  {base_url}   ", ('(any OpenAI client; model "auto")\n', "dim"))
         self._line(

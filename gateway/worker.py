@@ -59,6 +59,10 @@ class Plan(Record):
     def names(self) -> list[str]:
         return [worker_name(number) for number in range(self.workers)] + [LOG]
 
+    async def engines(self) -> EngineAddresses:
+        """The addresses of the engines, which run."""
+        return EngineAddresses(self.urls, self.lora_ids)
+
 
 def worker_name(number: int) -> str:
     return f"worker-{number + 1}"
@@ -112,8 +116,7 @@ async def worker(
     siblings = Siblings(folder, name, [other for other in plan.names if other != name], owner)
     stack.push_async_callback(siblings.aclose)
     membership = Membership(socket.socket(fileno=listener), siblings)
-    addresses = EngineAddresses(plan.urls, plan.lora_ids)
-    gateway = await start_gateway(stack, settings, config, addresses, sink, store, membership)
+    gateway = await start_gateway(stack, settings, config, plan.engines, sink, store, membership)
     server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent, gateway.app)
     stack.push_async_callback(server.aclose)
     await server.start()

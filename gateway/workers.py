@@ -21,7 +21,7 @@ from decision_log.privacy import load_key
 from fleet.engines import all_ready
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
 from fleet.stop_signal import Life, Stop
-from gateway.composition import Reporter, experts_line, start_engines, start_redis
+from gateway.composition import Reporter, engines_of, experts_line, start_redis
 from gateway.run_folder import run_folder
 from gateway.serve import bind, url_of
 from gateway.settings import Settings, command_environment
@@ -96,7 +96,8 @@ async def start_family(
         redis_url, where = await start_redis(stack, settings)
         step.done(f"decision log through {where}")
     with reporter.step(f"loading {len(config.experts)} experts") as step:
-        fleet, addresses = await start_engines(stack, settings, config, (Engine.LLAMACPP,))
+        fleet = await engines_of(stack, settings, config, (Engine.LLAMACPP,))
+        addresses = await fleet.start()
         step.done(experts_line(config, fleet))
     with reporter.step(f"starting {count} workers") as step:
         await asyncio.to_thread(load_key, settings.data_dir)  # made once, before all want it

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -32,13 +34,17 @@ async def stream(*answers: FirstAnswer) -> AsyncIterator[FirstAnswer]:
 
 async def test_a_pipe_gets_one_line_an_answer() -> None:
     out = io.StringIO()
-    seen = await UpView(Terminal(file=out, width=60)).answers(stream(GOOD, UNSURE, BROKEN))
+    view = UpView(Terminal(file=out, width=60), time.perf_counter() - 7200)
+    view.ready()
+    seen = await view.answers(stream(GOOD, UNSURE, BROKEN))
     assert seen == [GOOD, UNSURE, BROKEN]
-    _, header, *lines = out.getvalue().rstrip("\n").split("\n")
+    ready, _, header, *lines = out.getvalue().rstrip("\n").split("\n")
     assert [title for title in COLUMNS if title not in header] == []
     assert lines[0].split() == ["What", "is", "[6", "*", "7]?", "arithmetic", "0.91", "calculator", "41", "ms", "84"]
     assert lines[1].split() == ["hm", "general", "0.30", "generalist", "uncertain", "50", "ms"]
     assert lines[2].split() == ["why", "facts", "no", "answer"]
+    assert re.fullmatch(r"ready after 72\d\d\.\d s", ready)
+    assert re.fullmatch(r"3 queries took \d+\.\d s", lines[-1])
     assert "\x1b" not in out.getvalue()
 
 
