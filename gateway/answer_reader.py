@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,6 @@ from router.types import Usage
 
 MAX_HELD_BYTES = 8 * 1024 * 1024
 MAX_TAIL_S = 1.0
-END_MARK = re.compile(rb"^data:[ \t]*\[DONE\]", re.MULTILINE)
-COMPACT_MARK = b"data:[DONE]"
 MAX_REPLY_VALUES = 1_000_000  # the log-probabilities of a token are over a hundred
 
 
@@ -31,9 +30,18 @@ class StreamReader:
 
     Args:
         keep_chars: how much of the first choice's text to keep in `text`.
+        as_chat: what an event says in the terms of a chat completion, where the stream is none.
+        on_event: gets each whole event.
     """
 
-    def __init__(self, keep_chars: int = 0) -> None:
+    def __init__(
+        self,
+        keep_chars: int = 0,
+        *,
+        as_chat: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
+        on_event: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self._as_chat, self._on_event = as_chat, on_event
         self._room = keep_chars
         self._kept: list[str] = []
         self.is_done = False  # the end mark `[DONE]` came
@@ -103,11 +111,16 @@ class StreamReader:
         if not isinstance(event, dict):
             self.is_broken = True
             return
+        if self._on_event is not None:
+            self._on_event(event)
+        if self._as_chat is not None:
+            event = self._as_chat(event)
+            self.is_done = self.is_done or "done" in event
         if event.get("error") is not None:
             self.error_code = error_code(event["error"])
         usage = event.get("usage")
         if isinstance(usage, dict):
-            self._reported = usage_of(usage)
+            self._reported = later(self._reported, usage_of(usage))
         choices = event.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -138,12 +151,18 @@ class JsonAnswer:
     error_code: str | None
 
 
-def read_answer(body: bytes) -> JsonAnswer | None:
-    """None when the body is not a chat completion: not a JSON object, or one with neither choices nor an error."""
+def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None) -> JsonAnswer | None:
+    """None when the body is not a chat completion: not a JSON object, or one with neither choices nor an error.
+
+    Args:
+        as_chat: what the answer says in the terms of a chat completion, where it is none.
+    """
     try:
         values = reply_json(body)
     except JsonError:
         return None
+    if as_chat is not None and isinstance(values, dict):
+        values = as_chat(values)
     choices = values.get("choices") if isinstance(values, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
     error = values.get("error") if isinstance(values, dict) else None
@@ -177,6 +196,16 @@ def usage_of(usage: dict[str, object]) -> Usage:
     return Usage(prompt_tokens=tokens(usage, "prompt_tokens"), completion_tokens=tokens(usage, "completion_tokens"))
 
 
+def later(before: Usage | None, now: Usage) -> Usage:
+    """Usage so far: counts only rise, and some wires report those of the prompt first and the others later."""
+    if before is None:
+        return now
+    return Usage(
+        prompt_tokens=max(before.prompt_tokens, now.prompt_tokens),
+        completion_tokens=max(before.completion_tokens, now.completion_tokens),
+    )
+
+
 def tokens(usage: dict[str, object], name: str) -> int:
     value = usage.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
@@ -188,6 +217,34 @@ def error_code(error: object) -> str:
     return str(code)[:64] if isinstance(code, str | int) else "expert_error"
 
 
+class EndMark:
+    """The line that begins the end of a stream: a field of an event with one of some values."""
+
+    def __init__(self, name: bytes, *values: bytes) -> None:
+        self._line = re.compile(
+            rb"^" + name + rb":[ \t]*(?:" + b"|".join(re.escape(value) for value in values) + rb")", re.MULTILINE
+        )
+        self._compact = tuple(name + b":" + value for value in values)
+        self._usual = tuple(name + b": " + value for value in values)
+
+    def is_in(self, chunk: bytes) -> bool:
+        """Returns True where a piece of a stream holds that line as engines write it."""
+        return self._usual[0] in chunk or any(line in chunk for line in self._usual[1:])
+
+    def found_in(self, text: bytes, begin: int = 0) -> int | None:
+        """The place where that line begins in `text`, which begins a line at `begin`."""
+        found = self._line.search(text, begin)
+        return None if found is None else found.start()
+
+    def may_be(self, line: bytes) -> bool:
+        """Returns True where a line that begins with these bytes may become one."""
+        begun = line.replace(b" ", b"").replace(b"\t", b"")
+        return any(each.startswith(begun) for each in self._compact)
+
+
+CHAT_END = EndMark(b"data", b"[DONE]")
+
+
 class HeldEnd:
     """Passes the bytes of a stream on, but for what begins with the line `data: [DONE]`.
 
@@ -196,7 +253,8 @@ class HeldEnd:
     A piece that ends inside what may become that line is kept back up to the line's beginning until more has come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mark: EndMark = CHAT_END) -> None:
+        self._mark = mark
         self.held = b""
         self._is_end = False
         self._is_line_start = True  # where `held` begins
@@ -217,13 +275,12 @@ class HeldEnd:
             first_line = text.find(b"\n") + 1
             if not first_line:
                 return len(text)
-        found = END_MARK.search(text, first_line)
+        found = self._mark.found_in(text, first_line)
         if found is not None:
             self._is_end = True
-            return found.start()
+            return found
         last_line = max(first_line, text.rfind(b"\n") + 1)
-        compact = text[last_line:].replace(b" ", b"").replace(b"\t", b"")
-        return last_line if COMPACT_MARK.startswith(compact) else len(text)
+        return last_line if self._mark.may_be(text[last_line:]) else len(text)
 
 
 class StreamTails:

@@ -1,11 +1,11 @@
-"""The ASGI application: a bare handler for chat completions, FastAPI for the rest, one gate in front of both."""
+"""The ASGI application: a bare handler for chats on every surface, FastAPI for the rest, one gate in front of both."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
 
-from gateway.asgi import Receive, Scope, Send, must_close, read_body, send_error
+from gateway.asgi import Receive, Scope, Send, must_close, read_body, send_body
 from gateway.auth import is_loopback
 from gateway.chat import ChatEndpoint
 from gateway.chat_limits import ChatLimits
@@ -17,9 +17,10 @@ from gateway.keys.grants import EVERYBODY, Caller
 from gateway.origin_check import OriginCheck
 from gateway.parts import Parts
 from gateway.rest import create_rest, serve_rest
+from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
+from gateway.surfaces.table import SURFACES, surface_of
 from gateway.upload import received_upload
 
-CHAT_PATH = "/v1/chat/completions"
 UPLOAD_PATH = "/v1/files"
 STORE_PATHS = ("/v1/files", "/v1/vector_stores")
 UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
@@ -53,6 +54,7 @@ class GatewayApp:
             enricher=parts.attachments,
             judge=parts.judge,
         )
+        self._count = TokenCount(limits, parts.decider, parts.pool, parts.config.experts)
         self._rest = create_rest(rest_parts(parts), parts.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,10 +77,13 @@ class GatewayApp:
         self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
     ) -> None:
         path, method = scope["path"], scope["method"]
-        if path == CHAT_PATH:
-            if method != "POST":
-                raise method_not_allowed(method, "POST")
+        if (path in SURFACES or path == COUNT_PATH) and method != "POST":
+            raise method_not_allowed(method, "POST")
+        if path in SURFACES:
             await self._chat(scope, headers, claim, receive, send)
+            return
+        if path == COUNT_PATH:
+            await self._count(headers, claim, receive, send)
             return
         if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
             await self._siblings.forward(self._siblings.store_owner, scope, receive, send)
@@ -107,7 +112,7 @@ class GatewayApp:
         extra = {"x-request-id": request_id}
         if must_close(headers, error, self.max_body_bytes(path)):
             extra["connection"] = "close"
-        await send_error(send, error, extra)
+        await send_body(send, error.status, surface_of(path).error(error), extra | error.headers)
 
 
 def rest_parts(parts: Parts) -> dict[str, object]:

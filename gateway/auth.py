@@ -49,15 +49,17 @@ class Auth:
         """
         if not self.needs_key:
             return EVERYBODY
-        given = headers.get(b"authorization", b"")
-        if given[: len(BEARER)].lower() != BEARER:
+        given = headers.get(b"authorization")
+        if given is None and b"x-api-key" in headers:  # Anthropic's clients
+            given = BEARER + headers[b"x-api-key"]
+        if given is None or given[: len(BEARER)].lower() != BEARER:
             raise refused("a key is needed: send the header 'Authorization: Bearer KEY'")
         presented = hashlib.sha256(given[len(BEARER) :].strip()).digest()
         # Every hash is compared, so the time taken does not say which one was close.
         fixed = [caller for digest, caller in self._fixed if hmac.compare_digest(presented, digest)]
         found = fixed[0] if fixed else self._ring.caller(presented)
         if found is None:
-            raise refused("the key in 'Authorization' is not known here, or has expired")
+            raise refused("the key is not known here, or has expired")
         return found
 
 

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: decide, call the expert, pass its bytes on, write down how it ended."""
+"""A chat on any surface: decide, call the expert, pass its bytes on, write down how it ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
 from gateway.answer_reader import HeldEnd, StreamReader, StreamTails, answer_text
-from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_error, send_head
+from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
 from gateway.deciding import Decider
@@ -20,11 +20,13 @@ from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Admission, Claim
 from gateway.keys.grants import Caller
-from gateway.wire import ChatRequest, decode_chat
+from gateway.surfaces.surface import Surface
+from gateway.surfaces.table import SURFACES
+from gateway.surfaces.telling import Telling
+from gateway.wire import ChatRequest, decode_json, json_object
 from router.config import GatewayConfig
 from router.types import RoutingDecision, TerminalState
 
-END_MARK = b"data: [DONE]"
 MAX_JUDGED_CHARS = 20_000
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -66,29 +68,32 @@ class ChatEndpoint:
         self.decider, self.experts, self.log, self.admission = decider, experts, log, admission
         self.limits, self.enricher, self.judge = limits, enricher, judge
         self.tails = StreamTails()
-        self._max_body_bytes = bounds.max_body_bytes
-        self._decode = partial(decode_chat, bounds=bounds)
+        self._bounds = bounds
 
     async def __call__(
         self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
     ) -> None:
-        """Answers one request; once it is read, the client gets an answer in OpenAI's shape or a broken connection.
+        """Answers one request; once it is read, the client gets an answer in its own shape, or a broken connection.
 
         Raises:
             ApiError: the body cannot be read.
             StoreError: the answer's row could not be made safe now.
             ClientGoneError: the client left before the body was read.
         """
-        asked = await self._read(headers, scope["coe_caller"], claim, receive)
+        surface = SURFACES[scope["path"]]
+        asked = await self._read(headers, scope["coe_caller"], claim, receive, surface)
         await self.log.check()
-        await ChatExchange(self, asked, send).run(ClientWatch(scope))
+        await ChatExchange(self, asked, surface, send).run(ClientWatch(scope))
 
-    async def _read(self, headers: Mapping[bytes, bytes], caller: Caller, claim: Claim, receive: Receive) -> Asked:
+    async def _read(
+        self, headers: Mapping[bytes, bytes], caller: Caller, claim: Claim, receive: Receive, surface: Surface
+    ) -> Asked:
         """The request. The bytes themselves are let go."""
         at, arrived_at_s = time.time(), time.perf_counter()
-        raw = await read_body(headers, receive, self._max_body_bytes, claim)
+        raw = await read_body(headers, receive, self._bounds.max_body_bytes, claim)
         received_at_s = time.perf_counter()
-        chat = self.limits.bound(await read_off_loop(self._decode, raw), caller)
+        decode = partial(decoded, surface=surface, bounds=self._bounds, headers=headers)
+        chat = self.limits.bound(await read_off_loop(decode, raw), caller)
         session = named_session(headers.get(b"x-session-id", b"")) or chat.session
         return Asked(
             request_id_of(headers),
@@ -106,12 +111,13 @@ class ChatEndpoint:
 class ChatExchange:
     """One request on its way. However it ends, its outcome is counted and written down once."""
 
-    def __init__(self, endpoint: ChatEndpoint, asked: Asked, send: Send) -> None:
-        self._endpoint, self._asked, self._send = endpoint, asked, send
+    def __init__(self, endpoint: ChatEndpoint, asked: Asked, surface: Surface, send: Send) -> None:
+        self._endpoint, self._asked, self._surface, self._send = endpoint, asked, surface, send
         self._outcome = Outcome()
         self._row = endpoint.log.row(asked)
         self._has_started = False  # the head of the answer is on its way to the client
         self._reader: StreamReader | None = None  # follows the stream while one passes
+        self._telling: Telling | None = None  # there where the answer is told on another surface than the expert's
         self._is_sampled = False  # a judge needs the answer, which is kept until its end
         self._answer_text: str | None = None  # there only when it is sampled; never logged
 
@@ -143,13 +149,15 @@ class ChatExchange:
         outcome.hold = await endpoint.limits.reserve(asked, decision)
         outcome.decided = decided  # a request over a cap is rejected as if nothing had been decided
         self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
-        if endpoint.enricher is not None:
+        if endpoint.enricher is not None and chat.facts.needs_wire is None:
             chat, outcome.sources = await endpoint.enricher.enrich(asked, decision)
         outcome.overhead_ms = (time.perf_counter() - asked.received_at_s) * 1e3
         answer = await endpoint.experts.answer(asked, chat, decision)
         outcome.expert = answer.expert
+        told = None if answer.is_native else self._surface.answer(asked.chat)
+        self._telling = None if told is None else Telling(self._surface, told)
         if isinstance(answer, StreamedAnswer):
-            await self._relay(answer, chat.facts.prompt_tokens)
+            await self._relay(answer, chat)
         else:
             await self._send_whole(answer)
 
@@ -160,12 +168,15 @@ class ChatExchange:
         if self._is_sampled:
             self._answer_text = await read_off_loop(answer_text, answer.body)
         self._end(facts.error_code)
+        body = answer.body
+        if self._telling is not None:
+            body = await read_off_loop(self._telling.whole, body)
         await self._row.commit(outcome)
         self._has_started = True
-        body = answer.body if outcome.sources is None else outcome.sources.in_body(answer.body)
+        body = body if outcome.sources is None else outcome.sources.in_body(body)
         await send_body(self._send, 200, body, response_headers(self._asked, outcome), answer.content_type)
 
-    async def _relay(self, answer: StreamedAnswer, prompt_tokens: int) -> None:
+    async def _relay(self, answer: StreamedAnswer, chat: ChatRequest) -> None:
         """Passes a stream on and ends it once its row is safe.
 
         Raises:
@@ -173,8 +184,13 @@ class ChatExchange:
             StoreError: its row could not be made safe; the client has not seen the end.
         """
         endpoint, outcome = self._endpoint, self._outcome
-        reader = self._reader = StreamReader(MAX_JUDGED_CHARS if self._is_sampled else 0)
-        end = HeldEnd() if endpoint.log.is_durable else None
+        telling = self._telling
+        reader = self._reader = StreamReader(
+            MAX_JUDGED_CHARS if self._is_sampled else 0,
+            as_chat=chat.native.as_chat if answer.is_native and chat.native is not None else None,
+            on_event=None if telling is None else telling.read,
+        )
+        end = HeldEnd(self._surface.end_mark) if telling is None and endpoint.log.is_durable else None
         self._has_started, outcome.status = True, 200
         try:
             await self._pass_on(answer, reader, end)
@@ -182,7 +198,7 @@ class ChatExchange:
             endpoint.experts.ended(answer.expert, error)
             raise
         finally:
-            outcome.usage, outcome.finish_reason = reader.usage(prompt_tokens), reader.finish_reason
+            outcome.usage, outcome.finish_reason = reader.usage(chat.facts.prompt_tokens), reader.finish_reason
             self._answer_text = reader.text if self._is_sampled else None
             if reader.is_done:
                 endpoint.tails.read(answer.chunks)
@@ -191,29 +207,40 @@ class ChatExchange:
         endpoint.experts.ended(answer.expert)
         self._end("broken_stream" if reader.is_broken and not reader.error_code else reader.error_code)
         await self._row.commit(outcome)
-        await self._send({"type": "http.response.body", "body": b"" if end is None else end.held})
+        last = b"" if end is None else end.held
+        await self._send({"type": "http.response.body", "body": last if telling is None else telling.end()})
 
     async def _pass_on(self, answer: StreamedAnswer, reader: StreamReader, end: HeldEnd | None) -> None:
-        """Sends each piece as it comes, but for the end where that is held; reads along once a piece is on its way."""
-        outcome, send = self._outcome, self._send
+        """Sends each piece as it comes, but for the end where that is held; reads along once a piece is on its
+        way. An answer that is told on another surface has to be read first."""
+        outcome, send, telling = self._outcome, self._send, self._telling
         headers = {"content-type": answer.content_type, **STREAM_HEADERS, **response_headers(self._asked, outcome)}
         await send_head(send, 200, headers)
         chunk = answer.first
         while chunk:
-            if end is None and END_MARK in chunk:
-                self._row.take_number()
-            piece = chunk if end is None else end.pass_on(chunk)
+            if telling is not None:
+                reader.feed(chunk)
+                piece = telling.told()
+            elif end is None:
+                piece = chunk
+                if self._surface.end_mark.is_in(chunk):
+                    self._row.take_number()
+            else:
+                piece = end.pass_on(chunk)
             if piece:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             if outcome.ttft_ms is None:
                 outcome.ttft_ms = self._asked.elapsed_ms()
-            reader.feed(chunk)
+            if telling is None:
+                reader.feed(chunk)
             if reader.is_done:
                 break  # whatever an expert does after its end mark, the answer is complete
             chunk = await anext(answer.chunks, b"")
         reader.close()
         if not (reader.is_complete or reader.is_broken or reader.error_code):
             raise BackendError("the expert's answer was cut off", status=502)
+        if telling is not None and reader.is_broken and not reader.error_code:
+            raise BackendError("the expert's stream is not one of chat completions", status=502)
 
     def _end(self, error_code: str | None) -> None:
         """Notes the end of an answer, which may hold an error of the expert's."""
@@ -243,6 +270,14 @@ class ChatExchange:
             error = api_error(unsafe)
         if not self._has_started:
             self._has_started = True
-            await send_error(self._send, error, response_headers(self._asked, outcome))
+            headers = response_headers(self._asked, outcome) | error.headers
+            await send_body(self._send, error.status, self._surface.error(error), headers)
+        elif self._telling is not None:
+            await self._send({"type": "http.response.body", "body": self._telling.fail(error)})
         elif self._reader is not None and self._reader.is_at_boundary:
-            await self._send({"type": "http.response.body", "body": b"data: " + error.body + b"\n\n"})
+            await self._send({"type": "http.response.body", "body": self._surface.error_event(error)})
+
+
+def decoded(raw: bytes, surface: Surface, bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
+    """The request of a body. Raises ApiError 400 naming the field, its value and what is allowed."""
+    return surface.request(json_object(decode_json(raw)), bounds, headers)

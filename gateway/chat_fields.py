@@ -8,7 +8,7 @@ not listed is refused, and an operator who wants more of them lists them in `gat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
 from gateway.body_fields import count, few, shorten
@@ -87,11 +87,13 @@ def check_fields(body: Mapping[str, object], limits: RequestLimits) -> None:
         count(body, "logprobs", least=0, most=limits.max_top_logprobs)
 
 
-def unknown_field(name: str, limits: RequestLimits) -> ApiError:
-    close = get_close_matches(name[:80], [*FIELDS, *limits.extra_fields], n=1)
+def unknown_field(
+    name: str, limits: RequestLimits, request: str = "a chat request", known: Collection[str] = OPENAI
+) -> ApiError:
+    close = get_close_matches(name[:80], [*known, *SAMPLING, *limits.extra_fields], n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ";"
     return invalid(
-        f"{shorten(name)} is not a field that a chat request may have{hint} allowed: OpenAI's, the sampling fields of "
+        f"{shorten(name)} is not a field that {request} may have{hint} allowed: the API's own, the sampling fields of "
         "vLLM and llama.cpp, and what the operator adds by gateway.limits.extra_fields",
         name[:80],
         code="unknown_parameter",

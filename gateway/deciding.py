@@ -16,10 +16,12 @@ from gateway.exchange import Decided
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.live_router import LiveRouter
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
-from gateway.wire import ChatRequest, resolve_model
+from gateway.wire import ChatRequest, Target, resolve_model
 from router.features import features_hash, to_bytes
 from router.pipeline import NOT_REACHABLE, Capabilities, Router, explicit_decision
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts
+
+MAX_SHOWN_LOSSES = 5
 
 
 class Decider:
@@ -29,6 +31,7 @@ class Decider:
         capabilities: by expert, every one of experts.yaml.
         policies: names that `auto:NAME` may have.
         hash_key: of the hashes of conversations and of features.
+        aliases: further names that `model` may have, and what they mean.
         keeps_embeddings: the log keeps what was decided from.
         seed: makes exploration repeatable in tests.
     """
@@ -41,10 +44,12 @@ class Decider:
         policies: Collection[str],
         hash_key: bytes,
         *,
+        aliases: Mapping[str, str] | None = None,
         keeps_embeddings: bool = False,
         seed: int | None = None,
     ) -> None:
         self._live, self._pool, self._capabilities, self._policies = live, pool, capabilities, policies
+        self._aliases = aliases or {}
         self._hash_key, self._keeps_embeddings = hash_key, keeps_embeddings
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
@@ -69,7 +74,14 @@ class Decider:
             ApiError: unknown model 404; no expert can serve it: 400 saying what each one lacks or why the policy keeps
                 it out, or 503 while those that could are down; routing is asked for and no router is loaded 503.
         """
-        target, facts = resolve_model(request.model, self._capabilities, self._policies), request.facts
+        target = resolve_model(request.model, self._capabilities, self._policies, self._aliases)
+        decided = await self._decide_target(target, request, decision_id, session_id)
+        return decided if target.alias is None else decided._replace(alias=request.model)
+
+    async def _decide_target(
+        self, target: Target, request: ChatRequest, decision_id: str, session_id: str | None
+    ) -> Decided:
+        facts = request.facts
         serving = await self._live.for_request()
         router = serving.router_for(session_id or decision_id)
         try:
@@ -87,7 +99,7 @@ class Decider:
                 self._live.note_fault(router.version, error)
                 return await self._route(serving.live, target.policy or "default", query, None)
         except NoEligibleExpertError as error:
-            raise no_expert(error, facts, self._capabilities) from error
+            raise no_expert(error, request, self._capabilities) from error
 
     async def _route(self, router: Router, policy: str, query: Query, shadow: Router | None) -> Decided:
         alive = self._pool.alive
@@ -119,10 +131,10 @@ class Decider:
         )
 
 
-def no_expert(error: NoEligibleExpertError, facts: QueryFacts, capabilities: Mapping[str, Capabilities]) -> ApiError:
+def no_expert(error: NoEligibleExpertError, request: ChatRequest, capabilities: Mapping[str, Capabilities]) -> ApiError:
     """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
     are down (503)."""
-    names = tuple(error.reasons)
+    facts, native, names = request.facts, request.native, tuple(error.reasons)
     down = [name for name, reason in error.reasons.items() if reason == NOT_REACHABLE]
     lacking = [name for name in names if capabilities[name].lacks(facts) is not None]
     outside = {name: error.reasons[name] for name in names if name not in down and name not in lacking}
@@ -136,6 +148,14 @@ def no_expert(error: NoEligibleExpertError, facts: QueryFacts, capabilities: Map
         )
     if outside:
         return ApiError(str(error), code="outside_policy", param="model")
+    if native is not None and native.losses:
+        shown = ", ".join(f"'{name}'" for name in native.losses[:MAX_SHOWN_LOSSES])
+        return ApiError(
+            f"{shown}: a chat request cannot say this, and no expert that can serve this request speaks "
+            f"/v1/{native.wire} itself ({error})",
+            code="unsupported_parameter",
+            param=native.losses[0].partition(" ")[0],
+        )
     # Whoever would take a short prompt with the same demands lacks only context.
     short = QueryFacts(has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json)
     is_too_long = any(capabilities[name].lacks(short) is None for name in names)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+from urllib.parse import quote
 
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
@@ -23,6 +24,7 @@ from router.types import (
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128
+ALIAS_CHARS = "/:@+~"  # beside letters, digits and "_.-~"; others are sent as %XX
 
 
 def new_decision_id() -> str:
@@ -55,6 +57,7 @@ class Decided(NamedTuple):
     """A decision and what it was made from.
 
     `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
+    `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
     `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
     """
 
@@ -62,6 +65,7 @@ class Decided(NamedTuple):
     inputs: DecisionInputs | None = None
     embedding: bytes | None = None
     shadow: Callable[[], ShadowDecision | None] | None = None
+    alias: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,8 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
         "x-coe-router-version": decision.router_version,
         "x-coe-overhead-ms": f"{outcome.overhead_ms:.2f}",
     }
+    if outcome.decided is not None and outcome.decided.alias is not None:
+        headers["x-coe-alias"] = quote(outcome.decided.alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
     note = fallback_note(decision, outcome.expert)
     if note:
         headers["x-coe-fallback"] = note

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from base.errors import BackendError, RouterError
 from decision_log.privacy import keyed_hash
@@ -15,7 +16,7 @@ from gateway.answer_reader import JsonAnswer, read_answer
 from gateway.asgi import read_off_loop
 from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error, upstream_error
-from gateway.wire import ChatRequest
+from gateway.wire import ChatRequest, Native
 from router.config import ExpertConfig
 from router.pipeline import following
 from router.protocols import BackendRequest, BackendResponse, ChunkStream
@@ -28,12 +29,17 @@ MAX_ANSWER_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class StreamedAnswer:
-    """A stream whose first piece is here. Close `chunks` in any case."""
+    """A stream whose first piece is here. Close `chunks` in any case.
+
+    Args:
+        is_native: the expert got the client's own request and answers on its wire.
+    """
 
     expert: str
     content_type: str
     first: bytes
     chunks: ChunkStream
+    is_native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class WholeAnswer:
     content_type: str
     body: bytes
     facts: JsonAnswer
+    is_native: bool = False
 
 
 class ExpertCall:
@@ -94,7 +101,12 @@ class ExpertCall:
                 raise failure if len(failed) == 1 else failure.after(failed[:-1])
             expert = following
 
-    async def _send(self, asked: Asked, chat: ChatRequest, expert: str) -> BackendResponse:
+    def _native(self, chat: ChatRequest, expert: str) -> Native | None:
+        """The client's own request where that expert speaks its wire."""
+        native = chat.native
+        return native if native is not None and native.wire in self._experts[expert].wires else None
+
+    async def _send(self, asked: Asked, chat: ChatRequest, expert: str, native: Native | None) -> BackendResponse:
         """The head of an expert's answer, and its body within the expert's time. Raises BackendError."""
         entry = self._experts[expert]
         until_s = asyncio.get_running_loop().time() + entry.total_timeout_s
@@ -105,6 +117,8 @@ class ExpertCall:
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
             cache_salt=cache_salt(asked.caller.tenant, self._hash_key),
         )
+        if native is not None:
+            request = replace(request, body=native.body, path=native.wire.value, headers=native.headers)
         try:
             async with asyncio.timeout_at(until_s):
                 response = await self._pool.backend(expert).send(request)
@@ -126,9 +140,10 @@ class ExpertCall:
         pool = self._pool
         pool.started(expert)
         try:
-            response = await self._send(asked, chat, expert)
+            native = self._native(chat, expert)
+            response = await self._send(asked, chat, expert, native)
             try:
-                answer = await read_beginning(expert, response, self._keys.get(expert))
+                answer = await read_beginning(expert, response, self._keys.get(expert), native)
             except BaseException:
                 await response.chunks.aclose()
                 raise
@@ -169,12 +184,13 @@ def cache_salt(tenant: str, hash_key: bytes) -> str:
 
 
 async def read_beginning(
-    expert: str, response: BackendResponse, key: str | None = None
+    expert: str, response: BackendResponse, key: str | None = None, native: Native | None = None
 ) -> StreamedAnswer | WholeAnswer:
     """Reads what must be there before the client hears anything: a stream's first piece, or all of a JSON answer.
 
     Args:
         key: ours for that expert, which no message may show.
+        native: the request that it got, where that was not a chat request.
 
     Raises:
         ApiError: the expert answered with an error status.
@@ -191,12 +207,13 @@ async def read_beginning(
         first = await anext(response.chunks, b"")
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
-        return StreamedAnswer(expert, content_type, first, response.chunks)
+        return StreamedAnswer(expert, content_type, first, response.chunks, native is not None)
     body = await read_all(response.chunks, MAX_ANSWER_BYTES)
-    facts = await read_off_loop(read_answer, body)
+    facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
     if facts is None:
-        raise BackendError(f"expert {expert} sent an answer that is not a chat completion", status=502)
-    return WholeAnswer(expert, content_type, body, facts)
+        kind = f"one of /v1/{native.wire}" if native else "a chat completion"
+        raise BackendError(f"expert {expert} sent an answer that is not {kind}", status=502)
+    return WholeAnswer(expert, content_type, body, facts, native is not None)
 
 
 async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:

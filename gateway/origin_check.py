@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from starlette.middleware.cors import CORSMiddleware
+
+from gateway.asgi import Application
 from gateway.auth import is_loopback
 from gateway.http_errors import ApiError
 
@@ -44,6 +47,15 @@ class OriginCheck:
         if origin is not None and plain(origin) not in self._origins and not is_own(plain(origin), plain(host or b"")):
             raise forbidden("origin", origin, "the gateway's own, or one of gateway.allowed_origins")
         self._passed = host
+
+
+def readable_by(app: Application, origins: Sequence[str]) -> Application:
+    """The application with CORS: pages of these origins may read its answers, headers included. Without origins, the
+    application itself."""
+    if not origins:
+        return app
+    allowed = [origin.lower() for origin in origins]
+    return CORSMiddleware(app, allow_origins=allowed, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"])
 
 
 def is_own(origin: str, host: str) -> bool:

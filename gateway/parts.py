@@ -76,6 +76,7 @@ class Parts:
             can_take,
             config.policies,
             self.hash_key,
+            aliases=config.aliases,
             keeps_embeddings=config.log.embeddings,
             seed=self.seed,
         )

@@ -68,7 +68,7 @@ class RouteAnswer(Record):
 
 
 class ModelCard(Record):
-    """One name that `model` may have. `owned_by` says what kind it is: `coe`, `coe-policy` or the engine."""
+    """One name that `model` may have. `owned_by` says its kind: `coe`, `coe-policy`, `coe-alias` or the engine."""
 
     id: str
     object: Literal["model"] = "model"

@@ -22,6 +22,7 @@ from gateway.app import GatewayApp
 from gateway.auth import Auth, check_exposure
 from gateway.http_limits import limited_protocol
 from gateway.live_router import LiveRouter
+from gateway.origin_check import readable_by
 from gateway.parts import Parts
 from gateway.settings import Settings
 from gateway.siblings import Siblings
@@ -213,7 +214,7 @@ def url_of(host: str, port: int) -> str:
 def server_config(parts: Parts, app: GatewayApp) -> uvicorn.Config:
     limits = parts.config.gateway
     return uvicorn.Config(
-        app,
+        readable_by(app, limits.allowed_origins),
         http=limited_protocol(clients_that_fit(limits.max_connections), lambda: parts.readiness.is_stopping),
         ws="none",
         lifespan="off",

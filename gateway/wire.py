@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from base.errors import allowed_values
 from base.json_text import JsonError, from_json
@@ -11,7 +12,7 @@ from gateway.body_fields import flag, json_type, shorten, typed, wrong
 from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
-from router.config import GatewayConfig
+from router.config import GatewayConfig, Wire
 from router.section import AUTO
 from router.types import QueryFacts
 
@@ -21,8 +22,32 @@ JSON_FORMATS = frozenset({"json_object", "json_schema"})
 
 
 @dataclass(frozen=True, slots=True)
+class Native:
+    """A request as its client wrote it, where that was not a chat request.
+
+    Args:
+        losses: its fields that a chat request has no place for.
+        as_chat: what an event or a whole answer of that wire says, in the terms of a chat completion.
+        limit: its field that bounds an answer.
+        headers: of the client, for the expert.
+        prompts: how many it holds.
+        choices: answers that are written for it, at most.
+    """
+
+    wire: Wire
+    body: Mapping[str, object]
+    as_chat: Callable[[Mapping[str, Any]], dict[str, Any]]
+    limit: str
+    losses: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    prompts: int = 1
+    choices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A decoded request. `text` is the last human ask, capped; `session` is what identifies the conversation."""
+    """A decoded request. `text` is the last human ask, capped; `session` is what identifies the conversation. `native`
+    goes to experts that speak its wire, in place of `body`, which was translated from it."""
 
     body: Mapping[str, object]
     model: str
@@ -30,6 +55,7 @@ class ChatRequest:
     text: str
     facts: QueryFacts
     session: str
+    native: Native | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +64,7 @@ class Target:
 
     policy: str | None = None
     expert: str | None = None
+    alias: str | None = None  # of experts.yaml, that it was asked by
 
 
 def json_object(values: object) -> dict[str, object]:
@@ -85,8 +112,13 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
     )
 
 
-def resolve_model(model: str, experts: Collection[str], policies: Collection[str]) -> Target:
+def resolve_model(
+    model: str, experts: Collection[str], policies: Collection[str], aliases: Mapping[str, str] | None = None
+) -> Target:
     """The meaning of a model name.
+
+    Args:
+        aliases: further names; one that ends with `*` is the beginning of names, and the longest that fits counts.
 
     Raises:
         ApiError: 404 with the names there are.
@@ -98,7 +130,10 @@ def resolve_model(model: str, experts: Collection[str], policies: Collection[str
     name, _, policy = model.partition(":")
     if name == AUTO and policy in policies:
         return Target(policy=policy)
-    known = model_names(experts, policies)
+    alias = alias_of(model, aliases or {})
+    if alias is not None and aliases is not None:
+        return replace(resolve_model(aliases[alias], experts, policies), alias=alias)
+    known = [*model_names(experts, policies), *(aliases or ())]
     raise ApiError(
         f"the model {shorten(model)} does not exist{allowed_values(model[:80], known)}",
         status=404,
@@ -106,6 +141,14 @@ def resolve_model(model: str, experts: Collection[str], policies: Collection[str
         param="model",
         error_type="invalid_request_error",
     )
+
+
+def alias_of(model: str, aliases: Collection[str]) -> str | None:
+    """The alias that a model name is asked by; None when none fits."""
+    if model in aliases:
+        return model
+    fitting = [alias for alias in aliases if alias.endswith("*") and model.startswith(alias[:-1])]
+    return max(fitting, key=len, default=None)
 
 
 def model_names(experts: Collection[str], policies: Collection[str]) -> list[str]:

@@ -212,6 +212,7 @@ def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
             entry.supports_images,
             entry.supports_tools,
             entry.supports_json,
+            entry.wires,
         )
         for name, entry in config.experts.items()
     }

@@ -27,7 +27,7 @@ from base.yaml_text import read_yaml
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
 from router.request_limits import RequestLimits
 from router.retrieval_config import RetrievalConfig
-from router.section import Billions, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
+from router.section import AUTO, Billions, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
 from router.types import GENERAL
 
 
@@ -51,6 +51,14 @@ class Engine(StrEnum):
     ECHO = "echo"  # a fake for tests: answers with the question
 
 
+class Wire(StrEnum):
+    """An API beside chat completions that clients may speak, by its path below `/v1`."""
+
+    RESPONSES = "responses"
+    MESSAGES = "messages"  # Anthropic's
+    COMPLETIONS = "completions"  # text without turns
+
+
 class ExpertConfig(Section):
     """One expert LLM."""
 
@@ -60,6 +68,10 @@ class ExpertConfig(Section):
     url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
     served_model: str | None = Field(default=None, description="model name that is sent, where it is not `model`")
     api_key_env: EnvironmentName | None = None
+    wires: frozenset[Wire] = Field(
+        default=frozenset(),
+        description="what its engine speaks beside chat completions: then no request is translated",
+    )
     engine_args: dict[str, Flag] = Field(default_factory=dict, description="further flags of the engine")
     engine_env: dict[str, str] = Field(
         default_factory=dict, description="environment of its engine process, e.g. CUDA_VISIBLE_DEVICES"
@@ -234,6 +246,10 @@ class CoeConfig(Section):
     experts: dict[Name, ExpertConfig] = Field(min_length=1)
     router: RouterConfig
     policies: dict[Name, PolicyConfig] = Field(default_factory=lambda: {"default": PolicyConfig()})
+    aliases: dict[Annotated[str, Field(pattern=r"^[^*\s]*\*?$", min_length=1, max_length=128)], str] = Field(
+        default_factory=dict,
+        description="further names for `model`; a last `*` takes the rest of a name -> auto, auto:POLICY, expert",
+    )
     engines: EnginesConfig = EnginesConfig()
     gateway: GatewayConfig = GatewayConfig()
     log: LogConfig = LogConfig()
@@ -321,10 +337,21 @@ def unresolved_names(config: CoeConfig) -> list[str]:
                 problems.append(f"{where}: unknown category '{category}'{allowed_values(category, config.categories)}")
             if expert not in config.experts:
                 problems.append(f"{where}: unknown expert '{expert}'{allowed_values(expert, config.experts)}")
+    problems += alias_problems(config)
     problems += unknown_attached(config)
     for name, entry in config.experts.items():
         problems += [f"experts.{name}.{fault}" for fault in entry_faults(entry)]
     return problems
+
+
+def alias_problems(config: CoeConfig) -> Iterator[str]:
+    """Aliases that hide a name, or that mean none."""
+    names = [AUTO, *(f"{AUTO}:{policy}" for policy in config.policies), *config.experts]
+    for alias, target in config.aliases.items():
+        if alias in names:
+            yield f"aliases.{alias}: is a name already; allowed: others"
+        if target not in names:
+            yield f"aliases.{alias}: unknown model '{target}'{allowed_values(target, names)}"
 
 
 def entry_faults(entry: ExpertConfig) -> Iterator[str]:
@@ -337,6 +364,8 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
         yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
     if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.LITELLM, Engine.ECHO):
         yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai"
+    if entry.wires and entry.engine in (Engine.LITELLM, Engine.ECHO):
+        yield f"wires: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
         if value and entry.engine is not Engine.VLLM:
             yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"

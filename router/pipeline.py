@@ -44,6 +44,7 @@ class Capabilities:
     supports_images: bool = True
     supports_tools: bool = True
     supports_json: bool = True
+    wires: frozenset[str] = frozenset()
 
     def lacks(self, facts: QueryFacts) -> str | None:
         """Reason why this expert cannot serve a request, or None."""
@@ -53,6 +54,8 @@ class Capabilities:
             return "does not take tools"
         if facts.wants_json and not self.supports_json:
             return "does not guarantee JSON"
+        if facts.needs_wire is not None and facts.needs_wire not in self.wires:
+            return f"does not speak /v1/{facts.needs_wire} itself"
         needed = facts.prompt_tokens + (facts.max_output_tokens or 0)
         if self.context_tokens is not None and needed > self.context_tokens:
             return f"context of {self.context_tokens} tokens is less than the {needed} needed"

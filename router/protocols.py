@@ -104,6 +104,7 @@ class BackendRequest:
     """A chat request on its way to one expert. `body` is the client's JSON object, decoded once; a backend replaces
     `model` (and what selects an adapter) and changes nothing else. `path` is relative to the API root.
 
+    `headers` are of the client, and the expert's wire asks for them.
     `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
     """
 
@@ -113,6 +114,7 @@ class BackendRequest:
     request_id: str = ""
     timeout_s: float = 600.0
     cache_salt: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class ChunkStream(Protocol):

@@ -44,6 +44,7 @@ class QueryFacts:
     wants_logprobs: bool = False
     prompt_chars: int = 0
     max_output_tokens: int | None = None
+    needs_wire: str | None = None  # of router.config.Wire: a chat request could not say all that was asked
 
     @property
     def prompt_tokens(self) -> int:

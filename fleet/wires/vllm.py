@@ -139,6 +139,8 @@ class VllmBackend:
         self, session: aiohttp.ClientSession, request: BackendRequest, body: bytes
     ) -> aiohttp.ClientResponse:
         headers = self._headers
+        if request.headers:
+            headers = {**headers, **request.headers}
         if request.request_id:
             headers = {**headers, "x-request-id": request.request_id}
         return await session.post(

@@ -43,7 +43,10 @@ def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:
     if chat.facts.max_output_tokens:
         return chat
     facts = replace(chat.facts, max_output_tokens=answer_tokens)
-    return replace(chat, body={**chat.body, "max_tokens": answer_tokens}, facts=facts)
+    native = chat.native
+    if native is not None:
+        native = replace(native, body={**native.body, native.limit: answer_tokens})
+    return replace(chat, body={**chat.body, "max_tokens": answer_tokens}, facts=facts, native=native)
 
 
 def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int = 0) -> Cost:
@@ -53,11 +56,13 @@ def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int
         added_chars: of passages that may still come into the prompt.
     """
     prompt = prompt_bound(chat.body) + 4 * added_chars  # a character has at most four bytes
-    answer = max(count_of(chat.body, name) for name in LONGEST) * choices_of(chat.body)
+    prompts, choices = (1, 1) if chat.native is None else (chat.native.prompts, chat.native.choices)
+    answer = max(count_of(chat.body, name) for name in LONGEST) * max(choices_of(chat.body), choices)
+    # An image, or what no chat request says, has no bound in the request; the context is the only one there is.
+    is_unbounded = chat.facts.has_image or chat.facts.needs_wire is not None
     tokens = nano = 0
     for expert in candidates:
-        # An image has no bound in the request; the context is the only one there is.
-        held = expert.context_tokens if chat.facts.has_image else prompt
+        held = expert.context_tokens * prompts if is_unbounded else prompt
         tokens, nano = max(tokens, held + answer), max(nano, price(held, answer, expert))
     return Cost(tokens, nano)
 

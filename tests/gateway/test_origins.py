@@ -117,3 +117,31 @@ async def test_on_this_machine_alone_only_the_api_asks_for_a_key() -> None:
         for path in PATHS:
             async with gateway.client.get(gateway.root + path) as answer:
                 assert answer.status == (401 if path.startswith("/v1/") else 404 if path == "/nothing" else 200), path
+
+
+async def test_pages_that_may_call_may_read() -> None:
+    page, other = {"origin": "https://chat.example"}, {"origin": "https://evil.example"}
+    preflight = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,x-session-id",
+    }
+    async with running(allowed_origins=["https://Chat.example"], keys=[KEY]) as gateway:
+        url = f"{gateway.gateway.url}/chat/completions"
+        async with gateway.client.options(url, headers=page | preflight) as answer:
+            assert answer.status == 200
+            assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+            assert "x-session-id" in answer.headers["access-control-allow-headers"]
+        async with gateway.client.options(url, headers=other | preflight) as answer:
+            assert (answer.status, "access-control-allow-origin" in answer.headers) == (400, False)
+        async with gateway.client.post(url, data=BODY, headers=page | {"authorization": f"Bearer {KEY}"}) as answer:
+            assert answer.status == 200
+            assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+            assert answer.headers["access-control-expose-headers"] == "*"
+        async with gateway.client.post(url, data=BODY, headers=page) as answer:  # an error can be read, too
+            assert (answer.status, answer.headers["access-control-allow-origin"]) == (401, "https://chat.example")
+
+
+async def test_without_allowed_origins_there_is_no_cors() -> None:
+    async with running() as gateway, gateway.chat(headers={"origin": gateway.root}) as answer:
+        assert answer.status == 200
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]

@@ -1,0 +1,92 @@
+"""POST /v1/messages/count_tokens: the tokens of a prompt, counted by the expert that would answer it where its engine
+counts, and estimated elsewhere; a header says which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from base.errors import RouterError
+from base.json_text import to_json
+from fleet.pool import ExpertPool
+from gateway.answer_reader import reply_json
+from gateway.asgi import Receive, Send, read_body, read_off_loop, send_body
+from gateway.deciding import Decider
+from gateway.exchange import new_decision_id, request_id_of
+from gateway.expert_call import MAX_ERROR_BYTES, read_all
+from gateway.intake import Claim
+from gateway.surfaces.messages import MessagesSurface
+from gateway.wire import ChatRequest, decode_json, json_object
+from router.config import Engine, ExpertConfig, GatewayConfig, Wire
+from router.protocols import BackendRequest
+
+COUNT_PATH = "/v1/messages/count_tokens"
+CHARS_PER_TOKEN = 4
+TIMEOUT_S = 10.0
+
+
+class TokenCount:
+    """The endpoint. Nothing is generated and nothing logged."""
+
+    def __init__(
+        self, bounds: GatewayConfig, decider: Decider, pool: ExpertPool, experts: Mapping[str, ExpertConfig]
+    ) -> None:
+        self._bounds, self._decider, self._pool, self._experts = bounds, decider, pool, experts
+        self._surface = MessagesSurface()
+
+    async def __call__(self, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send) -> None:
+        """Answers one request. Raises ApiError, ClientGoneError."""
+        raw = await read_body(headers, receive, self._bounds.max_body_bytes, claim)
+
+        def decode(raw: bytes) -> ChatRequest:
+            body = json_object(decode_json(raw))
+            return self._surface.request({"max_tokens": 1, **body}, self._bounds, headers)
+
+        chat = await read_off_loop(decode, raw)
+        expert = (await self._decider.decide(chat, new_decision_id())).decision.expert
+        try:
+            tokens = await self._counted(chat, expert)
+        except (RouterError, LookupError, TypeError):
+            tokens = None
+        found = {
+            "x-request-id": request_id_of(headers),
+            "x-coe-expert": expert,
+            "x-coe-token-count": "estimate" if tokens is None else "exact",
+        }
+        count = estimate(chat) if tokens is None else tokens
+        await send_body(send, 200, to_json({"input_tokens": count}), found)
+
+    async def _counted(self, chat: ChatRequest, expert: str) -> int | None:
+        """The engine's own count; None where it has none. Raises BackendError, or LookupError for an odd answer."""
+        entry, native = self._experts[expert], chat.native
+        if native is not None and Wire.MESSAGES in entry.wires:
+            body = {name: value for name, value in native.body.items() if name not in ("max_tokens", "stream")}
+            return int((await self._ask(expert, "messages/count_tokens", body, native.headers))["input_tokens"])
+        said = {name: chat.body[name] for name in ("messages", "tools") if name in chat.body}
+        if entry.engine is Engine.VLLM:
+            return int((await self._ask(expert, "../tokenize", said))["count"])
+        if entry.engine is Engine.LLAMACPP:
+            prompt = (await self._ask(expert, "../apply-template", said))["prompt"]
+            text = {"content": prompt, "add_special": True, "parse_special": True}
+            return len((await self._ask(expert, "../tokenize", text))["tokens"])
+        return None
+
+    async def _ask(
+        self, expert: str, path: str, body: Mapping[str, object], headers: Mapping[str, str] | None = None
+    ) -> Any:
+        request = BackendRequest(body, path=path, timeout_s=TIMEOUT_S, headers=headers or {})
+        response = await self._pool.backend(expert).send(request)
+        try:
+            answer = await read_all(response.chunks, MAX_ERROR_BYTES)
+        finally:
+            await response.chunks.aclose()
+        if response.status != 200:
+            raise LookupError(f"status {response.status}")
+        return reply_json(answer)
+
+
+def estimate(chat: ChatRequest) -> int:
+    """Tokens of a prompt by its length, tools included: four characters a token, the usual ratio for English."""
+    tools = chat.body.get("tools")
+    chars = chat.facts.prompt_chars + (len(to_json(tools)) if tools else 0)
+    return max(1, chars // CHARS_PER_TOKEN)

@@ -1,0 +1,424 @@
+"""POST /v1/messages: Anthropic's API."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from base.json_text import JsonError, from_json, to_json
+from gateway.answer_reader import EndMark
+from gateway.body_fields import count, wrong
+from gateway.chat_fields import listed
+from gateway.http_errors import ApiError
+from gateway.surfaces.reading import (
+    Fields,
+    Reading,
+    a_text,
+    add_system,
+    add_text,
+    an_object,
+    assistant_turn,
+    call_message,
+    content_of,
+    objects,
+    unknown_kind,
+)
+from gateway.surfaces.surface import Answer, Json, named_frame
+from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
+from gateway.wire import ChatRequest, Native
+from router.config import GatewayConfig, Wire
+
+FIELDS = Fields(
+    same=listed("model stream temperature top_p"),
+    read=listed(
+        "messages system max_tokens metadata stop_sequences thinking tools tool_choice output_config output_format "
+        "cache_control"
+    ),
+    native={
+        "container": (),
+        "context_management": ({"edits": []},),
+        "inference_geo": (),
+        "mcp_servers": ([],),
+        "service_tier": ("auto", "standard_only"),
+        "speed": ("standard",),
+    },
+)
+KEPT_THINKING = {"type": "clear_thinking_20251015", "keep": "all"}
+"""An edit of the context that changes nothing."""
+
+EFFORTS = {"max": "xhigh"}
+"""Names of an effort that chat requests have another word for."""
+
+CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+BUDGETS = ((4096, "low"), (16384, "medium"))
+"""The effort of a budget of thinking up to so many tokens; above, it is high."""
+
+STOP_REASONS = {
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+FINISH_REASONS = {reason: finish for finish, reason in STOP_REASONS.items() if finish != "function_call"}
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
+MAX_HEADER_CHARS = 1000
+
+
+class MessagesSurface:
+    """/v1/messages."""
+
+    end_mark = EndMark(b"event", b"message_stop")
+
+    def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
+        reading = Reading(Wire.MESSAGES, without_free(body), bounds)
+        reading.take(FIELDS)
+        most = bounds.limits.max_output_tokens
+        limit = count(body, "max_tokens", most=most)
+        if limit is None:
+            wrong("max_tokens", body, f"a whole number from 1 to {most}")
+        reading.put("max_completion_tokens", limit)
+        reading.put("stop", body.get("stop_sequences"))
+        reading.put("user", an_object(body.get("metadata"), "metadata").get("user_id"))
+        read_thinking(reading)
+        tools = objects(body.get("tools"), "tools")
+        reading.put("tools", [chat_tool(reading, tool, number) for number, tool in enumerate(tools)] or None)
+        read_tool_choice(reading)
+        reading.chat["messages"] = messages_of(reading)
+        return reading.done(Native(Wire.MESSAGES, body, as_chat, "max_tokens", headers=passed_headers(headers)))
+
+    def answer(self, chat: ChatRequest) -> Answer:
+        return MessagesAnswer(chat)
+
+    def frame(self, event: Json) -> bytes:
+        return named_frame(event)
+
+    def error(self, error: ApiError) -> bytes:
+        return to_json(error_values(error))
+
+    def error_event(self, error: ApiError) -> bytes:
+        return named_frame(error_values(error))
+
+
+def without_free(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The request without edits of its context that change nothing."""
+    management = body.get("context_management")
+    if isinstance(management, dict) and isinstance(management.get("edits"), list):
+        edits = [edit for edit in management["edits"] if edit != KEPT_THINKING]
+        return {**body, "context_management": {**management, "edits": edits}}
+    return body
+
+
+def passed_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The client's headers that an engine of this API reads."""
+    found = {name: headers.get(name.encode(), b"").decode("latin-1") for name in PASSED_HEADERS}
+    return {name: text for name, text in found.items() if text.isprintable() and 0 < len(text) <= MAX_HEADER_CHARS}
+
+
+def error_values(error: ApiError) -> Json:
+    kind = ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": None}
+
+
+def read_thinking(reading: Reading) -> None:
+    """`thinking` and `output_config`: how much the expert may think, and the form of its answer."""
+    config = an_object(reading.body.get("output_config"), "output_config")
+    effort = config.get("effort")
+    thinking = an_object(reading.body.get("thinking"), "thinking")
+    kind, budget = thinking.get("type", "disabled"), thinking.get("budget_tokens")
+    if kind not in ("enabled", "adaptive", "disabled"):
+        raise unknown_kind(kind, "thinking.type", "enabled, adaptive, disabled")
+    if kind == "enabled" and effort is None and isinstance(budget, int):
+        effort = next((name for most, name in BUDGETS if budget <= most), "high")
+    reading.put("reasoning_effort", EFFORTS.get(effort, effort) if isinstance(effort, str) else effort)
+    form = an_object(config.get("format") or reading.body.get("output_format"), "output_config.format")
+    if form:
+        if form.get("type") != "json_schema":
+            raise unknown_kind(form.get("type"), "output_config.format.type", "json_schema")
+        schema = {"name": "answer", "schema": form.get("schema")}
+        reading.put("response_format", {"type": "json_schema", "json_schema": schema})
+
+
+def chat_tool(reading: Reading, tool: Mapping[str, Any], number: int) -> Json:
+    """A tool as chat requests have it; those that Anthropic's models know by type are a loss."""
+    where = f"tools[{number}]"
+    if tool.get("type", "custom") != "custom":
+        reading.lose(f"{where}.type ({tool['type']!s:.40})")
+    for name in ("defer_loading", "input_examples"):
+        if tool.get(name):
+            reading.lose(f"{where}.{name}")
+    function = {"name": a_text(tool, "name", where), "parameters": tool.get("input_schema")}
+    names = ("description", "strict")
+    return {"type": "function", "function": function | {name: tool[name] for name in names if name in tool}}
+
+
+def read_tool_choice(reading: Reading) -> None:
+    choice = an_object(reading.body.get("tool_choice"), "tool_choice")
+    if not choice:
+        return
+    kind = choice.get("type")
+    if kind == "tool":
+        reading.put("tool_choice", {"type": "function", "function": {"name": a_text(choice, "name", "tool_choice")}})
+    elif kind in CHOICES:
+        reading.put("tool_choice", CHOICES[kind])
+    else:
+        raise unknown_kind(kind, "tool_choice.type", f"tool, {', '.join(CHOICES)}")
+    if choice.get("disable_parallel_tool_use"):
+        reading.put("parallel_tool_calls", False)
+
+
+def messages_of(reading: Reading) -> list[Json]:
+    """The conversation. Raises ApiError naming a block that is not valid."""
+    messages: list[Json] = []
+    if reading.body.get("system"):
+        add_system(messages, all_text(reading, reading.body["system"], "system"))
+    for number, message in enumerate(objects(reading.body.get("messages"), "messages")):
+        where = f"messages[{number}]"
+        role, content = a_text(message, "role", where), message.get("content")
+        blocks = (
+            [{"type": "text", "text": content}] if isinstance(content, str) else objects(content, f"{where}.content")
+        )
+        if role == "user":
+            add_user(reading, messages, blocks, f"{where}.content")
+        elif role == "assistant":
+            add_assistant(reading, messages, blocks, f"{where}.content")
+        elif role == "system":
+            add_system(messages, all_text(reading, content, f"{where}.content"))
+        else:
+            raise unknown_kind(role, f"{where}.role", "user, assistant, system")
+    return messages
+
+
+def blocks_of(content: object, where: str) -> list[Json]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else objects(content, where)
+
+
+def all_text(reading: Reading, content: object, where: str) -> str:
+    """Content that is text only."""
+    said = content_of(list(chat_parts(reading, blocks_of(content, where), where)))
+    if not isinstance(said, str):
+        raise unknown_kind("an image", where, "text")
+    return said
+
+
+def chat_parts(reading: Reading, blocks: list[Json], where: str) -> Iterator[Json]:
+    """The texts and images as the parts of a chat request; others are a loss."""
+    for number, block in enumerate(blocks):
+        place, kind = f"{where}[{number}]", block.get("type")
+        if kind == "text":
+            yield {"type": "text", "text": a_text(block, "text", place)}
+        elif kind == "image" and (url := image_url(an_object(block.get("source"), f"{place}.source"), place)):
+            yield {"type": "image_url", "image_url": {"url": url}}
+        elif isinstance(kind, str):
+            reading.lose(f"{place}.type ({kind:.40})")
+        else:
+            raise unknown_kind(kind, f"{place}.type", "text, image, tool_use, tool_result, thinking, ...")
+
+
+def image_url(source: Mapping[str, Any], where: str) -> str | None:
+    """The address of an image; None where it is a file that only Anthropic has."""
+    kind = source.get("type")
+    if kind == "url":
+        return a_text(source, "url", f"{where}.source")
+    if kind != "base64":
+        return None
+    media_type, data = (a_text(source, name, f"{where}.source") for name in ("media_type", "data"))
+    return f"data:{media_type};base64,{data}"
+
+
+def add_user(reading: Reading, messages: list[Json], blocks: list[Json], where: str) -> None:
+    """Adds the results of tools, each a message of its own, then what the user says."""
+    others = []
+    for number, block in enumerate(blocks):
+        if block.get("type") == "tool_result":
+            messages.append(tool_message(reading, block, f"{where}[{number}]"))
+        else:
+            others.append(block)
+    parts = list(chat_parts(reading, others, where))
+    if parts:
+        messages.append({"role": "user", "content": content_of(parts)})
+
+
+def tool_message(reading: Reading, block: Mapping[str, Any], where: str) -> Json:
+    """The result of a tool. A chat request says in words that it is an error."""
+    given = block.get("content") or ""
+    blocks = blocks_of(given, f"{where}.content")
+    if block.get("is_error"):
+        blocks = [{"type": "text", "text": "Error:"}, *blocks]
+    content = content_of(list(chat_parts(reading, blocks, f"{where}.content")))
+    return {"role": "tool", "tool_call_id": a_text(block, "tool_use_id", where), "content": content}
+
+
+def add_assistant(reading: Reading, messages: list[Json], blocks: list[Json], where: str) -> None:
+    message = assistant_turn(messages)
+    for number, block in enumerate(blocks):
+        place, kind = f"{where}[{number}]", block.get("type")
+        if kind == "text":
+            add_text(message, "content", a_text(block, "text", place))
+        elif kind == "thinking":
+            add_text(message, "reasoning_content", a_text(block, "thinking", place))
+        elif kind == "tool_use":
+            arguments = to_json(an_object(block.get("input"), f"{place}.input")).decode()
+            call_message(message, a_text(block, "id", place), a_text(block, "name", place), arguments)
+        else:
+            reading.lose(f"{place}.type ({kind!s:.40})")
+
+
+class MessagesAnswer:
+    """The events of one message, and the message that they add up to. An expert's reasoning is shown where the client
+    enabled `thinking`."""
+
+    def __init__(self, chat: ChatRequest) -> None:
+        asked: Mapping[str, Any] = chat.native.body if chat.native is not None else {}
+        self._stops = [*(asked.get("stop_sequences") or ())]
+        thinking = asked.get("thinking")
+        self._shows_thinking = isinstance(thinking, dict) and thinking.get("type") != "disabled"
+        self._turn = Turn()
+        self._id = f"msg_{secrets.token_hex(12)}"
+        self._places: dict[int, int] = {}  # of a part among the blocks that are shown
+
+    def read(self, event: Mapping[str, Any]) -> Iterator[Json]:
+        is_first = not self._turn.model
+        steps = list(self._turn.read(event))
+        if is_first:
+            self._turn.model = self._turn.model or "unknown"
+            yield {"type": "message_start", "message": self._message([]) | {"usage": self._usage()}}
+            yield {"type": "ping"}
+        for step in steps:
+            if step.part.kind != REASONING or self._shows_thinking:
+                yield from self._step(step)
+
+    def end(self) -> Iterator[Json]:
+        if not self._turn.model:
+            yield from self.read({})
+        for step in self._turn.close():
+            if step.part.kind != REASONING or self._shows_thinking:
+                yield from self._step(step)
+        yield {"type": "message_delta", "delta": self._ending(), "usage": self._usage()}
+        yield {"type": "message_stop"}
+
+    def fail(self, error: ApiError) -> Iterator[Json]:
+        yield error_values(error)
+
+    def whole(self, answer: Mapping[str, Any]) -> Json:
+        for _ in self._turn.read(answer):
+            pass
+        shown = (part for part in self._turn.parts if part.kind != REASONING or self._shows_thinking)
+        return self._message([block(part) for part in shown]) | self._ending() | {"usage": self._usage()}
+
+    def _step(self, step: Step) -> Iterator[Json]:
+        part = step.part
+        index = self._places.setdefault(part.number, len(self._places))
+        if step.what == "open":
+            yield {
+                "type": "content_block_start",
+                "index": index,
+                "content_block": block(Part(part.kind, 0, part.id, part.name)),
+            }
+        elif step.what == "add":
+            yield {"type": "content_block_delta", "index": index, "delta": delta(part, step.text)}
+        else:
+            if part.kind == REASONING:
+                signature = {"type": "signature_delta", "signature": ""}
+                yield {"type": "content_block_delta", "index": index, "delta": signature}
+            yield {"type": "content_block_stop", "index": index}
+
+    def _message(self, content: list[Json]) -> Json:
+        return {
+            "id": self._id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._turn.model,
+            "content": content,
+            "stop_reason": None,
+            "stop_sequence": None,
+        }
+
+    def _ending(self) -> Json:
+        stop = self._turn.stop if self._turn.stop in self._stops else None
+        reason = STOP_REASONS.get(self._turn.finish_reason or "", "end_turn")
+        return {"stop_reason": "stop_sequence" if stop else reason, "stop_sequence": stop}
+
+    def _usage(self) -> Json:
+        turn = self._turn
+        cached = turn.count("cached_tokens", "prompt_tokens_details")
+        return {
+            "input_tokens": max(turn.count("prompt_tokens") - cached, 0),
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": cached,
+            "output_tokens": turn.count("completion_tokens"),
+        }
+
+
+def block(part: Part) -> Json:
+    """A part of the answer as a block of content."""
+    if part.kind == CALL:
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments_of(part.text)}
+    if part.kind == REASONING:
+        return {"type": "thinking", "thinking": part.text, "signature": ""}
+    return {"type": "text", "text": part.text}
+
+
+def delta(part: Part, text: str) -> Json:
+    if part.kind == CALL:
+        return {"type": "input_json_delta", "partial_json": text}
+    return (
+        {"type": "thinking_delta", "thinking": text} if part.kind == REASONING else {"type": "text_delta", "text": text}
+    )
+
+
+def arguments_of(text: str) -> Json:
+    """The arguments of a call. An expert may have written what is no JSON object: then its text, under one name."""
+    if not text.strip():
+        return {}
+    try:
+        values = from_json(text.encode(), has_unique_keys=False)
+    except JsonError:
+        values = None
+    return values if isinstance(values, dict) else {"invalid_arguments": text}
+
+
+def as_chat(event: Mapping[str, Any]) -> Json:
+    """An event, or a whole message, in the terms of a chat completion."""
+    kind = event.get("type")
+    if kind == "error":
+        return {"error": event.get("error") or event}
+    if kind == "message":
+        texts = [str(each.get("text") or "") for each in event.get("content") or () if isinstance(each, dict)]
+        choice = {"message": {"content": "".join(texts)}, "finish_reason": finish_reason(event)}
+        return {"choices": [choice], "usage": chat_usage(event)}
+    if kind == "message_start":
+        return {"usage": chat_usage(an_object(event.get("message"), "message"))}
+    if kind == "message_delta":
+        return {"choices": [{"finish_reason": finish_reason(event.get("delta"))}], "usage": chat_usage(event)}
+    if kind == "message_stop":
+        return {"done": True}
+    found = event.get("delta")
+    if kind != "content_block_delta" or not isinstance(found, dict):
+        return {}
+    more = found.get("thinking") or found.get("partial_json")
+    return {"choices": [{"delta": {"content": found.get("text"), "reasoning_content": more}}]}
+
+
+def finish_reason(values: object) -> str | None:
+    reason = values.get("stop_reason") if isinstance(values, dict) else None
+    return FINISH_REASONS.get(reason, "stop") if isinstance(reason, str) else None
+
+
+def chat_usage(values: Mapping[str, Any]) -> Json:
+    usage = values.get("usage")
+    if not isinstance(usage, dict):
+        return {}
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    read = sum(usage[name] for name in names if isinstance(usage.get(name), int))
+    return {"prompt_tokens": read, "completion_tokens": usage.get("output_tokens")}
