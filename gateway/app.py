@@ -83,7 +83,7 @@ class GatewayApp:
             await self._chat(scope, headers, claim, receive, send)
             return
         if path == COUNT_PATH:
-            await self._count(headers, claim, receive, send)
+            await self._count(scope["coe_caller"], headers, claim, receive, send)
             return
         if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
             await self._siblings.forward(self._siblings.store_owner, scope, receive, send)

@@ -144,7 +144,7 @@ class ChatExchange:
 
     async def _answer(self) -> None:
         endpoint, asked, outcome = self._endpoint, self._asked, self._outcome
-        decided = await endpoint.decider.decide(asked.chat, asked.decision_id, asked.session_id)
+        decided = await endpoint.decider.decide(asked.chat, asked.decision_id, asked.session_id, asked.caller)
         decision, chat = decided.decision, asked.chat
         outcome.hold = await endpoint.limits.reserve(asked, decision)
         outcome.decided = decided  # a request over a cap is rejected as if nothing had been decided

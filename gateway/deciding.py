@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from base.errors import NoEligibleExpertError
+from base.errors import NoEligibleExpertError, allowed_values
 from decision_log.privacy import session_hash
 from fleet.pool import ExpertPool
+from gateway.body_fields import shorten
 from gateway.exchange import Decided
 from gateway.http_errors import RETRY_AFTER_S, ApiError
+from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
-from gateway.wire import ChatRequest, Target, resolve_model
+from gateway.wire import ChatRequest, Target, model_names, resolve_model
 from router.features import features_hash, to_bytes
-from router.pipeline import NOT_REACHABLE, Capabilities, Router, explicit_decision
+from router.pipeline import NOT_ALLOWED, NOT_REACHABLE, Capabilities, Router, explicit_decision
+from router.section import AUTO
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts
 
 MAX_SHOWN_LOSSES = 5
@@ -64,19 +69,49 @@ class Decider:
         """A conversation's name in the log, which does not reveal what was said."""
         return session_hash(session, self._hash_key)
 
-    async def decide(self, request: ChatRequest, decision_id: str, session_id: str | None = None) -> Decided:
+    async def decide(
+        self,
+        request: ChatRequest,
+        decision_id: str,
+        session_id: str | None = None,
+        caller: Caller = EVERYBODY,
+    ) -> Decided:
         """The decision for a request; a named expert can answer before a router is loaded.
 
         Args:
             session_id: the conversation, which stays with one router during a canary; None: this request alone.
 
         Raises:
-            ApiError: unknown model 404; no expert can serve it: 400 saying what each one lacks or why the policy keeps
-                it out, or 503 while those that could are down; routing is asked for and no router is loaded 503.
+            ApiError: a model that is unknown or that the caller may not use 404; no expert can serve it: 400 saying
+                what each one lacks or why the policy keeps it out, or 503 while those that could are down; routing is
+                asked for and no router is loaded 503.
         """
-        target = resolve_model(request.model, self._capabilities, self._policies, self._aliases)
+        target = self._target(request.model, caller)
+        if caller.experts is not None:
+            facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
+            request = replace(request, facts=facts)
         decided = await self._decide_target(target, request, decision_id, session_id)
         return decided if target.alias is None else decided._replace(alias=request.model)
+
+    def _target(self, model: str, caller: Caller) -> Target:
+        """The meaning of a model name to a caller. Raises ApiError 404; who may not use all hears no other names."""
+        experts, policies, aliases = self._capabilities, self._policies, self._aliases
+        if caller.experts is None and caller.policies is None:
+            return resolve_model(model, experts, policies, aliases)
+        with suppress(ApiError):
+            target = resolve_model(model, experts, policies, aliases)
+            if caller.may_ask(target.expert or f"{AUTO}:{target.policy}"):
+                return target
+        names = {name: name for name in model_names(experts, policies)} | dict(aliases)
+        allowed = [name for name, meant in names.items() if caller.may_ask(meant)]
+        raise ApiError(
+            f"the model {shorten(model)} does not exist, or may not be used with this key"
+            f"{allowed_values(model[:80], allowed)}",
+            status=404,
+            code="model_not_found",
+            param="model",
+            error_type="invalid_request_error",
+        )
 
     async def _decide_target(
         self, target: Target, request: ChatRequest, decision_id: str, session_id: str | None
@@ -136,8 +171,9 @@ def no_expert(error: NoEligibleExpertError, request: ChatRequest, capabilities: 
     are down (503)."""
     facts, native, names = request.facts, request.native, tuple(error.reasons)
     down = [name for name, reason in error.reasons.items() if reason == NOT_REACHABLE]
+    forbidden = [name for name, reason in error.reasons.items() if reason == NOT_ALLOWED]
     lacking = [name for name in names if capabilities[name].lacks(facts) is not None]
-    outside = {name: error.reasons[name] for name in names if name not in down and name not in lacking}
+    outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}
     if down:
         kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
         return ApiError(
@@ -158,7 +194,7 @@ def no_expert(error: NoEligibleExpertError, request: ChatRequest, capabilities: 
         )
     # Whoever would take a short prompt with the same demands lacks only context.
     short = QueryFacts(has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json)
-    is_too_long = any(capabilities[name].lacks(short) is None for name in names)
+    is_too_long = any(capabilities[name].lacks(short) is None for name in names if name not in forbidden)
     code = "context_length_exceeded" if is_too_long else "unsupported_by_experts"
     return ApiError(str(error), code=code, param="messages")
 

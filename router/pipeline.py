@@ -29,6 +29,8 @@ from router.uncertainty import Uncertainty, apply_temperature
 NOT_REACHABLE = "is not reachable"
 """What an expert lacks that others than the request are to blame for."""
 
+NOT_ALLOWED = "may not be used with this key"
+
 TOP_CATEGORIES = 5
 """Categories whose probabilities a decision keeps."""
 
@@ -234,11 +236,13 @@ class Router:
     def excluded(self, facts: QueryFacts, alive: Collection[str] | None) -> dict[str, str]:
         """Experts that cannot serve a request, with what each lacks."""
         lacks = {kind: kind.lacks(facts) for kind in self._kinds}
-        if not any(lacks.values()) and (alive is None or self._all.issubset(alive)):
+        allowed = facts.allowed
+        if allowed is None and not any(lacks.values()) and (alive is None or self._all.issubset(alive)):
             return {}
         reasons: dict[str, str] = {}
         for expert in self.experts:
-            lack = lacks[self.capabilities[expert]]
+            is_allowed = allowed is None or expert in allowed
+            lack = lacks[self.capabilities[expert]] if is_allowed else NOT_ALLOWED
             if lack is None and alive is not None and expert not in alive:
                 lack = NOT_REACHABLE
             if lack is not None:

@@ -45,6 +45,7 @@ class QueryFacts:
     prompt_chars: int = 0
     max_output_tokens: int | None = None
     needs_wire: str | None = None  # of router.config.Wire: a chat request could not say all that was asked
+    allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
 
     @property
     def prompt_tokens(self) -> int:

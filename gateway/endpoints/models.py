@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base.errors import allowed_values
 from gateway.body_fields import shorten
-from gateway.endpoints.access import Config, api_router
+from gateway.endpoints.access import CallerOf, Config, api_router
 from gateway.http_errors import ApiError
 from gateway.schemas import ModelCard, ModelList
 from gateway.wire import alias_of, model_names
@@ -15,20 +15,21 @@ api = api_router()
 
 
 @api.get("/v1/models")
-def list_models(config: Config) -> ModelList:
-    """Every name that `model` may have."""
-    return ModelList(data=tuple(cards(config)))
+def list_models(config: Config, caller: CallerOf) -> ModelList:
+    """Every name that `model` may have with the caller's key."""
+    return ModelList(data=tuple(card for card in cards(config) if caller.may_ask(config.aliases.get(card.id, card.id))))
 
 
 @api.get("/v1/models/{name}")
-def show_model(name: str, config: Config) -> ModelCard:
-    """One name. 404 when there is no such model."""
+def show_model(name: str, config: Config, caller: CallerOf) -> ModelCard:
+    """One name. 404 when there is no such model for the caller."""
     for card in cards(config):
-        if card.id == name:
+        if card.id == name and caller.may_ask(config.aliases.get(name, name)):
             return card
-    if alias_of(name, config.aliases) is not None:
+    alias = alias_of(name, config.aliases)
+    if alias is not None and caller.may_ask(config.aliases[alias]):
         return ModelCard(id=name, owned_by="coe-alias")
-    known = model_names(config.experts, config.policies)
+    known = [model for model in model_names(config.experts, config.policies) if caller.may_ask(model)]
     raise ApiError(
         f"the model {shorten(name)} does not exist{allowed_values(name[:80], known)}",
         status=404,

@@ -12,12 +12,14 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from base.errors import ConfigError
+from router.section import AUTO
 from router.types import Record
 
 TEAM = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
 TEAM_RULE = "1 to 48 lower-case letters, digits, '.', '_' or '-', the first a letter or digit"
 CAP = re.compile(r"(\d+(?:\.\d+)?)/([a-z]+)")
 DEFAULT_ANSWER_TOKENS = 1024
+DEFAULT_POLICY = "default"
 NANO = 10**9
 MAX_AMOUNT = 10**6 * 10**6
 MAX_USD = 10**6
@@ -118,11 +120,12 @@ class Caller:
         """Returns True where a cap counts what a request costs, so that its cost must have a bound."""
         return any(scoped.cap.measure is not Measure.REQUESTS for scoped in self.caps)
 
-    def may_use(self, expert: str) -> bool:
-        return self.experts is None or expert in self.experts
-
-    def may_follow(self, policy: str) -> bool:
-        return self.policies is None or policy in self.policies
+    def may_ask(self, model: str) -> bool:
+        """Returns True where a request may name that model: `auto`, `auto:POLICY` or an expert."""
+        name, is_policy, policy = model.partition(":")
+        if name == AUTO:
+            return self.policies is None or (policy if is_policy else DEFAULT_POLICY) in self.policies
+        return self.experts is None or model in self.experts
 
 
 EVERYBODY = Caller()

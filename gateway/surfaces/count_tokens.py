@@ -15,6 +15,7 @@ from gateway.deciding import Decider
 from gateway.exchange import new_decision_id, request_id_of
 from gateway.expert_call import MAX_ERROR_BYTES, read_all
 from gateway.intake import Claim
+from gateway.keys.grants import Caller
 from gateway.surfaces.messages import MessagesSurface
 from gateway.wire import ChatRequest, decode_json, json_object
 from router.config import Engine, ExpertConfig, GatewayConfig, Wire
@@ -34,7 +35,9 @@ class TokenCount:
         self._bounds, self._decider, self._pool, self._experts = bounds, decider, pool, experts
         self._surface = MessagesSurface()
 
-    async def __call__(self, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, caller: Caller, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
+    ) -> None:
         """Answers one request. Raises ApiError, ClientGoneError."""
         raw = await read_body(headers, receive, self._bounds.max_body_bytes, claim)
 
@@ -43,7 +46,7 @@ class TokenCount:
             return self._surface.request({"max_tokens": 1, **body}, self._bounds, headers)
 
         chat = await read_off_loop(decode, raw)
-        expert = (await self._decider.decide(chat, new_decision_id())).decision.expert
+        expert = (await self._decider.decide(chat, new_decision_id(), caller=caller)).decision.expert
         try:
             tokens = await self._counted(chat, expert)
         except (RouterError, LookupError, TypeError):
