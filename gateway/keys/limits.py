@@ -34,12 +34,13 @@ from gateway.keys.price import NOTHING, Cost
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
+CONNECTIONS = 16
 PAUSE_S = 1.0
 """For so long after a failure nobody waits for Redis: requests that need it are refused at once."""
 
 LAST_SETTLING_S = 5.0
-SETTLED_AT_ONCE = 32
+SETTLED_AT_ONCE = CONNECTIONS
 NEVER_MS = 10**15
 HELD_WAIT_S = 5
 """Retry-After where requests that run now may give something back (ours)."""
@@ -148,6 +149,7 @@ class Limits:
         self._client: RedisClient | None = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
         self._lease_ms = math.ceil(lease_s * 1000)
         self._paused_until_s = 0.0
+        self._places = asyncio.Semaphore(CONNECTIONS)
         self._unsettled: deque[tuple[Hold, Cost]] = deque()
         self._has_more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -237,10 +239,11 @@ class Limits:
         keys = [f"{hold.counters[0].slot}:leases", *(each.key for each in hold.counters)]
         rest: list[Any] = [*keys, *arguments]
         try:
-            try:
-                return await client.evalsha(sha_of(script), len(keys), *rest)  # type: ignore[no-any-return]
-            except NoScriptError:
-                return await client.eval(script, len(keys), *rest)  # type: ignore[no-any-return]
+            async with self._places:
+                try:
+                    return await client.evalsha(sha_of(script), len(keys), *rest)  # type: ignore[no-any-return]
+                except NoScriptError:
+                    return await client.eval(script, len(keys), *rest)  # type: ignore[no-any-return]
         except REDIS_ERRORS as error:
             self._paused_until_s = time.monotonic() + PAUSE_S
             logger.warning("keys with limits are refused: Redis cannot be asked (%s)", type(error).__name__)

@@ -154,8 +154,7 @@ def test_permissions_are_those_of_key_and_team() -> None:
     team = Grant(caps=(USD,), experts=("ruby", "plain"), answer_tokens=50)
     caller = caller_of("acme/1", Grant(experts=("ruby", "emerald"), policies=("cheap",)), team)
     assert (caller.experts, caller.policies, caller.answer_tokens) == ({"ruby"}, {"cheap"}, 50)
-    assert caller.may_use("ruby")
-    assert not caller.may_use("plain")
+    assert [caller.may_ask(name) for name in ("ruby", "plain", "auto", "auto:cheap")] == [True, False, False, True]
     assert [scoped.scope for scoped in caller.caps] == ["acme"]
     assert both(None, None) is None
     assert both((), None) == frozenset()
