@@ -26,7 +26,7 @@ from sqlalchemy import event
 
 from decision_log.consumer import Consumer
 from decision_log.database import Database
-from decision_log.log_connection import default_database_url
+from decision_log.default_database import default_database_url
 from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
 from gateway.exchange import Asked, Decided, Outcome, record_of

@@ -25,7 +25,7 @@ from sqlalchemy import Connection, create_engine, text
 
 from base.shipped import seed_folder
 from decision_log.database import Database
-from decision_log.log_connection import default_database_url
+from decision_log.default_database import default_database_url
 from router.build import build_encoder, load_router
 from router.config import CoeConfig, load_config
 from router.features import to_bytes

@@ -12,7 +12,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from base.errors import StoreError
 from decision_log.database import Database
-from decision_log.log_connection import default_database_url
+from decision_log.default_database import default_database_url
 from decision_log.redis_client import connect
 from decision_log.stream import reason_of
 from fleet.redis_server import RedisServer, running_url

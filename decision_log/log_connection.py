@@ -1,4 +1,4 @@
-"""Default place of the decision log's database, the versions of its tables and rows this program reads, and a
+"""The versions of the decision log's tables and rows that this program reads, and a
 connection for reading it, whose errors never show a statement or a password."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, inspect, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchTableError
 
 from base.errors import DataError, MissingExtraError
@@ -19,11 +19,6 @@ SCHEMA_VERSION = 1
 """Of the tables. A change that older or newer programs could not read raises it."""
 
 SCHEMA_TABLE = "coe_schema"
-
-
-def default_database_url(data_dir: Path) -> str:
-    """The SQLite database of a data folder, whose name may hold what has a meaning in a URL."""
-    return str(URL.create("sqlite", database=str(data_dir / "coe.db")))
 
 
 def schema_problem(connection: Connection, tables: Sequence[str] = ("decisions",)) -> str | None:

@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Mapping
 
 from gateway.asgi import Receive, Scope, Send, must_close, read_body, send_body
-from gateway.auth import is_loopback
 from gateway.chat import ChatEndpoint
 from gateway.chat_limits import ChatLimits
 from gateway.endpoints.retrieval_access import RetrievalDesk
 from gateway.exchange import request_id_of
+from gateway.exposure import is_loopback
 from gateway.http_errors import ClientGoneError, api_error, method_not_allowed
 from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller

@@ -6,9 +6,8 @@ import asyncio
 import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from pydantic import SecretStr
 
@@ -17,14 +16,13 @@ from decision_log.housekeeping import Housekeeper
 from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
-from fleet.redis_server import RedisServer
-from fleet.vllm_addresses import read_vllm_addresses
 from gateway.auth import Auth
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.log_keeper import LogKeeper
 from gateway.serve import Gateway, build_parts, live_router
-from gateway.settings import Settings, engine_environment, environment_secrets
+from gateway.services import Reporter, engines_of, experts_line, start_redis
+from gateway.settings import Settings, environment_secrets
 from gateway.siblings import Siblings
 from retrieval.service import retrieval_of
 from router.config import CoeConfig, Engine
@@ -32,18 +30,6 @@ from router.config import CoeConfig, Engine
 NEW_OBJECTS = 10_000
 """Lists, dicts and other containers made, less those that ended, before the youngest are searched; Python's is 700. A
 large body alone makes thousands, which end with it."""
-
-
-class StepReport(Protocol):
-    """Takes the outcome of a step."""
-
-    def done(self, outcome: str) -> None: ...
-
-
-class Reporter(Protocol):
-    """Shows the steps of a start."""
-
-    def step(self, title: str) -> AbstractContextManager[StepReport]: ...
 
 
 @dataclass(frozen=True)
@@ -90,20 +76,6 @@ async def running_composition(
         yield Composition(gateway, fleet)
 
 
-async def start_redis(stack: AsyncExitStack, settings: Settings) -> tuple[str, str]:
-    """The URL of Redis, and words for it. Without REDIS_URL a Valkey in the data folder, which one gateway may have.
-
-    Raises:
-        EngineError: it cannot be started, or another gateway has the folder.
-    """
-    if settings.redis_url is not None:
-        return settings.redis_url.get_secret_value(), "Redis at REDIS_URL"
-    server = RedisServer(settings.data_dir / "redis")
-    url = await server.start()
-    stack.push_async_callback(server.stop)
-    return url, f"embedded Valkey in {settings.data_dir / 'redis'}"
-
-
 async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
     store = await asyncio.to_thread(Database, settings.database_url.get_secret_value())
     stack.callback(store.close)
@@ -130,17 +102,6 @@ async def start_log(
     await housekeeper.start()
     stack.push_async_callback(housekeeper.aclose)
     return sink
-
-
-async def engines_of(
-    stack: AsyncExitStack, settings: Settings, config: CoeConfig, engines: Collection[Engine]
-) -> Fleet:
-    """The engines of the given kinds that this host is to run, not started yet."""
-    running = await asyncio.to_thread(read_vllm_addresses, settings.data_dir)
-    folder = settings.config_path.resolve().parent
-    fleet = Fleet(config, folder, settings.data_dir, engine_environment(config), engines, running)
-    stack.push_async_callback(fleet.stop)
-    return fleet
 
 
 async def start_gateway(
@@ -185,15 +146,6 @@ async def start_gateway(
     stack.push_async_callback(gateway.stop)
     await gateway.start()
     return gateway
-
-
-def experts_line(config: CoeConfig, fleet: Fleet) -> str:
-    """A line with the number of experts, and the engines of this host that serve them."""
-    hosted = {name for _, experts in fleet.statuses for name in experts}
-    parts = [f"{len(experts)} on {status.name}" for status, experts in fleet.statuses]
-    if others := len(config.experts.keys() - hosted):
-        parts.append(f"{others} elsewhere")
-    return f"{len(config.experts)} experts answer: {', '.join(parts)}"
 
 
 def spare_what_is_there() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.asgi import Application
-from gateway.auth import is_loopback
+from gateway.exposure import is_loopback
 from gateway.http_errors import ApiError
 
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")

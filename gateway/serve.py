@@ -14,13 +14,14 @@ from types import MappingProxyType
 
 import uvicorn
 
-from base.errors import ConfigError
 from decision_log.privacy import load_key
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
 from gateway.app import GatewayApp
-from gateway.auth import Auth, check_exposure
+from gateway.auth import Auth
+from gateway.exposure import check_exposure
 from gateway.http_limits import limited_protocol
+from gateway.listener import bind, url_of
 from gateway.live_router import LiveRouter
 from gateway.origin_check import readable_by
 from gateway.parts import Parts
@@ -33,7 +34,6 @@ from router.live_pointer import ROUTERS_FOLDER
 from router.pipeline import Router
 from router.protocols import ChatBackend, Encoder
 
-BACKLOG = 2048
 FILES_BESIDE = 512  # database, log, indexes, engines, uploads
 FILES_PER_CLIENT = 2  # its connection, and one to an expert
 FEWEST_CLIENTS = 16
@@ -206,11 +206,6 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def url_of(host: str, port: int) -> str:
-    """The API root for OpenAI clients."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-
-
 def server_config(parts: Parts, app: GatewayApp) -> uvicorn.Config:
     limits = parts.config.gateway
     return uvicorn.Config(
@@ -247,18 +242,3 @@ def clients_that_fit(wanted: int) -> int:
         soft,
     )
     return fitting
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConfigError: the port is taken, or the address is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another by --port (0: any free one) or COE_PORT"
-        ) from error

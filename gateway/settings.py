@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from base.errors import ConfigError
-from decision_log.log_connection import default_database_url
-from gateway.auth import check_strength
+from decision_log.default_database import default_database_url
+from gateway.exposure import check_strength
 from router.config import CoeConfig
 from router.types import Record
 

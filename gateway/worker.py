@@ -15,9 +15,7 @@ from typing import Annotated
 
 import typer
 from prometheus_client import CollectorRegistry, generate_latest
-from pydantic import Field
 
-from fleet.engines import EngineAddresses
 from fleet.program_log import log_to_stderr
 from fleet.stop_signal import Life, Stop, live_until_signal
 from gateway.composition import (
@@ -27,50 +25,17 @@ from gateway.composition import (
     start_gateway,
     start_keeper,
     start_log,
-    start_redis,
 )
 from gateway.event_loop import run
 from gateway.metrics import ReadCollector
+from gateway.plan import LOG, Plan, has_local_index, ready_file, worker_name
+from gateway.services import start_redis
 from gateway.settings import Settings, environment_settings
 from gateway.sibling_server import SiblingServer
 from gateway.siblings import Siblings
 from router.config import CoeConfig
-from router.retrieval_config import IndexKind
-from router.types import Record
-
-LOG = "log"
-PLAN_NAME = "plan.json"
 
 PlanArgument = Annotated[Path, typer.Argument()]
-
-
-class Plan(Record):
-    """State that the processes of one gateway share.
-
-    A worker that is started again gets experts.yaml as the others have it, whatever the file says by then.
-    """
-
-    config: CoeConfig
-    workers: int = Field(ge=1)
-    urls: dict[str, str] = Field(description="API root per expert, as EngineAddresses has it")
-    lora_ids: dict[str, int | None]
-
-    @property
-    def names(self) -> list[str]:
-        return [worker_name(number) for number in range(self.workers)] + [LOG]
-
-    async def engines(self) -> EngineAddresses:
-        """The addresses of the engines, which run."""
-        return EngineAddresses(self.urls, self.lora_ids)
-
-
-def worker_name(number: int) -> str:
-    return f"worker-{number + 1}"
-
-
-def ready_file(folder: Path, name: str) -> Path:
-    """The file that a process makes once it serves."""
-    return folder / f"{name}.ready"
 
 
 def serve_worker(plan: PlanArgument, number: int, listener: int, parent: int) -> None:
@@ -143,11 +108,6 @@ async def keep_log(
     life.is_starting = False
     ready_file(folder, LOG).touch(mode=0o600)
     await life.stop.wait()
-
-
-def has_local_index(config: CoeConfig) -> bool:
-    """Returns whether vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
-    return config.retrieval is not None and config.retrieval.stores.index is IndexKind.LOCAL
 
 
 def hurry_if_alone(stop: Stop, parent: int) -> None:

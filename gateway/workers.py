@@ -21,11 +21,11 @@ from decision_log.privacy import load_key
 from fleet.engines import all_ready
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
 from fleet.stop_signal import Life, Stop
-from gateway.composition import Reporter, engines_of, experts_line, start_redis
+from gateway.listener import bind, url_of
+from gateway.plan import LOG, PLAN_NAME, Plan, has_local_index, ready_file, worker_name
 from gateway.run_folder import run_folder
-from gateway.serve import bind, url_of
+from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, command_environment
-from gateway.worker import LOG, PLAN_NAME, Plan, has_local_index, ready_file, worker_name
 from router.config import CoeConfig, Engine
 
 START_TIMEOUT_S = 600.0

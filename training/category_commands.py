@@ -33,7 +33,7 @@ def categories_propose(
 ) -> None:
     """Find topics that the router does not know, and categories that are not asked for."""
     from base.progress import console_progress
-    from decision_log.log_connection import default_database_url
+    from decision_log.default_database import default_database_url
     from training.category_files import keep_proposals
     from training.new_categories import ProposeRequest, propose
 
@@ -120,7 +120,8 @@ def categories_accept(
     database_url: DatabaseOption = None,
 ) -> None:
     """Write a proposed change of categories as files to review and commit; changes nothing itself."""
-    from decision_log.log_connection import default_database_url, open_log
+    from decision_log.default_database import default_database_url
+    from decision_log.log_connection import open_log
     from training.category_files import read_proposals, write_new, write_removal
 
     found = read_proposals(data_dir / PROPOSALS_FILE)

@@ -27,7 +27,7 @@ def log_feedback(
 ) -> None:
     """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
     from base.terminal import Terminal
-    from decision_log.log_connection import default_database_url
+    from decision_log.default_database import default_database_url
     from router.config import load_config
     from training.feedback_report import feedback_report
 

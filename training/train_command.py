@@ -114,7 +114,7 @@ def retrain(
     terms: Terms,
 ) -> None:
     """Learn a candidate from the decision log, compare it with the live router, promote it or say why not."""
-    from decision_log.log_connection import default_database_url
+    from decision_log.default_database import default_database_url
     from training.retrain_command import retrain_again_and_again, retrain_once
     from training.retrain_inputs import RetrainRequest
 

@@ -26,7 +26,7 @@ def log(
 
     from base.options import require_folder
     from base.progress import console_progress
-    from decision_log.log_connection import default_database_url
+    from decision_log.default_database import default_database_url
     from eval.log.measure_log import measure_log
     from eval.log.traffic import read_events, read_traffic
     from eval.log.traffic_page import traffic_page

@@ -15,9 +15,9 @@ from redis import Redis
 from base.errors import StoreError
 from decision_log.commands import consume_until_signal, doctor, drain
 from decision_log.database import Database
+from decision_log.default_database import default_database_url
 from decision_log.doctor import survey_spools
 from decision_log.ledger import Ledger
-from decision_log.log_connection import default_database_url
 from decision_log.replica_status import DecisionCount, ReplicaState, ReplicaStatus
 from decision_log.spool import Spool
 from decision_log.stream_entries import GROUP, dead_stream

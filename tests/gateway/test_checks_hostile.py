@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from base.errors import ConfigError
-from gateway.auth import check_exposure, check_strength
 from gateway.expert_call import JSON
+from gateway.exposure import check_exposure, check_strength
 from gateway.settings import read_settings
 from router.pipeline import Capabilities
 from router.protocols import BackendRequest, BackendResponse

@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 
 from base.errors import ConfigError
-from gateway.serve import Gateway, bind
+from gateway.listener import bind
+from gateway.serve import Gateway
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import DEADLINE_S, echoes, running, until, wire
 

@@ -27,8 +27,9 @@ from gateway.first_router import collect_arguments, run_coe, train_arguments
 from gateway.keys.grants import Grant
 from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
+from gateway.serving import agreed_config, require_keys, run_serve
 from gateway.settings import Settings, read_settings
-from gateway.up import agreed_config, require_keys, run_serve, run_up
+from gateway.up import run_up
 from gateway.up_view import UpView
 from router.artifact import save_artifact
 from router.live_pointer import LivePointer, write_pointer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -294,6 +296,12 @@ async def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path) -> 
             assert not left[0].exists()
             gateway.send(signal.SIGINT)
             assert await gateway.stop() == 0
+
+
+def test_the_parent_imports_nothing_that_answers_requests() -> None:
+    heavy = {"aiohttp", "fastapi", "prometheus_client", "sqlalchemy", "uvicorn"}
+    program = f"import sys, gateway.serving; print(*{heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout == "\n"
 
 
 @pytest.mark.parametrize("count", ["0", "x", "65", "-1", "1.5"])

@@ -1,0 +1,11 @@
+"""Default place of the decision log's database. Imports little: the parent of workers names it and never opens it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+
+def default_database_url(data_dir: Path) -> str:
+    """The SQLite database of a data folder, whose name may hold what has a meaning in a URL."""
+    return f"sqlite:///{quote(str(data_dir / 'coe.db'), safe=' +/')}"  # as SQLAlchemy writes and reads it

@@ -1,0 +1,49 @@
+"""What the processes of `coe serve --workers N` share, and their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from fleet.engines import EngineAddresses
+from router.config import CoeConfig
+from router.retrieval_config import IndexKind
+from router.types import Record
+
+LOG = "log"
+PLAN_NAME = "plan.json"
+
+
+class Plan(Record):
+    """State that the processes of one gateway share.
+
+    A worker that is started again gets experts.yaml as the others have it, whatever the file says by then.
+    """
+
+    config: CoeConfig
+    workers: int = Field(ge=1)
+    urls: dict[str, str] = Field(description="API root per expert, as EngineAddresses has it")
+    lora_ids: dict[str, int | None]
+
+    @property
+    def names(self) -> list[str]:
+        return [worker_name(number) for number in range(self.workers)] + [LOG]
+
+    async def engines(self) -> EngineAddresses:
+        """The addresses of the engines, which run."""
+        return EngineAddresses(self.urls, self.lora_ids)
+
+
+def worker_name(number: int) -> str:
+    return f"worker-{number + 1}"
+
+
+def ready_file(folder: Path, name: str) -> Path:
+    """The file that a process makes once it serves."""
+    return folder / f"{name}.ready"
+
+
+def has_local_index(config: CoeConfig) -> bool:
+    """Returns whether vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
+    return config.retrieval is not None and config.retrieval.stores.index is IndexKind.LOCAL

@@ -1,0 +1,97 @@
+"""`coe serve`: what is checked before anything starts, then one process or several.
+
+The parent of several only starts them, so it imports nothing that answers requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from base.errors import ConfigError
+from base.private_folder import make_private
+from fleet.stop_signal import Life, live_until_signal
+from gateway.exposure import check_exposure, is_loopback
+from gateway.listener import bind
+from gateway.services import Reporter
+from gateway.settings import Settings
+from gateway.workers import run_workers
+from router.agreement import category_warnings, pin_problems
+from router.config import CoeConfig, Engine, load_config
+from router.live_pointer import live_manifest
+
+logger = logging.getLogger(__name__)
+
+
+async def run_serve(settings: Settings, reporter: Reporter) -> None:
+    """The gateway alone, with the embedded experts where experts.yaml has some; nothing is measured or fitted.
+
+    With one worker this process does everything, with more it starts them.
+
+    Raises:
+        RouterError: whatever kept it from starting.
+    """
+    config, warnings = agreed_config(settings)
+    for warning in warnings:
+        logger.warning("%s", warning)
+
+    async def program(life: Life) -> None:
+        refuse_taken_port(settings)
+        make_data_folder(settings)
+        await asyncio.to_thread(require_keys, settings)
+        if settings.workers > 1:
+            await run_workers(settings, config, reporter, life)
+            return
+        from gateway.composition import running_composition
+
+        async with running_composition(settings, config, reporter, (Engine.LLAMACPP,)) as composition:
+            life.is_starting = False
+            for lacking in composition.gateway.parts.readiness.missing():
+                logger.warning("not ready: %s", lacking)
+            await life.stop.wait()
+            await composition.gateway.drain(life.stop.urgent)
+
+    await live_until_signal(program)
+
+
+def agreed_config(settings: Settings) -> tuple[CoeConfig, list[str]]:
+    """experts.yaml, and what the live router does not know of it.
+
+    Raises:
+        ConfigError: the file is wrong, or asks for a pin that the live router cannot keep.
+    """
+    config, manifest = load_config(settings.config_path), live_manifest(settings.data_dir)
+    if manifest is None:
+        return config, []
+    if problems := [f"{settings.config_path}: {line}" for line in pin_problems(config, manifest)]:
+        raise ConfigError("\n".join(problems), problems)
+    return config, [f"{settings.config_path}: {line}" for line in category_warnings(config, manifest)]
+
+
+def refuse_taken_port(settings: Settings) -> None:
+    """Checks the port before anything is started, so that choosing another one costs no wait.
+
+    Raises:
+        ConfigError: the address cannot be bound; names it and how to choose another.
+    """
+    bind(settings.host, settings.port).close()
+
+
+def require_keys(settings: Settings) -> None:
+    """Refuses an address that others can reach when nobody would need a key. Raises ConfigError, StoreError."""
+    has_keys = bool(settings.api_keys) or is_loopback(settings.host)
+    if not has_keys:
+        from decision_log.connections import opened_database
+        from gateway.keys.key_store import KeyStore
+
+        with opened_database(settings.data_dir, settings.database_url.get_secret_value()) as database:
+            has_keys = bool(KeyStore(database).holders().keys)
+    check_exposure(settings.host, has_keys=has_keys)
+
+
+def make_data_folder(settings: Settings) -> None:
+    """Makes it so that only its owner can read it. Raises ConfigError when that fails."""
+    try:
+        make_private(settings.data_dir)
+    except OSError as error:
+        raise ConfigError(f"COE_DATA_DIR: {settings.data_dir} cannot be made ({error.strerror})") from error
