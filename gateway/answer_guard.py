@@ -62,20 +62,31 @@ class GuardedChunks:
         self._filter = KeyFilter(key) if key else None
         self._reader: asyncio.Task[object] | None = None  # the task that waits for a piece
         self._is_late = False
-        self._timer = asyncio.get_running_loop().call_at(until_s, self._expire)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_at(until_s, self._expire)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         while True:
+            if self._is_late:
+                raise too_late(self._total_s)
+            task = self._reader = asyncio.current_task(self._loop)
+            earlier = task.cancelling() if task else 0
             try:
-                piece = await self._next_piece()
+                piece = await anext(self._chunks)
             except StopAsyncIteration:
                 rest = b"" if self._filter is None else self._filter.rest()
                 if not rest:
                     raise
                 return rest
+            except asyncio.CancelledError as error:
+                if task is None or not self._is_late or task.uncancel() > earlier:
+                    raise  # somebody else's
+                raise too_late(self._total_s) from error
+            finally:
+                self._reader = None
             passed = piece if self._filter is None else self._filter.feed(piece)
             if passed:
                 return passed
@@ -83,21 +94,6 @@ class GuardedChunks:
     async def aclose(self) -> None:
         self._timer.cancel()
         await self._chunks.aclose()
-
-    async def _next_piece(self) -> bytes:
-        """The next piece as the expert sent it. Raises BackendError once the time is over."""
-        if self._is_late:
-            raise too_late(self._total_s)
-        task = self._reader = asyncio.current_task()
-        earlier = task.cancelling() if task else 0
-        try:
-            return await anext(self._chunks)
-        except asyncio.CancelledError as error:
-            if task is None or not self._is_late or task.uncancel() > earlier:
-                raise  # somebody else's
-            raise too_late(self._total_s) from error
-        finally:
-            self._reader = None
 
     def _expire(self) -> None:
         self._is_late = True

@@ -134,9 +134,11 @@ class StreamReader:
         if isinstance(reason, str):
             self.finish_reason = reason[:64]
         delta = choice.get("delta")
-        if isinstance(delta, dict) and any(delta.get(key) for key in ("content", "reasoning_content", "tool_calls")):
+        if not isinstance(delta, dict):
+            return
+        content = delta.get("content")
+        if content or delta.get("reasoning_content") or delta.get("tool_calls"):
             self._tokens += 1
-            content = delta.get("content")
             if self._room > 0 and isinstance(content, str) and choice.get("index", 0) == 0:
                 self._kept.append(content[: self._room])
                 self._room -= len(content)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from base.errors import BackendError, RouterError
 from decision_log.privacy import keyed_hash
 from fleet.pool import ExpertPool
-from fleet.retry_budget import RetryBudget
 from gateway.answer_guard import GuardedChunks, too_late, without_keys
 from gateway.answer_reader import JsonAnswer, read_answer
 from gateway.asgi import read_off_loop
@@ -25,6 +24,8 @@ from router.types import RoutingDecision
 MAX_ERROR_BYTES = 1 << 20
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 MAX_ANSWER_BYTES = 64 << 20
+RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
+RETRY_BURST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,29 @@ class WholeAnswer:
     body: bytes
     facts: JsonAnswer
     is_native: bool = False
+
+
+class RetryBudget:
+    """A limit on the retries that the gateway adds to the experts' load, so that an outage is not made worse.
+
+    A bucket that every request fills a little and every further try empties by one.
+    """
+
+    def __init__(self, share: float = RETRY_SHARE, burst: float = RETRY_BURST) -> None:
+        self._share = share
+        self._burst = burst
+        self._tokens = burst
+
+    def earn(self) -> None:
+        """A request arrived."""
+        self._tokens = min(self._burst, self._tokens + self._share)
+
+    def spend(self) -> bool:
+        """Takes a further try; False when there is none left."""
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
 
 
 class ExpertCall:
@@ -125,8 +149,8 @@ class ExpertCall:
         except TimeoutError as error:
             raise too_late(entry.total_timeout_s) from error
         key = self._keys.get(expert)
-        guarded = GuardedChunks(response.chunks, until_s=until_s, total_s=entry.total_timeout_s, key=key)
-        return replace(response, chunks=guarded)
+        response.chunks = GuardedChunks(response.chunks, until_s=until_s, total_s=entry.total_timeout_s, key=key)
+        return response
 
     def _following(self, decision: RoutingDecision, failed: list[str]) -> str | None:
         """The next expert to try; None when there is none or trying is not allowed."""
@@ -199,10 +223,7 @@ async def read_beginning(
     if not 200 <= response.status < 300:
         body = await read_all(response.chunks, MAX_ERROR_BYTES)
         raise upstream_error(expert, response.status, body, response.headers, key)
-    content_type = without_keys(response.headers.get("content-type", JSON), key)
-    is_stream = content_type.lower().startswith(EVENT_STREAM)
-    if not (content_type.isascii() and content_type.isprintable()):
-        content_type = EVENT_STREAM if is_stream else JSON
+    content_type, is_stream = shown_type(response.headers.get("content-type", JSON), key)
     if is_stream:
         first = await anext(response.chunks, b"")
         if not first:
@@ -216,13 +237,23 @@ async def read_beginning(
     return WholeAnswer(expert, content_type, body, facts, native is not None)
 
 
+@lru_cache
+def shown_type(content_type: str, key: str | None) -> tuple[str, bool]:
+    """The content type as clients may see it, and its meaning: a stream of events."""
+    shown = without_keys(content_type, key)
+    is_stream = shown.lower().startswith(EVENT_STREAM)
+    if not (shown.isascii() and shown.isprintable()):
+        shown = EVENT_STREAM if is_stream else JSON
+    return shown, is_stream
+
+
 async def read_all(chunks: ChunkStream, max_bytes: int) -> bytes:
     """Raises BackendError when the body is cut or larger than `max_bytes`."""
-    pieces = []
+    pieces: list[bytes] = []
     size = 0
     async for chunk in chunks:
         pieces.append(chunk)
         size += len(chunk)
         if size > max_bytes:
             raise BackendError(f"the expert's answer is larger than {max_bytes} bytes", status=502)
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

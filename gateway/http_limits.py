@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
+from asyncio import TimerHandle, get_running_loop
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.asgi import PEER, Peer, Scope, error_answer
 from gateway.http_errors import RETRY_AFTER_S, ApiError
@@ -92,6 +92,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if fault is not None:
             self.app = cast(Any, error_answer(fault, {"connection": "close"}))
         super().on_headers_complete()
+        self.cycle.transport = cast(Any, OneWrite(self.cycle))
         if self.is_stopping():
             self.cycle.keep_alive = False  # its next request goes to another gateway
 
@@ -167,6 +168,31 @@ class LimitedProtocol(HttpToolsProtocol):
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[error.status] + lines.encode("latin-1") + b"\r\n" + error.body)
         self.transport.close()
+
+
+class OneWrite:
+    """A transport that writes the head of an answer together with its first piece: one system call, one packet."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle, self._transport = cycle, cycle.transport
+        self._has_begun = False
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._cycle.response_started and not self._has_begun:
+            self._has_begun, self._head = True, data
+            get_running_loop().call_soon(self._flush)  # where no piece follows at once
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data if head else data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
 
 
 def limited_protocol(max_connections: int, is_stopping: Callable[[], bool]) -> type[LimitedProtocol]:

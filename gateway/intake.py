@@ -116,7 +116,8 @@ class Intake:
         if len(self._arriving) >= self._max_bodies and not self._cut_slow():
             raise too_many(f"{self._max_bodies} bodies that are being sent")
         self._arriving[claim] = None
-        self._sending.update((client, claim.is_large) for client in claim.clients)
+        for client in claim.clients:
+            self._sending[client, claim.is_large] += 1
 
     def grow(self, claim: Claim, size: int) -> None:
         """Raises ApiError 429 or 503."""

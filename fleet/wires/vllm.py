@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
@@ -75,6 +76,7 @@ class VllmBackend:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._root = URL(options.url)
+        self._url_of = cache(self._root.__truediv__)
         self._headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "coe"}
         if options.api_key is not None:
             self._headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
@@ -144,15 +146,11 @@ class VllmBackend:
         if request.request_id:
             headers = {**headers, "x-request-id": request.request_id}
         return await session.post(
-            self._root / request.path,
+            self._url_of(request.path),
             data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
             headers=headers,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=self._options.connect_timeout_s,
-                sock_read=min(self._options.timeout_s, request.timeout_s),
-            ),
+            timeout=limits_of(self._options.connect_timeout_s, min(self._options.timeout_s, request.timeout_s)),
         )
 
 
@@ -160,29 +158,47 @@ class ResponseChunks:
     """The body of an aiohttp response, piece by piece as the socket gave it, each within `timeout_s`.
 
     The session's own limit ends with the connection, and a body whose framing is broken is one whose end aiohttp never
-    announces.
+    announces. One timer serves the whole body: `asyncio.timeout` around each piece takes as long as passing it on.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, timeout_s: float) -> None:
         self._response = response
         self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._waits_since_s: float | None = None  # the reader, for a piece
+        self._timer: asyncio.TimerHandle | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        self._waits_since_s = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._waits_since_s + self._timeout_s, self._look)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                chunk = await self._response.content.readany()
+            chunk = await self._response.content.readany()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise backend_error(error, has_begun=True) from error
+        finally:
+            self._waits_since_s = None
         if not chunk:
             raise StopAsyncIteration
         return chunk
 
     async def aclose(self) -> None:
         """Closes the connection, unless the whole body was read: then it is back in the pool already."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._response.close()
+
+    def _look(self) -> None:
+        """Ends the wait for a piece that took too long, or looks again when the present one would."""
+        now_s = self._loop.time()
+        due_s = (now_s if self._waits_since_s is None else self._waits_since_s) + self._timeout_s
+        if due_s > now_s:
+            self._timer = self._loop.call_at(due_s, self._look)
+        else:
+            self._response.content.set_exception(TimeoutError())
 
 
 class RenamedChunks:
@@ -243,9 +259,14 @@ def open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return opened
 
 
+@lru_cache
+def limits_of(connect_s: float, silence_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=silence_s)
+
+
 def visible_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
-    found = {name: response.headers.get(name) for name in ("content-type", "retry-after")}
-    return {name: value for name, value in found.items() if value is not None}
+    headers = response.headers
+    return {name: headers[name] for name in ("content-type", "retry-after") if name in headers}
 
 
 def backend_error(error: BaseException, *, has_begun: bool = False) -> BackendError:

@@ -9,7 +9,7 @@ import pytest
 
 from base.errors import ConfigError
 from fleet.breaker import FAILURES_TO_OPEN, FIRST_BACKOFF_S, MAX_BACKOFF_S, Breaker, BreakerState
-from fleet.retry_budget import RetryBudget
+from gateway.expert_call import RetryBudget
 from gateway.http_errors import ApiError
 from gateway.intake import Admission
 from gateway.settings import read_secrets, read_settings
