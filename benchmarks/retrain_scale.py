@@ -1,9 +1,10 @@
-"""How long `coe retrain` takes over a log of N decisions, and how much memory.
+"""How long `coe retrain` and `coe eval log` take over a log of N decisions, and how much memory.
 
     python -m benchmarks.retrain_scale [--decisions 100000] [--folder DIR] [--no-texts]
 
 Writes a data folder with a log as a gateway keeps it (records, feedback, embeddings in half precision), fits a first
-router, and runs `coe retrain --json` as a process of its own, whose peak memory the kernel reports.
+router, and runs `coe retrain --json` twice and `coe eval log`, each as a process of its own, whose peak memory the
+kernel reports.
 """
 
 from __future__ import annotations
@@ -44,8 +45,6 @@ PROBES_PER_CATEGORY = 12
 BATCH_ROWS = 5000
 ASKED = 200
 """Queries whose vectors the log repeats; their texts differ."""
-
-INSERT_SIGN = "INSERT INTO feedback (decision_id, kind, value, at, key_id) VALUES (:i, 'thumb', :value, 0, '')"
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,7 @@ def main(
     scorer: Annotated[str, typer.Option(help="kind of scorer: map, soft_ridge ...")] = "map",
     texts: Annotated[bool, typer.Option(help="keep texts in the log, or embeddings only")] = True,
 ) -> None:
-    """Measure `coe retrain` over a large log."""
+    """Measure `coe retrain` and `coe eval log` over a large log."""
     console = Console()
     with tempfile.TemporaryDirectory(prefix="coe-scale-") as scratch:
         where = folder or Path(scratch)
@@ -253,6 +252,12 @@ def main(
                 f"judged on {result['judged_on']}: {result['verdict']}",
                 highlight=False,
             )
+        report = [sys.executable, "-m", "coe", "eval", "log", "--data-dir", str(where), "--out", str(where / "report")]
+        cost = run_measured(report, where / "report.txt")
+        console.print(
+            f"eval log: {cost.wall_s:.1f} s, {cost.cpu_s:.1f} s of processors, peak {cost.peak_mib:.0f} MiB",
+            highlight=False,
+        )
 
 
 if __name__ == "__main__":

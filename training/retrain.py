@@ -15,7 +15,7 @@ from base.errors import ArtifactError, RouterError
 from base.progress import Progress, silent
 from router.artifact import load_artifact
 from router.build import expert_costs, load_router
-from router.config import CoeConfig
+from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer, PromotionGuard
 from router.pipeline import Router
 from router.types import Verdict
@@ -89,9 +89,10 @@ def run_retrain(
     pointer = registry.live()
     if pointer is None:
         raise ArtifactError(f"{request.routers}: there is no live router to improve on; run `coe train` first")
+    live_folder = registry.folder(pointer.version)
+    live = load_router(load_config(request.config), live_folder)  # first: one that cannot be compared with costs no fit
     progress("reading the log, the feedback and the outcomes")
-    live = registry.folder(pointer.version)
-    inputs = read_inputs(request, load_artifact(live), now=now, progress=progress)
+    inputs = read_inputs(request, load_artifact(live_folder), now=now, progress=progress)
     evidence = inputs.evidence()
     with tempfile.TemporaryDirectory(prefix="coe-candidate-") as scratch:
         candidate, twins = fit_candidate(Path(scratch), inputs, evidence, pointer.version)
@@ -183,14 +184,14 @@ def with_newcomers(
 
 
 def load_comparison(
-    inputs: RetrainInputs, live: Path, candidate: Path, twins: Sequence[Path], evidence: Evidence
+    inputs: RetrainInputs, live: Router, candidate: Path, twins: Sequence[Path], evidence: Evidence
 ) -> RouterComparison:
-    """Loads all routers. Raises ArtifactError."""
+    """Loads the candidate and its twins. Raises ArtifactError."""
     config = inputs.config
     challenger = load_router(config, candidate)
     entries = [config.experts[name] for name in evidence.outcomes.experts]
     return RouterComparison(
-        live=load_router(config, live),
+        live=live,
         candidate=challenger,
         evidence=evidence,
         costs_usd=expert_costs(entries, evidence.matrix).cost_usd,

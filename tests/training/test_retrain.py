@@ -352,6 +352,14 @@ def test_missing_parts_are_named(request_, tmp_path):
         run_retrain(request_, now=NOW)
 
 
+def test_a_changed_encoder_is_refused_before_anything_is_read_or_fitted(request_):
+    request_.config.write_text(yaml.dump({**CONFIG, "router": {**CONFIG["router"], "encoder": {"kind": "surface"}}}))
+    said = []
+    with pytest.raises(ArtifactError, match="was trained on encoder hashing"):
+        run_retrain(request_, now=NOW, progress=said.append)
+    assert said == []
+
+
 def test_the_result_says_what_was_used_and_every_estimate(request_):
     log_answers(request_, {"left": 0.2, "right": 0.9})
     log_answers(request_, {"left": 0.5, "right": 0.5}, n=10, prefix="gone", state=TerminalState.CLIENT_GONE)
