@@ -30,6 +30,7 @@ from decision_log.default_database import default_database_url
 from decision_log.sink import DecisionLog
 from fleet.redis_server import RedisServer
 from gateway.exchange import Asked, Decided, Outcome, record_of
+from gateway.keys.grants import EVERYBODY
 from gateway.wire import ChatRequest
 from router.config import Durability, LogConfig
 from router.types import (
@@ -123,7 +124,7 @@ def asked(number: int) -> Asked:
         session=f"{number:016x}",
     )
     now = time.perf_counter()
-    return Asked(f"req-{number:024x}", None, f"{number:016x}", chat, time.time(), now, now)
+    return Asked(f"req-{number:024x}", EVERYBODY, f"{number:016x}", chat, time.time(), now, now)
 
 
 async def cost(make: Callable[[], Decided], records: int, durability: Durability) -> dict[str, float]:

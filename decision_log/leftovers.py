@@ -15,8 +15,8 @@ from decision_log.spool_files import HIDDEN, read_checkpoint, segment_paths, sen
 from decision_log.spool_frames import scan
 from decision_log.stream import STATUS_FIELD, DecisionStream
 
-READ_RECORDS = 32
-"""Records of one pipeline: about 0.5 ms of the event loop, so that answers do not wait for the log."""
+READ_RECORDS = 128
+"""Records of one command: about 0.1 ms of the event loop, so that answers do not wait for the log."""
 
 
 async def send_next(spool: Spool, stream: DecisionStream, executor: Executor | None = None) -> int:

@@ -28,7 +28,9 @@ ALIAS_CHARS = "/:@+~"  # beside letters, digits and "_.-~"; others are sent as %
 
 
 def new_decision_id() -> str:
-    return f"dec-{secrets.token_hex(12)}"
+    """An id that nobody can guess. It begins with the time, so that new rows are neighbours in the database's index,
+    where ids by chance would change a page each."""
+    return f"dec-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
