@@ -2,7 +2,8 @@
 
 A sketch has one bit per random hyperplane: the side on which the vector lies. The share of bits in which two sketches
 differ grows with the angle between the vectors (Charikar 2002), so the rows whose sketches differ least from a query's
-hold its nearest; those are ranked by their inner products. Shapes: n rows, d dimensions.
+hold its nearest; those are ranked by their inner products. Where the last hit turns out to be so far that others as
+near may differ in more bits, those are ranked, too. Shapes: n rows, d dimensions.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ from router.types import FloatArray
 
 BITS = 384
 WORDS = BITS // 64
-RANKED, RANKED_SHARE, RANKED_PER_HIT = 1_500, 1 / 500, 50
+RANKED, RANKED_SHARE, RANKED_PER_HIT = 500, 1 / 500, 50
 """Rows that are ranked by themselves: the largest of a number, a share of all, and so many for each hit
 (benchmarks/vector_index.py)."""
+
+DEVIATIONS = 2.0
+MOST, MOST_FILTERED, MOST_SHARE = 1_500, 6_000, 1 / 80
+"""Rows are ranked up to so many standard deviations above the bits in which the last hit is expected to differ, until
+they are so many, or this share of all. A filter leaves neighbours that are farther, and takes longer than ranking."""
 
 SCANNED_AT_ONCE, RANKED_AT_ONCE = 1 << 15, 512  # rows that stay in the processor's cache
 
@@ -62,6 +68,18 @@ def products(vectors: Halves, query: FloatArray) -> FloatArray:
     bits &= ~0x70000000
     found: FloatArray = bits.view(np.float32) @ (query.astype(np.float32) * np.float32(2.0**112))
     return found
+
+
+def bits_apart(product: float) -> int:
+    """In how many bits the sketches of two unit vectors of that inner product may differ, chance included."""
+    share = float(np.arccos(np.clip(product, -1.0, 1.0))) / np.pi
+    return min(BITS, int(BITS * share + DEVIATIONS * np.sqrt(BITS * share * (1.0 - share))))
+
+
+def chosen(mask: NDArray[np.bool_], among: Places | None) -> Places:
+    """Places of the rows of a mask, which is over all rows or over `among`."""
+    places: Places = np.flatnonzero(mask)
+    return places if among is None else among[places]
 
 
 class Rows:
@@ -123,29 +141,41 @@ class Rows:
 
     def nearest(self, query: FloatArray, limit: int, among: Places | None = None) -> Hits:
         """The `limit` rows of largest inner product with `query` (d,), of `among` or of all; exact but for half
-        precision where all fit into the ranking, approximate otherwise."""
+        precision where there are no more than are ranked, approximate otherwise. All are taken for unit vectors."""
         total = len(self) if among is None else len(among)
         count = max(RANKED, RANKED_PER_HIT * limit, int(RANKED_SHARE * total))
-        if total > count:
-            places = self._likely(sketched(query[None], self.normals)[:, 0], count, among)
-        else:
+        if total <= count:
             places = self.held() if among is None else among
+            return best(self.keys[places], self._scores(places, query), limit)
+        apart = self._apart(sketched(query[None], self.normals)[:, 0], among)
+        within = np.cumsum(np.bincount(apart))  # as many rows as differ in at most 0, 1, ... bits
+        reach = int(np.searchsorted(within, count, side="right"))
+        places = chosen(apart <= reach, among)
+        scores = self._scores(places, query)
+        most = max(MOST if among is None else MOST_FILTERED, MOST_SHARE * total)
+        further = min(
+            int(np.searchsorted(within, most, side="right")) - 1, bits_apart(np.partition(scores, -limit)[-limit])
+        )
+        if further > reach:
+            more = chosen((apart > reach) & (apart <= further), among)
+            places, scores = np.concatenate([places, more]), np.concatenate([scores, self._scores(more, query)])
+        return best(self.keys[places], scores, limit)
+
+    def _scores(self, places: Places, query: FloatArray) -> FloatArray:
+        """Inner products (k,) of rows with a query."""
         scores = np.empty(len(places), dtype=np.float32)
         for start in range(0, len(places), RANKED_AT_ONCE):
             some = slice(start, start + RANKED_AT_ONCE)
             scores[some] = products(self.vectors[places[some]], query)
-        return best(self.keys[places], scores, limit)
+        return scores
 
-    def _likely(self, sketch: Sketches, count: int, among: Places | None) -> Places:
-        """Places of the rows whose sketches differ least from one: more than `count`, with ties."""
+    def _apart(self, sketch: Sketches, among: Places | None) -> NDArray[np.uint16]:
+        """In how many bits each row of `among`, or each of all, differs from a sketch; more than all if removed."""
         is_whole = among is None or 2 * len(among) > self._n
         apart = differences(self.sketches[:, : self._n] if is_whole else self.sketches[:, among], sketch)
         if among is None:
             apart[~self._is_held[: self._n]] = BITS + 1
-        elif is_whole:
-            apart = apart[among]
-        near = np.flatnonzero(apart <= np.partition(apart, count)[count])
-        return near if among is None else among[near]
+        return apart[among] if among is not None and is_whole else apart
 
     def _make_room(self, size: int) -> None:
         more = size - len(self.keys)

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import yaml
 from retrieval.stores.ingestion import MAX_ATTEMPTS
 from retrieval.stores.store_records import FileStatus
 from retrieval.stores.tables import STORE_FILES
+from retrieval.types import BaseExpert
+from router.types import FloatArray
 from tests.gateway.retrieval.serving import Serving, serving
 from tests.gateway.retrieval.test_kill import EXPERTS_FILE
 from tests.gateway.served import end_gateway, start_gateway
@@ -68,6 +72,32 @@ async def test_a_key_with_many_slow_files_does_not_keep_another_waiting(tmp_path
         statuses = [FileStatus(row_of(running, file.id).status) for file in files]
         assert statuses == [FileStatus.IN_PROGRESS] * 3
         assert [row_of(running, file.id).attempts for file in files] == [1, 0, 0]  # one at a time, the oldest first
+
+
+async def test_the_loop_answers_while_a_large_upload_is_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on, began = threading.Event(), threading.Event()
+    encoders: set[int] = set()
+    encode = BaseExpert.encode_documents
+
+    def held(self: BaseExpert, texts: Sequence[str]) -> FloatArray:
+        encoders.add(threading.get_ident())
+        began.set()
+        assert may_go_on.wait(DEADLINE_S)
+        return encode(self, texts)
+
+    monkeypatch.setattr(BaseExpert, "encode_documents", held)
+    async with serving(tmp_path) as running, running.openai() as client:
+        file = await attached(client, "large.txt", b"a line of a large text\n" * 2_000)
+        assert await asyncio.to_thread(began.wait, DEADLINE_S)
+        for _ in range(50):
+            async with running.http.get(running.url.replace("/v1", "/healthz")) as response:
+                assert response.status == 200
+        assert FileStatus(row_of(running, file.id).status) is FileStatus.IN_PROGRESS
+        may_go_on.set()
+        assert (await until_ended(client, file)).status == "completed"
+    assert threading.get_ident() not in encoders  # the loop's thread
 
 
 async def test_an_orderly_end_does_not_count_as_an_attempt(tmp_path: Path) -> None:

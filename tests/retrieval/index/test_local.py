@@ -130,6 +130,28 @@ def test_recall_at_10_is_099_or_more(
     assert recall >= 0.99
 
 
+def test_far_neighbours_are_found_by_ranking_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opener
+) -> None:
+    monkeypatch.setattr(rows, "RANKED", 0)
+    monkeypatch.setattr(rows, "RANKED_PER_HIT", 10)
+    rng = np.random.default_rng(11)
+    vectors, queries = unit_rows(rng, 6000, 96), unit_rows(rng, 50, 96)
+    index = opened(tmp_path / "x", VectorSpace(fingerprint="base", dim=96))
+    index.add(np.arange(6000), vectors)
+    index.remove(np.arange(0, 6000, 7))
+    index.add(np.arange(0, 6000, 7), vectors[::7])
+    exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+
+    def recall() -> float:
+        found = [set(index.search(query, 10).keys.tolist()) for query in queries]
+        return float(np.mean([len(mine & set(best.tolist())) / 10 for mine, best in zip(found, exact, strict=True)]))
+
+    assert recall() >= 0.98
+    monkeypatch.setattr(rows, "DEVIATIONS", -10.0)
+    assert recall() < 0.9
+
+
 def test_products_of_halves_are_those_of_singles() -> None:
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)][:, None]
