@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from decision_log.database import Database
 from decision_log.leftovers import spool_folders
 from decision_log.payloads import json_line
-from decision_log.privacy import MAX_SEARCH_CHARS, keyed_hash, named_session, session_hash
+from decision_log.privacy import MAX_SEARCH_CHARS, keyed_hash, named_session, session_hash, session_of
 from decision_log.spool_files import segment_paths
 from decision_log.spool_frames import HEADER, frame, scan
 from decision_log.sql_removal import Found, Removal, Removed, found_of
@@ -48,8 +48,8 @@ class Erasure:
 
 
 def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS) -> frozenset[str]:
-    """Names that the log may have for a subject: a stored id as it is; the name of a session, or a text, by its keyed
-    hash.
+    """Names that the log may have for a subject: a stored id as it is; the name of a session (with keys `TEAM/NAME`),
+    or a text, by its keyed hash.
 
     A name in a header is read as the gateway reads it, and of a text what it keeps of an ask or of a search.
 
@@ -58,10 +58,16 @@ def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS)
         max_text_chars: how much of an ask is kept, as experts.yaml says.
     """
     subject = subject.encode("utf-8", "replace").decode()  # an argument may not be UTF-8; everything stored is
-    sessions = {f"named:{subject}", named_session(subject.encode()) or f"named:{subject}"}
+    team, _, name = subject.partition("/")
+    sessions = {*names_of(subject), *(session_of(team, each) for each in names_of(name))}
     texts = {subject, subject[:MAX_SEARCH_CHARS], cap(ask_in(subject), max_text_chars)}
     hashes = {session_hash(name, key) for name in sessions} | {keyed_hash(text, key) for text in texts}
     return frozenset({subject, *hashes})
+
+
+def names_of(session: str) -> set[str]:
+    """What a header or a field that names a session is taken for."""
+    return {f"named:{session}", named_session(session.encode()) or f"named:{session}"}
 
 
 async def erase(

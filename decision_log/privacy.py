@@ -54,6 +54,11 @@ def named_session(header: bytes) -> str | None:
     return f"named:{named}" if named else None
 
 
+def session_of(tenant: str, name: str) -> str:
+    """A conversation's name among those of all tenants; as it is where there are no keys."""
+    return f"{tenant}/{name}" if tenant else name
+
+
 def session_hash(name: str, key: bytes) -> str:
     """Name of a conversation in the log: enough digits of the keyed hash of its name to tell it from others."""
     return keyed_hash(name, key)[:SESSION_DIGITS]

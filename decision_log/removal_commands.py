@@ -32,7 +32,8 @@ EraseWork = Callable[[Collection[str], Path, "RedisClient", str, Database, float
 
 def erase_decisions(
     subject: Annotated[
-        str | None, typer.Option(help="key id, session id or text hash as stored; or a session's name")
+        str | None,
+        typer.Option(help="key id, session id or text hash as stored; or a session's name, with keys TEAM/NAME"),
     ] = None,
     older_than: Annotated[str | None, typer.Option(help="age, e.g. 30d; units m, h, d, w")] = None,
     data_dir: DataOption = Path("data"),

@@ -65,7 +65,7 @@ class GatewayApp:
         try:
             self._origin_check.check(headers)
             needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH)
-            scope["coe_caller"] = self._auth.caller(headers) if needs_key else EVERYBODY
+            scope["coe_caller"] = await self._auth.caller(headers) if needs_key else EVERYBODY
             with self._intake.claim(*senders(scope)) as claim:
                 await self._answer(scope, headers, claim, receive, send)
         except ClientGoneError:
@@ -125,7 +125,12 @@ def rest_parts(parts: Parts) -> dict[str, object]:
         "readiness": parts.readiness,
         "retrieval": parts.retrieval,
         "retrieval_desk": RetrievalDesk(
-            parts.retrieval_log, parts.sink, parts.admission, parts.readiness, parts.decider.session_id
+            parts.retrieval_log,
+            parts.sink,
+            parts.admission,
+            parts.readiness,
+            parts.decider.session_id,
+            parts.limits,
         ),
         "siblings": parts.siblings,
         "sink": parts.sink,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from gateway.http_errors import ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.keys.key_ring import KeyRing
+from gateway.keys.oidc import Oidc, is_token
 
 BEARER = b"bearer "
 
@@ -19,13 +20,14 @@ class Auth:
     Args:
         keys: the secrets of COE_API_KEYS; only their hashes are kept. They are the operator's: without limits.
         ring: the keys of SQL.
+        oidc: takes the tokens of an identity provider.
     """
 
-    def __init__(self, keys: Iterable[str] = (), ring: KeyRing | None = None) -> None:
+    def __init__(self, keys: Iterable[str] = (), ring: KeyRing | None = None, oidc: Oidc | None = None) -> None:
         digests = [hashlib.sha256(key.encode()).digest() for key in keys]
         # A name is the whole hash, because it owns files, stores and decisions: keys that share a part can be found.
         self._fixed = tuple((digest, Caller(f"key-{digest.hex()}")) for digest in digests)
-        self._ring = ring or KeyRing()
+        self._ring, self._oidc = ring or KeyRing(), oidc
 
     async def start(self) -> None:
         """Reads the keys. Raises StoreError."""
@@ -36,13 +38,13 @@ class Auth:
 
     @property
     def needs_key(self) -> bool:
-        return bool(self._fixed) or self._ring.has_keys
+        return bool(self._fixed) or self._ring.has_keys or self._oidc is not None
 
-    def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
-        """The caller by its key; everybody while no key was ever made.
+    async def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """The caller by its key or token; everybody while no key was ever made.
 
         Raises:
-            ApiError: 401, the key is missing, unknown, revoked or expired.
+            ApiError: 401, the key is missing, unknown, revoked or expired; of a token as `Oidc.caller` says.
         """
         if not self.needs_key:
             return EVERYBODY
@@ -51,10 +53,13 @@ class Auth:
             given = BEARER + headers[b"x-api-key"]
         if given is None or given[: len(BEARER)].lower() != BEARER:
             raise refused("a key is needed: send the header 'Authorization: Bearer KEY'")
-        presented = hashlib.sha256(given[len(BEARER) :].strip()).digest()
+        secret = given[len(BEARER) :].strip()
+        presented = hashlib.sha256(secret).digest()
         # Every hash is compared, so the time taken does not say which one was close.
         fixed = [caller for digest, caller in self._fixed if hmac.compare_digest(presented, digest)]
         found = fixed[0] if fixed else self._ring.caller(presented)
+        if found is None and self._oidc is not None and is_token(secret):
+            return await self._oidc.caller(secret.decode("ascii", "replace"))
         if found is None:
             raise refused("the key is not known here, or has expired")
         return found

@@ -98,7 +98,7 @@ class ChatEndpoint:
         return Asked(
             request_id_of(headers),
             caller,
-            self.decider.session_id(session),
+            self.decider.session_id(session, caller.tenant),
             chat,
             at,
             arrived_at_s,

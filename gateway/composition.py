@@ -13,12 +13,14 @@ from pydantic import SecretStr
 
 from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
+from decision_log.privacy import load_key
 from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
 from gateway.auth import Auth
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
+from gateway.keys.oidc import Oidc
 from gateway.log_keeper import LogKeeper
 from gateway.serve import Gateway, build_parts, live_router
 from gateway.services import Reporter, engines_of, experts_line, start_redis
@@ -139,13 +141,20 @@ async def start_gateway(
         retrieval=retrieval,
         secrets=secrets,
         siblings=siblings,
-        auth=Auth(settings.plain_keys, KeyRing(await asyncio.to_thread(KeyStore, store))),
+        auth=await auth_of(settings, config, store),
     )
     listener = membership.listener if membership else None
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
     return gateway
+
+
+async def auth_of(settings: Settings, config: CoeConfig, store: Database) -> Auth:
+    """Keys of the environment and of SQL, and the identity provider of experts.yaml if it names one."""
+    ring, provider = KeyRing(await asyncio.to_thread(KeyStore, store)), config.gateway.oidc
+    oidc = None if provider is None else Oidc(provider, ring.team, load_key(settings.data_dir))
+    return Auth(settings.plain_keys, ring, oidc)
 
 
 def spare_what_is_there() -> None:

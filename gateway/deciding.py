@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from base.errors import NoEligibleExpertError, allowed_values
-from decision_log.privacy import session_hash
+from decision_log.privacy import session_hash, session_of
 from fleet.pool import ExpertPool
 from gateway.body_fields import shorten
 from gateway.exchange import Decided
@@ -65,9 +65,9 @@ class Decider:
         self._encoder_thread.shutdown(wait=False, cancel_futures=True)
         self.shadows.close()
 
-    def session_id(self, session: str) -> str:
-        """A conversation's name in the log, which does not reveal what was said."""
-        return session_hash(session, self._hash_key)
+    def session_id(self, session: str, tenant: str) -> str:
+        """A conversation's name in the log, which does not reveal what was said; no tenant has one of another."""
+        return session_hash(session_of(tenant, session), self._hash_key)
 
     async def decide(
         self,

@@ -38,7 +38,7 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
         make_data_folder(settings)
-        await asyncio.to_thread(require_keys, settings)
+        await asyncio.to_thread(require_keys, settings, config)
         if settings.workers > 1:
             await run_workers(settings, config, reporter, life)
             return
@@ -77,9 +77,9 @@ def refuse_taken_port(settings: Settings) -> None:
     bind(settings.host, settings.port).close()
 
 
-def require_keys(settings: Settings) -> None:
+def require_keys(settings: Settings, config: CoeConfig) -> None:
     """Refuses an address that others can reach when nobody would need a key. Raises ConfigError, StoreError."""
-    has_keys = bool(settings.api_keys) or is_loopback(settings.host)
+    has_keys = bool(settings.api_keys) or config.gateway.oidc is not None or is_loopback(settings.host)
     if not has_keys:
         from decision_log.connections import opened_database
         from gateway.keys.key_store import KeyStore

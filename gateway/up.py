@@ -48,7 +48,7 @@ async def run_up(
     async def program(life: Life) -> None:
         refuse_taken_port(settings)
         make_data_folder(settings)
-        await asyncio.to_thread(require_keys, settings)
+        await asyncio.to_thread(require_keys, settings, config)
         async with running_composition(settings, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
             await ensure_router(composition, settings, config, view, probes, is_regrading=is_regrading)
             view.ready()

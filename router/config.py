@@ -186,6 +186,16 @@ class Durability(StrEnum):
     SYNC = "sync"
 
 
+class OidcConfig(Section):
+    """An OpenID Connect provider whose tokens (JWTs with a public-key signature) are taken beside keys."""
+
+    issuer: str = Field(pattern=r"^https?://", description="the claim `iss`, and where its discovery document is")
+    audience: str = Field(min_length=1, description="what the claim `aud` must contain")
+    jwks_url: str | None = Field(default=None, pattern=r"^https?://", description="its keys; None: as discovered")
+    team_claim: str = Field(default="team", min_length=1, description="the claim that names the team")
+    admin_scope: str | None = Field(default=None, min_length=1, description="the scope that gives admin rights")
+
+
 class GatewayConfig(Section):
     """Limits of the HTTP server. Where it listens comes from the environment or the command line."""
 
@@ -214,6 +224,7 @@ class GatewayConfig(Section):
     drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
     shutdown_grace_s: Seconds = 20.0
     limits: RequestLimits = RequestLimits()
+    oidc: OidcConfig | None = None
 
     @model_validator(mode="after")
     def has_room_for_a_body(self) -> Self:

@@ -18,6 +18,9 @@ from gateway.endpoints.access import CallerOf, part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
 from gateway.intake import Admission
+from gateway.keys.grants import Caller
+from gateway.keys.limits import Limits
+from gateway.keys.price import NOTHING
 from gateway.readiness import Readiness
 from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why
@@ -80,29 +83,33 @@ class RetrievalDesk:
         sink: DecisionSink,
         admission: Admission,
         readiness: Readiness,
-        session_id: Callable[[str], str],
+        session_id: Callable[[str, str], str],
+        limits: Limits,
     ) -> None:
         self.log = log
-        self._sink, self._admission, self._readiness, self._session_id = sink, admission, readiness, session_id
+        self._sink, self._admission, self._readiness = sink, admission, readiness
+        self._session_id, self._limits = session_id, limits
 
     def begin(self, request: Request, kind: DecisionKind, model: str) -> RetrievalExchange:
         """The exchange of a request."""
         headers = dict(request.scope["headers"])
         named = named_session(headers.get(b"x-session-id", b""))
-        session = None if named is None else self._session_id(named)
-        key_id = request.scope["coe_caller"].key_id
-        return RetrievalExchange(kind, request_id_of(headers), key_id, model[:MAX_MODEL_CHARS], session)
+        caller: Caller = request.scope["coe_caller"]
+        session = None if named is None else self._session_id(named, caller.tenant)
+        return RetrievalExchange(kind, request_id_of(headers), caller.key_id, model[:MAX_MODEL_CHARS], session)
 
     @asynccontextmanager
     async def at_work(self, request: Request, limit_s: float) -> AsyncIterator[None]:
         """A block that runs as one of the gateway's requests, while its client is there and for at most `limit_s`.
 
         Raises:
-            ApiError: 429 there are too many requests, 503 the gateway stops, 504 it took too long.
+            ApiError: 429 there are too many requests, of its key or of all, 503 the gateway stops or cannot count,
+                504 it took too long.
             StoreError: its rows could not be made safe now.
             ClientGoneError: the client left; what the block waited for is given up.
         """
         await self._sink.check()
+        hold = await self._limits.reserve(request.scope["coe_caller"], NOTHING)
         try:
             with ClientWatch(request.scope):
                 async with asyncio.timeout(limit_s), self._admission:
@@ -117,6 +124,8 @@ class RetrievalDesk:
             if not self._readiness.is_stopping:
                 raise
             raise api_error(error) from None
+        finally:
+            hold.settle(NOTHING)
 
     async def finish(
         self, exchange: RetrievalExchange, outcomes: Sequence[Outcome], body: Callable[[], Mapping[str, object]]

@@ -14,10 +14,13 @@ from typing import Annotated
 import typer
 
 from base.errors import ConfigError, allowed_values
-from base.options import ConfigOption, DatabaseOption, DataOption, age_s
-from decision_log.connections import opened_database
-from gateway.keys.grants import Grant, Measure, parse_caps
+from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s
+from decision_log.connections import opened_database, run_with_redis
+from decision_log.redis_client import connect
+from fleet.redis_server import running_url
+from gateway.keys.grants import Cap, Grant, Measure, parse_caps
 from gateway.keys.key_store import AdminAction, KeyStore, StoredKey
+from gateway.keys.limits import read_used, shown
 from router.config import CoeConfig, load_config
 
 NONE = "none"
@@ -73,8 +76,9 @@ def limits(
     config: ConfigOption = CONFIG,
     data_dir: DataOption = DATA,
     database_url: DatabaseOption = None,
+    redis_url: RedisOption = None,
 ) -> None:
-    """Show the limits of a key or a team; options change them."""
+    """Show the limits of a key or a team, and what is used of them; options change them."""
     from base.terminal import Terminal
 
     caps = {Measure.REQUESTS: requests, Measure.TOKENS: tokens, Measure.USD: usd}
@@ -86,6 +90,11 @@ def limits(
         if grant != before:
             store.set_grant(subject, grant)
     Terminal().print(f"{subject}: {grant_words(grant)}", highlight=False, soft_wrap=True)
+    if grant.caps and (url := redis_url or running_url(data_dir / "redis")):
+        now = time.time()
+        for cap, used in zip(grant.caps, run_with_redis(read_all_used(url, subject, grant.caps, now)), strict=True):
+            line = f"  {shown(cap.measure, used)} of {cap}, until {time_words(cap.window.bounds(now)[1])}"
+            Terminal().print(line, highlight=False, soft_wrap=True)
 
 
 def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
@@ -143,6 +152,14 @@ def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int
 def opened_keys(data_dir: Path, database_url: str | None) -> Iterator[KeyStore]:
     with opened_database(data_dir, database_url) as database:
         yield KeyStore(database, f"{getpass.getuser()}@{socket.gethostname()}")
+
+
+async def read_all_used(url: str, subject: str, caps: Sequence[Cap], now: float) -> list[int]:
+    client = connect(url)
+    try:
+        return await read_used(client, subject, caps, now)
+    finally:
+        await client.aclose()
 
 
 def changed(

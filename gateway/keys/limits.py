@@ -28,7 +28,7 @@ from redis.exceptions import NoScriptError
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
 from gateway.http_errors import ApiError
-from gateway.keys.grants import NANO, Caller, Measure, ScopedCap
+from gateway.keys.grants import NANO, Caller, Cap, Measure, ScopedCap, tenant_of
 from gateway.keys.price import NOTHING, Cost
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Limits:
             return Hold(self)
         if self._client is None or time.monotonic() < self._paused_until_s:
             raise unavailable()
-        counters = counters_of(caller, cost, time.time())
+        counters = counters_of(caller.caps, cost, time.time())
         lease = " ".join([secrets.token_hex(8), *(f"{each.key} {each.need}" for each in counters)])
         arguments: list[object] = [lease, self._lease_ms]
         for each in counters:
@@ -254,15 +254,21 @@ def sha_of(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
-def counters_of(caller: Caller, cost: Cost, now: float) -> list[Counter]:
-    """The counters of a caller's caps in the windows around now."""
+def counters_of(caps: Iterable[ScopedCap], cost: Cost, now: float) -> list[Counter]:
+    """The counters of caps in the windows around now."""
     counters = []
-    for scoped in caller.caps:
+    for scoped in caps:
         start, end = scoped.cap.window.bounds(now)
-        slot = f"{PREFIX}:{{{caller.tenant}}}"
+        slot = f"{PREFIX}:{{{tenant_of(scoped.scope)}}}"
         name = f"{scoped.scope}:{scoped.cap.name}:{start}"
         counters.append(Counter(slot, name, scoped, amount_of(scoped, cost), end))
     return counters
+
+
+async def read_used(client: RedisClient, scope: str, caps: Sequence[Cap], now: float) -> list[int]:
+    """What is spent or reserved of caps of a key or a team in the windows around now. Raises RedisError."""
+    counters = counters_of([ScopedCap(scope, cap) for cap in caps], NOTHING, now)
+    return [int(await client.get(each.key) or 0) for each in counters]
 
 
 def amount_of(scoped: ScopedCap, cost: Cost) -> int:

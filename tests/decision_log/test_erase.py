@@ -141,7 +141,7 @@ async def test_a_session_is_found_by_its_name_and_a_text_by_itself(
     log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=config.log)
     parts = build_parts(settings, config, backends={}, sink=log, store=None)
     asked = make_record(0, text="hello there").model_copy(
-        update={"session_id": parts.decider.session_id("named:support-4711")}
+        update={"session_id": parts.decider.session_id("named:support-4711", "")}
     )
     await log.start()
     log.append(asked)

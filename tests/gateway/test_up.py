@@ -33,6 +33,7 @@ from gateway.up import run_up
 from gateway.up_view import UpView
 from router.artifact import save_artifact
 from router.live_pointer import LivePointer, write_pointer
+from tests.gateway.running import config_of
 from tests.gateway.small_router import MANIFEST
 
 ROOT = Path(__file__).parents[2]
@@ -163,7 +164,7 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert settings_of(Path("experts.yaml"), Path("data"), None, None).port == 9000
     exposed = settings_of(Path("experts.yaml"), tmp_path, "0.0.0.0", None)
     with pytest.raises(ConfigError, match="0\\.0\\.0\\.0"):
-        require_keys(exposed)
+        require_keys(exposed, config_of())
     with opened_database(tmp_path, None) as database:
         KeyStore(database).create("acme", "", Grant())
-    require_keys(exposed)
+    require_keys(exposed, config_of())

@@ -40,7 +40,7 @@ class Known(Auth):
         super().__init__()
         self._caller = caller
 
-    def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
+    async def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
         return self._caller
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from gateway.keys.commands import first_broken
 from gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore, digest_of
+from gateway.keys.limits import Limits
+from gateway.keys.price import Cost
 from gateway.keys.tables import ADMIN_LOG, KEYS
 from tests.gateway.running import until
 
@@ -45,26 +48,27 @@ def bearer(secret: str) -> dict[bytes, bytes]:
 async def test_a_key_lets_in_until_it_is_revoked(keys: KeyStore) -> None:
     auth = Auth(ring=KeyRing(keys))
     await auth.start()
-    assert auth.caller({}).key_id is None, "no key was ever made"
+    assert (await auth.caller({})).key_id is None, "no key was ever made"
     key_id, secret = keys.create("acme", "app", Grant(caps=(USD,)))
     await until(lambda: auth.needs_key)
-    caller = auth.caller(bearer(secret))
+    caller = await auth.caller(bearer(secret))
     assert (caller.key_id, caller.tenant, caller.is_admin) == (key_id, "acme", False)
     assert [(scoped.scope, scoped.cap) for scoped in caller.caps] == [(key_id, USD)]
     for wrong in ("", secret[:-1], secret + "x", secret.upper()):
         with pytest.raises(ApiError) as refused:
-            auth.caller(bearer(wrong))
+            await auth.caller(bearer(wrong))
         assert refused.value.status == 401
         assert secret not in str(refused.value)
     keys.revoke(key_id)
-    await until(lambda: not keeps_in(auth, secret))
+    await until(lambda: auth._ring._ring.version == 2)
+    assert not await keeps_in(auth, secret)
     assert auth.needs_key, "the gateway does not open when its last key ends"
     await auth.aclose()
 
 
-def keeps_in(auth: Auth, secret: str) -> bool:
+async def keeps_in(auth: Auth, secret: str) -> bool:
     try:
-        auth.caller(bearer(secret))
+        await auth.caller(bearer(secret))
     except ApiError:
         return False
     return True
@@ -75,13 +79,13 @@ async def test_a_rotated_key_keeps_its_id_and_the_old_secret_ends(keys: KeyStore
     key_id, first = keys.create("acme", "app", Grant())
     await auth.start()
     second = keys.rotate(key_id, overlap_s=3600)
-    await until(lambda: keeps_in(auth, second))
-    assert auth.caller(bearer(first)) == auth.caller(bearer(second)), "both work in the overlap"
+    await until(lambda: auth._ring._ring.version == 2)
+    assert await auth.caller(bearer(first)) == await auth.caller(bearer(second)), "both work in the overlap"
     third = keys.rotate(key_id, overlap_s=0)
-    await until(lambda: keeps_in(auth, third))
-    assert not keeps_in(auth, first)
-    assert not keeps_in(auth, second)
-    assert auth.caller(bearer(third)).key_id == key_id
+    await until(lambda: auth._ring._ring.version == 3)
+    assert not await keeps_in(auth, first)
+    assert not await keeps_in(auth, second)
+    assert (await auth.caller(bearer(third))).key_id == key_id
     await auth.aclose()
 
 
@@ -93,7 +97,7 @@ async def test_expired_keys_and_teams_are_refused(keys: KeyStore) -> None:
     keys.set_grant("gone", Grant(expires_at=now - 1))
     auth = Auth(ring=KeyRing(keys))
     await auth.start()
-    assert [keeps_in(auth, secret) for secret in (past, future, of_ended_team)] == [False, True, False]
+    assert [await keeps_in(auth, secret) for secret in (past, future, of_ended_team)] == [False, True, False]
     await auth.aclose()
 
 
@@ -218,6 +222,22 @@ def coe_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     return Shell(tmp_path, capsys)
+
+
+async def spend(url: str, key_id: str) -> None:
+    limits = Limits(url)
+    hold = await limits.reserve(caller_of(key_id, Grant(caps=(USD,)), Grant()), Cost(1, 1_250_000_000))
+    hold.settle(Cost(1, 1_250_000_000))
+    await limits.aclose()
+
+
+def test_limits_say_what_is_used(coe_keys: Shell, redis_url: str) -> None:
+    made = coe_keys("create", "acme", "--usd", "5/month")[1]
+    key_id = re.search(r"key (acme/\w{12});", made)[1]  # type: ignore[index]
+    asyncio.run(spend(redis_url, key_id))
+    status, shown = coe_keys("limits", key_id, "--redis-url", redis_url)
+    assert status == 0
+    assert "1.25 of 5 usd per month, until 20" in shown
 
 
 def test_the_commands(coe_keys: Shell) -> None:

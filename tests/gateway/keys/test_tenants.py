@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.keys.grants import Grant
+from decision_log.erase import stored_forms
+from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyStore
 from tests.gateway.retrieval.serving import Serving, serving
 from tests.gateway.running import until
@@ -119,3 +120,33 @@ async def test_metrics_of_all_teams_need_an_admin(tmp_path: Path) -> None:
         assert (await call(gateway, "GET /metrics", "wrong"))[0] == 401
         assert (await call(gateway, "GET /metrics", admin))[0] == 200
         assert (await call(gateway, "GET /readyz", plain))[0] == 200
+
+
+async def test_conversations_of_two_teams_with_one_name_stay_apart(tmp_path: Path) -> None:
+    """Else one team's question would count as another's that was asked again."""
+    async with serving(tmp_path) as gateway:
+        keys = KeyStore(gateway.store)
+        secrets = [keys.create(team, "", Grant())[1] for team in ("acme", "acme", "rival")]
+        await until(lambda: gateway.gateway.parts.auth._ring._ring.version == 3)
+        chat = {"model": "auto", "user": "ann", "messages": [{"role": "user", "content": "red"}]}
+        for secret in secrets:
+            assert (await call(gateway, "POST /v1/chat/completions", secret, chat))[0] == 200
+        await until(lambda: len(gateway.log.records) == 3)
+    mine, colleague, other = (record.session_id for record in gateway.log.records)
+    assert mine == colleague != other
+    assert mine in stored_forms("acme/ann", b"0" * 32)
+    assert other in stored_forms("rival/ann", b"0" * 32)
+    assert not {mine, other} & stored_forms("ann", b"0" * 32)
+
+
+async def test_searches_and_embeddings_count_as_requests(tmp_path: Path, redis_url: str) -> None:
+    async with serving(tmp_path, redis_url=redis_url) as gateway:
+        keys = KeyStore(gateway.store)
+        caps = parse_caps(Measure.REQUESTS, ["2/month"])
+        _, secret = keys.create("acme", "", Grant(caps=caps))
+        await until(lambda: gateway.gateway.parts.auth._ring._ring.version == 1)
+        texts = {"model": "auto", "input": "cats"}
+        documents = {"model": "auto", "query": "cats", "documents": ["a", "b"]}
+        asked = (("embeddings", texts, 200), ("rerank", documents, 200), ("embeddings", texts, 429))
+        for path, body, status in asked:
+            assert (await call(gateway, f"POST /v1/{path}", secret, body))[0] == status, path

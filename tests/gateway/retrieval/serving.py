@@ -139,6 +139,7 @@ async def serving(
     has_store: bool = True,
     secrets: Mapping[str, str] | None = None,
     database_url: str | None = None,
+    redis_url: str | None = None,
     **limits: Any,
 ) -> AsyncIterator[Serving]:
     """A gateway on port 0 with its database and indexes in a folder."""
@@ -159,6 +160,7 @@ async def serving(
         auth=Auth(keys, KeyRing(KeyStore(store))),
         hash_key=b"0" * 32,
         retrieval=service,
+        redis_url=redis_url,
     )
     gateway = Gateway(parts)
     await gateway.start()
