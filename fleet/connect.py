@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 
-from base.errors import ConfigError
+from base.errors import BackendError, ConfigError
 from router import plugins
 from router.config import CoeConfig, Engine, ExpertConfig
-from router.protocols import ChatBackend
+from router.protocols import BackendRequest, BackendResponse, ChatBackend
+
+logger = logging.getLogger(__name__)
 
 BACKEND_OF = {
     Engine.LLAMACPP: "vllm",
@@ -20,18 +24,34 @@ BACKEND_OF = {
 """llama.cpp's and vLLM's servers and every other OpenAI-compatible one speak the same wire."""
 
 
+@dataclass(frozen=True)
+class DisabledBackend:
+    """An expert that cannot be called until the gateway starts again; `problem` says why."""
+
+    problem: str
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        raise BackendError(self.problem, status=503, is_retryable=True)
+
+    async def is_alive(self) -> bool:
+        return False
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
 def build_backends(
     config: CoeConfig, urls: Mapping[str, str], lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
 ) -> dict[str, ChatBackend]:
-    """One backend per expert.
+    """One backend per expert; a disabled one, and a warning, where a secret of the expert is not in the environment.
 
     Args:
         urls: API root per expert, for those whose engine this host started; others use their `url`.
         lora_ids: adapter number per llama.cpp expert; None is the bare base. Every one those engines serve is listed.
-        secrets: value per environment variable that some `api_key_env` names.
+        secrets: value per environment variable that the entries name.
 
     Raises:
-        ConfigError: an expert has no address, or its key is not in the environment.
+        ConfigError: an expert has no address.
     """
     return {
         name: build_backend(name, entry, urls.get(name, entry.url), ids_on_base(config, entry.model, lora_ids), secrets)
@@ -47,10 +67,13 @@ def ids_on_base(config: CoeConfig, model: str, lora_ids: Mapping[str, int | None
 def build_backend(
     name: str, entry: ExpertConfig, url: str | None, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
 ) -> ChatBackend:
+    for key, variable in entry.variables.items():
+        if variable not in secrets:
+            problem = f"experts.{name}.{key}: environment variable {variable} is not set"
+            logger.warning("%s; the expert is disabled", problem)
+            return DisabledBackend(problem)
     options: dict[str, object] = {}
     if entry.api_key_env is not None:
-        if entry.api_key_env not in secrets:
-            raise ConfigError(f"experts.{name}.api_key_env: environment variable {entry.api_key_env} is not set")
         options["api_key"] = secrets[entry.api_key_env]
     if BACKEND_OF[entry.engine] == "vllm":
         if url is None:
@@ -61,7 +84,9 @@ def build_backend(
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)
             options["renames_answer"] = True  # llama.cpp answers with the path of its weights as `model`
     elif BACKEND_OF[entry.engine] == "litellm":
-        options |= {"model": entry.model, "timeout_s": entry.timeout_s}
+        options |= {"model": entry.model, "timeout_s": entry.timeout_s, "api_base": entry.url}
+        secret_params = {key: secrets[variable] for key, variable in entry.params_env.items()}
+        options["params"] = dict(entry.params) | secret_params
     return cast(ChatBackend, plugins.build("fleet.wires", BACKEND_OF[entry.engine], options))
 
 

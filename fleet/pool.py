@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from fleet.breaker import Breaker, BreakerState
+from fleet.connect import DisabledBackend
 from router.protocols import ChatBackend
 
 PROBE_EVERY_S = 0.25
@@ -33,6 +34,11 @@ class ExpertPool:
         self._seen_at_s: dict[str, float] = {}  # the last sign of life
         self._looking, self._looked_at_s = asyncio.Lock(), -LOOK_EVERY_S
         self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
+
+    @property
+    def disabled(self) -> tuple[str, ...]:
+        """The reason for each expert that cannot be called until the gateway starts again."""
+        return tuple(each.problem for each in self._backends.values() if isinstance(each, DisabledBackend))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -84,7 +84,11 @@ def weight_problems(key: str, options: BaseModel) -> Iterator[str]:
 
 def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iterator[str]:
     """Environment variables that the file names and that are not set."""
-    named = {f"experts.{name}.api_key_env": entry.api_key_env for name, entry in config.experts.items()}
+    named: dict[str, str | None] = {
+        f"experts.{name}.{key}": variable
+        for name, entry in config.experts.items()
+        for key, variable in entry.variables.items()
+    }
     for key, (family, plugin) in families_of(config).items():
         with suppress(ConfigError):  # told by `plugin_problems`
             parts = plugins.parts_of(key, family, plugin.kind, plugin.options)

@@ -84,10 +84,11 @@ class ModelList(Record):
 
 
 class Health(Record):
-    """`missing` says what keeps the gateway from serving."""
+    """`missing` says what keeps the gateway from serving, `warnings` which experts are disabled and why."""
 
     status: Literal["ok", "not_ready"]
     missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     router_version: str | None = None
     experts_alive: tuple[str, ...] = ()
 

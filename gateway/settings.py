@@ -74,8 +74,8 @@ def environment_settings(options: Mapping[str, str] | None = None) -> Settings:
 
 
 def read_secrets(config: CoeConfig, environment: Mapping[str, str]) -> dict[str, str]:
-    """Values of the variables that the file names by `api_key_env` and `index_url_env`; those not set are left out."""
-    names = {expert.api_key_env for expert in config.experts.values() if expert.api_key_env is not None}
+    """Values of the variables that the file names for secrets; those not set are left out."""
+    names = {variable for expert in config.experts.values() for variable in expert.variables.values()}
     if config.retrieval is not None:
         entries = config.retrieval.experts.values()
         names |= {str(entry.options["api_key_env"]) for entry in entries if "api_key_env" in entry.options}

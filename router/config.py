@@ -41,6 +41,10 @@ ScalarOption = str | int | float | bool
 Flag = Annotated[ScalarOption, BeforeValidator(check_scalar)]
 
 
+NOT_PARAMS = frozenset({"model", "messages", "stream", "timeout", "max_retries", "api_key", "api_base", "base_url"})
+"""Arguments of litellm that `coe` sets itself, some from other keys of the entry."""
+
+
 class Engine(StrEnum):
     """The program or provider that runs an expert's model."""
 
@@ -66,6 +70,10 @@ class ExpertConfig(Section):
     model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub name, or a provider's model name")
     adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
     url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
+    params: dict[str, Flag] = Field(default_factory=dict, description="settings for the provider, e.g. api_version")
+    params_env: dict[str, EnvironmentName] = Field(
+        default_factory=dict, description="those that are secrets, by the environment variable that contains each"
+    )
     served_model: str | None = Field(default=None, description="model name that is sent, where it is not `model`")
     api_key_env: EnvironmentName | None = None
     wires: frozenset[Wire] = Field(
@@ -95,6 +103,12 @@ class ExpertConfig(Section):
     def active_b(self) -> float:
         """Billions of parameters that work on one token, adapter included."""
         return (self.active_params_b or self.params_b) + self.adapter_params_b
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables that contain its secrets, by the key that names each."""
+        named = {} if self.api_key_env is None else {"api_key_env": self.api_key_env}
+        return named | {f"params_env.{key}": variable for key, variable in self.params_env.items()}
 
     def name_on_engine(self, expert: str) -> str:
         """The model name that requests to its engine carry. An engine that others run knows `model`; one that we start
@@ -373,8 +387,13 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
         yield "served_model: required beside `url` and `adapter`: the name under which that engine serves the adapter"
     if entry.adapter is not None and entry.engine not in (Engine.LLAMACPP, Engine.VLLM):
         yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
-    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.LITELLM, Engine.ECHO):
-        yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai"
+    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.ECHO):
+        yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai, litellm"
+    for field, params in (("params", entry.params), ("params_env", entry.params_env)):
+        if params and entry.engine is not Engine.LITELLM:
+            yield f"{field}: engine '{entry.engine}' takes none; allowed: litellm"
+        for key in sorted(NOT_PARAMS & params.keys()):
+            yield f"{field}.{key}: set by other keys of the entry: model, url, api_key_env, timeout_s"
     if entry.wires and entry.engine in (Engine.LITELLM, Engine.ECHO):
         yield f"wires: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):

@@ -59,6 +59,9 @@ class Options(BaseModel):
     model: str = Field(min_length=1, description="provider/model, e.g. anthropic/claude-sonnet-4-5")
     api_key: SecretStr | None = None
     api_base: str | None = Field(default=None, pattern=r"^https?://", description="another address of that provider")
+    params: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, repr=False, description="further arguments, e.g. api_version; may contain secrets"
+    )
     timeout_s: float = Field(default=600.0, gt=0)
 
 
@@ -102,7 +105,8 @@ class LitellmBackend:
 
     def _arguments(self, request: BackendRequest) -> dict[str, object]:
         options = self._options
-        arguments = {name: value for name, value in request.body.items() if name in FORWARDED}
+        arguments: dict[str, object] = dict(options.params)
+        arguments |= {name: value for name, value in request.body.items() if name in FORWARDED}
         arguments |= {
             "model": options.model,
             "stream": request.is_stream,

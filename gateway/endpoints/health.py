@@ -35,6 +35,7 @@ async def readyz(response: Response, readiness: Annotated[Readiness, part("readi
     return Health(
         status="not_ready" if missing else "ok",
         missing=tuple(missing),
+        warnings=pool.disabled,
         router_version=router.version if router else None,
         experts_alive=tuple(sorted(pool.alive)) if is_answered else (),
     )

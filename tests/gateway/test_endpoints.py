@@ -14,6 +14,8 @@ import openai
 import pytest
 
 from base.errors import ArtifactError
+from fleet.connect import DisabledBackend
+from fleet.wires import echo
 from router.features import features_hash, to_bytes
 from router.pipeline import Router
 from router.types import Query
@@ -190,10 +192,14 @@ async def test_readiness_says_what_is_missing(tmp_path: Path) -> None:
         assert status == 503
         assert any("no router" in reason for reason in health["missing"])
         assert any("no expert answers" in reason for reason in health["missing"])
+    disabled = DisabledBackend("experts.ruby.api_key_env: environment variable RUBY_KEY is not set")
+    async with running({"ruby": disabled, "emerald": echo.build(echo.Options()), "plain": disabled}) as gateway:
+        status, health = await get(gateway, "/readyz")
+        assert (status, health["experts_alive"], health["warnings"]) == (200, ["emerald"], [disabled.problem] * 2)
     async with running() as gateway:
         status, health = await get(gateway, "/readyz")
         assert (status, health["router_version"]) == (200, "0123456789abcdef")
-        assert health["experts_alive"] == ["emerald", "plain", "ruby"]
+        assert (health["experts_alive"], health["warnings"]) == (["emerald", "plain", "ruby"], [])
         gateway.parts.readiness.is_stopping = True
         assert (await get(gateway, "/readyz"))[0] == 503
 

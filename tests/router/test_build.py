@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from base.errors import ArtifactError, ConfigError
+from base.errors import ArtifactError, BackendError, ConfigError
 from fleet.connect import build_backends, ids_on_base, lora_selection
+from fleet.pool import ExpertPool
 from router.artifact import load_artifact, save_artifact
 from router.build import build_encoder, capabilities, expert_costs, load_router, table_router
 from router.config import Budgets, ExpertConfig, parse_config
@@ -147,13 +148,21 @@ def test_an_adapter_is_selected_alone_and_the_base_names_all_that_are_off():
     }
 
 
-def test_backends_need_an_address_and_a_key_that_is_set():
+def test_backends_need_an_address():
     config = parse_config(CONFIG)
     with pytest.raises(ConfigError, match=r"experts.base: no address"):
         build_backends(config, {}, {}, {})
+
+
+async def test_an_expert_whose_key_is_not_set_is_disabled(caplog: pytest.LogCaptureFixture):
     keyed = dict(CONFIG, experts={"far": CONFIG["experts"]["far"] | {"api_key_env": "FAR_KEY"}})
-    with pytest.raises(ConfigError, match="environment variable FAR_KEY is not set"):
-        build_backends(parse_config(keyed), {}, {}, {})
+    pool = ExpertPool(build_backends(parse_config(keyed), {}, {}, {}))
+    await pool.probe_all()
+    problem = "experts.far.api_key_env: environment variable FAR_KEY is not set"
+    assert (pool.disabled, pool.alive) == ((problem,), frozenset())
+    assert f"{problem}; the expert is disabled" in caplog.text
+    with pytest.raises(BackendError, match="FAR_KEY is not set"):
+        await pool.backend("far").send(BackendRequest({}, is_stream=False))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from base.errors import ConfigError
 from router.config import load_config, parse_config
 
 ROOT = Path(__file__).parents[2]
+HOSTED = {"engine": "litellm", "model": "azure/m"}
 
 
 @pytest.fixture
@@ -71,6 +72,21 @@ def test_every_fault_is_reported_at_once(values):
         (("experts", "big", "engine"), "opnai", "experts.big.engine: unknown value; did you mean 'openai'? allowed: "),
         (("experts", "big", "url"), "127.0.0.1/v1", "experts.big.url: must begin with http:// or https://"),
         (("experts", "big", "engine_args"), {"x": [1]}, "engine_args.x: must be text, a number, or true or false"),
+        (
+            ("experts", "big", "params"),
+            {"api_version": "1"},
+            "big.params: engine 'openai' takes none; allowed: litellm",
+        ),
+        (
+            ("experts", "far"),
+            HOSTED | {"params": {"model": "m"}},
+            "experts.far.params.model: set by other keys of the entry",
+        ),
+        (
+            ("experts", "far"),
+            HOSTED | {"params_env": {"key": "sk-1"}},
+            "params_env.key: must be the name of an environment variab",
+        ),
         (("experts", "big", "context_tokens"), 1.5, "experts.big.context_tokens: must be a whole number (got 1.5)"),
         (("experts", "big", "supports_tools"), "perhaps", "experts.big.supports_tools: must be true or false"),
         (("experts", "big"), [], "experts.big: must be a mapping of keys to values (got [])"),

@@ -11,10 +11,14 @@ from typing import Any
 import openai
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from base.errors import BackendError, MissingExtraError
+from fleet.connect import build_backends
 from fleet.wires.litellm import FORWARDED, Options, build, error_response
 from router import plugins
+from router.config import parse_config
 from router.protocols import BackendRequest
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import running
@@ -24,6 +28,17 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning"),
 ]
 
+CONFIG: dict[str, Any] = {
+    "categories": {"red": "red", "general": "the rest"},
+    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+}
+ANSWER = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}],
+}
 BODY: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -62,6 +77,36 @@ async def test_clients_cannot_redirect_the_providers_key() -> None:
     assert thief.requests == []
     assert upstream.headers[0]["authorization"] == "Bearer expert-key"
     assert not FORWARDED & hostile.keys()
+
+
+async def test_two_deployments_of_a_provider_are_told_apart_by_address_and_settings() -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    async def deployment(request: web.Request) -> web.Response:
+        asked.append((request.match_info["name"], request.query["api-version"], request.headers["api-key"]))
+        return web.json_response(ANSWER)
+
+    app = web.Application()
+    app.router.add_post("/openai/deployments/{name}/chat/completions", deployment)
+    async with TestServer(app) as server:
+        for region in ("east", "west"):
+            entry = {"engine": "litellm", "model": f"azure/{region}", "url": str(server.make_url("")).rstrip("/")}
+            values = CONFIG | {"experts": {"far": entry | {"params": {"api_version": f"2024-{region}"}}}}
+            values["experts"]["far"]["api_key_env"] = "KEY"
+            backend = build_backends(parse_config(values), {}, {}, {"KEY": region})["far"]
+            response = await backend.send(BackendRequest(BODY, is_stream=False))
+            assert (response.status, b"hello" in b"".join([chunk async for chunk in response.chunks])) == (200, True)
+        await backend.aclose()
+    assert asked == [("east", "2024-east", "east"), ("west", "2024-west", "west")]
+
+
+def test_secret_settings_come_from_the_environment_and_are_not_shown() -> None:
+    entry = {"engine": "litellm", "model": "bedrock/m", "params": {"aws_region_name": "eu"}}
+    config = parse_config(CONFIG | {"experts": {"far": entry | {"params_env": {"aws_secret_access_key": "SECRET"}}}})
+    backend: Any = build_backends(config, {}, {}, {"SECRET": "hush"})["far"]
+    sent = backend._arguments(BackendRequest(BODY, is_stream=False))
+    assert (sent["aws_region_name"], sent["aws_secret_access_key"]) == ("eu", "hush")
+    assert "hush" not in repr(backend._options)
 
 
 @pytest.mark.parametrize(("mode", "status"), [("busy", 429), ("too_long", 400), ("refuses_key", 401)])
