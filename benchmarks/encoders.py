@@ -20,6 +20,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
+from base.blas import one_thread
 from base.errors import MissingExtraError, MissingWeightsError
 from base.intervals import Z_95
 from base.progress import silent
@@ -129,7 +130,8 @@ def measure(name: str, config: PluginConfig, parts: Parts) -> Measured:
     k = len(parts.categories)
     learned = labelled(parts.learned, embed(encoder, [q.text for q in parts.learned], silent), parts.categories)
     request = replace(fit_request(parts.categories), classifier=PluginConfig(kind="logistic"))
-    stage = fit_stage_one(learned, request, np.random.default_rng(0))
+    with one_thread():
+        stage = fit_stage_one(learned, request, np.random.default_rng(0))
     held_out = labelled(parts.held_out, vectors, parts.categories)
     known = learned.labels < k
     right = {

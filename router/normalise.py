@@ -120,7 +120,7 @@ def courtesy_phrases() -> re.Pattern[str]:
 def in_usual_case(text: str) -> str:
     """Small letters where the prose of the text is shouted, in title case or in random case; else the text itself."""
     words = TWO_LETTERS.findall(QUOTED.sub(" ", text))
-    cased = [word for word in words if all(letter.lower() != letter.upper() for letter in word)]
+    cased = [word for word in words if word.isascii() or all(letter.lower() != letter.upper() for letter in word)]
     total = sum(map(len, cased))
     if len(cased) < MIN_WORDS or total < max(MIN_LETTERS, CASED_SHARE * sum(map(len, words))):
         return text

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from math import log1p
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,6 @@ END = ""
 """The key of a trie's node under which are the tasks whose stem ends there."""
 
 UNSPACED = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
-WORD_START = re.compile(r"(?<!\w)\S")
 
 
 @cache
@@ -77,20 +77,26 @@ def cue_tries() -> tuple[dict[str, Any], dict[str, Any]]:
     return at_word_start, anywhere
 
 
+@cache
+def stem_start() -> re.Pattern[str]:
+    """A character where a stem may begin."""
+    at_word_start, anywhere = (f"[{re.escape(''.join(trie))}]" for trie in cue_tries())
+    return re.compile(rf"(?<!\w){at_word_start}|{anywhere}")
+
+
 def find_cues(text: str) -> Iterator[tuple[int, int, int]]:
     """Task, start and end of every stem in a text of small letters, by start and then end."""
     at_word_start, anywhere = cue_tries()
-    word_starts = {match.start() for match in WORD_START.finditer(text)}
-    for start, first in enumerate(text):
-        roots = [anywhere] if first in anywhere else []
-        if start in word_starts and first in at_word_start:
-            roots.append(at_word_start)
-        for node in roots:
-            for end in range(start, len(text)):
-                if text[end] not in node:
-                    break
-                node = node[text[end]]
-                yield from ((task, start, end + 1) for task in node.get(END, ()))
+    length = len(text)
+    for match in stem_start().finditer(text):
+        start = match.start()
+        node = anywhere if text[start] in anywhere else at_word_start
+        for end in range(start, length):
+            if text[end] not in node:
+                break
+            node = node[text[end]]
+            if END in node:
+                yield from ((task, start, end + 1) for task in node[END])
 
 
 def count_cues(text: str, opening: int) -> tuple[list[int], list[int]]:
@@ -140,8 +146,8 @@ class SurfaceEncoder:
         cues = [min(count, 3) / 3 for count in counts]
         marks = [0.7 if pattern.search(text) else 0.0 for pattern in mark_patterns()]
         digits = sum(character.isdigit() for character in text) / len(text)
-        length = np.log1p(len(text)) / 8
-        words = np.log1p(len(text.split())) / 6
+        length = log1p(len(text)) / 8
+        words = log1p(len(text.split())) / 6
         vector = np.array([*cues, *opening, *marks, 2 * digits, length, words], dtype=np.float32)
         return vector / np.float32(np.linalg.norm(vector))
 

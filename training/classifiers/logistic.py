@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from router.classifiers.logistic import Options
 from router.types import FloatArray
 
-GRID = (1.0, 10.0, 30.0, 100.0, 300.0)
+GRID = (1.0, 3.0, 10.0, 30.0)
 FOLDS = 3
 
 
