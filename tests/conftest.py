@@ -8,10 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from decision_log.database import Database
 from fleet.redis_server import RedisServer
 from tests.postgres import running_postgres
+
+settings.register_profile("coe", deadline=None)  # no timed assertions: the machine may be busy
+settings.load_profile("coe")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
