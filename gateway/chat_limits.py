@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.exchange import Asked, Outcome
+from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
-from gateway.keys.price import NOTHING, Cost, bounded, most, spent
+from gateway.keys.price import bounded, most, spent
 from gateway.wire import ChatRequest
 from router.config import CoeConfig, ExpertConfig
 from router.types import RoutingDecision, TerminalState

@@ -12,67 +12,62 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import Field
 
 from base.errors import ConfigError, allowed_values
-from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s
+from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, with_options
 from decision_log.connections import opened_database, run_with_redis
 from decision_log.redis_client import connect
 from fleet.redis_server import running_url
 from gateway.keys.grants import Cap, Grant, Measure, parse_caps
 from gateway.keys.key_store import AdminAction, KeyStore, StoredKey
-from gateway.keys.limits import read_used, shown
-from router.config import CoeConfig, load_config
+from router.config import load_config
+from router.types import Record
 
 NONE = "none"
 CONFIG, DATA = Path("experts.yaml"), Path("data")
 
-CapsHelp = "AMOUNT/minute, hour, day or month; repeat for several windows, 'none' for no cap"
-RequestsOption = Annotated[list[str] | None, typer.Option("--requests", help=CapsHelp)]
-TokensOption = Annotated[list[str] | None, typer.Option("--tokens", help=CapsHelp)]
-UsdOption = Annotated[list[str] | None, typer.Option("--usd", help=CapsHelp)]
-ExpertsOption = Annotated[str | None, typer.Option("--experts", help="names, comma separated, or 'all'")]
-PoliciesOption = Annotated[str | None, typer.Option("--policies", help="names, comma separated, or 'all'")]
-AnswerOption = Annotated[
-    int | None,
-    typer.Option("--answer-tokens", min=1, help="longest answer, under a cap of tokens or USD, to who names none"),
-]
-ExpiresOption = Annotated[str | None, typer.Option("--expires", help="in e.g. 90d; units m, h, d, w; or 'never'")]
-AdminOption = Annotated[bool | None, typer.Option("--admin/--no-admin", help="may read what concerns all teams")]
+CAPS_HELP = "AMOUNT/minute, hour, day or month; repeat for several windows, 'none' for no cap"
+NAMES_HELP = "names of experts.yaml, comma separated, or 'all'"
+
+
+class Changes(Record):
+    """Options of a grant; those that are not given change nothing."""
+
+    requests: list[str] | None = Field(default=None, description=CAPS_HELP)
+    tokens: list[str] | None = Field(default=None, description=CAPS_HELP)
+    usd: list[str] | None = Field(default=None, description=CAPS_HELP)
+    experts: str | None = Field(default=None, description=NAMES_HELP)
+    policies: str | None = Field(default=None, description=NAMES_HELP)
+    answer_tokens: int | None = Field(
+        default=None, ge=1, description="longest answer, under a cap of tokens or USD, to a request that names none"
+    )
+    expires: str | None = Field(default=None, description="in e.g. 90d; units m, h, d, w; or 'never'")
+    admin: bool | None = Field(default=None, description="may read what concerns all teams")
+
+
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="its id, TEAM/ID")]
 
 
+@with_options
 def create(
     team: Annotated[str, typer.Argument(help="owner of what the key makes; its keys may share limits")],
+    changes: Changes,
     name: Annotated[str, typer.Option("--name", help="for people")] = "",
-    requests: RequestsOption = None,
-    tokens: TokensOption = None,
-    usd: UsdOption = None,
-    experts: ExpertsOption = None,
-    policies: PoliciesOption = None,
-    answer_tokens: AnswerOption = None,
-    expires: ExpiresOption = None,
-    admin: AdminOption = None,
     config: ConfigOption = CONFIG,
     data_dir: DataOption = DATA,
     database_url: DatabaseOption = None,
 ) -> None:
     """Make a key of a team. Its secret is shown once."""
-    caps = {Measure.REQUESTS: requests, Measure.TOKENS: tokens, Measure.USD: usd}
-    grant = changed(Grant(), config, caps, experts, policies, answer_tokens, expires, admin)
+    grant = changed(Grant(), config, changes)
     with opened_keys(data_dir, database_url) as store:
         show_secret(*store.create(team, name, grant))
 
 
+@with_options
 def limits(
     subject: Annotated[str, typer.Argument(help="a key's id, TEAM/ID, or a team")],
-    requests: RequestsOption = None,
-    tokens: TokensOption = None,
-    usd: UsdOption = None,
-    experts: ExpertsOption = None,
-    policies: PoliciesOption = None,
-    answer_tokens: AnswerOption = None,
-    expires: ExpiresOption = None,
-    admin: AdminOption = None,
+    changes: Changes,
     config: ConfigOption = CONFIG,
     data_dir: DataOption = DATA,
     database_url: DatabaseOption = None,
@@ -80,21 +75,21 @@ def limits(
 ) -> None:
     """Show the limits of a key or a team, and what is used of them; options change them."""
     from base.terminal import Terminal
+    from gateway.keys.counters import shown
 
-    caps = {Measure.REQUESTS: requests, Measure.TOKENS: tokens, Measure.USD: usd}
-    if admin is not None and "/" not in subject:
+    if changes.admin is not None and "/" not in subject:
         raise ConfigError("--admin: allowed for a key, not for a team")
     with opened_keys(data_dir, database_url) as store:
         before = store.grant_of(subject)
-        grant = changed(before, config, caps, experts, policies, answer_tokens, expires, admin)
+        grant = changed(before, config, changes)
         if grant != before:
             store.set_grant(subject, grant)
-    Terminal().print(f"{subject}: {grant_words(grant)}", highlight=False, soft_wrap=True)
+    lines = [f"{subject}: {grant_words(grant)}"]
     if grant.caps and (url := redis_url or running_url(data_dir / "redis")):
         now = time.time()
         for cap, used in zip(grant.caps, run_with_redis(read_all_used(url, subject, grant.caps, now)), strict=True):
-            line = f"  {shown(cap.measure, used)} of {cap}, until {time_words(cap.window.bounds(now)[1])}"
-            Terminal().print(line, highlight=False, soft_wrap=True)
+            lines.append(f"  {shown(cap.measure, used)} of {cap}, until {time_words(cap.window.bounds(now)[1])}")
+    Terminal().print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
 def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
@@ -155,6 +150,8 @@ def opened_keys(data_dir: Path, database_url: str | None) -> Iterator[KeyStore]:
 
 
 async def read_all_used(url: str, subject: str, caps: Sequence[Cap], now: float) -> list[int]:
+    from gateway.keys.counters import read_used
+
     client = connect(url)
     try:
         return await read_used(client, subject, caps, now)
@@ -162,34 +159,23 @@ async def read_all_used(url: str, subject: str, caps: Sequence[Cap], now: float)
         await client.aclose()
 
 
-def changed(
-    grant: Grant,
-    config: Path,
-    caps: Mapping[Measure, Sequence[str] | None],
-    experts: str | None,
-    policies: str | None,
-    answer_tokens: int | None,
-    expires: str | None,
-    admin: bool | None,
-) -> Grant:
+def changed(grant: Grant, config: Path, changes: Changes) -> Grant:
     """The grant with what is given. Raises ConfigError."""
     values: dict[str, object] = {}
-    given = {measure: texts for measure, texts in caps.items() if texts is not None}
-    if given:
-        kept = tuple(cap for cap in grant.caps if cap.measure not in given)
-        new = (parse_caps(measure, () if NONE in texts else texts) for measure, texts in given.items())
+    caps = {measure: texts for measure in Measure if (texts := getattr(changes, measure)) is not None}
+    if caps:
+        kept = tuple(cap for cap in grant.caps if cap.measure not in caps)
+        new = (parse_caps(measure, () if NONE in texts else texts) for measure, texts in caps.items())
         values["caps"] = (*kept, *(cap for some in new for cap in some))
-    if experts is not None or policies is not None:
-        known: CoeConfig = load_config(config)
-        for option, text, names in (("experts", experts, known.experts), ("policies", policies, known.policies)):
-            if text is not None:
-                values[option] = parse_names(f"--{option}", text, names)
-    if answer_tokens is not None:
-        values["answer_tokens"] = answer_tokens
-    if expires is not None:
-        values["expires_at"] = None if expires == "never" else time.time() + age_s(expires)
-    if admin is not None:
-        values["is_admin"] = admin
+    for option in ("experts", "policies"):
+        if (text := getattr(changes, option)) is not None:
+            values[option] = parse_names(f"--{option}", text, getattr(load_config(config), option))
+    if changes.answer_tokens is not None:
+        values["answer_tokens"] = changes.answer_tokens
+    if changes.expires is not None:
+        values["expires_at"] = None if changes.expires == "never" else time.time() + age_s(changes.expires)
+    if changes.admin is not None:
+        values["is_admin"] = changes.admin
     return grant.model_copy(update=values)
 
 

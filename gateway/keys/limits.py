@@ -11,7 +11,6 @@ must have ended. All keys of a team are in one slot of a cluster.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import secrets
@@ -28,8 +27,9 @@ from redis.exceptions import NoScriptError
 from decision_log.redis_client import REDIS_ERRORS, connect
 from fleet.tasks import stop_task
 from gateway.http_errors import ApiError
-from gateway.keys.grants import NANO, Caller, Cap, Measure, ScopedCap, tenant_of
-from gateway.keys.price import NOTHING, Cost
+from gateway.keys.counters import NOTHING, Cost, Counter, amount_of, counters_of, headers_of, over_cap
+from gateway.keys.grants import Caller
+from gateway.keys.scripts import RESERVE, SETTLE, sha_of
 
 if TYPE_CHECKING:
     from decision_log.redis_client import RedisClient
@@ -42,76 +42,8 @@ PAUSE_S = 1.0
 LAST_SETTLING_S = 5.0
 SETTLED_AT_ONCE = CONNECTIONS
 NEVER_MS = 10**15
-HELD_WAIT_S = 5
-"""Retry-After where requests that run now may give something back (ours)."""
-
-PREFIX = "coe:limits"
-
-# KEYS: the leases of a team, then a counter per cap. ARGV: the lease's name, its length in ms, then per counter what is
-# needed, the cap, and how long the counter is kept in ms. Answers 0, the end of the lease in ms, and what the counters
-# were before; or the number of the first cap in the way, how many leases there are, and the counters.
-RESERVE = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 50)) do
-  redis.call('ZREM', KEYS[1], lease)
-  for counter, amount in string.gmatch(lease, '([^ ]+) (%d+)') do
-    if redis.call('EXISTS', counter) == 1 then redis.call('DECRBY', counter, amount) end
-  end
-end
-local ends = now + ARGV[2]
-local answer = {0, ends}
-for i = 2, #KEYS do
-  local used = tonumber(redis.call('GET', KEYS[i]) or '0')
-  answer[i + 1] = used
-  if answer[1] == 0 and used + ARGV[3 * i - 3] > tonumber(ARGV[3 * i - 2]) then answer[1] = i - 1 end
-end
-if answer[1] > 0 then
-  answer[2] = redis.call('ZCARD', KEYS[1])
-  return answer
-end
-local longest = 0
-for i = 2, #KEYS do
-  redis.call('INCRBY', KEYS[i], ARGV[3 * i - 3])
-  redis.call('PEXPIRE', KEYS[i], ARGV[3 * i - 1])
-  longest = math.max(longest, tonumber(ARGV[3 * i - 1]))
-end
-redis.call('ZADD', KEYS[1], ends, ARGV[1])
-if redis.call('PTTL', KEYS[1]) < longest then redis.call('PEXPIRE', KEYS[1], longest) end
-return answer
-"""
-
-# KEYS as above. ARGV: the lease's name, its end in ms, then per counter what was reserved and what was spent. A lease
-# that is gone before its end was settled already: this is the second try of a settlement whose answer was lost. One
-# that is gone after its end was taken back, so what was spent is added.
-SETTLE = """
-local clock = redis.call('TIME')
-local is_held = redis.call('ZREM', KEYS[1], ARGV[1]) == 1
-if not is_held and clock[1] * 1000 < tonumber(ARGV[2]) then return 0 end
-for i = 2, #KEYS do
-  if redis.call('EXISTS', KEYS[i]) == 1 then
-    redis.call('INCRBY', KEYS[i], ARGV[2 * i] - (is_held and ARGV[2 * i - 1] or 0))
-  end
-end
-return 1
-"""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Counter:
-    """The counter of a cap in the window around now."""
-
-    slot: str
-    name: str
-    scoped: ScopedCap
-    need: int
-    ends_at: int
-
-    @property
-    def key(self) -> str:
-        return f"{self.slot}:{self.name}"
 
 
 @dataclass
@@ -248,85 +180,6 @@ class Limits:
             self._paused_until_s = time.monotonic() + PAUSE_S
             logger.warning("keys with limits are refused: Redis cannot be asked (%s)", type(error).__name__)
             raise unavailable() from error
-
-
-def sha_of(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-def counters_of(caps: Iterable[ScopedCap], cost: Cost, now: float) -> list[Counter]:
-    """The counters of caps in the windows around now."""
-    counters = []
-    for scoped in caps:
-        start, end = scoped.cap.window.bounds(now)
-        slot = f"{PREFIX}:{{{tenant_of(scoped.scope)}}}"
-        name = f"{scoped.scope}:{scoped.cap.name}:{start}"
-        counters.append(Counter(slot, name, scoped, amount_of(scoped, cost), end))
-    return counters
-
-
-async def read_used(client: RedisClient, scope: str, caps: Sequence[Cap], now: float) -> list[int]:
-    """What is spent or reserved of caps of a key or a team in the windows around now. Raises RedisError."""
-    counters = counters_of([ScopedCap(scope, cap) for cap in caps], NOTHING, now)
-    return [int(await client.get(each.key) or 0) for each in counters]
-
-
-def amount_of(scoped: ScopedCap, cost: Cost) -> int:
-    """What a request takes of a cap. A request that was let in counts as one, whatever became of it."""
-    return {Measure.REQUESTS: 1, Measure.TOKENS: cost.tokens, Measure.USD: cost.nano_usd}[scoped.cap.measure]
-
-
-def headers_of(counters: Sequence[Counter], used: Sequence[int], *, is_held: bool) -> dict[str, str]:
-    """`x-ratelimit-*` of the cap of each measure that has least left; resets are in seconds."""
-    headers: dict[str, str] = {}
-    least: dict[Measure, float] = {}
-    for counter, before in zip(counters, used, strict=True):
-        cap = counter.scoped.cap
-        left = max(0, cap.units - int(before) - (counter.need if is_held else 0))
-        if left / max(cap.units, 1) >= least.get(cap.measure, math.inf):
-            continue
-        least[cap.measure] = left / max(cap.units, 1)
-        name = cap.measure.value
-        headers[f"x-ratelimit-limit-{name}"] = f"{cap.amount:.12g}"
-        headers[f"x-ratelimit-remaining-{name}"] = shown(cap.measure, left)
-        headers[f"x-ratelimit-reset-{name}"] = f"{wait_s(counter)}s"
-    return headers
-
-
-def wait_s(counter: Counter) -> int:
-    """Seconds until a window ends, at least 1."""
-    return max(1, math.ceil(counter.ends_at - time.time()))
-
-
-def shown(measure: Measure, units: int) -> str:
-    """An amount of a counter in the unit of its cap."""
-    return f"{units / NANO:.9f}".rstrip("0").rstrip(".") if measure is Measure.USD else str(units)
-
-
-def over_cap(counter: Counter, used: int, headers: Mapping[str, str], *, is_held: bool) -> ApiError:
-    """The refusal of a request that may cost more than is left: OpenAI's `insufficient_quota` for money, else
-    `rate_limit_exceeded`.
-
-    Args:
-        is_held: requests of the team are running, which may give something back.
-    """
-    cap, scope = counter.scoped.cap, counter.scoped.scope
-    whose = "key" if "/" in scope else "team"
-    left = shown(cap.measure, max(0, cap.units - used))
-    message = f"the limit of this {whose}, {cap}, has {left} left"
-    if cap.measure is not Measure.REQUESTS:
-        message += f", and this request may need {shown(cap.measure, counter.need)}; a smaller max_tokens needs less"
-    gives_back = is_held and cap.measure is not Measure.REQUESTS
-    is_money = cap.measure is Measure.USD
-    error = ApiError(
-        message,
-        status=429,
-        code="insufficient_quota" if is_money else "rate_limit_exceeded",
-        error_type="insufficient_quota" if is_money else None,
-        retry_after_s=min(wait_s(counter), HELD_WAIT_S) if gives_back else wait_s(counter),
-    )
-    error.more_headers.update(headers)
-    return error
 
 
 def unavailable() -> ApiError:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from base.json_text import to_json
+from gateway.keys.counters import Cost
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.types import Usage
@@ -25,17 +26,6 @@ TOOL_TOKENS = 1024
 LONGEST = ("max_tokens", "max_completion_tokens", "min_tokens")
 NO_PROMPT = frozenset({"messages", "metadata", "model", "stop", "stream_options", "user"})
 PLAIN = frozenset({"role", "content"})
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What is counted of one request."""
-
-    tokens: int
-    nano_usd: int
-
-
-NOTHING = Cost(0, 0)
 
 
 def bounded(chat: ChatRequest, answer_tokens: int) -> ChatRequest:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from gateway.auth import Auth
+from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
-from gateway.keys.price import Cost, bounded, most, price, prompt_bound, spent
+from gateway.keys.price import bounded, most, price, prompt_bound, spent
 from gateway.wire import chat_request
 from router.config import ExpertConfig, GatewayConfig
 from router.types import TerminalState, Usage

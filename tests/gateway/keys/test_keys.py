@@ -19,11 +19,11 @@ from decision_log.database import Database
 from gateway.auth import Auth
 from gateway.http_errors import ApiError
 from gateway.keys.commands import first_broken
+from gateway.keys.counters import Cost
 from gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore, digest_of
 from gateway.keys.limits import Limits
-from gateway.keys.price import Cost
 from gateway.keys.tables import ADMIN_LOG, KEYS
 from tests.gateway.running import until
 

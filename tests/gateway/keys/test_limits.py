@@ -15,9 +15,9 @@ from redis import Redis
 
 from fleet.redis_server import RedisServer
 from gateway.http_errors import ApiError
+from gateway.keys.counters import NOTHING, PREFIX, Cost
 from gateway.keys.grants import Caller, Cap, Grant, Measure, Window, caller_of
-from gateway.keys.limits import PREFIX, Hold, Limits
-from gateway.keys.price import NOTHING, Cost
+from gateway.keys.limits import Hold, Limits
 from tests.gateway.running import until
 
 GATEWAYS = 3
@@ -295,7 +295,7 @@ async def test_a_new_window_begins_at_nothing(gateways: list[Limits], monkeypatc
     cap = Cap(measure=Measure.REQUESTS, amount=2, window=Window.MINUTE)
     caller = caller_of("acme/1", Grant(caps=(cap,)), Grant())
     now = 1e9
-    monkeypatch.setattr("gateway.keys.limits.time.time", lambda: now)
+    monkeypatch.setattr("gateway.keys.counters.time.time", lambda: now)
     allowed, waits = 0, set()
     for _ in range(5):
         try:
