@@ -79,14 +79,19 @@ def refuse_taken_port(settings: Settings) -> None:
 
 def require_keys(settings: Settings, config: CoeConfig) -> None:
     """Refuses an address that others can reach when nobody would need a key. Raises ConfigError, StoreError."""
-    has_keys = bool(settings.api_keys) or config.gateway.oidc is not None or is_loopback(settings.host)
-    if not has_keys:
-        from decision_log.connections import opened_database
-        from gateway.keys.key_store import KeyStore
+    if not is_loopback(settings.host):
+        check_exposure(settings.host, has_keys=bool(settings.api_keys) or asks_for_keys(settings, config))
 
-        with opened_database(settings.data_dir, settings.database_url.get_secret_value()) as database:
-            has_keys = bool(KeyStore(database).holders().keys)
-    check_exposure(settings.host, has_keys=has_keys)
+
+def asks_for_keys(settings: Settings, config: CoeConfig) -> bool:
+    """Returns True where `coe keys` has made a key, or experts.yaml names an identity provider. Raises StoreError."""
+    from decision_log.connections import opened_database
+    from gateway.keys.key_store import KeyStore
+
+    if config.gateway.oidc is not None:
+        return True
+    with opened_database(settings.data_dir, settings.database_url.get_secret_value()) as database:
+        return bool(KeyStore(database).holders().keys)
 
 
 def make_data_folder(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+from pydantic import SecretStr
 
 from base.errors import ArtifactError, EngineError
 from base.shipped import answers_file
@@ -15,7 +16,8 @@ from fleet.stop_signal import Life, live_until_signal
 from gateway.composition import Composition, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.first_router import collect_arguments, make_first_router, train_arguments
-from gateway.serving import agreed_config, make_data_folder, refuse_taken_port, require_keys
+from gateway.keys.key_store import new_secret
+from gateway.serving import agreed_config, asks_for_keys, make_data_folder, refuse_taken_port, require_keys
 from gateway.settings import Settings, command_environment
 from gateway.up_view import UpView
 from router.config import CoeConfig, Engine
@@ -49,12 +51,13 @@ async def run_up(
         refuse_taken_port(settings)
         make_data_folder(settings)
         await asyncio.to_thread(require_keys, settings, config)
-        async with running_composition(settings, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
-            await ensure_router(composition, settings, config, view, probes, is_regrading=is_regrading)
+        chosen = await asyncio.to_thread(with_own_key, settings, config)
+        async with running_composition(chosen, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
+            await ensure_router(composition, chosen, config, view, probes, is_regrading=is_regrading)
             view.ready()
-            answers = await view.answers(first_answers(composition, settings, config))
+            answers = await view.answers(first_answers(composition, chosen, config))
             life.is_starting = False
-            view.ending(client_url(composition), answers, needs_key=bool(settings.api_keys))
+            view.ending(client_url(composition), answers, needs_key=bool(chosen.api_keys))
             if once:
                 require_answers(answers)
                 return
@@ -64,6 +67,14 @@ async def run_up(
 
     if await live_until_signal(program) and once:
         raise EngineError("stopped before every first query was answered")
+
+
+def with_own_key(settings: Settings, config: CoeConfig) -> Settings:
+    """Settings with a key for our own queries, which ends with this process, where the gateway will ask for one and
+    COE_API_KEYS has none."""
+    if settings.api_keys or not asks_for_keys(settings, config):
+        return settings
+    return settings.model_copy(update={"api_keys": (SecretStr(new_secret()),)})
 
 
 async def ensure_router(

@@ -29,7 +29,7 @@ from gateway.keys.key_store import KeyStore
 from gateway.run_commands import settings_of
 from gateway.serving import agreed_config, require_keys, run_serve
 from gateway.settings import Settings, read_settings
-from gateway.up import run_up
+from gateway.up import run_up, with_own_key
 from gateway.up_view import UpView
 from router.artifact import save_artifact
 from router.live_pointer import LivePointer, write_pointer
@@ -168,3 +168,7 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     with opened_database(tmp_path, None) as database:
         KeyStore(database).create("acme", "", Grant())
     require_keys(exposed, config_of())
+    for settings in (exposed, chosen):
+        own = with_own_key(settings, config_of())
+        assert len(own.api_keys) == 1, "coe up asks its own queries, too"
+        assert with_own_key(own, config_of()) == own
