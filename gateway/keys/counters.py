@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HELD_WAIT_S = 5
 """Retry-After where requests that run now may give something back (ours)."""
 
+LONGEST_WAIT_S = 60
 PREFIX = "coe:limits"
 
 
@@ -108,14 +109,18 @@ def over_cap(counter: Counter, used: int, headers: Mapping[str, str], *, is_held
     message = f"the limit of this {whose}, {cap}, has {left} left"
     if cap.measure is not Measure.REQUESTS:
         message += f", and this request may need {shown(cap.measure, counter.need)}; a smaller max_tokens needs less"
-    gives_back = is_held and cap.measure is not Measure.REQUESTS
+    wait = None if counter.need > cap.units else wait_s(counter)  # what is larger than the cap never fits
+    if wait is not None and is_held and cap.measure is not Measure.REQUESTS:
+        wait = min(wait, HELD_WAIT_S)
     is_money = cap.measure is Measure.USD
     error = ApiError(
         message,
         status=429,
         code="insufficient_quota" if is_money else "rate_limit_exceeded",
         error_type="insufficient_quota" if is_money else None,
-        retry_after_s=min(wait_s(counter), HELD_WAIT_S) if gives_back else wait_s(counter),
+        retry_after_s=wait,
     )
     error.more_headers.update(headers)
+    if wait is None or wait > LONGEST_WAIT_S:
+        error.more_headers["x-should-retry"] = "false"  # clients of OpenAI and Anthropic would try twice more
     return error

@@ -277,6 +277,7 @@ async def test_refusals_say_what_is_left_and_when_to_come_back(gateways: list[Li
         "the limit of this key, 100 tokens per month, has 40 left, and this request may need 41"
     )
     assert error.headers["retry-after"] == "5", "what is running may give something back"
+    assert "x-should-retry" not in error.headers
     assert error.headers["x-ratelimit-remaining-tokens"] == "40"
     first.settle(Cost(60, 10))
     await until(lambda: not limits._unsettled)
@@ -286,6 +287,10 @@ async def test_refusals_say_what_is_left_and_when_to_come_back(gateways: list[Li
     assert (error.code, error.error_type) == ("insufficient_quota", "insufficient_quota")
     assert "has 0.00000002 left, and this request may need 0.000000021" in str(error)
     assert int(error.headers["retry-after"]) > 5
+    assert error.headers["x-should-retry"] == "false", "a month is too long for a client to wait"
+    with pytest.raises(ApiError) as refused:
+        await limits.reserve(CALLERS[0], Cost(0, 31))
+    assert "retry-after" not in refused.value.headers, "it never fits"
     with pytest.raises(ApiError, match="the limit of this team, 5e-08 usd per month"):
         await limits.reserve(replace(CALLERS[1], caps=CALLERS[1].caps[-1:]), Cost(0, 41))
     await close(gateways)
