@@ -114,7 +114,10 @@ class StreamReader:
         if self._on_event is not None:
             self._on_event(event)
         if self._as_chat is not None:
-            event = self._as_chat(event)
+            event = read_as_chat(event, self._as_chat)
+            if event is None:
+                self.is_broken = True
+                return
             self.is_done = self.is_done or "done" in event
         if event.get("error") is not None:
             self.error_code = error_code(event["error"])
@@ -164,7 +167,7 @@ def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, An
     except JsonError:
         return None
     if as_chat is not None and isinstance(values, dict):
-        values = as_chat(values)
+        values = read_as_chat(values, as_chat)
     choices = values.get("choices") if isinstance(values, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
     error = values.get("error") if isinstance(values, dict) else None
@@ -177,6 +180,16 @@ def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, An
         finish_reason=reason[:64] if isinstance(reason, str) else None,
         error_code=None if error is None else error_code(error),
     )
+
+
+def read_as_chat(
+    values: Mapping[str, Any], as_chat: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """An event or an answer in the terms of a chat completion; None where its parts have not the types of its API."""
+    try:
+        return as_chat(values)
+    except (AttributeError, LookupError, TypeError):
+        return None
 
 
 def answer_text(body: bytes) -> str | None:

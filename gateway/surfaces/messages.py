@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from base.json_text import JsonError, from_json, to_json
+from base.json_text import to_json
 from gateway.answer_reader import EndMark
-from gateway.body_fields import count, wrong
+from gateway.body_fields import count, typed, wrong
 from gateway.chat_fields import listed
 from gateway.http_errors import ApiError
+from gateway.surfaces.messages_answer import MessagesAnswer, as_chat, error_values
 from gateway.surfaces.reading import (
     Fields,
     Reading,
@@ -25,7 +25,6 @@ from gateway.surfaces.reading import (
     unknown_kind,
 )
 from gateway.surfaces.surface import Answer, Json, named_frame
-from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
 from gateway.wire import ChatRequest, Native
 from router.config import GatewayConfig, Wire
 
@@ -54,23 +53,7 @@ CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 BUDGETS = ((4096, "low"), (16384, "medium"))
 """The effort of a budget of thinking up to so many tokens; above, it is high."""
 
-STOP_REASONS = {
-    "length": "max_tokens",
-    "tool_calls": "tool_use",
-    "function_call": "tool_use",
-    "content_filter": "refusal",
-}
-FINISH_REASONS = {reason: finish for finish, reason in STOP_REASONS.items() if finish != "function_call"}
-ERROR_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-}
+
 PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
 MAX_HEADER_CHARS = 1000
 
@@ -88,7 +71,7 @@ class MessagesSurface:
         if limit is None:
             wrong("max_tokens", body, f"a whole number from 1 to {most}")
         reading.put("max_completion_tokens", limit)
-        reading.put("stop", body.get("stop_sequences"))
+        reading.put("stop", typed(body, "stop_sequences", list, "a list of texts"))
         reading.put("user", an_object(body.get("metadata"), "metadata").get("user_id"))
         read_thinking(reading)
         tools = objects(body.get("tools"), "tools")
@@ -123,11 +106,6 @@ def passed_headers(headers: Mapping[bytes, bytes]) -> dict[str, str]:
     """The client's headers that an engine of this API reads."""
     found = {name: headers.get(name.encode(), b"").decode("latin-1") for name in PASSED_HEADERS}
     return {name: text for name, text in found.items() if text.isprintable() and 0 < len(text) <= MAX_HEADER_CHARS}
-
-
-def error_values(error: ApiError) -> Json:
-    kind = ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": None}
 
 
 def read_thinking(reading: Reading) -> None:
@@ -169,7 +147,7 @@ def read_tool_choice(reading: Reading) -> None:
     kind = choice.get("type")
     if kind == "tool":
         reading.put("tool_choice", {"type": "function", "function": {"name": a_text(choice, "name", "tool_choice")}})
-    elif kind in CHOICES:
+    elif isinstance(kind, str) and kind in CHOICES:
         reading.put("tool_choice", CHOICES[kind])
     else:
         raise unknown_kind(kind, "tool_choice.type", f"tool, {', '.join(CHOICES)}")
@@ -272,153 +250,3 @@ def add_assistant(reading: Reading, messages: list[Json], blocks: list[Json], wh
             call_message(message, a_text(block, "id", place), a_text(block, "name", place), arguments)
         else:
             reading.lose(f"{place}.type ({kind!s:.40})")
-
-
-class MessagesAnswer:
-    """The events of one message, and the message that they add up to. An expert's reasoning is shown where the client
-    enabled `thinking`."""
-
-    def __init__(self, chat: ChatRequest) -> None:
-        asked: Mapping[str, Any] = chat.native.body if chat.native is not None else {}
-        self._stops = [*(asked.get("stop_sequences") or ())]
-        thinking = asked.get("thinking")
-        self._shows_thinking = isinstance(thinking, dict) and thinking.get("type") != "disabled"
-        self._turn = Turn()
-        self._id = f"msg_{secrets.token_hex(12)}"
-        self._places: dict[int, int] = {}  # of a part among the blocks that are shown
-
-    def read(self, event: Mapping[str, Any]) -> Iterator[Json]:
-        is_first = not self._turn.model
-        steps = list(self._turn.read(event))
-        if is_first:
-            self._turn.model = self._turn.model or "unknown"
-            yield {"type": "message_start", "message": self._message([]) | {"usage": self._usage()}}
-            yield {"type": "ping"}
-        for step in steps:
-            if step.part.kind != REASONING or self._shows_thinking:
-                yield from self._step(step)
-
-    def end(self) -> Iterator[Json]:
-        if not self._turn.model:
-            yield from self.read({})
-        for step in self._turn.close():
-            if step.part.kind != REASONING or self._shows_thinking:
-                yield from self._step(step)
-        yield {"type": "message_delta", "delta": self._ending(), "usage": self._usage()}
-        yield {"type": "message_stop"}
-
-    def fail(self, error: ApiError) -> Iterator[Json]:
-        yield error_values(error)
-
-    def whole(self, answer: Mapping[str, Any]) -> Json:
-        for _ in self._turn.read(answer):
-            pass
-        shown = (part for part in self._turn.parts if part.kind != REASONING or self._shows_thinking)
-        return self._message([block(part) for part in shown]) | self._ending() | {"usage": self._usage()}
-
-    def _step(self, step: Step) -> Iterator[Json]:
-        part = step.part
-        index = self._places.setdefault(part.number, len(self._places))
-        if step.what == "open":
-            yield {
-                "type": "content_block_start",
-                "index": index,
-                "content_block": block(Part(part.kind, 0, part.id, part.name)),
-            }
-        elif step.what == "add":
-            yield {"type": "content_block_delta", "index": index, "delta": delta(part, step.text)}
-        else:
-            if part.kind == REASONING:
-                signature = {"type": "signature_delta", "signature": ""}
-                yield {"type": "content_block_delta", "index": index, "delta": signature}
-            yield {"type": "content_block_stop", "index": index}
-
-    def _message(self, content: list[Json]) -> Json:
-        return {
-            "id": self._id,
-            "type": "message",
-            "role": "assistant",
-            "model": self._turn.model,
-            "content": content,
-            "stop_reason": None,
-            "stop_sequence": None,
-        }
-
-    def _ending(self) -> Json:
-        stop = self._turn.stop if self._turn.stop in self._stops else None
-        reason = STOP_REASONS.get(self._turn.finish_reason or "", "end_turn")
-        return {"stop_reason": "stop_sequence" if stop else reason, "stop_sequence": stop}
-
-    def _usage(self) -> Json:
-        turn = self._turn
-        cached = turn.count("cached_tokens", "prompt_tokens_details")
-        return {
-            "input_tokens": max(turn.count("prompt_tokens") - cached, 0),
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": cached,
-            "output_tokens": turn.count("completion_tokens"),
-        }
-
-
-def block(part: Part) -> Json:
-    """A part of the answer as a block of content."""
-    if part.kind == CALL:
-        return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments_of(part.text)}
-    if part.kind == REASONING:
-        return {"type": "thinking", "thinking": part.text, "signature": ""}
-    return {"type": "text", "text": part.text}
-
-
-def delta(part: Part, text: str) -> Json:
-    if part.kind == CALL:
-        return {"type": "input_json_delta", "partial_json": text}
-    return (
-        {"type": "thinking_delta", "thinking": text} if part.kind == REASONING else {"type": "text_delta", "text": text}
-    )
-
-
-def arguments_of(text: str) -> Json:
-    """The arguments of a call. An expert may have written what is no JSON object: then its text, under one name."""
-    if not text.strip():
-        return {}
-    try:
-        values = from_json(text.encode(), has_unique_keys=False)
-    except JsonError:
-        values = None
-    return values if isinstance(values, dict) else {"invalid_arguments": text}
-
-
-def as_chat(event: Mapping[str, Any]) -> Json:
-    """An event, or a whole message, in the terms of a chat completion."""
-    kind = event.get("type")
-    if kind == "error":
-        return {"error": event.get("error") or event}
-    if kind == "message":
-        texts = [str(each.get("text") or "") for each in event.get("content") or () if isinstance(each, dict)]
-        choice = {"message": {"content": "".join(texts)}, "finish_reason": finish_reason(event)}
-        return {"choices": [choice], "usage": chat_usage(event)}
-    if kind == "message_start":
-        return {"usage": chat_usage(an_object(event.get("message"), "message"))}
-    if kind == "message_delta":
-        return {"choices": [{"finish_reason": finish_reason(event.get("delta"))}], "usage": chat_usage(event)}
-    if kind == "message_stop":
-        return {"done": True}
-    found = event.get("delta")
-    if kind != "content_block_delta" or not isinstance(found, dict):
-        return {}
-    more = found.get("thinking") or found.get("partial_json")
-    return {"choices": [{"delta": {"content": found.get("text"), "reasoning_content": more}}]}
-
-
-def finish_reason(values: object) -> str | None:
-    reason = values.get("stop_reason") if isinstance(values, dict) else None
-    return FINISH_REASONS.get(reason, "stop") if isinstance(reason, str) else None
-
-
-def chat_usage(values: Mapping[str, Any]) -> Json:
-    usage = values.get("usage")
-    if not isinstance(usage, dict):
-        return {}
-    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    read = sum(usage[name] for name in names if isinstance(usage.get(name), int))
-    return {"prompt_tokens": read, "completion_tokens": usage.get("output_tokens")}

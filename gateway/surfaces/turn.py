@@ -52,7 +52,8 @@ class Turn:
             BackendError: a call of a tool continues after the next one has begun.
         """
         self.model = text_of(event, "model") or self.model
-        self.usage = event.get("usage") or self.usage
+        usage = event.get("usage")
+        self.usage = usage if isinstance(usage, dict) else self.usage
         for choice in (event.get("choices") or ())[:1]:
             message = choice.get("delta") or choice.get("message") or {}
             is_whole = "message" in choice

@@ -1,0 +1,186 @@
+"""Answers of /v1/messages: an expert's chat completion as a message and its events."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from base.json_text import JsonError, from_json
+from gateway.http_errors import ApiError
+from gateway.surfaces.surface import Json
+from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
+from gateway.wire import ChatRequest
+
+STOP_REASONS = {
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+FINISH_REASONS = {reason: finish for finish, reason in STOP_REASONS.items() if finish != "function_call"}
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def error_values(error: ApiError) -> Json:
+    kind = ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": None}
+
+
+class MessagesAnswer:
+    """The events of one message, and the message that they add up to. An expert's reasoning is shown where the client
+    enabled `thinking`."""
+
+    def __init__(self, chat: ChatRequest) -> None:
+        asked: Mapping[str, Any] = chat.native.body if chat.native is not None else {}
+        self._stops = [*(asked.get("stop_sequences") or ())]
+        thinking = asked.get("thinking")
+        self._shows_thinking = isinstance(thinking, dict) and thinking.get("type") != "disabled"
+        self._turn = Turn()
+        self._id = f"msg_{secrets.token_hex(12)}"
+        self._places: dict[int, int] = {}  # of a part among the blocks that are shown
+
+    def read(self, event: Mapping[str, Any]) -> Iterator[Json]:
+        is_first = not self._turn.model
+        steps = list(self._turn.read(event))
+        if is_first:
+            self._turn.model = self._turn.model or "unknown"
+            yield {"type": "message_start", "message": self._message([]) | {"usage": self._usage()}}
+            yield {"type": "ping"}
+        for step in steps:
+            if step.part.kind != REASONING or self._shows_thinking:
+                yield from self._step(step)
+
+    def end(self) -> Iterator[Json]:
+        if not self._turn.model:
+            yield from self.read({})
+        for step in self._turn.close():
+            if step.part.kind != REASONING or self._shows_thinking:
+                yield from self._step(step)
+        yield {"type": "message_delta", "delta": self._ending(), "usage": self._usage()}
+        yield {"type": "message_stop"}
+
+    def fail(self, error: ApiError) -> Iterator[Json]:
+        yield error_values(error)
+
+    def whole(self, answer: Mapping[str, Any]) -> Json:
+        for _ in self._turn.read(answer):
+            pass
+        shown = (part for part in self._turn.parts if part.kind != REASONING or self._shows_thinking)
+        return self._message([block(part) for part in shown]) | self._ending() | {"usage": self._usage()}
+
+    def _step(self, step: Step) -> Iterator[Json]:
+        part = step.part
+        index = self._places.setdefault(part.number, len(self._places))
+        if step.what == "open":
+            yield {
+                "type": "content_block_start",
+                "index": index,
+                "content_block": block(Part(part.kind, 0, part.id, part.name)),
+            }
+        elif step.what == "add":
+            yield {"type": "content_block_delta", "index": index, "delta": delta(part, step.text)}
+        else:
+            if part.kind == REASONING:
+                signature = {"type": "signature_delta", "signature": ""}
+                yield {"type": "content_block_delta", "index": index, "delta": signature}
+            yield {"type": "content_block_stop", "index": index}
+
+    def _message(self, content: list[Json]) -> Json:
+        return {
+            "id": self._id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._turn.model,
+            "content": content,
+            "stop_reason": None,
+            "stop_sequence": None,
+        }
+
+    def _ending(self) -> Json:
+        stop = self._turn.stop if self._turn.stop in self._stops else None
+        reason = STOP_REASONS.get(self._turn.finish_reason or "", "end_turn")
+        return {"stop_reason": "stop_sequence" if stop else reason, "stop_sequence": stop}
+
+    def _usage(self) -> Json:
+        turn = self._turn
+        cached = turn.count("cached_tokens", "prompt_tokens_details")
+        return {
+            "input_tokens": max(turn.count("prompt_tokens") - cached, 0),
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": cached,
+            "output_tokens": turn.count("completion_tokens"),
+        }
+
+
+def block(part: Part) -> Json:
+    """A part of the answer as a block of content."""
+    if part.kind == CALL:
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments_of(part.text)}
+    if part.kind == REASONING:
+        return {"type": "thinking", "thinking": part.text, "signature": ""}
+    return {"type": "text", "text": part.text}
+
+
+def delta(part: Part, text: str) -> Json:
+    if part.kind == CALL:
+        return {"type": "input_json_delta", "partial_json": text}
+    return (
+        {"type": "thinking_delta", "thinking": text} if part.kind == REASONING else {"type": "text_delta", "text": text}
+    )
+
+
+def arguments_of(text: str) -> Json:
+    """The arguments of a call. An expert may have written what is no JSON object: then its text, under one name."""
+    if not text.strip():
+        return {}
+    try:
+        values = from_json(text.encode(), has_unique_keys=False)
+    except JsonError:
+        values = None
+    return values if isinstance(values, dict) else {"invalid_arguments": text}
+
+
+def as_chat(event: Mapping[str, Any]) -> Json:
+    """An event, or a whole message, in the terms of a chat completion."""
+    kind = event.get("type")
+    if kind == "error":
+        return {"error": event.get("error") or event}
+    if kind == "message":
+        texts = [str(each.get("text") or "") for each in event.get("content") or () if isinstance(each, dict)]
+        choice = {"message": {"content": "".join(texts)}, "finish_reason": finish_reason(event)}
+        return {"choices": [choice], "usage": chat_usage(event)}
+    if kind == "message_start":
+        return {"usage": chat_usage(event["message"])}
+    if kind == "message_delta":
+        return {"choices": [{"finish_reason": finish_reason(event.get("delta"))}], "usage": chat_usage(event)}
+    if kind == "message_stop":
+        return {"done": True}
+    found = event.get("delta")
+    if kind != "content_block_delta" or not isinstance(found, dict):
+        return {}
+    more = found.get("thinking") or found.get("partial_json")
+    return {"choices": [{"delta": {"content": found.get("text"), "reasoning_content": more}}]}
+
+
+def finish_reason(values: object) -> str | None:
+    reason = values.get("stop_reason") if isinstance(values, dict) else None
+    return FINISH_REASONS.get(reason, "stop") if isinstance(reason, str) else None
+
+
+def chat_usage(values: Mapping[str, Any]) -> Json:
+    usage = values.get("usage")
+    if not isinstance(usage, dict):
+        return {}
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    read = sum(usage[name] for name in names if isinstance(usage.get(name), int))
+    return {"prompt_tokens": read, "completion_tokens": usage.get("output_tokens")}
