@@ -36,7 +36,7 @@ from router.config import Durability, LogConfig
 from router.types import DecisionRecord
 
 SEND_LINGER_S = 0.1
-RECENT_RECORDS = 4096
+RECENT_RECORDS = 1024
 LEFTOVERS_EVERY_S = 30.0
 FLUSH_TIMEOUT_S = 5.0
 SPOOL_FOLDER = "spool"
@@ -120,7 +120,7 @@ class DecisionLog:
             del recent[next(iter(recent))]
 
     def recent(self, decision_id: str) -> DecisionRecord | None:
-        """One of the last few thousand records, as the log keeps it; None when it is not among them."""
+        """One of the last thousand records, as the log keeps it; None when it is not among them."""
         record = self._recent.get(decision_id)
         return None if record is None else apply_privacy(record, self._privacy, self._key)
 
