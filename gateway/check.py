@@ -11,6 +11,7 @@ import numpy as np
 
 from base.errors import ConfigError, InfeasibleBudgetError, MissingExtraError, MissingWeightsError
 from fleet.engine_plans import require_llamacpp
+from gateway.keys.oidc import require_oidc
 from retrieval import build_experts
 from retrieval.experts import adapter
 from router import plugins
@@ -39,6 +40,7 @@ def find_problems(config: CoeConfig, path: Path, environment: Mapping[str, str] 
         expert_problems(config, path.parent),
         () if environment is None else variable_problems(config, environment),
         budget_problems(config),
+        oidc_problems(config),
         retrieval_problems(config, path.parent),
     )
     return [f"{path}: {line}" for part in parts for line in part]
@@ -98,6 +100,14 @@ def variable_problems(config: CoeConfig, environment: Mapping[str, str]) -> Iter
     for key, variable in named.items():
         if variable is not None and not environment.get(variable):
             yield f"{key}: environment variable {variable} is not set"
+
+
+def oidc_problems(config: CoeConfig) -> Iterator[str]:
+    if config.gateway.oidc is not None:
+        try:
+            require_oidc()
+        except MissingExtraError as error:
+            yield str(error)
 
 
 def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:

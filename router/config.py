@@ -25,6 +25,7 @@ from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.yaml_text import read_yaml
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
+from router.oidc_config import OidcConfig
 from router.request_limits import RequestLimits
 from router.retrieval_config import RetrievalConfig
 from router.section import AUTO, Billions, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
@@ -198,16 +199,6 @@ class Durability(StrEnum):
     ASYNC = "async"
     BATCHED = "batched"
     SYNC = "sync"
-
-
-class OidcConfig(Section):
-    """An OpenID Connect provider whose tokens (JWTs with a public-key signature) are taken beside keys."""
-
-    issuer: str = Field(pattern=r"^https?://", description="the claim `iss`, and where its discovery document is")
-    audience: str = Field(min_length=1, description="what the claim `aud` must contain")
-    jwks_url: str | None = Field(default=None, pattern=r"^https?://", description="its keys; None: as discovered")
-    team_claim: str = Field(default="team", min_length=1, description="the claim that names the team")
-    admin_scope: str | None = Field(default=None, min_length=1, description="the scope that gives admin rights")
 
 
 class GatewayConfig(Section):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from base.errors import require_installed
-from base.json_text import JsonError, from_json
+from base.json_text import from_json
 from decision_log.privacy import keyed_hash
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.keys.grants import TEAM, Caller, Grant, caller_of
-from router.config import OidcConfig
+from router.oidc_config import OidcConfig, check_safe_url
 
 if TYPE_CHECKING:
     from jwt import PyJWK
@@ -48,7 +48,7 @@ class Oidc:
     """
 
     def __init__(self, config: OidcConfig, team: Callable[[str], Grant | None], hash_key: bytes) -> None:
-        require_installed("oidc", "gateway.oidc", "jwt", "cryptography")
+        require_oidc()
         self._config, self._team, self._hash_key = config, team, hash_key
         self._keys: dict[str, PyJWK] = {}
         self._read_at_s = self._tried_at_s = float("-inf")
@@ -122,9 +122,11 @@ class Oidc:
                 url = self._config.jwks_url
                 if url is None:
                     found = await read_json(session, self._config.issuer.rstrip("/") + DISCOVERY)
-                    url = str(found["jwks_uri"])
+                    if found["issuer"] != self._config.issuer:
+                        raise ValueError("the discovery document is of another issuer")
+                    url = check_safe_url(str(found["jwks_uri"]))
                 keys = jwt.PyJWKSet.from_dict(await read_json(session, url)).keys
-        except (aiohttp.ClientError, TimeoutError, JsonError, LookupError, TypeError, jwt.PyJWTError) as error:
+        except (aiohttp.ClientError, TimeoutError, LookupError, TypeError, ValueError, jwt.PyJWTError) as error:
             logger.warning("keys of the identity provider cannot be read (%s)", type(error).__name__)
             return
         public = [key for key in keys if key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")]
@@ -132,8 +134,13 @@ class Oidc:
         self._read_at_s = time.monotonic()
 
 
+def require_oidc() -> None:
+    """Raises MissingExtraError."""
+    require_installed("oidc", "gateway.oidc", "jwt", "cryptography")
+
+
 async def read_json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    """Raises ClientError, TimeoutError, JsonError, TypeError."""
+    """Raises ClientError, TimeoutError, TypeError, ValueError."""
     async with session.get(url, allow_redirects=False, raise_for_status=True) as answer:
         found = from_json(await answer.read(), has_unique_keys=False)
     if not isinstance(found, dict):

@@ -15,12 +15,13 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from base.errors import ConfigError
 from gateway.auth import Auth
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Cap, Grant, Measure, Window
 from gateway.keys.oidc import Oidc
-from router.config import OidcConfig
-from tests.gateway.running import running
+from router.oidc_config import OidcConfig
+from tests.gateway.running import config_of, running
 
 AUDIENCE = "coe"
 TEAMS = {
@@ -51,9 +52,10 @@ class Provider:
     reads: int = 0
     is_broken: bool = False
     issuer: str = ""
+    said: str = ""  # of itself in its discovery document, where that is not true
 
     async def discovery(self, request: web.Request) -> web.Response:
-        return web.json_response({"jwks_uri": f"{self.issuer}/keys"})
+        return web.json_response({"issuer": self.said or self.issuer, "jwks_uri": f"{self.issuer}/keys"})
 
     async def jwks(self, request: web.Request) -> web.Response:
         self.reads += 1
@@ -215,6 +217,20 @@ async def test_while_the_provider_is_away_its_last_keys_count(
     with pytest.raises(ApiError) as refused:
         await late.caller(provider.token())
     assert refused.value.status == 503
+
+
+async def test_a_discovery_document_of_another_issuer_is_not_believed(provider: Provider) -> None:
+    provider.said = "https://elsewhere"
+    with pytest.raises(ApiError) as refused:
+        await oidc(provider).caller(provider.token())
+    assert (refused.value.status, provider.reads) == (503, 0)
+
+
+@pytest.mark.parametrize("key", ["issuer", "jwks_url"])
+def test_keys_are_read_over_tls_alone(key: str) -> None:
+    values = {"issuer": "https://login.example", "audience": "coe"} | {key: "http://login.example"}
+    with pytest.raises(ConfigError, match=f"gateway.oidc.{key}: 'http://login.example' is not safe; allowed: https"):
+        config_of(oidc=values)
 
 
 async def test_a_gateway_takes_tokens_beside_keys(provider: Provider) -> None:
