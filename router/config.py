@@ -387,6 +387,8 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
             yield f"{field}.{key}: set by other keys of the entry: model, url, api_key_env, timeout_s"
     if entry.wires and entry.engine in (Engine.LITELLM, Engine.ECHO):
         yield f"wires: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
+    if entry.engine is Engine.LLAMACPP and entry.adapter is not None and Wire.MESSAGES in entry.wires:
+        yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
         if value and entry.engine is not Engine.VLLM:
             yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"

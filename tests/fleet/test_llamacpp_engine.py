@@ -20,6 +20,8 @@ from base.shipped import EXAMPLE, shipped_root
 from fleet.connect import lora_selection
 from fleet.llamacpp import parse_arguments
 from fleet.lora_gguf import convert_adapter, read_base_shape
+from fleet.wires import vllm
+from tests.gateway.running import echoes, running
 
 DEADLINE_S = 30
 EXPERTS = ("calculator", "labeler")
@@ -171,3 +173,34 @@ def test_command_line() -> None:
     assert (options.slots, options.context_tokens, ready_file) == (4, 2048, None)
     with pytest.raises(SystemExit):
         parse_arguments(["--model", "m.gguf", "--adapter", "nameless.gguf"])
+
+
+@pytest.mark.parametrize("wires", [[], ["responses", "completions"]], ids=["translated", "native"])
+async def test_other_apis_reach_the_adapter_and_count_alike(engine: dict[str, Any], wires: list[str]) -> None:
+    selection = lora_selection(engine["adapters"]["calculator"], engine["adapters"])
+    url = f"http://127.0.0.1:{engine['port']}/v1"
+    calculator = vllm.build(vllm.Options(url=url, served_model="calculator", extra_body=selection, renames_answer=True))
+    messages = [{"role": "user", "content": PROMPTS[0]}]
+    requests = {
+        "messages": {"messages": messages, "max_tokens": 5},
+        "responses": {"input": PROMPTS[0], "max_output_tokens": 16},
+        "messages/count_tokens": {"messages": messages},
+    }
+    found = {}
+    async with running(echoes(ruby=calculator), entries={"ruby": {"engine": "llamacpp", "wires": wires}}) as gateway:
+        for path, body in requests.items():
+            sampling = {} if "count" in path else {"temperature": 0}
+            asked = gateway.client.post(f"{gateway.gateway.url}/{path}", json={"model": "ruby", **body, **sampling})
+            async with asked as answer:
+                assert answer.status == 200, await answer.text()
+                found[path] = await answer.json()
+        assert answer.headers["x-coe-token-count"] == "exact"
+    assert found["messages"]["content"][0]["text"] == "56"
+    assert found["responses"]["output"][0]["content"][0]["text"] == "56"
+    usage = found["messages"]["usage"]
+    counts = {
+        usage["input_tokens"] + usage["cache_read_input_tokens"],
+        found["responses"]["usage"]["input_tokens"],
+        found["messages/count_tokens"]["input_tokens"],
+    }
+    assert len(counts) == 1

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from base.errors import ConfigError
 from gateway.keys.price import bounded, most
 from gateway.surfaces.table import SURFACES
 from router.config import Engine, ExpertConfig, GatewayConfig, Wire
 from router.pipeline import Capabilities
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.running import Running, config_of, echoes, running, until, wire
 from tests.gateway.small_router import EXPERTS, small_router
 from tests.gateway.surfaces.scripted import Json, completion, scripted
 from tests.gateway.test_durable_answers import WaitingLog
@@ -223,3 +224,16 @@ def test_the_most_that_a_native_request_costs_counts_all_it_asks() -> None:
     native = bounded(chat, 50).native
     assert native is not None
     assert native.body["max_output_tokens"] == 50
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"engine": "echo", "wires": ["messages"]}, "wires: engine 'echo' takes none; allowed: llamacpp, vllm, openai"),
+        ({"engine": "llamacpp", "adapter": "a", "wires": ["messages"]}, "answers messages by the base"),
+        ({"engine": "vllm", "wires": ["batches"]}, "batches"),
+    ],
+)
+def test_a_wire_that_an_engine_does_not_speak_is_refused(entry: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        config_of(entries={"ruby": entry})
