@@ -18,6 +18,7 @@ from decision_log.sql_removal import Removal
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Capabilities
 from tests.gateway.running import Running, running
+from tests.gateway.small_router import EXPERTS, small_router
 
 KEY = "a-key-of-enough-length"
 HEADERS = {"authorization": f"Bearer {KEY}"}
@@ -182,13 +183,14 @@ async def test_the_receipt_has_everything(sqlite_store):
 
 
 async def test_the_receipt_says_what_an_expert_lacks(sqlite_store):
-    async with answered(sqlite_store) as (gateway, _):
+    sees = {name: Capabilities(context_tokens=4096) for name in EXPERTS} | {"plain": Capabilities()}
+    router = small_router(capabilities=sees)
+    async with running(store=sqlite_store, keys=[KEY], router=router) as gateway:
         long = "red " * 5000  # more than the context of 4,096 tokens, for all but whoever has none
-        gateway.parts.live.current.capabilities["plain"] = Capabilities()
         async with gateway.chat(long, headers=HEADERS) as answer:
             assert answer.headers["x-coe-expert"] == "plain"
             decision_id = answer.headers["x-coe-decision-id"]
-        await gateway.record(1)
+        await gateway.record()
         async with gateway.client.get(f"{gateway.root}/v1/decisions/{decision_id}", headers=HEADERS) as answer:
             experts = (await answer.json())["experts"]
     assert [each["expert"] for each in experts] == ["plain", "ruby", "emerald"]
