@@ -28,6 +28,7 @@ SINGLE_HEADERS = frozenset(
         b"host",
         b"origin",
         b"transfer-encoding",
+        b"x-api-key",
         b"x-coe-debug",
         b"x-coe-probe",
         b"x-request-id",

@@ -24,6 +24,7 @@ KEY = "canary-7f3a9c51e2b84d06"
 
 REFUSED = {
     "two keys": request(WITH_LENGTH, "authorization: Bearer a", "Authorization: Bearer b") + BODY,
+    "two keys of Anthropic's clients": request(WITH_LENGTH, "x-api-key: a", "X-Api-Key: b") + BODY,
     "the same key twice": request(WITH_LENGTH, "authorization: Bearer a", "authorization: Bearer a") + BODY,
     "two hosts": request(WITH_LENGTH, "host: localhost") + BODY,
     "no host": b"POST /v1/chat/completions HTTP/1.1\r\n" + WITH_LENGTH.encode() + b"\r\n\r\n" + BODY,
