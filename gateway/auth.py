@@ -1,4 +1,4 @@
-"""Who calls: keys made by `coe keys`, keys of COE_API_KEYS, or nobody in particular. All are known by their hash."""
+"""Callers: by keys of `coe keys`, keys of COE_API_KEYS, tokens, or none at all. Keys are known by their hash."""
 
 from __future__ import annotations
 

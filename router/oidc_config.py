@@ -11,7 +11,7 @@ from router.section import Section
 
 
 def check_safe_url(url: str) -> str:
-    """Whoever can change what a provider says of its keys on the way lets anybody in."""
+    """Refuses plain http to other machines: a change of the keys on their way would let anybody in."""
     parts = urlsplit(url)
     if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise ValueError(f"'{url}' is not safe; allowed: https://..., or http:// on this machine")

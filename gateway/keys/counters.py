@@ -23,7 +23,7 @@ PREFIX = "coe:limits"
 
 @dataclass(frozen=True)
 class Cost:
-    """What is counted of one request."""
+    """Counted quantities of one request."""
 
     tokens: int
     nano_usd: int
@@ -59,13 +59,13 @@ def counters_of(caps: Iterable[ScopedCap], cost: Cost, now: float) -> list[Count
 
 
 async def read_used(client: RedisClient, scope: str, caps: Sequence[Cap], now: float) -> list[int]:
-    """What is spent or reserved of caps of a key or a team in the windows around now. Raises RedisError."""
+    """Amounts spent or reserved of caps of a key or a team, in the windows around now. Raises RedisError."""
     counters = counters_of([ScopedCap(scope, cap) for cap in caps], NOTHING, now)
     return [int(await client.get(each.key) or 0) for each in counters]
 
 
 def amount_of(scoped: ScopedCap, cost: Cost) -> int:
-    """What a request takes of a cap. A request that was let in counts as one, whatever became of it."""
+    """Amount that a request takes of a cap. A request that was let in counts as one, whatever became of it."""
     return {Measure.REQUESTS: 1, Measure.TOKENS: cost.tokens, Measure.USD: cost.nano_usd}[scoped.cap.measure]
 
 

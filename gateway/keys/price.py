@@ -18,10 +18,10 @@ from router.types import Usage
 
 NANO_PER_MICRO = 1000  # a price in USD per million tokens is one in millionths of a dollar per token
 MESSAGE_TOKENS = 16
-"""What a chat template puts around one message, at most (ours)."""
+"""Upper bound of what a chat template puts around one message (ours)."""
 
 TOOL_TOKENS = 1024
-"""What a template or a provider says of tools and formats beside the caller's own words, at most (ours)."""
+"""Upper bound of what a template or a provider adds to the caller's own words on tools and formats (ours)."""
 
 LONGEST = ("max_tokens", "max_completion_tokens", "min_tokens")
 NO_PROMPT = frozenset({"messages", "metadata", "model", "stop", "stream_options", "user"})
@@ -58,7 +58,7 @@ def most(chat: ChatRequest, candidates: Iterable[ExpertConfig], added_chars: int
 
 
 def spent(usage: Usage, expert: ExpertConfig) -> Cost:
-    """What an answer cost by the expert's own count."""
+    """The cost of an answer by the expert's own count."""
     tokens = usage.prompt_tokens + usage.completion_tokens
     return Cost(tokens, price(usage.prompt_tokens, usage.completion_tokens, expert))
 
