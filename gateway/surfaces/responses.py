@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.answer_reader import EndMark
@@ -22,7 +22,7 @@ from gateway.surfaces.reading import (
     objects,
     unknown_kind,
 )
-from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat
+from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
 from gateway.surfaces.surface import Answer, Json, named_frame
 from gateway.wire import ChatRequest, Native
 from router.config import GatewayConfig, Wire
@@ -75,9 +75,7 @@ class ResponsesSurface:
                 reading.lose(f"include ({name!s:.40})")
         read_text_options(reading)
         reading.put("reasoning_effort", an_object(body.get("reasoning"), "reasoning").get("effort"))
-        reading.put(
-            "tools", [chat_tool(reading, tool, i) for i, tool in enumerate(objects(body.get("tools"), "tools"))] or None
-        )
+        reading.put("tools", list(chat_tools(reading, objects(body.get("tools"), "tools"), "tools")) or None)
         read_tool_choice(reading)
         reading.chat["messages"] = messages_of(reading)
         return reading.done(Native(Wire.RESPONSES, {**body, "store": False}, as_chat, "max_output_tokens"))
@@ -111,13 +109,27 @@ def read_text_options(reading: Reading) -> None:
         raise unknown_kind(kind, "text.format.type", "text, json_object, json_schema")
 
 
-def chat_tool(reading: Reading, tool: Mapping[str, Any], number: int) -> Json:
-    """A function as chat requests have it; others are counted as a loss."""
-    if tool.get("type") != "function":
-        reading.lose(f"tools[{number}].type ({tool.get('type')!s:.40})")
-        return {"type": "function", "function": {"name": str(tool.get("name") or tool.get("type"))[:64]}}
-    names = ("name", "description", "parameters", "strict")
-    return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
+def chat_tools(
+    reading: Reading, tools: list[Json], where: str, group: Mapping[str, Any] | None = None
+) -> Iterator[Json]:
+    """Functions as chat requests have them, those of a group under both names; other tools are counted as a loss."""
+    for number, tool in enumerate(tools):
+        place, kind = f"{where}[{number}]", tool.get("type")
+        if kind == "namespace" and group is None:
+            a_text(tool, "name", place)
+            yield from chat_tools(reading, objects(tool.get("tools"), f"{place}.tools"), f"{place}.tools", tool)
+            continue
+        if kind != "function" or tool.get("defer_loading"):
+            reading.lose(f"{place}.{'defer_loading' if kind == 'function' else f'type ({kind!s:.40})'}")
+            yield {"type": "function", "function": {"name": str(kind)[:64]}}  # never sent, but asks for tools
+            continue
+        a_text(tool, "name", place)
+        function = {name: tool[name] for name in ("description", "parameters", "strict") if tool.get(name) is not None}
+        function["name"] = joined_name(tool if group is None else {**tool, "namespace": group.get("name")})
+        if group is not None:
+            described = (group.get("description"), tool.get("description"))
+            function["description"] = "\n".join(text for text in described if isinstance(text, str))
+        yield {"type": "function", "function": function}
 
 
 def read_tool_choice(reading: Reading) -> None:
@@ -150,8 +162,9 @@ def add_item(reading: Reading, messages: list[Json], item: Mapping[str, Any], wh
     if kind == "message":
         add_message(reading, messages, item, where)
     elif kind == "function_call":
-        names = (a_text(item, name, where) for name in ("call_id", "name", "arguments"))
-        call_message(assistant_turn(messages), *names)
+        call_id, name, arguments = (a_text(item, field, where) for field in ("call_id", "name", "arguments"))
+        name = joined_name({"name": name, "namespace": item.get("namespace")})
+        call_message(assistant_turn(messages), call_id, name, arguments)
     elif kind == "function_call_output":
         output = item.get("output")
         content = output if isinstance(output, str) else content_of(chat_parts(reading, output, f"{where}.output"))

@@ -27,6 +27,7 @@ DEFAULTS: Json = {
     "truncation": "disabled",
 }
 LAST = ("response.completed", "response.incomplete", "response.failed")
+JOINT = "__"
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -34,10 +35,17 @@ class ResponsesAnswer:
     """The events of one response, and the response that they add up to."""
 
     def __init__(self, chat: ChatRequest) -> None:
-        self._asked = chat.native.body if chat.native is not None else {}
+        self._asked: Json = {} if chat.native is None else dict(chat.native.body)
         self._turn = Turn()
         self._id, self._created_at = f"resp_{secrets.token_hex(16)}", int(time.time())
         self._sent = 0
+        self._grouped = {
+            joined_name(tool | {"namespace": group["name"]}): {"name": tool["name"], "namespace": group["name"]}
+            for group in self._asked.get("tools") or ()
+            if group.get("type") == "namespace"
+            for tool in group.get("tools") or ()
+            if tool.get("type") == "function"
+        }
         self._key = secrets.token_hex(8)  # of the ids of items
 
     def read(self, event: Mapping[str, Any]) -> Iterator[Json]:
@@ -86,7 +94,7 @@ class ResponsesAnswer:
             yield self._event(f"{EVENT_OF[part.kind]}.delta", **at, **text_place(part), delta=step.text)
         else:
             name = {CALL: "arguments", REFUSAL: "refusal"}.get(part.kind, "text")
-            named = {"name": part.name} if part.kind == CALL else {}
+            named = self._named(part) if part.kind == CALL else {}
             yield self._event(f"{EVENT_OF[part.kind]}.done", **at, **text_place(part), **named, **{name: part.text})
             if part.kind != CALL:
                 yield self._event(
@@ -98,11 +106,15 @@ class ResponsesAnswer:
         prefix = {CALL: "fc", REASONING: "rs"}.get(part.kind, "msg")
         return f"{prefix}_{self._key}{part.number:04x}"
 
+    def _named(self, part: Part) -> Json:
+        """The name of a called function, and of its group."""
+        return self._grouped.get(part.name) or {"name": part.name}
+
     def _item(self, part: Part, status: str, has_text: bool = True) -> Json:
         item: Json = {"id": self._item_id(part), "status": status}
         if part.kind == CALL:
             arguments = part.text if has_text else ""
-            return item | {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": arguments}
+            return item | {"type": "function_call", "call_id": part.id, "arguments": arguments, **self._named(part)}
         content = [content_part(part, part.text)] if has_text else []
         if part.kind == REASONING:
             return item | {"type": "reasoning", "summary": [], "content": content}
@@ -142,6 +154,12 @@ class ResponsesAnswer:
             "output_tokens_details": {"reasoning_tokens": turn.count("reasoning_tokens", "completion_tokens_details")},
             "total_tokens": read + written,
         }
+
+
+def joined_name(function: Mapping[str, Any]) -> str:
+    """The name of a function in a chat request, which knows no groups."""
+    group, name = function.get("namespace"), function.get("name")
+    return f"{group}{JOINT}{name}" if isinstance(group, str) and group else str(name)
 
 
 EVENT_OF = {

@@ -70,7 +70,11 @@ VALID: dict[str, dict[str, Any]] = {
             {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
             {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "d"}]},
         ],
-        "tools": [{"type": "function", "name": "f", "parameters": {}}],
+        "tools": [
+            {"type": "function", "name": "f", "parameters": {}},
+            {"type": "mcp", "tools": 5},
+            {"type": "namespace", "name": "g", "tools": [{"type": "function", "name": "h"}]},
+        ],
         "tool_choice": {"type": "function", "name": "f"},
         "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}},
         "reasoning": {"effort": "low"},
@@ -128,6 +132,7 @@ def test_any_request_is_read_or_refused_by_name(path: str, data: st.DataObject) 
     try:
         chat = asked(OTHERS[path], body)
         json.dumps(chat.body)
+        assert OTHERS[path].answer(chat) is not None
         assert isinstance(chat.text, str)
     except ApiError as error:
         refusal = error

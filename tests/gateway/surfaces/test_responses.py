@@ -137,6 +137,30 @@ async def test_a_whole_conversation_becomes_turns() -> None:
     ]
 
 
+async def test_functions_in_a_namespace_have_both_names_on_the_way() -> None:
+    """As Codex sends those of MCP servers."""
+    group = {"type": "namespace", "name": "mcp__sky", "description": "The sky.", "tools": [TOOL]}
+    given = {"type": "function_call", "call_id": "a", "namespace": "mcp__sky", "name": "get_weather", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "a", "output": "sunny"}
+    calls = [call(0, '{"city": "Bern"}', id="b", name="mcp__sky__get_weather")]
+    stream = events(chunk(tool_calls=calls), chunk("tool_calls"), SPENT)
+    entries = {"ruby": {"supports_tools": True}}
+    async with (
+        scripted(chat__completions=stream) as engine,
+        running(echoes(ruby=wire(engine.url)), entries=entries) as gateway,
+        client_of(gateway) as client,
+    ):
+        items: Any = [{"role": "user", "content": "red"}, given, output]
+        asking = await client.responses.create(model="ruby", input=items, tools=[group], stream=True)
+        seen = [event async for event in asking]
+    function = engine.bodies[0]["tools"][0]["function"]
+    assert (function["name"], function["description"]) == ("mcp__sky__get_weather", "The sky.\nof a city")
+    assert engine.bodies[0]["messages"][1]["tool_calls"][0]["function"]["name"] == "mcp__sky__get_weather"
+    done = next(event for event in seen if event.type == "response.output_item.done").item
+    assert (done.namespace, done.name) == ("mcp__sky", "get_weather")
+    assert seen[-1].response.output[0].namespace == "mcp__sky"
+
+
 class Weather(BaseModel):
     city: str
     is_sunny: bool
