@@ -125,7 +125,7 @@ class Decider:
                 return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
-            query = Query(decision_id, request.text, facts)
+            query = Query(decision_id, request.text, facts, request.earlier)
             try:
                 return await self._route(router, target.policy or "default", query, serving.shadow)
             except CANDIDATE_FAULTS as error:
@@ -152,7 +152,7 @@ class Decider:
         rng: np.random.Generator,
         shadow: Router | None,
     ) -> Decided:
-        vector = router.embed(query.text)
+        vector = router.embed(query.text, query.earlier)
         decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
         pending = None
         if shadow is not None:

@@ -13,6 +13,7 @@ from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
 from router.config import GatewayConfig, Wire
+from router.conversation import MAX_EARLIER
 from router.section import AUTO
 from router.types import QueryFacts
 
@@ -46,8 +47,9 @@ class Native:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A decoded request. `text` is the last human ask, capped; `session` is what identifies the conversation. `native`
-    goes to experts that speak its wire, in place of `body`, which was translated from it."""
+    """A decoded request. `text` is the last human ask, capped, and `earlier` are those before it, newest first;
+    `session` is what identifies the conversation. `native` goes to experts that speak its wire, in place of `body`,
+    which was translated from it."""
 
     body: Mapping[str, object]
     model: str
@@ -56,6 +58,7 @@ class ChatRequest:
     facts: QueryFacts
     session: str
     native: Native | None = None
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +105,16 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
         wrong("model", body, "a non-empty string such as 'auto'")
     check_fields(body, bounds.limits)
     messages = checked_messages(body, bounds.limits.max_parts)
+    facts = read_facts(body, messages)
+    asks = last_asks(messages, bounds.max_text_chars, 1 if facts.turns < 2 else MAX_EARLIER + 1)
     return ChatRequest(
         body=body,
         model=model,
         is_stream=flag(body, "stream"),
-        text=cap(last_ask(messages), bounds.max_text_chars),
-        facts=read_facts(body, messages),
+        text=asks[0] if asks else "",
+        facts=facts,
         session=session_of(body, messages),
+        earlier=tuple(asks[1:]),
     )
 
 
@@ -231,17 +237,18 @@ def text_of(message: Mapping[str, object]) -> str:
     return "\n".join(str(part["text"]) for part in parts(message) if part["type"] == "text")
 
 
-def last_ask(messages: list[dict[str, object]]) -> str:
-    """The last thing a person asked: turns that only carry tool results, images or a program's wrapping are skipped.
-
-    Empty when no user message holds text.
-    """
+def last_asks(messages: list[dict[str, object]], max_chars: int, at_most: int) -> list[str]:
+    """What a person asked, newest first, each capped: turns that only carry tool results, images or a program's
+    wrapping are skipped. Empty when no user message holds text."""
+    found: list[str] = []
     for message in reversed(messages):
         if message["role"] == "user":
             text = ask_in(text_of(message))
             if text:
-                return text
-    return ""
+                found.append(cap(text, max_chars))
+                if len(found) == at_most:
+                    break
+    return found
 
 
 def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) -> str:

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from base.errors import ConfigError, NoEligibleExpertError, allowed_values
+from router.conversation import in_context
 from router.features import rounded
 from router.policy import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
@@ -148,9 +149,19 @@ class Router:
         cost, wait = (np.broadcast_to(each, shape).tolist() for each in (self.costs.cost_usd, self.costs.latency_ms))
         return cost, [[ms or None for ms in row] for row in wait]
 
-    def embed(self, text: str) -> FloatArray:
-        """(1, d) what a query is decided from. Raises BackendError when a remote encoder does not answer."""
-        return rounded(self.encoder.encode([text]))
+    def embed(self, text: str, earlier: Sequence[str] = ()) -> FloatArray:
+        """(1, d) what a query is decided from: its text and, newest first, the asks before it, as far as it needs them.
+
+        Raises:
+            BackendError: a remote encoder does not answer.
+        """
+        if not earlier:
+            return rounded(self.encoder.encode([text]))
+        return rounded(in_context((text, *earlier), lambda ask: self.encoder.encode([ask]), self.top_probability))
+
+    def top_probability(self, embedding: FloatArray) -> float:
+        """Calibrated probability of the most likely category of one embedding (1, d)."""
+        return float(self.predict_categories(embedding).probs.max())
 
     def decide(
         self,
@@ -174,7 +185,7 @@ class Router:
             NoEligibleExpertError: every expert lacks something this request needs, is down, or is one that the policy
                 does not let serve it.
         """
-        batch = QueryBatch((query,), self.embed(query.text) if embedding is None else embedding)
+        batch = QueryBatch((query,), self.embed(query.text, query.earlier) if embedding is None else embedding)
         return self.decide_batch(batch, rng=rng, policy=policy, alive=alive, seeds=(seed,))[0]
 
     def decide_batch(

@@ -55,11 +55,13 @@ class QueryFacts:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request as the router sees it; `text` is the last human ask, already stripped and capped."""
+    """One request as the router sees it; `text` is the last human ask, already stripped and capped, and `earlier` are
+    those before it in its conversation, newest first."""
 
     id: str
     text: str
     facts: QueryFacts = field(default_factory=QueryFacts)
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,9 @@ def replay(router: Router, record: DecisionRecord, key: bytes) -> Replay:
     features = features_of(router, record, inputs, key)
     if not features.is_exact:
         raise NotReplayableError(
-            f"the {features.source} gives other features than were logged: the log keeps a redacted text, the encoder "
-            "does not give the same embedding twice, or the log.key of this data folder is another one. With "
-            "`log.embeddings: true` decisions can be made again"
+            f"the {features.source} gives other features than were logged: the log keeps a redacted text or the "
+            "last ask of a conversation, the encoder does not give the same embedding twice, or the log.key of this "
+            "data folder is another one. With `log.embeddings: true` decisions can be made again"
         )
     try:
         again = decide_again(router, record, features.embedding)

@@ -51,3 +51,19 @@ async def test_whole_numbers_keep_all_digits() -> None:
     assert all(type(each) is int for each in (*large["ids"][:2], sent["tools"][0]["function"]["maximum"]))
     assert (answer.status, error["param"]) == (400, "max_tokens")
     assert "allowed: a whole number from 1 to 131072" in error["message"]
+
+
+async def test_a_follow_up_is_classified_with_its_conversation() -> None:
+    asked = [
+        {"role": "user", "content": "tell me all about red things and how they came to be red"},
+        {"role": "assistant", "content": "they are green, some say green"},
+        {"role": "user", "content": "and why?"},
+    ]
+    switch = [
+        *asked[:2],
+        {"role": "user", "content": "now to another matter: what makes all those green leaves green?"},
+    ]
+    async with running() as it:
+        for messages, category in ((asked, "red"), (asked[-1:], "general"), (switch, "green")):
+            async with it.chat(messages=messages) as answer:
+                assert answer.headers["x-coe-category"] == category

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from gateway.http_errors import ApiError
-from gateway.wire import ChatRequest, decode_chat, last_ask, resolve_model
+from gateway.wire import ChatRequest, decode_chat, last_asks, resolve_model
 from router.ask import CUT_MARK, cap, unwrap
 from router.config import GatewayConfig
+from router.conversation import MAX_EARLIER
 
 BOUNDS = GatewayConfig()
 
@@ -44,7 +45,7 @@ def test_wrappers_of_agent_programs_are_stripped() -> None:
     assert unwrap("<environment_details>cwd</environment_details><task>sort it</task> trailer") == "sort it"
     assert unwrap("a <b> c <system-reminder> open") == "a <b> c <system-reminder> open"
     only_wrapping = user("<system-reminder>nothing from a person</system-reminder>")
-    assert last_ask([user("real ask"), only_wrapping]) == "real ask"
+    assert last_asks([user("real ask"), only_wrapping], 100, 9) == ["real ask"]
 
 
 def test_stripping_is_linear() -> None:
@@ -124,3 +125,11 @@ def test_resolve_model() -> None:
         with pytest.raises(ApiError, match="allowed: a, auto, auto:cheap, auto:default, b") as error:
             resolve_model(unknown, *names)
         assert (error.value.status, error.value.code) == (404, "model_not_found")
+
+
+def test_earlier_asks_come_newest_first_and_only_so_many() -> None:
+    answer = {"role": "assistant", "content": "yes"}
+    asked = decoded([user("one"), answer, user("two"), answer, user("three")])
+    assert (asked.text, asked.earlier) == ("three", ("two", "one"))
+    assert decoded([user("alone")]).earlier == ()
+    assert len(decoded([user(f"ask {i}") for i in range(50)]).earlier) == MAX_EARLIER
