@@ -27,6 +27,11 @@ COMMANDS = {
     "serve worker": Command("gateway.worker:serve_worker", ""),
     "serve log": Command("gateway.worker:serve_log", ""),
     "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
+    "config plan": Command(
+        "gateway.changes.commands:plan", "Show what experts.yaml would change in running gateways.", is_shown=True
+    ),
+    "config apply": Command("gateway.changes.commands:apply", "Have running gateways take experts.yaml as it is now."),
+    "config rollback": Command("gateway.changes.commands:rollback", "Go back to the configuration before."),
     "route": Command("router.route_command:route", "Print the decision for a text, and why.", is_shown=True),
     "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
     "retrain": Command(

@@ -24,6 +24,30 @@ BACKEND_OF = {
 """llama.cpp's and vLLM's servers and every other OpenAI-compatible one speak the same wire."""
 
 
+DECLARED = frozenset(
+    {
+        "wires",
+        "params_b",
+        "active_params_b",
+        "adapter_params_b",
+        "price_in_per_m_usd",
+        "price_out_per_m_usd",
+        "context_tokens",
+        "supports_images",
+        "supports_tools",
+        "supports_json",
+        "total_timeout_s",
+        "description",
+    }
+)
+"""What an entry says of its expert and a backend does not need."""
+
+
+def is_same_engine(one: ExpertConfig, other: ExpertConfig) -> bool:
+    """Returns True where one backend serves both entries."""
+    return one.model_dump(exclude=set(DECLARED)) == other.model_dump(exclude=set(DECLARED))
+
+
 @dataclass(frozen=True)
 class DisabledBackend:
     """An expert that cannot be called until the gateway starts again; `problem` says why."""

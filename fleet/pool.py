@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
+from fleet.tasks import stop_task
 from router.protocols import ChatBackend
 
 PROBE_EVERY_S = 0.25
@@ -31,6 +32,7 @@ class ExpertPool:
         self._clock = clock
         self._breakers = {name: Breaker() for name in backends}
         self._prober: asyncio.Task[None] | None = None
+        self._unprobed = frozenset(backends)
         self._seen_at_s: dict[str, float] = {}  # the last sign of life
         self._looking, self._looked_at_s = asyncio.Lock(), -LOOK_EVERY_S
         self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
@@ -43,6 +45,20 @@ class ExpertPool:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._backends)
+
+    @property
+    def backends(self) -> tuple[ChatBackend, ...]:
+        return tuple(self._backends.values())
+
+    def changed(self, backends: Mapping[str, ChatBackend]) -> ExpertPool:
+        """A pool of other backends. Those that both have share their breaker, and are not probed at its start."""
+        pool = ExpertPool(backends, self._clock)
+        kept = {name for name, backend in backends.items() if self._backends.get(name) is backend}
+        pool._unprobed -= kept
+        pool._breakers |= {name: self._breakers[name] for name in kept}
+        pool._seen_at_s = {name: at_s for name, at_s in self._seen_at_s.items() if name in kept}
+        pool._refresh()
+        return pool
 
     def backend(self, name: str) -> ChatBackend:
         return self._backends[name]
@@ -84,11 +100,15 @@ class ExpertPool:
         await self.probe_all()
         self._prober = asyncio.create_task(self._probe_forever(), name="expert-probes")
 
-    async def aclose(self) -> None:
-        if self._prober is not None:
-            self._prober.cancel()
-            await asyncio.gather(self._prober, return_exceptions=True)
-        await asyncio.gather(*(backend.aclose() for backend in self._backends.values()))
+    async def stop_probing(self) -> None:
+        """Leaves the probes to the pool that has taken this one's place."""
+        await stop_task(self._prober)
+
+    async def aclose(self, in_use: Collection[ChatBackend] = ()) -> None:
+        """Closes its backends, less those that another pool uses."""
+        await self.stop_probing()
+        used = {id(backend) for backend in in_use}
+        await asyncio.gather(*(each.aclose() for each in self._backends.values() if id(each) not in used))
 
     async def is_answering(self) -> bool:
         """Returns True when at least one expert that gets requests is up: it answered recently, or answers a probe now.
@@ -118,9 +138,10 @@ class ExpertPool:
             self._seen_at_s[name] = self._clock()
 
     async def probe_all(self) -> None:
-        """Takes out every expert that does not answer a probe."""
-        verdicts = await asyncio.gather(*(backend.is_alive() for backend in self._backends.values()))
-        for name, is_alive in zip(self._backends, verdicts, strict=True):
+        """Takes out every expert that does not answer its first probe."""
+        names = sorted(self._unprobed)
+        verdicts = await asyncio.gather(*(self._backends[name].is_alive() for name in names))
+        for name, is_alive in zip(names, verdicts, strict=True):
             if not is_alive:
                 self._breakers[name].open(self._clock())
         self._refresh()
@@ -131,8 +152,7 @@ class ExpertPool:
         verdicts = await asyncio.gather(*(self._backends[name].is_alive() for name in due))
         for name, is_alive in zip(due, verdicts, strict=True):
             self._breakers[name].probed(is_alive, self._clock())
-        if due:
-            self._refresh()
+        self._refresh()  # in any case: requests of another pool may have changed a breaker that both share
 
     async def _probe_forever(self) -> None:
         while True:

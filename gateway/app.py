@@ -120,6 +120,7 @@ def rest_parts(parts: Parts) -> dict[str, object]:
     return {
         "config": parts.config,
         "decider": parts.decider,
+        "live_config": parts.live_config,
         "metrics": parts.metrics,
         "pool": parts.pool,
         "readiness": parts.readiness,

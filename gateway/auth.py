@@ -73,7 +73,8 @@ def require_admin(caller: Caller) -> None:
     """Raises ApiError 403."""
     if not caller.is_admin:
         raise ApiError(
-            "this key may not read what concerns all teams; allowed: a key made with --admin, or one of COE_API_KEYS",
+            "this key may not see or change what concerns all teams; allowed: a key made with --admin, or one of "
+            "COE_API_KEYS",
             status=403,
             code="admin_required",
         )

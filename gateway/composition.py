@@ -18,6 +18,8 @@ from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
 from gateway.auth import Auth
+from gateway.changes.history import InForce
+from gateway.changes.live_config import LiveConfig
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.keys.oidc import Oidc
@@ -26,6 +28,7 @@ from gateway.serve import Gateway, build_parts, live_router
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, environment_secrets
 from gateway.siblings import Siblings
+from gateway.swap import Swap
 from retrieval.service import retrieval_of
 from router.config import CoeConfig, Engine
 
@@ -36,10 +39,12 @@ large body alone makes thousands, which end with it."""
 
 @dataclass(frozen=True)
 class Membership:
-    """Means that a worker shares with the others: the listening socket, and the way to ask them."""
+    """Means that a worker shares with the others: the listening socket, and the way to ask them. `share` makes its part
+    of a configuration."""
 
     listener: socket.socket
     siblings: Siblings
+    share: Callable[[CoeConfig], CoeConfig]
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,12 @@ class Composition:
 
 @asynccontextmanager
 async def running_composition(
-    settings: Settings, config: CoeConfig, reporter: Reporter, engines: Collection[Engine]
+    settings: Settings, config: CoeConfig, reporter: Reporter, engines: Collection[Engine], found: InForce | None = None
 ) -> AsyncIterator[Composition]:
     """Services, engines of the given kinds, gateway. At the end: requests, engines, log, database, Redis.
+
+    Args:
+        found: the state in `<data>/config` that `config` was read from.
 
     Raises:
         ConfigError: the address is taken, or a setting or entry is wrong.
@@ -71,7 +79,9 @@ async def running_composition(
             step.done(f"decision log through {where}")
         with reporter.step(f"loading {len(config.experts)} experts and the router") as step:
             fleet = await engines_of(stack, settings, config, engines)
-            gateway = await start_gateway(stack, settings, config, fleet.start, sink, store)
+            gateway = await start_gateway(
+                stack, settings, LiveConfig(settings, config, found), fleet.start, sink, store
+            )
             gateway.parts.metrics.watch(keeper.metrics)
             spare_what_is_there()
             step.done(f"{experts_line(config, fleet)}; gateway at {gateway.url}")
@@ -109,13 +119,15 @@ async def start_log(
 async def start_gateway(
     stack: AsyncExitStack,
     settings: Settings,
-    config: CoeConfig,
+    live_config: LiveConfig,
     start_engines: Callable[[], Awaitable[EngineAddresses]],
     sink: DecisionLog,
     store: Database,
     membership: Membership | None = None,
 ) -> Gateway:
     """The gateway on its address, whose engines load while it does. `membership` is None where it is one process."""
+    share = membership.share if membership else lambda whole: whole
+    config = share(live_config.started)
     secrets = environment_secrets(config)
     database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
     siblings = membership.siblings if membership else Siblings()
@@ -142,11 +154,14 @@ async def start_gateway(
         secrets=secrets,
         siblings=siblings,
         auth=await auth_of(settings, config, store),
+        live_config=live_config,
     )
     listener = membership.listener if membership else None
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
+    live_config.start(Swap(gateway, settings.data_dir, live_config.started, addresses, share))
+    stack.push_async_callback(live_config.aclose)
     return gateway
 
 

@@ -88,6 +88,12 @@ class LiveRouter:
         self.withdrawals = 0  # trials ended here
         self.faults: dict[str, int] = {}  # candidate's version -> decisions that it could not make
 
+    def changed(self, load: Callable[[Path], Router]) -> LiveRouter:
+        """One that reads the same routers in another way, as after a change of experts.yaml, and counts on."""
+        live = LiveRouter(self.folder, load)
+        live.loads, live.refusals, live.withdrawals = self.loads, self.refusals, self.withdrawals
+        return live
+
     @property
     def current(self) -> Router | None:
         """The live router."""

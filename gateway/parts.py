@@ -4,8 +4,9 @@ what they build gets the parts that it uses."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
@@ -33,9 +34,25 @@ from gateway.siblings import Siblings
 from retrieval.service import RetrievalService
 from router.build import capabilities
 from router.config import CoeConfig
+from router.protocols import ChatBackend
+
+if TYPE_CHECKING:
+    from gateway.changes.live_config import LiveConfig
 
 LEASE_SLACK_S = 60.0
 """Between the end of the longest request that is allowed and its last settlement."""
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """Parts that a change of experts.yaml leaves as they are: they count, or hold what all requests share."""
+
+    metrics: Metrics
+    admission: Admission
+    intake: Intake
+    limits: Limits
+    retrieval_log: RetrievalLog
+    judge: Judge | None
 
 
 @dataclass
@@ -47,7 +64,9 @@ class Parts:
         hash_key: of the hashes of conversations and of features.
         siblings: the other processes of this gateway.
         redis_url: where caps of keys are counted.
+        live_config: puts other configurations in force; None where there is one for good.
         seed: makes exploration and samples repeatable in tests.
+        lasting: that of the parts whose place these take; None makes it.
     """
 
     config: CoeConfig
@@ -62,13 +81,17 @@ class Parts:
     seed: int | None = None
     siblings: Siblings = field(default_factory=Siblings)
     redis_url: str | None = None
+    live_config: LiveConfig | None = None
+    lasting: Lasting | None = None
 
     def __post_init__(self) -> None:
         config, limits = self.config, self.config.gateway
         can_take = capabilities(config)
-        self.metrics = Metrics()
-        self.admission = Admission(limits.max_concurrency)
-        self.intake = Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections)
+        longest_s = max(entry.total_timeout_s for entry in config.experts.values()) * (limits.retries + 1)
+        self.lasting = lasting = self.lasting or self._make_lasting()
+        self.metrics, self.admission, self.intake = lasting.metrics, lasting.admission, lasting.intake
+        self.limits, self.retrieval_log, self.judge = lasting.limits, lasting.retrieval_log, lasting.judge
+        self.limits.allow(longest_s + LEASE_SLACK_S)
         self.readiness = Readiness(self.pool, self.live, self.sink)
         self.decider = Decider(
             self.live,
@@ -81,49 +104,66 @@ class Parts:
             seed=self.seed,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
-        longest_s = max(entry.total_timeout_s for entry in config.experts.values()) * (limits.retries + 1)
-        self.limits = Limits(self.redis_url, lease_s=longest_s + LEASE_SLACK_S)
         self.chat_log = ChatLog(self.sink, self.metrics, config.experts)
-        self.retrieval_log = RetrievalLog(self.sink, self.metrics.registry, keeps_embeddings=config.log.embeddings)
         self.attachments: Attachments | None = None
         if self.retrieval is not None:
             self.attachments = Attachments(self.retrieval, self.retrieval_log, can_take)
-        self.judge: Judge | None = None
+
+    def _make_lasting(self) -> Lasting:
+        config, limits, metrics = self.config, self.config.gateway, Metrics()
+        admission, judge = Admission(limits.max_concurrency), None
         if config.judge is not None and self.store is not None:
-            self.judge = Judge(config.judge, config.experts, self.pool, self.store, self._running, self.seed)
-        self._watch()
+            judge = Judge(config.judge, config.experts, self.pool, self.store, lambda: admission.running, self.seed)
+        return Lasting(
+            metrics,
+            admission,
+            Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections),
+            Limits(self.redis_url, lease_s=0.0),
+            RetrievalLog(self.sink, metrics.registry, keeps_embeddings=config.log.embeddings),
+            judge,
+        )
 
-    def _watch(self) -> None:
-        """Adds what the parts count themselves to the metrics."""
-        watch, judge, pilots = self.metrics.watch, self.judge, self.retrieval.pilots if self.retrieval else None
-        self.metrics.watch_running(self._running)
-        watch(lambda: log_metrics(self.sink))
-        watch(lambda: intake_metrics(self.intake))
-        watch(lambda: router_metrics(self.live, self.decider.shadows))
-        watch(lambda: expert_metrics(self.pool))
-        if judge is not None:
-            watch(lambda: judge_metrics(judge))
-        if pilots is not None:
-            watch(lambda: pilot_metrics(pilots))
-
-    def _running(self) -> int:
-        return self.admission.running
+    def changed(self, config: CoeConfig, pool: ExpertPool, live: LiveRouter, expert_keys: Mapping[str, str]) -> Parts:
+        """Parts for another experts.yaml, to be served by `Gateway.change`."""
+        return replace(self, config=config, pool=pool, live=live, expert_keys=expert_keys)
 
     async def start(self) -> None:
         """Probes the experts and loads the promoted router. The sink's owner starts it."""
-        await asyncio.gather(self.pool.start(), self.live.start(), self.auth.start())
+        await asyncio.gather(self.start_changed(), self.auth.start())
         if self.retrieval is not None:
             await self.retrieval.start()
         if self.judge is not None:
             await self.judge.start()
+
+    async def start_changed(self) -> None:
+        """Starts what `changed` does not share."""
+        await asyncio.gather(self.pool.start(), self.live.start())
+
+    async def close_changed(self, in_use: Collection[ChatBackend] = ()) -> None:
+        """Closes what `changed` does not share, less the backends that other parts use."""
+        await self.live.aclose()
+        await self.pool.aclose(in_use)
+        self.decider.close()
 
     async def aclose(self) -> None:
         if self.judge is not None:
             await self.judge.aclose()
         if self.retrieval is not None:
             await self.retrieval.aclose()
-        await self.live.aclose()
         await self.auth.aclose()
         await self.limits.aclose()
-        await self.pool.aclose()
-        self.decider.close()
+        await self.close_changed()
+
+
+def watch_parts(metrics: Metrics, current: Callable[[], Parts]) -> None:
+    """Adds what the parts in force count themselves to the metrics."""
+    judge, retrieval = current().judge, current().retrieval
+    metrics.watch_running(lambda: current().admission.running)
+    metrics.watch(lambda: log_metrics(current().sink))
+    metrics.watch(lambda: intake_metrics(current().intake))
+    metrics.watch(lambda: router_metrics(current().live, current().decider.shadows))
+    metrics.watch(lambda: expert_metrics(current().pool))
+    if judge is not None:
+        metrics.watch(lambda: judge_metrics(judge))
+    if retrieval is not None and (pilots := retrieval.pilots) is not None:
+        metrics.watch(lambda: pilot_metrics(pilots))

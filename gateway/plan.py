@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from fleet.engines import EngineAddresses
+from gateway.changes.history import InForce
 from router.config import CoeConfig
 from router.retrieval_config import IndexKind
 from router.types import Record
@@ -18,10 +19,12 @@ PLAN_NAME = "plan.json"
 class Plan(Record):
     """State that the processes of one gateway share.
 
-    A worker that is started again gets experts.yaml as the others have it, whatever the file says by then.
+    A worker that is started again gets what the others started with, whatever experts.yaml says by then, and then each
+    change that was put in force since.
     """
 
     config: CoeConfig
+    found: InForce
     workers: int = Field(ge=1)
     urls: dict[str, str] = Field(description="API root per expert, as EngineAddresses has it")
     lora_ids: dict[str, int | None]

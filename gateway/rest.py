@@ -14,6 +14,7 @@ from starlette.routing import Match
 from base.errors import RouterError
 from gateway.asgi import Message, Receive, Scope, Send, error_answer, read_off_loop
 from gateway.endpoints import (
+    admin,
     decisions,
     embeddings,
     feedback,
@@ -41,6 +42,7 @@ MODULES = (
     rerank,
     files,
     vector_stores,
+    admin,
 )
 
 

@@ -93,6 +93,30 @@ class Health(Record):
     experts_alive: tuple[str, ...] = ()
 
 
+class ConfigText(Body):
+    """A configuration to put in force."""
+
+    experts_yaml: str = Field(min_length=1, description="the text of a whole experts.yaml")
+
+
+class ConfigPlan(Record):
+    """The changes that a configuration would make, one line each."""
+
+    changes: tuple[str, ...]
+
+
+class ConfigState(Record):
+    """The configuration in force. `served` is that of the process that answers, `problem` why it is not `number`. A
+    rollback goes back to those in `before`, newest first."""
+
+    number: int
+    at: str
+    by: str
+    before: tuple[int, ...]
+    served: int
+    problem: str | None
+
+
 class CategoryProb(Record):
     """A category that stage 1 thought of."""
 

@@ -9,8 +9,10 @@ import math
 import resource
 import socket
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -18,13 +20,14 @@ from decision_log.privacy import load_key
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
 from gateway.app import GatewayApp
+from gateway.asgi import Receive, Scope, Send
 from gateway.auth import Auth
 from gateway.exposure import check_exposure
 from gateway.http_limits import limited_protocol
 from gateway.listener import bind, url_of
 from gateway.live_router import LiveRouter
 from gateway.origin_check import readable_by
-from gateway.parts import Parts
+from gateway.parts import Parts, watch_parts
 from gateway.settings import Settings
 from gateway.siblings import Siblings
 from retrieval.service import RetrievalService
@@ -33,6 +36,9 @@ from router.config import CoeConfig
 from router.live_pointer import ROUTERS_FOLDER
 from router.pipeline import Router
 from router.protocols import ChatBackend, Encoder
+
+if TYPE_CHECKING:
+    from gateway.changes.live_config import LiveConfig
 
 FILES_BESIDE = 512  # database, log, indexes, engines, uploads
 FILES_PER_CLIENT = 2  # its connection, and one to an expert
@@ -53,6 +59,7 @@ def build_parts(
     secrets: Mapping[str, str] = MappingProxyType({}),
     siblings: Siblings | None = None,
     auth: Auth | None = None,
+    live_config: LiveConfig | None = None,
 ) -> Parts:
     """The parts of a gateway that serves `<data>/routers/live.json`. `secrets` are values of environment variables.
 
@@ -67,15 +74,21 @@ def build_parts(
         store=store,
         auth=auth or Auth(settings.plain_keys),
         hash_key=load_key(settings.data_dir),
-        expert_keys={
-            name: secrets[entry.api_key_env]
-            for name, entry in config.experts.items()
-            if entry.api_key_env is not None and secrets.get(entry.api_key_env)
-        },
+        expert_keys=expert_keys(config, secrets),
         retrieval=retrieval,
         siblings=siblings or Siblings(),
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
+        live_config=live_config,
     )
+
+
+def expert_keys(config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The keys that experts are called with."""
+    return {
+        name: secrets[entry.api_key_env]
+        for name, entry in config.experts.items()
+        if entry.api_key_env is not None and secrets.get(entry.api_key_env)
+    }
 
 
 def live_router(settings: Settings, config: CoeConfig) -> LiveRouter:
@@ -84,12 +97,11 @@ def live_router(settings: Settings, config: CoeConfig) -> LiveRouter:
 
 
 class RouterLoader:
-    """Reads routers from their folders. All share one encoder, the slowest part to load: it follows from experts.yaml,
-    which does not change while a gateway runs."""
+    """Reads routers from their folders. All share one encoder, the slowest part to load, which does not change while a
+    gateway runs."""
 
-    def __init__(self, config: CoeConfig) -> None:
-        self._config = config
-        self._encoder: Encoder | None = None
+    def __init__(self, config: CoeConfig, encoder: Encoder | None = None) -> None:
+        self._config, self._encoder = config, encoder
 
     def __call__(self, folder: Path) -> Router:
         """Raises RouterError."""
@@ -98,10 +110,21 @@ class RouterLoader:
         return load_router(self._config, folder, self._encoder)
 
 
+@dataclass(eq=False)
+class Served:
+    """Parts with their application, and the number of requests that they answer now."""
+
+    parts: Parts
+    app: GatewayApp
+    running: int = 0
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Gateway:
     """A gateway on a port. `start` returns when it accepts connections; `stop` when everything has ended.
 
-    It owns `parts` (experts and router) from `start` on; the sink and the store belong to whoever made them.
+    It owns `parts` (experts and router) from `start` on; the sink and the store belong to whoever made them. `change`
+    puts others in their place.
 
     Args:
         port: 0 until `start` when any free port will do.
@@ -111,18 +134,60 @@ class Gateway:
     def __init__(
         self, parts: Parts, *, host: str = "127.0.0.1", port: int = 0, listener: socket.socket | None = None
     ) -> None:
-        self.parts = parts
         self.host = host
         self.port = port
-        self.app = GatewayApp(parts, host)
+        self._served = Served(parts, GatewayApp(parts, host))
+        self._before: dict[Served, asyncio.Task[None]] = {}  # what still has requests, and waits for their end
         self._listener = listener
         self._server: QuietServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
     @property
+    def parts(self) -> Parts:
+        """The parts in force."""
+        return self._served.parts
+
+    @property
+    def app(self) -> GatewayApp:
+        """The application of the parts in force."""
+        return self._served.app
+
+    @property
     def url(self) -> str:
         """The API root for OpenAI clients."""
         return url_of(self.host, self.port)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request, to its end, with the parts that are in force when it comes."""
+        served = self._served
+        served.running += 1
+        try:
+            await served.app(scope, receive, send)
+        finally:
+            served.running -= 1
+            if served in self._before and not served.running:
+                served.is_over.set()
+
+    async def change(self, parts: Parts) -> None:
+        """Serves what comes from now on with other parts, which `Parts.changed` made and which have started.
+
+        Requests that run keep theirs, which are closed behind the last of them.
+        """
+        app = await asyncio.to_thread(GatewayApp, parts, self.host)
+        before, self._served = self._served, Served(parts, app)
+        parts.readiness.is_stopping = before.parts.readiness.is_stopping
+        if parts.judge is not None:
+            parts.judge.use(parts.config.experts, parts.pool)
+        if not before.running:
+            before.is_over.set()
+        self._before[before] = asyncio.create_task(self._close(before), name="parts-before")
+
+    async def _close(self, served: Served) -> None:
+        await served.parts.pool.stop_probing()
+        await served.is_over.wait()
+        del self._before[served]
+        others = [self._served, *self._before]
+        await served.parts.close_changed([each for other in others for each in other.parts.pool.backends])
 
     async def start(self) -> int:
         """Binds, loads, probes and accepts. Returns the port.
@@ -134,7 +199,8 @@ class Gateway:
         self.port = int(listener.getsockname()[1])
         await self.parts.start()
         check_exposure(self.host, has_keys=self.parts.auth.needs_key)
-        config = server_config(self.parts, self.app)
+        watch_parts(self.parts.metrics, lambda: self.parts)
+        config = server_config(self)
         self._server = QuietServer(config, self.parts.config.gateway.shutdown_grace_s)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="gateway")
         await self._server.has_started.wait()
@@ -161,6 +227,7 @@ class Gateway:
             await self._serving
         if self._listener is not None:
             self._listener.close()
+        await asyncio.gather(*self._before.values())
         await self.parts.aclose()
 
 
@@ -206,11 +273,11 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def server_config(parts: Parts, app: GatewayApp) -> uvicorn.Config:
-    limits = parts.config.gateway
+def server_config(gateway: Gateway) -> uvicorn.Config:
+    limits = gateway.parts.config.gateway
     return uvicorn.Config(
-        readable_by(app, limits.allowed_origins),
-        http=limited_protocol(clients_that_fit(limits.max_connections), lambda: parts.readiness.is_stopping),
+        readable_by(gateway, limits.allowed_origins),
+        http=limited_protocol(clients_that_fit(limits.max_connections), lambda: gateway.parts.readiness.is_stopping),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -11,13 +11,14 @@ import logging
 from base.errors import ConfigError
 from base.private_folder import make_private
 from fleet.stop_signal import Life, live_until_signal
+from gateway.changes.history import History, Start
 from gateway.exposure import check_exposure, is_loopback
 from gateway.listener import bind
 from gateway.services import Reporter
 from gateway.settings import Settings
 from gateway.workers import run_workers
 from router.agreement import category_warnings, pin_problems
-from router.config import CoeConfig, Engine, load_config
+from router.config import CoeConfig, Engine
 from router.live_pointer import live_manifest
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
     Raises:
         RouterError: whatever kept it from starting.
     """
-    config, warnings = agreed_config(settings)
+    start, warnings = agreed_config(settings)
+    config = start.config
     for warning in warnings:
         logger.warning("%s", warning)
 
@@ -39,12 +41,13 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
         refuse_taken_port(settings)
         make_data_folder(settings)
         await asyncio.to_thread(require_keys, settings, config)
+        found = await asyncio.to_thread(History(settings.data_dir).started, start)
         if settings.workers > 1:
-            await run_workers(settings, config, reporter, life)
+            await run_workers(settings, config, reporter, life, found)
             return
         from gateway.composition import running_composition
 
-        async with running_composition(settings, config, reporter, (Engine.LLAMACPP,)) as composition:
+        async with running_composition(settings, config, reporter, (Engine.LLAMACPP,), found) as composition:
             life.is_starting = False
             for lacking in composition.gateway.parts.readiness.missing():
                 logger.warning("not ready: %s", lacking)
@@ -54,18 +57,19 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
     await live_until_signal(program)
 
 
-def agreed_config(settings: Settings) -> tuple[CoeConfig, list[str]]:
-    """experts.yaml, and what the live router does not know of it.
+def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
+    """What to start with, and what the live router does not know of it.
 
     Raises:
         ConfigError: the file is wrong, or asks for a pin that the live router cannot keep.
     """
-    config, manifest = load_config(settings.config_path), live_manifest(settings.data_dir)
+    start, manifest = History(settings.data_dir).start(settings.config_path), live_manifest(settings.data_dir)
+    config = start.config
     if manifest is None:
-        return config, []
+        return start, []
     if problems := [f"{settings.config_path}: {line}" for line in pin_problems(config, manifest)]:
         raise ConfigError("\n".join(problems), problems)
-    return config, [f"{settings.config_path}: {line}" for line in category_warnings(config, manifest)]
+    return start, [f"{settings.config_path}: {line}" for line in category_warnings(config, manifest)]
 
 
 def refuse_taken_port(settings: Settings) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import uvicorn
 
-from gateway.app import STORE_PATHS, GatewayApp
-from gateway.asgi import Receive, Scope, Send
+from gateway.app import STORE_PATHS
+from gateway.asgi import Application, Receive, Scope, Send
 from gateway.serve import QuietServer
 from gateway.siblings import DECISION_PATH, METRICS_PATH, socket_of
 from router.types import DecisionRecord
@@ -32,7 +32,7 @@ class SiblingServer:
         name: str,
         metrics: Callable[[], bytes],
         decision: Callable[[str], DecisionRecord | None] = lambda decision_id: None,
-        app: GatewayApp | None = None,
+        app: Application | None = None,
     ) -> None:
         self._metrics, self._decision, self._app = metrics, decision, app
         config = uvicorn.Config(

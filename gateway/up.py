@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from base.errors import ArtifactError, EngineError
 from base.shipped import answers_file
 from fleet.stop_signal import Life, live_until_signal
+from gateway.changes.history import History
 from gateway.composition import Composition, running_composition
 from gateway.first_answers import TIMEOUT_S, FirstAnswer, ask, first_queries
 from gateway.first_router import collect_arguments, make_first_router, train_arguments
@@ -43,7 +44,8 @@ async def run_up(
     Raises:
         RouterError: whatever kept it from starting; with `once` also a query without an answer.
     """
-    config, warnings = agreed_config(settings)
+    start, warnings = agreed_config(settings)
+    config = start.config
     for warning in warnings:
         view.note(f"warning: {warning}")
 
@@ -52,7 +54,9 @@ async def run_up(
         make_data_folder(settings)
         await asyncio.to_thread(require_keys, settings, config)
         chosen = await asyncio.to_thread(with_own_key, settings, config)
-        async with running_composition(chosen, config, view, (Engine.LLAMACPP, Engine.VLLM)) as composition:
+        found = await asyncio.to_thread(History(settings.data_dir).started, start)
+        engines = (Engine.LLAMACPP, Engine.VLLM)
+        async with running_composition(chosen, config, view, engines, found) as composition:
             await ensure_router(composition, chosen, config, view, probes, is_regrading=is_regrading)
             view.ready()
             answers = await view.answers(first_answers(composition, chosen, config))

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fleet.program_log import log_to_stderr
 from fleet.stop_signal import Life, Stop, live_until_signal
+from gateway.changes.live_config import LiveConfig
 from gateway.composition import (
     Membership,
     open_database,
@@ -73,16 +74,20 @@ async def worker(
     listener: int,
 ) -> None:
     """Serves until a signal, and drains."""
-    name, config = worker_name(number), share_of(plan.config, plan.workers, number)
+    name = worker_name(number)
+    share = partial(share_of, workers=plan.workers, number=number)
+    config = share(plan.config)
     redis_url, _ = await start_redis(stack, settings)
     store = await open_database(stack, settings)
     sink = await start_log(stack, settings, config, redis_url, store)
     owner = worker_name(0) if number and has_local_index(config) else None
     siblings = Siblings(folder, name, [other for other in plan.names if other != name], owner)
     stack.push_async_callback(siblings.aclose)
-    membership = Membership(socket.socket(fileno=listener), siblings)
-    gateway = await start_gateway(stack, settings, config, plan.engines, sink, store, membership)
-    server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent, gateway.app)
+    membership = Membership(socket.socket(fileno=listener), siblings, share)
+    gateway = await start_gateway(
+        stack, settings, LiveConfig(settings, plan.config, plan.found), plan.engines, sink, store, membership
+    )
+    server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent, gateway)
     stack.push_async_callback(server.aclose)
     await server.start()
     spare_what_is_there()

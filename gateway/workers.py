@@ -21,6 +21,7 @@ from decision_log.privacy import load_key
 from fleet.engines import all_ready
 from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_words
 from fleet.stop_signal import Life, Stop
+from gateway.changes.history import InForce
 from gateway.listener import bind, url_of
 from gateway.plan import LOG, PLAN_NAME, Plan, has_local_index, ready_file, worker_name
 from gateway.run_folder import run_folder
@@ -36,7 +37,7 @@ RESTARTS = RestartPolicy(max_restarts=1_000_000, window_s=60.0, first_delay_s=0.
 """A worker that served is always started again; the others keep running in the meantime (ours)."""
 
 
-async def run_workers(settings: Settings, config: CoeConfig, reporter: Reporter, life: Life) -> None:
+async def run_workers(settings: Settings, config: CoeConfig, reporter: Reporter, life: Life, found: InForce) -> None:
     """Serves with several workers until a signal, and ends all in order.
 
     Raises:
@@ -46,7 +47,7 @@ async def run_workers(settings: Settings, config: CoeConfig, reporter: Reporter,
     listener = bind(settings.host, settings.port)
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
-        family = await start_family(stack, settings, config, reporter, listener)
+        family = await start_family(stack, settings, config, reporter, listener, found)
         life.is_starting = False
         await life.stop.wait()
         listener.close()  # the workers have it, and close it when they have drained
@@ -89,6 +90,7 @@ async def start_family(
     config: CoeConfig,
     reporter: Reporter,
     listener: socket.socket,
+    found: InForce,
 ) -> Family:
     """Redis and engines, then the process that keeps the log and the workers."""
     count = settings.workers
@@ -102,7 +104,7 @@ async def start_family(
     with reporter.step(f"starting {count} workers") as step:
         await asyncio.to_thread(load_key, settings.data_dir)  # made once, before all want it
         folder = stack.enter_context(run_folder(settings.data_dir))
-        plan = Plan(config=config, workers=count, urls=addresses.urls, lora_ids=addresses.lora_ids)
+        plan = Plan(config=config, found=found, workers=count, urls=addresses.urls, lora_ids=addresses.lora_ids)
         (folder / PLAN_NAME).write_text(plan.model_dump_json())
         family = make_family(settings, config, plan, folder, redis_url, listener)
         for process in (family.log, *family.workers):

@@ -304,13 +304,22 @@ def load_config(path: Path) -> CoeConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or `parse_config` refuses it.
     """
+    return parse_text(config_text(path), file=str(path))
+
+
+def config_text(path: Path) -> str:
+    """Reads one file. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    return parse_config(read_yaml(text, file=str(path)), file=str(path))
+
+
+def parse_text(text: str, *, file: str) -> CoeConfig:
+    """Configuration from the text of a file. Raises ConfigError as `parse_config` does, or where it is not YAML."""
+    return parse_config(read_yaml(text, file=file), file=file)
 
 
 def fault_line(file: str, fault: Any) -> str:

@@ -84,6 +84,10 @@ class Judge:
         self._task: asyncio.Task[None] | None = None
         self.judged = self.left_out = 0
 
+    def use(self, experts: Mapping[str, ExpertConfig], pool: ExpertPool) -> None:
+        """Asks these experts from now on."""
+        self._experts, self._pool = experts, pool
+
     def samples(self) -> bool:
         """Draws whether the next request's answer is to be kept until its end."""
         return self._rng.random() < self._settings.share
@@ -169,6 +173,8 @@ class Judge:
         await self._quiet()
         if not self._budget.has_money():
             raise BackendError("the day's money for judging is spent", status=503)
+        if expert not in self._experts:
+            raise BackendError(f"expert {expert} is not in experts.yaml any more", status=503)
         timeout_s = self._experts[expert].timeout_s
         request = BackendRequest({"model": expert, **body}, request_id="judge", timeout_s=timeout_s)
         response = await self._pool.backend(expert).send(request)

@@ -43,7 +43,7 @@ class Changes(Record):
         default=None, ge=1, description="longest answer, under a cap of tokens or USD, to a request that names none"
     )
     expires: str | None = Field(default=None, description="in e.g. 90d; units m, h, d, w; or 'never'")
-    admin: bool | None = Field(default=None, description="may read what concerns all teams")
+    admin: bool | None = Field(default=None, description="may see and change what concerns all teams")
 
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="its id, TEAM/ID")]

@@ -74,7 +74,7 @@ class Limits:
 
     Args:
         redis_url: None: there is none, so that keys with caps are refused.
-        lease_s: longer than any request takes.
+        lease_s: longer than any request takes, until `allow` says more.
     """
 
     def __init__(self, redis_url: str | None = None, *, lease_s: float = 3600.0) -> None:
@@ -85,6 +85,10 @@ class Limits:
         self._unsettled: deque[tuple[Hold, Cost]] = deque()
         self._has_more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    def allow(self, lease_s: float) -> None:
+        """From now on requests may take so long."""
+        self._lease_ms = max(self._lease_ms, math.ceil(lease_s * 1000))
 
     async def reserve(self, caller: Caller, cost: Cost) -> Hold:
         """Holds the most that a request can cost.

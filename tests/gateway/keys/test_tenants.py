@@ -46,8 +46,12 @@ TEAMLESS = {
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
+    "GET /v1/admin/config",
     "GET /v1/models",
     "GET /v1/models/{name}",
+    "POST /v1/admin/config/apply",
+    "POST /v1/admin/config/plan",
+    "POST /v1/admin/config/rollback",
     "POST /v1/embeddings",
     "POST /v1/files",
     "POST /v1/rerank",
@@ -120,6 +124,11 @@ async def test_metrics_of_all_teams_need_an_admin(tmp_path: Path) -> None:
         assert (await call(gateway, "GET /metrics", "wrong"))[0] == 401
         assert (await call(gateway, "GET /metrics", admin))[0] == 200
         assert (await call(gateway, "GET /readyz", plain))[0] == 200
+        for endpoint in (
+            "GET /v1/admin/config",
+            *(f"POST /v1/admin/config/{do}" for do in ("plan", "apply", "rollback")),
+        ):
+            assert (await call(gateway, endpoint, plain))[0] == 403
 
 
 async def test_conversations_of_two_teams_with_one_name_stay_apart(tmp_path: Path) -> None:

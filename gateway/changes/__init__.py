@@ -1,0 +1,1 @@
+"""Changes of experts.yaml that a running gateway takes."""

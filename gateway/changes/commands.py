@@ -1,0 +1,86 @@
+"""`coe config plan`, `apply` and `rollback`."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from base.errors import ConfigError
+from base.options import ConfigOption, DataOption
+from base.visible_text import echo
+
+if TYPE_CHECKING:
+    from gateway.changes.history import InForce
+    from router.config import CoeConfig
+
+CONFIG, DATA = Path("experts.yaml"), Path("data")
+
+
+def plan(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
+    """Show what `coe config apply` would change, or why it would refuse."""
+    from router.config import config_text
+
+    show_changes(config_text(config), config, data_dir)
+
+
+def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
+    """Have every running gateway of the data folder take experts.yaml as it is now, without a restart.
+
+    All of it is checked first. A gateway swaps within a second; requests that run keep what they had.
+    """
+    from gateway.changes.history import History
+    from router.config import config_text
+
+    text = config_text(config)
+    show_changes(text, config, data_dir)
+    tell(History(data_dir).apply(text, text, whoami()), data_dir)
+
+
+def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
+    """Put the configuration before in force. It stays, over restarts too, until experts.yaml changes."""
+    from gateway.changes.history import History, previous
+    from router.config import config_text
+
+    history = History(data_dir)
+    found = history.current()
+    show_changes(history.text(previous(found)), config, data_dir)
+    tell(history.rollback(found, config_text(config), whoami()), data_dir)
+
+
+def show_changes(text: str, config: Path, data_dir: Path) -> None:
+    """Prints what a text changes. Raises ConfigError where a gateway would not take it."""
+    from gateway.changes.check import checked
+    from gateway.changes.difference import differences
+    from gateway.changes.history import History
+
+    history = History(data_dir)
+    found = history.current()
+    wanted = checked(text, config, data_dir, history.config(found.started))
+    require_router(wanted, data_dir)
+    lines = [str(each) for each in differences(history.config(found.number), wanted)]
+    for line in lines or ["nothing changes"]:
+        echo(line)
+
+
+def require_router(config: CoeConfig, data_dir: Path) -> None:
+    """Raises ConfigError where the live router does not fit."""
+    from base.errors import RouterError
+    from router.build import load_router
+    from router.live_pointer import ROUTERS_FOLDER, read_pointer
+
+    root = data_dir / ROUTERS_FOLDER
+    try:
+        if (pointer := read_pointer(root)) is not None:
+            load_router(config, root / pointer.version)
+    except RouterError as error:
+        raise ConfigError(f"the live router does not fit: {error}") from error
+
+
+def tell(found: InForce, data_dir: Path) -> None:
+    echo(f"configuration {found.number} is in force: gateways that run on {data_dir} take it within a second")
+
+
+def whoami() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -1,0 +1,140 @@
+"""The configuration that a gateway serves with, replaced as a whole when another one is put in force."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from base.errors import ConfigError, RouterError
+from fleet.tasks import stop_task
+from gateway.changes.check import checked
+from gateway.changes.difference import differences
+from gateway.changes.history import History, InForce, previous
+from gateway.settings import Settings
+from router.config import CoeConfig, config_text
+
+POLL_EVERY_S = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class Prepared(Protocol):
+    """A configuration that is ready to be served: one of the two follows."""
+
+    async def serve(self) -> None: ...
+
+    async def drop(self) -> None: ...
+
+
+class LiveConfig:
+    """Follows `<data>/config/live.json`, and puts configurations there.
+
+    Args:
+        started: the configuration that the gateway started with.
+        found: the state in the file then.
+    """
+
+    def __init__(self, settings: Settings, started: CoeConfig, found: InForce | None) -> None:
+        self.started = self._served = started
+        self.history = History(settings.data_dir)
+        self.problem: str | None = None  # why the last change was not taken
+        self.number = 0 if found is None else found.number  # of the copy that this process serves with
+        self._settings = settings
+        self._seen = 0 if found is None else found.change
+        self._changing = asyncio.Lock()
+        self._poller: asyncio.Task[None] | None = None
+
+    def start(self, prepare: Callable[[CoeConfig], Awaitable[Prepared]]) -> None:
+        """Follows from now on. `prepare` raises RouterError where the gateway cannot serve a configuration."""
+        self._prepare = prepare
+        self._poller = asyncio.create_task(self._poll(), name="live-config")
+
+    async def aclose(self) -> None:
+        await stop_task(self._poller)
+
+    async def plan(self, text: str | None) -> list[str]:
+        """The changes that a text, or experts.yaml, would make. Raises ConfigError."""
+        config, _, _ = await self._wanted(text)
+        found = await asyncio.to_thread(self.history.current)
+        before = await asyncio.to_thread(self.history.config, found.number)
+        return [str(each) for each in differences(before, config)]
+
+    async def apply(self, text: str | None, by: str) -> InForce:
+        """Puts a text, or experts.yaml, in force for every gateway of the data folder.
+
+        Raises:
+            ConfigError: nothing has changed.
+        """
+        async with self._changing:
+            config, wanted, file_text = await self._wanted(text)
+            return await self._put(config, lambda: self.history.apply(wanted, file_text, by))
+
+    async def rollback(self, by: str) -> InForce:
+        """Puts the configuration before in force. Raises ConfigError: nothing has changed."""
+        async with self._changing:
+            found = await asyncio.to_thread(self.history.current)
+            before = await asyncio.to_thread(self.history.text, previous(found))
+            config, _, file_text = await self._checked(before)
+            return await self._put(config, lambda: self.history.rollback(found, file_text, by))
+
+    async def _wanted(self, text: str | None) -> tuple[CoeConfig, str, str]:
+        """As `_checked`, of what a client asks for: it may name only variables that somebody's experts.yaml named, or
+        it could have any secret of this process sent to an address of its own."""
+        config, wanted, file_text = await self._checked(text)
+        known = variables(self.started) | variables(self._served)
+        if text is not None and (new := sorted(variables(config) - known)):
+            raise ConfigError(f"the variables {', '.join(new)} are named by experts.yaml only, not through the API")
+        return config, wanted, file_text
+
+    async def _checked(self, text: str | None) -> tuple[CoeConfig, str, str]:
+        """A text, or experts.yaml, as a configuration and as it is, and the text of the file. Raises ConfigError."""
+        path = self._settings.config_path
+        file_text = await asyncio.to_thread(config_text, path)
+        wanted = file_text if text is None else text
+        config = await asyncio.to_thread(checked, wanted, path, self._settings.data_dir, self.started)
+        return config, wanted, file_text
+
+    async def _put(self, config: CoeConfig, write: Callable[[], InForce]) -> InForce:
+        """Serves with it here once it is on disk, where the others see it."""
+        prepared = await self._prepare(config)
+        try:
+            found = await asyncio.to_thread(write)
+        except BaseException:
+            await prepared.drop()
+            raise
+        await self._take(prepared, config, found)
+        return found
+
+    async def look(self) -> None:
+        """Takes what was put in force elsewhere. What cannot be taken is logged, and all stays as it is."""
+        async with self._changing:
+            try:
+                found = await asyncio.to_thread(self.history.read)
+                if found is None or found.change == self._seen:
+                    return
+                self._seen = found.change
+                text = await asyncio.to_thread(self.history.text, found.number)
+                config, _, _ = await self._checked(text)
+                await self._take(await self._prepare(config), config, found)
+            except (RouterError, OSError, ValueError, KeyError) as error:
+                if str(error) != self.problem:
+                    logger.error("the configuration in force is not taken: %s", error)
+                self.problem = str(error)
+
+    async def _take(self, prepared: Prepared, config: CoeConfig, found: InForce) -> None:
+        await prepared.serve()
+        self._served = config
+        self._seen, self.number, self.problem = found.change, found.number, None
+        logger.info("configuration %d, put in force by %s, is served", found.number, found.by)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_EVERY_S)
+            await self.look()
+
+
+def variables(config: CoeConfig) -> set[str]:
+    """Environment variables that a configuration names for its experts."""
+    return {variable for entry in config.experts.values() for variable in entry.variables.values()}

@@ -1,0 +1,96 @@
+"""/v1/admin/config: which configuration is in force, and another one in its place, for keys with admin scope."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from base.errors import ConfigError
+from gateway.auth import require_admin
+from gateway.changes.history import InForce
+from gateway.changes.live_config import LiveConfig
+from gateway.endpoints.access import CallerOf, api_router, part
+from gateway.http_errors import ApiError
+from gateway.keys.grants import Caller
+from gateway.schemas import ConfigPlan, ConfigState, ConfigText
+
+api = api_router("/v1/admin/config")
+
+Live = Annotated[LiveConfig | None, part("live_config")]
+
+
+@api.get("")
+async def show_config(live: Live, caller: CallerOf) -> ConfigState:
+    """The configuration in force, and the one that the process asked serves with."""
+    opened = allowed(live, caller)
+    try:
+        return state_of(opened, await asyncio.to_thread(opened.history.current))
+    except ConfigError as error:
+        raise refused(error) from error
+
+
+@api.post("/plan")
+async def plan_config(live: Live, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigPlan:
+    """What `apply` with the same body would change. 400 with every reason why it would refuse."""
+    try:
+        return ConfigPlan(changes=tuple(await allowed(live, caller).plan(text_of(wanted, caller))))
+    except ConfigError as error:
+        raise refused(error) from error
+
+
+@api.post("/apply")
+async def apply_config(live: Live, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigState:
+    """Puts a configuration in force; without a body, experts.yaml as it is now. 400: nothing has changed, and why."""
+    opened = allowed(live, caller)
+    try:
+        return state_of(opened, await opened.apply(text_of(wanted, caller), name_of(caller)))
+    except ConfigError as error:
+        raise refused(error) from error
+
+
+@api.post("/rollback")
+async def rollback_config(live: Live, caller: CallerOf) -> ConfigState:
+    """Puts the configuration before in force. 400: there is none, or it cannot be served now."""
+    opened = allowed(live, caller)
+    try:
+        return state_of(opened, await opened.rollback(name_of(caller)))
+    except ConfigError as error:
+        raise refused(error) from error
+
+
+def allowed(live: LiveConfig | None, caller: Caller) -> LiveConfig:
+    """Raises ApiError 403, or 503 in a gateway that has one configuration for good."""
+    require_admin(caller)
+    if live is None:
+        raise ApiError("this gateway takes no other configuration", status=503, code="config_unavailable")
+    return live
+
+
+def text_of(wanted: ConfigText | None, caller: Caller) -> str | None:
+    """None for experts.yaml. Raises ApiError 403: a text without a key."""
+    if wanted is not None and caller.key_id is None:
+        raise ApiError(
+            "a configuration in the body needs an admin's key; without one experts.yaml can be applied, with no body",
+            status=403,
+            code="admin_required",
+        )
+    return None if wanted is None else wanted.experts_yaml
+
+
+def name_of(caller: Caller) -> str:
+    return "api" if caller.key_id is None else f"api, {caller.key_id}"
+
+
+def refused(error: ConfigError) -> ApiError:
+    return ApiError(str(error), code="invalid_config", param="experts_yaml")
+
+
+def state_of(live: LiveConfig, found: InForce) -> ConfigState:
+    return ConfigState(
+        number=found.number,
+        at=found.at,
+        by=found.by,
+        before=found.before,
+        served=live.number,
+        problem=live.problem,
+    )

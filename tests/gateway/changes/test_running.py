@@ -1,0 +1,204 @@
+"""`coe config` and `/v1/admin/config` against real processes: two workers under load, the file, its copies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from pydantic import SecretStr
+
+from benchmarks.chaos_fleet import GatewayProcess
+from decision_log.default_database import default_database_url
+from fleet.program_log import LogReporter
+from gateway.changes.history import History
+from gateway.composition import running_composition
+from gateway.serving import agreed_config
+from gateway.settings import Settings
+from tests.gateway.fault_upstream import fault_upstream
+from tests.gateway.test_workers import all_serving, make_gateway, samples, until
+from tests.training.trained_folder import make_trained
+
+ASKERS = 4
+CLOSED = "http://127.0.0.1:9/v1"
+
+
+def edit(config: Path, **sections: Any) -> None:
+    """Writes experts.yaml with other sections; of `experts`, None takes one out."""
+    values = yaml.safe_load(config.read_text())
+    for name, section in sections.items():
+        merged = {**values.get(name, {}), **section}
+        values[name] = {key: value for key, value in merged.items() if value is not None}
+    config.write_text(yaml.safe_dump(values))
+
+
+def coe(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "coe", *arguments],
+        env={**os.environ, "COE_CONFIG": str(folder / "experts.yaml"), "COE_DATA_DIR": str(folder / "data")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+async def call(gateway: GatewayProcess, method: str, path: str, **body: Any) -> tuple[int, Any]:
+    """One request on a connection of its own, so that any worker may get it."""
+    async with (
+        aiohttp.ClientSession() as alone,
+        alone.request(method, f"{gateway.url}/v1/{path}", **body) as answer,
+    ):
+        return answer.status, json.loads(await answer.read())
+
+
+def chat(model: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "SELECT the tallest mountain"}]}
+
+
+async def experts_of_workers(gateway: GatewayProcess, client: aiohttp.ClientSession, *names: str) -> None:
+    """Returns once both workers serve exactly these experts."""
+
+    async def is_so() -> bool:
+        wanted = {"worker-1": float(len(names)), "worker-2": float(len(names))}
+        known = {card["id"] for card in (await call(gateway, "GET", "models"))[1]["data"]}
+        return await samples(gateway, client, "coe_expert_state") == wanted and set(names) <= known
+
+    await until(is_so, f"both workers serve {', '.join(names)}")
+
+
+@asynccontextmanager
+async def asked_all_the_time(gateway: GatewayProcess) -> AsyncIterator[list[int]]:
+    """The statuses of routed chats, asked one after the other by several clients."""
+    statuses: list[int] = []
+    is_over = False
+
+    async def ask() -> None:
+        while not is_over:
+            statuses.append((await call(gateway, "POST", "chat/completions", json=chat("auto")))[0])
+
+    tasks = [asyncio.create_task(ask()) for _ in range(ASKERS)]
+    try:
+        yield statuses
+    finally:
+        is_over = True
+        await asyncio.gather(*tasks)
+
+
+async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Path) -> None:
+    make_trained(tmp_path)
+    config = tmp_path / "experts.yaml"
+    gateway = make_gateway(tmp_path, config)
+    async with fault_upstream() as upstream, all_serving(gateway) as client:
+        async with asked_all_the_time(gateway) as statuses:
+            new = {"engine": "openai", "model": "m", "url": upstream.url, "price_out_per_m_usd": 3.0}
+            edit(config, experts={"new": new}, policies={"default": {}, "other": {}})
+            status, said = await asyncio.to_thread(coe, tmp_path, "config", "plan")
+            assert (status, said.splitlines()) == (0, ["experts.new: added", "policies.other: added"])
+            assert (await call(gateway, "GET", "admin/config"))[1]["number"] == 1, "a plan changes nothing"
+            status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply")
+            assert status == 0, said
+            await experts_of_workers(gateway, client, "left", "right", "new")
+            assert (await call(gateway, "POST", "chat/completions", json=chat("auto:other")))[0] == 200
+            assert (await call(gateway, "POST", "chat/completions", json=chat("new")))[0] == 200
+
+            upstream.mode = "paced"
+            upstream.arrived.clear()
+            streaming = asyncio.create_task(
+                call_stream(gateway, {**chat("new"), "stream": True}),
+            )
+            await upstream.arrived.wait()
+            edit(config, experts={"new": None}, policies={"other": {"budgets": {"active_params_b": 1.0}}})
+            status, answer = await call(gateway, "POST", "admin/config/apply")
+            assert (status, answer["number"], answer["served"]) == (200, 3, 3), answer
+            await experts_of_workers(gateway, client, "left", "right")
+            assert (await call(gateway, "POST", "chat/completions", json=chat("new")))[0] == 404
+            upstream.gate.set()
+            assert (await streaming).endswith(b"data: [DONE]\n\n"), "it keeps the expert that is gone for others"
+
+            edit(config, policies={"default": {"pins": {"sql": "nobody"}}})
+            status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply")
+            assert status == 1
+            assert "policies.default.pins.sql: unknown expert 'nobody'" in said
+            edit(config, policies={"default": {}}, log={"privacy": "none"})
+            status, answer = await call(gateway, "POST", "admin/config/apply")
+            assert status == 400
+            assert "log.privacy: needs a restart of the gateway" in answer["error"]["message"]
+            assert (await call(gateway, "GET", "admin/config"))[1]["number"] == 3
+
+            status, said = await asyncio.to_thread(coe, tmp_path, "config", "rollback")
+            assert status == 0, said
+            assert "experts.new: added" in said
+            await experts_of_workers(gateway, client, "left", "right", "new")
+        assert len(statuses) > 100
+        assert statuses.count(200) == len(statuses)
+        os.kill(gateway.worker_pids[0], signal.SIGKILL)
+        await until(lambda: is_whole(gateway, client), "the killed worker is there again")
+        await experts_of_workers(gateway, client, "left", "right", "new")
+
+
+async def is_whole(gateway: GatewayProcess, client: aiohttp.ClientSession) -> bool:
+    return await samples(gateway, client, "coe_process_up") == {"worker-1": 1, "worker-2": 1, "log": 1}
+
+
+async def call_stream(gateway: GatewayProcess, body: dict[str, Any]) -> bytes:
+    async with (
+        aiohttp.ClientSession() as alone,
+        alone.post(f"{gateway.url}/v1/chat/completions", json=body) as answer,
+    ):
+        return await answer.read()
+
+
+async def test_a_text_needs_an_admins_key_and_names_no_new_variable(tmp_path: Path, redis_url: str) -> None:
+    make_trained(tmp_path)
+    config, key = tmp_path / "experts.yaml", "an-admins-key-of-the-environment"
+    edit(config, experts={"left": {"engine": "openai", "model": "m", "url": CLOSED, "api_key_env": "LEFT_KEY"}})
+    text = config.read_text()
+    settings = Settings(
+        config_path=config,
+        data_dir=tmp_path / "data",
+        redis_url=SecretStr(redis_url),
+        database_url=SecretStr(default_database_url(tmp_path / "data")),
+        port=0,
+        api_keys=(SecretStr(key),),
+    )
+    start, _ = agreed_config(settings)
+    found = History(settings.data_dir).started(start)
+    async with running_composition(settings, start.config, LogReporter(), (), found) as composition:
+        url = f"{composition.gateway.url}/admin/config"
+
+        async def post(path: str, body: object = None) -> tuple[int, Any]:
+            async with (
+                aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as alone,
+                alone.post(f"{url}/{path}", json=body) as answer,
+            ):
+                return answer.status, json.loads(await answer.read())
+
+        status, answer = await post("apply", {"experts_yaml": text.replace("LEFT_KEY", "DATABASE_URL")})
+        assert status == 400
+        assert "the variables DATABASE_URL are named by experts.yaml only" in answer["error"]["message"]
+        for bad, said in (("a: [", "experts.yaml"), (text + "\nmore: 1", "more: unknown key"), ("", "experts_yaml")):
+            status, answer = await post("plan", {"experts_yaml": bad})
+            assert status == 400
+            assert said in answer["error"]["message"]
+        cheap = text + "\npolicies: {default: {}, cheap: {budgets: {cost_usd: 0.5}}}\n"
+        assert await post("plan", {"experts_yaml": cheap}) == (200, {"changes": ["policies.cheap: added"]})
+        status, answer = await post("apply", {"experts_yaml": cheap})
+        assert (status, answer["number"], answer["before"]) == (200, 2, [1]), answer
+        assert "cheap" in composition.gateway.parts.config.policies
+        assert config.read_text() == text
+        status, answer = await post("rollback")
+        assert (status, answer["number"], answer["served"]) == (200, 1, 1), answer
+        status, answer = await post("rollback")
+        assert (status, answer["error"]["code"]) == (400, "invalid_config")
+        assert "nothing to go back to" in answer["error"]["message"]
+        assert "cheap" not in composition.gateway.parts.config.policies
