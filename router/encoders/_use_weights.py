@@ -62,4 +62,4 @@ def read_levels(stored: Mapping[str, NDArray[np.generic]]) -> NDArray[np.uint8]:
             part = np.asarray(stored[f"q{i + 1}"], dtype=np.uint8)
             file.write(part.tobytes())
         file.flush()
-        return np.memmap(file, dtype=np.uint8, mode="r", shape=(PARTS, *part.shape))
+        return np.asarray(np.memmap(file, dtype=np.uint8, mode="r", shape=(PARTS, *part.shape)))
