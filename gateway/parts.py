@@ -141,8 +141,7 @@ class Parts:
 
     async def close_changed(self, in_use: Collection[ChatBackend] = ()) -> None:
         """Closes what `changed` does not share, less the backends that other parts use."""
-        await self.live.aclose()
-        await self.pool.aclose(in_use)
+        await asyncio.gather(self.live.aclose(), self.pool.aclose(in_use))
         self.decider.close()
 
     async def aclose(self) -> None:

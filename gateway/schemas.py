@@ -84,7 +84,8 @@ class ModelList(Record):
 
 
 class Health(Record):
-    """`missing` says what keeps the gateway from serving, `warnings` which experts are disabled and why."""
+    """`missing` says what keeps the gateway from serving, `warnings` which experts are disabled and why, and why the
+    configuration in force is not served here."""
 
     status: Literal["ok", "not_ready"]
     missing: tuple[str, ...] = ()

@@ -183,7 +183,7 @@ class Gateway:
         self._before[before] = asyncio.create_task(self._close(before), name="parts-before")
 
     async def _close(self, served: Served) -> None:
-        await served.parts.pool.stop_probing()
+        await asyncio.gather(served.parts.pool.stop_probing(), served.parts.live.aclose())  # the new ones follow
         await served.is_over.wait()
         del self._before[served]
         others = [self._served, *self._before]

@@ -119,9 +119,10 @@ class LiveConfig:
                 config, _, _ = await self._checked(text)
                 await self._take(await self._prepare(config), config, found)
             except (RouterError, OSError, ValueError, KeyError) as error:
-                if str(error) != self.problem:
-                    logger.error("the configuration in force is not taken: %s", error)
-                self.problem = str(error)
+                problem = f"the configuration in force is not served: {error}"
+                if problem != self.problem:
+                    logger.error("%s", problem)
+                self.problem = problem
 
     async def _take(self, prepared: Prepared, config: CoeConfig, found: InForce) -> None:
         await prepared.serve()

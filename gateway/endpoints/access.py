@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
+from gateway.changes.live_config import LiveConfig
 from gateway.keys.grants import Caller
 from gateway.siblings import Siblings
 from router.config import CoeConfig
@@ -38,6 +39,7 @@ Config = Annotated[CoeConfig, part("config")]
 Sink = Annotated[DecisionSink, part("sink")]
 Store = Annotated[DecisionDatabase | None, part("store")]
 OtherProcesses = Annotated[Siblings, part("siblings")]
+LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]
 DecodedBody = Annotated[object, Depends(decoded_body)]
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
 
 from base.errors import ConfigError
 from gateway.auth import require_admin
 from gateway.changes.history import InForce
 from gateway.changes.live_config import LiveConfig
-from gateway.endpoints.access import CallerOf, api_router, part
+from gateway.endpoints.access import CallerOf, LiveConfigOf, api_router
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
 from gateway.schemas import ConfigPlan, ConfigState, ConfigText
 
 api = api_router("/v1/admin/config")
 
-Live = Annotated[LiveConfig | None, part("live_config")]
-
 
 @api.get("")
-async def show_config(live: Live, caller: CallerOf) -> ConfigState:
+async def show_config(live: LiveConfigOf, caller: CallerOf) -> ConfigState:
     """The configuration in force, and the one that the process asked serves with."""
     opened = allowed(live, caller)
     try:
@@ -30,7 +27,7 @@ async def show_config(live: Live, caller: CallerOf) -> ConfigState:
 
 
 @api.post("/plan")
-async def plan_config(live: Live, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigPlan:
+async def plan_config(live: LiveConfigOf, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigPlan:
     """What `apply` with the same body would change. 400 with every reason why it would refuse."""
     try:
         return ConfigPlan(changes=tuple(await allowed(live, caller).plan(text_of(wanted, caller))))
@@ -39,7 +36,7 @@ async def plan_config(live: Live, caller: CallerOf, wanted: ConfigText | None = 
 
 
 @api.post("/apply")
-async def apply_config(live: Live, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigState:
+async def apply_config(live: LiveConfigOf, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigState:
     """Puts a configuration in force; without a body, experts.yaml as it is now. 400: nothing has changed, and why."""
     opened = allowed(live, caller)
     try:
@@ -49,7 +46,7 @@ async def apply_config(live: Live, caller: CallerOf, wanted: ConfigText | None =
 
 
 @api.post("/rollback")
-async def rollback_config(live: Live, caller: CallerOf) -> ConfigState:
+async def rollback_config(live: LiveConfigOf, caller: CallerOf) -> ConfigState:
     """Puts the configuration before in force. 400: there is none, or it cannot be served now."""
     opened = allowed(live, caller)
     try:

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Response
 
 from gateway.auth import require_admin
-from gateway.endpoints.access import CallerOf, OtherProcesses, api_router, part
+from gateway.endpoints.access import CallerOf, LiveConfigOf, OtherProcesses, api_router, part
 from gateway.metrics import Metrics
 from gateway.readiness import Readiness
 from gateway.schemas import Health
@@ -25,7 +25,7 @@ def healthz() -> Health:
 
 
 @api.get("/readyz")
-async def readyz(response: Response, readiness: Annotated[Readiness, part("readiness")]) -> Health:
+async def readyz(response: Response, readiness: Annotated[Readiness, part("readiness")], live: LiveConfigOf) -> Health:
     """503 until a router is loaded and an expert answers, and again while stopping."""
     pool, router = readiness.pool, readiness.live.current
     is_answered = await pool.is_answering()
@@ -35,7 +35,7 @@ async def readyz(response: Response, readiness: Annotated[Readiness, part("readi
     return Health(
         status="not_ready" if missing else "ok",
         missing=tuple(missing),
-        warnings=pool.disabled,
+        warnings=pool.disabled if live is None or live.problem is None else (*pool.disabled, live.problem),
         router_version=router.version if router else None,
         experts_alive=tuple(sorted(pool.alive)) if is_answered else (),
     )

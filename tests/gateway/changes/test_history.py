@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from base.errors import ConfigError
+from coe import command_line
 from gateway.changes.history import KEPT, LIVE_FILE, History
-from tests.training.trained_folder import CONFIG
+from tests.training.trained_folder import CONFIG, make_trained
 
 
 def text_of(price: float) -> str:
@@ -87,3 +88,34 @@ def test_faults_say_what_to_do(tmp_path: Path) -> None:
     (history.root / LIVE_FILE).write_text("{")
     with pytest.raises(ConfigError, match=r"without it experts.yaml is in force: delete it"):
         history.start(path)
+
+
+def test_the_command_refuses_what_the_live_router_cannot_serve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A budget that no map of what was measured keeps is known before any gateway sees it."""
+    make_trained(tmp_path)
+    path, data = tmp_path / "experts.yaml", tmp_path / "data"
+    history, good = History(data), path.read_text()
+    options = ["--config", str(path), "--data-dir", str(data)]
+    assert command_line.run("config apply", options) == 1
+    assert "no gateway has started with this data folder" in capsys.readouterr().err
+    history.started(history.start(path))
+    for bad, said in (
+        (good.replace("left", "west").replace("right", "east"), "experts.yaml has none of them"),
+        (f"{good}policies: {{default: {{pins: {{sql: new}}}}}}\n", "policies.default.pins.sql: unknown expert 'new'"),
+        ("categories: [", "experts.yaml"),
+    ):
+        path.write_text(bad)
+        for command in ("config plan", "config apply"):
+            assert command_line.run(command, options) == 1
+            assert said in capsys.readouterr().err
+    assert history.current().number == 1
+    path.write_text(f"{good}aliases: {{gpt: auto}}\n")
+    assert command_line.run("config apply", options) == 0
+    assert "aliases.gpt: added" in capsys.readouterr().out
+    assert command_line.run("config rollback", options) == 0
+    assert "aliases.gpt: removed" in capsys.readouterr().out
+    assert history.config(history.current().number).aliases == {}
+    assert command_line.run("config rollback", options) == 1
+    assert "nothing to go back to" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -202,3 +202,22 @@ async def test_a_text_needs_an_admins_key_and_names_no_new_variable(tmp_path: Pa
         assert (status, answer["error"]["code"]) == (400, "invalid_config")
         assert "nothing to go back to" in answer["error"]["message"]
         assert "cheap" not in composition.gateway.parts.config.policies
+
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as client:
+
+            async def warnings() -> list[str]:
+                async with client.get(f"{composition.gateway.url.removesuffix('/v1')}/readyz") as answer:
+                    return list((await answer.json())["warnings"])
+
+            before = await warnings()
+            History(settings.data_dir).apply(f"{text}\nlog: {{privacy: none}}\n", text, "another gateway's operator")
+            await until(lambda: has_grown(warnings, before), "the refusal is shown")
+            assert "log.privacy: needs a restart of the gateway" in (await warnings())[-1]
+            async with client.get(url) as answer:
+                state = await answer.json()
+        assert (state["number"], state["served"]) == (3, 1)
+        assert "log.privacy" in state["problem"]
+
+
+async def has_grown(warnings: Callable[[], Awaitable[list[str]]], before: list[str]) -> bool:
+    return len(await warnings()) > len(before)

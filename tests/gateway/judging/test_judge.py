@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from fleet.wires import echo
 from gateway.judging.judge import Judge
 from router.config import parse_config
 from router.protocols import BackendRequest, BackendResponse
+from tests.gateway.changes.test_swap import swap
 from tests.gateway.running import Running, config_of, echoes, running, until
 from tests.gateway.test_store import record
 
@@ -169,3 +171,36 @@ def test_a_judge_must_be_an_expert():
     values = config_of().model_dump(mode="json", exclude_none=True)
     with pytest.raises(ConfigError, match=r"judge\.expert: unknown expert 'rubi'; did you mean 'ruby'"):
         parse_config(values | {"judge": {"expert": "rubi", "share": 0.1}})
+
+
+async def test_after_a_change_the_experts_in_force_are_asked():
+    """Those that are gone leave an answer unjudged that waited for them; the budget is that of before."""
+    before, after = Scripted(prefers_ruby), Scripted(prefers_ruby)
+    section = {"expert": "plain", "share": 1.0, "shadow_experts": 2}
+    async with judged(before, shadow_experts=2) as (gateway, worker):
+        worker._quiet = held = Held()
+        async with gateway.chat("red") as answer:
+            await answer.read()
+        await until(lambda: held.waiting == 1)
+        config = config_of(("ruby", "plain"), sections={"judge": section})
+        await swap(gateway, config, {"ruby": gateway.parts.pool.backend("ruby"), "plain": after})
+        assert gateway.parts.judge is worker
+        held.gate.set()
+        await until(lambda: worker.left_out == 1)
+        async with gateway.chat("red") as answer:
+            await answer.read()
+        await until(lambda: worker.judged == 1)
+        assert worker.left_out == 1
+    assert before.asked == []
+    assert after.asked != []
+
+
+class Held:
+    """A gateway that is not quiet before the gate opens."""
+
+    def __init__(self) -> None:
+        self.gate, self.waiting = asyncio.Event(), 0
+
+    async def __call__(self) -> None:
+        self.waiting += 1
+        await self.gate.wait()

@@ -1,0 +1,79 @@
+"""Which connections a changed configuration keeps, and which it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from decision_log.protocols import DecisionSink
+from fleet.connect import build_backends
+from fleet.engines import EngineAddresses
+from fleet.pool import ExpertPool
+from gateway.live_router import LiveRouter
+from gateway.parts import Parts
+from gateway.serve import Gateway
+from gateway.swap import Swap
+from router.config import CoeConfig, parse_config
+from router.protocols import ChatBackend
+from tests.gateway.small_router import small_router
+from tests.memory_log import MemoryLog
+
+URL = "http://127.0.0.1:9/v1"
+LORA_IDS = {"base": None, "poet": 0, "coder": 1}
+ADDRESSES = EngineAddresses(dict.fromkeys(LORA_IDS, URL), dict(LORA_IDS))
+
+
+def config_of(**entries: dict[str, Any]) -> CoeConfig:
+    return parse_config(
+        {
+            "categories": {"red": "red", "general": "the rest"},
+            "experts": entries,
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+        }
+    )
+
+
+def adapted(**more: Any) -> dict[str, dict[str, Any]]:
+    return {name: {"engine": "llamacpp", "model": "m.gguf", **more} for name in LORA_IDS}
+
+
+def backends_of(parts: Parts, swap: Swap, config: CoeConfig) -> dict[str, ChatBackend]:
+    return swap._backends(parts, config, {})
+
+
+def parts_of(config: CoeConfig, backends: dict[str, ChatBackend]) -> Parts:
+    live = LiveRouter(Path("no-routers"), lambda folder: small_router(), small_router())
+    return Parts(config=config, pool=ExpertPool(backends), live=live, sink=cast(DecisionSink, MemoryLog()))
+
+
+def test_an_expert_of_an_embedded_engine_goes_and_comes_back_with_every_adapter_told(tmp_path: Path) -> None:
+    hosted = {"engine": "openai", "model": "m", "url": URL}
+    started = config_of(**adapted(), hosted=hosted)
+    first = build_backends(started, ADDRESSES.urls, ADDRESSES.lora_ids, {})
+    parts = parts_of(started, first)
+    swap = Swap(Gateway(parts), tmp_path, started, ADDRESSES, lambda config: config)
+
+    without = config_of(**{name: entry for name, entry in adapted().items() if name != "coder"}, hosted=hosted)
+    kept = backends_of(parts, swap, without)
+    assert kept == {name: first[name] for name in ("base", "poet", "hosted")}
+
+    back = backends_of(parts_of(without, kept), swap, started)
+    assert back["poet"] is first["poet"]
+    assert cast(Any, back["coder"])._options == cast(Any, first["coder"])._options
+    assert cast(Any, back["coder"])._options.extra_body["lora"] == [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}]
+
+
+def test_a_backend_is_kept_where_only_what_is_said_of_the_expert_changes(tmp_path: Path) -> None:
+    started = config_of(one={"engine": "openai", "model": "m", "url": URL}, other={"engine": "echo", "model": "e"})
+    first = build_backends(started, {}, {}, {})
+    parts = parts_of(started, first)
+    swap = Swap(Gateway(parts), tmp_path, started, EngineAddresses(), lambda config: config)
+    dearer = config_of(
+        one={"engine": "openai", "model": "m", "url": URL, "price_in_per_m_usd": 9, "supports_tools": True},
+        other={"engine": "openai", "model": "e", "url": URL},
+    )
+    changed = backends_of(parts, swap, dearer)
+    assert changed["one"] is first["one"]
+    assert changed["other"] is not first["other"]
+    moved = config_of(one={"engine": "openai", "model": "m", "url": f"{URL}/b"})
+    assert backends_of(parts, swap, moved)["one"] is not first["one"]
