@@ -32,6 +32,9 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
 }
 """How much each sign counts when one answer got several: a test knows, a retry only hints (ours)."""
 
+NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.KEPT)
+"""Reasons of decisions that client or conversation made: what became of them teaches nothing about the map."""
+
 OUR_FAULTS = frozenset(
     {
         "server_shutting_down",
@@ -201,7 +204,7 @@ def has_failed(record: DecisionRecord) -> bool:
     refused (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
     """
     decision = record.decision
-    if decision is None or record.is_probe or decision.reason is DecisionReason.EXPLICIT:
+    if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP:
         return False
     if record.served_expert not in (None, decision.expert):
         return True  # the gateway turns to another expert after a failure only
@@ -220,6 +223,8 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return "asked by coe itself"
     if record.decision.reason is DecisionReason.EXPLICIT:
         return "the client named the expert"
+    if record.decision.reason is DecisionReason.KEPT:
+        return "the conversation kept its expert"
     if record.served_expert != record.decision.expert:
         return "another expert answered after a failure"
     return None if record.decision_id in rewards else "no feedback"

@@ -99,6 +99,7 @@ class ChatEndpoint:
             request_id_of(headers),
             caller,
             self.decider.session_id(session, caller.tenant),
+            self.decider.conversations.name_of(session, chat, caller.tenant),
             chat,
             at,
             arrived_at_s,
@@ -144,7 +145,9 @@ class ChatExchange:
 
     async def _answer(self) -> None:
         endpoint, asked, outcome = self._endpoint, self._asked, self._outcome
-        decided = await endpoint.decider.decide(asked.chat, asked.decision_id, asked.session_id, asked.caller)
+        decided = await endpoint.decider.decide(
+            asked.chat, asked.decision_id, asked.session_id, asked.caller, asked.conversation
+        )
         decision, chat = decided.decision, asked.chat
         outcome.hold = await endpoint.limits.reserve(asked, decision)
         outcome.decided = decided  # a request over a cap is rejected as if nothing had been decided
@@ -154,6 +157,8 @@ class ChatExchange:
         outcome.overhead_ms = (time.perf_counter() - asked.received_at_s) * 1e3
         answer = await endpoint.experts.answer(asked, chat, decision)
         outcome.expert = answer.expert
+        if decided.inputs is not None:
+            endpoint.decider.conversations.note(asked.conversation, asked.chat.facts.turns, answer.expert)
         told = None if answer.is_native else self._surface.answer(asked.chat)
         self._telling = None if told is None else Telling(self._surface, told)
         if isinstance(answer, StreamedAnswer):

@@ -15,6 +15,7 @@ from base.errors import NoEligibleExpertError, allowed_values
 from decision_log.privacy import session_hash, session_of
 from fleet.pool import ExpertPool
 from gateway.body_fields import shorten
+from gateway.conversations import Conversations
 from gateway.exchange import Decided
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.keys.grants import EVERYBODY, Caller
@@ -39,6 +40,7 @@ class Decider:
         aliases: further names that `model` may have, and what they mean.
         keeps_embeddings: the log keeps what was decided from.
         seed: makes exploration repeatable in tests.
+        conversations: remembers their experts; by default those of this process alone.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Decider:
         aliases: Mapping[str, str] | None = None,
         keeps_embeddings: bool = False,
         seed: int | None = None,
+        conversations: Conversations | None = None,
     ) -> None:
         self._live, self._pool, self._capabilities, self._policies = live, pool, capabilities, policies
         self._aliases = aliases or {}
@@ -60,6 +63,7 @@ class Decider:
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
         self.shadows = Shadows(seed)
+        self.conversations = conversations or Conversations()
 
     def close(self) -> None:
         self._encoder_thread.shutdown(wait=False, cancel_futures=True)
@@ -75,11 +79,13 @@ class Decider:
         decision_id: str,
         session_id: str | None = None,
         caller: Caller = EVERYBODY,
+        conversation: str | None = None,
     ) -> Decided:
         """The decision for a request; a named expert can answer before a router is loaded.
 
         Args:
             session_id: the conversation, which stays with one router during a canary; None: this request alone.
+            conversation: its name among those whose experts are remembered.
 
         Raises:
             ApiError: a model that is unknown or that the caller may not use 404; no expert can serve it: 400 saying
@@ -90,6 +96,9 @@ class Decider:
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
             request = replace(request, facts=facts)
+        if target.expert is None and conversation is not None and request.facts.continues:
+            last = await self.conversations.last_expert(conversation, request.facts.turns)
+            request = replace(request, facts=replace(request.facts, last_expert=last))
         decided = await self._decide_target(target, request, decision_id, session_id)
         return decided if target.alias is None else decided._replace(alias=request.model)
 

@@ -18,6 +18,7 @@ from router.types import (
     DecisionRecord,
     RoutingDecision,
     ShadowDecision,
+    Stay,
     TerminalState,
     Usage,
 )
@@ -77,6 +78,7 @@ class Asked:
     request_id: str
     caller: Caller
     session_id: str
+    conversation: str  # its name among those whose experts are remembered
     chat: ChatRequest
     at: float
     arrived_at_s: float
@@ -141,6 +143,8 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
         "x-coe-router-version": decision.router_version,
         "x-coe-overhead-ms": f"{outcome.overhead_ms:.2f}",
     }
+    if decision.stay is not None:
+        headers["x-coe-conversation"] = stay_note(decision.stay)
     if outcome.decided is not None and outcome.decided.alias is not None:
         headers["x-coe-alias"] = quote(outcome.decided.alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
     note = fallback_note(decision, outcome.expert)
@@ -153,6 +157,12 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
         headers["x-coe-eligible"] = ", ".join(decision.eligible)
         headers["x-coe-predicted-quality"] = ", ".join(f"{name}={quality:.4f}" for name, quality in pairs)
     return headers
+
+
+def stay_note(stay: Stay) -> str:
+    """The header `x-coe-conversation`: kept or moved, with what a move would gain and its price."""
+    price = "none, a tool loop" if stay.price is None else f"{stay.price:.4f}"
+    return f"{'kept' if stay.kept else 'moved'}; gain={stay.gain:.4f}; price={price}"
 
 
 def fallback_note(decision: RoutingDecision, expert: str | None) -> str:

@@ -12,6 +12,7 @@ from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
 from gateway.chat_log import ChatLog
+from gateway.conversations import Conversations
 from gateway.deciding import Decider
 from gateway.expert_call import ExpertCall
 from gateway.intake import Admission, Intake
@@ -51,6 +52,7 @@ class Lasting:
     admission: Admission
     intake: Intake
     limits: Limits
+    conversations: Conversations
     retrieval_log: RetrievalLog
     judge: Judge | None
 
@@ -63,7 +65,7 @@ class Parts:
         expert_keys: the secrets that experts are called with, by expert.
         hash_key: of the hashes of conversations and of features.
         siblings: the other processes of this gateway.
-        redis_url: where caps of keys are counted.
+        redis_url: where caps of keys are counted, and the experts of conversations remembered.
         live_config: puts other configurations in force; None where there is one for good.
         seed: makes exploration and samples repeatable in tests.
         lasting: that of the parts whose place these take; None makes it.
@@ -102,6 +104,7 @@ class Parts:
             aliases=config.aliases,
             keeps_embeddings=config.log.embeddings,
             seed=self.seed,
+            conversations=lasting.conversations,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
         self.chat_log = ChatLog(self.sink, self.metrics, config.experts)
@@ -119,6 +122,7 @@ class Parts:
             admission,
             Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections),
             Limits(self.redis_url, lease_s=0.0),
+            Conversations(self.redis_url),
             RetrievalLog(self.sink, metrics.registry, keeps_embeddings=config.log.embeddings),
             judge,
         )
@@ -151,6 +155,7 @@ class Parts:
             await self.retrieval.aclose()
         await self.auth.aclose()
         await self.limits.aclose()
+        await self.decider.conversations.aclose()
         await self.close_changed()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from base.errors import allowed_values
 from base.json_text import JsonError, from_json
@@ -18,7 +18,11 @@ from router.section import AUTO
 from router.types import QueryFacts
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+BEGIN = "begin:"
+"""How the identity of a conversation starts that its client did not name."""
+
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+TOOL_ROLES = frozenset({"tool", "function"})
 JSON_FORMATS = frozenset({"json_object", "json_schema"})
 
 
@@ -59,6 +63,11 @@ class ChatRequest:
     session: str
     native: Native | None = None
     earlier: tuple[str, ...] = ()
+
+    @property
+    def messages(self) -> list[dict[str, object]]:
+        """Of the chat request, as they were checked."""
+        return cast("list[dict[str, object]]", self.body["messages"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +225,7 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     return QueryFacts(
         turns=turns,
         has_image=has_image,
+        in_tool_loop=messages[-1]["role"] in TOOL_ROLES,
         has_tools=bool(tools) and body.get("tool_choice") != "none",
         wants_json=form.get("type") in JSON_FORMATS,
         wants_logprobs=bool(body.get("logprobs")),
@@ -258,5 +268,10 @@ def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     named = user or metadata.get("session_id")
     if isinstance(named, str) and named:
         return f"named:{named}"
-    begin = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages) - 1)
-    return "begin:" + "\0".join(text_of(message) for message in messages[: begin + 1])
+    return BEGIN + beginning(messages)
+
+
+def beginning(messages: list[dict[str, object]]) -> str:
+    """The texts of a conversation's messages up to the first of a user."""
+    end = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages) - 1)
+    return "\0".join(text_of(message) for message in messages[: end + 1])

@@ -1,4 +1,4 @@
-"""A conversation as what is classified: its last ask, and as much of earlier ones as that ask leaves open. Pure."""
+"""A conversation: what is classified of it, and when it leaves its expert. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from router.types import FloatArray
+from router.types import FloatArray, QueryFacts, Stay
 
 SELF_CONTAINED_BYTES = 16
 """Length in UTF-8 at which an ask that is classified with certainty counts as much as all before it. Bytes, because a
@@ -17,6 +17,10 @@ LEAST_SHARE = 0.1
 
 MAX_EARLIER = 8
 """Asks before the last one that are looked at, at most: a bound on the work that a request can cause."""
+
+PRICE_PER_1000_TOKENS = 0.01
+"""Quality that reading 1,000 tokens again must bring (ours). Another expert has nothing of the conversation in its
+prefix cache."""
 
 
 def own_share(ask: str, confidence: float) -> float:
@@ -55,3 +59,17 @@ def in_context(
         if rest == 0.0:
             break
     return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), dtype=np.float32)
+
+
+def stay(facts: QueryFacts, gain: float, is_pinned: bool) -> Stay:
+    """The choice between a conversation's last expert, which could serve, and the planned one.
+
+    Args:
+        gain: predicted quality of the planned expert less that of the last one.
+        is_pinned: experts.yaml names the planned one, which only a tool loop disregards.
+    """
+    assert facts.last_expert is not None
+    if facts.in_tool_loop:
+        return Stay(last_expert=facts.last_expert, gain=gain, price=None, kept=True)
+    price = facts.prompt_tokens / 1000 * PRICE_PER_1000_TOKENS
+    return Stay(last_expert=facts.last_expert, gain=gain, price=price, kept=gain <= price and not is_pinned)

@@ -31,9 +31,20 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
             f"{decision.expert} is next in its order"
         ),
         DecisionReason.EXPLORED: f"classified as {sure}; {decision.expert} was drawn to learn how good it is here",
+        DecisionReason.KEPT: (
+            f"classified as {sure}; the conversation stays with {decision.expert}{stay_in_words(decision)}"
+        ),
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
     }
     return sentences[decision.reason]
+
+
+def stay_in_words(decision: RoutingDecision) -> str:
+    """Says why a conversation stays with its expert."""
+    held = decision.stay
+    if held is None or held.price is None:
+        return ", because a tool loop never moves"
+    return f": another one would gain {held.gain:.3f}, and reading the conversation again is worth {held.price:.3f}"
 
 
 def passed_over(decision: RoutingDecision) -> str:

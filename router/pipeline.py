@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 
 from base.errors import ConfigError, NoEligibleExpertError, allowed_values
-from router.conversation import in_context
+from router.conversation import in_context, stay
 from router.features import rounded
 from router.policy import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
@@ -24,6 +24,7 @@ from router.types import (
     QueryBatch,
     QueryFacts,
     RoutingDecision,
+    Stay,
 )
 from router.uncertainty import Uncertainty, apply_temperature
 
@@ -275,6 +276,10 @@ class Router:
         row = int(judged.rows[i])
         prospect = self.prospect(policy_name, row, quality, excluded)
         odds = prospect.odds
+        if query.facts.last_expert in prospect.ranking:
+            odds, held = self._with_last(prospect, query.facts)
+        else:
+            held = None
         draw = odds.draw(rng, seed)
         expert, is_fallback = self.experts[draw.expert], self.categories[row] == GENERAL
         return RoutingDecision(
@@ -289,6 +294,7 @@ class Router:
             ranking=prospect.ranking,
             eligible=prospect.eligible,
             eligible_probs=odds.probs,
+            stay=held,
             predicted_quality=prospect.quality,
             excluded=prospect.excluded,
             outside_policy=prospect.outside,
@@ -302,6 +308,18 @@ class Router:
             policy=policy_name,
             router_version=self.version,
         )
+
+    def _with_last(self, prospect: Prospect, facts: QueryFacts) -> tuple[Odds, Stay]:
+        """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
+        propensity of 1, as pins are."""
+        odds, last = prospect.odds, self.experts.index(str(facts.last_expert))
+        quality = dict(zip(odds.eligible, prospect.quality, strict=True))
+        held = stay(facts, quality[odds.wanted] - quality[last], odds.reason is DecisionReason.PINNED)
+        if not held.kept:
+            return odds, held
+        reason = odds.reason if last == odds.wanted else DecisionReason.KEPT
+        certain = tuple(float(expert == last) for expert in odds.eligible)
+        return replace(odds, wanted=last, reason=reason, probs=certain, explores=False), held
 
     def prospect(self, policy: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> Prospect:
         """The prospect of queries of a category; made once where the scorer predicts by category. Raises as `decide`

@@ -46,6 +46,13 @@ class QueryFacts:
     max_output_tokens: int | None = None
     needs_wire: str | None = None  # of router.config.Wire: a chat request could not say all that was asked
     allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
+    in_tool_loop: bool = False  # the last message is the result of a tool
+    last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
+
+    @property
+    def continues(self) -> bool:
+        """A conversation that an expert has answered before."""
+        return self.turns > 1 or self.in_tool_loop
 
     @property
     def prompt_tokens(self) -> int:
@@ -114,7 +121,19 @@ class DecisionReason(StrEnum):
     UNCERTAIN = "uncertain"  # stage 1 was unsure: the map's expert for `general`
     NEXT_BEST = "next_best"  # the planned expert could not serve; the next in the policy's order did
     EXPLORED = "explored"  # drawn by exploration
+    KEPT = "kept"  # the conversation stays with its expert, where the policy would plan another now
     EXPLICIT = "explicit"  # the client named the expert
+
+
+class Stay(Record):
+    """A conversation that could stay with its expert: it does unless `gain` is above `price`."""
+
+    last_expert: str
+    gain: float = Field(description="predicted quality of the planned expert less that of the last one")
+    price: float | None = Field(
+        description="of reading the conversation again, as quality; None: a tool loop, which never moves"
+    )
+    kept: bool
 
 
 class RoutingDecision(Record):
@@ -156,6 +175,7 @@ class RoutingDecision(Record):
     propensity: float = Field(
         gt=0, le=1, description="probability with which `expert` was chosen; 1.0 when deterministic"
     )
+    stay: Stay | None = Field(default=None, description="None where no expert of the conversation could go on")
     policy: str = "default"
     router_version: str = Field(description="content hash of the artifact; 'none' when the client named the expert")
 

@@ -1,0 +1,122 @@
+"""The expert that each conversation had last, in this process and, for all gateways, in Redis.
+
+A request that begins a conversation waits for nothing: what it leaves is sent to Redis behind it, with what others
+left meanwhile. One that continues a conversation asks Redis once, and only where this process did not answer before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from decision_log.privacy import session_of
+from decision_log.redis_client import REDIS_ERRORS, connect
+from fleet.tasks import stop_task
+from gateway.wire import BEGIN, ChatRequest, beginning
+
+if TYPE_CHECKING:
+    from decision_log.redis_client import RedisClient
+
+KEPT_S = 3600
+"""After an hour without a request an engine's prefix cache has other conversations (ours)."""
+
+MAX_KEPT = 20_000
+TIMEOUT_S = 0.25
+PAUSE_S = 1.0
+"""For so long after a failure nobody waits for Redis."""
+
+PREFIX = "coe:conversation:"
+
+logger = logging.getLogger(__name__)
+
+
+class Last(NamedTuple):
+    """A conversation's expert after so many turns of its user."""
+
+    turns: int
+    expert: str
+
+
+class Conversations:
+    """Remembers the expert of each conversation. One for each process.
+
+    While Redis is away, a gateway knows the conversations that it served itself; others are routed afresh.
+    """
+
+    def __init__(self, redis_url: str | None = None) -> None:
+        self._client: RedisClient | None = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
+        # Gateways of one Redis have this in common; the keys of their data folders they have not.
+        self._key = hashlib.sha256((redis_url or "").encode()).digest()
+        self._own: dict[str, Last] = {}  # the oldest first
+        self._unsent: dict[str, Last] = {}
+        self._sender: asyncio.Task[None] | None = None
+        self._paused_until_s = 0.0
+
+    def name_of(self, session: str, chat: ChatRequest, tenant: str) -> str:
+        """A conversation's name, which does not reveal what was said; no tenant has one of another.
+
+        Clients name a user as often as a conversation, so how it began counts too.
+        """
+        begin = "" if session.startswith(BEGIN) else beginning(chat.messages)
+        named = f"{session_of(tenant, session)}\0{begin}".encode("utf-8", "replace")
+        return hashlib.blake2b(named, digest_size=16, key=self._key).hexdigest()
+
+    async def last_expert(self, conversation: str, turns: int) -> str | None:
+        """The expert before a request with so many turns; None where nobody remembers."""
+        own = self._own.get(conversation)
+        if own is None or own.turns < turns - 1:
+            shared = await self._ask(conversation)
+            own = max((each for each in (own, shared) if each is not None), key=lambda each: each.turns, default=None)
+        return None if own is None else own.expert
+
+    def note(self, conversation: str, turns: int, expert: str) -> None:
+        """Remembers who answered."""
+        last = Last(turns, expert)
+        self._own.pop(conversation, None)
+        self._own[conversation] = last
+        if len(self._own) > MAX_KEPT:
+            del self._own[next(iter(self._own))]
+        if self._client is not None and time.monotonic() >= self._paused_until_s:
+            self._unsent[conversation] = last
+            if self._sender is None or self._sender.done():
+                self._sender = asyncio.create_task(self._send(self._client), name="conversations")
+
+    async def aclose(self) -> None:
+        await stop_task(self._sender)
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _ask(self, conversation: str) -> Last | None:
+        if self._client is None or time.monotonic() < self._paused_until_s:
+            return None
+        try:
+            found = await self._client.get(PREFIX + conversation)
+        except REDIS_ERRORS as error:
+            self._pause(error)
+            return None
+        if not isinstance(found, bytes):
+            return None
+        turns, _, expert = found.decode().partition(" ")
+        return Last(int(turns), expert)
+
+    async def _send(self, client: RedisClient) -> None:
+        """Sends what is noted until nothing is left; what Redis does not take is left out."""
+        try:
+            while self._unsent:
+                unsent, self._unsent = self._unsent, {}
+                pipeline = client.pipeline(transaction=False)
+                for conversation, last in unsent.items():
+                    pipeline.set(PREFIX + conversation, f"{last.turns} {last.expert}", ex=KEPT_S)
+                await pipeline.execute()
+        except REDIS_ERRORS as error:
+            self._unsent = {}
+            self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        self._paused_until_s = time.monotonic() + PAUSE_S
+        logger.warning(
+            "conversations of other gateways are routed afresh: Redis cannot be asked (%s)", type(error).__name__
+        )
