@@ -51,6 +51,7 @@ PATTERNS = {
     r"^[0-9A-Za-z]+$": "must be of letters and digits",
     r"^[A-Za-z0-9._:-]+$": "must be of letters, digits, '.', '_', ':' and '-'",
     r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+$": "must be an origin, such as https://app.example.com",
+    r"^[^*\s]*\*?$": "may have one '*', at its end, and no blanks",
     r"\S": "must not be blank",
     r"\w": "must hold a letter or a digit",
 }

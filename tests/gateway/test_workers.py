@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -279,12 +280,19 @@ async def test_a_drain_serves_a_second_signal_cuts_it_short_and_the_log_has_ever
     assert found.decisions == found.rows > len(shared.answered)
 
 
-async def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path) -> None:
-    config = write_config(tmp_path)
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder with a name short enough for sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="coe-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+async def test_workers_end_with_their_parent_however_it_ends(short_path: Path) -> None:
+    config = write_config(short_path)
     config.write_text(config.read_text() + DRAINING)
-    gateway = make_gateway(tmp_path, config)
+    gateway = make_gateway(short_path, config)
     async with all_serving(gateway):
-        left = list((tmp_path / "data" / "run").iterdir())
+        left = list((short_path / "data" / "run").iterdir())
         gateway.kill()
         async with serving(gateway) as client:
 
