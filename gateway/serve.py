@@ -168,13 +168,12 @@ class Gateway:
             if served in self._before and not served.running:
                 served.is_over.set()
 
-    async def change(self, parts: Parts) -> None:
+    def change(self, parts: Parts) -> None:
         """Serves what comes from now on with other parts, which `Parts.changed` made and which have started.
 
         Requests that run keep theirs, which are closed behind the last of them.
         """
-        app = await asyncio.to_thread(GatewayApp, parts, self.host)
-        before, self._served = self._served, Served(parts, app)
+        before, self._served = self._served, Served(parts, GatewayApp(parts, self.host))
         parts.readiness.is_stopping = before.parts.readiness.is_stopping
         if parts.judge is not None:
             parts.judge.use(parts.config.experts, parts.pool)

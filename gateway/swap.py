@@ -74,8 +74,8 @@ class PreparedParts:
     gateway: Gateway
     parts: Parts
 
-    async def serve(self) -> None:
-        await self.gateway.change(self.parts)
+    def serve(self) -> None:
+        self.gateway.change(self.parts)
 
     async def drop(self) -> None:
         await self.parts.close_changed(self.gateway.parts.pool.backends)

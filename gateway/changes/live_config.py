@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class Prepared(Protocol):
     """A configuration that is ready to be served: one of the two follows."""
 
-    async def serve(self) -> None: ...
+    def serve(self) -> None: ...
 
     async def drop(self) -> None: ...
 
@@ -104,7 +104,7 @@ class LiveConfig:
         except BaseException:
             await prepared.drop()
             raise
-        await self._take(prepared, config, found)
+        self._take(prepared, config, found)
         return found
 
     async def look(self) -> None:
@@ -117,15 +117,15 @@ class LiveConfig:
                 self._seen = found.change
                 text = await asyncio.to_thread(self.history.text, found.number)
                 config, _, _ = await self._checked(text)
-                await self._take(await self._prepare(config), config, found)
+                self._take(await self._prepare(config), config, found)
             except (RouterError, OSError, ValueError, KeyError) as error:
                 problem = f"the configuration in force is not served: {error}"
                 if problem != self.problem:
                     logger.error("%s", problem)
                 self.problem = problem
 
-    async def _take(self, prepared: Prepared, config: CoeConfig, found: InForce) -> None:
-        await prepared.serve()
+    def _take(self, prepared: Prepared, config: CoeConfig, found: InForce) -> None:
+        prepared.serve()
         self._served = config
         self._seen, self.number, self.problem = found.change, found.number, None
         logger.info("configuration %d, put in force by %s, is served", found.number, found.by)

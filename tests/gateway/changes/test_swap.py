@@ -49,7 +49,7 @@ async def swap(gateway: Running, config: CoeConfig, backends: Mapping[str, ChatB
     pool = before.pool.changed({name: backends[name] for name in config.experts})
     parts = before.changed(config, pool, live, {})
     await parts.start_changed()
-    await gateway.gateway.change(parts)
+    gateway.gateway.change(parts)
     return parts
 
 
