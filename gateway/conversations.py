@@ -24,6 +24,9 @@ KEPT_S = 3600
 """After an hour without a request an engine's prefix cache has other conversations (ours)."""
 
 MAX_KEPT = 20_000
+GATHER_S = 0.02
+"""How long what is noted waits for more, so that a busy gateway sends it together. People take longer to ask again."""
+
 TIMEOUT_S = 0.25
 PAUSE_S = 1.0
 """For so long after a failure nobody waits for Redis."""
@@ -82,11 +85,12 @@ class Conversations:
         if self._client is not None and time.monotonic() >= self._paused_until_s:
             self._unsent[conversation] = last
             if self._sender is None or self._sender.done():
-                self._sender = asyncio.create_task(self._send(self._client), name="conversations")
+                self._sender = asyncio.create_task(self._send_soon(self._client), name="conversations")
 
     async def aclose(self) -> None:
         await stop_task(self._sender)
         if self._client is not None:
+            await self._send(self._client)
             await self._client.aclose()
 
     async def _ask(self, conversation: str) -> Last | None:
@@ -102,17 +106,22 @@ class Conversations:
         turns, _, expert = found.decode().partition(" ")
         return Last(int(turns), expert)
 
+    async def _send_soon(self, client: RedisClient) -> None:
+        while self._unsent:
+            await asyncio.sleep(GATHER_S)
+            await self._send(client)
+
     async def _send(self, client: RedisClient) -> None:
-        """Sends what is noted until nothing is left; what Redis does not take is left out."""
+        """Sends what is noted; what Redis does not take is left out."""
+        unsent, self._unsent = self._unsent, {}
+        if not unsent:
+            return
         try:
-            while self._unsent:
-                unsent, self._unsent = self._unsent, {}
-                pipeline = client.pipeline(transaction=False)
-                for conversation, last in unsent.items():
-                    pipeline.set(PREFIX + conversation, f"{last.turns} {last.expert}", ex=KEPT_S)
-                await pipeline.execute()
+            pipeline = client.pipeline(transaction=False)
+            for conversation, last in unsent.items():
+                pipeline.set(PREFIX + conversation, f"{last.turns} {last.expert}", ex=KEPT_S)
+            await pipeline.execute()
         except REDIS_ERRORS as error:
-            self._unsent = {}
             self._pause(error)
 
     def _pause(self, error: Exception) -> None:

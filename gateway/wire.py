@@ -225,13 +225,23 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     return QueryFacts(
         turns=turns,
         has_image=has_image,
-        in_tool_loop=messages[-1]["role"] in TOOL_ROLES,
+        in_tool_loop=len(messages) > 2 and in_tool_loop(messages),
         has_tools=bool(tools) and body.get("tool_choice") != "none",
         wants_json=form.get("type") in JSON_FORMATS,
         wants_logprobs=bool(body.get("logprobs")),
         prompt_chars=prompt_chars,
         max_output_tokens=limit if isinstance(limit, int) else None,
     )
+
+
+def in_tool_loop(messages: list[dict[str, object]]) -> bool:
+    """Returns True where results of tools came since the last answer, whatever a program or a person added to them."""
+    for message in reversed(messages):
+        if message["role"] in TOOL_ROLES:
+            return True
+        if message["role"] == "assistant":
+            return False
+    return False
 
 
 def parts(message: Mapping[str, object]) -> list[dict[str, object]]:

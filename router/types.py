@@ -46,7 +46,7 @@ class QueryFacts:
     max_output_tokens: int | None = None
     needs_wire: str | None = None  # of router.config.Wire: a chat request could not say all that was asked
     allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
-    in_tool_loop: bool = False  # the last message is the result of a tool
+    in_tool_loop: bool = False  # results of tools came since the last answer
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
 
     @property

@@ -162,3 +162,29 @@ async def test_without_redis_a_gateway_knows_its_own_conversations(tmp_path: Pat
         for _ in range(5):
             assert (await asked(it, LOOP, model="auto:wild"))[0] == first
         assert (await asked(it, [OTHER, CALL, RESULT]))[1] is None
+
+
+async def test_a_note_that_was_not_sent_yet_is_sent_at_the_end(redis_url: str) -> None:
+    one = Conversations(redis_url)
+    one.note("c", 1, "ruby")
+    await one.aclose()
+    with Redis.from_url(redis_url) as client:
+        assert client.get(f"{PREFIX}c") == b"1 ruby"
+
+
+async def test_a_program_that_adds_to_the_results_of_tools_stays_in_its_loop() -> None:
+    """Claude Code puts reminders beside the results, and a person may add to them."""
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "42"}
+    reminder = {"type": "text", "text": "<system-reminder>be brief</system-reminder>"}
+    use = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]}
+    messages = [FIRST, use, {"role": "user", "content": [result, reminder]}]
+    async with running(router=roomy()) as it:
+        seen = set()
+        for asked_now in ([FIRST], *[messages] * 8):
+            body = {"model": "auto:wild", "max_tokens": 9, "messages": asked_now}
+            async with it.client.post(f"{it.gateway.url}/messages", json=body) as answer:
+                assert answer.status == 200, await answer.text()
+                seen.add(answer.headers["x-coe-expert"])
+        assert len(seen) == 1
+        more = [*LOOP, {"role": "user", "content": "and hurry, please, I have to leave soon"}]
+        assert {(await asked(it, more, model="auto:wild"))[0] for _ in range(8)} == seen
