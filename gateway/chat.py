@@ -99,7 +99,7 @@ class ChatEndpoint:
             request_id_of(headers),
             caller,
             self.decider.session_id(session, caller.tenant),
-            self.decider.conversations.name_of(session, chat, caller.tenant),
+            session,
             chat,
             at,
             arrived_at_s,
@@ -146,7 +146,7 @@ class ChatExchange:
     async def _answer(self) -> None:
         endpoint, asked, outcome = self._endpoint, self._asked, self._outcome
         decided = await endpoint.decider.decide(
-            asked.chat, asked.decision_id, asked.session_id, asked.caller, asked.conversation
+            asked.chat, asked.decision_id, asked.session_id, asked.caller, asked.session
         )
         decision, chat = decided.decision, asked.chat
         outcome.hold = await endpoint.limits.reserve(asked, decision)
@@ -158,7 +158,9 @@ class ChatExchange:
         answer = await endpoint.experts.answer(asked, chat, decision)
         outcome.expert = answer.expert
         if decided.inputs is not None:
-            endpoint.decider.conversations.note(asked.conversation, asked.chat.facts.turns, answer.expert)
+            conversations = endpoint.decider.conversations
+            name = conversations.name_of(asked.session, asked.chat, asked.caller.tenant)
+            conversations.note(name, asked.chat.facts.turns, answer.expert)
         told = None if answer.is_native else self._surface.answer(asked.chat)
         self._telling = None if told is None else Telling(self._surface, told)
         if isinstance(answer, StreamedAnswer):

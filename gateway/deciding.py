@@ -79,13 +79,13 @@ class Decider:
         decision_id: str,
         session_id: str | None = None,
         caller: Caller = EVERYBODY,
-        conversation: str | None = None,
+        session: str | None = None,
     ) -> Decided:
         """The decision for a request; a named expert can answer before a router is loaded.
 
         Args:
             session_id: the conversation, which stays with one router during a canary; None: this request alone.
-            conversation: its name among those whose experts are remembered.
+            session: what identifies the conversation; None: it has no expert yet.
 
         Raises:
             ApiError: a model that is unknown or that the caller may not use 404; no expert can serve it: 400 saying
@@ -96,8 +96,9 @@ class Decider:
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
             request = replace(request, facts=facts)
-        if target.expert is None and conversation is not None and request.facts.continues:
-            last = await self.conversations.last_expert(conversation, request.facts.turns)
+        if target.expert is None and session is not None and request.facts.continues:
+            name = self.conversations.name_of(session, request, caller.tenant)
+            last = await self.conversations.last_expert(name, request.facts.turns)
             request = replace(request, facts=replace(request.facts, last_expert=last))
         decided = await self._decide_target(target, request, decision_id, session_id)
         return decided if target.alias is None else decided._replace(alias=request.model)

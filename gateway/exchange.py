@@ -78,7 +78,7 @@ class Asked:
     request_id: str
     caller: Caller
     session_id: str
-    conversation: str  # its name among those whose experts are remembered
+    session: str  # what identifies the conversation, before it is hashed
     chat: ChatRequest
     at: float
     arrived_at_s: float

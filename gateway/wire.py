@@ -115,15 +115,15 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
     check_fields(body, bounds.limits)
     messages = checked_messages(body, bounds.limits.max_parts)
     facts = read_facts(body, messages)
-    asks = last_asks(messages, bounds.max_text_chars, 1 if facts.turns < 2 else MAX_EARLIER + 1)
+    text, *earlier = last_asks(messages, bounds.max_text_chars, 1 if facts.turns < 2 else MAX_EARLIER + 1) or [""]
     return ChatRequest(
         body=body,
         model=model,
         is_stream=flag(body, "stream"),
-        text=asks[0] if asks else "",
+        text=text,
         facts=facts,
         session=session_of(body, messages),
-        earlier=tuple(asks[1:]),
+        earlier=tuple(earlier) if earlier else (),
     )
 
 
@@ -225,7 +225,7 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     return QueryFacts(
         turns=turns,
         has_image=has_image,
-        in_tool_loop=len(messages) > 2 and in_tool_loop(messages),
+        in_tool_loop=messages[2:] != [] and in_tool_loop(messages),
         has_tools=bool(tools) and body.get("tool_choice") != "none",
         wants_json=form.get("type") in JSON_FORMATS,
         wants_logprobs=bool(body.get("logprobs")),
@@ -266,7 +266,8 @@ def last_asks(messages: list[dict[str, object]], max_chars: int, at_most: int) -
             text = ask_in(text_of(message))
             if text:
                 found.append(cap(text, max_chars))
-                if len(found) == at_most:
+                at_most -= 1
+                if not at_most:
                     break
     return found
 
