@@ -3,9 +3,9 @@
     python -m benchmarks.conversations [--data DIR] [--part test] [--out docs/results/conversations.md]
 
 Follow-ups were written by hand (benchmarks/follow_ups): `dev.jsonl` to choose the rule of router/conversation.py,
-`test.jsonl` beforehand too, and looked at once. Switches are the fresh prompts, each after a conversation of another
-category. Public second turns (MT-Bench in Korean, LogicKor) come from the shared tables, with a router fitted on their
-single-turn prompts; MT-Bench in English was looked at while the rule was chosen.
+`test.jsonl` at the same time, and no choice looked at it. Switches are the fresh prompts, each after a conversation
+of another category. Public second turns (MT-Bench in Korean, LogicKor) come from the shared tables, with a router
+fitted on their single-turn prompts; MT-Bench in English was looked at while the rule was chosen.
 """
 
 from __future__ import annotations
@@ -183,7 +183,8 @@ the price of the rule. "Single" are the same prompts without a conversation. The
 their whole conversation, from a router fitted on {per} single-turn prompts per category of the shared tables; many of
 them are whole sentences, which the rule lets speak for themselves. The rule and its two constants were chosen on
 [dev.jsonl](../../benchmarks/follow_ups/dev.jsonl) and a fifth of the seed queries that a router for this purpose had
-not seen ([benchmarks/LOG.md](../../benchmarks/LOG.md)).
+not seen ([benchmarks/LOG.md](../../benchmarks/LOG.md)). Both sets of follow-ups have one author;
+those of other people will differ.
 """
 
 
