@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -161,9 +162,12 @@ def start_table(rounds: Sequence[Round]) -> list[str]:
 
 
 def middle(values: Sequence[float], digits: int = 2) -> str:
-    """Median, and the least and the greatest of the rounds."""
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+    """Median, and the least and the greatest of the rounds that have the figure."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "none"
+    low, high = min(known), max(known)
+    return f"{statistics.median(known):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
 def page(rounds: Sequence[Round], seconds: float, busy: tuple[float, float]) -> str:
