@@ -103,8 +103,8 @@ class Conversations:
             return None
         if not isinstance(found, bytes):
             return None
-        turns, _, expert = found.decode().partition(" ")
-        return Last(int(turns), expert)
+        turns, _, expert = found.partition(b" ")
+        return Last(int(turns), expert.decode()) if turns.isdigit() else None
 
     async def _send_soon(self, client: RedisClient) -> None:
         while self._unsent:
