@@ -49,10 +49,20 @@ def redis_url(valkey: RedisServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """URL of a database that the tests of a session share."""
     with running_postgres() as url:
         yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> str:
+    """URL of that database, emptied."""
+    import psycopg
+
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO public")
+    return postgres
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

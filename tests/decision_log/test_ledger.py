@@ -8,7 +8,6 @@ import pytest
 from decision_log.database import Database
 from decision_log.ledger import Account, Ledger, Repeated
 from decision_log.replica_status import ReplicaState, ReplicaStatus
-from decision_log.tables import TABLES
 from router.types import DecisionRecord
 
 MakeRecord = Callable[..., DecisionRecord]
@@ -19,9 +18,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     is_sqlite = request.param == "sqlite"
     url = f"sqlite:///{tmp_path / 'coe.db'}" if is_sqlite else str(request.getfixturevalue("postgres_url"))
     opened = Database(url)
-    with opened.transaction("empty") as connection:
-        for table in TABLES:
-            connection.execute(table.delete())
     yield opened
     opened.close()
 

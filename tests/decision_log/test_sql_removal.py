@@ -13,7 +13,7 @@ from decision_log.ledger import Ledger
 from decision_log.protocols import FeedbackStatus
 from decision_log.replica_status import ReplicaState, ReplicaStatus
 from decision_log.sql_removal import Removal, Removed, found_of
-from decision_log.tables import DOCUMENT_FEEDBACK, TABLES
+from decision_log.tables import DOCUMENT_FEEDBACK
 from decision_log.tombstones import subject_hash
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord
@@ -28,9 +28,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     is_sqlite = request.param == "sqlite"
     url = f"sqlite:///{tmp_path / 'coe.db'}" if is_sqlite else str(request.getfixturevalue("postgres_url"))
     opened = Database(url)
-    with opened.transaction("empty") as connection:
-        for table in TABLES:
-            connection.execute(table.delete())
     yield opened
     opened.close()
 
