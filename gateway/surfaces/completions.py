@@ -7,13 +7,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from base.json_text import to_json
-from gateway.answer_reader import CHAT_END
 from gateway.body_fields import count, wrong
 from gateway.chat_fields import listed
 from gateway.http_errors import ApiError
 from gateway.surfaces.reading import Fields, Reading
-from gateway.surfaces.surface import Answer, Json
+from gateway.surfaces.surface import Answer, ChatSurface, Json
 from gateway.wire import ChatRequest, Native
 from router.config import GatewayConfig, Wire
 
@@ -23,13 +21,11 @@ FIELDS = Fields(
     native={"best_of": (1,), "echo": (False,), "logprobs": (), "suffix": ("",)},
 )
 DEFAULT_MAX_TOKENS = 16
-"""Where a request names no limit: this API's own."""
+"""The limit of this API for a request that names none."""
 
 
-class CompletionsSurface:
-    """/v1/completions."""
-
-    end_mark = CHAT_END
+class CompletionsSurface(ChatSurface):
+    """/v1/completions, whose events and errors have the form of chat completions'."""
 
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
         reading = Reading(Wire.COMPLETIONS, body, bounds)
@@ -49,13 +45,7 @@ class CompletionsSurface:
         return CompletionsAnswer(chat)
 
     def frame(self, event: Json) -> bytes:
-        return b"data: [DONE]\n\n" if "done" in event else b"data: " + to_json(event) + b"\n\n"
-
-    def error(self, error: ApiError) -> bytes:
-        return error.body
-
-    def error_event(self, error: ApiError) -> bytes:
-        return b"data: " + error.body + b"\n\n"
+        return b"data: [DONE]\n\n" if "done" in event else super().frame(event)
 
 
 def prompt_of(reading: Reading) -> str:

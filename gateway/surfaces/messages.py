@@ -163,15 +163,13 @@ def messages_of(reading: Reading) -> list[Json]:
     for number, message in enumerate(objects(reading.body.get("messages"), "messages")):
         where = f"messages[{number}]"
         role, content = a_text(message, "role", where), message.get("content")
-        blocks = (
-            [{"type": "text", "text": content}] if isinstance(content, str) else objects(content, f"{where}.content")
-        )
+        place = f"{where}.content"
         if role == "user":
-            add_user(reading, messages, blocks, f"{where}.content")
+            add_user(reading, messages, blocks_of(content, place), place)
         elif role == "assistant":
-            add_assistant(reading, messages, blocks, f"{where}.content")
+            add_assistant(reading, messages, blocks_of(content, place), place)
         elif role == "system":
-            add_system(messages, all_text(reading, content, f"{where}.content"))
+            add_system(messages, all_text(reading, content, place))
         else:
             raise unknown_kind(role, f"{where}.role", "user, assistant, system")
     return messages
