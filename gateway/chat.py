@@ -157,10 +157,8 @@ class ChatExchange:
         outcome.overhead_ms = (time.perf_counter() - asked.received_at_s) * 1e3
         answer = await endpoint.experts.answer(asked, chat, decision)
         outcome.expert = answer.expert
-        if decided.inputs is not None:
-            conversations = endpoint.decider.conversations
-            name = conversations.name_of(asked.session, asked.chat, asked.caller.tenant)
-            conversations.note(name, asked.chat.facts.turns, answer.expert)
+        if decided.conversation is not None:
+            endpoint.decider.conversations.note(decided.conversation, asked.chat.facts.turns, answer.expert)
         told = None if answer.is_native else self._surface.answer(asked.chat)
         self._telling = None if told is None else Telling(self._surface, told)
         if isinstance(answer, StreamedAnswer):

@@ -96,12 +96,15 @@ class Decider:
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
             request = replace(request, facts=facts)
-        if target.expert is None and session is not None and request.facts.continues:
+        name = None
+        if target.expert is None and session is not None:
             name = self.conversations.name_of(session, request, caller.tenant)
-            last = await self.conversations.last_expert(name, request.facts.turns)
-            request = replace(request, facts=replace(request.facts, last_expert=last))
+            if request.facts.continues:
+                last = await self.conversations.last_expert(name, request.facts.turns)
+                request = replace(request, facts=replace(request.facts, last_expert=last))
         decided = await self._decide_target(target, request, decision_id, session_id)
-        return decided if target.alias is None else decided._replace(alias=request.model)
+        alias = None if target.alias is None else request.model
+        return decided if name is None and alias is None else decided._replace(alias=alias, conversation=name)
 
     def _target(self, model: str, caller: Caller) -> Target:
         """The meaning of a model name to a caller. Raises ApiError 404; who may not use all hears no other names."""

@@ -61,6 +61,7 @@ class Decided(NamedTuple):
 
     `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
     `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
+    `conversation` is the name by which its expert is remembered; None where the client named the expert.
     `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
     """
 
@@ -69,6 +70,7 @@ class Decided(NamedTuple):
     embedding: bytes | None = None
     shadow: Callable[[], ShadowDecision | None] | None = None
     alias: str | None = None
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
