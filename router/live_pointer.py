@@ -124,10 +124,15 @@ def live_manifest(data_dir: Path) -> RouterManifest | None:
 
 def write_pointer(root: Path, pointer: LivePointer) -> LivePointer:
     root.mkdir(parents=True, exist_ok=True)
-    staged = root / f".{LIVE_FILE}.{os.getpid()}"
-    staged.write_text(json.dumps(pointer.model_dump(mode="json"), indent=1), encoding="utf-8")
-    staged.replace(root / LIVE_FILE)
+    write_whole(root / LIVE_FILE, json.dumps(pointer.model_dump(mode="json"), indent=1))
     return pointer
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there as a whole or not at all."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged.write_text(text, encoding="utf-8")
+    staged.replace(path)
 
 
 @contextmanager

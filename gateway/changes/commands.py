@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,22 +29,24 @@ def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
     All of it is checked first. A gateway swaps within a second; requests that run keep what they had.
     """
     from gateway.changes.history import History
+    from gateway.settings import operator
     from router.config import config_text
 
     text = config_text(config)
     show_changes(text, config, data_dir)
-    tell(History(data_dir).apply(text, text, whoami()), data_dir)
+    tell(History(data_dir).apply(text, text, operator()), data_dir)
 
 
 def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
     """Put the configuration before in force. It stays, over restarts too, until experts.yaml changes."""
     from gateway.changes.history import History, previous
+    from gateway.settings import operator
     from router.config import config_text
 
     history = History(data_dir)
     found = history.current()
     show_changes(history.text(previous(found)), config, data_dir)
-    tell(history.rollback(found, config_text(config), whoami()), data_dir)
+    tell(history.rollback(found, config_text(config), operator()), data_dir)
 
 
 def show_changes(text: str, config: Path, data_dir: Path) -> None:
@@ -80,7 +80,3 @@ def require_router(config: CoeConfig, data_dir: Path) -> None:
 
 def tell(found: InForce, data_dir: Path) -> None:
     echo(f"configuration {found.number} is in force: gateways that run on {data_dir} take it within a second")
-
-
-def whoami() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"

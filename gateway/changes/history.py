@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from base.errors import ConfigError
 from router.config import CoeConfig, config_text, parse_text
-from router.live_pointer import LIVE_FILE, locked
+from router.live_pointer import LIVE_FILE, locked, write_whole
 from router.types import Record
 
 CONFIG_FOLDER = "config"
@@ -79,11 +78,11 @@ class History:
         return self.root / f"{number:04}.yaml"
 
     def start(self, path: Path) -> Start:
-        """What a gateway is to start with: the copy in force where the file is as it was then, else the file."""
+        """Finds what a gateway starts with: the copy in force if the file is as it was then, otherwise the file."""
         text, found = config_text(path), self.read()
-        if found is None or found.file_hash != hash_of(text) or self.text(found.number) == text:
+        if found is None or found.file_hash != hash_of(text) or (copy := self.text(found.number)) == text:
             return Start(parse_text(text, file=str(path)), text, text)
-        return Start(self.config(found.number), self.text(found.number), text)
+        return Start(parse_text(copy, file=str(self.path(found.number))), copy, text)
 
     def started(self, start: Start) -> InForce:
         """Notes a start. Other gateways that run do not follow it."""
@@ -114,7 +113,7 @@ class History:
         if before is not None and self.text(before.number) == text:
             return before.model_copy(update={"file_hash": hash_of(file_text)})
         number = 1 + max((int(path.stem) for path in self.root.glob("[0-9]*.yaml")), default=0)
-        write(self.path(number), text)
+        write_whole(self.path(number), text)
         earlier = () if before is None else (before.number, *before.before)[:KEPT]
         return InForce(
             number=number,
@@ -132,7 +131,7 @@ class History:
                 before = self.read()
                 after = change(before)
                 if after != before:
-                    write(self.root / LIVE_FILE, json.dumps(after.model_dump(mode="json"), indent=1))
+                    write_whole(self.root / LIVE_FILE, json.dumps(after.model_dump(mode="json"), indent=1))
         except OSError as error:
             raise ConfigError(f"{self.root}: cannot be written ({error.strerror})") from error
         return after
@@ -147,13 +146,6 @@ def previous(found: InForce) -> int:
 
 def next_change(found: InForce) -> InForce:
     return found.model_copy(update={"change": found.change + 1})
-
-
-def write(path: Path, text: str) -> None:
-    """A file that is there as a whole or not at all."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_text(text, encoding="utf-8")
-    staged.replace(path)
 
 
 def hash_of(text: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from decision_log.redis_client import connect
 from fleet.redis_server import running_url
 from gateway.keys.grants import Cap, Grant, Measure, parse_caps
 from gateway.keys.key_store import AdminAction, KeyStore, StoredKey
+from gateway.settings import operator
 from router.config import load_config
 from router.types import Record
 
@@ -99,7 +98,7 @@ def ls(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None
     with opened_keys(data_dir, database_url) as store:
         holders = store.holders()
     table, now = Grid("key or team", "name", "state", "limits"), time.time()
-    for team, grant in sorted((holders.teams or {}).items()):
+    for team, grant in sorted(holders.teams.items()):
         table.add_row(team, "", "team", grant_words(grant))
     for key in holders.keys:
         table.add_row(key.key_id, key.name, state_of(key, now), grant_words(key.grant))
@@ -146,7 +145,7 @@ def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int
 @contextmanager
 def opened_keys(data_dir: Path, database_url: str | None) -> Iterator[KeyStore]:
     with opened_database(data_dir, database_url) as database:
-        yield KeyStore(database, f"{getpass.getuser()}@{socket.gethostname()}")
+        yield KeyStore(database, operator())
 
 
 async def read_all_used(url: str, subject: str, caps: Sequence[Cap], now: float) -> list[int]:

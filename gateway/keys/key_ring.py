@@ -90,7 +90,7 @@ class KeyRing:
 
 
 def ring_of(holders: Holders) -> Ring:
-    teams = {tenant_of(key.key_id): Grant() for key in holders.keys} | dict(holders.teams or {})
+    teams = {tenant_of(key.key_id): Grant() for key in holders.keys} | dict(holders.teams)
     found = [secret for key in holders.keys for secret in secrets_of(key, teams[tenant_of(key.key_id)])]
     return Ring(holders.version, {secret.digest: secret for secret in found}, teams, bool(holders.keys))
 

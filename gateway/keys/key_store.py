@@ -63,15 +63,15 @@ class Holders:
     """Every key and team at one version, which is the number of admin actions so far."""
 
     version: int
-    keys: tuple[StoredKey, ...] = ()
-    teams: Mapping[str, Grant] | None = None
+    keys: tuple[StoredKey, ...]
+    teams: Mapping[str, Grant]
 
 
 class KeyStore:
     """Calls block. All raise StoreError; those that change something also ConfigError.
 
     Args:
-        actor: who changes it, for the admin log.
+        actor: name of the operator, for the admin log.
     """
 
     def __init__(self, database: Database, actor: str = "") -> None:
