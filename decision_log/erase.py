@@ -66,7 +66,7 @@ def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS)
 
 
 def names_of(session: str) -> set[str]:
-    """What a header or a field that names a session is taken for."""
+    """Names that the log may have for a session, from a header and from a field of a body."""
     return {f"named:{session}", named_session(session.encode()) or f"named:{session}"}
 
 

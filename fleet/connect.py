@@ -40,7 +40,7 @@ DECLARED = frozenset(
         "description",
     }
 )
-"""What an entry says of its expert and a backend does not need."""
+"""Fields of an entry that its backend does not need."""
 
 
 def is_same_engine(one: ExpertConfig, other: ExpertConfig) -> bool:

@@ -25,7 +25,7 @@ KEPT_S = 3600
 
 MAX_KEPT = 20_000
 GATHER_S = 0.02
-"""How long what is noted waits for more, so that a busy gateway sends it together. People take longer to ask again."""
+"""Notes wait so long for others, so that a busy gateway sends them together. People take longer to ask again."""
 
 TIMEOUT_S = 0.25
 PAUSE_S = 1.0

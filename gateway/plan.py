@@ -1,4 +1,4 @@
-"""What the processes of `coe serve --workers N` share, and their names."""
+"""State that the processes of `coe serve --workers N` share, and their names."""
 
 from __future__ import annotations
 

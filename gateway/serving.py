@@ -58,7 +58,7 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
 
 
 def agreed_config(settings: Settings) -> tuple[Start, list[str]]:
-    """What to start with, and what the live router does not know of it.
+    """The configuration to start with, and warnings of what the live router does not know of it.
 
     Raises:
         ConfigError: the file is wrong, or asks for a pin that the live router cannot keep.

@@ -19,7 +19,7 @@ from router.types import QueryFacts
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 BEGIN = "begin:"
-"""How the identity of a conversation starts that its client did not name."""
+"""Start of the identity of a conversation that its client did not name."""
 
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 TOOL_ROLES = frozenset({"tool", "function"})
@@ -258,7 +258,7 @@ def text_of(message: Mapping[str, object]) -> str:
 
 
 def last_asks(messages: list[dict[str, object]], max_chars: int, at_most: int) -> list[str]:
-    """What a person asked, newest first, each capped: turns that only carry tool results, images or a program's
+    """Asks of a person, newest first, each capped: turns that only carry tool results, images or a program's
     wrapping are skipped. Empty when no user message holds text."""
     found: list[str] = []
     for message in reversed(messages):

@@ -28,7 +28,7 @@ async def show_config(live: LiveConfigOf, caller: CallerOf) -> ConfigState:
 
 @api.post("/plan")
 async def plan_config(live: LiveConfigOf, caller: CallerOf, wanted: ConfigText | None = None) -> ConfigPlan:
-    """What `apply` with the same body would change. 400 with every reason why it would refuse."""
+    """Shows the changes that `apply` with the same body would make. 400 with every reason why it would refuse."""
     try:
         return ConfigPlan(changes=tuple(await allowed(live, caller).plan(text_of(wanted, caller))))
     except ConfigError as error:

@@ -22,7 +22,7 @@ def list_models(config: Config, caller: CallerOf) -> ModelList:
 
 @api.get("/v1/models/{name}")
 def show_model(name: str, config: Config, caller: CallerOf) -> ModelCard:
-    """One name. 404 when there is no such model for the caller."""
+    """Shows one name. 404 when there is no such model for the caller."""
     for card in cards(config):
         if card.id == name and caller.may_ask(config.aliases.get(name, name)):
             return card

@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(slots=True)
 class Turn:
-    """What the chat completion has said so far. `usage` is the expert's own object."""
+    """The parts of a chat completion so far. `usage` is the expert's own object."""
 
     parts: list[Part] = field(default_factory=list)
     model: str = ""
