@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -72,7 +72,8 @@ class MapProgram:
     """The mixed-integer program of Composition of Experts (arXiv 2412.01868), with shared bases (ours).
 
     Variables, all 0/1: x[c,e] (k*m) category c goes to e, y[e] (m) e is hosted, z[b] (g) base b is hosted. With
-    `may_share` x[c,e] is the share of category c that goes to e. `pins` (category -> expert) are x[c,e] = 1.
+    `may_share` x[c,e] is the share of category c that goes to e. `pins` (category -> expert) are x[c,e] = 1, experts
+    `kept` in memory whether or not they serve are y[e] = 1.
     """
 
     n_categories: int
@@ -81,12 +82,14 @@ class MapProgram:
     budget_rows: Mapping[str, NDArray[np.float64]]
     may_share: bool = False
     pins: Mapping[int, int] = field(default_factory=dict)
+    kept: Sequence[int] = ()
 
     @property
     def least(self) -> NDArray[np.float64]:
         """The least value of each variable."""
         bound = np.zeros(len(self.objective))
         bound[[c * self.n_experts + e for c, e in self.pins.items()]] = 1
+        bound[[self.n_categories * self.n_experts + e for e in self.kept]] = 1
         return bound
 
     def minimise(

@@ -140,8 +140,8 @@ def solve_preference(
     try:
         return with_spare(beside(pinned, sample, places))
     except InfeasibleBudgetError:
-        mixed = mixed_experts(sample, averaged(costs, mass), limits)
-        return with_spare(beside(mixed | pinned, sample, places))
+        mixed = mixed_experts(sample, averaged(costs, mass), limits, pinned)
+        return with_spare(beside(mixed, sample, places))
 
 
 def beside(
@@ -249,18 +249,22 @@ def tolls_within(
     return tolls
 
 
-def mixed_experts(sample: NDArray[np.float64], costs: ExpertCosts, limits: Mapping[str, float]) -> NDArray[np.bool_]:
-    """(m,) the experts of the fixed mixture of highest mean quality that keeps every limit, also on what is hosted.
+def mixed_experts(
+    sample: NDArray[np.float64], costs: ExpertCosts, limits: Mapping[str, float], pinned: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """(m,) the pinned experts (m,) and those of the fixed mixture of highest mean quality that keeps every limit, also
+    on what is hosted with the pinned ones.
 
     Raises:
         InfeasibleBudgetError: no such mixture exists; names a budget and the smallest value that would do.
     """
     means = sample.mean(axis=0, keepdims=True).astype(np.float32)
-    program = replace(map_program(means, np.ones(1, dtype=np.float32), costs), may_share=True)
+    program = map_program(means, np.ones(1, dtype=np.float32), costs)
+    program = replace(program, may_share=True, kept=np.flatnonzero(pinned).tolist())
     solution = program.minimise(program.objective, limits, costs)
     if solution is None:
         raise infeasible_budget(program, limits, costs)
-    return np.asarray(solution[: sample.shape[1]] > SHARE_THAT_SERVES)
+    return pinned | (solution[: sample.shape[1]] > SHARE_THAT_SERVES)
 
 
 def reference_expert(sample: NDArray[np.floating], hosted: NDArray[np.bool_]) -> int:

@@ -207,3 +207,14 @@ def test_a_pin_beyond_a_budget_is_refused_with_what_would_do() -> None:
         solve_preference(choice, half, costs, Budgets(active_params_b=30), {1: 1})
     with pytest.raises(InfeasibleBudgetError, match="hosted_params_b=50"):
         solve_preference(choice, half, costs, Budgets(hosted_params_b=50), {1: 1})
+
+
+def test_a_mixture_leaves_room_for_the_pinned_expert() -> None:
+    """The best expert is too slow alone and fits beside the pinned one or beside the fast one, not beside both."""
+    sizes, nothing = np.array([10, 4, 6], np.float32), np.zeros((2, 3), np.float32)
+    latency = np.array([[900, 100, 900], [100, 100, 100]], np.float32)
+    costs = ExpertCosts(sizes, np.arange(3), np.zeros(3, np.float32), sizes, nothing, latency)
+    choice = LearnedChoice(np.tile(np.array([0.9, 0.1, 0.2], np.float32), (4, 1)), 0.0, np.array([0, 0, 1, 1]))
+    budgets = Budgets(hosted_params_b=16, latency_ms=400)
+    preference = solve_preference(choice, np.array([0.5, 0.5], np.float32), costs, budgets, {1: 2})
+    assert preference.hosted.tolist() == [False, True, True]
