@@ -35,7 +35,7 @@ from training.types import OutcomeTable
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-AGAINST = ("coe", "best_single", "map_true", "knn")
+AGAINST = ("coe", "best_single", "best_single_hindsight", "map_true", "knn")
 REGRET_CHOICES: Final = ("query_oracle", "category_oracle", "map_true", "router", "served")
 REGRET_PARTS: Final = ("beyond_categories", "map", "classifier", "serving")
 TOLD_DIFFERENCE = 0.02
@@ -80,13 +80,13 @@ def arm_records(test: OutcomeTable, arms: Sequence[Choice], means: Float64Array,
 
 
 def gains(arms: Sequence[Choice], means: Float64Array, draws: Float64Array) -> dict[str, Difference]:
-    """Gains of `coe` over each arm that could be deployed."""
+    """Gains of `coe` over each arm that could be deployed, and over the best single expert in hindsight."""
     column = {arm.name: i for i, arm in enumerate(arms)}
     own = column["coe"]
     return {
         name: Difference(mean=float(means[own] - means[i]), interval=percentile_interval(draws[:, own] - draws[:, i]))
         for name, i in column.items()
-        if name in ("best_single", "knn", "random", "best_mixture")
+        if name in ("best_single", "best_single_hindsight", "knn", "random", "best_mixture")
     }
 
 

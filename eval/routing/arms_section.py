@@ -117,6 +117,7 @@ def methods_table(report: Report) -> Table:
         "Mean score": lambda _, method: percent_cell(method.mean_score, method.interval),
         "Gap closed": lambda _, method: percent_cell(method.gap_closed, method.gap_closed_interval, 0),
         "Minus best single": lambda _, method: gain_cell(method.gain["best_single"]),
+        "Minus best single in hindsight": lambda _, method: gain_cell(method.gain["best_single_hindsight"]),
         "Minus map on true labels": lambda _, method: gain_cell(method.gain["map_true"]),
         "Minus k-NN": lambda _, method: gain_cell(method.gain["knn"]),
         "Minus this router": lambda _, method: gain_cell(method.gain["coe"]),

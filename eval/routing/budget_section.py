@@ -30,7 +30,12 @@ ROLES = {
     "hindsight": Look(HINDSIGHT, "triangle-up"),
     ALONE: Look(INK, "diamond"),
 }
-ROLE_OF_ARM = {"coe": "this router", "category_oracle": "hindsight", "query_oracle": "hindsight"}
+ROLE_OF_ARM = {
+    "coe": "this router",
+    "best_single_hindsight": "hindsight",
+    "category_oracle": "hindsight",
+    "query_oracle": "hindsight",
+}
 CURVE_LOOKS = {"map": Look(EXPERT), "map_drawn": Look(VIOLET, dash=(6, 3)), "best_mixture": Look(SOFT, dash=(2, 3))}
 Amount = Literal["mean_active_params_b", "mean_cost_usd"]
 PLANES: dict[Amount, tuple[str, str, str, float]] = {
@@ -217,7 +222,7 @@ def plane_rows(report: Report, kind: Amount) -> list[Spec]:
     found = [
         (arm.label, ROLE_OF_ARM.get(name, "reference"), arm.mean_score, getattr(arm, kind), True)
         for name, arm in report.arms.items()
-        if name not in ("best_single", "cheapest")
+        if name not in ("best_single", "best_single_hindsight", "cheapest")
     ]
     found += [(m.label, "method", m.mean_score, getattr(m, kind), m.is_default) for m in report.methods.values()]
     is_labelled = len(report.experts) <= MAX_LABELLED

@@ -37,7 +37,7 @@ class MethodRecord(Arm):
 
     gap_closed: float | None = Field(description="(method - best_single) / (query_oracle - best_single)")
     gap_closed_interval: Range | None
-    gain: dict[str, Difference] = Field(description="this method minus coe, best_single, map_true, knn")
+    gain: dict[str, Difference] = Field(description="this method minus coe, either best single, map_true, knn")
     is_default: bool = Field(description="reported as coe: chosen without the test queries, or named by `--method`")
     valid_score: float | None = Field(description="mean score on the queries that the default was chosen on")
     fit_s: float | None

@@ -21,7 +21,7 @@ from training.types import OutcomeTable
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-HINDSIGHT = ("category_oracle", "query_oracle", "map_true")
+HINDSIGHT = ("best_single_hindsight", "category_oracle", "query_oracle", "map_true")
 """Choices that need what is not known when a query comes in."""
 
 
@@ -241,15 +241,16 @@ def hosted_together(table: OutcomeTable, budgets: Budgets) -> NDArray[np.bool_]:
 
 
 def choices(trial: Trial) -> list[Choice]:
-    """The router and every reference arm, chosen on the fit table only but for the two oracles."""
+    """The router and every reference arm, chosen on the fit table only but for those of `HINDSIGHT`."""
     fit, test = trial.fit, trial.test
     n, m = len(test.prompt_ids), len(test.experts)
     sizes = active_params(test)
     allowed = within_budgets(fit, trial.budgets)
     is_limited = bool(trial.budgets.model_dump(exclude_none=True)) and bool(allowed.any())
-    single = baselines.best_single(fit.scores, allowed if is_limited else None)
+    single, best = (baselines.best_single(part.scores, allowed if is_limited else None) for part in (fit, test))
     near = baselines.knn(fit.scores, trial.fit_embeddings, trial.test_embeddings)
-    label = f"Best single{' within the budget' if is_limited else ''} ({test.experts[single]})"
+    label = f"Best single{' within the budget' if is_limited else ''}"
+    named, hindsight = f"{label} ({test.experts[single]})", f"{label} in hindsight ({test.experts[best]})"
 
     def given(experts: IntArray) -> Float64Array:
         return baselines.one_hot(experts, m)
@@ -263,7 +264,8 @@ def choices(trial: Trial) -> list[Choice]:
     arms = [
         Choice("coe", "This router", trial.how, given(trial.decided)),
         Choice("random", "Random", "any expert, all equally likely (expected value)", baselines.random_choice(n, m)),
-        Choice("best_single", label, "one expert for all, the best on the fit data", always(single)),
+        Choice("best_single", named, "one expert for all, the best on the fit data", always(single)),
+        Choice("best_single_hindsight", hindsight, "one expert for all, the best on the test data", always(best)),
         Choice("knn", "k-NN", "the best expert on the nearest fit queries, whatever it costs", given(near)),
         Choice("category_oracle", "Category oracle", "the best expert per true category, in hindsight", by_category),
         Choice("query_oracle", "Query oracle", "the best expert per query, in hindsight", by_query),

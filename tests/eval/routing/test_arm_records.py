@@ -29,6 +29,7 @@ def test_every_arm_has_its_known_mean() -> None:
             "coe": 0.875,
             "random": (1.5 / 3 + 1 / 3 + 1.5 / 3 + 1.25 / 3) / 4,
             "best_single": 0.75,
+            "best_single_hindsight": 0.75,
             "knn": 0.75,
             "category_oracle": 0.75,
             "query_oracle": 1.0,
@@ -37,7 +38,7 @@ def test_every_arm_has_its_known_mean() -> None:
     )
 
 
-def test_every_arm_but_the_oracles_is_chosen_on_the_fit_table() -> None:
+def test_every_arm_but_those_of_hindsight_is_chosen_on_the_fit_table() -> None:
     """On the test queries law is best alone, cheapest, and best under a budget; on the fit ones it is none of these."""
     found = with_costs(trial(), [0.001, 0.004, 0.009])
     test = replace(
@@ -55,6 +56,8 @@ def test_every_arm_but_the_oracles_is_chosen_on_the_fit_table() -> None:
     assert set(limited["best_mixture"].shares) == {"maths"}
     assert arms["knn"].shares == {"maths": 0.5, "law": 0.5}
     assert arms["query_oracle"].shares == {"law": 1.0}
+    assert arms["best_single_hindsight"].label == "Best single in hindsight (law)"
+    assert limited["best_single_hindsight"].shares == {"maths": 1.0}  # law alone is too expensive on the fit queries
 
 
 def test_sizes_and_costs_are_means_over_queries_and_none_where_unknown() -> None:

@@ -109,12 +109,13 @@ def test_json_has_the_promised_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     report = make_report()
     written = json.loads(page.write_report(report, routing_page(report), tmp_path / "out")[0].read_text())
     assert {"arms", "regret", "seed", "command", "data", "gain", "gap_closed", "headline"} <= set(written)
-    names = {"coe", "random", "cheapest", "best_single", "category_oracle", "query_oracle", "knn"}
+    names = {"coe", "random", "cheapest", "best_single", "best_single_hindsight", "knn"}
+    names |= {"category_oracle", "query_oracle"}
     assert names == set(written["arms"])
     for arm in written["arms"].values():
         assert {"mean_score", "interval", "mean_cost_usd", "mean_active_params_b"} <= set(arm)
         assert arm["interval"][0] <= arm["mean_score"] <= arm["interval"][1]
-    assert set(written["gain"]) == {"best_single", "knn", "random"}
+    assert set(written["gain"]) == {"best_single", "best_single_hindsight", "knn", "random"}
     assert set(written["data"]["fingerprints"]) == {"fit", "test"}
     assert Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes()) == report
 

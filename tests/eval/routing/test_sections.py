@@ -66,7 +66,7 @@ def test_methods_are_measured_against_the_arms() -> None:
     perfect = found["perfect"]
     assert (perfect.mean_score, perfect.gap_closed, perfect.is_default) == (1.0, 1.0, True)
     assert {name: gain.mean for name, gain in perfect.gain.items()} == pytest.approx(
-        {"coe": 0.125, "best_single": 0.25, "map_true": 0.25, "knn": 0.25}
+        {"coe": 0.125, "best_single": 0.25, "best_single_hindsight": 0.25, "map_true": 0.25, "knn": 0.25}
     )
     assert (perfect.fit_s, perfect.decide_us) == (1.5, 20.0)
     assert perfect.mean_active_params_b == pytest.approx((3 * 7 + 20) / 4)
