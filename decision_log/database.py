@@ -17,6 +17,7 @@ from base.errors import StoreError
 from decision_log.feedback_rows import keep_document_feedback, keep_feedback
 from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
+from decision_log.listing import DecisionFilter, Page, Place, list_decisions
 from decision_log.log_connection import foreign_version, version_reason
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.protocols import FeedbackStatus
@@ -128,6 +129,11 @@ class Database:
             left -= len(rows)
             place = tuple_(DECISIONS.c.at, DECISIONS.c.decision_id)
             query = newest_first.where(place < tuple_(rows[-1].at, rows[-1].decision_id))
+
+    def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
+        """As `decision_log.listing` says. Raises StoreError."""
+        with self.transaction("list decisions") as connection:
+            return list_decisions(connection, tenant, wanted, limit=limit, after=after)
 
     def put_feedback(
         self, feedback: Feedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
+from decision_log.listing import DecisionFilter, Page, Place
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord
 
@@ -89,6 +90,10 @@ class DecisionDatabase(Protocol):
     """The database. Calls block: run them in a thread. Raises StoreError."""
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None: ...
+
+    def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
+        """Decisions of a team, newest first."""
+        ...
 
     def put_document_feedback(
         self, feedback: DocumentFeedback, caps: FeedbackConfig, about: DecisionRecord

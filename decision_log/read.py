@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, Text, bindparam, text
 
 from base.errors import DataError, StoreError
 from decision_log.feedback_types import FeedbackKind, ImplicitKind
@@ -54,14 +54,21 @@ OUR_FAULTS = frozenset(
 PAGE_ROWS, BATCH_IDS = 5000, 500
 
 
-def read_rewards(connection: Connection, key_weights: Mapping[str, float] | None = None) -> dict[str, float]:
+def read_rewards(
+    connection: Connection, key_weights: Mapping[str, float] | None = None, ids: Sequence[str] | None = None
+) -> dict[str, float]:
     """Weighted mean of the feedback on each decision.
 
     Args:
         key_weights: key id -> how much its feedback counts; 1 where not named. What counts nothing is left out. Only
             the key that asked may speak of an answer, so the same weight also belongs to the decision as a whole.
+        ids: decisions to read it of; None: all.
     """
-    rows = connection.execute(text("SELECT decision_id, kind, value, key_id FROM feedback"))
+    query = "SELECT decision_id, kind, value, key_id FROM feedback"
+    if ids is None:
+        rows = connection.execute(text(query))
+    else:
+        rows = connection.execute(by_ids(f"{query} WHERE decision_id IN :ids"), {"ids": ids})
     sums: dict[str, tuple[float, float]] = {}
     for decision_id, kind, value, key_id in rows:
         weight = REWARD_WEIGHT[FeedbackKind(kind)] * (key_weights or {}).get(key_id, 1.0)
@@ -130,7 +137,7 @@ def id_batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def by_ids(query: str) -> TextClause:
     """The query with a parameter `ids` that takes a sequence."""
-    return text(query).bindparams(bindparam("ids", expanding=True))
+    return text(query).bindparams(bindparam("ids", expanding=True, type_=Text()))
 
 
 def read_judged_searches(database: Database, since: float) -> Iterator[tuple[DecisionRecord, dict[str, float]]]:

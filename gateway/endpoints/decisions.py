@@ -1,16 +1,25 @@
-"""GET /v1/decisions/{id}: the receipt of one request."""
+"""GET /v1/decisions: the team's decisions, as a list or a file. GET /v1/decisions/{id}: the receipt of one request."""
 
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from typing import Annotated
 
-from fastapi import Response
+from fastapi import Query, Response
+from pydantic import Field
+from starlette.responses import StreamingResponse
 
 from base.json_text import to_json
+from base.spreadsheet import without_formula
+from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router
-from gateway.http_errors import ApiError
+from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
 from gateway.schemas import Receipt, signals_of, weighed_experts
@@ -19,6 +28,87 @@ from router.explain import reason_in_words
 from router.types import DecisionKind, DecisionReason, DecisionRecord
 
 api = api_router()
+
+EXPORT_ROWS = 500  # read at a time
+
+
+class Format(StrEnum):
+    """Form of a list: a page as JSON, or a file of all that match."""
+
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+MEDIA_TYPES = {Format.JSONL: "application/jsonl", Format.CSV: "text/csv; charset=utf-8"}
+
+
+class ListQuery(DecisionFilter):
+    """The query of a list. `after` is `next` of the page before; a file has all pages."""
+
+    limit: int = Field(default=50, ge=1, le=500)
+    after: str | None = None
+    format: Format = Format.JSON
+
+    @property
+    def place(self) -> Place | None:
+        """Raises ApiError 400."""
+        if self.after is None:
+            return None
+        at, _, decision_id = self.after.partition("_")
+        try:
+            return Place(float(at), decision_id)
+        except ValueError:
+            raise invalid(f"'after' is {shorten(self.after)}; allowed: 'next' of the page before", "after") from None
+
+
+@api.get("/v1/decisions", response_model=None)
+async def list_decisions(wanted: Annotated[ListQuery, Query()], store: Store, caller: CallerOf) -> Response:
+    """The decisions of the caller's team that match, newest first; one that was made a moment ago may be missing."""
+    if store is None:
+        raise ApiError("this gateway keeps no decisions: it has no database", status=503, code="store_unavailable")
+
+    def page(after: Place | None, limit: int) -> Page:
+        return store.list_decisions(caller.tenant, wanted, limit=limit, after=after)
+
+    if wanted.format is not Format.JSON:
+        first = await asyncio.to_thread(page, wanted.place, EXPORT_ROWS)  # an error here still has a status
+        name = f"decisions.{wanted.format}"
+        disposition = {"content-disposition": f'attachment; filename="{name}"'}
+        lines = written(all_pages(first, page), wanted.format)
+        return StreamingResponse(lines, media_type=MEDIA_TYPES[wanted.format], headers=disposition)
+    found = await asyncio.to_thread(page, wanted.place, wanted.limit)
+    answer = {
+        "object": "list",
+        "data": [line.model_dump(mode="json") for line in found.lines],
+        "next": None if found.next is None else f"{found.next.at!r}_{found.next.decision_id}",
+    }
+    return Response(to_json(answer), media_type="application/json")
+
+
+def all_pages(first: Page, page: Callable[[Place | None, int], Page]) -> Iterator[Page]:
+    yield first
+    while first.next is not None:
+        first = page(first.next, EXPORT_ROWS)
+        yield first
+
+
+def written(pages: Iterator[Page], form: Format) -> Iterator[bytes]:
+    """The pages of a file, one piece each; a spreadsheet finds no formula in it."""
+    if form is Format.CSV:
+        yield csv_text([list(DecisionLine.model_fields)])
+    for page in pages:
+        rows = [line.model_dump(mode="json") for line in page.lines]
+        if form is Format.CSV:
+            yield csv_text([[without_formula(cell) for cell in row.values()] for row in rows])
+        else:
+            yield b"".join(to_json(row) + b"\n" for row in rows)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 @api.get("/v1/decisions/{decision_id}", response_model=Receipt)

@@ -1,0 +1,185 @@
+"""Decisions of one team as a list: filtered, newest first, a page at a time. Calls block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import Field
+from sqlalchemy import JSON, ColumnElement, cast, or_, select, true, tuple_, type_coerce
+
+from base.errors import StoreError
+from base.json_text import from_json
+from decision_log.read import read_rewards
+from decision_log.tables import DECISIONS, FEEDBACK
+from router.request_body import ColumnText
+from router.types import RECORD_VERSION, DecisionKind, DecisionReason, Record, TerminalState
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+Text = Annotated[ColumnText, Field(min_length=1, max_length=256)]
+
+
+class Opinion(StrEnum):
+    """Feedback on a decision, as a filter."""
+
+    GOOD = "good"  # a value of 0.5 or more
+    BAD = "bad"  # a value below
+    ANY = "any"
+    NONE = "none"
+
+
+class Doubt(StrEnum):
+    """Certainty of stage 1, as a filter."""
+
+    SURE = "sure"
+    UNSURE = "unsure"  # the decision fell back to `general`
+
+
+class DecisionFilter(Record):
+    """Conditions on decisions, all of which must hold; None asks nothing."""
+
+    since: float | None = Field(default=None, allow_inf_nan=False, description="Unix seconds, included")
+    until: float | None = Field(default=None, allow_inf_nan=False, description="Unix seconds, not included")
+    category: Text | None = None
+    expert: Text | None = Field(default=None, description="which answered, or was chosen if none did")
+    policy: Text | None = None
+    state: TerminalState | None = None
+    feedback: Opinion | None = None
+    doubt: Doubt | None = None
+    router_version: Text | None = None
+    conversation: Text | None = Field(default=None, description="`session_id` of a record")
+
+
+class DecisionLine(Record):
+    """A decision in a list. `feedback` is the weighted mean of what was said, None without any."""
+
+    decision_id: str
+    at: float
+    kind: DecisionKind
+    requested_model: str
+    state: TerminalState
+    status: int
+    error_code: str | None
+    expert: str | None
+    category: str | None
+    likely_category: str | None
+    confidence: float | None
+    uncertainty: float | None
+    is_fallback: bool | None
+    reason: DecisionReason | None
+    propensity: float | None
+    policy: str | None
+    router_version: str | None
+    session_id: str | None
+    key_id: str | None
+    language: str | None
+    turns: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    ttft_ms: float | None
+    latency_ms: float
+    is_probe: bool
+    feedback: float | None
+    text: str | None
+
+
+class Place(NamedTuple):
+    """A place in a list: behind this decision."""
+
+    at: float
+    decision_id: str
+
+
+class Page(NamedTuple):
+    """A part of a list, and the place where it goes on; None at its end."""
+
+    lines: tuple[DecisionLine, ...]
+    next: Place | None
+
+
+def list_decisions(
+    connection: Connection, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None
+) -> Page:
+    """Up to `limit` decisions of a team behind a place. Rows of another version of the record are left out.
+
+    Args:
+        tenant: the owner of the decisions; '' is everybody without a key.
+
+    Raises:
+        StoreError: a row is damaged.
+    """
+    query = (
+        select(DECISIONS.c.at, DECISIONS.c.decision_id, DECISIONS.c.expert, DECISIONS.c.record)
+        .where(of_tenant(connection, tenant), *conditions(connection, wanted))
+        .order_by(DECISIONS.c.at.desc(), DECISIONS.c.decision_id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(DECISIONS.c.at, DECISIONS.c.decision_id) < tuple_(*after))
+    rows = connection.execute(query).all()
+    rewards = read_rewards(connection, ids=[row.decision_id for row in rows])
+    lines = (line_of(row.record, row.expert, rewards.get(row.decision_id)) for row in rows)
+    last = Place(rows[-1].at, rows[-1].decision_id) if len(rows) == limit else None
+    return Page(tuple(line for line in lines if line is not None), last)
+
+
+def line_of(record: str, expert: str | None, feedback: float | None) -> DecisionLine | None:
+    """The line of one row; None for one of another version of the record. Raises StoreError: it is damaged."""
+    try:
+        values = from_json(record)
+        if values["schema_version"] != RECORD_VERSION:
+            return None
+        known = {**(values["decision"] or {}), **values["usage"], **values, "expert": expert, "feedback": feedback}
+        return DecisionLine.model_validate({name: known.get(name) for name in DecisionLine.model_fields})
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError("a row of the decision log cannot be read: it is not a decision record") from error
+
+
+def conditions(connection: Connection, wanted: DecisionFilter) -> Iterator[ColumnElement[bool]]:
+    """Those of a filter, in SQL."""
+    columns = DECISIONS.c
+    for column, value in (
+        (columns.category, wanted.category),
+        (columns.expert, wanted.expert),
+        (columns.state, wanted.state),
+        (columns.router_version, wanted.router_version),
+        (columns.session_id, wanted.conversation),
+        (of_record(connection, "decision", "policy").as_string(), wanted.policy),
+    ):
+        if value is not None:
+            yield column == value
+    if wanted.since is not None:
+        yield columns.at >= wanted.since
+    if wanted.until is not None:
+        yield columns.at < wanted.until
+    if wanted.doubt is not None:
+        yield of_record(connection, "decision", "is_fallback").as_boolean() == (wanted.doubt is Doubt.UNSURE)
+    if wanted.feedback is not None:
+        yield is_judged(wanted.feedback)
+
+
+def is_judged(opinion: Opinion) -> ColumnElement[bool]:
+    said = select(FEEDBACK.c.id).where(FEEDBACK.c.decision_id == DECISIONS.c.decision_id)
+    value = {Opinion.GOOD: FEEDBACK.c.value >= 0.5, Opinion.BAD: FEEDBACK.c.value < 0.5}.get(opinion, true())
+    found = said.where(value).exists()
+    return ~found if opinion is Opinion.NONE else found
+
+
+def of_tenant(connection: Connection, tenant: str) -> ColumnElement[bool]:
+    """Decisions that this team made: those of its keys."""
+    key_id: ColumnElement[str] = of_record(connection, "key_id").as_string()
+    if not tenant:
+        return key_id.is_(None)
+    return or_(key_id == tenant, key_id.startswith(f"{tenant}/", autoescape=True))
+
+
+def of_record(connection: Connection, *path: str) -> Any:
+    """A value inside the JSON of a record."""
+    record = DECISIONS.c.record
+    # SQLite reads JSON from text; a cast would make a number of it.
+    values = type_coerce(record, JSON) if connection.dialect.name == "sqlite" else cast(record, JSON)
+    return values[path if len(path) > 1 else path[0]]

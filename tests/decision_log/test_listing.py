@@ -1,0 +1,117 @@
+"""Lists of decisions on SQLite and Postgres: every filter, every page, and nobody else's rows."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import update
+
+from base.errors import StoreError
+from decision_log.database import Database
+from decision_log.feedback_types import Feedback, FeedbackKind
+from decision_log.listing import DecisionFilter, DecisionLine
+from decision_log.tables import DECISIONS
+from router.types import DecisionRecord
+from tests.gateway.test_store import record
+
+TEAM = "acme"
+
+
+def made(seq: int, decision: dict[str, object] | None = None, **changes: object) -> DecisionRecord:
+    """A decision of the team's key 1, `seq` seconds after the first."""
+    found = record(seq, **{"key_id": f"{TEAM}/1", "at": 1000.0 + seq, **changes})
+    assert found.decision is not None
+    return found.model_copy(update={"decision": found.decision.model_copy(update=decision or {})})
+
+
+def listed(store: Database, tenant: str = TEAM, limit: int = 100, **wanted: object) -> list[int]:
+    page = store.list_decisions(tenant, DecisionFilter.model_validate(wanted), limit=limit)
+    return [int(line.at) - 1000 for line in page.lines]
+
+
+def test_a_team_sees_what_its_keys_made(store: Database) -> None:
+    owners = [f"{TEAM}/1", f"{TEAM}/2", "acm/1", f"{TEAM}x/1", "ac_e/1", TEAM, None]
+    store.write_decisions([made(seq, key_id=owner) for seq, owner in enumerate(owners)])
+    assert listed(store) == [5, 1, 0]
+    assert listed(store, "ac_e") == [4]
+    assert listed(store, "") == [6]
+    assert listed(store, "nobody") == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"since": 1002.0}, [3, 2]),
+        ({"until": 1002.0}, [1, 0]),
+        ({"category": "law"}, [1]),
+        ({"expert": "other"}, [2]),
+        ({"policy": "cheap"}, [3]),
+        ({"state": "timed_out"}, [1]),
+        ({"router_version": "v8"}, [3]),
+        ({"conversation": "c1"}, [2, 0]),
+        ({"doubt": "unsure"}, [2]),
+        ({"doubt": "sure"}, [3, 1, 0]),
+        ({"feedback": "good"}, [0]),
+        ({"feedback": "bad"}, [2, 0]),
+        ({"feedback": "any"}, [2, 0]),
+        ({"feedback": "none"}, [3, 1]),
+        ({"conversation": "c1", "feedback": "bad", "doubt": "sure"}, [0]),
+    ],
+)
+def test_filters(store: Database, wanted: dict[str, object], found: list[int]) -> None:
+    store.write_decisions(
+        [
+            made(0, session_id="c1"),
+            made(1, {"category": "law"}, state="timed_out", status=504),
+            made(2, {"is_fallback": True}, served_expert="other", session_id="c1"),
+            made(3, {"policy": "cheap", "router_version": "v8"}),
+        ]
+    )
+    for seq, kind, value in ((0, FeedbackKind.THUMB, 1.0), (0, FeedbackKind.SCORE, 0.0), (2, FeedbackKind.THUMB, 0.0)):
+        store.put_feedback(Feedback(decision_id=f"r1-{seq}", kind=kind, value=value, at=5.0, key_id=f"{TEAM}/1"))
+    assert listed(store, **wanted) == found
+
+
+def test_pages_have_every_decision_once_also_those_of_one_moment(store: Database) -> None:
+    store.write_decisions([made(seq, at=1000.0 + seq // 3) for seq in range(10)])
+    place, found = None, []
+    while True:
+        page = store.list_decisions(TEAM, DecisionFilter(), limit=4, after=place)
+        found += [line.decision_id for line in page.lines]
+        place = page.next
+        if place is None:
+            break
+        assert len(page.lines) == 4
+    assert sorted(found) == [f"r1-{seq}" for seq in range(10)]
+    assert found == sorted(found, reverse=True)
+
+
+def test_a_line_says_how_it_ended_and_what_was_said(store: Database) -> None:
+    store.write_decisions([made(0, usage={"prompt_tokens": 3, "completion_tokens": 4}, cost_usd=0.5, text="hello")])
+    store.put_feedback(Feedback(decision_id="r1-0", kind=FeedbackKind.THUMB, value=1.0, at=5.0, key_id="a"))
+    store.put_feedback(Feedback(decision_id="r1-0", kind=FeedbackKind.EDIT, value=0.25, at=5.0, key_id="a"))
+    (line,) = store.list_decisions(TEAM, DecisionFilter(), limit=5).lines
+    assert line == DecisionLine(
+        decision_id="r1-0", at=1000.0, kind="chat", requested_model="auto", state="answered", status=200,
+        error_code=None, expert="answered", category="code", likely_category="code", confidence=0.5, uncertainty=0.5,
+        is_fallback=False, reason="map", propensity=0.25, policy="default", router_version="v7", session_id=None,
+        key_id="acme/1", language=None, turns=1, prompt_tokens=3, completion_tokens=4, cost_usd=0.5, ttft_ms=None,
+        latency_ms=1.0, is_probe=False, feedback=0.75, text="hello",
+    )  # fmt: skip
+
+
+def test_a_request_without_a_decision_is_listed(store: Database) -> None:
+    store.write_decisions([record(0, decision=None, served_expert=None, key_id="acme/1", state="rejected", status=429)])
+    (line,) = store.list_decisions(TEAM, DecisionFilter(), limit=5).lines
+    assert (line.expert, line.category, line.status) == (None, None, 429)
+
+
+def test_rows_of_another_version_are_left_out_and_damaged_ones_named(store: Database) -> None:
+    store.write_decisions([made(0), made(1)])
+    row = update(DECISIONS).where(DECISIONS.c.decision_id == "r1-1")
+    with store.transaction("test") as connection:
+        connection.execute(row.values(record='{"schema_version": 9, "key_id": "acme/1"}'))
+    assert listed(store) == [0]
+    with store.transaction("test") as connection:
+        connection.execute(row.values(record='{"schema_version": 1, "key_id": "acme/1", "decision": null}'))
+    with pytest.raises(StoreError, match="not a decision record"):
+        listed(store)

@@ -1,0 +1,87 @@
+"""GET /v1/decisions: pages, files and refusals. tests/decision_log/test_listing.py has the filters."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from decision_log.database import Database
+from tests.decision_log.test_listing import made
+from tests.gateway.running import Running, running
+
+KEYS = ("the first key of two", "the second key of two")
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
+    """Five decisions of nobody's key; the last one's text would be a formula."""
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    store.write_decisions([made(seq, key_id=None, text="=1+1" if seq == 4 else "hello") for seq in range(5)])
+    async with running(store=store) as opened:
+        yield opened
+    store.close()
+
+
+async def get(gateway: Running, query: str, key: str | None = None) -> tuple[int, bytes]:
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    async with gateway.client.get(f"{gateway.root}/v1/decisions?{query}", headers=headers) as answer:
+        return answer.status, await answer.read()
+
+
+async def test_pages_follow_each_other_to_the_end(gateway: Running) -> None:
+    seen, after = [], ""
+    for _ in range(3):
+        status, body = await get(gateway, f"limit=2&since=1001{after}")
+        page = json.loads(body)
+        assert (status, page["object"]) == (200, "list")
+        seen += [line["decision_id"] for line in page["data"]]
+        if page["next"] is None:
+            break
+        after = f"&after={page['next']}"
+    assert seen == ["r1-4", "r1-3", "r1-2", "r1-1"]
+
+
+async def test_a_file_has_all_pages(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.endpoints.decisions.EXPORT_ROWS", 2)
+    _, body = await get(gateway, "format=jsonl&limit=1")
+    assert [json.loads(line)["decision_id"] for line in body.splitlines()] == [f"r1-{seq}" for seq in (4, 3, 2, 1, 0)]
+    _, body = await get(gateway, "format=csv")
+    rows = list(csv.DictReader(io.StringIO(body.decode())))
+    assert [row["text"] for row in rows] == ["'=1+1", *["hello"] * 4]
+    assert rows[0]["expert"] == "answered"
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("state=lost", "'state': Input should be 'answered'"),
+        ("limit=501", "'limit': Input should be less than or equal to 500"),
+        ("after=yesterday", "'after' is 'yesterday'; allowed: 'next' of the page before"),
+        ("since=nan", "'since': Input should be a finite number"),
+        ("colour=red", "'colour': Extra inputs are not permitted"),
+    ],
+)
+async def test_a_wrong_query_is_refused_by_name(gateway: Running, query: str, words: str) -> None:
+    status, body = await get(gateway, query)
+    assert status == 400
+    assert words in json.loads(body)["error"]["message"]
+
+
+async def test_a_key_lists_what_its_team_made(tmp_path: Path) -> None:
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    async with running(keys=KEYS, store=store) as gateway:
+        for key in KEYS:
+            async with gateway.chat(headers={"authorization": f"Bearer {key}"}) as answer:
+                assert answer.status == 200
+        store.write_decisions([await gateway.record(0), await gateway.record(1)])
+        lists = [json.loads((await get(gateway, "", key))[1])["data"] for key in KEYS]
+        assert [[line["decision_id"] for line in each] for each in lists] == [
+            [record.decision_id] for record in gateway.log.records
+        ]
+        assert (await get(gateway, ""))[0] == 401
+    store.close()
