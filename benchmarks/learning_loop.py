@@ -50,8 +50,8 @@ RESULTS = ROOT / "docs" / "results" / "learning-loop.md"
 PER_CATEGORY = 250
 NEWCOMER, ADDED, DEGRADED = "python_code", "metamath-mistral-7b", "dolphin-2.9-llama3-8b"
 FACTOR, NEWCOMER_SHARE = 0.3, 0.2
-LOGGED, EXPLORED = 10_000, 0.2
-"""Decisions of the log of a run of the first two experiments, and the share of them that explores."""
+LOGGED = 10_000
+"""Decisions of the log of a run of the first two experiments."""
 
 NOISES = (0.05, 0.1, 0.2)
 BLOCKS = 8
@@ -194,7 +194,8 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "",
             "## Do the intervals cover?",
             "",
-            f"{len(found.coverage)} runs, each with a new log of {LOGGED} decisions, {EXPLORED:.0%} of them explored. "
+            f"{len(found.coverage)} runs, each with a new log of {LOGGED} decisions, explored at a budget of "
+            f"{EXPLORATION.budget:.1%}. "
             "Half of the questions judge. The stated rate is 95%. The gate concludes from a log only with an "
             "effective sample of at least 20 decisions on the queries that change hands.",
             "",
@@ -210,7 +211,7 @@ def page(found: Findings, world: World, command: str, minutes: float, margin: fl
             "## Drift",
             "",
             f"{len(found.courses)} runs of {len(phases)} phases of {phases[0].blocks * BLOCK} decisions; "
-            f"{EXPLORATION.epsilon:.0%} explore, and the loop retrains every {BLOCK} decisions. First, the scores of "
+            f"the loop retrains every {BLOCK} decisions. First, the scores of "
             f"{DEGRADED} fall to {FACTOR:.0%}. Then {NEWCOMER_SHARE:.0%} of the traffic belongs to a category that "
             f"neither stage 1 nor a probe has seen. Then {ADDED} joins with its probes. Mean true score of "
             "the answers:",
@@ -243,11 +244,10 @@ def experiment(
     """All measurements; their figures follow from the seed, whatever the number of workers."""
     stage = fit_stage(world, np.random.default_rng(seed))
     moment = moment_of(world, absent=(ADDED,))
-    explored = Settings(settings.root, exploration=EXPLORATION.model_copy(update={"epsilon": EXPLORED}))
     phases = scenario(world, DEGRADED, FACTOR, ADDED, NEWCOMER_SHARE, BLOCKS)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         waiting = [
-            pool.submit(judged_run, world, stage, explored, moment, LOGGED, NOISES[run % len(NOISES)], (seed, run))
+            pool.submit(judged_run, world, stage, settings, moment, LOGGED, NOISES[run % len(NOISES)], (seed, run))
             for run in range(runs)
         ]
         driving = [pool.submit(scenario_run, world, stage, settings, phases, seed + run) for run in range(scenarios)]

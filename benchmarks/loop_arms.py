@@ -50,7 +50,10 @@ from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALPHA = 0.1
-EXPLORATION = ExplorationConfig(epsilon=0.1, softmax_temperature=0.03)
+EXPLORATION = ExplorationConfig(budget=0.005)
+EVENLY_EXPLORED = 0.1
+"""Share of the traffic that `Averaging` spreads evenly."""
+
 RESPONSE_RATE = 0.3
 LABELS_SHOWN = 60
 """Labelled queries on which stage 1 is compared: it is the same in both routers here."""
@@ -339,9 +342,9 @@ class Averaging:
         mean = np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), self.prior)
         present = np.array([name in self.experts for name in self.world.traffic.experts])
         mean[:, ~present] = -1.0
-        explored = EXPLORATION.epsilon * present / present.sum()
+        explored = EVENLY_EXPLORED * present / present.sum()
         best = np.eye(len(present))[mean.argmax(axis=1)]
-        self.policy = ((1 - EXPLORATION.epsilon) * best + explored)[self.rows]
+        self.policy = ((1 - EVENLY_EXPLORED) * best + explored)[self.rows]
 
     def serve(self, moment: Moment, t: int) -> float:
         self.experts = moment.experts

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.loop_arms import (
-    EXPLORATION,
+    EVENLY_EXPLORED,
     Averaging,
     BetaBandit,
     Retraining,
@@ -172,7 +172,7 @@ def scenario_run(world: World, stage: Stage, settings: Settings, phases: Sequenc
     reachable: list[float] = []
     names: list[str] = []
     for phase in phases:
-        best = reachable_value(phase.moment, rows, world, EXPLORATION.epsilon)
+        best = reachable_value(phase.moment, rows, world, EVENLY_EXPLORED)
         start |= {(name, phase.name): arm.value(phase.moment) for name, arm in arms.items()}
         for _ in range(phase.blocks):
             for name, arm in arms.items():

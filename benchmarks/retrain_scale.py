@@ -66,7 +66,7 @@ def write_config(folder: Path, scorer: str) -> Path:
         "categories": shipped["categories"],
         "experts": {name: {"engine": "echo", "model": name, "params_b": 1.0} for name in EXPERTS},
         "router": shipped["router"] | {"scorer": {"kind": scorer}},
-        "policies": {"default": {"exploration": {"epsilon": EXPLORED}}},
+        "policies": {"default": {"exploration": {"budget": 0.005}}},
     }
     path = folder / "experts.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")

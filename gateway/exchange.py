@@ -15,6 +15,7 @@ from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.types import (
     DecisionInputs,
+    DecisionReason,
     DecisionRecord,
     RoutingDecision,
     ShadowDecision,
@@ -168,8 +169,11 @@ def stay_note(stay: Stay) -> str:
 
 
 def fallback_note(decision: RoutingDecision, expert: str | None) -> str:
-    """The header `x-coe-fallback`: `uncertain` (stage 1), `failover:EXPERT` (that one failed); empty for neither."""
+    """The header `x-coe-fallback`: `uncertain` (stage 1), `explored` (another expert was planned), `failover:EXPERT`
+    (that one failed); empty for none of them."""
     notes = ["uncertain"] if decision.is_fallback else []
+    if decision.reason is DecisionReason.EXPLORED:
+        notes.append("explored")
     if expert not in (None, decision.expert):
         notes.append(f"failover:{decision.expert}")
     return ", ".join(notes)

@@ -111,6 +111,9 @@ async def ensure_router(
     if live.current is None:
         raise ArtifactError(f"the live router cannot be used: {live.last_error}; `coe train` makes another")
     view.note(f"router {live.current.version[:12]}: {len(live.current.experts)} experts measured")
+    for name, policy in live.current.policies.items():
+        if policy.exploration is not None:
+            view.note(f"policy {name} {policy.exploration.words}; `exploration: off` in experts.yaml ends it")
     if unmeasured := [name for name in config.experts if name not in live.current.experts]:
         view.note(
             f"not in the map, because never measured: {', '.join(unmeasured)}; `coe experts probe NAME` puts one there"

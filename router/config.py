@@ -6,6 +6,7 @@ environment variable (`api_key_env`) and read in `gateway/settings.py`.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -18,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -133,10 +135,20 @@ class Budgets(Section):
 
 
 class ExplorationConfig(Section):
-    """Share of traffic that draws its expert from a softmax of predicted quality instead of the map."""
+    """Queries that other experts than the planned one answer, so that the log says how good those are."""
 
-    epsilon: float = Field(default=0.0, ge=0, le=1)
-    softmax_temperature: float = Field(default=0.1, gt=0)
+    budget: float = Field(default=0.0, ge=0, le=1, description="mean loss of quality that it may cost; 0 explores none")
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def percent_is_a_share(cls, value: object) -> object:
+        """Reads `0.5%`."""
+        is_percent = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value.strip())
+        return float(str(value).strip().rstrip("%")) / 100 if is_percent else value
+
+    @property
+    def words(self) -> str:
+        return f"at a mean loss of at most {self.budget:.2%} of quality" if self.budget else "off"
 
 
 class PolicyConfig(Section):
@@ -145,6 +157,12 @@ class PolicyConfig(Section):
     budgets: Budgets = Budgets()
     exploration: ExplorationConfig = ExplorationConfig()
     pins: dict[str, str] = Field(default_factory=dict, description="category -> expert; the file wins over the map")
+
+    @field_validator("exploration", mode="before")
+    @classmethod
+    def off_is_no_budget(cls, value: object) -> object:
+        """Reads `off`, which is false in YAML."""
+        return {} if value is False or value == "off" else value
 
 
 class RouterConfig(Section):

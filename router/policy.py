@@ -284,18 +284,3 @@ def infeasible_budget(program: MapProgram, limits: Mapping[str, float], costs: E
         if least is not None and row @ least > limits[name] * (1 + SLACK / 2):
             return InfeasibleBudgetError(name, limits[name], float(row @ least))
     raise AssertionError("an infeasible program has a budget that cannot be kept")
-
-
-def exploration_probs(quality: FloatArray, chosen: int, epsilon: float, temperature: float) -> NDArray[np.float64]:
-    """Probability of each of m eligible experts: 1 - epsilon on the chosen one, epsilon spread by softmax(quality / T).
-
-    An epsilon-mixed softmax (ours); epsilon 0 puts 1.0 on `chosen`.
-    """
-    probs = np.zeros(len(quality), dtype=np.float64)
-    probs[chosen] = 1.0 - epsilon
-    if epsilon > 0:
-        logits = quality.astype(np.float64) / temperature
-        weights = np.exp(logits - logits.max())
-        probs += epsilon * weights / weights.sum()
-    probs /= probs.sum()
-    return probs

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import NoEligibleExpertError
-from router.config import ExplorationConfig
-from router.policy import MapSolution, exploration_probs
+from router.exploration import Exploration, scale_within
+from router.policy import MapSolution
 from router.preference import Preference
 from router.types import DecisionReason, FloatArray
 
@@ -23,7 +23,7 @@ SEED_BITS = 53
 
 @dataclass(frozen=True)
 class Policy:
-    """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration.
+    """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration, None for none.
 
     With a `preference` every query is judged on its own, and the map is what is shown, pinned and explained.
 
@@ -34,7 +34,7 @@ class Policy:
 
     solution: MapSolution
     pins: Mapping[int, int] = field(default_factory=dict)
-    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    exploration: Exploration | None = None
     preference: Preference | None = None
 
     def expert_of(self, row: int) -> tuple[int, DecisionReason]:
@@ -73,11 +73,35 @@ class Policy:
         others = [e for e, bar in enumerate(bars) if bar is None and e != planned]
         return [planned, *sorted(others, key=lambda e: -worth[e])]
 
+    def exploring(
+        self, exploration: Exploration, budget: float, quality: FloatArray, rows: Sequence[int], mass: FloatArray
+    ) -> Policy:
+        """The policy with as much of the exploration as its budget, a mean loss, pays for.
+
+        Args:
+            quality: (n, m) predicted qualities that stand for the traffic; `rows` (n,) the row of the map of each.
+            mass: (n,) how much of the traffic each is; need not be normalised.
+        """
+        free = [i for i, row in enumerate(rows) if row not in self.pins]
+        orders = [self.order(rows[i], quality[i]) for i in free]
+        weighed = [exploration.weighed(rows[i], quality[i], o[0], o[1:]) for i, o in zip(free, orders, strict=True)]
+        if not weighed:
+            return self
+        weight, loss = (np.stack(part) for part in zip(*weighed, strict=True))
+        part = np.asarray(mass, dtype=np.float64)
+        part = part[free] / max(float(part.sum()), 1e-12)
+        scaled = replace(exploration, scale=scale_within(budget, weight, loss, part, exploration.most))
+        shares = np.stack([scaled.shares(rows[i], quality[i], o[0], o[1:]) for i, o in zip(free, orders, strict=True)])
+        tried = shares * (weight > 0)
+        expected = replace(scaled, share=float(part @ tried.sum(axis=1)), loss=float(part @ (tried * loss).sum(axis=1)))
+        return replace(self, exploration=expected)
+
     @cached_property
     def fingerprint(self) -> str:
         """Identity of all that experts.yaml and the artifact's evidence made of this policy, in hexadecimal."""
-        shared = (self.exploration.model_dump(), sorted(self.pins.items()))
-        digest = hashlib.sha256(repr(shared).encode())
+        digest = hashlib.sha256(repr(sorted(self.pins.items())).encode())
+        if self.exploration is not None:
+            digest.update(self.exploration.identity)
         digest.update(np.asarray(self.solution.expert_of, dtype=np.int64).tobytes())
         others = self.solution.stand_ins
         if others is not None:
@@ -125,7 +149,7 @@ class Odds:
 def odds_of(policy: Policy, row: int, eligible: Sequence[int], quality: FloatArray) -> Odds:
     """The first of the policy's order that can serve, or an explored one of that order.
 
-    A pin is never explored away from.
+    Nobody is tried in the place of a pin, or of a stand-in: its query has lost its best expert already.
 
     Args:
         eligible: who can serve the request; of these, experts outside the policy's order have probability 0.
@@ -141,13 +165,16 @@ def odds_of(policy: Policy, row: int, eligible: Sequence[int], quality: FloatArr
     wanted = ranking[0]
     if wanted != planned:
         reason = DecisionReason.NEXT_BEST
-    explore = policy.exploration
-    epsilon = 0.0 if reason is DecisionReason.PINNED else explore.epsilon
-    among = [e for e in eligible if e in ranking]
-    spread = exploration_probs(quality[among], among.index(wanted), epsilon, explore.softmax_temperature)
-    probs = np.zeros(len(eligible))
-    probs[[eligible.index(e) for e in among]] = spread
-    return Odds(tuple(eligible), wanted, reason, tuple(probs.tolist()), ranking, explores=epsilon > 0)
+    is_planned = wanted == planned and reason is not DecisionReason.PINNED
+    probs = np.zeros(len(quality))
+    probs[wanted] = 1.0
+    if policy.exploration is not None and is_planned:
+        order = policy.order(row, quality)
+        shares = policy.exploration.shares(row, quality, planned, order[1:])
+        probs = np.where(np.isin(np.arange(len(quality)), ranking), shares, 0.0)
+        probs[planned] += 1.0 - probs.sum()  # nobody is tried more often because somebody else is down
+    explores = bool(probs[planned] < 1.0) and is_planned
+    return Odds(tuple(eligible), wanted, reason, tuple(probs[list(eligible)].tolist()), ranking, explores)
 
 
 def position_of(probs: NDArray[np.float64], seed: int) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from router.exploration import GAIN_FOR_DOUBLE_COST
 from router.types import Metric, Record, Verdict
 
 MIN_EFFECTIVE_DECISIONS = 20.0
@@ -23,9 +24,6 @@ no reward judges those (ours)."""
 
 COST_TOLERANCE = 0.01
 """Relative rise of the mean cost that counts as none: a choice per query moves it a little from fit to fit (ours)."""
-
-GAIN_FOR_DOUBLE_COST = 0.2
-"""Gain of quality, of the lower end of its interval, that pays for a doubled mean cost; half of it for half (ours)."""
 
 
 @dataclass(frozen=True)

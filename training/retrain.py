@@ -175,7 +175,7 @@ def with_newcomers(
     or its map would not stay the same."""
     live = load_artifact(live_folder)
     names = newcomers(live, comparison.evidence)
-    is_exploring = any(policy.exploration.epsilon > 0 for policy in inputs.config.policies.values())
+    is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
     if not names or not is_exploring or not can_introduce(live, comparison.evidence):
         return None, ()
     made = scratch / introduce(scratch, live, comparison.evidence, inputs.now).manifest.version

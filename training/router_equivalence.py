@@ -1,9 +1,8 @@
 """Equivalence of two routers: they decide alike, so that putting one in the other's place changes nothing.
 
-Alike means that for every query compared, under every policy, both name the same category, and that each expert's
-probability of being drawn (1 of the expert they want, without exploration) differs by no more than PROBABILITY_STEP.
-What they predict of quality, and so the order in which others stand in for an expert that is down, may differ: every
-new rating moves it a little.
+Alike means that for every query compared, under every policy, both name the same category and want the same expert.
+What they predict of quality, and so the order in which others stand in for an expert that is down, and the shares by
+which others are explored, may differ: every new rating moves them a little.
 """
 
 from __future__ import annotations
@@ -18,17 +17,10 @@ from router.types import FloatArray, Query, QueryBatch, RoutingDecision
 from training.log_answers import AskedAnswers
 from training.router_comparison import BATCH_ROWS, decisions_of, groups_of
 
-PROBABILITY_STEP = 0.02
-"""Probabilities of an expert that differ by no more count as one: exploration follows predicted quality, which is never
-twice the same (ours)."""
-
 
 def is_same_decision(one: RoutingDecision, other: RoutingDecision) -> bool:
-    """Returns whether category and drawn experts are the same, the latter within PROBABILITY_STEP."""
-    if one.category != other.category:
-        return False
-    mine, theirs = (dict(zip(d.eligible, d.eligible_probs, strict=True)) for d in (one, other))
-    return all(abs(mine.get(name, 0.0) - theirs.get(name, 0.0)) <= PROBABILITY_STEP for name in mine | theirs)
+    """Returns whether category and wanted expert are the same."""
+    return (one.category, one.ranking[0]) == (other.category, other.ranking[0])
 
 
 def decide_alike(one: Router, other: Router, texts: Sequence[str], embeddings: FloatArray) -> bool:

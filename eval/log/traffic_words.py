@@ -81,10 +81,7 @@ def why_unknown(report: LogReport) -> str:
     """The data that is missing to estimate what other experts would have answered."""
     regret = report.regret
     if not regret.is_explored:
-        return (
-            "without exploration it is unknown what another expert would have answered (exploration.epsilon of a "
-            "policy)."
-        )
+        return "without exploration it is unknown what another expert would have answered (exploration of a policy)."
     rated = round(regret.explored.n) if regret.explored is not None else 0
     return (
         f"of {regret.n_explored:,} answers by exploration {rated or 'none'} got feedback. A category needs feedback on "

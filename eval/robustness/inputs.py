@@ -13,7 +13,7 @@ from eval.probe_set import load_probes
 from eval.robustness.flips import Decide, KnownScores
 from router.artifact import load_artifact
 from router.build import load_router, table_router
-from router.config import ExplorationConfig, load_config
+from router.config import load_config
 from router.live_pointer import read_pointer
 from router.pipeline import Router
 from router.route_command import live_router
@@ -49,7 +49,7 @@ def find_router(folder: Path | None, config: Path, data_dir: Path, *, is_table: 
     else:
         exact = router_folder(folder)
         router = table_router(load_artifact(exact)) if is_table else load_router(load_config(config), exact)
-    still = {name: replace(policy, exploration=ExplorationConfig()) for name, policy in router.policies.items()}
+    still = {name: replace(policy, exploration=None) for name, policy in router.policies.items()}
     return replace(router, policies=still)
 
 

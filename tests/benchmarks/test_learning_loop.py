@@ -20,7 +20,7 @@ from router.config import ExplorationConfig
 from router.section import PluginConfig
 from training.types import OutcomeTable
 
-SETTINGS = ExplorationConfig(epsilon=0.3, softmax_temperature=0.5)
+SETTINGS = ExplorationConfig(budget=0.05)
 
 
 def synthetic_table(rng: np.random.Generator, *, per_category: int = 120) -> OutcomeTable:
@@ -89,7 +89,7 @@ def test_the_loop_recovers_from_a_degraded_expert(bench, stage):
     for _ in range(4):
         loop.serve(steady, 1500)
     before = loop.value(degraded)
-    reachable = reachable_value(degraded, loop.rows, bench.world, SETTINGS.epsilon)
+    reachable = reachable_value(degraded, loop.rows, bench.world, 0.1)
     assert reachable - before > 0.05
     for _ in range(6):
         loop.serve(degraded, 1500)

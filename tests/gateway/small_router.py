@@ -8,13 +8,13 @@ from typing import Self
 
 import numpy as np
 
-from router.config import ExplorationConfig
 from router.pipeline import Capabilities, Router
 from router.policy import MapSolution
 from router.quality import QualityMatrix
 from router.scorers.map import MapScorer
 from router.solved_policy import Policy
 from router.types import CategoryProbs, FloatArray
+from tests.router.exploring import explored
 
 MANIFEST: Mapping[str, object] = {
     "created_at": "2026-01-01T00:00:00+00:00",
@@ -73,12 +73,11 @@ class MarginUncertainty:
 def small_router(
     *, version: str = "0123456789abcdef", is_inline: bool = True, capabilities: Mapping[str, Capabilities] | None = None
 ) -> Router:
-    """Red asks go to ruby, green ones to emerald, others to plain. Policy `wild` explores always."""
+    """Red asks go to ruby, green ones to emerald, others to plain. Policy `wild` explores most of them."""
     quality = np.array(QUALITY, dtype=np.float32)
     zeros, ones = np.zeros((3, 3), dtype=np.float32), np.ones(3, dtype=np.float32)
     evidence = QualityMatrix(quality, zeros, zeros, ones, ones, zeros, zeros)
     solution = MapSolution(expert_of=quality.argmax(axis=1), quality=0.0, used={}, binding=())
-    wild = ExplorationConfig(epsilon=1.0, softmax_temperature=100.0)
     return Router(
         version=version,
         encoder=ColourEncoder(is_inline),
@@ -87,7 +86,7 @@ def small_router(
         uncertainty=MarginUncertainty(),
         scorer=MapScorer().with_evidence(EXPERTS, evidence),
         experts=EXPERTS,
-        policies={"default": Policy(solution), "wild": Policy(solution, exploration=wild)},
+        policies={"default": Policy(solution), "wild": Policy(solution, exploration=explored(2 / 3))},
         capabilities=capabilities
         or {name: Capabilities(context_tokens=4096, supports_images=False) for name in EXPERTS},
     )

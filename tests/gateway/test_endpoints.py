@@ -59,7 +59,7 @@ async def test_policies_and_names_in_model() -> None:
             async with gateway.chat("red", model="auto:wild") as answer:
                 experts.add(answer.headers["x-coe-expert"])
         assert experts == {"ruby", "emerald", "plain"}
-        assert (await gateway.record(5)).decision.propensity == pytest.approx(1 / 3, abs=0.01)
+        assert 0.2 < (await gateway.record(5)).decision.propensity < 0.5
 
 
 async def test_uncertain_queries_fall_back_to_general() -> None:

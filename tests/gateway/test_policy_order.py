@@ -7,25 +7,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.config import Budgets, ExplorationConfig
+from router.config import Budgets
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts, solve_map
 from router.solved_policy import Policy
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.small_router import EXPERTS, QUALITY, small_router
+from tests.router.exploring import explored
 
 CENTS = (0.001, 0.002, 0.1)  # ruby, emerald, plain
 
 
-def priced(*, limit: float = 0.003, pins: dict[int, int] | None = None, epsilon: float = 0.0) -> Router:
+def priced(*, limit: float = 0.003, pins: dict[int, int] | None = None, share: float = 0.0) -> Router:
     """The colour router whose default policy bounds the cost; `plain` is beyond it."""
     zeros = np.zeros(3, np.float32)
     cost = np.tile(np.array(CENTS, np.float32), (3, 1))
     costs = ExpertCosts(zeros, np.arange(3), zeros, zeros, cost, np.zeros((3, 3), np.float32))
     quality = np.array(QUALITY, np.float32)
     solution = solve_map(quality, np.full(3, 1 / 3, np.float32), costs, Budgets(cost_usd=limit), pins)
-    policy = Policy(solution, pins or {}, ExplorationConfig(epsilon=epsilon, softmax_temperature=100.0))
+    policy = Policy(solution, pins or {}, explored(share))
     return replace(small_router(), policies={"default": policy, "wild": policy}, costs=costs)
 
 
@@ -87,7 +88,7 @@ async def test_what_only_an_expert_beyond_the_budget_takes_is_refused() -> None:
 
 @pytest.mark.parametrize(("pins", "expected"), [({}, {"ruby", "emerald"}), ({0: 1}, {"emerald"})])
 async def test_exploration_stays_within_the_budget_and_leaves_pins_alone(pins, expected) -> None:
-    async with running(router=priced(pins=pins, epsilon=1.0)) as gateway:
+    async with running(router=priced(pins=pins, share=0.5)) as gateway:
         experts = set()
         for number in range(40):
             async with gateway.chat("red") as answer:

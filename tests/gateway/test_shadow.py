@@ -8,21 +8,20 @@ import numpy as np
 import pytest
 
 from gateway.shadow import ShadowAsk, shadow_decision
-from router.config import ExplorationConfig
 from router.pipeline import Router
 from router.policy import MapSolution
 from router.solved_policy import Policy
 from router.types import Query, ShadowDecision
 from tests.gateway.small_router import EXPERTS, small_router
+from tests.router.exploring import explored
 
 ALL = frozenset(EXPERTS)
 
 
-def deciding(red: str, epsilon: float = 0.0, version: str = "b" * 16) -> Router:
+def deciding(red: str, share: float = 0.0, version: str = "b" * 16) -> Router:
     """A router that sends red asks to that expert."""
     solution = MapSolution(np.array([EXPERTS.index(red), 1, 2]), 0.0, {}, ())
-    exploration = ExplorationConfig(epsilon=epsilon, softmax_temperature=1.0)
-    return replace(small_router(version=version), policies={"default": Policy(solution, exploration=exploration)})
+    return replace(small_router(version=version), policies={"default": Policy(solution, exploration=explored(share))})
 
 
 def shadow_of(candidate: Router, live: Router, alive: frozenset[str] = ALL) -> ShadowDecision:
@@ -44,7 +43,7 @@ def test_a_candidate_that_agrees_has_all_of_it() -> None:
 
 @pytest.mark.parametrize("red", ["ruby", "emerald", "plain"])
 def test_a_candidate_that_explores_tells_how_likely_it_would_have_chosen_whom_served(red: str) -> None:
-    candidate = deciding(red, epsilon=0.4)
+    candidate = deciding(red, share=0.4)
     made = candidate.decide(Query("q", "red"), rng=np.random.default_rng(1))
     expected = dict(zip(made.eligible, made.eligible_probs, strict=True))["ruby"]
     for _ in range(5):  # whichever expert its own draw is

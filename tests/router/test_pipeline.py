@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from base.errors import ConfigError, NoEligibleExpertError
 from router.classifiers.logistic import LogisticClassifier
-from router.config import Budgets, ExplorationConfig
+from router.config import Budgets
 from router.encoders.hashing import Options as HashingOptions
 from router.encoders.hashing import build as build_hashing
 from router.features import rounded
@@ -22,13 +22,14 @@ from router.scorers.soft_map import SoftMapScorer
 from router.solved_policy import Policy
 from router.types import DecisionReason, Query, QueryBatch, QueryFacts, RoutingDecision
 from router.uncertainty import Uncertainty
+from tests.router.exploring import explored
 
 EXPERTS = ("small", "coder", "vision")
 QUALITY = np.array([[0.3, 0.9, 0.2], [0.6, 0.1, 0.5], [0.5, 0.4, 0.45]], np.float32)  # code, facts, general
 CODE, FACTS, NEITHER = np.eye(2, dtype=np.float32)[0], np.eye(2, dtype=np.float32)[1], np.full(2, 0.5, np.float32)
 
 
-def make_router(*, epsilon=0.0, pins=None, context=None) -> Router:
+def make_router(*, share=0.0, pins=None, context=None) -> Router:
     m, zero = len(EXPERTS), np.zeros((3, len(EXPERTS)), np.float32)
     costs = ExpertCosts(
         np.ones(m, np.float32), np.arange(m), np.zeros(m, np.float32), np.ones(m, np.float32), zero, zero
@@ -44,7 +45,7 @@ def make_router(*, epsilon=0.0, pins=None, context=None) -> Router:
         uncertainty=Uncertainty(np.eye(2, dtype=np.float32), np.zeros(1, np.float32), 0.0, threshold=0.5),
         scorer=MapScorer().with_evidence(EXPERTS, evidence),
         experts=EXPERTS,
-        policies={"default": Policy(solution, pins or {}, ExplorationConfig(epsilon=epsilon))},
+        policies={"default": Policy(solution, pins or {}, explored(share))},
         capabilities={
             "small": Capabilities(context_tokens=context, supports_images=False),
             "coder": Capabilities(supports_images=False, supports_tools=False),
@@ -120,7 +121,7 @@ def test_context_counts_prompt_and_answer():
 
 
 def test_exploration_logs_the_probability_it_drew_with():
-    router = make_router(epsilon=0.5)
+    router = make_router(share=0.5)
     rng = np.random.default_rng(1)
     batch = QueryBatch(tuple(Query(str(i), "t") for i in range(3000)), np.tile(CODE, (3000, 1)))
     found = router.decide_batch(batch, rng=rng)
@@ -132,7 +133,7 @@ def test_exploration_logs_the_probability_it_drew_with():
 
 
 def test_a_batch_equals_one_by_one():
-    router = make_router(epsilon=0.3)
+    router = make_router(share=0.3)
     vectors = np.stack([CODE, FACTS, NEITHER, CODE])
     queries = tuple(Query(str(i), "t") for i in range(4))
     together = router.decide_batch(QueryBatch(queries, vectors), rng=np.random.default_rng(5))
@@ -154,7 +155,7 @@ def test_a_decision_does_not_depend_on_the_ones_before(asks, kind):
             return str(error)
 
     def new() -> Router:
-        router = make_router(epsilon=0.3, context=50)
+        router = make_router(share=0.3, context=50)
         evidence = router.scorer.measured.evidence
         return router if kind == "map" else replace(router, scorer=SoftMapScorer().with_evidence(EXPERTS, evidence))
 
@@ -263,7 +264,7 @@ def test_a_threshold_that_nothing_passes_is_none():
 
 
 def test_a_decision_is_made_again_from_its_seed_and_its_stored_features():
-    router = make_router(epsilon=1.0)
+    router = make_router(share=0.7)
     vector = router.embed("how do I sort a list")
     assert vector.shape == (1, 64)
     assert np.array_equal(vector, rounded(vector))
@@ -285,7 +286,7 @@ def test_settings_follow_experts_yaml_and_nothing_else():
     plain = make_router()
     assert plain.settings == make_router().settings
     other = [
-        make_router(epsilon=0.1),
+        make_router(share=0.1),
         make_router(pins={0: 2}),
         make_router(context=100),
         replace(plain, uncertainty=replace(plain.uncertainty, threshold=0.4)),

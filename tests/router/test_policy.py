@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from base.errors import InfeasibleBudgetError
 from router.config import Budgets
-from router.policy import ExpertCosts, exploration_probs, solve_map
+from router.policy import ExpertCosts, solve_map
 
 K, M = 3, 4
 shares = st.floats(0, 1, width=32).map(lambda x: round(x, 3))
@@ -167,23 +167,6 @@ def test_budgets_of_which_each_two_exclude_each_other_are_named_in_order():
     budgets = Budgets(active_params_b=2, cost_usd=2, latency_ms=2)
     with pytest.raises(InfeasibleBudgetError, match=r"^budget cost_usd=2 cannot be met; .* is 10$"):
         solve_map(np.ones((K, 3), np.float32), np.ones(K, np.float32), costs, budgets)
-
-
-def test_exploration_reference_values():
-    quality = np.array([0.5, 0.5, 0.3], np.float32)
-    assert list(exploration_probs(quality, 0, 0.0, 0.1)) == [1.0, 0.0, 0.0]
-    soft = np.exp(np.array([5.0, 5.0, 3.0]) - 5.0)
-    soft /= soft.sum()
-    expected = 0.2 * soft + np.array([0.0, 0.0, 0.8])
-    assert exploration_probs(quality, 2, 0.2, 0.1) == pytest.approx(expected, abs=1e-6)
-
-
-@given(arrays(np.float32, (M,), elements=shares), st.integers(0, M - 1), st.floats(0, 1))
-def test_exploration_is_a_distribution_that_never_starves_the_choice(quality, chosen, epsilon):
-    probs = exploration_probs(quality, chosen, epsilon, 0.1)
-    assert probs.sum() == pytest.approx(1.0)
-    assert probs[chosen] >= 1 - epsilon - 1e-9
-    assert (probs >= 0).all()
 
 
 def test_an_expert_a_little_above_the_budget_is_not_chosen():

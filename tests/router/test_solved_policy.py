@@ -7,16 +7,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.config import ExplorationConfig
 from router.policy import MapSolution
 from router.preference import Preference
 from router.solved_policy import Policy, odds_of, position_of
+from tests.router.exploring import explored
 
 QUALITY = np.array([0.2, 0.9, 0.4], np.float32)
 
 
-def policy(epsilon: float = 0.0, expert: int = 1) -> Policy:
-    return Policy(MapSolution(np.array([expert]), 0.0, {}, ()), exploration=ExplorationConfig(epsilon=epsilon))
+def policy(share: float = 0.0, expert: int = 1) -> Policy:
+    return Policy(MapSolution(np.array([expert]), 0.0, {}, ()), exploration=explored(share))
 
 
 def test_without_exploration_nothing_is_drawn():
@@ -29,8 +29,8 @@ def test_without_exploration_nothing_is_drawn():
 
 
 @given(st.integers(0, 2**53 - 1), st.floats(0.01, 1))
-def test_a_seed_gives_the_same_draw_whatever_the_generator(seed, epsilon):
-    odds = odds_of(policy(epsilon), 0, [0, 1, 2], QUALITY)
+def test_a_seed_gives_the_same_draw_whatever_the_generator(seed, share):
+    odds = odds_of(policy(share), 0, [0, 1, 2], QUALITY)
     draws = [odds.draw(np.random.default_rng(n), seed) for n in (1, 2)]
     assert draws[0] == draws[1]
     assert draws[0].seed == seed

@@ -10,12 +10,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from base.errors import InfeasibleBudgetError, NoEligibleExpertError
-from router.config import Budgets, ExplorationConfig
+from router.config import Budgets
 from router.policy import ExpertCosts, solve_map
 from router.preference import LearnedChoice, Preference, solve_preference
 from router.solved_policy import Policy, odds_of
 from router.stand_ins import kept_in_memory
 from router.types import DecisionReason
+from tests.router.exploring import explored
 
 K, M = 3, 4
 BUDGETS = ("active_params_b", "cost_usd", "latency_ms")
@@ -58,8 +59,8 @@ def policies(draw: st.DrawFn) -> tuple[Policy, ExpertCosts, Budgets, np.random.G
     except InfeasibleBudgetError:
         assume(False)
         raise AssertionError from None
-    epsilon = draw(st.sampled_from([0.0, 0.3, 1.0]))
-    return Policy(solution, pins, ExplorationConfig(epsilon=epsilon), preference), costs, budgets, rng
+    share = draw(st.sampled_from([0.0, 0.3, 0.9]))
+    return Policy(solution, pins, explored(share, K, M), preference), costs, budgets, rng
 
 
 @settings(deadline=None, max_examples=150)
@@ -127,7 +128,7 @@ def one_row(cost: list[float], quality: list[float], limit: float, **more) -> Po
     )
     return Policy(
         solve_map(np.array([quality], np.float32), np.ones(1, np.float32), costs, Budgets(cost_usd=limit)),
-        exploration=ExplorationConfig(epsilon=more.get("epsilon", 0.0)),
+        exploration=explored(more.get("share", 0.0), 1, m),
     )
 
 
@@ -142,7 +143,7 @@ def test_with_the_maps_expert_down_the_dear_one_does_not_serve_under_a_cost_limi
 
 def test_exploration_stays_among_those_that_keep_the_limit() -> None:
     quality, rng = np.array([0.6, 0.5, 0.9], np.float32), np.random.default_rng(0)
-    policy = one_row([1e-4, 2e-4, 1e-1], quality.tolist(), 0.002, epsilon=1.0)
+    policy = one_row([1e-4, 2e-4, 1e-1], quality.tolist(), 0.002, share=0.5)
     odds = odds_of(policy, 0, [0, 1, 2], quality)
     assert {odds.draw(rng).expert for _ in range(300)} == {0, 1}
     assert odds.probs[2] == 0
@@ -175,7 +176,7 @@ def test_only_hosted_experts_are_explored_and_stand_in() -> None:
     quality, rng = np.array([0.1, 0.5, 0.9, 0.95], np.float32), np.random.default_rng(0)
     preference = Preference(np.zeros(4), np.array([False, False, True, True]))
     solution = solve_map(quality[None], np.ones(1, np.float32), random_free_costs(4), Budgets())
-    policy = Policy(solution, exploration=ExplorationConfig(epsilon=0.5), preference=preference)
+    policy = Policy(solution, exploration=explored(0.5, 1, 4), preference=preference)
     odds = odds_of(policy, 0, [0, 1, 2, 3], quality)
     assert {odds.draw(rng).expert for _ in range(300)} == {2, 3}
     assert odds_of(policy, 0, [0, 1, 2], quality).wanted == 2

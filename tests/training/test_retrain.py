@@ -178,11 +178,11 @@ def another_router(request):
     return made.manifest.version
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.05])
+@pytest.mark.parametrize("budget", [0.0, 0.005])
 @pytest.mark.parametrize("mode", TrialMode)
-def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(request_, mode, epsilon):
+def test_feedback_that_confirms_the_map_changes_nothing_round_after_round(request_, mode, budget):
     """No version is made, none is promoted, and the trial goes on."""
-    config = CONFIG | {"policies": {"default": {"exploration": {"epsilon": epsilon}}}}
+    config = CONFIG | {"policies": {"default": {"exploration": {"budget": budget}}}}
     request_.config.write_text(yaml.dump(config))
     registry = Registry(request_.routers)
     other = another_router(request_)
@@ -444,7 +444,7 @@ def test_a_new_expert_that_nobody_tried_joins_to_be_explored(request_, tmp_path)
     """It was graded, but on too few prompts to be mapped; the log cannot judge it, because no router knows it."""
     config = CONFIG | {
         "experts": CONFIG["experts"] | {"third": {"engine": "echo", "model": "third", "params_b": 1.0}},
-        "policies": {"default": {"exploration": {"epsilon": 0.2}}},
+        "policies": {"default": {"exploration": {"budget": 0.02}}},
     }
     request_.config.write_text(yaml.dump(config))
     table = outcome_table()

@@ -1,0 +1,129 @@
+"""Exploration: other experts than the planned one answer a small share of the queries, so that the log says how good
+those are. Pure.
+
+Where expert w is planned, expert e is tried with probability
+
+    p_e = g_e min(scale, most / sum g),    g_e = sqrt(value_e / (loss_e + LEAST_LOSS)),
+    value_e = s phi(d / s) - d Phi(-d / s),    d = q_w - q_e,    s^2 = stderr_w^2 + stderr_e^2 + DRIFT^2
+
+`value` is what knowing which of the two is better would gain on average (the expected value of perfect information,
+Raiffa & Schlaifer 1961): large where their predicted qualities lie within their errors, next to nothing elsewhere. A
+share in proportion to the root of value over cost makes what is learned most exact for what it costs (Neyman 1934).
+`loss` is the predicted loss of quality, max(d, 0), and what the expert costs more in money, at the rate of the gate.
+`scale` is solved with the map: the mean loss over the traffic's mix of categories is at most the policy's budget.
+
+Shapes: n rows of a solved table (categories, or sample queries), k rows of the map, m experts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64Array = NDArray[np.float64]
+
+MOST_EXPLORED = 0.3
+"""Share of the queries of a category that exploration draws at most, however little it costs (ours)."""
+
+DRIFT = 0.03
+"""Standard error of every comparison that no number of answers removes, because experts change (ours)."""
+
+LEAST_LOSS = 0.01
+"""Loss that trying an expert of the same predicted quality counts as in the allocation, not in the budget (ours)."""
+
+GAIN_FOR_DOUBLE_COST = 0.2
+"""Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Shares of the queries by which experts are tried.
+
+    `stderr` (k, m) of the measured qualities; `dear` (k, m) what an expert's query costs, in units of quality. `share`
+    and `loss` are the expected share of explored queries and the mean loss of quality, costs included.
+    """
+
+    stderr: Float64Array
+    dear: Float64Array
+    scale: float = math.inf
+    most: float = MOST_EXPLORED
+    share: float = 0.0
+    loss: float = 0.0
+
+    def weighed(
+        self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]
+    ) -> tuple[Float64Array, Float64Array]:
+        """(m,) weights g, 0 but for the others, and the losses of queries of a row with predicted quality (m,)."""
+        weight, loss = np.zeros(len(quality)), np.zeros(len(quality))
+        for e in others:
+            worse = float(quality[planned]) - float(quality[e])
+            error = math.hypot(self.stderr[row, planned], self.stderr[row, e], DRIFT)
+            loss[e] = max(worse, 0.0) + max(self.dear[row, e] - self.dear[row, planned], 0.0)
+            weight[e] = math.sqrt(value_of_knowing(worse, error) / (loss[e] + LEAST_LOSS))
+        return weight, loss
+
+    def shares(self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]) -> Float64Array:
+        """(m,) probabilities with which queries of a row go to each expert if all are reachable."""
+        weight, _ = self.weighed(row, quality, planned, others)
+        total = float(weight.sum())
+        probs = weight * min(self.scale, self.most / total) if total > 0 else weight
+        probs[planned] = 1.0 - float(probs.sum())
+        return probs
+
+    @property
+    def words(self) -> str:
+        return (
+            f"tries other experts in {self.share:.1%} of the queries, to learn how good they are, at an expected loss "
+            f"of {self.loss:.2%} of quality"
+        )
+
+    @property
+    def identity(self) -> bytes:
+        """All that decides a share, for a fingerprint."""
+        return self.stderr.tobytes() + self.dear.tobytes() + repr((self.scale, self.most)).encode()
+
+
+def value_of_knowing(worse: float, error: float) -> float:
+    """Mean gain of choosing after the truth is known, when one of two is predicted worse with a normal error."""
+    z = worse / error
+    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return max(error * density - worse * math.erfc(z / math.sqrt(2)) / 2, 0.0)
+
+
+def dearness(cost_usd: NDArray[np.floating], mean_usd: float) -> Float64Array:
+    """(k, m) what queries cost in units of quality, at the rate at which a gain pays for a rise of the mean cost, which
+    the plan makes `mean_usd`. Next to a plan that costs nothing, whatever costs is too dear to try."""
+    amounts = cost_usd.astype(np.float64)
+    if mean_usd > 0:
+        return np.asarray(GAIN_FOR_DOUBLE_COST * amounts / mean_usd)
+    return np.where(amounts > 0, 1e9, 0.0)
+
+
+def scale_within(
+    budget: float, weight: Float64Array, loss: Float64Array, mass: NDArray[np.floating], most: float
+) -> float:
+    """The largest scale of shares at which the mean loss keeps the budget; infinite if every scale does.
+
+    The mean loss is piecewise linear in the scale: a row's part grows until its shares add up to `most`.
+
+    Args:
+        weight: (n, m) and `loss` (n, m), of every row's experts.
+        mass: (n,) how much of the traffic each row is; sums to 1.
+    """
+    total = weight.sum(axis=1)
+    rows = total > 0
+    limit = most / total[rows]
+    rate = mass[rows] * (weight * loss)[rows].sum(axis=1)
+    if float(rate @ limit) <= budget:
+        return math.inf
+    order = np.argsort(limit)
+    limit, rate = limit[order], rate[order]
+    left = rate.sum() - np.cumsum(rate)
+    at_limit = np.cumsum(rate * limit) + limit * left
+    first = int(np.searchsorted(at_limit, budget))
+    done = float((rate * limit)[:first].sum())
+    return (budget - done) / float(rate[first:].sum())

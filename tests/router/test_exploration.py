@@ -1,0 +1,144 @@
+"""Exploration: shares that follow the value of information, within a budget."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from base.errors import ConfigError
+from router.build import MeasuredExperts, solved_policy
+from router.config import PolicyConfig, parse_config
+from router.exploration import DRIFT, GAIN_FOR_DOUBLE_COST, MOST_EXPLORED, Exploration, value_of_knowing
+from router.pipeline import Capabilities
+from router.policy import ExpertCosts
+from router.preference import LearnedChoice
+from router.quality import QualityMatrix
+from router.solved_policy import Policy, odds_of
+
+ROWS = ("one", "two", "three", "general")
+K, M = len(ROWS), 5
+
+
+def measured(rng: np.random.Generator, *, is_paid: bool = False) -> MeasuredExperts:
+    shape = (K, M)
+    evidence = QualityMatrix(
+        quality=rng.random(shape).astype(np.float32),
+        stderr=(0.2 * rng.random(shape)).astype(np.float32),
+        count=np.full(shape, 10, np.float32),
+        mass=rng.dirichlet(np.ones(K)).astype(np.float32),
+        prompt_tokens=np.ones(K, np.float32),
+        output_tokens=np.ones(shape, np.float32),
+        latency_ms=np.zeros(shape, np.float32),
+    )
+    zeros = np.zeros(M, np.float32)
+    cost = (rng.random(shape) * is_paid).astype(np.float32)
+    costs = ExpertCosts(zeros, np.arange(M), zeros, zeros, cost, np.zeros(shape, np.float32))
+    names = tuple(f"e{i}" for i in range(M))
+    return MeasuredExperts(names, evidence, costs, {name: Capabilities() for name in names})
+
+
+def solved(experts: MeasuredExperts, budget: float, choice: LearnedChoice | None = None, **more: object) -> Policy:
+    config = PolicyConfig.model_validate({"exploration": {"budget": budget}, **more})
+    return solved_policy(config, ROWS, experts, choice)
+
+
+def probs_of(policy: Policy, row: int, quality: np.ndarray, eligible: tuple[int, ...] = tuple(range(M))) -> np.ndarray:
+    odds = odds_of(policy, row, eligible, quality)
+    found = np.zeros(M)
+    found[list(odds.eligible)] = odds.probs
+    return found
+
+
+@given(st.integers(0, 2**32), st.floats(1e-4, 0.2), st.booleans())
+def test_shares_sum_to_one_and_their_expected_cost_keeps_the_budget(seed: int, budget: float, is_paid: bool) -> None:
+    experts = measured(np.random.default_rng(seed), is_paid=is_paid)
+    policy, q = solved(experts, budget), experts.evidence.quality.astype(np.float64)
+    probs = np.stack([probs_of(policy, row, experts.evidence.quality[row]) for row in range(K)])
+    planned = policy.solution.expert_of
+    assert probs.sum(axis=1) == pytest.approx(1, abs=1e-12)
+    assert (probs >= 0).all()
+    assert (probs[np.arange(K), planned] >= 1 - MOST_EXPLORED - 1e-9).all()
+    loss = np.maximum(q[np.arange(K), planned][:, None] - q, 0)
+    mass = experts.evidence.mass / experts.evidence.mass.sum(dtype=np.float64)
+    mean = float(mass @ (probs * loss).sum(axis=1))
+    assert mean <= budget * (1 + 1e-9)
+    assert policy.exploration is not None
+    assert mean <= policy.exploration.loss + 1e-12 <= budget * (1 + 1e-9) + 1e-12
+    cost = experts.costs.cost_usd.astype(np.float64)
+    dearer = np.maximum(cost - cost[np.arange(K), planned][:, None], 0)
+    rise = float(mass @ (probs * dearer).sum(axis=1)) / max(policy.solution.used["cost_usd"], 1e-12)
+    assert GAIN_FOR_DOUBLE_COST * rise + mean <= budget + 1e-6
+
+
+@given(st.integers(0, 2**32), st.sets(st.integers(0, M - 1), min_size=1))
+def test_nobody_is_tried_more_often_because_somebody_is_down(seed: int, alive: set[int]) -> None:
+    experts = measured(np.random.default_rng(seed))
+    policy, quality = solved(experts, 0.01), experts.evidence.quality[0]
+    planned = int(policy.solution.expert_of[0])
+    everybody, some = probs_of(policy, 0, quality), probs_of(policy, 0, quality, tuple(sorted(alive)))
+    assert some.sum() == pytest.approx(1)
+    if planned not in alive:
+        assert some.max() == 1.0  # a stand-in serves, and nobody is tried in its place
+    else:
+        others = [e for e in alive if e != planned]
+        assert some[others] == pytest.approx(everybody[others])
+
+
+@given(st.integers(0, 2**32), st.floats(1e-3, 0.05))
+def test_a_score_per_query_keeps_the_budget_on_its_sample(seed: int, budget: float) -> None:
+    rng = np.random.default_rng(seed)
+    experts = measured(rng)
+    choice = LearnedChoice(rng.random((40, M)).astype(np.float32), 0.05, rng.integers(0, K, 40))
+    policy = solved(experts, budget, choice)
+    losses = []
+    for row, quality in zip(choice.rows.tolist(), choice.sample, strict=True):
+        probs = probs_of(policy, row, quality)
+        losses.append(float(probs @ np.maximum(quality[policy.planned(row, quality)[0]] - quality, 0)))
+    assert np.mean(losses) <= budget + 1e-6
+
+
+def test_an_expert_within_its_error_is_tried_and_one_far_behind_is_not() -> None:
+    explores = Exploration(np.full((1, 3), 0.05), np.zeros((1, 3)), scale=0.1)
+    near, far = explores.shares(0, np.array([0.8, 0.76, 0.3]), 0, [1, 2])[1:]
+    assert near > 0.04
+    assert far < 1e-6
+
+
+def test_shares_have_their_reference_values() -> None:
+    """By the formulas of the module, with the normal distribution of SciPy."""
+    quality, error = np.array([0.7, 0.6, 0.65]), np.array([[0.05, 0.1, 0.02]])
+    found = Exploration(error, np.array([[0.0, 0.0, 0.03]]), scale=0.2).shares(0, quality, 0, [1, 2])
+    weights = []
+    for d, loss, e in ((0.1, 0.1, 1), (0.05, 0.08, 2)):
+        s = math.sqrt(0.05**2 + error[0, e] ** 2 + DRIFT**2)
+        value = s * norm.pdf(d / s) - d * norm.cdf(-d / s)
+        weights.append(math.sqrt(value / (loss + 0.01)))
+    assert found == pytest.approx([1 - 0.2 * sum(weights), 0.2 * weights[0], 0.2 * weights[1]], rel=1e-5)
+
+
+@given(st.floats(-1, 1), st.floats(0.01, 0.5))
+def test_the_value_of_knowing_is_the_mean_of_what_choosing_late_gains(worse: float, error: float) -> None:
+    draws = norm.ppf((np.arange(4000) + 0.5) / 4000, loc=-worse, scale=error)
+    assert value_of_knowing(worse, error) == pytest.approx(float(np.maximum(draws, 0).mean()), abs=2e-3 * error)
+
+
+def test_pins_are_not_explored_away_from_and_off_is_off() -> None:
+    experts = measured(np.random.default_rng(3))
+    pinned = solved(experts, 0.05, pins={"two": "e1"})
+    assert probs_of(pinned, 1, experts.evidence.quality[1]).tolist() == [0, 1, 0, 0, 0]
+    assert solved(experts, 0.0).exploration is None
+    assert solved(experts, 0.05, pins=dict.fromkeys(ROWS, "e1")).exploration is None
+
+
+@pytest.mark.parametrize(("written", "budget"), [("off", 0.0), (False, 0.0), ({"budget": "0.5%"}, 0.005)])
+def test_a_budget_is_written_as_a_share_or_in_percent_or_off(written: object, budget: float) -> None:
+    assert PolicyConfig.model_validate({"exploration": written}).exploration.budget == pytest.approx(budget)
+
+
+@pytest.mark.parametrize("written", [{"budget": "half"}, {"budget": 2}, {"budget": "-1%"}, {"epsilon": 0.1}])
+def test_another_budget_is_refused_by_name(written: object) -> None:
+    with pytest.raises(ConfigError, match=r"budget|epsilon"):
+        parse_config({"policies": {"default": {"exploration": written}}})
