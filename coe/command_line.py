@@ -53,6 +53,9 @@ COMMANDS = {
         "training.category_commands:categories_accept",
         "Write a proposed change of categories as files to review and commit.",
     ),
+    "experts ls": Command(
+        "training.worth_command:experts_ls", "List the experts, and what would be lost without each."
+    ),
     "experts probe": Command(
         "training.probe_commands:experts_probe", "Score a new expert on a few graded probes and put it on the map."
     ),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.options import DatabaseOption, DataOption, SinceOption, unix_time
+from base.options import ConfigOption, DatabaseOption, DataOption, SinceOption, unix_time
 from eval.commands import command_line, say
+
+if TYPE_CHECKING:
+    from eval.log.traffic_records import LogReport
 
 
 def log(
     out: Annotated[Path, typer.Option(help="folder for report.html and report.json")],
+    config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
     database_url: DatabaseOption = None,
     since: SinceOption = 0.0,
@@ -43,6 +47,21 @@ def log(
         progress(f"measuring {len(traffic):,} decisions")
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC)
         report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)
+        progress("leaving each expert out of the map")
+        report = with_worth(report, config, data_dir / "outcomes")
         progress("drawing the report")
         written = write_report(report, traffic_page(report), out)
     say([report.headline, *report.warnings, *(f"wrote {path}" for path in written)])
+
+
+def with_worth(report: LogReport, config: Path, outcomes: Path) -> LogReport:
+    """The report with what each expert is worth for its traffic, or why that is not known."""
+    from base.errors import RouterError
+    from training.expert_worth import read_worth, sentence
+
+    try:
+        worth = read_worth(config, outcomes, {group.name: group.n for group in report.categories})
+    except RouterError as error:
+        return report.model_copy(update={"worth_unknown": str(error)})
+    headline = f"{report.headline} {sentence(worth)}" if worth.dispensable else report.headline
+    return report.model_copy(update={"worth": worth, "headline": headline})

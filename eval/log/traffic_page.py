@@ -16,6 +16,7 @@ from eval.log.traffic_words import (
     switch_sentence,
     total_dollars,
 )
+from eval.log.worth_section import worth_section
 from eval.report.numbers import milliseconds, number, percent, points
 from eval.report.page import (
     Block,
@@ -53,6 +54,7 @@ def traffic_page(report: LogReport) -> Page:
             drift_section(report.drift),
             bias_section(report.bias),
             switches_section(report),
+            worth_section(report),
             measured_section(report),
         ],
         first={},

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from router.types import Record
+from training.expert_worth import CompositionWorth
 
 
 class Rate(Record):
@@ -201,4 +202,6 @@ class LogReport(Record):
     bias: Bias
     switches: tuple[Switch, ...]
     events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
+    worth: CompositionWorth | None = Field(default=None, description="None where it is not known")
+    worth_unknown: str = Field(default="", description="why it is not")
     left_out: dict[str, int] = Field(default_factory=dict, description="rows that could not be read, by reason")

@@ -31,6 +31,7 @@ from eval.report import page
 from router.live_pointer import LivePointer, Withdrawal
 from router.types import DecisionReason, TerminalState
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
+from tests.training.trained_folder import make_trained
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -236,6 +237,21 @@ def test_what_happened_to_routers_is_told(tmp_path: Path) -> None:
     assert read_events(url, since=events[1].at) == events[1:]
     found = measure_log(read_traffic(url), command="c", now=NOW, events=events)
     assert "its mean reward is &lt;low&gt;" in page.render(traffic_page(found))
+
+
+def test_the_report_says_what_each_expert_is_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_trained(tmp_path)
+    write_log(folder / "data" / "coe.db", 60)
+    arguments = ["--out", str(tmp_path / "out"), "--data-dir", str(folder / "data")]
+    assert run("eval log", [*arguments, "--config", str(folder / "experts.yaml")]) == 0
+    assert "Nobody would miss right" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["worth"]["dispensable"] == ["right"]
+    assert "Which expert earns its keep" in (tmp_path / "out" / "report.html").read_text()
+    assert run("eval log", [*arguments, "--config", str(tmp_path / "none.yaml")]) == 0
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["worth"] is None
+    assert "none.yaml" in found["worth_unknown"]
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,87 @@
+"""`coe experts ls`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from base.options import ConfigOption, DataOption, JsonOption
+
+if TYPE_CHECKING:
+    from router.types import Metric
+    from training.expert_worth import CompositionWorth, ExpertWorth
+    from training.registry import Registry
+
+MISSED_IN = 3
+
+
+def experts_ls(
+    config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data"), as_json: JsonOption = False
+) -> None:
+    """List the experts, and what would be lost without each, by the graded prompts of <data>/outcomes."""
+    from training.expert_worth import read_worth
+    from training.registry import Registry
+    from training.summary import wide_console
+
+    worth, console = read_worth(config, data_dir / "outcomes", live_mix(Registry(data_dir / "routers"))), wide_console()
+    if as_json:
+        console.print_json(json.dumps(worth.model_dump(mode="json")))
+    else:
+        print_worth(worth)
+
+
+def live_mix(registry: Registry) -> Mapping[str, float]:
+    """Share of each category in the traffic, as the live router knows it; nothing without one."""
+    from router.artifact import load_artifact
+    from router.build import evidence_of
+    from router.types import GENERAL
+
+    pointer = registry.live()
+    if pointer is None:
+        return {}
+    artifact = load_artifact(registry.folder(pointer.version))
+    return dict(
+        zip((*artifact.manifest.categories, GENERAL), evidence_of(artifact).mass.astype(float).tolist(), strict=True)
+    )
+
+
+def print_worth(worth: CompositionWorth) -> None:
+    from base.terminal import Grid
+    from training.expert_worth import sentence
+    from training.summary import wide_console
+
+    console = wide_console()
+    table = Grid(
+        title=f"quality lost without each expert, in points, on {worth.n} graded prompts", title_justify="left"
+    )
+    for column in ("expert", "serves", "lost", "lost most in", "GB freed", "per GB", "$ per 1,000 saved", "per $"):
+        table.add_column(column)
+    for one in worth.experts:
+        table.add_row(*cells_of(one))
+    console.print(table)
+    console.print(sentence(worth), highlight=False)
+
+
+def cells_of(one: ExpertWorth) -> tuple[str, ...]:
+    most = sorted(one.by_category.items(), key=lambda pair: -pair[1].value)[:MISSED_IN]
+    return (
+        one.expert,
+        ", ".join(one.serves) or "nothing",
+        one.unknown if one.loss is None else in_points(one.loss),
+        ", ".join(f"{name} {100 * metric.value:.0f}" for name, metric in most if metric.value > 0),
+        f"{one.freed_gb:.3g}",
+        in_points(one.loss_per(one.freed_gb)),
+        f"{one.saved_usd:.3g}",
+        in_points(one.loss_per(one.saved_usd)),
+    )
+
+
+def in_points(metric: Metric | None) -> str:
+    """`1.8 [0.6, 3.4]`; nothing of nothing."""
+    if metric is None:
+        return ""
+    interval = metric.interval
+    text = f"{100 * metric.value:,.1f}"
+    return text if interval is None else f"{text} [{100 * interval.low:,.1f}, {100 * interval.high:,.1f}]"
