@@ -26,6 +26,13 @@ COMMANDS = {
     "serve": Command("gateway.run_commands:serve", "Start the gateway alone, for production."),
     "serve worker": Command("gateway.worker:serve_worker", ""),
     "serve log": Command("gateway.worker:serve_log", ""),
+    "init": Command("fleet.setup.commands:init", "Write an experts.yaml for endpoints that you have."),
+    "import-litellm": Command(
+        "fleet.setup.commands:import_litellm", "Write an experts.yaml from a LiteLLM proxy's config.yaml."
+    ),
+    "import-tensorzero": Command(
+        "fleet.setup.commands:import_tensorzero", "Write an experts.yaml from a TensorZero gateway's tensorzero.toml."
+    ),
     "check": Command("gateway.check_command:check", "Validate experts.yaml, and list its experts.", is_shown=True),
     "config plan": Command(
         "gateway.changes.commands:plan", "Show what experts.yaml would change in running gateways.", is_shown=True

@@ -1,0 +1,48 @@
+"""Prices and abilities of hosted models, from the table that comes with litellm. litellm itself is not imported: that
+takes seconds, and it looks for a newer table on the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+TABLE = "model_prices_and_context_window_backup.json"
+
+
+@cache
+def price_table() -> Mapping[str, Mapping[str, object]]:
+    """Facts by litellm's name of a model; empty where litellm is not installed or has no such table."""
+    spec = find_spec("litellm")
+    if spec is None or spec.origin is None:
+        return {}
+    try:
+        table = json.loads((Path(spec.origin).parent / TABLE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: facts for name, facts in table.items() if isinstance(facts, dict)}
+
+
+def listed_facts(model: str) -> dict[str, object]:
+    """Keys of an entry of experts.yaml that the table knows of a model in litellm's notation, e.g. openai/gpt-4o-mini:
+    prices in USD per million tokens, context in tokens, tools, images."""
+    table = price_table()
+    return entry_keys(table.get(model) or table.get(model.partition("/")[2]) or {})
+
+
+def entry_keys(facts: Mapping[str, object]) -> dict[str, object]:
+    """The same keys of facts under litellm's names, as its table and its proxy's `model_info` have them."""
+    found: dict[str, object] = {}
+    for key, name in (("price_in_per_m_usd", "input_cost_per_token"), ("price_out_per_m_usd", "output_cost_per_token")):
+        price = facts.get(name)
+        if isinstance(price, int | float) and price > 0:
+            found[key] = round(price * 1e6, 6)
+    context = facts.get("max_input_tokens") or facts.get("max_tokens")
+    if isinstance(context, int) and context > 0:
+        found["context_tokens"] = context
+    for key, name in (("supports_tools", "supports_function_calling"), ("supports_images", "supports_vision")):
+        if facts.get(name) is True:
+            found[key] = True
+    return found

@@ -1,0 +1,188 @@
+"""`coe init`, `coe import-litellm` and `coe import-tensorzero`: the first experts.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from base.shipped import DEFAULT_CONFIG
+from base.visible_text import echo, visible_line
+
+if TYPE_CHECKING:
+    from fleet.setup.composition import Found
+    from fleet.setup.endpoints import Endpoint
+
+OutOption = Annotated[Path, typer.Option("--out", help="file to write; it must not exist")]
+MOST_LISTED = 40
+"""Models of one endpoint that are listed; hosted APIs have hundreds, and take a name."""
+
+
+def init(
+    endpoints: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ENDPOINT]...",
+            help="http://HOST:PORT/v1 of an OpenAI-compatible API, of which every model becomes an expert, or "
+            "PROVIDER/MODEL as litellm has it; none: you are asked",
+            show_default=False,
+        ),
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option("--api-key-env", metavar="NAME", help="variable that contains the endpoints' key")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", metavar="NAME", help="only this model of an endpoint; repeatable")
+    ] = None,
+    out: OutOption = DEFAULT_CONFIG,
+) -> None:
+    """Write an experts.yaml for endpoints that you have. Each is asked for its models; nothing is generated."""
+    from fleet.setup.composition import Found, write_composition
+
+    refuse_existing(out)
+    found = Found()
+    if endpoints:
+        for each in endpoints:
+            if is_hosted(each):
+                add_hosted(found, each, api_key_env)
+            else:
+                endpoint = asked(each, api_key_env)
+                add_models(found, endpoint, known_models(endpoint, model) if model else list(endpoint.models))
+    else:
+        ask_for_experts(found)
+    write_composition(found, out, "coe init")
+
+
+def import_litellm(
+    file: Annotated[Path, typer.Argument(help="config.yaml of a LiteLLM proxy")], out: OutOption = DEFAULT_CONFIG
+) -> None:
+    """Write an experts.yaml with the models and aliases of a LiteLLM proxy; what has no counterpart is named."""
+    from base.yaml_text import read_yaml
+    from fleet.setup.composition import write_composition
+    from fleet.setup.litellm_file import litellm_experts
+    from router.config import config_text
+
+    refuse_existing(out)
+    found = litellm_experts(read_yaml(config_text(file), file=str(file)), str(file))
+    write_composition(found, out, "coe import-litellm")
+
+
+def import_tensorzero(
+    file: Annotated[Path, typer.Argument(help="tensorzero.toml")], out: OutOption = DEFAULT_CONFIG
+) -> None:
+    """Write an experts.yaml with the models of a TensorZero gateway; what has no counterpart is named."""
+    import tomllib
+
+    from base.errors import ConfigError
+    from fleet.setup.composition import write_composition
+    from fleet.setup.tensorzero_file import tensorzero_experts
+    from router.config import config_text
+
+    refuse_existing(out)
+    try:
+        values = tomllib.loads(config_text(file))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: is not valid TOML: {error}") from error
+    write_composition(tensorzero_experts(values, str(file)), out, "coe import-tensorzero")
+
+
+def refuse_existing(out: Path) -> None:
+    """Before any question is asked. Raises ConfigError."""
+    from base.errors import ConfigError
+
+    if out.exists():
+        raise ConfigError(f"--out: {out} exists; allowed: a new file")
+
+
+def is_hosted(endpoint: str) -> bool:
+    """Returns True for PROVIDER/MODEL."""
+    return "://" not in endpoint and "/" in endpoint.strip("/")
+
+
+def add_hosted(found: Found, model: str, key_env: str | None) -> None:
+    """Adds a hosted provider's model; its key is in the variable that the provider's own tools read, or `key_env`."""
+    from fleet.price_list import listed_facts
+
+    variable = key_env or f"{model.partition('/')[0].upper()}_API_KEY"
+    facts = listed_facts(model)
+    if not facts:
+        found.notes.append(f"{model}: no price is known; set price_in_per_m_usd, price_out_per_m_usd, context_tokens")
+    found.add(model, {"engine": "litellm", "model": model, "api_key_env": variable, **facts})
+
+
+def asked(url: str, key_env: str | None) -> Endpoint:
+    """The endpoint and its models. Raises as `ask_endpoint`."""
+    import asyncio
+    import os
+
+    from fleet.setup.endpoints import ask_endpoint
+
+    return asyncio.run(ask_endpoint(url, key_env, os.environ))
+
+
+def add_models(found: Found, endpoint: Endpoint, models: list[str]) -> None:
+    """Adds models of one endpoint, and says what the endpoint did not say of them."""
+    for key, purpose in (("context_tokens", "longer prompts go elsewhere"), ("params_b", "budgets count it")):
+        if unknown := [model for model in models if key not in endpoint.entry(model)]:
+            found.notes.append(f"{key} is not known of {', '.join(unknown)}; set it, because {purpose}")
+    for model in models:
+        found.add(model, endpoint.entry(model))
+
+
+def ask_for_experts(found: Found) -> None:
+    """Asks for one endpoint after another, until none is named. Raises ConfigError where nobody can answer."""
+    import sys
+
+    from base.errors import ConfigError, EngineError
+
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody is here to be asked; allowed: coe init ENDPOINT..., e.g. http://127.0.0.1:8001/v1")
+    echo("An endpoint is http://HOST:PORT/v1 of an OpenAI-compatible API, or PROVIDER/MODEL as litellm has it.")
+    while True:
+        answer = typer.prompt("Endpoint (empty: done)", default="", show_default=False).strip()
+        if not answer:
+            return
+        try:
+            if is_hosted(answer):
+                suggested = f"{answer.partition('/')[0].upper()}_API_KEY"
+                add_hosted(found, answer, typer.prompt("Variable that contains its key", default=suggested).strip())
+            else:
+                endpoint = asked_with_key(answer)
+                add_models(found, endpoint, chosen_models(endpoint))
+        except (ConfigError, EngineError) as error:
+            echo(str(error))
+        echo(f"experts so far: {', '.join(found.experts) or 'none'}")
+
+
+def asked_with_key(url: str) -> Endpoint:
+    """The endpoint; where it wants a key, a person is asked for the variable that contains it."""
+    from fleet.model_list import KeyRefusedError
+
+    try:
+        return asked(url, None)
+    except KeyRefusedError:
+        return asked(url, typer.prompt("It wants a key. Variable that contains it").strip())
+
+
+def chosen_models(endpoint: Endpoint) -> list[str]:
+    """The models that a person picks; the only one without a question. Raises ConfigError."""
+    models = list(endpoint.models)
+    if len(models) == 1:
+        return models
+    for model in models[:MOST_LISTED]:
+        echo(f"  {visible_line(model)}")
+    if len(models) > MOST_LISTED:
+        echo(f"  ... and {len(models) - MOST_LISTED} more")
+    wanted = [name.strip() for name in typer.prompt("Models (comma between; `all`)").split(",") if name.strip()]
+    return models if wanted == ["all"] else known_models(endpoint, wanted)
+
+
+def known_models(endpoint: Endpoint, wanted: list[str]) -> list[str]:
+    """The wanted models. Raises ConfigError where the endpoint does not have one."""
+    from base.errors import ConfigError, allowed_values
+
+    for name in wanted:
+        if name not in endpoint.models:
+            raise ConfigError(f"{endpoint.url} has no model '{name}'{allowed_values(name, endpoint.models)}")
+    return wanted

@@ -1,0 +1,110 @@
+"""Writes the first experts.yaml around experts that were found: the shipped file with its experts replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from base.errors import ConfigError
+from base.shipped import DEFAULT_CONFIG, probes_folder, shipped_root
+from base.visible_text import echo
+from router.config import parse_text
+
+HEADER = """\
+# The composition, as `{command}` wrote it; edit it as you like. docs/configuration.md has every key, and
+# `coe check --online` asks the engines whether they have these models.
+"""
+
+Entry = Mapping[str, object]
+"""An expert's keys in experts.yaml."""
+
+
+@dataclass
+class Found:
+    """Experts and aliases for experts.yaml. `notes` says what has no counterpart, or must be looked at by a person."""
+
+    experts: dict[str, Entry] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, entry: Entry) -> str:
+        """Adds an expert under a name that experts.yaml takes and that is free; returns it."""
+        wanted = safe_name(name)
+        taken = [wanted, *(f"{wanted[:60]}-{i}" for i in range(2, len(self.experts) + 3))]
+        free = next(each for each in taken if each not in self.experts)
+        self.experts[free] = entry
+        return free
+
+    def name_also(self, alias: str, expert: str) -> None:
+        """Adds a name that clients use for an expert, where experts.yaml takes it."""
+        if re.fullmatch(r"[^*\s]{1,128}", alias) and alias not in self.experts:
+            self.aliases[alias] = expert
+        else:
+            self.notes.append(f"clients that ask for '{alias}' must ask for '{expert}': it cannot be an alias")
+
+
+def safe_name(name: str) -> str:
+    """A name of the alphabet that experts.yaml allows, from a model's: its last part, without what is not allowed."""
+    last = name.rstrip("/").rpartition("/")[2] or name
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-")[:64] or "expert"
+    return f"{kept}-model" if kept == "auto" else kept
+
+
+def composition_text(found: Found, command: str) -> str:
+    """The text of an experts.yaml: categories, router and policies as shipped, with these experts and aliases.
+
+    Raises:
+        ConfigError: no expert was found, or the file would be invalid.
+    """
+    if not found.experts:
+        raise ConfigError("\n".join(["no expert was found", *found.notes]), ["no expert was found", *found.notes])
+    shipped = sections((shipped_root() / DEFAULT_CONFIG).read_text(encoding="utf-8"))
+    written = {"experts": {name: dict(entry) for name, entry in found.experts.items()}}
+    shipped["experts"] = as_yaml(written)
+    shipped.pop("retrieval")  # embedding experts are a choice of its own: docs/retrieval.md
+    if found.aliases:
+        shipped["aliases"] = as_yaml({"aliases": dict(found.aliases)})
+    text = HEADER.format(command=command) + "\n".join(part.strip("\n") + "\n" for part in shipped.values())
+    parse_text(text, file="experts.yaml")
+    return text
+
+
+def as_yaml(values: object) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+
+
+def sections(text: str) -> dict[str, str]:
+    """The parts of a YAML file by top-level key, each with its comments inside; those above the first key are left
+    out, those between two keys belong to the first."""
+    starts = [*re.finditer(r"^(\w+):", text, re.MULTILINE)]
+    ends = [*(found.start() for found in starts[1:]), len(text)]
+    return {found[1]: text[found.start() : end] for found, end in zip(starts, ends, strict=True)}
+
+
+def write_composition(found: Found, out: Path, command: str) -> None:
+    """Writes the file and says what to do next; never over one that is there. Raises ConfigError."""
+    text = composition_text(found, command)
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"--out: {out} exists; allowed: a new file") from error
+    prompts = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in probes_folder().glob("*.jsonl"))
+    for line in found.notes:
+        echo(f"note: {line}", to_stderr=True)
+    for line in summary(found.experts, out, prompts):
+        echo(line)
+
+
+def summary(experts: Iterable[str], out: Path, prompts: int) -> list[str]:
+    """The last words of the command."""
+    names = list(experts)
+    return [
+        f"wrote {out}: {len(names)} experts ({', '.join(names)})",
+        f"next: `coe check --config {out} --online`; then `coe up --config {out}`, which asks each expert {prompts} "
+        "graded prompts, fits a router from the answers, and serves",
+    ]

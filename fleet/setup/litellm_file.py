@@ -1,0 +1,137 @@
+"""Experts from the config.yaml of a LiteLLM proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from base.errors import ConfigError
+from fleet.price_list import entry_keys, listed_facts
+from fleet.setup.composition import Found, safe_name
+from router.config import NOT_PARAMS
+
+WIRE_OF = {"hosted_vllm": "vllm", "openai": "openai", "custom_openai": "openai", "text-completion-openai": ""}
+"""Providers that speak OpenAI's API at an address of the user's, and our engine for each; "" has none."""
+
+VARIABLE = "os.environ/"
+LIMITS = frozenset({"rpm", "tpm", "max_parallel_requests", "weight", "order", "tags", "region_name", "num_retries"})
+"""Parameters of LiteLLM's router, which `coe` sets in other places or does not have."""
+
+
+def litellm_experts(config: object, file: str) -> Found:
+    """An expert for each deployment of `model_list`, aliases of `model_group_alias`, and a note for all else.
+
+    Raises:
+        ConfigError: the file has no `model_list`, or an entry of it has no model.
+    """
+    models = config.get("model_list") if isinstance(config, Mapping) else None
+    if not isinstance(config, Mapping) or not isinstance(models, list):
+        raise ConfigError(f"{file}: has no list `model_list`; allowed: the config.yaml of a LiteLLM proxy")
+    found = Found()
+    for i, entry in enumerate(models):
+        add_deployment(found, entry, f"{file}: model_list.{i}")
+    for alias, target in aliases_of(config):
+        if (name := safe_name(target)) in found.experts:
+            found.name_also(alias, name)
+    found.notes += [f"{key}: not taken over; {where}" for key, where in left_out(config)]
+    return found
+
+
+def add_deployment(found: Found, entry: object, where: str) -> None:
+    """Adds one entry of `model_list`. Raises ConfigError."""
+    params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
+    if not isinstance(entry, Mapping) or not isinstance(params, Mapping) or not isinstance(params.get("model"), str):
+        raise ConfigError(f"{where}: has no `litellm_params.model`")
+    model, public = params["model"], str(entry.get("model_name", params["model"]))
+    given = entry.get("model_info")
+    info: Mapping[str, object] = given if isinstance(given, Mapping) else {}
+    mode = info.get("mode", "chat")
+    if "*" in model or "*" in public:
+        found.notes.append(f"{where}: '{public}' means many models; add an expert for each that you want")
+        return
+    if mode not in ("chat", "completion"):
+        found.notes.append(f"{where}: '{public}' is of mode '{mode}'; docs/retrieval.md has embedding experts")
+        return
+    made, name = deployment(params, info, where, found.notes), safe_name(public)
+    added = found.add(public, made)
+    if added != name:
+        found.notes.append(
+            f"{where}: a further deployment of '{public}' became the expert '{added}': each is measured and mapped"
+        )
+    elif name != public:
+        found.name_also(public, name)
+
+
+def deployment(
+    params: Mapping[str, object], info: Mapping[str, object], where: str, notes: list[str]
+) -> dict[str, object]:
+    """The keys of one expert. Adds to `notes` what must be done by hand."""
+    provider, _, rest = str(params["model"]).partition("/")
+    engine = WIRE_OF.get(provider, "") if params.get("api_base") else ""
+    made: dict[str, object] = {"engine": engine or "litellm", "model": rest if engine else params["model"]}
+    if params.get("api_base"):
+        made["url"] = plain(params["api_base"], f"{where}: api_base", notes)
+    if key := params.get("api_key"):
+        if variable := variable_of(key):
+            made["api_key_env"] = variable
+        elif str(key).lower() not in ("none", "empty", "fake-key", "dummy"):
+            made["api_key_env"] = f"{safe_name(str(params['model'])).upper().replace('-', '_').replace('.', '_')}_KEY"
+            notes.append(f"{where}: the file contains a key; put it into the variable {made['api_key_env']}")
+    made |= listed_facts(str(params["model"])) | entry_keys({**params, **info})
+    if isinstance(params.get("timeout"), int | float):
+        made["timeout_s"] = params["timeout"]
+    if engine == "":
+        made |= provider_params(params)
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def provider_params(params: Mapping[str, object]) -> dict[str, object]:
+    """`params` and `params_env`: further arguments of the provider, and those that are variables."""
+    taken = NOT_PARAMS | LIMITS | {"input_cost_per_token", "output_cost_per_token", "stream_timeout", "model_info"}
+    others = {key: value for key, value in params.items() if key not in taken}
+    secret = {key: name for key, value in others.items() if (name := variable_of(value))}
+    given = {key: value for key, value in others.items() if key not in secret and isinstance(value, str | int | float)}
+    return {key: value for key, value in (("params", given), ("params_env", secret)) if value}
+
+
+def plain(value: object, where: str, notes: list[str]) -> str:
+    """An address; of one that is a variable, the variable's name in a place that must be edited."""
+    if name := variable_of(value):
+        notes.append(f"{where}: is in the variable {name}; write the address into `url`")
+        return f"http://{name.lower().replace('_', '-')}.invalid"
+    return str(value)
+
+
+def variable_of(value: object) -> str | None:
+    """The environment variable that `os.environ/NAME` means."""
+    return value.removeprefix(VARIABLE) if isinstance(value, str) and value.startswith(VARIABLE) else None
+
+
+def aliases_of(config: Mapping[str, object]) -> Iterable[tuple[str, str]]:
+    """Alias and model of `router_settings.model_group_alias`, whose values may be mappings."""
+    settings = config.get("router_settings")
+    aliases = settings.get("model_group_alias") if isinstance(settings, Mapping) else None
+    for alias, target in (aliases or {}).items() if isinstance(aliases, Mapping) else ():
+        yield str(alias), str(target.get("model", "") if isinstance(target, Mapping) else target)
+
+
+COUNTERPARTS = {
+    "master_key": "docs/keys.md: `coe keys create TEAM`",
+    "database_url": "DATABASE_URL in the environment",
+    "redis_host": "REDIS_URL in the environment",
+    "fallbacks": "the router knows who is next best: gateway.retries",
+    "num_retries": "gateway.retries",
+    "routing_strategy": "policies: the expert is chosen by measured quality within budgets",
+    "callbacks": "the decision log: docs/decision-log.md",
+    "success_callback": "the decision log: docs/decision-log.md",
+    "failure_callback": "the decision log: docs/decision-log.md",
+    "cache": "not offered: an answer is never served twice",
+}
+
+
+def left_out(config: Mapping[str, object]) -> Iterable[tuple[str, str]]:
+    """Settings without a place in experts.yaml, each with where its purpose is met; values are not shown."""
+    for section in ("general_settings", "litellm_settings", "router_settings", "environment_variables"):
+        settings = config.get(section)
+        for key in settings if isinstance(settings, Mapping) else ():
+            if key != "model_group_alias":
+                yield f"{section}.{key}", COUNTERPARTS.get(str(key), "docs/configuration.md has every key of ours")

@@ -1,0 +1,245 @@
+"""The first experts.yaml: from endpoints, from a LiteLLM proxy's file, from a TensorZero gateway's file."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base.errors import ConfigError
+from coe.command_line import run
+from fleet.setup.composition import Found, composition_text, safe_name
+from fleet.setup.endpoints import Endpoint
+from fleet.setup.litellm_file import litellm_experts
+from fleet.setup.tensorzero_file import tensorzero_experts
+from router.config import load_config, parse_text
+from router.section import check_name
+
+MODELS = [
+    {"id": "Qwen/Qwen2.5-Coder-32B-Instruct", "owned_by": "vllm", "max_model_len": 32768},
+    {"id": "tiny", "meta": {"n_ctx_train": 2048}},
+]
+
+
+class Models(BaseHTTPRequestHandler):
+    """Lists two models for whoever has the key, at /v1; lists none at /empty."""
+
+    def do_GET(self) -> None:
+        is_known = self.headers.get("authorization") == "Bearer right"
+        body = json.dumps({"data": [] if self.path.startswith("/empty") else MODELS}).encode()
+        self.send_response(200 if is_known else 401)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Models)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_every_model_of_an_endpoint_becomes_an_expert(address, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("ENGINE_KEY", "right")
+    out = tmp_path / "experts.yaml"
+    assert run("init", [f"{address}/v1/", "--api-key-env", "ENGINE_KEY", "--out", str(out)]) == 0
+    config = load_config(out)
+    coder, tiny = config.experts["Qwen2.5-Coder-32B-Instruct"], config.experts["tiny"]
+    assert (coder.engine, coder.url, coder.params_b, coder.context_tokens) == ("vllm", f"{address}/v1", 32.0, 32768)
+    assert (tiny.engine, tiny.model, tiny.api_key_env, tiny.context_tokens) == ("openai", "tiny", "ENGINE_KEY", 2048)
+    said = capsys.readouterr()
+    assert f"coe up --config {out}" in said.out
+    assert "params_b is not known of tiny;" in said.err
+    assert "right" not in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["{}/v1"], r"status 401"),
+        (["{}/empty", "--api-key-env", "ENGINE_KEY"], "serves no model"),
+        (["{}/v1", "--api-key-env", "UNSET_KEY"], "UNSET_KEY is not set"),
+        (["{}/v1", "--api-key-env", "ENGINE_KEY", "--model", "tinny"], "did you mean 'tiny'?"),
+        (["http://127.0.0.1:9/v1"], "does not answer"),
+        (["ftp://host/v1"], "'ftp://host/v1' is not an endpoint"),
+        (["host"], "'host' is not an endpoint"),
+        ([], "nobody is here to be asked"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_used_is_named_and_nothing_is_written(
+    address, tmp_path, monkeypatch, capsys, arguments, complaint
+) -> None:
+    monkeypatch.setenv("ENGINE_KEY", "right")
+    out = tmp_path / "experts.yaml"
+    assert run("init", [*(each.format(address) for each in arguments), "--out", str(out)]) == 1
+    assert complaint in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_one_model_of_an_endpoint_is_named(address, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ENGINE_KEY", "right")
+    out = tmp_path / "experts.yaml"
+    assert run("init", [f"{address}/v1", "--api-key-env", "ENGINE_KEY", "--model", "tiny", "--out", str(out)]) == 0
+    assert list(load_config(out).experts) == ["tiny"]
+
+
+def test_a_file_that_exists_is_never_written_over(tmp_path, capsys) -> None:
+    out = tmp_path / "experts.yaml"
+    out.write_text("mine")
+    assert run("init", ["openai/gpt-4o", "--out", str(out)]) == 1
+    assert "exists; allowed: a new file" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+
+
+def test_a_hosted_model_comes_with_its_list_price(tmp_path) -> None:
+    pytest.importorskip("litellm", reason="prices come with the 'providers' extra")
+    out = tmp_path / "experts.yaml"
+    assert run("init", ["anthropic/claude-sonnet-4-5", "--out", str(out)]) == 0
+    expert = load_config(out).experts["claude-sonnet-4-5"]
+    assert (expert.engine, expert.api_key_env) == ("litellm", "ANTHROPIC_API_KEY")
+    assert (expert.price_in_per_m_usd, expert.price_out_per_m_usd) == (3.0, 15.0)
+    assert expert.supports_tools
+
+
+LITELLM = {
+    "model_list": [
+        {
+            "model_name": "gpt-4o",
+            "litellm_params": {
+                "model": "azure/gpt-4o-eu",
+                "api_base": "https://eu.example/",
+                "api_key": "os.environ/AZURE_EU_KEY",
+                "api_version": "2024-10-21",
+                "rpm": 6,
+            },
+        },
+        {"model_name": "gpt-4o", "litellm_params": {"model": "azure/gpt-4o-us", "api_key": "sk-in-the-file"}},
+        {
+            "model_name": "team/large",
+            "litellm_params": {"model": "hosted_vllm/org/large", "api_base": "http://gpu:8000/v1", "api_key": "none"},
+            "model_info": {"input_cost_per_token": 2e-6, "max_input_tokens": 8192, "supports_vision": True},
+        },
+        {"model_name": "claude", "litellm_params": {"model": "bedrock/x", "aws_secret_access_key": "os.environ/AWS"}},
+        {"model_name": "*", "litellm_params": {"model": "openai/*"}},
+        {"model_name": "vectors", "litellm_params": {"model": "openai/e"}, "model_info": {"mode": "embedding"}},
+    ],
+    "router_settings": {
+        "model_group_alias": {
+            "best": "gpt-4o",
+            "gone": "nothing",
+            "quick": {"model": "team/large"},
+            "two words": "gpt-4o",
+        },
+        "routing_strategy": "x",
+    },
+    "general_settings": {"master_key": "sk-master"},
+}
+
+
+def test_a_litellm_proxy_becomes_a_composition() -> None:
+    found = litellm_experts(LITELLM, "config.yaml")
+    text = composition_text(found, "coe import-litellm")
+    config = parse_text(text, file="experts.yaml")
+    eu, us, large, claude = (config.experts[name] for name in ("gpt-4o", "gpt-4o-2", "large", "claude"))
+    assert (eu.engine, eu.model, eu.url) == ("litellm", "azure/gpt-4o-eu", "https://eu.example/")
+    assert (eu.api_key_env, eu.params) == ("AZURE_EU_KEY", {"api_version": "2024-10-21"})
+    assert (large.engine, large.model, large.url) == ("vllm", "org/large", "http://gpu:8000/v1")
+    assert (large.price_in_per_m_usd, large.context_tokens, large.supports_images) == (2.0, 8192, True)
+    assert (large.api_key_env, claude.params_env) == (None, {"aws_secret_access_key": "AWS"})
+    assert config.aliases == {"team/large": "large", "best": "gpt-4o", "quick": "large"}
+    assert us.api_key_env == "GPT_4O_US_KEY"
+    notes = "\n".join(found.notes)
+    for said in (
+        "GPT_4O_US_KEY",
+        "general_settings.master_key",
+        "'vectors' is of mode 'embedding'",
+        "model_list.4",
+        "'two words' must",
+    ):
+        assert said in notes
+    assert "sk-" not in notes + text
+
+
+TENSORZERO = {
+    "models": {
+        "gpt_4o": {
+            "routing": ["openai", "azure"],
+            "providers": {
+                "openai": {"type": "openai", "model_name": "gpt-4o"},
+                "azure": {
+                    "type": "azure",
+                    "deployment_id": "gpt4o",
+                    "endpoint": "https://x.example",
+                    "api_key_location": "env::AZ",
+                },
+            },
+        },
+        "llama": {
+            "routing": ["gpu"],
+            "providers": {"gpu": {"type": "vllm", "api_base": "http://gpu:8000/v1/", "model_name": "org/llama"}},
+        },
+        "odd": {"routing": ["x"], "providers": {"x": {"type": "dummy", "model_name": "m"}}},
+    },
+    "functions": {"draft": {"type": "chat", "variants": {"a": {"model": "anthropic::claude-haiku-4-5"}}}},
+    "metrics": {"liked": {"type": "boolean"}},
+}
+
+
+def test_a_tensorzero_gateway_becomes_a_composition() -> None:
+    found = tensorzero_experts(TENSORZERO, "tensorzero.toml")
+    config = parse_text(composition_text(found, "coe import-tensorzero"), file="experts.yaml")
+    assert list(config.experts) == ["gpt_4o", "gpt_4o-azure", "llama", "claude-haiku-4-5"]
+    first, azure, llama, claude = config.experts.values()
+    assert (first.engine, first.model, first.api_key_env) == ("litellm", "openai/gpt-4o", "OPENAI_API_KEY")
+    assert (azure.model, azure.url, azure.api_key_env) == ("azure/gpt4o", "https://x.example", "AZ")
+    assert (llama.engine, llama.model, llama.url, llama.api_key_env) == (
+        "vllm",
+        "org/llama",
+        "http://gpu:8000/v1",
+        None,
+    )
+    assert (claude.model, claude.api_key_env) == ("anthropic/claude-haiku-4-5", "ANTHROPIC_API_KEY")
+    notes = "\n".join(found.notes)
+    assert all(said in notes for said in ("models.odd.providers.x: type 'dummy'", "functions.draft", "metrics.liked"))
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ([], "has no list `model_list`"),
+        ({"model_list": {}}, "has no list `model_list`"),
+        ({"model_list": ["x"]}, r"model_list\.0: has no `litellm_params\.model`"),
+        ({"model_list": [{"litellm_params": {"model": 3}}]}, r"model_list\.0: has no `litellm_params\.model`"),
+        ({"model_list": []}, "no expert was found"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_by_what_it_lacks(values, complaint) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        composition_text(litellm_experts(values, "config.yaml"), "coe import-litellm")
+
+
+@given(st.lists(st.text(min_size=1, max_size=80), min_size=1, max_size=8))
+def test_any_names_of_models_become_names_of_their_own(names: list[str]) -> None:
+    found = Found()
+    for name in names:
+        assert found.add(name, {"engine": "echo", "model": "m"}) != "auto"
+    assert len(found.experts) == len(names)
+    assert all(check_name(name) == name for name in found.experts)
+    assert safe_name(safe_name(names[0])) == safe_name(names[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "size"), [("Qwen2.5-7B-Instruct", 7.0), ("m-0.5b", 0.5), ("gpt-4o", None), ("big8bit", None)]
+)
+def test_a_size_is_read_from_a_name_that_has_one(model, size) -> None:
+    assert Endpoint("http://h/v1", None, {model: {}}).entry(model).get("params_b") == size
