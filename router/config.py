@@ -134,6 +134,10 @@ class Budgets(Section):
     latency_ms: float | None = Field(default=None, gt=0, description="mean latency per query, milliseconds")
 
 
+GAIN_FOR_DOUBLE_COST = 0.2
+"""Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""
+
+
 class ExplorationConfig(Section):
     """Queries that other experts than the planned one answer, so that the log says how good those are."""
 

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from router.config import GAIN_FOR_DOUBLE_COST
+
 Float64Array = NDArray[np.float64]
 
 MOST_EXPLORED = 0.3
@@ -34,9 +36,6 @@ DRIFT = 0.03
 
 LEAST_LOSS = 0.01
 """Loss that trying an expert of the same predicted quality counts as in the allocation, not in the budget (ours)."""
-
-GAIN_FOR_DOUBLE_COST = 0.2
-"""Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from scipy.stats import norm
 
 from base.errors import ConfigError
 from router.build import MeasuredExperts, solved_policy
-from router.config import PolicyConfig, parse_config
-from router.exploration import DRIFT, GAIN_FOR_DOUBLE_COST, MOST_EXPLORED, Exploration, value_of_knowing
+from router.config import GAIN_FOR_DOUBLE_COST, PolicyConfig, parse_config
+from router.exploration import DRIFT, MOST_EXPLORED, Exploration, value_of_knowing
 from router.pipeline import Capabilities
 from router.policy import ExpertCosts
 from router.preference import LearnedChoice
