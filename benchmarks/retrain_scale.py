@@ -30,11 +30,11 @@ from decision_log.default_database import default_database_url
 from router.build import build_encoder, load_router
 from router.config import CoeConfig, load_config
 from router.features import to_bytes
+from router.registry import Registry
 from router.types import DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
-from training.registry import Registry
 from training.types import LabelledQuery, OutcomeTable
 
 ROOT = Path(__file__).parent.parent

@@ -22,11 +22,11 @@ from router.build import load_router
 from router.config import load_config
 from router.features import from_bytes
 from router.pipeline import Router
+from router.registry import Registry
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
 from training.datasets.labelled_queries import read_seed
 from training.fit import embed
-from training.registry import Registry
 from training.topics import Topic, find_topics, topic_names
 
 FAR = 0.5

@@ -42,9 +42,9 @@ def experts_probe(
     from base.errors import ArtifactError
     from router.artifact import load_artifact
     from router.config import load_config
+    from router.registry import Registry
     from training.datasets.outcomes import read_outcomes
     from training.onboarding import check_can_join, onboard
-    from training.registry import Registry
 
     registry, loaded = Registry(data_dir / "routers"), load_config(config)
     live = registry.live()

@@ -18,6 +18,7 @@ from router.build import expert_costs, load_router
 from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer, PromotionGuard
 from router.pipeline import Router
+from router.registry import LiveChangedError, Registry
 from router.types import Verdict
 from training.candidate_fit import fit_candidate
 from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
@@ -26,7 +27,6 @@ from training.evidence import Evidence
 from training.gate import Comparison, GateResult
 from training.log_table import LogTable
 from training.new_experts import can_introduce, introduce, newcomers
-from training.registry import LiveChangedError, Registry
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
 from training.router_comparison import RouterComparison
 

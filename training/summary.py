@@ -14,8 +14,8 @@ from rich.text import Text
 from base.errors import RouterError
 from base.terminal import Grid, Terminal
 from router.live_pointer import LivePointer
+from router.registry import Registry
 from router.types import GENERAL, Metric
-from training.registry import Registry
 
 if TYPE_CHECKING:
     from retrieval.training.pilot_refresh import PilotRefresh

@@ -43,8 +43,8 @@ def train(
     from base.progress import console_progress
     from base.visible_text import echo
     from router.config import load_config
+    from router.registry import Registry
     from training.fit_inputs import TrainRequest, fit_configured
-    from training.registry import Registry
     from training.summary import print_router
     from training.train_notes import notes_on_training, readable_pointer, require_sure
 
@@ -145,7 +145,7 @@ def router_ls(
     """List trained routers, the live one marked; or show one: parents, metrics, map."""
     from base.errors import ConfigError
     from router.artifact import load_artifact
-    from training.registry import Registry
+    from router.registry import Registry
     from training.summary import print_router, print_routers
 
     registry = Registry(data_dir / "routers")

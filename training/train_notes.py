@@ -14,10 +14,10 @@ from router.artifact import RouterArtifact, load_artifact, require_array, requir
 from router.build import load_router
 from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer
+from router.registry import Registry
 from router.uncertainty import least_alpha, risk_threshold
 from training.fit import embed
 from training.fit_inputs import TrainRequest, judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
-from training.registry import Registry
 from training.router_equivalence import decide_alike
 
 

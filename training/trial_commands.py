@@ -48,7 +48,7 @@ def router_try(
 ) -> None:
     """Let a router serve a share of the conversations; it is withdrawn automatically once it is shown to be worse."""
     from base.errors import ConfigError
-    from training.registry import Registry
+    from router.registry import Registry
 
     if shadow and terms != CanaryTerms():
         raise ConfigError("--shadow: a router that serves no request has no share and no margins")
@@ -72,7 +72,7 @@ def router_promote(
     version: VersionArgument, config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")
 ) -> None:
     """Make a router the live one; running gateways take it over within two seconds. A trial ends."""
-    from training.registry import Registry
+    from router.registry import Registry
 
     registry = Registry(data_dir / "routers")
     require_loadable(config, registry.folder(version))
@@ -82,7 +82,7 @@ def router_promote(
 
 def router_rollback(data_dir: DataOption = Path("data")) -> None:
     """End the trial if one runs, else go back to the router that was live before."""
-    from training.registry import Registry
+    from router.registry import Registry
 
     registry = Registry(data_dir / "routers")
     before = registry.live()

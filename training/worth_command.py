@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from base.options import ConfigOption, DataOption, JsonOption
 
 if TYPE_CHECKING:
+    from router.registry import Registry
     from router.types import Metric
     from training.expert_worth import CompositionWorth, ExpertWorth
-    from training.registry import Registry
 
 MISSED_IN = 3
 
@@ -21,8 +21,8 @@ def experts_ls(
     config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data"), as_json: JsonOption = False
 ) -> None:
     """List the experts, and what would be lost without each, by the graded prompts of <data>/outcomes."""
+    from router.registry import Registry
     from training.expert_worth import read_worth
-    from training.registry import Registry
     from training.summary import wide_console
 
     worth, console = read_worth(config, data_dir / "outcomes", live_mix(Registry(data_dir / "routers"))), wide_console()

@@ -26,11 +26,11 @@ from router.config import load_config
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
 from router.pipeline import Router, explicit_decision
 from router.protocols import ChatBackend
+from router.registry import Registry
 from router.types import CategoryProbs, DecisionRecord, FloatArray, Query, QueryFacts, ShadowDecision, TerminalState
 from tests.gateway.running import Running, echoes, running, until
 from tests.gateway.small_router import MANIFEST, ColourClassifier, small_router
 from tests.training.trained_folder import make_trained
-from training.registry import Registry
 
 OLD, NEW = "a" * 16, "b" * 16
 CONVERGENCE_S = 2.0

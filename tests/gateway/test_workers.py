@@ -31,9 +31,9 @@ from gateway.workers import check_count
 from router.artifact import load_artifact, save_artifact
 from router.config import LogConfig
 from router.live_pointer import Trial, TrialMode
+from router.registry import Registry
 from tests.gateway.running import config_of
 from tests.training.trained_folder import NOW, make_trained
-from training.registry import Registry
 
 DEADLINE_S = 60.0
 ASKERS = 6

@@ -18,12 +18,12 @@ from decision_log.tables import FEEDBACK
 from router.build import load_router
 from router.config import LogConfig, PrivacyLevel, load_config
 from router.features import features_hash, to_bytes
+from router.registry import Registry
 from router.types import DecisionInputs, DecisionRecord, Query, QueryFacts, TerminalState
 from tests.training.trained_folder import EXPERTS, make_trained
 from training.category_files import check_name, distinct, read_proposals
 from training.datasets.labelled_queries import read_seed
 from training.new_categories import Proposals, ProposeRequest, best_gain, decisions_to_see, propose
-from training.registry import Registry
 
 ROOT = Path(__file__).parent.parent.parent
 PLANTS = ("orchid", "fern", "cactus", "bonsai", "tulip", "basil")

@@ -19,9 +19,9 @@ from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
 from router.quality import QualityMatrix
+from router.registry import Registry
 from tests.training.trained_folder import CONFIG, EXPERTS, NOW, make_trained, outcome_table
 from training.onboarding import CategoryOutlook, Onboarding, joined_evidence, onboard
-from training.registry import Registry
 
 
 def with_expert(folder: Path, name: str) -> Path:

@@ -12,11 +12,11 @@ import yaml
 from scipy.stats import beta
 from sqlalchemy import create_engine, text
 
+from router.registry import Registry
 from tests.training.keyed_log import log_keyed
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
-from training.registry import Registry
 from training.retrain import RetrainResult, run_retrain
 from training.retrain_inputs import RetrainRequest
 

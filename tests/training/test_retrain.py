@@ -16,6 +16,7 @@ from router.artifact import load_artifact
 from router.build import evidence_of, load_router
 from router.config import load_config
 from router.live_pointer import Trial, TrialMode
+from router.registry import Registry
 from router.types import (
     DecisionReason,
     DecisionRecord,
@@ -30,7 +31,6 @@ from training.fit_options import FitOptions
 from training.gate import Terms, judge
 from training.log_table import read_log_table
 from training.onboarding import onboard
-from training.registry import Registry
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
 from training.split import split_of

@@ -15,13 +15,13 @@ from router.artifact import load_artifact, save_artifact
 from router.build import load_router
 from router.config import CoeConfig, load_config
 from router.pipeline import Router
+from router.registry import Registry
 from router.types import FloatArray, Query, QueryBatch
 from tests.training.log_records import record
 from tests.training.trained_folder import make_trained
 from training.datasets.labelled_queries import read_seed
 from training.log_answers import AskedAnswers
 from training.log_table import collect
-from training.registry import Registry
 from training.router_equivalence import decide_alike, decide_log_alike
 
 TEXTS = tuple(query.text for query in read_seed(seed_folder()) if query.category in ("sql", "facts"))[::9]

@@ -11,11 +11,11 @@ import yaml
 
 from coe.command_line import run
 from router.live_pointer import LIVE_FILE, Trial, TrialMode
+from router.registry import Registry
 from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
 from training.fit_options import FitOptions
-from training.registry import Registry
 
 
 @pytest.fixture

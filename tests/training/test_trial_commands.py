@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from coe.command_line import run
+from router.registry import Registry
 from tests.training.trained_folder import CONFIG, make_trained
-from training.registry import Registry
 
 CHANGES = {
     "experts": ({"experts": {"new": {"engine": "echo", "model": "m"}}}, "experts.yaml has none of them"),

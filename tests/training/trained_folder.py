@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from router.registry import Registry
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
-from training.registry import Registry
 from training.types import OutcomeTable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ from base.errors import ArtifactError, ConfigError
 from coe.command_line import run
 from router.artifact import save_artifact
 from router.live_pointer import Trial
-from training.registry import Registry
+from router.registry import Registry
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
