@@ -27,8 +27,19 @@ RESULTS = ROOT / "docs" / "results" / "retrieval.md"
 MULTITASK = "multitask"
 RECIPE = ("--negatives", "corpus", "--precision", "bfloat16")
 
-ARMS = ("base", "bm25", "own", "pilot", "coe_single", "coe", "collection_oracle", "query_oracle")
-UNPREPARED = ("base", "bm25", "pilot", "coe_single", "coe")
+ARMS = (
+    "base",
+    "bm25",
+    "hybrid",
+    "multitask_hybrid",
+    "centroid_hybrid",
+    "own",
+    "coe_single",
+    "coe",
+    "collection_oracle",
+    "query_oracle",
+)
+UNPREPARED = ("base", "bm25", "rrf", "hybrid", "pilot", "coe_single", "coe")
 
 Report = dict[str, Any]
 
@@ -56,9 +67,9 @@ def score(arms: Mapping[str, Any], name: str) -> str:
     return f"{arms[name]['ndcg_at_10']:.3f}" if name in arms else ""
 
 
-def gain(arm: Mapping[str, Any]) -> str:
-    low, high = arm["gain_interval"]
-    return f"{arm['gain']:+.3f} ({low:+.3f} to {high:+.3f})"
+def gain(arm: Mapping[str, Any], what: str = "gain") -> str:
+    low, high = arm[f"{what}_interval"]
+    return f"{arm[what]:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def row(cells: Iterable[object]) -> str:
@@ -67,10 +78,8 @@ def row(cells: Iterable[object]) -> str:
 
 def arm_lines(report: Report) -> list[str]:
     """Every arm over all collections, and over those that the router was prepared for."""
-    lines = [
-        row(("arm", "what it is", "with train queries", "minus base", "all collections", "minus base")),
-        row(["---"] * 6),
-    ]
+    titles = ("arm", "what it is", "with train queries", "minus base", "coe minus arm", "all collections", "minus base")
+    lines = [row(titles), row(["---"] * len(titles))]
     for name, found in report["mean_prepared"].items():
         everywhere = report["mean"].get(name)
         interval = "{:.3f} to {:.3f}".format(*found["interval"])
@@ -81,6 +90,7 @@ def arm_lines(report: Report) -> list[str]:
                     report["arm_meaning"][name],
                     f"{found['ndcg_at_10']:.3f} ({interval})",
                     gain(found),
+                    gain(found, "lead"),
                     f"{everywhere['ndcg_at_10']:.3f}" if everywhere else "",
                     gain(everywhere) if everywhere else "",
                 )
@@ -98,12 +108,13 @@ def collection_lines(report: Report) -> list[str]:
 
 
 def unprepared_lines(report: Report) -> list[str]:
-    lines = [row(("collection", *UNPREPARED, "coe minus base")), row(["---"] * (len(UNPREPARED) + 2))]
-    mean = report["mean_left_out"]
-    lines.append(row(("**mean**", *(score(mean, arm) for arm in UNPREPARED), gain(mean["coe"]))))
-    for name, found in report["collections"].items():
-        arms = found["left_out"]
-        lines.append(row((name, *(score(arms, arm) for arm in UNPREPARED), gain(arms["coe"]))))
+    titles = ("collection", *UNPREPARED, "coe minus base", "coe minus hybrid")
+    lines = [row(titles), row(["---"] * len(titles))]
+    every = {"**mean**": report["mean_left_out"]}
+    every |= {name: found["left_out"] for name, found in report["collections"].items()}
+    for name, arms in every.items():
+        differences = gain(arms["coe"]), gain(arms["hybrid"], "lead")
+        lines.append(row((name, *(score(arms, arm) for arm in UNPREPARED), *differences)))
     return lines
 
 

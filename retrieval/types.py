@@ -146,9 +146,9 @@ class Arm(Record):
 class RetrievalReason(StrEnum):
     """Reasons for choosing an expert."""
 
-    PILOTS = "pilots"  # best predicted gain over base, from labelled queries nearby
-    BASE = "base"  # nothing is predicted to beat base here
-    UNPREPARED = "unprepared"  # nothing labelled is near: what does best on domains it was not made for
+    PILOTS = "pilots"  # best predicted gain over the plain choice, from labelled queries nearby
+    PLAIN = "plain"  # labelled queries are near, and nothing is predicted to beat the plain choice here
+    UNPREPARED = "unprepared"  # nothing labelled is near: the plain choice, base fused with BM25 if that is there
     EXPLICIT = "explicit"  # the client named the expert
     ONLY = "only"  # there is no pilot library, or no other expert
 
@@ -162,7 +162,9 @@ class RetrievalDecision(Record):
     evidence: tuple[float, ...] = Field(default=(), description="weights of EVIDENCE in a learned fusion")
     learned_on: str | None = Field(default=None, description="data set that taught the weights")
     runner_up: str | None = None
-    scores: dict[str, float] = Field(default_factory=dict, description="expert -> predicted nDCG@10 minus base's")
+    scores: dict[str, float] = Field(
+        default_factory=dict, description="arm -> predicted nDCG@10 minus the plain choice's"
+    )
     similarity: float | None = Field(default=None, description="cosine to the nearest labelled query")
     reason: RetrievalReason
     propensity: float = Field(default=1.0, gt=0, le=1)

@@ -10,7 +10,19 @@ from eval.report.numbers import Range, tone
 from eval.report.page import Block, Cell, Chart, Command, Facts, Figure, Page, Row, Section, Spec, Table
 from eval.retrieval.retrieval_records import ArmScore, Latency, RetrievalReport
 
-SHOWN = ("base", "multitask", "bm25", "pilot", "coe_single", "coe", "collection_oracle", "query_oracle")
+SHOWN = (
+    "base",
+    "bm25",
+    "rrf",
+    "hybrid",
+    "multitask_hybrid",
+    "centroid",
+    "pilot",
+    "coe_single",
+    "coe",
+    "collection_oracle",
+    "query_oracle",
+)
 """Arms that have a column of their own, and a row in the chart."""
 NO_GAIN = 0.05
 """Gain over base whose cell in the heat map has the full colour, where no expert gains or loses more."""
@@ -53,7 +65,11 @@ def score_cell(arm: str, found: Mapping[str, ArmScore]) -> Cell:
 
 
 def gain_cell(found: ArmScore) -> Cell:
-    return Cell(f"{found.gain:+.3f}", ends(found.gain_interval, "+.3f"), tone(found.gain_interval))
+    return difference_cell(found.gain, found.gain_interval)
+
+
+def difference_cell(mean: float, interval: Range) -> Cell:
+    return Cell(f"{mean:+.3f}", ends(interval, "+.3f"), tone(interval))
 
 
 def arms_section(report: RetrievalReport) -> Section:
@@ -63,9 +79,14 @@ def arms_section(report: RetrievalReport) -> Section:
         means["With train queries"] = report.mean_prepared
     tables = [
         Table(
-            ["Arm", "nDCG@10", "Minus base"],
+            ["Arm", "nDCG@10", "Minus base", "coe minus arm"],
             [
-                Row(arm, [score_cell(arm, found), gain_cell(value)], report.arm_meaning[arm], arm == "coe")
+                Row(
+                    arm,
+                    [score_cell(arm, found), gain_cell(value), difference_cell(value.lead, value.lead_interval)],
+                    report.arm_meaning[arm],
+                    arm == "coe",
+                )
                 for arm, value in found.items()
             ],
             f"{title}: mean over collections",

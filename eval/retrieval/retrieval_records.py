@@ -16,6 +16,8 @@ class ArmScore(Record):
     interval: Range
     gain: float = Field(description="minus base, on the same queries")
     gain_interval: Range = Field(description="paired: both are averaged over the same resampled queries")
+    lead: float = Field(description="coe minus this, on the same queries")
+    lead_interval: Range = Field(description="paired")
 
 
 class CollectionReport(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +15,11 @@ from base.errors import DataError
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
 from eval.retrieval.arms import MEANING, Compared, Situation, compare
 from eval.retrieval.latency import measure_latency
+from eval.retrieval.plain_arms import reciprocal_rank_scores
 from eval.retrieval.request import RetrievalRequest, requested_experts
 from eval.retrieval.retrieval_records import AddedExpert, ArmScore, CollectionReport, LostQuery, RetrievalReport
 from eval.retrieval.sentences import headline, losses, notes
-from retrieval.build_experts import build_experts
+from retrieval.build_experts import build_experts, first_lexical
 from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
 from retrieval.training.build_library import build_library
 from retrieval.training.collection import Collection, find_collections, read_collection
@@ -35,15 +36,14 @@ Scores = Mapping[str, FloatArray]
 
 @dataclass(frozen=True)
 class Measured:
-    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms. `multitask` (n,)
-    are test scores of the adapter of all collections, which is compared with and not routed to: with it no collection
-    could be left out."""
+    """One collection: labelled train queries for pilots over the arms that are routed to; dev and test queries over
+    these and those of the multi-task adapter. `rrf` (n,) are test scores of base and BM25 by reciprocal rank."""
 
     collection: Collection
     pilots: Labelled | None
     dev: Labelled
     test: Labelled
-    multitask: FloatArray | None
+    rrf: FloatArray | None
 
 
 def run_retrieval(
@@ -65,16 +65,21 @@ def run_retrieval(
         raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
     pilots, arms = label_pilots(searchers, arms, share)
     pilots_of = {part.collection: part for part in pilots}
-    measured = [measure(each, arms, pilots_of, request.multitask, progress) for each in searchers]
+    outside = tuple(arm for arm in all_arms(everyone) if request.multitask in arm.members)
+    measured = [measure(each, (*arms, *outside), pilots_of, progress) for each in searchers]
     progress("choosing settings on dev")
     library = fit(measured, experts, arms, now, locate(searchers, share))
-    situation = Situation(library, tuple(experts), arms)
+    multitask = request.multitask if outside else None
+    situation = Situation(library, tuple(experts), (*arms, *outside), tuple(one.dev for one in measured), multitask)
     compared, left_out = compare_all(measured, situation)
     progress("measuring latency")
     latency = measure_latency(experts, library, searchers)
     rng = np.random.default_rng(request.seed)
     prepared = [i for i, one in enumerate(measured) if one.pilots is not None]
-    mean = arm_scores([found.scores for found in compared], rng)
+    mean, mean_prepared, mean_left_out = (
+        arm_scores([found.scores for found in part], rng)
+        for part in (compared, [compared[i] for i in prepared], [left_out[i] for i in prepared])
+    )
     reports = {
         one.collection.name: collection_report(one, found, left, situation, rng)
         for one, found, left in zip(measured, compared, left_out, strict=True)
@@ -82,7 +87,7 @@ def run_retrieval(
     added = cost_of_adding([one.test for one in measured], situation)
     report = RetrievalReport(
         title=request.data.name,
-        headline=headline(mean),
+        headline=headline(mean_prepared or mean, mean_left_out),
         command=request.command,
         created_at=now.isoformat(),
         library_version=library.manifest.version if library else "none",
@@ -90,8 +95,8 @@ def run_retrieval(
         experts=tuple(experts),
         arm_meaning=MEANING,
         mean=mean,
-        mean_prepared=arm_scores([compared[i].scores for i in prepared], rng),
-        mean_left_out=arm_scores([left_out[i].scores for i in prepared], rng),
+        mean_prepared=mean_prepared,
+        mean_left_out=mean_left_out,
         collections=reports,
         added=added,
         losses=losses(reports),
@@ -104,26 +109,22 @@ def run_retrieval(
 
 def compare_all(measured: Sequence[Measured], situation: Situation) -> tuple[list[Compared], list[Compared]]:
     """Every collection with all that is known, and again without its labels and its expert."""
-    compared = [compare(one.test, situation, one.multitask) for one in measured]
-    return compared, [compare(one.test, situation.without(one.collection.name)) for one in measured]
+    compared = [compare(one.test, situation, one.rrf) for one in measured]
+    return compared, [compare(one.test, situation.without(one.collection.name), one.rrf) for one in measured]
 
 
 def measure(
-    searcher: Searcher,
-    arms: Sequence[Arm],
-    pilots: Mapping[str, Labelled],
-    multitask: str,
-    progress: Callable[[str], None],
+    searcher: Searcher, arms: Sequence[Arm], pilots: Mapping[str, Labelled], progress: Callable[[str], None]
 ) -> Measured:
-    collection = searcher.collection
+    collection, lexical = searcher.collection, first_lexical(searcher.experts)
     progress(f"{collection.name}: dev and test queries")
-    test, alone = collection.split("test"), [Arm(members=(multitask,), weights=(1.0,))]
+    test = collection.split("test")
     return Measured(
         collection,
         pilots=pilots.get(collection.name),
         dev=label(searcher, collection.split("dev"), arms),
         test=label(searcher, test, arms),
-        multitask=searcher.arm_scores(test, alone)[:, 0] if multitask in searcher.experts else None,
+        rrf=None if lexical is None else reciprocal_rank_scores(searcher, test, (BASE, lexical)),
     )
 
 
@@ -139,7 +140,7 @@ def fit(
     if not pilots:
         return None
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
-    dev = [one.dev for one in measured if len(one.dev)]
+    dev = [replace(one.dev, scores=one.dev.scores[:, : len(arms)]) for one in measured if len(one.dev)]
     created_at = now.isoformat()
     library = build_library(pilots, arms, fingerprints, created_at=created_at, located=located)
     return tuned(library, dev, fingerprints)
@@ -203,13 +204,15 @@ def arm_scores(parts: Sequence[Scores], rng: np.random.Generator) -> dict[str, A
     columns = [np.stack([part[name] for name in names], axis=1).astype(np.float64) for part in parts]
     sampled = np.mean([bootstrap_means(values, rng, DRAWS) for values in columns], axis=0)
     means = np.mean([values.mean(axis=0) for values in columns], axis=0)
-    base = names.index("base")
+    base, coe = names.index("base"), names.index("coe")
     return {
         name: ArmScore(
             ndcg_at_10=float(means[i]),
             interval=percentile_interval(sampled[:, i]),
             gain=float(means[i] - means[base]),
             gain_interval=percentile_interval(sampled[:, i] - sampled[:, base]),
+            lead=float(means[coe] - means[i]),
+            lead_interval=percentile_interval(sampled[:, coe] - sampled[:, i]),
         )
         for i, name in enumerate(names)
     }

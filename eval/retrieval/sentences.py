@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from eval.retrieval.arms import PLAIN
 from eval.retrieval.retrieval_records import ArmScore, CollectionReport
 
 
-def headline(mean: Mapping[str, ArmScore]) -> str:
+def headline(mean: Mapping[str, ArmScore], left_out: Mapping[str, ArmScore]) -> str:
+    """Routing against base and the best of `PLAIN`, and against a plain fusion with each collection unknown.
+
+    Args:
+        mean: over the collections with train queries, or all where none has any; `left_out` over the former.
+    """
     coe, base = mean["coe"], mean["base"]
-    low, high = coe.gain_interval
-    text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f}: "
-    text += f"{coe.gain:+.3f} ({low:+.3f} to {high:+.3f})"
-    if "pilot" in mean:
-        text += f"; as published it has {mean['pilot'].ndcg_at_10:.3f}"
-    return f"{text}; the best single expert of each collection has {mean['collection_oracle'].ndcg_at_10:.3f}."
+    plain = max((arm for arm in PLAIN if arm in mean), key=lambda arm: mean[arm].ndcg_at_10, default="base")
+    text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f} and {plain}, the best plain arm, "
+    text += f"{mean[plain].ndcg_at_10:.3f}: routing adds {lead(mean[plain])}."
+    if "hybrid" in left_out:
+        unknown, hybrid = left_out["coe"], left_out["hybrid"]
+        text += f" With each collection unknown it has {unknown.ndcg_at_10:.3f}, a plain fusion of base and BM25 "
+        text += f"{hybrid.ndcg_at_10:.3f}: {lead(hybrid)}."
+    return text
+
+
+def lead(arm: ArmScore) -> str:
+    low, high = arm.lead_interval
+    return f"{arm.lead:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def losses(reports: Mapping[str, CollectionReport]) -> tuple[str, ...]:

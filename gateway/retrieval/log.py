@@ -31,7 +31,7 @@ SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 REASONS = {
     RetrievalReason.PILOTS: DecisionReason.QUERY,
-    RetrievalReason.BASE: DecisionReason.MAP,
+    RetrievalReason.PLAIN: DecisionReason.MAP,
     RetrievalReason.UNPREPARED: DecisionReason.UNCERTAIN,
     RetrievalReason.EXPLICIT: DecisionReason.EXPLICIT,
     RetrievalReason.ONLY: DecisionReason.MAP,

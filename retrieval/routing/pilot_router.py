@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import ArtifactError
-from retrieval.routing.gains import HYBRID_WEIGHT, GainModel, fit_gains
+from retrieval.routing.gains import GainModel, fit_gains, plain_column, plain_fusion
 from retrieval.routing.grouped_pilots import GroupedPilots, group_pilots
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
 from retrieval.types import BASE, Arm, IntArray, RetrievalDecision, RetrievalReason, single
@@ -21,12 +21,17 @@ from router.types import FloatArray
 
 @dataclass(frozen=True)
 class RetrievalRouter:
-    """Chooses among arms. Without a library every query goes to the last arm: base, or its fusion with BM25."""
+    """Chooses among arms. Without a library every query goes to the plain one: base, or its fusion with BM25."""
 
     arms: tuple[Arm, ...]
     model: GainModel | GroupedPilots | None
     dim: int | None
     version: str = "none"
+
+    @property
+    def plain(self) -> int:
+        """Place of the arm that serves unless labelled queries say otherwise."""
+        return plain_column(self.arms)
 
     def choose(self, base_embeddings: FloatArray) -> list[RetrievalDecision]:
         """One decision per row of `base_embeddings` (n, d), unit rows by the base encoder.
@@ -35,7 +40,7 @@ class RetrievalRouter:
             ArtifactError: another number of dimensions than the library's.
         """
         if self.model is None:
-            return [unprepared(self.arms[-1]) for _ in range(len(base_embeddings))]
+            return [unprepared(self.arms[self.plain]) for _ in range(len(base_embeddings))]
         if len(self.arms) < 2:
             return [single(BASE, RetrievalReason.ONLY, self.version) for _ in range(len(base_embeddings))]
         scores, nearest, is_near = self.scored(base_embeddings)
@@ -44,7 +49,7 @@ class RetrievalRouter:
     def columns(self, base_embeddings: FloatArray) -> IntArray:
         """(n,) place in `arms` of what `choose` chooses, without saying why."""
         if self.model is None or len(self.arms) < 2:
-            return np.full(len(base_embeddings), len(self.arms) - 1, dtype=np.int64)
+            return np.full(len(base_embeddings), self.plain, dtype=np.int64)
         return np.asarray(self.scored(base_embeddings)[0].argmax(axis=1), dtype=np.int64)
 
     def scored(self, base_embeddings: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
@@ -61,10 +66,10 @@ class RetrievalRouter:
         order = np.argsort(-scores, kind="stable")
         best, second = int(order[0]), int(order[1])
         arm = self.arms[best]
-        if best == 0:
-            reason = RetrievalReason.BASE
+        if best != self.plain:
+            reason = RetrievalReason.PILOTS
         else:
-            reason = RetrievalReason.PILOTS if is_near else RetrievalReason.UNPREPARED
+            reason = RetrievalReason.PLAIN if is_near else RetrievalReason.UNPREPARED
         return RetrievalDecision(
             expert=arm.members[0],
             members=arm.members,
@@ -110,8 +115,8 @@ def build_router(
     """
     if library is None:
         base = Arm(members=(BASE,), weights=(1.0,))
-        hybrid = [Arm(members=(BASE, lexical), weights=(HYBRID_WEIGHT, round(1 - HYBRID_WEIGHT, 6)))] if lexical else []
-        return RetrievalRouter((base, *(hybrid if may_fuse else [])), None, None)
+        fused = (plain_fusion(lexical),) if lexical and may_fuse else ()
+        return RetrievalRouter((base, *fused), None, None)
     manifest = library.manifest
     if manifest.base_fingerprint != base_fingerprint:
         raise ArtifactError(

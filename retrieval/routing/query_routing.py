@@ -159,12 +159,11 @@ def why(decision: RetrievalDecision) -> str:
             return f"the client named {names}"
         case RetrievalReason.ONLY:
             return f"{names} is the only expert that can be chosen here"
-        case RetrievalReason.BASE:
-            return "no expert is predicted to beat base on this query"
+        case RetrievalReason.PLAIN:
+            return f"no expert is predicted to beat {names} on this query"
         case RetrievalReason.UNPREPARED:
-            verb = "does" if len(decision.members) == 1 else "do"
-            return f"no labelled query is near; {names} {verb} best on unknown domains"
+            return f"no labelled query is near, so {names} searched"
         case RetrievalReason.PILOTS:
             predicted = "" if gain is None else f" ({gain:+.3f} nDCG@10 predicted)"
             fused = "" if decision.learned_on is None else f", fused as the queries of {decision.learned_on} taught"
-            return f"{names} did better than base on labelled queries nearby{predicted}{fused}"
+            return f"{names} did best on labelled queries nearby{predicted}{fused}"

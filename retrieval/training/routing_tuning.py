@@ -23,7 +23,7 @@ PRIOR_MASSES = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1,
 MARGINS = (0.0, 0.005, 0.01)
 
 HARMLESS = 0.001
-"""Mean nDCG@10 below base's at which unprepared collections still count as served as well as by base."""
+"""Mean nDCG@10 below the plain arm's at which unprepared collections still count as served as well."""
 
 
 def tuned(library: PilotLibrary, dev: Sequence[Labelled], expert_fingerprints: Mapping[str, str]) -> PilotLibrary:
@@ -65,7 +65,7 @@ def best_settings(
     library: PilotLibrary, dev: Sequence[Labelled], experts: Mapping[str, str], may_fuse: bool
 ) -> RoutingSettings:
     """Those of the best mean over dev collections, prepared and unprepared, among those that serve unprepared
-    collections as well as base does on average; the first of equals, and the best of all if none is so safe."""
+    collections as well as the plain arm on average; the first of equals, and the best of all if none is so safe."""
     everyone = router_of(library, list(experts), may_fuse)
     known = [served(everyone, library.arms, part.embeddings, part.scores) for part in dev]
     foreign = [
@@ -75,7 +75,7 @@ def best_settings(
         if len(there.keys)
         for router in [router_of(there, [name for name in experts if name != part.collection], may_fuse)]
     ]
-    base = float(np.mean([each.scores[:, 0].mean() for each in foreign])) if foreign else 0.0
+    plain = float(np.mean([each.scores[:, each.model.plain].mean() for each in foreign])) if foreign else 0.0
     found: list[tuple[tuple[bool, float], RoutingSettings]] = []
     for temperature in TEMPERATURES:
         masses = [each.masses(temperature) for each in (*known, *foreign)]
@@ -83,9 +83,9 @@ def best_settings(
             settings = RoutingSettings(temperature=temperature, prior_mass=prior_mass, margin=margin)
             means = [each.mean(mass, settings) for each, mass in zip((*known, *foreign), masses, strict=True)]
             prepared = float(np.mean(means[: len(known)]))
-            unprepared = float(np.mean(means[len(known) :])) if foreign else base
+            unprepared = float(np.mean(means[len(known) :])) if foreign else plain
             goodness = (prepared + unprepared) / 2 if foreign else prepared
-            found.append(((unprepared >= base - HARMLESS, round(goodness, 9)), settings))
+            found.append(((unprepared >= plain - HARMLESS, round(goodness, 9)), settings))
     return max(found, key=itemgetter(0))[1]
 
 

@@ -20,6 +20,10 @@ from tests.router.encoders.endpoint import Endpoint, serving_endpoint
 ARMS = (
     "base",
     "bm25",
+    "rrf",
+    "hybrid",
+    "hybrid_collection",
+    "centroid_hybrid",
     "pilot",
     "pilot_max",
     "centroid",
@@ -68,6 +72,8 @@ def test_every_collection_has_its_arms_with_intervals(report: RetrievalReport) -
     assert set(report.collections) == {"north", "south", "foreign"}
     for found in report.collections.values():
         assert set(ARMS) <= set(found.arms)
+        assert found.arms["coe"].lead == 0
+        assert found.arms["base"].lead == pytest.approx(found.arms["coe"].gain)
         for arm in found.arms.values():
             low, high = arm.interval
             assert 0 <= low <= arm.ndcg_at_10 <= high <= 1

@@ -102,7 +102,7 @@ async def test_every_query_has_a_record_with_its_propensity(tmp_path: Path) -> N
         assert second.retrieval.members == ("base",)
         async with running.http.get(f"{running.url}/decisions/{first.decision_id}") as response:
             receipt = await response.json()
-        assert receipt["why"].startswith("animals did better than base on labelled queries nearby")
+        assert receipt["why"].startswith("animals did best on labelled queries nearby")
         assert receipt["signals"] is None
         assert 0 < first.overhead_ms < first.latency_ms
 

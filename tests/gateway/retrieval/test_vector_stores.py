@@ -75,7 +75,7 @@ async def test_openai_client_creates_fills_searches_and_deletes(running: Serving
 SEARCHES = (
     (ANIMAL_QUERIES[0], "animals", "pilots", "cats.txt"),
     ("error code E1234", "words", "pilots", "printer.txt"),
-    ("when does the tax office open", "base", "base", "tax.txt"),
+    ("when does the tax office open", "base", "unprepared", "tax.txt"),
     (BOTH_QUERIES[0], "animals, words", "pilots", "zebra.txt"),
 )
 

@@ -49,12 +49,13 @@ def test_far_from_all_labels_base_serves() -> None:
     for axis in (2, 3, 4, 5):
         for decision in router(small_library()).choose(corner(axis, 4)):
             assert decision.members == ("base",)
-            assert decision.reason is RetrievalReason.BASE
+            assert decision.reason is RetrievalReason.UNPREPARED
 
 
 def test_a_margin_that_no_gain_reaches_keeps_base() -> None:
     library = small_library(RoutingSettings(margin=0.6))
-    assert {d.expert for d in router(library).choose(corner(LAW, 3, seed=1))} == {"base"}
+    found = router(library).choose(corner(LAW, 3, seed=1))
+    assert {(d.expert, d.reason) for d in found} == {("base", RetrievalReason.PLAIN)}
 
 
 def test_without_a_library_base_serves() -> None:
