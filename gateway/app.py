@@ -16,7 +16,7 @@ from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.origin_check import OriginCheck
 from gateway.parts import Parts
-from gateway.rest import create_rest, serve_rest
+from gateway.rest import ROOTS, create_rest, serve_rest
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.table import SURFACES, surface_of
 from gateway.upload import received_upload
@@ -27,6 +27,7 @@ UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
 OPEN_PATH = "/healthz"  # reveals only that the process runs
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+ROUTES = ROOTS | {COUNT_PATH, *SURFACES}
 
 
 class GatewayApp:
@@ -40,7 +41,7 @@ class GatewayApp:
             parts.metrics,
             parts.retrieval,
         )
-        self._siblings = parts.siblings
+        self._siblings, self._telemetry = parts.siblings, parts.telemetry
         self._max_body_bytes = limits.max_body_bytes
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
@@ -62,6 +63,9 @@ class GatewayApp:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path: str = scope["path"]
+        watch = scope["coe_watch"] = None if self._telemetry is None else self._telemetry.follow(scope, headers, ROUTES)
+        if watch is not None:
+            send = watch.watching(send)
         try:
             self._origin_check.check(headers)
             needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH)
@@ -72,6 +76,9 @@ class GatewayApp:
             return
         except Exception as error:  # noqa: BLE001
             await self._refuse(error, path, headers, send)
+        finally:
+            if watch is not None:
+                watch.close()
 
     async def _answer(
         self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
@@ -136,6 +143,7 @@ def rest_parts(parts: Parts) -> dict[str, object]:
         "siblings": parts.siblings,
         "sink": parts.sink,
         "store": parts.store,
+        "telemetry": parts.telemetry,
     }
 
 

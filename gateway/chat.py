@@ -15,7 +15,7 @@ from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
 from gateway.deciding import Decider
-from gateway.exchange import Asked, Outcome, Sources, request_id_of, response_headers
+from gateway.exchange import Asked, Outcome, Sources, Watch, new_decision_id, request_id_of, response_headers
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Admission, Claim
@@ -81,14 +81,16 @@ class ChatEndpoint:
             ClientGoneError: the client left before the body was read.
         """
         surface = SURFACES[scope["path"]]
-        asked = await self._read(headers, scope["coe_caller"], claim, receive, surface)
+        asked = await self._read(headers, scope, claim, receive, surface)
         await self.log.check()
         await ChatExchange(self, asked, surface, send).run(ClientWatch(scope))
 
     async def _read(
-        self, headers: Mapping[bytes, bytes], caller: Caller, claim: Claim, receive: Receive, surface: Surface
+        self, headers: Mapping[bytes, bytes], scope: Scope, claim: Claim, receive: Receive, surface: Surface
     ) -> Asked:
         """The request. The bytes themselves are let go."""
+        caller: Caller = scope["coe_caller"]
+        watch: Watch | None = scope["coe_watch"]
         at, arrived_at_s = time.time(), time.perf_counter()
         raw = await read_body(headers, receive, self._bounds.max_body_bytes, claim)
         received_at_s = time.perf_counter()
@@ -106,6 +108,8 @@ class ChatEndpoint:
             received_at_s,
             wants_debug=headers.get(b"x-coe-debug") == b"1",
             is_probe=headers.get(b"x-coe-probe") == b"1",
+            decision_id=new_decision_id() if watch is None else watch.decision_id or new_decision_id(),
+            watch=watch,
         )
 
 
@@ -138,6 +142,8 @@ class ChatExchange:
         except Exception as error:  # noqa: BLE001
             await self._fail(error)
         finally:
+            if self._asked.watch is not None:
+                self._asked.watch.ends(self._asked, outcome)
             self._endpoint.limits.settle(outcome)
             self._row.finish(outcome)
             if self._is_sampled and self._endpoint.judge is not None:
@@ -157,6 +163,8 @@ class ChatExchange:
         outcome.overhead_ms = (time.perf_counter() - asked.received_at_s) * 1e3
         answer = await endpoint.experts.answer(asked, chat, decision)
         outcome.expert = answer.expert
+        if asked.watch is not None:
+            asked.watch.hears(answer.expert, answer.first if isinstance(answer, StreamedAnswer) else answer.body)
         if decided.conversation is not None:
             endpoint.decider.conversations.note(decided.conversation, asked.chat.facts.turns, answer.expert)
         told = None if answer.is_native else self._surface.answer(asked.chat)

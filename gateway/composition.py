@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from base.errors import require_installed
 from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
 from decision_log.privacy import load_key
@@ -29,6 +30,7 @@ from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, environment_secrets
 from gateway.siblings import Siblings
 from gateway.swap import Swap
+from gateway.telemetry.telemetry import Telemetry
 from retrieval.service import retrieval_of
 from router.config import CoeConfig, Engine
 
@@ -126,6 +128,9 @@ async def start_gateway(
     membership: Membership | None = None,
 ) -> Gateway:
     """The gateway on its address, whose engines load while it does. `membership` is None where it is one process."""
+    telemetry = telemetry_of(settings, sink.replica)
+    if telemetry is not None:
+        stack.push_async_callback(telemetry.aclose)
     share = membership.share if membership else lambda whole: whole
     config = share(live_config.started)
     secrets = environment_secrets(config)
@@ -155,6 +160,7 @@ async def start_gateway(
         siblings=siblings,
         auth=await auth_of(settings, config, store),
         live_config=live_config,
+        telemetry=telemetry,
     )
     listener = membership.listener if membership else None
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)
@@ -170,6 +176,18 @@ async def auth_of(settings: Settings, config: CoeConfig, store: Database) -> Aut
     ring, provider = KeyRing(await asyncio.to_thread(KeyStore, store)), config.gateway.oidc
     oidc = None if provider is None else Oidc(provider, ring.team, load_key(settings.data_dir))
     return Auth(settings.plain_keys, ring, oidc)
+
+
+def telemetry_of(settings: Settings, instance: str) -> Telemetry | None:
+    """What follows requests; None where the environment asks for nothing. Raises ConfigError, MissingExtraError."""
+    exporting = None
+    if settings.signals:
+        require_installed("otel", "OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")
+        from gateway.telemetry.exporting import Exporting
+
+        exporting = Exporting(settings.signals, instance)
+    has_lines = settings.log_format == "json"
+    return Telemetry(exporting, has_lines=has_lines) if exporting or has_lines else None
 
 
 def spare_what_is_there() -> None:

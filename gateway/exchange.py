@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
+from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
+from router.protocols import BackendRequest
 from router.types import (
     DecisionInputs,
+    DecisionKind,
     DecisionReason,
     DecisionRecord,
     RoutingDecision,
@@ -57,6 +60,32 @@ class Sources(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """What follows a request for traces and for the log of requests."""
+
+    decision_id: str | None
+
+    def calls(self, expert: str, entry: ExpertConfig, request: BackendRequest) -> Mapping[str, str]:
+        """An expert is called now. Gives headers for it."""
+        ...
+
+    def fails(self, error: ApiError) -> None:
+        """The call of `error.expert` gave no answer."""
+        ...
+
+    def hears(self, expert: str, piece: bytes) -> None:
+        """An answer begins with these bytes."""
+        ...
+
+    def ends(self, asked: Asked, outcome: Outcome) -> None:
+        """The chat has ended, however."""
+        ...
+
+    def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
+        """Retrieval experts were chosen for queries and have answered, from `at` (Unix seconds) until now."""
+        ...
+
+
 class Decided(NamedTuple):
     """A decision and what it was made from.
 
@@ -89,6 +118,7 @@ class Asked:
     wants_debug: bool = False
     is_probe: bool = False
     decision_id: str = field(default_factory=new_decision_id)
+    watch: Watch | None = None  # there only where requests are traced or logged
 
     @property
     def key_id(self) -> str | None:

@@ -119,6 +119,8 @@ class ExpertCall:
             except RouterError as error:
                 failure = api_error(error, expert)
             failure.expert = expert
+            if asked.watch is not None:
+                asked.watch.fails(failure)
             failed.append(expert)
             following = self._following(decision, failed) if failure.is_retryable else None
             if following is None:
@@ -143,6 +145,9 @@ class ExpertCall:
         )
         if native is not None:
             request = replace(request, body=native.body, path=native.wire.value, headers=native.headers)
+        if asked.watch is not None:
+            headers = asked.watch.calls(expert, entry, request)
+            request = replace(request, headers={**request.headers, **headers})
         try:
             async with asyncio.timeout_at(until_s):
                 response = await self._pool.backend(expert).send(request)

@@ -32,6 +32,7 @@ from gateway.readiness import Readiness
 from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
 from gateway.siblings import Siblings
+from gateway.telemetry.telemetry import Telemetry
 from retrieval.service import RetrievalService
 from router.build import capabilities
 from router.config import CoeConfig
@@ -69,6 +70,7 @@ class Parts:
         live_config: puts other configurations in force; None where there is one for good.
         seed: makes exploration and samples repeatable in tests.
         lasting: that of the parts whose place these take; None makes it.
+        telemetry: follows requests; None where the environment asks for neither traces nor lines.
     """
 
     config: CoeConfig
@@ -85,6 +87,7 @@ class Parts:
     redis_url: str | None = None
     live_config: LiveConfig | None = None
     lasting: Lasting | None = None
+    telemetry: Telemetry | None = None
 
     def __post_init__(self) -> None:
         config, limits = self.config, self.config.gateway
@@ -116,7 +119,15 @@ class Parts:
         config, limits, metrics = self.config, self.config.gateway, Metrics()
         admission, judge = Admission(limits.max_concurrency), None
         if config.judge is not None and self.store is not None:
-            judge = Judge(config.judge, config.experts, self.pool, self.store, lambda: admission.running, self.seed)
+            judge = Judge(
+                config.judge,
+                config.experts,
+                self.pool,
+                self.store,
+                lambda: admission.running,
+                self.seed,
+                None if self.telemetry is None else self.telemetry.graded,
+            )
         return Lasting(
             metrics,
             admission,
@@ -161,7 +172,7 @@ class Parts:
 
 def watch_parts(metrics: Metrics, current: Callable[[], Parts]) -> None:
     """Adds what the parts in force count themselves to the metrics."""
-    judge, retrieval = current().judge, current().retrieval
+    judge, retrieval, telemetry = current().judge, current().retrieval, current().telemetry
     metrics.watch_running(lambda: current().admission.running)
     metrics.watch(lambda: log_metrics(current().sink))
     metrics.watch(lambda: intake_metrics(current().intake))
@@ -169,5 +180,7 @@ def watch_parts(metrics: Metrics, current: Callable[[], Parts]) -> None:
     metrics.watch(lambda: expert_metrics(current().pool))
     if judge is not None:
         metrics.watch(lambda: judge_metrics(judge))
+    if telemetry is not None:
+        metrics.watch(telemetry.metrics)
     if retrieval is not None and (pilots := retrieval.pilots) is not None:
         metrics.watch(lambda: pilot_metrics(pilots))

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -44,6 +45,13 @@ MODULES = (
     vector_stores,
     admin,
 )
+ROOTS = frozenset(
+    "/".join(route.path.split("/")[:3])
+    for module in MODULES
+    for route in module.api.routes
+    if isinstance(route, APIRoute)
+)
+"""Paths that are served, to their second part: names of traces without the ids in them."""
 
 
 def create_rest(parts: Mapping[str, object], counted: Metrics) -> FastAPI:

@@ -58,7 +58,7 @@ def up(
         require_installed("demo", "the composition that ships with coe", *DEMO_PACKAGES)
         copy_composition(Path())
         view.note("there was no experts.yaml here: wrote the one that ships with coe, and its adapters under examples/")
-    log_to_file(settings.data_dir, settings.log_level)
+    log_to_file(settings.data_dir, settings.log_level, settings.log_format)
     run(run_up(settings, view, once=once, probes=probes, is_regrading=regrade))
 
 
@@ -77,7 +77,7 @@ def serve(
     from gateway.serving import run_serve
 
     settings = settings_of(config, data_dir, host, port, workers)
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     run(run_serve(settings, LogReporter()))
 
 

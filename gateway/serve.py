@@ -30,6 +30,7 @@ from gateway.origin_check import readable_by
 from gateway.parts import Parts, watch_parts
 from gateway.settings import Settings
 from gateway.siblings import Siblings
+from gateway.telemetry.telemetry import Telemetry
 from retrieval.service import RetrievalService
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
@@ -60,6 +61,7 @@ def build_parts(
     siblings: Siblings | None = None,
     auth: Auth | None = None,
     live_config: LiveConfig | None = None,
+    telemetry: Telemetry | None = None,
 ) -> Parts:
     """The parts of a gateway that serves `<data>/routers/live.json`. `secrets` are values of environment variables.
 
@@ -79,6 +81,7 @@ def build_parts(
         siblings=siblings or Siblings(),
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         live_config=live_config,
+        telemetry=telemetry,
     )
 
 

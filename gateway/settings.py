@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -20,11 +20,13 @@ FOR_ENGINES = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "VLLM_API_KEY"})
 """Secrets that engines ask for: to download weights, and to check callers."""
 
 SERVICES = frozenset({"REDIS_URL", "DATABASE_URL"})
-SECRET_ENDS = ("KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIALS")
+SECRET_ENDS = ("KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIALS", "HEADERS")
 
 MAX_WORKERS = 64
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+LOG_FORMATS = ("text", "json")
+SIGNALS = ("traces", "metrics", "logs")
 
 
 class Settings(Record):
@@ -38,6 +40,8 @@ class Settings(Record):
     port: int = Field(default=8000, ge=0, le=65535, description="0 is any free port")
     api_keys: tuple[SecretStr, ...] = ()
     log_level: str = "info"
+    log_format: str = "text"
+    signals: tuple[str, ...] = Field(default=(), description="those that go to a collector of OpenTelemetry")
     workers: int = Field(default=1, ge=1, le=MAX_WORKERS, description="processes that answer requests")
 
     @property
@@ -63,7 +67,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         host=values.get("COE_HOST", "127.0.0.1"),
         port=parse_port(values.get("COE_PORT", "8000")),
         api_keys=tuple(SecretStr(key) for key in keys),
-        log_level=parse_level(values.get("COE_LOG_LEVEL", "info")),
+        log_level=parse_choice("COE_LOG_LEVEL", values.get("COE_LOG_LEVEL", "info"), LOG_LEVELS),
+        log_format=parse_choice("COE_LOG_FORMAT", values.get("COE_LOG_FORMAT", "text"), LOG_FORMATS),
+        signals=parse_signals(values),
         workers=parse_workers(values.get("COE_WORKERS", "1")),
     )
     check_strength(settings.host, settings.plain_keys)
@@ -137,7 +143,27 @@ def parse_workers(text: str) -> int:
     return int(text)
 
 
-def parse_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ConfigError(f"COE_LOG_LEVEL={text!r} is not a level; allowed: {', '.join(LOG_LEVELS)}")
+def parse_choice(variable: str, text: str, allowed: Sequence[str]) -> str:
+    if text.lower() not in allowed:
+        raise ConfigError(f"{variable}={text!r} is not one of these; allowed: {', '.join(allowed)}")
     return text.lower()
+
+
+def parse_signals(values: Mapping[str, str]) -> tuple[str, ...]:
+    """The signals that have a collector, by OpenTelemetry's own variables; the SDK reads the others itself.
+
+    Raises:
+        ConfigError: one asks for another protocol or exporter than OTLP over HTTP.
+    """
+    if values.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return ()
+    prefix, found = "OTEL_EXPORTER_OTLP", []
+    for signal in SIGNALS:
+        name = signal.upper()
+        if not (f"{prefix}_ENDPOINT" in values or f"{prefix}_{name}_ENDPOINT" in values):
+            continue
+        chosen = parse_choice(f"OTEL_{name}_EXPORTER", values.get(f"OTEL_{name}_EXPORTER", "otlp"), ("otlp", "none"))
+        for variable in (f"{prefix}_PROTOCOL", f"{prefix}_{name}_PROTOCOL"):
+            parse_choice(variable, values.get(variable, "http/protobuf"), ("http/protobuf",))
+        found += [signal] if chosen == "otlp" else []
+    return tuple(found)

@@ -52,7 +52,7 @@ def serve_log(plan: PlanArgument, parent: int) -> None:
 def start(path: Path, name: str, parent: int, work: Callable[..., Coroutine[None, None, None]]) -> None:
     """Runs `work` as the process of that name."""
     settings = environment_settings()
-    log_to_stderr(settings.log_level, name)
+    log_to_stderr(settings.log_level, settings.log_format, name)
     plan = Plan.model_validate_json(path.read_bytes())
 
     async def program(life: Life) -> None:

@@ -131,6 +131,7 @@ def make_family(
         "COE_HOST": settings.host,
         "COE_PORT": str(listener.getsockname()[1]),
         "COE_LOG_LEVEL": settings.log_level,
+        "COE_LOG_FORMAT": settings.log_format,
         "REDIS_URL": redis_url,
     }
 

@@ -104,7 +104,7 @@ class BackendRequest:
     """A chat request on its way to one expert. `body` is the client's JSON object, decoded once; a backend replaces
     `model` (and what selects an adapter) and changes nothing else. `path` is relative to the API root.
 
-    `headers` are of the client, and the expert's wire asks for them.
+    `headers` go with it: those of the client that the expert's wire asks for, and the context of a trace.
     `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
     """
 

@@ -96,7 +96,8 @@ class RetrievalDesk:
         named = named_session(headers.get(b"x-session-id", b""))
         caller: Caller = request.scope["coe_caller"]
         session = None if named is None else self._session_id(named, caller.tenant)
-        return RetrievalExchange(kind, request_id_of(headers), caller.key_id, model[:MAX_MODEL_CHARS], session)
+        watch = request.scope["coe_watch"]
+        return RetrievalExchange(kind, request_id_of(headers), caller.key_id, model[:MAX_MODEL_CHARS], session, watch)
 
     @asynccontextmanager
     async def at_work(self, request: Request, limit_s: float) -> AsyncIterator[None]:

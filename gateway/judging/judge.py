@@ -61,6 +61,7 @@ class Judge:
     Args:
         experts: entries of experts.yaml.
         running: gives the number of requests that the gateway serves now.
+        tell: takes the grade of each answer that was served: its name, value and decision.
     """
 
     def __init__(
@@ -71,12 +72,13 @@ class Judge:
         store: DecisionDatabase,
         running: Callable[[], int],
         seed: int | None = None,
+        tell: Callable[[str, float, str], None] | None = None,
     ) -> None:
         self._experts = experts
         self._settings = settings
         self._pool = pool
         self._store = store
-        self._running = running
+        self._running, self._tell = running, tell
         self._rng = random.Random(seed)
         self._budget = Budget(settings.max_per_hour, settings.max_usd_per_day, time.monotonic)
         self._queue: asyncio.Queue[Sample] = asyncio.Queue(MAX_WAITING)
@@ -141,6 +143,8 @@ class Judge:
             value, is_consistent = await self._compare(ask, sample.answer, answers[other])
             found.append(self._judgement(sample, sample.expert, other, value, is_consistent))
         await asyncio.to_thread(self._store.put_judgements, found)
+        if self._tell is not None:
+            self._tell("coe.judge", found[0].value, sample.decision_id)
 
     def _judgement(
         self, sample: Sample, expert: str, other: str, value: float, is_consistent: bool | None = None

@@ -106,7 +106,9 @@ class Attachments:
 
     async def _search(self, asked: Asked, attached: AttachedStore) -> Sources:
         text, stores = asked.chat.text, self._service.stores
-        searching = RetrievalExchange(DecisionKind.SEARCH, asked.request_id, asked.key_id, AUTO, asked.session_id)
+        searching = RetrievalExchange(
+            DecisionKind.SEARCH, asked.request_id, asked.key_id, AUTO, asked.session_id, asked.watch
+        )
         store = await stores.store(None, attached.store)
         request = SearchRequest((text,), attached.results, score_threshold=attached.min_score)
         answer = await self._service.search(asked.key_id or "", store, request)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from decision_log.privacy import MAX_SEARCH_CHARS
 from decision_log.protocols import DecisionSink
-from gateway.exchange import MAX_MODEL_CHARS, new_decision_id
+from gateway.exchange import MAX_MODEL_CHARS, Watch, new_decision_id
 from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.types import BASE, RetrievalDecision, RetrievalReason
 from router.features import to_bytes
@@ -47,6 +47,7 @@ class RetrievalExchange:
     key_id: str | None
     model: str
     session_id: str | None = None
+    watch: Watch | None = None
     at: float = field(default_factory=time.time)
     arrived_at_s: float = field(default_factory=time.perf_counter)
     overhead_ms: float = 0.0
@@ -121,6 +122,8 @@ class RetrievalLog:
         for outcome in outcomes:
             self._decisions.labels(outcome.decision.expert, outcome.decision.reason.value).inc()
         records = [record_of(exchange, outcome, self._sink) for outcome in outcomes]
+        if exchange.watch is not None:
+            exchange.watch.retrieved(exchange.kind, exchange.model, exchange.at, records)
         if self._sink.is_durable:
             await asyncio.gather(*(self._sink.commit(record) for record in records))
             return

@@ -20,6 +20,7 @@ from gateway.auth import Auth
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
 from gateway.serve import Gateway
+from gateway.telemetry.telemetry import Telemetry
 from router.config import CoeConfig, parse_config
 from router.feedback_config import FeedbackConfig
 from router.pipeline import Router
@@ -146,6 +147,7 @@ async def running(
     entries: Mapping[str, Mapping[str, object]] | None = None,
     expert_keys: Mapping[str, str] | None = None,
     redis_url: str | None = None,
+    telemetry: Telemetry | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""
@@ -162,6 +164,7 @@ async def running(
         expert_keys=expert_keys or {},
         seed=0,
         redis_url=redis_url,
+        telemetry=telemetry,
     )
     gateway = Gateway(parts, host=host)
     await gateway.start()

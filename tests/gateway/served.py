@@ -20,12 +20,12 @@ def environment_of(config: Path, data: Path) -> dict[str, str]:
 
 
 def start_gateway(
-    config: Path, data: Path, coe: Sequence[str] = (sys.executable, "-m", "coe")
+    config: Path, data: Path, coe: Sequence[str] = (sys.executable, "-m", "coe"), **more: str
 ) -> tuple[subprocess.Popen[str], str]:
-    """A gateway on a free port, and its URL. `coe` is the command that runs ours."""
+    """A gateway on a free port, and its URL. `coe` is the command that runs ours, `more` further variables."""
     process = subprocess.Popen(
         [*coe, "serve"],
-        env=environment_of(config, data),
+        env=environment_of(config, data) | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

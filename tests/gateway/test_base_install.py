@@ -115,6 +115,14 @@ def test_what_a_composition_lacks_is_named_before_it_serves(
     assert f"needs the '{extra}' extra: pip install 'composition-of-experts[{extra}]'" in done.stderr
 
 
+def test_exporting_traces_asks_for_its_extra(tmp_path: Path) -> None:
+    make_trained(tmp_path)
+    environment = environment_of(tmp_path / "experts.yaml", tmp_path / "data")
+    done = run_in_base(tmp_path, "serve", {**environment, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
+    assert done.returncode == 1
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT needs the 'otel' extra" in done.stderr
+
+
 def test_the_shipped_composition_asks_for_all_that_it_lacks_at_once_and_leaves_nothing(tmp_path: Path) -> None:
     environment = environment_of(tmp_path / "experts.yaml", tmp_path / "data")
     done = run_in_base(tmp_path, "up", {name: value for name, value in environment.items() if name != "COE_CONFIG"})

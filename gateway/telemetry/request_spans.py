@@ -1,0 +1,259 @@
+"""The spans and metrics of one request, named by OpenTelemetry's conventions for generative AI. Nothing of what was
+asked or answered is in them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    format_span_id,
+    format_trace_id,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gateway.asgi import Scope
+from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome
+from gateway.http_errors import ApiError
+from gateway.telemetry.instruments import Instruments
+from gateway.telemetry.span_ids import SpanIds
+from router.config import Engine, ExpertConfig
+from router.protocols import BackendRequest
+from router.types import DecisionKind, DecisionReason, DecisionRecord, RoutingDecision, TerminalState
+
+OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
+ERROR = "error.type"
+DECISION_ID, EXPERT = "coe.decision.id", "coe.expert"
+CHAT = "chat"
+OPERATIONS = {
+    "completions": "text_completion",
+    DecisionKind.EMBEDDING: "embeddings",
+    DecisionKind.SEARCH: "retrieval",
+    DecisionKind.RERANK: "rerank",
+}
+PROVIDERS = {
+    "azure": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "moonshot": "moonshot_ai",
+    "vertex_ai": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
+"""litellm's names of providers that the conventions call something else."""
+
+SAMPLING = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed")
+ANSWERED_MODEL = re.compile(rb'"model": ?"((?:[^"\\]|\\.){1,200})"')
+"""Inside a JSON string every quote is escaped, so no text of an answer matches."""
+
+PROPAGATOR = TraceContextTextMapPropagator()
+Attributes = dict[str, str | int | float | bool]
+
+
+@dataclass
+class Hop:
+    """A call of an expert that has not ended. `seen` are the attributes of its metrics."""
+
+    span: Span
+    seen: Attributes
+    began_s: float
+    first_s: float | None = None
+
+
+class RequestSpans:
+    """A span of the server, and below it one for each call of an expert or choice of documents."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        ids: SpanIds,
+        instruments: Instruments,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        route: str,
+    ) -> None:
+        self._tracer, self._ids, self._instruments = tracer, ids, instruments
+        self._began_s = time.perf_counter()
+        about = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
+        given = {name: headers.get(name.encode(), b"").decode("latin-1") for name in PROPAGATOR.fields}
+        self._span = tracer.start_span(
+            f"{scope['method']} {route}".rstrip(),
+            PROPAGATOR.extract(given, Context()),
+            SpanKind.SERVER,
+            about | {"http.route": route} if route else about,
+        )
+        self._within = set_span_in_context(self._span, Context())
+        self._number = self._span.get_span_context().span_id
+        self.trace_id = format_trace_id(self._span.get_span_context().trace_id)
+        self.span_id = format_span_id(self._number)
+        self._hops: dict[str, Hop] = {}
+        self._calls = 0
+        self._seen: Attributes | None = None  # of the request's metrics; None until something was decided
+        self._error: str | None = None
+
+    def calls(self, expert: str, entry: ExpertConfig, request: BackendRequest) -> Mapping[str, str]:
+        """Begins the span of a call. Gives the headers by which the expert's engine continues the trace."""
+        operation, model = OPERATIONS.get(request.path, CHAT), model_of(expert, entry)
+        seen: Attributes = {OPERATION: operation, PROVIDER: provider_of(entry), MODEL: model}
+        self._calls += 1
+        self._ids.follow(self._number, self._calls)
+        span = self._tracer.start_span(
+            f"{operation} {model}",
+            self._within,
+            SpanKind.CLIENT,
+            {**seen, **asked_for(request), EXPERT: expert, "coe.attempt": self._calls},
+        )
+        self._hops[expert] = Hop(span, seen, time.perf_counter())
+        headers: dict[str, str] = {}
+        PROPAGATOR.inject(headers, set_span_in_context(span, Context()))
+        return headers
+
+    def fails(self, error: ApiError) -> None:
+        """Ends the span of a call that gave no answer."""
+        hop = self._hops.pop(error.expert or "", None)
+        if hop is not None:
+            self._end(hop, error.code or str(error.status), str(error.status))
+
+    def hears(self, expert: str, piece: bytes) -> None:
+        """Notes when an answer began, and the model that it names."""
+        hop = self._hops[expert]
+        hop.first_s = time.perf_counter() - hop.began_s
+        if found := ANSWERED_MODEL.search(piece):
+            hop.span.set_attribute("gen_ai.response.model", found[1].decode("utf-8", "replace"))
+
+    def ends(self, asked: Asked, outcome: Outcome) -> None:
+        """Ends the spans of a chat's calls, and says what was decided."""
+        is_good = outcome.state is TerminalState.ANSWERED
+        error = self._error = None if is_good else outcome.error_code or outcome.state.value
+        for expert, hop in self._hops.items():
+            hop.span.set_attribute("gen_ai.response.id", asked.decision_id)
+            if expert == outcome.expert:
+                self._answered(hop, asked, outcome)
+            self._end(hop, error, outcome.state.value)
+        self._hops.clear()
+        self._span.set_attributes(
+            {MODEL: asked.chat.model[:MAX_MODEL_CHARS], "gen_ai.conversation.id": asked.session_id}
+        )
+        self._span.set_attributes({"coe.request.id": asked.request_id, "coe.state": outcome.state.value})
+        if outcome.is_admitted:
+            self._span.set_attributes({DECISION_ID: asked.decision_id, "gen_ai.response.id": asked.decision_id})
+        decision = outcome.decision
+        if decision is not None:
+            self._span.set_attributes({**decided(decision), EXPERT: outcome.expert or decision.expert})
+            self._seen = {OPERATION: CHAT, PROVIDER: "coe", MODEL: asked_model(decision)}
+            if outcome.ttft_ms is not None and asked.chat.is_stream and is_good:
+                self._instruments.time_to_first_token.record(outcome.ttft_ms / 1e3, self._seen)
+
+    def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
+        """Adds the span of a choice of retrieval experts, which ends now."""
+        operation, store = OPERATIONS[kind], None
+        attributes: Attributes = {OPERATION: operation, PROVIDER: "coe", MODEL: model}
+        traces = [record.retrieval for record in records if record.retrieval is not None]
+        if traces:
+            store = traces[0].store_id
+            attributes[EXPERT] = ", ".join(dict.fromkeys(record.served_expert or "" for record in records))
+            attributes["coe.reason"] = ", ".join(dict.fromkeys(trace.reason for trace in traces))
+            attributes["gen_ai.usage.input_tokens"] = sum(record.usage.prompt_tokens for record in records)
+            attributes[DECISION_ID] = records[0].decision_id
+        if store is not None:
+            attributes["gen_ai.data_source.id"] = store
+        name, begin_ns = f"{operation} {store or model}", int(at * 1e9)
+        self._tracer.start_span(name, self._within, SpanKind.INTERNAL, attributes, start_time=begin_ns).end()
+        if self._seen is None:
+            self._seen = {OPERATION: operation, PROVIDER: "coe"}
+
+    def close(self, status: int) -> None:
+        """Ends the request's span."""
+        self._span.set_attribute("http.response.status_code", status)
+        error = self._error or (str(status) if status >= 500 else None)
+        if error is not None:
+            self._span.set_attribute(ERROR, error)
+        if status >= 500:
+            self._span.set_status(StatusCode.ERROR)
+        if self._seen is not None:
+            failed = {ERROR: str(status)} if status >= 400 else {}
+            self._instruments.request_duration.record(time.perf_counter() - self._began_s, {**self._seen, **failed})
+        self._span.end()
+
+    def _answered(self, hop: Hop, asked: Asked, outcome: Outcome) -> None:
+        usage = outcome.usage
+        if outcome.finish_reason is not None:
+            hop.span.set_attribute("gen_ai.response.finish_reasons", [outcome.finish_reason])
+        hop.span.set_attributes(
+            {
+                DECISION_ID: asked.decision_id,
+                "gen_ai.usage.input_tokens": usage.prompt_tokens,
+                "gen_ai.usage.output_tokens": usage.completion_tokens,
+                "coe.usage.is_estimated": usage.is_estimated,
+            }
+        )
+        if asked.chat.is_stream and hop.first_s is not None:
+            hop.span.set_attribute("gen_ai.response.time_to_first_chunk", hop.first_s)
+            self._instruments.time_to_first_chunk.record(hop.first_s, hop.seen)
+        if not usage.is_estimated:
+            for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
+                self._instruments.token_usage.record(tokens, {**hop.seen, "gen_ai.token.type": kind})
+
+    def _end(self, hop: Hop, error: str | None, kind: str) -> None:
+        """Metrics get the kind of an error, not its code, which may be the engine's own word."""
+        failed = {}
+        if error is not None:
+            hop.span.set_attribute(ERROR, error)
+            hop.span.set_status(StatusCode.ERROR)
+            failed = {ERROR: kind}
+        self._instruments.operation_duration.record(time.perf_counter() - hop.began_s, {**hop.seen, **failed})
+        hop.span.end()
+
+
+def model_of(expert: str, entry: ExpertConfig) -> str:
+    """The model that an expert's engine is asked for; of a provider's without the provider."""
+    if entry.engine is Engine.LITELLM:
+        return entry.model.partition("/")[2] or entry.model
+    return entry.name_on_engine(expert)
+
+
+def provider_of(entry: ExpertConfig) -> str:
+    """The provider in the words of the conventions; of an engine, its name."""
+    if entry.engine is not Engine.LITELLM:
+        return entry.engine.value
+    provider = entry.model.partition("/")[0]
+    return PROVIDERS.get(provider, provider)
+
+
+def asked_for(request: BackendRequest) -> Attributes:
+    """The parameters of a request that are numbers."""
+    found: Attributes = {"gen_ai.request.stream": True} if request.is_stream else {}
+    for name in SAMPLING:
+        value = request.body.get(name)
+        if isinstance(value, int | float):
+            found[f"gen_ai.request.{name}"] = value
+    return found
+
+
+def asked_model(decision: RoutingDecision) -> str:
+    """The model that was asked for, by a name of experts.yaml: `*` lets clients ask by any other."""
+    return decision.expert if decision.reason is DecisionReason.EXPLICIT else f"auto:{decision.policy}"
+
+
+def decided(decision: RoutingDecision) -> Attributes:
+    """A decision and why it was made."""
+    return {
+        "coe.category": decision.category,
+        "coe.likely_category": decision.likely_category,
+        "coe.confidence": decision.confidence,
+        "coe.doubt": decision.uncertainty,
+        "coe.is_fallback": decision.is_fallback,
+        "coe.policy": decision.policy,
+        "coe.reason": decision.reason.value,
+        "coe.propensity": decision.propensity,
+        "coe.router.version": decision.router_version,
+    }

@@ -1,0 +1,156 @@
+"""A collector of OpenTelemetry in small: it reads OTLP over HTTP, and keeps what came."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from gateway.settings import parse_signals
+from gateway.telemetry.exporting import Exporting
+from gateway.telemetry.telemetry import Telemetry
+from tests.gateway.running import until
+
+KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A span as it came. Ids are hexadecimal; `status` 2 is an error."""
+
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    attributes: dict[str, Any]
+    status: int
+    message: str
+    events: int
+    seconds: float
+    instance: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event as it came."""
+
+    name: str
+    attributes: dict[str, Any]
+    trace_id: str
+    span_id: str
+
+
+@dataclass
+class Collector:
+    """What came; `status` is what it answers with."""
+
+    url: str = ""
+    status: int = 200
+    spans: list[Seen] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    points: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    raw: list[bytes] = field(default_factory=list)
+
+    async def traces(self, request: web.Request) -> web.Response:
+        message = ExportTraceServiceRequest.FromString(await self._body(request))
+        for group in message.resource_spans if self.status == 200 else ():
+            instance = values(group.resource.attributes)["service.instance.id"]
+            for span in (span for scope in group.scope_spans for span in scope.spans):
+                self.spans.append(
+                    Seen(
+                        name=span.name,
+                        kind=KINDS[span.kind],
+                        trace_id=span.trace_id.hex(),
+                        span_id=span.span_id.hex(),
+                        parent_id=span.parent_span_id.hex(),
+                        attributes=values(span.attributes),
+                        status=span.status.code,
+                        message=span.status.message,
+                        events=len(span.events),
+                        seconds=(span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+                        instance=instance,
+                    )
+                )
+        return web.Response(status=self.status)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        message = ExportMetricsServiceRequest.FromString(await self._body(request))
+        for metric in (
+            each for group in message.resource_metrics for scope in group.scope_metrics for each in scope.metrics
+        ):
+            points = [{**values(point.attributes), "count": point.count} for point in metric.histogram.data_points]
+            self.points[metric.name] = points
+        return web.Response(status=self.status)
+
+    async def logs(self, request: web.Request) -> web.Response:
+        message = ExportLogsServiceRequest.FromString(await self._body(request))
+        for record in (
+            each for group in message.resource_logs for scope in group.scope_logs for each in scope.log_records
+        ):
+            named = values(record.attributes)
+            self.events.append(Event(record.event_name, named, record.trace_id.hex(), record.span_id.hex()))
+        return web.Response(status=self.status)
+
+    async def _body(self, request: web.Request) -> bytes:
+        assert request.content_type == "application/x-protobuf"
+        body = await request.read()
+        self.raw.append(body)
+        return body
+
+    async def wait(self, count: int) -> list[Seen]:
+        """So many spans, once they are here, in the order of their begin: parents before children."""
+        await until(lambda: len(self.spans) >= count)
+        assert len(self.spans) == count, [span.name for span in self.spans]
+        return sorted(self.spans, key=lambda span: (span.kind != "SERVER", span.attributes.get("coe.attempt", 0)))
+
+
+def values(attributes: Any) -> dict[str, Any]:
+    return {each.key: value_of(each.value) for each in attributes}
+
+
+def value_of(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    return [value_of(each) for each in value.array_value.values] if kind == "array_value" else getattr(value, kind)
+
+
+@asynccontextmanager
+async def collecting() -> AsyncIterator[Collector]:
+    collector = Collector()
+    app = web.Application(client_max_size=64 << 20)
+    app.router.add_post("/v1/traces", collector.traces)
+    app.router.add_post("/v1/metrics", collector.metrics)
+    app.router.add_post("/v1/logs", collector.logs)
+    async with TestServer(app) as server:
+        collector.url = str(server.make_url("")).rstrip("/")
+        yield collector
+
+
+def environment(url: str) -> dict[str, str]:
+    """Variables that send everything there, soon."""
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+        "OTEL_BSP_SCHEDULE_DELAY": "20",
+        "OTEL_BLRP_SCHEDULE_DELAY": "20",
+        "OTEL_METRIC_EXPORT_INTERVAL": "50",
+    }
+
+
+@asynccontextmanager
+async def exporting_to(url: str, monkeypatch: pytest.MonkeyPatch, **more: str) -> AsyncIterator[Telemetry]:
+    """What follows requests and exports there."""
+    for name, value in (environment(url) | more).items():
+        monkeypatch.setenv(name, value)
+    telemetry = Telemetry(Exporting(parse_signals(os.environ), "one"), has_lines=False)
+    yield telemetry
+    await telemetry.aclose()

@@ -1,0 +1,87 @@
+"""A collector that is away, refuses, or is slow: requests do not notice, and what was lost is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.telemetry.exporting import MAX_WAITING, Flow
+from tests.gateway.running import Running, running, until
+from tests.gateway.telemetry.collector import collecting, exporting_to
+
+
+async def lost(gateway: Running) -> dict[str, float]:
+    """The numbers of spans that were exported, and of those lost by reason."""
+    async with gateway.client.get(f"{gateway.root}/metrics") as answer:
+        families = text_string_to_metric_families(await answer.text())
+    return {
+        sample.labels.get("reason", "exported"): sample.value
+        for family in families
+        for sample in family.samples
+        if family.name.startswith("coe_telemetry_") and sample.labels["signal"] == "traces"
+    }
+
+
+async def test_a_collector_that_is_away_costs_no_request_and_no_stop(monkeypatch) -> None:
+    async with exporting_to("http://127.0.0.1:1", monkeypatch) as telemetry:
+        async with running(telemetry=telemetry) as gateway:
+            for _ in range(3):
+                async with gateway.chat("red") as answer:
+                    assert answer.status == 200
+            assert (await lost(gateway))["exported"] == 0
+        begin_s = time.monotonic()
+    assert time.monotonic() - begin_s < 20, (
+        "the SDK alone would try for as long as its time-out of 10 s, again and again"
+    )
+
+
+async def test_what_a_collector_refuses_is_counted(monkeypatch) -> None:
+    async with (
+        collecting() as collector,
+        exporting_to(collector.url, monkeypatch) as telemetry,
+        running(telemetry=telemetry) as gateway,
+    ):
+        async with gateway.chat("red"):
+            pass
+        await collector.wait(2)
+        collector.status = 400
+        async with gateway.chat("red"):
+            pass
+        found = dict[str, float]()
+        while found.get("not_taken") != 2:
+            found = await lost(gateway)
+            await asyncio.sleep(0.01)
+        assert found == {"exported": 2, "queue_full": 0, "not_taken": 2}
+
+
+async def test_a_full_queue_drops_and_counts(monkeypatch) -> None:
+    gate = asyncio.Event()
+    async with collecting() as collector:
+        monkeypatch.setattr(collector, "_body", lambda request, read=collector._body: held(gate, read, request))
+        async with exporting_to(collector.url, monkeypatch) as telemetry, running(telemetry=telemetry) as gateway:
+            assert telemetry._exporting is not None
+            for number in range(MAX_WAITING + 600):
+                telemetry._exporting._tracer.start_span(str(number)).end()
+            found = await lost(gateway)
+            assert 0 < found["queue_full"] <= 600
+            async with gateway.chat("red") as answer:
+                assert answer.status == 200
+            gate.set()
+            await until(lambda: len(collector.spans) >= MAX_WAITING)
+
+
+async def held(gate: asyncio.Event, read, request) -> bytes:
+    await gate.wait()
+    return await read(request)
+
+
+def test_a_flow_never_holds_more_than_it_may() -> None:
+    flow = Flow()
+    admitted = [flow.admits() for _ in range(MAX_WAITING + 5)]
+    assert admitted.count(True) == MAX_WAITING
+    assert flow.dropped == 5
+    flow.sent(10, is_good=False)
+    assert [flow.admits() for _ in range(11)].count(True) == 10
+    assert flow.failed == 10
