@@ -32,8 +32,9 @@ REWARD_WEIGHT: Mapping[FeedbackKind, float] = {
 }
 """How much each sign counts when one answer got several: a test knows, a retry only hints (ours)."""
 
-NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.KEPT)
-"""Reasons of decisions that client or conversation made: what became of them teaches nothing about the map."""
+NOT_OF_THE_MAP = (DecisionReason.EXPLICIT, DecisionReason.KEPT, DecisionReason.BUILTIN)
+"""Reasons of decisions that the client, the conversation or a builtin expert's answer made: what became of them teaches
+nothing about the map."""
 
 OUR_FAULTS = frozenset(
     {
@@ -232,6 +233,8 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return "the client named the expert"
     if record.decision.reason is DecisionReason.KEPT:
         return "the conversation kept its expert"
+    if record.decision.reason is DecisionReason.BUILTIN:
+        return "an expert that is no language model answered"
     if record.served_expert != record.decision.expert:
         return "another expert answered after a failure"
     return None if record.decision_id in rewards else "no feedback"

@@ -21,15 +21,18 @@ from pydantic import Field, ValidationError
 from base.errors import DataError
 from eval.chat_client import SAMPLING, CallError, ChatClient, Fault
 from eval.probe_set import Probe
+from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.types import Record
 
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 _DIGEST_KEY: Final = "sha256"
+_ABSTAINED: Final = f"HTTP {ABSTAINED_STATUS} ({ABSTAINED})"
 
 
 class Answer(Record):
     """One expert's answer to one probe, or its failure, which scores 0; `failure` says which.
 
+    `abstains`: an expert that is no language model had no answer, which scores 0, too.
     `key` names all that decides the answer (`answer_key`). `latency_ms` is None when another machine measured it.
     """
 
@@ -41,6 +44,7 @@ class Answer(Record):
     output_tokens: int | None = Field(default=None, ge=0)
     latency_ms: float | None = Field(default=None, ge=0)
     failure: str = ""
+    abstains: bool = False
 
     def line(self) -> bytes:
         return self.model_dump_json(exclude_defaults=True).encode() + b"\n"
@@ -72,6 +76,11 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
     try:
         text, usage = await client.ask(pair.expert, pair.probe)
     except CallError as error:
+        if error.reason == _ABSTAINED:
+            latency_ms = 1000 * (time.perf_counter() - started)
+            return Answer(
+                key=pair.key, probe_id=pair.probe.id, expert=pair.expert, abstains=True, latency_ms=latency_ms
+            )
         if error.fault is not Fault.EXPERT or error.is_retryable:
             raise
         return failed_answer(pair, error, started)

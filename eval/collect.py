@@ -47,6 +47,7 @@ class CollectRequest:
 
     `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
     answers; the name does where there is none. `given` are answers of another machine, which are not asked again.
+    `free` are experts whose answers cost nothing: they are asked each time, so no key has to cover their code.
     `kept` are experts that may stay in the table with what they answered before, though they are not asked now; None
     keeps all of them. `timeout_s` bounds one answer. `is_asking_failed`: ask again where an expert failed before,
     instead of keeping its 0. `is_asking_all`: ask everything again.
@@ -59,6 +60,7 @@ class CollectRequest:
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     given: tuple[Answer, ...] = ()
+    free: frozenset[str] = frozenset()
     kept: frozenset[str] | None = None
     concurrency: int = 4
     timeout_s: float = 120.0
@@ -74,8 +76,8 @@ class CollectRequest:
 @dataclass(frozen=True)
 class Collection:
     """The table, its answers, and how many of them were there already. As (expert, reason) -> count: `failures`, scored
-    0, and `errors`, not measured. `n_given` counts the answers of another machine for each expert. `stopped` says in
-    sentences which experts were given up."""
+    0, and `errors`, not measured. By expert: `abstentions`, and `n_given`, answers of another machine. `stopped` says
+    in sentences which experts were given up."""
 
     table: OutcomeTable
     answers: tuple[Answer, ...]
@@ -83,6 +85,7 @@ class Collection:
     n_given: Counter[str]
     failures: Mapping[tuple[str, str], int]
     errors: Mapping[tuple[str, str], int]
+    abstentions: Counter[str]
     stopped: tuple[str, ...] = ()
 
 
@@ -101,7 +104,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
     taken = taken_answers(request, pairs, answers)
     journal.append(*taken)
     answers |= {answer.key: answer for answer in taken}
-    wanted = [pair for pair in pairs if is_wanted(request, answers.get(pair.key))]
+    wanted = [pair for pair in pairs if pair.expert in request.free or is_wanted(request, answers.get(pair.key))]
     asking = Asking(request, answers, journal, show)
     await asking.ask(wanted + untimed(pairs, wanted, answers))
     known = [answers[pair.key] for pair in pairs if pair.key in answers]
@@ -120,6 +123,7 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
         n_given=Counter(answer.expert for answer in known if answer.latency_ms is None),
         failures=failures,
         errors=asking.errors,
+        abstentions=Counter(answer.expert for answer in known if answer.abstains),
         stopped=tuple(asking.stopped),
     )
 
@@ -294,7 +298,7 @@ async def graded_table(
             known = {
                 # A grader may run code in a sandbox for seconds.
                 "score": 0.0
-                if answer.failure
+                if answer.failure or answer.abstains
                 else await asyncio.to_thread(graders[request.probes[row].id], answer.text),
                 "cost_usd": cost_usd(answer, facts),
                 "output_tokens": answer.output_tokens,

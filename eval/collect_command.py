@@ -65,6 +65,7 @@ def collect(
         facts=inputs.facts,
         fingerprints=inputs.fingerprints,
         given=tuple(read_answers(answers_from)) if answers_from else (),
+        free=inputs.free,
         kept=frozenset(inputs.facts) if experts_file else None,
         concurrency=concurrency,
         timeout_s=timeout_s,
@@ -76,17 +77,19 @@ def collect(
         collection = asyncio.run(run_collect(request, show=progress))
     print_collection(collection, inputs, out, answers_from)
     if answers_to is not None:
-        write_answers(answers_to, collection.answers)
+        write_answers(answers_to, (each for each in collection.answers if each.expert not in inputs.free))
 
 
 @dataclass(frozen=True)
 class CollectInputs:
-    """Probes to ask, experts to ask, and what is known of the experts: sizes and prices, and what decides an answer."""
+    """Probes to ask, experts to ask, and what is known of the experts: sizes and prices, what decides an answer, and
+    whose answers cost nothing."""
 
     probes: tuple[Probe, ...]
     experts: tuple[str, ...]
     facts: Mapping[str, ModelFacts]
     fingerprints: Mapping[str, str]
+    free: frozenset[str] = frozenset()
 
 
 def load_inputs(
@@ -104,11 +107,11 @@ def load_inputs(
     """
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"--base-url: '{base_url}' is not a URL; expected http://HOST:PORT/v1")
-    facts, fingerprints = dict[str, ModelFacts](), dict[str, str]()
+    facts, fingerprints, free = dict[str, ModelFacts](), dict[str, str](), frozenset[str]()
     if experts_file:
         config = load_config(experts_file)
         folder = experts_file.resolve().parent
-        facts = dict(facts_of_config(config))
+        facts, free = dict(facts_of_config(config)), frozenset(config.builtins)
         fingerprints = {name: expert_fingerprint(entry, folder) for name, entry in config.experts.items()}
     names = tuple(experts or facts)
     if not names:
@@ -119,7 +122,7 @@ def load_inputs(
         if names.count(name) > 1:
             raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
     loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
-    return CollectInputs(first_of_each_category(loaded, per_category), names, facts, fingerprints)
+    return CollectInputs(first_of_each_category(loaded, per_category), names, facts, fingerprints, free)
 
 
 def first_of_each_category(probes: Sequence[Probe], count: int | None) -> tuple[Probe, ...]:
@@ -172,6 +175,8 @@ def print_collection(collection: Collection, inputs: CollectInputs, out: Path, a
         console.print(f"{expert}: {reason}: {count} times, each a 0; --retry-failed asks again", highlight=False)
     for (expert, reason), count in sorted(collection.errors.items()):
         console.print(f"{expert}: {reason}: {count} times, not measured; run again to ask", highlight=False)
+    for expert, count in sorted(collection.abstentions.items()):
+        console.print(f"{expert}: abstained {count} times, each a 0 in its mean score", highlight=False)
     for sentence in collection.stopped:
         console.print(sentence, highlight=False)
     console.print(f"wrote {out} ({collection.n_reused} answers were there already)", highlight=False)

@@ -19,6 +19,7 @@ BACKEND_OF = {
     Engine.VLLM: "vllm",
     Engine.OPENAI: "vllm",
     Engine.LITELLM: "litellm",
+    Engine.BUILTIN: "builtin",
     Engine.ECHO: "echo",
 }
 """llama.cpp's and vLLM's servers and every other OpenAI-compatible one speak the same wire."""
@@ -111,6 +112,8 @@ def build_backend(
         options |= {"model": entry.model, "timeout_s": entry.timeout_s, "api_base": entry.url}
         secret_params = {key: secrets[variable] for key, variable in entry.params_env.items()}
         options["params"] = dict(entry.params) | secret_params
+    elif entry.engine is Engine.BUILTIN:
+        options |= {"kind": entry.model, "name": name, "params": dict(entry.params)}
     return cast(ChatBackend, plugins.build("fleet.wires", BACKEND_OF[entry.engine], options))
 
 

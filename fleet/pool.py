@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
 from fleet.tasks import stop_task
+from fleet.wires.builtin import BuiltinBackend
 from router.protocols import ChatBackend
 
 PROBE_EVERY_S = 0.25
@@ -30,6 +31,7 @@ class ExpertPool:
     def __init__(self, backends: Mapping[str, ChatBackend], clock: Callable[[], float] = time.monotonic) -> None:
         self._backends = dict(backends)
         self._clock = clock
+        self._builtins = {name: each for name, each in backends.items() if isinstance(each, BuiltinBackend)}
         self._breakers = {name: Breaker() for name in backends}
         self._prober: asyncio.Task[None] | None = None
         self._unprobed = frozenset(backends)
@@ -62,6 +64,10 @@ class ExpertPool:
 
     def backend(self, name: str) -> ChatBackend:
         return self._backends[name]
+
+    def answering(self, body: Mapping[str, object]) -> tuple[str, ...]:
+        """The experts that are no language model and that have an answer to a chat request."""
+        return tuple(name for name, each in self._builtins.items() if each.answer_to(body) is not None)
 
     def state(self, name: str) -> BreakerState:
         return self._breakers[name].state

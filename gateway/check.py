@@ -11,6 +11,7 @@ import numpy as np
 
 from base.errors import ConfigError, InfeasibleBudgetError, MissingExtraError, MissingWeightsError
 from fleet.engine_plans import require_llamacpp
+from fleet.wires.builtin import FAMILY
 from gateway.keys.oidc import require_oidc
 from retrieval import build_experts
 from retrieval.experts import adapter
@@ -120,6 +121,8 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
                 yield str(error)
             except (MissingWeightsError, ConfigError) as error:
                 yield f"experts.{name}.model: {error}"
+        elif entry.engine is Engine.BUILTIN:
+            yield from builtin_problems(name, entry)
         elif entry.engine is Engine.LITELLM:
             try:
                 plugins.load("fleet.wires", "litellm").require_imports()
@@ -129,6 +132,14 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
             yield from home_problems(f"experts.{name}.model", entry.model)
         if entry.adapter is not None and entry.engine in (Engine.LLAMACPP, Engine.VLLM):
             yield from adapter_problems(name, entry, folder)
+
+
+def builtin_problems(name: str, entry: ExpertConfig) -> Iterator[str]:
+    try:
+        plugins.validate_options(FAMILY, entry.model, entry.params)
+        plugins.load(FAMILY, entry.model).require_imports()
+    except (ConfigError, MissingExtraError) as error:
+        yield f"experts.{name}: {error}"
 
 
 def home_problems(key: str, path: str) -> Iterator[str]:
@@ -151,7 +162,7 @@ def adapter_problems(name: str, entry: ExpertConfig, folder: Path) -> Iterator[s
 
 def budget_problems(config: CoeConfig) -> Iterator[str]:
     """Budgets that no map can keep, whatever will be measured: sizes and prices alone rule them out."""
-    entries, names, rows = list(config.experts.values()), list(config.experts), list(config.categories)
+    entries, names, rows = list(config.language_models.values()), list(config.language_models), list(config.categories)
     shape = (len(config.categories), len(entries))
     unmeasured = QualityMatrix(
         quality=np.full(shape, 0.5, dtype=np.float32),
@@ -165,7 +176,7 @@ def budget_problems(config: CoeConfig) -> Iterator[str]:
     for name, policy in config.policies.items():
         budgets = Budgets.model_validate(policy.budgets.model_dump() | {"latency_ms": None})
         costs = expert_costs(entries, unmeasured)
-        pins = {rows.index(category): names.index(expert) for category, expert in policy.pins.items()}
+        pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
         try:
             solve_map(unmeasured.quality, unmeasured.mass, costs, budgets)
             # How much of the traffic a pin takes is not known yet, so only what is in memory can be told.

@@ -96,6 +96,9 @@ class Decider:
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
             request = replace(request, facts=facts)
+        if target.expert is None and (able := self._pool.answering(request.body)):
+            able = tuple(each for each in able if caller.experts is None or each in caller.experts)
+            request = replace(request, facts=replace(request.facts, answering=able))
         name = None
         if target.expert is None and session is not None:
             name = self.conversations.name_of(session, request, caller.tenant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -13,6 +14,7 @@ from base.errors import ArtifactError, ConfigError
 from router import plugins
 from router.agreement import check_categories, pin_problems
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
+from router.builtins import Builtins, measured_builtins
 from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PolicyConfig
 from router.exploration import Exploration, dearness
 from router.normalise import NormalisedEncoder
@@ -68,7 +70,7 @@ def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None)
     names = tuple(artifact.manifest.experts[i] for i in kept)
     evidence = evidence_of(artifact).columns(kept)
     costs = expert_costs([config.experts[name] for name in names], evidence)
-    return assemble(
+    router = assemble(
         artifact,
         encoder or build_encoder(config.router.encoder),
         MeasuredExperts(names, evidence, costs, capabilities(config)),
@@ -76,6 +78,25 @@ def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None)
         alpha=config.router.alpha,
         scorer=config.router.scorer,
     )
+    return replace(router, builtins=builtins_of(config, artifact))
+
+
+def builtins_of(config: CoeConfig, artifact: RouterArtifact) -> Builtins:
+    """The builtin experts of experts.yaml, with what the artifact knows of them. Raises ArtifactError."""
+    names, rows = config.builtins, (*artifact.manifest.categories, GENERAL)
+    counts = np.zeros((2, len(rows), len(names)))
+    known = artifact.manifest.builtins
+    if known:
+        arrays, shape = artifact.part("builtins"), (len(rows), len(known))
+        found = [require_finite(arrays, name, shape) for name in ("answered", "right")]
+        for column, name in enumerate(names):
+            if name in known:
+                counts[:, :, column] = [each[:, known.index(name)] for each in found]
+    pins = {
+        policy: {rows.index(category): expert for category, expert in each.pins.items() if expert in names}
+        for policy, each in config.policies.items()
+    }
+    return measured_builtins(names, counts[0], counts[1], pins)
 
 
 def table_router(
@@ -195,7 +216,8 @@ def sample_rows(artifact: RouterArtifact) -> NDArray[np.int64]:
 def solved_policy(
     policy: PolicyConfig, rows: Sequence[str], experts: MeasuredExperts, choice: LearnedChoice | None
 ) -> Policy:
-    pins = {rows.index(category): experts.names.index(expert) for category, expert in policy.pins.items()}
+    names = experts.names
+    pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
     evidence, costs = experts.evidence, experts.costs
     solution = solve_map(cautious_quality(evidence), evidence.mass, costs, policy.budgets, pins)
     preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets, pins)

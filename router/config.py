@@ -55,6 +55,7 @@ class Engine(StrEnum):
     VLLM = "vllm"  # `coe up --engines` starts it, or `url` names an engine that others run
     OPENAI = "openai"  # anything else that speaks the OpenAI wire, at `url`
     LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
+    BUILTIN = "builtin"  # no language model: a kind of fleet/builtins, in the gateway's own process
     ECHO = "echo"  # a fake for tests: answers with the question
 
 
@@ -70,10 +71,10 @@ class ExpertConfig(Section):
     """One expert LLM."""
 
     engine: Engine
-    model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub name, or a provider's model name")
+    model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub, provider's or kind's name")
     adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
     url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
-    params: dict[str, Flag] = Field(default_factory=dict, description="settings for the provider, e.g. api_version")
+    params: dict[str, Flag] = Field(default_factory=dict, description="settings of the provider or the builtin")
     params_env: dict[str, EnvironmentName] = Field(
         default_factory=dict, description="those that are secrets, by the environment variable that contains each"
     )
@@ -296,6 +297,16 @@ class CoeConfig(Section):
     judge: JudgeConfig | None = None
 
     @property
+    def language_models(self) -> dict[str, ExpertConfig]:
+        """Experts that a map can choose: all but the builtin ones."""
+        return {name: entry for name, entry in self.experts.items() if entry.engine is not Engine.BUILTIN}
+
+    @property
+    def builtins(self) -> tuple[str, ...]:
+        """Names of the experts that are no language model."""
+        return tuple(name for name, entry in self.experts.items() if entry.engine is Engine.BUILTIN)
+
+    @property
     def learned_categories(self) -> tuple[str, ...]:
         """Categories that stage 1 can name: all but `general`."""
         return tuple(name for name in self.categories if name != GENERAL)
@@ -371,6 +382,8 @@ def fields_at(path: tuple[str | int, ...]) -> tuple[str, ...]:
 def unresolved_names(config: CoeConfig) -> list[str]:
     """Faults between parts of the file: names that do not resolve and entries that need another key."""
     problems = judge_problems(config.judge, config.experts)
+    if not config.language_models:
+        problems.append("experts: all are of engine 'builtin', which abstain; required: one of another engine")
     if GENERAL not in config.categories:
         problems.append(f"categories: '{GENERAL}' is required: uncertain queries go there")
     if "default" not in config.policies:
@@ -409,14 +422,14 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
         yield "served_model: required beside `url` and `adapter`: the name under which that engine serves the adapter"
     if entry.adapter is not None and entry.engine not in (Engine.LLAMACPP, Engine.VLLM):
         yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
-    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.ECHO):
+    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.BUILTIN, Engine.ECHO):
         yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai, litellm"
     for field, params in (("params", entry.params), ("params_env", entry.params_env)):
-        if params and entry.engine is not Engine.LITELLM:
+        if params and entry.engine is not Engine.LITELLM and (field, entry.engine) != ("params", Engine.BUILTIN):
             yield f"{field}: engine '{entry.engine}' takes none; allowed: litellm"
         for key in sorted(NOT_PARAMS & params.keys()):
             yield f"{field}.{key}: set by other keys of the entry: model, url, api_key_env, timeout_s"
-    if entry.wires and entry.engine in (Engine.LITELLM, Engine.ECHO):
+    if entry.wires and entry.engine in (Engine.LITELLM, Engine.BUILTIN, Engine.ECHO):
         yield f"wires: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
     if entry.engine is Engine.LLAMACPP and entry.adapter is not None and Wire.MESSAGES in entry.wires:
         yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"

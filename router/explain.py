@@ -34,6 +34,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.KEPT: (
             f"classified as {sure}; the conversation stays with {decision.expert}{stay_in_words(decision)}"
         ),
+        DecisionReason.BUILTIN: f"classified as {sure}; {decision.expert} is no language model and has the answer",
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
     }
     return sentences[decision.reason]
@@ -71,8 +72,9 @@ def decision_table(decision: RoutingDecision, probs: CategoryProbs, threshold: f
     )
     table.add_row("runner-up", decision.runner_up or "none")
     table.add_row("order", ", ".join(decision.ranking))
-    for expert, lack in (decision.excluded | decision.outside_policy).items():
-        table.add_row(f"not {expert}", lack)
+    for expert, lack in (decision.excluded | decision.outside_policy | decision.builtins).items():
+        if expert != decision.expert:
+            table.add_row(f"not {expert}", lack)
     table.add_row("propensity", f"{decision.propensity:.3f}")
     table.add_row("policy", decision.policy)
     table.add_row("router version", decision.router_version)

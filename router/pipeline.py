@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 
 from base.errors import ConfigError, NoEligibleExpertError, allowed_values
+from router.builtins import Builtins
 from router.conversation import in_context, stay
 from router.features import rounded
 from router.policy import ExpertCosts
@@ -100,7 +101,7 @@ class Prospect:
 class Router:
     """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
 
-    `costs` are shown with a decision; None where they are not known.
+    `costs` are shown with a decision; None where they are not known. `builtins` are not among the `experts`.
     """
 
     version: str
@@ -113,6 +114,7 @@ class Router:
     policies: Mapping[str, Policy]
     capabilities: Mapping[str, Capabilities]
     costs: ExpertCosts | None = None
+    builtins: Builtins = field(default_factory=Builtins)
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
@@ -282,7 +284,7 @@ class Router:
             held = None
         draw = odds.draw(rng, seed)
         expert, is_fallback = self.experts[draw.expert], self.categories[row] == GENERAL
-        return RoutingDecision(
+        decision = RoutingDecision(
             expert=expert,
             category=self.categories[row],
             confidence=float(min(judged.confidence[i], 1.0)),
@@ -308,6 +310,7 @@ class Router:
             policy=policy_name,
             router_version=self.version,
         )
+        return self.builtins.applied(decision, row, query.facts.answering)
 
     def _with_last(self, prospect: Prospect, facts: QueryFacts) -> tuple[Odds, Stay]:
         """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a

@@ -48,6 +48,7 @@ class QueryFacts:
     allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
     in_tool_loop: bool = False  # results of tools came since the last answer
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
+    answering: tuple[str, ...] = ()  # builtin experts that have an answer
 
     @property
     def continues(self) -> bool:
@@ -122,6 +123,7 @@ class DecisionReason(StrEnum):
     NEXT_BEST = "next_best"  # the planned expert could not serve; the next in the policy's order did
     EXPLORED = "explored"  # drawn by exploration
     KEPT = "kept"  # the conversation stays with its expert, where the policy would plan another now
+    BUILTIN = "builtin"  # an expert that is no language model has the answer, and is surely better than the planned one
     EXPLICIT = "explicit"  # the client named the expert
 
 
@@ -174,6 +176,9 @@ class RoutingDecision(Record):
     seed: int | None = Field(default=None, ge=0, description="of the random draw; None when nothing was drawn")
     propensity: float = Field(
         gt=0, le=1, description="probability with which `expert` was chosen; 1.0 when deterministic"
+    )
+    builtins: dict[str, str] = Field(
+        default_factory=dict, description="expert that is no language model -> it answers, abstains, or why it may not"
     )
     stay: Stay | None = Field(default=None, description="None where no expert of the conversation could go on")
     policy: str = "default"
@@ -344,6 +349,7 @@ class RouterManifest(Record):
     scorer: ComponentSpec
     categories: tuple[str, ...] = Field(min_length=1, description="learned categories, in the order of the arrays")
     experts: tuple[str, ...] = Field(min_length=1, description="experts, in the order of the arrays")
+    builtins: tuple[str, ...] = Field(default=(), description="experts that are no language model, in that order")
     temperature: float = Field(gt=0, description="probabilities are softmax(log p / temperature)")
     data_fingerprints: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Metric] = Field(default_factory=dict)

@@ -28,7 +28,7 @@ def fit_candidate(
     root: Path, inputs: RetrainInputs, evidence: Evidence, parent: str
 ) -> tuple[RouterArtifact, tuple[Path, ...]]:
     """Fits the candidate under `root`, and its twins where the grades that judge it are those that it is fitted on."""
-    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries)
+    plain = fit_request(inputs.config, evidence.outcomes, inputs.queries, builtins=inputs.builtins)
     logged = None
     if plain.scorer.kind != "map" and len(inputs.log):
         asked = learned_answers(inputs, evidence)

@@ -30,6 +30,7 @@ from router.types import GENERAL, CategoryProbs, FloatArray, Metric
 from router.uncertainty import Uncertainty, apply_temperature
 from training.calibrate import fit_temperature, fit_uncertainty
 from training.classifier_metrics import stage_one_metrics
+from training.expert_map import cell_sums, row_numbers
 from training.graded_queries import GradedQueries, LoggedQueries, joined
 from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
@@ -58,6 +59,8 @@ class FitRequest:
     is_holding_out: bool = True
     outcomes: OutcomeTable | None = None
     """Graded queries that a learned scorer is fitted on; None leaves the map."""
+    builtins: OutcomeTable | None = None
+    """Grades of the experts that are no language model; an answer that they did not give has no tokens."""
     logged: LoggedQueries | None = None
     """Answers of the decision log that a learned scorer is fitted on as well."""
     is_traffic: bool = False
@@ -286,6 +289,13 @@ def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
     return folds
 
 
+def builtin_counts(table: OutcomeTable, categories: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Answers that builtin experts gave (k+1, b), and how many of them were right. Abstentions are neither."""
+    given = np.where(np.isfinite(table.output_tokens), table.scores, np.nan)
+    right, _, answered = cell_sums(given, row_numbers(table, categories), len(categories))
+    return {"answered": answered.astype(np.float32), "right": right.astype(np.float32)}
+
+
 def without_secrets(value: object) -> object:
     """Options of a plugin, at any depth, without keys: a manifest is copied and shown."""
     if isinstance(value, Mapping):
@@ -310,6 +320,7 @@ def write_router(
         "map": evidence.arrays(),
         "scorer": scorer.arrays,
         "choice": scorer.choice,
+        "builtins": {} if request.builtins is None else builtin_counts(request.builtins, request.categories),
     }
     arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
     manifest = {
@@ -325,6 +336,7 @@ def write_router(
         "scorer": {"kind": scorer.spec.kind, "options": scorer.spec.options},
         "categories": request.categories,
         "experts": request.experts,
+        "builtins": () if request.builtins is None else request.builtins.experts,
         "temperature": stage.temperature,
         "data_fingerprints": dict(request.data_fingerprints),
         "metrics": {name: metric.model_dump() for name, metric in metrics.items()},

@@ -19,7 +19,7 @@ from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from router.section import PluginConfig
 from training.datasets.labelled_queries import read_seed
-from training.datasets.outcome_folders import read_outcome_folders
+from training.datasets.outcome_folders import graded_models, outcome_folders, read_outcome_folders
 from training.expert_map import measure_quality
 from training.fit import FitRequest, fit_router, label_numbers
 from training.fit_options import FitOptions
@@ -50,7 +50,18 @@ def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
     Raises:
         DataError: nothing was, or a table cannot be read.
     """
-    return read_outcome_folders(root, tuple(config.experts))
+    return read_outcome_folders(root, tuple(config.language_models))
+
+
+def builtin_outcomes(config: CoeConfig, root: Path) -> OutcomeTable | None:
+    """Reads what was graded of the experts that are no language model; None where nothing was.
+
+    Raises:
+        DataError: a table cannot be read.
+    """
+    graded = {model for folder in outcome_folders(root) for model in graded_models(folder)}
+    names = tuple(name for name in config.builtins if name in graded)
+    return read_outcome_folders(root, names) if names else None
 
 
 MIN_SPLIT_PROMPTS = 1000
@@ -122,7 +133,7 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     config, options = load_config(request.config), request.options
     queries = labelled_queries(config, request.queries)
     table = learned_outcomes(usable_outcomes(config, request.outcomes))
-    wanted = fit_request(config, table, queries, options)
+    wanted = fit_request(config, table, queries, options, builtin_outcomes(config, request.outcomes))
     encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(options.seed)
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
@@ -132,8 +143,9 @@ def fit_request(
     table: OutcomeTable,
     queries: tuple[LabelledQuery, ...],
     options: FitOptions = NO_OPTIONS,
+    builtins: OutcomeTable | None = None,
 ) -> FitRequest:
-    """Request that experts.yaml and the options make."""
+    """Request that experts.yaml and the options make; `builtins` are grades of experts that are no language model."""
     return FitRequest(
         encoder_config=PluginConfig(kind=options.encoder) if options.encoder else config.router.encoder,
         classifier=PluginConfig(kind=options.classifier) if options.classifier else config.router.classifier,
@@ -144,4 +156,5 @@ def fit_request(
         alpha=config.router.alpha,
         data_fingerprints={"queries": fingerprint_queries(queries), "outcomes": fingerprint_outcomes(table)},
         outcomes=table,
+        builtins=builtins,
     )

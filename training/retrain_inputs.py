@@ -18,7 +18,7 @@ from training.carried_evidence import Carried, carried_over
 from training.change_points import ChangePoint, find_change_points
 from training.datasets.outcome_folders import with_unmeasured
 from training.evidence import Evidence, gather_evidence
-from training.fit_inputs import labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
+from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers
 from training.log_table import Known, LogTable, read_log_table
@@ -54,6 +54,7 @@ class RetrainInputs:
     config: CoeConfig
     queries: tuple[LabelledQuery, ...]
     outcomes: OutcomeTable
+    builtins: OutcomeTable | None
     carried: Carried | None
     log: LogTable
     changes: tuple[ChangePoint, ...]
@@ -80,7 +81,7 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
     queries = labelled_queries(config, request.queries)
     graded = usable_outcomes(config, request.outcomes)
     carried = carried_over(config, live, graded.experts)
-    known = Known(frozenset(config.policies), frozenset(config.experts), frozenset(config.categories))
+    known = Known(frozenset(config.policies), frozenset(config.language_models), frozenset(config.categories))
     log = read_log_table(
         request.database_url, since=request.since, feedback=config.feedback, known=known, progress=progress
     )
@@ -89,6 +90,7 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
         config=config,
         queries=queries,
         outcomes=graded if carried is None else with_unmeasured(graded, carried.experts),
+        builtins=builtin_outcomes(config, request.outcomes),
         carried=carried,
         log=log,
         # An outage does not change what an expert can do, and would make all that came before it worthless.

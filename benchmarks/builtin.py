@@ -1,0 +1,80 @@
+"""Builtin experts: the share that they answer of their own kind of probe, and whether they answer anything else.
+
+    python -m benchmarks.builtin                       the shipped probes, the fresh ones, and the labelled seed prompts
+    python -m benchmarks.builtin --texts FILE.jsonl    one {"text": ...} a line; prints every answer, to be read
+
+The probes in `builtin_probes` were written after the code and are not to be tuned on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from base.intervals import wilson_interval
+from base.shipped import seed_folder
+from eval.probe_set import Probe, load_probes
+from fleet.builtins import Builtin
+from fleet.wires.builtin import FAMILY
+from router import plugins
+
+FRESH = Path(__file__).parent / "builtin_probes"
+OWN = {"calculator": "arithmetic", "converter": "conversion"}
+
+
+def built() -> dict[str, Builtin]:
+    return {kind: plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).examples[0]) for kind in OWN}
+
+
+def report_probes(name: str, probes: Iterable[Probe], experts: Mapping[str, Builtin]) -> None:
+    """Prints a line an expert: answered and right of its own category, answered elsewhere, with 95% intervals."""
+    asked = list(probes)
+    for kind, expert in experts.items():
+        own = [probe for probe in asked if probe.category == OWN[kind]]
+        answers = [(probe, answer) for probe in own if (answer := expert.answer(probe.text)) is not None]
+        right = sum(probe.grader.build()(answer) == 1 for probe, answer in answers)
+        elsewhere = [probe for probe in asked if probe.category != OWN[kind]]
+        wrong_use = sum(expert.answer(probe.text) is not None for probe in elsewhere)
+        low, high = wilson_interval(right / max(len(answers), 1), max(len(answers), 1))
+        print(
+            f"{name}, {kind}: answers {len(answers)} of {len(own)}, {right} right ({low:.3f} to {high:.3f}); "
+            f"elsewhere {wrong_use} of {len(elsewhere)}"
+        )
+
+
+def read_texts(files: Iterable[Path]) -> set[str]:
+    """Distinct texts of JSON lines."""
+    return {json.loads(line)["text"] for file in files for line in file.read_text(encoding="utf-8").split("\n") if line}
+
+
+def report_texts(texts: set[str], experts: Mapping[str, Builtin]) -> None:
+    """Prints every answer, then how many, and the CPU time of an abstention."""
+    begin, n_answers = time.process_time(), 0
+    for text in sorted(texts):
+        for kind, expert in experts.items():
+            if (answer := expert.answer(text)) is not None:
+                n_answers += 1
+                print(f"  {kind}: {text[:100]!r} -> {answer}")
+    us = 1e6 * (time.process_time() - begin) / max(len(texts), 1)
+    print(f"{n_answers} answers to {len(texts)} texts; {us:.0f} us of CPU time a text for {len(experts)} experts")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, nargs="+", help="JSON lines with a field `text`")
+    given, experts = parser.parse_args(), built()
+    if given.texts:
+        report_texts(read_texts(given.texts), experts)
+        return
+    report_probes("shipped probes", load_probes(), experts)
+    report_probes("fresh probes", load_probes(FRESH), experts)
+    report_texts(
+        read_texts(Path(str(file)) for file in seed_folder().iterdir() if file.name.endswith(".jsonl")), experts
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""An expert that is no language model, in this process: it answers a plain question of one message, or abstains."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from base.json_text import to_json
+from fleet.builtins import Builtin
+from fleet.wires.echo import json_answer, last_question, stream_events, wants_usage
+from router import plugins
+from router.builtins import ABSTAINED, ABSTAINED_STATUS
+from router.config import Flag
+from router.protocols import BackendRequest, BackendResponse, ChatBackend
+
+FAMILY = "fleet.builtins"
+
+HARMLESS = {
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "user",
+    "metadata",
+}
+HARMLESS |= {"max_tokens", "max_completion_tokens", "frequency_penalty", "presence_penalty", "store", "service_tier"}
+"""Fields of a request that a right answer satisfies, whatever they say. Any other asks for more than that."""
+
+
+class Options(BaseModel):
+    """The kind of expert, its settings, and its name in answers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(min_length=1, description="file of fleet/builtins")
+    name: str = Field(default="builtin", min_length=1)
+    params: dict[str, Flag] = Field(default_factory=dict, description="options of the kind")
+
+
+EXAMPLES = (Options(kind="refuse", params={"sentence": "hello, I cannot help with this"}), Options(kind="calculator"))
+
+
+def inner(options: Options) -> tuple[plugins.Inner, ...]:
+    return (plugins.Inner("params", FAMILY, options.kind, options.params),)
+
+
+def build(options: Options) -> ChatBackend:
+    return BuiltinBackend(options.name, plugins.build(FAMILY, options.kind, options.params))
+
+
+class BuiltinBackend:
+    """Costs nothing: usage is 0."""
+
+    def __init__(self, name: str, builtin: Builtin) -> None:
+        self._name, self._builtin = name, builtin
+
+    def answer_to(self, body: Mapping[str, object]) -> str | None:
+        """The answer to a chat request; None where the expert abstains."""
+        messages = cast("list[Mapping[str, object]]", body.get("messages"))
+        asks_more = any(value not in (None, [], {}) for name, value in body.items() if name not in HARMLESS)
+        if asks_more or len(messages) != 1 or messages[0].get("role") != "user":
+            return None
+        text = last_question(body)
+        return self._builtin.answer(text) if text else None
+
+    async def send(self, request: BackendRequest) -> BackendResponse:
+        """An abstention is an answer with status 422."""
+        text = self.answer_to(request.body)
+        if text is None:
+            error = {"message": f"expert {self._name} abstains", "type": "invalid_request_error", "param": None}
+            body = to_json({"error": {**error, "code": ABSTAINED}})
+            return BackendResponse(ABSTAINED_STATUS, chunks_of([body]), {"content-type": "application/json"})
+        if request.is_stream:
+            events = stream_events(self._name, text, wants_usage(request.body), NO_TOKENS)
+            return BackendResponse(200, chunks_of(events), {"content-type": "text/event-stream"})
+        return BackendResponse(
+            200, chunks_of([json_answer(self._name, text, NO_TOKENS)]), {"content-type": "application/json"}
+        )
+
+    async def is_alive(self) -> bool:
+        return True
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+async def chunks_of(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    for piece in pieces:
+        yield piece
