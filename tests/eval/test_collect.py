@@ -77,6 +77,8 @@ class FakeExperts:
             return web.json_response({"error": {"code": "overloaded", "message": text}}, status=500)
         if expert == "restarting" and self.asked[expert, text] < 3:
             return web.json_response({"error": {"code": "no_expert_alive"}}, status=503, headers={"retry-after": "0"})
+        if expert == "sums" and text != "1+1":
+            return web.json_response({"error": {"code": "abstained", "message": "abstains"}}, status=422)
         if expert == "gibberish":
             return web.Response(text="<html>")
         if expert == "silent":
@@ -199,6 +201,16 @@ async def test_a_refused_key_ends_it_where_nobody_has_answered(fake: FakeExperts
     with pytest.raises(RouterError, match=r"^stopped after 3 calls: .* gives HTTP 401 \(invalid_api_key\) for model"):
         await run(fake, tmp_path, "locked", "right", probes=MANY)
     assert sum(fake.asked.values()) == 3
+
+
+async def test_an_abstention_scores_0_without_tokens_and_is_asked_each_time(fake: FakeExperts, tmp_path: Path) -> None:
+    for _ in range(2):
+        found = await run(fake, tmp_path, "sums", free=frozenset({"sums"}))
+    assert found.table.scores[:, 0].tolist() == [1, 0, 0]
+    assert np.isfinite(found.table.output_tokens[:, 0]).tolist() == [True, False, False]
+    assert (found.failures, found.errors, found.stopped) == ({}, {}, ())
+    assert found.abstentions == {"sums": 2}
+    assert fake.asked["sums", "2+3"] == 2
 
 
 async def test_one_that_fails_at_everything_is_given_up_later(fake: FakeExperts, tmp_path: Path) -> None:
