@@ -36,7 +36,7 @@ FOREIGN = re.compile(
     r"\b(?:cu[aá]nto|calcula|dime|convertir|convierte|combien|calcule[rz]?|convertis|wie ?viel|was|berechne|rechne|"
     r"quanto|bitte|menos|m[aá]s|por|entre|moins|fois|divis[eé]|mal|geteilt|vezes|mais|prozent|von|de|la|el)\b"
 )
-EDGE = r"[\s,:;!.?¿¡]"
+EDGE = r"(?:[\s,:;!?¿¡]|\.(?!\d))"
 LEAD = re.compile(rf"(?:{LEADS})(?:{EDGE}+|$)", re.IGNORECASE)
 TAIL = re.compile(rf"(?:^|{EDGE}+(?:-\s*)?)(?:{TAILS})$", re.IGNORECASE)
 MARKS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-", "’": "'", "\u00a0": " ", "·": "*", "→": "->"})
@@ -50,8 +50,12 @@ class Core(NamedTuple):
 
 
 def core_of(text: str) -> Core | None:
-    """The core of a question of one line; None where the text is too long to be one."""
-    if len(text) > MAX_CHARS or "\n" in text.strip():
+    """The core of a question of one line; None where the text is too long to be one, or where a mark in a number may
+    mean either of two things: the point of another language, a factorial or an exclamation."""
+    has_two_readings = re.search(r"\d!|\.000\b", text) or (
+        re.search(r"\d[.,]\d", text) and FOREIGN.search(text.lower())
+    )
+    if len(text) > MAX_CHARS or "\n" in text.strip() or has_two_readings:
         return None
     whole = " ".join(text.translate(MARKS).split())
     core = re.sub(rf"^{EDGE}+|(?:{EDGE}|=)+$", "", whole)
@@ -61,11 +65,6 @@ def core_of(text: str) -> Core | None:
         if shorter == core:
             return Core(core, core != whole)
         core = shorter
-
-
-def has_foreign_separator(text: str) -> bool:
-    """Returns True where a comma or dot in a number may mean either of two things, because the text is not English."""
-    return re.search(r"\d[.,]\d", text) is not None and FOREIGN.search(text) is not None
 
 
 def number_of(text: str) -> Fraction | None:

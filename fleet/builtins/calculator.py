@@ -12,7 +12,7 @@ from fractions import Fraction
 from pydantic import BaseModel, ConfigDict
 
 from fleet.builtins import Builtin
-from fleet.builtins._frame import core_of, has_foreign_separator, number_of, shown
+from fleet.builtins._frame import core_of, number_of, shown
 
 MAX_BITS = 1024
 """Of a power, so that nobody keeps the process busy."""
@@ -121,7 +121,7 @@ class Calculator:
 
     def answer(self, text: str) -> str | None:
         core = core_of(text) if NUMBER.search(text) else None
-        if core is None or has_foreign_separator(text.lower()):
+        if core is None:
             return None
         asked = SPELLED.sub(lambda word: str(SMALL.index(word[0])), core.text.lower())
         asked = re.sub(r" ?(?:percent|per cent|pct|por ciento|prozent|pour cent)\b| %", "%", without_currency(asked))

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from fleet.builtins import Builtin
-from fleet.builtins._frame import core_of, has_foreign_separator, number_of, shown
+from fleet.builtins._frame import core_of, number_of, shown
 
 IMPORTS, EXTRA = ("pint", "dateutil"), "builtin"
 
@@ -180,7 +180,7 @@ class Converter:
 
     def answer(self, text: str) -> str | None:
         core = core_of(text)
-        if core is None or has_foreign_separator(text.lower()):
+        if core is None:
             return None
         asked = core.text.lower()
         for found in (roman(core.text), based(asked), coloured(asked), dated(asked), timed(asked)):

@@ -27,6 +27,8 @@ ANSWERS = {
     "el 20% de 150": "30",
     "was ist 250 geteilt durch 5?": "50",
     "-5 + 3": "-2",
+    ".5 + 1": "1.5",
+    "what is .5 * 4?": "2",
     "3/4 of 268": "201",
 }
 ABSTAINS = (
@@ -42,6 +44,10 @@ ABSTAINS = (
     "cuánto es 1,5 + 2",  # a decimal comma, or thousands
     "what is 2+2? explain",
     "2 + 2 = 5",
+    "3 + 5!",  # a factorial, or an exclamation
+    "100.000 + 1",  # a hundred, or a hundred thousand
+    "6 / 2(1+2)",
+    "10% of 50%",
     "7",
     "-7",
     "5 / 0",
