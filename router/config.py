@@ -26,11 +26,14 @@ from pydantic import (
 from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.yaml_text import read_yaml
+from router import plugins
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
 from router.oidc_config import OidcConfig
 from router.request_limits import RequestLimits
 from router.retrieval_config import RetrievalConfig
 from router.section import AUTO, Billions, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
+from router.strategies.kind_of import FAMILY as ANSWER_KINDS
+from router.strategies.types import StrategyName
 from router.types import GENERAL
 
 
@@ -162,6 +165,8 @@ class PolicyConfig(Section):
     budgets: Budgets = Budgets()
     exploration: ExplorationConfig = ExplorationConfig()
     pins: dict[str, str] = Field(default_factory=dict, description="category -> expert; the file wins over the map")
+    strategy: StrategyName = StrategyName.SINGLE
+    max_calls: float | None = Field(default=None, ge=1, description="mean experts asked per query; beside a strategy")
 
     @field_validator("exploration", mode="before")
     @classmethod
@@ -289,6 +294,9 @@ class CoeConfig(Section):
         default_factory=dict,
         description="further names for `model`; a last `*` takes the rest of a name -> auto, auto:POLICY, expert",
     )
+    answers: dict[str, PluginConfig] = Field(
+        default_factory=dict, description="category -> kind of its answers, by which a strategy compares them"
+    )
     engines: EnginesConfig = EnginesConfig()
     gateway: GatewayConfig = GatewayConfig()
     log: LogConfig = LogConfig()
@@ -398,6 +406,7 @@ def unresolved_names(config: CoeConfig) -> list[str]:
             if expert not in config.experts:
                 problems.append(f"{where}: unknown expert '{expert}'{allowed_values(expert, config.experts)}")
     problems += alias_problems(config)
+    problems += strategy_problems(config)
     problems += unknown_attached(config)
     for name, entry in config.experts.items():
         problems += [f"experts.{name}.{fault}" for fault in entry_faults(entry)]
@@ -412,6 +421,23 @@ def alias_problems(config: CoeConfig) -> Iterator[str]:
             yield f"aliases.{alias}: is a name already; allowed: others"
         if target not in names:
             yield f"aliases.{alias}: unknown model '{target}'{allowed_values(target, names)}"
+
+
+def strategy_problems(config: CoeConfig) -> Iterator[str]:
+    """Strategies that cannot ask several experts, and answers that cannot be compared."""
+    for name, policy in config.policies.items():
+        if policy.strategy is StrategyName.SINGLE and policy.max_calls is not None:
+            others = ", ".join(strategy for strategy in StrategyName if strategy is not StrategyName.SINGLE)
+            yield f"policies.{name}.max_calls: strategy 'single' asks one expert; allowed beside: {others}"
+        if policy.strategy is not StrategyName.SINGLE and len(config.experts) == 1:
+            yield f"policies.{name}.strategy: '{policy.strategy}' needs two experts or more; got: 1; allowed: single"
+    for category, kind in config.answers.items():
+        if category not in config.categories:
+            yield f"answers.{category}: unknown category{allowed_values(category, config.categories)}"
+        try:
+            plugins.validate_options(ANSWER_KINDS, kind.kind, kind.options)
+        except ConfigError as error:
+            yield from (f"answers.{category}: {problem}" for problem in error.problems or [str(error)])
 
 
 def entry_faults(entry: ExpertConfig) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from eval.answer_text import clip
+from base.answer_text import clip
 from eval.types import Grader
 
 

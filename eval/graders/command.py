@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from eval.answer_text import clip, fenced_blocks, first_line
+from base.answer_text import clip, fenced_blocks, first_line
 from eval.types import Grader
 
 _OPERATORS: Final = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "(", ")"})

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from eval.answer_text import clip, first_line, normal_form
+from base.answer_text import clip, first_line, normal_form
 from eval.types import Grader
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from eval.answer_text import clip, names_term
+from base.answer_text import clip, names_term
 from eval.types import Grader
 
 _Term = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"\w")]
@@ -16,7 +16,7 @@ class Options(BaseModel):
     """Terms are compared as whole words, ignoring case; a term that ends in `*` matches every word that begins so.
 
     `max_words` and `min_words` count what white space separates. An answer longer than graders read
-    (`eval.answer_text.MAX_ANSWER_CHARS`) is over any `max_words`.
+    (`base.answer_text.MAX_ANSWER_CHARS`) is over any `max_words`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from eval.answer_text import clip, fenced_blocks, normal_form
+from base.answer_text import clip, normal_form, object_in
 from eval.types import Grader
-
-_MAX_STARTS: Final = 50
-"""Opening braces tried before giving up; bounds the time on an answer that is all braces. Ours."""
 
 
 class Options(BaseModel):
@@ -24,31 +19,6 @@ class Options(BaseModel):
     expected: dict[str, JsonValue] = Field(min_length=1)
     exact_keys: bool = False
     strict_types: bool = False
-
-
-def _first_object(text: str) -> dict[str, JsonValue] | None:
-    """The first JSON object that parses; None when there is none."""
-    decoder = json.JSONDecoder()
-    start = text.find("{")
-    for _ in range(_MAX_STARTS):
-        if start < 0:
-            return None
-        try:
-            value, _end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            start = text.find("{", start + 1)
-            continue
-        return value if isinstance(value, dict) else None
-    return None
-
-
-def _object_in(answer: str) -> dict[str, JsonValue] | None:
-    """The object in the fenced blocks, else the one in the text."""
-    for text in (*fenced_blocks(answer), answer):
-        found = _first_object(text)
-        if found is not None:
-            return found
-    return None
 
 
 def _scalar_text(value: str | int | float | bool | None) -> str:
@@ -81,7 +51,7 @@ def build(options: Options) -> Grader:
     expected = options.expected
 
     def grade(answer: str) -> float:
-        found = _object_in(clip(answer))
+        found = object_in(clip(answer))
         if found is None:
             return 0.0
         right = sum(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eval.answer_text import clip
+from base.answer_text import clip
 from eval.types import Grader
-
-_Label = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"\w")]
+from router.strategies.kinds.label import Label, label_pattern
 
 
 class Options(BaseModel):
@@ -19,8 +17,8 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    label: _Label
-    labels: tuple[_Label, ...] = Field(min_length=2)
+    label: Label
+    labels: tuple[Label, ...] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _label_is_allowed(self) -> Self:
@@ -33,10 +31,8 @@ class Options(BaseModel):
 
 
 def build(options: Options) -> Grader:
-    """A grader that gives 1 or 0. Labels are whole words, ignoring case; where one label is part of another ("spam",
-    "not spam") the longer one is read first."""
-    longest_first = sorted((label.casefold() for label in options.labels), key=len, reverse=True)
-    named = re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(label) for label in longest_first)})(?!\w)")
+    """A grader that gives 1 or 0. Labels are whole words, ignoring case."""
+    named = label_pattern(options.labels)
     right = {options.label.casefold()}
 
     def grade(answer: str) -> float:

@@ -8,8 +8,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from base.answer_text import clip, fenced_blocks
 from base.errors import DataError
-from eval.answer_text import clip, fenced_blocks
 from eval.sandbox.runner import SandboxLimits, is_supported, run_tests
 from eval.types import Grader
 

@@ -11,8 +11,8 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from base.answer_text import clip, fenced_blocks
 from base.errors import DataError
-from eval.answer_text import clip, fenced_blocks
 from eval.types import Grader
 
 _READS: Final = frozenset(

@@ -56,6 +56,31 @@ def test_pin_to_an_unknown_expert_names_the_close_one(values):
     assert "policies.default.pins.code: unknown expert 'bigg'; did you mean 'big'?" in problems_of(values)
 
 
+def test_a_strategy_that_cannot_be_is_refused(values):
+    values["policies"] = {"default": {"max_calls": 3.5}, "many": {"strategy": "vote", "max_calls": 0.5}}
+    assert "policies.many.max_calls: " in problems_of(values)
+    values["policies"]["many"] = {"strategy": "votes"}
+    assert "policies.many.strategy: unknown value; did you mean 'vote'?" in problems_of(values)
+    values["policies"]["many"] = {"strategy": "vote", "max_calls": 3.5}
+    text = problems_of(values)
+    assert "policies.default.max_calls: strategy 'single' asks one expert; allowed beside: agree, vote, " in text
+    values["policies"].pop("default")
+    values["policies"] = {"default": values["policies"]["many"]}
+    assert parse_config(values).policies["default"].max_calls == 3.5
+    values["experts"] = {"small": values["experts"]["small"]}
+    assert "policies.default.strategy: 'vote' needs two experts or more" in problems_of(values)
+
+
+def test_answers_that_cannot_be_compared_are_refused(values):
+    values["answers"] = {"cod": {"kind": "number"}, "code": {"kind": "numbr"}, "general": {"kind": "label"}}
+    text = problems_of(values)
+    assert "answers.cod: unknown category; did you mean 'code'?" in text
+    assert "answers.code: unknown kind 'numbr' of router.strategies.kinds; did you mean 'number'?" in text
+    assert "answers.general: labels: required option is missing" in text
+    values["answers"] = {"code": {"kind": "number", "digits": 3}}
+    assert parse_config(values).answers["code"].kind == "number"
+
+
 def test_every_fault_is_reported_at_once(values):
     values["experts"]["big"].pop("url")
     values["categories"].pop("general")

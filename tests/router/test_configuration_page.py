@@ -24,6 +24,7 @@ FAMILIES = {
     "Encoders": "router.encoders",
     "Classifiers": "router.classifiers",
     "Scorers": "router.scorers",
+    "Kinds of answers": "router.strategies.kinds",
     "Retrieval experts": "retrieval.experts",
     "Graders": "eval.graders",
 }

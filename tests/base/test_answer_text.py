@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.answer_text import clip, fenced_blocks, first_line, names_term, normal_form
+from base.answer_text import clip, fenced_blocks, first_line, names_term, normal_form
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""`text`: a short answer, up to case, punctuation and articles."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from base.answer_text import clip
+from router.strategies.types import AnswerKind
+
+_LEAD: Final = re.compile(r"^(?:(?:(?:final|correct) )*answer (?:is )?)+(?=.)")
+_PUNCTUATION: Final = re.compile(r"[^\w\s]|_")
+_ARTICLES: Final = re.compile(r"\b(?:a|an|the)\b")
+
+
+class Options(BaseModel):
+    """An answer of more than `max_words` words has no key: two long texts are hardly ever the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_words: int = Field(default=12, ge=1, le=100)
+
+
+def build(options: Options) -> AnswerKind:
+    """Keys are normalised as SQuAD does (Rajpurkar et al. 2016): lower case without punctuation, articles and runs of
+    white space; "the answer is" in front does not count."""
+
+    def key(answer: str) -> str | None:
+        plain = _PUNCTUATION.sub(" ", clip(answer).casefold())
+        words = _ARTICLES.sub(" ", plain).split() or plain.split()
+        short = _LEAD.sub("", " ".join(words))
+        return short if 0 < len(short.split()) <= options.max_words else None
+
+    return key
+
+
+EXAMPLES = (Options(), Options(max_words=3))

@@ -1,0 +1,48 @@
+"""What every kind of answer must do, run on every example of every kind."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from base.errors import ConfigError
+from router import plugins
+from router.strategies.kind_of import FAMILY
+
+CASES = [
+    pytest.param(kind, number, id=f"{kind}-{number}")
+    for kind in plugins.kinds(FAMILY)
+    for number in range(len(plugins.load(FAMILY, kind).examples))
+]
+PIECES = (
+    'the answer is|The|B|(C)|A.|\\boxed{|}|=|3/4|1,234.5|-7|\\frac{1}{2}|%|positive|not spam|spam|{"a": 1.0}|{"a":|[1]|'
+)
+PIECES += "\n|is|:|answer|an|,|1e5"
+ANSWERS = st.one_of(st.text(max_size=200), st.lists(st.sampled_from(PIECES.split("|")), max_size=12).map(" ".join))
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_options_survive_a_round_trip_and_refuse_what_they_do_not_know(kind: str, number: int) -> None:
+    options = plugins.load(FAMILY, kind).examples[number]
+    values = options.model_dump(mode="json")
+    assert plugins.validate_options(FAMILY, kind, values) == options
+    with pytest.raises(ConfigError, match="no_such_option"):
+        plugins.validate_options(FAMILY, kind, values | {"no_such_option": 1})
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answer=ANSWERS)
+def test_a_key_is_an_answer_with_that_key(kind: str, number: int, answer: str) -> None:
+    key = plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).examples[number])
+    found = key(answer)
+    assert found is None or key(found) == found
+
+
+@pytest.mark.parametrize(("kind", "number"), CASES)
+def test_an_empty_answer_and_an_endless_one_have_no_key_or_take_no_time(kind: str, number: int) -> None:
+    key = plugins.load(FAMILY, kind).build(plugins.load(FAMILY, kind).examples[number])
+    assert key("") is None
+    for piece in ("1", "{", '{"a":', "answer ", "\\boxed{", "spam not ", "3/"):
+        key(piece * 200_000)
