@@ -125,24 +125,36 @@ COMMANDS = {
 }
 
 
-def help_text(commands: Mapping[str, Command]) -> str:
-    """The text of `coe --help`."""
-    shown = sorted(name for name, command in commands.items() if command.summary)
+HELP = ("--help", "-h", "help")
+
+
+def help_text(commands: Mapping[str, Command], group: str = "") -> str:
+    """The text of `coe --help`, or of `coe GROUP`."""
+    shown = sorted(name for name, command in commands.items() if command.summary and in_group(name, group))
     width = max(map(len, shown))
     lines = [f"  {name:<{width}}  {commands[name].summary}" for name in shown]
+    about = [
+        "A composition of experts: one OpenAI-compatible endpoint that routes each query to the expert",
+        "that answers it best within a budget.",
+        "",
+    ]
     return "\n".join(
         [
-            "usage: coe COMMAND [OPTIONS]",
+            f"usage: coe {group or 'COMMAND'} {'COMMAND ' if group else ''}[OPTIONS]",
             "",
-            "A composition of experts: one OpenAI-compatible endpoint that routes each query to the expert",
-            "that answers it best within a budget.",
-            "",
+            *([] if group else about),
             "commands:",
             *lines,
             "",
-            "`coe COMMAND --help` shows a command's options.",
+            "`coe COMMAND --help` shows a command's options."
+            + ("" if group else " `coe --install-completion` completes them in your shell."),
         ]
     )
+
+
+def in_group(name: str, group: str) -> bool:
+    """Returns True for a command of a group; of "", for every one."""
+    return not group or name.startswith(f"{group} ")
 
 
 def resolve(arguments: list[str], commands: Mapping[str, Command]) -> tuple[str, list[str]] | None:
@@ -155,12 +167,12 @@ def resolve(arguments: list[str], commands: Mapping[str, Command]) -> tuple[str,
 
 
 def unknown_command(arguments: list[str], commands: Mapping[str, Command]) -> str:
-    """The complaint about a command that does not exist, or lacks its sub-command."""
+    """The complaint about a command that does not exist."""
     from base.errors import allowed_values
 
-    group = [name for name in commands if name.split()[0] == arguments[0]]
-    if group:
-        return f"coe {arguments[0]} needs a sub-command; allowed: {', '.join(sorted(n.split()[1] for n in group))}"
+    known = [name.split()[1] for name in commands if in_group(name, arguments[0])]
+    if known and len(arguments) > 1:
+        return f"unknown command '{arguments[0]} {arguments[1]}'{allowed_values(arguments[1], known)}"
     return f"unknown command '{arguments[0]}'{allowed_values(arguments[0], commands)}"
 
 
@@ -234,8 +246,14 @@ def complain(lines: list[str] | tuple[str, ...], status: int = 1) -> int:
 
 def main() -> None:
     """Entry point of the `coe` script."""
+    import os
+
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
+    if "_COE_COMPLETE" in os.environ or arguments[:1] in (["--install-completion"], ["--show-completion"]):
+        from coe.completion import complete
+
+        complete()
+    if not arguments or arguments[0] in HELP:
         sys.stdout.write(help_text(COMMANDS) + "\n")
         sys.exit(0)
     if arguments[0] in ("--version", "-V"):
@@ -245,6 +263,9 @@ def main() -> None:
         sys.exit(0)
     found = resolve(arguments, COMMANDS)
     if found is None:
+        if arguments[1:] in ([], *([word] for word in HELP)) and any(in_group(name, arguments[0]) for name in COMMANDS):
+            sys.stdout.write(help_text(COMMANDS, arguments[0]) + "\n")
+            sys.exit(0)
         sys.exit(complain([unknown_command(arguments, COMMANDS), "see `coe --help`"], status=2))
     name, rest = found
     keep_private(name, rest)

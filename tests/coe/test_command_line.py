@@ -83,7 +83,7 @@ def test_two_words_win_over_one():
     ("arguments", "message"),
     [
         (["chek"], "unknown command 'chek'; did you mean 'check'?"),
-        (["router", "lss"], "coe router needs a sub-command; allowed: "),
+        (["router", "lss"], "unknown command 'router lss'; did you mean 'ls'?"),
         (["check", "--confg", "x"], "see `coe check --help`"),
     ],
 )
@@ -104,3 +104,32 @@ def test_our_own_errors_are_lines_without_a_traceback(tmp_path):
 def test_help_text_aligns():
     text = help_text({"up": Command("x:y", "Start."), "eval routing": Command("x:z", "Report.")})
     assert "  up            Start.\n" in text
+
+
+@pytest.mark.parametrize("words", [["router"], ["eval"], ["keys", "--help"]])
+def test_a_group_alone_shows_its_commands(words):
+    found = coe(*words)
+    assert found.returncode == 0
+    for name, command in COMMANDS.items():
+        assert (f"\n  {name} " in found.stdout) == (name.startswith(f"{words[0]} ") and bool(command.summary))
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("coe re", {"replay", "retrain", "retrieval"}),
+        ("coe router ", {"ls", "promote", "rollback", "try"}),
+        ("coe router try --sha", {"--share", "--shadow"}),
+        ("coe serve --wor", {"--workers"}),
+    ],
+)
+def test_a_shell_is_offered_what_may_follow(typed, offered, monkeypatch):
+    monkeypatch.setenv("_COE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split(" ")) - 1))
+    assert set(coe().stdout.split()) == offered
+
+
+def test_the_script_for_a_shell_names_the_command(monkeypatch):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert "complete -o default -F _coe_completion coe" in coe("--show-completion", "bash").stdout
