@@ -19,7 +19,7 @@ from gateway.parts import Parts
 from gateway.rest import ROOTS, create_rest, serve_rest
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.table import SURFACES, surface_of
-from gateway.upload import received_upload
+from gateway.upload import PURPOSES, max_file_bytes, received_upload
 
 UPLOAD_PATH = "/v1/files"
 STORE_PATHS = ("/v1/files", "/v1/vector_stores")
@@ -35,14 +35,12 @@ class GatewayApp:
 
     def __init__(self, parts: Parts, bound_host: str = "127.0.0.1") -> None:
         limits = parts.config.gateway
-        self._auth, self._intake, self._metrics, self._retrieval = (
-            parts.auth,
-            parts.intake,
-            parts.metrics,
-            parts.retrieval,
-        )
+        self._auth, self._intake, self._metrics = parts.auth, parts.intake, parts.metrics
+        self._files = None if parts.batches is None else parts.batches.files
         self._siblings, self._telemetry = parts.siblings, parts.telemetry
         self._max_body_bytes = limits.max_body_bytes
+        most = max(max_file_bytes(purpose, parts.config) for purpose in PURPOSES)
+        self._max_upload_bytes = most + UPLOAD_FRAME_BYTES
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
         self._chat = ChatEndpoint(
@@ -69,7 +67,8 @@ class GatewayApp:
         try:
             self._origin_check.check(headers)
             needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH)
-            scope["coe_caller"] = await self._auth.caller(headers) if needs_key else EVERYBODY
+            if "coe_caller" not in scope:  # the gateway asks lines of batches itself
+                scope["coe_caller"] = await self._auth.caller(headers) if needs_key else EVERYBODY
             with self._intake.claim(*senders(scope)) as claim:
                 await self._answer(scope, headers, claim, receive, send)
         except ClientGoneError:
@@ -95,20 +94,18 @@ class GatewayApp:
         if self._siblings.store_owner is not None and path.startswith(STORE_PATHS):
             await self._siblings.forward(self._siblings.store_owner, scope, receive, send)
             return
-        max_bytes, body = self.max_body_bytes(path), b""
-        if path == UPLOAD_PATH and method == "POST" and self._retrieval is not None:
-            async with received_upload(headers, receive, max_bytes, self._retrieval.stores.incoming, claim) as upload:
+        body = b""
+        if path == UPLOAD_PATH and method == "POST" and self._files is not None:
+            async with received_upload(headers, receive, self._max_upload_bytes, self._files.incoming, claim) as upload:
                 await serve_rest(self._rest, {**scope, "coe_upload": upload}, body, receive, send)
             return
         if method in WITH_BODY:
-            body = await read_body(headers, receive, max_bytes, claim)
+            body = await read_body(headers, receive, self._max_body_bytes, claim)
         await serve_rest(self._rest, scope, body, receive, send)
 
     def max_body_bytes(self, path: str) -> int:
-        """The size that a body may have: uploads of documents have a limit of their own."""
-        if path == UPLOAD_PATH and self._retrieval is not None:
-            return self._retrieval.config.stores.max_file_mb * 1024 * 1024 + UPLOAD_FRAME_BYTES
-        return self._max_body_bytes
+        """The size that a body may have: uploads have a limit of their own."""
+        return self._max_upload_bytes if path == UPLOAD_PATH else self._max_body_bytes
 
     async def _refuse(self, failure: Exception, path: str, headers: Mapping[bytes, bytes], send: Send) -> None:
         """Answers a request that did not get to an endpoint."""
@@ -125,6 +122,7 @@ class GatewayApp:
 def rest_parts(parts: Parts) -> dict[str, object]:
     """The parts that endpoints may ask for, by the names in gateway/endpoints/access.py."""
     return {
+        "batches": parts.batches,
         "config": parts.config,
         "decider": parts.decider,
         "live_config": parts.live_config,

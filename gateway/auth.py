@@ -40,6 +40,14 @@ class Auth:
     def needs_key(self) -> bool:
         return bool(self._fixed) or self._ring.has_keys or self._oidc is not None
 
+    def known(self, key_id: str | None) -> Caller | None:
+        """The caller of that id as it is now; None once its key has ended."""
+        if key_id is None:
+            return None if self.needs_key else EVERYBODY
+        fixed = next((caller for _, caller in self._fixed if caller.key_id == key_id), None)
+        found = fixed or self._ring.known(key_id)
+        return self._oidc.known(key_id) if found is None and self._oidc is not None else found
+
     async def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
         """The caller by its key or token; everybody while no key was ever made.
 

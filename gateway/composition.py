@@ -19,6 +19,9 @@ from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
 from gateway.auth import Auth
+from gateway.batches.asking import Asker, Places
+from gateway.batches.runner import BatchRunner
+from gateway.batches.store import BatchStore
 from gateway.changes.history import InForce
 from gateway.changes.live_config import LiveConfig
 from gateway.keys.key_ring import KeyRing
@@ -32,7 +35,11 @@ from gateway.siblings import Siblings
 from gateway.swap import Swap
 from gateway.telemetry.telemetry import Telemetry
 from retrieval.service import retrieval_of
+from retrieval.stores.files import Files
 from router.config import CoeConfig, Engine
+
+INCOMING = "incoming"
+"""Folder of uploads while they arrive."""
 
 NEW_OBJECTS = 10_000
 """Lists, dicts and other containers made, less those that ended, before the youngest are searched; Python's is 700. A
@@ -42,11 +49,12 @@ large body alone makes thousands, which end with it."""
 @dataclass(frozen=True)
 class Membership:
     """Means that a worker shares with the others: the listening socket, and the way to ask them. `share` makes its part
-    of a configuration."""
+    of a configuration. One of them `runs_batches`."""
 
     listener: socket.socket
     siblings: Siblings
     share: Callable[[CoeConfig], CoeConfig]
+    runs_batches: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,13 +144,13 @@ async def start_gateway(
     secrets = environment_secrets(config)
     database_url, folder = settings.database_url.get_secret_value(), settings.config_path.resolve().parent
     siblings = membership.siblings if membership else Siblings()
-    has_stores = siblings.store_owner is None
+    batches = await asyncio.to_thread(lambda: BatchStore(Files(store, settings.data_dir / INCOMING)))
     opening = asyncio.to_thread(
         retrieval_of,
         config.retrieval,
         folder,
         settings.data_dir,
-        store if has_stores else None,
+        batches.files if siblings.store_owner is None else None,
         database_url,
         secrets,
     )
@@ -156,6 +164,7 @@ async def start_gateway(
         sink=sink,
         store=store,
         retrieval=retrieval,
+        batches=batches,
         secrets=secrets,
         siblings=siblings,
         auth=await auth_of(settings, config, store),
@@ -168,7 +177,18 @@ async def start_gateway(
     await gateway.start()
     live_config.start(Swap(gateway, settings.data_dir, live_config.started, addresses, share))
     stack.push_async_callback(live_config.aclose)
+    if membership is None or membership.runs_batches:
+        runner = make_runner(gateway, batches, sink.replica)
+        stack.push_async_callback(runner.aclose)
+        runner.start()
     return gateway
+
+
+def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:
+    """Runs batches through a gateway."""
+    limits, parts = gateway.parts.config.gateway, gateway.parts
+    places = Places(limits.batch_concurrency, lambda: parts.admission.running)
+    return BatchRunner(batches, name, Asker(gateway, parts.auth.known, places, limits.max_body_bytes))
 
 
 async def auth_of(settings: Settings, config: CoeConfig, store: Database) -> Auth:

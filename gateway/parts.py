@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
+from gateway.batches.store import BatchStore
 from gateway.chat_log import ChatLog
 from gateway.conversations import Conversations
 from gateway.deciding import Decider
@@ -82,6 +83,7 @@ class Parts:
     hash_key: bytes = b""
     expert_keys: Mapping[str, str] = field(default_factory=dict)
     retrieval: RetrievalService | None = None
+    batches: BatchStore | None = None
     seed: int | None = None
     siblings: Siblings = field(default_factory=Siblings)
     redis_url: str | None = None

@@ -16,6 +16,7 @@ from base.errors import RouterError
 from gateway.asgi import Message, Receive, Scope, Send, error_answer, read_off_loop
 from gateway.endpoints import (
     admin,
+    batches,
     decisions,
     embeddings,
     feedback,
@@ -42,6 +43,7 @@ MODULES = (
     embeddings,
     rerank,
     files,
+    batches,
     vector_stores,
     admin,
 )

@@ -22,6 +22,7 @@ from fleet.pool import ExpertPool
 from gateway.app import GatewayApp
 from gateway.asgi import Receive, Scope, Send
 from gateway.auth import Auth
+from gateway.batches.store import BatchStore
 from gateway.exposure import check_exposure
 from gateway.http_limits import limited_protocol
 from gateway.listener import bind, url_of
@@ -57,6 +58,7 @@ def build_parts(
     store: DecisionDatabase | None,
     live: LiveRouter | None = None,
     retrieval: RetrievalService | None = None,
+    batches: BatchStore | None = None,
     secrets: Mapping[str, str] = MappingProxyType({}),
     siblings: Siblings | None = None,
     auth: Auth | None = None,
@@ -78,6 +80,7 @@ def build_parts(
         hash_key=load_key(settings.data_dir),
         expert_keys=expert_keys(config, secrets),
         retrieval=retrieval,
+        batches=batches,
         siblings=siblings or Siblings(),
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         live_config=live_config,

@@ -16,6 +16,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from gateway.asgi import Receive, announced_length, next_piece
 from gateway.http_errors import RETRY_AFTER_S, ApiError, invalid
 from gateway.intake import Claim
+from router.config import CoeConfig
+from router.retrieval_config import StoresConfig
 
 UPLOAD_TIMEOUT_S = 300.0  # 32 MiB at a megabit a second
 BATCH_BYTES = 256 * 1024  # of the body, handed to a thread at a time
@@ -23,6 +25,15 @@ MEMORY_BYTES = 4 * BATCH_BYTES  # of one upload: a batch, its pieces, and what t
 MAX_PARTS = 32
 MAX_FIELD_BYTES = 1024
 FILE, PURPOSE = "file", "purpose"
+BATCH = "batch"
+PURPOSES = ("assistants", BATCH, "user_data")
+MAX_BATCH_BYTES = 200 << 20  # OpenAI's limit
+
+
+def max_file_bytes(purpose: str, config: CoeConfig) -> int:
+    """The size that a file for that purpose may have."""
+    stores = config.retrieval.stores if config.retrieval is not None else StoresConfig()
+    return MAX_BATCH_BYTES if purpose == BATCH else stores.max_file_mb << 20
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ async def worker(
     owner = worker_name(0) if number and has_local_index(config) else None
     siblings = Siblings(folder, name, [other for other in plan.names if other != name], owner)
     stack.push_async_callback(siblings.aclose)
-    membership = Membership(socket.socket(fileno=listener), siblings, share)
+    membership = Membership(socket.socket(fileno=listener), siblings, share, runs_batches=number == 0)
     gateway = await start_gateway(
         stack, settings, LiveConfig(settings, plan.config, plan.found), plan.engines, sink, store, membership
     )

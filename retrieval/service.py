@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from base.errors import ConfigError, RequestError
-from decision_log.database import Database
 from fleet.folder_lock import FolderLock, holder_of
 from retrieval.build_experts import build_experts, pilots_folder, require_stores
 from retrieval.fair_threads import FairThreads
@@ -24,6 +23,7 @@ from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.document_reader import DocumentReader, ReadingLimits
 from retrieval.stores.document_vectors import DocumentVectors, StaleWordsError
+from retrieval.stores.files import Files
 from retrieval.stores.ingestion import Ingestion
 from retrieval.stores.reading_queue import ReadingQueue
 from retrieval.stores.store_records import VectorStore
@@ -32,7 +32,6 @@ from retrieval.stores.vector_stores import VectorStores
 from router.retrieval_config import IndexKind, RetrievalConfig, StoresConfig
 
 FOLDER = "retrieval"
-INCOMING = "incoming"
 THREADS = 2  # of each kind: numpy and onnxruntime let go of the interpreter, so two requests make use of two cores
 WALL_PER_CPU_S = 3  # reading a document takes so much longer on a machine that others use
 
@@ -61,7 +60,7 @@ class RetrievalService:
             raise RequestError(self._why_not, status=503, code="stores_unavailable", retry_after_s=5.0)
         return self._stores
 
-    def open_stores(self, store: Database, data_dir: Path, secrets: Mapping[str, str], database_url: str) -> None:
+    def open_stores(self, files: Files, data_dir: Path, secrets: Mapping[str, str], database_url: str) -> None:
         """Opens files, stores and indexes. A local index that another gateway has open leaves this one without stores.
 
         Raises:
@@ -78,9 +77,7 @@ class RetrievalService:
                 )
                 logger.warning("retrieval: %s", self._why_not)
                 return
-        incoming = folder / INCOMING
-        incoming.mkdir(parents=True, exist_ok=True)
-        catalog, chunks = Catalog(store), ChunkTable(store)
+        catalog, chunks = Catalog(files), ChunkTable(files.database)
         opener = index_opener(settings, folder, secrets, database_url)
         vectors = DocumentVectors(self.routing.experts, chunks, opener)
         searcher = StoreSearch(self.routing, catalog, chunks, vectors)
@@ -92,12 +89,13 @@ class RetrievalService:
                 memory_bytes=settings.read_memory_mb << 20,
             )
         )
-        ingestion = Ingestion(catalog, ReadingQueue(store), chunks, vectors, reader, self._pieces, is_alone=is_alone)
+        queue = ReadingQueue(files.database)
+        ingestion = Ingestion(catalog, queue, chunks, vectors, reader, self._pieces, is_alone=is_alone)
         chunking = StaticChunking(
             max_chunk_size_tokens=settings.chunk_tokens,
             chunk_overlap_tokens=min(settings.chunk_overlap_tokens, settings.chunk_tokens // 2),
         )
-        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking, incoming)
+        self._stores = VectorStores(catalog, chunks, vectors, searcher, ingestion, chunking)
 
     async def start(self) -> None:
         """Follows the pilot library, and continues reading what an earlier process left. Raises StoreError."""
@@ -165,11 +163,11 @@ def retrieval_of(
     config: RetrievalConfig | None,
     root: Path,
     data_dir: Path,
-    store: Database | None,
+    files: Files | None,
     database_url: str,
     secrets: Mapping[str, str],
 ) -> RetrievalService | None:
-    """The whole of retrieval, opened; None where experts.yaml has none. Blocks. Without a `store` it has no vector
+    """The whole of retrieval, opened; None where experts.yaml has none. Blocks. Without `files` it has no vector
     stores.
 
     Raises:
@@ -180,8 +178,8 @@ def retrieval_of(
         return None
     require_stores()
     service = open_retrieval(config, root, secrets)
-    if store is not None:
-        service.open_stores(store, data_dir, secrets, database_url)
+    if files is not None:
+        service.open_stores(files, data_dir, secrets, database_url)
     return service
 
 

@@ -234,6 +234,9 @@ class GatewayConfig(Section):
 
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_concurrency: int = Field(default=512, ge=1)
+    batch_concurrency: int = Field(
+        default=8, ge=1, description="requests at once up to which lines of batches are added, at least one"
+    )
     max_connections: int = Field(default=2048, ge=1, description="open connections of clients")
     max_bytes_in_flight: int = Field(
         default=512 * 1024 * 1024,

@@ -9,10 +9,13 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+from base.errors import RequestError
 from decision_log.protocols import DecisionDatabase, DecisionSink
+from gateway.batches.store import BatchStore
 from gateway.changes.live_config import LiveConfig
 from gateway.keys.grants import Caller
 from gateway.siblings import Siblings
+from retrieval.stores.files import Files
 from router.config import CoeConfig
 
 
@@ -30,6 +33,22 @@ async def caller_of(request: Request) -> Caller:
     return cast(Caller, request.scope["coe_caller"])
 
 
+async def owner_of(caller: Annotated[Caller, Depends(caller_of)]) -> str:
+    """The name of whose files, stores and batches the caller sees."""
+    return caller.tenant
+
+
+async def batch_store(found: Annotated[BatchStore | None, part("batches")]) -> BatchStore:
+    """Raises RequestError 503 where this gateway keeps none."""
+    if found is None:
+        raise RequestError("this gateway has no database, so it keeps no files", status=503, code="files_unavailable")
+    return found
+
+
+async def kept_files(batches: Annotated[BatchStore, Depends(batch_store)]) -> Files:
+    return batches.files
+
+
 async def decoded_body(request: Request) -> object:
     """The JSON value of the body; None without one."""
     return request.scope.get("coe_json")
@@ -41,6 +60,9 @@ Store = Annotated[DecisionDatabase | None, part("store")]
 OtherProcesses = Annotated[Siblings, part("siblings")]
 LiveConfigOf = Annotated[LiveConfig | None, part("live_config")]
 CallerOf = Annotated[Caller, Depends(caller_of)]
+Owner = Annotated[str, Depends(owner_of)]
+Batches = Annotated[BatchStore, Depends(batch_store)]
+KeptFiles = Annotated[Files, Depends(kept_files)]
 DecodedBody = Annotated[object, Depends(decoded_body)]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from fastapi import Request
 from starlette.responses import Response
 
-from gateway.endpoints.access import api_router
-from gateway.endpoints.retrieval_access import Desk, Owner, Service, check_tokens
+from gateway.endpoints.access import Owner, api_router
+from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from gateway.http_errors import ApiError, invalid
 from gateway.retrieval.log import Outcome
 from gateway.retrieval.schemas import (

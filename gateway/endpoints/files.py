@@ -1,4 +1,4 @@
-"""/v1/files: uploads that vector stores are filled from, in OpenAI's shape."""
+"""/v1/files: uploads that vector stores are filled from and batches read, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fastapi import Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.body_fields import shorten
-from gateway.endpoints.access import api_router
-from gateway.endpoints.retrieval_access import Owner, Stores, answer
-from gateway.http_errors import invalid
+from gateway.endpoints.access import Config, KeptFiles, Owner, api_router, part
+from gateway.endpoints.retrieval_access import answer
+from gateway.http_errors import ApiError, invalid
 from gateway.retrieval.views import Json, file_view, list_view
-from gateway.upload import Upload
+from gateway.upload import PURPOSES, Upload, max_file_bytes
+from retrieval.service import RetrievalService
 from retrieval.stores.paging import Page
 
 api = api_router()
 
-PURPOSES = ("assistants", "user_data")
 MAX_FILENAME_CHARS = 255
 
 FORM = {
@@ -30,19 +30,26 @@ FORM = {
 
 
 @api.post("/v1/files", openapi_extra={"requestBody": {"content": {"multipart/form-data": {"schema": FORM}}}})
-async def upload(request: Request, stores: Stores, owner: Owner) -> Response:
-    """Keeps a file of at most `retrieval.stores.max_file_mb`."""
+async def upload(request: Request, files: KeptFiles, config: Config, owner: Owner) -> Response:
+    """Keeps a file of at most `retrieval.stores.max_file_mb`, or 200 MiB of a batch."""
     arrived: Upload = request.scope["coe_upload"]
     if arrived.purpose not in PURPOSES:
         allowed = ", ".join(PURPOSES)
         raise invalid(f"'purpose' is {shorten(arrived.purpose)}; allowed: {allowed}", "purpose")
-    file = await stores.upload(owner, safe_name(arrived.filename), arrived.purpose, arrived.content, arrived.size_bytes)
+    if arrived.size_bytes > (most := max_file_bytes(arrived.purpose, config)):
+        raise ApiError(
+            f"the file has {arrived.size_bytes} bytes; allowed for purpose {arrived.purpose}: at most {most}",
+            status=413,
+            code="body_too_large",
+            param="file",
+        )
+    file = await files.upload(owner, safe_name(arrived.filename), arrived.purpose, arrived.content, arrived.size_bytes)
     return answer(file_view(file))
 
 
 @api.get("/v1/files")
 async def list_files(
-    stores: Stores,
+    files: KeptFiles,
     owner: Owner,
     purpose: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
@@ -51,31 +58,36 @@ async def list_files(
 ) -> Json:
     """The caller's files."""
     page = Page(limit, order == "asc", after)
-    return list_view(await asyncio.to_thread(stores.catalog.files, owner, page, purpose), page, file_view)
+    return list_view(await asyncio.to_thread(files.page, owner, page, purpose), page, file_view)
 
 
 @api.get("/v1/files/{file_id}")
-async def show_file(file_id: str, stores: Stores, owner: Owner) -> Json:
+async def show_file(file_id: str, files: KeptFiles, owner: Owner) -> Json:
     """404 for a file that another key uploaded."""
-    return file_view(await stores.file(owner, file_id))
+    return file_view(await files.file(owner, file_id))
 
 
 @api.get("/v1/files/{file_id}/content")
-async def file_content(file_id: str, stores: Stores, owner: Owner) -> Response:
+async def file_content(file_id: str, files: KeptFiles, owner: Owner) -> Response:
     """The bytes as they were uploaded; never as something that a browser would show."""
-    file = await stores.file(owner, file_id)
+    file = await files.file(owner, file_id)
     headers = {
         "content-disposition": "attachment",
         "content-length": str(file.size_bytes),
         "x-content-type-options": "nosniff",
     }
-    return StreamingResponse(stores.parts(file_id), media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(files.read(file_id), media_type="application/octet-stream", headers=headers)
 
 
 @api.delete("/v1/files/{file_id}")
-async def delete_file(file_id: str, stores: Stores, owner: Owner) -> Json:
+async def delete_file(
+    file_id: str, files: KeptFiles, retrieval: Annotated[RetrievalService | None, part("retrieval")], owner: Owner
+) -> Json:
     """Deletes a file, out of every store that it is in."""
-    await stores.delete_file(owner, file_id)
+    if retrieval is None:
+        await files.delete(owner, file_id)
+    else:
+        await retrieval.stores.delete_file(owner, file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from fastapi import Request
 from starlette.responses import Response
 
-from gateway.endpoints.access import api_router
-from gateway.endpoints.retrieval_access import Desk, Owner, Service, check_tokens
+from gateway.endpoints.access import Owner, api_router
+from gateway.endpoints.retrieval_access import Desk, Service, check_tokens
 from gateway.http_errors import invalid
 from gateway.retrieval.schemas import RerankAnswer, RerankRequest, RerankResult, RerankText, TokenUsage
 from retrieval.fair_threads import pieces

@@ -14,7 +14,7 @@ from base.json_text import to_json
 from decision_log.privacy import named_session
 from decision_log.protocols import DecisionSink
 from gateway.asgi import ClientWatch
-from gateway.endpoints.access import CallerOf, part
+from gateway.endpoints.access import part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
 from gateway.intake import Admission
@@ -49,13 +49,7 @@ async def vector_stores(service: Service) -> VectorStores:
     return service.stores
 
 
-async def owner_of(caller: CallerOf) -> str:
-    """The name of whose files and stores the caller sees."""
-    return caller.tenant
-
-
 Stores = Annotated[VectorStores, Depends(vector_stores)]
-Owner = Annotated[str, Depends(owner_of)]
 
 
 async def page_of(

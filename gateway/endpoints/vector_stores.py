@@ -11,12 +11,11 @@ from fastapi import Request
 from starlette.responses import Response
 
 from base.errors import RequestError
-from gateway.endpoints.access import api_router
+from gateway.endpoints.access import Owner, api_router
 from gateway.endpoints.files import safe_name
 from gateway.endpoints.retrieval_access import (
     Desk,
     ListPage,
-    Owner,
     Service,
     Stores,
     check_tokens,
@@ -34,10 +33,10 @@ from gateway.retrieval.schemas import (
 )
 from gateway.retrieval.views import Json, batch_view, list_view, search_view, store_file_view, store_view
 from retrieval.stores.chunking import ChunkingStrategy, StaticStrategy
+from retrieval.stores.files import new_id, not_found
 from retrieval.stores.filters import Scalar, fault_of
 from retrieval.stores.store_records import Addition, FileStatus
 from retrieval.stores.store_search import SearchRequest
-from retrieval.stores.vector_stores import new_id, not_found
 from router.types import DecisionKind
 
 api = api_router("/v1/vector_stores")
@@ -47,7 +46,7 @@ api = api_router("/v1/vector_stores")
 async def create_store(asked: StoreCreate, stores: Stores, owner: Owner) -> Json:
     """A store, with files of the caller if some are named."""
     for file_id in asked.file_ids:
-        await stores.file(owner, file_id)  # before a store is made that the refused request should not leave
+        await stores.files.file(owner, file_id)  # before a store is made that the refused request should not leave
     store = await stores.create(
         owner,
         name=asked.name,
@@ -195,7 +194,7 @@ async def add_texts(store_id: str, asked: TextsAdd, stores: Stores, owner: Owner
     files = []
     for item in asked.texts:
         content = item.text.encode("utf-8", "replace")
-        file = await stores.upload(owner, safe_name(item.filename), "user_data", BytesIO(content), len(content))
+        file = await stores.files.upload(owner, safe_name(item.filename), "user_data", BytesIO(content), len(content))
         files += additions([file.file_id], item.attributes, asked.chunking_strategy)
     file_ids = [file.file_id for file in files]
     try:

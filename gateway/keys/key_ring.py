@@ -72,6 +72,11 @@ class KeyRing:
             return None
         return found.caller
 
+    def known(self, key_id: str) -> Caller | None:
+        """The caller with that key; None for an unknown, revoked or expired one."""
+        now, secrets = time.time(), self._ring.secrets.values()
+        return next((each.caller for each in secrets if each.caller.key_id == key_id and now < each.until), None)
+
     def team(self, team: str) -> Grant | None:
         """The grant of a team that was named to the gateway; None for others."""
         return self._ring.teams.get(team)

@@ -34,6 +34,7 @@ UNKNOWN_KEY_S = 10.0
 
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 SUBJECT_DIGITS = 16
+OIDC = "oidc-"
 DISCOVERY = "/.well-known/openid-configuration"
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,13 @@ class Oidc:
             )
         subject = keyed_hash(f"oidc:{self._config.issuer} {claims['sub']}", self._hash_key)[:SUBJECT_DIGITS]
         is_admin = self._config.admin_scope is not None and self._config.admin_scope in scopes_of(claims)
-        return caller_of(f"{team}/oidc-{subject}", Grant(is_admin=is_admin), grant)
+        return caller_of(f"{team}/{OIDC}{subject}", Grant(is_admin=is_admin), grant)
+
+    def known(self, key_id: str) -> Caller | None:
+        """The caller of a token of before, without admin scope; None when its team has ended, or it was none."""
+        team, _, name = key_id.partition("/")
+        grant = self._team(team) if name.startswith(OIDC) else None
+        return None if grant is None or has_ended(grant) else caller_of(key_id, Grant(), grant)
 
     async def _key(self, key_id: str) -> PyJWK:
         """The provider's key of that id. Raises ApiError."""

@@ -1,29 +1,27 @@
-"""Files and vector stores in SQL. Every read and every change names its owner: what another key made is not there."""
+"""Vector stores in SQL. Every read and every change names its owner: what another key made is not there."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select
 
 from base.errors import RequestError
-from decision_log.database import Database
 from retrieval.stores.chunking import StaticChunking
+from retrieval.stores.files import Files
 from retrieval.stores.filters import Scalar
 from retrieval.stores.paging import Page, in_order, paged
-from retrieval.stores.store_records import Addition, FileStatus, StoredFile, StoreFile, VectorStore, pairs_of
-from retrieval.stores.tables import BATCHES, CHUNKS, FILE_PARTS, FILES, STORE_FILES, STORES, TABLES, is_file
+from retrieval.stores.store_records import Addition, FileStatus, StoreFile, VectorStore, pairs_of
+from retrieval.stores.tables import BATCHES, CHUNKS, FILES, STORE_FILES, STORES, TABLES, is_file
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select
     from sqlalchemy.engine import Connection
 
 MAX_STORE_FILES = 10_000
-PART_BYTES = 1024 * 1024
 CLAIM = ("claimed_until", "attempts")  # columns of the reading queue
 STORE_FILE_COLUMNS = (*(column for column in STORE_FILES.c if column.name not in CLAIM), FILES.c.filename)
 
@@ -31,54 +29,10 @@ STORE_FILE_COLUMNS = (*(column for column in STORE_FILES.c if column.name not in
 class Catalog:
     """Calls block, and any number of threads may make them. All raise StoreError."""
 
-    def __init__(self, store: Database, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+    def __init__(self, files: Files, clock: Callable[[], float] = time.time) -> None:
+        self.files, self._store = files, files.database
         self._clock = clock
-        store.make_tables(TABLES)
-
-    def put_file(self, file: StoredFile, content: BinaryIO) -> None:
-        """Keeps a file with its bytes, read to their end; one part of them is in memory at a time."""
-        with self._store.transaction("keep a file") as connection:
-            connection.execute(FILES.insert().values(**vars(file)))
-            for number, part in enumerate(iter(partial(content.read, PART_BYTES), b"")):
-                connection.execute(FILE_PARTS.insert().values(file_id=file.file_id, number=number, content=part))
-
-    def file(self, owner: str, file_id: str) -> StoredFile | None:
-        query = select(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner)
-        with self._store.transaction("read a file") as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else StoredFile(**row._mapping)
-
-    def copy(self, file_id: str, out: BinaryIO) -> int:
-        """Writes a file out part by part: the number of bytes, 0 when it is gone. Check its owner before."""
-        number = 0
-        while part := self.part(file_id, number):
-            out.write(part)
-            number += 1
-        return out.tell()
-
-    def part(self, file_id: str, number: int) -> bytes:
-        """One part of a file, of `PART_BYTES` but for the last; nothing behind that. Check its owner before."""
-        query = select(FILE_PARTS.c.content).where(FILE_PARTS.c.file_id == file_id, FILE_PARTS.c.number == number)
-        with self._store.transaction("read a file") as connection:
-            return connection.execute(query).scalar_one_or_none() or b""
-
-    def files(self, owner: str, page: Page, purpose: str | None = None) -> list[StoredFile]:
-        """At most one more than the page holds, so that the caller sees whether more follow."""
-        query = select(FILES).where(FILES.c.owner == owner)
-        if purpose is not None:
-            query = query.where(FILES.c.purpose == purpose)
-        with self._store.transaction("list files") as connection:
-            rows = connection.execute(paged(connection, query, FILES.c.created_at, FILES.c.file_id, page)).all()
-        return in_order([StoredFile(**row._mapping) for row in rows], page)
-
-    def delete_file(self, owner: str, file_id: str) -> bool:
-        """Deletes the bytes. The caller takes the file out of its stores first."""
-        with self._store.transaction("delete a file") as connection:
-            gone = connection.execute(delete(FILES).where(FILES.c.file_id == file_id, FILES.c.owner == owner))
-            if gone.rowcount:
-                connection.execute(delete(FILE_PARTS).where(FILE_PARTS.c.file_id == file_id))
-            return bool(gone.rowcount)
+        self._store.make_tables(TABLES)
 
     def stores_of(self, file_id: str) -> list[str]:
         """Stores that a file is in."""

@@ -230,7 +230,7 @@ class Ingestion:
     async def _cut(self, file: StoreFile, process: ReadingProcess) -> tuple[KeyArray, int]:
         """The file's chunks to SQL: their keys and the bytes of their texts."""
         strategy = StaticChunking.model_validate_json(file.strategy)
-        chunks = await process.read(file.filename, partial(self._catalog.copy, file.file_id), strategy)
+        chunks = await process.read(file.filename, partial(self._catalog.files.copy, file.file_id), strategy)
         new, old = await asyncio.to_thread(self._chunks.replace, file.store_id, file.file_id, chunks)
         await asyncio.to_thread(self._vectors.remove, file.store_id, old)
         return new, chunks.text_bytes(len(new))

@@ -1,21 +1,19 @@
-"""Files and vector stores of clients: what the endpoints do, off the event loop, for one owner at a time."""
+"""Vector stores of clients: what the endpoints do, off the event loop, for one owner at a time."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Mapping, Sequence
 
-from base.errors import DamagedIndexError, RequestError, shorten
+from base.errors import DamagedIndexError, RequestError
 from retrieval.stores.catalog import Catalog
 from retrieval.stores.chunk_table import ChunkTable
 from retrieval.stores.chunking import StaticChunking
 from retrieval.stores.document_vectors import DocumentVectors
+from retrieval.stores.files import new_id, not_found
 from retrieval.stores.ingestion import LOOK_EVERY_S, Ingestion
-from retrieval.stores.store_records import Addition, FileStatus, StoredFile, StoreFile, VectorStore
+from retrieval.stores.store_records import Addition, FileStatus, StoreFile, VectorStore
 from retrieval.stores.store_search import SearchAnswer, SearchRequest, StoreSearch
 
 
@@ -30,41 +28,17 @@ class VectorStores:
         searcher: StoreSearch,
         ingestion: Ingestion,
         default_chunking: StaticChunking,
-        incoming: Path,
     ) -> None:
-        self.catalog, self.chunks, self.ingestion = catalog, chunks, ingestion
+        self.files, self.catalog, self.chunks, self.ingestion = catalog.files, catalog, chunks, ingestion
         self.default_chunking = default_chunking
-        self.incoming = incoming  # where uploads are while they arrive
-        self._keeping = asyncio.Lock()
         self._vectors, self._searcher = vectors, searcher
-
-    async def upload(self, owner: str, filename: str, purpose: str, content: BinaryIO, size_bytes: int) -> StoredFile:
-        """Keeps a file, one at a time: SQLite has one writer, and others wait for it."""
-        file = StoredFile(new_id("file"), owner, filename, purpose, size_bytes, time.time())
-        async with self._keeping:
-            await asyncio.to_thread(self.catalog.put_file, file, content)
-        return file
-
-    async def parts(self, file_id: str) -> AsyncIterator[bytes]:
-        """The bytes of a file, a part at a time. Check its owner before."""
-        number = 0
-        while part := await asyncio.to_thread(self.catalog.part, file_id, number):
-            yield part
-            number += 1
-
-    async def file(self, owner: str, file_id: str) -> StoredFile:
-        """Raises RequestError 404, also for a file of another owner."""
-        file = await asyncio.to_thread(self.catalog.file, owner, file_id)
-        if file is None:
-            raise not_found("file", file_id, "file_id")
-        return file
 
     async def delete_file(self, owner: str, file_id: str) -> None:
         """Deletes a file, out of every store it is in. Raises RequestError 404."""
-        await self.file(owner, file_id)
+        await self.files.file(owner, file_id)
         for store_id in await asyncio.to_thread(self.catalog.stores_of, file_id):
             await asyncio.to_thread(self._detach, store_id, file_id)
-        await asyncio.to_thread(self.catalog.delete_file, owner, file_id)
+        await self.files.delete(owner, file_id)
 
     async def create(
         self, owner: str, *, name: str, description: str | None, metadata: Mapping[str, str], expires_days: int | None
@@ -105,7 +79,7 @@ class VectorStores:
             RequestError: 404 for a file that the owner does not have, 400 when the store would hold too many.
         """
         for file in files:
-            await self.file(owner, file.file_id)
+            await self.files.file(owner, file.file_id)
         default = self.default_chunking
         if not await asyncio.to_thread(self.catalog.attach, store_id, files, default, batch_id):
             raise not_found("vector store", store_id, "vector_store_id")
@@ -157,11 +131,3 @@ class VectorStores:
 def file_counts(counts: Mapping[FileStatus, int]) -> dict[str, int]:
     """OpenAI's `file_counts`."""
     return {**{status.value: counts.get(status, 0) for status in FileStatus}, "total": sum(counts.values())}
-
-
-def new_id(kind: str) -> str:
-    return f"{kind}-{secrets.token_hex(12)}" if kind != "vs" else f"vs_{secrets.token_hex(12)}"
-
-
-def not_found(what: str, name: str, param: str) -> RequestError:
-    return RequestError(f"there is no {what} {shorten(name)}", status=404, code="not_found", param=param)

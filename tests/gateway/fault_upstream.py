@@ -70,6 +70,10 @@ class FaultUpstream:
     async def _ok(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=orjson.dumps(ANSWER), content_type="application/json")
 
+    async def _gated(self, request: web.Request) -> web.StreamResponse:
+        await self.gate.wait()
+        return await self._ok(request)
+
     async def _stream(self, request: web.Request, *pieces: bytes, is_cut: bool = False) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)

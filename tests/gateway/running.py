@@ -17,6 +17,7 @@ from decision_log.protocols import DecisionDatabase, FeedbackStatus
 from fleet.pool import ExpertPool
 from fleet.wires import echo, vllm
 from gateway.auth import Auth
+from gateway.batches.store import BatchStore
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
 from gateway.serve import Gateway
@@ -148,6 +149,7 @@ async def running(
     expert_keys: Mapping[str, str] | None = None,
     redis_url: str | None = None,
     telemetry: Telemetry | None = None,
+    batches: BatchStore | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""
@@ -165,6 +167,7 @@ async def running(
         seed=0,
         redis_url=redis_url,
         telemetry=telemetry,
+        batches=batches,
     )
     gateway = Gateway(parts, host=host)
     await gateway.start()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.stores.vector_stores import new_id
+from retrieval.stores.files import new_id
 from tests.gateway.retrieval.serving import serving
 from tests.gateway.running import running
 

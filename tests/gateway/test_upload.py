@@ -49,7 +49,7 @@ BAD_FORMS = {
     "no purpose": (form(FILE), "'purpose': Field required"),
     "an empty file": (form(PURPOSE, part("file", b"", 'filename="a"')), "'file' is empty"),
     "two files": (form(PURPOSE, FILE, FILE), "'file' is there twice"),
-    "another purpose": (form(FILE, part("purpose", b"batch")), "'purpose' is 'batch'; allowed: assistants, user_data"),
+    "another purpose": (form(FILE, part("purpose", b"x")), "'purpose' is 'x'; allowed: assistants, batch, user_data"),
     "a purpose without end": (form(FILE, part("purpose", b"x" * 2000)), "'purpose' is longer than 1024 bytes"),
     "many fields": (form(PURPOSE, *[part(f"f{i}", b"x") for i in range(50)], FILE), "more than 32 fields"),
     "a header without end": (b"--xx\r\n" + b"x" * 100_000, "not a complete form"),
@@ -153,7 +153,7 @@ async def test_an_upload_takes_a_fixed_room_and_a_place(tmp_path: Path) -> None:
 
 async def test_a_disk_that_takes_nothing_is_a_503(tmp_path: Path) -> None:
     async with serving(tmp_path) as running:
-        stores = running.service.stores
+        stores = running.service.stores.files
         stores.incoming.rmdir()
         status, answer = await send(running, form(PURPOSE, FILE))
         assert (status, answer["error"]["code"]) == (503, "store_unavailable")

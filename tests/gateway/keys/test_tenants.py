@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from decision_log.erase import stored_forms
@@ -26,6 +27,9 @@ OWNED = {
     f"GET {STORE}/files/{{file_id}}/content": None,
     f"GET {STORE}/file_batches/{{batch_id}}": None,
     f"GET {STORE}/file_batches/{{batch_id}}/files": None,
+    "GET /v1/batches/{job_id}": None,
+    "POST /v1/batches": {"input_file_id": "{input_id}", "endpoint": "/v1/completions"},
+    "POST /v1/batches/{job_id}/cancel": None,
     "POST /v1/feedback": {"decision_id": "{decision_id}", "kind": "thumb", "value": 1},
     f"POST {STORE}": {"name": "mine"},
     f"POST {STORE}/search": {"query": "cats"},
@@ -40,7 +44,7 @@ OWNED = {
 }
 """Endpoints that name something a team made, with a body for them. Deletions come last: the owner does them all."""
 
-LISTS = {"GET /v1/files", "GET /v1/vector_stores"}
+LISTS = {"GET /v1/batches", "GET /v1/decisions", "GET /v1/files", "GET /v1/vector_stores"}
 
 TEAMLESS = {
     "GET /healthz",
@@ -61,11 +65,15 @@ TEAMLESS = {
 """Endpoints that show nothing which a team made."""
 
 
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
 async def call(
     gateway: Serving, endpoint: str, key: str, body: object = None, ids: Mapping[str, str] | None = None
 ) -> tuple[int, Any]:
     method, path = endpoint.split(" ")
-    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    headers = {**bearer(key), "content-type": "application/json"}
     text = "" if body is None else json.dumps(body)
     for name, value in (ids or {}).items():
         path, text = (part.replace(f"{{{name}}}", value) for part in (path, text))
@@ -85,6 +93,13 @@ async def made_by(gateway: Serving, key: str) -> dict[str, str]:
         gateway, "POST /v1/chat/completions", key, {"model": "auto", "messages": [{"role": "user", "content": "red"}]}
     )
     await until(lambda: bool(gateway.log.records))
+    gateway.store.write_decisions(gateway.log.records)
+    form = aiohttp.FormData({"purpose": "batch"})
+    form.add_field("file", b"{}", filename="in.jsonl")
+    async with gateway.http.post(f"{gateway.url}/files", data=form, headers=bearer(key)) as answer:
+        ids["input_id"] = (await answer.json())["id"]
+    _, job = await call(gateway, "POST /v1/batches", key, OWNED["POST /v1/batches"], ids)
+    ids["job_id"] = json.loads(job)["id"]
     return ids | {"batch_id": json.loads(batch)["id"], "decision_id": gateway.log.records[-1].decision_id}
 
 

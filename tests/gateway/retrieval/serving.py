@@ -15,6 +15,7 @@ import openai
 from decision_log.database import Database
 from fleet.pool import ExpertPool
 from gateway.auth import Auth
+from gateway.batches.store import BatchStore
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.live_router import LiveRouter
@@ -24,6 +25,7 @@ from retrieval.build_experts import build_experts
 from retrieval.routing.pilot_router import RetrievalRouter
 from retrieval.routing.query_routing import Choices, QueryRouting
 from retrieval.service import RetrievalService
+from retrieval.stores.files import Files
 from retrieval.types import BASE, Arm, DenseExpert
 from router.protocols import ChatBackend
 from router.retrieval_config import RetrievalConfig
@@ -147,9 +149,10 @@ async def serving(
     folder.mkdir(parents=True, exist_ok=True)
     url = database_url or f"sqlite:///{folder / 'coe.db'}"
     store = Database(url)
+    batches = BatchStore(Files(store, folder / "incoming")) if has_store else None
     service = service or RetrievalService(config, routing or build_routing(config))
-    if has_store:
-        service.open_stores(store, folder, secrets or {}, url)
+    if batches is not None:
+        service.open_stores(batches.files, folder, secrets or {}, url)
     log = MemoryLog()
     parts = Parts(
         config=config_of(**{"shutdown_grace_s": 1.0, **limits}).model_copy(update={"retrieval": config}),
@@ -160,6 +163,7 @@ async def serving(
         auth=Auth(keys, KeyRing(KeyStore(store))),
         hash_key=b"0" * 32,
         retrieval=service,
+        batches=batches,
         redis_url=redis_url,
     )
     gateway = Gateway(parts)

@@ -253,7 +253,7 @@ async def test_stores_outlive_the_gateway_and_unfinished_files_are_read_at_the_n
         store_id = await running.store_of(TEXTS)
         stores = running.service.stores
         await stores.ingestion.aclose()
-        late = await stores.upload(
+        late = await stores.files.upload(
             "",
             "late.txt",
             "user_data",

@@ -1,0 +1,129 @@
+"""A line of a batch asked as if its client had sent it: through the application, in the name of the batch's key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from gateway.asgi import Application, Message
+from gateway.batches.lines import Line, answer_line
+from gateway.batches.tables import Batch
+from gateway.http_errors import ApiError
+from gateway.keys.grants import Caller
+
+LONGEST_WAIT_S = 60.0
+TRIES_OF_FAULTS = 5
+FAULTS = (502, 503, 504)
+LOOK_S = 0.2
+
+
+@dataclass
+class Answer:
+    """What the application sends."""
+
+    status: int = 500
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    async def take(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+        else:
+            self.body += message.get("body", b"")
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
+
+    def line(self, custom_id: str | None) -> bytes:
+        headers = self.headers
+        request_id, decision_id = headers.get("x-request-id", ""), headers.get("x-coe-decision-id")
+        return answer_line(custom_id, self.status, request_id, decision_id, self.body)
+
+    def wait_s(self, tries: int) -> float | None:
+        """Seconds until the line is asked again; None where this answer is the last.
+
+        A limit is waited for, a fault of an expert or of the gateway some half a minute.
+        """
+        wait = min(float(self.headers.get("retry-after", 0)), LONGEST_WAIT_S)
+        if self.status == 429:
+            return wait or None  # without a time it never fits
+        return max(wait, 2.0**tries) if self.status in FAULTS and tries < TRIES_OF_FAULTS else None
+
+
+class Places:
+    """Places of lines that run at once: as many as other requests leave of `most`, but always one.
+
+    Args:
+        running: the number of requests that the gateway answers, lines included.
+    """
+
+    def __init__(self, most: int, running: Callable[[], int]) -> None:
+        self._most, self._running = most, running
+        self._turn, self._given = asyncio.Lock(), asyncio.Event()
+        self._taken = 0
+
+    async def take(self) -> None:
+        """Waits for a place, in order of arrival."""
+        async with self._turn:
+            while self._taken and max(self._taken, self._running()) >= self._most:
+                self._given.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._given.wait()
+            self._taken += 1
+
+    def give(self) -> None:
+        self._taken -= 1
+        self._given.set()
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Asks lines.
+
+    Args:
+        app: the gateway's application.
+        caller: finds the caller with a key, as it is now; None once the key has ended.
+        places: of lines that run at once.
+        max_bytes: of a line.
+    """
+
+    app: Application
+    caller: Callable[[str | None], Caller | None]
+    places: Places
+    max_bytes: int
+
+    async def ask(self, batch: Batch, line: Line) -> Answer:
+        """The answer, however the request ends."""
+        caller, body, answer = self.caller(batch.key_id), line.body, Answer()
+        if caller is None:
+            ended = ApiError("the key of this batch has ended", status=401, code="invalid_api_key")
+            return Answer(ended.status, body=ended.body)
+        headers = {b"host": b"localhost", b"content-type": b"application/json", b"content-length": b"%d" % len(body)}
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": batch.endpoint,
+            "raw_path": batch.endpoint.encode(),
+            "query_string": b"",
+            "headers": list(headers.items()),
+            "client": None,
+            "coe_caller": caller,
+        }
+        is_sent = False
+
+        async def receive() -> Message:
+            nonlocal is_sent
+            if is_sent:
+                await asyncio.Event().wait()  # this client does not leave
+            is_sent = True
+            return {"type": "http.request", "body": body}
+
+        await self.app(scope, receive, answer.take)
+        return answer

@@ -1,0 +1,179 @@
+"""Runs batches: claims them, asks their lines when clients leave room, and ends them with their files.
+
+A gateway runs every batch that nobody else does. Their lines share `Places` and take turns there. After a kill, whoever
+comes next claims the batch when its claim has run out, and asks the lines that have no result yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+
+from base.errors import StoreError
+from fleet.tasks import stop_task
+from gateway.batches.asking import LOOK_S, Asker
+from gateway.batches.lines import LATE, MAX_LINES, Line, error_line, raw_lines, read_lines
+from gateway.batches.store import BatchStore
+from gateway.batches.tables import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch
+
+POLL_S = 1.0
+CLAIM_S = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+class BatchRun:
+    """One batch while this process runs it.
+
+    Args:
+        runner: the name under which it is claimed.
+    """
+
+    def __init__(self, store: BatchStore, runner: str, batch: Batch, asker: Asker) -> None:
+        self._store, self._runner, self._batch, self._asker = store, runner, batch, asker
+        self._resume_at_s = 0.0  # of the monotonic clock
+        self._has_expired = False
+        self.is_stopped = batch.status == CANCELLING
+
+    async def run(self) -> None:
+        """Ends the batch; of one whose database is away the next claim continues."""
+        try:
+            await self._run()
+        except* StoreError as errors:
+            logger.warning("batch %s waits, because %s", self._batch.batch_id, errors.exceptions[0])
+        except* Exception as errors:  # noqa: BLE001
+            logger.error("batch %s met an unforeseen %s", self._batch.batch_id, type(errors.exceptions[0]).__name__)
+            with suppress(StoreError):
+                await self._finish(FAILED, "internal error")
+
+    async def _run(self) -> None:
+        total = self._batch.total
+        if self._batch.status == VALIDATING:
+            total = await asyncio.to_thread(self._count)
+            if not 0 < total <= MAX_LINES:
+                await self._finish(FAILED, f"the file has {total} lines; allowed: 1 to {MAX_LINES}")
+                return
+            await asyncio.to_thread(self._store.begin, self._batch.batch_id, total)
+        found = await self._ask_all(await asyncio.to_thread(self._store.done, self._batch.batch_id))
+        if found < total and not self.is_stopped:
+            await self._finish(FAILED, "the input file was deleted before all of its lines were asked")
+        else:
+            await self._finish(EXPIRED if self._has_expired else COMPLETED)
+
+    def _count(self) -> int:
+        return sum(1 for _ in raw_lines(self._store.files.parts(self._batch.input_file_id), self._asker.max_bytes))
+
+    async def _ask_all(self, done: set[int]) -> int:
+        """Asks every line without a result, until the batch is stopped; returns how many lines there were."""
+        parts, found = self._store.files.parts(self._batch.input_file_id), 0
+        lines = read_lines(parts, self._batch.endpoint, self._asker.max_bytes)
+        async with asyncio.TaskGroup() as asking:
+            while not self.is_stopped and (line := await asyncio.to_thread(next, lines, None)) is not None:
+                found += 1
+                if line.number in done:
+                    continue
+                if line.error is not None:
+                    await self._keep(line, error_line(line.custom_id, line.error))
+                elif await self._turn():
+                    asking.create_task(self._answer(line))
+                else:
+                    await self._leave(line)
+        return found
+
+    async def _turn(self) -> bool:
+        """Waits for a place; False when the batch is stopped or late."""
+        while not self._is_over and (wait := self._resume_at_s - time.monotonic()) > 0:
+            await asyncio.sleep(min(wait, LOOK_S))
+        await self._asker.places.take()
+        if is_over := self._is_over:
+            self._asker.places.give()
+        return not is_over
+
+    async def _answer(self, line: Line) -> None:
+        """Asks a line that has a place, until its answer is the last one. All lines of the batch wait with it.
+
+        The place is kept until the result is safe, so that after a kill no more lines are asked again than ran.
+        """
+        tries = 0
+        while True:
+            try:
+                answer = await self._asker.ask(self._batch, line)
+                if (wait := answer.wait_s(tries)) is None:
+                    await self._keep(line, answer.line(line.custom_id), is_error=not answer.is_good)
+                    return
+            finally:
+                self._asker.places.give()
+            tries += answer.status != 429
+            self._resume_at_s = max(self._resume_at_s, time.monotonic() + wait)
+            if not await self._turn():
+                await self._leave(line)
+                return
+
+    async def _leave(self, line: Line) -> None:
+        """Leaves a line without an answer, which a batch that expires says of each."""
+        if not self.is_stopped:
+            self._has_expired = True
+            await self._keep(line, error_line(line.custom_id, LATE))
+
+    async def _keep(self, line: Line, result: bytes, *, is_error: bool = True) -> None:
+        """Keeps a result, which may have cost something: as often as it takes."""
+        while True:
+            try:
+                put, batch_id = self._store.put_result, self._batch.batch_id
+                await asyncio.to_thread(put, batch_id, line.number, result, is_error=is_error)
+                return
+            except StoreError as error:
+                logger.warning("a result of batch %s waits, because %s", self._batch.batch_id, error)
+                await asyncio.sleep(POLL_S)
+
+    async def _finish(self, status: str, problem: str | None = None) -> None:
+        await asyncio.to_thread(self._store.finish, self._runner, self._batch, status, problem)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.is_stopped or time.time() >= self._batch.expires_at
+
+
+class BatchRunner:
+    """The batches that this process runs.
+
+    Args:
+        name: of this run of the process, which no other has.
+    """
+
+    def __init__(self, store: BatchStore, name: str, asker: Asker) -> None:
+        self._store, self._name, self._asker = store, name, asker
+        self._runs: dict[str, tuple[BatchRun, asyncio.Task[None]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._follow(), name="batches")
+
+    async def aclose(self) -> None:
+        """Ends all runs; lines that have no result are asked again by whoever claims their batch next."""
+        await stop_task(self._task)
+        for _, task in self._runs.values():
+            await stop_task(task)
+        with suppress(StoreError):
+            await asyncio.to_thread(self._store.give_back, self._name)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except StoreError as error:
+                logger.warning("batches wait, because %s", error)
+            await asyncio.sleep(POLL_S)
+
+    async def _look(self) -> None:
+        """Keeps the claims of what runs, stops what was cancelled, and begins what waits. Raises StoreError."""
+        self._runs = {name: each for name, each in self._runs.items() if not each[1].done()}
+        if self._runs:
+            current = await asyncio.to_thread(self._store.keep, self._name, list(self._runs), CLAIM_S)
+            for name, (run, _) in self._runs.items():
+                run.is_stopped |= name not in current
+        while (batch := await asyncio.to_thread(self._store.claim, self._name, CLAIM_S)) is not None:
+            run = BatchRun(self._store, self._name, batch, self._asker)
+            self._runs[batch.batch_id] = run, asyncio.create_task(run.run(), name="batch")

@@ -1,0 +1,171 @@
+"""Batches in SQL: what clients see of them, the claims of gateways that run them, and results until a batch has ended.
+
+A result is a row under the number of its line, so no line is answered twice in a file, and a gateway that takes a batch
+over knows what is done. The files are made of these rows in the transaction that ends the batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, select
+
+from base.errors import RequestError
+from gateway.batches.tables import (
+    CANCELLED,
+    CANCELLING,
+    IN_PROGRESS,
+    JOBS,
+    RESULTS,
+    RUNNING,
+    TABLES,
+    UNFINISHED,
+    VALIDATING,
+    Batch,
+)
+from retrieval.stores.files import Files, insert_file, new_file, not_found
+from retrieval.stores.paging import Page, in_order, paged
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+MAX_UNFINISHED = 32
+"""Batches of one team that wait or run (ours)."""
+
+ROWS_AT_ONCE = 100
+
+
+class BatchStore:
+    """Calls block, and any number of threads may make them. All raise StoreError.
+
+    Args:
+        files: where input is read and output is put.
+    """
+
+    def __init__(self, files: Files, clock: Callable[[], float] = time.time) -> None:
+        self.files, self._database, self._clock = files, files.database, clock
+        self._database.make_tables(TABLES)
+
+    def put(self, batch: Batch) -> None:
+        """Raises RequestError 429 where the owner has too many that have not ended."""
+        is_open = (JOBS.c.owner == batch.owner, JOBS.c.status.in_(UNFINISHED))
+        with self._database.transaction("make a batch") as connection:
+            connection.execute(JOBS.insert().values(**batch.model_dump()))
+            count = connection.execute(select(func.count()).where(*is_open)).scalar_one()
+            if count > MAX_UNFINISHED:
+                message = f"{MAX_UNFINISHED} batches have not ended, which is the limit; cancel one or try again later"
+                raise RequestError(message, status=429, code="too_many_batches")
+
+    def batch(self, owner: str, batch_id: str) -> Batch:
+        """Raises RequestError 404, also for a batch of another owner."""
+        query = select(JOBS).where(JOBS.c.batch_id == batch_id, JOBS.c.owner == owner)
+        with self._database.transaction("read a batch") as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise not_found("batch", batch_id, "batch_id")
+            return with_counts(connection, row)
+
+    def page(self, owner: str, page: Page) -> list[Batch]:
+        """At most one more than the page holds."""
+        query = select(JOBS).where(JOBS.c.owner == owner)
+        with self._database.transaction("list batches") as connection:
+            rows = connection.execute(paged(connection, query, JOBS.c.created_at, JOBS.c.batch_id, page)).all()
+            return in_order([with_counts(connection, row) for row in rows], page)
+
+    def cancel(self, owner: str, batch_id: str) -> Batch:
+        """Begins no further line; those that run are let end. Raises RequestError 404, 409 for one that has ended."""
+        is_it = (JOBS.c.batch_id == batch_id, JOBS.c.owner == owner, JOBS.c.status.in_(RUNNING))
+        values = {"status": CANCELLING, "cancelling_at": self._clock()}
+        with self._database.transaction("cancel a batch") as connection:
+            connection.execute(JOBS.update().where(*is_it).values(**values))
+        batch = self.batch(owner, batch_id)
+        if batch.status not in (CANCELLING, CANCELLED):
+            raise RequestError(f"the batch is {batch.status}: it has ended", status=409, code="batch_ended")
+        return batch
+
+    def claim(self, runner: str, seconds: float) -> Batch | None:
+        """Takes the oldest batch that nobody works on; None when there is none."""
+        is_free = (JOBS.c.status.in_(UNFINISHED), JOBS.c.claimed_until < self._clock())
+        oldest = select(JOBS.c.batch_id).where(*is_free).order_by(JOBS.c.created_at).limit(1).scalar_subquery()
+        claimed = {"runner": runner, "claimed_until": self._clock() + seconds}
+        statement = JOBS.update().where(JOBS.c.batch_id == oldest, *is_free).values(**claimed).returning(*JOBS.c)
+        with self._database.transaction("claim a batch") as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else Batch(**row._mapping)
+
+    def keep(self, runner: str, batch_ids: Collection[str], seconds: float) -> set[str]:
+        """Prolongs claims; returns those of the batches that are to continue."""
+        is_mine = (JOBS.c.batch_id.in_(batch_ids), JOBS.c.runner == runner)
+        statement = JOBS.update().where(*is_mine).values(claimed_until=self._clock() + seconds)
+        with self._database.transaction("keep claims") as connection:
+            rows = connection.execute(statement.returning(JOBS.c.batch_id, JOBS.c.status))
+            return {row.batch_id for row in rows if row.status in RUNNING}
+
+    def give_back(self, runner: str) -> None:
+        """Ends all claims of a runner, so that others may continue at once."""
+        with self._database.transaction("give batches back") as connection:
+            connection.execute(JOBS.update().where(JOBS.c.runner == runner).values(runner=None, claimed_until=0.0))
+
+    def begin(self, batch_id: str, total: int) -> None:
+        """Notes that the lines were counted."""
+        is_it = (JOBS.c.batch_id == batch_id, JOBS.c.status == VALIDATING)
+        values = {"status": IN_PROGRESS, "in_progress_at": self._clock(), "total": total}
+        with self._database.transaction("begin a batch") as connection:
+            connection.execute(JOBS.update().where(*is_it).values(**values))
+
+    def done(self, batch_id: str) -> set[int]:
+        """Numbers of the lines that have a result."""
+        query = select(RESULTS.c.number).where(RESULTS.c.batch_id == batch_id)
+        with self._database.transaction("read a batch") as connection:
+            return set(connection.execute(query).scalars())
+
+    def put_result(self, batch_id: str, number: int, line: bytes, *, is_error: bool) -> None:
+        """Keeps the result of a line; the first one stays."""
+        insert = self._database.insert(RESULTS).values(batch_id=batch_id, number=number, line=line, is_error=is_error)
+        with self._database.transaction("keep a result") as connection:
+            connection.execute(insert.on_conflict_do_nothing())
+
+    def finish(self, runner: str, batch: Batch, status: str, problem: str | None = None) -> None:
+        """Ends a batch: its files are there, and its rows are gone. One that is being cancelled becomes `cancelled`;
+        of one that another runner has nothing changes."""
+        is_mine = (JOBS.c.batch_id == batch.batch_id, JOBS.c.runner == runner, JOBS.c.status.in_(UNFINISHED))
+        released = JOBS.update().where(*is_mine).values(runner=None).returning(JOBS.c.status)
+        with self._database.transaction("finish a batch") as connection:
+            before = connection.execute(released).scalar_one_or_none()
+            if before is None:
+                return
+            values: dict[str, object] = {"ended_at": self._clock(), "problem": problem}
+            values["status"] = CANCELLED if before == CANCELLING else status
+            values["output_file_id"], values["completed"] = self._make_file(connection, batch, is_error=False)
+            values["error_file_id"], values["failed"] = self._make_file(connection, batch, is_error=True)
+            connection.execute(delete(RESULTS).where(RESULTS.c.batch_id == batch.batch_id))
+            connection.execute(JOBS.update().where(JOBS.c.batch_id == batch.batch_id).values(**values))
+
+    def _make_file(self, connection: Connection, batch: Batch, *, is_error: bool) -> tuple[str | None, int]:
+        """A file of the results of one kind in the order of their lines, and how many there are; none of none."""
+        query = select(RESULTS.c.line).where(RESULTS.c.batch_id == batch.batch_id, RESULTS.c.is_error == is_error)
+        count, query = 0, query.order_by(RESULTS.c.number).execution_options(yield_per=ROWS_AT_ONCE)
+        with TemporaryFile(dir=self.files.incoming) as content:
+            for line in connection.execute(query).scalars():
+                count += 1
+                content.write(line + b"\n")
+            if not count:
+                return None, 0
+            name = f"{batch.batch_id}_{'error' if is_error else 'output'}.jsonl"
+            file = new_file(batch.owner, name, "batch_output", content.tell())
+            content.seek(0)
+            insert_file(connection, file, content)
+        return file.file_id, count
+
+
+def with_counts(connection: Connection, row: Any) -> Batch:
+    """A batch of a row; while it runs its results are counted."""
+    values = dict(row._mapping)
+    if row.status in UNFINISHED:
+        query = select(RESULTS.c.is_error, func.count()).where(RESULTS.c.batch_id == row.batch_id)
+        counts = {is_error: count for is_error, count in connection.execute(query.group_by(RESULTS.c.is_error))}
+        values |= {"completed": counts.get(False, 0), "failed": counts.get(True, 0)}
+    return Batch(**values)
