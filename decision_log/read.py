@@ -52,6 +52,7 @@ OUR_FAULTS = frozenset(
 )
 """Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
 
+ASKED_BY_COE = "asked by coe itself"
 PAGE_ROWS, BATCH_IDS = 5000, 500
 
 
@@ -223,12 +224,12 @@ def has_failed(record: DecisionRecord) -> bool:
 
 def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | None:
     """Reason why an answer teaches nothing about the map, or None."""
+    if record.is_probe:
+        return ASKED_BY_COE
     if record.decision is None or record.state is TerminalState.REJECTED:
         return "rejected before routing"
     if record.state is not TerminalState.ANSWERED:
         return f"not answered ({record.state})"
-    if record.is_probe:
-        return "asked by coe itself"
     if record.decision.reason is DecisionReason.EXPLICIT:
         return "the client named the expert"
     if record.decision.reason is DecisionReason.KEPT:

@@ -23,7 +23,7 @@ from router.quality import QualityMatrix, cautious_quality
 from router.types import GENERAL, Metric, Record
 from training.expert_map import measure_quality, row_numbers
 from training.fit_inputs import usable_outcomes
-from training.off_policy import bootstrap_sums
+from training.off_policy import bootstrap_sums, weighted_mean
 from training.types import OutcomeTable
 
 NOTICED = 0.005
@@ -181,7 +181,7 @@ class WorthStudy:
         counts = np.maximum(np.bincount(self.rows[known], minlength=len(self.mass)), 1)
         share = (self.mass / counts)[self.rows[known]]
         columns = np.stack([share * losses[known], share], axis=1)
-        return bootstrap_sums(columns, np.arange(len(share)), ratio, np.random.default_rng(0))[0]
+        return bootstrap_sums(columns, np.arange(len(share)), weighted_mean, np.random.default_rng(0))[0]
 
     def worth_of(self, name: str) -> ExpertWorth:
         """What is lost without one expert, and what is saved."""
@@ -240,9 +240,3 @@ class WorthStudy:
             return False
         interval = self.mean_loss(losses).interval
         return interval is not None and interval.high < NOTICED
-
-
-def ratio(sums: Float64Array) -> Float64Array:
-    """(..., 1) from sums (..., 2) of weighted values and of weights."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(sums[..., :1] / sums[..., 1:], dtype=np.float64)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from base.progress import Progress, silent
 from decision_log.feedback_types import ImplicitKind
 from decision_log.log_connection import open_log
-from decision_log.read import has_failed, read_records, read_rewards, read_signals, why_dropped
+from decision_log.read import ASKED_BY_COE, has_failed, read_records, read_rewards, read_signals, why_dropped
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord, RoutingDecision
 from training.feedback_bias import Replies
@@ -68,7 +68,7 @@ class LogTable:
     gave the feedback, `UNLIMITED` for keys whose share of the evidence `max_key_share` does not bound; `is_held_out`
     answers judge a candidate and are never learned from; `is_failure`: the expert failed, a reward of 0 without
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
-    reason.
+    reason; `n_rows` the decisions read, without coe's own probes.
     """
 
     ids: NDArray[np.bytes_]
@@ -255,7 +255,7 @@ def collect(
         weight=table.weight / table.weight.mean() if len(table) else table.weight,
         traffic=traffic,
         dropped=dropped,
-        n_rows=n_rows,
+        n_rows=n_rows - dropped[ASKED_BY_COE],
         fingerprint=digest.hexdigest()[:16],
     )
 

@@ -117,6 +117,12 @@ def bootstrap_sums(
     return [with_interval(float(value), draws[:, i], len(columns)) for i, value in enumerate(values)]
 
 
+def weighted_mean(sums: Float64Array) -> Float64Array:
+    """(..., 1) from sums (..., 2) of weighted values and of weights; NaN where there is no weight."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sums[..., :1] / sums[..., 1:], dtype=np.float64)
+
+
 def widened(metric: Metric, effective_n: float) -> Metric:
     """The interval widened about its value by what Student's t exceeds the normal at so many effective rows.
 

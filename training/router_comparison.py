@@ -70,7 +70,7 @@ class LogComparison:
 class RouterComparison:
     """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories;
     `twins` the candidate fitted without each fold of the graded prompts (training.crossfit), none where those are held
-    out from it."""
+    out from it; `rows` names the rows of the evidence where they are not the candidate's categories."""
 
     live: Router
     candidate: Router
@@ -78,6 +78,7 @@ class RouterComparison:
     costs_usd: FloatArray
     rng: np.random.Generator
     twins: tuple[Router, ...] = ()
+    rows: tuple[str, ...] = ()
 
     @property
     def experts(self) -> tuple[str, ...]:
@@ -201,9 +202,10 @@ class RouterComparison:
         return live, candidate
 
     def category_rows(self, asked: AskedAnswers) -> NDArray[np.int64]:
-        """(n,) the candidate's row of each answer's category; `general` for one that it does not know."""
-        rows = asked.log.category_in(self.candidate.categories)
-        return np.where(rows < 0, len(self.candidate.categories) - 1, rows)
+        """(n,) the evidence's row of each answer's category; `general` for one that it does not have."""
+        names = self.rows or self.candidate.categories
+        rows = asked.log.category_in(names)
+        return np.where(rows < 0, len(names) - 1, rows)
 
     def predicted_rewards(self, asked: AskedAnswers) -> Float64Array:
         """q(x, e) of the doubly robust estimate (n, m): measured quality of the category, on the scale of rewards."""

@@ -44,6 +44,17 @@ def with_interval(metric: Metric, signed: bool = False) -> str:
     return text + (f" n={metric.n}" if metric.n is not None else "")
 
 
+def in_points(metric: Metric | None, *, signed: bool = False) -> str:
+    """`1.8 [0.6, 3.4]`, in hundredths; nothing of nothing."""
+    if metric is None:
+        return ""
+    form = "+,.1f" if signed else ",.1f"
+    text = f"{100 * metric.value:{form}}"
+    if metric.interval is None:
+        return text
+    return f"{text} [{100 * metric.interval.low:{form}}, {100 * metric.interval.high:{form}}]"
+
+
 def print_router(artifact: RouterArtifact) -> None:
     """Version, parents, metrics, and the measured quality behind the map."""
     console, manifest = wide_console(), artifact.manifest
@@ -151,9 +162,13 @@ def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterE
 
 def print_retrain(result: RetrainResult) -> None:
     """Prints what was used and dropped, the comparison, and what was done and why."""
+    from decision_log.read import ASKED_BY_COE
+
     console = wide_console()
+    n_probes = result.log.dropped.get(ASKED_BY_COE, 0)
+    beside = f" ({n_probes} probes by coe itself not counted)" if n_probes else ""
     console.print(
-        f"read {result.log.n_rows} decisions: {result.n_learned} with feedback to learn from, "
+        f"read {result.log.n_rows} decisions{beside}: {result.n_learned} with feedback to learn from, "
         f"{result.n_held_out} held out to judge; {result.n_outcomes} graded outcomes",
         highlight=False,
     )

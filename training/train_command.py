@@ -140,17 +140,24 @@ def router_ls(
     version: Annotated[
         str, typer.Argument(help="show this one: a router version, an unambiguous beginning of one, or `live`")
     ] = "",
+    config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
 ) -> None:
-    """List trained routers, the live one marked; or show one: parents, metrics, map."""
+    """List trained routers, the live one marked, with what the last 30 days of learning were worth; or show one:
+    parents, metrics, map."""
     from base.errors import ConfigError
     from router.artifact import load_artifact
     from router.registry import Registry
     from training.summary import print_router, print_routers
+    from training.worth_command import print_loop
 
     registry = Registry(data_dir / "routers")
     if not version:
         print_routers(registry)
+        pointer = registry.live()
+        if pointer is not None and pointer.history:
+            print_loop(config, data_dir, database_url)
         return
     live = registry.live() if version == "live" else None
     if version == "live" and live is None:

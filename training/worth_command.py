@@ -11,7 +11,6 @@ from base.options import ConfigOption, DataOption, JsonOption
 
 if TYPE_CHECKING:
     from router.registry import Registry
-    from router.types import Metric
     from training.expert_worth import CompositionWorth, ExpertWorth
 
 MISSED_IN = 3
@@ -30,6 +29,27 @@ def experts_ls(
         console.print_json(json.dumps(worth.model_dump(mode="json")))
     else:
         print_worth(worth)
+
+
+def print_loop(config: Path, data_dir: Path, database_url: str | None) -> None:
+    """Prints what the last 30 days of learning were worth, as far as a log says so."""
+    from datetime import UTC, datetime
+
+    from base.errors import DataError
+    from base.progress import console_progress
+    from base.visible_text import echo
+    from training.loop_worth import loop_sentences, measure_loop, request_of
+
+    now = datetime.now(UTC)
+    try:
+        with console_progress() as progress:
+            loop = measure_loop(request_of(config, data_dir, database_url, now), now, progress)
+    except DataError as error:
+        echo(f"what learning was worth is unknown: {error}")
+        return
+    echo("the last 30 days:")
+    for sentence in loop_sentences(loop):
+        echo(f"  {sentence}")
 
 
 def live_mix(registry: Registry) -> Mapping[str, float]:
@@ -65,6 +85,8 @@ def print_worth(worth: CompositionWorth) -> None:
 
 
 def cells_of(one: ExpertWorth) -> tuple[str, ...]:
+    from training.summary import in_points
+
     most = sorted(one.by_category.items(), key=lambda pair: -pair[1].value)[:MISSED_IN]
     return (
         one.expert,
@@ -76,12 +98,3 @@ def cells_of(one: ExpertWorth) -> tuple[str, ...]:
         f"{one.saved_usd:.3g}",
         in_points(one.loss_per(one.saved_usd)),
     )
-
-
-def in_points(metric: Metric | None) -> str:
-    """`1.8 [0.6, 3.4]`; nothing of nothing."""
-    if metric is None:
-        return ""
-    interval = metric.interval
-    text = f"{100 * metric.value:,.1f}"
-    return text if interval is None else f"{text} [{100 * interval.low:,.1f}, {100 * interval.high:,.1f}]"

@@ -55,6 +55,8 @@ def category_regret(name: str, traffic: Traffic) -> CategoryRegret:
     problem = ""
     if served is None:
         problem = "no feedback"
+    elif len(candidates) < 2 and not (traffic.propensity < 1).any():
+        problem = "not explored"
     elif len(candidates) < 2:
         problem = "only one expert has enough rated answers" if candidates else "too few rated answers"
     halves = [] if problem else [half_value(rated, number) for number in (0, 1)]

@@ -35,6 +35,7 @@ def log(
     from eval.log.traffic import read_events, read_traffic
     from eval.log.traffic_page import traffic_page
     from eval.report.page import write_report
+    from training.loop_worth import measure_loop, request_of
 
     require_folder(out)
     end = float("inf") if until is None else unix_time(until, "--until")
@@ -47,6 +48,10 @@ def log(
         progress(f"measuring {len(traffic):,} decisions")
         typed, now = command_line(sys.argv[1:]), datetime.now(UTC)
         report = measure_log(traffic, command=typed, now=now, events=events, left_out=left_out)
+        last = datetime.fromtimestamp(traffic.at[-1] + 1, UTC)
+        report = report.model_copy(
+            update={"loop": measure_loop(request_of(config, data_dir, url, last), last, progress)}
+        )
         progress("leaving each expert out of the map")
         report = with_worth(report, config, data_dir / "outcomes")
         progress("drawing the report")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from router.types import Record
 from training.expert_worth import CompositionWorth
+from training.loop_worth import LoopWorth
 
 
 class Rate(Record):
@@ -202,6 +203,7 @@ class LogReport(Record):
     bias: Bias
     switches: tuple[Switch, ...]
     events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
+    loop: LoopWorth | None = Field(default=None, description="of the last 30 days; None without routers to compare")
     worth: CompositionWorth | None = Field(default=None, description="None where it is not known")
     worth_unknown: str = Field(default="", description="why it is not")
     left_out: dict[str, int] = Field(default_factory=dict, description="rows that could not be read, by reason")

@@ -1,13 +1,34 @@
-"""The section of a traffic report on what each expert is worth."""
+"""The sections of a traffic report on what learning and each expert are worth."""
 
 from __future__ import annotations
 
 from eval.log.traffic_records import LogReport
-from eval.log.traffic_words import total_dollars
+from eval.log.traffic_words import moment, total_dollars
 from eval.report.numbers import number, points, points_range, tone
 from eval.report.page import Block, Cell, Columns, Note, Row, Section, Table, table_of
 from router.types import Metric
 from training.expert_worth import CompositionWorth, ExpertWorth, sentence
+from training.loop_worth import LoopWorth, loop_sentences
+
+
+def loop_section(loop: LoopWorth) -> Section:
+    """What the routers of the last 30 days changed, what that is worth, and what exploring cost."""
+    rows = [
+        Row(
+            moment(step.at), [step.version[:8], "; ".join(f"{c}: {move}" for c, move in step.changes.items()) or "none"]
+        )
+        for step in loop.steps
+    ]
+    texts = ["Router", "Categories that changed hands"]
+    note = (
+        f"Since {moment(loop.since)} UTC. The worth of learning is the reward of router {loop.live[:8]} less that of "
+        f"router {loop.before[:8]} on the same decisions: doubly robust, by the logged probabilities, on the half of "
+        "the questions that no router learned from, since the first of these routers became live. The cost of "
+        "exploring is what the planned experts would have earned less what was earned. Probes of coe itself count "
+        "for nothing."
+    )
+    table = [Table(["Live since (UTC)", *texts], rows, texts=texts)] if rows else []
+    return Section("loop", "What learning was worth", [*loop_sentences(loop), *table, Note(note)])
 
 
 def worth_section(report: LogReport) -> Section:

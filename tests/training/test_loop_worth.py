@@ -1,0 +1,144 @@
+"""What learning was worth and what exploring cost, on logs whose truth is known."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coe.command_line import run
+from decision_log.database import Database
+from decision_log.router_versions import RouterVersions
+from router.registry import Registry
+from router.types import DecisionReason, DecisionRecord
+from tests.training.log_records import record
+from tests.training.test_retrain import NOW, log_answers, request_
+from training.loop_worth import ExplorationTally, loop_sentences, measure_loop
+from training.retrain import run_retrain
+from training.retrain_inputs import RetrainRequest
+
+__all__ = ["request_"]
+TRUTH, PROPENSITY = {"left": 0.8, "right": 0.5}, 0.1
+
+
+def note(request: RetrainRequest) -> None:
+    """Writes what a gateway does of the live router."""
+    pointer = Registry(request.routers).live()
+    assert pointer is not None
+    store = Database(request.database_url)
+    RouterVersions(store).note(pointer, [])
+    store.close()
+
+
+def learned(request: RetrainRequest) -> RetrainRequest:
+    """A day in which one retraining gave `sql` to the expert that is better by 0.7; asked of the day."""
+    note(request)
+    log_answers(request, {"left": 0.2, "right": 0.9})
+    result = run_retrain(request, now=NOW + timedelta(hours=1))
+    assert result.is_promoted, result.reason
+    note(request)
+    return replace(request, since=(NOW - timedelta(hours=1)).timestamp())
+
+
+def test_a_promotion_is_worth_what_it_gains_on_later_decisions(request_: RetrainRequest) -> None:
+    request = learned(request_)
+    at = (NOW + timedelta(hours=2)).timestamp()
+    later = NOW + timedelta(days=1)
+    silent = measure_loop(request, later)
+    assert (silent.worth, silent.unknown) == (None, "no answer since then has feedback to judge by")
+    log_answers(request, {"left": 0.2, "right": 0.9}, prefix="later", n=400, start=at)
+    found = measure_loop(request, later)
+    assert [step.changes["sql"] for step in found.steps] == ["left to right"]
+    assert found.worth is not None, found.unknown
+    assert found.worth.interval is not None
+    assert found.worth.interval.low < 0.7 < found.worth.interval.high
+    assert found.worth.interval.low > 0.4
+    said = loop_sentences(found)[0]
+    assert said.startswith("1 router became live and changed who answers facts, general, sql. What that is worth: +")
+    before = measure_loop(replace(request, since=later.timestamp()), later)
+    assert (before.steps, before.unknown) == ((), f"router {found.live} was live all of the time")
+
+
+def test_a_log_that_never_tried_the_old_expert_says_nothing_of_the_change(request_: RetrainRequest) -> None:
+    request = learned(request_)
+    always = {"propensity": 1.0, "possible": (0.0, 1.0), "only": "right"}
+    at = (NOW + timedelta(hours=2)).timestamp()
+    log_answers(request, {"right": 0.9}, prefix="later", n=300, start=at, **always)
+    found = measure_loop(request, NOW + timedelta(days=1))
+    assert found.worth is None
+    assert found.unknown == "of 100% of the queries that changed hands the expert of before was not tried again"
+
+
+def test_a_router_that_is_gone_is_named(request_: RetrainRequest) -> None:
+    request = learned(request_)
+    before = measure_loop(request, NOW + timedelta(days=1)).before
+    shutil.rmtree(request.routers / before)
+    found = measure_loop(request, NOW + timedelta(days=1))
+    assert f"unknown router version '{before}'" in found.unknown
+
+
+def explored(n: int, rng: np.random.Generator, **changes: object) -> Iterator[tuple[DecisionRecord, float]]:
+    """n decisions in which `right` is tried instead of `left` with probability 0.1, and what users say of them."""
+    for seq in range(n):
+        is_tried = bool(rng.random() < PROPENSITY)
+        expert = "right" if is_tried else "left"
+        made = record(seq, propensity=PROPENSITY if is_tried else 1 - PROPENSITY, **changes)
+        assert made.decision is not None
+        decision = made.decision.model_copy(
+            update={
+                "expert": expert,
+                "reason": DecisionReason.EXPLORED if is_tried else DecisionReason.MAP,
+                "ranking": ("left", "right"),
+                "eligible": ("left", "right"),
+                "predicted_quality": (0.6, 0.5),
+                "predicted_cost_usd": (0.001, 0.003),
+            }
+        )
+        yield (
+            made.model_copy(update={"decision": decision, "served_expert": expert, "text": f"question {seq}"}),
+            float(rng.random() < TRUTH[expert]),
+        )
+
+
+def test_the_cost_of_exploring_holds_the_truth() -> None:
+    """The router predicts a loss of 0.1 a try where it is 0.3; at one try in ten that is 0.03 a decision."""
+    rng, held, values = np.random.default_rng(3), [], []
+    for _ in range(40):
+        pairs = list(explored(400, rng))
+        cost = ExplorationTally.of((one for one, _ in pairs), {one.decision_id: r for one, r in pairs}).cost()
+        assert cost.measured is not None
+        assert cost.measured.interval is not None
+        held.append(cost.measured.interval.low <= 0.03 <= cost.measured.interval.high)
+        values.append(cost.measured.value)
+        assert cost.predicted == pytest.approx(0.1 * cost.n_explored / 400)
+        assert cost.extra_usd == pytest.approx(0.002 * cost.n_explored)
+    assert np.mean(held) >= 0.85
+    assert np.mean(values) == pytest.approx(0.03, abs=0.006)
+
+
+def test_probes_are_no_traffic_and_few_ratings_measure_nothing() -> None:
+    rng = np.random.default_rng(1)
+    probes = [one for one, _ in explored(50, rng, is_probe=True)]
+    assert ExplorationTally.of(probes, {}).cost().n == 0
+    pairs = list(explored(50, rng))
+    cost = ExplorationTally.of((one for one, _ in pairs), {}).cost()
+    assert (cost.n, cost.measured) == (50, None)
+
+
+def test_router_ls_ends_with_what_learning_was_worth(
+    request_: RetrainRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(request_.routers).parent
+    where = ["--config", str(request_.config), "--data-dir", str(folder)]
+    assert run("router ls", where) == 0
+    assert "days" not in capsys.readouterr().out
+    learned(request_)
+    assert run("router ls", where) == 0
+    said = capsys.readouterr().out
+    assert "the last 30 days:" in said
+    assert "Exploring cost nothing: none of 0 routed decisions was explored." in said

@@ -1,0 +1,256 @@
+"""Worth of learning: what the routers that became live in a stretch of time changed, what that is worth, and what
+exploring cost.
+
+Shapes: n answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from base.errors import RouterError
+from base.progress import Progress, silent
+from decision_log.default_database import default_database_url
+from decision_log.log_connection import open_log
+from decision_log.read import NOT_OF_THE_MAP, read_records, read_rewards, read_router_events, why_dropped
+from router.artifact import load_artifact
+from router.build import expert_costs, load_router
+from router.config import load_config
+from router.pipeline import Router
+from router.registry import Registry
+from router.types import GENERAL, DecisionReason, DecisionRecord, Interval, Metric, Record, RoutingDecision
+from training.candidate_verdict import judge_on_log, map_changes
+from training.gate import MAX_UNSUPPORTED, MIN_EFFECTIVE_DECISIONS, Comparison
+from training.key_influence import UNLIMITED, clusters
+from training.off_policy import bootstrap_sums, weighted_mean
+from training.retrain_inputs import RetrainRequest, read_inputs
+from training.router_comparison import RouterComparison
+from training.split import question_of
+from training.summary import in_points
+
+WINDOW_DAYS = 30
+MIN_EXPLORED = 10
+"""Rated explored answers from which on the cost of exploring is measured and not only predicted (ours)."""
+
+Float64Array = NDArray[np.float64]
+
+
+class RouterStep(Record):
+    """A router that became live, and where its map sends a category elsewhere than the one before."""
+
+    at: float = Field(description="Unix seconds")
+    version: str
+    changes: dict[str, str] = Field(description="category -> `old expert to new expert`")
+
+
+class ExplorationCost(Record):
+    """Cost of exploring, as mean loss of quality over all routed decisions."""
+
+    n: int = Field(description="routed decisions")
+    n_explored: int
+    predicted: float = Field(description="by what the router expected of the planned and the tried experts")
+    measured: Metric | None = Field(description="by feedback; None with less than 10 rated explored answers")
+    extra_usd: float = Field(description="price of the tried experts above that of the planned ones, in total")
+
+
+class LoopWorth(Record):
+    """Learning since a time: from router `before` to router `live`."""
+
+    since: float
+    before: str
+    live: str
+    steps: tuple[RouterStep, ...]
+    worth: Metric | None = Field(description="mean reward gained by a decision; None where that is not known")
+    unknown: str = Field(default="", description="why it is not")
+    exploration: ExplorationCost
+
+
+def request_of(config: Path, data_dir: Path, database_url: str | None, end: datetime) -> RetrainRequest:
+    """The places of a data folder, for the `WINDOW_DAYS` up to a time."""
+    return RetrainRequest(
+        config=config,
+        routers=data_dir / "routers",
+        outcomes=data_dir / "outcomes",
+        database_url=database_url or default_database_url(data_dir),
+        since=(end - timedelta(days=WINDOW_DAYS)).timestamp(),
+    )
+
+
+def measure_loop(request: RetrainRequest, now: datetime, progress: Progress = silent) -> LoopWorth:
+    """Compares the live router with the one that was live at `request.since`, on the log since the first change.
+
+    Only the half of the questions that no router learns from is judged on, doubly robust as the gate does it, and only
+    from the time on at which the first new router was live: what came before has chosen that router.
+
+    Raises:
+        DataError: the log cannot be read.
+    """
+    progress("reading what exploring cost")
+    with open_log(request.database_url) as connection:
+        tally = ExplorationTally.of(
+            (record for record in read_records(connection, request.since) if record.at <= now.timestamp()),
+            read_rewards(connection),
+        )
+        events = read_router_events(connection, 0.0, now.timestamp() + 1)
+    promoted = [(float(row["at"]), str(row["version"])) for row in events if row["event"] == "promoted"]
+    first = max((i for i, (at, _) in enumerate(promoted) if at <= request.since), default=0)
+    served = promoted[first:] or [(0.0, "none")]
+    found = LoopWorth(
+        since=request.since, before=served[0][1], live=served[-1][1], steps=(), worth=None, exploration=tally.cost()
+    )
+    if len(served) < 2:
+        unknown = (
+            f"router {found.live} was live all of the time" if promoted else "the log names no router that was live"
+        )
+        return found.model_copy(update={"unknown": unknown})
+    try:
+        return judge_loop(found, served, request, now, progress)
+    except RouterError as error:
+        return found.model_copy(update={"unknown": str(error)})
+
+
+def judge_loop(
+    found: LoopWorth, served: list[tuple[float, str]], request: RetrainRequest, now: datetime, progress: Progress
+) -> LoopWorth:
+    """Adds what changed, and what that is worth. Raises RouterError where a router, or its evidence, is gone."""
+    config, registry = load_config(request.config), Registry(request.routers)
+    routers: dict[str, Router] = {}
+    for _, version in served:
+        encoder = next(iter(routers.values())).encoder if routers else None
+        routers[version] = routers.get(version) or load_router(config, registry.folder(version), encoder)
+    steps = tuple(
+        RouterStep(at=at, version=version, changes=moves(routers[old], routers[version]))
+        for (_, old), (at, version) in pairwise(served)
+    )
+    found = found.model_copy(update={"steps": steps})
+    if found.before == found.live:
+        return found.model_copy(update={"unknown": "the router of then is live again"})
+    live = load_artifact(registry.folder(found.live))
+    inputs = read_inputs(replace(request, since=served[1][0]), live, now=now, progress=progress)
+    evidence = inputs.evidence()
+    entries = [config.experts[name] for name in evidence.outcomes.experts]
+    comparison = RouterComparison(
+        live=routers[found.live],
+        candidate=routers[found.before],  # what it would have earned is what the log may not know
+        evidence=evidence,
+        costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
+        rng=inputs.rng,
+        rows=(*config.learned_categories, GENERAL),
+    )
+    on_log, _ = judge_on_log(inputs, comparison)
+    if on_log is None:
+        return found.model_copy(update={"unknown": "no answer since then has feedback to judge by"})
+    judged = on_log.doubly_robust
+    unknown = why_unsure(judged)
+    return found.model_copy(update={"unknown": unknown} if unknown else {"worth": negated(judged.difference)})
+
+
+def negated(metric: Metric) -> Metric:
+    interval = metric.interval and Interval(low=-metric.interval.high, high=-metric.interval.low)
+    return metric.model_copy(update={"value": -metric.value, "interval": interval})
+
+
+def why_unsure(judged: Comparison) -> str:
+    """Reason why the log does not show what a change is worth; empty where it does."""
+    if judged.lacking:
+        return judged.lacking
+    if judged.unsupported > MAX_UNSUPPORTED:
+        share = f"{judged.unsupported:.0%}"
+        return f"of {share} of the queries that changed hands the expert of before was not tried again"
+    if judged.effective_n < MIN_EFFECTIVE_DECISIONS:
+        needed = f"{MIN_EFFECTIVE_DECISIONS:g} are needed"
+        return f"{judged.effective_n:.1f} effective answers with feedback say something of the change, and {needed}"
+    return ""
+
+
+def moves(old: Router, new: Router) -> dict[str, str]:
+    return {change.category: f"{change.live} to {change.candidate}" for change in map_changes(old, new)}
+
+
+@dataclass
+class ExplorationTally:
+    """Sums over routed decisions, and of rated ones a value, the question and the key."""
+
+    n: int = 0
+    n_explored: int = 0
+    lost: float = 0.0
+    extra_usd: float = 0.0
+    rated: list[tuple[float, int, str, bool]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> ExplorationTally:
+        tally = cls()
+        for record in records:
+            decision = record.decision
+            if decision is not None and not record.is_probe and decision.reason not in NOT_OF_THE_MAP:
+                tally.add(record, decision, rewards)
+        return tally
+
+    def add(self, record: DecisionRecord, decision: RoutingDecision, rewards: Mapping[str, float]) -> None:
+        """Counts one decision. The value of a rated one is the doubly robust term of what the planned expert earns
+        there, less what was earned (training.off_policy)."""
+        quality = dict(zip(decision.eligible, decision.predicted_quality, strict=False))
+        price = dict(zip(decision.eligible, decision.predicted_cost_usd, strict=False))
+        planned, tried = next(iter(decision.ranking), decision.expert), decision.expert
+        is_explored = decision.reason is DecisionReason.EXPLORED
+        lost = is_explored * (quality.get(planned, 0.0) - quality.get(tried, 0.0))
+        self.n += 1
+        self.n_explored += is_explored
+        self.lost += lost
+        self.extra_usd += is_explored * (price.get(tried, 0.0) - price.get(planned, 0.0))
+        if why_dropped(record, rewards) is None:
+            weight = 0.0 if is_explored else 1.0 / decision.propensity
+            value = lost + (weight - 1.0) * (rewards[record.decision_id] - quality.get(tried, 0.0))
+            self.rated.append((value, question_of(record), record.key_id or "", is_explored))
+
+    def cost(self) -> ExplorationCost:
+        return ExplorationCost(
+            n=self.n,
+            n_explored=self.n_explored,
+            predicted=self.lost / max(self.n, 1),
+            measured=self.measured(),
+            extra_usd=self.extra_usd,
+        )
+
+    def measured(self) -> Metric | None:
+        """Mean value of the rated decisions, resampled by key, or by question where one key asked all."""
+        if sum(explored for *_, explored in self.rated) < MIN_EXPLORED:
+            return None
+        values, questions, keys, _ = zip(*self.rated, strict=True)
+        number = {name: i for i, name in enumerate(dict.fromkeys(keys))}
+        key = np.array([number[name] if len(number) > 1 else UNLIMITED for name in keys], dtype=np.int64)
+        columns = np.column_stack([values, np.ones(len(values))])
+        groups = clusters(np.array(questions, dtype=np.int64), key)
+        return bootstrap_sums(columns, groups, weighted_mean, np.random.default_rng(0))[0]
+
+
+def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
+    """What retraining changed and is worth, and what exploring cost."""
+    changed = sorted({category for step in loop.steps for category in step.changes})
+    where = f"changed who answers {', '.join(changed)}" if changed else "changed no category's expert"
+    learned = f"Nothing was learned: {loop.unknown}."
+    if loop.steps:
+        worth = f"unknown, because {loop.unknown}"
+        if loop.worth is not None:
+            worth = f"{in_points(loop.worth, signed=True)} points of reward a decision"
+        learned = f"{counted(len(loop.steps), 'router')} became live and {where}. What that is worth: {worth}."
+    cost = loop.exploration
+    if not cost.n_explored:
+        return learned, f"Exploring cost nothing: none of {counted(cost.n, 'routed decision')} was explored."
+    measured = f" ({in_points(cost.measured, signed=True)} by feedback)" if cost.measured else ""
+    return learned, (
+        f"Exploring {cost.n_explored:,} of {counted(cost.n, 'routed decision')} cost {100 * cost.predicted:.2f} points "
+        f"a decision by prediction{measured}, and ${cost.extra_usd:.3g} in all."
+    )
+
+
+def counted(n: int, name: str) -> str:
+    return f"{n:,} {name}{'' if n == 1 else 's'}"
