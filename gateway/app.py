@@ -52,6 +52,7 @@ class GatewayApp:
             ChatLimits(parts.limits, parts.config),
             enricher=parts.attachments,
             judge=parts.judge,
+            cache=parts.cache,
         )
         self._count = TokenCount(limits, parts.decider, parts.pool, parts.config.experts)
         self._rest = create_rest(rest_parts(parts), parts.metrics)
@@ -123,6 +124,7 @@ def rest_parts(parts: Parts) -> dict[str, object]:
     """The parts that endpoints may ask for, by the names in gateway/endpoints/access.py."""
     return {
         "batches": parts.batches,
+        "cache": parts.cache,
         "config": parts.config,
         "decider": parts.decider,
         "live_config": parts.live_config,

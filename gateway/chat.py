@@ -10,6 +10,7 @@ from typing import Protocol
 
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
+from gateway.answer_cache import AnswerCache
 from gateway.answer_reader import HeldEnd, StreamReader, StreamTails, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
@@ -64,9 +65,10 @@ class ChatEndpoint:
         limits: ChatLimits,
         enricher: Enricher | None = None,
         judge: Sampler | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self.decider, self.experts, self.log, self.admission = decider, experts, log, admission
-        self.limits, self.enricher, self.judge = limits, enricher, judge
+        self.limits, self.enricher, self.judge, self.cache = limits, enricher, judge, cache
         self.tails = StreamTails()
         self._bounds = bounds
 
@@ -123,8 +125,9 @@ class ChatExchange:
         self._has_started = False  # the head of the answer is on its way to the client
         self._reader: StreamReader | None = None  # follows the stream while one passes
         self._telling: Telling | None = None  # there where the answer is told on another surface than the expert's
-        self._is_sampled = False  # a judge needs the answer, which is kept until its end
-        self._answer_text: str | None = None  # there only when it is sampled; never logged
+        self._is_sampled = False  # a judge needs the answer
+        self._keeps_text = False  # the answer is kept until its end, for a judge or the cache
+        self._answer_text: str | None = None  # there only when it is kept; never logged
 
     async def run(self, watch: ClientWatch) -> None:
         """The request edge: every way to end leads through here."""
@@ -148,6 +151,9 @@ class ChatExchange:
             self._row.finish(outcome)
             if self._is_sampled and self._endpoint.judge is not None:
                 self._endpoint.judge.offer(self._asked, outcome, self._answer_text)
+            slot = None if outcome.decided is None else outcome.decided.slot
+            if self._endpoint.cache is not None and slot is not None and not self._asked.is_probe:
+                self._endpoint.cache.offer(slot, self._asked.decision_id, outcome, self._answer_text)
 
     async def _answer(self) -> None:
         endpoint, asked, outcome = self._endpoint, self._asked, self._outcome
@@ -158,10 +164,12 @@ class ChatExchange:
         outcome.hold = await endpoint.limits.reserve(asked, decision)
         outcome.decided = decided  # a request over a cap is rejected as if nothing had been decided
         self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
+        self._keeps_text = self._is_sampled or decided.slot is not None
         if endpoint.enricher is not None and chat.facts.needs_wire is None:
             chat, outcome.sources = await endpoint.enricher.enrich(asked, decision)
         outcome.overhead_ms = (time.perf_counter() - asked.received_at_s) * 1e3
-        answer = await endpoint.experts.answer(asked, chat, decision)
+        known = None if decided.slot is None else decided.slot.answer
+        answer = await endpoint.experts.answer(asked, chat, decision, known)
         outcome.expert = answer.expert
         if asked.watch is not None:
             asked.watch.hears(answer.expert, answer.first if isinstance(answer, StreamedAnswer) else answer.body)
@@ -178,7 +186,7 @@ class ChatExchange:
         outcome, facts = self._outcome, answer.facts
         outcome.usage, outcome.finish_reason = facts.usage, facts.finish_reason
         outcome.ttft_ms = self._asked.elapsed_ms()
-        if self._is_sampled:
+        if self._keeps_text:
             self._answer_text = await read_off_loop(answer_text, answer.body)
         self._end(facts.error_code)
         body = answer.body
@@ -199,7 +207,7 @@ class ChatExchange:
         endpoint, outcome = self._endpoint, self._outcome
         telling = self._telling
         reader = self._reader = StreamReader(
-            MAX_JUDGED_CHARS if self._is_sampled else 0,
+            MAX_JUDGED_CHARS if self._keeps_text else 0,
             as_chat=chat.native.as_chat if answer.is_native and chat.native is not None else None,
             on_event=None if telling is None else telling.read,
         )
@@ -212,7 +220,7 @@ class ChatExchange:
             raise
         finally:
             outcome.usage, outcome.finish_reason = reader.usage(chat.facts.prompt_tokens), reader.finish_reason
-            self._answer_text = reader.text if self._is_sampled else None
+            self._answer_text = reader.text if self._keeps_text else None
             if reader.is_done:
                 endpoint.tails.read(answer.chunks)
             else:

@@ -14,6 +14,7 @@ import numpy as np
 from base.errors import NoEligibleExpertError, allowed_values
 from decision_log.privacy import session_hash, session_of
 from fleet.pool import ExpertPool
+from gateway.answer_cache import AnswerCache
 from gateway.body_fields import shorten
 from gateway.conversations import Conversations
 from gateway.exchange import Decided
@@ -41,6 +42,7 @@ class Decider:
         keeps_embeddings: the log keeps what was decided from.
         seed: makes exploration repeatable in tests.
         conversations: remembers their experts; by default those of this process alone.
+        cache: of answers; None where experts.yaml has none.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Decider:
         keeps_embeddings: bool = False,
         seed: int | None = None,
         conversations: Conversations | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self._live, self._pool, self._capabilities, self._policies = live, pool, capabilities, policies
         self._aliases = aliases or {}
@@ -64,6 +67,7 @@ class Decider:
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
         self.shadows = Shadows(seed)
         self.conversations = conversations or Conversations()
+        self._cache = cache
 
     def close(self) -> None:
         self._encoder_thread.shutdown(wait=False, cancel_futures=True)
@@ -105,7 +109,7 @@ class Decider:
             if request.facts.continues:
                 last = await self.conversations.last_expert(name, request.facts.turns)
                 request = replace(request, facts=replace(request.facts, last_expert=last))
-        decided = await self._decide_target(target, request, decision_id, session_id)
+        decided = await self._decide_target(target, request, decision_id, session_id, caller)
         alias = None if target.alias is None else request.model
         return decided if name is None and alias is None else decided._replace(alias=alias, conversation=name)
 
@@ -130,9 +134,9 @@ class Decider:
         )
 
     async def _decide_target(
-        self, target: Target, request: ChatRequest, decision_id: str, session_id: str | None
+        self, target: Target, request: ChatRequest, decision_id: str, session_id: str | None, caller: Caller
     ) -> Decided:
-        facts = request.facts
+        facts, policy = request.facts, target.policy or "default"
         serving = await self._live.for_request()
         router = serving.router_for(session_id or decision_id)
         try:
@@ -141,14 +145,19 @@ class Decider:
                 return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
+            slot = None
+            if self._cache is not None and (caller.experts is None or self._cache.name in caller.experts):
+                slot = await self._cache.look_up(request, caller, router.version, policy, decision_id)
+                if slot is not None and slot.answer is not None:
+                    facts = replace(facts, answering=(*facts.answering, self._cache.name))
             query = Query(decision_id, request.text, facts, request.earlier)
             try:
-                return await self._route(router, target.policy or "default", query, serving.shadow)
+                return (await self._route(router, policy, query, serving.shadow))._replace(slot=slot)
             except CANDIDATE_FAULTS as error:
                 if router is serving.live or serving.live is None:
                     raise
                 self._live.note_fault(router.version, error)
-                return await self._route(serving.live, target.policy or "default", query, None)
+                return await self._route(serving.live, policy, query, None)
         except NoEligibleExpertError as error:
             raise no_expert(error, request, self._capabilities) from error
 

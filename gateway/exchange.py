@@ -86,12 +86,20 @@ class Watch(Protocol):
         ...
 
 
+class Slot(NamedTuple):
+    """The place of a request's answer in the cache, and the answer that was found there."""
+
+    key: str
+    answer: str | None = None
+
+
 class Decided(NamedTuple):
     """A decision and what it was made from.
 
     `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
     `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
     `conversation` is the name by which its expert is remembered; None where the client named the expert.
+    `slot` is the place of the answer in the cache; None where it may not be kept.
     `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
     """
 
@@ -101,6 +109,7 @@ class Decided(NamedTuple):
     shadow: Callable[[], ShadowDecision | None] | None = None
     alias: str | None = None
     conversation: str | None = None
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from base.errors import BackendError, RouterError
 from decision_log.privacy import keyed_hash
 from fleet.pool import ExpertPool
+from fleet.wires.builtin import response_of
 from gateway.answer_guard import GuardedChunks, too_late, without_keys
 from gateway.answer_reader import JsonAnswer, read_answer
 from gateway.asgi import read_off_loop
@@ -101,15 +102,20 @@ class ExpertCall:
         self._pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
         self._retries, self._budget = retries, RetryBudget()
 
-    async def answer(self, asked: Asked, chat: ChatRequest, decision: RoutingDecision) -> StreamedAnswer | WholeAnswer:
+    async def answer(
+        self, asked: Asked, chat: ChatRequest, decision: RoutingDecision, known: str | None = None
+    ) -> StreamedAnswer | WholeAnswer:
         """The first answer that begins.
 
         Args:
             chat: as the expert gets it, which may hold more than what was asked.
+            known: the decided expert's answer where it is there already.
 
         Raises:
             ApiError: none did; the last failure, with its expert.
         """
+        if known is not None:
+            return await read_beginning(decision.expert, response_of(decision.expert, known, chat.body, chat.is_stream))
         self._budget.earn()
         failed: list[str] = []
         expert = decision.expert

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
+from gateway.answer_cache import cache_of
 from gateway.auth import Auth
 from gateway.batches.store import BatchStore
 from gateway.chat_log import ChatLog
@@ -99,6 +100,7 @@ class Parts:
         self.metrics, self.admission, self.intake = lasting.metrics, lasting.admission, lasting.intake
         self.limits, self.retrieval_log, self.judge = lasting.limits, lasting.retrieval_log, lasting.judge
         self.limits.allow(longest_s + LEASE_SLACK_S)
+        self.cache = cache_of(config, self.redis_url)
         self.readiness = Readiness(self.pool, self.live, self.sink)
         self.decider = Decider(
             self.live,
@@ -110,6 +112,7 @@ class Parts:
             keeps_embeddings=config.log.embeddings,
             seed=self.seed,
             conversations=lasting.conversations,
+            cache=self.cache,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
         self.chat_log = ChatLog(self.sink, self.metrics, config.experts)
@@ -159,6 +162,8 @@ class Parts:
     async def close_changed(self, in_use: Collection[ChatBackend] = ()) -> None:
         """Closes what `changed` does not share, less the backends that other parts use."""
         await asyncio.gather(self.live.aclose(), self.pool.aclose(in_use))
+        if self.cache is not None:
+            await self.cache.aclose()
         self.decider.close()
 
     async def aclose(self) -> None:

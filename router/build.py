@@ -14,7 +14,7 @@ from base.errors import ArtifactError, ConfigError
 from router import plugins
 from router.agreement import check_categories, pin_problems
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
-from router.builtins import Builtins, measured_builtins
+from router.builtins import CACHE, Builtins, measured_builtins
 from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PolicyConfig
 from router.exploration import Exploration, dearness
 from router.normalise import NormalisedEncoder
@@ -96,7 +96,8 @@ def builtins_of(config: CoeConfig, artifact: RouterArtifact) -> Builtins:
         policy: {rows.index(category): expert for category, expert in each.pins.items() if expert in names}
         for policy, each in config.policies.items()
     }
-    return measured_builtins(names, counts[0], counts[1], pins)
+    trusted = frozenset(name for name in names if config.experts[name].model == CACHE)
+    return replace(measured_builtins(names, counts[0], counts[1], pins), trusted=trusted)
 
 
 def table_router(

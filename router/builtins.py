@@ -21,6 +21,9 @@ MOST_FROM_OTHERS = 5.0
 """Answers in other categories count for a category as at most so many of its own: an expert that is right about all
 that it understands is trusted a little where it was never seen to answer (ours)."""
 
+CACHE = "cache"
+"""The kind of builtin expert that repeats what another has answered."""
+
 ABSTAINED_STATUS, ABSTAINED = 422, "abstained"
 """The answer of such an expert that a client named, and that has none."""
 
@@ -31,6 +34,7 @@ ANSWERS, ABSTAINS, UNPROVEN = "answers", "abstains", "could answer, but is not s
 class Builtins:
     """`precision` (k+1, b): share of its answers that are right; `sure` (k+1, b): the lower end of its 95% interval.
 
+    `trusted`: those that answer first whenever they can, because what they say was measured before: caches.
     `pins`: by policy the rows that experts.yaml gives to a builtin expert, whatever was measured.
     """
 
@@ -38,6 +42,7 @@ class Builtins:
     precision: FloatArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     sure: FloatArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     pins: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    trusted: frozenset[str] = frozenset()
 
     def applied(self, decision: RoutingDecision, row: int, answering: Sequence[str]) -> RoutingDecision:
         """The decision with what builtin experts made of it; `answering` are those that have an answer."""
@@ -47,7 +52,7 @@ class Builtins:
         pinned = self.pins.get(decision.policy, {}).get(row)
         able = [e for e, name in enumerate(self.names) if name in answering]
         proven = [] if decision.reason is DecisionReason.PINNED else [e for e in able if self.sure[row, e] > quality]
-        first = next((e for e in able if self.names[e] == pinned), None)
+        first = next((e for e in able if self.names[e] == pinned or self.names[e] in self.trusted), None)
         if first is None and proven:
             first = max(proven, key=lambda e: self.sure[row, e])
         notes = {name: UNPROVEN if e in able else ABSTAINS for e, name in enumerate(self.names)}

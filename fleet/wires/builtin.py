@@ -76,12 +76,7 @@ class BuiltinBackend:
             error = {"message": f"expert {self._name} abstains", "type": "invalid_request_error", "param": None}
             body = to_json({"error": {**error, "code": ABSTAINED}})
             return BackendResponse(ABSTAINED_STATUS, chunks_of([body]), {"content-type": "application/json"})
-        if request.is_stream:
-            events = stream_events(self._name, text, wants_usage(request.body), NO_TOKENS)
-            return BackendResponse(200, chunks_of(events), {"content-type": "text/event-stream"})
-        return BackendResponse(
-            200, chunks_of([json_answer(self._name, text, NO_TOKENS)]), {"content-type": "application/json"}
-        )
+        return response_of(self._name, text, request.body, request.is_stream)
 
     async def is_alive(self) -> bool:
         return True
@@ -91,6 +86,14 @@ class BuiltinBackend:
 
 
 NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def response_of(name: str, text: str, body: Mapping[str, object], is_stream: bool) -> BackendResponse:
+    """A text as the answer of an expert that needs no tokens."""
+    if is_stream:
+        events = stream_events(name, text, wants_usage(body), NO_TOKENS)
+        return BackendResponse(200, chunks_of(events), {"content-type": "text/event-stream"})
+    return BackendResponse(200, chunks_of([json_answer(name, text, NO_TOKENS)]), {"content-type": "application/json"})
 
 
 async def chunks_of(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:

@@ -11,6 +11,7 @@ from fastapi import Response
 
 from decision_log.feedback_types import DocumentFeedback, Feedback
 from decision_log.protocols import FeedbackStatus
+from gateway.answer_cache import AnswerCache
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, Config, OtherProcesses, Sink, Store, api_router, part
 from gateway.endpoints.decisions import find_decision, no_decision
@@ -37,6 +38,7 @@ async def put_feedback(
     config: Config,
     siblings: OtherProcesses,
     metrics: Annotated[Metrics, part("metrics")],
+    cache: Annotated[AnswerCache | None, part("cache")],
     caller: CallerOf,
 ) -> FeedbackAnswer:
     """Keeps it: 202 the first time, 200 when the same key had said something of that kind; 404 for an unknown decision,
@@ -59,6 +61,8 @@ async def put_feedback(
         raise no_decision(said.decision_id)
     if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
         raise over_cap(status, config.feedback)
+    if cache is not None and said.document_id is None:
+        cache.rated(said.decision_id, value)
     if status is not FeedbackStatus.ACCEPTED:
         response.status_code = 200
     return FeedbackAnswer(decision_id=said.decision_id, value=value, status=status.value)

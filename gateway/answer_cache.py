@@ -1,0 +1,140 @@
+"""Answers that a team got before, for exact repeats of a request: the expert of engine `builtin`, kind `cache`.
+
+An answer is found again by the same team for the same conversation, settings, policy and router, for as long as
+experts.yaml says, until somebody rates it badly. Errors, cut answers and whatever is more than text are not kept. While
+Redis is away, the cache abstains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from typing import TYPE_CHECKING, cast
+
+from base.json_text import to_json
+from decision_log.redis_client import REDIS_ERRORS, connect
+from fleet.builtins.cache import Options
+from fleet.wires.builtin import FAMILY
+from gateway.exchange import Outcome, Slot
+from gateway.keys.grants import Caller
+from gateway.wire import ChatRequest
+from router import plugins
+from router.builtins import CACHE
+from router.config import CoeConfig
+from router.types import DecisionReason, TerminalState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from decision_log.redis_client import RedisClient
+
+TIMEOUT_S, PAUSE_S = 0.25, 1.0
+"""A request waits so long for Redis, and after a failure nobody does for a while."""
+
+MAX_CHARS = 20_000
+"""Of a prompt and of an answer."""
+
+NEGATIVE = 0.5
+"""Feedback below it forgets the answer."""
+
+ANSWERS, SOURCES = "coe:cache:answer:", "coe:cache:of:"
+NOT_COUNTED = frozenset({"model", "stream", "stream_options", "user", "metadata", "store", "service_tier"})
+"""Fields of a request that change nothing about its answer; the policy is counted in place of `model`."""
+
+logger = logging.getLogger(__name__)
+
+
+class AnswerCache:
+    """Finds and keeps answers. `name` is that of its expert."""
+
+    def __init__(self, name: str, options: Options, redis_url: str) -> None:
+        self.name, self._max_age_s = name, options.max_age_s
+        self._client: RedisClient = connect(redis_url, timeout_s=TIMEOUT_S)
+        self._secret = hashlib.sha256(redis_url.encode()).digest()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._paused_until_s = 0.0
+
+    async def look_up(
+        self, chat: ChatRequest, caller: Caller, router: str, policy: str, decision_id: str
+    ) -> Slot | None:
+        """The slot of a request; None where its answer may not be kept, or Redis is away."""
+        facts, client = chat.facts, self._ready()
+        is_more = facts.has_image or facts.has_tools or facts.wants_logprobs or chat.native is not None
+        if client is None or is_more or facts.prompt_chars > MAX_CHARS or chat.body.get("n") not in (None, 1):
+            return None
+        counted = {name: value for name, value in chat.body.items() if name not in NOT_COUNTED}
+        messages = [
+            {k: v.strip() if isinstance(v, str) else v for k, v in message.items()} for message in chat.messages
+        ]
+        allowed = sorted(caller.experts or ())
+        whole = to_json([caller.tenant, allowed, router, policy, sorted((counted | {"messages": messages}).items())])
+        key = hashlib.blake2b(whole, digest_size=16, key=self._secret).hexdigest()
+        try:
+            found = cast("bytes | None", await client.get(ANSWERS + key))
+        except REDIS_ERRORS as error:
+            self._pause(error)
+            return None
+        if found is not None:
+            self._send(client.set(SOURCES + decision_id, key, ex=self._max_age_s))
+        return Slot(key, None if found is None else found.decode())
+
+    def offer(self, slot: Slot, decision_id: str, outcome: Outcome, text: str | None) -> None:
+        """Keeps the answer of a chat that has ended, where it is whole."""
+        client = self._ready()
+        decision = outcome.decision
+        if client is None or decision is None or not text or len(text) >= MAX_CHARS:
+            return
+        is_whole = outcome.state is TerminalState.ANSWERED and outcome.finish_reason == "stop"
+        is_as_decided = outcome.expert == decision.expert and decision.reason is not DecisionReason.BUILTIN
+        if not is_whole or not is_as_decided or outcome.sources is not None:
+            return
+        pipeline = client.pipeline(transaction=False)
+        pipeline.set(ANSWERS + slot.key, text, ex=self._max_age_s)
+        pipeline.set(SOURCES + decision_id, slot.key, ex=self._max_age_s)
+        self._send(pipeline.execute())
+
+    def rated(self, decision_id: str, value: float) -> None:
+        """Forgets the answer that a decision led to or was answered with, where feedback on it is bad."""
+        client = self._ready()
+        if client is not None and value < NEGATIVE:
+            self._send(forget(client, decision_id))
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*self._sending)
+        await self._client.aclose()
+
+    def _ready(self) -> RedisClient | None:
+        return self._client if time.monotonic() >= self._paused_until_s else None
+
+    def _send(self, command: Awaitable[object]) -> None:
+        """Runs a command behind the request."""
+        task = asyncio.create_task(self._sent(command), name="answer-cache")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _sent(self, command: Awaitable[object]) -> None:
+        try:
+            await command
+        except REDIS_ERRORS as error:
+            self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        self._paused_until_s = time.monotonic() + PAUSE_S
+        logger.warning("answers are neither cached nor found: Redis cannot be asked (%s)", type(error).__name__)
+
+
+async def forget(client: RedisClient, decision_id: str) -> None:
+    key = cast("bytes | None", await client.get(SOURCES + decision_id))
+    if key is not None:
+        await client.delete(ANSWERS + key.decode())
+
+
+def cache_of(config: CoeConfig, redis_url: str | None) -> AnswerCache | None:
+    """The cache of experts.yaml, its first if there are several; None where there is none, or no Redis."""
+    for name in config.builtins:
+        entry = config.experts[name]
+        if entry.model == CACHE and redis_url is not None:
+            return AnswerCache(name, cast(Options, plugins.validate_options(FAMILY, CACHE, entry.params)), redis_url)
+    return None
