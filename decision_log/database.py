@@ -98,6 +98,12 @@ class Database:
             row = connection.execute(query).one_or_none()
         return None if row is None else record_of(row.record, row.embedding)
 
+    def decisions_of_trace(self, trace_id: str) -> Sequence[str]:
+        """The ids of up to two decisions of a trace, which begin with its id. Raises StoreError."""
+        ids, begin = DECISIONS.c.decision_id, f"dec-{trace_id}"
+        with self.transaction("read the decisions of a trace") as connection:
+            return connection.scalars(select(ids).where(ids >= begin, ids < f"{begin}g").limit(2)).all()
+
     def newest_decisions(
         self, *, since: float, limit: int, left_out: Counter[str] | None = None
     ) -> Iterator[DecisionRecord]:

@@ -91,6 +91,10 @@ class DecisionDatabase(Protocol):
 
     def get_decision(self, decision_id: str) -> DecisionRecord | None: ...
 
+    def decisions_of_trace(self, trace_id: str) -> Sequence[str]:
+        """The ids of up to two decisions of an OpenTelemetry trace, 32 hexadecimal digits."""
+        ...
+
     def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
         """Decisions of a team, newest first."""
         ...

@@ -19,9 +19,10 @@ from gateway.parts import Parts
 from gateway.rest import ROOTS, create_rest, serve_rest
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.table import SURFACES, surface_of
+from gateway.telemetry.otlp import is_protobuf, read_logs
 from gateway.upload import PURPOSES, max_file_bytes, received_upload
 
-UPLOAD_PATH = "/v1/files"
+LOGS_PATH, UPLOAD_PATH = "/v1/logs", "/v1/files"
 STORE_PATHS = ("/v1/files", "/v1/vector_stores")
 UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
@@ -100,7 +101,10 @@ class GatewayApp:
             async with received_upload(headers, receive, self._max_upload_bytes, self._files.incoming, claim) as upload:
                 await serve_rest(self._rest, {**scope, "coe_upload": upload}, body, receive, send)
             return
-        if method in WITH_BODY:
+        if path == LOGS_PATH and method == "POST":
+            scope = {**scope, "coe_is_protobuf": is_protobuf(headers)}
+            body = await read_logs(headers, receive, self._max_body_bytes, claim)
+        elif method in WITH_BODY:
             body = await read_body(headers, receive, self._max_body_bytes, claim)
         await serve_rest(self._rest, scope, body, receive, send)
 

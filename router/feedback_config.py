@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ class FeedbackConfig(Section):
     )
     max_key_share: float = Field(
         default=0.2, gt=0, le=1, description="largest share of the evidence that one key's feedback may be; 1: no limit"
+    )
+    evaluations: dict[str, Literal["score", "test", "thumb"]] = Field(
+        default={"Correctness": "score"}, description="name of an OpenTelemetry evaluation -> kind of feedback it is"
     )
     trusted_keys: tuple[str, ...] = Field(
         default=(), description="key ids that the limit does not hold for, and whose questions count one by one"

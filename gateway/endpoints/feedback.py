@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Response
+from fastapi import Depends, Response
 
 from decision_log.feedback_types import DocumentFeedback, Feedback
 from decision_log.protocols import FeedbackStatus
@@ -18,6 +19,7 @@ from gateway.endpoints.decisions import find_decision, no_decision
 from gateway.http_errors import ApiError, invalid
 from gateway.metrics import Metrics
 from gateway.schemas import DEFAULT_VALUES, FeedbackAnswer, FeedbackRequest
+from gateway.telemetry.telemetry import Telemetry
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionKind, DecisionRecord
 
@@ -29,43 +31,64 @@ WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+|[^\w\s]")
 """A word, a sign, or a character of a script that puts no spaces between words."""
 
 
+@dataclass
+class FeedbackDesk:
+    """Keeps what a caller says of answers."""
+
+    sink: Sink
+    store: Store
+    config: Config
+    siblings: OtherProcesses
+    metrics: Annotated[Metrics, part("metrics")]
+    cache: Annotated[AnswerCache | None, part("cache")]
+    caller: CallerOf
+
+    async def find(self, decision_id: str) -> DecisionRecord:
+        """A decision of the caller's. Raises ApiError 404."""
+        return await find_decision(self.sink, self.store, self.siblings, decision_id, self.caller.tenant)
+
+    async def keep(self, said: FeedbackRequest) -> FeedbackAnswer:
+        """Raises ApiError: 404 for an unknown decision, 429 over a cap, 503 without a database."""
+        record, store, caps = await self.find(said.decision_id), self.store, self.config.feedback
+        check_subject(record, said.document_id)
+        if store is None:
+            raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
+        value = await asyncio.to_thread(reward_of, said)
+        about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": self.caller.key_id}
+        if said.document_id is None:
+            feedback = Feedback(kind=said.kind, **about)
+            status = await asyncio.to_thread(store.put_feedback, feedback, caps, record)
+        else:
+            of_document = DocumentFeedback(document_id=said.document_id, **about)
+            status = await asyncio.to_thread(store.put_document_feedback, of_document, caps, record)
+        self.metrics.feedback.labels(said.kind.value, status.value).inc()
+        if status is FeedbackStatus.ERASED:
+            raise no_decision(said.decision_id)
+        if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
+            raise over_cap(status, caps)
+        if self.cache is not None and said.document_id is None:
+            self.cache.rated(said.decision_id, value)
+        return FeedbackAnswer(decision_id=said.decision_id, value=value, status=status.value)
+
+
+Desk = Annotated[FeedbackDesk, Depends(FeedbackDesk)]
+
+
 @api.post("/v1/feedback", status_code=202)
 async def put_feedback(
     said: FeedbackRequest,
     response: Response,
-    sink: Sink,
-    store: Store,
-    config: Config,
-    siblings: OtherProcesses,
-    metrics: Annotated[Metrics, part("metrics")],
-    cache: Annotated[AnswerCache | None, part("cache")],
-    caller: CallerOf,
+    desk: Desk,
+    telemetry: Annotated[Telemetry | None, part("telemetry")],
 ) -> FeedbackAnswer:
     """Keeps it: 202 the first time, 200 when the same key had said something of that kind; 404 for an unknown decision,
     429 when the key is over a cap of experts.yaml."""
-    record = await find_decision(sink, store, siblings, said.decision_id, caller.tenant)
-    check_subject(record, said.document_id)
-    if store is None:
-        raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
-    value = await asyncio.to_thread(reward_of, said)
-    about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": caller.key_id}
-    if said.document_id is None:
-        feedback = Feedback(kind=said.kind, **about)
-        status = await asyncio.to_thread(store.put_feedback, feedback, config.feedback, record)
-    else:
-        of_document = DocumentFeedback(document_id=said.document_id, **about)
-        keep = store.put_document_feedback
-        status = await asyncio.to_thread(keep, of_document, config.feedback, record)
-    metrics.feedback.labels(said.kind.value, status.value).inc()
-    if status is FeedbackStatus.ERASED:
-        raise no_decision(said.decision_id)
-    if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
-        raise over_cap(status, config.feedback)
-    if cache is not None and said.document_id is None:
-        cache.rated(said.decision_id, value)
-    if status is not FeedbackStatus.ACCEPTED:
+    kept = await desk.keep(said)
+    if kept.status != "accepted":
         response.status_code = 200
-    return FeedbackAnswer(decision_id=said.decision_id, value=value, status=status.value)
+    if kept.status != "repeated" and telemetry is not None and said.document_id is None:
+        telemetry.graded(f"coe.feedback.{said.kind}", kept.value, kept.decision_id)
+    return kept
 
 
 def check_subject(record: DecisionRecord, document_id: str | None) -> None:
