@@ -298,6 +298,37 @@ class HeldEnd:
         return last_line if self._mark.may_be(text[last_line:]) else len(text)
 
 
+class HiddenUsage:
+    """Passes the events of a stream on, but for one that only reports usage: its client did not ask for that."""
+
+    def __init__(self) -> None:
+        self.held = b""  # an event that is not whole yet
+
+    def pass_on(self, chunk: bytes) -> bytes:
+        """Gives what may go to the client now."""
+        text = self.held + chunk
+        whole = 0 if len(text) <= MAX_HELD_BYTES else len(text)
+        for found in EVENT_END.finditer(text):
+            whole = max(whole, found.end())
+        passed, self.held = text[:whole], text[whole:]
+        if b'"usage"' not in passed:
+            return passed
+        return b"".join(event for event in EVENT.findall(passed) if not is_usage_only(event))
+
+
+EVENT_END = re.compile(rb"(?:\r?\n){2}")
+EVENT = re.compile(rb".*?(?:\r?\n){2}|.+", re.DOTALL)
+
+
+def is_usage_only(event: bytes) -> bool:
+    """Returns True for the event that `stream_options.include_usage` adds: no choices, but usage."""
+    try:
+        values = reply_json(b"\n".join(line[5:] for line in event.splitlines() if line.startswith(b"data:")))
+    except JsonError:
+        return False
+    return isinstance(values, dict) and values.get("choices") == [] and isinstance(values.get("usage"), dict)
+
+
 class StreamTails:
     """Reads tails in the background, so that connections can be used again and no client waits for it."""
 

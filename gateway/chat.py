@@ -11,7 +11,7 @@ from typing import Protocol
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
 from gateway.answer_cache import AnswerCache
-from gateway.answer_reader import HeldEnd, StreamReader, StreamTails, answer_text
+from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
@@ -237,17 +237,16 @@ class ChatExchange:
         outcome, send, telling = self._outcome, self._send, self._telling
         headers = {"content-type": answer.content_type, **STREAM_HEADERS, **response_headers(self._asked, outcome)}
         await send_head(send, 200, headers)
-        chunk = answer.first
+        chunk, hidden = answer.first, HiddenUsage() if answer.hides_usage else None
         while chunk:
+            piece = chunk if hidden is None else hidden.pass_on(chunk)
             if telling is not None:
                 reader.feed(chunk)
                 piece = telling.told()
-            elif end is None:
-                piece = chunk
-                if self._surface.end_mark.is_in(chunk):
-                    self._row.take_number()
-            else:
-                piece = end.pass_on(chunk)
+            elif end is not None:
+                piece = end.pass_on(piece)
+            elif self._surface.end_mark.is_in(piece):
+                self._row.take_number()
             if piece:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             if outcome.ttft_ms is None:
@@ -262,6 +261,10 @@ class ChatExchange:
             raise BackendError("the expert's answer was cut off", status=502)
         if telling is not None and reader.is_broken and not reader.error_code:
             raise BackendError("the expert's stream is not one of chat completions", status=502)
+        if hidden is not None and hidden.held and telling is None:  # the last event without a blank line behind it
+            self._row.take_number()
+            piece = hidden.held if end is None else end.pass_on(hidden.held)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
 
     def _end(self, error_code: str | None) -> None:
         """Notes the end of an answer, which may hold an error of the expert's."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import cast
 
 from base.errors import BackendError, RouterError
 from decision_log.privacy import keyed_hash
@@ -17,7 +18,7 @@ from gateway.asgi import read_off_loop
 from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error, upstream_error
 from gateway.wire import ChatRequest, Native
-from router.config import ExpertConfig
+from router.config import ExpertConfig, Wire
 from router.pipeline import following
 from router.protocols import BackendRequest, BackendResponse, ChunkStream
 from router.types import RoutingDecision
@@ -25,6 +26,7 @@ from router.types import RoutingDecision
 MAX_ERROR_BYTES = 1 << 20
 JSON, EVENT_STREAM = "application/json", "text/event-stream"
 MAX_ANSWER_BYTES = 64 << 20
+REFUSALS = (400, 422)
 RETRY_SHARE = 0.1  # of requests; gRPC's retry throttling uses the same order (A6: tokenRatio 0.1)
 RETRY_BURST = 10.0
 
@@ -35,6 +37,7 @@ class StreamedAnswer:
 
     Args:
         is_native: the expert got the client's own request and answers on its wire.
+        hides_usage: the gateway asked for the usage that the stream may report; its client did not.
     """
 
     expert: str
@@ -42,6 +45,7 @@ class StreamedAnswer:
     first: bytes
     chunks: ChunkStream
     is_native: bool = False
+    hides_usage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class ExpertCall:
     ) -> None:
         self._pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
         self._retries, self._budget = retries, RetryBudget()
+        self._priced = {name for name, each in experts.items() if each.price_in_per_m_usd or each.price_out_per_m_usd}
+        self._refusing: set[str] = set()  # experts that answered only without `stream_options`
 
     async def answer(
         self, asked: Asked, chat: ChatRequest, decision: RoutingDecision, known: str | None = None
@@ -138,7 +144,20 @@ class ExpertCall:
         native = chat.native
         return native if native is not None and native.wire in self._experts[expert].wires else None
 
-    async def _send(self, asked: Asked, chat: ChatRequest, expert: str, native: Native | None) -> BackendResponse:
+    def _asks_usage(self, asked: Asked, chat: ChatRequest, expert: str, native: Native | None) -> bool:
+        """Returns True where a stream's usage is needed and its client did not ask for it."""
+        if native is None and chat.native is not None:
+            return expert not in self._refusing  # what is told to the client has it
+        body = chat.body if native is None else native.body
+        options = body.get("stream_options") or {}
+        if (native is not None and native.wire is not Wire.COMPLETIONS) or not isinstance(options, dict):
+            return False
+        is_needed = expert in self._priced or asked.caller.has_costs
+        return is_needed and options.get("include_usage") is not True and expert not in self._refusing
+
+    async def _send(
+        self, asked: Asked, chat: ChatRequest, expert: str, native: Native | None, asks_usage: bool
+    ) -> BackendResponse:
         """The head of an expert's answer, and its body within the expert's time. Raises BackendError."""
         entry = self._experts[expert]
         until_s = asyncio.get_running_loop().time() + entry.total_timeout_s
@@ -156,11 +175,27 @@ class ExpertCall:
             request = replace(request, headers={**request.headers, **headers})
         try:
             async with asyncio.timeout_at(until_s):
-                response = await self._pool.backend(expert).send(request)
+                if asks_usage:
+                    response = await self._send_for_usage(expert, request)
+                else:
+                    response = await self._pool.backend(expert).send(request)
         except TimeoutError as error:
             raise too_late(entry.total_timeout_s) from error
         key = self._keys.get(expert)
         response.chunks = GuardedChunks(response.chunks, until_s=until_s, total_s=entry.total_timeout_s, key=key)
+        return response
+
+    async def _send_for_usage(self, expert: str, request: BackendRequest) -> BackendResponse:
+        """As the backend's `send`, with usage asked for unless the expert refuses that. Raises BackendError."""
+        backend, options = self._pool.backend(expert), request.body.get("stream_options") or {}
+        body = {**request.body, "stream_options": {**cast("dict[str, object]", options), "include_usage": True}}
+        response = await backend.send(replace(request, body=body))
+        if response.status not in REFUSALS:
+            return response
+        await response.chunks.aclose()
+        response = await backend.send(request)
+        if 200 <= response.status < 300:
+            self._refusing.add(expert)
         return response
 
     def _following(self, decision: RoutingDecision, failed: list[str]) -> str | None:
@@ -176,7 +211,8 @@ class ExpertCall:
         pool.started(expert)
         try:
             native = self._native(chat, expert)
-            response = await self._send(asked, chat, expert, native)
+            asks_usage = chat.is_stream and self._asks_usage(asked, chat, expert, native)
+            response = await self._send(asked, chat, expert, native, asks_usage)
             try:
                 answer = await read_beginning(expert, response, self._keys.get(expert), native)
             except BaseException:
@@ -198,6 +234,7 @@ class ExpertCall:
             pool.succeeded(expert)
         else:
             pool.began(expert)
+            answer = replace(answer, hides_usage=asks_usage) if asks_usage else answer
         return answer
 
     def ended(self, expert: str, error: BaseException | None = None) -> None:

@@ -64,8 +64,6 @@ class Reading:
 
     def done(self, native: Native) -> ChatRequest:
         """The chat request, beside the native one. Raises ApiError as `chat_request` does."""
-        if self.chat.get("stream"):
-            self.chat["stream_options"] = {"include_usage": True}
         if self.losses:  # may be all of the conversation
             self.chat["messages"] = self.chat.get("messages") or [{"role": "user", "content": ""}]
         chat = chat_request(self.chat, self.bounds)

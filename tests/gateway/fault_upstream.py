@@ -99,6 +99,17 @@ class FaultUpstream:
         usage = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3,"total_tokens":14}}'
         return await self._stream(request, events(*WORDS, usage, b"[DONE]"))
 
+    async def _counting(self, request: web.Request) -> web.StreamResponse:
+        """Reports usage where it is asked for, as engines do."""
+        options = self.requests[-1].get("stream_options") or {}
+        return await (self._usage(request) if options.get("include_usage") else self._stream(request))
+
+    async def _strict(self, request: web.Request) -> web.StreamResponse:
+        """Knows no `stream_options`."""
+        if "stream_options" in self.requests[-1]:
+            return web.Response(status=422, text="unknown field")
+        return await self._stream(request)
+
     async def _paced(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.answer_reader import StreamReader, read_answer
+from gateway.answer_reader import HiddenUsage, StreamReader, read_answer
 from tests.gateway.fault_upstream import CRLF_STREAM, LARGE_STREAM, STREAM, WORDS, delta, events
 
 USAGE = b'{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3}}'
@@ -75,3 +77,19 @@ def test_whole_answers() -> None:
     assert failed.error_code == "dead"
     for broken in (b"", b"{", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[1]}'):
         assert read_answer(broken) is None
+
+
+QUOTED = b'{"choices":[{"delta":{"content":"\\"usage\\""}}],"usage":null}'
+OTHERS = st.sampled_from([*WORDS, QUOTED, b"[DONE]", b"{", b""])
+EVENTS = st.lists(st.tuples(st.one_of(OTHERS, st.just(USAGE)), st.sampled_from([b"\n\n", b"\r\n\r\n"])))
+
+
+@given(EVENTS, st.integers(1, 200), st.sampled_from([b"", b"data: [DONE]", b": ping\n"]))
+def test_only_events_that_report_nothing_but_usage_are_hidden(
+    given_events: list[tuple[bytes, bytes]], size: int, rest: bytes
+) -> None:
+    stream = b"".join(events(data, end=end) for data, end in given_events) + rest
+    hidden = HiddenUsage()
+    passed = [hidden.pass_on(stream[start : start + size]) for start in range(0, len(stream), size)]
+    shown = b"".join(events(data, end=end) for data, end in given_events if data != USAGE) + rest
+    assert b"".join(passed) + hidden.held == shown

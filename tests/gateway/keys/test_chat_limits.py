@@ -20,7 +20,7 @@ from gateway.keys.price import bounded, most, price, prompt_bound, spent
 from gateway.wire import chat_request
 from router.config import ExpertConfig, GatewayConfig
 from router.types import TerminalState, Usage
-from tests.gateway.fault_upstream import ANSWER, FaultUpstream, fault_upstream
+from tests.gateway.fault_upstream import ANSWER, STREAM, FaultUpstream, fault_upstream
 from tests.gateway.keys.test_limits import counters
 from tests.gateway.running import Running, echoes, running, until, wire
 
@@ -92,6 +92,50 @@ async def test_what_is_charged_is_what_the_expert_counted(
     assert found["usd/month"] == nano
     assert found["requests/month"] == 1
     assert (found["tokens/month"] > 0) == (nano > 0)
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": False}}, {"stream_options": None}])
+async def test_a_stream_is_counted_though_its_client_did_not_ask(
+    redis_url: str, options: dict[str, Any], durability: str
+) -> None:
+    caller = caller_with(usd=1.0)
+    async with limited(redis_url, caller, "counting") as (gateway, upstream):
+        gateway.log.is_durable = durability == "sync"
+        async with gateway.chat("red", model="ruby", stream=True, **options) as answer:
+            assert await answer.read() == STREAM
+        assert upstream.requests[0]["stream_options"] == {"include_usage": True}
+        assert await counted(gateway, redis_url) == {"usd/month": 11_000_000 + 30_000_000}
+        assert (await gateway.record()).usage == Usage(prompt_tokens=11, completion_tokens=3)
+        async with gateway.chat("red", model="ruby", stream=True, stream_options={"include_usage": True}) as answer:
+            assert b'"total_tokens":14' in await answer.read()
+
+
+async def test_usage_is_asked_for_only_where_it_counts() -> None:
+    async with limited(None, Caller("acme/1"), "counting") as (priced, upstream):
+        for body in ({"stream": True}, {}):
+            async with priced.chat("red", model="ruby", **body) as answer:
+                await answer.read()
+        assert ["stream_options" in each for each in upstream.requests] == [True, False]
+    free = {"price_in_per_m_usd": 0.0, "price_out_per_m_usd": 0.0}
+    async with limited(None, Caller("acme/1"), "counting", ruby=free) as (gateway, upstream):
+        async with gateway.chat("red", model="ruby", stream=True) as answer:
+            await answer.read()
+        assert "stream_options" not in upstream.requests[0]
+
+
+async def test_an_engine_that_refuses_to_be_asked_answers_without() -> None:
+    async with limited(None, Caller("acme/1"), "strict") as (gateway, upstream):
+        for _ in range(2):
+            async with gateway.chat("red", model="ruby", stream=True) as answer:
+                assert (answer.status, await answer.read()) == (200, STREAM)
+        assert ["stream_options" in each for each in upstream.requests] == [True, False, False]
+        body = {"model": "ruby", "input": "red", "stream": True}
+        async with gateway.client.post(f"{gateway.gateway.url}/responses", json=body) as answer:
+            assert b"response.completed" in await answer.read()
+        upstream.mode = "refuses"
+        async with gateway.chat("red", model="ruby", stream=True) as answer:
+            assert answer.status == 400
 
 
 async def test_an_answer_without_a_count_is_charged_what_was_reserved(redis_url: str) -> None:
