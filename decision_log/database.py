@@ -17,7 +17,7 @@ from base.errors import StoreError
 from decision_log.feedback_rows import keep_document_feedback, keep_feedback
 from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
-from decision_log.listing import DecisionFilter, Page, Place, list_decisions
+from decision_log.listing import DecisionFilter, Page, Place, Spend, list_decisions, spend_by_key
 from decision_log.log_connection import foreign_version, version_reason
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.protocols import FeedbackStatus
@@ -140,6 +140,11 @@ class Database:
         """As `decision_log.listing` says. Raises StoreError."""
         with self.transaction("list decisions") as connection:
             return list_decisions(connection, tenant, wanted, limit=limit, after=after)
+
+    def spend(self, tenant: str | None, since: float, until: float | None) -> tuple[Spend, ...]:
+        """As `spend_by_key` says. Raises StoreError."""
+        with self.transaction("add up the spend") as connection:
+            return spend_by_key(connection, tenant, since, until)
 
     def put_feedback(
         self, feedback: Feedback, caps: FeedbackConfig = NO_CAPS, about: DecisionRecord | None = None

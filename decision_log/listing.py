@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
-from sqlalchemy import JSON, ColumnElement, cast, or_, select, true, tuple_, type_coerce
+from sqlalchemy import JSON, ColumnElement, cast, func, or_, select, true, tuple_, type_coerce
 
 from base.errors import StoreError
 from base.json_text import from_json
@@ -85,6 +85,16 @@ class DecisionLine(Record):
     is_probe: bool
     feedback: float | None
     text: str | None
+
+
+class Spend(Record):
+    """Sums over the requests of one key; None: of those without one."""
+
+    key_id: str | None
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
 
 
 class Place(NamedTuple):
@@ -167,6 +177,19 @@ def is_judged(opinion: Opinion) -> ColumnElement[bool]:
     value = {Opinion.GOOD: FEEDBACK.c.value >= 0.5, Opinion.BAD: FEEDBACK.c.value < 0.5}.get(opinion, true())
     found = said.where(value).exists()
     return ~found if opinion is Opinion.NONE else found
+
+
+def spend_by_key(connection: Connection, tenant: str | None, since: float, until: float | None) -> tuple[Spend, ...]:
+    """Sums by key of the requests in a time, dearest first; of every team where `tenant` is None."""
+    key_id = of_record(connection, "key_id").as_string().label("key_id")
+    tokens = [of_record(connection, "usage", name).as_integer() for name in ("prompt_tokens", "completion_tokens")]
+    sums = [func.count(), *map(func.sum, tokens), func.sum(of_record(connection, "cost_usd").as_float())]
+    query = select(key_id, *sums).where(*conditions(connection, DecisionFilter(since=since, until=until)))
+    if tenant is not None:
+        query = query.where(of_tenant(connection, tenant))
+    rows = connection.execute(query.group_by(key_id)).all()
+    found = (Spend.model_validate(dict(zip(Spend.model_fields, row, strict=True))) for row in rows)
+    return tuple(sorted(found, key=lambda spend: (-spend.cost_usd, -spend.requests)))
 
 
 def of_tenant(connection: Connection, tenant: str) -> ColumnElement[bool]:

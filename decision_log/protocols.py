@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
-from decision_log.listing import DecisionFilter, Page, Place
+from decision_log.listing import DecisionFilter, Page, Place, Spend
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord
 
@@ -97,6 +97,10 @@ class DecisionDatabase(Protocol):
 
     def list_decisions(self, tenant: str, wanted: DecisionFilter, *, limit: int, after: Place | None = None) -> Page:
         """Decisions of a team, newest first."""
+        ...
+
+    def spend(self, tenant: str | None, since: float, until: float | None) -> tuple[Spend, ...]:
+        """Sums by key; of every team where `tenant` is None."""
         ...
 
     def put_document_feedback(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from gateway.asgi import Receive, Scope, Send, must_close, read_body, send_body
 from gateway.chat import ChatEndpoint
@@ -16,14 +18,18 @@ from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.origin_check import OriginCheck
 from gateway.parts import Parts
-from gateway.rest import ROOTS, create_rest, serve_rest
+from gateway.rest import ROOTS, create_rest, replay, serve_rest
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.table import SURFACES, surface_of
 from gateway.telemetry.otlp import is_protobuf, read_logs
 from gateway.upload import PURPOSES, max_file_bytes, received_upload
 
+if TYPE_CHECKING:
+    from gateway.console.app import Console
+
 LOGS_PATH, UPLOAD_PATH = "/v1/logs", "/v1/files"
 STORE_PATHS = ("/v1/files", "/v1/vector_stores")
+CONSOLE_PATH = "/console"
 UPLOAD_FRAME_BYTES = 64 * 1024  # of a multipart body around its file
 GUARDED = "/v1/"
 OPEN_PATH = "/healthz"  # reveals only that the process runs
@@ -57,6 +63,7 @@ class GatewayApp:
         )
         self._count = TokenCount(limits, parts.decider, parts.pool, parts.config.experts)
         self._rest = create_rest(rest_parts(parts), parts.metrics)
+        self._has_console, self._hash_key, self._data_dir = limits.console, parts.hash_key, parts.live.folder.parent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +75,7 @@ class GatewayApp:
             send = watch.watching(send)
         try:
             self._origin_check.check(headers)
-            needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH)
+            needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH and not self._is_page(path))
             if "coe_caller" not in scope:  # the gateway asks lines of batches itself
                 scope["coe_caller"] = await self._auth.caller(headers) if needs_key else EVERYBODY
             with self._intake.claim(*senders(scope)) as claim:
@@ -106,7 +113,21 @@ class GatewayApp:
             body = await read_logs(headers, receive, self._max_body_bytes, claim)
         elif method in WITH_BODY:
             body = await read_body(headers, receive, self._max_body_bytes, claim)
+        if self._is_page(path):
+            await self._console(scope, headers, replay(body, receive), send)
+            return
         await serve_rest(self._rest, scope, body, receive, send)
+
+    def _is_page(self, path: str) -> bool:
+        """Returns True for a page of the console, which asks for keys in a form of its own."""
+        return self._has_console and f"{path}/".startswith(f"{CONSOLE_PATH}/")
+
+    @cached_property
+    def _console(self) -> Console:
+        """Imported when somebody opens it: most gateways need no templates."""
+        from gateway.console.app import Console
+
+        return Console(self, self._auth, self._hash_key, self._data_dir)
 
     def max_body_bytes(self, path: str) -> int:
         """The size that a body may have: uploads have a limit of their own."""
@@ -132,6 +153,7 @@ def rest_parts(parts: Parts) -> dict[str, object]:
         "config": parts.config,
         "decider": parts.decider,
         "live_config": parts.live_config,
+        "live": parts.live,
         "metrics": parts.metrics,
         "pool": parts.pool,
         "readiness": parts.readiness,

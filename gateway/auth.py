@@ -63,14 +63,18 @@ class Auth:
             raise refused("a key is needed: send the header 'Authorization: Bearer KEY'")
         secret = given[len(BEARER) :].strip()
         presented = hashlib.sha256(secret).digest()
-        # Every hash is compared, so the time taken does not say which one was close.
-        fixed = [caller for digest, caller in self._fixed if hmac.compare_digest(presented, digest)]
-        found = fixed[0] if fixed else self._ring.caller(presented)
+        found = self.holder(presented)
         if found is None and self._oidc is not None and is_token(secret):
             return await self._oidc.caller(secret.decode("ascii", "replace"))
         if found is None:
             raise refused("the key is not known here, or has expired")
         return found
+
+    def holder(self, presented: bytes) -> Caller | None:
+        """The caller whose key has that SHA-256; None for an unknown, revoked or expired one."""
+        # Every hash is compared, so the time taken does not say which one was close.
+        fixed = [caller for digest, caller in self._fixed if hmac.compare_digest(presented, digest)]
+        return fixed[0] if fixed else self._ring.caller(presented)
 
 
 def refused(message: str) -> ApiError:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from base.errors import ArtifactError, RouterError
+from base.errors import ArtifactError, ConfigError, RouterError
 from router.live_pointer import LIVE_FILE, Trial, TrialMode, read_pointer, withdraw
 from router.pipeline import Router
 
@@ -114,6 +114,13 @@ class LiveRouter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def try_load(self, folder: Path) -> None:
+        """Reads a router as if it were promoted. Raises ConfigError: this gateway could not serve it."""
+        try:
+            self._load(folder)
+        except RouterError as error:
+            raise ConfigError(f"nothing was changed: this gateway could not load that router: {error}") from error
 
     async def for_request(self) -> Serving:
         """The routers for a request that begins now.

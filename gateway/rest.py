@@ -20,12 +20,15 @@ from gateway.endpoints import (
     decisions,
     embeddings,
     evaluations,
+    experts,
     feedback,
     files,
     health,
     models,
     rerank,
     route,
+    routers,
+    spend,
     vector_stores,
 )
 from gateway.exchange import request_id_of
@@ -48,6 +51,9 @@ MODULES = (
     batches,
     vector_stores,
     admin,
+    routers,
+    experts,
+    spend,
 )
 ROOTS = frozenset(
     "/".join(route.path.split("/")[:3])

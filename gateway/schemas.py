@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from decision_log.feedback_types import Feedback, FeedbackKind, ImplicitSignal
+from decision_log.listing import Spend
 from router.request_body import Body, ColumnText
 from router.types import DecisionRecord, Record, RoutingDecision
 
@@ -92,6 +93,48 @@ class Health(Record):
     warnings: tuple[str, ...] = ()
     router_version: str | None = None
     experts_alive: tuple[str, ...] = ()
+
+
+class ExpertView(Record):
+    """An expert as it is now. `shares_base_with` counts the experts on the same weights; prices are in USD for a
+    million tokens, parameters in billions."""
+
+    name: str
+    description: str
+    engine: str
+    model: str
+    is_hosted: bool
+    shares_base_with: int
+    state: Literal["up", "on trial", "down", "disabled"]
+    problem: str | None
+    params_b: float
+    active_params_b: float
+    context_tokens: int
+    price_in_per_m_usd: float
+    price_out_per_m_usd: float
+    takes: tuple[str, ...]
+
+
+class ExpertList(Record):
+    """Experts in the order of experts.yaml."""
+
+    object: Literal["list"] = "list"
+    data: tuple[ExpertView, ...]
+
+
+class KeySpend(Spend):
+    """What a key spent. `team` is '' where no key was needed."""
+
+    team: str
+
+
+class SpendList(Record):
+    """What keys spent with since <= at < until; dearest first."""
+
+    object: Literal["list"] = "list"
+    since: float
+    until: float | None
+    data: tuple[KeySpend, ...]
 
 
 class ConfigText(Body):

@@ -259,6 +259,7 @@ class GatewayConfig(Section):
     keep_alive_s: Seconds = Field(default=75.0, gt=0)
     drain_s: Seconds = Field(default=5.0, description="after SIGTERM: not ready, but still accepting and serving")
     shutdown_grace_s: Seconds = 20.0
+    console: bool = Field(default=True, description="pages for people at /console")
     limits: RequestLimits = RequestLimits()
     oidc: OidcConfig | None = None
 

@@ -93,6 +93,14 @@ class LivePointer(Record):
     trial: Trial | None = None
     withdrawn: tuple[Withdrawal, ...] = Field(default=(), description="newest first")
 
+    def part_of(self, version: str) -> str:
+        """Part that a version has now: live, canary with its share, shadow, or nothing."""
+        if self.version == version:
+            return "live"
+        if self.trial is None or self.trial.version != version:
+            return ""
+        return f"{self.trial.mode.value} {self.trial.share:.1%}" if self.trial.share else self.trial.mode.value
+
     def without_trial(self, at: str, reason: str) -> LivePointer:
         """The same live router with the trial ended and kept on record."""
         if self.trial is None:

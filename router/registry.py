@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from base.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from router.artifact import is_intact, load_artifact, put_in_place, read_manifest
-from router.live_pointer import LivePointer, Trial, change_pointer, read_pointer
+from router.live_pointer import LivePointer, Trial, change_pointer, locked, read_pointer, write_whole
 from router.types import RouterManifest
+
+ROUNDS_FILE = "rounds.jsonl"
+KEPT_ROUNDS = 20
 
 
 class LiveChangedError(RouterError):
@@ -131,6 +137,20 @@ class Registry:
             return before.model_copy(update=update)
 
         return change_pointer(self.root, change)
+
+    def rounds(self) -> list[Any]:
+        """The last rounds of retraining, newest first; empty where none was kept."""
+        try:
+            lines = (self.root / ROUNDS_FILE).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in reversed(lines)]
+
+    def keep_round(self, now: datetime, values: Mapping[str, object]) -> None:
+        """Adds what a round of retraining compared and did."""
+        kept = [{"at": now.isoformat(), **values}, *self.rounds()][:KEPT_ROUNDS]
+        with locked(self.root):
+            write_whole(self.root / ROUNDS_FILE, "".join(json.dumps(each) + "\n" for each in reversed(kept)))
 
     def adopt(self, folder: Path) -> str:
         """Copies an artifact from elsewhere into the registry, over a damaged one of that version; returns its version.

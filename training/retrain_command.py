@@ -15,12 +15,13 @@ from base.terminal import Terminal
 from retrieval.training.pilot_refresh import PilotRefresh, RefreshRequest, export_stores, refresh_pilots
 from router.config import load_config
 from router.live_pointer import PromotionGuard
+from router.registry import Registry
 from router.retrieval_config import RetrievalConfig
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
 from training.retrain_lock import LocalTurns, LockLostError, NoTurnError, SharedTurns
 from training.schedule import StoppedError, parse_period, repeat, stop_on_signal, stoppable
-from training.summary import print_round
+from training.summary import print_round, retrain_json
 
 PAUSE_SHARE = 0.9
 """Share of a period that must have passed since another replica's turn: rounds are never quite even (ours)."""
@@ -55,6 +56,8 @@ def one_round(request: RetrainRequest, turns: Turns, progress: Progress, *, as_j
         pilots = None
         if section is not None:
             pilots = attempt(partial(retrain_pilots, request, section, now, progress, turn.promotion))
+    if not isinstance(chat, RouterError) and not request.is_dry_run:
+        Registry(request.routers).keep_round(now, retrain_json(chat))
     failed = [result for result in (chat, pilots) if isinstance(result, RouterError)]
     if not isinstance(chat, RouterError) or isinstance(pilots, PilotRefresh):
         print_round(chat, pilots, as_json=as_json)

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from base.errors import RouterError
 from base.terminal import Grid, Terminal
-from router.live_pointer import LivePointer
 from router.registry import Registry
 from router.types import GENERAL, Metric
 
@@ -95,7 +94,7 @@ def print_routers(registry: Registry) -> None:
     for manifest in registry.versions():
         accuracy = manifest.metrics.get("category_accuracy")
         table.add_row(
-            place_of(manifest.version, live),
+            "" if live is None else live.part_of(manifest.version),
             manifest.version,
             manifest.created_at[:19],
             ", ".join(parent[:8] for parent in manifest.parents) or "-",
@@ -111,17 +110,6 @@ def print_routers(registry: Registry) -> None:
         console.print(f"withdrawn {gone.at[:16]}: {gone.version}: {gone.reason}", highlight=False)
     for name, problem in registry.damaged().items():
         console.print(f"damaged: {name}: {problem}", highlight=False)
-
-
-def place_of(version: str, live: LivePointer | None) -> str:
-    """Part that a version has now: live, canary with its share, shadow, or nothing."""
-    if live is None:
-        return ""
-    if live.version == version:
-        return "live"
-    if live.trial is None or live.trial.version != version:
-        return ""
-    return f"{live.trial.mode.value} {live.trial.share:.1%}" if live.trial.share else live.trial.mode.value
 
 
 def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:

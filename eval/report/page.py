@@ -200,7 +200,7 @@ def write_report(report: BaseModel, page: Page, folder: Path) -> tuple[Path, Pat
 
 def render(page: Page) -> str:
     """The page as HTML. Raises MissingExtraError."""
-    require_installed("eval", "the report", "vl_convert", "jinja2")
+    require_installed("eval", "the report", "vl_convert")
     import vl_convert
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape

@@ -1,0 +1,70 @@
+"""The templates, and how they write figures."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from decision_log.listing import Doubt, Opinion
+from gateway.schemas import signals_of, weighed_experts
+from router.types import RoutingDecision, TerminalState
+
+NOTHING = "–"
+
+
+def environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("gateway.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"when": when, "clock": clock, "usd": usd, "ms": milliseconds, "share": share, "count": count}
+    made.globals |= {"states": list(TerminalState), "opinions": list(Opinion), "doubts": list(Doubt)}
+    return made
+
+
+def explained(routed: dict[str, Any]) -> dict[str, Any]:
+    """A decision that was not carried out, in the shape of a receipt."""
+    decision = RoutingDecision.model_validate(routed["decision"])
+    return {
+        "why": routed["why"],
+        "signals": signals_of(decision).model_dump(),
+        "experts": [expert.model_dump() for expert in weighed_experts(decision)],
+        "record": {"decision": routed["decision"]},
+    }
+
+
+def when(at: float | str) -> str:
+    """A time in UTC, from Unix seconds or ISO 8601."""
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else datetime.fromtimestamp(at, UTC)
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M:%S")
+
+
+def usd(value: float) -> str:
+    """A cost with as many digits as tell something."""
+    if not value:
+        return "$0"
+    return f"${value:,.{max(2, 1 - math.floor(math.log10(value)))}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f} ms" if value < 10_000 else f"{value / 1000:,.1f} s"
+
+
+def share(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}"

@@ -1,0 +1,112 @@
+"""/v1/admin/routers: the trained routers, which one is live or on trial, and another one in its place, for admins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Response
+
+from base.errors import ArtifactError, ConfigError
+from base.json_text import to_json
+from decision_log.database import Database
+from decision_log.e_process import Arm
+from decision_log.router_versions import RouterVersions
+from gateway.auth import require_admin
+from gateway.endpoints.access import CallerOf, Store, api_router, part
+from gateway.http_errors import ApiError
+from gateway.live_router import LiveRouter
+from gateway.trial_watch import find
+from router.live_pointer import LivePointer, Trial, TrialMode
+from router.registry import Registry
+from router.types import RouterManifest
+
+api = api_router("/v1/admin/routers")
+Live = Annotated[LiveRouter, part("live")]
+
+
+@api.get("", response_model=None)
+async def list_routers(live: Live, store: Store, caller: CallerOf) -> Response:
+    """Every router with its part now, newest first; the evidence of a trial; the last rounds of `coe retrain`."""
+    require_admin(caller)
+    return await answered(lambda: state_of(live, store))
+
+
+@api.post("/rollback", response_model=None)
+async def rollback_router(live: Live, store: Store, caller: CallerOf) -> Response:
+    """Ends the trial where one runs, else goes back to the router before. 400: there is neither."""
+    require_admin(caller)
+
+    def roll_back() -> dict[str, Any]:
+        Registry(live.folder).rollback(datetime.now(UTC))
+        return state_of(live, store)
+
+    return await answered(roll_back)
+
+
+@api.post("/{version}/promote", response_model=None)
+async def promote_router(version: str, live: Live, store: Store, caller: CallerOf) -> Response:
+    """Makes a router live; a trial ends. 400: it is unknown or damaged, or this gateway could not serve it."""
+    require_admin(caller)
+
+    def promote() -> dict[str, Any]:
+        registry = Registry(live.folder)
+        live.try_load(registry.folder(version))
+        registry.promote(version, datetime.now(UTC))
+        return state_of(live, store)
+
+    return await answered(promote)
+
+
+async def answered(work: Callable[[], dict[str, Any]]) -> Response:
+    """The answer of work on the routers' folder. Raises ApiError 400."""
+    try:
+        return Response(to_json(await asyncio.to_thread(work)), media_type="application/json")
+    except (ArtifactError, ConfigError) as error:
+        raise ApiError(str(error), code="invalid_router") from error
+
+
+def state_of(live: LiveRouter, store: object) -> dict[str, Any]:
+    registry = Registry(live.folder)
+    pointer = registry.live()
+    trial = None if pointer is None else pointer.trial
+    return {
+        "live": None if pointer is None else pointer.version,
+        "promoted_at": None if pointer is None else pointer.promoted_at,
+        "served": None if live.current is None else live.current.version,
+        "trial": None if pointer is None or trial is None else trial_view(pointer, trial, store),
+        "routers": [router_view(manifest, pointer) for manifest in reversed(registry.versions())],
+        "withdrawn": [] if pointer is None else [each.model_dump() for each in pointer.withdrawn],
+        "damaged": registry.damaged(),
+        "rounds": registry.rounds(),
+    }
+
+
+def router_view(manifest: RouterManifest, pointer: LivePointer | None) -> dict[str, Any]:
+    return {
+        "role": "" if pointer is None else pointer.part_of(manifest.version),
+        **manifest.model_dump(mode="json", exclude={"schema_version", "data_fingerprints", "weights_sha256"}),
+    }
+
+
+def trial_view(pointer: LivePointer, trial: Trial, store: object) -> dict[str, Any]:
+    """A trial with what the log says of it so far; a canary ends once a value of `log_e` reaches `limit`."""
+    values: dict[str, Any] = trial.model_dump(mode="json")
+    if trial.mode is TrialMode.SHADOW or not isinstance(store, Database):
+        return values
+    evidence = RouterVersions(store).evidence(pointer.version, trial)
+    finding = find(evidence, trial)
+    rewards = {"candidate": evidence.candidate_reward, "live": evidence.live_reward}
+    successes = {"candidate": evidence.candidate_success, "live": evidence.live_success}
+    return values | {
+        "rewards": {name: arm_view(arm) for name, arm in rewards.items()},
+        "answered": {name: arm_view(arm) for name, arm in successes.items()},
+        "log_e": {"reward": finding.reward, "failures": finding.failures},
+        "limit": finding.limit(trial),
+    }
+
+
+def arm_view(arm: Arm) -> dict[str, Any]:
+    return {"n": arm.n, "mean": arm.mean}

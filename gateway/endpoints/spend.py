@@ -1,0 +1,30 @@
+"""GET /v1/spend: requests, tokens and cost by key, of the caller's team; of all teams for an admin."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway.endpoints.access import CallerOf, Store, api_router
+from gateway.http_errors import ApiError
+from gateway.keys.grants import tenant_of
+from gateway.schemas import KeySpend, SpendList
+
+api = api_router()
+
+DEFAULT_DAYS = 30
+DAY_S = 86_400.0
+
+
+@api.get("/v1/spend")
+async def show_spend(
+    store: Store, caller: CallerOf, since: float | None = None, until: float | None = None
+) -> SpendList:
+    """Sums over the logged requests with since <= at < until (Unix seconds; by default the last 30 days)."""
+    if store is None:
+        raise ApiError("this gateway keeps no decisions: it has no database", status=503, code="store_unavailable")
+    begin = time.time() - DEFAULT_DAYS * DAY_S if since is None else since
+    team = None if caller.is_admin else caller.tenant
+    rows = await asyncio.to_thread(store.spend, team, begin, until)
+    data = tuple(KeySpend(team=tenant_of(row.key_id), **row.model_dump()) for row in rows)
+    return SpendList(since=begin, until=until, data=data)

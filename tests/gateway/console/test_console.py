@@ -1,0 +1,220 @@
+"""The console's pages over a real gateway, without a browser: who sees what, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from decision_log.database import Database
+from gateway.auth import Auth
+from gateway.console.session import COOKIE
+from gateway.keys.grants import Grant
+from gateway.keys.key_ring import KeyRing
+from gateway.keys.key_store import KeyStore
+from tests.decision_log.test_listing import made
+from tests.gateway.running import Running, running, until
+
+KEY = "a key of many characters"
+Answer = tuple[int, str, Mapping[str, str]]
+
+
+async def get(gateway: Running, path: str = "", **headers: str) -> Answer:
+    async with gateway.client.get(f"{gateway.root}/console{path}", headers=headers, allow_redirects=False) as answer:
+        return answer.status, await answer.text(), answer.headers
+
+
+async def post(gateway: Running, path: str, fields: Mapping[str, str], **headers: str) -> Answer:
+    given = {"origin": gateway.root, **headers}
+    url = f"{gateway.root}/console{path}"
+    async with gateway.client.post(url, data=fields, headers=given, allow_redirects=False) as answer:
+        return answer.status, await answer.text(), answer.headers
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def keys(store: Database) -> KeyStore:
+    return KeyStore(store, "ann@host")
+
+
+async def log_in(gateway: Running, secret: str) -> dict[str, str]:
+    """The header of a session."""
+    status, _, headers = await post(gateway, "/login", {"key": secret})
+    assert (status, headers["location"]) == (303, "/console")
+    assert {"HttpOnly", "SameSite=strict", "Path=/console"} <= set(headers["set-cookie"].split("; "))
+    assert secret not in headers["set-cookie"]
+    return {"cookie": headers["set-cookie"].partition(";")[0]}
+
+
+async def test_a_question_shows_its_route_and_then_its_answer() -> None:
+    async with running() as gateway:
+        _, page, _ = await post(gateway, "/ask", {"text": "red & <b>", "model": "auto", "beside": "plain"})
+        assert "the measured map sends that category to ruby" in page
+        assert re.findall(r"<dt>(\w+)</dt>", page) == ["red", "green"]
+        assert page.count('hx-trigger="load"') == 2
+        assert "red &amp; &lt;b&gt;" in page
+        assert "<b>" not in page
+        assert gateway.log.records == []
+        _, column, _ = await post(gateway, "/answer", {"text": "red & <b>", "model": "auto"})
+        record = await gateway.record()
+        assert record.served_expert == "ruby"
+        assert not record.is_probe
+        assert f'href="/console/decisions/{record.decision_id}"' in column
+
+
+async def test_a_thumb_is_feedback() -> None:
+    async with running() as gateway:
+        await post(gateway, "/answer", {"text": "red", "model": "auto"})
+        record = await gateway.record()
+        said = {"decision_id": record.decision_id, "value": "0"}
+        status, part, _ = await post(gateway, "/feedback", said, **{"hx-request": "true"})
+        assert (status, "Noted: bad answer" in part) == (200, True)
+        assert [(each.kind, each.value) for each in gateway.store.feedback.values()] == [("thumb", 0.0)]
+        status, _, headers = await post(gateway, "/feedback", said)
+        assert (status, headers["location"]) == (303, f"/console/decisions/{record.decision_id}")
+        _, receipt, _ = await get(gateway, f"/decisions/{record.decision_id}")
+        assert "thumb" in receipt
+
+
+async def test_what_the_api_refuses_is_said_on_the_page() -> None:
+    async with running() as gateway:
+        _, column, _ = await post(gateway, "/answer", {"text": "red", "model": "nobody"})
+        assert "the model &#39;nobody&#39; does not exist" in column
+        status, page, _ = await get(gateway, "/decisions/none")
+        assert (status, "there is no decision" in page) == (404, True)
+        assert (await get(gateway, "/nothing"))[0] == 404
+        assert (await get(gateway, "/static/../app.py"))[0] == 404
+
+
+async def test_every_page_forbids_scripts_that_are_not_ours(store: Database) -> None:
+    async with running(store=store) as gateway:
+        for path in ("", "/decisions", "/experts", "/routers", "/spend", "/reports", "/login"):
+            status, page, headers = await get(gateway, path)
+            assert status == 200, path
+            assert "script-src 'self'; style-src 'self'" in headers["content-security-policy"]
+            assert "unsafe" not in headers["content-security-policy"]
+            assert not re.search(r"<style|style=|<script>|https?://(?!www\.w3\.org)", page) or path.startswith(
+                "/static"
+            )
+
+
+async def test_without_a_session_every_page_is_the_login(keys: KeyStore, store: Database) -> None:
+    keys.create("acme", "", Grant())
+    async with running(store=store, auth=Auth(ring=KeyRing(keys))) as gateway:
+        for path in ("", "/decisions", "/decisions/x", "/export", "/experts", "/routers", "/spend", "/reports/x"):
+            status, _, headers = await get(gateway, path)
+            assert (status, headers["location"]) == (303, "/console/login"), path
+        for path in ("/ask", "/answer", "/feedback", "/routers"):
+            assert (await post(gateway, path, {}))[2]["location"] == "/console/login", path
+        status, _, headers = await get(gateway, "/decisions", **{"hx-request": "true"})
+        assert (status, headers["hx-redirect"]) == (401, "/console/login")
+        status, page, headers = await post(gateway, "/login", {"key": "wrong"})
+        assert (status, "not known here" in page, "set-cookie" in headers) == (401, True, False)
+        assert gateway.log.records == []
+
+
+async def test_a_session_sees_what_its_key_may_and_ends_with_it(keys: KeyStore, store: Database) -> None:
+    key_id, secret = keys.create("acme", "", Grant(experts=("ruby",)))
+    store.write_decisions([made(0, key_id=key_id), made(1, key_id="other/1")])
+    async with running(store=store, auth=Auth(ring=KeyRing(keys))) as gateway:
+        session = await log_in(gateway, secret)
+        _, page, _ = await get(gateway, "/decisions?days=", **session)
+        assert ("/decisions/r1-0" in page, "/decisions/r1-1" in page) == (True, False)
+        _, exported, _ = await get(gateway, "/export?days=&format=jsonl", **session)
+        assert [line[:22] for line in exported.splitlines()] == ['{"decision_id":"r1-0",']
+        assert (await get(gateway, "/decisions/r1-1", **session))[0] == 404
+        assert "emerald" not in (await get(gateway, "/experts", **session))[1]
+        for path in ("/routers", "/reports", "/reports/x"):
+            assert (await get(gateway, path, **session))[0] == 403, path
+        assert (await post(gateway, "/routers", {}, **session))[0] == 403
+        await post(gateway, "/answer", {"text": "red", "model": "ruby"}, **session)
+        assert (await gateway.record()).key_id == key_id
+        keys.revoke(key_id)
+        await until(lambda: gateway.parts.auth._ring._ring.version == 2)
+        assert (await get(gateway, **session))[2]["location"] == "/console/login"
+
+
+async def test_logging_out_takes_the_cookie_back() -> None:
+    async with running(keys=[KEY]) as gateway:
+        _, _, headers = await post(gateway, "/logout", {}, **await log_in(gateway, KEY))
+        assert headers["set-cookie"].startswith(f'{COOKIE}=""; ')
+        assert "Max-Age=0" in headers["set-cookie"]
+
+
+async def test_a_cookie_that_was_changed_or_is_old_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(keys=[KEY]) as gateway:
+        session = await log_in(gateway, KEY)
+        digest, until_s, signature = session["cookie"].partition("=")[2].split(".")
+        others = (
+            f"{digest}.{int(until_s) + 1}.{signature}",
+            f"{'0' * 64}.{until_s}.{signature}",
+            f"{digest}.{until_s}.",
+        )
+        for wrong in ("", "x", "..", *others, f"\u00e9.1.{signature}", f"{digest}.x.{signature}"):
+            assert (await get(gateway, cookie=f"{COOKIE}={wrong}"))[0] == 303, wrong
+        assert (await get(gateway, **session))[0] == 200
+        now = time.time()
+        monkeypatch.setattr("gateway.console.session.time.time", lambda: now + 13 * 3600)
+        assert (await get(gateway, **session))[0] == 303
+
+
+async def test_a_form_of_another_page_is_refused() -> None:
+    async with running() as gateway:
+        for origin in ("https://evil.example", "null"):
+            assert (await post(gateway, "/routers", {}, origin=origin))[0] == 403
+        async with gateway.client.post(f"{gateway.root}/console/routers") as answer:
+            assert answer.status == 403
+            assert "without the header 'origin'" in (await answer.json())["error"]["message"]
+
+
+async def test_only_the_console_opens_without_a_key_on_an_address_that_others_reach() -> None:
+    async with running(keys=[KEY], host="0.0.0.0") as gateway, aiohttp.ClientSession() as client:
+        root = gateway.root.replace("0.0.0.0", "127.0.0.1")
+        for path, status in (("/console/login", 200), ("/consoles", 401), ("/metrics", 401), ("/v1/models", 401)):
+            async with client.get(root + path) as answer:
+                assert answer.status == status, path
+
+
+async def test_it_can_be_turned_off() -> None:
+    async with running(console=False) as gateway:
+        status, body, _ = await get(gateway)
+        assert (status, "there is no /console here" in body) == (404, True)
+    async with running(console=False, keys=[KEY], host="0.0.0.0") as gateway:
+        root = gateway.root.replace("0.0.0.0", "127.0.0.1")
+        async with gateway.client.get(f"{root}/console") as answer:
+            assert answer.status == 401
+
+
+async def test_reports_of_the_data_folder_are_shown_in_an_origin_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "reports" / "week 48"
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text("<title>Traffic &amp; cost: report</title><script>1</script>")
+    (tmp_path / "data" / "report.html").write_text("not below reports")
+    async with running(routers=tmp_path / "data" / "routers") as gateway:
+        _, page, _ = await get(gateway, "/reports")
+        assert "Traffic &amp; cost: report</a>" in page
+        status, shown, headers = await get(gateway, "/reports/week%2048")
+        assert (status, "<script>" in shown) == (200, True)
+        assert headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")
+        for name in ("week", "..%2f", "%2e%2e%2freports%2fweek%2048"):
+            async with gateway.client.get(URL(f"{gateway.root}/console/reports/{name}", encoded=True)) as answer:
+                assert answer.status == 404, name
+
+
+def test_a_gateway_imports_no_templates_before_somebody_opens_the_console() -> None:
+    code = "import sys, gateway.composition; print({'jinja2', 'gateway.console.app'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,141 @@
+"""/v1/admin/routers, /v1/experts and /v1/spend over real files and SQLite."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from base.errors import ConfigError
+from decision_log.database import Database
+from fleet.connect import DisabledBackend
+from gateway.auth import Auth
+from gateway.keys.grants import Grant
+from gateway.keys.key_ring import KeyRing
+from gateway.keys.key_store import KeyStore
+from router.artifact import load_artifact, save_artifact
+from router.live_pointer import Trial, TrialMode
+from router.pipeline import Router
+from router.registry import KEPT_ROUNDS, Registry
+from tests.decision_log.test_listing import made
+from tests.gateway.running import Running, echoes, running
+from tests.gateway.small_router import MANIFEST, small_router
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ADMIN = "/v1/admin/routers"
+
+
+def load(folder: Path) -> Router:
+    return small_router(version=load_artifact(folder).manifest.version)
+
+
+def saved(folder: Path, mass: float) -> str:
+    return save_artifact(folder, MANIFEST, {"map.mass": np.full(3, mass, np.float32)}).manifest.version
+
+
+async def ask(gateway: Running, method: str, path: str, key: str = "") -> tuple[int, dict]:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    async with gateway.client.request(method, gateway.root + path, headers=headers) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_a_router_is_promoted_and_rolled_back(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, 1.0), saved(tmp_path, 2.0)
+    Registry(tmp_path).promote(first, NOW)
+    async with running(routers=tmp_path, load=load) as gateway:
+        status, state = await ask(gateway, "POST", f"{ADMIN}/{second[:8]}/promote")
+        assert (status, state["live"]) == (200, second)
+        assert {each["version"]: each["role"] for each in state["routers"]} == {first: "", second: "live"}
+        _, state = await ask(gateway, "POST", f"{ADMIN}/rollback")
+        assert state["live"] == first
+        status, refusal = await ask(gateway, "POST", f"{ADMIN}/rollback")
+        assert (status, refusal["error"]["code"]) == (400, "invalid_router")
+        status, refusal = await ask(gateway, "POST", f"{ADMIN}/ffff/promote")
+        assert status == 400
+        assert "unknown router version 'ffff'" in refusal["error"]["message"]
+
+
+async def test_a_router_that_the_gateway_cannot_load_stays_where_it_is(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, 1.0), saved(tmp_path, 2.0)
+    Registry(tmp_path).promote(first, NOW)
+
+    def picky(folder: Path) -> Router:
+        if folder.name == second:
+            raise ConfigError("it knows none of these experts")
+        return load(folder)
+
+    async with running(routers=tmp_path, load=picky) as gateway:
+        status, refusal = await ask(gateway, "POST", f"{ADMIN}/{second}/promote")
+        assert status == 400
+        assert refusal["error"]["message"].startswith("nothing was changed: this gateway could not load that router")
+        assert Registry(tmp_path).live().version == first
+
+
+async def test_a_trial_shows_its_evidence(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "routers", 1.0), saved(tmp_path / "routers", 2.0)
+    registry, began = Registry(tmp_path / "routers"), time.time() - 60
+    registry.promote(first, NOW)
+    registry.try_out(Trial(version=second, mode=TrialMode.CANARY, share=0.5, started_at=began))
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    versions = (first, second, second)
+    store.write_decisions([made(i, {"router_version": v}, at=began + i) for i, v in enumerate(versions, start=1)])
+    async with running(routers=tmp_path / "routers", load=load, store=store) as gateway:
+        _, state = await ask(gateway, "GET", ADMIN)
+    store.close()
+    trial = state["trial"]
+    assert (trial["mode"], trial["answered"]) == (
+        "canary",
+        {"candidate": {"n": 2, "mean": 1}, "live": {"n": 1, "mean": 1}},
+    )
+    assert trial["log_e"]["failures"] < trial["limit"]
+
+
+def test_the_registry_keeps_the_last_rounds(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    assert registry.rounds() == []
+    for number in range(KEPT_ROUNDS + 2):
+        registry.keep_round(NOW, {"candidate": number})
+    assert [each["candidate"] for each in registry.rounds()] == list(range(KEPT_ROUNDS + 1, 1, -1))
+
+
+async def test_experts_have_their_state_and_the_reason_of_a_disabled_one() -> None:
+    entries = {"ruby": {"params_b": 7.0, "supports_images": True}}
+    backends = echoes(plain=DisabledBackend("experts.plain.api_key_env: environment variable KEY is not set"))
+    async with running(backends, entries=entries) as gateway:
+        _, listed = await ask(gateway, "GET", "/v1/experts")
+    by_name = {each["name"]: each for each in listed["data"]}
+    assert [by_name[name]["state"] for name in ("ruby", "emerald", "plain")] == ["up", "up", "disabled"]
+    assert by_name["plain"]["problem"].endswith("KEY is not set")
+    assert (by_name["ruby"]["params_b"], by_name["ruby"]["takes"]) == (7.0, ["images", "json"])
+
+
+async def test_spend_is_added_up_by_key_and_a_team_sees_its_own(tmp_path: Path) -> None:
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    keys, now = KeyStore(store, "ann@host"), time.time()
+    (acme, secret), (other, _) = keys.create("acme", "", Grant()), keys.create("other", "", Grant())
+    _, admin = keys.create("ops", "", Grant(is_admin=True))
+    spent = [(acme, 0.25, now), (acme, 0.5, now), (other, 2.0, now), (acme, 9.0, now - 31 * 86_400)]
+    usage = {"prompt_tokens": 10, "completion_tokens": 3}
+    store.write_decisions(
+        [made(i, key_id=key, cost_usd=cost, at=at, usage=usage) for i, (key, cost, at) in enumerate(spent)]
+    )
+    async with running(store=store, auth=Auth(ring=KeyRing(keys))) as gateway:
+        _, own = await ask(gateway, "GET", "/v1/spend", secret)
+        _, everything = await ask(gateway, "GET", "/v1/spend", admin)
+        _, older = await ask(gateway, "GET", "/v1/spend?since=0", secret)
+        status, _ = await ask(gateway, "GET", ADMIN, secret)
+    store.close()
+    mine = {
+        "key_id": acme,
+        "team": "acme",
+        "requests": 2,
+        "prompt_tokens": 20,
+        "completion_tokens": 6,
+        "cost_usd": 0.75,
+    }
+    assert own["data"] == [mine]
+    assert [(each["team"], each["cost_usd"]) for each in everything["data"]] == [("other", 2.0), ("acme", 0.75)]
+    assert older["data"][0]["cost_usd"] == 9.75
+    assert status == 403
