@@ -192,6 +192,21 @@ def json_lines(path: Path) -> Iterator[Record]:
         raise no_rows(path)
 
 
+def json_rows(path: Path) -> Iterator[Record]:
+    """The objects of a JSON list, of the list `data` of one object, or of JSON lines. Raises DataError as `json_lines`
+    does."""
+    with open_text(path) as stream:
+        text = stream.read()
+    try:
+        whole = parse_json(text, str(path))
+    except DataError:
+        yield from json_lines(path)
+        return
+    rows = whole.get("data", whole) if isinstance(whole, dict) else whole
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
+        yield as_record(row, f"{path}: row {number}")
+
+
 def no_rows(path: Path) -> DataError:
     return DataError(f"{path}: holds no row")
 

@@ -22,9 +22,16 @@ def log(
     database_url: DatabaseOption = None,
     since: SinceOption = 0.0,
     until: Annotated[str | None, typer.Option(help="ISO date or time; decisions from then on are left out")] = None,
+    foreign: Annotated[
+        str | None,
+        typer.Option(
+            "--import", help="log of another gateway: litellm, openai, langfuse or otel; what routing would have saved"
+        ),
+    ] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="with --import: its files")] = None,
 ) -> None:
     """Report on production traffic: volume, quality, cost, latency, regret, drift, feedback. Writes report.html and
-    .json."""
+    .json. With --import: what routing would have saved another gateway's users."""
     from collections import Counter
     from datetime import UTC, datetime
 
@@ -38,6 +45,9 @@ def log(
     from training.loop_worth import measure_loop, request_of
 
     require_folder(out)
+    if foreign is not None or files:
+        report_savings(foreign or "", files or [], out, config, data_dir)
+        return
     end = float("inf") if until is None else unix_time(until, "--until")
     with console_progress() as progress:
         progress("reading the decision log")
@@ -56,6 +66,35 @@ def log(
         report = with_worth(report, config, data_dir / "outcomes")
         progress("drawing the report")
         written = write_report(report, traffic_page(report), out)
+    say([report.headline, *report.warnings, *(f"wrote {path}" for path in written)])
+
+
+def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_dir: Path) -> None:
+    """Writes the report on the log of another gateway. Raises ConfigError, DataError, ArtifactError."""
+    from collections import Counter
+    from datetime import UTC, datetime
+
+    from base.errors import ConfigError
+    from base.progress import console_progress
+    from eval.log.foreign_logs import read_calls, sample_of
+    from eval.log.savings import measure_savings, route_calls, savings_page
+    from eval.report.page import write_report
+    from eval.robustness.inputs import find_router
+    from router.artifact import load_artifact
+    from router.config import load_config
+
+    if not files:
+        raise ConfigError(f"--import {kind}: name the files to read")
+    left_out: Counter[str] = Counter()
+    with console_progress() as progress:
+        progress("reading the log")
+        calls = sample_of(read_calls(kind, files, left_out), left_out)
+        router = find_router(None, config, data_dir, is_table=False)
+        artifact = load_artifact(data_dir / "routers" / router.version)
+        found = route_calls(router, artifact, load_config(config), calls, progress)
+        typed, now = command_line(sys.argv[1:]), datetime.now(UTC).isoformat(timespec="seconds")
+        report = measure_savings(found, calls, router.version, left_out, typed, now)
+        written = write_report(report, savings_page(report), out)
     say([report.headline, *report.warnings, *(f"wrote {path}" for path in written)])
 
 

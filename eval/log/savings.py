@@ -1,0 +1,294 @@
+"""What routing would have saved, estimated on the log of another gateway.
+
+Shapes: n calls, k + 1 rows of the map (`general` last), m experts of the live router.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from base.progress import Progress
+from eval.log.foreign_logs import Call
+from eval.log.traffic_words import shares_text
+from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
+from eval.report.numbers import MINUS, percent, points, points_range, tone
+from eval.report.page import Cell, Columns, Command, Note, Page, Section, Table, table_of
+from router.artifact import RouterArtifact
+from router.build import evidence_of, typical_lengths
+from router.config import CoeConfig, ExpertConfig
+from router.pipeline import Router
+from router.quality import QualityMatrix
+from router.types import GENERAL, Interval, Metric, Query, QueryBatch, QueryFacts, Record
+
+DAY = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class SavedGroup(Record):
+    """Calls of one category or model, or all. Costs are means in USD per 1,000 calls; qualities in [0, 1]."""
+
+    name: str
+    n: int
+    n_priced: int = Field(description="calls whose cost then and cost routed are both known")
+    cost_usd: float | None
+    routed_usd: float | None
+    saved_usd: Metric | None
+    n_predicted: int = Field(description="calls whose model is an expert that was measured")
+    gained: Metric | None = Field(description="predicted quality routed less predicted quality then")
+    goes_to: dict[str, float] = Field(description="expert -> share of the calls")
+
+
+class Savings(Record):
+    """All of report.json of `coe eval log --import`."""
+
+    headline: str
+    warnings: tuple[str, ...]
+    command: str
+    created_at: str
+    router: str
+    total: SavedGroup
+    categories: tuple[SavedGroup, ...]
+    models: tuple[SavedGroup, ...]
+    score: float | None = Field(description="mean score of the answers, where the log has scores")
+    predicted_score: float | None = Field(description="predicted quality of the same answers")
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class RoutedCalls:
+    """Calls as arrays (n,): row of the map, expert then (-1: none of the router's) and routed, USD then and routed (NaN
+    where unknown), and score (NaN). `evidence` and `has_price` (m,) are of the experts, in their order."""
+
+    names: tuple[str, ...]
+    rows: tuple[str, ...]
+    row: IntArray
+    served: IntArray
+    routed: IntArray
+    cost_usd: Float64Array
+    routed_usd: Float64Array
+    score: Float64Array
+    evidence: QualityMatrix
+    has_price: NDArray[np.bool_]
+
+    def group(self, name: str, keep: NDArray[np.bool_]) -> SavedGroup:
+        rng = np.random.default_rng(0)
+        then, routed = self.cost_usd[keep] * 1000, self.routed_usd[keep] * 1000
+        priced = np.isfinite(then) & np.isfinite(routed)
+        known = keep & (self.served >= 0)
+        row, served, chosen = self.row[known], self.served[known], self.routed[known]
+        gained = (self.evidence.quality[row, chosen] - self.evidence.quality[row, served]).astype(np.float64)
+        shares = np.bincount(self.routed[keep], minlength=len(self.names)) / max(int(keep.sum()), 1)
+        return SavedGroup(
+            name=name,
+            n=int(keep.sum()),
+            n_priced=int(priced.sum()),
+            cost_usd=float(then[priced].mean()) if priced.any() else None,
+            routed_usd=float(routed[priced].mean()) if priced.any() else None,
+            saved_usd=mean_with_interval((then - routed)[priced], 0.0, rng),
+            n_predicted=int(known.sum()),
+            gained=mean_with_interval(gained, self.error(row, served, chosen), rng),
+            goes_to={self.names[e]: float(shares[e]) for e in np.argsort(-shares) if shares[e] > 0},
+        )
+
+    def error(self, row: IntArray, served: IntArray, chosen: IntArray) -> float:
+        """Standard error of the mean gain that the errors of the measured cells cause: each cell errs once, for all of
+        its calls."""
+        weight = np.zeros(self.evidence.quality.shape)
+        np.add.at(weight, (row, chosen), 1 / max(len(row), 1))
+        np.add.at(weight, (row, served), -1 / max(len(row), 1))
+        return float(np.sqrt(((weight * self.evidence.stderr) ** 2).sum()))
+
+
+def mean_with_interval(values: Float64Array, error: float, rng: np.random.Generator) -> Metric | None:
+    """Mean of values (n,) with a bootstrap interval over them that also holds a normal error common to all; None of
+    nothing."""
+    if len(values) == 0:
+        return None
+    draws = bootstrap_means(values[:, None], rng)[:, 0] + rng.normal(0.0, error, DRAWS)
+    low, high = percentile_interval(draws)
+    return Metric(value=float(values.mean()), interval=Interval(low=low, high=high), n=len(values))
+
+
+def route_calls(
+    router: Router, artifact: RouterArtifact, config: CoeConfig, calls: Sequence[Call], progress: Progress
+) -> RoutedCalls:
+    """Where each call would have gone under the policy `default`, what it cost then, and what it would have cost.
+
+    Args:
+        artifact: the router's own, whose evidence prices and values its experts.
+    """
+    vectors = []
+    for number, call in enumerate(calls):
+        if number % 500 == 0:
+            progress(f"routing {number:,} of {len(calls):,} calls")
+        vectors.append(router.embed(call.asks[0], call.asks[1:]))
+    queries = tuple(
+        Query(id=str(i), text=call.asks[0], facts=QueryFacts(prompt_chars=sum(map(len, call.asks))))
+        for i, call in enumerate(calls)
+    )
+    made = router.decide_batch(QueryBatch(queries, np.concatenate(vectors)), rng=np.random.default_rng(0))
+    names = tuple(name for name in router.experts if name in artifact.manifest.experts)
+    evidence = evidence_of(artifact).columns([artifact.manifest.experts.index(name) for name in names])
+    rows = (*artifact.manifest.categories, GENERAL)
+    row = np.array([rows.index(decision.category) for decision in made], dtype=np.int64)
+    routed = np.array([names.index(decision.expert) for decision in made], dtype=np.int64)
+    served = np.array([served_expert(call.model, config, names) for call in calls], dtype=np.int64)
+    entries = [config.experts[name] for name in names]
+    has_price = np.array([entry.price_in_per_m_usd + entry.price_out_per_m_usd > 0 for entry in entries])
+    then, later = costs(entries, evidence, row, served, routed, calls)
+    score = np.array([np.nan if call.score is None else call.score for call in calls])
+    return RoutedCalls(names, rows, row, served, routed, then, later, score, evidence, has_price)
+
+
+def served_expert(model: str, config: CoeConfig, experts: Sequence[str]) -> int:
+    """Number of the expert that a model's name means: that of the expert, or of its model, with or without the
+    provider and the date of a snapshot; -1 for none."""
+    names = {form for name in (model, DAY.sub("", model)) for form in (name, name.partition("/")[2]) if form}
+    for number, expert in enumerate(experts):
+        entry = config.experts[expert]
+        own = {expert, entry.model, entry.model.partition("/")[2], entry.served_model}
+        if names & own:
+            return number
+    return -1
+
+
+def costs(
+    entries: Sequence[ExpertConfig],
+    evidence: QualityMatrix,
+    row: IntArray,
+    served: IntArray,
+    routed: IntArray,
+    calls: Sequence[Call],
+) -> tuple[Float64Array, Float64Array]:
+    """USD of each call then, as logged or by list price, and routed, by list price: prompts are as long for everybody,
+    answers as much longer or shorter as the experts' graded answers of that category are."""
+    price_in = np.array([entry.price_in_per_m_usd for entry in entries]) / 1e6
+    price_out = np.array([entry.price_out_per_m_usd for entry in entries]) / 1e6
+    lengths = typical_lengths(evidence.output_tokens).astype(np.float64)
+    prompt = np.array([call.prompt_tokens or sum(map(len, call.asks)) / 4 for call in calls], dtype=np.float64)
+    output = np.array([np.nan if call.output_tokens is None else call.output_tokens for call in calls])
+    logged = np.array([np.nan if call.cost_usd is None else call.cost_usd for call in calls])
+    before, after = np.where(served >= 0, lengths[row, served], 0.0), lengths[row, routed]
+    output = np.where(np.isfinite(output), output, np.where(before > 0, before, np.nan))
+    listed = np.where(served >= 0, prompt * price_in[served] + output * price_out[served], np.nan)
+    then = np.where(np.isfinite(logged), logged, listed)
+    factor = np.where((before > 0) & (after > 0), after / np.where(before > 0, before, 1.0), 1.0)
+    later = prompt * price_in[routed] + output * factor * price_out[routed]
+    return then, np.where(served == routed, then, later)
+
+
+def measure_savings(
+    found: RoutedCalls, calls: Sequence[Call], router: str, left_out: Mapping[str, int], command: str, created_at: str
+) -> Savings:
+    """The report on at least one call."""
+    models = np.array([call.model for call in calls], dtype=np.object_)
+    total = found.group("all", np.ones(len(calls), dtype=bool))
+    scored = np.isfinite(found.score) & (found.served >= 0)
+    predicted = found.evidence.quality[found.row[scored], found.served[scored]]
+    return Savings(
+        headline=headline(total),
+        warnings=warnings(found, models),
+        command=command,
+        created_at=created_at,
+        router=router,
+        total=total,
+        categories=tuple(found.group(found.rows[i], found.row == i) for i in np.unique(found.row)),
+        models=tuple(found.group(name, models == name) for name in sorted(set(models))),
+        score=float(found.score[scored].mean()) if scored.any() else None,
+        predicted_score=float(predicted.mean()) if scored.any() else None,
+        left_out={reason: count for reason, count in left_out.items() if count},
+    )
+
+
+def headline(total: SavedGroup) -> str:
+    """The answer in two sentences."""
+    saved = "What routing would have saved is unknown: no call has a cost or a model with a price."
+    if total.saved_usd is not None and total.saved_usd.interval is not None:
+        low, high = (signed_dollars(end) for end in (total.saved_usd.interval.low, total.saved_usd.interval.high))
+        saved = (
+            f"Routing would have saved an estimated {signed_dollars(total.saved_usd.value)} ({low} to {high}) of the "
+            f"{signed_dollars(total.cost_usd or 0.0)} that 1,000 calls cost."
+        )
+    gained = "What it would have changed in quality is unknown: no call went to a model that the router has measured."
+    if total.gained is not None and total.gained.interval is not None:
+        bounds = (total.gained.interval.low, total.gained.interval.high)
+        gained = (
+            f"Predicted quality would have changed by {points(total.gained.value)} points ({points_range(bounds)})."
+        )
+    return f"{total.n:,} calls. {saved} {gained}"
+
+
+def signed_dollars(amount: float) -> str:
+    return f"{MINUS if amount < 0 else ''}${abs(amount):,.3g}"
+
+
+def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> tuple[str, ...]:
+    """What is estimated, and what is not known."""
+    unknown = sorted(set(models[found.served < 0]))
+    free = sorted({found.names[e] for e in np.unique(found.routed) if not found.has_price[e]})
+    said = [
+        "Estimated: nothing was answered again. Quality is what the router predicts from graded answers of each "
+        "category, for what served and for what it would have chosen. Costs are the logged ones, else list prices; a "
+        "routed answer is as much longer or shorter as that expert's graded answers are."
+    ]
+    if unknown:
+        share = percent(float(np.mean(found.served < 0)), 0)
+        said.append(
+            f"{share} of the calls went to models that are no measured expert, so nothing is said of their quality: "
+            f"{', '.join(unknown)}."
+        )
+    if free:
+        said.append(f"Without a price in experts.yaml, and so counted as free: {', '.join(free)}. Hosting costs too.")
+    return tuple(said)
+
+
+def savings_page(report: Savings) -> Page:
+    """The page of a report."""
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in report.left_out.items()) or "nothing"
+    scored = "The log has no scores of measured experts' answers to compare predictions with."
+    if report.score is not None and report.predicted_score is not None:
+        scored = (
+            f"The log's own scores of answers average {percent(report.score)}; the router predicts "
+            f"{percent(report.predicted_score)} for the same answers."
+        )
+    made = f"Made {report.created_at} with router {report.router}. Left out: {left_out}."
+    groups = (("Category", report.categories), ("Model then", report.models))
+    return Page(
+        kind="What routing would have saved",
+        title=f"{report.total.n:,} calls of another gateway",
+        lead=report.headline,
+        figures=[],
+        sections=[
+            Section("before", "Before you read", report.warnings),
+            Section("where", "Where it would have gone", [saved_table(name, found) for name, found in groups]),
+            Section("measured", "How this was measured", [scored, Command(report.command), Note(made)]),
+        ],
+        first={},
+    )
+
+
+def saved_table(title: str, groups: Sequence[SavedGroup]) -> Table:
+    columns: Columns[SavedGroup] = {
+        "Calls": lambda _, one: f"{one.n:,}",
+        "Cost per 1,000": lambda _, one: "unknown" if one.cost_usd is None else signed_dollars(one.cost_usd),
+        "Routed": lambda _, one: "unknown" if one.routed_usd is None else signed_dollars(one.routed_usd),
+        "Saved": lambda _, one: metric_cell(one.saved_usd, signed_dollars),
+        "Quality, points": lambda _, one: metric_cell(one.gained, points),
+        "Goes to": lambda _, one: shares_text(one.goes_to),
+    }
+    return table_of(title, {one.name: one for one in sorted(groups, key=lambda one: -one.n)}, columns)
+
+
+def metric_cell(metric: Metric | None, words: Callable[[float], str]) -> Cell:
+    if metric is None or metric.interval is None:
+        return Cell("unknown")
+    bounds = (metric.interval.low, metric.interval.high)
+    return Cell(words(metric.value), f"{words(bounds[0])} to {words(bounds[1])}", tone(bounds))

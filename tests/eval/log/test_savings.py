@@ -1,0 +1,190 @@
+"""Logs of other gateways, and what routing would have saved them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from base.errors import ConfigError, DataError
+from coe.command_line import run
+from eval.log.foreign_logs import Call, read_calls
+from eval.log.savings import mean_with_interval
+from router.config import load_config
+from tests.training.trained_folder import make_trained
+
+ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "What is the capital of Peru?"}]
+SPEND = {
+    "request_id": "chatcmpl-1",
+    "call_type": "acompletion",
+    "spend": 0.002,
+    "prompt_tokens": 20,
+    "completion_tokens": 10,
+    "model": "openai/right",
+    "model_group": "right",
+    "startTime": "2026-11-01T10:00:00Z",
+    "status": "success",
+    "messages": {},
+    "response": {},
+    "proxy_server_request": {"model": "right", "messages": ASKED},
+}
+EXPECTED = Call("right", ("What is the capital of Peru?",), 20, 10, 0.002)
+
+
+def written(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def calls_of(kind: str, *paths: Path) -> tuple[Call, ...]:
+    return read_calls(kind, paths, Counter())
+
+
+def test_litellms_rows_are_read_as_the_api_and_as_csv_have_them(tmp_path: Path) -> None:
+    left_out: Counter[str] = Counter()
+    failed, vector = SPEND | {"status": "failure"}, SPEND | {"call_type": "aembedding"}
+    cached = SPEND | {"cache_hit": "True", "spend": 0.0}
+    listed = tmp_path / "spend.json"
+    listed.write_text(json.dumps({"data": [SPEND, failed, vector, cached, SPEND | {"proxy_server_request": {}}]}))
+    assert read_calls("litellm", [listed], left_out) == (EXPECTED,)
+    assert left_out == {"failed": 1, "not a chat": 1, "answered from its cache": 1, "no text of the request": 1}
+    table = tmp_path / "spend.csv"
+    with table.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(SPEND))
+        writer.writeheader()
+        writer.writerow({name: json.dumps(v) if isinstance(v, dict) else v for name, v in SPEND.items()})
+    assert calls_of("litellm", table) == (EXPECTED,)
+
+
+def test_a_log_without_texts_says_how_to_get_them(tmp_path: Path) -> None:
+    path = written(tmp_path / "spend.jsonl", SPEND | {"proxy_server_request": {}})
+    with pytest.raises(DataError, match=r"1 no text of the request.*store_prompts_in_spend_logs") as caught:
+        calls_of("litellm", path)
+    assert "Peru" not in str(caught.value)
+    for broken in ({"resourceSpans": [1]}, {"custom_id": "a", "body": "no object"}):
+        kind = "otel" if "resourceSpans" in broken else "openai"
+        with pytest.raises(DataError, match=r"broken.jsonl: row 1"):
+            calls_of(kind, written(tmp_path / "broken.jsonl", broken))
+    with pytest.raises(ConfigError, match=r"unknown format 'lite'.*litellm"):
+        calls_of("lite", path)
+
+
+def test_a_batch_is_joined_with_its_requests(tmp_path: Path) -> None:
+    body = {"model": "right", "messages": ASKED}
+    sent = written(
+        tmp_path / "in.jsonl", *({"custom_id": name, "url": "/v1/chat/completions", "body": body} for name in "ab")
+    )
+    answer = {"model": "right-2024-08-06", "usage": {"prompt_tokens": 20, "completion_tokens": 10}}
+    done = {"id": "b", "custom_id": "a", "response": {"status_code": 200, "body": answer}, "error": None}
+    broken = {"id": "c", "custom_id": "b", "response": {"status_code": 500, "body": {}}, "error": {"code": "x"}}
+    got = written(tmp_path / "out.jsonl", done, broken)
+    (call,) = calls_of("openai", sent, got)
+    assert (call.model, call.asks, call.output_tokens, call.cost_usd) == ("right-2024-08-06", EXPECTED.asks, 10, None)
+    with pytest.raises(DataError, match="give the input file of the batch"):
+        calls_of("openai", got)
+
+
+@pytest.mark.parametrize("is_export", [True, False])
+def test_langfuses_observations_find_their_scores(tmp_path: Path, is_export: bool) -> None:
+    row: dict[str, object] = {
+        "id": "o1",
+        "trace_id": "t1",
+        "type": "GENERATION",
+        "provided_model_name": "right",
+        "input": json.dumps({"messages": ASKED}),
+        "usage_details": {"input": 20, "output": 10, "total": 30},
+        "total_cost": 0.002,
+    }
+    score: dict[str, object] = {
+        "id": "s",
+        "trace_id": "t1",
+        "observation_id": "o1",
+        "data_type": "NUMERIC",
+        "value": 0.25,
+    }
+    rows = [
+        row,
+        row | {"id": "o2", "type": "SPAN"},
+        score,
+        score | {"value": 0.75},
+        score | {"data_type": "CATEGORICAL"},
+    ]
+    if not is_export:
+        names = {"trace_id": "traceId", "observation_id": "observationId", "data_type": "dataType"}
+        names |= {"provided_model_name": "model", "usage_details": "usageDetails", "total_cost": "calculatedTotalCost"}
+        rows = [{names.get(name, name): value for name, value in one.items()} for one in rows]
+    (call,) = calls_of("langfuse", written(tmp_path / "rows.jsonl", *rows))
+    assert (call.model, call.asks, call.prompt_tokens, call.output_tokens, call.cost_usd, call.score) == (
+        *("right", EXPECTED.asks, 20, 10, 0.002, 0.5),
+    )
+
+
+def attribute(key: str, value: object) -> dict[str, object]:
+    kinds = {str: "stringValue", int: "intValue", float: "doubleValue"}
+    return {"key": key, "value": {kinds[type(value)]: str(value) if isinstance(value, int) else value}}
+
+
+def test_spans_are_scored_by_evaluation_events(tmp_path: Path) -> None:
+    messages = [{"role": "user", "parts": [{"type": "text", "content": "What is the capital of Peru?"}]}]
+    facts = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "right", "gen_ai.usage.input_tokens": 20}
+    facts |= {
+        "gen_ai.usage.output_tokens": 10,
+        "gen_ai.input.messages": json.dumps(messages),
+        "gen_ai.response.id": "r1",
+    }
+    span = {"spanId": "s1", "attributes": [attribute(*pair) for pair in facts.items()]}
+    judged = [attribute("gen_ai.evaluation.score.value", 0.5), attribute("gen_ai.response.id", "r1")]
+    lines = [
+        {"resourceSpans": [{"scopeSpans": [{"spans": [span, {"spanId": "s2", "attributes": []}]}]}]},
+        {
+            "resourceLogs": [
+                {"scopeLogs": [{"logRecords": [{"eventName": "gen_ai.evaluation.result", "attributes": judged}]}]}
+            ]
+        },
+    ]
+    (call,) = calls_of("otel", written(tmp_path / "otlp.jsonl", *lines))
+    assert (call.model, call.asks, call.output_tokens, call.score) == ("right", EXPECTED.asks, 10, 0.5)
+
+
+def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything went to `right`, which costs twice and is worse by 0.2 everywhere; one call in five to a stranger."""
+    folder = make_trained(tmp_path)
+    config = folder / "experts.yaml"
+    values = yaml.safe_load(config.read_text())
+    for name, price in (("left", 100.0), ("right", 200.0)):
+        values["experts"][name] |= {"price_in_per_m_usd": price, "price_out_per_m_usd": price}
+    config.write_text(yaml.dump(values))
+    load_config(config)
+    rows = [SPEND | {"spend": 0.006, "model_group": "stranger" if i % 5 == 0 else "right"} for i in range(50)]
+    log = written(tmp_path / "spend.jsonl", *rows)
+    where = ["--config", str(config), "--data-dir", str(folder / "data"), "--out", str(tmp_path / "out")]
+    assert run("eval log", [str(log), "--import", "litellm", *where]) == 0
+    said = capsys.readouterr().out
+    assert "saved an estimated $3 ($3 to $3) of the $6 that 1,000 calls cost" in said
+    assert "Estimated: nothing was answered again." in said
+    assert "20% of the calls went to models that are no measured expert" in said
+    found = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert found["total"]["gained"]["value"] == pytest.approx(0.2, abs=0.02)
+    assert found["total"]["n_predicted"] == 40
+    assert found["total"]["goes_to"] == {"left": 1.0}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "What routing would have saved" in page
+    assert "Peru" not in page + said
+    assert run("eval log", [str(log), "--import", "litellm", *where[:2], "--data-dir", str(tmp_path), *where[4:]]) == 1
+    assert "there is no live router yet" in capsys.readouterr().err
+
+
+def test_the_interval_holds_a_common_error() -> None:
+    values, rng = np.full(100, 0.1), np.random.default_rng(0)
+    exact, doubtful = (mean_with_interval(values, error, rng) for error in (0.0, 0.05))
+    assert exact is not None
+    assert exact.interval is not None
+    assert doubtful is not None
+    assert doubtful.interval is not None
+    assert exact.interval.high - exact.interval.low < 1e-9
+    assert doubtful.interval.high - doubtful.interval.low == pytest.approx(2 * 1.96 * 0.05, rel=0.1)
