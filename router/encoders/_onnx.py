@@ -7,6 +7,7 @@ bits, where 8 would overflow: so the same text has the same vector on both.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,6 +144,8 @@ class Graph:
 def open_session(model: bytes | str, threads: int = 1) -> InferenceSession:
     """A session on the processor. Its memory is given back after each run: texts differ in length, and an arena keeps
     the largest. Raises what onnxruntime raises when the model cannot be loaded."""
+    # Its packages of 2026 report usage to their maker and keep a device id in the home folder unless told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from onnxruntime import InferenceSession, SessionOptions
 
     settings = SessionOptions()

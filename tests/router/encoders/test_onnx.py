@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +86,16 @@ def test_quantised_products_do_not_overflow() -> None:
     session = open_session(graph.model({"states": ("float32", ("t", 512))}, {output: ("float32", ("t", 8))}))
     found = session.run(None, {"states": np.ones((3, 512), np.float32)})[0]
     np.testing.assert_allclose(found, 512, rtol=1e-3)
+
+
+def test_nothing_is_reported_to_the_library_s_maker(tmp_path) -> None:
+    """onnxruntime keeps a device id and a queue of events in the home folder when it reports."""
+    code = """
+from router.encoders._onnx import Graph, open_session
+graph = Graph()
+out = graph.add("Identity", "states")
+open_session(graph.model({"states": ("float32", ("t", 4))}, {out: ("float32", ("t", 4))}))
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([sys.executable, "-c", code], env=environment | {"HOME": str(tmp_path)}, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []

@@ -1,0 +1,84 @@
+"""The container file and the compose file name what exists: locks, folders, variables, commands."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coe.command_line import COMMANDS
+from gateway.settings import environment_settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def containerfile() -> str:
+    return (DEPLOY / "Containerfile").read_text(encoding="utf-8")
+
+
+def test_the_build_context_has_every_package_and_lock_and_no_data() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    kept = {line[1:] for line in ignored if line.startswith("!")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {*wheel["packages"], *wheel["force-include"], "requirements", "README.md"}
+    assert all(any(Path(each).is_relative_to(entry) for entry in kept) for each in needed)
+    assert all((ROOT / each).exists() for each in kept)
+    assert ignored[1] == "*"
+
+
+@pytest.mark.parametrize("lock", ["image", "run"])
+def test_both_locks_hold_what_a_gateway_and_its_training_import(lock: str, containerfile: str) -> None:
+    text = (ROOT / "requirements" / f"{lock}.lock").read_text(encoding="utf-8")
+    for name in ("fastapi", "redis", "sqlmodel", "psycopg-binary", "onnxruntime", "scikit-learn", "hatchling"):
+        assert re.search(rf"^{name}==\S+ ", text, re.MULTILINE)
+    assert "--require-hashes" in containerfile
+    assert bool(re.search(r"^litellm==", text, re.MULTILINE)) == (lock == "run")
+
+
+def test_the_two_locks_agree_on_every_version() -> None:
+    versions = []
+    for lock in ("image", "run"):
+        text = (ROOT / "requirements" / f"{lock}.lock").read_text(encoding="utf-8")
+        versions.append(set(re.findall(r"^([a-z0-9.-]+==[^\s;]+)", text, re.MULTILINE)))
+    assert versions[0] <= versions[1]
+
+
+def test_the_image_is_not_root_and_its_settings_are_read(containerfile: str) -> None:
+    final = containerfile.rpartition("FROM ")[2]
+    assert re.search(r"^USER 10001$", final, re.MULTILINE)
+    given = dict(re.findall(r"\b(COE_\w+)=(\S+)", final))
+    settings = environment_settings(given)
+    assert (settings.host, settings.port, str(settings.data_dir)) == ("0.0.0.0", 8000, "/data")
+    assert str(settings.config_path) == "/config/experts.yaml"
+
+
+def test_each_of_our_services_has_a_command_that_exists_and_a_root_that_is_read_only(compose: dict[str, Any]) -> None:
+    ours = {name: service for name, service in compose["services"].items() if service.get("image") == "coe"}
+    assert set(ours) == {"first-router", "gateway"}
+    for service in ours.values():
+        assert service["command"][0] in COMMANDS
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        mounts = [mount.split(":") for mount in service["volumes"]]
+        assert [target for _, target, *mode in mounts if not mode] == ["/data"]
+        assert set(service["environment"]) == {"REDIS_URL", "DATABASE_URL"}
+    assert ours["gateway"]["depends_on"]["first-router"] == {"condition": "service_completed_successfully"}
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example(compose: dict[str, Any]) -> None:
+    used = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text(encoding="utf-8")))
+    named = set(re.findall(r"^(\w+)=$", (DEPLOY / "environment.example").read_text(encoding="utf-8"), re.MULTILINE))
+    assert used | {"COE_API_KEYS"} == named
+    assert set(compose["volumes"]) == {"data", "valkey", "postgres"}
