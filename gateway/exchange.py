@@ -255,8 +255,5 @@ def record_of(
 
 
 def cost_usd(usage: Usage, expert: ExpertConfig | None) -> float:
-    """Price of one answer by the list prices in experts.yaml."""
-    if expert is None:
-        return 0.0
-    per_million = usage.prompt_tokens * expert.price_in_per_m_usd + usage.completion_tokens * expert.price_out_per_m_usd
-    return per_million / 1e6
+    """Price of one answer."""
+    return 0.0 if expert is None else expert.micro_usd(usage.prompt_tokens, usage.completion_tokens) / 1e6

@@ -105,7 +105,7 @@ class ExpertCall:
     ) -> None:
         self._pool, self._experts, self._keys, self._hash_key = pool, experts, keys, hash_key
         self._retries, self._budget = retries, RetryBudget()
-        self._priced = {name for name, each in experts.items() if each.price_in_per_m_usd or each.price_out_per_m_usd}
+        self._priced = {name for name, entry in experts.items() if entry.micro_usd(1, 1)}
         self._refusing: set[str] = set()  # experts that answered only without `stream_options`
 
     async def answer(

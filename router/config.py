@@ -111,6 +111,10 @@ class ExpertConfig(Section):
         """Billions of parameters that work on one token, adapter included."""
         return (self.active_params_b or self.params_b) + self.adapter_params_b
 
+    def micro_usd(self, prompt_tokens: int, answer_tokens: int) -> float:
+        """The price of a request in millionths of a dollar, by the list prices."""
+        return prompt_tokens * self.price_in_per_m_usd + answer_tokens * self.price_out_per_m_usd
+
     @property
     def variables(self) -> dict[str, str]:
         """Environment variables that contain its secrets, by the key that names each."""

@@ -16,7 +16,7 @@ from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.types import Usage
 
-NANO_PER_MICRO = 1000  # a price in USD per million tokens is one in millionths of a dollar per token
+NANO_PER_MICRO = 1000
 MESSAGE_TOKENS = 16
 """Upper bound of what a chat template puts around one message (ours)."""
 
@@ -64,8 +64,8 @@ def spent(usage: Usage, expert: ExpertConfig) -> Cost:
 
 
 def price(prompt_tokens: int, answer_tokens: int, expert: ExpertConfig) -> int:
-    micro = prompt_tokens * expert.price_in_per_m_usd + answer_tokens * expert.price_out_per_m_usd
-    return math.ceil(round(micro * NANO_PER_MICRO, 3))  # what is behind the third digit is of floating point
+    nano = expert.micro_usd(prompt_tokens, answer_tokens) * NANO_PER_MICRO
+    return math.ceil(round(nano, 3))  # what is behind the third digit is of floating point
 
 
 def prompt_bound(body: Mapping[str, object]) -> int:
