@@ -34,8 +34,8 @@ async def embed(asked: EmbeddingRequest, request: Request, desk: Desk, service: 
     """Embeds up to `retrieval.limits.max_texts` texts, a few at a time."""
     texts = texts_of(asked, service.config.limits.max_texts)
     exchange = desk.begin(request, DecisionKind.EMBEDDING, asked.model)
-    async with desk.at_work(request, service.config.limits.timeout_s):
-        tokens = await check_tokens(service, texts, "input")
+    tokens = await check_tokens(service, texts, "input")
+    async with desk.at_work(request, service.config.limits.timeout_s, sum(tokens)):
         cuts = list(pieces(texts))
         run = service.run_soon if len(cuts) == 1 else service.run
         parts = [await run(owner, vectors_of, service.routing, texts[some], asked) for some in cuts]

@@ -34,8 +34,8 @@ async def rerank(asked: RerankRequest, request: Request, desk: Desk, service: Se
     if len(documents) > most:
         raise invalid(f"'documents' holds {len(documents)} texts; allowed: at most {most}", "documents")
     exchange = desk.begin(request, DecisionKind.RERANK, asked.model)
-    async with desk.at_work(request, service.config.limits.timeout_s):
-        tokens = sum(await check_tokens(service, [asked.query, *documents], "documents"))
+    tokens = sum(await check_tokens(service, [asked.query, *documents], "documents"))
+    async with desk.at_work(request, service.config.limits.timeout_s, tokens):
         routed, (order, scores) = await ranked(service, owner, asked.query, documents, asked.model)
     exchange.overhead_ms = routed.routing_ms
     top = len(order) if asked.top_n is None else min(asked.top_n, len(order))

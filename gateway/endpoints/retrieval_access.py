@@ -18,7 +18,7 @@ from gateway.endpoints.access import part
 from gateway.exchange import MAX_MODEL_CHARS, request_id_of
 from gateway.http_errors import ApiError, api_error, invalid
 from gateway.intake import Admission
-from gateway.keys.counters import NOTHING
+from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Limits
 from gateway.readiness import Readiness
@@ -94,8 +94,11 @@ class RetrievalDesk:
         return RetrievalExchange(kind, request_id_of(headers), caller.key_id, model[:MAX_MODEL_CHARS], session, watch)
 
     @asynccontextmanager
-    async def at_work(self, request: Request, limit_s: float) -> AsyncIterator[None]:
+    async def at_work(self, request: Request, limit_s: float, tokens: int) -> AsyncIterator[None]:
         """A block that runs as one of the gateway's requests, while its client is there and for at most `limit_s`.
+
+        Args:
+            tokens: of its texts, as they count for caps.
 
         Raises:
             ApiError: 429 there are too many requests, of its key or of all, 503 the gateway stops or cannot count,
@@ -104,11 +107,14 @@ class RetrievalDesk:
             ClientGoneError: the client left; what the block waited for is given up.
         """
         await self._sink.check()
-        hold = await self._limits.reserve(request.scope["coe_caller"], NOTHING)
+        cost = Cost(tokens, 0)
+        hold = await self._limits.reserve(request.scope["coe_caller"], cost)
+        spent = NOTHING
         try:
             with ClientWatch(request.scope):
                 async with asyncio.timeout(limit_s), self._admission:
                     yield
+            spent = cost
         except TimeoutError as error:
             raise ApiError(
                 f"the request took more than the {limit_s:g} s that are allowed; send fewer or shorter texts",
@@ -120,7 +126,7 @@ class RetrievalDesk:
                 raise
             raise api_error(error) from None
         finally:
-            hold.settle(NOTHING)
+            hold.settle(spent)
 
     async def finish(
         self, exchange: RetrievalExchange, outcomes: Sequence[Outcome], body: Callable[[], Mapping[str, object]]

@@ -101,9 +101,9 @@ async def search_store(
     wanted = search_request(asked)
     store = await stores.store(owner, store_id)
     exchange = desk.begin(request, DecisionKind.SEARCH, asked.model)
-    async with desk.at_work(request, service.config.limits.timeout_s):
+    tokens = await check_tokens(service, wanted.queries, "query")
+    async with desk.at_work(request, service.config.limits.timeout_s, sum(tokens)):
         found = await service.search(owner, store, wanted)
-        tokens = await check_tokens(service, wanted.queries, "query")
     exchange.overhead_ms = found.routed.routing_ms
     outcomes = desk.log.outcomes_of(
         found.routed,

@@ -108,7 +108,8 @@ def over_cap(counter: Counter, used: int, headers: Mapping[str, str], *, is_held
     left = shown(cap.measure, max(0, cap.units - used))
     message = f"the limit of this {whose}, {cap}, has {left} left"
     if cap.measure is not Measure.REQUESTS:
-        message += f", and this request may need {shown(cap.measure, counter.need)}; a smaller max_tokens needs less"
+        message += f", and this request may need {shown(cap.measure, counter.need)}; "
+        message += "shorter texts or a smaller max_tokens need less"
     wait = None if counter.need > cap.units else wait_s(counter)  # what is larger than the cap never fits
     if wait is not None and is_held and cap.measure is not Measure.REQUESTS:
         wait = min(wait, HELD_WAIT_S)

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+from redis import Redis
 
+from gateway.keys.grants import Grant, Measure, parse_caps
+from gateway.keys.key_store import KeyStore
 from retrieval.types import BASE, DenseExpert
 from router.types import DecisionKind
+from tests.gateway.keys.test_limits import counters
 from tests.gateway.retrieval.serving import ANIMAL_QUERIES, Serving, build_routing, retrieval_config, serving
+from tests.gateway.running import until
 
 PLAIN = "the tax office opens at nine"
 
@@ -29,6 +34,27 @@ async def test_openai_client_gets_the_vectors_of_the_chosen_experts(tmp_path: Pa
         assert answer.model == "auto"
         assert "nearby" in answer.data[0].why
         assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
+
+
+async def test_caps_of_tokens_count_what_was_embedded_and_ranked(tmp_path: Path, redis_url: str) -> None:
+    async with serving(tmp_path, redis_url=redis_url) as running:
+        caps = parse_caps(Measure.TOKENS, ["30/month"])
+        _, key = KeyStore(running.store).create("acme", "", Grant(caps=caps))
+        ring = running.gateway.parts.auth
+        await until(lambda: ring.needs_key)
+        status, answer, _ = await running.post("/embeddings", {"input": PLAIN}, key)
+        used = answer["usage"]["total_tokens"]
+        assert (status, 0 < used < 15) == (200, True)
+        _, ranked, _ = await running.post("/rerank", {"query": "tax", "documents": [PLAIN]}, key)
+        used += ranked["usage"]["total_tokens"]
+        assert (await running.post("/vector_stores/nothing/search", {"query": "tax"}, key))[0] == 404
+        assert (await running.post("/embeddings", {"input": PLAIN, "model": "words"}, key))[0] == 400
+        await until(lambda: not running.gateway.parts.limits._unsettled)
+        with Redis.from_url(redis_url) as client:
+            (count,) = [count for name, count in counters(client).items() if name.endswith("tokens/month")]
+        assert count == used
+        status, refused, _ = await running.post("/embeddings", {"input": [PLAIN] * 10}, key)
+        assert (status, refused["error"]["code"]) == (429, "rate_limit_exceeded")
 
 
 async def test_float_base64_and_dimensions_agree(tmp_path: Path) -> None:
