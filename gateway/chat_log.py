@@ -76,7 +76,7 @@ class ChatRow:
             self._log.sink.append(self._record(outcome))
 
     def _record(self, outcome: Outcome) -> DecisionRecord:
-        return record_of(
+        record = record_of(
             self._asked,
             outcome,
             experts=self._log.experts,
@@ -84,3 +84,10 @@ class ChatRow:
             seq=self.take_number(),
             latency_ms=self._asked.elapsed_ms(),
         )
+        if record.served_expert is not None:
+            used, usage = self._log.metrics.used[record.served_expert], record.usage
+            used.input_tokens += usage.prompt_tokens
+            used.output_tokens += usage.completion_tokens
+            used.cost_usd += record.cost_usd
+            used.seconds += record.latency_ms / 1e3
+        return record

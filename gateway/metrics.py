@@ -3,11 +3,13 @@ states, reasons, HTTP statuses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.exchange import Outcome
@@ -15,6 +17,16 @@ from gateway.http_errors import ApiError, FaultError
 
 OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 TTFT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass
+class Used:
+    """Sums over the answers of an expert. Plain numbers: to raise a counter of the library takes eight calls."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0
 
 
 class Metrics:
@@ -57,6 +69,8 @@ class Metrics:
         self.feedback = Counter(
             "coe_feedback", "Feedback by what became of it", ["kind", "status"], registry=self.registry
         )
+        self.used: defaultdict[str, Used] = defaultdict(Used)
+        self.watch(self._usage)
         # The library's own look-up of labels takes 3 us each time; there are few of them.
         self._request, self._decision = cache(self.requests.labels), cache(self.decisions.labels)
         self._ttft = cache(self.ttft.labels)
@@ -84,6 +98,17 @@ class Metrics:
             self._ttft(served).observe(outcome.ttft_ms / 1e3)
         if served != decision.expert:
             self.failovers.labels(decision.expert).inc()
+
+    def _usage(self) -> Iterator[Metric]:
+        tokens = CounterMetricFamily("coe_tokens", "Tokens of answers", labels=["expert", "type"])
+        cost = CounterMetricFamily("coe_cost_usd", "Their cost by the prices of experts.yaml", labels=["expert"])
+        seconds = CounterMetricFamily("coe_answer_seconds", "Time that they took", labels=["expert"])
+        for expert, used in self.used.copy().items():
+            tokens.add_metric([expert, "input"], used.input_tokens)
+            tokens.add_metric([expert, "output"], used.output_tokens)
+            cost.add_metric([expert], used.cost_usd)
+            seconds.add_metric([expert], used.seconds)
+        yield from (tokens, cost, seconds)
 
     def failed(self, error: ApiError) -> None:
         """Counts an error that a client gets, if it was unforeseen."""

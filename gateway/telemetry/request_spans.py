@@ -125,7 +125,9 @@ class RequestSpans:
 
     def hears(self, expert: str, piece: bytes) -> None:
         """Notes when an answer began, and the model that it names."""
-        hop = self._hops[expert]
+        hop = self._hops.get(expert)
+        if hop is None:
+            return  # the answer was there already
         hop.first_s = time.perf_counter() - hop.began_s
         if found := ANSWERED_MODEL.search(piece):
             hop.span.set_attribute("gen_ai.response.model", found[1].decode("utf-8", "replace"))

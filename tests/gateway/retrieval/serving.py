@@ -21,6 +21,7 @@ from gateway.keys.key_store import KeyStore
 from gateway.live_router import LiveRouter
 from gateway.parts import Parts
 from gateway.serve import Gateway
+from gateway.telemetry.telemetry import Telemetry
 from retrieval.build_experts import build_experts
 from retrieval.routing.pilot_router import RetrievalRouter
 from retrieval.routing.query_routing import Choices, QueryRouting
@@ -142,6 +143,7 @@ async def serving(
     secrets: Mapping[str, str] | None = None,
     database_url: str | None = None,
     redis_url: str | None = None,
+    telemetry: Telemetry | None = None,
     **limits: Any,
 ) -> AsyncIterator[Serving]:
     """A gateway on port 0 with its database and indexes in a folder."""
@@ -165,6 +167,7 @@ async def serving(
         retrieval=service,
         batches=batches,
         redis_url=redis_url,
+        telemetry=telemetry,
     )
     gateway = Gateway(parts)
     await gateway.start()

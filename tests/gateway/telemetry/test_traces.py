@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,9 +15,12 @@ import pytest
 import yaml
 
 from tests.gateway.fault_upstream import fault_upstream
-from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.retrieval.serving import serving
+from tests.gateway.retrieval.test_attachment import attached, store_in
+from tests.gateway.running import DEADLINE_S, Running, echoes, running, until, wire
 from tests.gateway.served import end_gateway, start_gateway
 from tests.gateway.telemetry.collector import Collector, collecting, environment, exporting_to
+from tests.gateway.test_answer_cache import asked, composition
 from tests.training.trained_folder import EXPERTS, make_trained
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -182,24 +186,69 @@ async def test_requests_that_are_refused_have_a_span_too_and_probes_of_health_no
     assert not any(b"xyzzy" in body for body in collector.raw)
 
 
-async def test_a_real_gateway_exports_and_two_of_them_are_two_instances(tmp_path: Path) -> None:
+async def test_what_a_cache_answers_has_no_call(monkeypatch, redis_url: str) -> None:
+    async with (
+        collecting() as collector,
+        exporting_to(collector.url, monkeypatch) as telemetry,
+        composition(redis_url, telemetry=telemetry) as gateway,
+    ):
+        await asked(gateway)
+        assert (await asked(gateway))[0] == "repeats"
+        spans = await collector.wait(3)
+    assert [(span.kind, span.attributes["coe.expert"]) for span in spans] == [
+        ("SERVER", "ruby"),
+        ("SERVER", "repeats"),
+        ("CLIENT", "ruby"),
+    ]
+
+
+async def test_retrieval_is_a_child_of_the_request_that_asked_for_it(tmp_path: Path, monkeypatch) -> None:
+    store_id = await store_in(tmp_path)
+    async with (
+        collecting() as collector,
+        exporting_to(collector.url, monkeypatch) as telemetry,
+        serving(tmp_path, config=attached(store_id), telemetry=telemetry) as gateway,
+    ):
+        body = {"model": "auto", "input": SECRET}
+        async with gateway.http.post(f"{gateway.url}/embeddings", json=body) as answer:
+            assert answer.status == 200
+        await collector.wait(2)
+        body = {"model": "auto", "messages": [{"role": "user", "content": SECRET}]}
+        async with gateway.http.post(f"{gateway.url}/chat/completions", json=body) as answer:
+            assert answer.status == 200
+        await collector.wait(5)
+    by_name = {span.name.replace(store_id, "STORE"): span for span in collector.spans}
+    embeddings, search = by_name["embeddings auto"], by_name["retrieval STORE"]
+    assert embeddings.parent_id == by_name["POST /v1/embeddings"].span_id
+    assert search.parent_id == by_name["POST /v1/chat/completions"].span_id == by_name["chat ruby"].parent_id
+    assert (embeddings.kind, search.kind) == ("INTERNAL", "INTERNAL")
+    assert search.attributes["gen_ai.data_source.id"] == store_id
+    assert search.attributes["coe.expert"] == "base"
+    assert not any(b"xyzzy" in body for body in collector.raw)
+
+
+async def test_each_worker_of_a_real_gateway_exports_as_an_instance(tmp_path: Path) -> None:
     make_trained(tmp_path)
     async with collecting() as collector, fault_upstream() as upstream:
         values = yaml.safe_load((tmp_path / "experts.yaml").read_text())
         values["experts"] = {name: {"engine": "vllm", "url": upstream.url, "model": name} for name in EXPERTS}
         (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
-        start = partial(start_gateway, tmp_path / "experts.yaml", tmp_path / "data", **environment(collector.url))
-        for _ in range(2):
-            process, url = await asyncio.to_thread(start)
-            try:
+        variables = {**environment(collector.url), "COE_WORKERS": "2"}
+        start = partial(start_gateway, tmp_path / "experts.yaml", tmp_path / "data", **variables)
+        process, url = await asyncio.to_thread(start)
+        try:
+            deadline_s = time.monotonic() + DEADLINE_S
+            while len({span.instance for span in collector.spans}) < 2 and time.monotonic() < deadline_s:
                 async with aiohttp.ClientSession() as client:
                     body = {"model": "auto", "messages": [{"role": "user", "content": SECRET}]}
-                    async with client.post(f"{url}/chat/completions", json=body) as answer:
+                    async with client.post(f"{url.rstrip(',')}/chat/completions", json=body) as answer:
                         assert answer.status == 200
-            finally:
-                written = await asyncio.to_thread(end_gateway, process, signal.SIGTERM)
-            assert "Traceback" not in written
-    assert [(span.kind, span.name[:7]) for span in collector.spans].count(("SERVER", "POST /v")) == 2
+        finally:
+            written = await asyncio.to_thread(end_gateway, process, signal.SIGTERM)
+    assert "Traceback" not in written
     assert len({span.instance for span in collector.spans}) == 2
+    servers = {span.span_id for span in collector.spans if span.kind == "SERVER"}
+    assert len(servers) == len(upstream.requests)
+    assert servers == {span.parent_id for span in collector.spans if span.kind == "CLIENT"}
     assert "gen_ai.client.operation.duration" in collector.points
     assert not any(b"xyzzy" in body for body in collector.raw)
