@@ -50,9 +50,15 @@ def quantile_of(values: FloatArray, sorted_sample: FloatArray) -> FloatArray:
     return np.asarray(np.searchsorted(sorted_sample, values) / max(len(sorted_sample), 1), dtype=np.float32)
 
 
-def combine(entropy: FloatArray, distance_quantile: FloatArray, weight: float) -> FloatArray:
-    """Uncertainty u = H(p) / log k + w q(d): unsure between categories, or unlike anything seen (ours, after CoE)."""
-    return np.asarray(entropy + weight * distance_quantile, dtype=np.float32)
+def outside_probability(embeddings: FloatArray, outside: FloatArray) -> FloatArray:
+    """Probability (n,) of belonging to no category, by a linear discriminant (d + 1,) with its offset last."""
+    odds = embeddings @ outside[:-1] + outside[-1]
+    return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))), dtype=np.float32)
+
+
+def combine(entropy: FloatArray, strangeness: FloatArray, weight: float) -> FloatArray:
+    """Uncertainty u = H(p) / log k + w s: unsure between categories, or of none of them (ours, after CoE)."""
+    return np.asarray(entropy + weight * strangeness, dtype=np.float32)
 
 
 def risk_threshold(uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha: float) -> float:
@@ -112,12 +118,17 @@ def expected_calibration_error(probs: FloatArray, labels: NDArray[np.int64]) -> 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Fitted: `reference` (r, d), `held_out_distances` (h,) sorted, the distance weight, the threshold for alpha."""
+    """Fitted: `reference` (r, d), `held_out_distances` (h,) sorted, the weight of strangeness, the threshold for alpha.
+
+    Strangeness is the probability that the discriminant `outside` (d + 1,) gives; without one it is the share of
+    held-out queries that lie nearer to the reference.
+    """
 
     reference: FloatArray
     held_out_distances: FloatArray
     weight: float
     threshold: float
+    outside: FloatArray | None = None
 
     @classmethod
     def from_state(cls, state: ArrayState, *, alpha: float) -> Uncertainty:
@@ -133,6 +144,7 @@ class Uncertainty:
             held_out_distances=np.sort(require_finite(state, "held_out_distances", (None,))),
             weight=weight,
             threshold=risk_threshold(scores, correct, alpha),
+            outside=require_finite(state, "outside", (reference.shape[1] + 1,)) if "outside" in state else None,
         )
 
     def score(self, embeddings: FloatArray, probs: FloatArray) -> FloatArray:
@@ -142,5 +154,7 @@ class Uncertainty:
             return entropy
         if embeddings.shape[1] != self.reference.shape[1]:
             raise ArtifactError(f"embeddings have {embeddings.shape[1]} dimensions; expected {self.reference.shape[1]}")
+        if self.outside is not None:
+            return combine(entropy, outside_probability(embeddings, self.outside), self.weight)
         distance = neighbour_distance(embeddings, self.reference)
         return combine(entropy, quantile_of(distance, self.held_out_distances), self.weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,12 +15,22 @@ from router.uncertainty import (
     combine,
     neighbour_distance,
     normalised_entropy,
+    outside_probability,
     quantile_of,
 )
 
 TEMPERATURE_RANGE = (0.05, 20.0)
-DISTANCE_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+STRANGENESS_WEIGHTS = (0.0, 0.25, 0.5, 1.0)
 BLOCK_ROWS = 1024
+
+MIN_OUTSIDE = 20
+"""Queries of `general` below which no discriminant is learned (ours)."""
+
+SHRINKAGE = 0.3
+"""Share of an even covariance in the discriminant's: there are hardly more queries than dimensions (ours; 0.02 to 0.3
+made little difference, benchmarks/LOG.md)."""
+
+FOLDS = 5
 
 
 def fit_temperature(probs: FloatArray, labels: NDArray[np.int64]) -> float:
@@ -63,6 +75,30 @@ def distance_to_others(embeddings: FloatArray, kept: FloatArray) -> FloatArray:
     return distances
 
 
+def fit_outside(inside: FloatArray, others: FloatArray) -> FloatArray:
+    """(d + 1,) linear discriminant of queries of no category (o, d) against those of one (r, d), its offset last, for
+    equal priors; the covariance is the latter's, shrunk towards an even one (Friedman 1989)."""
+    centre, beyond = inside.mean(axis=0, dtype=np.float64), others.mean(axis=0, dtype=np.float64)
+    deviations = inside - centre.astype(np.float32)
+    scatter = (deviations.T @ deviations).astype(np.float64) / len(inside)
+    even = max(float(np.trace(scatter)) / len(scatter), 1e-12) * np.eye(len(scatter))
+    direction = np.linalg.solve((1 - SHRINKAGE) * scatter + SHRINKAGE * even, beyond - centre)
+    return np.append(direction, -direction @ (centre + beyond) / 2).astype(np.float32)
+
+
+def outside_by_others(inside: FloatArray, others: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """(r + o,) probabilities of belonging to no category, each by a discriminant that was not fitted on the query."""
+    folds = [rng.permutation(len(rows)) % FOLDS for rows in (inside, others)]
+    found = np.zeros(len(inside) + len(others), dtype=np.float32)
+    rows, fold_of = np.concatenate([inside, others]), np.concatenate(folds)
+    for fold in range(FOLDS):
+        taught = np.flatnonzero(folds[0] != fold)
+        kept = inside[rng.choice(taught, min(len(taught), MAX_REFERENCE), replace=False)]
+        outside = fit_outside(kept, others[folds[1] != fold])
+        found[fold_of == fold] = outside_probability(rows[fold_of == fold], outside)
+    return found
+
+
 def fit_uncertainty(
     *,
     reference: FloatArray,
@@ -79,7 +115,7 @@ def fit_uncertainty(
         others: (o, d) queries that belong to `general`; the last o rows of `probs` are theirs.
         probs: (r + o, k) before calibration; `is_correct` (r + o,).
 
-    The weight of the distance is the one that best separates wrong from right (area under the ROC curve).
+    Kind and weight of strangeness are those that best separate wrong from right (area under the ROC curve).
     """
     kept = reference
     if len(reference) > MAX_REFERENCE:
@@ -87,13 +123,21 @@ def fit_uncertainty(
     own = distance_to_others(reference, kept)
     distances = np.sort(own)
     beyond = neighbour_distance(others, kept) if len(others) else np.zeros(0, dtype=np.float32)
-    quantiles = quantile_of(np.concatenate([own, beyond]), distances)
+    kinds = {"distance": quantile_of(np.concatenate([own, beyond]), distances)}
+    if len(others) >= MIN_OUTSIDE:
+        kinds["outside"] = outside_by_others(reference, others, rng)
     entropy = normalised_entropy(apply_temperature(probs, temperature))
-    weight = max(DISTANCE_WEIGHTS, key=lambda w: error_auroc(combine(entropy, quantiles, w), is_correct))
-    return {
+    kind, weight = max(
+        product(kinds, STRANGENESS_WEIGHTS),
+        key=lambda pair: error_auroc(combine(entropy, kinds[pair[0]], pair[1]), is_correct),
+    )
+    found: dict[str, NDArray[np.generic]] = {
         "reference": kept.astype(np.float16),
         "held_out_distances": distances.astype(np.float32),
-        "held_out_scores": combine(entropy, quantiles, weight),
+        "held_out_scores": combine(entropy, kinds[kind], weight),
         "held_out_correct": is_correct.astype(np.uint8),
         "weight": np.array([weight], dtype=np.float32),
     }
+    if kind == "outside":
+        found["outside"] = fit_outside(kept, others)
+    return found

@@ -189,6 +189,13 @@ def test_a_far_query_is_less_sure_than_a_near_one() -> None:
     assert 0.4 < fitted.threshold < 0.6
 
 
+def test_a_discriminant_replaces_the_distance() -> None:
+    fitted = Uncertainty.from_state(state(outside=np.array([0, 0, 0, 4.0, -1.0])), alpha=0.1)
+    probs = np.array([[0.7, 0.3], [0.7, 0.3]], np.float32)
+    inside, outside = fitted.score(np.array([[1, 0, 0, 0], [0, 0, 0, 1]], np.float32), probs)
+    assert outside - inside == pytest.approx(0.5 * (1 / (1 + np.exp(-3)) - 1 / (1 + np.exp(1))))
+
+
 @pytest.mark.parametrize(
     ("name", "array"),
     [
@@ -196,6 +203,8 @@ def test_a_far_query_is_less_sure_than_a_near_one() -> None:
         ("held_out_scores", np.full(100, np.nan)),
         ("reference", np.zeros(4)),
         ("reference", np.zeros((0, 4))),
+        ("outside", np.zeros(4)),
+        ("outside", np.full(5, np.inf)),
         ("weight", np.array([-1.0])),
         ("weight", np.array([1.0, 2.0])),
     ],

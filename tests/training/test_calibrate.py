@@ -7,7 +7,14 @@ from base.blas import one_thread
 from router.quality import QualityMatrix
 from router.section import PluginConfig
 from router.uncertainty import MAX_REFERENCE, Uncertainty, apply_temperature
-from training.calibrate import DISTANCE_WEIGHTS, distance_to_others, error_auroc, fit_temperature, fit_uncertainty
+from training.calibrate import (
+    MIN_OUTSIDE,
+    STRANGENESS_WEIGHTS,
+    distance_to_others,
+    error_auroc,
+    fit_temperature,
+    fit_uncertainty,
+)
 from training.classifier_metrics import stage_one_metrics
 from training.fit import FitRequest, LabelledEmbeddings, fit_stage_one
 
@@ -54,9 +61,46 @@ def test_distance_counts_when_it_tells_wrong_from_right(is_far_wrong: bool) -> N
         rng=rng,
     )
     weight = float(state["weight"][0])
-    assert weight in DISTANCE_WEIGHTS
+    assert weight in STRANGENESS_WEIGHTS
     assert (weight > 0) is is_far_wrong
     Uncertainty.from_state(state, alpha=0.1)
+
+
+def one_kind(rng: np.random.Generator, others: int) -> tuple[np.ndarray, np.ndarray]:
+    """Queries of one cloud, and others that differ from it in one direction only, less than the cloud's own spread."""
+    rows = rng.standard_normal((400 + others, 8)) * ([1.0] * 7 + [0.2])
+    rows[400:, 7] += 2
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows[:400].astype(np.float32), rows[400:].astype(np.float32)
+
+
+def fitted_on(count: int) -> dict[str, np.ndarray]:
+    """The state from 400 queries of one kind, and so many of `general`, of all of which the classifier is as sure."""
+    inside, others = one_kind(np.random.default_rng(3), count)
+    n = len(inside) + len(others)
+    return fit_uncertainty(
+        reference=inside,
+        others=others,
+        probs=np.tile(np.float32([0.9, 0.1]), (n, 1)),
+        is_correct=np.arange(n) < len(inside),
+        temperature=1.0,
+        rng=np.random.default_rng(0),
+    )
+
+
+def test_queries_of_general_teach_what_belongs_to_no_category() -> None:
+    fitted = Uncertainty.from_state(fitted_on(60), alpha=0.02)
+    assert fitted.outside is not None
+    unsure = [
+        fitted.score(rows, np.tile(np.float32([0.9, 0.1]), (len(rows), 1))) > fitted.threshold
+        for rows in one_kind(np.random.default_rng(4), 200)
+    ]
+    assert unsure[0].mean() < 0.1
+    assert unsure[1].mean() > 0.9
+
+
+def test_a_few_queries_of_general_teach_nothing() -> None:
+    assert "outside" not in fitted_on(MIN_OUTSIDE - 1)
 
 
 def test_a_large_reference_is_thinned() -> None:
