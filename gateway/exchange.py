@@ -60,30 +60,26 @@ class Sources(Protocol):
         ...
 
 
-class Watch(Protocol):
-    """What follows a request for traces and for the log of requests."""
+class Watch:
+    """What follows a request for traces and for the log of requests; this one sees nothing."""
 
-    decision_id: str | None
+    decision_id: str | None = None  # that the request's decision gets; None: any
 
     def calls(self, expert: str, entry: ExpertConfig, request: BackendRequest) -> Mapping[str, str]:
         """An expert is called now. Gives headers for it."""
-        ...
+        return {}
 
     def fails(self, error: ApiError) -> None:
         """The call of `error.expert` gave no answer."""
-        ...
 
     def hears(self, expert: str, piece: bytes) -> None:
         """An answer begins with these bytes."""
-        ...
 
     def ends(self, asked: Asked, outcome: Outcome) -> None:
         """The chat has ended, however."""
-        ...
 
     def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
         """Retrieval experts were chosen for queries and have answered, from `at` (Unix seconds) until now."""
-        ...
 
 
 class Slot(NamedTuple):

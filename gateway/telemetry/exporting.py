@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
-from opentelemetry._logs import Logger, NoOpLogger, SeverityNumber
+from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord, ReadWriteLogRecord
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from base.errors import ConfigError
 from gateway.asgi import Scope
-from gateway.telemetry.instruments import Instruments
-from gateway.telemetry.request_spans import RequestSpans
+from gateway.telemetry.request_spans import RequestSpans, Tools
 from gateway.telemetry.span_ids import SpanIds
 from gateway.telemetry.trace_ids import span_of
 
@@ -36,119 +34,95 @@ MAX_WAITING = 2048
 """Spans, or events, that wait to be exported; more are dropped."""
 
 
-@dataclass
-class Flow:
-    """What became of the spans, or events, that were made. Each field is written by one thread."""
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FIRST_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+HISTOGRAMS: Mapping[str, tuple[str, Sequence[float]]] = {
+    "gen_ai.client.operation.duration": ("s", SECONDS),
+    "gen_ai.client.operation.time_to_first_chunk": ("s", SECONDS),
+    "gen_ai.client.token.usage": ("{token}", tuple(float(4**power) for power in range(14))),
+    "gen_ai.server.request.duration": ("s", SECONDS),
+    "gen_ai.server.time_to_first_token": ("s", FIRST_SECONDS),
+}
+"""Units and buckets that the conventions ask for."""
 
-    given: int = 0
-    dropped: int = 0  # the queue was full
-    taken: int = 0
-    failed: int = 0  # the collector did not take them
 
-    def admits(self) -> bool:
-        """Returns True where one more may wait."""
-        if self.given - self.taken >= MAX_WAITING:
-            self.dropped += 1
-            return False
-        self.given += 1
-        return True
+class Sender(OTLPSpanExporter):
+    """Sends spans in the SDK's thread, and counts."""
 
-    def sent(self, count: int, *, is_good: bool) -> None:
-        self.taken += count
-        self.failed += 0 if is_good else count
+    taken = failed = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        self.taken += len(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self.failed += len(spans)
+        return result
 
 
 class Spans(BatchSpanProcessor):
-    """The SDK's queue, which counts what it drops."""
+    """The SDK's queue, which counts what it drops. Spans end on the event loop."""
 
-    def __init__(self, flow: Flow) -> None:
-        super().__init__(SpanSender(flow), MAX_WAITING)
-        self._flow = flow
+    given = dropped = 0
+
+    def __init__(self) -> None:
+        self.sender = Sender()
+        super().__init__(self.sender, MAX_WAITING)
 
     def on_end(self, span: ReadableSpan) -> None:
-        if span.context is not None and span.context.trace_flags.sampled and self._flow.admits():
-            super().on_end(span)
+        if span.context is None or not span.context.trace_flags.sampled:
+            return
+        if self.given - self.sender.taken >= MAX_WAITING:
+            self.dropped += 1
+            return
+        self.given += 1
+        super().on_end(span)
+
+    def counted(self) -> Iterator[Metric]:
+        """What became of the spans."""
+        sent = self.sender.taken - self.sender.failed
+        yield CounterMetricFamily("coe_spans_exported", "Spans that the collector took", value=sent)
+        lost = CounterMetricFamily("coe_spans_dropped", "Spans lost on the way to it", labels=["reason"])
+        lost.add_metric(["queue_full"], self.dropped)
+        lost.add_metric(["not_taken"], self.sender.failed)
+        yield lost
 
 
-class SpanSender(SpanExporter):
-    """Sends spans, and counts."""
-
-    def __init__(self, flow: Flow) -> None:
-        self._inner, self._flow = OTLPSpanExporter(), flow
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._inner.export(spans)
-        self._flow.sent(len(spans), is_good=result is SpanExportResult.SUCCESS)
-        return result
-
-    def shutdown(self) -> None:
-        self._inner.shutdown()  # type: ignore[no-untyped-call]
-
-
-class Events(BatchLogRecordProcessor):
-    """The same for events."""
-
-    def __init__(self, flow: Flow) -> None:
-        super().__init__(EventSender(flow), max_queue_size=MAX_WAITING)
-        self._flow = flow
-
-    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        if self._flow.admits():
-            super().on_emit(log_record)
-
-
-class EventSender(LogRecordExporter):
-    """Sends events, and counts."""
-
-    def __init__(self, flow: Flow) -> None:
-        self._inner, self._flow = OTLPLogExporter(), flow
-
-    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        result = self._inner.export(batch)
-        self._flow.sent(len(batch), is_good=result is LogRecordExportResult.SUCCESS)
-        return result
-
-    def shutdown(self) -> None:
-        self._inner.shutdown()  # type: ignore[no-untyped-call]
-
-    def force_flush(self, timeout_millis: int = 10_000) -> bool:
-        return True  # nothing waits here
-
-
-@dataclass
 class Exporting:
-    """The providers of one process, which sends the signals that the environment names a collector for.
+    """The providers of one process, which send the signals that the environment names a collector for.
+
+    Args:
+        instance: the name of this process.
 
     Raises:
         ConfigError: a variable is wrong.
     """
 
-    signals: Collection[str]
-    instance: str
-    _flows: dict[str, Flow] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, signals: Collection[str], instance: str) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it would report every try
-        resource = resource_of(self.instance)
-        self._ids = SpanIds()
-        self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=self._ids)
+        resource, ids = resource_of(instance), SpanIds()
+        self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=ids)
         self._events = LoggerProvider(resource, shutdown_on_exit=False)
         try:
-            readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if "metrics" in self.signals else []
-            if "traces" in self.signals:
-                self._tracers.add_span_processor(Spans(self._flows.setdefault("traces", Flow())))
-            if "logs" in self.signals:
-                self._events.add_log_record_processor(Events(self._flows.setdefault("logs", Flow())))
+            readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if "metrics" in signals else []
+            self._spans = Spans() if "traces" in signals else None
+            if "logs" in signals:
+                self._events.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
         except ValueError as error:
             raise ConfigError(f"OTEL_*: {error}") from error
+        if self._spans is not None:
+            self._tracers.add_span_processor(self._spans)
         self._meters = MeterProvider(readers, resource, shutdown_on_exit=False)
-        self._tracer = self._tracers.get_tracer(SCOPE)
-        self._instruments = Instruments(self._meters.get_meter(SCOPE))
-        self._logger: Logger = self._events.get_logger(SCOPE) if "logs" in self.signals else NoOpLogger(SCOPE)
+        meter = self._meters.get_meter(SCOPE)
+        histograms = {
+            name: meter.create_histogram(name, unit, explicit_bucket_boundaries_advisory=buckets)
+            for name, (unit, buckets) in HISTOGRAMS.items()
+        }
+        self._tools = Tools(self._tracers.get_tracer(SCOPE), ids, histograms)
+        self._logger = self._events.get_logger(SCOPE)
 
-    def request(self, scope: Scope, headers: Mapping[bytes, bytes], route: str) -> RequestSpans:
+    def request(self, logger: logging.Logger, scope: Scope, headers: Mapping[bytes, bytes], route: str) -> RequestSpans:
         """The spans of a request, which begins now."""
-        return RequestSpans(self._tracer, self._ids, self._instruments, scope, headers, route)
+        return RequestSpans(self._tools, logger, scope, headers, route)
 
     def graded(self, name: str, value: float, decision_id: str) -> None:
         """Emits a grade, on the span of the request that it is about where that was traced."""
@@ -169,22 +143,14 @@ class Exporting:
         )
 
     def counted(self) -> Iterator[Metric]:
-        """What became of spans and events."""
-        exported = CounterMetricFamily("coe_telemetry_exported", "Taken by the collector", labels=["signal"])
-        lost = CounterMetricFamily("coe_telemetry_dropped", "Lost on the way to it", labels=["signal", "reason"])
-        for signal, flow in self._flows.items():
-            exported.add_metric([signal], flow.taken - flow.failed)
-            lost.add_metric([signal, "queue_full"], flow.dropped)
-            lost.add_metric([signal, "not_taken"], flow.failed)
-        yield exported
-        yield lost
+        """What became of the spans."""
+        return iter(()) if self._spans is None else self._spans.counted()
 
     def close(self) -> None:
         """Sends what waits. Blocks for as long as the collector does."""
-        providers: Iterable[TracerProvider | LoggerProvider | MeterProvider]
-        providers = (self._tracers, self._events, self._meters)
-        for provider in providers:
-            provider.shutdown()
+        self._tracers.shutdown()
+        self._events.shutdown()
+        self._meters.shutdown()
 
 
 def resource_of(instance: str) -> Resource:

@@ -7,8 +7,11 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from logging import Logger
+from typing import NamedTuple
 
 from opentelemetry.context import Context
+from opentelemetry.metrics import Histogram
 from opentelemetry.trace import (
     Span,
     SpanKind,
@@ -23,15 +26,16 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from gateway.asgi import Scope
 from gateway.exchange import MAX_MODEL_CHARS, Asked, Outcome
 from gateway.http_errors import ApiError
-from gateway.telemetry.instruments import Instruments
+from gateway.telemetry.request_line import RequestLine
 from gateway.telemetry.span_ids import SpanIds
+from gateway.telemetry.trace_ids import decision_of
 from router.config import Engine, ExpertConfig
 from router.protocols import BackendRequest
 from router.types import DecisionKind, DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 ERROR = "error.type"
-DECISION_ID, EXPERT = "coe.decision.id", "coe.expert"
+RESPONSE_ID, DECISION_ID, EXPERT = "gen_ai.response.id", "coe.decision.id", "coe.expert"
 CHAT = "chat"
 OPERATIONS = {
     "completions": "text_completion",
@@ -69,32 +73,32 @@ class Hop:
     first_s: float | None = None
 
 
-class RequestSpans:
+class Tools(NamedTuple):
+    """The means of all requests: a tracer, the ids that it gives, and the histograms by name."""
+
+    tracer: Tracer
+    ids: SpanIds
+    histograms: Mapping[str, Histogram]
+
+
+class RequestSpans(RequestLine):
     """A span of the server, and below it one for each call of an expert or choice of documents."""
 
-    def __init__(
-        self,
-        tracer: Tracer,
-        ids: SpanIds,
-        instruments: Instruments,
-        scope: Scope,
-        headers: Mapping[bytes, bytes],
-        route: str,
-    ) -> None:
-        self._tracer, self._ids, self._instruments = tracer, ids, instruments
-        self._began_s = time.perf_counter()
+    def __init__(self, tools: Tools, logger: Logger, scope: Scope, headers: Mapping[bytes, bytes], route: str) -> None:
+        self._tracer, self._ids, self._histograms = tools
         about = {"http.request.method": scope["method"], "url.scheme": scope["scheme"]}
         given = {name: headers.get(name.encode(), b"").decode("latin-1") for name in PROPAGATOR.fields}
-        self._span = tracer.start_span(
+        self._span = self._tracer.start_span(
             f"{scope['method']} {route}".rstrip(),
             PROPAGATOR.extract(given, Context()),
             SpanKind.SERVER,
             about | {"http.route": route} if route else about,
         )
         self._within = set_span_in_context(self._span, Context())
-        self._number = self._span.get_span_context().span_id
-        self.trace_id = format_trace_id(self._span.get_span_context().trace_id)
-        self.span_id = format_span_id(self._number)
+        self._number, found = self._span.get_span_context().span_id, self._span.get_span_context().trace_id
+        trace_id = format_trace_id(found)
+        super().__init__(logger, scope, trace_id)
+        self.decision_id = decision_of(trace_id, format_span_id(self._number))
         self._hops: dict[str, Hop] = {}
         self._calls = 0
         self._seen: Attributes | None = None  # of the request's metrics; None until something was decided
@@ -134,26 +138,31 @@ class RequestSpans:
 
     def ends(self, asked: Asked, outcome: Outcome) -> None:
         """Ends the spans of a chat's calls, and says what was decided."""
+        super().ends(asked, outcome)
         is_good = outcome.state is TerminalState.ANSWERED
         error = self._error = None if is_good else outcome.error_code or outcome.state.value
         for expert, hop in self._hops.items():
-            hop.span.set_attribute("gen_ai.response.id", asked.decision_id)
+            hop.span.set_attribute(RESPONSE_ID, asked.decision_id)
             if expert == outcome.expert:
                 self._answered(hop, asked, outcome)
             self._end(hop, error, outcome.state.value)
         self._hops.clear()
         self._span.set_attributes(
-            {MODEL: asked.chat.model[:MAX_MODEL_CHARS], "gen_ai.conversation.id": asked.session_id}
+            {
+                MODEL: asked.chat.model[:MAX_MODEL_CHARS],
+                RESPONSE_ID: asked.decision_id,
+                DECISION_ID: asked.decision_id,
+                "gen_ai.conversation.id": asked.session_id,
+                "coe.request.id": asked.request_id,
+                "coe.state": outcome.state.value,
+            }
         )
-        self._span.set_attributes({"coe.request.id": asked.request_id, "coe.state": outcome.state.value})
-        if outcome.is_admitted:
-            self._span.set_attributes({DECISION_ID: asked.decision_id, "gen_ai.response.id": asked.decision_id})
         decision = outcome.decision
         if decision is not None:
             self._span.set_attributes({**decided(decision), EXPERT: outcome.expert or decision.expert})
             self._seen = {OPERATION: CHAT, PROVIDER: "coe", MODEL: asked_model(decision)}
             if outcome.ttft_ms is not None and asked.chat.is_stream and is_good:
-                self._instruments.time_to_first_token.record(outcome.ttft_ms / 1e3, self._seen)
+                self._record("server.time_to_first_token", outcome.ttft_ms / 1e3, self._seen)
 
     def retrieved(self, kind: DecisionKind, model: str, at: float, records: Sequence[DecisionRecord]) -> None:
         """Adds the span of a choice of retrieval experts, which ends now."""
@@ -173,18 +182,18 @@ class RequestSpans:
         if self._seen is None:
             self._seen = {OPERATION: operation, PROVIDER: "coe"}
 
-    def close(self, status: int) -> None:
+    def close(self) -> None:
         """Ends the request's span."""
-        self._span.set_attribute("http.response.status_code", status)
-        error = self._error or (str(status) if status >= 500 else None)
-        if error is not None:
-            self._span.set_attribute(ERROR, error)
-        if status >= 500:
+        error = self._error or (str(self._status) if self._status >= 500 else None)
+        self._span.set_attributes({"http.response.status_code": self._status} | ({ERROR: error} if error else {}))
+        if self._status >= 500:
             self._span.set_status(StatusCode.ERROR)
         if self._seen is not None:
-            failed = {ERROR: str(status)} if status >= 400 else {}
-            self._instruments.request_duration.record(time.perf_counter() - self._began_s, {**self._seen, **failed})
+            failed = {ERROR: str(self._status)} if self._status >= 400 else {}
+            seconds = time.perf_counter() - self._began_s
+            self._record("server.request.duration", seconds, {**self._seen, **failed})
         self._span.end()
+        super().close()
 
     def _answered(self, hop: Hop, asked: Asked, outcome: Outcome) -> None:
         usage = outcome.usage
@@ -200,10 +209,13 @@ class RequestSpans:
         )
         if asked.chat.is_stream and hop.first_s is not None:
             hop.span.set_attribute("gen_ai.response.time_to_first_chunk", hop.first_s)
-            self._instruments.time_to_first_chunk.record(hop.first_s, hop.seen)
+            self._record("client.operation.time_to_first_chunk", hop.first_s, hop.seen)
         if not usage.is_estimated:
             for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
-                self._instruments.token_usage.record(tokens, {**hop.seen, "gen_ai.token.type": kind})
+                self._record("client.token.usage", tokens, {**hop.seen, "gen_ai.token.type": kind})
+
+    def _record(self, name: str, value: float, seen: Attributes) -> None:
+        self._histograms[f"gen_ai.{name}"].record(value, seen)
 
     def _end(self, hop: Hop, error: str | None, kind: str) -> None:
         """Metrics get the kind of an error, not its code, which may be the engine's own word."""
@@ -212,7 +224,7 @@ class RequestSpans:
             hop.span.set_attribute(ERROR, error)
             hop.span.set_status(StatusCode.ERROR)
             failed = {ERROR: kind}
-        self._instruments.operation_duration.record(time.perf_counter() - hop.began_s, {**hop.seen, **failed})
+        self._record("client.operation.duration", time.perf_counter() - hop.began_s, {**hop.seen, **failed})
         hop.span.end()
 
 

@@ -7,7 +7,7 @@ import time
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry.exporting import MAX_WAITING, Flow
+from gateway.telemetry.exporting import MAX_WAITING
 from tests.gateway.running import Running, running, until
 from tests.gateway.telemetry.collector import collecting, exporting_to
 
@@ -20,7 +20,7 @@ async def lost(gateway: Running) -> dict[str, float]:
         sample.labels.get("reason", "exported"): sample.value
         for family in families
         for sample in family.samples
-        if family.name.startswith("coe_telemetry_") and sample.labels["signal"] == "traces"
+        if family.name.startswith("coe_spans_")
     }
 
 
@@ -63,7 +63,7 @@ async def test_a_full_queue_drops_and_counts(monkeypatch) -> None:
         async with exporting_to(collector.url, monkeypatch) as telemetry, running(telemetry=telemetry) as gateway:
             assert telemetry._exporting is not None
             for number in range(MAX_WAITING + 600):
-                telemetry._exporting._tracer.start_span(str(number)).end()
+                telemetry._exporting._tools.tracer.start_span(str(number)).end()
             found = await lost(gateway)
             assert 0 < found["queue_full"] <= 600
             async with gateway.chat("red") as answer:
@@ -75,13 +75,3 @@ async def test_a_full_queue_drops_and_counts(monkeypatch) -> None:
 async def held(gate: asyncio.Event, read, request) -> bytes:
     await gate.wait()
     return await read(request)
-
-
-def test_a_flow_never_holds_more_than_it_may() -> None:
-    flow = Flow()
-    admitted = [flow.admits() for _ in range(MAX_WAITING + 5)]
-    assert admitted.count(True) == MAX_WAITING
-    assert flow.dropped == 5
-    flow.sent(10, is_good=False)
-    assert [flow.admits() for _ in range(11)].count(True) == 10
-    assert flow.failed == 10

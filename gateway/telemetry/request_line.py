@@ -1,0 +1,57 @@
+"""The line that a request leaves in the program's log."""
+
+from __future__ import annotations
+
+import time
+from logging import Logger
+
+from gateway.asgi import Message, Scope, Send
+from gateway.exchange import Asked, Outcome, Watch
+from gateway.http_errors import CLIENT_GONE_STATUS
+
+MAX_PATH_CHARS = 200
+NAMED = {b"x-request-id": "request_id", b"x-coe-decision-id": "decision_id", b"x-coe-expert": "expert"}
+"""Headers of an answer that say what the line says."""
+
+
+class RequestLine(Watch):
+    """Facts of one request, for its line. Nothing of what was asked or answered is among them."""
+
+    def __init__(self, logger: Logger, scope: Scope, trace_id: str | None) -> None:
+        self._logger, self._began_s = logger, time.perf_counter()
+        self._status = CLIENT_GONE_STATUS  # unless an answer begins
+        self._facts: dict[str, object] = {"method": scope["method"], "path": scope["path"][:MAX_PATH_CHARS]}
+        self._facts["trace_id"] = trace_id
+
+    def watching(self, send: Send) -> Send:
+        """A `send` that lets see how the answer begins."""
+
+        async def seen(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._status = message["status"]
+                self._facts |= {NAMED[name]: value.decode() for name, value in message["headers"] if name in NAMED}
+            await send(message)
+
+        return seen
+
+    def ends(self, asked: Asked, outcome: Outcome) -> None:
+        decision, ttft_ms = outcome.decision, outcome.ttft_ms
+        self._status = outcome.status
+        self._facts |= {
+            "request_id": asked.request_id,
+            "decision_id": asked.decision_id if outcome.is_admitted else None,
+            "expert": outcome.expert or (decision.expert if decision else None),
+            "category": decision.category if decision else None,
+            "state": outcome.state.value,
+            "error": outcome.error_code,
+            "ttft_ms": None if ttft_ms is None else round(ttft_ms, 1),
+            "input_tokens": outcome.usage.prompt_tokens,
+            "output_tokens": outcome.usage.completion_tokens,
+        }
+
+    def close(self) -> None:
+        """The request has ended, whichever way."""
+        latency_ms = round((time.perf_counter() - self._began_s) * 1e3, 1)
+        facts = {**self._facts, "status": self._status, "latency_ms": latency_ms}
+        known = {name: value for name, value in facts.items() if value is not None}
+        self._logger.info("request", extra={"fields": known})
