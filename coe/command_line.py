@@ -110,7 +110,7 @@ COMMANDS = {
     "keys limits": Command("gateway.keys.commands:limits", "Show or change the limits of a key or a team."),
     "keys rotate": Command("gateway.keys.commands:rotate", "Give a key a new secret."),
     "keys revoke": Command("gateway.keys.commands:revoke", "End a key."),
-    "keys log": Command("gateway.keys.commands:log", "List what was done to keys, and by whom."),
+    "keys log": Command("gateway.keys.commands:log", "List what admins did, and who they are."),
     "log doctor": Command(
         "decision_log.commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
     ),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from base.errors import require_installed
+from decision_log.admin_log import AdminLog
 from decision_log.database import Database
 from decision_log.housekeeping import Housekeeper
 from decision_log.privacy import load_key
@@ -90,7 +91,7 @@ async def running_composition(
         with reporter.step(f"loading {len(config.experts)} experts and the router") as step:
             fleet = await engines_of(stack, settings, config, engines)
             gateway = await start_gateway(
-                stack, settings, LiveConfig(settings, config, found), fleet.start, sink, store
+                stack, settings, LiveConfig(settings, config, found, AdminLog(store).note), fleet.start, sink, store
             )
             gateway.parts.metrics.watch(keeper.metrics)
             spare_what_is_there()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -95,11 +93,6 @@ def read_secrets(config: CoeConfig, environment: Mapping[str, str]) -> dict[str,
 def environment_secrets(config: CoeConfig) -> dict[str, str]:
     """Experts' keys from this process's environment."""
     return read_secrets(config, os.environ)
-
-
-def operator() -> str:
-    """User and host that a command runs as, for what is written down about changes."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def command_environment() -> dict[str, str]:

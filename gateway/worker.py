@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 from prometheus_client import CollectorRegistry, generate_latest
 
+from decision_log.admin_log import AdminLog
 from fleet.program_log import log_to_stderr
 from fleet.stop_signal import Life, Stop, live_until_signal
 from gateway.changes.live_config import LiveConfig
@@ -84,9 +85,8 @@ async def worker(
     siblings = Siblings(folder, name, [other for other in plan.names if other != name], owner)
     stack.push_async_callback(siblings.aclose)
     membership = Membership(socket.socket(fileno=listener), siblings, share, runs_batches=number == 0)
-    gateway = await start_gateway(
-        stack, settings, LiveConfig(settings, plan.config, plan.found), plan.engines, sink, store, membership
-    )
+    live_config = LiveConfig(settings, plan.config, plan.found, AdminLog(store).note)
+    gateway = await start_gateway(stack, settings, live_config, plan.engines, sink, store, membership)
     server = SiblingServer(folder, name, gateway.parts.metrics.text, sink.recent, gateway)
     stack.push_async_callback(server.aclose)
     await server.start()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from base.options import ConfigOption, DataOption, with_options
+from base.options import ConfigOption, DatabaseOption, DataOption, with_options
 from base.visible_text import echo
 from router.live_pointer import CanaryTerms, Trial, TrialMode
 
@@ -40,6 +40,7 @@ def router_try(
     version: VersionArgument,
     config: ConfigOption = Path("experts.yaml"),
     data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
     shadow: Annotated[
         bool, typer.Option("--shadow", help="decide alongside the live router, be logged, and serve no request")
     ] = False,
@@ -48,6 +49,7 @@ def router_try(
 ) -> None:
     """Let a router serve a share of the conversations; it is withdrawn automatically once it is shown to be worse."""
     from base.errors import ConfigError
+    from decision_log.admin_log import note_command
     from router.registry import Registry
 
     if shadow and terms != CanaryTerms():
@@ -59,6 +61,7 @@ def router_try(
     mode = TrialMode.SHADOW if shadow else TrialMode.CANARY
     trial = Trial(version=folder.name, mode=mode, started_at=datetime.now(UTC).timestamp(), **given)
     pointer = registry.try_out(trial)
+    note_command(data_dir, database_url, "try", "router", pointer.version, trial.version)
     if shadow:
         echo(f"router {trial.version} decides in the shadow of {pointer.version}; `coe router rollback` ends that")
         return
@@ -69,25 +72,35 @@ def router_try(
 
 
 def router_promote(
-    version: VersionArgument, config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data")
+    version: VersionArgument,
+    config: ConfigOption = Path("experts.yaml"),
+    data_dir: DataOption = Path("data"),
+    database_url: DatabaseOption = None,
 ) -> None:
     """Make a router the live one; running gateways take it over within two seconds. A trial ends."""
+    from decision_log.admin_log import note_command
     from router.registry import Registry
 
     registry = Registry(data_dir / "routers")
     require_loadable(config, registry.folder(version))
+    before = registry.live()
     pointer = registry.promote(version, datetime.now(UTC))
+    note_command(data_dir, database_url, "promote", "router", "" if before is None else before.version, pointer.version)
     echo(f"router {pointer.version} is live")
 
 
-def router_rollback(data_dir: DataOption = Path("data")) -> None:
+def router_rollback(data_dir: DataOption = Path("data"), database_url: DatabaseOption = None) -> None:
     """End the trial if one runs, else go back to the router that was live before."""
+    from decision_log.admin_log import note_command
     from router.registry import Registry
 
     registry = Registry(data_dir / "routers")
     before = registry.live()
     pointer = registry.rollback(datetime.now(UTC))
-    if before is not None and before.trial is not None:
+    assert before is not None  # there was something to go back from
+    ended = (before.trial or before).version
+    note_command(data_dir, database_url, "rollback", "router", ended, pointer.version)
+    if before.trial is not None:
         echo(f"router {before.trial.version} is withdrawn, {pointer.version} serves everybody")
     else:
         echo(f"router {pointer.version} is live again")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from base.errors import ConfigError
-from base.options import ConfigOption, DataOption
+from base.options import ConfigOption, DatabaseOption, DataOption
 from base.visible_text import echo
 
 if TYPE_CHECKING:
-    from gateway.changes.history import InForce
+    from gateway.changes.history import History, InForce
     from router.config import CoeConfig
 
 CONFIG, DATA = Path("experts.yaml"), Path("data")
@@ -23,30 +23,37 @@ def plan(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
     show_changes(config_text(config), config, data_dir)
 
 
-def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
+def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
     """Have every running gateway of the data folder take experts.yaml as it is now, without a restart.
 
     All of it is checked first. A gateway swaps within a second; requests that run keep what they had.
     """
-    from gateway.changes.history import History
-    from gateway.settings import operator
+    from decision_log.admin_log import operator
     from router.config import config_text
 
     text = config_text(config)
     show_changes(text, config, data_dir)
-    tell(History(data_dir).apply(text, text, operator()), data_dir)
+    tell(noted_history(data_dir, database_url).apply(text, text, operator()), data_dir)
 
 
-def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
+def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
     """Put the configuration before in force. It stays, over restarts too, until experts.yaml changes."""
-    from gateway.changes.history import History, previous
-    from gateway.settings import operator
+    from decision_log.admin_log import operator
+    from gateway.changes.history import previous
     from router.config import config_text
 
-    history = History(data_dir)
+    history = noted_history(data_dir, database_url)
     found = history.current()
     show_changes(history.text(previous(found)), config, data_dir)
     tell(history.rollback(found, config_text(config), operator()), data_dir)
+
+
+def noted_history(data_dir: Path, database_url: str | None) -> History:
+    """The configurations of a data folder; what is put in force gets a line in the admin log."""
+    from decision_log.admin_log import note_command
+    from gateway.changes.history import History
+
+    return History(data_dir, lambda _, *action: note_command(data_dir, database_url, *action))
 
 
 def show_changes(text: str, config: Path, data_dir: Path) -> None:

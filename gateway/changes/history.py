@@ -23,6 +23,8 @@ from router.types import Record
 CONFIG_FOLDER = "config"
 KEPT = 50
 
+Note = Callable[[str, str, str, str, str], None]
+
 
 class InForce(Record):
     """The copy in force. Gateways that run take it when `change` has grown; what needs a restart is compared with
@@ -46,10 +48,14 @@ class Start(NamedTuple):
 
 
 class History:
-    """The copies of a data folder. Every method raises ConfigError where a file cannot be read or written."""
+    """The copies of a data folder. Every method raises ConfigError where a file cannot be read or written.
 
-    def __init__(self, data_dir: Path) -> None:
-        self.root = data_dir / CONFIG_FOLDER
+    Args:
+        note: writes down who did what to which of them: actor, action, subject, before, after.
+    """
+
+    def __init__(self, data_dir: Path, note: Note | None = None) -> None:
+        self.root, self._note = data_dir / CONFIG_FOLDER, note
 
     def read(self) -> InForce | None:
         """None before the first start."""
@@ -91,11 +97,11 @@ class History:
             after = self._put(before, start.text, start.file_text, "start")
             return after.model_copy(update={"started": after.number})
 
-        return self._change(change)
+        return self._change(change)[1]
 
     def apply(self, text: str, file_text: str, by: str) -> InForce:
         """Puts a text in force that was checked, until experts.yaml is another than `file_text`."""
-        return self._change(lambda before: next_change(self._put(before, text, file_text, by)))
+        return self._noted("apply", by, lambda before: next_change(self._put(before, text, file_text, by)))
 
     def rollback(self, found: InForce, file_text: str, by: str) -> InForce:
         """Puts the copy before `found` in force. Raises ConfigError where there is none, or `found` is not in force."""
@@ -106,7 +112,14 @@ class History:
             update = {"number": previous(found), "before": found.before[1:], "file_hash": hash_of(file_text)}
             return next_change(found.model_copy(update=update | {"at": now(), "by": by}))
 
-        return self._change(change)
+        return self._noted("rollback", by, change)
+
+    def _noted(self, action: str, by: str, change: Callable[[InForce | None], InForce]) -> InForce:
+        """Changes what is in force, and notes it. Raises also StoreError: it is in force, and could not be noted."""
+        before, after = self._change(change)
+        if self._note is not None:
+            self._note(by, action, "configuration", "" if before is None else str(before.number), str(after.number))
+        return after
 
     def _put(self, before: InForce | None, text: str, file_text: str, by: str) -> InForce:
         """The state with a text in force, which is written down unless it is already."""
@@ -125,7 +138,8 @@ class History:
             before=earlier,
         )
 
-    def _change(self, change: Callable[[InForce | None], InForce]) -> InForce:
+    def _change(self, change: Callable[[InForce | None], InForce]) -> tuple[InForce | None, InForce]:
+        """The state before, and the one that is in force now."""
         try:
             with locked(self.root):
                 before = self.read()
@@ -134,7 +148,7 @@ class History:
                     write_whole(self.root / LIVE_FILE, json.dumps(after.model_dump(mode="json"), indent=1))
         except OSError as error:
             raise ConfigError(f"{self.root}: cannot be written ({error.strerror})") from error
-        return after
+        return before, after
 
 
 def previous(found: InForce) -> int:

@@ -11,7 +11,7 @@ from base.errors import ConfigError, RouterError
 from fleet.tasks import stop_task
 from gateway.changes.check import checked
 from gateway.changes.difference import differences
-from gateway.changes.history import History, InForce, previous
+from gateway.changes.history import History, InForce, Note, previous
 from gateway.settings import Settings
 from router.config import CoeConfig, config_text
 
@@ -34,11 +34,12 @@ class LiveConfig:
     Args:
         started: the configuration that the gateway started with.
         found: the state in the file then.
+        note: as `History` has it.
     """
 
-    def __init__(self, settings: Settings, started: CoeConfig, found: InForce | None) -> None:
+    def __init__(self, settings: Settings, started: CoeConfig, found: InForce | None, note: Note | None = None) -> None:
         self.started = self._served = started
-        self.history = History(settings.data_dir)
+        self.history = History(settings.data_dir, note)
         self.problem: str | None = None  # why the last change was not taken
         self.number = 0 if found is None else found.number  # of the copy that this process serves with
         self._settings = settings

@@ -11,12 +11,15 @@ from fastapi import Response
 
 from base.errors import ArtifactError, ConfigError
 from base.json_text import to_json
+from decision_log.admin_log import AdminLog
 from decision_log.database import Database
 from decision_log.e_process import Arm
 from decision_log.router_versions import RouterVersions
 from gateway.auth import require_admin
 from gateway.endpoints.access import CallerOf, Store, api_router, part
+from gateway.endpoints.admin import name_of
 from gateway.http_errors import ApiError
+from gateway.keys.grants import Caller
 from gateway.live_router import LiveRouter
 from gateway.trial_watch import find
 from router.live_pointer import LivePointer, Trial, TrialMode
@@ -40,7 +43,10 @@ async def rollback_router(live: Live, store: Store, caller: CallerOf) -> Respons
     require_admin(caller)
 
     def roll_back() -> dict[str, Any]:
-        Registry(live.folder).rollback(datetime.now(UTC))
+        registry = Registry(live.folder)
+        before = registry.live()
+        pointer = registry.rollback(datetime.now(UTC))
+        note(store, caller, "rollback", before and (before.trial or before), pointer)
         return state_of(live, store)
 
     return await answered(roll_back)
@@ -54,10 +60,17 @@ async def promote_router(version: str, live: Live, store: Store, caller: CallerO
     def promote() -> dict[str, Any]:
         registry = Registry(live.folder)
         live.try_load(registry.folder(version))
-        registry.promote(version, datetime.now(UTC))
+        before = registry.live()
+        note(store, caller, "promote", before, registry.promote(version, datetime.now(UTC)))
         return state_of(live, store)
 
     return await answered(promote)
+
+
+def note(store: object, caller: Caller, action: str, before: LivePointer | Trial | None, after: LivePointer) -> None:
+    """Adds a line to the admin log. Raises StoreError."""
+    if isinstance(store, Database):
+        AdminLog(store).note(name_of(caller), action, "router", before.version if before else "", after.version)
 
 
 async def answered(work: Callable[[], dict[str, Any]]) -> Response:

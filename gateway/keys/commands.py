@@ -14,12 +14,12 @@ from pydantic import Field
 
 from base.errors import ConfigError, allowed_values
 from base.options import ConfigOption, DatabaseOption, DataOption, RedisOption, age_s, with_options
+from decision_log.admin_log import AdminLog, first_broken, operator
 from decision_log.connections import opened_database, run_with_redis
 from decision_log.redis_client import connect
 from fleet.redis_server import running_url
 from gateway.keys.grants import Cap, Grant, Measure, parse_caps
-from gateway.keys.key_store import AdminAction, KeyStore, StoredKey
-from gateway.settings import operator
+from gateway.keys.key_store import KeyStore, StoredKey
 from router.config import load_config
 from router.types import Record
 
@@ -126,12 +126,12 @@ def revoke(key: KeyArgument, data_dir: DataOption = DATA, database_url: Database
 
 
 def log(data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
-    """List what was done to keys, by whom; exit status 1 when lines were changed or removed since."""
+    """List what admins did to keys, configuration and routers; exit status 1 when lines were changed or removed."""
     from base.terminal import Grid, Terminal
 
-    with opened_keys(data_dir, database_url) as store:
-        actions = store.actions()
-    table = Grid("number", "at", "who", "action", "key or team", "before", "after")
+    with opened_database(data_dir, database_url) as database:
+        actions = AdminLog(database).actions()
+    table = Grid("number", "at", "who", "action", "of what", "before", "after")
     for each in actions:
         short = (each.before[:12], each.after[:12])
         table.add_row(str(each.number), time_words(each.at), each.actor, each.action, each.subject, *short)
@@ -218,13 +218,3 @@ def state_of(key: StoredKey, now: float) -> str:
 
 def time_words(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(sep=" ", timespec="minutes").removesuffix("+00:00")
-
-
-def first_broken(actions: Sequence[AdminAction]) -> int | None:
-    """The number of the first line that is not as it was written, or is missing; None when all are there."""
-    link = ""
-    for number, each in enumerate(actions, start=1):
-        if each.number != number or not each.is_linked_to(link):
-            return number
-        link = each.link
-    return None

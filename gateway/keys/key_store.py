@@ -1,5 +1,4 @@
-"""Keys and teams in SQL, and the log of what admins did to them. Each change and its line of that log are one
-transaction."""
+"""Keys and teams in SQL. Each change and its line of the admin log are one transaction."""
 
 from __future__ import annotations
 
@@ -11,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from base.errors import ConfigError, StoreError, allowed_values
-from base.json_text import to_json
+from decision_log.admin_log import ADMIN_LOG, add_line, newest
 from decision_log.database import Database
 from gateway.keys.grants import Grant, check_team, tenant_of
-from gateway.keys.tables import ADMIN_LOG, KEYS, TABLES, TEAMS
+from gateway.keys.tables import KEYS, TABLES, TEAMS
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -41,23 +40,6 @@ class StoredKey(NamedTuple):
     revoked_at: float | None
 
 
-class AdminAction(NamedTuple):
-    """A line of the admin log. `before` and `after` are hashes of the subject's row; '' where there was none."""
-
-    number: int
-    at: float
-    actor: str
-    action: str
-    subject: str
-    before: str
-    after: str
-    link: str
-
-    def is_linked_to(self, before: str) -> bool:
-        """Returns True where this line and the one before it, whose link is given, are as they were written."""
-        return self.link == link_of(before, self[:-1])
-
-
 @dataclass(frozen=True)
 class Holders:
     """Every key and team at one version, which is the number of admin actions so far."""
@@ -76,7 +58,7 @@ class KeyStore:
 
     def __init__(self, database: Database, actor: str = "") -> None:
         self._database, self._actor = database, actor
-        database.make_tables(TABLES)
+        database.make_tables([*TABLES, ADMIN_LOG])
 
     def version(self) -> int:
         with self._database.transaction("read the version of keys in") as connection:
@@ -135,12 +117,6 @@ class KeyStore:
             insert = self._database.insert(TEAMS).values(team=subject, **values)
             connection.execute(insert.on_conflict_do_update(index_elements=["team"], set_=values))
 
-    def actions(self) -> list[AdminAction]:
-        """The admin log, oldest first."""
-        with self._database.transaction("read the admin log from") as connection:
-            rows = connection.execute(select(ADMIN_LOG).order_by(ADMIN_LOG.c.number))
-            return [AdminAction(*row) for row in rows]
-
     @contextmanager
     def _change(self, action: str, subject: str) -> Iterator[Connection]:
         """A transaction that ends with its line in the admin log. Of two at once the second fails."""
@@ -148,19 +124,11 @@ class KeyStore:
             with self._database.transaction("change keys in") as connection:
                 before = state_hash(connection, subject)
                 yield connection
-                number, at = newest(connection) + 1, time.time()
-                line = (number, at, self._actor, action, subject, before, state_hash(connection, subject))
-                last = select(ADMIN_LOG.c.link).where(ADMIN_LOG.c.number == number - 1)
-                link = link_of(connection.execute(last).scalar_one_or_none() or "", line)
-                connection.execute(ADMIN_LOG.insert().values((*line, link)))
+                add_line(connection, (self._actor, action, subject, before, state_hash(connection, subject)))
         except StoreError as error:
             if isinstance(error.__cause__, IntegrityError):
                 raise StoreError("somebody else changed keys at the same moment; try again") from error
             raise
-
-
-def newest(connection: Connection) -> int:
-    return int(connection.execute(select(func.coalesce(func.max(ADMIN_LOG.c.number), 0))).scalar_one())
 
 
 def live_key(connection: Connection, key_id: str) -> StoredKey:
@@ -185,11 +153,6 @@ def state_hash(connection: Connection, subject: str) -> str:
     table, column = (KEYS, KEYS.c.key_id) if "/" in subject else (TEAMS, TEAMS.c.team)
     row = connection.execute(select(table).where(column == subject)).one_or_none()
     return "" if row is None else hashlib.sha256(repr(tuple(row)).encode()).hexdigest()
-
-
-def link_of(before: str, line: tuple[object, ...]) -> str:
-    """The hash that ties a line of the admin log to the one before it."""
-    return hashlib.sha256(before.encode() + to_json(line)).hexdigest()
 
 
 def new_secret() -> str:

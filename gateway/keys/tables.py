@@ -1,4 +1,4 @@
-"""The tables of keys, teams and what admins did. Grants are JSON; no secret is kept, only its hash."""
+"""The tables of keys and teams. Grants are JSON; no secret is kept, only its hash."""
 
 from __future__ import annotations
 
@@ -35,22 +35,6 @@ class TeamRow(SQLModel, table=True):
     grant_json: str = Field(sa_type=Text)
 
 
-class AdminRow(SQLModel, table=True):
-    """One admin action. Rows are only added; each has the hash of itself and the row before, so that an edit shows."""
-
-    __tablename__ = "access_log"
-
-    number: int = Field(primary_key=True)
-    at: float = Field(sa_type=Float)
-    actor: str = Field(sa_type=Text)
-    action: str = Field(sa_type=Text)
-    subject: str = Field(sa_type=Text)
-    before: str = Field(sa_type=Text)
-    after: str = Field(sa_type=Text)
-    link: str = Field(sa_type=Text)
-
-
 KEYS: Table = SQLModel.metadata.tables["access_keys"]
 TEAMS: Table = SQLModel.metadata.tables["access_teams"]
-ADMIN_LOG: Table = SQLModel.metadata.tables["access_log"]
-TABLES = [KEYS, TEAMS, ADMIN_LOG]
+TABLES = [KEYS, TEAMS]

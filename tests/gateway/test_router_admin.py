@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from base.errors import ConfigError
+from decision_log.admin_log import AdminLog
 from decision_log.database import Database
 from fleet.connect import DisabledBackend
 from gateway.auth import Auth
@@ -44,7 +45,8 @@ async def ask(gateway: Running, method: str, path: str, key: str = "") -> tuple[
 async def test_a_router_is_promoted_and_rolled_back(tmp_path: Path) -> None:
     first, second = saved(tmp_path, 1.0), saved(tmp_path, 2.0)
     Registry(tmp_path).promote(first, NOW)
-    async with running(routers=tmp_path, load=load) as gateway:
+    store = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    async with running(routers=tmp_path, load=load, store=store) as gateway:
         status, state = await ask(gateway, "POST", f"{ADMIN}/{second[:8]}/promote")
         assert (status, state["live"]) == (200, second)
         assert {each["version"]: each["role"] for each in state["routers"]} == {first: "", second: "live"}
@@ -55,6 +57,11 @@ async def test_a_router_is_promoted_and_rolled_back(tmp_path: Path) -> None:
         status, refusal = await ask(gateway, "POST", f"{ADMIN}/ffff/promote")
         assert status == 400
         assert "unknown router version 'ffff'" in refusal["error"]["message"]
+    assert [each[2:7] for each in AdminLog(store).actions()] == [
+        ("api", "promote", "router", first, second),
+        ("api", "rollback", "router", second, first),
+    ]
+    store.close()
 
 
 async def test_a_router_that_the_gateway_cannot_load_stays_where_it_is(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from base.errors import ArtifactError, ConfigError
 from coe.command_line import run
+from decision_log.admin_log import AdminLog
+from decision_log.database import Database
 from router.artifact import save_artifact
 from router.live_pointer import Trial
 from router.registry import Registry
@@ -177,6 +179,16 @@ def test_the_commands_say_what_they_did(registry, tmp_path, capsys, monkeypatch)
     assert coe("promote", two)[0] == 0
     assert coe("rollback") == (0, f"router {one} is live again\n")
     assert coe("try", "zzz")[0] == 1
+    database = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    assert [each[3:7] for each in AdminLog(database).actions()] == [
+        ("promote", "router", "", one),
+        ("try", "router", one, two),
+        ("rollback", "router", two, one),
+        ("try", "router", one, two),
+        ("promote", "router", one, two),
+        ("rollback", "router", two, one),
+    ]
+    database.close()
     lock = registry.root / ".live.lock"
     lock.unlink()
     lock.mkdir()  # stands for every file that the system refuses: root may write to a read-only folder

@@ -18,6 +18,8 @@ import yaml
 from pydantic import SecretStr
 
 from benchmarks.chaos_fleet import GatewayProcess
+from decision_log.admin_log import AdminLog, operator
+from decision_log.connections import opened_database
 from decision_log.default_database import default_database_url
 from fleet.program_log import LogReporter
 from gateway.changes.history import History
@@ -139,6 +141,12 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
             assert status == 0, said
             assert "experts.new: added" in said
             await experts_of_workers(gateway, client, "left", "right", "new")
+            with opened_database(tmp_path / "data", None) as database:
+                assert [each[2:7] for each in AdminLog(database).actions()] == [
+                    (operator(), "apply", "configuration", "1", "2"),
+                    ("api", "apply", "configuration", "2", "3"),
+                    (operator(), "rollback", "configuration", "3", "2"),
+                ]
         assert len(statuses) > 100
         assert statuses.count(200) == len(statuses)
         os.kill(gateway.worker_pids[0], signal.SIGKILL)

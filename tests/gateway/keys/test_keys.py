@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from base.errors import ConfigError, StoreError
 from coe import command_line
+from decision_log.admin_log import ADMIN_LOG, AdminLog, first_broken
 from decision_log.database import Database
 from gateway.auth import Auth
 from gateway.http_errors import ApiError
-from gateway.keys.commands import first_broken
 from gateway.keys.counters import Cost
 from gateway.keys.grants import Cap, Grant, Measure, Window, both, caller_of, parse_caps, tenant_of
 from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore, digest_of
 from gateway.keys.limits import Limits
-from gateway.keys.tables import ADMIN_LOG, KEYS
+from gateway.keys.tables import KEYS
 from tests.gateway.running import until
 
 USD = Cap(measure=Measure.USD, amount=5, window=Window.MONTH)
@@ -137,7 +137,7 @@ def test_every_change_is_logged_and_a_changed_log_shows(keys: KeyStore) -> None:
     ):
         with pytest.raises(ConfigError):
             change()
-    actions = keys.actions()
+    actions = AdminLog(keys._database).actions()
     assert [(each.action, each.subject, each.actor) for each in actions] == [
         ("create", key_id, "ann@host"),
         ("limits", "acme", "ann@host"),

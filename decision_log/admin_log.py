@@ -1,0 +1,128 @@
+"""The log of what admins did: to keys, to the configuration, to routers. Lines are only added, and each has the hash of
+itself and the line before, so that an edit shows."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import Float, Text, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Field, SQLModel
+
+from base.errors import StoreError
+from base.json_text import to_json
+from decision_log.connections import opened_database
+from decision_log.database import Database
+
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+    from sqlalchemy.engine import Connection
+
+TRIES = 5
+
+
+class AdminRow(SQLModel, table=True):
+    """One admin action."""
+
+    __tablename__ = "access_log"
+
+    number: int = Field(primary_key=True)
+    at: float = Field(sa_type=Float)
+    actor: str = Field(sa_type=Text)
+    action: str = Field(sa_type=Text)
+    subject: str = Field(sa_type=Text)
+    before: str = Field(sa_type=Text)
+    after: str = Field(sa_type=Text)
+    link: str = Field(sa_type=Text)
+
+
+ADMIN_LOG: Table = SQLModel.metadata.tables["access_log"]
+
+
+class AdminAction(NamedTuple):
+    """A line of the log. `before` and `after` say what the subject was: of a key or a team the hash of its row, of
+    others a number or a version; '' where there was none."""
+
+    number: int
+    at: float
+    actor: str
+    action: str
+    subject: str
+    before: str
+    after: str
+    link: str
+
+    def is_linked_to(self, before: str) -> bool:
+        """Returns True where this line and the one before it, whose link is given, are as they were written."""
+        return self.link == link_of(before, self[:-1])
+
+
+class AdminLog:
+    """Calls block. All raise StoreError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.make_tables([ADMIN_LOG])
+
+    def note(self, actor: str, action: str, subject: str, before: str, after: str) -> None:
+        """Adds a line for what was done elsewhere; the error says that it was done."""
+        for tries in range(TRIES):
+            try:
+                with self._database.transaction("write to the admin log in") as connection:
+                    add_line(connection, (actor, action, subject, before, after))
+                return
+            except StoreError as error:
+                if not isinstance(error.__cause__, IntegrityError) or tries == TRIES - 1:
+                    raise StoreError(f"this was done, but the admin log does not have it: {error}") from error
+
+    def actions(self) -> list[AdminAction]:
+        """All lines, oldest first."""
+        with self._database.transaction("read the admin log from") as connection:
+            rows = connection.execute(select(ADMIN_LOG).order_by(ADMIN_LOG.c.number))
+            return [AdminAction(*row) for row in rows]
+
+
+def note_command(data_dir: Path, database_url: str | None, action: str, subject: str, before: str, after: str) -> None:
+    """Adds a line for what a command did, by whoever runs it. Raises StoreError."""
+    with opened_database(data_dir, database_url) as database:
+        AdminLog(database).note(operator(), action, subject, before, after)
+
+
+def operator() -> str:
+    """User and host that a command runs as, for what is written down about changes."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def add_line(connection: Connection, action: tuple[str, str, str, str, str]) -> None:
+    """Adds the line (actor, action, subject, before, after). Of two at once the second fails (IntegrityError)."""
+    number = newest(connection) + 1
+    line = (number, time.time(), *action)
+    last = select(ADMIN_LOG.c.link).where(ADMIN_LOG.c.number == number - 1)
+    link = link_of(connection.execute(last).scalar_one_or_none() or "", line)
+    connection.execute(ADMIN_LOG.insert().values((*line, link)))
+
+
+def newest(connection: Connection) -> int:
+    """The number of the last line; 0 where there is none."""
+    return int(connection.execute(select(func.coalesce(func.max(ADMIN_LOG.c.number), 0))).scalar_one())
+
+
+def link_of(before: str, line: tuple[object, ...]) -> str:
+    """The hash that ties a line to the one before it."""
+    return hashlib.sha256(before.encode() + to_json(line)).hexdigest()
+
+
+def first_broken(actions: Sequence[AdminAction]) -> int | None:
+    """The number of the first line that is not as it was written, or is missing; None when all are there."""
+    link = ""
+    for number, each in enumerate(actions, start=1):
+        if each.number != number or not each.is_linked_to(link):
+            return number
+        link = each.link
+    return None
