@@ -50,6 +50,7 @@ class DecisionFilter(Record):
     feedback: Opinion | None = None
     doubt: Doubt | None = None
     router_version: Text | None = None
+    probe: bool | None = Field(default=None, description="asked by coe itself")
     conversation: Text | None = Field(default=None, description="`session_id` of a record")
 
 
@@ -168,6 +169,8 @@ def conditions(connection: Connection, wanted: DecisionFilter) -> Iterator[Colum
         yield columns.at < wanted.until
     if wanted.doubt is not None:
         yield of_record(connection, "decision", "is_fallback").as_boolean() == (wanted.doubt is Doubt.UNSURE)
+    if wanted.probe is not None:
+        yield of_record(connection, "is_probe").as_boolean() == wanted.probe
     if wanted.feedback is not None:
         yield is_judged(wanted.feedback)
 

@@ -61,7 +61,9 @@ async def run_up(
             view.ready()
             answers = await view.answers(first_answers(composition, chosen, config))
             life.is_starting = False
-            view.ending(client_url(composition), answers, needs_key=bool(chosen.api_keys))
+            view.ending(
+                client_url(composition), answers, needs_key=bool(chosen.api_keys), has_console=config.gateway.console
+            )
             if once:
                 require_answers(answers)
                 return

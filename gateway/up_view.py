@@ -88,13 +88,18 @@ class UpView:
             self._line(plain_row(cells_of(answer)))
         return seen
 
-    def ending(self, base_url: str, answers: Sequence[FirstAnswer], *, needs_key: bool) -> None:
-        """Prints how many queries went where they belong, the API's address, and a command to copy."""
+    def ending(
+        self, base_url: str, answers: Sequence[FirstAnswer], *, needs_key: bool, has_console: bool = True
+    ) -> None:
+        """Prints how many queries went where they belong, the addresses, and a command to copy."""
         if answers:
             right = sum(answer.is_as_meant for answer in answers)
             self._line(f"{right} of {len(answers)} queries were put into the category they were written for.")
         key = ' -H "authorization: Bearer $COE_API_KEY"' if needs_key else ""
-        self._line(("\nAPI", "bold"), f"  {base_url}   ", ('(any OpenAI client; model "auto")\n', "dim"))
+        self._line(("\nAPI", "bold"), f"      {base_url}   ", ('(any OpenAI client; model "auto")', "dim"))
+        if has_console:
+            self._line(("Console", "bold"), f"  {base_url.removesuffix('/v1')}/console")
+        self._line()
         self._line(
             f"curl {base_url}/chat/completions -H 'content-type: application/json'{key} "
             """-d '{"model": "auto", "messages": [{"role": "user", "content": "What is 12 * 7?"}]}'\n"""

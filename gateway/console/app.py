@@ -269,6 +269,8 @@ async def names_of(api: Api) -> dict[str, list[str]]:
 def asked_of(query: Mapping[str, str]) -> dict[str, object]:
     """Parameters of the list that a page's address asks for."""
     filters: dict[str, object] = {name: query[name] for name in (*FILTERS, "after") if query.get(name)}
+    if query.get("probes") != "1":
+        filters["probe"] = "false"
     begin = since(query.get("days", "7"))
     return filters if begin is None else filters | {"since": begin}
 

@@ -88,6 +88,7 @@ def state_of(live: LiveRouter, store: object) -> dict[str, Any]:
     return {
         "live": None if pointer is None else pointer.version,
         "promoted_at": None if pointer is None else pointer.promoted_at,
+        "before": [] if pointer is None else list(pointer.history),
         "served": None if live.current is None else live.current.version,
         "trial": None if pointer is None or trial is None else trial_view(pointer, trial, store),
         "routers": [router_view(manifest, pointer) for manifest in reversed(registry.versions())],

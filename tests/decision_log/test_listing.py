@@ -48,6 +48,8 @@ def test_a_team_sees_what_its_keys_made(store: Database) -> None:
         ({"state": "timed_out"}, [1]),
         ({"router_version": "v8"}, [3]),
         ({"conversation": "c1"}, [2, 0]),
+        ({"probe": True}, [3]),
+        ({"probe": False}, [2, 1, 0]),
         ({"doubt": "unsure"}, [2]),
         ({"doubt": "sure"}, [3, 1, 0]),
         ({"feedback": "good"}, [0]),
@@ -63,7 +65,7 @@ def test_filters(store: Database, wanted: dict[str, object], found: list[int]) -
             made(0, session_id="c1"),
             made(1, {"category": "law"}, state="timed_out", status=504),
             made(2, {"is_fallback": True}, served_expert="other", session_id="c1"),
-            made(3, {"policy": "cheap", "router_version": "v8"}),
+            made(3, {"policy": "cheap", "router_version": "v8"}, is_probe=True),
         ]
     )
     for seq, kind, value in ((0, FeedbackKind.THUMB, 1.0), (0, FeedbackKind.SCORE, 0.0), (2, FeedbackKind.THUMB, 0.0)):

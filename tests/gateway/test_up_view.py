@@ -70,6 +70,7 @@ def test_the_ending_counts_and_gives_a_command_to_copy() -> None:
     UpView(Terminal(file=out, width=40)).ending("http://127.0.0.1:8000/v1", [GOOD, UNSURE], needs_key=False)
     text = out.getvalue()
     assert "1 of 2 queries were put into the category they were written for." in text
+    assert "Console  http://127.0.0.1:8000/console\n" in text
     (command,) = [line for line in text.splitlines() if line.startswith("curl ")]
     assert command == (
         "curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' "
@@ -79,8 +80,9 @@ def test_the_ending_counts_and_gives_a_command_to_copy() -> None:
 
 def test_the_command_shows_how_to_pass_a_key_and_no_key() -> None:
     out = io.StringIO()
-    UpView(Terminal(file=out)).ending("http://127.0.0.1:8000/v1", [], needs_key=True)
+    UpView(Terminal(file=out)).ending("http://127.0.0.1:8000/v1", [], needs_key=True, has_console=False)
     assert '-H "authorization: Bearer $COE_API_KEY"' in out.getvalue()
+    assert "Console" not in out.getvalue()
     assert "queries were put" not in out.getvalue()
 
 

@@ -1,0 +1,63 @@
+"""The console in a real browser: scripts/console.py has the steps. Skipped where Chromium is not installed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decision_log.database import Database
+from router.artifact import load_artifact, save_artifact
+from router.pipeline import Router
+from router.registry import Registry
+from router.types import DecisionRecord
+from tests.clients.test_clients import CLIENTS, KEY, SCRIPTS
+from tests.gateway.running import running
+from tests.gateway.small_router import MANIFEST, small_router
+from tests.gateway.test_router_admin import NOW
+from tests.memory_log import MemoryLog
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class StoredLog(MemoryLog):
+    """Records are in the database at once."""
+
+    def __init__(self, store: Database) -> None:
+        super().__init__()
+        self._store = store
+
+    def append(self, record: DecisionRecord) -> None:
+        super().append(record)
+        self._store.write_decisions([record])
+
+
+def load(folder: Path) -> Router:
+    return small_router(version=load_artifact(folder).manifest.version)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+async def test_the_console_works_in_a_browser(tmp_path: Path) -> None:
+    assert CLIENTS.exists(), f"{CLIENTS} is missing: `make apart` installs it"
+    routers, store = tmp_path / "routers", Database(f"sqlite:///{tmp_path / 'coe.db'}")
+    first, second = (
+        save_artifact(routers, MANIFEST, {"map.mass": np.full(3, mass, np.float32)}).manifest.version
+        for mass in (1.0, 2.0)
+    )
+    Registry(routers).promote(first, NOW)
+    async with running(routers=routers, load=load, store=store, log=StoredLog(store), keys=[KEY]) as gateway:
+        done = await asyncio.create_subprocess_exec(
+            str(CLIENTS),
+            str(SCRIPTS / "console.py"),
+            *(gateway.root, KEY, str(CHROMIUM), second),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await done.communicate()
+    store.close()
+    assert done.returncode == 0, said.decode()
