@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from eval.retrieval.plain_arms import best_on, plain_fusions
+from eval.retrieval.plain_arms import PlainFusions, best_weight
+from retrieval.routing.gains import is_plain_fusion
 from retrieval.routing.pilot_library import PilotLibrary, RoutingMethod
 from retrieval.routing.pilot_router import build_router
 from retrieval.training.build_library import with_settings, without_data_set
@@ -21,13 +22,13 @@ MEANING = {
     "multitask": "every query to the one adapter that was trained on all collections; no other arm may choose it",
     "bm25": "every query to BM25",
     "rrf": "base and BM25 fused by reciprocal rank",
-    "hybrid": "base and BM25 fused at the one weight that is best on the dev queries of all collections",
-    "hybrid_collection": "base and BM25 fused at the weight that is best on the dev queries of the collection",
-    "multitask_hybrid": "the multi-task adapter and BM25 fused at the one weight that is best on dev queries",
+    "hybrid": "convex sum of base and BM25, each scaled to [0, 1], with the one weight that is best on all dev queries",
+    "hybrid_collection": "the same with the weight that is best on the dev queries of the collection",
+    "multitask_hybrid": "convex sum of the multi-task adapter and BM25 with the one weight that is best on dev queries",
     "own": "every query to the expert of its own collection, which a user does not know",
     "data_set": "to the expert of the collection that most of the 10 nearest labelled queries come from",
     "centroid": "to the expert of the collection with the nearest centroid",
-    "centroid_hybrid": "the expert of that collection, fused with BM25 at the one weight that is best for base",
+    "centroid_hybrid": "the expert of that collection, fused with BM25 as base is here",
     "pilot": "RouterRetriever as published: mean similarity to an expert's pilots",
     "pilot_max": "RouterRetriever as its released code has it: largest similarity to a pilot",
     "coe_single": "this router, one expert a query",
@@ -47,20 +48,18 @@ PLAIN = (
 )
 """What anybody would try first: routing has to be better than the best of these."""
 NEIGHBOURS = 10
-NO_WORDS = "there is no expert over words, or no dev query"
+NO_MULTITASK = "no multi-task adapter was given, or it was trained on what is left out here"
 
 
 @dataclass(frozen=True)
 class Situation:
-    """The knowledge available when queries of one collection arrive: the library, the experts that may serve, and the
-    dev queries. `multitask` is an adapter of all collections, which is compared with and not routed to; None where
-    there is none, or the collection must be unknown to it."""
+    """The knowledge available when queries of one collection arrive: the library, the experts that may serve, and what
+    plain fusions have on the dev queries of each collection by its name."""
 
     library: PilotLibrary | None
     experts: tuple[str, ...]
     arms: tuple[Arm, ...]
-    dev: tuple[Labelled, ...] = ()
-    multitask: str | None = None
+    dev: Mapping[str, PlainFusions] = field(default_factory=dict)
 
     def without(self, collection: str) -> Situation:
         """Removes what was prepared for that collection."""
@@ -68,7 +67,8 @@ class Situation:
         if library is not None and not len(library.keys):
             library = None
         experts = tuple(name for name in self.experts if name != collection)
-        return Situation(library, experts, self.arms, tuple(p for p in self.dev if p.collection != collection))
+        dev = {name: found for name, found in self.dev.items() if name != collection}
+        return Situation(library, experts, self.arms, dev)
 
     @property
     def lexical(self) -> str | None:
@@ -79,18 +79,14 @@ class Situation:
         """Columns of arms that are one expert who may serve."""
         return [i for i, arm in enumerate(self.arms) if len(arm.members) == 1 and arm.members[0] in self.experts]
 
-    def column(self, expert: str, weight: float | None = None) -> int | None:
-        """Column of that expert alone, or fused with BM25 at that weight; None when it may not serve."""
-        columns = self.single_columns() if weight is None else plain_fusions(self.arms, expert)
-        may_serve = expert in self.experts
-        wanted = (i for i in columns if self.arms[i].members[0] == expert and weight in (None, self.arms[i].weights[0]))
-        return next(wanted, None) if may_serve else None
+    def column(self, expert: str) -> int | None:
+        """Column of that expert alone; None when it may not serve."""
+        return next((i for i in self.single_columns() if self.arms[i].members[0] == expert), None)
 
-    def best_fusion(self, expert: str, collection: str | None = None) -> int | None:
-        """Column of the expert's fusion with BM25 at the weight that is best on dev queries, of one collection where
-        that has some; None where nothing tells."""
-        own = [part for part in self.dev if part.collection == collection and len(part)]
-        return best_on(own or self.dev, plain_fusions(self.arms, expert))
+    def fusion(self, expert: str) -> int | None:
+        """Column of its fusion with BM25 at the weight that is base's; None when it may not serve."""
+        found = (i for i, arm in enumerate(self.arms) if is_plain_fusion(arm, expert))
+        return next(found, None) if expert in self.experts else None
 
 
 @dataclass(frozen=True)
@@ -102,8 +98,11 @@ class Compared:
     decisions: list[RetrievalDecision]
 
 
-def compare(test: Labelled, situation: Situation, rrf: FloatArray | None) -> Compared:
-    """Every arm on the test queries of one collection; `rrf` (n,) are the scores of that one."""
+def compare(
+    test: Labelled, situation: Situation, plain: PlainFusions | None, multitask: FloatArray | None = None
+) -> Compared:
+    """Every arm on the test queries of one collection, on which `plain` and the multi-task adapter (n,) were measured
+    too; None leaves it out."""
     scores: dict[str, FloatArray] = {}
     absent: dict[str, str] = {}
     for arm, expert in {"base": BASE, "bm25": "bm25", "own": test.collection}.items():
@@ -112,13 +111,11 @@ def compare(test: Labelled, situation: Situation, rrf: FloatArray | None) -> Com
             absent[arm] = f"there is no expert '{expert}'"
         else:
             scores[arm] = test.scores[:, column]
-    plain, lacking = plain_columns(test.collection, situation)
-    scores |= {arm: test.scores[:, column] for arm, column in plain.items()}
+    if multitask is not None:
+        scores["multitask"] = multitask
+    fused, lacking = plain_scores(test.collection, situation, plain, knows_all=multitask is not None)
+    scores |= fused
     absent |= lacking
-    if rrf is None:
-        absent["rrf"] = NO_WORDS
-    else:
-        scores["rrf"] = rrf
     decisions, routed = routed_arms(test, situation)
     scores |= routed
     if situation.library is None:
@@ -130,24 +127,23 @@ def compare(test: Labelled, situation: Situation, rrf: FloatArray | None) -> Com
     return Compared({name: scores[name] for name in MEANING if name in scores}, absent, decisions)
 
 
-def plain_columns(collection: str, situation: Situation) -> tuple[dict[str, int], dict[str, str]]:
-    """The column of each arm that takes one for every query of a collection, and why others are absent."""
-    columns: dict[str, int | None] = {
-        "hybrid": situation.best_fusion(BASE),
-        "hybrid_collection": situation.best_fusion(BASE, collection),
-    }
-    absent = dict.fromkeys(columns, NO_WORDS)
-    if situation.multitask is not None:
-        alone = Arm(members=(situation.multitask,), weights=(1.0,))
-        columns |= {
-            "multitask": situation.arms.index(alone),
-            "multitask_hybrid": situation.best_fusion(situation.multitask),
-        }
-    absent |= dict.fromkeys(
-        ("multitask", "multitask_hybrid"),
-        "no multi-task adapter was given, or it was trained on what is left out here",
-    )
-    found = {arm: column for arm, column in columns.items() if column is not None}
+def plain_scores(
+    collection: str, situation: Situation, plain: PlainFusions | None, *, knows_all: bool
+) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """Scores (n,) of each plain fusion on the queries of a collection, and why others are absent."""
+    found: dict[str, FloatArray] = {}
+    if plain is not None:
+        found["rrf"] = plain.rrf
+        one = best_weight([part.base for part in situation.dev.values()])
+        own = best_weight([situation.dev[collection].base]) if collection in situation.dev else one
+        if one is not None and own is not None:
+            found |= {"hybrid": plain.base[:, one], "hybrid_collection": plain.base[:, own]}
+        adapter = best_weight([part.multitask for part in situation.dev.values() if part.multitask is not None])
+        if knows_all and plain.multitask is not None and adapter is not None:
+            found["multitask_hybrid"] = plain.multitask[:, adapter]
+    absent = dict.fromkeys(("rrf", "hybrid", "hybrid_collection"), "there is no expert over words, or no dev query")
+    if not knows_all:
+        absent |= dict.fromkeys(("multitask", "multitask_hybrid"), NO_MULTITASK)
     return found, {arm: reason for arm, reason in absent.items() if arm not in found}
 
 
@@ -176,22 +172,18 @@ def routed_arms(test: Labelled, situation: Situation) -> tuple[list[RetrievalDec
         return decisions, scores
     scores["pilot"] = scores_of(situation.arms, test, choose(RoutingMethod.MEAN, False))
     scores["pilot_max"] = scores_of(situation.arms, test, choose(RoutingMethod.MAX, False))
-    nearest, hybrid = nearest_centroid(test.embeddings, library), situation.best_fusion(BASE)
-    scores["centroid"] = by_data_set(test, situation, nearest)
-    if hybrid is not None:
-        weight = situation.arms[hybrid].weights[0]
-        scores["centroid_hybrid"] = by_data_set(test, situation, nearest, weight)
-    scores["data_set"] = by_data_set(test, situation, most_of_neighbours(test.embeddings, library))
+    nearest = nearest_centroid(test.embeddings, library)
+    scores["centroid"] = by_data_set(test, nearest, situation.column)
+    if situation.fusion(BASE) is not None:
+        scores["centroid_hybrid"] = by_data_set(test, nearest, situation.fusion)
+    scores["data_set"] = by_data_set(test, most_of_neighbours(test.embeddings, library), situation.column)
     return decisions, scores
 
 
-def by_data_set(
-    test: Labelled, situation: Situation, data_sets: Sequence[str], weight: float | None = None
-) -> FloatArray:
-    """Scores when each query goes to the expert named like the data set, alone or fused with BM25 at that weight; to
-    base where there is none."""
-    base = situation.column(BASE, weight)
-    columns = [situation.column(name, weight) for name in data_sets]
+def by_data_set(test: Labelled, data_sets: Sequence[str], column_of: Callable[[str], int | None]) -> FloatArray:
+    """Scores when each query goes to the arm of the expert named like the data set; to base's where there is none."""
+    base = column_of(BASE)
+    columns = [column_of(name) for name in data_sets]
     chosen = [base if column is None else column for column in columns]
     return test.scores[np.arange(len(test)), np.array(chosen, dtype=np.int64)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,11 +15,11 @@ from base.errors import DataError
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
 from eval.retrieval.arms import MEANING, Compared, Situation, compare
 from eval.retrieval.latency import measure_latency
-from eval.retrieval.plain_arms import reciprocal_rank_scores
+from eval.retrieval.plain_arms import PlainFusions, plain_fusions
 from eval.retrieval.request import RetrievalRequest, requested_experts
 from eval.retrieval.retrieval_records import AddedExpert, ArmScore, CollectionReport, LostQuery, RetrievalReport
 from eval.retrieval.sentences import headline, losses, notes
-from retrieval.build_experts import build_experts, first_lexical
+from retrieval.build_experts import build_experts
 from retrieval.routing.pilot_library import LibraryManifest, PilotLibrary
 from retrieval.training.build_library import build_library
 from retrieval.training.collection import Collection, find_collections, read_collection
@@ -36,14 +36,17 @@ Scores = Mapping[str, FloatArray]
 
 @dataclass(frozen=True)
 class Measured:
-    """One collection: labelled train queries for pilots over the arms that are routed to; dev and test queries over
-    these and those of the multi-task adapter. `rrf` (n,) are test scores of base and BM25 by reciprocal rank."""
+    """One collection: labelled train queries for pilots, dev and test queries, all over the same arms, what the
+    multi-task adapter has on the test queries (n,), and plain fusions, which are compared with and not routed to: with
+    that adapter no collection could be left out."""
 
     collection: Collection
     pilots: Labelled | None
     dev: Labelled
     test: Labelled
-    rrf: FloatArray | None
+    multitask: FloatArray | None
+    plain_dev: PlainFusions | None
+    plain_test: PlainFusions | None
 
 
 def run_retrieval(
@@ -65,12 +68,11 @@ def run_retrieval(
         raise DataError(f"{request.data}: no collection has test queries; expected qrels/test.tsv")
     pilots, arms = label_pilots(searchers, arms, share)
     pilots_of = {part.collection: part for part in pilots}
-    outside = tuple(arm for arm in all_arms(everyone) if request.multitask in arm.members)
-    measured = [measure(each, (*arms, *outside), pilots_of, progress) for each in searchers]
+    measured = [measure(each, arms, pilots_of, request.multitask, progress) for each in searchers]
     progress("choosing settings on dev")
     library = fit(measured, experts, arms, now, locate(searchers, share))
-    multitask = request.multitask if outside else None
-    situation = Situation(library, tuple(experts), (*arms, *outside), tuple(one.dev for one in measured), multitask)
+    plain_dev = {one.collection.name: one.plain_dev for one in measured if one.plain_dev is not None}
+    situation = Situation(library, tuple(experts), arms, plain_dev)
     compared, left_out = compare_all(measured, situation)
     progress("measuring latency")
     latency = measure_latency(experts, library, searchers)
@@ -109,22 +111,28 @@ def run_retrieval(
 
 def compare_all(measured: Sequence[Measured], situation: Situation) -> tuple[list[Compared], list[Compared]]:
     """Every collection with all that is known, and again without its labels and its expert."""
-    compared = [compare(one.test, situation, one.rrf) for one in measured]
-    return compared, [compare(one.test, situation.without(one.collection.name), one.rrf) for one in measured]
+    compared = [compare(one.test, situation, one.plain_test, one.multitask) for one in measured]
+    return compared, [compare(one.test, situation.without(one.collection.name), one.plain_test) for one in measured]
 
 
 def measure(
-    searcher: Searcher, arms: Sequence[Arm], pilots: Mapping[str, Labelled], progress: Callable[[str], None]
+    searcher: Searcher,
+    arms: Sequence[Arm],
+    pilots: Mapping[str, Labelled],
+    multitask: str,
+    progress: Callable[[str], None],
 ) -> Measured:
-    collection, lexical = searcher.collection, first_lexical(searcher.experts)
+    collection = searcher.collection
     progress(f"{collection.name}: dev and test queries")
-    test = collection.split("test")
+    dev, test, alone = collection.split("dev"), collection.split("test"), [Arm(members=(multitask,), weights=(1.0,))]
     return Measured(
         collection,
         pilots=pilots.get(collection.name),
-        dev=label(searcher, collection.split("dev"), arms),
+        dev=label(searcher, dev, arms),
         test=label(searcher, test, arms),
-        rrf=None if lexical is None else reciprocal_rank_scores(searcher, test, (BASE, lexical)),
+        multitask=searcher.arm_scores(test, alone)[:, 0] if multitask in searcher.experts else None,
+        plain_dev=plain_fusions(searcher, dev, multitask),
+        plain_test=plain_fusions(searcher, test, multitask),
     )
 
 
@@ -140,7 +148,7 @@ def fit(
     if not pilots:
         return None
     fingerprints = {name: expert.fingerprint for name, expert in experts.items()}
-    dev = [replace(one.dev, scores=one.dev.scores[:, : len(arms)]) for one in measured if len(one.dev)]
+    dev = [one.dev for one in measured if len(one.dev)]
     created_at = now.isoformat()
     library = build_library(pilots, arms, fingerprints, created_at=created_at, located=located)
     return tuned(library, dev, fingerprints)

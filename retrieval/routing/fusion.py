@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from retrieval.types import Arm, IntArray
+from retrieval.types import EVIDENCE, Arm, IntArray
 from router.types import FloatArray
 
 POOL = 100
@@ -22,37 +22,42 @@ Evidence = Callable[[IntArray], FloatArray]
 
 
 def fuse(rankings: Sequence[Ranking], arm: Arm, count: int, evidence: Evidence | None = None) -> Ranking:
-    """The `count` best documents by the weighted sum of scores, each ranking's scores first brought to [0, 1].
-
-    Convex combination (Bruch et al. 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"); an arm that was
-    learned adds what the words say of each document, and moves the sum so that it is in [0, 1] too. Documents of equal
-    sums are in the order in which the rankings name them.
+    """The `count` best documents by the weighted sum of `features`; at most 1. Those of equal sums are in the order in
+    which the rankings name them. A single ranking stays as it is.
 
     Args:
-        evidence: of the query; needed by an arm that weighs it.
+        evidence: of the query, by the last member, an expert over words; needed where there are two.
     """
     if len(rankings) == 1:
         return rankings[0][0][:count], rankings[0][1][:count]
-    documents, first, shares = pooled(rankings)
-    total = shares @ np.array(arm.weights)
-    if arm.evidence:
-        assert evidence is not None
-        total += evidence(documents) @ np.array(arm.evidence)
-        total -= sum(min(weight, 0.0) for weight in arm.evidence)
+    assert evidence is not None
+    documents, first, found = features(rankings, evidence)
+    used = found.shape[1] if arm.evidence else len(rankings)
+    total = found[:, :used] @ np.array((*arm.weights, *arm.evidence))
+    total -= sum(min(weight, 0.0) for weight in arm.evidence)
     order = np.lexsort((first, -total))[:count]
     return documents[order], total[order].astype(np.float32)
 
 
-def pooled(rankings: Sequence[Ranking]) -> tuple[IntArray, IntArray, FloatArray]:
-    """The documents (k,) that any ranking names, the first place (k,) of each in the rankings one after the other, and
-    their scores (k, r) in each, brought to [0, 1]; 0 where a ranking lacks the document."""
-    documents, first, place = np.unique(
-        np.concatenate([ranking[0] for ranking in rankings]), return_index=True, return_inverse=True
-    )
-    shares = np.zeros((len(documents), len(rankings)), dtype=np.float32)
-    column = np.repeat(np.arange(len(rankings)), [len(ranking[0]) for ranking in rankings])
-    shares[place, column] = np.concatenate([unit_scores(ranking[1]) for ranking in rankings])
-    return documents.astype(np.int64), first.astype(np.int64), shares
+def features(rankings: Sequence[Ranking], evidence: Evidence) -> tuple[IntArray, IntArray, FloatArray]:
+    """What a dense ranking and one by words say of the documents (k,) that either names: the first place (k,) of each
+    in the rankings one after the other, and (k, 2 + `EVIDENCE`) the cosine, the scaled score of the words, and what the
+    words say.
+
+    A cosine means the same for every query, while BM25's best score does not say whether its document is any good. So
+    its scores are brought to [0, 1] and counted as far as the best document contains the query's words (`coverage`). A
+    document that a ranking lacks counts with the least score there.
+    """
+    (dense, cosines), (worded, scores) = rankings
+    documents, first, place = np.unique(np.concatenate([dense, worded]), return_index=True, return_inverse=True)
+    found = np.zeros((len(documents), 2 + len(EVIDENCE)), dtype=np.float32)
+    found[:, 2:] = evidence(documents.astype(np.int64))
+    found[:, 0] = cosines.min(initial=1.0)
+    found[place[: len(dense)], 0] = cosines
+    if len(worded):
+        best = place[len(dense) + int(scores.argmax())]
+        found[place[len(dense) :], 1] = unit_scores(scores) * found[best, 2]
+    return documents.astype(np.int64), first.astype(np.int64), found
 
 
 def unit_scores(scores: FloatArray) -> FloatArray:

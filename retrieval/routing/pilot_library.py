@@ -53,7 +53,7 @@ class RoutingSettings(Record):
 class LibraryManifest(Record):
     """The content of a pilot library's `manifest.json`."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     version: str
     created_at: str
     base_fingerprint: str

@@ -1,6 +1,6 @@
 """Learns from a data set's labelled queries how to weigh rankings and words in a fusion (ListNet, Cao et al. 2007).
 
-A query's documents are those that a member found; each has its scores brought to [0, 1], and the `EVIDENCE` of its
+A query's documents are those that a member found; each has its scores as in a plain fusion, and the `EVIDENCE` of its
 words. The weights minimise the cross entropy between these documents' grades and the softmax of their weighted sums.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from retrieval.routing.fusion import Evidence, Ranking, pooled
+from retrieval.routing.fusion import Evidence, Ranking, features
 from retrieval.training.ndcg import CUT, ndcg
 from retrieval.types import EVIDENCE, Arm, IntArray
 from router.types import FloatArray
@@ -44,10 +44,9 @@ class Candidates:
 
 def candidates(rankings: Sequence[Ranking], evidence: Evidence, grades: Mapping[int, int]) -> Candidates:
     """The documents in the order in which a fusion breaks ties."""
-    rows, first, shares = pooled(rankings)
+    rows, first, found = features(rankings, evidence)
     order = np.argsort(first)
-    features = np.concatenate([shares, evidence(rows)], axis=1)
-    return Candidates(rows[order], features[order].astype(np.float64), grades)
+    return Candidates(rows[order], found[order].astype(np.float64), grades)
 
 
 def learn_weights(queries: Sequence[Candidates]) -> FloatArray | None:
@@ -55,9 +54,9 @@ def learn_weights(queries: Sequence[Candidates]) -> FloatArray | None:
     taught = [query for query in queries if query.targets.any()]
     if len(taught) < MIN_QUERIES:
         return None
-    features = np.concatenate([query.features for query in taught])
-    spread = np.maximum(features.std(axis=0), 1e-9)
-    scaled, targets = features / spread, np.concatenate([query.targets for query in taught])
+    stacked = np.concatenate([query.features for query in taught])
+    spread = np.maximum(stacked.std(axis=0), 1e-9)
+    scaled, targets = stacked / spread, np.concatenate([query.targets for query in taught])
     sizes = [len(query.rows) for query in taught]
     starts, query_of = np.cumsum([0, *sizes[:-1]]), np.repeat(np.arange(len(sizes)), sizes)
 
@@ -69,7 +68,7 @@ def learn_weights(queries: Sequence[Candidates]) -> FloatArray | None:
         value = float((np.log(totals) + highest).sum() - targets @ sums) + RIDGE / 2 * float(weights @ weights)
         return value, scaled.T @ (odds / totals[query_of] - targets) + RIDGE * weights
 
-    members = features.shape[1] - len(EVIDENCE)
+    members = stacked.shape[1] - len(EVIDENCE)
     bounds = [(0.0, None)] * members + [(None, None)] * len(EVIDENCE)
     found = minimize(loss, np.zeros(len(spread)), jac=True, method="L-BFGS-B", bounds=bounds).x / spread
     size = float(np.abs(found).sum())

@@ -19,7 +19,7 @@ from retrieval.types import BASE, Arm, DenseExpert, LexicalIndex, RetrievalExper
 from router.embedding_cache import CachedEncoder
 from router.types import FloatArray
 
-FUSION_WEIGHTS = (0.3, 0.5, 0.7)
+FUSION_WEIGHTS = (0.5, 0.75, 0.9)
 """Weights of the dense member in a fusion with BM25: each is an arm, and the library says which serves a query best."""
 
 BLOCK = 256
@@ -97,8 +97,8 @@ class Searcher:
         return self._lexical[name]
 
     def evidence(self, arm: Arm, text: str) -> Evidence | None:
-        """Evidence of a query's words on documents, by the last member of an arm that weighs them."""
-        return partial(self.words(arm.members[-1]).evidence, text) if arm.evidence else None
+        """Evidence of a query's words on documents, by the last member of an arm that fuses."""
+        return partial(self.words(arm.members[-1]).evidence, text) if len(arm.members) > 1 else None
 
     def arm_scores(self, queries: Queries, arms: Sequence[Arm]) -> FloatArray:
         """(n, m): nDCG@10 of every arm on every query."""

@@ -5,66 +5,64 @@ from __future__ import annotations
 import numpy as np
 
 from eval.retrieval.arms import Situation, compare
-from eval.retrieval.plain_arms import best_on, by_reciprocal_rank
+from eval.retrieval.plain_arms import WEIGHTS, PlainFusions, best_weight, by_convex_sum, by_reciprocal_rank
+from retrieval.routing.fusion import Ranking
 from retrieval.training.collection import Queries
 from retrieval.training.labels import Labelled
 from retrieval.types import Arm
 
-ARMS = tuple(
-    Arm(members=members, weights=weights)
-    for members, weights in (
-        (("base",), (1.0,)),
-        (("bm25",), (1.0,)),
-        (("base", "bm25"), (0.3, 0.7)),
-        (("base", "bm25"), (0.7, 0.3)),
-        (("all",), (1.0,)),
-        (("all", "bm25"), (0.3, 0.7)),
-        (("all", "bm25"), (0.7, 0.3)),
-    )
+ARMS = tuple(Arm(members=(name,), weights=(1.0,)) for name in ("base", "bm25"))
+
+
+def rows(*pairs: tuple[int, float]) -> Ranking:
+    return np.array([row for row, _ in pairs], dtype=np.int64), np.array([s for _, s in pairs], dtype=np.float32)
+
+
+def best_at(place: int, count: int, height: float = 0.5) -> np.ndarray:
+    """(count, g) scores that are highest at one weight."""
+    return np.tile(np.where(np.arange(len(WEIGHTS)) == place, height, 0.1).astype(np.float32), (count, 1))
+
+
+def fusions(base: int, multitask: int, count: int = 3, height: float = 0.5) -> PlainFusions:
+    rrf = np.full(count, 0.3, dtype=np.float32)
+    return PlainFusions(rrf, best_at(base, count, height), best_at(multitask, count))
+
+
+IDS = ("a", "b", "c")
+TEST = Labelled(
+    "law", Queries(IDS, IDS, ({0: 1},) * 3), np.eye(3, 6, dtype=np.float32), np.full((3, 2), 0.2, np.float32)
 )
+SITUATION = Situation(None, ("base", "bm25"), ARMS, {"law": fusions(1, 2), "medicine": fusions(4, 2, 1, 0.9)})
+RISING = np.tile(np.linspace(0.1, 0.7, len(WEIGHTS), dtype=np.float32), (3, 1))
+MEASURED = PlainFusions(np.full(3, 0.25, dtype=np.float32), RISING, RISING / 2)
 
 
-def labelled(collection: str, scores: list[float], count: int = 4) -> Labelled:
-    ids = tuple(f"{collection}{i}" for i in range(count))
-    queries = Queries(ids=ids, texts=ids, grades=({0: 1},) * count)
-    return Labelled(collection, queries, np.eye(count, 6, dtype=np.float32), np.tile(np.float32(scores), (count, 1)))
-
-
-DEV = (
-    labelled("law", [0.5, 0.4, 0.6, 0.5, 0.7, 0.8, 0.7]),
-    labelled("medicine", [0.5, 0.1, 0.3, 0.7, 0.7, 0.6, 0.75], count=1),
-)
-TEST = labelled("law", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
-SITUATION = Situation(None, ("base", "bm25"), ARMS, DEV, "all")
-
-
-def rows(*documents: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.array(documents, dtype=np.int64), np.zeros(len(documents), dtype=np.float32)
-
-
-def test_reciprocal_ranks_add_up_over_the_rankings_that_name_a_document() -> None:
-    assert by_reciprocal_rank([rows(7, 8, 9), rows(9, 5)]) == [9, 7, 8, 5]
-    assert by_reciprocal_rank([rows(), rows(4)]) == [4]
+def test_rankings_are_fused_by_reciprocal_ranks_and_by_scaled_scores() -> None:
+    dense, worded = rows((7, 0.9), (8, 0.5), (9, 0.4)), rows((9, 12.0), (5, 2.0))
+    assert by_reciprocal_rank([dense, worded]) == [9, 7, 8, 5]
+    assert by_reciprocal_rank([rows(), worded]) == [9, 5]
+    assert by_convex_sum(dense, worded, 0.7) == [7, 9, 8, 5]
+    assert by_convex_sum(dense, worded, 0.3) == [9, 7, 8, 5]
 
 
 def test_one_weight_is_the_best_mean_over_collections_not_over_queries() -> None:
-    assert best_on(DEV, [2, 3]) == 3
-    assert best_on(DEV[:1], [2, 3]) == 2
-    assert best_on((), [2, 3]) is None
-    assert best_on(DEV, []) is None
+    assert best_weight([best_at(1, 9), best_at(4, 1, 0.9)]) == 4
+    assert best_weight([]) is None
 
 
 def test_plain_arms_are_chosen_on_dev_and_scored_on_test() -> None:
-    found = compare(TEST, SITUATION, np.full(4, 0.9, dtype=np.float32)).scores
-    means = {arm: float(found[arm].mean()) for arm in ("rrf", "hybrid", "hybrid_collection", "multitask")}
-    expected = {"rrf": 0.9, "hybrid": 0.4, "hybrid_collection": 0.3, "multitask": 0.5}
-    assert means == {arm: np.float32(value) for arm, value in expected.items()}
-    assert found["multitask_hybrid"].tolist() == TEST.scores[:, 6].tolist()
+    found = compare(TEST, SITUATION, MEASURED, np.full(3, 0.9, dtype=np.float32)).scores
+    assert found["rrf"].tolist() == MEASURED.rrf.tolist()
+    assert found["hybrid"].tolist() == RISING[:, 4].tolist()
+    assert found["hybrid_collection"].tolist() == RISING[:, 1].tolist()
+    assert found["multitask_hybrid"].tolist() == (RISING / 2)[:, 2].tolist()
+    assert found["multitask"].tolist() == [np.float32(0.9)] * 3
 
 
 def test_a_collection_that_is_left_out_chooses_no_weight_and_has_no_multi_task_adapter() -> None:
-    found = compare(TEST, SITUATION.without("medicine"), None)
-    assert found.scores["hybrid"].tolist() == TEST.scores[:, 2].tolist()
+    found = compare(TEST, SITUATION.without("medicine"), MEASURED)
+    assert found.scores["hybrid"].tolist() == RISING[:, 1].tolist()
+    assert found.scores["hybrid_collection"].tolist() == RISING[:, 1].tolist()
     assert "multitask_hybrid" not in found.scores
     assert "trained on what is left out" in found.absent["multitask"]
-    assert "rrf" in found.absent
+    assert "no dev query" in compare(TEST, SITUATION, None).absent["rrf"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.routing.fusion import Ranking, fuse, unit_scores
+from retrieval.routing.fusion import Evidence, Ranking, fuse, unit_scores
 from retrieval.types import Arm
 
 
@@ -19,21 +19,32 @@ def arm(*weights: float, evidence: tuple[float, ...] = ()) -> Arm:
     return Arm(members=("base", "bm25")[: len(weights)], weights=weights, evidence=evidence)
 
 
-def test_a_learned_arm_weighs_what_the_words_say_and_stays_between_0_and_1() -> None:
+def saying(**said: tuple[float, float, float]) -> Evidence:
+    """What the words say of documents `d0`, `d1`, ...; all 0 of others."""
+    return lambda rows: np.array([said.get(f"d{row}", (0.0, 0.0, 0.0)) for row in rows], dtype=np.float32)
+
+
+def holding(coverage: float) -> Evidence:
+    return lambda rows: np.tile(np.float32([coverage, 0, 0]), (len(rows), 1))
+
+
+def test_a_learned_arm_weighs_what_the_words_say() -> None:
     dense, words = ranking((7, 0.9), (3, 0.8), (5, 0.5)), ranking((3, 12.0), (9, 2.0))
-    said = {3: (0.0, 0.0, 1.0), 5: (1.0, 1.0, 0.0), 7: (0.5, 0.0, 0.0), 9: (0.0, 0.0, 0.0)}
-    learned = arm(0.3, 0.2, evidence=(0.3, 0.1, -0.1))
-    keys, scores = fuse([dense, words], learned, 10, lambda rows: np.array([said[int(row)] for row in rows]))
-    assert keys.tolist() == [7, 5, 3, 9]
-    assert scores.tolist() == pytest.approx([0.3 + 0.15 + 0.1, 0.4 + 0.1, 0.225 + 0.2 - 0.1 + 0.1, 0.1])
+    said = saying(d3=(0.5, 0.0, 1.0), d5=(1.0, 1.0, 0.0), d7=(0.5, 0.0, 0.0))
+    keys, scores = fuse([dense, words], arm(0.3, 0.2, evidence=(0.3, 0.1, -0.1)), 10, said)
+    assert keys.tolist() == [5, 7, 3, 9]
+    expected = [0.15 + 0.4 + 0.1, 0.27 + 0.15 + 0.1, 0.24 + 0.2 * 0.5 + 0.15 - 0.1 + 0.1, 0.15 + 0.1]
+    assert scores.tolist() == pytest.approx(expected)
 
 
-def test_sums_are_of_shares_and_ties_keep_the_order_of_the_rankings() -> None:
-    dense = ranking((7, 0.9), (3, 0.8), (5, 0.5))  # shares 1, 0.75, 0
-    words = ranking((3, 12.0), (9, 2.0))  # shares 1, 0
-    keys, scores = fuse([dense, words], arm(0.6, 0.4), 10)
-    assert keys.tolist() == [3, 7, 5, 9]
-    assert scores.tolist() == pytest.approx([0.85, 0.6, 0.0, 0.0])
+def test_words_count_as_far_as_their_best_document_contains_the_query() -> None:
+    dense, words = ranking((7, 0.9), (3, 0.8), (5, 0.5)), ranking((3, 12.0), (9, 2.0))
+    keys, scores = fuse([dense, words], arm(0.6, 0.4), 10, holding(1.0))
+    assert keys.tolist() == [3, 7, 5, 9]  # ties in the order in which the rankings name them
+    assert scores.tolist() == pytest.approx([0.48 + 0.4, 0.54, 0.3, 0.3])
+    keys, scores = fuse([dense, words], arm(0.6, 0.4), 10, holding(0.1))
+    assert keys.tolist() == [7, 3, 5, 9]
+    assert scores.tolist() == pytest.approx([0.54, 0.48 + 0.04, 0.3, 0.3])
 
 
 def test_one_ranking_is_cut_and_keeps_its_scores() -> None:
@@ -43,7 +54,9 @@ def test_one_ranking_is_cut_and_keeps_its_scores() -> None:
 
 
 def test_an_empty_member_leaves_the_other_one() -> None:
-    keys, _ = fuse([ranking((4, 2.0), (1, 1.0)), ranking()], arm(0.5, 0.5), 10)
+    keys, _ = fuse([ranking((4, 2.0), (1, 1.0)), ranking()], arm(0.5, 0.5), 10, holding(1.0))
+    assert keys.tolist() == [4, 1]
+    keys, _ = fuse([ranking(), ranking((4, 2.0), (1, 1.0))], arm(0.5, 0.5), 10, holding(1.0))
     assert keys.tolist() == [4, 1]
 
 
@@ -59,7 +72,7 @@ def test_every_document_once_best_first_and_no_score_beyond_one(
     first: list[tuple[int, float]], second: list[tuple[int, float]], weight: float, count: int
 ) -> None:
     both = [ranking(*sorted(part, key=lambda pair: -pair[1])) for part in (first, second)]
-    keys, scores = fuse(both, arm(weight, 1 - weight), count)
+    keys, scores = fuse(both, arm(weight, 1 - weight), count, holding(1.0))
     known = {key for key, _ in (*first, *second)}
     assert len(set(keys.tolist())) == len(keys) == min(count, len(known))
     assert set(keys.tolist()) <= known

@@ -66,7 +66,7 @@ def test_without_a_library_base_serves() -> None:
 def test_without_a_library_base_is_fused_with_bm25_if_that_is_there() -> None:
     found = build_router(None, base_fingerprint="x", experts=("words",), lexical="words").choose(corner(LAW, 2))
     assert [(d.members, d.weights, d.reason) for d in found] == [
-        (("base", "words"), (0.7, 0.3), RetrievalReason.UNPREPARED)
+        (("base", "words"), (0.75, 0.25), RetrievalReason.UNPREPARED)
     ] * 2
     alone = build_router(None, base_fingerprint="x", experts=("words",), lexical="words", may_fuse=False)
     assert [d.members for d in alone.choose(corner(LAW, 1))] == [("base",)]
