@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from router.config import CoeConfig
 
 CONFIG, DATA = Path("experts.yaml"), Path("data")
+WAIT_S = 30.0
+"""A gateway looks every half second, then probes experts and loads the router again."""
 
 
 def plan(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
@@ -23,20 +25,20 @@ def plan(config: ConfigOption = CONFIG, data_dir: DataOption = DATA) -> None:
     show_changes(config_text(config), config, data_dir)
 
 
-def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
+def apply(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
     """Have every running gateway of the data folder take experts.yaml as it is now, without a restart.
 
-    All of it is checked first. A gateway swaps within a second; requests that run keep what they had.
+    All of it is checked first. Gateways swap within a second, and say so; requests that run keep what they had.
     """
     from decision_log.admin_log import operator
     from router.config import config_text
 
     text = config_text(config)
     show_changes(text, config, data_dir)
-    tell(noted_history(data_dir, database_url).apply(text, text, operator()), data_dir)
+    return tell(noted_history(data_dir, database_url).apply(text, text, operator()), data_dir)
 
 
-def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> None:
+def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, database_url: DatabaseOption = None) -> int:
     """Put the configuration before in force. It stays, over restarts too, until experts.yaml changes."""
     from decision_log.admin_log import operator
     from gateway.changes.history import previous
@@ -45,7 +47,7 @@ def rollback(config: ConfigOption = CONFIG, data_dir: DataOption = DATA, databas
     history = noted_history(data_dir, database_url)
     found = history.current()
     show_changes(history.text(previous(found)), config, data_dir)
-    tell(history.rollback(found, config_text(config), operator()), data_dir)
+    return tell(history.rollback(found, config_text(config), operator()), data_dir)
 
 
 def noted_history(data_dir: Path, database_url: str | None) -> History:
@@ -85,5 +87,17 @@ def require_router(config: CoeConfig, data_dir: Path) -> None:
         raise ConfigError(f"the live router does not fit: {error}") from error
 
 
-def tell(found: InForce, data_dir: Path) -> None:
-    echo(f"configuration {found.number} is in force: gateways that run on {data_dir} take it within a second")
+def tell(found: InForce, data_dir: Path) -> int:
+    """Waits for the gateways that run, and says what became of it: 1 where one of them does not serve it."""
+    from gateway.changes.confirmations import wait_for
+    from gateway.changes.history import History
+
+    echo(f"configuration {found.number} is in force")
+    said = wait_for(History(data_dir).root, found.change, WAIT_S)
+    if not said:
+        echo(f"no gateway runs on {data_dir}: the next one to start takes it")
+    for name, confirmed in said.items():
+        late = f"not within {WAIT_S:g} s: it has not said whether it takes it"
+        outcome = late if confirmed is None else confirmed.problem or "serves it"
+        echo(f"gateway process {name.partition('-')[0]}: {outcome}")
+    return int(any(confirmed is None or confirmed.problem for confirmed in said.values()))

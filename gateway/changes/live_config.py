@@ -10,6 +10,7 @@ from typing import Protocol
 from base.errors import ConfigError, RouterError
 from fleet.tasks import stop_task
 from gateway.changes.check import checked
+from gateway.changes.confirmations import Confirmation, Confirmed
 from gateway.changes.difference import differences
 from gateway.changes.history import History, InForce, Note, previous
 from gateway.settings import Settings
@@ -46,14 +47,24 @@ class LiveConfig:
         self._seen = 0 if found is None else found.change
         self._changing = asyncio.Lock()
         self._poller: asyncio.Task[None] | None = None
+        self._confirmation: Confirmation | None = None
 
     def start(self, prepare: Callable[[CoeConfig], Awaitable[Prepared]]) -> None:
         """Follows from now on. `prepare` raises RouterError where the gateway cannot serve a configuration."""
         self._prepare = prepare
+        self._confirmation = Confirmation(self.history.root)
+        self._confirm()
         self._poller = asyncio.create_task(self._poll(), name="live-config")
 
     async def aclose(self) -> None:
         await stop_task(self._poller)
+        if self._confirmation is not None:
+            self._confirmation.close()
+
+    def _confirm(self) -> None:
+        """Says what this process has seen and serves, to commands that wait for it."""
+        if self._confirmation is not None:
+            self._confirmation.write(Confirmed(change=self._seen, number=self.number, problem=self.problem))
 
     async def plan(self, text: str | None) -> list[str]:
         """The changes that a text, or experts.yaml, would make. Raises ConfigError."""
@@ -106,6 +117,7 @@ class LiveConfig:
             await prepared.drop()
             raise
         self._take(prepared, config, found)
+        await asyncio.to_thread(self._confirm)
         return found
 
     async def look(self) -> None:
@@ -124,6 +136,7 @@ class LiveConfig:
                 if problem != self.problem:
                     logger.error("%s", problem)
                 self.problem = problem
+            await asyncio.to_thread(self._confirm)
 
     def _take(self, prepared: Prepared, config: CoeConfig, found: InForce) -> None:
         prepared.serve()

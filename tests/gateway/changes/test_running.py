@@ -109,6 +109,9 @@ async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Pa
             assert (await call(gateway, "GET", "admin/config"))[1]["number"] == 1, "a plan changes nothing"
             status, said = await asyncio.to_thread(coe, tmp_path, "config", "apply")
             assert status == 0, said
+            assert said.count(": serves it\n") == 2
+            known = {card["id"] for card in (await call(gateway, "GET", "models"))[1]["data"]}
+            assert {"left", "right", "new"} < known, "whoever answers serves it already"
             await experts_of_workers(gateway, client, "left", "right", "new")
             assert (await call(gateway, "POST", "chat/completions", json=chat("auto:other")))[0] == 200
             assert (await call(gateway, "POST", "chat/completions", json=chat("new")))[0] == 200
