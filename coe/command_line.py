@@ -114,6 +114,9 @@ COMMANDS = {
     "log doctor": Command(
         "decision_log.commands:doctor", "Prove that the decision log lost nothing, or name the gaps."
     ),
+    "log migrate": Command(
+        "gateway.migrate_command:migrate", "Copy the database into an empty one, for instance SQLite's to Postgres."
+    ),
     "log drain": Command("decision_log.commands:drain", "Write what waits in the stream to SQL, once or always."),
     "log feedback": Command(
         "training.feedback_command:log_feedback",
