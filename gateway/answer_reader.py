@@ -47,6 +47,7 @@ class StreamReader:
         self.is_done = False  # the end mark `[DONE]` came
         self.is_broken = False
         self.finish_reason: str | None = None
+        self.model: object = None  # that the first event names
         self.error_code: str | None = None  # of an error event
         self._reported: Usage | None = None
         self._tokens = 0  # events that carried text; engines send one token each
@@ -111,6 +112,8 @@ class StreamReader:
         if not isinstance(event, dict):
             self.is_broken = True
             return
+        if self.model is None and "model" in event:
+            self.model = event["model"]
         if self._on_event is not None:
             self._on_event(event)
         if self._as_chat is not None:
@@ -119,7 +122,7 @@ class StreamReader:
                 self.is_broken = True
                 return
             self.is_done = self.is_done or "done" in event
-        if event.get("error") is not None:
+        if "error" in event and event["error"] is not None:
             self.error_code = error_code(event["error"])
         usage = event.get("usage")
         if isinstance(usage, dict):
@@ -154,6 +157,7 @@ class JsonAnswer:
     usage: Usage
     finish_reason: str | None
     error_code: str | None
+    model: object = None
 
 
 def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None) -> JsonAnswer | None:
@@ -166,19 +170,23 @@ def read_answer(body: bytes, as_chat: Callable[[Mapping[str, Any]], dict[str, An
         values = reply_json(body)
     except JsonError:
         return None
-    if as_chat is not None and isinstance(values, dict):
-        values = read_as_chat(values, as_chat)
-    choices = values.get("choices") if isinstance(values, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    error = values.get("error") if isinstance(values, dict) else None
-    if not isinstance(first, dict) and error is None:
+    if not isinstance(values, dict):
         return None
-    reason = first.get("finish_reason") if isinstance(first, dict) else None
+    model = values["model"] if "model" in values else None  # noqa: SIM401  # without a call
+    if as_chat is not None and (values := read_as_chat(values, as_chat)) is None:
+        return None
+    choices, error = values.get("choices"), values.get("error")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    is_choice = isinstance(first, dict)
+    if not is_choice and error is None:
+        return None
+    reason = first.get("finish_reason") if is_choice and first is not None else None
     usage = values.get("usage")
     return JsonAnswer(
         usage=usage_of(usage) if isinstance(usage, dict) else Usage(is_estimated=True),
         finish_reason=reason[:64] if isinstance(reason, str) else None,
         error_code=None if error is None else error_code(error),
+        model=model,
     )
 
 

@@ -56,7 +56,7 @@ class GatewayApp:
             parts.experts,
             parts.chat_log,
             parts.admission,
-            ChatLimits(parts.limits, parts.config),
+            ChatLimits(parts.limits, parts.config, parts.chat_log.served.entries),
             enricher=parts.attachments,
             judge=parts.judge,
             cache=parts.cache,

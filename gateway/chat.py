@@ -10,6 +10,7 @@ from typing import Protocol
 
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
+from decision_log.served_models import MAX_MODEL_CHARS
 from gateway.answer_cache import AnswerCache
 from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
@@ -185,6 +186,7 @@ class ChatExchange:
     async def _send_whole(self, answer: WholeAnswer) -> None:
         outcome, facts = self._outcome, answer.facts
         outcome.usage, outcome.finish_reason = facts.usage, facts.finish_reason
+        self._note_model(answer.expert, facts.model)
         outcome.ttft_ms = self._asked.elapsed_ms()
         if self._keeps_text:
             self._answer_text = await read_off_loop(answer_text, answer.body)
@@ -220,6 +222,7 @@ class ChatExchange:
             raise
         finally:
             outcome.usage, outcome.finish_reason = reader.usage(chat.facts.prompt_tokens), reader.finish_reason
+            self._note_model(answer.expert, reader.model)
             self._answer_text = reader.text if self._keeps_text else None
             if reader.is_done:
                 endpoint.tails.read(answer.chunks)
@@ -265,6 +268,14 @@ class ChatExchange:
             self._row.take_number()
             piece = hidden.held if end is None else end.pass_on(hidden.held)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    def _note_model(self, expert: str, model: object) -> None:
+        """Notes the model that an answer names, if it was not kept from before."""
+        decided, served = self._outcome.decided, self._endpoint.log.served
+        if isinstance(model, str) and (decided is None or decided.slot is None or decided.slot.answer is None):
+            self._outcome.served_model = name = model[:MAX_MODEL_CHARS]
+            if name != served.now[expert]:
+                served.heard(expert, name)
 
     def _end(self, error_code: str | None) -> None:
         """Notes the end of an answer, which may hold an error of the expert's."""

@@ -18,11 +18,14 @@ PREAMBLE_CHARS = 1000
 
 
 class ChatLimits:
-    """Works for callers with caps only; for others nothing is counted."""
+    """Works for callers with caps only; for others nothing is counted.
 
-    def __init__(self, limits: Limits, config: CoeConfig) -> None:
-        self._limits = limits
-        self._experts: Mapping[str, ExpertConfig] = config.experts
+    Args:
+        experts: entries at the prices of what serves.
+    """
+
+    def __init__(self, limits: Limits, config: CoeConfig, experts: Mapping[str, ExpertConfig]) -> None:
+        self._limits, self._experts = limits, experts
         attached = config.retrieval.attach.values() if config.retrieval else ()
         self._added_chars = max((each.max_chars + PREAMBLE_CHARS for each in attached), default=0)
 

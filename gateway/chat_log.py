@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from decision_log.protocols import DecisionSink
 from gateway.exchange import Asked, Outcome, record_of
 from gateway.http_errors import ApiError
 from gateway.metrics import Metrics
-from router.config import ExpertConfig
+from gateway.served_models import ServedModels
 from router.types import DecisionRecord
 
 
@@ -16,11 +14,11 @@ class ChatLog:
     """Writes records to the sink, and counts.
 
     Args:
-        experts: entries of experts.yaml, which give the prices.
+        served: what answers for experts, and at which prices.
     """
 
-    def __init__(self, sink: DecisionSink, metrics: Metrics, experts: Mapping[str, ExpertConfig]) -> None:
-        self.sink, self.metrics, self.experts = sink, metrics, experts
+    def __init__(self, sink: DecisionSink, metrics: Metrics, served: ServedModels) -> None:
+        self.sink, self.metrics, self.served = sink, metrics, served
 
     @property
     def is_durable(self) -> bool:
@@ -79,7 +77,7 @@ class ChatRow:
         record = record_of(
             self._asked,
             outcome,
-            experts=self._log.experts,
+            experts=self._log.served.entries,
             replica=self._log.sink.replica,
             seq=self.take_number(),
             latency_ms=self._asked.elapsed_ms(),

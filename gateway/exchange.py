@@ -144,6 +144,7 @@ class Outcome:
     error_code: str | None = None
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
+    served_model: str | None = None  # as the answer says; None for one out of the cache
     overhead_ms: float = 0.0
     ttft_ms: float | None = None
     is_admitted: bool = False  # it got past the limits, so the log has a row of it
@@ -229,6 +230,7 @@ def record_of(
         state=outcome.state,
         decision=outcome.decision,
         served_expert=served,
+        served_model=outcome.served_model,
         status=outcome.status,
         error_code=outcome.error_code,
         finish_reason=outcome.finish_reason,

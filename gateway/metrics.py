@@ -66,6 +66,12 @@ class Metrics:
         self.failovers = Counter(
             "coe_failovers", "Answers by another expert than the one decided", ["expert"], registry=self.registry
         )
+        self.model_changes = Counter(
+            "coe_served_model_changes",
+            "Answers that name another model than the expert's answers before",
+            ["expert"],
+            registry=self.registry,
+        )
         self.feedback = Counter(
             "coe_feedback", "Feedback by what became of it", ["kind", "status"], registry=self.registry
         )

@@ -33,6 +33,7 @@ from gateway.part_metrics import (
 from gateway.readiness import Readiness
 from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
+from gateway.served_models import ServedModels
 from gateway.siblings import Siblings
 from gateway.telemetry.telemetry import Telemetry
 from retrieval.service import RetrievalService
@@ -115,7 +116,7 @@ class Parts:
             cache=self.cache,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
-        self.chat_log = ChatLog(self.sink, self.metrics, config.experts)
+        self.chat_log = ChatLog(self.sink, self.metrics, ServedModels(config.experts, self.metrics))
         self.attachments: Attachments | None = None
         if self.retrieval is not None:
             self.attachments = Attachments(self.retrieval, self.retrieval_log, can_take)

@@ -282,6 +282,7 @@ class DecisionRecord(Record):
     served_expert: str | None = Field(
         default=None, description="who answered; differs from decision.expert after a failover"
     )
+    served_model: str | None = Field(default=None, description="model that the answer names, where it names one")
     status: int = Field(description="HTTP status sent to the client; 499 when the client left first")
     error_code: str | None = None
     finish_reason: str | None = None

@@ -7,7 +7,7 @@ Pure. Shapes: n rewards of one cell in order of time.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +29,19 @@ Float64Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ChangePoint:
-    """Quality of an expert on a category went from `before` to `after`, mean rewards, at Unix time `at`."""
+    """Quality of an expert on a category went from `before` to `after`, mean rewards, at Unix time `at`.
+
+    `model` is what answers since, where that is another model than before: then no difference of rewards is needed, and
+    both means are 0 where nothing was rated. `has_new_grades`: the expert was graded after the change.
+    """
 
     category: str
     expert: str
     at: float
     before: float
     after: float
+    model: str = ""
+    has_new_grades: bool = False
 
 
 def last_change(rewards: Float64Array, delta: float) -> int:
@@ -153,12 +159,46 @@ def change_of(log: LogTable, cell: tuple[int, int], rows: NDArray[np.int64], cut
     return ChangePoint(log.categories[cell[0]], log.experts[cell[1]], at, before, after)
 
 
+def replaced_models(
+    log: LogTable, categories: Sequence[str], graded_at: Mapping[str, float]
+) -> tuple[ChangePoint, ...]:
+    """A change of every category for each expert whose answers name another model than before.
+
+    Args:
+        graded_at: expert -> Unix time of its newest grades.
+    """
+    return tuple(
+        ChangePoint(
+            category,
+            change.expert,
+            change.at,
+            mean_reward(log, category, change.expert, log.at < change.at),
+            mean_reward(log, category, change.expert, log.at >= change.at),
+            change.after,
+            graded_at.get(change.expert, 0.0) > change.at,
+        )
+        for change in log.model_changes
+        for category in categories
+    )
+
+
+def in_cell(log: LogTable, category: str, expert: str) -> NDArray[np.bool_]:
+    """(n,) answers of an expert in a category."""
+    inside = (log.category_in((category,)) == 0) & (log.expert_in((expert,)) == 0)
+    return np.asarray(inside, dtype=np.bool_)
+
+
+def mean_reward(log: LogTable, category: str, expert: str, keep: NDArray[np.bool_]) -> float:
+    """Mean reward of the kept answers of a cell; 0 of none."""
+    rewards = log.reward[in_cell(log, category, expert) & keep]
+    return float(rewards.mean()) if len(rewards) else 0.0
+
+
 def is_stale(log: LogTable, changes: tuple[ChangePoint, ...]) -> NDArray[np.bool_]:
     """(n,) answers of a changed cell from before its change: they teach nothing about the expert of today."""
     stale = np.zeros(len(log), dtype=bool)
     for change in changes:
-        inside = log.category == log.categories.index(change.category)
-        stale |= inside & (log.expert == log.experts.index(change.expert)) & (log.at < change.at)
+        stale |= in_cell(log, change.category, change.expert) & (log.at < change.at)
     return stale
 
 
@@ -167,5 +207,6 @@ def is_outdated(log: LogTable, changes: tuple[ChangePoint, ...]) -> NDArray[np.b
     An estimate of a router's present worth leaves out all of them: leaving out only one expert's would bias it."""
     outdated = np.zeros(len(log), dtype=bool)
     for change in changes:
-        outdated |= (log.category == log.categories.index(change.category)) & (log.at < change.at)
+        if not change.model or (in_cell(log, change.category, change.expert) & (log.at < change.at)).any():
+            outdated |= (log.category_in((change.category,)) == 0) & (log.at < change.at)
     return outdated

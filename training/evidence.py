@@ -145,7 +145,7 @@ def without_changed(outcomes: OutcomeTable, changes: tuple[ChangePoint, ...]) ->
     scores = outcomes.scores.copy()
     categories = np.array(outcomes.categories)
     for change in changes:
-        if change.expert in outcomes.experts:
+        if change.expert in outcomes.experts and not change.has_new_grades:
             scores[categories == change.category, outcomes.experts.index(change.expert)] = np.nan
     return replace(outcomes, scores=scores)
 

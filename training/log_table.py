@@ -21,6 +21,7 @@ from base.progress import Progress, silent
 from decision_log.feedback_types import ImplicitKind
 from decision_log.log_connection import open_log
 from decision_log.read import ASKED_BY_COE, has_failed, read_records, read_rewards, read_signals, why_dropped
+from decision_log.served_models import ModelChange, ModelHistory
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord, RoutingDecision
 from training.feedback_bias import Replies
@@ -68,7 +69,8 @@ class LogTable:
     gave the feedback, `UNLIMITED` for keys whose share of the evidence `max_key_share` does not bound; `is_held_out`
     answers judge a candidate and are never learned from; `is_failure`: the expert failed, a reward of 0 without
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
-    reason; `n_rows` the decisions read, without coe's own probes.
+    reason; `n_rows` the decisions read, without coe's own probes;
+    `model_changes` the last change of the model behind each expert.
     """
 
     ids: NDArray[np.bytes_]
@@ -89,6 +91,7 @@ class LogTable:
     dropped: Mapping[str, int] = field(default_factory=dict)
     n_rows: int = 0
     fingerprint: str = ""
+    model_changes: tuple[ModelChange, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -217,7 +220,7 @@ def collect(
 ) -> LogTable:
     """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
     whose it is. A log of one key is that key's own, so no share limits it."""
-    columns, replies, digest = Columns(), Replies(), hashlib.sha256()
+    columns, replies, digest, models = Columns(), Replies(), hashlib.sha256(), ModelHistory()
     key_weight = array("d")
     dropped: Counter[str] = Counter()
     traffic: Counter[str] = Counter()
@@ -225,6 +228,7 @@ def collect(
     n_rows = 0
     for record in records:
         n_rows += 1
+        models.add(record)
         digest.update(record.decision_id.encode())
         if n_rows % REPORT_EVERY == 0:
             progress(f"read {n_rows} decisions")
@@ -257,6 +261,7 @@ def collect(
         dropped=dropped,
         n_rows=n_rows - dropped[ASKED_BY_COE],
         fingerprint=digest.hexdigest()[:16],
+        model_changes=tuple(models.last.values()),
     )
 
 

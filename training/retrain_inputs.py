@@ -15,8 +15,8 @@ from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from training.carried_evidence import Carried, carried_over
-from training.change_points import ChangePoint, find_change_points
-from training.datasets.outcome_folders import with_unmeasured
+from training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
+from training.datasets.outcome_folders import graded_at, with_unmeasured
 from training.evidence import Evidence, gather_evidence
 from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outcomes, opened_encoder, usable_outcomes
 from training.gate import DEFAULT_TERMS, Terms
@@ -85,6 +85,8 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
     log = read_log_table(
         request.database_url, since=request.since, feedback=config.feedback, known=known, progress=progress
     )
+    newest = graded_at(request.outcomes) if log.model_changes else {}
+    replaced = replaced_models(log, tuple(config.categories), newest)
     return RetrainInputs(
         request=request,
         config=config,
@@ -94,7 +96,7 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
         carried=carried,
         log=log,
         # An outage does not change what an expert can do, and would make all that came before it worthless.
-        changes=find_change_points(log.rows(~log.is_failure)),
+        changes=(*replaced, *find_change_points(log.rows(~log.is_failure & ~is_stale(log, replaced)))),
         encoder=opened_encoder(config.router.encoder, request.cache),
         rng=np.random.default_rng(request.seed),
         now=now,

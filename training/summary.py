@@ -180,10 +180,19 @@ def print_retrain(result: RetrainResult) -> None:
 def print_quality_changes(console: Terminal, result: RetrainResult) -> None:
     """Experts whose quality changed, and what was left out therefore."""
     for change in result.quality_changes:
+        if change.model:
+            continue
         day = datetime.fromtimestamp(change.at, UTC).strftime("%Y-%m-%d %H:%M")
         console.print(
             f"  quality changed: {change.expert} on {change.category}, {day} UTC: mean reward {change.before:.2f} -> "
             f"{change.after:.2f}",
+            highlight=False,
+        )
+    for replaced in result.log.model_changes:
+        day = datetime.fromtimestamp(replaced.at, UTC).strftime("%Y-%m-%d %H:%M")
+        console.print(
+            f"  model changed: {replaced.expert} is answered by {replaced.after} since {day} UTC, before by "
+            f"{replaced.before}",
             highlight=False,
         )
     if result.quality_changes:

@@ -48,6 +48,7 @@ def measure_log(
         bias=measure_bias(traffic),
         switches=measure_switches(traffic),
         events=events,
+        model_changes=traffic.model_changes,
         left_out=dict(left_out),
     )
     return report.model_copy(update={"headline": headline(report), "warnings": warnings(report)})

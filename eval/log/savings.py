@@ -5,7 +5,6 @@ Shapes: n calls, k + 1 rows of the map (`general` last), m experts of the live r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from base.progress import Progress
+from decision_log.served_models import undated
 from eval.log.foreign_logs import Call
 from eval.log.traffic_words import shares_text
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
@@ -25,8 +25,6 @@ from router.config import CoeConfig, ExpertConfig
 from router.pipeline import Router
 from router.quality import QualityMatrix
 from router.types import GENERAL, Interval, Metric, Query, QueryBatch, QueryFacts, Record
-
-DAY = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -151,7 +149,7 @@ def route_calls(
 def served_expert(model: str, config: CoeConfig, experts: Sequence[str]) -> int:
     """Number of the expert that a model's name means: that of the expert, or of its model, with or without the
     provider and the date of a snapshot; -1 for none."""
-    names = {form for name in (model, DAY.sub("", model)) for form in (name, name.partition("/")[2]) if form}
+    names = {form for name in (model, undated(model)) for form in (name, name.partition("/")[2]) if form}
     for number, expert in enumerate(experts):
         entry = config.experts[expert]
         own = {expert, entry.model, entry.model.partition("/")[2], entry.served_model}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from base.errors import DataError
 from decision_log.log_connection import open_log
 from decision_log.read import read_records, read_rewards, read_router_events
+from decision_log.served_models import ModelChange, ModelHistory
 from eval.log.traffic_records import RouterEvent
 from router.types import DecisionReason, DecisionRecord, TerminalState
 from training.split import question_of
@@ -39,7 +40,8 @@ class Traffic:
     `category`, `version`, `predicted` mean something only there. `predicted` and `best_predicted` are the quality that
     the router expected of its choice and of the best eligible expert. `reward` in [0, 1] is NaN without feedback,
     `ttft_ms` where nothing was answered. `question` and `key` are equal for decisions about the same question and of
-    the same key. `left_out` counts what is in the log and is not traffic.
+    the same key. `left_out` counts what is in the log and is not traffic; `model_changes` are those of
+    the models behind experts.
     """
 
     at: Float64Array
@@ -62,6 +64,7 @@ class Traffic:
     question: NDArray[np.int64]
     key: NDArray[np.int64]
     left_out: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    model_changes: tuple[ModelChange, ...] = field(default=(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.at)
@@ -84,7 +87,7 @@ class Traffic:
         return np.isfinite(self.reward)
 
 
-COLUMNS = {column.name: column.type for column in fields(Traffic) if column.name != "left_out"}
+COLUMNS = {column.name: column.type for column in fields(Traffic) if column.name not in ("left_out", "model_changes")}
 
 
 def read_traffic(
@@ -141,9 +144,11 @@ def counted(records: Iterable[DecisionRecord], progress: Callable[[str], None]) 
 def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> Traffic:
     """Records as columns, turned into arrays a part at a time: as Python objects a million would take a gigabyte."""
     left_out: Counter[str] = Counter()
+    models = ModelHistory()
 
     def rows_of_traffic() -> Iterator[tuple[object, ...]]:
         for record in records:
+            models.add(record)
             reason = why_no_traffic(record)
             if reason is None:
                 yield row_of(record, rewards.get(record.decision_id, float("nan")))
@@ -152,7 +157,8 @@ def gather(records: Iterable[DecisionRecord], rewards: Mapping[str, float]) -> T
 
     rows = rows_of_traffic()
     parts = [columns_of(part) for part in iter(lambda: list(islice(rows, PART_ROWS)), [])] or [columns_of([])]
-    return Traffic(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), left_out=dict(left_out))
+    columns = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Traffic(*columns, left_out=dict(left_out), model_changes=tuple(models.changes))
 
 
 def why_no_traffic(record: DecisionRecord) -> str | None:

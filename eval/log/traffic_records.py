@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from decision_log.served_models import ModelChange
 from router.types import Record
 from training.expert_worth import CompositionWorth
 from training.loop_worth import LoopWorth
@@ -203,6 +204,7 @@ class LogReport(Record):
     bias: Bias
     switches: tuple[Switch, ...]
     events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
+    model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
     loop: LoopWorth | None = Field(default=None, description="of the last 30 days; None without routers to compare")
     worth: CompositionWorth | None = Field(default=None, description="None where it is not known")
     worth_unknown: str = Field(default="", description="why it is not")

@@ -8,6 +8,7 @@ from eval.log.category_regret import MIN_EFFECTIVE
 from eval.log.traffic_records import Alarm, Gap, LogReport, Rate, Switch, Totals
 from eval.report.numbers import percent, percent_range, points, points_range
 
+SHOWN_CHANGES = 10
 FEW_RATED = 30
 """Below this number of rated answers every quality in the report is little more than its interval (ours)."""
 
@@ -58,6 +59,11 @@ def alarm_sentence(alarms: tuple[Alarm, ...]) -> str:
 def warnings(report: LogReport) -> tuple[str, ...]:
     """Reasons to doubt a figure."""
     found = [f"Left out: {count:,} {reason}." for reason, count in report.left_out.items()]
+    found += [
+        f"The answers of {one.expert} name {one.after} since {moment(one.at)} UTC, and named {one.before} before: what "
+        "was measured of it until then says nothing of it now."
+        for one in report.model_changes[-SHOWN_CHANGES:]
+    ]
     n_rated = sum(group.n_rated for group in report.experts)
     if n_rated < FEW_RATED:
         found.append(

@@ -1,5 +1,6 @@
 """`coe retrain` on a simulated log in SQLite: what it learns, holds out, promotes and declines."""
 
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
@@ -392,6 +393,25 @@ def test_an_expert_that_changed_is_judged_by_what_it_does_now(request_):
     assert (result.n_outdated > 1000, result.n_outdated_grades) == (True, 20)
     assert result.is_promoted, result.reason
     assert [(c.category, c.candidate) for c in result.changes] == [("sql", "right")]
+
+
+def test_a_replaced_model_starts_a_new_column_of_evidence(request_, capsys):
+    """`left` was rated best; then its provider answered with another model, whose first ratings say little."""
+    log_answers(request_, {"left": 0.95, "right": 0.6}, n=600, served_model="big-2026-01-01")
+    assert run_retrain(request_, now=NOW).log.model_changes == ()
+    log_answers(request_, {"left": 0.1, "right": 0.6}, n=30, prefix="later", start=90000.0, served_model="small")
+    result = run_retrain(replace(request_, is_dry_run=True), now=NOW)
+    found = {c.expert: (c.at >= 90000, c.before, c.after) for c in result.log.model_changes}
+    assert found == dict.fromkeys(EXPERTS, (True, "big-2026-01-01", "small"))
+    print_retrain(result)
+    said = capsys.readouterr().out
+    assert "model changed: left is answered by small since 1970-01-02 01:00 UTC, before by big-2026-01-01" in said
+    assert result.n_outdated >= 600
+    assert result.n_outdated_grades == 0  # the table was written after 1970
+    os.utime(request_.outcomes / "scores.parquet", (0, 0))
+    assert run_retrain(replace(request_, is_dry_run=True), now=NOW).n_outdated_grades == 120
+    asked = replace(request_, since=80000.0)
+    assert run_retrain(asked, now=NOW).log.model_changes == ()
 
 
 def test_without_exploration_a_change_of_expert_is_not_concluded_from_the_log(request_):

@@ -82,6 +82,11 @@ def graded_models(folder: Path) -> set[str]:
     return set(texts(path, read_table(path, ("model",)), "model"))
 
 
+def graded_at(root: Path) -> dict[str, float]:
+    """Unix time at which the newest grades of each model were written. Raises DataError."""
+    return {name: written_at(folder) for folder in outcome_folders(root) for name in graded_models(folder)}
+
+
 def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTable:
     """One table of several, the later ones over the earlier ones."""
     names = tuple(name for name in experts if any(name in table.experts for table in tables))
