@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from decision_log.feedback_types import Feedback, FeedbackKind, ImplicitSignal
 from decision_log.listing import Spend
+from router.live_pointer import CanaryTerms
 from router.request_body import Body, ColumnText
 from router.types import DecisionRecord, Record, RoutingDecision
 
@@ -135,6 +136,12 @@ class SpendList(Record):
     since: float
     until: float | None
     data: tuple[KeySpend, ...]
+
+
+class TrialRequest(Body):
+    """A trial: `canary` are the terms under which the router serves, null lets it decide in the shadow alone."""
+
+    canary: CanaryTerms | None
 
 
 class ConfigText(Body):

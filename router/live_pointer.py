@@ -67,6 +67,13 @@ class Trial(CanaryTerms):
     share: float = Field(default=0.0, ge=0, le=1)
     started_at: float = Field(description="Unix seconds; also distinguishes two trials of one version")
 
+    @classmethod
+    def begun(cls, version: str, at: float, terms: CanaryTerms | None) -> Trial:
+        """A trial that begins at a time (Unix seconds): a canary under terms, a shadow without."""
+        if terms is None:
+            return cls(version=version, mode=TrialMode.SHADOW, started_at=at)
+        return cls(version=version, mode=TrialMode.CANARY, started_at=at, **terms.model_dump())
+
     def takes(self, unit: str) -> bool:
         """Returns whether a conversation belongs to the candidate's share: by hash, so that it stays there on every
         replica."""

@@ -10,7 +10,7 @@ import typer
 
 from base.options import ConfigOption, DatabaseOption, DataOption, with_options
 from base.visible_text import echo
-from router.live_pointer import CanaryTerms, Trial, TrialMode
+from router.live_pointer import CanaryTerms, Trial
 
 VersionArgument = Annotated[str, typer.Argument(help="router version, or an unambiguous beginning of one")]
 
@@ -57,9 +57,7 @@ def router_try(
     registry = Registry(data_dir / "routers")
     folder = registry.folder(version)
     require_loadable(config, folder)
-    given = {} if shadow else terms.model_dump()
-    mode = TrialMode.SHADOW if shadow else TrialMode.CANARY
-    trial = Trial(version=folder.name, mode=mode, started_at=datetime.now(UTC).timestamp(), **given)
+    trial = Trial.begun(folder.name, datetime.now(UTC).timestamp(), None if shadow else terms)
     pointer = registry.try_out(trial)
     note_command(data_dir, database_url, "try", "router", pointer.version, trial.version)
     if shadow:

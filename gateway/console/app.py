@@ -192,8 +192,14 @@ class Console:
         return self._show(request, "routers", state=await api.get("/v1/admin/routers"))
 
     async def change_router(self, request: Request, api: Api) -> Response:
-        version = (await fields(request)).get("version")
-        await api.post(f"/v1/admin/routers/{version}/promote" if version else "/v1/admin/routers/rollback")
+        given, root = await fields(request), "/v1/admin/routers"
+        match given.get("action"):
+            case "promote":
+                await api.post(f"{root}/{given.get('version')}/promote")
+            case "try":
+                await api.post(f"{root}/{given.get('version')}/try", {"canary": {}})
+            case _:
+                await api.post(f"{root}/rollback")
         return RedirectResponse("/console/routers", 303, HEADERS)
 
     async def spend(self, request: Request, api: Api) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from gateway.endpoints.admin import name_of
 from gateway.http_errors import ApiError
 from gateway.keys.grants import Caller
 from gateway.live_router import LiveRouter
+from gateway.schemas import TrialRequest
 from gateway.trial_watch import find
 from router.live_pointer import LivePointer, Trial, TrialMode
 from router.registry import Registry
@@ -71,6 +73,21 @@ def note(store: object, caller: Caller, action: str, before: LivePointer | Trial
     """Adds a line to the admin log. Raises StoreError."""
     if isinstance(store, Database):
         AdminLog(store).note(name_of(caller), action, "router", before.version if before else "", after.version)
+
+
+@api.post("/{version}/try", response_model=None)
+async def try_router(version: str, wanted: TrialRequest, live: Live, store: Store, caller: CallerOf) -> Response:
+    """Begins a trial, in the place of one that runs. 400 as for `promote`, or the router is live already."""
+    require_admin(caller)
+
+    def begin() -> dict[str, Any]:
+        registry = Registry(live.folder)
+        folder = registry.folder(version)
+        live.try_load(folder)
+        registry.try_out(Trial.begun(folder.name, time.time(), wanted.canary))
+        return state_of(live, store)
+
+    return await answered(begin)
 
 
 async def answered(work: Callable[[], dict[str, Any]]) -> Response:

@@ -21,6 +21,7 @@ from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from tests.decision_log.test_listing import made
 from tests.gateway.running import Running, running, until
+from tests.gateway.test_store import record
 
 KEY = "a key of many characters"
 Answer = tuple[int, str, Mapping[str, str]]
@@ -87,6 +88,17 @@ async def test_a_thumb_is_feedback() -> None:
         assert (status, headers["location"]) == (303, f"/console/decisions/{record.decision_id}")
         _, receipt, _ = await get(gateway, f"/decisions/{record.decision_id}")
         assert "thumb" in receipt
+
+
+async def test_a_request_that_reached_no_expert_has_a_page(store: Database) -> None:
+    refused = record(
+        0, decision=None, served_expert=None, state="rejected", status=429, error_code="insufficient_quota"
+    )
+    store.write_decisions([refused])
+    async with running(store=store) as gateway:
+        _, page, _ = await get(gateway, "/decisions/r1-0")
+    assert "rejected, HTTP 429, insufficient_quota" in page
+    assert "Good answer" not in page
 
 
 async def test_what_the_api_refuses_is_said_on_the_page() -> None:
