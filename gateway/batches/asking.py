@@ -34,14 +34,8 @@ class Answer:
         else:
             self.body += message.get("body", b"")
 
-    @property
-    def is_good(self) -> bool:
-        return 200 <= self.status < 300
-
     def line(self, custom_id: str | None) -> bytes:
-        headers = self.headers
-        request_id, decision_id = headers.get("x-request-id", ""), headers.get("x-coe-decision-id")
-        return answer_line(custom_id, self.status, request_id, decision_id, self.body)
+        return answer_line(custom_id, self.status, self.headers, self.body)
 
     def wait_s(self, tries: int) -> float | None:
         """Seconds until the line is asked again; None where this answer is the last.
@@ -106,11 +100,9 @@ class Asker:
         headers = {b"host": b"localhost", b"content-type": b"application/json", b"content-length": b"%d" % len(body)}
         scope = {
             "type": "http",
-            "http_version": "1.1",
             "method": "POST",
             "scheme": "http",
             "path": batch.endpoint,
-            "raw_path": batch.endpoint.encode(),
             "query_string": b"",
             "headers": list(headers.items()),
             "client": None,

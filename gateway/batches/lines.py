@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from base.errors import shorten
@@ -71,20 +71,18 @@ def read_line(number: int, raw: bytes, endpoint: str, max_bytes: int) -> Line:
     return Line(number, custom_id, to_json(body))
 
 
-def answer_line(custom_id: str | None, status: int, request_id: str, decision_id: str | None, body: bytes) -> bytes:
+def answer_line(custom_id: str | None, status: int, headers: Mapping[str, str], body: bytes) -> bytes:
     """The result of a line that was asked, with the bytes of its answer. `decision_id` is an addition."""
     head = {"id": new_request(), "custom_id": custom_id, "error": None}
-    response = {"status_code": status, "request_id": request_id, "decision_id": decision_id}
-    one_line = body.translate(None, b"\r\n") or b"null"  # within a text of JSON there are none
+    ids = {"request_id": headers.get("x-request-id", ""), "decision_id": headers.get("x-coe-decision-id")}
+    response, one_line = {"status_code": status, **ids}, body.translate(None, b"\r\n") or b"null"  # JSON needs neither
     return b'%s,"response":%s,"body":%s}}' % (to_json(head)[:-1], to_json(response)[:-1], one_line)
 
 
 def error_line(custom_id: str | None, error: tuple[str, str]) -> bytes:
     """The result of a line that was not asked."""
-    code, message = error
-    return to_json(
-        {"id": new_request(), "custom_id": custom_id, "response": None, "error": {"code": code, "message": message}}
-    )
+    said = dict(zip(("code", "message"), error, strict=True))
+    return to_json({"id": new_request(), "custom_id": custom_id, "response": None, "error": said})
 
 
 def new_request() -> str:

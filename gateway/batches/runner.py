@@ -101,7 +101,7 @@ class BatchRun:
             try:
                 answer = await self._asker.ask(self._batch, line)
                 if (wait := answer.wait_s(tries)) is None:
-                    await self._keep(line, answer.line(line.custom_id), is_error=not answer.is_good)
+                    await self._keep(line, answer.line(line.custom_id), is_error=answer.status >= 300)
                     return
             finally:
                 self._asker.places.give()

@@ -7,9 +7,10 @@ over knows what is done. The files are made of these rows in the transaction tha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sqlalchemy import delete, func, select
 
@@ -133,39 +134,51 @@ class BatchStore:
         of one that another runner has nothing changes."""
         is_mine = (JOBS.c.batch_id == batch.batch_id, JOBS.c.runner == runner, JOBS.c.status.in_(UNFINISHED))
         released = JOBS.update().where(*is_mine).values(runner=None).returning(JOBS.c.status)
-        with self._database.transaction("finish a batch") as connection:
+        # The files are written out before the transaction, during which other writers of SQLite wait.
+        with (
+            self._results(batch, is_error=False) as output,
+            self._results(batch, is_error=True) as errors,
+            self._database.transaction("finish a batch") as connection,
+        ):
             before = connection.execute(released).scalar_one_or_none()
             if before is None:
                 return
             values: dict[str, object] = {"ended_at": self._clock(), "problem": problem}
             values["status"] = CANCELLED if before == CANCELLING else status
-            values["output_file_id"], values["completed"] = self._make_file(connection, batch, is_error=False)
-            values["error_file_id"], values["failed"] = self._make_file(connection, batch, is_error=True)
+            values["output_file_id"] = put_results(connection, batch, "output", output)
+            values["error_file_id"] = put_results(connection, batch, "error", errors)
+            values |= counts_of(connection, batch.batch_id)
             connection.execute(delete(RESULTS).where(RESULTS.c.batch_id == batch.batch_id))
             connection.execute(JOBS.update().where(JOBS.c.batch_id == batch.batch_id).values(**values))
 
-    def _make_file(self, connection: Connection, batch: Batch, *, is_error: bool) -> tuple[str | None, int]:
-        """A file of the results of one kind in the order of their lines, and how many there are; none of none."""
+    @contextmanager
+    def _results(self, batch: Batch, *, is_error: bool) -> Iterator[BinaryIO]:
+        """The results of one kind, in the order of their lines."""
         query = select(RESULTS.c.line).where(RESULTS.c.batch_id == batch.batch_id, RESULTS.c.is_error == is_error)
-        count, query = 0, query.order_by(RESULTS.c.number).execution_options(yield_per=ROWS_AT_ONCE)
+        query = query.order_by(RESULTS.c.number).execution_options(yield_per=ROWS_AT_ONCE)
         with TemporaryFile(dir=self.files.incoming) as content:
-            for line in connection.execute(query).scalars():
-                count += 1
-                content.write(line + b"\n")
-            if not count:
-                return None, 0
-            name = f"{batch.batch_id}_{'error' if is_error else 'output'}.jsonl"
-            file = new_file(batch.owner, name, "batch_output", content.tell())
-            content.seek(0)
-            insert_file(connection, file, content)
-        return file.file_id, count
+            with self._database.transaction("read results in") as connection:
+                content.writelines(line + b"\n" for line in connection.execute(query).scalars())
+            yield content
+
+
+def put_results(connection: Connection, batch: Batch, kind: str, content: BinaryIO) -> str | None:
+    """Keeps a file of results, at whose end `content` is; None where there is none."""
+    if not (size := content.tell()):
+        return None
+    content.seek(0)
+    file = new_file(batch.owner, f"{batch.batch_id}_{kind}.jsonl", "batch_output", size)
+    insert_file(connection, file, content)
+    return file.file_id
 
 
 def with_counts(connection: Connection, row: Any) -> Batch:
     """A batch of a row; while it runs its results are counted."""
-    values = dict(row._mapping)
-    if row.status in UNFINISHED:
-        query = select(RESULTS.c.is_error, func.count()).where(RESULTS.c.batch_id == row.batch_id)
-        counts = {is_error: count for is_error, count in connection.execute(query.group_by(RESULTS.c.is_error))}
-        values |= {"completed": counts.get(False, 0), "failed": counts.get(True, 0)}
-    return Batch(**values)
+    counts = counts_of(connection, row.batch_id) if row.status in UNFINISHED else {}
+    return Batch(**{**row._mapping, **counts})
+
+
+def counts_of(connection: Connection, batch_id: str) -> dict[str, int]:
+    query = select(RESULTS.c.is_error, func.count()).where(RESULTS.c.batch_id == batch_id)
+    counts = {is_error: count for is_error, count in connection.execute(query.group_by(RESULTS.c.is_error))}
+    return {"completed": counts.get(False, 0), "failed": counts.get(True, 0)}

@@ -25,6 +25,7 @@ from router.protocols import ChatBackend
 from tests.gateway.fault_upstream import FaultUpstream, fault_upstream
 from tests.gateway.keys.test_chat_limits import Known, caller_with
 from tests.gateway.running import Running, echoes, running, until, wire
+from tests.gateway.telemetry.collector import collecting, exporting_to
 
 CHAT = "/v1/chat/completions"
 ENDED = {"completed", "cancelled", "expired", "failed"}
@@ -147,6 +148,17 @@ async def test_other_apis_than_chat(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             ended = await made.ended(await made.make([json.dumps(asked).encode()], endpoint=url))
             results = await made.results(ended.output_file_id)
             assert "red 1" in json.dumps(results["a"]["response"]["body"])
+
+
+async def test_lines_are_traced_as_requests_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with (
+        collecting() as collector,
+        exporting_to(collector.url, monkeypatch) as telemetry,
+        batching(tmp_path, monkeypatch, telemetry=telemetry) as made,
+    ):
+        ended = await made.ended(await made.make([line("a")]))
+        assert ended.request_counts.completed == 1
+        await until(lambda: f"POST {CHAT}" in {span.name for span in collector.spans})
 
 
 REFUSED: Sequence[tuple[dict[str, Any], int, str]] = [

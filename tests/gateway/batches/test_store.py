@@ -34,8 +34,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[BatchStore]:
-    database = Database(f"sqlite:///{tmp_path / 'coe.db'}")
+def store(database_url: str, tmp_path: Path, clock: Clock) -> Iterator[BatchStore]:
+    database = Database(database_url)
     yield BatchStore(Files(database, tmp_path / "incoming"), clock)
     database.close()
 
