@@ -10,6 +10,7 @@ from eval.report.numbers import billions, dollars, microseconds, percent, percen
 from eval.report.page import Block, Chart, Columns, Note, Section, Spec, Table, table_of
 from eval.routing.budget_section import ROLE_OF_ARM, ROLES, gain_cell
 from eval.routing.routing_records import Arm, MethodRecord, Report
+from eval.routing.routing_words import out_of_fold_sentence
 
 A = TypeVar("A", bound=Arm)
 
@@ -31,6 +32,7 @@ def scores_section(report: Report) -> Section:
         Chart("chart-arms", arms_chart(report), caption),
         arms_table(report),
         Note(arms_note(report)),
+        *([] if report.out_of_fold is None else [out_of_fold_sentence(report.out_of_fold)]),
     ]
     if report.methods:
         is_named = report.data.method is not None

@@ -33,6 +33,9 @@ def routing(
     classifier: Annotated[str | None, typer.Option(help="kind of classifier")] = None,
     cache: CacheOption = None,
     seed: SeedOption = 0,
+    folds: Annotated[
+        int, typer.Option(min=0, help="also decide all prompts in so many parts, each by a router fitted on the others")
+    ] = 0,
 ) -> None:
     """Measure routing on an outcome table, with intervals; writes report.html and report.json."""
     from base.options import require_folder
@@ -59,6 +62,7 @@ def routing(
         method=method,
         cache=cache or out / "embeddings",
         seed=seed,
+        folds=folds,
     )
     with console_progress() as progress:
         report = run_routing(apply_named_table(request, entry), now=datetime.now(UTC), progress=progress)

@@ -240,6 +240,24 @@ class Power(Record):
     queries: int | None
 
 
+class OutOfFold(Record):
+    """All prompts, each decided by a router that was fitted without it. `hindsight` is the best single expert of all,
+    within the budgets; `gap_closed` is of the gap between that one and the query oracle."""
+
+    folds: int
+    n: int
+    coe: float
+    best_single: float = Field(description="the best of the other folds")
+    hindsight: str
+    best_single_hindsight: float
+    query_oracle: float
+    over_best_single: Difference
+    over_hindsight: Difference
+    gap_closed: float | None
+    gap_closed_interval: Range | None
+    used: list[float] = Field(description="mean amount over the limit, for each budget on an average")
+
+
 class Report(Record):
     """All of report.json."""
 
@@ -270,6 +288,7 @@ class Report(Record):
     cheap_strong: CheapStrong | None = None
     diagnostics: Diagnostics | None = None
     lost: tuple[LostQuery, ...] = ()
+    out_of_fold: OutOfFold | None = None
     aiq: dict[str, float] = Field(default_factory=dict, description="by method; `experts` is the hull of single ones")
     aiq_interval: dict[str, Range] = Field(default_factory=dict, description="of `aiq`, over queries")
     hull: tuple[tuple[float, float], ...] = Field(default=(), description="(USD per query, mean score) of all choices")

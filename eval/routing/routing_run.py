@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from base.errors import RouterError
 from base.leash import coe_command
@@ -18,6 +20,7 @@ from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
 from eval.robustness.inputs import decider
 from eval.routing.methods import FittedMethod, evidence_for, method_output, read_methods, words_of
+from eval.routing.out_of_fold import out_of_fold
 from eval.routing.routing_records import DataFacts, Report
 from eval.routing.routing_report import measure
 from eval.routing.trial import Trial, costs, costs_by_category, filled_costs, mean_costs
@@ -40,15 +43,17 @@ ROBUSTNESS_TEXTS = 100
 """Test queries that are changed to see whether decisions flip; each is encoded a dozen times."""
 
 
-def train(fit: OutcomeTable, request: RoutingRequest, routers: Path) -> Path:
-    """Runs `coe train --table` on the fit rows in a process of its own and returns the artifact's folder.
+def train(fit: OutcomeTable, request: RoutingRequest, routers: Path, *, with_methods: bool = True) -> Path:
+    """Runs `coe train --table` on the fit rows in a process of its own and returns the artifact's folder. Without
+    methods it fits the reported kind only.
 
     Raises:
         RouterError: training failed; the message is the command's own.
     """
     with tempfile.TemporaryDirectory() as scratch:
         write_outcomes(fit, Path(scratch))
-        arguments = ["train", "--table", "--methods", "--outcomes", scratch, "--out", str(routers)]
+        arguments = ["train", "--table", "--outcomes", scratch, "--out", str(routers)]
+        arguments += ["--methods"] if with_methods else []
         arguments += ["--seed", str(request.seed)]
         chosen = {"encoder": request.encoder, "classifier": request.classifier, "scorer": request.method}
         for name, value in {**chosen, "cache": request.cache}.items():
@@ -183,7 +188,19 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     flips = flips_of(trial, router, request.seed, progress)
     progress("measuring")
     facts = data_facts(request, tables, router.version, encoder_name(artifact))
-    return measure(trial, request, facts, rng=measure_rng, now=now, robustness=flips)
+    report = measure(trial, request, facts, rng=measure_rng, now=now, robustness=flips)
+    decide = partial(decide_unseen, encoder=router.encoder, progress=progress)
+    return report.model_copy(update={"out_of_fold": out_of_fold(tables, request, decide, progress)})
+
+
+def decide_unseen(
+    fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest, *, encoder: Encoder, progress: Progress
+) -> NDArray[np.int64]:
+    """(k,) the experts that a router fitted on `fit` takes for the prompts of another table."""
+    artifact = load_artifact(train(fit, request, request.out / "routers", with_methods=False))
+    router = load(artifact, fit, request.budgets, encoder)
+    trial = run_trial(Tables(fit, unseen, {}, 0), router, request, "", np.random.default_rng(request.seed), progress)
+    return trial.decided
 
 
 def encoder_name(artifact: RouterArtifact) -> str:

@@ -14,6 +14,7 @@ from eval.routing.routing_records import (
     Diagnostics,
     Difference,
     FrontierPoint,
+    OutOfFold,
     Power,
     Regret,
     Report,
@@ -177,6 +178,18 @@ def headline(
             f"({points_range(mixed.interval)})."
         )
     return " ".join(sentences)
+
+
+def out_of_fold_sentence(found: OutOfFold) -> str:
+    """All prompts instead of the test split, beside both best single experts."""
+    over, hindsight = found.over_best_single, found.over_hindsight
+    closed = "" if found.gap_closed is None else f" That closes {percent(found.gap_closed, 0)} of the gap from there."
+    return (
+        f"Over all {counted(found.n, 'prompt', 'prompts')}, in {found.folds} parts that were each decided by a router "
+        f"fitted on the others, it scores {percent(found.coe)}: {points(over.mean)} points "
+        f"({points_range(over.interval)}) over the best single expert of the other parts, and {points(hindsight.mean)} "
+        f"({points_range(hindsight.interval)}) over {found.hindsight}, the best of all in hindsight.{closed}"
+    )
 
 
 def regret_sentence(regret: Regret) -> str:

@@ -29,7 +29,7 @@ class RoutingRequest:
     """The options of a run. `test` None: fit on the splits `train` and `valid` of `outcomes`, report on its split
     `test`; otherwise fit on all of `outcomes` and report on all of `test`. What is to be chosen is chosen by
     cross-validation on the fit rows. Kinds that are None are `coe train --table`'s own; `cache` keeps embeddings by
-    content."""
+    content. `folds`: parts of all prompts, each also decided by a router that was fitted on the others; 0 for none."""
 
     outcomes: Path
     out: Path
@@ -45,6 +45,7 @@ class RoutingRequest:
     method: str | None = None
     cache: Path | None = None
     seed: int = 0
+    folds: int = 0
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def two_topics(folder: Path, n: int = 160) -> Path:
 def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(out), "--seed", "3", *FAST]
-    assert run_cli("eval routing", [*arguments, "--method", "map"]) == 0
+    assert run_cli("eval routing", [*arguments, "--method", "map", "--folds", "2"]) == 0
     report = json.loads((out / "report.json").read_text())
     assert set(report["methods"]) == set(plugins.kinds("router.scorers"))  # a named map hides no other method
     assert report["methods"]["map"]["is_default"] is True
@@ -54,6 +54,8 @@ def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> 
     assert report["gain"]["best_single"]["interval"][0] > 0
     assert report["regret"]["parts"]["map"]["mean"] == 0
     assert report["seed"] == 3
+    assert report["out_of_fold"]["n"] == 160
+    assert report["out_of_fold"]["coe"] > 0.9
     assert report["data"]["n_test"] == sum(row["n_test"] for row in report["categories"])
     assert (out / "routers" / report["data"]["router_version"] / "manifest.json").is_file()
     assert report["headline"].startswith("Routing beats the best single expert")

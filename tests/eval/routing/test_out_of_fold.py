@@ -1,0 +1,60 @@
+"""Every prompt decided once, by what was fitted without it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.routing.out_of_fold import fold_of_text, joined, out_of_fold
+from eval.routing.routing_words import out_of_fold_sentence
+from eval.routing.trial_tables import RoutingRequest, Tables
+from router.config import Budgets
+from tests.eval.routing.trial_data import FIT_SCORES, table, trial
+from training.types import OutcomeTable
+
+REQUEST = RoutingRequest(outcomes=Path("x"), out=Path("y"), command="c", folds=3)
+TABLES = Tables(trial().fit, table(FIT_SCORES[2:6], ["a", "a", "b", "b"], "test"), {}, 0)
+
+
+def by_category(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest) -> np.ndarray:
+    """The best expert of each category on the fitted rows; no row may be on both sides."""
+    assert not set(fit.prompt_ids) & set(unseen.prompt_ids)
+    best = {
+        name: int(fit.scores[[category == name for category in fit.categories]].mean(axis=0).argmax())
+        for name in set(fit.categories)
+    }
+    return np.array([best[category] for category in unseen.categories])
+
+
+def test_all_prompts_count_and_each_is_decided_without_it() -> None:
+    found = out_of_fold(TABLES, REQUEST, by_category, lambda line: None)
+    assert found is not None
+    whole = joined(TABLES.fit, TABLES.test)
+    assert (found.n, found.folds, found.hindsight) == (12, 3, "maths")
+    expected = [row[1 if category == "a" else 2] for row, category in zip(whole.scores, whole.categories, strict=True)]
+    assert found.coe == pytest.approx(float(np.mean(expected)))
+    assert found.best_single_hindsight == pytest.approx(float(whole.scores[:, 1].mean()))
+    assert found.over_hindsight.mean == pytest.approx(found.coe - found.best_single_hindsight)
+    assert found.query_oracle >= found.coe >= found.best_single
+    assert found.used == []
+    assert "over maths, the best of all in hindsight" in out_of_fold_sentence(found)
+
+
+def test_what_a_budget_spends_on_prompts_that_it_was_not_solved_for_is_told() -> None:
+    found = out_of_fold(TABLES, replace(REQUEST, budgets=Budgets(active_params_b=10)), by_category, lambda line: None)
+    assert found is not None
+    assert found.hindsight == "maths"  # law alone has 20 billion
+    assert found.used == [pytest.approx((6 * 7 + 6 * 20) / 12 / 10)]
+
+
+def test_a_table_of_its_own_and_no_folds_have_none() -> None:
+    for request in (replace(REQUEST, folds=0), replace(REQUEST, test=Path("z"))):
+        assert out_of_fold(TABLES, request, by_category, lambda line: None) is None
+
+
+def test_texts_that_differ_in_case_are_in_one_fold() -> None:
+    assert len({fold_of_text(text, 50) for text in ("What is 2+2?", "what is 2+2?", "WHAT IS 2+2?")}) == 1
+    assert {fold_of_text(f"text {i}", 3) for i in range(60)} == {0, 1, 2}
