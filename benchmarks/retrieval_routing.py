@@ -1,11 +1,11 @@
 """Adapters for every collection, and what routing between them wins, as one page of results.
 
-    python benchmarks/retrieval_routing.py [--data DIR] [--work DIR] [--out FILE] [--seed N]
+    python benchmarks/retrieval_routing.py [--data DIR] [--work DIR] [--out FILE] [--seed N] [--without-adapters]
 
 DIR holds collections in BEIR layout. An adapter is trained for each that has train queries, and one for all of them
 together; those under --work are taken as they are (an hour of one core from nothing; needs the `retrieval`
 extra). `coe eval retrieval` then takes pilots from train, settings from dev and figures from test; its report lies
-under --work.
+under --work. `--without-adapters` measures base and BM25 alone, and what labelled queries teach of fusing them.
 """
 
 from __future__ import annotations
@@ -128,16 +128,18 @@ def added_lines(report: Report) -> list[str]:
 
 def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
     latency, settings = report["latency"], report["settings"]
+    alone = not any(name not in ("base", "bm25") for name in report["experts"])
+    command = "python benchmarks/retrieval_routing.py" + (" --without-adapters" if alone else "")
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
     times = ", ".join(f"{name} {value / 60:.1f}" for name, value in trained_s.items())
     return "\n".join(
         [
             "# Routing between retrieval experts",
             "",
-            "Made by `python benchmarks/retrieval_routing.py`. Scores are nDCG@10 on test queries; differences are",
-            "paired, with 95% bootstrap intervals over queries. A quarter of the train queries, at most 200 per",
-            "collection, form the pilot library; adapters are trained on the others. The settings are chosen on dev",
-            f"queries, and on pilots whose collection is treated as unknown ({chosen}).",
+            f"Made by `{command}`. Scores are nDCG@10 on test queries; differences are",
+            "paired, with 95% bootstrap intervals over queries. A quarter of the train queries (all of them without",
+            "adapters), at most 200 per collection, form the pilot library; adapters are trained on the others.",
+            f"Settings are chosen on dev queries, and on pilots whose collection is treated as unknown ({chosen}).",
             "",
             report["headline"],
             "",
@@ -182,16 +184,18 @@ def main(
     / "retrieval-results",
     out: Annotated[Path, typer.Option(help="page to write")] = RESULTS,
     seed: Annotated[int, typer.Option(help="of every random draw of the evaluation")] = 0,
+    without_adapters: Annotated[bool, typer.Option("--without-adapters", help="base and BM25 alone")] = False,
 ) -> None:
     """Reproduce the retrieval results."""
     console, began_s = Console(stderr=True), time.monotonic()
     cache, trained_s = work / "embeddings", {}
-    for name in train_missing(data, work, cache):
+    for name in () if without_adapters else train_missing(data, work, cache):
         trained_s[name] = time.monotonic() - began_s
         console.print(f"{trained_s[name]:5.0f} s  trained {name}", markup=False)
         began_s = time.monotonic()
-    folders = ("--data", str(data), "--experts", str(work / "adapters"), "--out", str(work / "report"))
-    coe("eval", "retrieval", *folders, "--cache", str(cache), "--seed", str(seed))
+    folders = ["--data", str(data), "--out", str(work / "report"), "--cache", str(cache)]
+    folders += [] if without_adapters else ["--experts", str(work / "adapters")]
+    coe("eval", "retrieval", *folders, "--seed", str(seed))
     report: Report = json.loads((work / "report" / "report.json").read_bytes())
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(report, trained_s, time.monotonic() - began_s), encoding="utf-8")
