@@ -19,12 +19,17 @@ from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PolicyConfig
 from router.exploration import Exploration, dearness
 from router.normalise import NormalisedEncoder
 from router.pipeline import Capabilities, Router
-from router.policy import ExpertCosts, solve_map
+from router.policy import ExpertCosts, MapSolution, solve_map
 from router.preference import LearnedChoice, solve_preference
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from router.quality import QualityMatrix, cautious_quality, quality_from_arrays
 from router.section import PluginConfig
 from router.solved_policy import Policy
+from router.stand_ins import kept_in_memory
+from router.strategies.learned import PART as STRATEGIES
+from router.strategies.learned import LearnedStrategies, learned_strategies
+from router.strategies.plan import StrategyPlan, choices_of, solve_plan
+from router.strategies.types import StrategyName
 from router.types import GENERAL, FloatArray
 from router.uncertainty import Uncertainty
 
@@ -106,6 +111,7 @@ def table_router(
     budgets: Budgets | None = None,
     active_params_b: Mapping[str, float] | None = None,
     cost_usd: Mapping[str, float | FloatArray] | None = None,
+    policies: Mapping[str, PolicyConfig] | None = None,
     encoder: Encoder | None = None,
 ) -> Router:
     """A router over the models of an outcome table, which no experts.yaml names: its encoder is the artifact's own.
@@ -113,6 +119,7 @@ def table_router(
     Args:
         active_params_b: billions, per expert; hosted parameters are taken to be the same.
         cost_usd: mean cost of a query, per expert: one number, or (k+1,) by category with `general` last.
+        policies: more of them, beside `default`.
         encoder: one that is open already, when several routers share it.
     """
     experts, evidence = artifact.manifest.experts, evidence_of(artifact)
@@ -132,7 +139,7 @@ def table_router(
         artifact,
         encoder or build_encoder(PluginConfig.model_validate({"kind": spec.kind, **spec.options})),
         MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}),
-        policies={"default": PolicyConfig(budgets=budgets or Budgets())},
+        policies={"default": PolicyConfig(budgets=budgets or Budgets())} | dict(policies or {}),
         alpha=0.1,  # as where experts.yaml names none
         scorer=PluginConfig(kind=artifact.manifest.scorer.kind),
     )
@@ -161,6 +168,7 @@ def assemble(
     ).with_state(manifest.categories, artifact.part("classifier"))
     fitted = build_scorer(artifact, scorer, experts.names, experts.evidence)
     choice = learned_choice(artifact, experts.names) if fitted.decides_by_query else None
+    learned = strategies_of(artifact, experts.names)
     rows = (*manifest.categories, GENERAL)
     return Router(
         version=manifest.version,
@@ -170,9 +178,10 @@ def assemble(
         uncertainty=Uncertainty.from_state(artifact.part("uncertainty"), alpha=alpha),
         scorer=fitted,
         experts=experts.names,
-        policies={name: solved_policy(policy, rows, experts, choice) for name, policy in policies.items()},
+        policies={name: solved_policy(policy, rows, experts, choice, learned) for name, policy in policies.items()},
         capabilities=experts.capabilities,
         costs=experts.costs,
+        strategies=learned,
     )
 
 
@@ -205,6 +214,15 @@ def learned_choice(artifact: RouterArtifact, experts: tuple[str, ...]) -> Learne
     return LearnedChoice(sample[:, columns], margin, sample_rows(artifact))
 
 
+def strategies_of(artifact: RouterArtifact, experts: tuple[str, ...]) -> LearnedStrategies | None:
+    """What an artifact knows of strategies, for the experts that are there; None where it knows nothing. Raises
+    ArtifactError."""
+    manifest = artifact.manifest
+    learned = learned_strategies(artifact.part(STRATEGIES), len(manifest.categories), len(manifest.experts))
+    columns = [manifest.experts.index(name) for name in experts]
+    return None if learned is None else learned.among(columns)
+
+
 def sample_rows(artifact: RouterArtifact) -> NDArray[np.int64]:
     """(n,) the row of the map of each query of the sample. Raises ArtifactError."""
     arrays, most = artifact.part("choice"), len(artifact.manifest.categories)
@@ -215,14 +233,22 @@ def sample_rows(artifact: RouterArtifact) -> NDArray[np.int64]:
 
 
 def solved_policy(
-    policy: PolicyConfig, rows: Sequence[str], experts: MeasuredExperts, choice: LearnedChoice | None
+    policy: PolicyConfig,
+    rows: Sequence[str],
+    experts: MeasuredExperts,
+    choice: LearnedChoice | None,
+    strategies: LearnedStrategies | None,
 ) -> Policy:
     names = experts.names
     pins = {rows.index(row): names.index(expert) for row, expert in policy.pins.items() if expert in names}
     evidence, costs = experts.evidence, experts.costs
     solution = solve_map(cautious_quality(evidence), evidence.mass, costs, policy.budgets, pins)
     preference = None if choice is None else solve_preference(choice, evidence.mass, costs, policy.budgets, pins)
-    solved = Policy(solution, pins, preference=preference)
+    plan = None if strategies is None else strategy_plan(policy, experts, strategies, solution, pins)
+    if plan is not None:
+        alone = plan.choice_of < len(names)
+        solution = replace(solution, expert_of=np.where(alone, plan.choice_of, solution.expert_of))
+    solved = Policy(solution, pins, preference=preference, plan=plan)
     if not policy.exploration.budget:
         return solved
     explores = Exploration(evidence.stderr.astype(np.float64), dearness(costs.cost_usd, solution.used["cost_usd"]))
@@ -231,6 +257,33 @@ def solved_policy(
     some = np.linspace(0, len(choice.rows) - 1, min(len(choice.rows), EXPLORATION_SAMPLE)).astype(np.int64)
     sample, of_rows = choice.sample[some], choice.rows[some].tolist()
     return solved.exploring(explores, policy.exploration.budget, sample, of_rows, np.ones(len(some), dtype=np.float32))
+
+
+def strategy_plan(
+    policy: PolicyConfig,
+    experts: MeasuredExperts,
+    strategies: LearnedStrategies,
+    solution: MapSolution,
+    pins: Mapping[int, int],
+) -> StrategyPlan | None:
+    """The plan of a policy's strategy, within the limits that the map keeps; None for `single`.
+
+    Hosted parameters limit whom it may ask: the experts of the map, and those of best quality that fit beside them.
+    """
+    if policy.strategy is StrategyName.SINGLE:
+        return None
+    evidence, costs = experts.evidence, experts.costs
+    limits = {name: value for name, value in policy.budgets.model_dump().items() if value is not None}
+    allowed, hosted = np.ones(len(experts.names), dtype=bool), limits.pop("hosted_params_b", None)
+    if hosted is not None:
+        core = np.isin(np.arange(len(allowed)), solution.expert_of)
+        quality = evidence.mass @ evidence.quality
+        allowed = kept_in_memory(core, quality, costs.own_params_b, costs.group, costs.group_params_b, hosted)
+    if policy.max_calls is not None:
+        limits["calls"] = policy.max_calls
+    variants = strategies.variants[policy.strategy]
+    choices = choices_of(variants, evidence, costs, allowed, pins)
+    return solve_plan(policy.strategy, choices, solution.expert_of, limits)
 
 
 def evidence_of(artifact: RouterArtifact) -> QualityMatrix:

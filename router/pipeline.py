@@ -16,6 +16,8 @@ from router.features import rounded
 from router.policy import ExpertCosts
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from router.solved_policy import Odds, Policy, odds_of
+from router.strategies.learned import LearnedStrategies
+from router.strategies.types import Strategy
 from router.types import (
     GENERAL,
     CategoryProbs,
@@ -102,6 +104,7 @@ class Router:
     """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
 
     `costs` are shown with a decision; None where they are not known. `builtins` are not among the `experts`.
+    `strategies` is None where training knew no answers: then every policy asks one expert.
     """
 
     version: str
@@ -115,6 +118,7 @@ class Router:
     capabilities: Mapping[str, Capabilities]
     costs: ExpertCosts | None = None
     builtins: Builtins = field(default_factory=Builtins)
+    strategies: LearnedStrategies | None = None
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
@@ -130,6 +134,18 @@ class Router:
         if name not in self.policies:
             raise ConfigError(f"unknown policy '{name}'{allowed_values(name, self.policies)}")
         return self.policies[name]
+
+    def strategy(self, policy: str, category: str, embedding: FloatArray) -> Strategy | None:
+        """The strategy for a query that was decided to be of a category; None where one expert serves it.
+
+        Args:
+            embedding: (1, d) what the query was decided from.
+        """
+        plan = self.policy(policy).plan
+        variant = -1 if plan is None else int(plan.choice_of[self.categories.index(category)]) - len(self.experts)
+        if plan is None or self.strategies is None or variant < 0:
+            return None
+        return self.strategies.strategy(plan.strategy, variant, embedding)
 
     @cached_property
     def settings(self) -> Mapping[str, str]:

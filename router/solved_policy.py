@@ -15,6 +15,7 @@ from base.errors import NoEligibleExpertError
 from router.exploration import Exploration, scale_within
 from router.policy import MapSolution
 from router.preference import Preference
+from router.strategies.plan import StrategyPlan
 from router.types import DecisionReason, FloatArray
 
 SEED_BITS = 53
@@ -24,6 +25,8 @@ SEED_BITS = 53
 @dataclass(frozen=True)
 class Policy:
     """A solved policy: the map for its budgets, its pins (row -> expert number) and its exploration, None for none.
+
+    With a `plan` some categories are served by a variant of a strategy, which asks several experts.
 
     With a `preference` every query is judged on its own, and the map is what is shown, pinned and explained.
 
@@ -36,6 +39,7 @@ class Policy:
     pins: Mapping[int, int] = field(default_factory=dict)
     exploration: Exploration | None = None
     preference: Preference | None = None
+    plan: StrategyPlan | None = None
 
     def expert_of(self, row: int) -> tuple[int, DecisionReason]:
         """The expert for a category, where a pin of experts.yaml wins over the learned map."""
@@ -109,6 +113,8 @@ class Policy:
         if self.preference is not None:
             digest.update(self.preference.tolls.astype(np.float64).tobytes() + self.preference.hosted.tobytes())
             digest.update(repr(self.preference.barred).encode())
+        if self.plan is not None:
+            digest.update(repr((self.plan.strategy, self.plan.choice_of.tolist())).encode())
         return digest.hexdigest()
 
 

@@ -176,5 +176,6 @@ def logged_queries(asked: AskedAnswers, evidence: Evidence, categories: Sequence
         cost_usd=unknown,
         output_tokens=unknown,
         latency_ms=unknown,
+        answers=None,
     )
     return LoggedQueries(rewarded, asked.embeddings.astype(np.float32), worth.astype(np.float32))

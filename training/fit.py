@@ -26,6 +26,8 @@ from router.artifact import RouterArtifact, save_artifact
 from router.protocols import CategoryClassifier, Encoder
 from router.quality import QualityMatrix
 from router.section import PluginConfig
+from router.strategies.learned import PART as STRATEGIES
+from router.strategies.learned import LearnedStrategies
 from router.types import GENERAL, CategoryProbs, FloatArray, Metric
 from router.uncertainty import Uncertainty, apply_temperature
 from training.calibrate import fit_temperature, fit_uncertainty
@@ -34,6 +36,7 @@ from training.expert_map import cell_sums, row_numbers
 from training.graded_queries import GradedQueries, LoggedQueries, joined
 from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
+from training.strategies.strategy_fit import fit_strategies
 from training.types import LabelledQuery, OutcomeTable
 
 BATCH_SIZE = 64
@@ -143,13 +146,15 @@ def finish(root: Path, request: FitRequest, encoder: Encoder, prepared: Prepared
 
 @dataclass(frozen=True)
 class Prepared:
-    """Stage 1 with its figures, and what scorers can be fitted on; None when only a map is wanted. `served` (k+1,) is
-    the share of the labelled queries that stage 1 serves as each category, `general` last, at least one each."""
+    """Stage 1 with its figures, and what scorers can be fitted on; None when nothing is. `strategies` are None where no
+    answers are known. `served` (k+1,) is the share of the labelled queries that stage 1 serves as each category,
+    `general` last, at least one each."""
 
     stage: StageOne
     metrics: Mapping[str, Metric]
     served: FloatArray
     graded: GradedQueries | None
+    strategies: LearnedStrategies | None
     rng: np.random.Generator
     progress: Progress
 
@@ -158,7 +163,7 @@ class Prepared:
         if self.graded is None:
             return self
         keep = np.array([name not in prompt_ids for name in self.graded.table.prompt_ids], dtype=bool)
-        return replace(self, graded=self.graded.take(keep))
+        return replace(self, graded=self.graded.take(keep), strategies=None)
 
 
 def prepare(
@@ -181,9 +186,10 @@ def prepare(
         stage = fit_stage_one(data.take(~held_out), request, rng)
         learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
+        strategies = None if scored is None else fit_strategies(scored, request.evidence, rng, progress)
     metrics = figures(stage, data.take(held_out), request.alpha)
     served = served_shares(stage, data.take(~held_out).embeddings, request.alpha)
-    return Prepared(stage, metrics, served, scored, rng, progress)
+    return Prepared(stage, metrics, served, scored, strategies, rng, progress)
 
 
 def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> FloatArray:
@@ -203,8 +209,9 @@ def graded_queries(
     request: FitRequest, encoder: Encoder, stage: StageOne, unseen: Mapping[str, FloatArray], progress: Progress
 ) -> GradedQueries | None:
     """Graded queries with what stage 1 says of them: `unseen` (k,) of the texts that it was fitted on, its own
-    probabilities of the others. None when the scorer is a map, which is not fitted on them."""
-    if request.outcomes is None or request.scorer.kind == "map":
+    probabilities of the others. None when nothing is fitted on them: the scorer is a map, and no answers are known
+    from which strategies are learned."""
+    if request.outcomes is None or (request.scorer.kind == "map" and request.outcomes.answers is None):
         return None
     table = request.outcomes.rows(np.array([bool(text) for text in request.outcomes.texts], dtype=bool))
     embeddings = embed(encoder, table.texts, progress)
@@ -320,6 +327,7 @@ def write_router(
         "map": evidence.arrays(),
         "scorer": scorer.arrays,
         "choice": scorer.choice,
+        STRATEGIES: {} if prepared.strategies is None else prepared.strategies.arrays(),
         "builtins": {} if request.builtins is None else builtin_counts(request.builtins, request.categories),
     }
     arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}

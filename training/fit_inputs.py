@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -155,6 +155,6 @@ def fit_request(
         evidence=measure_quality(table, config.learned_categories),
         alpha=config.router.alpha,
         data_fingerprints={"queries": fingerprint_queries(queries), "outcomes": fingerprint_outcomes(table)},
-        outcomes=table,
+        outcomes=replace(table, active_params_b={name: config.experts[name].active_b for name in table.experts}),
         builtins=builtins,
     )

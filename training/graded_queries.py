@@ -122,7 +122,13 @@ def joined(table: OutcomeTable, other: OutcomeTable) -> OutcomeTable:
         cost_usd=np.concatenate([table.cost_usd, other.cost_usd]),
         output_tokens=np.concatenate([table.output_tokens, other.output_tokens]),
         latency_ms=np.concatenate([table.latency_ms, other.latency_ms]),
+        answers=None if table.answers is None else np.concatenate([table.answers, no_answers(other)]),
     )
+
+
+def no_answers(table: OutcomeTable) -> NDArray[np.int64]:
+    """(n, m) -1: prompts whose answers nobody compared."""
+    return np.full(table.scores.shape, -1, dtype=np.int64)
 
 
 def reference_rows(n: int, rng: np.random.Generator) -> IntArray:

@@ -25,7 +25,8 @@ class OutcomeTable:
     `scores` (n, m) lies in [0, 1], NaN where an expert was not run. The other matrices are NaN where unknown;
     `output_tokens` are a quarter of the reply's characters where only those were recorded.
     `splits` holds train, valid or test per prompt. `is_cost_estimated`: some cost was not recorded but computed from
-    list prices and the length of prompt and answer.
+    list prices and the length of prompt and answer. `answers` (n, m) numbers the different answers to each prompt from
+    0, -1 where an expert gave none; None where no answer is known.
     """
 
     prompt_ids: tuple[str, ...]
@@ -41,6 +42,7 @@ class OutcomeTable:
     source: str
     active_params_b: dict[str, float] = field(default_factory=dict)
     is_cost_estimated: bool = False
+    answers: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.prompt_ids), len(self.experts))
@@ -48,6 +50,8 @@ class OutcomeTable:
             found = getattr(self, name).shape
             if found != shape:
                 raise ValueError(f"{name} has shape {found}; expected {shape} (prompts, experts)")
+        if self.answers is not None and self.answers.shape != shape:
+            raise ValueError(f"answers have shape {self.answers.shape}; expected {shape} (prompts, experts)")
 
     def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]) -> OutcomeTable:
         """The table of some prompts: a boolean mask (n,) or row numbers."""
@@ -62,6 +66,7 @@ class OutcomeTable:
             cost_usd=self.cost_usd[index],
             output_tokens=self.output_tokens[index],
             latency_ms=self.latency_ms[index],
+            answers=None if self.answers is None else self.answers[index],
         )
 
     def learned_categories(self) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from eval.routing.routing_records import (
     Regret,
     StageOne,
 )
-from eval.routing.trial import HINDSIGHT, Choice, MethodOutput, Trial, active_params, costs, mean_costs
+from eval.routing.trial import HINDSIGHT, Choice, MethodOutput, Trial, active_params, mean_costs
 from router.types import GENERAL
 from training.types import OutcomeTable
 
@@ -62,20 +62,45 @@ def shares(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:
     return {experts[e]: float(means[e]) for e in np.argsort(-means, kind="stable") if means[e] > 0}
 
 
-def arm_records(test: OutcomeTable, arms: Sequence[Choice], means: Float64Array, draws: Float64Array) -> dict[str, Arm]:
+def arm_records(trial: Trial, means: Float64Array, draws: Float64Array, rng: np.random.Generator) -> dict[str, Arm]:
     """Records by arm name. `means` (a,), `draws` (b, a)."""
-    price, sizes = costs(test), active_params(test)
-    return {
-        arm.name: Arm(
+    column = {arm.name: i for i, arm in enumerate(trial.arms)}
+    records = {}
+    for i, arm in enumerate(trial.arms):
+        share, share_interval = closed(means, draws, (i, column["best_single"], column["query_oracle"]))
+        records[arm.name] = Arm(
             label=arm.label,
             how=arm.how,
             mean_score=float(means[i]),
             interval=percentile_interval(draws[:, i]),
-            mean_cost_usd=expected_amount(arm.probs, price),
-            mean_active_params_b=expected_amount(arm.probs, sizes),
-            shares=shares(arm.probs, test.experts),
+            mean_cost_usd=expected_amount(arm.calls, trial.cost_usd),
+            mean_active_params_b=expected_amount(arm.calls, trial.sizes_b),
+            mean_calls=float(arm.calls.sum(axis=1).mean()),
+            shares=shares(arm.probs, trial.test.experts),
+            gap_closed=share,
+            gap_closed_interval=share_interval,
+            gain={} if arm.asked is None else strategy_gains(trial, arm, rng),
         )
-        for i, arm in enumerate(arms)
+    return records
+
+
+def strategy_gains(trial: Trial, arm: Choice, rng: np.random.Generator) -> dict[str, Difference]:
+    """What a strategy wins over one expert, and over the best fixed mixture of experts that may spend as much."""
+    rivals = {name: trial.probs[name] for name in ("coe", "best_single")}
+    for name, amounts, used in (
+        ("equal_active_params_b", trial.sizes_b, trial.sizes_b),
+        ("equal_cost_usd", mean_costs(trial.fit), trial.cost_usd),
+    ):
+        spent = expected_amount(arm.calls, used)
+        mixed = None if spent is None else baselines.best_mixture(trial.fit_means, amounts, spent)
+        if mixed is not None:
+            rivals[name] = np.broadcast_to(mixed, arm.probs.shape)
+    columns = [((arm.probs - probs) * trial.scores).sum(axis=1) for probs in rivals.values()]
+    values = np.stack(columns, axis=1)
+    draws = bootstrap_means(values, rng)
+    return {
+        name: Difference(mean=float(values[:, i].mean()), interval=percentile_interval(draws[:, i]))
+        for i, name in enumerate(rivals)
     }
 
 

@@ -81,6 +81,8 @@ def arms_table(report: Report) -> Table:
         "Active parameters": lambda _, arm: billions(arm.mean_active_params_b),
         "Cost per 1,000 queries": lambda _, arm: dollars(arm.mean_cost_usd),
     }
+    if any(arm.mean_calls != 1 for arm in report.arms.values()):
+        columns = {**columns, "experts asked": lambda _, arm: f"{arm.mean_calls:.2f}"}
     arms, caption = by_score(report.arms), "Reference arms"
     return table_of("Arm", arms, columns, caption=caption, label=lambda _, arm: arm.label, how=how_of, own="coe")
 

@@ -14,7 +14,6 @@ from eval.routing.frontier import (
     Budget,
     BudgetName,
     MeasuredCurve,
-    Spending,
     budget_grid,
     drawn_map_curve,
     map_curve,
@@ -23,7 +22,7 @@ from eval.routing.frontier import (
     soft_curve,
 )
 from eval.routing.routing_records import FrontierPoint, Range
-from eval.routing.trial import Trial, costs_by_category, mean_costs
+from eval.routing.trial import Spending, Trial, costs_by_category, mean_costs
 
 Float64Array = NDArray[np.float64]
 Frontier = dict[str, dict[str, MeasuredCurve]]
@@ -34,8 +33,8 @@ EXPERTS = "experts"
 
 
 def build_frontier(trial: Trial, rng: np.random.Generator) -> Frontier:
-    """By budget: the map, the map with a draw, the fixed mixture and every method with a sample. A budget is left out
-    where the amount is unknown of an expert, or the same for all."""
+    """By budget: the map, the map with a draw, the fixed mixture, every method with a sample and every strategy that
+    was played under limits. A budget is left out where the amount is unknown of an expert, or the same for all."""
     found: Frontier = {}
     rows = None
     if trial.evidence is not None:
@@ -53,6 +52,7 @@ def build_frontier(trial: Trial, rng: np.random.Generator) -> Frontier:
                 curves[method.name] = soft_curve(
                     method.sample_quality, method.quality, budget, method.sample_rows, rows
                 )
+        curves |= trial.limited.get(budget.name, {})
         curves[MIXTURE] = mixture_curve(trial.fit_means, len(trial.scores), budget)
         if len(curves) > 1:
             found[budget.name] = measure_curves(curves, budget, trial.fit_means, trial.scores, trial.test.experts, rng)
@@ -61,7 +61,7 @@ def build_frontier(trial: Trial, rng: np.random.Generator) -> Frontier:
 
 def known_budgets(trial: Trial) -> list[Budget]:
     """Budgets whose amounts are known of every expert and differ, each over its own grid, what each expert alone needs,
-    and the limit that the trial sets."""
+    the limit that the trial sets, and what its strategies spend."""
     fit_cost_usd = mean_costs(trial.fit)
     evidence = trial.evidence
     by_row = None if evidence is None else costs_by_category(trial.fit, evidence.categories[:-1])
@@ -71,6 +71,9 @@ def known_budgets(trial: Trial) -> list[Budget]:
         ("hosted_params_b", trial.sizes_b, trial.sizes_b, None),
     ]
     limits = {name: [value] for name, value in trial.budgets.model_dump(exclude_none=True).items()}
+    for arm in trial.strategies:
+        for name, used in (("active_params_b", trial.sizes_b), ("cost_usd", trial.cost_usd)):
+            limits.setdefault(name, []).append(float((arm.calls * used).sum(axis=1).mean()))
     return [
         Budget(name, budget_grid(name, amounts, [*amounts, *limits.get(name, ())]), amounts, used, rows)
         for name, amounts, used, rows in kinds

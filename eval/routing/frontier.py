@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
 from eval.routing.baselines import best_mixture, best_single
 from eval.routing.routing_records import Difference, FrontierPoint
+from eval.routing.trial import Spending
 from router.config import Budgets
 from router.hosting import hosted_experts
 from router.policy import ExpertCosts, solve_map
@@ -43,14 +44,6 @@ class Budget:
     amounts: Float64Array
     test_amounts: Float64Array
     by_row: Float64Array | None = None
-
-
-@dataclass(frozen=True)
-class Spending:
-    """A choice under one limit: `probs` (n, m) on the test queries, `hosted` (m,) experts that may serve."""
-
-    probs: Float64Array
-    hosted: NDArray[np.bool_]
 
 
 def budget_grid(name: BudgetName, amounts: Float64Array, extra: Sequence[float] = ()) -> Float64Array:
@@ -213,7 +206,8 @@ def amounts_used(part: Spending, budget: Budget, n: int) -> Float64Array:
     """Amount (n,) of each test query; what is hosted is the same for all."""
     if budget.name == "hosted_params_b":
         return np.full(n, float(budget.amounts[part.hosted].sum()))
-    return np.asarray((part.probs * budget.test_amounts).sum(axis=1))
+    calls = part.probs if part.asked is None else part.asked
+    return np.asarray((calls * budget.test_amounts).sum(axis=1))
 
 
 def shares_of(probs: Float64Array, experts: Sequence[str]) -> dict[str, float]:

@@ -13,6 +13,13 @@ from router.types import Record
 Range = tuple[float, float]
 
 
+class Difference(Record):
+    """A mean over queries of a difference between two choices, with its paired interval."""
+
+    mean: float
+    interval: Range
+
+
 class Arm(Record):
     """One way to choose an expert per query, measured on the test queries."""
 
@@ -22,21 +29,22 @@ class Arm(Record):
     interval: Range
     mean_cost_usd: float | None = Field(description="USD per query")
     mean_active_params_b: float | None = Field(description="billions, per query")
+    mean_calls: float = Field(default=1.0, description="experts asked per query")
     shares: dict[str, float] = Field(description="expert -> share of the queries, largest first; zeros left out")
-
-
-class Difference(Record):
-    """A mean over queries of a difference between two choices, with its paired interval."""
-
-    mean: float
-    interval: Range
+    gap_closed: float | None = Field(
+        default=None, description="(this - best_single) / (query_oracle - best_single); None where there is no gap"
+    )
+    gap_closed_interval: Range | None = None
+    gain: dict[str, Difference] = Field(
+        default_factory=dict,
+        description="of a strategy, minus coe, best_single, and the best fixed mixtures of experts that spend as much: "
+        "`equal_active_params_b`, `equal_cost_usd`",
+    )
 
 
 class MethodRecord(Arm):
     """A kind of scorer, fitted on the fit queries and measured on the test queries like every arm."""
 
-    gap_closed: float | None = Field(description="(method - best_single) / (query_oracle - best_single)")
-    gap_closed_interval: Range | None
     gain: dict[str, Difference] = Field(description="this method minus coe, either best single, map_true, knn")
     is_default: bool = Field(description="reported as coe: chosen without the test queries, or named by `--method`")
     valid_score: float | None = Field(description="mean score on the queries that the default was chosen on")

@@ -45,7 +45,7 @@ def measure(
     names = [arm.name for arm in trial.arms]
     scores = arm_scores(trial.test, trial.arms)
     means, draws = scores.mean(axis=0), bootstrap_means(scores, rng)
-    records, gain = arm_records(trial.test, trial.arms, means, draws), gains(trial.arms, means, draws)
+    records, gain = arm_records(trial, means, draws, rng), gains(trial.arms, means, draws)
     columns = [names.index(name) for name in ("coe", "best_single", "query_oracle")]
     share, share_interval = closed(means, draws, columns)
     power = power_of(scores, trial.arms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -19,20 +19,23 @@ from base.leash import coe_command
 from eval.robustness.flip_records import RobustnessRecord
 from eval.robustness.flips import KnownScores, measure_flips
 from eval.robustness.inputs import decider
+from eval.routing.budget_curves import known_budgets
 from eval.routing.methods import FittedMethod, evidence_for, method_output, read_methods, words_of
 from eval.routing.out_of_fold import out_of_fold
 from eval.routing.routing_records import DataFacts, Report
 from eval.routing.routing_report import measure
+from eval.routing.strategy_arms import Plays, curves_of, limited_policies
 from eval.routing.trial import Trial, costs, costs_by_category, filled_costs, mean_costs
 from eval.routing.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
-from router.config import Budgets
+from router.config import Budgets, PolicyConfig
 from router.embedding_cache import CachedEncoder
 from router.live_pointer import read_pointer
 from router.pipeline import Router
 from router.preference import amounts_by_row
 from router.protocols import Encoder
+from router.strategies.learned import LEARNED
 from router.types import FloatArray, Query, QueryBatch, QueryFacts
 from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
@@ -70,8 +73,14 @@ def train(fit: OutcomeTable, request: RoutingRequest, routers: Path, *, with_met
     return routers / pointer.version
 
 
-def load(artifact: RouterArtifact, table: OutcomeTable, budgets: Budgets, encoder: Encoder | None = None) -> Router:
-    """The trained router under the budgets, over an encoder that is open already if there is one.
+def load(
+    artifact: RouterArtifact,
+    table: OutcomeTable,
+    budgets: Budgets,
+    encoder: Encoder | None = None,
+    policies: Mapping[str, PolicyConfig] | None = None,
+) -> Router:
+    """The trained router under the budgets, over an encoder that is open already if there is one, with more `policies`.
 
     What experts cost by category is taken from the table, and scaled so that an expert alone costs its mean over the
     table: rows of `general` count the mean of all prompts, and not every cost may be known.
@@ -84,7 +93,12 @@ def load(artifact: RouterArtifact, table: OutcomeTable, budgets: Budgets, encode
     scaled = amounts_by_row(by_category, mean_costs(table), mass / mass.sum()).astype(np.float32)
     prices = {e: cost for e, cost in zip(table.experts, scaled.T, strict=True) if np.isfinite(cost).all()}
     return table_router(
-        artifact, budgets=budgets, active_params_b=table.active_params_b, cost_usd=prices, encoder=encoder
+        artifact,
+        budgets=budgets,
+        active_params_b=table.active_params_b,
+        cost_usd=prices,
+        policies=policies,
+        encoder=encoder,
     )
 
 
@@ -132,6 +146,19 @@ def with_methods(
         method = FittedMethod(artifact, load(artifact, trial.fit, request.budgets, router.encoder), fit_s)
         outputs.append(method_output(method, trial, default.manifest.scorer.kind))
     return replace(trial, methods=tuple(outputs), evidence=evidence_for(default, trial.test.experts))
+
+
+def with_strategies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:
+    """The trial with every strategy that training learned, under the trial's budgets and along the frontier; without
+    any where answers are not known."""
+    if router.strategies is None or trial.test.answers is None:
+        return trial
+    policies = {str(name): PolicyConfig(strategy=name, budgets=request.budgets) for name in LEARNED}
+    plays = Plays(load(artifact, trial.fit, request.budgets, router.encoder, policies), trial)
+    trial = replace(trial, strategies=tuple(plays.choice(str(name), name) for name in LEARNED))
+    budgets = [budget for budget in known_budgets(trial) if budget.name != "hosted_params_b"]
+    limited = load(artifact, trial.fit, request.budgets, router.encoder, limited_policies(budgets))
+    return replace(trial, limited=curves_of(replace(plays, router=limited), budgets))
 
 
 def flips_of(trial: Trial, router: Router, seed: int, progress: Progress) -> RobustnessRecord:
@@ -185,6 +212,7 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
     how = words_of(artifact.manifest.scorer.kind)[1]
     trial = run_trial(tables, router, request, how, decide_rng, progress)
     trial = with_methods(trial, folder.parent, artifact, router, request, progress)
+    trial = with_strategies(trial, artifact, router, request)
     flips = flips_of(trial, router, request.seed, progress)
     progress("measuring")
     facts = data_facts(request, tables, router.version, encoder_name(artifact))

@@ -61,12 +61,29 @@ class MapEvidence:
 
 @dataclass(frozen=True)
 class Choice:
-    """A named arm: who answers each query, as probabilities (n, m)."""
+    """A named arm: whose answer is served on each query, as probabilities (n, m), and, where that differs, who is
+    `asked` (n, m)."""
 
     name: str
     label: str
     how: str
     probs: Float64Array
+    asked: Float64Array | None = None
+
+    @property
+    def calls(self) -> Float64Array:
+        """(n, m) the expected number of calls of each expert."""
+        return self.probs if self.asked is None else self.asked
+
+
+@dataclass(frozen=True)
+class Spending:
+    """A choice under one limit: `probs` (n, m) on the test queries, `hosted` (m,) experts that may serve, `asked`
+    (n, m) who is asked; None: who serves."""
+
+    probs: Float64Array
+    hosted: NDArray[np.bool_]
+    asked: Float64Array | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,8 @@ class Trial:
     """A router's decisions on the test table, and what the reference arms, methods and frontiers need.
 
     Both tables have the same experts and complete scores; embeddings have unit rows. `how` says how the router chooses.
-    Costs and sizes of an expert are NaN where unknown.
+    Costs and sizes of an expert are NaN where unknown. `strategies` are arms that ask several experts, and `limited`
+    their curves by budget, at the limits of `known_budgets`.
     """
 
     fit: OutcomeTable
@@ -87,6 +105,8 @@ class Trial:
     how: str = "the map's expert for the predicted category"
     methods: tuple[MethodOutput, ...] = ()
     evidence: MapEvidence | None = None
+    strategies: tuple[Choice, ...] = ()
+    limited: Mapping[str, Mapping[str, Sequence[Spending]]] = field(default_factory=dict)
 
     def numbers(self, names: Sequence[str]) -> IntArray:
         """Expert numbers of expert names."""
@@ -136,14 +156,14 @@ class Trial:
 
     @cached_property
     def arms(self) -> list[Choice]:
-        """The router and every reference arm."""
-        return choices(self)
+        """The router, every reference arm, and strategies that ask several experts."""
+        return [*choices(self), *self.strategies]
 
     @cached_property
     def probs(self) -> dict[str, Float64Array]:
-        """Probabilities of who answers (n, m), by names of the arms and `map_true`."""
+        """Probabilities of who answers (n, m), by names of the arms that ask one expert and `map_true`."""
         map_true = baselines.one_hot(self.mapped, len(self.test.experts))
-        return {arm.name: arm.probs for arm in self.arms} | {"map_true": map_true}
+        return {arm.name: arm.probs for arm in self.arms if arm.asked is None} | {"map_true": map_true}
 
     @property
     def default(self) -> MethodOutput | None:

@@ -83,7 +83,7 @@ class Agree:
 class Sequential:
     """One after the other, in order, as long as the rule of that many replies says that asking on gains more than it
     costs (optimal stopping by regression, Longstaff & Schwartz 2001); then the most probable answer is served.
-    `rules[i]` is for i + 1 replies."""
+    Where further replies could change nothing, none is asked for. `rules[i]` is for i + 1 replies."""
 
     experts: tuple[int, ...]
     rules: tuple[Rule, ...]
@@ -96,8 +96,10 @@ class Sequential:
         return Ask(unasked(self.experts, replies)[:1])
 
     def _goes_on(self, replies: Replies, asked: Sequence[int]) -> bool:
-        rule = self.rules[len(asked) - 1]
-        return sum(a * b for a, b in zip(rule, self.votes.signals(replies, asked[-1]), strict=True)) > 0
+        rule, rest = self.rules[len(asked) - 1], unasked(self.experts, replies)
+        if self.votes.is_decided(replies, rest):
+            return False
+        return sum(a * b for a, b in zip(rule, self.votes.signals(replies, rest), strict=True)) > 0
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Escalate:
         if self.cheap not in replies:
             return Ask((self.cheap,))
         key = replies[self.cheap].key
-        signals = self.votes.signals({self.cheap: replies[self.cheap]}, self.cheap)
+        signals = self.votes.signals({self.cheap: replies[self.cheap]}, self.experts[1:])
         if key is not None and sum(a * b for a, b in zip(self.rule, signals, strict=True)) <= 0:
             return settle(self.experts, replies, self.votes)
         if key is not None and self.second is not None:

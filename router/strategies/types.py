@@ -24,11 +24,10 @@ AnswerKind = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An expert's reply. `key` is its answer's, None where it states none; `tokens` its length, None where unknown.
-    `is_failure`: there is nothing to serve, because the expert failed or was not asked (it cannot take the request)."""
+    """An expert's reply. `key` is its answer's, None where it states none or was cut off. `is_failure`: there is
+    nothing to serve, because the expert failed or was not asked (it cannot take the request)."""
 
     key: str | None = None
-    tokens: float | None = None
     is_failure: bool = False
 
 

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 from router.strategies.types import Replies
 
-SIGNALS = 9
+SIGNALS = 11
 """Numbers that `Votes.signals` gives."""
-
-FAR = 3.0
-"""Standard deviations at which a reply's length is cut: beyond, it says no more (ours)."""
 
 
 @dataclass(frozen=True)
@@ -21,21 +18,23 @@ class Votes:
 
     An answer's probability of being right is proportional to exp(sum of its voters' weights), that of all being wrong
     to exp(doubt). With weights log(q (K - 1) / (1 - q)) of accuracies q over K options this is naive Bayes, which takes
-    errors to be independent; training fits the weights together, so experts that err alike weigh less. `typical` and
-    `spread` are of the logarithm of an expert's reply in tokens, plus one.
+    errors to be independent; training fits the weights together, so experts that err alike weigh less.
     """
 
     weights: tuple[float, ...]
     doubt: float
-    typical: tuple[float, ...]
-    spread: tuple[float, ...]
+
+    def worth(self, replies: Replies) -> dict[str, float]:
+        """Sum of the voters' weights of each answer given so far."""
+        sums: dict[str, float] = {}
+        for expert, reply in sorted(replies.items()):
+            if reply.key is not None:
+                sums[reply.key] = sums.get(reply.key, 0.0) + self.weights[expert]
+        return sums
 
     def posterior(self, replies: Replies) -> dict[str, float]:
         """Probability of each answer given so far, most probable first; they sum to less than 1."""
-        worth: dict[str, float] = {}
-        for expert, reply in sorted(replies.items()):
-            if reply.key is not None:
-                worth[reply.key] = worth.get(reply.key, 0.0) + self.weights[expert]
+        worth = self.worth(replies)
         top = max(self.doubt, *worth.values()) if worth else self.doubt
         total = math.exp(self.doubt - top) + sum(math.exp(value - top) for value in worth.values())
         ranked = sorted(worth.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -45,15 +44,20 @@ class Votes:
         """The heaviest voter for an answer: its reply is served."""
         return min(voters(replies, key), key=lambda expert: (-self.weights[expert], expert))
 
-    def signals(self, replies: Replies, last: int) -> tuple[float, ...]:
-        """What a rule for going on looks at: 1; the posterior of the first and of the second answer and of none, with
-        products; the length of the `last` reply in standard deviations from the expert's usual one, and its square."""
+    def is_decided(self, replies: Replies, rest: Iterable[int]) -> bool:
+        """The first answer stays the first whatever the `rest` of the experts would say."""
+        first, second = (*sorted(self.worth(replies).values(), reverse=True), 0.0, 0.0)[:2]
+        return first > max(second, 0.0) + sum(max(self.weights[e], 0.0) for e in rest)
+
+    def signals(self, replies: Replies, rest: Iterable[int]) -> tuple[float, ...]:
+        """What a rule for asking on looks at: 1; the posterior of the first and of the second answer and of none, with
+        products; the weight of those who could still be asked; the doubt, alone and times the first posterior; the
+        replies without an answer."""
         probs = list(self.posterior(replies).values())
         first, second = (*probs, 0.0, 0.0)[:2]
-        tokens = replies[last].tokens
-        far = 0.0 if tokens is None else (math.log1p(tokens) - self.typical[last]) / self.spread[last]
-        far = min(max(far, -FAR), FAR)
-        return (1.0, first, second, 1 - sum(probs), first * first, first * second, second * second, far, far * far)
+        ahead, silent = sum(self.weights[e] for e in rest), sum(reply.key is None for reply in replies.values())
+        squares = (first * first, first * second, second * second)
+        return (1.0, first, second, 1 - sum(probs), *squares, ahead, self.doubt, self.doubt * first, float(silent))
 
 
 def voters(replies: Replies, key: str) -> list[int]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from base.columns import read_table, texts
 from base.errors import DataError
@@ -107,6 +108,7 @@ def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTab
         source=" + ".join(sorted({table.source for table in tables})),
         active_params_b={name: size for table in tables for name, size in table.active_params_b.items()},
         is_cost_estimated=any(table.is_cost_estimated for table in tables),
+        answers=merged_answers(tables, rows, names),
     )
 
 
@@ -122,6 +124,23 @@ def merged_matrices(
             for kind, matrix in matrices.items():
                 matrix[row[has_score], names.index(name)] = getattr(table, kind)[has_score, column]
     return matrices
+
+
+def merged_answers(
+    tables: Sequence[OutcomeTable], rows: Mapping[tuple[str, str, str], int], names: tuple[str, ...]
+) -> NDArray[np.int64] | None:
+    """(n, m) numbers of answers; None where no table has any. Those of a prompt in several tables are of the last one
+    that has them, for numbers of two tables cannot be compared."""
+    if all(table.answers is None for table in tables):
+        return None
+    merged = np.full((len(rows), len(names)), -1, dtype=np.int64)
+    for table in tables:
+        if table.answers is not None:
+            row = np.array([rows[(table.metric, *asked)] for asked in zip(table.categories, table.texts, strict=True)])
+            merged[row] = -1
+            columns = np.array([names.index(name) for name in table.experts])
+            merged[row[:, None], columns] = table.answers
+    return merged
 
 
 def distinct(ids: Iterable[str]) -> tuple[str, ...]:
@@ -148,4 +167,7 @@ def with_unmeasured(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable
         cost_usd=wider(table.cost_usd),
         output_tokens=wider(table.output_tokens),
         latency_ms=wider(table.latency_ms),
+        answers=None
+        if table.answers is None
+        else np.concatenate([table.answers, np.full(empty.shape, -1, dtype=np.int64)], axis=1),
     )

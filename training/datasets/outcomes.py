@@ -3,7 +3,9 @@ model and metric), and sizes and prices in a `models.parquet` in that folder or 
 
 prompts: prompt_id, messages (JSON list of role and content) and category are required; split, source, benchmark and
 language are read when there. scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens,
-output_chars (where tokens were not counted), cost_usd and latency_ms are read when there. Shapes: n prompts, m experts.
+output_chars (where tokens were not counted), cost_usd and latency_ms are read when there. A third file,
+`answers.parquet`, may say what was answered: prompt_id, model, and answer, in a spelling in which equal answers are
+equal; empty where the reply states none. Shapes: n prompts, m experts.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from training.types import ModelFacts, OutcomeTable
 
 PROMPTS_FILE = "prompts.parquet"
 SCORES_FILE = "scores.parquet"
+ANSWERS_FILE = "answers.parquet"
 CHARS_PER_TOKEN = 4
 """The usual ratio for English text, as `QueryFacts.prompt_tokens` counts."""
 
@@ -119,7 +122,7 @@ def read_outcomes(
     refuse_repeats(path, asked, rows)
     models_file = find_models_file(folder)
     facts = dict(models or {}) | (read_models(models_file) if models_file else {})
-    table = assemble(asked, rows, facts)
+    table = replace(assemble(asked, rows, facts), answers=read_answers(folder / ANSWERS_FILE, asked, rows.models))
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
 
 
@@ -219,6 +222,27 @@ def read_scores(path: Path, prompts: PromptRows) -> ScoreRows:
         **amounts,
     )
     return rows.take(prompt >= 0)
+
+
+def read_answers(path: Path, prompts: PromptRows, models: Sequence[str]) -> NDArray[np.int64] | None:
+    """(n, m) numbers of answers as `OutcomeTable` has them; None without the file. Raises DataError."""
+    if not path.exists():
+        return None
+    table = read_table(path, ("prompt_id", "model", "answer"))
+    prompt = positions(texts(path, table, "prompt_id"), prompts.ids)
+    expert = positions(texts(path, table, "model"), models)
+    answers = optional_texts(path, table, "answer", "")
+    found = np.full((len(prompts.ids), len(models)), -1, dtype=np.int64)
+    numbers: dict[tuple[int, str], int] = {}
+    given: Counter[int] = Counter()
+    for i, e, answer in zip(prompt.tolist(), expert.tolist(), answers, strict=True):
+        if i < 0 or e < 0 or not answer:
+            continue
+        if (i, answer) not in numbers:
+            numbers[i, answer] = given[i]
+            given[i] += 1
+        found[i, e] = numbers[i, answer]
+    return found
 
 
 def choose_experts(path: Path, rows: ScoreRows, experts: Sequence[str] | None) -> ScoreRows:
@@ -321,11 +345,14 @@ def write_outcomes(table: OutcomeTable, folder: Path) -> None:
 
     try:
         prompts, scores = pa.table(prompt_columns(table)), pa.table(score_columns(table))
+        answers = None if table.answers is None else pa.table(answer_columns(table, table.answers))
     except UnicodeEncodeError as error:
         raise DataError(f"{folder}: a name or text of the table cannot be written as UTF-8 ({error.reason})") from error
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(prompts, folder / PROMPTS_FILE, compression="zstd")
     pq.write_table(scores, folder / SCORES_FILE, compression="zstd")
+    if answers is not None:
+        pq.write_table(answers, folder / ANSWERS_FILE, compression="zstd")
     if table.active_params_b:
         write_models(folder / MODELS_FILE, table.active_params_b)
 
@@ -338,6 +365,16 @@ def prompt_columns(table: OutcomeTable) -> dict[str, list[str]]:
         "category": list(table.categories),
         "split": list(table.splits),
         "messages": [json.dumps([{"role": "user", "content": text}], ensure_ascii=False) for text in table.texts],
+    }
+
+
+def answer_columns(table: OutcomeTable, answers: NDArray[np.int64]) -> dict[str, list[str]]:
+    """The answers that were given, by their numbers."""
+    prompt, expert = np.nonzero(answers >= 0)
+    return {
+        "prompt_id": [table.prompt_ids[i] for i in prompt],
+        "model": [table.experts[e] for e in expert],
+        "answer": [str(number) for number in answers[prompt, expert]],
     }
 
 

@@ -19,7 +19,7 @@ def arms_of(found: trials.Trial) -> dict[str, Arm]:
     arms = trials.choices(found)
     scores = arm_records.arm_scores(found.test, arms)
     draws = bootstrap_means(scores, np.random.default_rng(0), draws=200)
-    return arm_records.arm_records(found.test, arms, scores.mean(axis=0), draws)
+    return arm_records.arm_records(found, scores.mean(axis=0), draws, np.random.default_rng(0))
 
 
 def test_every_arm_has_its_known_mean() -> None:

@@ -39,6 +39,36 @@ def two_topics(folder: Path, n: int = 160) -> Path:
     return folder
 
 
+def test_strategies_are_played_where_answers_are_known(tmp_path: Path) -> None:
+    """The three are right on half of the queries each, by chance; those who are right agree."""
+    rng = np.random.default_rng(0)
+    n = 400
+    scores = (rng.random((n, 3)) < 0.6).astype(np.float32)
+    wrong = 1 + np.arange(3)
+    answers = np.where(scores > 0, 0, wrong)
+    texts = tuple(f"{' '.join(rng.choice(TOPICS['a'], size=5))} {i}" for i in range(n))
+    made = table(scores.tolist(), ["a"] * n, "fit")
+    splits = tuple(split_of(text) for text in texts)
+    write_outcomes(replace(made, texts=texts, splits=splits, answers=answers), tmp_path / "t")
+    arguments = ["--outcomes", str(tmp_path / "t"), "--out", str(tmp_path / "out"), *FAST]
+    assert run_cli("eval routing", arguments) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    arms = report["arms"]
+    assert {"agree", "vote", "sequential", "escalate"} <= set(arms)
+    assert arms["coe"]["mean_calls"] == 1
+    assert arms["vote"]["gain"]["best_single"]["interval"][0] > 0
+    assert arms["vote"]["gap_closed"] > 0.3
+    assert 1 < arms["sequential"]["mean_calls"] < 3
+    sizes = arms["vote"]["mean_active_params_b"]
+    assert arms["vote"]["mean_calls"] == pytest.approx(3, abs=0.5)
+    assert sizes == pytest.approx(29, abs=8)
+    points = report["frontier"]["active_params_b"]
+    assert {"agree", "vote", "sequential", "escalate"} <= set(points)
+    for point in points["sequential"]:
+        assert point["amount"] <= point["budget"] * 1.1
+    assert "experts asked" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_router_that_finds_the_topic_beats_the_best_single(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--outcomes", str(two_topics(tmp_path / "topics")), "--out", str(out), "--seed", "3", *FAST]

@@ -59,6 +59,17 @@ def test_what_was_graded_last_counts(tmp_path: Path) -> None:
     assert found.cost_usd[:, 0].tolist() == [1, 2]
 
 
+def test_answers_to_one_prompt_in_two_tables_are_those_of_the_last(tmp_path: Path) -> None:
+    first = replace(table(("left", "right"), [[1, 0], [0, 1]]), answers=np.array([[0, 0], [0, 1]]))
+    write(tmp_path / "a", first, 1.0)
+    write(tmp_path / "b", replace(table(("right",), [[0]], start=1), answers=np.array([[0]])), 2.0)
+    write(tmp_path / "c", table(("left",), [[1]], start=5), 3.0)
+    found = read_outcome_folders(tmp_path, ("left", "right"))
+    assert found.answers is not None
+    assert found.answers.tolist() == [[0, 0], [-1, 0], [-1, -1]]
+    assert with_unmeasured(found, ["new"]).answers[0].tolist() == [0, 0, -1]
+
+
 def test_other_metrics_and_other_questions_of_the_same_id_are_prompts_of_their_own(tmp_path: Path) -> None:
     write(tmp_path / "a", table(("left",), [[1]]), 1.0)
     write(tmp_path / "b", table(("left",), [[0]], metric="judge"), 2.0)

@@ -228,6 +228,25 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         assert getattr(copy, name) == getattr(table, name), name
 
 
+def test_answers_are_numbered_by_prompt_and_written_as_they_are(tmp_path: Path) -> None:
+    folder = save(tmp_path / "t", prompt_rows(), score_rows())
+    assert read_outcomes(folder).answers is None
+    given = [("p1", "a", "7"), ("p1", "b", "7"), ("p2", "a", "yes"), ("p2", "b", "no"), ("p3", "a", None)]
+    rows = [{"prompt_id": p, "model": m, "answer": answer} for p, m, answer in [*given, ("p9", "a", "1")]]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "answers.parquet")
+    table = read_outcomes(folder, keep_partial=True)
+    assert table.answers is not None
+    assert table.answers.tolist() == [[0, 0], [0, 1], [-1, -1]]
+    assert read_outcomes(folder, experts=["b"]).answers.tolist() == [[0], [0]]
+    write_outcomes(table, tmp_path / "copy")
+    copy = read_outcomes(tmp_path / "copy", keep_partial=True)
+    assert copy.answers is not None
+    assert copy.answers.tolist() == table.answers.tolist()
+    pq.write_table(pa.Table.from_pylist([{"prompt_id": "p1", "model": "a"}]), folder / "answers.parquet")
+    with pytest.raises(DataError, match=r"answers\.parquet: .*'answer'"):
+        read_outcomes(folder)
+
+
 def test_a_reply_s_characters_stand_for_tokens_that_nobody_counted(tmp_path: Path) -> None:
     rows = score_rows()
     rows[0]["output_tokens"], rows[0]["output_chars"] = 7.0, 400

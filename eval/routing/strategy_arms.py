@@ -1,0 +1,127 @@
+"""Strategies that ask several experts, played by the router's own machines on the recorded answers of the test queries.
+
+Shapes: n test queries, m experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.routing.baselines import one_hot
+from eval.routing.frontier import Budget
+from eval.routing.trial import Choice, Spending, Trial
+from router.config import Budgets, PolicyConfig
+from router.pipeline import Router
+from router.strategies.learned import LEARNED
+from router.strategies.plan import StrategyPlan
+from router.strategies.types import Replies, Reply, Settled, Strategy, StrategyName
+from training.types import OutcomeTable
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+HOW: Final = {
+    StrategyName.AGREE: "two experts at once; where they differ an arbiter decides",
+    StrategyName.VOTE: "several experts at once; the most probable answer",
+    StrategyName.SEQUENTIAL: "one expert after the other until asking on gains less than it costs",
+    StrategyName.ESCALATE: "a cheap expert; a strong one where its reply does not pass",
+}
+
+
+def limited_policies(budgets: Sequence[Budget]) -> dict[str, PolicyConfig]:
+    """A policy for every strategy at every limit on an average, by `policy_name`."""
+    return {
+        policy_name(strategy, budget.name, limit): PolicyConfig(
+            strategy=strategy, budgets=Budgets(**{budget.name: float(limit)})
+        )
+        for strategy in LEARNED
+        for budget in budgets
+        for limit in budget.limits
+    }
+
+
+def policy_name(strategy: StrategyName, budget: str, limit: float) -> str:
+    return f"{strategy} {budget} {limit}"
+
+
+def curves_of(plays: Plays, budgets: Sequence[Budget]) -> dict[str, dict[str, list[Spending]]]:
+    """By budget and strategy, what it does under each limit."""
+    return {
+        budget.name: {
+            str(name): [plays.spending(policy_name(name, budget.name, limit)) for limit in budget.limits]
+            for name in LEARNED
+        }
+        for budget in budgets
+    }
+
+
+@dataclass(frozen=True)
+class Plays:
+    """What every variant came to on the test queries; each is played once, when it is first needed."""
+
+    router: Router
+    trial: Trial
+    _known: dict[tuple[StrategyName, int], tuple[IntArray, BoolArray]] = field(default_factory=dict)
+
+    def choice(self, policy: str, name: StrategyName) -> Choice:
+        """What a policy of the router does, as an arm."""
+        served, asked = self.planned(self.router.policy(policy).plan)
+        return Choice(str(name), f"Strategy {name}", HOW[name], one_hot(served, asked.shape[1]), asked)
+
+    def spending(self, policy: str) -> Spending:
+        """The same, as a point of a curve."""
+        served, asked = self.planned(self.router.policy(policy).plan)
+        return Spending(one_hot(served, asked.shape[1]), np.array(asked.any(axis=0)), asked)
+
+    def planned(self, plan: StrategyPlan | None) -> tuple[IntArray, NDArray[np.float64]]:
+        """(n,) who is served and (n, m) 1 where an expert is asked, by the columns of the test table."""
+        assert plan is not None, "the policies of strategies have plans"
+        m, rows = len(self.router.experts), [self.router.categories.index(d.category) for d in self.trial.decisions]
+        choice = plan.choice_of[rows]
+        served, asked = choice.copy(), np.zeros((len(rows), m))
+        asked[np.arange(len(rows)), np.minimum(choice, m - 1)] = choice < m
+        for v in np.unique(choice[choice >= m] - m).tolist():
+            own = choice == m + v
+            ends, calls = self.variant(plan.strategy, v)
+            served[own], asked[own] = ends[own], calls[own]
+        order = [self.router.experts.index(name) for name in self.trial.test.experts]
+        return np.argsort(order)[served], asked[:, order]
+
+    def variant(self, name: StrategyName, v: int) -> tuple[IntArray, BoolArray]:
+        """(n,) who is served by variant `v`, and (n, m) who is asked, by the router's columns."""
+        if (name, v) not in self._known:
+            self._known[name, v] = self._played(name, v)
+        return self._known[name, v]
+
+    def _played(self, name: StrategyName, v: int) -> tuple[IntArray, BoolArray]:
+        learned, vectors = self.router.strategies, self.trial.test_embeddings
+        assert learned is not None, "a router with plans has strategies"
+        columns = [self.trial.test.experts.index(expert) for expert in self.router.experts]
+        served = np.zeros(len(vectors), dtype=np.int64)
+        asked = np.zeros((len(vectors), len(columns)), dtype=bool)
+        for i in range(len(vectors)):
+            replies = recorded_replies(self.trial.test, i, columns)
+            served[i], seen = play(learned.strategy(name, v, vectors[i : i + 1]), replies)
+            asked[i, list(seen)] = True
+        return served, asked
+
+
+def recorded_replies(table: OutcomeTable, i: int, columns: Sequence[int]) -> Replies:
+    """What the experts at `columns` replied to prompt i."""
+    assert table.answers is not None, "strategies are played where answers are known"
+    keys = table.answers[i]
+    return {e: Reply(None if keys[column] < 0 else str(keys[column])) for e, column in enumerate(columns)}
+
+
+def play(strategy: Strategy, known: Replies) -> tuple[int, Mapping[int, Reply]]:
+    """Who is served, and the replies that were asked for."""
+    seen: dict[int, Reply] = {}
+    while not isinstance(step := strategy.step(seen), Settled):
+        seen |= {expert: known[expert] for expert in step.experts}
+    assert step.expert is not None, "recorded replies do not fail"
+    return step.expert, seen

@@ -1,0 +1,116 @@
+"""Which category is served by which variant of a strategy, under the budgets of a policy. Pure.
+
+Shapes: k rows (categories, `general` among them), m experts, v variants, c = m + v choices: an expert, or a variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from base.errors import require_installed
+from router.policy import SLACK, ExpertCosts, clean_standard_output, unit_of
+from router.quality import QualityMatrix, cautious_quality
+from router.strategies.learned import Variants
+from router.strategies.types import StrategyName
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+CALL_PRICE = 0.002
+"""Quality that one more call must gain: two more right answers in a thousand (ours)."""
+
+NEVER = -1.0
+"""Quality of what may not be chosen."""
+
+
+@dataclass(frozen=True)
+class StrategyPlan:
+    """`choice_of` (k,): who serves each category: expert e of m alone, or variant `e - m` of the `strategy`. `used` are
+    means per query, `calls` among them; `binding` names the limits without which the plan would be better."""
+
+    strategy: StrategyName
+    choice_of: IntArray
+    used: Mapping[str, float]
+    binding: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a plan is solved from: `quality` (k, c), `spent` (k, c) of each limited amount and `calls`, `mass` (k,)."""
+
+    quality: Float64Array
+    spent: Mapping[str, Float64Array]
+    mass: Float64Array
+
+    @cached_property
+    def worth(self) -> Float64Array:
+        """(k, c) quality less the price of calls."""
+        return np.asarray(self.quality - CALL_PRICE * self.spent["calls"])
+
+    def means(self, chosen: IntArray) -> dict[str, float]:
+        """Mean amounts per query of a choice (k,)."""
+        rows = np.arange(len(chosen))
+        return {name: float(self.mass @ amounts[rows, chosen]) for name, amounts in self.spent.items()}
+
+    def best(self, limits: Mapping[str, float]) -> IntArray | None:
+        """(k,) the choice of highest mean worth within the limits; None where there is none."""
+        if not limits:
+            return np.asarray(self.worth.argmax(axis=1))
+        require_installed("budgets", "a policy with budgets", "scipy")
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import csr_array
+
+        k, c = self.worth.shape
+        one_each = csr_array(np.kron(np.eye(k), np.ones(c)))
+        constraints = [LinearConstraint(one_each, 1, 1)]
+        for name, limit in limits.items():
+            row = (self.mass[:, None] * self.spent[name]).ravel()
+            unit = unit_of(limit, row)
+            constraints.append(LinearConstraint(row[None] / unit, -np.inf, limit / unit + SLACK))
+        gain = (self.mass[:, None] * self.worth).ravel()
+        with clean_standard_output():
+            found = milp(-gain, constraints=constraints, bounds=Bounds(0, 1), integrality=np.ones(k * c))
+        return None if found.x is None else np.asarray(found.x.reshape(k, c).argmax(axis=1))
+
+
+def choices_of(
+    variants: Variants, evidence: QualityMatrix, costs: ExpertCosts, allowed: NDArray[np.bool_], pins: Mapping[int, int]
+) -> Choices:
+    """Every expert alone, and every variant, as far as all whom it may ask are `allowed` (m,). A pinned category (row
+    -> expert) has its expert alone."""
+    k, m = evidence.quality.shape
+    asks = np.concatenate([np.broadcast_to(np.eye(m), (k, m, m)), variants.asks], axis=1)
+    quality = np.concatenate([cautious_quality(evidence), variants.quality], axis=1).astype(np.float64)
+    barred = np.array([not allowed[list(experts)].all() for experts in (*zip(range(m)), *variants.asked())])
+    quality[:, barred] = NEVER
+    for row, expert in pins.items():
+        quality[row, np.arange(quality.shape[1]) != expert] = NEVER
+    spent = {name: np.einsum("kcm,km->kc", asks, per_row(amounts, k)) for name, amounts in costs.per_query().items()}
+    mass = evidence.mass.astype(np.float64)
+    return Choices(quality, spent | {"calls": asks.sum(axis=2)}, mass / max(float(mass.sum()), 1e-12))
+
+
+def per_row(amounts: NDArray[np.floating], k: int) -> Float64Array:
+    """(k, m) amounts that may be the same in every category."""
+    return np.broadcast_to(np.asarray(amounts, dtype=np.float64), (k, amounts.shape[-1]))
+
+
+def solve_plan(
+    strategy: StrategyName, choices: Choices, expert_of: IntArray, limits: Mapping[str, float]
+) -> StrategyPlan:
+    """The plan of highest quality within the limits on means. `expert_of` (k,) is the map, which keeps them and serves
+    where the solver finds nothing."""
+    found = choices.best(limits)
+    chosen = expert_of if found is None else found
+    worth = float(choices.mass @ choices.worth[np.arange(len(chosen)), chosen])
+    binding = []
+    for name in limits:
+        freed = choices.best({other: limit for other, limit in limits.items() if other != name})
+        if freed is not None and choices.mass @ choices.worth[np.arange(len(freed)), freed] > worth + SLACK:
+            binding.append(name)
+    return StrategyPlan(strategy, chosen, choices.means(chosen), tuple(binding))

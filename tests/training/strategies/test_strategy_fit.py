@@ -1,0 +1,140 @@
+"""What is learned of strategies, and what a plan makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from base.errors import ArtifactError
+from base.progress import silent
+from router.policy import ExpertCosts
+from router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
+from router.strategies.plan import choices_of, solve_plan
+from router.strategies.types import StrategyName
+from router.types import CategoryProbs
+from tests.training.strategies.known_answers import ballots
+from training.expert_map import measure_quality
+from training.graded_queries import GradedQueries
+from training.strategies.strategy_fit import fit_strategies
+from training.strategies.vote_fit import Ballots
+from training.types import OutcomeTable
+
+CATEGORIES = ("a", "b")
+
+
+def graded(data: Ballots, answers: np.ndarray | None) -> GradedQueries:
+    n = len(data.keys)
+    unknown = np.full((n, 4), np.nan, dtype=np.float32)
+    table = OutcomeTable(
+        prompt_ids=tuple(f"p{i}" for i in range(n)),
+        texts=tuple(f"question {i}" for i in range(n)),
+        categories=tuple(CATEGORIES[i % 2] for i in range(n)),
+        splits=("train",) * n,
+        experts=("one", "twin", "two", "three"),
+        scores=data.scores.astype(np.float32),
+        cost_usd=unknown,
+        output_tokens=unknown,
+        latency_ms=unknown,
+        metric="acc",
+        source="known",
+        answers=answers,
+    )
+    probs = np.eye(2, dtype=np.float32)[np.arange(n) % 2]
+    return GradedQueries(table, data.embeddings, CategoryProbs(CATEGORIES, probs))
+
+
+def learned(data: Ballots, answers: np.ndarray | None) -> LearnedStrategies | None:
+    queries = graded(data, answers)
+    return fit_strategies(queries, measure_quality(queries.table, CATEGORIES), np.random.default_rng(0), silent)
+
+
+DATA = ballots(1200)
+FITTED = learned(DATA, DATA.keys)
+EVIDENCE = measure_quality(graded(DATA, DATA.keys).table, CATEGORIES)
+COSTS = ExpertCosts(
+    own_params_b=np.ones(4, dtype=np.float32),
+    group=np.arange(4),
+    group_params_b=np.zeros(4, dtype=np.float32),
+    active_params_b=np.array([1, 1, 2, 4], dtype=np.float32),
+    cost_usd=np.ones((3, 4), dtype=np.float32),
+    latency_ms=np.zeros((3, 4), dtype=np.float32),
+)
+EVERYBODY = np.ones(4, dtype=bool)
+
+
+def strategies() -> LearnedStrategies:
+    assert FITTED is not None
+    return FITTED
+
+
+def test_without_comparable_answers_nothing_is_learned() -> None:
+    assert learned(DATA, None) is None
+    assert learned(DATA, np.full_like(DATA.keys, -1)) is None
+    few = DATA.take(np.arange(20))
+    assert learned(few, few.keys) is None
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_strategy_that_gains_serves(name: StrategyName) -> None:
+    choices = choices_of(strategies().variants[name], EVIDENCE, COSTS, EVERYBODY, {})
+    plan = solve_plan(name, choices, np.zeros(3, dtype=np.int64), {})
+    if name is not StrategyName.ESCALATE:
+        assert (plan.choice_of >= 4).all()
+        assert plan.used["calls"] > 1
+    assert plan.binding == ()
+
+
+def test_a_category_where_experts_know_nothing_more_together_stays_with_one() -> None:
+    keys = np.tile(np.arange(4), (400, 1))  # nobody ever agrees, so answers tell nothing
+    fitted = learned(replace(DATA.take(np.arange(400)), keys=keys), keys)
+    assert fitted is not None
+    for name in LEARNED:
+        choices = choices_of(fitted.variants[name], EVIDENCE, COSTS, EVERYBODY, {})
+        plan = solve_plan(name, choices, np.zeros(3, dtype=np.int64), {})
+        assert (plan.choice_of < 4).all()
+        assert plan.used["calls"] == 1
+
+
+@pytest.mark.parametrize(("limit", "most"), [("calls", 1.5), ("active_params_b", 2.0), ("cost_usd", 2.2)])
+def test_limits_bound_the_means_of_a_plan(limit: str, most: float) -> None:
+    choices = choices_of(strategies().variants[StrategyName.SEQUENTIAL], EVIDENCE, COSTS, EVERYBODY, {})
+    free = solve_plan(StrategyName.SEQUENTIAL, choices, np.zeros(3, dtype=np.int64), {})
+    assert free.used[limit] > most
+    plan = solve_plan(StrategyName.SEQUENTIAL, choices, np.zeros(3, dtype=np.int64), {limit: most})
+    assert plan.used[limit] <= most * (1 + 1e-6)
+    assert plan.binding == (limit,)
+
+
+def test_pins_and_experts_out_of_reach_are_kept() -> None:
+    choices = choices_of(
+        strategies().variants[StrategyName.VOTE], EVIDENCE, COSTS, np.array([True, True, False, True]), {0: 1}
+    )
+    plan = solve_plan(StrategyName.VOTE, choices, np.zeros(3, dtype=np.int64), {})
+    assert plan.choice_of[0] == 1
+    own = strategies().variants[StrategyName.VOTE]
+    for choice in plan.choice_of[1:].tolist():
+        assert choice < 4 or 2 not in own.asked_by(choice - 4)
+
+
+def test_what_is_learned_survives_an_artifact_fewer_experts_and_a_newcomer() -> None:
+    own = strategies()
+    read = learned_strategies(own.arrays(), k=2, m=5)
+    assert read is not None
+    assert read.weights.shape[1] == 6
+    vector = DATA.embeddings[0]
+    assert read.votes(vector).weights == pytest.approx((*own.votes(vector).weights, 0.0), abs=1e-5)
+    for name in LEARNED:
+        assert read.strategy(name, 0, vector) == read.strategy(name, 0, vector[None])
+        assert read.variants[name].asks.shape[2] == 5
+    fewer = own.among([0, 2, 3])
+    assert fewer.votes(vector).weights == pytest.approx([own.votes(vector).weights[e] for e in (0, 2, 3)], abs=1e-5)
+    for name in LEARNED:
+        asked = [experts for experts in own.variants[name].asked() if 1 not in experts]
+        renumbered = [tuple({0: 0, 2: 1, 3: 2}[e] for e in experts) for experts in asked]
+        assert fewer.variants[name].asked() == renumbered
+    assert learned_strategies({}, 2, 4) is None
+    broken = own.arrays() | {"vote.experts": np.full((1, 2), 9)}
+    with pytest.raises(ArtifactError, match=r"vote\.experts"):
+        learned_strategies(broken, 2, 4)

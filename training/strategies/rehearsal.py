@@ -1,0 +1,147 @@
+"""Strategies played through on answers that are known, many prompts at a time.
+
+It does what `router.strategies.machines` does one query at a time; a test holds the two together. Shapes: n prompts, m
+experts, l replies in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.strategies.vote_fit import NO_ANSWER, Float64Array, IntArray, posteriors, utilities
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What all experts answered: `keys` and `scores` (n, m) as in `Ballots`; `weights` (n, m + 1) of their votes,
+    fitted without the prompt."""
+
+    keys: IntArray
+    scores: Float64Array
+    weights: Float64Array
+
+    @cached_property
+    def by_weight(self) -> IntArray:
+        """(n, m) experts, the heaviest voter first."""
+        return np.argsort(-self.weights[:, :-1], axis=1, kind="stable")
+
+    def fixed(self, experts: Sequence[int]) -> IntArray:
+        """(n, l) the same order for all."""
+        return np.tile(np.array(experts, dtype=np.int64), (len(self.keys), 1))
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a strategy came to: `score` (n,) of what was served, `asked` (n, m)."""
+
+    score: Float64Array
+    asked: BoolArray
+
+
+@dataclass(frozen=True)
+class Stage:
+    """After some replies: `score` (n,) of what would be served now, `signals` (n, SIGNALS), and whether further replies
+    could change nothing (n,)."""
+
+    score: Float64Array
+    signals: Float64Array
+    is_decided: BoolArray
+
+    def take(self, rows: BoolArray) -> Stage:
+        return Stage(self.score[rows], self.signals[rows], self.is_decided[rows])
+
+    def goes_on(self, rule: Float64Array) -> BoolArray:
+        """(n,) where asking on gains more than it costs."""
+        return ~self.is_decided & (self.signals @ rule > 0)
+
+
+def asked_of(known: Known, order: IntArray, count: int) -> BoolArray:
+    """(n, m) the first `count` of an order (n, l)."""
+    asked = np.zeros(known.keys.shape, dtype=bool)
+    np.put_along_axis(asked, order[:, :count], True, axis=1)
+    return asked
+
+
+def stage(known: Known, order: IntArray, count: int) -> Stage:
+    """After the first `count` of an order (n, l) replied."""
+    asked, rows = asked_of(known, order, count), np.arange(len(order))
+    votes, doubt = known.weights[:, :-1], known.weights[:, -1]
+    keys = np.where(asked, known.keys, NO_ANSWER)
+    probs = posteriors(keys, known.weights)
+    leader = probs.argmax(axis=1)
+    gave = keys == leader[:, None]
+    speaker = np.where(gave, votes, -np.inf).argmax(axis=1)
+    served = np.where(gave.any(axis=1), speaker, order[:, 0])
+    ranked = -np.sort(-probs, axis=1)
+    first, second = ranked[:, 0], ranked[:, 1]
+    rest = np.take_along_axis(votes, order[:, count:], axis=1)
+    ahead = rest.sum(axis=1)
+    silent = (asked & (known.keys == NO_ANSWER)).sum(axis=1)
+    parts = [np.ones(len(order)), first, second, 1 - probs.sum(axis=1), first**2, first * second, second**2]
+    worth, given = utilities(keys, known.weights)
+    best = -np.sort(-np.where(given[:, :-1], worth[:, :-1], -np.inf), axis=1)
+    is_decided = best[:, 0] > np.maximum(best[:, 1], 0.0) + np.maximum(rest, 0.0).sum(axis=1)
+    signals = np.stack([*parts, ahead, doubt, doubt * first, silent], axis=1)
+    return Stage(known.scores[rows, served], signals, is_decided)
+
+
+def stages(known: Known, order: IntArray) -> list[Stage]:
+    """After each reply of an order (n, l)."""
+    return [stage(known, order, count + 1) for count in range(order.shape[1])]
+
+
+def own_ruling(known: Known, last: int, otherwise: Float64Array) -> Float64Array:
+    """(n,) the score of an expert's own answer, or `otherwise` where it gives none."""
+    return np.where(known.keys[:, last] == NO_ANSWER, otherwise, known.scores[:, last])
+
+
+def play_vote(known: Known, experts: Sequence[int]) -> Played:
+    order = known.fixed(experts)
+    return Played(stage(known, order, len(experts)).score, asked_of(known, order, len(experts)))
+
+
+def play_agree(known: Known, one: int, other: int, arbiter: int) -> Played:
+    is_same = (known.keys[:, one] == known.keys[:, other]) & (known.keys[:, one] != NO_ANSWER)
+    all_three = stage(known, known.fixed((arbiter, one, other)), 3).score
+    agreed = stage(known, known.fixed((one, other)), 2).score
+    asked = asked_of(known, known.fixed((one, other)), 2)
+    asked[:, arbiter] = ~is_same
+    return Played(np.where(is_same, agreed, own_ruling(known, arbiter, all_three)), asked)
+
+
+def play_sequence(known: Known, order: IntArray, found: Sequence[Stage], rules: Float64Array) -> Played:
+    """`rules` (l - 1, SIGNALS); `found` are the stages of `order` (n, l)."""
+    count, lives = np.ones(len(order), dtype=np.int64), np.ones(len(order), dtype=bool)
+    for i, rule in enumerate(rules):
+        lives &= found[i].goes_on(rule)
+        count += lives
+    score = np.stack([stage.score for stage in found], axis=1)[np.arange(len(order)), count - 1]
+    asked = np.zeros(known.keys.shape, dtype=bool)
+    np.put_along_axis(asked, order, np.arange(order.shape[1]) < count[:, None], axis=1)
+    return Played(score, asked)
+
+
+def play_escalation(known: Known, experts: Sequence[int], passed: Stage, rule: Float64Array) -> Played:
+    """`experts`: the cheap one, maybe a second, the strong one. `passed` is the stage after the cheap one's reply."""
+    cheap, *seconds, strong = experts
+    has_key = known.keys[:, cheap] != NO_ANSWER
+    goes_on = ~has_key | (passed.signals @ rule > 0)
+    asked = asked_of(known, known.fixed((cheap,)), 1)
+    agreed, is_same = passed.score, np.zeros(len(has_key), dtype=bool)
+    everybody = (strong, cheap, *seconds)
+    if seconds:
+        asked[:, seconds[0]] = goes_on & has_key
+        is_same = has_key & (known.keys[:, cheap] == known.keys[:, seconds[0]])
+        agreed = stage(known, known.fixed((cheap, seconds[0])), 2).score
+    asked[:, strong] = goes_on & ~is_same
+    heard = replace(known, keys=np.where(asked, known.keys, NO_ANSWER))
+    otherwise = stage(heard, known.fixed(everybody), len(everybody)).score
+    score = np.where(goes_on, np.where(is_same, agreed, own_ruling(known, strong, otherwise)), passed.score)
+    return Played(score, asked)

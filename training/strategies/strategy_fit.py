@@ -1,0 +1,136 @@
+"""Learns strategies from graded prompts whose answers are known: the weights of votes, and ways to ask.
+
+Everything that is recorded of a way was measured on prompts that its votes and rules were not fitted on. Shapes: n
+prompts, d dimensions, k + 1 rows of the map, m experts, v ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from base.progress import Progress
+from router.quality import CAUTION, QualityMatrix, reference_of
+from router.strategies.learned import NOBODY, LearnedStrategies, Variants, with_bias
+from router.strategies.votes import SIGNALS
+from router.types import FloatArray
+from training.expert_map import cell_sums, shrink
+from training.graded_queries import GradedQueries
+from training.strategies.rehearsal import Known
+from training.strategies.vote_fit import Ballots, Float64Array, IntArray, fit_votes
+from training.strategies.ways import PRICES, WAYS, Company, Way
+
+MIN_ANSWERED = 50
+"""Fewest prompts with comparable answers that strategies are learned from (ours)."""
+
+CONTENDERS = 6
+"""Experts that ways are made of, the best ones; more would be too many ways to try (ours)."""
+
+SURE = 2.0
+"""Standard errors by which a way must lead over all prompts (ours)."""
+
+PRIOR_ASKS = 20.0
+"""Prompts of the mean over all categories that are mixed into a category's own mean of experts asked (ours)."""
+
+
+def fit_strategies(
+    data: GradedQueries, evidence: QualityMatrix, rng: np.random.Generator, progress: Progress
+) -> LearnedStrategies | None:
+    """None where too few prompts have answers of all experts that can be compared.
+
+    Args:
+        evidence: the quality matrix whose reference expert the ways are measured against.
+    """
+    answers = data.table.answers
+    if answers is None or len(data.table.experts) < 2:
+        return None
+    is_known = np.array(np.isfinite(data.table.scores).all(axis=1) & (answers >= 0).any(axis=1))
+    if is_known.sum() < MIN_ANSWERED:
+        return None
+    progress("fitting the votes of several experts")
+    part = data.take(is_known)
+    assert part.table.answers is not None
+    ballots = Ballots(part.table.answers, part.table.scores.astype(np.float64), part.embeddings)
+    known = Known(ballots.keys, ballots.scores, unseen_weights(ballots, part.folds, rng))
+    company = company_of(ballots.scores, amounts_of(part))
+    progress("trying ways to ask several experts")
+    single, rows = reference_of(evidence), np.array(part.decided)
+    variants = {}
+    for name, ways in WAYS.items():
+        kept = worth_keeping(list(ways(known, part.folds, company)), company.costs)
+        variants[name] = measured(kept, known.scores[:, single], rows, evidence.quality[:, single])
+    return LearnedStrategies(fit_votes(ballots, rng), variants)
+
+
+def unseen_weights(ballots: Ballots, folds: IntArray, rng: np.random.Generator) -> Float64Array:
+    """(n, m + 1) weights of votes fitted on the other folds."""
+    found = np.zeros((len(folds), ballots.keys.shape[1] + 1))
+    for fold in np.unique(folds):
+        own = folds == fold
+        found[own] = with_bias(ballots.embeddings[own]) @ fit_votes(ballots.take(~own), rng)
+    return found
+
+
+def amounts_of(data: GradedQueries) -> Float64Array:
+    """(m,) what an expert costs: active parameters, else USD, else 1; as far as it is known of all."""
+    table = data.table
+    sizes = np.array([table.active_params_b.get(name, np.nan) for name in table.experts])
+    known = np.isfinite(table.cost_usd)
+    dollars = np.where(known, table.cost_usd, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    for amounts in (sizes, dollars):
+        if np.isfinite(amounts).all() and (amounts > 0).all():
+            return np.asarray(amounts / amounts.mean(), dtype=np.float64)
+    return np.ones(len(table.experts))
+
+
+def company_of(scores: Float64Array, costs: Float64Array) -> Company:
+    """The best experts, with what all cost."""
+    best = np.argsort(-scores.mean(axis=0), kind="stable")[:CONTENDERS]
+    return Company(tuple(int(e) for e in best), costs)
+
+
+def worth_keeping(ways: Sequence[Way], costs: Float64Array) -> list[Way]:
+    """The ways that are best over all prompts at some price of a call or of what experts cost."""
+    score = np.array([way.played.score.mean() for way in ways])
+    asked = np.stack([way.played.asked.mean(axis=0) for way in ways])
+    kept: dict[int, None] = {}
+    for spent in (asked.sum(axis=1), asked @ costs):
+        for price in (0.0, *PRICES, 0.5, 1.0, 2.0):
+            kept[int(np.argmax(score - price * spent))] = None
+    return [ways[i] for i in sorted(kept)]
+
+
+def measured(ways: Sequence[Way], single: Float64Array, rows: IntArray, quality: FloatArray) -> Variants:
+    """The ways with what they won over the best single expert in every row of the map.
+
+    A lead in a category counts as far as its standard error does not explain it, as that of an expert does
+    (router.quality.cautious_quality), and not at all where the way, the best of many, is not SURE to lead overall.
+
+    Args:
+        single: (n,) scores of that expert, and its `quality` (k + 1,).
+        rows: (n,) the category that each prompt is decided to be of; `general` has what all have in common.
+    """
+    k, v, longest = len(quality) - 1, len(ways), max(len(way.experts) for way in ways)
+    experts = np.full((v, longest), NOBODY, dtype=np.int64)
+    rules = np.zeros((v, longest, SIGNALS), dtype=np.float32)
+    for i, way in enumerate(ways):
+        experts[i, : len(way.experts)] = way.experts
+        rules[i, : len(way.rules)] = way.rules
+    gains = np.stack([way.played.score - single for way in ways], axis=1)
+    gain, stderr = shrink(*cell_sums(gains, rows, k))
+    leads = gains.mean(axis=0) > SURE * gains.std(axis=0) / np.sqrt(len(gains))
+    lead = np.where(gain > 0, np.where(leads, np.maximum(gain - CAUTION * stderr, 0.0), 0.0), gain)
+    return Variants(
+        experts=experts,
+        by_weight=np.array([way.by_weight for way in ways], dtype=np.int64),
+        rules=rules,
+        quality=np.asarray(quality[:, None] + lead, dtype=np.float32),
+        asks=np.stack([mean_asked(way.played.asked, rows, k) for way in ways], axis=1),
+    )
+
+
+def mean_asked(asked: np.ndarray, rows: IntArray, k: int) -> FloatArray:
+    """(k + 1, m) how often each expert is asked per query of a row."""
+    sums, _, counts = cell_sums(asked.astype(np.float64), rows, k)
+    return np.asarray((sums + PRIOR_ASKS * asked.mean(axis=0)) / (counts + PRIOR_ASKS), dtype=np.float32)
