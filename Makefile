@@ -12,7 +12,7 @@ SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 APART_TESTS := tests/clients tests/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
-  tests/gateway/retrieval/test_store_limit.py
+  tests/gateway/retrieval/test_store_limit.py tests/gateway/test_three_gateways.py
 LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 
 .PHONY: run test apart slow lint docs chaos lock clean

@@ -1,0 +1,190 @@
+"""Three gateways on one data folder, one Redis and one Postgres behave as one: routers, canaries, receipts, feedback,
+a rolling restart, a kill under load, and a log that has every answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from benchmarks.chaos_fleet import EXPERT, START_TIMEOUT_S, GatewayProcess, serving
+from decision_log.commands import drain_all, examine
+from decision_log.database import Database
+from router.artifact import load_artifact, save_artifact
+from router.config import LogConfig
+from router.live_pointer import Trial, TrialMode
+from router.registry import Registry
+from tests.gateway.test_workers import swapped, until
+from tests.training.trained_folder import NOW, make_trained
+
+COUNT, ASKERS = 3, 6
+
+
+@dataclass
+class Fleet:
+    """The gateways, a client, and the decision ids of all answers so far."""
+
+    folder: Path
+    redis_url: str
+    postgres_url: str
+    gateways: list[GatewayProcess]
+    client: aiohttp.ClientSession
+    answered: list[str]
+
+    async def ask(self, gateway: GatewayProcess, session: str) -> aiohttp.ClientResponse:
+        """A routed answer of one gateway."""
+        body = {"model": "auto", "messages": [{"role": "user", "content": f"what is the tallest mountain? {session}"}]}
+        url, headers = f"{gateway.url}/v1/chat/completions", {"x-session-id": session}
+        async with self.client.post(url, json=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            await answer.read()
+        self.answered.append(answer.headers["x-coe-decision-id"])
+        return answer
+
+    async def versions(self, session: str) -> set[str]:
+        """Versions of the router that answer one conversation, over all gateways."""
+        answers = [await self.ask(gateway, session) for gateway in self.gateways]
+        return {answer.headers["x-coe-router-version"] for answer in answers}
+
+    async def is_ready(self, gateway: GatewayProcess) -> bool:
+        try:
+            async with self.client.get(f"{gateway.url}/readyz") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, redis_url: str, postgres_url: str) -> AsyncIterator[Fleet]:
+    make_trained(tmp_path, experts=(EXPERT, "right"))
+    config = tmp_path / "experts.yaml"
+    config.write_text(config.read_text() + "log: {durability: sync}\ngateway: {drain_s: 1}\n")
+    shared = {"REDIS_URL": redis_url, "DATABASE_URL": postgres_url}
+    gateways = [
+        GatewayProcess(config, tmp_path / "data", shared, tmp_path / f"gateway{number}.log") for number in range(COUNT)
+    ]
+    async with AsyncExitStack() as stack:
+        for gateway in gateways:
+            await stack.enter_async_context(serving(gateway))
+        timeout = aiohttp.ClientTimeout(total=START_TIMEOUT_S)
+        client = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        yield Fleet(tmp_path, redis_url, postgres_url, gateways, client, [])
+
+
+class Balancer:
+    """Askers behind a round robin over the gateways that say they are ready, as a load balancer's probe sees them."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.ready = list(fleet.gateways)
+        self.failed = 0
+        self.asked = 0
+        self._is_over = False
+        self._tasks = [asyncio.create_task(self._probe()), *(asyncio.create_task(self._ask(i)) for i in range(ASKERS))]
+
+    async def _probe(self) -> None:
+        while not self._is_over:
+            self.ready = [each for each in self._fleet.gateways if await self._fleet.is_ready(each)]
+            await asyncio.sleep(0.05)
+
+    async def _ask(self, number: int) -> None:
+        while not self._is_over:
+            self.asked += 1
+            gateway = self.ready[self.asked % len(self.ready)]
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=START_TIMEOUT_S)) as client:
+                said = await gateway.ask(client, "polly", is_stream=self.asked % 2 == 0, request_id=f"{number}")
+            if said is None:
+                self.failed += 1
+            else:
+                self._fleet.answered.append(said)
+
+    async def more(self, count: int) -> None:
+        wanted = len(self._fleet.answered) + count
+
+        async def is_there() -> bool:
+            return len(self._fleet.answered) >= wanted
+
+        await until(is_there, f"{count} more answers")
+
+    async def end(self) -> None:
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
+
+
+@pytest.mark.slow
+async def test_three_gateways_are_one(fleet: Fleet) -> None:
+    await same_routers_and_canaries(fleet)
+    await receipts_and_feedback_from_any(fleet)
+    await rolling_restart_without_a_failed_request(fleet)
+    await kill_under_load(fleet)
+    assert await asyncio.gather(*(gateway.stop() for gateway in fleet.gateways)) == [0] * COUNT
+    store = Database(fleet.postgres_url)
+    data = fleet.folder / "data"
+    await drain_all(data, LogConfig(), fleet.redis_url, store)
+    found = await examine(data, LogConfig(), fleet.redis_url, store)
+    missing = [each for each in fleet.answered if store.get_decision(each) is None]
+    store.close()
+    assert missing == []
+    assert found.is_healthy, found
+    assert found.decisions == found.rows >= len(fleet.answered) > 100
+
+
+async def same_routers_and_canaries(fleet: Fleet) -> None:
+    registry = Registry(fleet.folder / "data" / "routers")
+    first = load_artifact(registry.folders()[0])
+    fields = first.manifest.model_dump(mode="json", exclude={"version", "weights_sha256"})
+    old = first.manifest.version
+    new = save_artifact(registry.root, fields | {"data_fingerprints": {"copy": "1"}}, first.arrays).manifest.version
+    loop = asyncio.get_running_loop()
+    assert await fleet.versions("s") == {old}
+    registry.try_out(Trial(version=new, mode=TrialMode.CANARY, share=0.5, started_at=1000.0))
+    await swapped(loop.time())
+    by_session = [await fleet.versions(f"s{number}") for number in range(12)]
+    assert all(len(versions) == 1 for versions in by_session)
+    assert set.union(*by_session) == {old, new}
+    registry.promote(new, NOW)
+    await swapped(loop.time())
+    assert await fleet.versions("s") == {new}
+
+
+async def receipts_and_feedback_from_any(fleet: Fleet) -> None:
+    asked, other, third = fleet.gateways
+    said = (await fleet.ask(asked, "receipt")).headers["x-coe-decision-id"]
+
+    async def is_known() -> bool:
+        async with fleet.client.get(f"{other.url}/v1/decisions/{said}") as answer:
+            return answer.status == 200
+
+    await until(is_known, "the receipt from another gateway")
+    thumb = {"decision_id": said, "kind": "thumb", "value": 1}
+    async with fleet.client.post(f"{other.url}/v1/feedback", json=thumb) as answer:
+        assert answer.status == 202
+    async with fleet.client.get(f"{third.url}/v1/decisions/{said}") as answer:
+        assert [each["value"] for each in (await answer.json())["feedback"]] == [1]
+
+
+async def rolling_restart_without_a_failed_request(fleet: Fleet) -> None:
+    load = Balancer(fleet)
+    for gateway in fleet.gateways:
+        await load.more(20)
+        assert await gateway.stop() == 0
+        gateway.start()
+        await gateway.wait_until_it_serves(fleet.client)
+    await load.more(20)
+    await load.end()
+    assert load.failed == 0
+
+
+async def kill_under_load(fleet: Fleet) -> None:
+    load = Balancer(fleet)
+    await load.more(20)
+    await asyncio.to_thread(fleet.gateways[0].kill)
+    await load.more(40)
+    fleet.gateways[0].start()
+    await fleet.gateways[0].wait_until_it_serves(fleet.client)
+    await load.end()
