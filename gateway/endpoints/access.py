@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.routing import APIRoute
@@ -17,6 +19,9 @@ from gateway.keys.grants import Caller
 from gateway.siblings import Siblings
 from retrieval.stores.files import Files
 from router.config import CoeConfig
+
+T = TypeVar("T")
+SCANNERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="coe-scan")
 
 
 def part(name: str) -> Any:
@@ -64,6 +69,11 @@ Owner = Annotated[str, Depends(owner_of)]
 Batches = Annotated[BatchStore, Depends(batch_store)]
 KeptFiles = Annotated[Files, Depends(kept_files)]
 DecodedBody = Annotated[object, Depends(decoded_body)]
+
+
+async def scan(work: Callable[[], T]) -> T:
+    """The result of a search through many rows of the log. Searches wait for each other, and nobody else for them."""
+    return await asyncio.get_running_loop().run_in_executor(SCANNERS, work)
 
 
 class DecodedRequest(Request):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 from fastapi import Query, Response
@@ -18,7 +19,7 @@ from base.spreadsheet import without_formula
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from gateway.body_fields import shorten
-from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router
+from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router, scan
 from gateway.http_errors import ApiError, invalid
 from gateway.keys.grants import tenant_of
 from gateway.retrieval.log import why_logged
@@ -68,16 +69,16 @@ async def list_decisions(wanted: Annotated[ListQuery, Query()], store: Store, ca
     if store is None:
         raise ApiError("this gateway keeps no decisions: it has no database", status=503, code="store_unavailable")
 
-    def page(after: Place | None, limit: int) -> Page:
-        return store.list_decisions(caller.tenant, wanted, limit=limit, after=after)
+    async def page(after: Place | None, limit: int) -> Page:
+        return await scan(partial(store.list_decisions, caller.tenant, wanted, limit=limit, after=after))
 
     if wanted.format is not Format.JSON:
-        first = await asyncio.to_thread(page, wanted.place, EXPORT_ROWS)  # an error here still has a status
+        first = await page(wanted.place, EXPORT_ROWS)  # an error here still has a status
         name = f"decisions.{wanted.format}"
         disposition = {"content-disposition": f'attachment; filename="{name}"'}
         lines = written(all_pages(first, page), wanted.format)
         return StreamingResponse(lines, media_type=MEDIA_TYPES[wanted.format], headers=disposition)
-    found = await asyncio.to_thread(page, wanted.place, wanted.limit)
+    found = await page(wanted.place, wanted.limit)
     answer = {
         "object": "list",
         "data": [line.model_dump(mode="json") for line in found.lines],
@@ -86,18 +87,18 @@ async def list_decisions(wanted: Annotated[ListQuery, Query()], store: Store, ca
     return Response(to_json(answer), media_type="application/json")
 
 
-def all_pages(first: Page, page: Callable[[Place | None, int], Page]) -> Iterator[Page]:
+async def all_pages(first: Page, page: Callable[[Place | None, int], Awaitable[Page]]) -> AsyncIterator[Page]:
     yield first
     while first.next is not None:
-        first = page(first.next, EXPORT_ROWS)
+        first = await page(first.next, EXPORT_ROWS)
         yield first
 
 
-def written(pages: Iterator[Page], form: Format) -> Iterator[bytes]:
+async def written(pages: AsyncIterator[Page], form: Format) -> AsyncIterator[bytes]:
     """The pages of a file, one piece each; a spreadsheet finds no formula in it."""
     if form is Format.CSV:
         yield csv_text([list(DecisionLine.model_fields)])
-    for page in pages:
+    async for page in pages:
         rows = [line.model_dump(mode="json") for line in page.lines]
         if form is Format.CSV:
             yield csv_text([[without_formula(cell) for cell in row.values()] for row in rows])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from functools import partial
 
-from gateway.endpoints.access import CallerOf, Store, api_router
+from gateway.endpoints.access import CallerOf, Store, api_router, scan
 from gateway.http_errors import ApiError
 from gateway.keys.grants import tenant_of
 from gateway.schemas import KeySpend, SpendList
@@ -25,6 +25,6 @@ async def show_spend(
         raise ApiError("this gateway keeps no decisions: it has no database", status=503, code="store_unavailable")
     begin = time.time() - DEFAULT_DAYS * DAY_S if since is None else since
     team = None if caller.is_admin else caller.tenant
-    rows = await asyncio.to_thread(store.spend, team, begin, until)
+    rows = await scan(partial(store.spend, team, begin, until))
     data = tuple(KeySpend(team=tenant_of(row.key_id), **row.model_dump()) for row in rows)
     return SpendList(since=begin, until=until, data=data)
