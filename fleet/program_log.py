@@ -50,7 +50,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return to_json(line).decode()
+        return visible(to_json(line).decode())
 
 
 def log_to_file(data_dir: Path, level: str, style: str = "text") -> None:

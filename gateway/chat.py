@@ -173,7 +173,7 @@ class ChatExchange:
         answer = await endpoint.experts.answer(asked, chat, decision, known)
         outcome.expert = answer.expert
         if asked.watch is not None:
-            asked.watch.hears(answer.expert, answer.first if isinstance(answer, StreamedAnswer) else answer.body)
+            asked.watch.hears(answer.expert)
         if decided.conversation is not None:
             endpoint.decider.conversations.note(decided.conversation, asked.chat.facts.turns, answer.expert)
         told = None if answer.is_native else self._surface.answer(asked.chat)

@@ -72,8 +72,8 @@ class Watch:
     def fails(self, error: ApiError) -> None:
         """The call of `error.expert` gave no answer."""
 
-    def hears(self, expert: str, piece: bytes) -> None:
-        """An answer begins with these bytes."""
+    def hears(self, expert: str) -> None:
+        """An answer begins."""
 
     def ends(self, asked: Asked, outcome: Outcome) -> None:
         """The chat has ended, however."""

@@ -19,6 +19,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 from prometheus_client.core import CounterMetricFamily, Metric
 
@@ -100,7 +101,8 @@ class Exporting:
     def __init__(self, signals: Collection[str], instance: str) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it would report every try
         resource, ids = resource_of(instance), SpanIds()
-        self._tracers = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=ids)
+        sampler = None if "traces" in signals else ALWAYS_OFF  # None: the environment's
+        self._tracers = TracerProvider(sampler, resource, shutdown_on_exit=False, id_generator=ids)
         self._events = LoggerProvider(resource, shutdown_on_exit=False)
         try:
             readers = [PeriodicExportingMetricReader(OTLPMetricExporter())] if "metrics" in signals else []

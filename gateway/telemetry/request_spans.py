@@ -3,7 +3,6 @@ asked or answered is in them."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,9 +55,6 @@ PROVIDERS = {
 """litellm's names of providers that the conventions call something else."""
 
 SAMPLING = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed")
-ANSWERED_MODEL = re.compile(rb'"model": ?"((?:[^"\\]|\\.){1,200})"')
-"""Inside a JSON string every quote is escaped, so no text of an answer matches."""
-
 PROPAGATOR = TraceContextTextMapPropagator()
 Attributes = dict[str, str | int | float | bool]
 
@@ -116,6 +112,8 @@ class RequestSpans(RequestLine):
             SpanKind.CLIENT,
             {**seen, **asked_for(request), EXPERT: expert, "coe.attempt": self._calls},
         )
+        if expert in self._hops:
+            self._end(self._hops.pop(expert), None, "")
         self._hops[expert] = Hop(span, seen, time.perf_counter())
         headers: dict[str, str] = {}
         PROPAGATOR.inject(headers, set_span_in_context(span, Context()))
@@ -127,14 +125,11 @@ class RequestSpans(RequestLine):
         if hop is not None:
             self._end(hop, error.code or str(error.status), str(error.status))
 
-    def hears(self, expert: str, piece: bytes) -> None:
-        """Notes when an answer began, and the model that it names."""
+    def hears(self, expert: str) -> None:
+        """Notes when an answer began. One out of the cache had no call."""
         hop = self._hops.get(expert)
-        if hop is None:
-            return  # the answer was there already
-        hop.first_s = time.perf_counter() - hop.began_s
-        if found := ANSWERED_MODEL.search(piece):
-            hop.span.set_attribute("gen_ai.response.model", found[1].decode("utf-8", "replace"))
+        if hop is not None:
+            hop.first_s = time.perf_counter() - hop.began_s
 
     def ends(self, asked: Asked, outcome: Outcome) -> None:
         """Ends the spans of a chat's calls, and says what was decided."""
@@ -207,6 +202,8 @@ class RequestSpans(RequestLine):
                 "coe.usage.is_estimated": usage.is_estimated,
             }
         )
+        if outcome.served_model is not None:
+            hop.span.set_attribute("gen_ai.response.model", outcome.served_model)
         if asked.chat.is_stream and hop.first_s is not None:
             hop.span.set_attribute("gen_ai.response.time_to_first_chunk", hop.first_s)
             self._record("client.operation.time_to_first_chunk", hop.first_s, hop.seen)

@@ -67,6 +67,7 @@ async def test_a_chat_is_a_span_with_a_child_for_its_expert(is_stream: bool, mon
             "gen_ai.provider.name": "vllm",
             "gen_ai.request.model": "ruby-7b",
             "gen_ai.request.temperature": 0.5,
+            "gen_ai.response.model": "upstream-model",
             "gen_ai.response.id": given["x-coe-decision-id"],
             "gen_ai.response.finish_reasons": ["stop"],
             "coe.expert": "ruby",
