@@ -213,7 +213,7 @@ def has_failed(record: DecisionRecord) -> bool:
     refused (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
     """
     decision = record.decision
-    if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP:
+    if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or record.strategy is not None:
         return False
     if record.served_expert not in (None, decision.expert):
         return True  # the gateway turns to another expert after a failure only
@@ -236,6 +236,8 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return "the conversation kept its expert"
     if record.decision.reason is DecisionReason.BUILTIN:
         return "an expert that is no language model answered"
+    if record.strategy is not None:
+        return "several experts were asked"
     if record.served_expert != record.decision.expert:
         return "another expert answered after a failure"
     return None if record.decision_id in rewards else "no feedback"

@@ -18,15 +18,18 @@ from gateway.chat_limits import ChatLimits
 from gateway.chat_log import ChatLog
 from gateway.deciding import Decider
 from gateway.exchange import Asked, Outcome, Sources, Watch, new_decision_id, request_id_of, response_headers
-from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
+from gateway.expert_call import EVENT_STREAM, ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.http_errors import CLIENT_GONE_STATUS, ClientGoneError, api_error
 from gateway.intake import Admission, Claim
 from gateway.keys.grants import Caller
+from gateway.strategies.run import StrategyRun
+from gateway.strategies.told import total
 from gateway.surfaces.surface import Surface
 from gateway.surfaces.table import SURFACES
 from gateway.surfaces.telling import Telling
 from gateway.wire import ChatRequest, decode_json, json_object
 from router.config import GatewayConfig
+from router.strategies.types import Chosen
 from router.types import RoutingDecision, TerminalState
 
 MAX_JUDGED_CHARS = 20_000
@@ -124,6 +127,7 @@ class ChatExchange:
         self._outcome = Outcome()
         self._row = endpoint.log.row(asked)
         self._has_started = False  # the head of the answer is on its way to the client
+        self._is_waiting = False  # so is a stream that has only said that it waits
         self._reader: StreamReader | None = None  # follows the stream while one passes
         self._telling: Telling | None = None  # there where the answer is told on another surface than the expert's
         self._is_sampled = False  # a judge needs the answer
@@ -162,7 +166,8 @@ class ChatExchange:
             asked.chat, asked.decision_id, asked.session_id, asked.caller, asked.session
         )
         decision, chat = decided.decision, asked.chat
-        outcome.hold = await endpoint.limits.reserve(asked, decision)
+        chosen = decided.chosen
+        outcome.hold = await endpoint.limits.reserve(asked, decision, () if chosen is None else chosen.asked)
         outcome.decided = decided  # a request over a cap is rejected as if nothing had been decided
         self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
         self._keeps_text = self._is_sampled or decided.slot is not None
@@ -170,7 +175,11 @@ class ChatExchange:
             chat, outcome.sources = await endpoint.enricher.enrich(asked, decision)
         outcome.overhead_ms = (time.perf_counter() - asked.received_at_s) * 1e3
         known = None if decided.slot is None else decided.slot.answer
-        answer = await endpoint.experts.answer(asked, chat, decision, known)
+        answer: StreamedAnswer | WholeAnswer | None = None
+        if chosen is not None:
+            answer = await self._ask_several(chat, decision, chosen)
+        if answer is None:
+            answer = await endpoint.experts.answer(asked, chat, decision, known)
         outcome.expert = answer.expert
         if asked.watch is not None:
             asked.watch.hears(answer.expert)
@@ -182,6 +191,31 @@ class ChatExchange:
             await self._relay(answer, chat)
         else:
             await self._send_whole(answer)
+
+    async def _ask_several(
+        self, chat: ChatRequest, decision: RoutingDecision, chosen: Chosen
+    ) -> StreamedAnswer | WholeAnswer | None:
+        """The answer that a strategy settles on; None where nobody gave one, so that one expert serves."""
+        endpoint, outcome = self._endpoint, self._outcome
+        run = StrategyRun(endpoint.experts, endpoint.log.served.entries, self._asked, chat, decision, chosen)
+        try:
+            return await run.answer(self._wait_on_stream)
+        finally:
+            outcome.strategy = run.trace()
+            outcome.spent = endpoint.limits.spent_on(self._asked, outcome.strategy)
+            outcome.usage = total(call.usage for call in outcome.strategy.calls)
+
+    async def _wait_on_stream(self) -> None:
+        """Begins the client's stream with a comment. Who will answer is not known yet, so no header names an expert."""
+        headers = {"content-type": EVENT_STREAM, **STREAM_HEADERS, **response_headers(self._asked, self._outcome)}
+        headers.pop("x-coe-expert", None)
+        await self._begin(headers)
+        self._has_started = self._is_waiting = True
+        await self._send({"type": "http.response.body", "body": b": waiting\n\n", "more_body": True})
+
+    async def _begin(self, headers: Mapping[str, str]) -> None:
+        if not self._is_waiting:
+            await send_head(self._send, 200, headers)
 
     async def _send_whole(self, answer: WholeAnswer) -> None:
         outcome, facts = self._outcome, answer.facts
@@ -239,7 +273,7 @@ class ChatExchange:
         way. An answer that is told on another surface has to be read first."""
         outcome, send, telling = self._outcome, self._send, self._telling
         headers = {"content-type": answer.content_type, **STREAM_HEADERS, **response_headers(self._asked, outcome)}
-        await send_head(send, 200, headers)
+        await self._begin(headers)
         chunk, hidden = answer.first, HiddenUsage() if answer.hides_usage else None
         while chunk:
             piece = chunk if hidden is None else hidden.pass_on(chunk)
@@ -309,7 +343,7 @@ class ChatExchange:
             await send_body(self._send, error.status, self._surface.error(error), headers)
         elif self._telling is not None:
             await self._send({"type": "http.response.body", "body": self._telling.fail(error)})
-        elif self._reader is not None and self._reader.is_at_boundary:
+        elif self._is_waiting if self._reader is None else self._reader.is_at_boundary:
             await self._send({"type": "http.response.body", "body": self._surface.error_event(error)})
 
 

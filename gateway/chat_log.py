@@ -7,7 +7,7 @@ from gateway.exchange import Asked, Outcome, record_of
 from gateway.http_errors import ApiError
 from gateway.metrics import Metrics
 from gateway.served_models import ServedModels
-from router.types import DecisionRecord
+from router.types import DecisionRecord, Usage
 
 
 class ChatLog:
@@ -82,10 +82,17 @@ class ChatRow:
             seq=self.take_number(),
             latency_ms=self._asked.elapsed_ms(),
         )
-        if record.served_expert is not None:
-            used, usage = self._log.metrics.used[record.served_expert], record.usage
-            used.input_tokens += usage.prompt_tokens
-            used.output_tokens += usage.completion_tokens
-            used.cost_usd += record.cost_usd
-            used.seconds += record.latency_ms / 1e3
+        trace = record.strategy
+        for call in () if trace is None else trace.calls:
+            self._use(call.expert, call.usage, call.cost_usd, call.latency_ms)
+        if record.served_expert is not None and (trace is None or not trace.is_settled):
+            own_usd = record.cost_usd - (0.0 if trace is None else trace.cost_usd)
+            self._use(record.served_expert, record.usage, own_usd, record.latency_ms)
         return record
+
+    def _use(self, expert: str, usage: Usage, cost_usd: float, latency_ms: float) -> None:
+        used = self._log.metrics.used[expert]
+        used.input_tokens += usage.prompt_tokens
+        used.output_tokens += usage.completion_tokens
+        used.cost_usd += cost_usd
+        used.seconds += latency_ms / 1e3

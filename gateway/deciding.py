@@ -22,10 +22,11 @@ from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
+from gateway.strategies.choose import chosen_strategy
 from gateway.wire import ChatRequest, Target, model_names, resolve_model
 from router.features import features_hash, to_bytes
 from router.pipeline import NOT_ALLOWED, NOT_REACHABLE, Capabilities, Router, explicit_decision
-from router.section import AUTO
+from router.section import AUTO, PluginConfig
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts
 
 MAX_SHOWN_LOSSES = 5
@@ -39,6 +40,7 @@ class Decider:
         policies: names that `auto:NAME` may have.
         hash_key: of the hashes of conversations and of features.
         aliases: further names that `model` may have, and what they mean.
+        answers: the kind of each category's answers, by which strategies compare them.
         keeps_embeddings: the log keeps what was decided from.
         seed: makes exploration repeatable in tests.
         conversations: remembers their experts; by default those of this process alone.
@@ -54,13 +56,14 @@ class Decider:
         hash_key: bytes,
         *,
         aliases: Mapping[str, str] | None = None,
+        answers: Mapping[str, PluginConfig] | None = None,
         keeps_embeddings: bool = False,
         seed: int | None = None,
         conversations: Conversations | None = None,
         cache: AnswerCache | None = None,
     ) -> None:
         self._live, self._pool, self._capabilities, self._policies = live, pool, capabilities, policies
-        self._aliases = aliases or {}
+        self._aliases, self._answers = aliases or {}, answers or {}
         self._hash_key, self._keeps_embeddings = hash_key, keeps_embeddings
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
@@ -152,20 +155,22 @@ class Decider:
                     facts = replace(facts, answering=(*facts.answering, self._cache.name))
             query = Query(decision_id, request.text, facts, request.earlier)
             try:
-                return (await self._route(router, policy, query, serving.shadow))._replace(slot=slot)
+                return (await self._route(router, policy, query, serving.shadow, request))._replace(slot=slot)
             except CANDIDATE_FAULTS as error:
                 if router is serving.live or serving.live is None:
                     raise
                 self._live.note_fault(router.version, error)
-                return await self._route(serving.live, policy, query, None)
+                return await self._route(serving.live, policy, query, None, request)
         except NoEligibleExpertError as error:
             raise no_expert(error, request, self._capabilities) from error
 
-    async def _route(self, router: Router, policy: str, query: Query, shadow: Router | None) -> Decided:
+    async def _route(
+        self, router: Router, policy: str, query: Query, shadow: Router | None, chat: ChatRequest
+    ) -> Decided:
         alive = self._pool.alive
         if router.encoder.is_inline:
-            return self._decide(router, policy, query, alive, self._inline_rng, shadow)
-        decide = partial(self._decide, router, policy, query, alive, self._thread_rng, shadow)
+            return self._decide(router, policy, query, alive, self._inline_rng, shadow, chat)
+        decide = partial(self._decide, router, policy, query, alive, self._thread_rng, shadow, chat)
         return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
 
     def _decide(
@@ -176,6 +181,7 @@ class Decider:
         alive: frozenset[str],
         rng: np.random.Generator,
         shadow: Router | None,
+        chat: ChatRequest,
     ) -> Decided:
         vector = router.embed(query.text, query.earlier)
         decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
@@ -188,6 +194,7 @@ class Decider:
             decision_inputs(router, policy, query, alive, vector, self._hash_key),
             to_bytes(vector) if self._keeps_embeddings else None,
             None if pending is None else pending.result,
+            chosen=chosen_strategy(router, decision, vector, chat, self._answers),
         )
 
 

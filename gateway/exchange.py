@@ -10,12 +10,15 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from gateway.http_errors import ApiError
+from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
 from router.protocols import BackendRequest
+from router.strategies.types import Chosen
 from router.types import (
+    CallState,
     DecisionInputs,
     DecisionKind,
     DecisionReason,
@@ -23,6 +26,7 @@ from router.types import (
     RoutingDecision,
     ShadowDecision,
     Stay,
+    StrategyTrace,
     TerminalState,
     Usage,
 )
@@ -95,6 +99,7 @@ class Decided(NamedTuple):
     `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
     `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
     `conversation` is the name by which its expert is remembered; None where the client named the expert.
+    `chosen` is the strategy by which several experts are asked; None: one is.
     `slot` is the place of the answer in the cache; None where it may not be kept.
     `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
     """
@@ -106,6 +111,7 @@ class Decided(NamedTuple):
     alias: str | None = None
     conversation: str | None = None
     slot: Slot | None = None
+    chosen: Chosen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,8 @@ class Outcome:
     is_admitted: bool = False  # it got past the limits, so the log has a row of it
     sources: Sources | None = None
     hold: Hold | None = None  # of a caller with caps
+    strategy: StrategyTrace | None = None  # of several experts that were asked
+    spent: Cost | None = None  # on these
 
     def end(self, state: TerminalState, status: int, error_code: str | None = None) -> None:
         self.state, self.status, self.error_code = state, status, error_code
@@ -186,7 +194,13 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
         headers["x-coe-conversation"] = stay_note(decision.stay)
     if outcome.decided is not None and outcome.decided.alias is not None:
         headers["x-coe-alias"] = quote(outcome.decided.alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
-    note = fallback_note(decision, outcome.expert)
+    trace = outcome.strategy
+    if trace is not None:
+        answered = sum(call.state is CallState.ANSWERED for call in trace.calls)
+        headers["x-coe-strategy"] = trace.name
+        headers["x-coe-calls"] = str(len(trace.calls))
+        headers["x-coe-agreement"] = f"{trace.agreed} of {answered}"
+    note = fallback_note(decision, outcome.expert, trace)
     if note:
         headers["x-coe-fallback"] = note
     if outcome.sources is not None:
@@ -204,13 +218,16 @@ def stay_note(stay: Stay) -> str:
     return f"{'kept' if stay.kept else 'moved'}; gain={stay.gain:.4f}; price={price}"
 
 
-def fallback_note(decision: RoutingDecision, expert: str | None) -> str:
+def fallback_note(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None = None) -> str:
     """The header `x-coe-fallback`: `uncertain` (stage 1), `explored` (another expert was planned), `failover:EXPERT`
-    (that one failed); empty for none of them."""
+    (that one failed), `single` (a strategy brought no answer); empty for none of them."""
     notes = ["uncertain"] if decision.is_fallback else []
     if decision.reason is DecisionReason.EXPLORED:
         notes.append("explored")
-    if expert not in (None, decision.expert):
+    is_settled = trace is not None and trace.is_settled
+    if trace is not None and not is_settled:
+        notes.append("single")
+    if expert not in (None, decision.expert) and not is_settled:
         notes.append(f"failover:{decision.expert}")
     return ", ".join(notes)
 
@@ -236,7 +253,7 @@ def record_of(
         finish_reason=outcome.finish_reason,
         is_stream=chat.is_stream,
         usage=outcome.usage,
-        cost_usd=cost_usd(outcome.usage, experts.get(served or "")),
+        cost_usd=cost_of(outcome, experts.get(served or "")),
         ttft_ms=outcome.ttft_ms,
         latency_ms=latency_ms,
         overhead_ms=outcome.overhead_ms,
@@ -247,9 +264,17 @@ def record_of(
         prompt_chars=chat.facts.prompt_chars,
         text=chat.text,
         inputs=decided.inputs if decided else None,
+        strategy=outcome.strategy,
         shadow=decided.shadow() if decided and decided.shadow else None,
         embedding=decided.embedding if decided else None,
     )
+
+
+def cost_of(outcome: Outcome, served: ExpertConfig | None) -> float:
+    """USD of all calls: those of a strategy, and that of the expert that served without one."""
+    trace = outcome.strategy
+    several = 0.0 if trace is None else trace.cost_usd
+    return several if trace is not None and trace.is_settled else several + cost_usd(outcome.usage, served)
 
 
 def cost_usd(usage: Usage, expert: ExpertConfig | None) -> float:

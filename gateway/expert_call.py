@@ -139,6 +139,16 @@ class ExpertCall:
                 raise failure if len(failed) == 1 else failure.after(failed[:-1])
             expert = following
 
+    async def whole(self, asked: Asked, chat: ChatRequest, expert: str) -> WholeAnswer:
+        """One expert's answer to a request that is no stream. Raises RouterError; there is no other try."""
+        answer = await self._attempt(asked, replace(chat, native=None), expert)
+        if isinstance(answer, StreamedAnswer):
+            await answer.chunks.aclose()
+            error = BackendError(f"expert {expert} sent a stream that nobody asked for", status=502)
+            self.ended(expert, error)
+            raise error
+        return answer
+
     def _native(self, chat: ChatRequest, expert: str) -> Native | None:
         """The client's own request where that expert speaks its wire."""
         native = chat.native

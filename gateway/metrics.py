@@ -102,7 +102,7 @@ class Metrics:
             return
         if outcome.ttft_ms is not None:
             self._ttft(served).observe(outcome.ttft_ms / 1e3)
-        if served != decision.expert:
+        if served != decision.expert and outcome.strategy is None:
             self.failovers.labels(decision.expert).inc()
 
     def _usage(self) -> Iterator[Metric]:

@@ -40,6 +40,7 @@ from retrieval.service import RetrievalService
 from router.build import capabilities
 from router.config import CoeConfig
 from router.protocols import ChatBackend
+from router.strategies.types import StrategyName
 
 if TYPE_CHECKING:
     from gateway.changes.live_config import LiveConfig
@@ -97,6 +98,8 @@ class Parts:
         config, limits = self.config, self.config.gateway
         can_take = capabilities(config)
         longest_s = max(entry.total_timeout_s for entry in config.experts.values()) * (limits.retries + 1)
+        if any(policy.strategy is not StrategyName.SINGLE for policy in config.policies.values()):
+            longest_s += sum(entry.total_timeout_s for entry in config.experts.values())
         self.lasting = lasting = self.lasting or self._make_lasting()
         self.metrics, self.admission, self.intake = lasting.metrics, lasting.admission, lasting.intake
         self.limits, self.retrieval_log, self.judge = lasting.limits, lasting.retrieval_log, lasting.judge
@@ -110,6 +113,7 @@ class Parts:
             config.policies,
             self.hash_key,
             aliases=config.aliases,
+            answers=config.answers,
             keeps_embeddings=config.log.embeddings,
             seed=self.seed,
             conversations=lasting.conversations,

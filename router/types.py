@@ -230,6 +230,43 @@ class TerminalState(StrEnum):
     REJECTED = "rejected"
 
 
+class CallState(StrEnum):
+    """The end of one call of a strategy."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # not needed any more, or the client left
+
+
+class AskedExpert(Record):
+    """One call of a strategy. Calls of one `answer` number gave the same answer; None: it stated none. The usage of a
+    cancelled call is an estimate of its prompt."""
+
+    expert: str
+    state: CallState
+    answer: int | None = None
+    usage: Usage = Usage()
+    cost_usd: float = Field(default=0.0, ge=0)
+    latency_ms: float = Field(default=0.0, ge=0)
+    error_code: str | None = None
+
+
+class StrategyTrace(Record):
+    """The experts that were asked for one answer. Not settled: nobody gave one, so that a single expert served, or the
+    client left. `confidence` is the probability that the served answer is right; `agreed` counts who gave it."""
+
+    name: str
+    is_settled: bool
+    confidence: float | None = None
+    agreed: int = 0
+    calls: tuple[AskedExpert, ...] = ()
+
+    @property
+    def cost_usd(self) -> float:
+        """Of all calls."""
+        return sum(call.cost_usd for call in self.calls)
+
+
 class DecisionKind(StrEnum):
     """Kind of request. Everything but `chat` chose among retrieval experts, which no chat map knows."""
 
@@ -306,6 +343,7 @@ class DecisionRecord(Record):
     )
     retrieval: RetrievalTrace | None = Field(default=None, description="None for chat")
     shadow: ShadowDecision | None = Field(default=None, description="None without a trial in the shadow")
+    strategy: StrategyTrace | None = Field(default=None, description="None where one expert was asked")
 
 
 class Interval(Record):

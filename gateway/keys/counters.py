@@ -28,6 +28,9 @@ class Cost:
     tokens: int
     nano_usd: int
 
+    def plus(self, other: Cost) -> Cost:
+        return Cost(self.tokens + other.tokens, self.nano_usd + other.nano_usd)
+
 
 NOTHING = Cost(0, 0)
 

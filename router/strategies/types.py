@@ -63,3 +63,18 @@ class Strategy(Protocol):
     def step(self, replies: Replies) -> Ask | Settled:
         """What to do after these replies. `Ask` names only experts that have not replied."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A strategy for one request. Its experts are numbers of `experts`; answers with one key of `kind` are the same."""
+
+    name: StrategyName
+    strategy: Strategy
+    experts: tuple[str, ...]
+    kind: AnswerKind
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """All whom it may ask."""
+        return tuple(self.experts[each] for each in self.strategy.experts)

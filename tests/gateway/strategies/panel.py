@@ -1,0 +1,126 @@
+"""Three experts on one real socket that answer as told, and a router that asks them by a strategy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import orjson
+from aiohttp import web
+
+from router.pipeline import Router
+from router.strategies.machines import Vote
+from router.strategies.plan import StrategyPlan
+from router.strategies.types import Strategy, StrategyName
+from router.strategies.votes import Votes
+from router.types import FloatArray
+from tests.gateway.running import Running, running, wire
+from tests.gateway.small_router import EXPERTS, small_router
+
+HANG, FAIL, GARBAGE, STREAM, ERROR = "<hang>", "<fail>", "<garbage>", "<stream>", "<error>"
+VOTES = Votes(weights=(2.0, 1.5, 1.0), doubt=0.0)
+VOTE = Vote((0, 1, 2), VOTES)
+TOKENS = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+
+
+@dataclass
+class Panel:
+    """`says` by expert: a text, or one of the faults. `gate` holds every answer until it is set."""
+
+    says: dict[str, str]
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[str] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
+    running: set[str] = field(default_factory=set)
+    url: str = ""
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = orjson.loads(await request.read())
+        expert = body["model"]
+        self.asked.append(expert)
+        self.bodies.append(body)
+        self.running.add(expert)
+        try:
+            await self.gate.wait()
+            if self.says[expert] == HANG:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.add(expert)
+            raise
+        finally:
+            self.running.discard(expert)
+        return self.answer(expert, self.says[expert])
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({})
+
+    def answer(self, expert: str, said: str) -> web.Response:
+        if said == FAIL:
+            return web.json_response({"error": {"message": "out of memory", "code": "oom"}}, status=500)
+        if said == GARBAGE:
+            return web.Response(body=b"\x00<html>", content_type="application/json")
+        if said == STREAM:
+            return web.Response(body=b"data: \x00\xff{{\n\n", content_type="text/event-stream")
+        if said == ERROR:
+            return web.json_response({"error": {"message": "overloaded", "code": "overloaded"}})
+        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        whole = {"id": "c1", "object": "chat.completion", "created": 1, "model": expert, "choices": [choice]}
+        return web.json_response({**whole, "usage": TOKENS})
+
+
+@asynccontextmanager
+async def served(panel: Panel) -> AsyncIterator[Panel]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", panel.chat)
+    app.router.add_get("/v1/models", panel.models)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    panel.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        yield panel
+    finally:
+        await runner.cleanup()
+
+
+@dataclass(frozen=True)
+class AskingRouter(Router):
+    """The small router, which plans one strategy for every category."""
+
+    planned: Strategy | None = None
+
+    def strategy(self, policy: str, category: str, embedding: FloatArray) -> Strategy | None:
+        return self.planned
+
+
+def asking_router(strategy: Strategy, name: StrategyName) -> Router:
+    plain = small_router()
+    parts = {each.name: getattr(plain, each.name) for each in fields(plain)}
+    plan = StrategyPlan(name, np.full(3, 3), {}, ())
+    parts["policies"] = {key: replace(policy, plan=plan) for key, policy in plain.policies.items()}
+    return AskingRouter(**parts, planned=strategy)
+
+
+@asynccontextmanager
+async def composition(
+    says: Mapping[str, str],
+    strategy: Strategy = VOTE,
+    name: StrategyName = StrategyName.VOTE,
+    *,
+    is_open: bool = True,
+    **changes: Any,
+) -> AsyncIterator[tuple[Running, Panel]]:
+    """A gateway whose answers are numbers; `ruby`, `emerald` and `plain` are the experts 0, 1 and 2."""
+    async with served(Panel(dict(says))) as panel:
+        if is_open:
+            panel.gate.set()
+        backends = {expert: wire(panel.url, expert) for expert in EXPERTS}
+        kinds = {category: {"kind": "number"} for category in ("red", "green", "general")}
+        sections = {"answers": kinds, **changes.pop("sections", {})}
+        async with running(backends, router=asking_router(strategy, name), sections=sections, **changes) as gateway:
+            yield gateway, panel

@@ -1,0 +1,280 @@
+"""Policies that ask several experts, served: one answer, its cost, its receipt, and nothing left running."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import openai
+import orjson
+import pytest
+from redis import Redis
+
+from decision_log.read import has_failed, why_dropped
+from gateway.strategies import run
+from router.strategies.machines import Agree, Escalate, Sequential, Vote
+from router.strategies.types import Reply, StrategyName
+from router.strategies.votes import SIGNALS
+from router.types import CallState, TerminalState, Usage
+from tests.gateway.keys.test_chat_limits import PRICES, Known, caller_with, counted
+from tests.gateway.running import Running, until
+from tests.gateway.small_router import EXPERTS
+from tests.gateway.strategies.panel import ERROR, FAIL, GARBAGE, HANG, STREAM, VOTE, VOTES, composition
+
+TWO_AGREE = {"ruby": "It is 5.", "emerald": "The answer is 4", "plain": "4.0"}
+GO_ON = (1.0, *[0.0] * (SIGNALS - 1))
+STOP = (-1.0, *[0.0] * (SIGNALS - 1))
+
+
+async def said(gateway: Running, text: str = "red", **fields: Any) -> tuple[str, dict[str, Any], Any]:
+    async with gateway.chat(text, **fields) as answer:
+        assert answer.status == 200, await answer.text()
+        body = await answer.json()
+    return body["choices"][0]["message"]["content"], body["usage"], answer.headers
+
+
+async def test_the_most_probable_answer_is_served_with_the_usage_of_all_calls() -> None:
+    async with composition(TWO_AGREE) as (gateway, panel):
+        text, usage, headers = await said(gateway, stream_options=None)
+        assert text == "The answer is 4"
+        assert usage == {"prompt_tokens": 30, "completion_tokens": 6, "total_tokens": 36}
+        assert sorted(panel.asked) == sorted(EXPERTS)
+        told = [headers[f"x-coe-{name}"] for name in ("strategy", "calls", "agreement")]
+        assert told == ["vote", "3", "2 of 3"]
+        assert headers["x-coe-expert"] == "emerald"
+        assert "x-coe-fallback" not in headers
+        record = await gateway.record()
+        assert (record.state, record.served_expert) == (TerminalState.ANSWERED, "emerald")
+        assert record.usage == Usage(prompt_tokens=30, completion_tokens=6)
+        trace = record.strategy
+        assert trace is not None
+        by_name = {call.expert: call for call in trace.calls}
+        assert by_name["emerald"].answer == by_name["plain"].answer != by_name["ruby"].answer
+        assert all(call.state is CallState.ANSWERED and call.latency_ms > 0 for call in trace.calls)
+        assert not has_failed(record)
+        assert why_dropped(record, {record.decision_id: 1.0}) == "several experts were asked"
+        async with gateway.client.get(f"{gateway.gateway.url}/decisions/{record.decision_id}") as receipt:
+            shown = (await receipt.json())["record"]["strategy"]
+        assert [call["expert"] for call in shown["calls"]] == [call.expert for call in trace.calls]
+        assert "4" not in {str(call["answer"]) for call in shown["calls"]}  # classes, no texts
+
+
+async def test_probes_run_at_once_and_what_cannot_change_the_end_is_cancelled() -> None:
+    says = {"ruby": "4", "emerald": "4", "plain": HANG}
+    async with composition(says, is_open=False) as (gateway, panel):
+        asking = asyncio.create_task(said(gateway, "red roses for everybody"))
+        await until(lambda: len(panel.asked) == 3)  # before any of them has answered
+        panel.gate.set()
+        text, usage, headers = await asking
+        assert (text, headers["x-coe-agreement"]) == ("4", "2 of 2")
+        await until(lambda: panel.cancelled == {"plain"})
+        record = await gateway.record()
+        assert record.strategy is not None
+        states = {call.expert: call.state for call in record.strategy.calls}
+        assert states["plain"] is CallState.CANCELLED
+        assert usage["prompt_tokens"] > 20  # the prompt of the cancelled call, estimated
+
+
+async def test_a_stream_begins_when_the_answer_is_settled() -> None:
+    async with composition(TWO_AGREE) as (gateway, panel):
+        client = openai.AsyncOpenAI(base_url=gateway.gateway.url, api_key="unused")
+        messages: Any = [{"role": "user", "content": "red"}]
+        options: Any = {"include_usage": True}
+        stream = await client.chat.completions.create(
+            model="auto", messages=messages, stream=True, stream_options=options
+        )
+        chunks = [chunk async for chunk in stream]
+        await client.close()
+        assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "The answer is 4"
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.total_tokens == 36
+        assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices] == [None, "stop"]
+        async with gateway.chat("red", stream=True) as answer:
+            body = await answer.read()
+            assert answer.headers["x-coe-expert"] == "emerald"
+        assert b'"usage"' not in body
+        assert body.endswith(b"data: [DONE]\n\n")
+        assert not any(body.get("stream") for body in panel.bodies)
+        assert (await gateway.record(1)).usage == Usage(prompt_tokens=30, completion_tokens=6)
+
+
+async def test_a_client_that_waits_for_a_stream_hears_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "WAITING_S", 0.02)
+    async with composition(TWO_AGREE, is_open=False) as (gateway, panel), gateway.chat("red", stream=True) as answer:
+        assert (answer.status, "x-coe-expert" in answer.headers) == (200, False)
+        assert await answer.content.readuntil(b"\n\n") == b": waiting\n\n"
+        panel.gate.set()
+        rest = await answer.read()
+        assert b"The answer is 4" in rest
+        assert rest.endswith(b"data: [DONE]\n\n")
+
+
+async def test_an_error_after_a_comment_is_the_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "WAITING_S", 0.02)
+    says = dict.fromkeys(EXPERTS, FAIL)
+    async with composition(says, is_open=False) as (gateway, panel), gateway.chat("red", stream=True) as answer:
+        await answer.content.readuntil(b"\n\n")
+        panel.gate.set()
+        events = (await answer.read()).replace(b": waiting\n\n", b"").strip().split(b"\n\n")
+    assert orjson.loads(events[-1].removeprefix(b"data: "))["error"]["code"] == "oom"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_client_that_leaves_cancels_every_call(is_stream: bool) -> None:
+    async with composition(dict.fromkeys(EXPERTS, HANG)) as (gateway, panel):
+        asking = asyncio.create_task(said(gateway, stream=is_stream))
+        await until(lambda: len(panel.running) == 3)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await until(lambda: panel.cancelled == set(EXPERTS) and not panel.running)
+        record = await gateway.record()
+        assert (record.state, record.served_expert) == (TerminalState.CLIENT_GONE, None)
+        assert record.strategy is not None
+        assert {call.state for call in record.strategy.calls} == {CallState.CANCELLED}
+        assert gateway.parts.pool.alive == frozenset(EXPERTS)  # their leaving says nothing about the experts
+
+
+@pytest.mark.parametrize("fault", [FAIL, GARBAGE, STREAM, ERROR])
+async def test_a_probe_that_fails_is_no_answer(fault: str) -> None:
+    async with composition({"ruby": fault, "emerald": "4", "plain": "5"}) as (gateway, _):
+        text, usage, headers = await said(gateway)
+        assert (text, headers["x-coe-agreement"]) == ("4", "1 of 2")
+        assert usage["total_tokens"] == 24
+        record = await gateway.record()
+        assert record.strategy is not None
+        failed = record.strategy.calls[0]
+        assert (failed.expert, failed.state, failed.answer) == ("ruby", CallState.FAILED, None)
+        assert failed.error_code
+
+
+async def test_an_expert_that_is_down_is_not_asked() -> None:
+    async with composition(TWO_AGREE) as (gateway, panel):
+        gateway.parts.pool._clock = lambda: 0.0
+        for _ in range(5):
+            gateway.parts.pool.failed("ruby")
+        text, _, _ = await said(gateway)
+        assert text == "The answer is 4"
+        assert "ruby" not in panel.asked
+
+
+async def test_where_nobody_answers_a_single_expert_is_asked_as_without_a_strategy() -> None:
+    async with composition({"ruby": "4", "emerald": FAIL, "plain": FAIL}, Vote((1, 2), VOTES)) as (gateway, panel):
+        text, _, headers = await said(gateway)
+        assert (text, headers["x-coe-expert"], headers["x-coe-fallback"]) == ("4", "ruby", "single")
+        assert sorted(panel.asked) == ["emerald", "plain", "ruby"]
+    async with composition(dict.fromkeys(EXPERTS, FAIL)) as (gateway, _), gateway.chat("red") as answer:
+        assert answer.status == 500
+        assert (await answer.json())["error"]["code"] == "oom"
+
+
+async def test_two_probes_that_agree_need_no_arbiter_and_one_that_is_down_is_no_error() -> None:
+    agree = Agree((1, 2), 0, VOTES)
+    async with composition({**TWO_AGREE, "ruby": HANG}, agree, StrategyName.AGREE) as (gateway, panel):
+        text, _, headers = await said(gateway)
+        assert (text, headers["x-coe-strategy"], headers["x-coe-calls"]) == ("The answer is 4", "agree", "2")
+        assert "ruby" not in panel.asked
+    for ruling, served in (("9", "9"), (FAIL, "4")):
+        says = {"ruby": ruling, "emerald": "4", "plain": "5"}
+        async with composition(says, agree, StrategyName.AGREE) as (gateway, _):
+            assert (await said(gateway))[0] == served
+
+
+async def test_one_after_the_other_and_cheap_before_strong() -> None:
+    for rule, asked in ((STOP, ["plain"]), (GO_ON, ["plain", "emerald"])):
+        one_by_one = Sequential((2, 1), (rule,), VOTES)
+        async with composition(TWO_AGREE, one_by_one, StrategyName.SEQUENTIAL) as (gateway, panel):
+            await said(gateway)
+            assert panel.asked == asked
+        cheap_first = Escalate(2, 1, rule, VOTES)
+        async with composition(TWO_AGREE, cheap_first, StrategyName.ESCALATE) as (gateway, panel):
+            await said(gateway, stream=False)
+            assert panel.asked == asked
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 2},
+        {"logprobs": True},
+        {"modalities": ["text", "audio"]},
+        {"model": "ruby"},
+        {
+            "messages": [
+                {"role": "user", "content": "red"},
+                {"role": "assistant", "content": None, "tool_calls": [{"id": "1", **TOOL}]},
+                {"role": "tool", "tool_call_id": "1", "content": "4"},
+            ]
+        },
+    ],
+)
+async def test_what_is_more_than_a_text_goes_to_one_expert(fields: dict[str, Any]) -> None:
+    async with composition(TWO_AGREE) as (gateway, panel):
+        async with gateway.chat("red", **fields) as answer:
+            assert answer.status == 200, await answer.text()
+            assert "x-coe-strategy" not in answer.headers
+        assert len(panel.asked) == 1
+        assert (await gateway.record()).strategy is None
+
+
+async def test_answers_of_an_undeclared_kind_are_not_compared() -> None:
+    async with composition(TWO_AGREE, sections={"answers": {}}) as (gateway, panel):
+        assert (await said(gateway))[0] == "It is 5."
+        assert panel.asked == ["ruby"]
+
+
+@pytest.mark.parametrize("plain", ["4", HANG])
+async def test_caps_hold_all_calls_before_and_count_each_once_after(redis_url: str, plain: str) -> None:
+    says = {"ruby": "4", "emerald": "4", "plain": plain}
+    caller, entries = caller_with(usd=5.0), dict.fromkeys(EXPERTS, PRICES)
+    each = 10 * 1_000_000 + 2 * 10_000_000
+    async with composition(says, is_open=False, auth=Known(caller), redis_url=redis_url, entries=entries) as (
+        gateway,
+        panel,
+    ):
+        asking = asyncio.create_task(said(gateway))
+        await until(lambda: len(panel.asked) == 3)
+        with Redis.from_url(redis_url) as client:
+            held = next(int(client.get(key) or 0) for key in client.scan_iter("*usd*"))
+        panel.gate.set()
+        await asking
+        spent = (await counted(gateway, redis_url))["usd/month"]
+        assert held > 3 * each
+        record = await gateway.record()
+        assert record.strategy is not None
+        n_counted = sum(call.state is CallState.ANSWERED for call in record.strategy.calls)
+        assert n_counted in (2, 3)
+        if n_counted == 3:
+            assert spent == 3 * each
+        else:  # a call that was cancelled may have cost up to all that was held for it
+            assert 2 * each < spent < held
+        assert record.cost_usd == pytest.approx(sum(call.cost_usd for call in record.strategy.calls))
+        used = gateway.parts.metrics.used
+        assert {name: used[name].cost_usd for name in EXPERTS} == {c.expert: c.cost_usd for c in record.strategy.calls}
+
+
+def test_a_vote_is_over_when_nobody_can_change_it() -> None:
+    four, five = Reply("4"), Reply("5")
+    assert run.foregone(VOTE, {0: four}, [1, 2]) is None
+    assert run.foregone(VOTE, {0: four, 1: five}, [2]) is None
+    found = run.foregone(VOTE, {0: four, 1: four}, [2])
+    assert found is not None
+    assert found.expert == 0
+    assert run.foregone(VOTE, {0: Reply(), 1: Reply()}, [2]) is None
+    assert run.foregone(VOTE, {0: four, 1: four}, []) is None
+
+
+async def test_a_broken_connection_of_the_client_leaves_nothing_running() -> None:
+    async with composition(dict.fromkeys(EXPERTS, HANG)) as (gateway, panel):
+        async with aiohttp.ClientSession() as session:
+            body = {"model": "auto", "messages": [{"role": "user", "content": "red"}]}
+            asking = asyncio.create_task(session.post(f"{gateway.gateway.url}/chat/completions", json=body))
+            await until(lambda: len(panel.running) == 3)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        await until(lambda: not panel.running)
+        await until(lambda: not {task.get_name() for task in asyncio.all_tasks()} & {"strategy", "strategy-call"})
