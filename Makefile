@@ -70,13 +70,14 @@ $(VENV)/.dev-ready: requirements/dev.lock $(VENV)/.run-ready
 	@touch $@
 
 # Torch is no part of the lock: the right build of it depends on the machine, and pip knows which one that is.
-$(TORCH_VENV)/.ready: requirements/dev.lock requirements/run.lock pyproject.toml
+$(TORCH_VENV)/.ready: requirements/dev.lock requirements/run.lock requirements/references.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "coe needs Python 3.11 or newer; $(PYTHON) is older: call make PYTHON=python3.11 apart" >&2; exit 1; }
 	@echo "creating $(TORCH_VENV), with torch (about 2 GB) ..."
 	$(PYTHON) -m venv --clear $(TORCH_VENV)
 	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/run.lock
 	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.lock
 	$(TORCH_PIP_INSTALL) --no-build-isolation --editable '.[retrieval]'
+	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/references.lock
 	@touch $@
 
 $(CLIENTS_VENV)/.ready: requirements/clients.lock | $(VENV)/bin/python
@@ -100,6 +101,9 @@ lock:
 	  --no-header requirements/clients.in --output-file requirements/clients.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  requirements/docs.in --output-file requirements/docs.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --constraints requirements/dev.lock --overrides requirements/without-torch.txt requirements/references.in \
+	  --output-file requirements/references.lock
 
 clean:
 	rm -rf $(VENV) $(TORCH_VENV) $(CLIENTS_VENV) $(DOCS_VENV) .cache .site-source site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
