@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from base64 import b64decode
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ from gateway.http_errors import invalid
 from gateway.intake import Claim
 
 PROTOBUF = "application/x-protobuf"
-NAMES = {"string_value": "stringValue", "double_value": "doubleValue", "int_value": "intValue"}
 
 
 class LogRecord(NamedTuple):
@@ -59,31 +59,16 @@ def unpacked(raw: bytes, max_bytes: int) -> bytes:
 
 
 def json_of(raw: bytes) -> bytes:
-    """The parts of log records that tell of evaluations, as OTLP's JSON. Raises ApiError, MissingExtraError."""
+    """An ExportLogsServiceRequest as JSON. Raises ApiError, MissingExtraError."""
     require_installed("otel", PROTOBUF, "google", "opentelemetry", "opentelemetry.proto")
+    from google.protobuf.json_format import MessageToDict
     from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
     try:
-        message = ExportLogsServiceRequest.FromString(raw)
+        return to_json(MessageToDict(ExportLogsServiceRequest.FromString(raw)))
     except DecodeError as error:
         raise invalid("the body is not an ExportLogsServiceRequest") from error
-    records = [
-        {
-            "eventName": record.event_name,
-            "traceId": record.trace_id.hex(),
-            "spanId": record.span_id.hex(),
-            "attributes": [
-                {"key": each.key, "value": {NAMES[kind]: getattr(each.value, kind)}}
-                for each in record.attributes
-                if (kind := each.value.WhichOneof("value")) in NAMES
-            ],
-        }
-        for resource in message.resource_logs
-        for scope in resource.scope_logs
-        for record in scope.log_records
-    ]
-    return to_json({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]})
 
 
 def log_records(values: object) -> list[LogRecord]:
@@ -92,16 +77,21 @@ def log_records(values: object) -> list[LogRecord]:
         return [
             LogRecord(
                 str(record.get("eventName", "")),
-                str(record.get("traceId", "")).lower(),
-                str(record.get("spanId", "")).lower(),
+                id_of(record.get("traceId", "")),
+                id_of(record.get("spanId", "")),
                 {each["key"]: value_of(each["value"]) for each in record.get("attributes", ())},
             )
-            for resource in values["resourceLogs"]  # type: ignore[index]
-            for scope in resource["scopeLogs"]
-            for record in scope["logRecords"]
+            for resource in values.get("resourceLogs", ())  # type: ignore[attr-defined]
+            for scope in resource.get("scopeLogs", ())
+            for record in scope.get("logRecords", ())
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise invalid("the body is not an ExportLogsServiceRequest") from error
+
+
+def id_of(text: str) -> str:
+    """The hexadecimal id; what was Protocol Buffers has it in base64, whose length is another."""
+    return text.lower() if len(text) in (0, 16, 32) else b64decode(text).hex()
 
 
 def value_of(value: Mapping[str, Any]) -> object:

@@ -22,6 +22,7 @@ SECRET = {
     "GITHUB_TOKEN": "d",
     "GOOGLE_APPLICATION_CREDENTIALS": "/e.json",
     "my_openai_apikey": "f",
+    "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Basic%20g",
 }
 KEPT = {
     "PATH": "/usr/bin",
@@ -32,6 +33,7 @@ KEPT = {
     "VLLM_API_KEY": "of-the-engine",
     "HTTPS_PROXY": "http://proxy:3128",
     "KEYBOARD": "us",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
 }
 
 

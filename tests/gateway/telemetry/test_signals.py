@@ -1,0 +1,39 @@
+"""What turns telemetry on, and the settings that are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from base.errors import ConfigError
+from gateway.settings import read_settings
+
+ANY = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
+TRACES = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "signals"),
+    [
+        ({}, ()),
+        (ANY, ("traces", "metrics", "logs")),
+        (TRACES, ("traces",)),
+        ({**ANY, "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}, ("traces",)),
+        ({**ANY, "OTEL_SDK_DISABLED": "true"}, ()),
+        ({**ANY, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, ("traces", "metrics", "logs")),
+    ],
+)
+def test_signals_go_where_the_environment_says(variables: dict[str, str], signals: tuple[str, ...]) -> None:
+    assert read_settings(variables).signals == signals
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({**ANY, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL='grpc'.* allowed: http/protobuf"),
+        ({**TRACES, "OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER='zipkin'.* allowed: otlp, none"),
+        ({"COE_LOG_FORMAT": "xml"}, "COE_LOG_FORMAT='xml'.* allowed: text, json"),
+    ],
+)
+def test_what_is_not_there_is_refused(variables: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        read_settings(variables)
