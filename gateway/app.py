@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from gateway.asgi import Receive, Scope, Send, must_close, read_body, send_body
+from gateway.asgi import Receive, Scope, Send, must_close, read_body, replay, send_body
 from gateway.chat import ChatEndpoint
 from gateway.chat_limits import ChatLimits
 from gateway.endpoints.retrieval_access import RetrievalDesk
@@ -18,7 +18,7 @@ from gateway.intake import Claim
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.origin_check import OriginCheck
 from gateway.parts import Parts
-from gateway.rest import ROOTS, create_rest, replay, serve_rest
+from gateway.rest import ROOTS, create_rest, serve_rest
 from gateway.surfaces.count_tokens import COUNT_PATH, TokenCount
 from gateway.surfaces.table import SURFACES, surface_of
 from gateway.telemetry.otlp import is_protobuf, read_logs

@@ -120,6 +120,20 @@ async def send_error(send: Send, error: ApiError, headers: Mapping[str, str]) ->
     await send_body(send, error.status, error.body, {**headers, **error.headers})
 
 
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body read before, then what comes after it."""
+    is_given = False
+
+    async def again() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
 def error_answer(error: ApiError, headers: Mapping[str, str] | None = None) -> Application:
     """An application that answers every request with an error."""
 

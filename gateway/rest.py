@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from base.errors import RouterError
-from gateway.asgi import Message, Receive, Scope, Send, error_answer, read_off_loop
+from gateway.asgi import Message, Receive, Scope, Send, error_answer, read_off_loop, replay
 from gateway.endpoints import (
     admin,
     batches,
@@ -124,20 +124,6 @@ async def serve_rest(rest: FastAPI, scope: Scope, body: bytes, receive: Receive,
         scope, send = {**scope, "method": "GET"}, without_body(send)
     with suppress(Exception):  # `on_error` has answered it; starlette raises it again so that a server can log it
         await rest(scope, replay(body, receive), send)
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body read before, then what comes after it."""
-    is_given = False
-
-    async def again() -> Message:
-        nonlocal is_given
-        if is_given:
-            return await receive()
-        is_given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
 
 
 def without_body(send: Send) -> Send:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from gateway.asgi import Application, Message
-from gateway.batches.lines import Line, answer_line
+from gateway.asgi import Application, Message, replay
+from gateway.batches.lines import Line
 from gateway.batches.tables import Batch
 from gateway.http_errors import ApiError
+from gateway.inner_request import Answer, inner_scope
 from gateway.keys.grants import Caller
 
 LONGEST_WAIT_S = 60.0
@@ -19,33 +20,15 @@ FAULTS = (502, 503, 504)
 LOOK_S = 0.2
 
 
-@dataclass
-class Answer:
-    """What the application sends."""
+def wait_s(answer: Answer, tries: int) -> float | None:
+    """Seconds until a line is asked again; None where its answer is the last.
 
-    status: int = 500
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    async def take(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
-        else:
-            self.body += message.get("body", b"")
-
-    def line(self, custom_id: str | None) -> bytes:
-        return answer_line(custom_id, self.status, self.headers, self.body)
-
-    def wait_s(self, tries: int) -> float | None:
-        """Seconds until the line is asked again; None where this answer is the last.
-
-        A limit is waited for, a fault of an expert or of the gateway some half a minute.
-        """
-        wait = min(float(self.headers.get("retry-after", 0)), LONGEST_WAIT_S)
-        if self.status == 429:
-            return wait or None  # without a time it never fits
-        return max(wait, 2.0**tries) if self.status in FAULTS and tries < TRIES_OF_FAULTS else None
+    A limit is waited for, a fault of an expert or of the gateway some half a minute.
+    """
+    wait = min(float(answer.headers.get("retry-after", 0)), LONGEST_WAIT_S)
+    if answer.status == 429:
+        return wait or None  # without a time it never fits
+    return max(wait, 2.0**tries) if answer.status in FAULTS and tries < TRIES_OF_FAULTS else None
 
 
 class Places:
@@ -93,29 +76,16 @@ class Asker:
 
     async def ask(self, batch: Batch, line: Line) -> Answer:
         """The answer, however the request ends."""
-        caller, body, answer = self.caller(batch.key_id), line.body, Answer()
+        caller, answer = self.caller(batch.key_id), Answer()
         if caller is None:
             ended = ApiError("the key of this batch has ended", status=401, code="invalid_api_key")
             return Answer(ended.status, body=ended.body)
-        headers = {b"host": b"localhost", b"content-type": b"application/json", b"content-length": b"%d" % len(body)}
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "scheme": "http",
-            "path": batch.endpoint,
-            "query_string": b"",
-            "headers": list(headers.items()),
-            "client": None,
-            "coe_caller": caller,
-        }
-        is_sent = False
-
-        async def receive() -> Message:
-            nonlocal is_sent
-            if is_sent:
-                await asyncio.Event().wait()  # this client does not leave
-            is_sent = True
-            return {"type": "http.request", "body": body}
-
-        await self.app(scope, receive, answer.take)
+        scope = inner_scope({"type": "http", "scheme": "http"}, caller, "POST", batch.endpoint, line.body)
+        await self.app(scope, replay(line.body, stay), answer.take)
         return answer
+
+
+async def stay() -> Message:
+    """The `receive` of a client that does not leave."""
+    await asyncio.Event().wait()
+    return {"type": "http.disconnect"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from base.errors import shorten
 from base.json_text import JsonError, from_json, to_json
+from gateway.inner_request import Answer
 
 MAX_LINES = 50_000  # OpenAI's limit
 MAX_ID_CHARS = 512
@@ -71,12 +72,12 @@ def read_line(number: int, raw: bytes, endpoint: str, max_bytes: int) -> Line:
     return Line(number, custom_id, to_json(body))
 
 
-def answer_line(custom_id: str | None, status: int, headers: Mapping[str, str], body: bytes) -> bytes:
+def answer_line(line: Line, answer: Answer) -> bytes:
     """The result of a line that was asked, with the bytes of its answer. `decision_id` is an addition."""
-    head = {"id": new_request(), "custom_id": custom_id, "error": None}
-    ids = {"request_id": headers.get("x-request-id", ""), "decision_id": headers.get("x-coe-decision-id")}
-    response, one_line = {"status_code": status, **ids}, body.translate(None, b"\r\n") or b"null"  # JSON needs neither
-    return b'%s,"response":%s,"body":%s}}' % (to_json(head)[:-1], to_json(response)[:-1], one_line)
+    head = {"id": new_request(), "custom_id": line.custom_id, "error": None}
+    ids = {"request_id": answer.headers.get("x-request-id"), "decision_id": answer.headers.get("x-coe-decision-id")}
+    response, body = {"status_code": answer.status, **ids}, answer.body.translate(None, b"\r\n")  # JSON needs neither
+    return b'%s,"response":%s,"body":%s}}' % (to_json(head)[:-1], to_json(response)[:-1], body or b"null")
 
 
 def error_line(custom_id: str | None, error: tuple[str, str]) -> bytes:

@@ -13,8 +13,8 @@ from contextlib import suppress
 
 from base.errors import StoreError
 from fleet.tasks import stop_task
-from gateway.batches.asking import LOOK_S, Asker
-from gateway.batches.lines import LATE, MAX_LINES, Line, error_line, raw_lines, read_lines
+from gateway.batches.asking import LOOK_S, Asker, wait_s
+from gateway.batches.lines import LATE, MAX_LINES, Line, answer_line, error_line, raw_lines, read_lines
 from gateway.batches.store import BatchStore
 from gateway.batches.tables import CANCELLING, COMPLETED, EXPIRED, FAILED, VALIDATING, Batch
 
@@ -100,8 +100,8 @@ class BatchRun:
         while True:
             try:
                 answer = await self._asker.ask(self._batch, line)
-                if (wait := answer.wait_s(tries)) is None:
-                    await self._keep(line, answer.line(line.custom_id), is_error=answer.status >= 300)
+                if (wait := wait_s(answer, tries)) is None:
+                    await self._keep(line, answer_line(line, answer), is_error=answer.status != 200)
                     return
             finally:
                 self._asker.places.give()

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-from base.json_text import from_json, to_json
-from gateway.asgi import Application, Message, Receive, Scope, Send
+from base.json_text import to_json
+from gateway.asgi import Application, Receive, Scope, Send, replay
 from gateway.http_errors import ClientGoneError
+from gateway.inner_request import Answer, inner_scope
 from gateway.keys.grants import Caller
-from gateway.rest import replay
-
-MAX_ANSWER_VALUES = 1_000_000
 
 
 class ApiFailure(Exception):
@@ -22,18 +20,6 @@ class ApiFailure(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer that is no error."""
-
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return from_json(self.body, max_values=MAX_ANSWER_VALUES)
 
 
 @dataclass(frozen=True)
@@ -50,37 +36,23 @@ class Api:
         given = {name: value for name, value in query.items() if value not in (None, "")}
         return (await self.ask("GET", path, urlencode(given).encode())).json
 
-    async def post(self, path: str, body: Mapping[str, object] | None = None) -> Reply:
+    async def post(self, path: str, body: Mapping[str, object] | None = None) -> Answer:
         """Raises as `get` does."""
         return await self.ask("POST", path, b"", b"" if body is None else to_json(body))
 
-    async def ask(self, method: str, path: str, query: bytes, body: bytes = b"") -> Reply:
-        sent: list[Message] = []
-
-        async def keep(message: Message) -> None:
-            sent.append(message)
-
-        await self._send(method, path, query, body, keep)
-        if not sent:
+    async def ask(self, method: str, path: str, query: bytes, body: bytes = b"") -> Answer:
+        answer = Answer()
+        await self._send(method, path, query, body, answer.take)
+        if not answer.status:
             raise ClientGoneError
-        head, status = dict(sent[0]["headers"]), sent[0]["status"]
-        content = b"".join(message.get("body", b"") for message in sent[1:])
-        if status >= 400:
-            raise ApiFailure(status, from_json(content)["error"]["message"])
-        return Reply({name.decode("latin-1"): value.decode("latin-1") for name, value in head.items()}, content)
+        if answer.status >= 400:
+            raise ApiFailure(answer.status, answer.json["error"]["message"])
+        return answer
 
     async def pass_on(self, path: str, query: Mapping[str, object], send: Send) -> None:
         """Has the API answer by `send`, whatever it says."""
         await self._send("GET", path, urlencode(query).encode(), b"", send)
 
     async def _send(self, method: str, path: str, query: bytes, body: bytes, send: Send) -> None:
-        scope = {
-            **self.scope,
-            "method": method,
-            "path": path,
-            "raw_path": quote(path).encode(),
-            "query_string": query,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
-            "coe_caller": self.caller,
-        }
+        scope = inner_scope(self.scope, self.caller, method, path, body, query)
         await self.gateway(scope, replay(body, self.receive), send)

@@ -7,7 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batches.lines import answer_line, error_line, raw_lines, read_lines
+from gateway.batches.lines import Line, answer_line, error_line, raw_lines, read_lines
+from gateway.inner_request import Answer
 
 URL = "/v1/chat/completions"
 
@@ -66,7 +67,8 @@ def test_whatever_is_in_a_file_is_read(lines: list[bytes]) -> None:
 @given(st.text(max_size=20), st.text(max_size=50), st.integers(200, 599), st.sampled_from([None, 2]))
 def test_a_result_is_one_line_of_json(custom_id: str, text: str, status: int, indent: int | None) -> None:
     body = {"choices": [{"text": text}]}
-    raw = answer_line(custom_id, status, {"x-request-id": "req-1"}, json.dumps(body, indent=indent).encode())
+    answer = Answer(status, {"x-request-id": "req-1"}, json.dumps(body, indent=indent).encode())
+    raw = answer_line(Line(1, custom_id), answer)
     assert b"\n" not in raw
     result = json.loads(raw)
     assert result["custom_id"] == custom_id

@@ -15,10 +15,11 @@ import pytest
 
 from decision_log.database import Database
 from gateway.batches import runner
-from gateway.batches.asking import Answer, Places
+from gateway.batches.asking import Places, wait_s
 from gateway.batches.runner import BatchRunner
 from gateway.batches.store import BatchStore
 from gateway.composition import make_runner
+from gateway.inner_request import Answer
 from gateway.keys.grants import Caller
 from retrieval.stores.files import Files
 from router.protocols import ChatBackend
@@ -308,7 +309,7 @@ async def test_lines_of_a_key_that_ended_are_refused(tmp_path: Path, monkeypatch
     ],
 )
 def test_what_is_asked_again(status: int, headers: dict[str, str], tries: int, wait: float | None) -> None:
-    assert Answer(status, headers).wait_s(tries) == wait
+    assert wait_s(Answer(status, headers), tries) == wait
 
 
 async def test_lines_give_way_to_other_requests_but_one() -> None:
