@@ -48,6 +48,7 @@ PATTERNS = {
     ),
     r"^[^{}]*(\{[^{}]+\}[^{}]*)?$": "may have braces around one part that is not empty, and nowhere else",
     r"^[a-z][a-z0-9_]*$": "must be of small letters, digits and '_', and begin with a letter",
+    r"^[B-Z]$": "must be a capital letter from B to Z",
     r"^[0-9A-Za-z]+$": "must be of letters and digits",
     r"^[A-Za-z0-9._:-]+$": "must be of letters, digits, '.', '_', ':' and '-'",
     r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+$": "must be an origin, such as https://app.example.com",

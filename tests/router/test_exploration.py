@@ -42,7 +42,7 @@ def measured(rng: np.random.Generator, *, is_paid: bool = False) -> MeasuredExpe
 
 def solved(experts: MeasuredExperts, budget: float, choice: LearnedChoice | None = None, **more: object) -> Policy:
     config = PolicyConfig.model_validate({"exploration": {"budget": budget}, **more})
-    return solved_policy(config, ROWS, experts, choice)
+    return solved_policy(config, ROWS, experts, choice, None)
 
 
 def probs_of(policy: Policy, row: int, quality: np.ndarray, eligible: tuple[int, ...] = tuple(range(M))) -> np.ndarray:
