@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.exceptions import HTTPException
@@ -159,8 +160,7 @@ class Console:
         except ApiFailure as failure:
             return self._show(request, "answer", asked=asked, problem=failure.message)
         receipt = await api.get(f"/v1/decisions/{reply.headers['x-coe-decision-id']}")
-        choice = reply.json["choices"][0]
-        return self._show(request, "answer", asked=asked, choice=choice, receipt=receipt)
+        return self._show(request, "answer", asked=asked, text=text_of(reply.json), receipt=receipt)
 
     async def rate(self, request: Request, api: Api) -> Response:
         given = await fields(request)
@@ -263,6 +263,15 @@ def is_routing(model: str) -> bool:
 async def fields(request: Request) -> dict[str, str]:
     """The fields of a form."""
     return {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+
+
+def text_of(answer: Any) -> str:
+    """The text of a chat's answer; '' where an expert gave none, or something else."""
+    match answer:
+        case {"choices": [{"message": {"content": str(text)}}, *_]}:
+            return text
+        case _:
+            return ""
 
 
 async def names_of(api: Api) -> dict[str, list[str]]:

@@ -65,6 +65,14 @@ def ask(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("Noted: good answer")
 
 
+def meet_refusal(page: Page) -> None:
+    """What the API refuses is said in the place of the form."""
+    page.evaluate("document.querySelector('[name=decision_id]').value = 'nothing'")
+    page.get_by_role("button", name="Bad answer").click()
+    expect(page.get_by_role("alert")).to_contain_text("there is no decision 'nothing'")
+    expect(page.get_by_role("heading", name="The route")).to_be_visible()
+
+
 def follow(page: Page) -> None:
     """A decision that another page made appears by itself, and opens."""
     page.goto(f"{ROOT}/console/decisions")
@@ -117,6 +125,7 @@ def main() -> None:
             log_in(page)
             check(page)
             ask(page)
+            meet_refusal(page)
             follow(page)
             for name in PAGES:
                 page.goto(f"{ROOT}/console/{name}")
