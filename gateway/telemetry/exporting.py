@@ -32,8 +32,7 @@ from gateway.telemetry.trace_ids import span_of
 SCOPE = "coe"
 EVALUATION = "gen_ai.evaluation.result"
 MAX_WAITING = 2048
-"""Spans, or events, that wait to be exported; more are dropped."""
-
+"""Spans that wait to be exported; more are dropped."""
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)

@@ -47,7 +47,7 @@ def is_protobuf(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def unpacked(raw: bytes, max_bytes: int) -> bytes:
-    """Raises ApiError: 400 it is not gzip, 413 there is too much in it."""
+    """The bytes that were packed. Raises ApiError: 400 it is not gzip, or not whole, 413 there is too much in it."""
     reader = zlib.decompressobj(wbits=31)
     try:
         found = reader.decompress(raw, max_bytes + 1)
@@ -55,6 +55,8 @@ def unpacked(raw: bytes, max_bytes: int) -> bytes:
         raise invalid("the body is not gzip, as its content-encoding says") from error
     if len(found) > max_bytes:
         raise too_large(max_bytes)
+    if not reader.eof:
+        raise invalid("the body is gzip without its end")
     return found
 
 

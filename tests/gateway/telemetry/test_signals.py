@@ -6,6 +6,7 @@ import pytest
 
 from base.errors import ConfigError
 from gateway.settings import read_settings
+from gateway.telemetry.exporting import resource_of
 
 ANY = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 TRACES = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}
@@ -37,3 +38,12 @@ def test_signals_go_where_the_environment_says(variables: dict[str, str], signal
 def test_what_is_not_there_is_refused(variables: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_settings(variables)
+
+
+def test_a_gateway_names_itself_and_the_environment_wins(monkeypatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    named = resource_of("one").attributes
+    assert (named["service.name"], named["service.instance.id"]) == ("coe", "one")
+    assert named["deployment.environment.name"] == "test"
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "ours")
+    assert resource_of("one").attributes["service.name"] == "ours"
