@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from typing import cast
+import secrets
+import time
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.json_text import to_json
 from fleet.builtins import Builtin
-from fleet.wires.echo import json_answer, last_question, stream_events, wants_usage
+from fleet.wires.echo import event, last_question, wants_usage
 from router import plugins
 from router.builtins import ABSTAINED, ABSTAINED_STATUS
 from router.config import Flag
@@ -90,10 +92,25 @@ NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 def response_of(name: str, text: str, body: Mapping[str, object], is_stream: bool) -> BackendResponse:
     """A text as the answer of an expert that needs no tokens."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    answer = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion", "created": int(time.time())}
+    answer |= {"model": name, "choices": [choice], "usage": NO_TOKENS}
     if is_stream:
-        events = stream_events(name, text, wants_usage(body), NO_TOKENS)
-        return BackendResponse(200, chunks_of(events), {"content-type": "text/event-stream"})
-    return BackendResponse(200, chunks_of([json_answer(name, text, NO_TOKENS)]), {"content-type": "application/json"})
+        return BackendResponse(200, chunks_of(frames(answer, wants_usage(body))), {"content-type": "text/event-stream"})
+    return BackendResponse(200, chunks_of([to_json(answer)]), {"content-type": "application/json"})
+
+
+def frames(answer: Mapping[str, Any], has_usage: bool) -> Iterator[bytes]:
+    """A whole answer as a stream: the message in one piece, the finish reason, the usage, the end mark."""
+    frame = {name: answer[name] for name in ("id", "created", "model", "system_fingerprint") if name in answer}
+    frame["object"] = "chat.completion.chunk"
+    choice = answer["choices"][0]
+    yield event({**frame, "choices": [{"index": 0, "delta": choice["message"], "finish_reason": None}]})
+    end = {"index": 0, "delta": {}, "finish_reason": choice.get("finish_reason")}
+    yield event({**frame, "choices": [end]})
+    if has_usage:
+        yield event({**frame, "choices": [], "usage": answer["usage"]})
+    yield b"data: [DONE]\n\n"
 
 
 async def chunks_of(pieces: Iterable[bytes]) -> AsyncGenerator[bytes, None]:

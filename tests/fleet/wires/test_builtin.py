@@ -27,6 +27,14 @@ async def test_an_answer_has_its_name_and_no_usage() -> None:
     assert completion["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
+async def test_a_stream_keeps_every_line_and_space() -> None:
+    said = "def f():\n    return  1\n"
+    backend = build(Options(kind="refuse", params={"sentence": said}))
+    response = await backend.send(BackendRequest({"messages": SUM}, is_stream=True))
+    events = [orjson.loads(line[6:]) for line in b"".join([c async for c in response.chunks]).split(b"\n\n")[:-2]]
+    assert "".join(c["delta"].get("content", "") for event in events for c in event["choices"]) == said
+
+
 async def test_a_stream_says_the_same() -> None:
     _, body = await answer(stream=True, stream_options={"include_usage": True})
     events = body.decode().split("\n\n")[:-1]
