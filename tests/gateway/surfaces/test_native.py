@@ -113,6 +113,22 @@ async def test_bytes_pass_and_the_log_knows(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", WIRES)
+async def test_of_a_priced_expert_only_completions_are_asked_for_usage(path: str) -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n'
+    body, _, end = STREAMS[path].partition(LAST[path])
+    sent = body + usage + LAST[path] + end if path == "completions" else STREAMS[path]
+    priced = {"ruby": {**NATIVE["ruby"], "price_out_per_m_usd": 1.0}}
+    async with (
+        scripted(**{path: sent}) as engine,
+        running(echoes(ruby=wire(engine.url)), entries=priced, router=ROUTER) as gateway,
+    ):
+        assert (await post(gateway, path, stream=True))[1] == STREAMS[path]
+        assert (await gateway.record()).cost_usd == pytest.approx(2e-6)
+    asked = engine.asked[0][1].get("stream_options")
+    assert asked == ({"include_usage": True} if path == "completions" else None)
+
+
+@pytest.mark.parametrize("path", WIRES)
 async def test_the_end_of_a_stream_waits_for_its_row(path: str) -> None:
     log = WaitingLog()
     async with (
