@@ -17,12 +17,13 @@ import aiohttp
 import numpy as np
 
 from base.errors import RouterError
+from eval.answer_keys import answer_kind_of
 from eval.answers import Answer, Journal, Pair, answer_key, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
 from eval.probe_set import Probe
 from eval.types import Grader
 from router.types import PROBE_HEADER, FloatArray
-from training.datasets.outcomes import write_outcomes
+from training.datasets.outcomes import numbered_answers, write_outcomes
 from training.split import split_of
 from training.types import ModelFacts, OutcomeTable
 
@@ -313,6 +314,12 @@ async def graded_table(
         for _ in range(min(request.concurrency, len(cells))):
             tasks.create_task(work())
     sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
+    kinds = {probe.id: answer_kind_of(probe.grader) for probe in request.probes}
+    keys = (
+        (row, column, kind(answer.text))
+        for row, column, answer in cells
+        if (kind := kinds[request.probes[row].id]) and not answer.failure and not answer.abstains
+    )
     return OutcomeTable(
         prompt_ids=tuple(probe.id for probe in request.probes),
         texts=tuple(probe.text for probe in request.probes),
@@ -326,6 +333,7 @@ async def graded_table(
         metric=METRIC,
         source=request.out.name,
         active_params_b={name: size for name, size in sizes.items() if size is not None},
+        answers=numbered_answers(keys, (len(request.probes), len(experts))),
     )
 
 

@@ -12,7 +12,7 @@ from base.text_identity import normalised_text
 from router.quality import QualityMatrix
 from router.types import CategoryProbs, FloatArray, Query, QueryBatch
 from training.expert_map import measure_quality, row_numbers
-from training.types import OutcomeTable
+from training.types import NOT_COMPARED, OutcomeTable
 
 IntArray = NDArray[np.int64]
 
@@ -127,8 +127,8 @@ def joined(table: OutcomeTable, other: OutcomeTable) -> OutcomeTable:
 
 
 def no_answers(table: OutcomeTable) -> NDArray[np.int64]:
-    """(n, m) -1: prompts whose answers nobody compared."""
-    return np.full(table.scores.shape, -1, dtype=np.int64)
+    """(n, m) for prompts whose answers nobody compared."""
+    return np.full(table.scores.shape, NOT_COMPARED, dtype=np.int64)
 
 
 def reference_rows(n: int, rng: np.random.Generator) -> IntArray:

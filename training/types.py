@@ -18,6 +18,9 @@ ONE_CATEGORY = "all"
 """Category of every prompt where none of the table's own can be learned."""
 
 
+NO_ANSWER, NOT_COMPARED = -1, -2
+
+
 @dataclass(frozen=True)
 class OutcomeTable:
     """Scores of m experts on n prompts.
@@ -26,7 +29,7 @@ class OutcomeTable:
     `output_tokens` are a quarter of the reply's characters where only those were recorded.
     `splits` holds train, valid or test per prompt. `is_cost_estimated`: some cost was not recorded but computed from
     list prices and the length of prompt and answer. `answers` (n, m) numbers the different answers to each prompt from
-    0, -1 where an expert gave none; None where no answer is known.
+    0; -1 (NO_ANSWER) where a reply states none, -2 (NOT_COMPARED) where nobody looked. None where nobody ever did.
     """
 
     prompt_ids: tuple[str, ...]

@@ -20,7 +20,7 @@ from router.pipeline import Router
 from router.strategies.learned import LEARNED
 from router.strategies.plan import StrategyPlan
 from router.strategies.types import Replies, Reply, Settled, Strategy, StrategyName
-from training.types import OutcomeTable
+from training.types import NOT_COMPARED, OutcomeTable
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -79,16 +79,20 @@ class Plays:
         return Spending(one_hot(served, asked.shape[1]), np.array(asked.any(axis=0)), asked)
 
     def planned(self, plan: StrategyPlan | None) -> tuple[IntArray, NDArray[np.float64]]:
-        """(n,) who is served and (n, m) 1 where an expert is asked, by the columns of the test table."""
+        """(n,) who is served and (n, m) 1 where an expert is asked, by the columns of the test table. Where answers
+        were not compared, one expert serves."""
         assert plan is not None, "the policies of strategies have plans"
         m, rows = len(self.router.experts), [self.router.categories.index(d.category) for d in self.trial.decisions]
-        choice = plan.choice_of[rows]
+        assert self.trial.test.answers is not None, "strategies are played where answers are known"
+        is_compared = (self.trial.test.answers > NOT_COMPARED).any(axis=1)
+        own = np.array([self.router.experts.index(d.expert) for d in self.trial.decisions])
+        choice = np.where(is_compared, plan.choice_of[rows], own)
         served, asked = choice.copy(), np.zeros((len(rows), m))
         asked[np.arange(len(rows)), np.minimum(choice, m - 1)] = choice < m
         for v in np.unique(choice[choice >= m] - m).tolist():
-            own = choice == m + v
+            chosen = choice == m + v
             ends, calls = self.variant(plan.strategy, v)
-            served[own], asked[own] = ends[own], calls[own]
+            served[chosen], asked[chosen] = ends[chosen], calls[chosen]
         order = [self.router.experts.index(name) for name in self.trial.test.experts]
         return np.argsort(order)[served], asked[:, order]
 

@@ -24,6 +24,9 @@ IntArray = NDArray[np.int64]
 NOBODY = -1
 """Fills the places of a variant that asks fewer experts than another."""
 
+NEVER = -1.0
+"""Quality of what may not be chosen."""
+
 PART = "strategies"
 """Prefix of the arrays in an artifact."""
 

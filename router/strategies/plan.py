@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from base.errors import require_installed
 from router.policy import SLACK, ExpertCosts, clean_standard_output, unit_of
 from router.quality import QualityMatrix, cautious_quality
-from router.strategies.learned import Variants
+from router.strategies.learned import NEVER, Variants
 from router.strategies.types import StrategyName
 
 Float64Array = NDArray[np.float64]
@@ -23,9 +23,6 @@ IntArray = NDArray[np.int64]
 
 CALL_PRICE = 0.002
 """Quality that one more call must gain: two more right answers in a thousand (ours)."""
-
-NEVER = -1.0
-"""Quality of what may not be chosen."""
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ async def test_answers_are_graded_into_a_table(fake: FakeExperts, tmp_path: Path
     np.testing.assert_allclose(table.cost_usd[:, 0], (10 * 1.0 + 2 * 5.0) / 1e6)
     assert np.isnan(table.cost_usd[:, 1]).all()
     assert (table.latency_ms > 0).all()
+    assert table.answers is not None
+    assert table.answers.tolist() == [[0, 1]] * 3  # numbers that differ
     assert table.active_params_b == {"right": 7.0}
     assert {(body["temperature"], body["max_tokens"]) for body in fake.bodies} == {(0, 8)}
     assert fake.keys == {"Bearer k"}

@@ -16,7 +16,7 @@ from base.columns import read_table, texts
 from base.errors import DataError
 from router.types import FloatArray
 from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, read_outcomes
-from training.types import OutcomeTable
+from training.types import NOT_COMPARED, OutcomeTable
 
 MATRICES = ("scores", "cost_usd", "output_tokens", "latency_ms")
 Place = tuple[int, int]
@@ -133,11 +133,11 @@ def merged_answers(
     that has them, for numbers of two tables cannot be compared."""
     if all(table.answers is None for table in tables):
         return None
-    merged = np.full((len(rows), len(names)), -1, dtype=np.int64)
+    merged = np.full((len(rows), len(names)), NOT_COMPARED, dtype=np.int64)
     for table in tables:
         if table.answers is not None:
             row = np.array([rows[(table.metric, *asked)] for asked in zip(table.categories, table.texts, strict=True)])
-            merged[row] = -1
+            merged[row] = NOT_COMPARED
             columns = np.array([names.index(name) for name in table.experts])
             merged[row[:, None], columns] = table.answers
     return merged
@@ -169,5 +169,5 @@ def with_unmeasured(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable
         latency_ms=wider(table.latency_ms),
         answers=None
         if table.answers is None
-        else np.concatenate([table.answers, np.full(empty.shape, -1, dtype=np.int64)], axis=1),
+        else np.concatenate([table.answers, np.full(empty.shape, NOT_COMPARED, dtype=np.int64)], axis=1),
     )

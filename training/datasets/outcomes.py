@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from base.record_files import kind_of, parse_json
 from router.types import FloatArray
 from training.datasets.model_facts import MODELS_FILE, find_models_file, read_models, write_models
 from training.split import SPLITS, split_of
-from training.types import ModelFacts, OutcomeTable
+from training.types import NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable
 
 PROMPTS_FILE = "prompts.parquet"
 SCORES_FILE = "scores.parquet"
@@ -231,17 +231,23 @@ def read_answers(path: Path, prompts: PromptRows, models: Sequence[str]) -> NDAr
     table = read_table(path, ("prompt_id", "model", "answer"))
     prompt = positions(texts(path, table, "prompt_id"), prompts.ids)
     expert = positions(texts(path, table, "model"), models)
-    answers = optional_texts(path, table, "answer", "")
-    found = np.full((len(prompts.ids), len(models)), -1, dtype=np.int64)
+    given = zip(prompt.tolist(), expert.tolist(), optional_texts(path, table, "answer", ""), strict=True)
+    return numbered_answers((cell for cell in given if cell[0] >= 0 and cell[1] >= 0), (len(prompts.ids), len(models)))
+
+
+def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """(n, m) numbers of answers as `OutcomeTable` has them, from prompt, expert and answer (empty: none)."""
+    found = np.full(shape, NOT_COMPARED, dtype=np.int64)
     numbers: dict[tuple[int, str], int] = {}
-    given: Counter[int] = Counter()
-    for i, e, answer in zip(prompt.tolist(), expert.tolist(), answers, strict=True):
-        if i < 0 or e < 0 or not answer:
+    counts: Counter[int] = Counter()
+    for prompt, expert, answer in given:
+        if not answer:
+            found[prompt, expert] = NO_ANSWER
             continue
-        if (i, answer) not in numbers:
-            numbers[i, answer] = given[i]
-            given[i] += 1
-        found[i, e] = numbers[i, answer]
+        if (prompt, answer) not in numbers:
+            numbers[prompt, answer] = counts[prompt]
+            counts[prompt] += 1
+        found[prompt, expert] = numbers[prompt, answer]
     return found
 
 
@@ -368,13 +374,13 @@ def prompt_columns(table: OutcomeTable) -> dict[str, list[str]]:
     }
 
 
-def answer_columns(table: OutcomeTable, answers: NDArray[np.int64]) -> dict[str, list[str]]:
-    """The answers that were given, by their numbers."""
-    prompt, expert = np.nonzero(answers >= 0)
+def answer_columns(table: OutcomeTable, answers: NDArray[np.int64]) -> dict[str, list[str | None]]:
+    """The answers that were compared, by their numbers."""
+    prompt, expert = np.nonzero(answers > NOT_COMPARED)
     return {
         "prompt_id": [table.prompt_ids[i] for i in prompt],
         "model": [table.experts[e] for e in expert],
-        "answer": [str(number) for number in answers[prompt, expert]],
+        "answer": [str(number) if number > NO_ANSWER else None for number in answers[prompt, expert].tolist()],
     }
 
 

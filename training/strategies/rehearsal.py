@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from training.strategies.vote_fit import NO_ANSWER, Float64Array, IntArray, posteriors, utilities
+from training.strategies.vote_fit import Float64Array, IntArray, posteriors, utilities
+from training.types import NO_ANSWER
 
 BoolArray = NDArray[np.bool_]
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from base.progress import Progress
 from router.quality import CAUTION, QualityMatrix, reference_of
-from router.strategies.learned import NOBODY, LearnedStrategies, Variants, with_bias
+from router.strategies.learned import NEVER, NOBODY, LearnedStrategies, Variants, with_bias
 from router.strategies.votes import SIGNALS
 from router.types import FloatArray
 from training.expert_map import cell_sums, shrink
@@ -20,12 +21,19 @@ from training.graded_queries import GradedQueries
 from training.strategies.rehearsal import Known
 from training.strategies.vote_fit import Ballots, Float64Array, IntArray, fit_votes
 from training.strategies.ways import PRICES, WAYS, Company, Way
+from training.types import NO_ANSWER, NOT_COMPARED
 
 MIN_ANSWERED = 50
 """Fewest prompts with comparable answers that strategies are learned from (ours)."""
 
 CONTENDERS = 6
 """Experts that ways are made of, the best ones; more would be too many ways to try (ours)."""
+
+MIN_IN_CATEGORY = 10
+"""Fewest such prompts of a category that a strategy may serve (ours)."""
+
+MOSTLY = 0.5
+"""Least share of all prompts whose answers were compared, for `general` to be served by a strategy (ours)."""
 
 SURE = 2.0
 """Standard errors by which a way must lead over all prompts (ours)."""
@@ -45,21 +53,23 @@ def fit_strategies(
     answers = data.table.answers
     if answers is None or len(data.table.experts) < 2:
         return None
-    is_known = np.array(np.isfinite(data.table.scores).all(axis=1) & (answers >= 0).any(axis=1))
+    is_known = np.array(np.isfinite(data.table.scores).all(axis=1) & (answers > NOT_COMPARED).any(axis=1))
     if is_known.sum() < MIN_ANSWERED:
         return None
     progress("fitting the votes of several experts")
     part = data.take(is_known)
     assert part.table.answers is not None
-    ballots = Ballots(part.table.answers, part.table.scores.astype(np.float64), part.embeddings)
+    ballots = Ballots(np.maximum(part.table.answers, NO_ANSWER), part.table.scores.astype(np.float64), part.embeddings)
     known = Known(ballots.keys, ballots.scores, unseen_weights(ballots, part.folds, rng))
     company = company_of(ballots.scores, amounts_of(part))
     progress("trying ways to ask several experts")
     single, rows = reference_of(evidence), np.array(part.decided)
+    is_measured = np.bincount(rows, minlength=len(evidence.mass)) >= MIN_IN_CATEGORY
+    is_measured[-1] = is_known.mean() >= MOSTLY
     variants = {}
     for name, ways in WAYS.items():
         kept = worth_keeping(list(ways(known, part.folds, company)), company.costs)
-        variants[name] = measured(kept, known.scores[:, single], rows, evidence.quality[:, single])
+        variants[name] = measured(kept, known.scores[:, single], rows, evidence.quality[:, single], is_measured)
     return LearnedStrategies(fit_votes(ballots, rng), variants)
 
 
@@ -101,7 +111,9 @@ def worth_keeping(ways: Sequence[Way], costs: Float64Array) -> list[Way]:
     return [ways[i] for i in sorted(kept)]
 
 
-def measured(ways: Sequence[Way], single: Float64Array, rows: IntArray, quality: FloatArray) -> Variants:
+def measured(
+    ways: Sequence[Way], single: Float64Array, rows: IntArray, quality: FloatArray, is_measured: NDArray[np.bool_]
+) -> Variants:
     """The ways with what they won over the best single expert in every row of the map.
 
     A lead in a category counts as far as its standard error does not explain it, as that of an expert does
@@ -110,6 +122,7 @@ def measured(ways: Sequence[Way], single: Float64Array, rows: IntArray, quality:
     Args:
         single: (n,) scores of that expert, and its `quality` (k + 1,).
         rows: (n,) the category that each prompt is decided to be of; `general` has what all have in common.
+        is_measured: (k + 1,) rows with enough prompts whose answers were compared; no way serves the others.
     """
     k, v, longest = len(quality) - 1, len(ways), max(len(way.experts) for way in ways)
     experts = np.full((v, longest), NOBODY, dtype=np.int64)
@@ -125,7 +138,7 @@ def measured(ways: Sequence[Way], single: Float64Array, rows: IntArray, quality:
         experts=experts,
         by_weight=np.array([way.by_weight for way in ways], dtype=np.int64),
         rules=rules,
-        quality=np.asarray(quality[:, None] + lead, dtype=np.float32),
+        quality=np.where(is_measured[:, None], quality[:, None] + lead, NEVER).astype(np.float32),
         asks=np.stack([mean_asked(way.played.asked, rows, k) for way in ways], axis=1),
     )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from router.strategies.learned import with_bias
 from router.types import FloatArray
+from training.types import NO_ANSWER
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,7 +28,6 @@ SUBSETS = 2
 """Times that each prompt is also seen with some of its answers only, for a posterior is asked for after each reply."""
 
 ROUNDS = 100
-NO_ANSWER = -1
 
 
 @dataclass(frozen=True)

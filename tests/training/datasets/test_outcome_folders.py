@@ -66,8 +66,8 @@ def test_answers_to_one_prompt_in_two_tables_are_those_of_the_last(tmp_path: Pat
     write(tmp_path / "c", table(("left",), [[1]], start=5), 3.0)
     found = read_outcome_folders(tmp_path, ("left", "right"))
     assert found.answers is not None
-    assert found.answers.tolist() == [[0, 0], [-1, 0], [-1, -1]]
-    assert with_unmeasured(found, ["new"]).answers[0].tolist() == [0, 0, -1]
+    assert found.answers.tolist() == [[0, 0], [-2, 0], [-2, -2]]
+    assert with_unmeasured(found, ["new"]).answers[0].tolist() == [0, 0, -2]
 
 
 def test_other_metrics_and_other_questions_of_the_same_id_are_prompts_of_their_own(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_answers_are_numbered_by_prompt_and_written_as_they_are(tmp_path: Path) 
     pq.write_table(pa.Table.from_pylist(rows), folder / "answers.parquet")
     table = read_outcomes(folder, keep_partial=True)
     assert table.answers is not None
-    assert table.answers.tolist() == [[0, 0], [0, 1], [-1, -1]]
+    assert table.answers.tolist() == [[0, 0], [0, 1], [-1, -2]]
     assert read_outcomes(folder, experts=["b"]).answers.tolist() == [[0], [0]]
     write_outcomes(table, tmp_path / "copy")
     copy = read_outcomes(tmp_path / "copy", keep_partial=True)

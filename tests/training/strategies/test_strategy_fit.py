@@ -71,7 +71,7 @@ def strategies() -> LearnedStrategies:
 
 def test_without_comparable_answers_nothing_is_learned() -> None:
     assert learned(DATA, None) is None
-    assert learned(DATA, np.full_like(DATA.keys, -1)) is None
+    assert learned(DATA, np.full_like(DATA.keys, -2)) is None
     few = DATA.take(np.arange(20))
     assert learned(few, few.keys) is None
 
@@ -95,6 +95,17 @@ def test_a_category_where_experts_know_nothing_more_together_stays_with_one() ->
         plan = solve_plan(name, choices, np.zeros(3, dtype=np.int64), {})
         assert (plan.choice_of < 4).all()
         assert plan.used["calls"] == 1
+
+
+def test_a_category_whose_answers_nobody_compared_stays_with_one() -> None:
+    part = DATA.take(np.arange(600))
+    is_a = np.arange(600)[:, None] % 2 == 0
+    fitted = learned(part, np.where(is_a | (np.arange(600)[:, None] < 10), part.keys, -2))
+    assert fitted is not None
+    choices = choices_of(fitted.variants[StrategyName.VOTE], EVIDENCE, COSTS, EVERYBODY, {})
+    plan = solve_plan(StrategyName.VOTE, choices, np.zeros(3, dtype=np.int64), {})
+    assert plan.choice_of[0] >= 4
+    assert plan.choice_of[1] < 4
 
 
 @pytest.mark.parametrize(("limit", "most"), [("calls", 1.5), ("active_params_b", 2.0), ("cost_usd", 2.2)])
