@@ -63,3 +63,13 @@ def fault(line: str) -> str | None:
         if type(error).__name__ == "NoSuchOption":
             return f"{line}: {error}"
     return None
+
+
+def test_the_site_and_the_index_lead_to_every_page() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    pages = {
+        str(page.relative_to(ROOT / "docs")) for folder in ("", "results") for page in ROOT.glob(f"docs/{folder}/*.md")
+    }
+    assert {page for page in pages if f"docs/{page}" not in nav} == set()
+    assert {page for page in pages - {"index.md"} if f"({page})" not in index} == set()
