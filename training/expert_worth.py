@@ -32,6 +32,9 @@ NOTICED = 0.005
 GB_PER_BILLION = 2.0
 """Gigabytes of a billion parameters, at 16 bits each."""
 
+LEAST_MASS = 1e-9
+"""Share of a category without traffic, so that means over it are defined."""
+
 Float64Array = NDArray[np.float64]
 Removed = frozenset[str]
 NOBODY: Removed = frozenset()
@@ -148,7 +151,9 @@ class WorthStudy:
     def mass(self) -> Float64Array:
         """(k+1,) queries of each category."""
         given = np.array([self.traffic.get(name, 0.0) for name in self.categories], dtype=np.float64)
-        return given if given.any() else self.evidence.mass.astype(np.float64)
+        if not given.any():
+            return self.evidence.mass.astype(np.float64)
+        return np.asarray(np.maximum(given, LEAST_MASS * given.sum()))
 
     @cached_property
     def usual(self) -> Solved:
@@ -229,14 +234,17 @@ class WorthStudy:
         return tuple(name for name in self.table.experts if name in removed)
 
     def is_unnoticed(self, removed: Removed) -> bool:
-        """Returns whether the loss is surely small, and known in every category that would go to another expert."""
+        """Returns whether the loss is surely small, in no category surely larger, and known in every category that
+        would go to another expert: a category without traffic now may have some tomorrow."""
         try:
             without = self.solve(removed)
         except InfeasibleBudgetError:
             return False
         losses = self.losses(without)
         judged = self.rows[np.isfinite(losses)]
-        if len(judged) == 0 or not np.isin(np.flatnonzero(self.usual.expert_of != without.expert_of), judged).all():
+        changed = np.flatnonzero(self.usual.expert_of != without.expert_of)
+        if len(judged) == 0 or not np.isin(changed, judged).all():
             return False
-        interval = self.mean_loss(losses).interval
-        return interval is not None and interval.high < NOTICED
+        parts = [self.mean_loss(np.where(self.rows == row, losses, np.nan)).interval for row in changed]
+        total = self.mean_loss(losses).interval
+        return total is not None and total.high < NOTICED and all(p is None or p.low <= NOTICED for p in parts)

@@ -165,7 +165,7 @@ def print_retrain(result: RetrainResult) -> None:
     for name in result.carried:
         console.print(f"  {name} is in no outcome table: what the live router knows of it is kept", highlight=False)
     print_quality_changes(console, result)
-    for reason, count in sorted(result.log.dropped.items()):
+    for reason, count in sorted(result.log.dropped.items() - {(ASKED_BY_COE, n_probes)}):
         console.print(f"  left out: {count} ({reason})", highlight=False)
     for change in result.changes:
         console.print(f"  map: {change.category}: {change.live} -> {change.candidate}", highlight=False)

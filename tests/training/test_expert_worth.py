@@ -42,7 +42,7 @@ def test_a_specialist_is_worth_its_lead_on_its_share_of_the_traffic() -> None:
     config = config_of(2, {"e0": {"params_b": 7}, "e1": {"params_b": 3, "price_out_per_m_usd": 2}})
     found = measure_worth(config, graded(quality, 30), {"c0": 1, "c1": 3})
     generalist, specialist = found.experts
-    assert specialist.serves == ("c0",)
+    assert "c0" in specialist.serves
     assert specialist.loss is not None
     assert specialist.loss.value == pytest.approx(0.4 / 4, abs=1e-6)
     assert {name: metric.value for name, metric in specialist.by_category.items()} == {"c0": pytest.approx(0.4)}
@@ -62,6 +62,16 @@ def test_of_two_that_stand_in_for_each_other_the_larger_is_named() -> None:
     assert [one.loss.value for one in found.experts if one.loss][1:] == [0, 0]
     assert found.dispensable == ("e2",)
     assert sentence(found) == "Nobody would miss e2: the loss is surely below 0.5 points."
+
+
+def test_an_expert_of_a_category_without_traffic_now_is_not_called_dispensable() -> None:
+    quality = np.array([[0.5, 0.9], [0.5, 0.1]])
+    found = measure_worth(config_of(2, {"e0": {}, "e1": {}}), graded(quality, 30), {"c1": 50})
+    specialist = found.experts[1]
+    assert specialist.loss is not None
+    assert specialist.loss.value == pytest.approx(0, abs=1e-6)
+    assert specialist.by_category["c0"].value == pytest.approx(0.4)
+    assert found.dispensable == ()
 
 
 def test_an_expert_that_keeps_a_budget_is_needed_and_an_ungraded_one_unknown() -> None:
