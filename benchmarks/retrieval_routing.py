@@ -100,10 +100,11 @@ def arm_lines(report: Report) -> list[str]:
 
 
 def collection_lines(report: Report) -> list[str]:
-    lines = [row(("collection", "n", *ARMS, "coe minus base")), row(["---"] * (len(ARMS) + 3))]
+    shown = [arm for arm in ARMS if any(arm in found["arms"] for found in report["collections"].values())]
+    lines = [row(("collection", "n", *shown, "coe minus base")), row(["---"] * (len(shown) + 3))]
     for name, found in report["collections"].items():
         arms = found["arms"]
-        lines.append(row((name, found["queries"], *(score(arms, arm) for arm in ARMS), gain(arms["coe"]))))
+        lines.append(row((name, found["queries"], *(score(arms, arm) for arm in shown), gain(arms["coe"]))))
     return lines
 
 
@@ -134,7 +135,7 @@ def page(report: Report, trained_s: Mapping[str, float], seconds: float) -> str:
     times = ", ".join(f"{name} {value / 60:.1f}" for name, value in trained_s.items())
     return "\n".join(
         [
-            "# Routing between retrieval experts",
+            "# Base and BM25 without adapters" if alone else "# Routing between retrieval experts",
             "",
             f"Made by `{command}`. Scores are nDCG@10 on test queries; differences are",
             "paired, with 95% bootstrap intervals over queries. A quarter of the train queries (all of them without",
