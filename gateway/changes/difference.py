@@ -11,6 +11,7 @@ from router.config import CoeConfig, Engine, ExpertConfig
 CHANGEABLE = (
     "experts",
     "policies",
+    "answers",
     "aliases",
     "router.alpha",
     "gateway.limits",

@@ -41,6 +41,7 @@ TAKEN: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
         ["policies.default.budgets.cost_usd: none -> 0.5"],
     ),
     (lambda c: c["aliases"].update(gpt="auto"), ["aliases.gpt: added"]),
+    (lambda c: c.update(answers={"sql": {"kind": "text"}}), ["answers.sql: added"]),
     (lambda c: c["router"].update(alpha=0.2), ["router.alpha: 0.1 -> 0.2"]),
     (lambda c: c["gateway"].update(retries=2), ["gateway.retries: 1 -> 2"]),
     (
