@@ -65,7 +65,7 @@ def cases_of(tables: Path) -> list[Case]:
     named = [("mmlu_pro_small_6", (8.0,)), ("zeroeval_coe5", (31.1, 62.0))]
     found = [Case(name, entries[name]["source"], tuple(entries[name]["experts"]), limits) for name, limits in named]
     third = "phi-3-mini-4k-instruct"
-    pair = tuple(8.0 + share * (70.6 - 8.0) for share in (0.5, 0.6))
+    pair = tuple(8.0 + share * (70.6 - 8.0) for share in (0.5, 0.6, 0.7))
     return [
         *found,
         Case("pair", "mmlu_pro_cot", PAIR, pair),

@@ -69,7 +69,7 @@ def fit_strategies(
     variants = {}
     for name, ways in WAYS.items():
         kept = worth_keeping(list(ways(known, part.folds, company)), company.costs)
-        variants[name] = measured(kept, known.scores[:, single], rows, evidence.quality[:, single], is_measured)
+        variants[name] = measured(kept, known.scores, single, rows, evidence.quality[:, single], is_measured)
     return LearnedStrategies(fit_votes(ballots, rng), variants)
 
 
@@ -102,6 +102,8 @@ def company_of(scores: Float64Array, costs: Float64Array) -> Company:
 
 def worth_keeping(ways: Sequence[Way], costs: Float64Array) -> list[Way]:
     """The ways that are best over all prompts at some price of a call or of what experts cost."""
+    if not ways:  # two experts have no arbiter
+        return []
     score = np.array([way.played.score.mean() for way in ways])
     asked = np.stack([way.played.asked.mean(axis=0) for way in ways])
     kept: dict[int, None] = {}
@@ -112,7 +114,12 @@ def worth_keeping(ways: Sequence[Way], costs: Float64Array) -> list[Way]:
 
 
 def measured(
-    ways: Sequence[Way], single: Float64Array, rows: IntArray, quality: FloatArray, is_measured: NDArray[np.bool_]
+    ways: Sequence[Way],
+    scores: Float64Array,
+    reference: int,
+    rows: IntArray,
+    quality: FloatArray,
+    is_measured: NDArray[np.bool_],
 ) -> Variants:
     """The ways with what they won over the best single expert in every row of the map.
 
@@ -120,17 +127,18 @@ def measured(
     (router.quality.cautious_quality), and not at all where the way, the best of many, is not SURE to lead overall.
 
     Args:
-        single: (n,) scores of that expert, and its `quality` (k + 1,).
+        scores: (n, m) of the experts; `reference` is the best single one, `quality` (k + 1,) its own.
         rows: (n,) the category that each prompt is decided to be of; `general` has what all have in common.
         is_measured: (k + 1,) rows with enough prompts whose answers were compared; no way serves the others.
     """
-    k, v, longest = len(quality) - 1, len(ways), max(len(way.experts) for way in ways)
+    m, single = scores.shape[1], scores[:, reference]
+    k, v, longest = len(quality) - 1, len(ways), max((len(way.experts) for way in ways), default=0)
     experts = np.full((v, longest), NOBODY, dtype=np.int64)
     rules = np.zeros((v, longest, SIGNALS), dtype=np.float32)
     for i, way in enumerate(ways):
         experts[i, : len(way.experts)] = way.experts
         rules[i, : len(way.rules)] = way.rules
-    gains = np.stack([way.played.score - single for way in ways], axis=1)
+    gains = np.array([way.played.score - single for way in ways]).reshape(v, len(single)).T
     gain, stderr = shrink(*cell_sums(gains, rows, k))
     leads = gains.mean(axis=0) > SURE * gains.std(axis=0) / np.sqrt(len(gains))
     lead = np.where(gain > 0, np.where(leads, np.maximum(gain - CAUTION * stderr, 0.0), 0.0), gain)
@@ -139,7 +147,9 @@ def measured(
         by_weight=np.array([way.by_weight for way in ways], dtype=np.int64),
         rules=rules,
         quality=np.where(is_measured[:, None], quality[:, None] + lead, NEVER).astype(np.float32),
-        asks=np.stack([mean_asked(way.played.asked, rows, k) for way in ways], axis=1),
+        asks=np.array([mean_asked(way.played.asked, rows, k) for way in ways], dtype=np.float32)
+        .reshape(v, k + 1, m)
+        .transpose(1, 0, 2),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from base.errors import ArtifactError
 from base.progress import silent
@@ -14,7 +15,8 @@ from router.strategies.learned import LEARNED, LearnedStrategies, learned_strate
 from router.strategies.plan import choices_of, solve_plan
 from router.strategies.types import StrategyName
 from router.types import CategoryProbs
-from tests.training.strategies.known_answers import ballots
+from tests.training.strategies.known_answers import ballots, numbered
+from training.datasets.outcome_folders import MATRICES
 from training.expert_map import measure_quality
 from training.graded_queries import GradedQueries
 from training.strategies.strategy_fit import fit_strategies
@@ -43,6 +45,38 @@ def graded(data: Ballots, answers: np.ndarray | None) -> GradedQueries:
     )
     probs = np.eye(2, dtype=np.float32)[np.arange(n) % 2]
     return GradedQueries(table, data.embeddings, CategoryProbs(CATEGORIES, probs))
+
+
+def test_two_experts_have_no_arbiter_and_every_other_strategy() -> None:
+    queries = graded(DATA, DATA.keys)
+    pair = replace(
+        queries.table,
+        experts=("one", "two"),
+        answers=numbered(DATA.keys[:, [0, 2]]),
+        **{name: getattr(queries.table, name)[:, [0, 2]] for name in MATRICES},
+    )
+    fitted = fit_strategies(
+        replace(queries, table=pair), measure_quality(pair, CATEGORIES), np.random.default_rng(0), silent
+    )
+    assert fitted is not None
+    read = learned_strategies(load(save(as_stored(fitted))), 2, 2)
+    assert read is not None
+    assert read.variants[StrategyName.AGREE].asked() == []
+    assert all(read.variants[name].asked() for name in LEARNED if name is not StrategyName.AGREE)
+    costs = replace(COSTS, cost_usd=COSTS.cost_usd[:, :2], active_params_b=COSTS.active_params_b[:2])
+    choices = choices_of(
+        read.variants[StrategyName.AGREE],
+        measure_quality(pair, CATEGORIES),
+        replace(costs, latency_ms=costs.cost_usd),
+        np.ones(2, dtype=bool),
+        {},
+    )
+    plan = solve_plan(StrategyName.AGREE, choices, np.zeros(3, dtype=np.int64), {"calls": 1.0})
+    assert (plan.choice_of < 2).all()
+
+
+def as_stored(fitted: LearnedStrategies) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(array) for name, array in fitted.arrays().items()}
 
 
 def learned(data: Ballots, answers: np.ndarray | None) -> LearnedStrategies | None:
