@@ -52,6 +52,7 @@ def out_of_fold(
 
 def joined(first: OutcomeTable, second: OutcomeTable) -> OutcomeTable:
     """The prompts of both, whose experts are the same."""
+    answers = [part.answers for part in (first, second) if part.answers is not None]
     return replace(
         first,
         prompt_ids=first.prompt_ids + second.prompt_ids,
@@ -62,6 +63,7 @@ def joined(first: OutcomeTable, second: OutcomeTable) -> OutcomeTable:
         cost_usd=np.concatenate([first.cost_usd, second.cost_usd]),
         output_tokens=np.concatenate([first.output_tokens, second.output_tokens]),
         latency_ms=np.concatenate([first.latency_ms, second.latency_ms]),
+        answers=np.concatenate(answers) if len(answers) == 2 else None,
     )
 
 

@@ -43,6 +43,18 @@ def test_all_prompts_count_and_each_is_decided_without_it() -> None:
     assert "over maths, the best of all in hindsight" in out_of_fold_sentence(found)
 
 
+def test_answers_are_joined_where_both_parts_have_them() -> None:
+    fit, test = (
+        replace(part, answers=np.full(part.scores.shape, number, dtype=np.int64))
+        for number, part in enumerate((TABLES.fit, TABLES.test))
+    )
+    answers = joined(fit, test).answers
+    assert answers is not None
+    assert answers[:, 0].tolist() == [0] * 8 + [1] * 4
+    assert joined(TABLES.fit, TABLES.test).answers is None
+    assert joined(fit, TABLES.test).answers is None
+
+
 def test_what_a_budget_spends_on_prompts_that_it_was_not_solved_for_is_told() -> None:
     found = out_of_fold(TABLES, replace(REQUEST, budgets=Budgets(active_params_b=10)), by_category, lambda line: None)
     assert found is not None
