@@ -3,12 +3,11 @@ those are. Pure.
 
 Where expert w is planned, expert e is tried with probability
 
-    p_e = g_e min(scale, most / sum g),    g_e = sqrt(value_e / (loss_e + LEAST_LOSS)),
+    p_e = g_e min(scale, most / sum g),    g_e = value_e / (loss_e + LEAST_LOSS),
     value_e = s phi(d / s) - d Phi(-d / s),    d = q_w - q_e,    s^2 = stderr_w^2 + stderr_e^2 + DRIFT^2
 
 `value` is what knowing which of the two is better would gain on average (the expected value of perfect information,
-Raiffa & Schlaifer 1961): large where their predicted qualities lie within their errors, next to nothing elsewhere. A
-share in proportion to the root of value over cost makes what is learned most exact for what it costs (Neyman 1934).
+Raiffa & Schlaifer 1961): large where their predicted qualities lie within their errors, next to nothing elsewhere.
 `loss` is the predicted loss of quality, max(d, 0), and what the expert costs more in money, at the rate of the gate.
 `scale` is solved with the map: the mean loss over the traffic's mix of categories is at most the policy's budget.
 
@@ -28,8 +27,9 @@ from router.config import GAIN_FOR_DOUBLE_COST
 
 Float64Array = NDArray[np.float64]
 
-MOST_EXPLORED = 0.3
-"""Share of the queries of a category that exploration draws at most, however little it costs (ours)."""
+MOST_EXPLORED = 0.5
+"""Share of the queries of a category that exploration draws at most, however little it costs (ours; benchmarks/LOG.md
+has others, and other powers of value and loss)."""
 
 DRIFT = 0.03
 """Standard error of every comparison that no number of answers removes, because experts change (ours)."""
@@ -42,8 +42,9 @@ LEAST_LOSS = 0.01
 class Exploration:
     """Shares of the queries by which experts are tried.
 
-    `stderr` (k, m) of the measured qualities; `dear` (k, m) what an expert's query costs, in units of quality. `share`
-    and `loss` are the expected share of explored queries and the mean loss of quality, costs included.
+    `stderr` (k, m) of the measured qualities; `dear` (k, m) what an expert's query costs, in units of quality;
+    `quality` (k, m) newer than what the router predicts, where there is any. `share` and `loss` are the expected share
+    of explored queries and the mean loss of quality, costs included.
     """
 
     stderr: Float64Array
@@ -52,17 +53,19 @@ class Exploration:
     most: float = MOST_EXPLORED
     share: float = 0.0
     loss: float = 0.0
+    quality: Float64Array | None = None
 
     def weighed(
         self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]
     ) -> tuple[Float64Array, Float64Array]:
         """(m,) weights g, 0 but for the others, and the losses of queries of a row with predicted quality (m,)."""
+        quality = quality if self.quality is None else self.quality[row]
         weight, loss = np.zeros(len(quality)), np.zeros(len(quality))
         for e in others:
             worse = float(quality[planned]) - float(quality[e])
             error = math.hypot(self.stderr[row, planned], self.stderr[row, e], DRIFT)
             loss[e] = max(worse, 0.0) + max(self.dear[row, e] - self.dear[row, planned], 0.0)
-            weight[e] = math.sqrt(value_of_knowing(worse, error) / (loss[e] + LEAST_LOSS))
+            weight[e] = value_of_knowing(worse, error) / (loss[e] + LEAST_LOSS)
         return weight, loss
 
     def shares(self, row: int, quality: NDArray[np.floating], planned: int, others: Sequence[int]) -> Float64Array:
@@ -83,7 +86,8 @@ class Exploration:
     @property
     def identity(self) -> bytes:
         """All that decides a share, for a fingerprint."""
-        return self.stderr.tobytes() + self.dear.tobytes() + repr((self.scale, self.most)).encode()
+        newer = b"" if self.quality is None else self.quality.tobytes()
+        return self.stderr.tobytes() + self.dear.tobytes() + newer + repr((self.scale, self.most)).encode()
 
 
 def value_of_knowing(worse: float, error: float) -> float:
