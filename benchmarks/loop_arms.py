@@ -7,6 +7,9 @@ Shapes: n prompts of traffic, m experts of the world, t decisions.
 
 from __future__ import annotations
 
+import math
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,36 +18,42 @@ import numpy as np
 
 from base.progress import silent
 from benchmarks.loop_fleet import (
+    CALM,
     THUMB_FLOOR,
     THUMB_SLOPE,
+    Float64Array,
     History,
     IntArray,
     Moment,
+    Voices,
     World,
     draw_experts,
     draw_prompts,
     draw_rewards,
     without,
 )
-from router.artifact import load_artifact
-from router.build import MeasuredExperts, assemble, evidence_of
+from decision_log.e_process import MAX_GAIN_WEIGHT, log_e_gain
+from router.build import MeasuredExperts, assemble, solved_policy
 from router.config import ExplorationConfig, PolicyConfig
+from router.feedback_config import FeedbackConfig
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts
 from router.quality import QualityMatrix
+from router.scorers.map import MapScorer
 from router.section import PluginConfig
-from router.types import GENERAL, Verdict
-from training.candidate_verdict import MAX_JUDGED, judged_rows
+from router.types import Interval, Metric, Verdict
+from training.candidate_verdict import judged_rows
 from training.change_points import ChangePoint, find_change_points
+from training.crossfit import folds_of
 from training.evidence import Evidence, gather_evidence
 from training.expert_map import measure_quality
-from training.fit import FitRequest, Prepared, prepare, write_router
-from training.gate import DEFAULT_TERMS, GateResult, Terms, judge
-from training.key_influence import UNLIMITED
-from training.log_answers import AskedAnswers, sample_rows
-from training.log_table import LogTable, is_judge
-from training.new_experts import introduce, newcomers
-from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, choices_on
+from training.fit import FitRequest, prepare, write_router
+from training.gate import DEFAULT_TERMS, LEVEL, MIN_EFFECTIVE_DECISIONS, Comparison, GateResult, Terms, judge
+from training.log_answers import AskedAnswers
+from training.log_table import FOLDS, LogTable
+from training.new_experts import LEAST_MOVE, beside, exploration_moved, explored_shares
+from training.off_policy import effective_sample_size
+from training.router_comparison import LogComparison, LoggedChoices, RouterComparison, Twin
 from training.scorer_fit import FittedScorer
 from training.types import OutcomeTable
 
@@ -54,9 +63,14 @@ EXPLORATION = ExplorationConfig(budget=0.005)
 EVENLY_EXPLORED = 0.1
 """Share of the traffic that `Averaging` spreads evenly."""
 
-RESPONSE_RATE = 0.3
-LABELS_SHOWN = 60
-"""Labelled queries on which stage 1 is compared: it is the same in both routers here."""
+MAX_KEY_SHARE = FeedbackConfig().max_key_share
+NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))
+SAME_ACCURACY = Comparison("category accuracy", NOTHING, NOTHING, NOTHING, 0.0)
+"""Stage 1 is the same in both routers here."""
+
+UNDECIDED = GateResult(Verdict.NEED_MORE, "far from evidence", ())
+HOPELESS = 1.0
+"""log E judged in sample, below which the cross-fitted one is not looked at: 1 / LEVEL takes 3.0."""
 
 PRIOR_THUMBS = 16.0
 MAP = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
@@ -64,130 +78,146 @@ MAP = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
 
 @dataclass(frozen=True)
 class Settings:
-    """`retrain_every` decisions; `terms` of the gate; `root` a folder for artifacts."""
+    """`retrain_every` decisions; `terms` of the gate; who rates."""
 
-    root: Path
     retrain_every: int = 500
     terms: Terms = DEFAULT_TERMS
     exploration: ExplorationConfig = EXPLORATION
+    voices: Voices = CALM
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage 1, fitted once: its labelled queries never change here."""
+    """Stage 1, fitted once, as a router without evidence; `row_of` is the row that it decides for each text."""
 
-    request: FitRequest
-    prepared: Prepared
+    router: Router
+    row_of: Mapping[str, int]
+
+    def rows(self, table: OutcomeTable) -> IntArray:
+        return np.array([self.row_of[text] for text in table.texts])
 
 
-def fit_stage(world: World, rng: np.random.Generator) -> Stage:
+def fit_stage(world: World, config: PluginConfig, rng: np.random.Generator) -> Stage:
+    """Args:
+    config: of the encoder that made the world's vectors.
+    """
+    experts = world.probes.experts
     request = FitRequest(
-        encoder_config=PluginConfig(kind="hashing"),
+        encoder_config=config,
         classifier=PluginConfig(kind="logistic"),
         scorer=PluginConfig(kind="map"),
         categories=world.categories,
-        experts=world.probes.experts,
+        experts=experts,
         evidence=measure_quality(world.probes, world.categories),
         alpha=ALPHA,
         data_fingerprints={},
         is_holding_out=False,
     )
-    return Stage(request, prepare(request, world.encoder, world.queries, rng, silent))
+    prepared = prepare(request, world.encoder, world.queries, rng, silent)
+    with tempfile.TemporaryDirectory(prefix="coe-loop-") as folder:
+        artifact = write_router(Path(folder), request, world.encoder, prepared, MAP, NOW)
+    router = assemble(
+        artifact,
+        world.encoder,
+        measured_by(request.evidence, experts),
+        policies={"default": PolicyConfig()},
+        alpha=ALPHA,
+        scorer=PluginConfig(kind="map"),
+    )
+    texts = (*world.probes.texts, *world.traffic.texts)
+    vectors = world.encoder.encode(texts)
+    rows = router.judge(vectors, router.predict_categories(vectors)).rows
+    return Stage(router, dict(zip(texts, rows.tolist(), strict=True)))
 
 
-def router_of(
-    world: World, stage: Stage, evidence: QualityMatrix, experts: tuple[str, ...], settings: Settings
-) -> Router:
-    """A router with this evidence, by way of its artifact on disk."""
-    request = replace(stage.request, evidence=evidence, experts=experts)
-    artifact = write_router(settings.root, request, world.encoder, stage.prepared, MAP, NOW)
-    return loaded(world, artifact.manifest.version, experts, settings)
-
-
-def loaded(world: World, version: str, experts: tuple[str, ...], settings: Settings) -> Router:
-    """The router of an artifact."""
-    artifact = load_artifact(settings.root / version)
-    evidence = evidence_of(artifact)
+def measured_by(
+    evidence: QualityMatrix, experts: tuple[str, ...], newest: QualityMatrix | None = None
+) -> MeasuredExperts:
+    """Experts that cost nothing."""
     free, m = np.zeros(evidence.quality.shape, dtype=np.float32), len(experts)
     zeros = np.zeros(m, dtype=np.float32)
     costs = ExpertCosts(zeros, np.arange(m), zeros, zeros, free, free)
-    return assemble(
-        artifact,
-        world.encoder,
-        MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}),
-        policies={"default": PolicyConfig(exploration=settings.exploration)},
-        alpha=ALPHA,
-        scorer=PluginConfig(kind="map"),
+    newer = {} if newest is None else {"quality": newest.quality, "stderr": newest.stderr}
+    return MeasuredExperts(experts, evidence, costs, {name: Capabilities() for name in experts}, newer)
+
+
+def router_of(
+    stage: Stage,
+    evidence: QualityMatrix,
+    experts: tuple[str, ...],
+    settings: Settings,
+    newest: QualityMatrix | None = None,
+) -> Router:
+    """A router with this evidence, as its artifact would be loaded."""
+    measured = measured_by(evidence, experts, newest)
+    policy = solved_policy(PolicyConfig(exploration=settings.exploration), stage.router.categories, measured, None)
+    return replace(
+        stage.router,
+        scorer=MapScorer().with_evidence(experts, evidence),
+        experts=experts,
+        policies={"default": policy},
+        capabilities=measured.capabilities,
+        costs=measured.costs,
     )
 
 
 def asked_of(world: World, log: LogTable, prompts: IntArray, possible: tuple[str, ...]) -> AskedAnswers:
-    """Answers of a log with their prompts, as the second pass over SQL gives them."""
+    """Answers of a log with their prompts, as the second pass over SQL gives them; nobody reads their vectors here."""
     n = len(prompts)
     return AskedAnswers(
         log=log,
         texts=tuple(world.traffic.texts[i] for i in prompts),
-        embeddings=world.embeddings[prompts].astype(np.float16),
+        embeddings=np.zeros((n, 1), dtype=np.float16),
         policies=("default",) * n,
         excluded=((),) * n,
         possible=(possible,) * n,
     )
 
 
-def empty_log(n: int, world: World) -> LogTable:
-    """A log whose row i is prompt i, to ask what a router does with each."""
-    zeros, ones = np.zeros(n), np.ones(n)
-    whole = np.zeros(n, dtype=np.int32)
-    return LogTable(
-        np.array([b"%d" % i for i in range(n)]),
-        (GENERAL,),
-        world.traffic.experts,
-        whole,
-        whole,
-        zeros,
-        ones,
-        ones,
-        zeros,
-        np.arange(n),
-        np.full(n, UNLIMITED),
-        np.zeros(n, dtype=bool),
-        np.zeros(n, dtype=bool),
-    )
+def wanted_by(router: Router, world: World) -> IntArray:
+    """(k+1,) number, in the world, of the expert that a router wants in each row."""
+    names = world.traffic.experts
+    return np.array([names.index(expert) for expert in router.expert_of().values()])
 
 
-def choices_of(router: Router, world: World) -> LoggedChoices:
-    """What a router does with every prompt of the traffic."""
-    n = len(world.traffic.texts)
-    asked = asked_of(world, empty_log(n, world), np.arange(n), router.experts)
-    return choices_on(router, asked, world.traffic.experts)
+def shares_of(router: Router, world: World) -> Float64Array:
+    """(k+1, m) shares of the world's experts in each row, explored ones included."""
+    found = np.zeros((len(router.categories), len(world.traffic.experts)))
+    for row, shares in enumerate(explored_shares(router, "default")):
+        for name, share in shares.items():
+            found[row, world.traffic.experts.index(name)] = share
+    return found
 
 
-def rows_of(router: Router, world: World) -> IntArray:
-    """(n,) the row that stage 1 decides for every prompt."""
-    vectors = world.embeddings
-    return router.judge(vectors, router.predict_categories(vectors)).rows
+def choices_of(wanted: IntArray, rows: IntArray, m: int) -> LoggedChoices:
+    """Choices on answers of these rows (n,)."""
+    return LoggedChoices(np.eye(m)[wanted[rows]], wanted[rows])
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one retraining came to: true mean scores of the live router before, and of the candidate."""
+    """One retraining: the truth about the live router before, and about the candidate, each as it decides. `gate` is
+    None where both decide alike."""
 
     decisions: int
-    gate: GateResult
+    gate: GateResult | None
     on_log: LogComparison | None
     live_value: float
     candidate_value: float
-    changes: tuple[ChangePoint, ...]
 
     @property
     def is_promoted(self) -> bool:
-        return self.gate.verdict is Verdict.PROMOTE
+        return self.gate is not None and self.gate.verdict is Verdict.PROMOTE
+
+    @property
+    def gain(self) -> float:
+        return self.candidate_value - self.live_value
 
 
 @dataclass
 class Retraining:
-    """The production loop over a world. `salt` deals the questions out to learning and judging anew in every run;
-    `value` is the true mean score of the live router now."""
+    """The production loop over a world. `salt` deals the questions out to the parts anew in every run; `noise` (k+1, m)
+    spoils the evidence of every candidate."""
 
     world: World
     stage: Stage
@@ -195,40 +225,42 @@ class Retraining:
     rng: np.random.Generator
     experts: tuple[str, ...]
     is_learning: bool = True
+    noise: Float64Array | None = None
     history: History = field(default_factory=History)
     rounds: list[Round] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.salt = int(self.rng.integers(2**40))
-        evidence = measure_quality(self.probes, self.world.categories)
-        self.take_over(router_of(self.world, self.stage, evidence, self.experts, self.settings))
+        self.rows = self.stage.rows(self.world.traffic)
+        self.take_over(measure_quality(self.probes, self.world.categories), self.experts)
 
     @property
     def probes(self) -> OutcomeTable:
         return without(self.world.probes, [e for e in self.world.probes.experts if e not in self.experts])
 
-    def take_over(self, router: Router) -> None:
-        self.router, self.choices = router, choices_of(router, self.world)
-        self.rows = rows_of(router, self.world)
+    def take_over(self, evidence: QualityMatrix, experts: tuple[str, ...], newest: QualityMatrix | None = None) -> None:
+        self.evidence = evidence
+        self.router = router_of(self.stage, evidence, experts, self.settings, newest)
+        self.wanted, self.shares = wanted_by(self.router, self.world), shares_of(self.router, self.world)
 
     def serve(self, moment: Moment, t: int) -> float:
         """Answers t queries, retrains when it is time to; mean true score of the answers."""
         self.experts = moment.experts
         prompts = draw_prompts(moment, t, self.rng)
-        chosen = draw_experts(self.choices.probs, prompts, self.rng)
-        reward = draw_rewards(moment, prompts, chosen, RESPONSE_RATE, self.rng)
-        self.history.add(prompts, chosen, self.rows[prompts], self.choices.probs[prompts, chosen], reward)
+        rows = self.rows[prompts]
+        chosen = draw_experts(self.shares, rows, self.rng)
+        reward, key, late = draw_rewards(moment, prompts, chosen, self.settings.voices, self.rng)
+        seen = self.history.n + np.arange(t) + late
+        self.history.add(prompts, chosen, rows, self.shares[rows, chosen], reward, key, seen)
         if self.is_learning and self.history.n % self.settings.retrain_every == 0:
             self.retrain(moment)
         return float(moment.quality[prompts, chosen].mean())
 
     def log(self) -> tuple[LogTable, IntArray]:
-        """The rated answers as a log, and the prompt of each."""
+        """The answers whose ratings have come as a log, and the prompt of each."""
         columns = self.history.columns()
-        rated = np.flatnonzero(np.isfinite(columns["reward"]))
+        rated = np.flatnonzero(np.isfinite(columns["reward"]) & (columns["seen"] < self.history.n))
         prompt = columns["prompt"][rated].astype(np.int64)
-        # A large odd multiplier and a salt spread neighbouring prompts over the buckets that judge and that learn.
-        question = (prompt * 2_654_435_761 + self.salt) % 2**61 // 7
         rows = self.router.categories
         counts = np.bincount(columns["category"].astype(np.int64), minlength=len(rows))
         log = LogTable(
@@ -241,39 +273,54 @@ class Retraining:
             propensity=columns["propensity"][rated],
             weight=np.ones(len(rated)),
             at=rated.astype(np.float64),
-            question=question,
-            key=np.full(len(rated), UNLIMITED),
-            is_held_out=is_judge(question),
+            # A large odd multiplier and a salt spread neighbouring prompts over the parts.
+            question=(prompt * 2_654_435_761 + self.salt) % 2**61 // 7,
+            key=columns["key"][rated].astype(np.int64),
+            is_held_out=np.zeros(len(rated), dtype=bool),
             is_failure=np.zeros(len(rated), dtype=bool),
+            max_key_share=MAX_KEY_SHARE,
             traffic=dict(zip(rows, counts.tolist(), strict=True)),
             n_rows=self.history.n,
         )
         return log, prompt
 
-    def candidate(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> tuple[Router, Evidence]:
-        evidence = gather_evidence(self.probes, log, self.world.categories, changes)
-        return router_of(self.world, self.stage, evidence.matrix, self.experts, self.settings), evidence
+    def learned(self, probes: OutcomeTable, log: LogTable, changes: tuple[ChangePoint, ...]) -> Evidence:
+        """Evidence of a candidate, or of a twin of it; spoiled where that is asked for."""
+        evidence = gather_evidence(probes, log, self.world.categories, changes)
+        return evidence if self.noise is None else replace(evidence, matrix=spoiled(evidence.matrix, self.noise))
 
     def retrain(self, moment: Moment) -> Round:
         """One `coe retrain`."""
         log, prompt = self.log()
         changes = find_change_points(log)
-        candidate, evidence = self.candidate(log, changes)
+        evidence = self.learned(self.probes, log, changes)
+        candidate = router_of(self.stage, evidence.matrix, self.experts, self.settings)
         done = self.compare(moment, log, prompt, changes, candidate, evidence)
         self.rounds.append(done)
         if done.is_promoted:
-            self.take_over(candidate)
-        elif done.gate.verdict is Verdict.NEED_MORE:
-            self.introduce(evidence)
+            self.take_over(evidence.matrix, self.experts)
+        else:
+            self.explore_by(evidence)
         return done
 
-    def introduce(self, evidence: Evidence) -> None:
-        """Experts that the live router does not know join it to be explored."""
-        live = load_artifact(self.settings.root / self.router.version)
-        names = newcomers(live, evidence)
+    def explore_by(self, evidence: Evidence) -> None:
+        """The live router explores by the candidate's evidence, and knows the experts that it knows."""
+        names = tuple(name for name in self.experts if name not in self.router.experts)
+        known, experts = self.evidence, (*self.router.experts, *names)
         if names:
-            made = introduce(self.settings.root, live, evidence, NOW)
-            self.take_over(loaded(self.world, made.manifest.version, (*self.router.experts, *names), self.settings))
+            known = beside(known, evidence.matrix.columns([self.experts.index(name) for name in names]))
+        newest = evidence.matrix.columns([self.experts.index(name) for name in experts])
+        other = router_of(self.stage, known, experts, self.settings, newest)
+        if names or exploration_moved(self.router, other) > LEAST_MOVE:
+            self.take_over(known, experts, newest)
+
+    def twins(self, log: LogTable, changes: tuple[ChangePoint, ...]) -> list[Twin]:
+        """The candidate without each part of what it learned from."""
+        folds, found, still = folds_of(self.probes), [], replace(self.settings, exploration=ExplorationConfig())
+        for fold in range(FOLDS):
+            evidence = self.learned(self.probes.rows(folds != fold), log.without(fold), changes)
+            found.append(Twin(router_of(self.stage, evidence.matrix, self.experts, still), evidence))
+        return found
 
     def compare(
         self,
@@ -283,40 +330,85 @@ class Retraining:
         changes: tuple[ChangePoint, ...],
         candidate: Router,
         evidence: Evidence,
+        *,
+        is_named_before: bool = False,
     ) -> Round:
-        """The candidate against the live router, by what production would see and by the truth."""
-        free = np.zeros(evidence.matrix.quality.shape, dtype=np.float32)
-        comparison = RouterComparison(self.router, candidate, evidence, free, self.rng)
+        """The candidate against the live router, by what production would see and by the truth.
+
+        Args:
+            is_named_before: the candidate follows from nothing in the log, so it judges without twins.
+        """
+        wanted, at = wanted_by(candidate, self.world), np.arange(len(self.rows))
+        values = [float(moment.mix @ moment.quality[at, own[self.rows]]) for own in (self.wanted, wanted)]
+        used = np.unique(self.rows)
+        if (wanted[used] == self.wanted[used]).all():
+            return Round(self.history.n, None, None, *values)
+        comparison = RouterComparison(
+            live=self.router,
+            candidate=candidate,
+            evidence=evidence,
+            costs_usd=np.zeros(evidence.matrix.quality.shape, dtype=np.float32),
+            rng=self.rng,
+        )
         rows, share = judged_rows(log, changes, comparison)
-        rows = sample_rows(log, rows, MAX_JUDGED)
-        on_log, theirs = None, choices_of(candidate, self.world)
+        if not is_named_before and self.is_hopeless(log.rows(rows), wanted, evidence):
+            return Round(self.history.n, UNDECIDED, None, *values)
+        twins = [] if is_named_before else self.twins(log, changes)
+        comparison = replace(comparison, twins=tuple(twins))
+        on_log = None
         if len(rows):
+            of_world = self.world.traffic.experts
             asked = asked_of(self.world, log.rows(rows), prompt[rows], self.router.experts)
-            choices = [
-                one.rows(prompt[rows]).among(self.world.traffic.experts, comparison.experts)
-                for one in (self.choices, theirs)
-            ]
+            decided, fold = self.rows[prompt[rows]], asked.log.fold
+            theirs = wanted[decided]
+            for number, twin in enumerate(twins):
+                theirs[fold == number] = wanted_by(twin.router, self.world)[decided[fold == number]]
+            live = choices_of(self.wanted, decided, len(of_world))
+            other = LoggedChoices(np.eye(len(of_world))[theirs], theirs)
+            choices = [one.among(of_world, comparison.experts) for one in (live, other)]
             on_log = comparison.on_log(asked, share[rows], choices)
-        probes, labels = evidence.outcomes, self.world.queries[:: len(self.world.queries) // LABELS_SHOWN]
+        log_decides = on_log is not None and on_log.doubly_robust.can_decide
+        if on_log is not None and log_decides and on_log.doubly_robust.log_e < -math.log(LEVEL):
+            return Round(self.history.n, UNDECIDED, on_log, *values)  # whatever the grades say
+        probes = evidence.outcomes
+        vectors = self.world.encoder.encode(probes.texts)
         gate = judge(
-            comparison.on_labels(labels, self.world.encoder.encode([query.text for query in labels])),
-            comparison.on_outcomes(probes, self.world.encoder.encode(probes.texts), is_held_out=False),
+            SAME_ACCURACY,
+            comparison.on_outcomes(probes, vectors, is_held_out=False),
             None if on_log is None else on_log.doubly_robust,
             terms=self.settings.terms.model_copy(update={"decisions_per_row": log.n_rows / max(len(rows), 1)}),
             cost_live_usd=0.0,
             cost_candidate_usd=0.0,
+            crossed=comparison.crossed(probes, vectors) if twins else None,
         )
-        return Round(
-            decisions=self.history.n,
-            gate=gate,
-            on_log=on_log,
-            live_value=moment.value(self.choices.probs),
-            candidate_value=moment.value(theirs.probs),
-            changes=changes,
-        )
+        return Round(self.history.n, gate, on_log, *values)
+
+    def is_hopeless(self, log: LogTable, wanted: IntArray, evidence: Evidence) -> bool:
+        """Returns whether the log will decide, and not for the candidate: even judged by what it learned from, which
+        flatters it, its evidence is far below what is asked. Ten twins are not fitted to hear that."""
+        rows, own = log.category.astype(np.int64), wanted[log.category]
+        live, expert, w = self.wanted[log.category], log.expert, np.minimum(1 / log.propensity, MAX_GAIN_WEIGHT)
+        names, at = self.world.traffic.experts, np.arange(len(log))
+        columns = np.array([self.experts.index(name) if name in self.experts else 0 for name in names])
+        model = evidence.matrix.quality[rows] + evidence.reward_offset
+        surprise = w * (log.reward - model[at, columns[expert]])
+        seen = (expert == own) * 1.0 - (expert == live)
+        gains = model[at, columns[own]] - model[at, columns[live]] + seen * surprise
+        decisive = own != live
+        weight = ((expert == own) / log.propensity)[decisive]
+        if effective_sample_size(weight) < 1.5 * MIN_EFFECTIVE_DECISIONS:
+            return False
+        return log_e_gain(np.where(decisive, gains, 0.0), log.key, 0.0, max(1.0, -float(gains.min()))) < HOPELESS
 
     def value(self, moment: Moment) -> float:
-        return moment.value(self.choices.probs)
+        """Mean true score of what the router in force wants."""
+        return float(moment.mix @ moment.quality[np.arange(len(self.rows)), self.wanted[self.rows]])
+
+
+def spoiled(matrix: QualityMatrix, noise: Float64Array) -> QualityMatrix:
+    """Evidence that is wrong by this noise (k+1, m): that of a fit that went astray."""
+    quality = np.clip(matrix.quality + noise, 0.0, 1.0).astype(np.float32)
+    return replace(matrix, quality=quality, stderr=np.full_like(matrix.stderr, 1e-3))
 
 
 @dataclass
@@ -350,7 +442,7 @@ class Averaging:
         self.experts = moment.experts
         prompts = draw_prompts(moment, t, self.rng)
         chosen = draw_experts(self.policy, prompts, self.rng)
-        reward = draw_rewards(moment, prompts, chosen, RESPONSE_RATE, self.rng)
+        reward, _, _ = draw_rewards(moment, prompts, chosen, CALM, self.rng)
         rated = np.isfinite(reward)
         at = (self.rows[prompts][rated], chosen[rated])
         np.add.at(self.sums, at, reward[rated])
@@ -387,7 +479,7 @@ class BetaBandit:
             row = self.rows[prompt]
             chosen = columns[int(self.rng.beta(self.up[row, columns], self.down[row, columns]).argmax())]
             total += moment.quality[prompt, chosen]
-            if self.rng.random() < RESPONSE_RATE:
+            if self.rng.random() < CALM.up:
                 is_up = self.rng.random() < moment.reward[prompt, chosen]
                 (self.up if is_up else self.down)[row, chosen] += 1.0
         return total / t

@@ -6,20 +6,11 @@ All of it runs the code of `coe retrain` over a `World` (benchmarks.loop_fleet).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.loop_arms import (
-    EVENLY_EXPLORED,
-    Averaging,
-    BetaBandit,
-    Retraining,
-    Round,
-    Settings,
-    Stage,
-    router_of,
-)
+from benchmarks.loop_arms import Averaging, BetaBandit, Retraining, Round, Settings, Stage, router_of, spoiled
 from benchmarks.loop_fleet import (
     THUMB_FLOOR,
     THUMB_SLOPE,
@@ -28,8 +19,8 @@ from benchmarks.loop_fleet import (
     World,
     moment_of,
     reachable_value,
+    redealt,
 )
-from router.quality import QualityMatrix
 from training.change_points import find_change_points
 from training.gate import MIN_EFFECTIVE_DECISIONS, Comparison
 
@@ -49,10 +40,12 @@ class Coverage:
 
 @dataclass(frozen=True)
 class GateTrial:
-    """One run: the true difference in mean score of candidate and live router, and whether the gate promoted."""
+    """One run of a loop: the true gain of its first promoted candidate, or of the last one that decided otherwise than
+    the live router; whether it was promoted, and after how many decisions."""
 
-    difference: float
+    gain: float
     is_promoted: bool
+    decisions: int
 
 
 def holds(comparison: Comparison, truth: Mapping[str, float]) -> dict[str, tuple[bool, float]]:
@@ -65,27 +58,23 @@ def holds(comparison: Comparison, truth: Mapping[str, float]) -> dict[str, tuple
     return found
 
 
-def logged_arm(
-    world: World, stage: Stage, settings: Settings, moment: Moment, t: int, seed: Sequence[int]
-) -> Retraining:
-    """A router that served t queries and learned nothing yet."""
-    arm = Retraining(world, stage, settings, np.random.default_rng(seed), moment.experts, is_learning=False)
-    arm.serve(moment, t)
-    return arm
-
-
-def judged_run(
-    world: World, stage: Stage, settings: Settings, moment: Moment, t: int, noise: float, seed: Sequence[int]
-) -> tuple[Coverage, GateTrial, GateTrial]:
-    """The candidate that the log of one run leads to, estimated and known; and a spoiled one before the same gate."""
-    arm = logged_arm(world, stage, settings, moment, t, seed)
+def covering_run(
+    world: World, stage: Stage, settings: Settings, absent: Sequence[str], t: int, noise: float, seed: Sequence[int]
+) -> Coverage | None:
+    """Intervals of one log of t decisions, for a candidate that was named before; None where it decides like the live
+    router, or too few keys rated what it would change."""
+    rng = np.random.default_rng(seed)
+    dealt = redealt(world, rng)
+    moment = moment_of(dealt, absent=absent)
+    arm = Retraining(dealt, stage, settings, rng, moment.experts, is_learning=False)
+    wrong = spoiled(arm.evidence, noise * rng.standard_normal(arm.evidence.quality.shape))
+    for _ in range(t // BLOCK):
+        arm.serve(moment, BLOCK)
     log, prompt = arm.log()
     changes = find_change_points(log)
-    candidate, evidence = arm.candidate(log, changes)
-    done = arm.compare(moment, log, prompt, changes, candidate, evidence)
-    wrong = router_of(world, stage, spoiled(evidence.matrix, noise, arm.rng), arm.experts, settings)
-    other = arm.compare(moment, log, prompt, changes, wrong, evidence)
-    return coverage_of(done), trial_of(done), trial_of(other)
+    evidence, candidate = arm.learned(arm.probes, log, changes), router_of(stage, wrong, arm.experts, settings)
+    done = arm.compare(moment, log, prompt, changes, candidate, evidence, is_named_before=True)
+    return None if done.on_log is None or done.on_log.doubly_robust.lacking else coverage_of(done)
 
 
 def coverage_of(done: Round) -> Coverage:
@@ -99,15 +88,25 @@ def coverage_of(done: Round) -> Coverage:
     return Coverage(done.on_log.doubly_robust.effective_n, covers, error)
 
 
-def trial_of(done: Round) -> GateTrial:
-    return GateTrial(done.candidate_value - done.live_value, done.is_promoted)
-
-
-def spoiled(matrix: QualityMatrix, noise: float, rng: np.random.Generator) -> QualityMatrix:
-    """Evidence that is wrong by normal noise: the candidate of a fit that went astray. What judges it is as it is."""
-    wrong = matrix.quality + noise * rng.standard_normal(matrix.quality.shape)
-    quality = np.clip(wrong, 0.0, 1.0).astype(np.float32)
-    return replace(matrix, quality=quality, stderr=np.full_like(matrix.stderr, 1e-3))
+def promoting_run(
+    world: World, stage: Stage, settings: Settings, absent: Sequence[str], t: int, noise: float, seed: Sequence[int]
+) -> GateTrial | None:
+    """A loop over t decisions, until it promotes. With `noise`, what it learns is spoiled by as much, the same in every
+    round. None where no candidate decided otherwise than the live router."""
+    rng = np.random.default_rng(seed)
+    dealt = redealt(world, rng)
+    moment = moment_of(dealt, absent=absent)
+    arm = Retraining(dealt, stage, settings, rng, moment.experts)
+    arm.noise = noise * rng.standard_normal(arm.evidence.quality.shape) if noise else None
+    last: Round | None = None
+    for _ in range(t // BLOCK):
+        arm.serve(moment, BLOCK)
+        done = arm.rounds[-1] if arm.rounds else None
+        if done is not None and done.gate is not None:
+            last = done
+            if done.is_promoted:
+                break
+    return None if last is None else GateTrial(last.gain, last.is_promoted, last.decisions)
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def scenario_run(world: World, stage: Stage, settings: Settings, phases: Sequenc
     reachable: list[float] = []
     names: list[str] = []
     for phase in phases:
-        best = reachable_value(phase.moment, rows, world, EVENLY_EXPLORED)
+        best = reachable_value(phase.moment, rows, world)
         start |= {(name, phase.name): arm.value(phase.moment) for name, arm in arms.items()}
         for _ in range(phase.blocks):
             for name, arm in arms.items():

@@ -18,6 +18,7 @@ from router.features import rounded
 from router.protocols import Encoder
 from router.types import FloatArray
 from training.datasets.outcomes import read_outcomes
+from training.graded_queries import joined
 from training.types import LabelledQuery, OutcomeTable
 
 Float64Array = NDArray[np.float64]
@@ -30,7 +31,23 @@ THUMB_FLOOR, THUMB_SLOPE = 0.1, 0.8
 """A thumb is up with probability floor + slope x score: people are not graders."""
 
 
-COLUMNS = ("prompt", "expert", "category", "propensity", "reward")
+COLUMNS = ("prompt", "expert", "category", "propensity", "reward", "key", "seen")
+
+
+@dataclass(frozen=True)
+class Voices:
+    """Who rates, and how: `keys` ask by turns of chance. `down` and `up` are the shares of bad and good answers that
+    get a rating; `delay` is the mean number of decisions until it comes; key 0 asks a share `poison` of the traffic
+    besides, and rates all of it the wrong way round."""
+
+    keys: int = 40
+    down: float = 0.3
+    up: float = 0.3
+    delay: float = 0.0
+    poison: float = 0.0
+
+
+CALM, HARD = Voices(), Voices(down=0.4, up=0.2, delay=500.0, poison=0.05)
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,19 @@ def moment_of(
     )
 
 
+def redealt(world: World, rng: np.random.Generator, probes_per_category: int = 16) -> World:
+    """The same world with other prompts for probes."""
+    probed, asked = [], []
+    whole = joined(world.probes, world.traffic)
+    categories = np.array(whole.categories)
+    for category in sorted(set(whole.categories)):
+        rows = rng.permutation(np.flatnonzero(categories == category))
+        first = 0 if category == world.newcomer else probes_per_category
+        probed += rows[:first].tolist()
+        asked += rows[first:].tolist()
+    return replace(world, probes=whole.rows(probed), traffic=whole.rows(asked))
+
+
 def sampled_table(folder: Path, per_category: int, rng: np.random.Generator) -> OutcomeTable:
     """At most so many prompts of each category, each text once."""
     table = read_outcomes(folder)
@@ -194,11 +224,16 @@ def draw_experts(policy: Float64Array, prompts: IntArray, rng: np.random.Generat
 
 
 def draw_rewards(
-    moment: Moment, prompts: IntArray, experts: IntArray, rate: float, rng: np.random.Generator
-) -> Float64Array:
-    """(t,) thumbs; NaN for those who said nothing."""
-    thumbs = (rng.random(len(prompts)) < moment.reward[prompts, experts]).astype(np.float64)
-    return np.where(rng.random(len(prompts)) < rate, thumbs, np.nan)
+    moment: Moment, prompts: IntArray, experts: IntArray, voices: Voices, rng: np.random.Generator
+) -> tuple[Float64Array, IntArray, IntArray]:
+    """(t,) thumbs, NaN for those who said nothing; (t,) the key of each, and after how many decisions it is seen."""
+    n = len(prompts)
+    key = np.where(rng.random(n) < voices.poison, 0, rng.integers(1, voices.keys, n))
+    liked = (rng.random(n) < moment.reward[prompts, experts]).astype(np.float64)
+    thumbs = np.where(key == 0, 1.0 - liked, liked)
+    chance = np.where(key == 0, 1.0, np.where(liked > 0, voices.up, voices.down))
+    late = rng.exponential(voices.delay, n).astype(np.int64) if voices.delay else np.zeros(n, dtype=np.int64)
+    return np.where(rng.random(n) < chance, thumbs, np.nan), key, late
 
 
 def cached(encoder: Encoder, folder: Path | None) -> Encoder:
@@ -218,10 +253,9 @@ def without(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable:
     )
 
 
-def reachable_value(moment: Moment, rows: IntArray, world: World, epsilon: float) -> float:
-    """Mean score of the best expert of every row that stage 1 decides, in hindsight, with a share `epsilon` of the
-    traffic spread evenly: what a map can come to with this classifier and this exploration."""
+def reachable_value(moment: Moment, rows: IntArray, world: World) -> float:
+    """Mean score of the best expert of every row that stage 1 decides, in hindsight: what a map can come to with this
+    classifier."""
     present = [world.traffic.experts.index(name) for name in moment.experts]
     weighted = moment.mix[:, None] * moment.quality[:, present]
-    best = sum(float(weighted[rows == row].sum(axis=0).max()) for row in np.unique(rows))
-    return (1 - epsilon) * best + epsilon * float(weighted.mean(axis=1).sum())
+    return sum(float(weighted[rows == row].sum(axis=0).max()) for row in np.unique(rows))

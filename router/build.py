@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -38,12 +39,14 @@ EXPLORATION_SAMPLE = 1000
 
 
 class MeasuredExperts(NamedTuple):
-    """The m experts that a router chooses from, with what was measured of them, and what they cost and take."""
+    """The m experts that a router chooses from, with what was measured of them, and what they cost and take. `newest`
+    has `quality` and `stderr` (k+1, m) to explore by, where they are newer than the evidence."""
 
     names: tuple[str, ...]
     evidence: QualityMatrix
     costs: ExpertCosts
     capabilities: Mapping[str, Capabilities]
+    newest: Mapping[str, FloatArray] = MappingProxyType({})
 
 
 def build_encoder(config: PluginConfig) -> Encoder:
@@ -78,7 +81,7 @@ def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None)
     router = assemble(
         artifact,
         encoder or build_encoder(config.router.encoder),
-        MeasuredExperts(names, evidence, costs, capabilities(config)),
+        MeasuredExperts(names, evidence, costs, capabilities(config), newest_evidence(artifact, kept)),
         policies=config.policies,
         alpha=config.router.alpha,
         scorer=config.router.scorer,
@@ -251,7 +254,12 @@ def solved_policy(
     solved = Policy(solution, pins, preference=preference, plan=plan)
     if not policy.exploration.budget:
         return solved
-    explores = Exploration(evidence.stderr.astype(np.float64), dearness(costs.cost_usd, solution.used["cost_usd"]))
+    stderr, quality = experts.newest.get("stderr", evidence.stderr), experts.newest.get("quality")
+    explores = Exploration(
+        stderr=stderr.astype(np.float64),
+        dear=dearness(costs.cost_usd, solution.used["cost_usd"]),
+        quality=None if quality is None else quality.astype(np.float64),
+    )
     if choice is None:
         return solved.exploring(explores, policy.exploration.budget, evidence.quality, range(len(rows)), evidence.mass)
     some = np.linspace(0, len(choice.rows) - 1, min(len(choice.rows), EXPLORATION_SAMPLE)).astype(np.int64)
@@ -259,6 +267,7 @@ def solved_policy(
     return solved.exploring(explores, policy.exploration.budget, sample, of_rows, np.ones(len(some), dtype=np.float32))
 
 
+<<<<<<< HEAD
 def strategy_plan(
     policy: PolicyConfig,
     experts: MeasuredExperts,
@@ -284,6 +293,12 @@ def strategy_plan(
     variants = strategies.variants[policy.strategy]
     choices = choices_of(variants, evidence, costs, allowed, pins)
     return solve_plan(policy.strategy, choices, solution.expert_of, limits)
+=======
+def newest_evidence(artifact: RouterArtifact, columns: Sequence[int]) -> dict[str, FloatArray]:
+    """Quality and standard errors (k+1, m) to explore by, of some experts; empty where the map has the newest."""
+    arrays, shape = artifact.part("explored"), (len(artifact.manifest.categories) + 1, len(artifact.manifest.experts))
+    return {name: require_finite(arrays, name, shape)[:, list(columns)] for name in ("quality", "stderr") if arrays}
+>>>>>>> 2390c9f (Promote by evidence carried from round to round, judged by twins, and explore by the newest measurements)
 
 
 def evidence_of(artifact: RouterArtifact) -> QualityMatrix:

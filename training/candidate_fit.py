@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from router.artifact import RouterArtifact
-from router.quality import QualityMatrix
 from training.carried_evidence import Carried
-from training.crossfit import fit_twins
+from training.crossfit import FittedTwin, fit_twins, folds_of
 from training.evidence import Evidence, logged_queries
 from training.expert_map import row_numbers
 from training.fit import finish, prepare
-from training.fit_inputs import fit_request, judged_outcomes
+from training.fit_inputs import fit_request
 from training.log_answers import AskedAnswers, drawn_rows, sample_rows
 from training.retrain_inputs import RetrainInputs
 from training.types import OutcomeTable
@@ -26,8 +25,8 @@ be waited for (ours)."""
 
 def fit_candidate(
     root: Path, inputs: RetrainInputs, evidence: Evidence, parent: str
-) -> tuple[RouterArtifact, tuple[Path, ...]]:
-    """Fits the candidate under `root`, and its twins where the grades that judge it are those that it is fitted on."""
+) -> tuple[RouterArtifact, tuple[FittedTwin, ...]]:
+    """Fits the candidate under `root`, and its twins, which judge what it is fitted on."""
     plain = fit_request(inputs.config, evidence.outcomes, inputs.queries, builtins=inputs.builtins)
     logged = None
     if plain.scorer.kind != "map" and len(inputs.log):
@@ -43,14 +42,15 @@ def fit_candidate(
     )
     prepared = prepare(wanted, inputs.encoder, inputs.queries, inputs.rng, inputs.progress)
     made = finish(root, wanted, inputs.encoder, prepared, inputs.now)
-    if judged_outcomes(inputs.outcomes)[1]:
-        return made, ()
-    inputs.progress("fitting it again without each tenth of the graded prompts")
+    inputs.progress("fitting it again without each tenth of the graded prompts and of the logged answers")
+    table, folds = evidence.outcomes, folds_of(evidence.outcomes)
 
-    def evidence_of(table: OutcomeTable) -> QualityMatrix:
-        return inputs.evidence(table).matrix
+    def part_of(fold: int) -> tuple[Evidence, set[str]]:
+        left_out = {name for name, own in zip(table.prompt_ids, folds, strict=True) if own == fold}
+        left_out |= {bytes(name).decode() for name in inputs.log.ids[inputs.log.fold == fold]}
+        return inputs.evidence(table.rows(folds != fold), inputs.log.without(fold)), left_out
 
-    return made, fit_twins(root, wanted, inputs.encoder, prepared, evidence.outcomes, evidence_of, inputs.now)
+    return made, fit_twins(root, wanted, inputs.encoder, prepared, part_of, inputs.now)
 
 
 def with_measured(evidence: Evidence, carried: Carried | None) -> OutcomeTable:

@@ -90,7 +90,7 @@ def decide_promotion(inputs: RetrainInputs, comparison: RouterComparison) -> Jud
 
 
 def judge_on_log(inputs: RetrainInputs, comparison: RouterComparison) -> tuple[LogComparison | None, int]:
-    """Comparison on held-out answers that say what both routers are worth now, and how many those are."""
+    """Comparison on logged answers that say what both routers are worth now, and how many those are."""
     log = inputs.log
     rows, share = judged_rows(log, inputs.changes, comparison)
     kept = sample_rows(log, rows, MAX_JUDGED)
@@ -98,23 +98,24 @@ def judge_on_log(inputs: RetrainInputs, comparison: RouterComparison) -> tuple[L
     if not len(asked):
         return None, 0
     position = {bytes(name): row for name, row in zip(log.ids[kept], kept, strict=True)}
-    return comparison.on_log(asked, share[[position[bytes(name)] for name in asked.log.ids]]), len(asked)
+    own = share[[position[bytes(name)] for name in asked.log.ids]]
+    return comparison.on_log(asked, own, terms=inputs.request.terms), len(asked)
 
 
 def judged_rows(
     log: LogTable, changes: tuple[ChangePoint, ...], comparison: RouterComparison
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Held-out rows that judge, and for every row of the log how many queries of the traffic it represents.
+    """Rows that judge, and for every row of the log how many queries of the traffic it represents.
 
     A category whose quality changed keeps only what came after, so each of its few answers represents more queries.
     """
     common = tuple(name for name in comparison.live.experts if name in comparison.candidate.experts)
-    held_out = log.is_held_out & (log.expert_in(common) >= 0)
-    kept = held_out & ~is_outdated(log, changes)
+    judging = log.expert_in(common) >= 0
+    kept = judging & ~is_outdated(log, changes)
     share = log.weight.copy()
     for number in np.unique(log.category[kept]):
         inside = log.category == number
-        share[inside] *= log.weight[held_out & inside].sum() / log.weight[kept & inside].sum()
+        share[inside] *= log.weight[judging & inside].sum() / log.weight[kept & inside].sum()
     return np.flatnonzero(kept), share
 
 

@@ -21,6 +21,9 @@ CONFIDENCE_DELTA = 0.01
 MIN_SIDE = 20
 """Fewest rewards before and after a change (ours)."""
 
+MIN_SHARED = 5
+"""Fewest rewards on each side that other keys gave (ours)."""
+
 Z_SHARED = 1.96
 """Standard errors by which a change has to show without any one key: where it is was found with all of them."""
 
@@ -93,9 +96,10 @@ def is_shared(rewards: Float64Array, key: NDArray[np.int64], cut: int) -> bool:
     sign = np.sign(rewards[after].mean() - rewards[~after].mean()) if 0 < cut < len(rewards) else 0.0
     for name in np.unique(key[key >= 0]) if cut else ():
         parts = [rewards[(key != name) & side] for side in (~after, after)]
-        if min(len(part) for part in parts) < 2:
+        if min(len(part) for part in parts) < MIN_SHARED:
             return False
-        error = math.sqrt(sum(max(float(part.var(ddof=1)), 1e-4) / len(part) for part in parts))
+        within = sum(float(((part - part.mean()) ** 2).sum()) for part in parts) / (sum(map(len, parts)) - 2)
+        error = math.sqrt(max(within, 1e-4) * sum(1 / len(part) for part in parts))
         if sign * (parts[1].mean() - parts[0].mean()) < Z_SHARED * error:
             return False
     return True

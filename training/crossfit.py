@@ -1,4 +1,4 @@
-"""Judging a router by grades that it learned from: each by a twin that was fitted without it.
+"""Judging a router by grades and rewards that it learned from: each by a twin that was fitted without it.
 
 Shapes: n graded prompts.
 """
@@ -6,24 +6,30 @@ Shapes: n graded prompts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from base.text_identity import normalised_text
 from router.protocols import Encoder
-from router.quality import QualityMatrix
+from training.evidence import Evidence
 from training.fit import FitRequest, Prepared, finish
+from training.log_table import FOLDS
 from training.types import OutcomeTable
 
-FOLDS = 10
-"""Each twin learns from nine tenths: a map of five folds lost more by what it lacked than its judge gained (ours)."""
-
 IntArray = NDArray[np.int64]
+
+
+class FittedTwin(NamedTuple):
+    """The folder of a router, and the evidence that it was fitted on."""
+
+    folder: Path
+    evidence: Evidence
 
 
 def folds_of(table: OutcomeTable) -> IntArray:
@@ -41,19 +47,17 @@ def fit_twins(
     request: FitRequest,
     encoder: Encoder,
     prepared: Prepared,
-    table: OutcomeTable,
-    evidence_of: Callable[[OutcomeTable], QualityMatrix],
+    part_of: Callable[[int], tuple[Evidence, Collection[str]]],
     now: datetime,
-) -> tuple[Path, ...]:
-    """Folders of one router per fold of `table` (n), fitted as `request` is but for the prompts of the fold.
+) -> tuple[FittedTwin, ...]:
+    """One router per fold, fitted as `request` is but for the prompts and the logged answers of the fold.
 
     Args:
-        evidence_of: the quality matrix that these prompts and all other evidence lead to.
+        part_of: the evidence without a fold, and the ids of its prompts and answers.
     """
-    folds, found = folds_of(table), []
+    found = []
     for fold in range(FOLDS):
-        left_out = {name for name, own in zip(table.prompt_ids, folds, strict=True) if own == fold}
-        wanted = replace(request, evidence=evidence_of(table.rows(folds != fold)))
-        made = finish(root, wanted, encoder, prepared.without(left_out), now)
-        found.append(root / made.manifest.version)
+        evidence, left_out = part_of(fold)
+        made = finish(root, replace(request, evidence=evidence.matrix), encoder, prepared.without(left_out), now)
+        found.append(FittedTwin(root / made.manifest.version, evidence))
     return tuple(found)

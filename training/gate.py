@@ -1,8 +1,8 @@
 """Gate of a candidate router: whether it may replace the live one. Pure: it sees values, not routers.
 
 Paired differences (candidate - live): category accuracy on labelled queries and reward on a part of the log (doubly
-robust), both held out from both routers, and the score on graded outcomes. One rule: whatever shows a loss beyond the
-margin vetoes; what the candidate did not learn from decides, the log where it can, graded outcomes otherwise.
+robust), and the score on graded outcomes. One rule: whatever shows a loss beyond the margin vetoes; what the candidate,
+or its twin, did not learn from decides, the log where it can, graded outcomes otherwise.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Comparison:
 
     `effective_n` is the effective sample size, the plain one but for the log. `unsupported` is the share of the log's
     changed queries that only a model can judge. `lacking` says why the comparison may not decide; empty if it may.
+    `log_e` is the log's evidence that the gain is larger than `least_gain` (decision_log.e_process).
     """
 
     name: str
@@ -41,6 +42,8 @@ class Comparison:
     effective_n: float
     unsupported: float = 0.0
     lacking: str = ""
+    log_e: float = 0.0
+    least_gain: float = 0.0
 
     @property
     def low(self) -> float:
@@ -75,6 +78,15 @@ class Terms(Record):
     )
     decisions_per_row: float = 1.0
 
+    def least_gain(self, live_usd: float, candidate_usd: float) -> float:
+        """Gain that pays for a rise of the mean cost beyond what is tolerated; a saving pays for a loss, up to the
+        margin."""
+        if live_usd <= 0:
+            return float(candidate_usd > 0)
+        rise = candidate_usd / live_usd - 1.0
+        above, below = max(rise - self.max_cost_rise - COST_TOLERANCE, 0.0), min(rise + COST_TOLERANCE, 0.0)
+        return max(self.gain_for_double_cost * (above + below), -self.margin)
+
     def affords(self, live_usd: float, candidate_usd: float, gain: float) -> bool:
         """Returns whether a rise of the mean cost is tolerated, or paid for by so much gain."""
         rise = self.max_cost_rise + COST_TOLERANCE + max(gain, 0.0) / self.gain_for_double_cost
@@ -82,6 +94,12 @@ class Terms(Record):
 
 
 DEFAULT_TERMS = Terms()
+
+EVIDENT = 1.25
+"""Half-widths of an interval by which a gain lies above what it must, where evidence of 1 / LEVEL is likely (ours)."""
+
+LEVEL = 0.05
+"""Chance at most with which a candidate that gains nothing is ever promoted by the log, however often it is judged."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +122,11 @@ def judge(
     cost_candidate_usd: float,
     crossed: Comparison | None = None,
 ) -> GateResult:
-    """Promotes when quality is shown to be good enough, at a cost that is not higher, or that the gain pays for.
+    """Promotes when a gain is shown that pays for what it costs. Whatever is compared may veto, but for a log that only
+    a model can judge.
 
-    The log decides where it can: quality must be shown to be no worse than the margin. Otherwise graded outcomes do:
-    they are few, and know the newest grades best, so they must show a gain. Whatever is compared may veto.
+    The log decides where it can, by evidence that may be looked at after every round (an e-value of 1 / LEVEL).
+    Otherwise graded outcomes do, by their interval.
 
     Args:
         outcomes: both routers as they are; `lacking` where the candidate was fitted on these grades.
@@ -115,31 +134,38 @@ def judge(
     """
     compared = tuple(c for c in (accuracy, outcomes, crossed, log) if c is not None)
     for comparison in (accuracy, outcomes, log):
-        if comparison is not None and comparison.high < -terms.margin:
+        if comparison is not None and comparison.high < -terms.margin and comparison.unsupported <= MAX_UNSUPPORTED:
             loss = f"{comparison.name} falls by {-comparison.difference.value:.3f}"
             return GateResult(Verdict.DECLINE, f"{loss}, more than the margin {terms.margin:g}", compared)
+    if log is not None and log.can_decide:
+        if log.log_e >= -math.log(LEVEL):
+            return GateResult(Verdict.PROMOTE, f"{log.change}, and {odds_in_words(log)}", compared)
+        return needs_more(log, log, compared, terms)
     grades = crossed or outcomes
-    deciding = log if log is not None and log.can_decide else grades
-    gain = deciding.low if deciding.can_decide else 0.0
+    gain = max(grades.low, 0.0) if grades.can_decide else 0.0
     if not terms.affords(cost_live_usd, cost_candidate_usd, gain):
         price = f"{terms.gain_for_double_cost:g} would pay for twice the cost"
         reason = (
             f"mean cost would rise from {cost_live_usd:.3g} to {cost_candidate_usd:.3g} USD a query, and a shown "
-            f"gain of {max(gain, 0.0):.3f} does not pay for that ({price})"
+            f"gain of {gain:.3f} does not pay for that ({price})"
         )
         return GateResult(Verdict.DECLINE, reason, compared)
-    least = 0.0 if deciding is grades else -terms.margin
-    if deciding.can_decide and deciding.low > least:
-        reason = f"{deciding.change}, and the lower bound is above {least:g}"
-        return GateResult(Verdict.PROMOTE, reason, compared)
-    return needs_more(deciding, log, compared, terms)
+    if gain > 0:
+        return GateResult(Verdict.PROMOTE, f"{grades.change}, and the lower bound is above 0", compared)
+    return needs_more(grades, log, compared, terms)
+
+
+def odds_in_words(log: Comparison) -> str:
+    """The evidence of a gain; no chance above 1 is evidence."""
+    least = "a gain" if log.least_gain == 0 else f"a gain above {log.least_gain:+.3f}, for what it costs"
+    return f"the evidence of {least} is {math.exp(min(max(log.log_e, 0.0), 20.0)):.3g} to 1 ({1 / LEVEL:g} is asked)"
 
 
 def needs_more(
     deciding: Comparison, log: Comparison | None, compared: tuple[Comparison, ...], terms: Terms
 ) -> GateResult:
     """Verdict that more is needed, in decisions of the log where that can be estimated."""
-    wanted = f"too uncertain for the margin {terms.margin:g}" if deciding is log else "which does not show a gain"
+    wanted = odds_in_words(deciding) if deciding is log else "which does not show a gain"
     reason = f"{deciding.change}, {deciding.lacking or wanted}"
     if log is not None and log.lacking:
         reason += f"; the log cannot decide: {log.lacking} (experts.yaml: feedback.trusted_keys, max_key_share)"
@@ -148,23 +174,23 @@ def needs_more(
         share = f"{log.unsupported:.0%} of the queries that would change hands"
         reason += f"; the log cannot judge {share}: their new expert was never tried there (policies: exploration)"
         return GateResult(Verdict.NEED_MORE, reason, compared)
-    rows = more_needed(log or deciding, terms.margin)
+    rows = more_needed(log or deciding)
     needed = None if rows is None else math.ceil(rows * terms.decisions_per_row)
     if needed is not None:
         reason += f": about {needed} more decisions are needed, answered and rated as now"
     return GateResult(Verdict.NEED_MORE, reason, compared, needed)
 
 
-def more_needed(comparison: Comparison, margin: float) -> int | None:
+def more_needed(comparison: Comparison) -> int | None:
     """Number of rows that would let the comparison conclude if the difference stayed what it is; None if never.
 
-    An interval narrows with the square root of n, so n must grow by (half-width / (difference + margin))^2; the
-    effective sample grows with n.
+    Evidence grows in proportion to n, an interval narrows with the square root of n, and the effective sample grows
+    with n.
     """
-    room = comparison.difference.value + margin
+    n, value = comparison.difference.n or 0, comparison.difference.value - comparison.least_gain
     half_width = (comparison.high - comparison.low) / 2
-    n = comparison.difference.n or 0
-    if room <= 0 or not math.isfinite(half_width) or n == 0 or comparison.effective_n <= 0:
+    if value <= 0 or not math.isfinite(half_width) or n == 0 or comparison.effective_n <= 0:
         return None
-    growth = max((half_width / room) ** 2, MIN_EFFECTIVE_DECISIONS / comparison.effective_n)
+    grown = -math.log(LEVEL) / comparison.log_e if comparison.log_e > 0 else (EVIDENT * half_width / value) ** 2
+    growth = max(grown, MIN_EFFECTIVE_DECISIONS / comparison.effective_n)
     return max(1, math.ceil(n * (growth - 1)))

@@ -70,28 +70,6 @@ def counted_share(
     return counted
 
 
-def split_judges(
-    question: IntArray, key: IntArray, is_judge: NDArray[np.bool_], max_share: float
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Marks the answers that judge, and those that neither judge nor teach, both (n,), so that no voice does both.
-
-    A voice is a key if there are enough keys for each half, otherwise a question. Keys are dealt to the halves
-    alternately, in the order of their numbers. A question asked by keys of both halves counts only in the half to which
-    the question itself belongs.
-
-    Args:
-        is_judge: (n,) the half of each answer's question.
-    """
-    names = np.unique(key[key >= 0])
-    if len(names) < 2 * min_keys(max_share):
-        return is_judge, np.zeros(len(key), dtype=bool)
-    side = np.where(key >= 0, np.searchsorted(names, key) % 2 == 0, is_judge)
-    _, member = np.unique(question, return_inverse=True)
-    judging = np.bincount(member, weights=side, minlength=int(member.max(initial=-1)) + 1)
-    is_mixed = (judging > 0) & (judging < np.bincount(member, minlength=len(judging)))
-    return side, is_mixed[member] & (side != is_judge)
-
-
 def clusters(question: IntArray, key: IntArray) -> IntArray:
     """(n,) cluster of each answer, for the bootstrap: one limited key, or else one question."""
     return np.where(key >= 0, -1 - key, question)

@@ -44,6 +44,17 @@ class AskedAnswers:
     def __len__(self) -> int:
         return len(self.log)
 
+    def rows(self, keep: NDArray[np.int64]) -> AskedAnswers:
+        """Some of the answers."""
+        return AskedAnswers(
+            log=self.log.rows(keep),
+            texts=tuple(self.texts[row] for row in keep),
+            embeddings=self.embeddings[keep],
+            policies=tuple(self.policies[row] for row in keep),
+            excluded=tuple(self.excluded[row] for row in keep),
+            possible=tuple(self.possible[row] for row in keep),
+        )
+
     def vectors(self, rows: NDArray[np.int64]) -> FloatArray:
         """(len(rows), d) in single precision."""
         return self.embeddings[rows].astype(np.float32)

@@ -25,13 +25,15 @@ from decision_log.served_models import ModelChange, ModelHistory
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord, RoutingDecision
 from training.feedback_bias import Replies
-from training.key_influence import UNLIMITED, clusters, split_judges
+from training.key_influence import UNLIMITED, clusters
 from training.split import question_of
 
-HELD_OUT_PERCENT = 50
-"""Share of the questions that judge: a map has few numbers to learn, so it is judging that wants data (ours)."""
+KEY_STRIDE = 7
+"""Parts by which a key's answers to a question are moved on; it has no divisor in common with `FOLDS`."""
 
-SPLIT_QUESTION = "asked in both halves"
+FOLDS = 10
+"""Parts of questions, graded or logged: each is judged by a router that was fitted without it. A map of five folds lost
+more by what it lacked than its judge gained (ours)."""
 
 REPORT_EVERY = 10_000
 NOTHING_TO_WEIGH = "failed, and counts for nothing: no answer has feedback to weigh it against, or its key weighs 0"
@@ -67,7 +69,7 @@ class LogTable:
     which the router chose the expert; `weight` counts an answer for those of its kind that got no feedback, times the
     weight of the key that gave it (mean 1); `question` is equal for answers to the same question; `key` numbers who
     gave the feedback, `UNLIMITED` for keys whose share of the evidence `max_key_share` does not bound; `is_held_out`
-    answers judge a candidate and are never learned from; `is_failure`: the expert failed, a reward of 0 without
+    answers are not learned from; `is_failure`: the expert failed, a reward of 0 without
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
     reason; `n_rows` the decisions read, without coe's own probes;
     `model_changes` the last change of the model behind each expert.
@@ -99,6 +101,15 @@ class LogTable:
     def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> LogTable:
         """Some of the answers; what is counted over all decisions stays."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
+
+    @property
+    def fold(self) -> NDArray[np.int64]:
+        """(n,) part of each answer: what a key asks again stays in one, however often."""
+        return np.asarray((self.question + KEY_STRIDE * self.key) % FOLDS)
+
+    def without(self, fold: int) -> LogTable:
+        """The same log, of which one part is not learned from."""
+        return replace(self, is_held_out=self.fold == fold)
 
     @property
     def cluster(self) -> NDArray[np.int64]:
@@ -154,13 +165,12 @@ class Columns:
         self.keys.append(sys.intern(record.key_id or ""))
 
     def table(self, weight: NDArray[np.float64], unlimited: Collection[str], max_key_share: float) -> LogTable:
-        """The columns in order of time, and all but what was asked in both halves."""
+        """The columns in order of time."""
         order = np.argsort(np.array(self.at, dtype=np.float64), kind="stable")
         question = np.array(self.question, dtype=np.int64)[order]
         numbers = {name: i for i, name in enumerate(dict.fromkeys(name for name in self.keys if name not in unlimited))}
         key = np.array([numbers.get(name, UNLIMITED) for name in self.keys], dtype=np.int64)[order]
-        is_held_out, is_split = split_judges(question, key, is_judge(question), max_key_share)
-        table = LogTable(
+        return LogTable(
             ids=np.array(self.ids, dtype=np.bytes_)[order],
             categories=tuple(self.categories),
             experts=tuple(self.experts),
@@ -172,16 +182,10 @@ class Columns:
             at=np.array(self.at, dtype=np.float64)[order],
             question=question,
             key=key,
-            is_held_out=is_held_out,
+            is_held_out=np.zeros(len(order), dtype=bool),
             is_failure=np.array(self.is_failure, dtype=bool)[order],
             max_key_share=max_key_share,
         )
-        return table.rows(~is_split)
-
-
-def is_judge(question: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns whether answers to a question judge instead of teaching: never both, however often it is asked."""
-    return question % 100 < HELD_OUT_PERCENT
 
 
 def read_log_table(
@@ -248,8 +252,6 @@ def collect(
     weight = row_weights(columns, replies) * np.array(key_weight, dtype=np.float64)
     is_limited = len(asking) > 1 and feedback.max_key_share < 1
     table = columns.table(weight, feedback.trusted_keys if is_limited else asking, feedback.max_key_share)
-    if len(table) < len(columns.ids):
-        dropped[SPLIT_QUESTION] = len(columns.ids) - len(table)
     counts = table.weight > 0
     if not counts.all():
         dropped[NOTHING_TO_WEIGH] = int((~counts).sum())

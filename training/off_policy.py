@@ -81,17 +81,6 @@ def policy_values(sums: Float64Array) -> Float64Array:
     return np.concatenate(parts, axis=-1)
 
 
-def bootstrap_metric(n: int, statistic: Callable[[NDArray[np.int64]], float], rng: np.random.Generator) -> Metric:
-    """A statistic of rows with its 95% percentile bootstrap interval (Efron 1979).
-
-    Args:
-        statistic: value for an array of row numbers; rounds whose value is NaN are left out.
-    """
-
-    draws = np.array([statistic(rng.integers(0, n, n)) for _ in range(ROUNDS)])
-    return with_interval(statistic(np.arange(n)), draws, n)
-
-
 def bootstrap_sums(
     columns: Float64Array,
     groups: NDArray[np.int64],

@@ -22,21 +22,22 @@ from router.registry import LiveChangedError, Registry
 from router.types import Verdict
 from training.candidate_fit import fit_candidate
 from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
-from training.change_points import ChangePoint, is_outdated, is_stale
+from training.change_points import ChangePoint, is_stale
+from training.crossfit import FittedTwin
 from training.evidence import Evidence
 from training.gate import Comparison, GateResult
 from training.log_table import LogTable
-from training.new_experts import can_introduce, introduce, newcomers
+from training.new_experts import LEAST_MOVE, can_introduce, exploration_moved, introduce, newcomers
 from training.retrain_inputs import RetrainInputs, RetrainRequest, read_inputs
-from training.router_comparison import RouterComparison
+from training.router_comparison import RouterComparison, Twin
 
 
 @dataclass(frozen=True)
 class RetrainResult:
     """Report of a retraining: what was read, compared and done. `gate` is None when there was nothing to compare.
 
-    `n_learned` and `n_held_out` count answers with feedback, and failures; `n_outdated` those of them from before a
-    change of quality (`quality_changes`); `n_judged` held-out ones that were compared on; `estimates` what other
+    `n_learned` counts answers with feedback, and failures; `n_outdated` those of them from before a change of quality
+    (`quality_changes`); `n_judged` those that were compared on; `estimates` what other
     estimators say of them.
     `introduced` are experts that the live router was given to explore, because nothing else can judge them; `carried`
     those that no outcome table grades, and of which the candidate knows what the live router knows.
@@ -44,7 +45,6 @@ class RetrainResult:
 
     log: LogTable
     n_learned: int
-    n_held_out: int
     n_outdated: int
     n_judged: int
     n_outcomes: int
@@ -120,15 +120,16 @@ def act(
     if judged.gate is not None and judged.gate.verdict is Verdict.PROMOTE:
         refused = promote(registry, folder, compared_with, inputs.now, guard)
         return Outcome(refused or judged.reason, is_promoted=not refused)
-    if judged.gate is None or judged.gate.verdict is not Verdict.NEED_MORE:
+    pointer = registry.live()
+    if pointer is None or pointer.trial is not None:  # a trial compares with what is live now
         return Outcome(judged.reason)
-    made, names = with_newcomers(registry.folder(compared_with), folder.parent, inputs, comparison)
+    made, names = exploring_anew(registry.folder(compared_with), folder.parent, inputs, comparison)
     if made is None:
         return Outcome(judged.reason)
     if refused := promote(registry, made, compared_with, inputs.now, guard):
         return Outcome(refused)
-    joined = f"{', '.join(names)} joins the live router to be explored (version {made.name})"
-    return Outcome(f"{judged.reason}; {joined}", introduced=names)
+    joined = f"{', '.join(names)} joins the live router to be explored" if names else "explores by newer evidence"
+    return Outcome(f"{judged.reason}; {joined} (version {made.name})", introduced=names)
 
 
 def result_of(
@@ -138,9 +139,8 @@ def result_of(
     log, changes = inputs.log, inputs.changes
     return RetrainResult(
         log=log,
-        n_learned=int((~log.is_held_out).sum()),
-        n_held_out=int(log.is_held_out.sum()),
-        n_outdated=int(np.where(log.is_held_out, is_outdated(log, changes), is_stale(log, changes)).sum()),
+        n_learned=len(log),
+        n_outdated=int(is_stale(log, changes).sum()),
         n_judged=judged.n_judged,
         n_outcomes=int(np.isfinite(inputs.outcomes.scores).sum()),
         n_outdated_grades=evidence.n_outdated_grades,
@@ -168,23 +168,26 @@ def promote(registry: Registry, folder: Path, compared_with: str, now: datetime,
     return ""
 
 
-def with_newcomers(
+def exploring_anew(
     live_folder: Path, scratch: Path, inputs: RetrainInputs, comparison: RouterComparison
 ) -> tuple[Path | None, tuple[str, ...]]:
-    """Folder of the live router with the experts that it does not know, and their names; none where it does not explore
-    or its map would not stay the same."""
+    """Folder of the live router with the candidate's evidence to explore by, and the names of the experts that are new
+    to it; none where it does not explore, would explore much as before, or its map would not stay the same."""
     live = load_artifact(live_folder)
     names = newcomers(live, comparison.evidence)
     is_exploring = any(policy.exploration.budget > 0 for policy in inputs.config.policies.values())
-    if not names or not is_exploring or not can_introduce(live, comparison.evidence):
+    if not is_exploring or not can_introduce(live, comparison.evidence):
         return None, ()
-    made = scratch / introduce(scratch, live, comparison.evidence, inputs.now).manifest.version
-    has_same_map = load_router(inputs.config, made).expert_of() == comparison.live.expert_of()
-    return (made, names) if has_same_map else (None, ())
+    made = scratch / introduce(scratch, live, comparison.evidence).manifest.version
+    router = load_router(inputs.config, made, comparison.candidate.encoder)
+    if router.expert_of() != comparison.live.expert_of():
+        return None, ()
+    is_other = bool(names) or exploration_moved(comparison.live, router) > LEAST_MOVE
+    return (made, names) if is_other else (None, ())
 
 
 def load_comparison(
-    inputs: RetrainInputs, live: Router, candidate: Path, twins: Sequence[Path], evidence: Evidence
+    inputs: RetrainInputs, live: Router, candidate: Path, twins: Sequence[FittedTwin], evidence: Evidence
 ) -> RouterComparison:
     """Loads the candidate and its twins. Raises ArtifactError."""
     config = inputs.config
@@ -196,7 +199,7 @@ def load_comparison(
         evidence=evidence,
         costs_usd=expert_costs(entries, evidence.matrix).cost_usd,
         rng=inputs.rng,
-        twins=tuple(load_router(config, twin, challenger.encoder) for twin in twins),
+        twins=tuple(Twin(load_router(config, twin.folder, challenger.encoder), twin.evidence) for twin in twins),
     )
 
 

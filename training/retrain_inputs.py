@@ -63,10 +63,10 @@ class RetrainInputs:
     now: datetime
     progress: Progress
 
-    def evidence(self, outcomes: OutcomeTable | None = None) -> Evidence:
+    def evidence(self, outcomes: OutcomeTable | None = None, log: LogTable | None = None) -> Evidence:
         """Evidence of these graded prompts and of the log; by default of every prompt that is learned from."""
         table = learned_outcomes(self.outcomes) if outcomes is None else outcomes
-        return gather_evidence(table, self.log, self.config.learned_categories, self.changes, self.carried)
+        return gather_evidence(table, log or self.log, self.config.learned_categories, self.changes, self.carried)
 
     def answers(self, rows: NDArray[np.int64]) -> AskedAnswers:
         """Logged answers with their vectors. What users wrote is encoded without the cache: it is not kept next to the

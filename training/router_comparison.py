@@ -5,23 +5,23 @@ Shapes: n rows, m experts (the columns of the evidence, then experts that only t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import NoEligibleExpertError
+from decision_log.e_process import MAX_GAIN_WEIGHT, log_e_gain
 from router.pipeline import Router
 from router.types import FloatArray, Query, QueryBatch, RoutingDecision
 from training.crossfit import folds_of
 from training.evidence import Evidence
-from training.gate import MAX_UNSUPPORTED, Comparison
+from training.gate import DEFAULT_TERMS, MAX_UNSUPPORTED, Comparison, Terms
 from training.key_influence import counted_share, min_keys
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.off_policy import (
-    bootstrap_metric,
     bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,
@@ -34,12 +34,13 @@ from training.types import LabelledQuery, OutcomeTable
 
 Float64Array = NDArray[np.float64]
 BATCH_ROWS = 2048
-LOG_NAME = "reward on the held-out log"
+LOG_NAME = "reward on the log"
 
 
 @dataclass(frozen=True)
 class LoggedChoices:
-    """Choices of a router on n logged queries: `probs` (n, m) of drawing each expert, `chosen` (n,) its own choice."""
+    """Choices of a router on n logged queries: `chosen` (n,), and `probs` (n, m), 1 of the chosen expert unless it
+    could not serve. Exploration is left out: its budget is the same whatever the router chooses."""
 
     probs: Float64Array
     chosen: NDArray[np.int64]
@@ -58,6 +59,14 @@ class LoggedChoices:
 
 
 @dataclass(frozen=True)
+class Twin:
+    """The candidate as fitted without one part of the evidence, and that evidence."""
+
+    router: Router
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
 class LogComparison:
     """The comparison that the gate sees, the other estimators, and mean costs in USD (live, candidate)."""
 
@@ -69,15 +78,15 @@ class LogComparison:
 @dataclass(frozen=True)
 class RouterComparison:
     """Two routers over the same queries. `costs_usd` (k+1, m) are those of a query by the candidate's categories;
-    `twins` the candidate fitted without each fold of the graded prompts (training.crossfit), none where those are held
-    out from it; `rows` names the rows of the evidence where they are not the candidate's categories."""
+    `twins` the candidate fitted without each fold of what it learned from (training.crossfit), none where that is not
+    what is compared on; `rows` names the rows of the evidence where they are not the candidate's categories."""
 
     live: Router
     candidate: Router
     evidence: Evidence
     costs_usd: FloatArray
     rng: np.random.Generator
-    twins: tuple[Router, ...] = ()
+    twins: tuple[Twin, ...] = ()
     rows: tuple[str, ...] = ()
 
     @property
@@ -119,7 +128,7 @@ class RouterComparison:
         theirs = list(chosen)
         for fold, twin in enumerate(self.twins):
             rows = np.flatnonzero(folds == fold)
-            made = decide(twin, [table.texts[row] for row in rows], embeddings[rows])
+            made = decide(twin.router, [table.texts[row] for row in rows], embeddings[rows])
             for row, decision in zip(rows, made, strict=True):
                 theirs[row] = decision.expert
         scores = [scores_of(table, names) for names in (chosen, theirs)]
@@ -128,20 +137,23 @@ class RouterComparison:
 
     def paired(self, name: str, live: Float64Array, candidate: Float64Array) -> Comparison:
         """Means of two value arrays (n,) on the same rows, and their paired difference."""
-        n = len(live)
+        columns = np.stack([np.ones(len(live)), live, candidate], axis=1)
 
-        def mean_of(values: Float64Array) -> Callable[[NDArray[np.int64]], float]:
-            return lambda rows: float(values[rows].mean()) if len(rows) else 0.0
+        def means(sums: Float64Array) -> Float64Array:
+            both = sums[..., 1:] / np.maximum(sums[..., :1], 1.0)
+            return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)
 
-        of_live, of_candidate, of_difference = (
-            bootstrap_metric(n, mean_of(values), self.rng) for values in (live, candidate, candidate - live)
-        )
-        return Comparison(name, of_live, of_candidate, of_difference, float(n))
+        of_live, of_candidate, of_difference = bootstrap_sums(columns, np.arange(len(live)), means, self.rng)
+        return Comparison(name, of_live, of_candidate, of_difference, float(len(live)))
 
     def on_log(
-        self, asked: AskedAnswers, share: Float64Array, choices: Sequence[LoggedChoices] | None = None
+        self,
+        asked: AskedAnswers,
+        share: Float64Array,
+        choices: Sequence[LoggedChoices] | None = None,
+        terms: Terms = DEFAULT_TERMS,
     ) -> LogComparison:
-        """Reward of both routers on logged answers that neither learned from.
+        """Reward of both routers on logged answers, each judged by the twin that did not learn from it.
 
         The effective sample is counted where the routers want different experts: elsewhere the log may say much, and
         nothing of the difference. What the candidate would send to experts that the log's router could not have chosen
@@ -154,13 +166,14 @@ class RouterComparison:
         Args:
             share: (n,) how many queries of the traffic each answer represents, relative to the others.
             choices: of the live router and the candidate on these answers, when the caller has them.
+            terms: what a rise of the mean cost takes.
         """
         experts = self.experts
         logged, at = asked.log.expert_in(experts), np.arange(len(asked))
         model = self.predicted_rewards(asked)
-        choices = choices or [choices_on(router, asked, experts) for router in (self.live, self.candidate)]
+        choices = choices or [choices_on(self.live, asked, experts), self.candidate_choices(asked)]
         weights = [importance_weights(one.probs[at, logged], asked.log.propensity) for one in choices]
-        terms = [
+        values = [
             doubly_robust_terms(w, asked.log.reward, model[at, logged], (one.probs * model).sum(axis=1))
             for w, one in zip(weights, choices, strict=True)
         ]
@@ -176,7 +189,23 @@ class RouterComparison:
         lacking = too_few_keys(asked.log.rows(decisive & (weights[1] > 0)), uncounted) if is_limited else ""
         effective, freedom = effective_sample_size(weight), effective_sample_size(said.astype(np.float64))
 
-        columns = policy_columns(weights, terms, asked.log.reward, share)
+        costs = self.mean_costs(asked, choices, share)
+        part = asked.log.weight * counted / max(float((asked.log.weight * counted).mean()), 1e-12)
+
+        def gains(reward: Float64Array) -> Float64Array:
+            live, other = (
+                doubly_robust_terms(
+                    np.minimum(w, MAX_GAIN_WEIGHT), reward, model[at, logged], (one.probs * model).sum(axis=1)
+                )
+                for w, one in zip(weights, choices, strict=True)
+            )
+            return part * (other - live)
+
+        most_lost = -min(float(gains(np.full(len(asked), edge)).min(initial=-1.0)) for edge in (0.0, 1.0))
+        least = terms.least_gain(*costs)
+        log_e = log_e_gain(gains(asked.log.reward), asked.log.key, least, most_lost)
+
+        columns = policy_columns(weights, values, asked.log.reward, share)
         metrics = bootstrap_sums(columns, asked.log.cluster, policy_values, self.rng)
 
         def compared(name: str, first: int, unsupported: float = 0.0) -> Comparison:
@@ -187,10 +216,19 @@ class RouterComparison:
             return Comparison(name, live, candidate, difference, effective, unsupported, lacking)
 
         return LogComparison(
-            doubly_robust=compared(LOG_NAME, 0, unsupported),
+            doubly_robust=replace(compared(LOG_NAME, 0, unsupported), log_e=log_e, least_gain=least),
             others=(compared("the same by SNIPS", 3), compared("the same by IPS", 6)),
-            costs_usd=self.mean_costs(asked, choices, share),
+            costs_usd=costs,
         )
+
+    def candidate_choices(self, asked: AskedAnswers) -> LoggedChoices:
+        """Choices of the twin of each answer's part, of the candidate where there are no twins."""
+        found = choices_on(self.candidate, asked, self.experts)
+        for fold, twin in enumerate(self.twins):
+            rows = np.flatnonzero(asked.log.fold == fold)
+            own = choices_on(twin.router, asked.rows(rows), self.experts)
+            found.probs[rows], found.chosen[rows] = own.probs, own.chosen
+        return found
 
     def mean_costs(
         self, asked: AskedAnswers, choices: Sequence[LoggedChoices], share: Float64Array
@@ -209,8 +247,12 @@ class RouterComparison:
 
     def predicted_rewards(self, asked: AskedAnswers) -> Float64Array:
         """q(x, e) of the doubly robust estimate (n, m): measured quality of the category, on the scale of rewards."""
-        measured = self.over_all_experts(self.evidence.matrix.quality[self.category_rows(asked)])
-        return np.clip(measured + self.evidence.reward_offset, 0.0, 1.0)
+        category, fold = self.category_rows(asked), asked.log.fold
+        found = self.evidence.matrix.quality[category] + self.evidence.reward_offset
+        for number, twin in enumerate(self.twins):
+            own = fold == number
+            found[own] = twin.evidence.matrix.quality[category[own]] + twin.evidence.reward_offset
+        return np.clip(self.over_all_experts(found), 0.0, 1.0)
 
     def over_all_experts(self, values: FloatArray) -> Float64Array:
         """Values (n, columns of the evidence) as (n, m): the row's mean for experts that only the live router knows."""
@@ -275,7 +317,7 @@ def choices_on(router: Router, asked: AskedAnswers, experts: tuple[str, ...]) ->
             for row, decision in zip(part, decisions_of(router, batch, name, alive), strict=True):
                 chosen[row] = number[decision.ranking[0]]
                 if decision.ranking[0] in alive:  # else the policy let no expert serve it, which earns nothing
-                    probs[row, [number[expert] for expert in decision.eligible]] = decision.eligible_probs
+                    probs[row, chosen[row]] = 1.0
     return LoggedChoices(probs, chosen)
 
 

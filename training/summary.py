@@ -156,8 +156,8 @@ def print_retrain(result: RetrainResult) -> None:
     n_probes = result.log.dropped.get(ASKED_BY_COE, 0)
     beside = f" ({n_probes} probes by coe itself not counted)" if n_probes else ""
     console.print(
-        f"read {result.log.n_rows} decisions{beside}: {result.n_learned} with feedback to learn from, "
-        f"{result.n_held_out} held out to judge; {result.n_outcomes} graded outcomes",
+        f"read {result.log.n_rows} decisions{beside}: {result.n_learned} with feedback; "
+        f"{result.n_outcomes} graded outcomes",
         highlight=False,
     )
     if result.n_failures:
@@ -226,7 +226,6 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "changes": [asdict(change) for change in result.changes],
         "decisions": result.log.n_rows,
         "learned_from": result.n_learned,
-        "held_out": result.n_held_out,
         "judged_on": result.n_judged,
         "failures": result.n_failures,
         "dropped": dict(result.log.dropped),

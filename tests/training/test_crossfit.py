@@ -13,16 +13,17 @@ from base.progress import silent
 from router.artifact import load_artifact
 from router.build import evidence_of
 from router.config import load_config
-from router.quality import QualityMatrix, cautious_quality
+from router.quality import cautious_quality
 from router.types import Verdict
 from tests.training.test_retrain import CONFIG, NOW, outcome_table
-from training.crossfit import FOLDS, fit_twins, folds_of
+from training.crossfit import fit_twins, folds_of
 from training.evidence import Evidence
 from training.expert_map import measure_quality
 from training.fit import prepare
 from training.fit_inputs import fit_request, labelled_queries, opened_encoder
 from training.gate import Terms, judge
-from training.router_comparison import RouterComparison
+from training.log_table import FOLDS
+from training.router_comparison import RouterComparison, Twin
 from training.types import OutcomeTable
 
 CATEGORIES, PROMPTS, EXPERTS = 16, 15, 6
@@ -71,8 +72,8 @@ def trial(seed: int) -> tuple[float, bool, bool]:
     quality = np.clip(level + rng.normal(0, 0.1, (CATEGORIES, EXPERTS)), 0.02, 0.98)
     live, table = MapRouter(graded(quality, rng, "a")), graded(quality, rng, "b")
     candidate, folds = MapRouter(table), folds_of(table)
-    twins = tuple(MapRouter(table.rows(folds != fold)) for fold in range(FOLDS))
     evidence = Evidence(candidate.evidence, 0.0, table, np.ones(0))
+    twins = tuple(Twin(MapRouter(table.rows(folds != fold)), evidence) for fold in range(FOLDS))  # type: ignore[arg-type]
     comparison = RouterComparison(live, candidate, evidence, candidate.evidence.quality, rng, twins)  # type: ignore[arg-type]
     vectors = np.zeros((len(table.texts), 1), np.float32)
     accuracy = comparison.paired("category accuracy", np.ones(10), np.ones(10))
@@ -114,16 +115,20 @@ def test_a_twin_is_fitted_without_its_fold(tmp_path, scorer) -> None:
     queries, encoder = labelled_queries(config, None), opened_encoder(config.router.encoder, None)
     request = fit_request(config, table, queries)
     prepared = prepare(request, encoder, queries, np.random.default_rng(0), silent)
-    seen: list[frozenset[str]] = []
+    seen: list[int] = []
 
-    def matrix_of(rest: OutcomeTable) -> QualityMatrix:
-        seen.append(frozenset(rest.prompt_ids))
-        return measure_quality(rest, config.learned_categories)
-
-    twins = fit_twins(tmp_path / "twins", request, encoder, prepared, table, matrix_of, NOW)
     folds, names = folds_of(table), np.array(table.prompt_ids)
-    assert seen == [frozenset(names[folds != fold]) for fold in range(FOLDS)]
-    for fold, folder in enumerate(twins):
+
+    def part_of(fold: int) -> tuple[Evidence, set[str]]:
+        rest = table.rows(folds != fold)
+        seen.append(fold)
+        return Evidence(measure_quality(rest, config.learned_categories), 0.0, rest, np.ones(0)), {
+            *names[folds == fold]
+        }
+
+    twins = fit_twins(tmp_path / "twins", request, encoder, prepared, part_of, NOW)
+    assert seen == list(range(FOLDS))
+    for fold, (folder, _) in enumerate(twins):
         artifact, left = load_artifact(folder), int((folds != fold).sum())
         assert evidence_of(artifact).count.sum() == pytest.approx(left * len(table.experts))
         if scorer != "map":

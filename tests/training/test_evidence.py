@@ -16,7 +16,7 @@ CATEGORIES = ("red", "green")
 GRADED = outcomes(("red", "red", "green", "green"), [[0.5, 0.4, 0.3]] * 4)
 
 
-def test_the_held_out_half_teaches_nothing() -> None:
+def test_a_part_that_is_left_out_teaches_nothing() -> None:
     """Answers that judge were all bad, the others all good: the map sees the good ones only."""
     n = 200
     is_held_out = np.arange(n) % 2 == 0

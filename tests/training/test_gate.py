@@ -1,10 +1,14 @@
+import math
+
 import pytest
 
 from router.types import Interval, Metric, Verdict
-from training.gate import Comparison, Terms, judge, more_needed
+from training.gate import EVIDENT, Comparison, Terms, judge, more_needed
 
 
-def compared(name, difference, half_width, *, n=200, effective_n=None, unsupported=0.0, lacking="") -> Comparison:
+def compared(
+    name, difference, half_width, *, n=200, effective_n=None, unsupported=0.0, lacking="", odds=1.0
+) -> Comparison:
     interval = Interval(low=difference - half_width, high=difference + half_width)
     return Comparison(
         name,
@@ -14,6 +18,7 @@ def compared(name, difference, half_width, *, n=200, effective_n=None, unsupport
         effective_n=n if effective_n is None else effective_n,
         unsupported=unsupported,
         lacking=lacking,
+        log_e=math.log(odds),
     )
 
 
@@ -27,9 +32,9 @@ def verdict(outcomes, log, *, accuracy=SAME, cost=(1.0, 1.0), crossed=None, **te
 
 
 def test_a_clear_gain_on_the_log_is_promoted():
-    result = verdict(compared("outcomes", 0.0, 0.05), compared("log", 0.1, 0.04))
+    result = verdict(compared("outcomes", 0.0, 0.05), compared("log", 0.1, 0.04, odds=25))
     assert result.verdict is Verdict.PROMOTE
-    assert "log changes by +0.100 [+0.060, +0.140]" in result.reason
+    assert "log changes by +0.100 [+0.060, +0.140], and the evidence of a gain is 25 to 1" in result.reason
 
 
 @pytest.mark.parametrize("worse", ["accuracy", "outcomes", "log"])
@@ -42,10 +47,12 @@ def test_any_shown_loss_declines(worse):
 
 
 def test_a_wide_interval_asks_for_more_and_says_how_many():
-    result = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.03, 0.10))
+    result = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.03, 0.10, odds=20 ** (1 / 4)))
     assert result.verdict is Verdict.NEED_MORE
-    assert result.more_decisions == 200 * 4 - 200  # half-width 0.10 must shrink to 0.03 + 0.02
+    assert result.more_decisions == 600  # a quarter of the evidence needs four times as many
     assert "about 600 more decisions" in result.reason
+    unsure = verdict(compared("outcomes", 0.0, 0.01), compared("log", 0.1, 0.10, odds=0.5))
+    assert unsure.more_decisions == math.ceil(200 * (EVIDENT**2 - 1))
 
 
 def test_a_small_effective_sample_leaves_the_outcomes_to_decide():
@@ -55,9 +62,9 @@ def test_a_small_effective_sample_leaves_the_outcomes_to_decide():
     assert verdict(compared("outcomes", 0.05, 0.2), None).verdict is Verdict.NEED_MORE
 
 
-def test_grades_decide_by_a_gain_and_the_log_by_no_loss():
-    same = compared("log", 0.0, 0.01)
-    assert verdict(compared("outcomes", 0.0, 0.01), same).verdict is Verdict.PROMOTE
+def test_grades_and_the_log_decide_by_a_gain():
+    same = compared("log", 0.0, 0.01, odds=19)
+    assert verdict(compared("outcomes", 0.1, 0.01), same).verdict is Verdict.NEED_MORE
     result = verdict(compared("outcomes", 0.0, 0.01), None)
     assert result.verdict is Verdict.NEED_MORE
     assert "which does not show a gain" in result.reason
@@ -87,8 +94,7 @@ def test_a_log_of_too_few_keys_leaves_the_grades_to_decide():
 
 def test_a_higher_cost_has_to_be_paid_for_by_a_shown_gain():
     def at(gain, cost, **terms):
-        parts = compared("outcomes", gain, 0.01), compared("log", gain, 0.01)
-        return verdict(*parts, cost=(0.001, 0.001 * cost), **terms)
+        return verdict(compared("outcomes", gain, 0.01), None, cost=(0.001, 0.001 * cost), **terms)
 
     assert at(0.11, 1.45).verdict is Verdict.PROMOTE  # 0.1 is shown, half of what pays for twice the cost
     dear = at(0.11, 1.6)
@@ -96,8 +102,8 @@ def test_a_higher_cost_has_to_be_paid_for_by_a_shown_gain():
     assert "mean cost would rise from 0.001 to 0.0016 USD a query, and a shown gain of 0.100" in dear.reason
     assert at(0.005, 1.2).verdict is Verdict.DECLINE
     assert at(0.11, 1.6, gain_for_double_cost=0.1).verdict is Verdict.PROMOTE
-    assert at(0.005, 1.45, max_cost_rise=0.5).verdict is Verdict.PROMOTE
-    assert at(0.005, 1.005).verdict is Verdict.PROMOTE  # a hair is none
+    assert at(0.015, 1.45, max_cost_rise=0.5).verdict is Verdict.PROMOTE
+    assert at(0.015, 1.005).verdict is Verdict.PROMOTE  # a hair is none
     assert verdict(compared("outcomes", 0.3, 0.01), None, cost=(0.0, 0.001)).verdict is Verdict.DECLINE
 
 
@@ -108,19 +114,29 @@ def test_what_only_a_model_can_judge_is_not_decided_by_the_log():
     assert result.more_decisions is None
     assert "the log cannot judge 40% of the queries that would change hands" in result.reason
     assert verdict(compared("outcomes", 0.05, 0.01), guessed).verdict is Verdict.PROMOTE
-    assert verdict(compared("outcomes", 0.0, 0.01), compared("log", -0.3, 0.01, unsupported=0.4)).verdict is (
-        Verdict.DECLINE
-    )
+    guessed_loss = compared("log", -0.3, 0.01, unsupported=0.4)
+    assert verdict(compared("outcomes", 0.0, 0.2), guessed_loss).verdict is Verdict.NEED_MORE
 
 
 def test_what_is_needed_is_said_in_decisions_of_the_whole_log():
-    parts = compared("outcomes", 0.0, 0.1), compared("log", 0.03, 0.10)
+    parts = compared("outcomes", 0.0, 0.1), compared("log", 0.03, 0.10, odds=20 ** (1 / 4))
     assert verdict(*parts, decisions_per_row=4.0).more_decisions == 4 * 600
 
 
 def test_a_thin_sample_needs_as_many_rows_as_make_it_thick():
-    assert more_needed(compared("log", 0.5, 0.01, n=100, effective_n=5.0), 0.02) == 300
+    assert more_needed(compared("log", 0.5, 0.01, n=100, effective_n=5.0)) == 300
 
 
 def test_no_number_of_decisions_helps_a_loss():
-    assert more_needed(compared("log", -0.05, 0.1), 0.02) is None
+    assert more_needed(compared("log", -0.05, 0.1)) is None
+
+
+def test_what_the_log_has_to_show_follows_the_cost():
+    terms = Terms(margin=0.02)
+    assert terms.least_gain(0.001, 0.001) == 0
+    assert terms.least_gain(0.001, 0.00101) == pytest.approx(0)  # a hair is none
+    assert terms.least_gain(0.001, 0.00151) == pytest.approx(0.2 * 0.5)  # half of what pays for twice the cost
+    assert terms.least_gain(0.001, 0.00094) == pytest.approx(-0.2 * 0.05)
+    assert terms.least_gain(0.001, 0.0001) == -0.02  # no saving pays for more than the margin
+    assert terms.least_gain(0.0, 0.001) == 1.0
+    assert Terms(max_cost_rise=0.5).least_gain(0.001, 0.0015) == pytest.approx(0)

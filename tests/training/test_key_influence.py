@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.key_influence import UNLIMITED, cap_level, clusters, counted_share, min_keys, split_judges
+from training.key_influence import UNLIMITED, cap_level, clusters, counted_share, min_keys
 
 TOTALS = st.lists(st.floats(0.01, 1000), min_size=1, max_size=12)
 
@@ -50,26 +50,6 @@ def test_a_share_of_one_limits_nobody():
     assert (
         counted_share(np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64), np.ones(3), np.zeros(1), 1.0) == 1
     ).all()
-
-
-def test_a_key_teaches_or_judges_and_so_does_a_question():
-    rng = np.random.default_rng(0)
-    key = rng.integers(0, 20, 4000)
-    question = rng.integers(0, 3000, 4000)
-    judging, left_out = split_judges(question, key, question % 2 == 0, 0.2)
-    taught, judged = ~judging & ~left_out, judging & ~left_out
-    assert not set(key[taught]) & set(key[judged])
-    assert not set(question[taught]) & set(question[judged])
-    assert 0.4 < judged.sum() / (~left_out).sum() < 0.6
-    once = np.bincount(question, minlength=3000)[question] == 1
-    assert not left_out[once].any()
-
-
-def test_few_keys_are_dealt_by_their_questions():
-    question, key = np.arange(90), np.arange(90) % 9
-    judging, left_out = split_judges(question, key, question % 2 == 0, 0.2)
-    assert (judging == (question % 2 == 0)).all()
-    assert not left_out.any()
 
 
 def test_a_limited_key_is_one_voice_and_a_trusted_one_as_many_as_its_questions():

@@ -5,7 +5,6 @@ import pytest
 
 from router.types import Interval, Metric
 from training.off_policy import (
-    bootstrap_metric,
     bootstrap_sums,
     doubly_robust_terms,
     effective_sample_size,
@@ -85,8 +84,11 @@ def test_a_right_model_makes_doubly_robust_sharper_than_ips():
 def test_bootstrap_interval_covers_and_repeats():
     rng = np.random.default_rng(2)
     values = rng.random(400)
-    first = bootstrap_metric(400, lambda rows: float(values[rows].mean()), np.random.default_rng(3))
-    again = bootstrap_metric(400, lambda rows: float(values[rows].mean()), np.random.default_rng(3))
+    columns = np.stack([np.ones(400), values], axis=1)
+    (first,), (again,) = (
+        bootstrap_sums(columns, np.arange(400), lambda sums: sums[..., 1:] / sums[..., :1], np.random.default_rng(3))
+        for _ in range(2)
+    )
     assert first == again
     assert first.interval is not None
     assert first.interval.low < 0.5 < first.interval.high

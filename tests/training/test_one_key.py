@@ -48,8 +48,7 @@ def moves(result: RetrainResult) -> set[str]:
 
 
 def attacked(request: RetrainRequest, path, seed: int, style: str) -> RetrainResult:
-    """A hundred honest thumbs of some twenty keys and the thousand of one, in a log of its own. Keys teach and judge in
-    turns, in the order in which they appear: the attacker teaches where the seed is even."""
+    """A hundred honest thumbs of some twenty keys and the thousand of one, in a log of its own."""
     honest_keys = MANY[: 19 + seed % 2]
     request = replace(request, database_url=f"sqlite:///{path}", seed=seed)
     url = request.database_url
@@ -109,13 +108,10 @@ def test_honest_keys_are_heard_over_many_seeds(request_, tmp_path):
 
 
 def test_many_keys_move_the_map_also_while_one_attacks(request_):
-    """The attacker is among those that teach; among those that judge it can delay a promotion."""
     log_keyed(request_.database_url, {"sql": BETTER}, keys=MANY[:19], each=25, seed=0)
     log_keyed(request_.database_url, {"sql": TRUTH}, keys=("attacker",), each=1000, seed=1, start=1000.5)
     result = run_retrain(request_, now=NOW)
     assert "sql" in moves(result), result.reason
-    log = result.log
-    assert not set(log.key[log.is_held_out]) & set(log.key[~log.is_held_out])
 
 
 @pytest.mark.parametrize("key", ["", "key-1"])

@@ -16,9 +16,10 @@ from tests.gateway.small_router import CATEGORIES, EXPERTS, ColourClassifier, Co
 from tests.training.small_comparison import asked, log_table, mapping, outcomes, small_comparison
 from training.candidate_verdict import judged_rows
 from training.change_points import ChangePoint
-from training.crossfit import FOLDS, folds_of
+from training.crossfit import folds_of
 from training.gate import Comparison
-from training.router_comparison import choices_on
+from training.log_table import FOLDS
+from training.router_comparison import Twin, choices_on
 from training.types import LabelledQuery
 
 
@@ -155,11 +156,10 @@ def test_what_is_left_of_a_changed_category_judges_for_all_of_its_traffic() -> N
         [1.0] * 7,
         at=np.array([0.0, 1.0, 2.0, 3.0, 5.0, 6.0, 7.0]),
         weight=np.array([1.0, 1.0, 0.5, 1.5, 2.0, 1.0, 1.0]),
-        is_held_out=np.array([True, False, True, True, True, True, True]),
     )
     rows, share = judged_rows(log, (ChangePoint("green", "emerald", 5.0, 0.9, 0.2),), small_comparison(mapping()))
-    assert rows.tolist() == [0, 4, 5, 6]
-    assert share[rows] == pytest.approx([1.0, 2.0 * 5 / 3, 1.0 * 5 / 3, 1.0])
+    assert rows.tolist() == [0, 1, 4, 5, 6]
+    assert share[rows] == pytest.approx([1.0, 1.0, 2.0 * 5 / 3, 1.0 * 5 / 3, 1.0])
     assert share[[4, 5]].sum() == pytest.approx(log.weight[2:6].sum())
 
 
@@ -191,7 +191,10 @@ def test_each_graded_prompt_is_decided_by_the_twin_that_has_not_seen_it() -> Non
         [f"red {number}" for number in range(11)], [[row, row / 4, row / 9] for row in np.arange(1, 12) / 11]
     )
     wanted = [EXPERTS[fold % 3] for fold in range(FOLDS)]
-    both = replace(small_comparison(mapping()), twins=tuple(mapping(red=name) for name in wanted))
+    both = replace(
+        small_comparison(mapping()),
+        twins=tuple(Twin(mapping(red=name), small_comparison(mapping()).evidence) for name in wanted),
+    )
     folds = folds_of(table)
     found = both.crossed(table, ColourEncoder().encode(table.texts))
     assert found is not None
