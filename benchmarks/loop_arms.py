@@ -150,7 +150,9 @@ def router_of(
 ) -> Router:
     """A router with this evidence, as its artifact would be loaded."""
     measured = measured_by(evidence, experts, newest)
-    policy = solved_policy(PolicyConfig(exploration=settings.exploration), stage.router.categories, measured, None)
+    policy = solved_policy(
+        PolicyConfig(exploration=settings.exploration), stage.router.categories, measured, None, None
+    )
     return replace(
         stage.router,
         scorer=MapScorer().with_evidence(experts, evidence),

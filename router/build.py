@@ -267,7 +267,6 @@ def solved_policy(
     return solved.exploring(explores, policy.exploration.budget, sample, of_rows, np.ones(len(some), dtype=np.float32))
 
 
-<<<<<<< HEAD
 def strategy_plan(
     policy: PolicyConfig,
     experts: MeasuredExperts,
@@ -293,12 +292,12 @@ def strategy_plan(
     variants = strategies.variants[policy.strategy]
     choices = choices_of(variants, evidence, costs, allowed, pins)
     return solve_plan(policy.strategy, choices, solution.expert_of, limits)
-=======
+
+
 def newest_evidence(artifact: RouterArtifact, columns: Sequence[int]) -> dict[str, FloatArray]:
     """Quality and standard errors (k+1, m) to explore by, of some experts; empty where the map has the newest."""
     arrays, shape = artifact.part("explored"), (len(artifact.manifest.categories) + 1, len(artifact.manifest.experts))
     return {name: require_finite(arrays, name, shape)[:, list(columns)] for name in ("quality", "stderr") if arrays}
->>>>>>> 2390c9f (Promote by evidence carried from round to round, judged by twins, and explore by the newest measurements)
 
 
 def evidence_of(artifact: RouterArtifact) -> QualityMatrix:

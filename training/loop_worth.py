@@ -134,7 +134,8 @@ def judge_loop(
     if found.before == found.live:
         return found.model_copy(update={"unknown": "the router of then is live again"})
     live = load_artifact(registry.folder(found.live))
-    inputs = read_inputs(replace(request, since=served[1][0]), live, now=now, progress=progress)
+    chosen_at = max((step.at for step in steps if step.changes), default=served[1][0])  # by what was rated until then
+    inputs = read_inputs(replace(request, since=chosen_at), live, now=now, progress=progress)
     evidence = inputs.evidence()
     entries = [config.experts[name] for name in evidence.outcomes.experts]
     comparison = RouterComparison(

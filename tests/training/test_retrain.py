@@ -31,6 +31,7 @@ from training.fit_inputs import TrainRequest, fit_configured, labelled_queries
 from training.fit_options import FitOptions
 from training.gate import Terms, judge
 from training.log_table import FOLDS, read_log_table
+from training.new_experts import LEAST_MOVE, exploration_moved
 from training.onboarding import onboard
 from training.retrain import run_retrain
 from training.retrain_inputs import RetrainRequest
@@ -493,6 +494,28 @@ def test_a_new_expert_that_nobody_tried_joins_to_be_explored(request_, tmp_path)
     assert decision.eligible_probs[decision.eligible.index("third")] > 0
     again = run_retrain(strict, now=NOW)
     assert again.introduced == ()
+
+
+def test_a_live_router_that_stays_explores_by_the_newest_measurements(request_):
+    """Rewards of both experts are alike now, so who is better is in doubt; the map and its date stay."""
+    request_.config.write_text(yaml.dump(CONFIG | {"policies": {"default": {"exploration": {"budget": 0.02}}}}))
+    registry = Registry(request_.routers)
+    config, version = load_config(request_.config), registry.live().version
+    before = load_router(config, request_.routers / version)
+    log_answers(request_, {"left": 0.55, "right": 0.55}, n=500)
+    result = run_retrain(request_, now=NOW)
+    assert not result.is_promoted
+    assert "explores by newer evidence" in result.reason
+    live = registry.live().version
+    after = load_router(config, request_.routers / live)
+    assert live != version
+    assert after.expert_of() == before.expert_of()
+    made, old = (load_artifact(request_.routers / name).manifest for name in (live, version))
+    assert (made.parents, made.created_at, made.experts) == ((version,), old.created_at, old.experts)
+    assert exploration_moved(before, after) > LEAST_MOVE
+    again = run_retrain(request_, now=NOW)
+    assert "explores by newer evidence" not in again.reason  # nothing new
+    assert registry.live().version == live
 
 
 def add_expert(request, name):
