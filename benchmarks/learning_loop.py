@@ -319,7 +319,7 @@ def main(
         world = build_world(table, cached(build_encoder(kind), cache), rng, newcomer=NEWCOMER)
         stage = fit_stage(world, kind, rng)
         found = experiment(world, stage, runs, scenarios, workers, seed, tell)
-    command = "python -m benchmarks.learning_loop"
+    command = f"python -m benchmarks.learning_loop --runs {runs} --scenarios {scenarios} --seed {seed}"
     out.parent.mkdir(parents=True, exist_ok=True)
     times = os.times()
     minutes = (times.user + times.children_user) / 60
