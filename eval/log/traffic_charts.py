@@ -61,7 +61,7 @@ def timeline_chart(report: LogReport) -> Spec:
         x2="end:T",
         y=alt.Y("low:Q", title="decisions"),
         y2="high:Q",
-        color=charts.group_colour(looks, columns=6),
+        color=charts.group_colour(looks),
         tooltip=charts.tooltips(from_UTC="start:T|%d %b %H:%M", expert="group:N", decisions="decisions:Q"),
     )
     return charts.finished(alt.layer(stacked, *switch_rules(report)).properties(height=220))
@@ -115,7 +115,7 @@ def volume_chart(report: LogReport) -> Chart | None:
         .encode(
             y=charts.row_axis(rows),
             x=alt.X("decisions:Q", title="decisions"),
-            color=charts.group_colour(looks, columns=6),
+            color=charts.group_colour(looks),
             tooltip=charts.tooltips(category="name:N", expert="group:N", decisions="decisions:Q"),
         )
     )

@@ -13,12 +13,15 @@ from typing import Any
 from base.errors import require_installed
 from eval.report.page import Spec
 
-WIDTH, SQUARE = 680, 400
-"""Pixels; the square is for charts whose two axes are the same."""
+WIDTH, SQUARE = 920, 500
+"""Pixels with all labels, at most: the page draws a chart again as narrow as the window. The square is for charts whose
+two axes are the same."""
 ROW_HEIGHT = 30
-CELL = 26
+CELL, LABELLED_CELL = 20, 40
 LABELLED_CELLS = 12
 """Up to so many columns the cells of a heat map hold their text."""
+WRAPPED = "split(trim(replace(datum.label, /(.{1,22})( |$)/g, '$1\\n')), '\\n')"
+"""Names of rows in lines of up to 22 characters, which leave a phone room for the dots."""
 MAX_DOTS = 60
 """Up to so many points a curve shows each of them."""
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
@@ -49,6 +52,7 @@ CONFIG: Spec = {
         "symbolSize": 110,
         "symbolOpacity": 1,
         "labelLimit": 300,
+        "columns": 6,
         "columnPadding": 24,
     },
 }
@@ -77,9 +81,11 @@ def altair() -> Any:
     return alt
 
 
-def finished(chart: Any, width: int = WIDTH) -> Spec:
-    """The specification of a chart, `width` pixels wide."""
+def finished(chart: Any, width: Any = WIDTH) -> Spec:
+    """The specification of a chart, at most `width` pixels wide, or as wide as its columns where that is a step."""
     spec: Spec = chart.properties(width=width).configure(**CONFIG).to_dict()
+    if isinstance(width, int):
+        spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec.pop("$schema", None)  # a URL, and nothing here may look like a download
     return spec
 
@@ -100,11 +106,11 @@ def ends_of(rows: Sequence[Spec]) -> list[float]:
     return [row[end] for row in rows for end in ("low", "high")]
 
 
-def row_axis(rows: Sequence[Spec]) -> Any:
+def row_axis(rows: Sequence[Spec], **axis: Any) -> Any:
     """Rows in the order given; their names are never cut."""
     alt = altair()
     names = list(dict.fromkeys(row["name"] for row in rows))
-    return alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False))
+    return alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, **axis))
 
 
 def group_colour(looks: Mapping[str, Look], field: str = "group", **legend: Any) -> Any:
@@ -145,7 +151,7 @@ def dot_rows(
     """
     alt = altair()
     lines = rows if spans is None else spans
-    order = row_axis(lines)
+    order = row_axis(lines, **({"labelExpr": WRAPPED} if has_labels else {}))
     x = alt.X("low:Q", title=title, scale=score_scale(ends_of(lines), most))
     colour = group_colour(looks)
     behind = data(lines).mark_rule(strokeWidth=3 if spans is None else 5, opacity=0.55 if spans is None else 1)
@@ -219,7 +225,7 @@ def heat_map(
     about = [alt.Tooltip("down:N", title=titles[1] or "row"), alt.Tooltip("across:N", title=titles[0] or "column")]
     cells = base.mark_rect().encode(color=fill, opacity=full, tooltip=[*about, alt.Tooltip("tip:N", title="here")])
     if len(across) > LABELLED_CELLS:
-        return finished(cells.properties(height=alt.Step(CELL - 6)))
+        return finished(cells.properties(height=alt.Step(CELL)), alt.Step(CELL))
     ink = alt.condition("datum.share > 0.5", alt.value("var(--paper)"), alt.value(INK))
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
-    return finished(alt.layer(cells, texts).properties(height=alt.Step(CELL)), SQUARE)
+    return finished(alt.layer(cells, texts).properties(height=alt.Step(CELL + 6)), alt.Step(LABELLED_CELL))

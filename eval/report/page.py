@@ -163,7 +163,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report. `first` has the ids of charts that are shown above all sections, by the titles they get there."""
+    """A whole report. `first` has the ids of charts that are shown above all sections, by the titles they get there;
+    `tone` colours the title: `good`, `bad` or nothing."""
 
     kind: str
     title: str
@@ -171,6 +172,7 @@ class Page:
     figures: Sequence[Figure]
     sections: Sequence[Section]
     first: Mapping[str, str]
+    tone: str = ""
 
     @property
     def charts(self) -> dict[str, Chart]:

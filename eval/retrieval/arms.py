@@ -36,6 +36,26 @@ MEANING = {
     "collection_oracle": "the single expert that is best on the test queries of the collection",
     "query_oracle": "the single expert that is best for each query",
 }
+LABELS = {
+    "base": "Base alone",
+    "multitask": "Multi-task adapter",
+    "bm25": "BM25 alone",
+    "rrf": "Base and BM25, by rank",
+    "hybrid": "Base and BM25, one weight",
+    "hybrid_collection": "Base and BM25, a weight per collection",
+    "multitask_hybrid": "Multi-task adapter and BM25",
+    "own": "Expert of the query's collection",
+    "data_set": "Nearest labelled queries",
+    "centroid": "Nearest centroid",
+    "centroid_hybrid": "Nearest centroid and BM25",
+    "pilot": "RouterRetriever, mean",
+    "pilot_max": "RouterRetriever, largest",
+    "coe_single": "This router, one expert",
+    "coe": "This router",
+    "collection_oracle": "Best expert per collection (hindsight)",
+    "query_oracle": "Best expert per query (hindsight)",
+}
+"""Arm -> the name that readers know it by."""
 PLAIN = (
     "rrf",
     "hybrid",

@@ -8,6 +8,7 @@ from eval.report import charts
 from eval.report.charts import ACCENT, SOFT, Look
 from eval.report.numbers import Range, tone
 from eval.report.page import Block, Cell, Chart, Command, Facts, Figure, Page, Row, Section, Spec, Table
+from eval.retrieval.arms import LABELS
 from eval.retrieval.retrieval_records import ArmScore, Latency, RetrievalReport
 
 SHOWN = (
@@ -24,6 +25,11 @@ SHOWN = (
     "query_oracle",
 )
 """Arms that have a column of their own, and a row in the chart."""
+VERDICTS = {
+    "good": "Routing beats base",
+    "bad": "Routing does worse than base",
+    "": "Routing cannot be told from base",
+}
 NO_GAIN = 0.05
 """Gain over base whose cell in the heat map has the full colour, where no expert gains or loses more."""
 
@@ -31,6 +37,7 @@ NO_GAIN = 0.05
 def retrieval_page(report: RetrievalReport) -> Page:
     """The page; a section without anything to show is left out."""
     coe = report.mean["coe"]
+    found_tone = tone(coe.gain_interval)
     found = [
         arms_section(report),
         collections_section(report),
@@ -44,15 +51,16 @@ def retrieval_page(report: RetrievalReport) -> Page:
     ]
     return Page(
         kind=f"Retrieval report, {report.title}, {len(report.collections)} collections",
-        title=f"{coe.gain:+.3f} nDCG@10 over base",
+        title=f"{VERDICTS[found_tone]}: {coe.gain:+.3f} nDCG@10",
         lead=report.headline,
         figures=[
-            Figure("This router", f"{coe.ndcg_at_10:.3f}", ends(coe.interval)),
-            Figure("Minus base", f"{coe.gain:+.3f}", ends(coe.gain_interval, "+.3f"), tone(coe.gain_interval)),
+            Figure("This router, all collections", f"{coe.ndcg_at_10:.3f}", ends(coe.interval)),
+            Figure("Minus base", f"{coe.gain:+.3f}", ends(coe.gain_interval, "+.3f"), found_tone),
             Figure("Choosing takes", f"{report.latency.choose_ms:.2f} ms", "after the base encoding"),
         ],
         sections=[section for section in found if section is not None],
         first={"chart-arms": "How each way of searching scores"},
+        tone=found_tone,
     )
 
 
@@ -79,10 +87,10 @@ def arms_section(report: RetrievalReport) -> Section:
         means["With train queries"] = report.mean_prepared
     tables = [
         Table(
-            ["Arm", "nDCG@10", "Minus base", "coe minus arm"],
+            ["Way to search", "nDCG@10", "Minus base", "This router minus it"],
             [
                 Row(
-                    arm,
+                    LABELS[arm],
                     [score_cell(arm, found), gain_cell(value), difference_cell(value.lead, value.lead_interval)],
                     report.arm_meaning[arm],
                     arm == "coe",
@@ -100,7 +108,7 @@ def arms_section(report: RetrievalReport) -> Section:
 def arms_chart(report: RetrievalReport) -> Chart:
     rows: list[Spec] = [
         {
-            "name": arm,
+            "name": LABELS[arm],
             "group": "this router" if arm.startswith("coe") else "another way",
             "score": found.ndcg_at_10,
             "low": found.interval[0],
@@ -129,7 +137,9 @@ def collections_section(report: RetrievalReport) -> Section:
         )
         for name, found in report.collections.items()
     ]
-    table = Table(["Collection", "Queries", *shown, "coe minus base"], rows, is_wide=True)
+    table = Table(
+        ["Collection", "Queries", *(LABELS[arm] for arm in shown), "This router minus base"], rows, is_wide=True
+    )
     return Section("collections", "By collection", [table])
 
 
@@ -199,7 +209,7 @@ def unprepared_section(report: RetrievalReport) -> Section:
         for name, arms in found.items()
     ]
     text = "Each collection in turn without its labelled queries and without the expert that was trained on it."
-    table = Table(["Collection", *shown, "coe minus base"], rows, is_wide=True)
+    table = Table(["Collection", *(LABELS[arm] for arm in shown), "This router minus base"], rows, is_wide=True)
     return Section("unprepared", "Unprepared domains", [text, table])
 
 
@@ -208,7 +218,7 @@ def added_section(report: RetrievalReport) -> Section:
         Row(one.expert, [f"{one.mean_change:+.4f}", f"{one.worst_change:+.4f}", one.worst_collection])
         for one in report.added
     ]
-    caption = "Change of coe's nDCG@10 on the collections that are not the expert's own"
+    caption = "Change of this router's nDCG@10 on the collections that are not the expert's own"
     table = Table(["Expert", "Mean", "Worst", "Where"], rows, caption, texts=["Where"])
     return Section("added", "Adding an expert", [table])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eval.retrieval.arms import PLAIN
+from eval.retrieval.arms import LABELS, PLAIN
 from eval.retrieval.retrieval_records import ArmScore, CollectionReport
 
 
@@ -16,8 +16,8 @@ def headline(mean: Mapping[str, ArmScore], left_out: Mapping[str, ArmScore]) -> 
     """
     coe, base = mean["coe"], mean["base"]
     plain = max((arm for arm in PLAIN if arm in mean), key=lambda arm: mean[arm].ndcg_at_10, default="base")
-    text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f} and {plain}, the best plain arm, "
-    text += f"{mean[plain].ndcg_at_10:.3f}: routing adds {lead(mean[plain])}."
+    text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f} and the best plain way "
+    text += f"(\u201c{LABELS[plain]}\u201d) {mean[plain].ndcg_at_10:.3f}: routing adds {lead(mean[plain])}."
     if "hybrid" in left_out:
         unknown, hybrid = left_out["coe"], left_out["hybrid"]
         text += f" With each collection unknown it has {unknown.ndcg_at_10:.3f}, a plain fusion of base and BM25 "

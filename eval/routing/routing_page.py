@@ -51,6 +51,7 @@ def routing_page(report: Report) -> Page:
         figures=figures(report),
         sections=[section for section in found if section is not None],
         first={},
+        tone=gain_tone(report),
     )
     return Page(**{**vars(page), "first": first_charts(report, page.charts)})
 
@@ -73,13 +74,17 @@ def first_charts(report: Report, drawn: Mapping[str, object]) -> dict[str, str]:
     }
 
 
+def gain_tone(report: Report) -> str:
+    """The tone of the difference to the best single expert; none where the queries are too few to tell."""
+    return tone(report.gain["best_single"].interval) if report.data.n_test >= FEWEST_TOLD else ""
+
+
 def figures(report: Report) -> list[Figure]:
     own, gain, knn = report.arms["coe"], report.gain["best_single"], report.gain["knn"]
-    shown = tone(gain.interval) if report.data.n_test >= FEWEST_TOLD else ""
     gap = "no gap" if report.gap_closed is None else percent(report.gap_closed, 0)
     found = [
         Figure("This router", percent(own.mean_score), percent_range(own.interval)),
-        Figure("Against the best single", f"{points(gain.mean)} pts", points_range(gain.interval), shown),
+        Figure("Against the best single", f"{points(gain.mean)} pts", points_range(gain.interval), gain_tone(report)),
         Figure("Gap to the oracle closed", gap, percent_cell(None, report.gap_closed_interval, 0).interval),
     ]
     if own.mean_active_params_b is None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +33,7 @@ from eval.report.page import (
     table_of,
 )
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "</script><script>alert('`x`')</script><img src=x onerror=y>"
 
 
@@ -83,3 +88,25 @@ def test_a_table_is_made_of_its_columns() -> None:
         ("a1", ["2", "A"], False),
         ("b2", ["4", "B"], True),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_a_click_on_a_heading_sorts_by_the_figure_below_it(tmp_path: Path) -> None:
+    waits = {"a": "900 ms", "b": "", "c": "12.0 s", "d": "1,100 ms", "e": "2.0 min"}
+    signed = {"a": "\u22123.7", "b": "+4.2", "c": "$10.1", "d": "0.0", "e": "unknown"}
+    rows = [Row(name, [waits[name], Cell(signed[name], "\u22129.0 to +9.0", "good")]) for name in waits]
+    spec = charts.dot_rows([{"name": "a", "group": "", "score": 1.0, "low": 0.5, "high": 1.5, "text": "1"}], "score")
+    table = Table(["Name", "Waits", "Gain"], rows)
+    made = Page("", "", "", [], [Section("one", "One", [table, Chart("chart", spec, "one dot")])], {})
+    click = """<script>
+      const order = () => [...document.querySelectorAll("tbody th")].map((cell) => cell.textContent).join("");
+      const buttons = document.querySelectorAll("thead button");
+      document.title = [1, 1, 2, 0].map((i) => (buttons[i].click(), order())).join(" ");
+    </script>"""
+    (tmp_path / "page.html").write_text(render(made) + click, encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--virtual-time-budget=5000", f"--user-data-dir={tmp_path}/profile"]
+    line = [str(CHROMIUM), *options, "--dump-dom", (tmp_path / "page.html").as_uri()]
+    shown = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "<title>ecdab adceb cbdae abcde</title>" in shown
+    assert re.search(r'<div class="chart[^>]*role="img" aria-label="one dot">.*?<svg', shown, re.S)
