@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,25 @@ from numpy.typing import NDArray
 
 from base.text_identity import normalised_text
 from eval.metrics.bootstrap import bootstrap_means, percentile_interval
-from eval.routing.arm_records import closed
+from eval.routing.arm_records import closed, expected_amount
 from eval.routing.baselines import best_single
-from eval.routing.routing_records import Difference, OutOfFold
-from eval.routing.trial import averaged_limits, within_budgets
+from eval.routing.routing_records import Difference, OutOfFold, UnseenStrategy
+from eval.routing.trial import active_params, averaged_limits, costs, within_budgets
 from eval.routing.trial_tables import RoutingRequest, Tables
 from training.types import OutcomeTable
 
-Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], NDArray[np.int64]]
-"""Fits on the first table and decides the second: expert numbers (k,)."""
+
+@dataclass(frozen=True)
+class Unseen:
+    """What was decided for n prompts: `experts` (n,) by number, and by strategy who is served (n,) and who is asked
+    (n, m)."""
+
+    experts: NDArray[np.int64]
+    strategies: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = field(default_factory=dict)
+
+
+Decide = Callable[[OutcomeTable, OutcomeTable, RoutingRequest], Unseen]
+"""Fits on the first table and decides the second."""
 
 
 def out_of_fold(
@@ -38,6 +48,7 @@ def out_of_fold(
     whole = joined(tables.fit, tables.test)
     fold_of = np.array([fold_of_text(text, request.folds) for text in whole.texts], dtype=np.int64)
     decided, single = np.zeros(len(fold_of), dtype=np.int64), np.zeros(len(fold_of), dtype=np.int64)
+    played: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
     for fold in range(request.folds):
         progress(f"fold {fold + 1} of {request.folds}")
         rows, others = fold_of == fold, whole.rows(fold_of != fold)
@@ -46,8 +57,12 @@ def out_of_fold(
         allowed = within_budgets(others, request.budgets)
         single[rows] = best_single(others.scores, allowed if allowed.any() else None)
         with tempfile.TemporaryDirectory() as scratch:
-            decided[rows] = decide(others, whole.rows(rows), replace(request, out=Path(scratch)))
-    return record(whole, request, decided, single)
+            found = decide(others, whole.rows(rows), replace(request, out=Path(scratch)))
+        decided[rows] = found.experts
+        for name, (served, asked) in found.strategies.items():
+            whole_of = played.setdefault(name, (np.zeros_like(decided), np.zeros(whole.scores.shape)))
+            whole_of[0][rows], whole_of[1][rows] = served, asked
+    return record(whole, request, Unseen(decided, played), single)
 
 
 def joined(first: OutcomeTable, second: OutcomeTable) -> OutcomeTable:
@@ -73,20 +88,35 @@ def fold_of_text(text: str, folds: int) -> int:
     return int.from_bytes(digest[:8], "big") % folds
 
 
-def record(
-    whole: OutcomeTable, request: RoutingRequest, decided: NDArray[np.int64], single: NDArray[np.int64]
-) -> OutOfFold:
-    """`decided` (n,) and `single` (n,), the best expert of the other folds, are expert numbers."""
+def record(whole: OutcomeTable, request: RoutingRequest, unseen: Unseen, single: NDArray[np.int64]) -> OutOfFold:
+    """`single` (n,) is the best expert of the other folds, by number."""
+    decided, names = unseen.experts, list(unseen.strategies)
     scores, every = whole.scores.astype(np.float64), np.arange(len(decided))
     allowed = within_budgets(whole, request.budgets)
     best = best_single(whole.scores, allowed if allowed.any() else None)
-    columns = np.stack([scores[every, decided], scores[every, single], scores[:, best], scores.max(axis=1)], axis=1)
+    won = [scores[every, unseen.strategies[name][0]] for name in names]
+    columns = np.stack(
+        [scores[every, decided], scores[every, single], scores[:, best], scores.max(axis=1), *won], axis=1
+    )
     means, draws = columns.mean(axis=0), bootstrap_means(columns, np.random.default_rng(request.seed))
     share, interval = closed(means, draws, (0, 2, 3))
 
-    def lead(place: int) -> Difference:
-        drawn = percentile_interval(draws[:, 0] - draws[:, place])
-        return Difference(mean=float(means[0] - means[place]), interval=drawn)
+    def lead(place: int, of: int = 0) -> Difference:
+        drawn = percentile_interval(draws[:, of] - draws[:, place])
+        return Difference(mean=float(means[of] - means[place]), interval=drawn)
+
+    def strategy(place: int, asked: NDArray[np.float64]) -> UnseenStrategy:
+        own, its_interval = closed(means, draws, (place, 2, 3))
+        return UnseenStrategy(
+            mean_score=float(means[place]),
+            over_best_single=lead(1, place),
+            over_hindsight=lead(2, place),
+            gap_closed=own,
+            gap_closed_interval=its_interval,
+            mean_calls=float(asked.sum(axis=1).mean()),
+            mean_cost_usd=expected_amount(asked, costs(whole)),
+            mean_active_params_b=expected_amount(asked, active_params(whole)),
+        )
 
     return OutOfFold(
         folds=request.folds,
@@ -100,5 +130,6 @@ def record(
         over_hindsight=lead(2),
         gap_closed=share,
         gap_closed_interval=interval,
+        strategies={name: strategy(4 + i, unseen.strategies[name][1]) for i, name in enumerate(names)},
         used=[float(amounts[decided].mean() / limit) for limit, amounts in averaged_limits(whole, request.budgets)],
     )

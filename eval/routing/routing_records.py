@@ -248,6 +248,19 @@ class Power(Record):
     queries: int | None
 
 
+class UnseenStrategy(Record):
+    """A strategy on all prompts, each played by what was learned without it."""
+
+    mean_score: float
+    over_best_single: Difference
+    over_hindsight: Difference
+    gap_closed: float | None
+    gap_closed_interval: Range | None
+    mean_calls: float
+    mean_cost_usd: float | None
+    mean_active_params_b: float | None
+
+
 class OutOfFold(Record):
     """All prompts, each decided by a router that was fitted without it. `hindsight` is the best single expert of all,
     within the budgets; `gap_closed` is of the gap between that one and the query oracle."""
@@ -263,6 +276,7 @@ class OutOfFold(Record):
     over_hindsight: Difference
     gap_closed: float | None
     gap_closed_interval: Range | None
+    strategies: dict[str, UnseenStrategy] = Field(default_factory=dict, description="where answers are known")
     used: list[float] = Field(description="mean amount over the limit, for each budget on an average")
 
 

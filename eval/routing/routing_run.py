@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.errors import RouterError
 from base.leash import coe_command
@@ -21,11 +20,11 @@ from eval.robustness.flips import KnownScores, measure_flips
 from eval.robustness.inputs import decider
 from eval.routing.budget_curves import known_budgets
 from eval.routing.methods import FittedMethod, evidence_for, method_output, read_methods, words_of
-from eval.routing.out_of_fold import out_of_fold
+from eval.routing.out_of_fold import Unseen, out_of_fold
 from eval.routing.routing_records import DataFacts, Report
 from eval.routing.routing_report import measure
 from eval.routing.strategy_arms import Plays, curves_of, limited_policies
-from eval.routing.trial import Trial, costs, costs_by_category, filled_costs, mean_costs
+from eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_costs, mean_costs
 from eval.routing.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
@@ -151,14 +150,24 @@ def with_methods(
 def with_strategies(trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest) -> Trial:
     """The trial with every strategy that training learned, under the trial's budgets and along the frontier; without
     any where answers are not known."""
-    if router.strategies is None or trial.test.answers is None:
+    plays, arms = strategy_arms(trial, artifact, router, request)
+    if plays is None:
         return trial
-    policies = {str(name): PolicyConfig(strategy=name, budgets=request.budgets) for name in LEARNED}
-    plays = Plays(load(artifact, trial.fit, request.budgets, router.encoder, policies), trial)
-    trial = replace(trial, strategies=tuple(plays.choice(str(name), name) for name in LEARNED))
+    trial = replace(trial, strategies=arms)
     budgets = [budget for budget in known_budgets(trial) if budget.name != "hosted_params_b"]
     limited = load(artifact, trial.fit, request.budgets, router.encoder, limited_policies(budgets))
     return replace(trial, limited=curves_of(replace(plays, router=limited), budgets))
+
+
+def strategy_arms(
+    trial: Trial, artifact: RouterArtifact, router: Router, request: RoutingRequest
+) -> tuple[Plays | None, tuple[Choice, ...]]:
+    """Every strategy under the trial's budgets; nothing where answers are not known."""
+    if router.strategies is None or trial.test.answers is None:
+        return None, ()
+    policies = {str(name): PolicyConfig(strategy=name, budgets=request.budgets) for name in LEARNED}
+    plays = Plays(load(artifact, trial.fit, request.budgets, router.encoder, policies), trial)
+    return plays, tuple(plays.choice(str(name), name) for name in LEARNED)
 
 
 def flips_of(trial: Trial, router: Router, seed: int, progress: Progress) -> RobustnessRecord:
@@ -223,12 +232,13 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
 
 def decide_unseen(
     fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest, *, encoder: Encoder, progress: Progress
-) -> NDArray[np.int64]:
-    """(k,) the experts that a router fitted on `fit` takes for the prompts of another table."""
+) -> Unseen:
+    """What a router fitted on `fit` does with the prompts of another table."""
     artifact = load_artifact(train(fit, request, request.out / "routers", with_methods=False))
     router = load(artifact, fit, request.budgets, encoder)
     trial = run_trial(Tables(fit, unseen, {}, 0), router, request, "", np.random.default_rng(request.seed), progress)
-    return trial.decided
+    arms = strategy_arms(trial, artifact, router, request)[1]
+    return Unseen(trial.decided, {arm.name: (arm.probs.argmax(axis=1), arm.calls) for arm in arms})
 
 
 def encoder_name(artifact: RouterArtifact) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.routing.out_of_fold import fold_of_text, joined, out_of_fold
+from eval.routing.out_of_fold import Unseen, fold_of_text, joined, out_of_fold
 from eval.routing.routing_words import out_of_fold_sentence
 from eval.routing.trial_tables import RoutingRequest, Tables
 from router.config import Budgets
@@ -19,14 +19,16 @@ REQUEST = RoutingRequest(outcomes=Path("x"), out=Path("y"), command="c", folds=3
 TABLES = Tables(trial().fit, table(FIT_SCORES[2:6], ["a", "a", "b", "b"], "test"), {}, 0)
 
 
-def by_category(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest) -> np.ndarray:
-    """The best expert of each category on the fitted rows; no row may be on both sides."""
+def by_category(fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest) -> Unseen:
+    """The best expert of each category on the fitted rows; no row may be on both sides. A strategy asks all of them and
+    serves the best of all."""
     assert not set(fit.prompt_ids) & set(unseen.prompt_ids)
     best = {
         name: int(fit.scores[[category == name for category in fit.categories]].mean(axis=0).argmax())
         for name in set(fit.categories)
     }
-    return np.array([best[category] for category in unseen.categories])
+    decided = np.array([best[category] for category in unseen.categories])
+    return Unseen(decided, {"vote": (unseen.scores.argmax(axis=1), np.ones(unseen.scores.shape))})
 
 
 def test_all_prompts_count_and_each_is_decided_without_it() -> None:
@@ -40,6 +42,10 @@ def test_all_prompts_count_and_each_is_decided_without_it() -> None:
     assert found.over_hindsight.mean == pytest.approx(found.coe - found.best_single_hindsight)
     assert found.query_oracle >= found.coe >= found.best_single
     assert found.used == []
+    vote = found.strategies["vote"]
+    assert (vote.mean_score, vote.gap_closed, vote.mean_calls) == (pytest.approx(found.query_oracle), 1.0, 3.0)
+    assert vote.mean_active_params_b == pytest.approx(29)
+    assert vote.over_best_single.mean == pytest.approx(vote.mean_score - found.best_single)
     assert "over maths, the best of all in hindsight" in out_of_fold_sentence(found)
 
 
@@ -65,6 +71,15 @@ def test_what_a_budget_spends_on_prompts_that_it_was_not_solved_for_is_told() ->
 def test_a_table_of_its_own_and_no_folds_have_none() -> None:
     for request in (replace(REQUEST, folds=0), replace(REQUEST, test=Path("z"))):
         assert out_of_fold(TABLES, request, by_category, lambda line: None) is None
+
+
+def test_answers_of_both_tables_are_kept_where_both_have_them() -> None:
+    numbers = np.zeros((8, 3), dtype=np.int64)
+    first, second = replace(TABLES.fit, answers=numbers), replace(TABLES.test, answers=numbers[:4])
+    both = joined(first, second).answers
+    assert both is not None
+    assert both.shape == (12, 3)
+    assert joined(first, TABLES.test).answers is None
 
 
 def test_texts_that_differ_in_case_are_in_one_fold() -> None:
