@@ -18,10 +18,12 @@ from base.errors import ConfigError, DataError, allowed_values
 from router.artifact import RouterArtifact, load_artifact, save_artifact
 from router.build import evidence_of, load_router
 from router.config import CoeConfig
-from router.quality import QualityMatrix
+from router.quality import QualityMatrix, reference_of
 from router.types import GENERAL
 from training.expert_map import PRIOR_COUNT_RANGE, Float64Array, cell_means, cell_sums, row_numbers, shrink
 from training.fit_inputs import fingerprint_outcomes
+from training.probe_plan import MOST_LUCKY
+from training.probe_run import held_back
 from training.types import OutcomeTable
 
 EXTENDABLE = "map"
@@ -37,7 +39,7 @@ class CategoryOutlook:
 
     `difference` is of measured qualities, `stderr` its standard error; `probes_needed` how many probes of the category
     would decide a difference of this size, None where it is decided or where no number would do. `takes`: the map gives
-    it the category.
+    it the category. `luck`: how often an expert that is nowhere better looks as good in some category.
     """
 
     category: str
@@ -48,6 +50,7 @@ class CategoryOutlook:
     difference: float
     stderr: float
     takes: bool
+    luck: float
 
     @property
     def chance_better(self) -> float:
@@ -169,7 +172,6 @@ def probe_levels(asked: Sequence[str], others: OutcomeTable | None, default: Flo
 
 
 def onboard(
-    root: Path,
     config: CoeConfig,
     live: Path,
     expert: str,
@@ -177,12 +179,13 @@ def onboard(
     others: OutcomeTable | None,
     *,
     now: datetime,
+    luck: Float64Array,
 ) -> Onboarding:
     """Writes a router that is the live one with the new expert on its map; classifier and all else are as they were.
 
     Args:
-        root: where the new router goes.
-        live: folder of the live router.
+        live: folder of the live router; the new one goes beside it.
+        luck: (k+1,) how often luck alone looks as good in a category; it takes none above `MOST_LUCKY`.
 
     Raises:
         ConfigError: as `check_can_join`.
@@ -203,12 +206,13 @@ def onboard(
         "experts": (*manifest.experts, expert),
         "data_fingerprints": {**manifest.data_fingerprints, f"probes of {expert}": fingerprint_outcomes(probed)},
     }
-    arrays = dict(artifact.arrays) | {f"map.{name}": array for name, array in joined.arrays().items()}
-    written = save_artifact(root, fields, arrays)
+    stored = held_back(joined, reference_of(evidence_of(artifact)), luck <= MOST_LUCKY)
+    arrays = dict(artifact.arrays) | {f"map.{name}": array for name, array in stored.arrays().items()}
+    written = save_artifact(live.parent, fields, arrays)
     scores = probed.scores[:, 0].astype(np.float64)
     error = float(scores.std(ddof=1)) / math.sqrt(len(scores)) if len(scores) > 1 else 0.5
     before = load_router(config, live).expert_of()
-    after = load_router(config, root / written.manifest.version).expert_of()
+    after = load_router(config, live.parent / written.manifest.version).expert_of()
     return Onboarding(
         artifact=written,
         parent=manifest.version,
@@ -216,7 +220,7 @@ def onboard(
         n_probes=len(scores),
         mean=float(scores.mean()),
         mean_stderr=error,
-        outlook=outlook(joined, manifest.experts, (*manifest.categories, GENERAL), before, after, expert),
+        outlook=outlook(joined, manifest.experts, (*manifest.categories, GENERAL), before, after, expert, luck),
     )
 
 
@@ -227,6 +231,7 @@ def outlook(
     before: dict[str, str],
     after: dict[str, str],
     expert: str,
+    luck: Float64Array,
 ) -> tuple[CategoryOutlook, ...]:
     """Every category, those first on which the new expert leads by most."""
     found = []
@@ -243,6 +248,7 @@ def outlook(
                 difference=difference,
                 stderr=math.hypot(float(joined.stderr[row, -1]), float(joined.stderr[row, now])),
                 takes=after[category] == expert,
+                luck=float(luck[row]),
             )
         )
     return tuple(sorted(found, key=lambda row: -row.difference))

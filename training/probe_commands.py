@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,10 +23,13 @@ def experts_probe(
         str, typer.Option(help="API root where the expert is a model, such as the running gateway's")
     ] = "http://127.0.0.1:8000/v1",
     probes: Annotated[
-        int, typer.Option("--probes", min=LISTED_PROBES[0], max=LISTED_PROBES[1], help="about how many to ask")
+        int, typer.Option("--probes", min=LISTED_PROBES[0], max=LISTED_PROBES[1], help="how many to ask at most")
     ] = 64,
     probes_from: Annotated[
         Path | None, typer.Option("--probes-from", help="folder or JSON lines file of probes; default: our own")
+    ] = None,
+    categories: Annotated[
+        str | None, typer.Option("--categories", help="only these, with commas between them; default: all")
     ] = None,
     outcomes: Annotated[
         Path | None, typer.Option(help="outcome table of the other experts; default: all in <data>/outcomes")
@@ -41,10 +43,12 @@ def experts_probe(
 
     from base.errors import ArtifactError
     from router.artifact import load_artifact
+    from router.build import evidence_of, load_router
     from router.config import load_config
     from router.registry import Registry
-    from training.datasets.outcomes import read_outcomes
     from training.onboarding import check_can_join, onboard
+    from training.probe_plan import chances_of_luck, run_plan
+    from training.probe_run import Asking, bars_of, probes_by_row
 
     registry, loaded = Registry(data_dir / "routers"), load_config(config)
     live = registry.live()
@@ -53,13 +57,16 @@ def experts_probe(
     folder = registry.folder(live.version)
     artifact = load_artifact(folder)
     check_can_join(loaded, artifact, name)
-    out = data_dir / "outcomes" / f"probe-{name}"
-    per_category = max(1, math.ceil(probes / (len(artifact.manifest.categories) + 1)))
-    collect(name, base_url, config, out, per_category, probes_from)
+    router, names = load_router(loaded, folder), artifact.manifest.categories
+    probes_of = probes_by_row(probes_from, names, [word.strip() for word in (categories or "").split(",") if word])
+    kept = [artifact.manifest.experts.index(expert) for expert in router.experts]
+    bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, probes_of)
+    asking = Asking(name, base_url, config, data_dir / "outcomes" / f"probe-{name}", names, probes_of)
+    luck = chances_of_luck(bars, probes, *run_plan(bars, probes, asking))
+    echo(asking.said[-1].rstrip())
     now = datetime.now(UTC)
-    probed = read_outcomes(out, experts=(name,), keep_partial=True)
     others = graded_others(outcomes or data_dir / "outcomes", artifact.manifest.experts)
-    found = onboard(registry.root, loaded, folder, name, probed, others, now=now)
+    found = onboard(loaded, folder, name, asking.table(), others, now=now, luck=luck)
     print_onboarding(found)
     if promote:
         registry.promote(found.artifact.manifest.version, now)
@@ -67,22 +74,6 @@ def experts_probe(
     else:
         short = found.artifact.manifest.version[:8]
         echo(f"nothing serves it yet: `coe router try {short}` tries it out, `coe router promote {short}`")
-
-
-def collect(name: str, base_url: str, config: Path, out: Path, per_category: int, probes_from: Path | None) -> None:
-    """Runs `coe eval collect`, a command of a package that this one may not import. Raises DataError when it fails."""
-    import subprocess
-
-    from base.errors import DataError
-    from base.leash import coe_command
-
-    words = coe_command("eval", "collect", "--base-url", base_url, "--experts", name)
-    words += ["--experts-file", str(config), "--out", str(out), "--per-category", str(per_category)]
-    if probes_from is not None:
-        words += ["--probes", str(probes_from)]
-    status = subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode
-    if status != 0:
-        raise DataError(f"'{name}' could not be probed: `coe eval collect` ended with status {status}, see above")
 
 
 def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
@@ -99,6 +90,7 @@ def graded_others(root: Path, experts: tuple[str, ...]) -> OutcomeTable | None:
 def print_onboarding(found: Onboarding) -> None:
     """Standard errors, which categories it takes, and how sure that is."""
     from base.terminal import Grid, Terminal
+    from training.probe_plan import MOST_LUCKY
     from training.summary import wide_console
 
     console: Terminal = wide_console()
@@ -108,7 +100,7 @@ def print_onboarding(found: Onboarding) -> None:
         highlight=False,
     )
     table = Grid(title=f"{found.expert} against who serves now (\u00b1 is one standard error)", title_justify="left")
-    for column in ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "map"):
+    for column in ("category", "probes", "quality", "serves now", "difference", "chance better", "sure", "luck", "map"):
         table.add_column(column)
     for row in found.outlook:
         more = f"about {row.probes_needed} probes" if row.probes_needed else "not by probes"
@@ -120,8 +112,14 @@ def print_onboarding(found: Onboarding) -> None:
             f"{row.difference:+.3f} \u00b1 {row.stderr:.3f}",
             f"{row.chance_better:.0%}",
             "yes" if row.is_decided else more,
+            f"{row.luck:.1%}" if row.count else "",
             "takes it" if row.takes else "",
         )
     console.print(table)
+    console.print(
+        "luck: how often an expert as good as who serves now, and better nowhere, looks as good after these probes; "
+        f"a category is given only up to {MOST_LUCKY:.0%}, so one in {1 / MOST_LUCKY:.0f} such experts gets any",
+        highlight=False,
+    )
     taken = ", ".join(found.taken) or "no category"
     console.print(f"with it on the map, {found.expert} takes {taken}", highlight=False)

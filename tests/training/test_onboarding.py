@@ -42,7 +42,7 @@ def trained(first: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(first, tmp_path / "copy"))
 
 
-def probe(folder: Path, scores: dict[str, float], *, per_category: int = 12) -> Onboarding:
+def probe(folder: Path, scores: dict[str, float], *, per_category: int = 12, luck: float = 0.01) -> Onboarding:
     """Adds `third`, which has those scores on the categories."""
     config = load_config(with_expert(folder, "third"))
     prompts = [(category, i) for category in scores for i in range(1, per_category + 1)]
@@ -50,7 +50,8 @@ def probe(folder: Path, scores: dict[str, float], *, per_category: int = 12) -> 
     values = np.array([[np.clip(scores[c] + rng.normal(0, 0.05), 0, 1)] for c, _ in prompts])
     registry = Registry(folder / "data" / "routers")
     live = registry.folder(registry.live().version)
-    return onboard(registry.root, config, live, "third", outcome_table(prompts, ("third",), values), None, now=NOW)
+    table = outcome_table(prompts, ("third",), values)
+    return onboard(config, live, "third", table, None, now=NOW, luck=np.full(3, luck))
 
 
 def test_a_specialist_takes_its_category_and_leaves_the_rest_as_it_was(trained: Path) -> None:
@@ -122,11 +123,17 @@ def test_errors_hold_the_truth_at_their_rate() -> None:
 
 
 def test_probes_needed_follow_from_the_error() -> None:
-    row = CategoryOutlook("sql", 16, 0.6, 0.1, "left", difference=0.1, stderr=0.1, takes=False)
+    row = CategoryOutlook("sql", 16, 0.6, 0.1, "left", difference=0.1, stderr=0.1, takes=False, luck=0.5)
     assert row.probes_needed == 62  # 16 * 1.96^2
     assert row.chance_better == pytest.approx(0.8413, abs=1e-4)
-    sure = CategoryOutlook("sql", 16, 0.9, 0.1, "left", difference=0.3, stderr=0.1, takes=True)
+    sure = CategoryOutlook("sql", 16, 0.9, 0.1, "left", difference=0.3, stderr=0.1, takes=True, luck=0.01)
     assert sure.probes_needed is None
+
+
+def test_without_proof_nothing_is_taken_and_the_map_stays(trained: Path) -> None:
+    found = probe(trained, {"sql": 0.95, "facts": 0.9, "general": 0.9}, luck=0.2)
+    assert found.taken == ()
+    assert found.outlook[0].quality > 0.85  # shown as measured
 
 
 def test_who_cannot_join(trained: Path) -> None:
@@ -135,11 +142,11 @@ def test_who_cannot_join(trained: Path) -> None:
     config = load_config(with_expert(trained, "third"))
     nothing = outcome_table([("sql", 1)], ("third",), np.array([[np.nan]]))
     with pytest.raises(ConfigError, match="no expert 'fourth'"):
-        onboard(registry.root, config, live, "fourth", nothing, None, now=NOW)
+        onboard(config, live, "fourth", nothing, None, now=NOW, luck=np.ones(3))
     with pytest.raises(ConfigError, match="'left' is on the map"):
-        onboard(registry.root, config, live, "left", nothing, None, now=NOW)
+        onboard(config, live, "left", nothing, None, now=NOW, luck=np.ones(3))
     with pytest.raises(DataError, match="no answer of 'third' was graded"):
-        onboard(registry.root, config, live, "third", nothing, None, now=NOW)
+        onboard(config, live, "third", nothing, None, now=NOW, luck=np.ones(3))
 
 
 async def test_the_command_asks_grades_and_adds(
@@ -170,13 +177,14 @@ async def test_the_command_asks_grades_and_adds(
     await server.start_server()
     monkeypatch.setenv("COLUMNS", "160")
     words = ["third", "--base-url", f"http://127.0.0.1:{server.port}/v1", "--probes-from", str(probes)]
-    words += ["--probes", "36", "--config", str(config), "--data-dir", str(trained / "data"), "--promote"]
+    words += ["--probes", "32", "--config", str(config), "--data-dir", str(trained / "data"), "--promote"]
     status = await asyncio.to_thread(run, "experts probe", words)
     await server.close()
     said = capsys.readouterr().out
     assert status == 0
-    assert asked == ["third"] * 36
-    assert "third: mean score 0.333 ± 0.080 on 36 probes" in said
+    assert asked == ["third"] * 32
+    assert "third: mean score 0.375 ± 0.087 on 32 probes" in said  # all 12 of SQL, 10 of the others each
+    assert "one in 10 such" in said
     assert "third takes sql" in said
     live = Registry(trained / "data" / "routers").live()
     assert f"router {live.version} is live" in said

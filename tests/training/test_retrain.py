@@ -547,7 +547,8 @@ def put_on_the_map(request, score, now=NOW):
     add_expert(request, "tutor")
     registry, probed = Registry(request.routers), one_expert(score)
     live = registry.folder(registry.live().version)
-    found = onboard(registry.root, load_config(request.config), live, "tutor", probed, outcome_table(), now=now)
+    luck = np.zeros(len(load_artifact(live).manifest.categories) + 1)
+    found = onboard(load_config(request.config), live, "tutor", probed, outcome_table(), now=now, luck=luck)
     registry.promote(found.artifact.manifest.version, now)
     return found
 
