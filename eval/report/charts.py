@@ -20,8 +20,8 @@ ROW_HEIGHT = 30
 CELL, LABELLED_CELL = 20, 40
 LABELLED_CELLS = 12
 """Up to so many columns the cells of a heat map hold their text."""
-WRAPPED = "split(trim(replace(datum.label, /(.{1,22})( |$)/g, '$1\\n')), '\\n')"
-"""Names of rows in lines of up to 22 characters, which leave a phone room for the dots."""
+WRAPPED = "windowSize()[0] < 600 ? split(trim(replace(datum.label, /(.{1,22})( |$)/g, '$1\\n')), '\\n') : datum.label"
+"""Names of rows on a phone: in lines of up to 22 characters, which leave room for the dots."""
 MAX_DOTS = 60
 """Up to so many points a curve shows each of them."""
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
@@ -151,7 +151,7 @@ def dot_rows(
     """
     alt = altair()
     lines = rows if spans is None else spans
-    order = row_axis(lines, **({"labelExpr": WRAPPED} if has_labels else {}))
+    order = row_axis(lines, **({"labelExpr": WRAPPED, "labelLineHeight": 13} if has_labels else {}))
     x = alt.X("low:Q", title=title, scale=score_scale(ends_of(lines), most))
     colour = group_colour(looks)
     behind = data(lines).mark_rule(strokeWidth=3 if spans is None else 5, opacity=0.55 if spans is None else 1)

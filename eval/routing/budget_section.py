@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from eval.report import charts
@@ -17,6 +17,7 @@ from eval.routing.routing_words import (
     amount,
     curve_label,
     draws_curves,
+    is_flat,
     leading_method,
     shown_curves,
 )
@@ -37,6 +38,7 @@ ROLE_OF_ARM = {
     "query_oracle": "hindsight",
 }
 CURVE_LOOKS = {"map": Look(EXPERT), "map_drawn": Look(VIOLET, dash=(6, 3)), "best_mixture": Look(SOFT, dash=(2, 3))}
+Curves = Mapping[str, tuple[FrontierPoint, ...]]
 Amount = Literal["mean_active_params_b", "mean_cost_usd"]
 PLANES: dict[Amount, tuple[str, str, str, float]] = {
     "mean_active_params_b": ("chart-size", "active_params_b", "mean active parameters per query (billions)", 1),
@@ -48,10 +50,11 @@ PLANES: dict[Amount, tuple[str, str, str, float]] = {
 def budget_section(report: Report) -> Section:
     """Frontiers, planes, one number per choice, and every expert alone."""
     planes = [chart for chart in (plane(report, kind) for kind in PLANES) if chart is not None]
-    nothing = "Neither sizes nor costs of the experts are known, or all have the same, so there is nothing to draw."
-    blocks: list[Block] = [*([] if planes or report.frontier else [nothing]), *frontier_sentences(report)]
+    said = [*frontier_sentences(report), *filter(None, (same_sentence(report, kind) for kind in PLANES))]
+    nothing = "Neither sizes nor costs of the experts are known, so there is nothing to draw."
+    blocks: list[Block] = [*(said or ([] if planes else [nothing]))]
     if draws_curves(report):
-        for budget in report.frontier:
+        for budget in telling_curves(report):
             blocks += [Heading(BUDGET_AXES[budget].name), frontier(report, budget), frontier_table(report, budget)]
     if planes:
         blocks += [Heading("All choices on one plane"), *planes]
@@ -65,6 +68,24 @@ def budget_section(report: Report) -> Section:
             ),
         ]
     return Section("costs", "Quality against budgets", [*blocks, experts_table(report)])
+
+
+def same_sentence(report: Report, kind: Amount) -> str | None:
+    """The reason for a missing plane where all choices use about the same."""
+    used = [row["amount"] for row in plane_rows(report, kind)]
+    if len(used) < 2 or not is_flat(used):
+        return None
+    between = f"{min(used):.3g}" if min(used) == max(used) else f"{min(used):.3g} to {max(used):.3g}"
+    return f"A chart over {PLANES[kind][2]} would say nothing: all choices have about the same, {between}."
+
+
+def telling_curves(report: Report) -> dict[str, Curves]:
+    """The frontiers over budgets whose amounts differ."""
+    return {
+        name: curves
+        for name, curves in report.frontier.items()
+        if not is_flat([point.amount for curve in curves.values() for point in curve])
+    }
 
 
 def gain_cell(difference: Difference | None) -> Cell:
@@ -83,7 +104,7 @@ def frontier_sentences(report: Report) -> list[str]:
         ]
     lead = leading_method(report)
     found = []
-    for budget, curves in report.frontier.items():
+    for budget, curves in telling_curves(report).items():
         name = lead if lead in curves else "map" if "map" in curves else None
         if name is not None and budget != "hosted_params_b":
             found.append(f"{BUDGET_AXES[budget].name}: {gain_sentence(report, budget, name)}")
@@ -185,9 +206,9 @@ def frontier_table(report: Report, budget: str) -> Fold:
 
 
 def plane(report: Report, kind: Amount) -> Chart | None:
-    """Score against size or cost; None where fewer than two choices have a known amount, or all have the same."""
+    """Score against size or cost; None where fewer than two choices have a known amount, or all have about the same."""
     rows = plane_rows(report, kind)
-    if len({row["amount"] for row in rows}) < 2:
+    if len(rows) < 2 or is_flat([row["amount"] for row in rows]):
         return None
     alt = charts.altair()
     id, _, title, _ = PLANES[kind]

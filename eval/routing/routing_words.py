@@ -63,6 +63,8 @@ COLLAPSED_SHARE = 0.95
 FEWEST_DRAWN = 200
 """Fewest test queries for a curve over budgets: with fewer each of its points lies within some 7 points of the truth or
 worse, and a larger budget seems to buy less (ours)."""
+SAME_AMOUNT = 1.1
+"""Ratio of the largest amount to the smallest up to which they count as the same (ours)."""
 FEWEST_TOLD = 6
 """Fewest test queries that can tell two choices apart: five that all agree have p = 0.06 in a two-sided sign test, but
 every resample of them agrees too, so the bootstrap interval of a few is too narrow and that of one is a point."""
@@ -81,6 +83,11 @@ def curve_label(report: Report, name: str) -> str:
 def draws_curves(report: Report) -> bool:
     """Returns True where there are enough test queries for a curve over budgets."""
     return report.data.n_test >= FEWEST_DRAWN
+
+
+def is_flat(amounts: Sequence[float]) -> bool:
+    """Returns True where choices use nearly the same amount: over it a chart shows noise."""
+    return max(amounts, default=0.0) <= SAME_AMOUNT * min(amounts, default=0.0)
 
 
 def shown_curves(report: Report, curves: Mapping[str, tuple[FrontierPoint, ...]]) -> list[str]:
@@ -125,18 +132,23 @@ def verdict(gain: Difference, n_test: int, power: Power | None = None) -> str:
 
 
 def power_sentence(gain: Difference, n_test: int, power: Power) -> str | None:
-    """A sentence on the difference that so many queries can show, and how many are enough; None where the difference is
-    certain, or where there are too few queries to estimate how many."""
+    """A sentence on the difference that so many queries can show, and how many are enough; None where many queries made
+    the difference certain, or where there are too few queries to estimate how many."""
     is_told = gain.interval[0] > 0 or gain.interval[1] < 0 or max(map(abs, gain.interval)) <= power.difference
-    if n_test < FEWEST_TOLD or (is_told and power.queries is not None):
+    if n_test < FEWEST_TOLD:
         return None
     if power.queries is None:
         return "Both answered every query equally well, which does not tell how many queries would show a difference."
+    if is_told and n_test >= min(power.queries, FEWEST_DRAWN):
+        return None
+    takes = f"for {100 * power.difference:.1f} points it takes about {rounded_up(power.queries):,}."
+    if is_told:
+        return f"So few queries show only large differences; {takes}"
     if power.queries <= n_test:
         return f"A difference of {100 * power.smallest_shown:.1f} points or more would most likely have shown."
     return (
         f"So few queries show a difference of {100 * power.smallest_shown:.1f} points or more, hardly a smaller one; "
-        f"for {100 * power.difference:.1f} points it takes about {rounded_up(power.queries):,}."
+        f"{takes}"
     )
 
 

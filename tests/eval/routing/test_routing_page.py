@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from eval.report import numbers, page
 from eval.robustness.flip_records import FamilyFlips, Flips, RobustnessRecord
 from eval.routing import routing_words as words
-from eval.routing.budget_section import frontier_sentences, label_positions, one_number_table
+from eval.routing.budget_section import budget_section, frontier_sentences, label_positions, one_number_table
 from eval.routing.routing_page import routing_page
 from eval.routing.routing_records import CallOrder, CategoryFinding, CheapStrong, Diagnostics, Difference, Power, Report
 from eval.routing.trial import MapEvidence, MethodOutput
@@ -272,6 +274,34 @@ def test_a_frontier_in_words() -> None:
     assert frontier_sentences(make_report()) == []
 
 
+def test_an_axis_on_which_all_choices_are_the_same_is_a_sentence_and_no_chart() -> None:
+    full = full_report()
+    sizes = iter(np.linspace(0.1350, 0.1362, 99))
+
+    def resized(known: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: one.model_copy(update={"mean_active_params_b": next(sizes)}) for name, one in known.items()}
+
+    curves = {
+        name: tuple(point.model_copy(update={"amount": 0.135}) for point in curve)
+        for name, curve in full.frontier["active_params_b"].items()
+    }
+    near = full.model_copy(
+        update={
+            "arms": resized(full.arms),
+            "methods": resized(full.methods),
+            "experts": tuple(one.model_copy(update={"active_params_b": 0.1362}) for one in full.experts),
+            "frontier": {**full.frontier, "active_params_b": curves},
+        }
+    )
+    assert set(charts_of(full)) - set(charts_of(near)) == {"chart-size", "chart-frontier-active_params_b"}
+    said = [block for block in budget_section(near).blocks if isinstance(block, str)]
+    assert said[-1] == (
+        "A chart over mean active parameters per query (billions) would say nothing: all choices have about the same, "
+        "0.135 to 0.136."
+    )
+    assert not any(sentence.startswith("Active parameters:") for sentence in said)
+
+
 def test_choices_as_one_number_are_ordered_by_score() -> None:
     rows = one_number_table(full_report()).rows
     assert [row.name for row in rows if row.is_own] == ["This router"]
@@ -332,6 +362,9 @@ def test_only_a_narrow_interval_says_that_there_is_hardly_a_difference() -> None
     )
     clear = Difference(mean=0.05, interval=(0.03, 0.07))
     assert words.power_sentence(clear, 2400, power) is None
+    assert words.power_sentence(clear, 54, power) == (
+        "So few queries show only large differences; for 2.0 points it takes about 2,200."
+    )
 
 
 def test_choices_that_score_alike_everywhere_are_said_to() -> None:
