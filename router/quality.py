@@ -17,6 +17,9 @@ from router.types import FloatArray
 CAUTION = 1.0
 """Standard errors that an advantage loses: the one-standard-error rule (benchmarks/LOG.md compares others)."""
 
+BROAD = 4
+"""Answers with which an expert counts as graded in a category: fewer prove no lead and make no reference (ours)."""
+
 UNPROVEN = 1e-5
 """The amount by which an expert ranks below the reference where its lead is within its error: more than the map's
 tie-break in favour of small experts (router.policy.TIE_BREAK), which must not decide it."""
@@ -61,28 +64,33 @@ def quality_from_arrays(arrays: Mapping[str, NDArray[np.generic]], k: int, m: in
 
 
 def reference_of(evidence: QualityMatrix) -> int:
-    """The expert of highest mean quality; a category weighs as many answers as every expert has there."""
-    common = evidence.count.min(axis=1)
+    """The expert of highest mean quality; a category weighs as many answers as every expert has there.
+
+    Only of those that were graded broadly: BROAD answers in at least half as many categories as whoever has most. A new
+    expert that was probed where it is good would otherwise be compared by these categories alone.
+    """
+    breadth = (evidence.count >= BROAD).sum(axis=0)
+    candidates = np.flatnonzero(2 * breadth >= breadth.max())
+    common = evidence.count[:, candidates].min(axis=1)
     weights = common if common.any() else np.ones_like(common)
-    return int((weights[:, None] * evidence.quality).sum(axis=0).argmax())
+    return int(candidates[(weights[:, None] * evidence.quality[:, candidates]).sum(axis=0).argmax()])
 
 
 def cautious_quality(evidence: QualityMatrix) -> FloatArray:
     """Quality (k+1, m) for solving the map: an expert beats the reference only by what its errors do not explain.
 
-    The reference is the expert of highest mean quality; a category weighs as many answers as every expert has there.
-    (The traffic's mix would make a specialist the reference of everything when most queries are its own, and so would
-    rewards, which only the expert that serves gets.) A lead over it is shrunk by CAUTION standard errors of the
-    difference (soft threshold, by the one-standard-error rule of Breiman et al. 1984), so that a handful of lucky
-    answers moves no category and much data is left as it is. A cell that was never graded has no lead. An expert that
-    is worse stays as much worse as was measured.
+    The reference is that of `reference_of`. (The traffic's mix would make a specialist the reference of everything when
+    most queries are its own, and so would rewards, which only the expert that serves gets.) A lead over it is shrunk by
+    CAUTION standard errors of the difference (soft threshold, by the one-standard-error rule of Breiman et al. 1984),
+    so that a handful of lucky answers moves no category and much data is left as it is. A cell with fewer than BROAD
+    answers has no lead. An expert that is worse stays as much worse as was measured.
     """
     reference = reference_of(evidence)
     base = evidence.quality[:, [reference]]
     lead = evidence.quality - base
     error = CAUTION * np.sqrt(evidence.stderr**2 + evidence.stderr[:, [reference]] ** 2)
     proven = np.where(lead > error, lead - error, -UNPROVEN)
-    proven[evidence.count == 0] = -UNPROVEN
+    proven[evidence.count < BROAD] = -UNPROVEN
     cautious = np.where(lead > 0, proven, lead)
     cautious[:, reference] = 0.0
     return np.asarray(base + cautious, dtype=np.float32)

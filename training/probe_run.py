@@ -21,7 +21,7 @@ from router.build import expert_costs
 from router.config import CoeConfig
 from router.pipeline import Router
 from router.policy import solve_map
-from router.quality import QualityMatrix, cautious_quality
+from router.quality import BROAD, QualityMatrix, cautious_quality
 from router.types import GENERAL
 from training.datasets.outcomes import read_outcomes
 from training.expert_map import Float64Array, cell_sums, row_numbers
@@ -144,5 +144,5 @@ def held_back(joined: QualityMatrix, reference: int, is_proven: NDArray[np.bool_
     ceiling = np.clip(joined.quality[:, reference] - error - BELOW_REFERENCE, 0.0, 1.0)
     quality, count = joined.quality.copy(), joined.count.copy()
     quality[:, -1] = np.where(is_proven, quality[:, -1], np.minimum(quality[:, -1], ceiling))
-    count[:, -1] = np.maximum(count[:, :-1].min(axis=1), is_proven)
+    count[:, -1] = np.maximum(count[:, :-1].min(axis=1), BROAD * is_proven)
     return replace(joined, quality=quality, count=count)

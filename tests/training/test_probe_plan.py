@@ -10,7 +10,7 @@ import pytest
 
 from base.errors import DataError
 from benchmarks.probes import one_run
-from router.quality import QualityMatrix, cautious_quality
+from router.quality import QualityMatrix, cautious_quality, reference_of
 from training.probe_plan import MOST_LUCKY, Bars, chances_of_luck, run_plan, simulated
 from training.probe_run import held_back, probes_by_row
 
@@ -68,6 +68,16 @@ def test_what_is_not_proven_is_not_taken_even_by_the_best_expert_on_average() ->
         is_proven = np.arange(6) < 2
         held = held_back(joined, reference, is_proven)
         assert 2 not in cautious_quality(held).argmax(axis=1)[2:]
+
+
+def test_an_expert_that_was_mostly_asked_where_it_is_good_is_not_compared_by_that_alone() -> None:
+    """16 answers in one category, one in each of the others, as `coe train` finds the probes of a specialist."""
+    one = np.ones(6, np.float32)
+    quality = np.column_stack([np.full(6, 0.75), [0.95, 1.0, 0.2, 0.2, 0.2, 0.2]])
+    counts = np.column_stack([np.full(6, 16), [16, 1, 1, 1, 1, 1]])
+    evidence = QualityMatrix(quality, 0.05 * np.ones((6, 2)), counts, one / 6, one, quality, quality)
+    assert reference_of(evidence) == 0
+    assert cautious_quality(evidence).argmax(axis=1).tolist() == [1, 0, 0, 0, 0, 0]
 
 
 def test_probes_are_kept_to_the_wanted_categories(tmp_path: Path) -> None:
