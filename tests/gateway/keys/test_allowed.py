@@ -37,12 +37,13 @@ async def test_models_are_those_that_a_key_may_use() -> None:
 
 
 async def test_the_router_chooses_among_allowed_experts_with_their_probabilities() -> None:
-    """Green asks go to emerald, which this key may not use; every draw is among the other two."""
+    """Green asks go to emerald, which this key may not use, so the next best serves; red ones may explore."""
     seen = set()
     async with running(auth=Known(caller("ruby", "plain")), sections={"log": {"embeddings": True}}) as gateway:
         for number in range(30):
-            async with gateway.chat("green", model="auto:wild" if number else "auto") as answer:
-                seen.add(answer.headers["x-coe-expert"])
+            ask = "red" if number % 2 else "green"
+            async with gateway.chat(ask, model="auto:wild" if number else "auto") as answer:
+                seen.add((ask, answer.headers["x-coe-expert"]))
             record = await gateway.record(number)
             decision, inputs = record.decision, record.inputs
             assert decision
@@ -58,7 +59,7 @@ async def test_the_router_chooses_among_allowed_experts_with_their_probabilities
             assert list(differences(decision, again)) == [], "replay makes it again for that key"
         async with gateway.client.post(f"{gateway.gateway.url}/route", json={"text": "green"}) as answer:
             assert (await answer.json())["decision"]["expert"] == "plain"
-    assert seen == {"ruby", "plain"}
+    assert seen - {("red", "plain")} == {("green", "plain"), ("red", "ruby")}
 
 
 async def test_a_failover_stays_among_allowed_experts() -> None:

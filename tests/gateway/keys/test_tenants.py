@@ -44,20 +44,26 @@ OWNED = {
 }
 """Endpoints that name something a team made, with a body for them. Deletions come last: the owner does them all."""
 
-LISTS = {"GET /v1/batches", "GET /v1/decisions", "GET /v1/files", "GET /v1/vector_stores"}
+LISTS = {"GET /v1/batches", "GET /v1/decisions", "GET /v1/files", "GET /v1/spend", "GET /v1/vector_stores"}
 
 TEAMLESS = {
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
     "GET /v1/admin/config",
+    "GET /v1/admin/routers",
+    "GET /v1/experts",
     "GET /v1/models",
     "GET /v1/models/{name}",
     "POST /v1/admin/config/apply",
     "POST /v1/admin/config/plan",
     "POST /v1/admin/config/rollback",
+    "POST /v1/admin/routers/{version}/promote",
+    "POST /v1/admin/routers/{version}/try",
+    "POST /v1/admin/routers/rollback",
     "POST /v1/embeddings",
     "POST /v1/files",
+    "POST /v1/logs",  # counts an evaluation of another team's decision as rejected: tests/gateway/telemetry
     "POST /v1/rerank",
     "POST /v1/route",
     "POST /v1/vector_stores",
