@@ -17,7 +17,7 @@ from gateway.first_answers import FirstAnswer
 
 COLUMNS = ("query", "category", "confidence", "expert", "fallback", "first token", "tokens/s")
 NUMBERS = frozenset({"confidence", "first token", "tokens/s"})
-PLAIN_WIDTHS = (48, 15, 12, 15, 11, 13, 9)
+PLAIN_WIDTHS = (48, 15, 12, 15, 20, 13, 9)
 PREVIEW_CHARS = 90
 
 
@@ -135,7 +135,9 @@ def cells_of(answer: FirstAnswer) -> tuple[str, ...]:
 
 
 def plain_row(cells: Sequence[str]) -> str:
-    return "".join(f"{cell:<{width}}" for cell, width in zip(cells, PLAIN_WIDTHS, strict=True)).rstrip()
+    return "".join(
+        f"{shorten(cell, width - 1):<{width}}" for cell, width in zip(cells, PLAIN_WIDTHS, strict=True)
+    ).rstrip()
 
 
 def preview(answer: FirstAnswer) -> str:
