@@ -44,7 +44,8 @@ def open_page(browser: Browser, width: int, scheme: str, has_scripts: bool = Tru
 
 def log_in(page: Page) -> None:
     page.goto(f"{ROOT}/console")
-    page.keyboard.type(KEY)  # the field has the focus
+    expect(page.get_by_label("Key")).to_be_focused()
+    page.keyboard.type(KEY)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Ask, and see why")).to_be_visible()
 
