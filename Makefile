@@ -27,7 +27,7 @@ test: $(VENV)/.dev-ready
 # test installs it.
 apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready $(CLIENTS_VENV)/.ready
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
-	$(BIN)/python -m pytest -m slow -rs $(APART_TESTS) $(ARGS)
+	$(BIN)/python -m pytest -m slow -rs -W ignore::pytest.PytestUnraisableExceptionWarning $(APART_TESTS) $(ARGS)
 	$(BIN)/python -m pytest -m slow tests/gateway/test_three_gateways.py $(ARGS)
 
 # All that takes minutes.
