@@ -40,6 +40,10 @@ class Auth:
     def needs_key(self) -> bool:
         return bool(self._fixed) or self._ring.has_keys or self._oidc is not None
 
+    @property
+    def takes_tokens(self) -> bool:
+        return self._oidc is not None
+
     def known(self, key_id: str | None) -> Caller | None:
         """The caller of that id as it is now; None once its key has ended."""
         if key_id is None:
@@ -69,6 +73,12 @@ class Auth:
         if found is None:
             raise refused("the key is not known here, or has expired")
         return found
+
+    async def token_session(self, secret: str) -> tuple[Caller, float] | None:
+        """The caller of a token, and until when (Unix seconds); None for what is none. Raises as `Oidc.session` does."""
+        if self._oidc is None or not is_token(secret.encode()):
+            return None
+        return await self._oidc.session(secret)
 
     def holder(self, presented: bytes) -> Caller | None:
         """The caller whose key has that SHA-256; None for an unknown, revoked or expired one."""

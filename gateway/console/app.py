@@ -86,7 +86,7 @@ class Console:
     async def __call__(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         if scope["method"] == "POST" and b"origin" not in headers:  # browsers send it; whose it is, was checked before
             raise ApiError("a form of the console was sent without the header 'origin'", status=403)
-        caller = self._sessions.caller(headers)
+        caller = await self._sessions.caller(headers)
         api = None if caller is None else Api(self._gateway, scope, receive, caller)
         path = "/console/" if scope["path"] == "/console" else scope["path"]
         inner = {**scope, "path": path, "coe_api": api, "app": self}
@@ -118,12 +118,18 @@ class Console:
         return HTMLResponse(shown, status, HEADERS)
 
     async def show_login(self, request: Request) -> Response:
-        return self._show(request, "login", problem="")
+        return self._login(request)
+
+    def _login(self, request: Request, status: int = 200, problem: str = "") -> Response:
+        return self._show(request, "login", status, problem=problem, takes_tokens=self._sessions.takes_tokens)
 
     async def log_in(self, request: Request) -> Response:
-        cookie = self._sessions.begin((await fields(request)).get("key", ""))
+        try:
+            cookie = await self._sessions.begin((await fields(request)).get("key", "").strip())
+        except ApiError as error:  # of a token
+            return self._login(request, error.status, f"Refused: {error.message}.")
         if cookie is None:
-            return self._show(request, "login", 401, problem="That key is not known here, or has expired.")
+            return self._login(request, 401, "That key is not known here, or has expired.")
         answer = RedirectResponse("/console", 303, HEADERS)
         is_tls = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto"))
         answer.set_cookie(COOKIE, cookie, LIFE_S, path="/console", secure=is_tls, httponly=True, samesite="strict")

@@ -1,4 +1,5 @@
-"""Who is looking: a cookie that names a key by its hash, for a while, signed. No secret is in it, and no state here."""
+"""Who is looking: a signed cookie that names a key by its hash, or the caller of a token, for a while. No secret is in
+it, and no state here."""
 
 from __future__ import annotations
 
@@ -7,17 +8,20 @@ import hmac
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from http.cookies import CookieError, SimpleCookie
 
-from gateway.auth import Auth
+from gateway.auth import BEARER, Auth
 from gateway.keys.grants import EVERYBODY, Caller
 
 COOKIE = "coe_console"
 LIFE_S = 12 * 3600
+KEY, TOKEN, ADMIN_TOKEN = "key", "token", "admin"
 
 
 class Sessions:
-    """Makes and reads the cookies. A key that is revoked or expires ends its sessions.
+    """Makes and reads the cookies: `kind.name.until.signature`, where the name is a key's hash or a token's caller, in
+    hex digits. A key that is revoked or expires ends its sessions, and so does a token's team.
 
     Args:
         key: what cookies are signed with, the same in all gateways of a data folder; empty: one of this process.
@@ -26,26 +30,50 @@ class Sessions:
     def __init__(self, auth: Auth, key: bytes) -> None:
         self._auth, self._key = auth, key or secrets.token_bytes(32)
 
-    def caller(self, headers: Mapping[bytes, bytes]) -> Caller | None:
-        """The caller of a request; everybody on a gateway without keys, None where nobody has logged in."""
+    @property
+    def takes_tokens(self) -> bool:
+        return self._auth.takes_tokens
+
+    async def caller(self, headers: Mapping[bytes, bytes]) -> Caller | None:
+        """The caller of a request; everybody on a gateway without keys, None where nobody has logged in.
+
+        Raises:
+            ApiError: as `Auth.caller`, of a key or token in the header, where a proxy that logs people in sends one.
+        """
         if not self._auth.needs_key:
             return EVERYBODY
-        digest, _, rest = cookie_of(headers).partition(".")
-        until, _, signature = rest.partition(".")
-        if not hmac.compare_digest(signature.encode(), self._sign(digest, until).encode()):
+        if headers.get(b"authorization", b"").lower().startswith(BEARER):
+            return await self._auth.caller(headers)
+        content, _, signature = cookie_of(headers).rpartition(".")
+        if not hmac.compare_digest(signature.encode(), self._sign(content).encode()):
             return None
-        return self._auth.holder(bytes.fromhex(digest)) if time.time() < int(until) else None
-
-    def begin(self, secret: str) -> str | None:
-        """A cookie's value for a key; None for one that is not known."""
-        digest = hashlib.sha256(secret.encode()).digest()
-        if self._auth.holder(digest) is None:
+        kind, name, until = content.split(".")
+        if time.time() >= int(until):
             return None
-        until = str(int(time.time()) + LIFE_S)
-        return f"{digest.hex()}.{until}.{self._sign(digest.hex(), until)}"
+        if kind == KEY:
+            return self._auth.holder(bytes.fromhex(name))
+        found = self._auth.known(bytes.fromhex(name).decode())
+        return None if found is None else replace(found, is_admin=kind == ADMIN_TOKEN)
 
-    def _sign(self, digest: str, until: str) -> str:
-        return hmac.digest(self._key, f"console {digest} {until}".encode(), "sha256").hex()
+    async def begin(self, secret: str) -> str | None:
+        """A cookie's value for a key or token; None for one that is not known. Raises ApiError for an invalid token."""
+        digest, until_s = hashlib.sha256(secret.encode()).digest(), time.time() + LIFE_S
+        if self._auth.holder(digest) is not None:
+            return self._cookie(KEY, digest, until_s)
+        found = await self._auth.token_session(secret)
+        if found is None:
+            return None
+        caller, ends_s = found
+        return self._cookie(
+            ADMIN_TOKEN if caller.is_admin else TOKEN, str(caller.key_id).encode(), min(until_s, ends_s)
+        )
+
+    def _cookie(self, kind: str, name: bytes, until_s: float) -> str:
+        content = f"{kind}.{name.hex()}.{int(until_s)}"
+        return f"{content}.{self._sign(content)}"
+
+    def _sign(self, content: str) -> str:
+        return hmac.digest(self._key, f"console {content}".encode(), "sha256").hex()
 
 
 def cookie_of(headers: Mapping[bytes, bytes]) -> str:

@@ -56,7 +56,11 @@ class Oidc:
         self._reading = asyncio.Lock()
 
     async def caller(self, token: str) -> Caller:
-        """The caller whom a token names.
+        """The caller whom a token names. Raises as `session` does."""
+        return (await self.session(token))[0]
+
+    async def session(self, token: str) -> tuple[Caller, float]:
+        """The caller whom a token names, and until when it does (Unix seconds).
 
         Raises:
             ApiError: 401, the token is not one of the provider, is for somebody else, or has expired; 403, its team is
@@ -77,7 +81,7 @@ class Oidc:
             )
         except jwt.PyJWTError as error:
             raise invalid_token(error) from error
-        return self._caller_of(claims)
+        return self._caller_of(claims), float(claims["exp"])
 
     def _caller_of(self, claims: Mapping[str, Any]) -> Caller:
         team = claims.get(self._config.team_claim)
@@ -174,7 +178,7 @@ def invalid_token(error: Exception | None = None) -> ApiError:
     reasons = {"ExpiredSignatureError": "has expired", "InvalidAudienceError": "is for another audience"}
     reason = reasons.get(type(error).__name__, "is not valid here")
     return ApiError(
-        f"the token in 'Authorization' {reason}",
+        f"the token {reason}",
         status=401,
         code="invalid_api_key",
         error_type="authentication_error",

@@ -169,13 +169,14 @@ async def test_logging_out_takes_the_cookie_back() -> None:
 async def test_a_cookie_that_was_changed_or_is_old_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(keys=[KEY]) as gateway:
         session = await log_in(gateway, KEY)
-        digest, until_s, signature = session["cookie"].partition("=")[2].split(".")
+        kind, digest, until_s, signature = session["cookie"].partition("=")[2].split(".")
         others = (
-            f"{digest}.{int(until_s) + 1}.{signature}",
-            f"{'0' * 64}.{until_s}.{signature}",
-            f"{digest}.{until_s}.",
+            f"{kind}.{digest}.{int(until_s) + 1}.{signature}",
+            f"{kind}.{'0' * 64}.{until_s}.{signature}",
+            f"admin.{digest}.{until_s}.{signature}",
+            f"{kind}.{digest}.{until_s}.",
         )
-        for wrong in ("", "x", "..", *others, f"\u00e9.1.{signature}", f"{digest}.x.{signature}"):
+        for wrong in ("", "x", "...", *others, f"\u00e9.1.1.{signature}", f"{kind}.{digest}.x.{signature}"):
             assert (await get(gateway, cookie=f"{COOKIE}={wrong}"))[0] == 303, wrong
         assert (await get(gateway, **session))[0] == 200
         now = time.time()

@@ -243,3 +243,35 @@ async def test_a_gateway_takes_tokens_beside_keys(provider: Provider) -> None:
                 assert answer.status == status
                 shown = await answer.text()
             assert ("emerald" in shown) == (bearer == KEY), "the team of the token may use ruby alone"
+
+
+async def test_the_console_takes_a_token_until_it_ends(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(auth=Auth(oidc=oidc(provider))) as gateway:
+        console = f"{gateway.root}/console"
+
+        async def page(path: str, **headers: str) -> int:
+            async with gateway.client.get(f"{console}{path}", headers=headers, allow_redirects=False) as answer:
+                return answer.status
+
+        async def log_in(token: str) -> tuple[int, str, dict[str, str]]:
+            sent = {"data": {"key": token}, "headers": {"origin": gateway.root}, "allow_redirects": False}
+            async with gateway.client.post(f"{console}/login", **sent) as answer:
+                cookie = answer.headers.get("set-cookie", "").partition(";")[0]
+                gateway.client.cookie_jar.clear()
+                return answer.status, await answer.text(), {"cookie": cookie}
+
+        status, shown, _ = await log_in(provider.token(team="rival"))
+        assert (status, "names no team of this gateway" in shown) == (403, True)
+        token = provider.token()
+        status, _, session = await log_in(token)
+        assert (status, token in session["cookie"], await page("/experts", **session)) == (303, False, 200)
+        assert await page("/routers", **session) == 403
+        _, _, admin = await log_in(provider.token(scope="coe:admin"))
+        assert await page("/routers", **admin) == 200
+        forged = {"cookie": admin["cookie"].replace("admin", "token")}
+        assert await page("/", **forged) == 303, "what the cookie says is signed"
+        assert await page("/routers", authorization=f"Bearer {provider.token(scope='coe:admin')}") == 200
+        assert await page("/", authorization="Bearer a.b.c") == 401
+        now = time.time()
+        monkeypatch.setattr("gateway.console.session.time.time", lambda: now + 61)
+        assert await page("/experts", **session) == 303
