@@ -1,0 +1,111 @@
+"""States of an engine between awake and stopped, the cost of a change, and the protocol that makes one."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol
+
+
+class Residency(StrEnum):
+    """The place of an expert's weights."""
+
+    AWAKE = "awake"
+    SLEEP_1 = "sleep_1"  # weights in host memory
+    SLEEP_2 = "sleep_2"  # weights dropped, the process kept
+    STOPPED = "stopped"  # no process
+    ADAPTER = "adapter"  # awake: an adapter that its base's engine has loaded
+
+
+SleepLevel = Literal[1, 2]
+
+ANSWERING = frozenset({Residency.AWAKE, Residency.ADAPTER})
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionTimes:
+    """Seconds that each change of state takes."""
+
+    sleep_1_s: float
+    wake_1_s: float
+    sleep_2_s: float
+    wake_2_s: float
+    cold_start_s: float
+
+    def wake_s(self, state: Residency) -> float:
+        """From a state to awake."""
+        return {
+            Residency.SLEEP_1: self.wake_1_s,
+            Residency.SLEEP_2: self.wake_2_s,
+            Residency.STOPPED: self.cold_start_s,
+        }.get(state, 0.0)
+
+    def sleep_s(self, state: Residency) -> float:
+        """From awake to a state; a process that is stopped ends within a second (ours)."""
+        return {Residency.SLEEP_1: self.sleep_1_s, Residency.SLEEP_2: self.sleep_2_s, Residency.STOPPED: 1.0}.get(
+            state, 0.0
+        )
+
+    def cycle_s(self, state: Residency) -> float:
+        """To a state and back."""
+        return self.sleep_s(state) + self.wake_s(state)
+
+
+Points = Sequence[tuple[float, float]]
+
+PUBLISHED: dict[str, Points] = {
+    "sleep_1_s": ((0.6, 0.22), (8.0, 10.57)),
+    "wake_1_s": ((0.6, 0.26), (4.0, 0.82), (8.0, 2.19), (30.0, 2.87), (235.0, 5.4)),
+    "sleep_2_s": ((0.6, 0.12), (8.0, 0.31)),
+    "wake_2_s": ((0.6, 0.85), (4.0, 2.58), (8.0, 6.53)),
+    "cold_start_s": ((0.6, 48.0), (30.0, 48.0), (235.0, 98.0)),
+}
+"""Billions of parameters and seconds that others published for vLLM on A100s: its blog on sleep mode (wake, level 2 and
+cold start), pull request 48337 (Qwen3-0.6B and 8B with LoRA: sleep, and wake of 8B). None is ours."""
+
+
+def published_times(params_b: float) -> TransitionTimes:
+    """The published times, interpolated by billions of parameters (both on a log scale).
+
+    Above the largest model a time grows in proportion to the size, below the smallest it stays.
+    """
+    return TransitionTimes(**{name: interpolated(points, params_b) for name, points in PUBLISHED.items()})
+
+
+def interpolated(points: Points, params_b: float) -> float:
+    sizes = [size for size, _ in points]
+    if params_b <= sizes[0]:
+        return points[0][1]
+    if params_b >= sizes[-1]:
+        return points[-1][1] * params_b / sizes[-1]
+    right = bisect.bisect_right(sizes, params_b)
+    (low, low_s), (high, high_s) = points[right - 1], points[right]
+    share = math.log(params_b / low) / math.log(high / low)
+    return low_s * (high_s / low_s) ** share
+
+
+class Actuator(Protocol):
+    """Changes the state of engines. An engine is named by any expert that it serves; those that share it move together.
+
+    Every method returns when the engine is there, and raises BackendError where it does not get there.
+    """
+
+    async def sleep(self, expert: str, level: SleepLevel) -> None:
+        """Puts an engine to sleep once its running requests have ended (`mode=wait`)."""
+        ...
+
+    async def wake(self, expert: str) -> None:
+        """Wakes an engine from either level, or starts it where it is stopped; after level 2 with weights reloaded and
+        the prefix cache empty."""
+        ...
+
+    async def stop(self, expert: str) -> None:
+        """Ends an engine's process, once its running requests have ended."""
+        ...
+
+    async def state(self, expert: str) -> Residency:
+        """The state as the engine itself has it. Of one asleep that tells no level: the deeper one."""
+        ...
