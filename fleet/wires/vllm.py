@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
 import socket
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
@@ -17,12 +16,12 @@ from yarl import URL
 
 from base.errors import BackendError
 from base.json_text import to_json
+from fleet.wires._post import MAX_LINE_BYTES, Answer, Posts
 from router.protocols import BackendRequest, BackendResponse, ChatBackend, ChunkStream
 from router.request_limits import CACHE_SALT
 
 KEPT_ALIVE_S = 15.0
 PROBE_TIMEOUT_S = 2.0
-LARGE_BODY_BYTES = 1 << 20  # aiohttp warns when more than this is given as plain bytes
 MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
 """The field as servers write it. Inside a JSON string every quote is escaped, so no text of an answer matches."""
 
@@ -76,22 +75,19 @@ class VllmBackend:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._root = URL(options.url)
-        self._url_of = cache(self._root.__truediv__)
         self._headers = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "coe"}
         if options.api_key is not None:
             self._headers["authorization"] = f"Bearer {options.api_key.get_secret_value()}"
-        self._pooled: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by whether connections are pooled
+        self._posts: dict[tuple[str, bool], Posts] = {}  # by path, and the same
 
     async def send(self, request: BackendRequest) -> BackendResponse:
         """Sends one request; see `ChatBackend.send`. A pooled connection that turns out dead is replaced once."""
         body = to_json({**request.body, **self._own_fields(request)})
-        if self._pooled is None:
-            self._pooled = new_session(self._options, is_pooled=True)
         attempt = Attempt()
         ATTEMPT.set(attempt)
         try:
-            response = await self._post(self._pooled, request, body)
+            response = await self._post(request, body)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             if attempt.is_connection_new:
                 raise backend_error(error) from error
@@ -112,11 +108,9 @@ class VllmBackend:
 
     async def is_alive(self) -> bool:
         """Returns True when the engine lists its models."""
-        if self._pooled is None:
-            self._pooled = new_session(self._options, is_pooled=True)
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         try:
-            async with self._pooled.get(
+            async with self._session(is_pooled=True).get(
                 self._root / "models", headers=self._headers, timeout=timeout, allow_redirects=False
             ) as response:
                 return response.status < 500
@@ -124,44 +118,42 @@ class VllmBackend:
             return False
 
     async def aclose(self) -> None:
-        for session in (self._pooled, self._fresh):
-            if session is not None:
-                await session.close()
-        self._pooled = self._fresh = None
+        sessions, self._sessions, self._posts = self._sessions, {}, {}
+        for session in sessions.values():
+            await session.close()
 
-    async def _post_fresh(self, request: BackendRequest, body: bytes) -> aiohttp.ClientResponse:
-        if self._fresh is None:
-            self._fresh = new_session(self._options, is_pooled=False)
+    async def _post_fresh(self, request: BackendRequest, body: bytes) -> Answer:
         try:
-            return await self._post(self._fresh, request, body)
+            return await self._post(request, body, is_pooled=False)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise backend_error(error) from error
 
-    async def _post(
-        self, session: aiohttp.ClientSession, request: BackendRequest, body: bytes
-    ) -> aiohttp.ClientResponse:
-        headers = self._headers
-        if request.headers:
-            headers = {**headers, **request.headers}
+    async def _post(self, request: BackendRequest, body: bytes, *, is_pooled: bool = True) -> Answer:
+        posts = self._posts.get((request.path, is_pooled))
+        if posts is None:
+            session, url = self._session(is_pooled=is_pooled), self._root / request.path
+            posts = self._posts[request.path, is_pooled] = Posts(session, url, self._headers, keeps_alive=is_pooled)
+        headers = request.headers
         if request.request_id:
             headers = {**headers, "x-request-id": request.request_id}
-        return await session.post(
-            self._url_of(request.path),
-            data=body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body),
-            headers=headers,
-            allow_redirects=False,
-            timeout=limits_of(self._options.connect_timeout_s, min(self._options.timeout_s, request.timeout_s)),
-        )
+        silence_s = min(self._options.timeout_s, request.timeout_s)
+        return await posts.send(body, headers, limits_of(self._options.connect_timeout_s, silence_s))
+
+    def _session(self, *, is_pooled: bool) -> aiohttp.ClientSession:
+        """Made on first use, because its connections belong to an event loop."""
+        if is_pooled not in self._sessions:
+            self._sessions[is_pooled] = new_session(is_pooled=is_pooled)
+        return self._sessions[is_pooled]
 
 
 class ResponseChunks:
-    """The body of an aiohttp response, piece by piece as the socket gave it, each within `timeout_s`.
+    """The body of an answer, piece by piece as the socket gave it, each within `timeout_s`.
 
     The session's own limit ends with the connection, and a body whose framing is broken is one whose end aiohttp never
     announces. One timer serves the whole body: `asyncio.timeout` around each piece takes as long as passing it on.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, timeout_s: float) -> None:
+    def __init__(self, response: Answer, timeout_s: float) -> None:
         self._response = response
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
@@ -233,7 +225,7 @@ class RenamedChunks:
         return MODEL_FIELD.sub(lambda _: self._field, lines)
 
 
-def new_session(options: Options, *, is_pooled: bool) -> aiohttp.ClientSession:
+def new_session(*, is_pooled: bool) -> aiohttp.ClientSession:
     """A client without cookies, proxies or redirects.
 
     Args:
@@ -244,7 +236,10 @@ def new_session(options: Options, *, is_pooled: bool) -> aiohttp.ClientSession:
     else:
         connector = aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=open_socket)
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), max_line_size=32768, max_field_size=32768
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
     )
 
 
@@ -264,7 +259,7 @@ def limits_of(connect_s: float, silence_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=silence_s)
 
 
-def visible_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+def visible_headers(response: Answer) -> dict[str, str]:
     headers = response.headers
     return {name: headers[name] for name in ("content-type", "retry-after") if name in headers}
 

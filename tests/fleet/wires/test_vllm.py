@@ -50,7 +50,7 @@ async def test_connections_are_kept() -> None:
             response = await backend.send(BackendRequest(BODY))
             assert [chunk async for chunk in response.chunks]
             await response.chunks.aclose()
-        pool = backend._pooled.connector
+        pool = backend._sessions[True].connector
         assert sum(len(kept) for kept in pool._conns.values()) == 1
         await backend.aclose()
 
