@@ -206,6 +206,11 @@ def read_router_events(connection: Connection, since: float, until: float) -> li
     return [dict(row) for row in rows]
 
 
+def asked_several(record: DecisionRecord) -> bool:
+    """Returns whether a strategy asked experts for the answer."""
+    return record.strategy is not None and bool(record.strategy.calls)
+
+
 def has_failed(record: DecisionRecord) -> bool:
     """Returns whether the expert that the router chose failed at the request: a reward of 0, even if another answered.
 
@@ -213,7 +218,7 @@ def has_failed(record: DecisionRecord) -> bool:
     refused (a status of 4xx, but for 408 and 429). A status of 200 is that of a stream which broke after it had begun.
     """
     decision = record.decision
-    if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or record.strategy is not None:
+    if decision is None or record.is_probe or decision.reason in NOT_OF_THE_MAP or asked_several(record):
         return False
     if record.served_expert not in (None, decision.expert):
         return True  # the gateway turns to another expert after a failure only
@@ -236,7 +241,7 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
         return "the conversation kept its expert"
     if record.decision.reason is DecisionReason.BUILTIN:
         return "an expert that is no language model answered"
-    if record.strategy is not None:
+    if asked_several(record):
         return "several experts were asked"
     if record.served_expert != record.decision.expert:
         return "another expert answered after a failure"

@@ -89,6 +89,10 @@ class ChatClient:
             "max_tokens": probe.max_tokens,
             **SAMPLING,
         }
+        return await self.send(body)
+
+    async def send(self, body: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
+        """As `ask`, of a chat request as it is. Raises CallError."""
         try:
             async with self._session.post(self._url, json=body) as response:
                 content = await response.read()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -17,11 +18,13 @@ import aiohttp
 import numpy as np
 
 from base.errors import RouterError
-from eval.answer_keys import answer_kind_of
+from eval.answer_keys import asks_by, keys_of, kind_of_probe
 from eval.answers import Answer, Journal, Pair, answer_key, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
 from eval.probe_set import Probe
 from eval.types import Grader
+from router.section import PluginConfig
+from router.strategies.types import Question
 from router.types import PROBE_HEADER, FloatArray
 from training.datasets.outcomes import numbered_answers, write_outcomes
 from training.split import split_of
@@ -50,8 +53,9 @@ class CollectRequest:
     answers; the name does where there is none. `given` are answers of another machine, which are not asked again.
     `free` are experts whose answers cost nothing: they are asked each time, so no key has to cover their code.
     `kept` are experts that may stay in the table with what they answered before, though they are not asked now; None
-    keeps all of them. `timeout_s` bounds one answer. `is_asking_failed`: ask again where an expert failed before,
-    instead of keeping its 0. `is_asking_all`: ask everything again.
+    keeps all of them. `compared_by` is the kind of answers by category, for probes whose grader tells none; `embed` is
+    the router's encoder, for kinds that need it. `timeout_s` bounds one answer. `is_asking_failed`: ask again where an
+    expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again.
     """
 
     probes: tuple[Probe, ...]
@@ -63,6 +67,8 @@ class CollectRequest:
     given: tuple[Answer, ...] = ()
     free: frozenset[str] = frozenset()
     kept: frozenset[str] | None = None
+    compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
+    embed: Callable[[Sequence[str]], FloatArray] | None = None
     concurrency: int = 4
     timeout_s: float = 120.0
     api_key: str | None = None
@@ -188,11 +194,7 @@ class Asking:
             RouterError: no expert can be asked at this address. Answers received so far are in the journal.
         """
         self.total += len(pairs)
-        key = self.request.api_key
-        headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {key}"} if key else {})
-        timeout = aiohttp.ClientTimeout(total=self.request.timeout_s)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-            client = ChatClient(session, self.request.base_url, key)
+        async with client_of(self.request) as client:
             for expert, own in groupby(pairs, key=lambda pair: pair.expert):
                 await self._ask_expert(client, expert, list(own))
 
@@ -314,12 +316,7 @@ async def graded_table(
         for _ in range(min(request.concurrency, len(cells))):
             tasks.create_task(work())
     sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
-    kinds = {probe.id: answer_kind_of(probe.grader) for probe in request.probes}
-    keys = (
-        (row, column, kind(answer.text))
-        for row, column, answer in cells
-        if (kind := kinds[request.probes[row].id]) and not answer.failure and not answer.abstains
-    )
+    keys = await compared(request, [(r, c, a.text) for r, c, a in cells if not a.failure and not a.abstains], show)
     return OutcomeTable(
         prompt_ids=tuple(probe.id for probe in request.probes),
         texts=tuple(probe.text for probe in request.probes),
@@ -335,6 +332,27 @@ async def graded_table(
         active_params_b={name: size for name, size in sizes.items() if size is not None},
         answers=numbered_answers(keys, (len(request.probes), len(experts))),
     )
+
+
+async def compared(
+    request: CollectRequest, answers: Sequence[tuple[int, int, str]], show: Show
+) -> list[tuple[int, int, str | None]]:
+    """The keys of the answers that can be compared; a judge is asked where experts.yaml declares one."""
+    found = {row: kind_of_probe(probe, request.compared_by) for row, probe in enumerate(request.probes)}
+    kinds = {row: kind for row, kind in found.items() if kind is not None}
+    show(f"comparing answers to {len(kinds)} probes")
+    async with client_of(request) as client:
+        texts, ask = request.probes, asks_by(client)
+        return await keys_of(answers, kinds, {row: Question(texts[row].text, request.embed, ask) for row in kinds})
+
+
+@asynccontextmanager
+async def client_of(request: CollectRequest) -> AsyncIterator[ChatClient]:
+    """A client of the API that experts are asked by."""
+    headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {request.api_key}"} if request.api_key else {})
+    timeout = aiohttp.ClientTimeout(total=request.timeout_s)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        yield ChatClient(session, request.base_url, request.api_key)
 
 
 def ms_per_token(answers: Iterable[Answer], expert: str) -> float | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import typer
@@ -23,7 +23,11 @@ from eval.commands import ExpertsOption, split_names
 from eval.probe_set import Probe, load_probe_file, load_probes
 from fleet.adapter_files import adapter_digest
 from fleet.vllm_command import adapter_folder
+from router import plugins
 from router.config import Engine, ExpertConfig, load_config
+from router.protocols import Encoder
+from router.section import PluginConfig
+from router.types import FloatArray
 from router.weights import file_sha256, fingerprint, resolve_weights
 from training.datasets.model_facts import facts_of_config
 from training.types import ModelFacts
@@ -67,6 +71,8 @@ def collect(
         given=tuple(read_answers(answers_from)) if answers_from else (),
         free=inputs.free,
         kept=frozenset(inputs.facts) if experts_file else None,
+        compared_by=inputs.compared_by,
+        embed=inputs.embed,
         concurrency=concurrency,
         timeout_s=timeout_s,
         api_key=api_key,
@@ -83,13 +89,15 @@ def collect(
 @dataclass(frozen=True)
 class CollectInputs:
     """Probes to ask, experts to ask, and what is known of the experts: sizes and prices, what decides an answer, and
-    whose answers cost nothing."""
+    whose answers cost nothing. The last two are as in CollectRequest."""
 
     probes: tuple[Probe, ...]
     experts: tuple[str, ...]
     facts: Mapping[str, ModelFacts]
     fingerprints: Mapping[str, str]
     free: frozenset[str] = frozenset()
+    compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
+    embed: Callable[[Sequence[str]], FloatArray] | None = None
 
 
 def load_inputs(
@@ -108,11 +116,17 @@ def load_inputs(
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"--base-url: '{base_url}' is not a URL; expected http://HOST:PORT/v1")
     facts, fingerprints, free = dict[str, ModelFacts](), dict[str, str](), frozenset[str]()
+    compared_by: Mapping[str, PluginConfig] = {}
+    embed = None
     if experts_file:
         config = load_config(experts_file)
         folder = experts_file.resolve().parent
         facts, free = dict(facts_of_config(config)), frozenset(config.builtins)
         fingerprints = {name: expert_fingerprint(entry, folder) for name, entry in config.experts.items()}
+        compared_by = config.answers
+        if any(each.kind == "embedding" for each in compared_by.values()):
+            encoder = config.router.encoder
+            embed = cast(Encoder, plugins.build("router.encoders", encoder.kind, encoder.options)).encode
     names = tuple(experts or facts)
     if not names:
         raise ConfigError("name the experts: --experts a,b,c, or --experts-file experts.yaml for all of its experts")
@@ -122,7 +136,8 @@ def load_inputs(
         if names.count(name) > 1:
             raise ConfigError(f"--experts: '{name}' is named {names.count(name)} times")
     loaded = load_probe_file(probes) if probes is not None and probes.is_file() else load_probes(probes)
-    return CollectInputs(first_of_each_category(loaded, per_category), names, facts, fingerprints, free)
+    kept = first_of_each_category(loaded, per_category)
+    return CollectInputs(kept, names, facts, fingerprints, free, compared_by, embed)
 
 
 def first_of_each_category(probes: Sequence[Probe], count: int | None) -> tuple[Probe, ...]:

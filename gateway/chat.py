@@ -166,8 +166,9 @@ class ChatExchange:
             asked.chat, asked.decision_id, asked.session_id, asked.caller, asked.session
         )
         decision, chat = decided.decision, asked.chat
-        chosen = decided.chosen
-        outcome.hold = await endpoint.limits.reserve(asked, decision, () if chosen is None else chosen.asked)
+        chosen = decided.chosen if isinstance(decided.chosen, Chosen) else None
+        outcome.hold = await endpoint.limits.reserve(asked, decision, chosen)
+        outcome.strategy = None if isinstance(decided.chosen, Chosen) else decided.chosen
         outcome.decided = decided  # a request over a cap is rejected as if nothing had been decided
         self._is_sampled = endpoint.judge is not None and endpoint.judge.samples()
         self._keeps_text = self._is_sampled or decided.slot is not None
@@ -202,7 +203,7 @@ class ChatExchange:
             return await run.answer(self._wait_on_stream)
         finally:
             outcome.strategy = run.trace()
-            outcome.spent = endpoint.limits.spent_on(self._asked, outcome.strategy)
+            outcome.spent = endpoint.limits.spent_on(self._asked, outcome.strategy, chosen.kind.judging)
             outcome.usage = total(call.usage for call in outcome.strategy.calls)
 
     async def _wait_on_stream(self) -> None:

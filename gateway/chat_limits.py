@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from gateway.exchange import Asked, Outcome
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
-from gateway.keys.price import bounded, most, spent
+from gateway.keys.price import MESSAGE_TOKENS, bounded, most, price, spent
 from gateway.wire import ChatRequest
 from router.config import CoeConfig, ExpertConfig
+from router.strategies.types import Chosen, Judging
 from router.types import RoutingDecision, StrategyTrace, TerminalState
 
 PREAMBLE_CHARS = 1000
@@ -33,34 +34,45 @@ class ChatLimits:
         """The request with a longest answer, where a cap counts it."""
         return bounded(chat, caller.answer_tokens) if caller.has_costs else chat
 
-    async def reserve(self, asked: Asked, decision: RoutingDecision, several: Sequence[str] = ()) -> Hold | None:
+    async def reserve(self, asked: Asked, decision: RoutingDecision, chosen: Chosen | None = None) -> Hold | None:
         """Reserves what the dearest expert that may be tried could cost; None without caps. Raises ApiError 429, 503.
 
         A failover stays in the decision's ranking, so no other expert can answer.
 
         Args:
-            several: experts that a strategy may ask before.
+            chosen: a strategy, which may ask further experts.
         """
         caller = asked.caller
         if not caller.caps:
             return None
         candidates = (self._experts[name] for name in decision.ranking)
         cost = most(asked.chat, candidates, self._added_chars) if caller.has_costs else NOTHING
-        for name in several if caller.has_costs else ():
-            cost = cost.plus(self._most(asked, name))
+        if chosen is not None and caller.has_costs:
+            for name in chosen.asked:
+                cost = cost.plus(self._most(asked, name))
+            if (judging := chosen.kind.judging) is not None:
+                n = len(chosen.asked)
+                cost = cost.plus(self._most_judging(judging).times(n * (n - 1) // 2))
         return await self._limits.reserve(caller, cost)
 
     def _most(self, asked: Asked, expert: str) -> Cost:
         return most(asked.chat, (self._experts[expert],), self._added_chars)
 
-    def spent_on(self, asked: Asked, trace: StrategyTrace) -> Cost:
+    def _most_judging(self, judging: Judging) -> Cost:
+        """Of one comparison of two answers."""
+        prompt, reply = judging.prompt_bytes + 2 * MESSAGE_TOKENS, judging.reply_tokens
+        return Cost(prompt + reply, price(prompt, reply, self._experts[judging.expert]))
+
+    def spent_on(self, asked: Asked, trace: StrategyTrace, judging: Judging | None) -> Cost:
         """The cost of a strategy's calls; of one that was cancelled or not counted the most that it can have been."""
         cost = NOTHING
         for call in trace.calls if asked.caller.has_costs else ():
-            is_known = not call.usage.is_estimated
-            cost = cost.plus(
-                spent(call.usage, self._experts[call.expert]) if is_known else self._most(asked, call.expert)
-            )
+            if not call.usage.is_estimated:
+                cost = cost.plus(spent(call.usage, self._experts[call.expert]))
+            elif call.is_judge and judging is not None:
+                cost = cost.plus(self._most_judging(judging))
+            else:
+                cost = cost.plus(self._most(asked, call.expert))
         return cost
 
     def settle(self, outcome: Outcome) -> None:

@@ -99,7 +99,7 @@ class Decided(NamedTuple):
     `inputs` and `embedding` are None where the client named the expert; `embedding` also where the log keeps none.
     `alias` is the model that was asked for, where experts.yaml gives that name a meaning.
     `conversation` is the name by which its expert is remembered; None where the client named the expert.
-    `chosen` is the strategy by which several experts are asked; None: one is.
+    `chosen` is the strategy by which several experts are asked, or why it is not followed; None: one is asked.
     `slot` is the place of the answer in the cache; None where it may not be kept.
     `shadow` gives what a router on trial decides meanwhile, or None if it is not ready; None without a trial.
     """
@@ -111,7 +111,7 @@ class Decided(NamedTuple):
     alias: str | None = None
     conversation: str | None = None
     slot: Slot | None = None
-    chosen: Chosen | None = None
+    chosen: Chosen | StrategyTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +195,8 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
     if outcome.decided is not None and outcome.decided.alias is not None:
         headers["x-coe-alias"] = quote(outcome.decided.alias[:MAX_MODEL_CHARS], safe=ALIAS_CHARS)
     trace = outcome.strategy
-    if trace is not None:
-        answered = sum(call.state is CallState.ANSWERED for call in trace.calls)
+    if trace is not None and trace.declined is None:
+        answered = sum(call.state is CallState.ANSWERED and not call.is_judge for call in trace.calls)
         headers["x-coe-strategy"] = trace.name
         headers["x-coe-calls"] = str(len(trace.calls))
         headers["x-coe-agreement"] = f"{trace.agreed} of {answered}"
@@ -220,7 +220,7 @@ def stay_note(stay: Stay) -> str:
 
 def fallback_note(decision: RoutingDecision, expert: str | None, trace: StrategyTrace | None = None) -> str:
     """The header `x-coe-fallback`: `uncertain` (stage 1), `explored` (another expert was planned), `failover:EXPERT`
-    (that one failed), `single` (a strategy brought no answer); empty for none of them."""
+    (that one failed), `single` (a strategy brought no answer, or was not followed); empty for none of them."""
     notes = ["uncertain"] if decision.is_fallback else []
     if decision.reason is DecisionReason.EXPLORED:
         notes.append("explored")

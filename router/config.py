@@ -127,6 +127,13 @@ class ExpertConfig(Section):
         return self.served_model or (expert if self.url is None else self.model)
 
     @property
+    def family(self) -> str:
+        """The letters that its model's name begins with: `qwen` of `Qwen/Qwen2.5-7B`. One family errs alike."""
+        name = re.split(r"[/:]", self.model.rstrip("/"))[-1]
+        letters = re.match(r"[A-Za-z]+", name)
+        return letters.group().lower() if letters else name
+
+    @property
     def host_group(self) -> str:
         """Experts of one group share the weights of their base, which count once against `hosted_params_b`."""
         return f"{self.engine}:{self.url or ''}:{self.model}"
@@ -443,9 +450,13 @@ def strategy_problems(config: CoeConfig) -> Iterator[str]:
         if category not in config.categories:
             yield f"answers.{category}: unknown category{allowed_values(category, config.categories)}"
         try:
-            plugins.validate_options(ANSWER_KINDS, kind.kind, kind.options)
+            options = plugins.validate_options(ANSWER_KINDS, kind.kind, kind.options)
         except ConfigError as error:
             yield from (f"answers.{category}: {problem}" for problem in error.problems or [str(error)])
+            continue
+        judge = getattr(options, "expert", None)
+        if judge is not None and judge not in config.language_models:
+            yield f"answers.{category}.expert: unknown expert '{judge}'{allowed_values(judge, config.language_models)}"
 
 
 def entry_faults(entry: ExpertConfig) -> Iterator[str]:

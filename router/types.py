@@ -240,7 +240,8 @@ class CallState(StrEnum):
 
 class AskedExpert(Record):
     """One call of a strategy. Calls of one `answer` number gave the same answer; None: it stated none. The usage of a
-    cancelled call is an estimate of its prompt."""
+    cancelled call is an estimate of its prompt. `is_judge`: it was asked whether two answers are the same. `propensity`
+    is the probability of the call, given the replies before it; 0 in rows of before it was kept."""
 
     expert: str
     state: CallState
@@ -249,17 +250,21 @@ class AskedExpert(Record):
     cost_usd: float = Field(default=0.0, ge=0)
     latency_ms: float = Field(default=0.0, ge=0)
     error_code: str | None = None
+    is_judge: bool = False
+    propensity: float = Field(default=0.0, ge=0, le=1)
 
 
 class StrategyTrace(Record):
     """The experts that were asked for one answer. Not settled: nobody gave one, so that a single expert served, or the
-    client left. `confidence` is the probability that the served answer is right; `agreed` counts who gave it."""
+    client left. `confidence` is the probability that the served answer is right; `agreed` counts who gave it.
+    `declined` is the reason why the policy's strategy asked nobody for this request."""
 
     name: str
     is_settled: bool
     confidence: float | None = None
     agreed: int = 0
     calls: tuple[AskedExpert, ...] = ()
+    declined: str | None = None
 
     @property
     def cost_usd(self) -> float:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import ast
-import re
-from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from base.answer_text import clip, fenced_blocks
+from base.answer_text import clip
+from base.code_text import code_in
 from base.errors import DataError
-from eval.sandbox.runner import SandboxLimits, is_supported, run_tests
+from base.sandbox.runner import SandboxLimits, is_supported, run_tests
 from eval.types import Grader
-
-_CODE_START: Final = re.compile(r"^(?:def |class |import |from |@|async def |\w+ *= *lambda)", re.MULTILINE)
-_MAX_CUTS: Final = 60
-"""Lines dropped from the end while looking for text that parses. Ours."""
 
 
 class Options(BaseModel):
     """`tests`: Python statements, usually asserts, run after the answer in its namespace. All must pass.
 
     `cpu_s`, `wall_s` and `memory_mib` bound the run. What the sandbox guards and what it does not is in
-    `eval.sandbox.runner.run_tests`. Where the kernel has no system call filter (outside Linux on x86_64 and aarch64) a
+    `base.sandbox.runner.run_tests`. Where the kernel has no system call filter (outside Linux on x86_64 and aarch64) a
     weaker guard inside the interpreter does; `must_filter` refuses to run there.
     """
 
@@ -44,33 +39,6 @@ class Options(BaseModel):
         return tests
 
 
-def _parses(code: str) -> bool:
-    try:
-        return bool(ast.parse(code).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # NUL bytes, and nesting too deep for the parser
-        return False
-
-
-def _longest_code(text: str) -> str:
-    """The longest run of lines, from the first one that begins a definition, that parses; empty when there is none."""
-    start = _CODE_START.search(text)
-    lines = text[start.start() :].splitlines() if start else []
-    for end in range(len(lines), max(0, len(lines) - _MAX_CUTS), -1):
-        code = "\n".join(lines[:end])
-        if _parses(code):
-            return code
-    return ""
-
-
-def _code_in(answer: str) -> str:
-    """The first fenced block that parses (later ones usually show how to call it), else the answer when all of it
-    parses, else its longest part that does. Empty when there is no code."""
-    for text in (*fenced_blocks(answer), answer):
-        if _parses(text):
-            return text
-    return _longest_code(answer)
-
-
 def build(options: Options) -> Grader:
     """A grader that gives 1 when every test passes, else 0.
 
@@ -83,7 +51,7 @@ def build(options: Options) -> Grader:
     limits = SandboxLimits(options.cpu_s, options.wall_s, options.memory_mib * 2**20)
 
     def grade(answer: str) -> float:
-        code = _code_in(clip(answer))
+        code = code_in(clip(answer))
         if not code:
             return 0.0
         outcome = run_tests(code, options.tests, limits)

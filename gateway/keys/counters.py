@@ -31,6 +31,9 @@ class Cost:
     def plus(self, other: Cost) -> Cost:
         return Cost(self.tokens + other.tokens, self.nano_usd + other.nano_usd)
 
+    def times(self, count: int) -> Cost:
+        return Cost(count * self.tokens, count * self.nano_usd)
+
 
 NOTHING = Cost(0, 0)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from base.errors import RouterError
 from fleet.wires.echo import wants_usage
@@ -14,14 +16,18 @@ from gateway.asgi import read_off_loop
 from gateway.exchange import Asked, cost_usd
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
 from gateway.http_errors import api_error
+from gateway.judging.prompts import text_of
 from gateway.strategies.told import streamed, total, with_usage
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
-from router.strategies.types import Chosen, Reply, Settled, Strategy
-from router.types import AskedExpert, CallState, RoutingDecision, StrategyTrace, Usage
+from router.strategies.types import Chosen, KeyOf, Question, Reply, Settled, Strategy
+from router.types import AskedExpert, CallState, QueryFacts, RoutingDecision, StrategyTrace, Usage
 
 WAITING_S = 10.0
 """A proxy cuts a stream that is silent for 30 to 60 s."""
+
+COMPARER = ThreadPoolExecutor(max_workers=8, thread_name_prefix="coe-compare")
+"""For kinds of answers that run code or ask a judge; of one request one answer after the other."""
 
 NEW_ANSWER = "\0"
 """Key of an answer that nobody has given yet."""
@@ -63,15 +69,23 @@ class StrategyRun:
     decision: RoutingDecision
     chosen: Chosen
     calls: dict[int, Call] = field(default_factory=dict)
+    judgements: list[Call] = field(default_factory=list)
     settled: Settled | None = None
+    declined: str | None = None
+    key_of: KeyOf | None = None
+    _comparing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asking: set[Future[str | None]] = field(default_factory=set)
 
     async def answer(self, on_wait: Callable[[], Awaitable[None]]) -> StreamedAnswer | WholeAnswer | None:
         """The answer that is served, with the usage of all calls, as its client asked for it; None where nobody gave
-        one.
+        one, or the answers to this request cannot be compared, for which nobody is asked.
 
         Args:
             on_wait: called again and again while the client waits for a stream.
         """
+        self.declined = self._prepare()
+        if self.declined is not None:
+            return None
         asking = asyncio.create_task(self._settled_answer(), name="strategy")
         try:
             while not (await asyncio.wait({asking}, timeout=WAITING_S))[0]:
@@ -79,9 +93,26 @@ class StrategyRun:
                     await on_wait()
             answer = asking.result()
         finally:
+            self.key_of = None  # what a judge has not been asked yet is not asked any more
+            for future in self._asking:
+                future.cancel()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         return streamed(answer, wants_usage(self.chat.body)) if answer and self.chat.is_stream else answer
+
+    def _prepare(self) -> str | None:
+        """Makes the keys of answers to this request, or says why there are none."""
+        judging, kind = self.chosen.kind.judging, self.chosen.kind
+        if judging is not None:
+            family = self.entries[judging.expert].family
+            same = next((name for name in self.chosen.asked if self.entries[name].family == family), None)
+            if same is not None:
+                return f"judge '{judging.expert}' is of the family of expert '{same}', whose answers it would compare"
+        loop = asyncio.get_running_loop()
+        text = "\n\n".join(text_of(message.get("content")) for message in self.chat.messages)
+        ask = partial(self._ask, loop)
+        self.key_of = kind.key_for(Question(text, self.chosen.embed, ask))
+        return "the request shows nothing to compare answers by" if self.key_of is None else None
 
     async def _settled_answer(self) -> WholeAnswer | None:
         """Asks until an answer is settled. What is not needed any more is cancelled at its expert."""
@@ -109,7 +140,7 @@ class StrategyRun:
         served = None if self.settled.expert is None else self.calls[self.settled.expert].answer
         if served is None:
             return None
-        usage = total(call.usage for call in self.calls.values())
+        usage = total(call.usage for call in (*self.calls.values(), *self.judgements))
         body = await read_off_loop(lambda raw: with_usage(raw, usage), served.body)
         return replace(served, body=body, facts=replace(served.facts, usage=usage))
 
@@ -118,22 +149,54 @@ class StrategyRun:
 
     async def _call(self, expert: int) -> None:
         """Asks one expert for a whole answer. A failure is no answer."""
-        name, begun = self.chosen.experts[expert], time.perf_counter()
-        call = self.calls[expert] = Call(name, self.chat.facts.prompt_tokens)
+        call = self.calls[expert] = Call(self.chosen.experts[expert], self.chat.facts.prompt_tokens)
         body = {field: value for field, value in self.chat.body.items() if field not in ("stream", "stream_options")}
+        text = await self._ask_into(call, replace(self.chat, body=body, is_stream=False))
+        is_cut = call.answer is not None and call.answer.facts.finish_reason == "length"
+        if text is not None and not is_cut:
+            call.key = await self._key(text)
+
+    async def _ask_into(self, call: Call, chat: ChatRequest) -> str | None:
+        """The text of an expert's answer, with what became of the call; None where it gave none."""
+        begun = time.perf_counter()
         try:
-            answer = await self.experts.whole(self.asked, replace(self.chat, body=body, is_stream=False), name)
+            answer = await self.experts.whole(self.asked, chat, call.expert)
             if answer.facts.error_code is not None:
                 call.state, call.error_code = CallState.FAILED, answer.facts.error_code
-            else:
-                text = await read_off_loop(answer_text, answer.body)
-                call.state, call.answer = CallState.ANSWERED, answer
-                is_cut = answer.facts.finish_reason == "length"
-                call.key = None if text is None or is_cut else self.chosen.kind(text)
+                return None
+            call.state, call.answer = CallState.ANSWERED, answer
+            return await read_off_loop(answer_text, answer.body)
         except RouterError as error:
-            call.state, call.error_code = CallState.FAILED, api_error(error, name).code
+            call.state, call.error_code = CallState.FAILED, api_error(error, call.expert).code
+            return None
         finally:
             call.latency_ms = (time.perf_counter() - begun) * 1e3
+
+    async def _key(self, text: str) -> str | None:
+        if self.key_of is None:
+            return None
+        if not self.chosen.kind.is_slow:
+            return self.key_of(text)
+        async with self._comparing:
+            return await asyncio.get_running_loop().run_in_executor(COMPARER, self.key_of, text)
+
+    def _ask(self, loop: asyncio.AbstractEventLoop, expert: str, body: Mapping[str, object]) -> str | None:
+        """A judge's reply, for a thread that compares answers; None where it gives none, or nobody waits any more."""
+        if self.key_of is None:
+            return None
+        future = asyncio.run_coroutine_threadsafe(self._judge(expert, body), loop)
+        self._asking.add(future)
+        try:
+            return future.result()
+        except CancelledError:
+            return None
+
+    async def _judge(self, expert: str, body: Mapping[str, object]) -> str | None:
+        facts = QueryFacts(prompt_chars=len(str(body["messages"])))
+        call = Call(expert, facts.prompt_tokens)
+        self.judgements.append(call)
+        asks = replace(self.chat, body={"model": expert, **body}, facts=facts, is_stream=False)
+        return await self._ask_into(call, asks)
 
     def trace(self) -> StrategyTrace:
         """The part of the row and the receipt. Answers are numbered; their text is nowhere."""
@@ -147,8 +210,10 @@ class StrategyRun:
                 cost_usd=cost_usd(call.usage, self.entries.get(call.expert)),
                 latency_ms=call.latency_ms or 0.0,
                 error_code=call.error_code,
+                is_judge=i >= len(self.calls),
+                propensity=self.decision.propensity,
             )
-            for call in self.calls.values()
+            for i, call in enumerate((*self.calls.values(), *self.judgements))
         )
         settled = self.settled or Settled(None)
         return StrategyTrace(
@@ -157,6 +222,7 @@ class StrategyRun:
             confidence=settled.confidence,
             agreed=settled.agreed,
             calls=calls,
+            declined=self.declined,
         )
 
 

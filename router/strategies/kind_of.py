@@ -1,4 +1,4 @@
-"""Which kind of answer a request asks for."""
+"""The kind of answer that a request asks for."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from router.types import QueryFacts
 FAMILY = "router.strategies.kinds"
 
 
-def answer_kind(facts: QueryFacts, category: str, declared: Mapping[str, PluginConfig]) -> AnswerKind | None:
+MORE_THAN_TEXT = "the answer may be a call of a tool"
+
+
+def answer_kind(facts: QueryFacts, category: str, declared: Mapping[str, PluginConfig]) -> AnswerKind | str:
     """JSON where the request wants it, else what experts.yaml declares of the category (`answers`).
 
-    None where nothing tells, and where the answer may be a call of a tool: then one expert serves.
+    The reason where nothing tells, and where the answer may be a call of a tool: then one expert serves.
     """
     if facts.has_tools or facts.in_tool_loop:
-        return None
+        return MORE_THAN_TEXT
     if facts.wants_json:
         return built_kind("json", ())
     config = declared.get(category)
-    return None if config is None else built_kind(config.kind, tuple(sorted(_hashable(config).items())))
+    if config is None:
+        return f"no kind of answers is declared for category '{category}'"
+    return built_kind(config.kind, tuple(sorted(_hashable(config).items())))
 
 
 def _hashable(config: PluginConfig) -> dict[str, object]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from router.types import FloatArray
 
 
 class StrategyName(StrEnum):
@@ -18,8 +20,49 @@ class StrategyName(StrEnum):
     ESCALATE = "escalate"  # a cheap one first; a strong one where its reply does not pass
 
 
-AnswerKind = Callable[[str], str | None]
+MAX_PROMPT_CHARS = 20_000
+"""Of a prompt, in which a kind looks for examples or tables."""
+
+KeyOf = Callable[[str], str | None]
 """An answer's key, None where it states none: answers of one key are the same answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a kind may need to compare the answers to one request: the text of its messages; the router's encoder, from
+    texts to vectors (n, d); and the text that an expert replies to a chat body, None where it gives none."""
+
+    text: str = ""
+    embed: Callable[[Sequence[str]], FloatArray] | None = None
+    ask: Callable[[str, Mapping[str, object]], str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """An expert that compares answers, two at a time; a call has a prompt and a reply of at most so much."""
+
+    expert: str
+    prompt_bytes: int
+    reply_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKind:
+    """One way to tell whether two answers are the same.
+
+    `key_for` gives the keys of answers to a request, or None where it cannot tell of this request. `is_slow`: a key
+    may take milliseconds or more, so that it belongs into a thread, one key of a request after the other. `judging`
+    says who is asked meanwhile.
+    """
+
+    key_for: Callable[[Question], KeyOf | None]
+    is_slow: bool = False
+    judging: Judging | None = None
+
+
+def kind_of_text(key: KeyOf) -> AnswerKind:
+    """A kind whose keys follow from the answer alone."""
+    return AnswerKind(lambda question: key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +110,14 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A strategy for one request. Its experts are numbers of `experts`; answers with one key of `kind` are the same."""
+    """A strategy for one request. Its experts are numbers of `experts`; answers with one key of `kind` are the same.
+    `embed` is the router's encoder."""
 
     name: StrategyName
     strategy: Strategy
     experts: tuple[str, ...]
     kind: AnswerKind
+    embed: Callable[[Sequence[str]], FloatArray]
 
     @property
     def asked(self) -> tuple[str, ...]:

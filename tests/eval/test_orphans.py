@@ -74,7 +74,7 @@ def test_a_killed_report_ends_its_training(tmp_path: Path) -> None:
 
 def test_a_killed_grader_ends_the_code_that_it_runs() -> None:
     code = (
-        "from eval.sandbox.runner import SandboxLimits, run_tests\n"
+        "from base.sandbox.runner import SandboxLimits, run_tests\n"
         "run_tests('import time', 'time.sleep(600)', SandboxLimits(wall_s=600.0))"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as parent:

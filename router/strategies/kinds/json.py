@@ -7,7 +7,7 @@ import json
 from pydantic import BaseModel, ConfigDict
 
 from base.answer_text import clip, object_in
-from router.strategies.types import AnswerKind
+from router.strategies.types import AnswerKind, kind_of_text
 
 
 class Options(BaseModel):
@@ -24,7 +24,7 @@ def build(options: Options) -> AnswerKind:
         except RecursionError:  # nested too deep to be an answer
             return None
 
-    return key
+    return kind_of_text(key)
 
 
 def plain_numbers(value: object) -> object:

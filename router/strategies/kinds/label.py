@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from base.answer_text import clip
-from router.strategies.types import AnswerKind
+from router.strategies.types import AnswerKind, kind_of_text
 
 Label = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"\w")]
 
@@ -40,7 +40,7 @@ def build(options: Options) -> AnswerKind:
         found = set(named.findall(clip(answer).casefold()))
         return str(found.pop()) if len(found) == 1 else None
 
-    return key
+    return kind_of_text(key)
 
 
 EXAMPLES = (Options(labels=("positive", "negative", "neutral")), Options(labels=("spam", "not spam")))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from base.answer_text import clip
 from base.number_text import number_given
-from router.strategies.types import AnswerKind
+from router.strategies.types import AnswerKind, kind_of_text
 
 _FRACTION: Final = re.compile(r"\\[dt]?frac\s*\{\s*([-−+]?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _BOXED: Final = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -37,7 +37,7 @@ def build(options: Options) -> AnswerKind:
         rounded = float(f"{value:.{options.digits}g}")
         return f"{rounded:.15g}" if rounded else "0"
 
-    return key
+    return kind_of_text(key)
 
 
 def _value(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.answer_text import clip
-from router.strategies.types import AnswerKind
+from router.strategies.types import AnswerKind, kind_of_text
 
 _STATED: Final = r"(?i:answer|option|choice)\b[^\n.;]{{0,30}}?(?:\b(?i:is)\b|:|=|\*\*)[\s*`(\[{{$]*([{0}])\b(?!')"
 
@@ -37,7 +37,7 @@ def build(options: Options) -> AnswerKind:
         first = alone.match(text) or alone.fullmatch(text.rsplit("\n", 1)[-1])
         return first.group(1) if first else None
 
-    return key
+    return kind_of_text(key)
 
 
 EXAMPLES = (Options(), Options(last="D"))

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from base.answer_text import clip
-from router.strategies.types import AnswerKind
+from router.strategies.types import AnswerKind, kind_of_text
 
 _LEAD: Final = re.compile(r"^(?:(?:(?:final|correct) )*answer (?:is )?)+(?=.)")
 _PUNCTUATION: Final = re.compile(r"[^\w\s]|_")
@@ -33,7 +33,7 @@ def build(options: Options) -> AnswerKind:
         short = _LEAD.sub("", " ".join(words))
         return short if 0 < len(short.split()) <= options.max_words else None
 
-    return key
+    return kind_of_text(key)
 
 
 EXAMPLES = (Options(), Options(max_words=3))

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from base.errors import DataError
+from base.sandbox.runner import SandboxOutcome
 from eval.graders import python_tests
 from eval.graders.python_tests import Options, build
-from eval.sandbox.runner import SandboxOutcome
 
 ADD = Options(tests="assert add(2, 3) == 5\nassert add(-1, 1) == 0", cpu_s=1, wall_s=5.0)
 CODE = "def add(a, b):\n    return a + b"

@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from eval.sandbox.syscall_filter import filter_program
+from base.sandbox.syscall_filter import filter_program
 
 _CHILD: Final = Path(__file__).with_name("child.py")
 _FILE_BYTES: Final = 4096
@@ -33,11 +34,12 @@ class SandboxLimits:
 @dataclass(frozen=True, slots=True)
 class SandboxOutcome:
     """`has_passed`: the code and every test ran to the end. `is_filtered`: the kernel filter was on; None when the
-    process ended before it could say. `is_timed_out`: the wall clock ended it."""
+    process ended before it could say. `is_timed_out`: the wall clock ended it. `results`: one of each call, as text."""
 
     has_passed: bool
     is_filtered: bool | None
     is_timed_out: bool
+    results: tuple[str, ...] = ()
 
 
 def is_supported() -> bool:
@@ -45,8 +47,11 @@ def is_supported() -> bool:
     return os.name == "posix"
 
 
-def run_tests(code: str, tests: str, limits: SandboxLimits) -> SandboxOutcome:
-    """Runs `code`, then `tests` in the same namespace, in a new interpreter (`python -I -S -B`).
+def run_tests(code: str, tests: str, limits: SandboxLimits, calls: Sequence[str] = ()) -> SandboxOutcome:
+    """Runs `code`, then `tests` and `calls` in the same namespace, in a new interpreter (`python -I -S -B`).
+
+    Of each call, an expression, its value or the exception that it raises comes back as text of at most 200 characters;
+    true and 1 are the same, a list and a tuple are not.
 
     Guarded on every POSIX system: no site-packages, no environment variables, no inherited file but the verdict file,
     an empty temporary working folder that is removed afterwards, its own session and process group (killed at the end),
@@ -58,9 +63,10 @@ def run_tests(code: str, tests: str, limits: SandboxLimits) -> SandboxOutcome:
     files opened for writing, and every call that renames, removes or changes a file, a limit or another process.
 
     Not guarded: the code can read any file that this user can read (it cannot send it anywhere: what comes back is one
-    bit); it can search the interpreter for the secret word that reports success, so an answer made to cheat this
-    sandbox can fake a pass; it can make values that equal everything. Without the kernel filter, code that sets out to
-    get round an audit hook gets round it. It is not a virtual machine: a kernel bug is a way out.
+    bit, and the results of calls, which a caller shows to nobody); it can search the interpreter for the secret word
+    that reports success, so an answer made to cheat this sandbox can fake a pass; it can make values that equal
+    everything. Without the kernel filter, code that sets out to get round an audit hook gets round it. It is not a
+    virtual machine: a kernel bug is a way out.
 
     Raises:
         OSError: the interpreter could not be started.
@@ -69,6 +75,7 @@ def run_tests(code: str, tests: str, limits: SandboxLimits) -> SandboxOutcome:
     job = {
         "code": code,
         "tests": tests,
+        "calls": list(calls),
         "nonce": nonce,
         "parent_pid": os.getpid(),
         "filter": filter_program(sys.platform, platform.machine()).hex(),
@@ -87,7 +94,8 @@ def run_tests(code: str, tests: str, limits: SandboxLimits) -> SandboxOutcome:
         verdict.seek(0)
         said = verdict.read(_FILE_BYTES)
     is_filtered = said.startswith(b"K") if said else None
-    return SandboxOutcome(said[1:] == nonce.encode() and not is_timed_out, is_filtered, is_timed_out)
+    word, *results = said[1:].decode(errors="replace").split("\n")
+    return SandboxOutcome(word == nonce and not is_timed_out, is_filtered, is_timed_out, tuple(results))
 
 
 def _run_child(folder: str, given: IO[bytes], verdict: IO[bytes], wall_s: float) -> bool:

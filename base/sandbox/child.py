@@ -1,7 +1,8 @@
 """The program inside the sandbox, started as a script by `runner.run_tests`, apart from site-packages and environment.
 
-Standard input holds a JSON object: code, tests, nonce, filter (hex), and the limits. Standard output, a regular file,
-gets one byte ("K" the kernel filter is on, "-" it is not) before the code runs and the nonce after the tests passed.
+Standard input holds a JSON object: code, tests, calls, nonce, filter (hex), and the limits. Standard output, a regular
+file, gets one byte ("K" the kernel filter is on, "-" it is not) before the code runs; after the tests passed it gets
+the nonce, and a line with the result of each call.
 Whatever the code raises ends the interpreter before that, so no handler is needed here.
 """
 
@@ -82,8 +83,27 @@ def _guard_interpreter() -> None:
     sys.addaudithook(refuse)
 
 
+def _result(call: str, namespace: dict[str, object]) -> str:
+    """The value of a call, or the exception that it raises."""
+    try:
+        return _shown(eval(call, namespace))  # noqa: S307
+    except Exception as error:  # noqa: BLE001
+        return f"raises {type(error).__name__}"
+
+
+def _shown(value: object) -> str:
+    """A value as text, equal for equal values of plain types."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(sorted(f"{_shown(key)}: {_shown(part)}" for key, part in value.items())) + "}"
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(_shown(part) for part in value)) + "}"
+    if isinstance(value, (list, tuple)):
+        return f"{type(value).__name__}({', '.join(_shown(part) for part in value)})"
+    return f"{float(value):.9g}" if isinstance(value, (int, float)) and abs(value) < 1e15 else repr(value)
+
+
 def main() -> None:
-    """Read the job, lock the door, run the code, then the tests."""
+    """Read the job, lock the door, run the code, then the tests and the calls."""
     job = json.load(sys.stdin)
     _die_with(job["parent_pid"])
     verdict = os.dup(1)
@@ -97,7 +117,8 @@ def main() -> None:
     namespace: dict[str, object] = {"__name__": "answer"}
     exec(compile(job["code"], "answer", "exec"), namespace)  # noqa: S102 - running it is what the sandbox is for
     exec(compile(job["tests"], "tests", "exec"), namespace)  # noqa: S102
-    os.write(verdict, job["nonce"].encode())
+    results = "".join(f"\n{_result(call, namespace)[:200]!r}" for call in job["calls"])
+    os.write(verdict, (job["nonce"] + results).encode("ascii", "backslashreplace"))
     os._exit(0)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.sandbox import runner
-from eval.sandbox.runner import SandboxLimits, run_tests
+from base.sandbox import runner
+from base.sandbox.runner import SandboxLimits, run_tests
 
 SHORT = SandboxLimits(cpu_s=1, wall_s=5.0)
 HAS_FILTER = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
