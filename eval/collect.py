@@ -340,7 +340,8 @@ async def compared(
     """The keys of the answers that can be compared; a judge is asked where experts.yaml declares one."""
     found = {row: kind_of_probe(probe, request.compared_by) for row, probe in enumerate(request.probes)}
     kinds = {row: kind for row, kind in found.items() if kind is not None}
-    show(f"comparing answers to {len(kinds)} probes")
+    if any(kind.is_slow for kind in kinds.values()):
+        show("comparing answers")
     async with client_of(request) as client:
         texts, ask = request.probes, asks_by(client)
         return await keys_of(answers, kinds, {row: Question(texts[row].text, request.embed, ask) for row in kinds})
