@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from decision_log.database import Database
 from decision_log.leftovers import spool_folders
 from decision_log.payloads import json_line
-from decision_log.privacy import MAX_SEARCH_CHARS, keyed_hash, named_session, session_hash, session_of
+from decision_log.privacy import MAX_SEARCH_CHARS, SESSION_HEADERS, keyed_hash, named_session, session_hash, session_of
 from decision_log.spool_files import segment_paths
 from decision_log.spool_frames import HEADER, frame, scan
 from decision_log.sql_removal import Found, Removal, Removed, found_of
@@ -67,7 +67,7 @@ def stored_forms(subject: str, key: bytes, max_text_chars: int = MAX_TEXT_CHARS)
 
 def names_of(session: str) -> set[str]:
     """Names that the log may have for a session, from a header and from a field of a body."""
-    return {f"named:{session}", named_session(session.encode()) or f"named:{session}"}
+    return {f"named:{session}", named_session({SESSION_HEADERS[0]: session.encode()}) or f"named:{session}"}
 
 
 async def erase(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from router.types import DecisionRecord
 MAX_SESSION_BYTES = 256
 MAX_SEARCH_CHARS = 4000
 """Of a search, as much as a row keeps."""
+
+SESSION_HEADERS = (b"x-session-id", b"session-id", b"session_id", b"x-claude-code-session-id")
+"""Ours first, then those of Codex, of Codex before 2026, and of Claude Code."""
 
 KEY_NAME = "log.key"
 KEY_BYTES = 32
@@ -48,8 +52,9 @@ def keyed_hash(text: str, key: bytes) -> str:
     return hmac.digest(key, text.encode("utf-8", "replace"), "sha256").hex()
 
 
-def named_session(header: bytes) -> str | None:
-    """Identity of the conversation that the header `x-session-id` names; None where it is empty."""
+def named_session(headers: Mapping[bytes, bytes]) -> str | None:
+    """Identity of the conversation that the first of SESSION_HEADERS names; None where there is none."""
+    header = next((value for name in SESSION_HEADERS if (value := headers.get(name))), b"")
     named = header[:MAX_SESSION_BYTES].decode("latin-1")
     return f"named:{named}" if named else None
 

@@ -102,7 +102,7 @@ class ChatEndpoint:
         received_at_s = time.perf_counter()
         decode = partial(decoded, surface=surface, bounds=self._bounds, headers=headers)
         chat = self.limits.bound(await read_off_loop(decode, raw), caller)
-        session = named_session(headers.get(b"x-session-id", b"")) or chat.session
+        session = named_session(headers) or chat.session
         return Asked(
             request_id_of(headers),
             caller,

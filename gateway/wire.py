@@ -115,7 +115,7 @@ def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatReque
     check_fields(body, bounds.limits)
     messages = checked_messages(body, bounds.limits.max_parts)
     facts = read_facts(body, messages)
-    text, *earlier = last_asks(messages, bounds.max_text_chars, 1 if facts.turns < 2 else MAX_EARLIER + 1) or [""]
+    text, *earlier = last_asks(messages, bounds.max_text_chars, MAX_EARLIER + 1) or [""]
     return ChatRequest(
         body=body,
         model=model,
@@ -213,9 +213,11 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
     form = typed(body, "response_format", dict, "an object") or {}
     turns = prompt_chars = 0
-    has_image = False
+    has_image = is_asked = False
     for message in messages:
-        turns += message["role"] == "user"
+        role = message["role"]
+        turns += role == "user" and not is_asked  # agents put what they know of the folder in a message of its own
+        is_asked = role == "user" or (is_asked and role != "assistant")
         content = message.get("content")
         if isinstance(content, str):  # which it is nearly always
             prompt_chars += len(content)
@@ -283,6 +285,12 @@ def session_of(body: Mapping[str, object], messages: list[dict[str, object]]) ->
 
 
 def beginning(messages: list[dict[str, object]]) -> str:
-    """The texts of a conversation's messages up to the first of a user."""
-    end = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages) - 1)
-    return "\0".join(text_of(message) for message in messages[: end + 1])
+    """The texts of a conversation's messages up to the first in which a person asks, and before the first answer."""
+    texts = []
+    for message in messages:
+        if message["role"] == "assistant":
+            break
+        texts.append(text_of(message))
+        if message["role"] == "user" and ask_in(texts[-1]):
+            break
+    return "\0".join(texts)

@@ -87,7 +87,7 @@ class RetrievalDesk:
     def begin(self, request: Request, kind: DecisionKind, model: str) -> RetrievalExchange:
         """The exchange of a request."""
         headers = dict(request.scope["headers"])
-        named = named_session(headers.get(b"x-session-id", b""))
+        named = named_session(headers)
         caller: Caller = request.scope["coe_caller"]
         session = None if named is None else self._session_id(named, caller.tenant)
         watch = request.scope["coe_watch"]

@@ -54,6 +54,10 @@ BUDGETS = ((4096, "low"), (16384, "medium"))
 """The effort of a budget of thinking up to so many tokens; above, it is high."""
 
 
+BILLING = "x-anthropic-billing-header:"
+"""Claude Code's first system block. It is meant for Anthropic, and differs by conversation: before a prompt that is the
+same in all of them, it would keep an engine from finding any of it in its prefix cache."""
+
 PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
 MAX_HEADER_CHARS = 1000
 
@@ -158,8 +162,11 @@ def read_tool_choice(reading: Reading) -> None:
 def messages_of(reading: Reading) -> list[Json]:
     """The conversation. Raises ApiError naming a block that is not valid."""
     messages: list[Json] = []
-    if reading.body.get("system"):
-        add_system(messages, all_text(reading, reading.body["system"], "system"))
+    blocks = blocks_of(reading.body.get("system") or None, "system")
+    if blocks and str(blocks[0].get("text")).startswith(BILLING):
+        blocks = blocks[1:]
+    if blocks:
+        add_system(messages, all_text(reading, blocks, "system"))
     for number, message in enumerate(objects(reading.body.get("messages"), "messages")):
         where = f"messages[{number}]"
         role, content = a_text(message, "role", where), message.get("content")

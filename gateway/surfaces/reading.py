@@ -138,8 +138,11 @@ def add_text(message: dict[str, Any], name: str, text: str) -> None:
 
 
 def add_system(messages: list[dict[str, Any]], text: str) -> None:
-    """Adds to what the system says. Templates of many models take one such message only, and first."""
-    if messages and messages[-1]["role"] == "system":
+    """Adds to what the system says. Templates of many models take one such message only, and first, so what it says
+    later is a reminder among what the user says, as Claude Code writes it for models that know no other way."""
+    if not messages:
+        messages.append({"role": "system", "content": text})
+    elif messages[-1]["role"] == "system":
         messages[-1]["content"] += f"\n\n{text}"
     else:
-        messages.append({"role": "system", "content": text})
+        messages.append({"role": "user", "content": f"<system-reminder>\n{text}\n</system-reminder>"})

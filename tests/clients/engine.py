@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,9 +41,10 @@ def message_for(body: Json) -> Json:
 def deltas(message: Json) -> Iterator[Json]:
     """The message in pieces, as engines stream it."""
     yield {"role": "assistant", "content": ""}
-    content = message.get("content") or ""
-    for start in range(0, len(content), 7):
-        yield {"content": content[start : start + 7]}
+    for name in ("reasoning_content", "content"):
+        text = message.get(name) or ""
+        for start in range(0, len(text), 7):
+            yield {name: text[start : start + 7]}
     for index, call in enumerate(message.get("tool_calls", ())):
         arguments = call["function"]["arguments"]
         begun = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
@@ -53,16 +54,17 @@ def deltas(message: Json) -> Iterator[Json]:
 
 
 class HelpfulEngine:
-    """`asked` holds the bodies it got."""
+    """`asked` holds the bodies it got, `answer` gives the message to each."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Callable[[Json], Json]) -> None:
         self.asked: list[Json] = []
+        self._answer = answer
         self.url = ""
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
         self.asked.append(body)
-        message = message_for(body)
+        message = self._answer(body)
         reason = "tool_calls" if message.get("tool_calls") else "stop"
         frame = {"id": "chatcmpl-1", "created": 1, "model": body["model"]}
         if not body.get("stream"):
@@ -90,9 +92,9 @@ async def write(response: web.StreamResponse, event: Json) -> None:
 
 
 @asynccontextmanager
-async def helpful_engine() -> AsyncIterator[HelpfulEngine]:
+async def helpful_engine(answer: Callable[[Json], Json] = message_for) -> AsyncIterator[HelpfulEngine]:
     """A running engine."""
-    engine = HelpfulEngine()
+    engine = HelpfulEngine(answer)
     app = web.Application(client_max_size=64 << 20)
     app.router.add_post("/v1/chat/completions", engine.chat)
     app.router.add_get("/v1/models", engine.models)

@@ -70,7 +70,7 @@ def test_long_asks_keep_head_and_tail() -> None:
 def test_facts() -> None:
     tool = {"type": "function", "function": {"name": "f"}}
     facts = decoded(
-        [{"role": "system", "content": "abc"}, user("defg"), user("h")],
+        [{"role": "system", "content": "abc"}, user("defg"), {"role": "assistant", "content": ""}, user("h")],
         tools=[tool],
         response_format={"type": "json_schema", "json_schema": {}},
         logprobs=True,
@@ -88,6 +88,10 @@ def test_session_identity() -> None:
     one = decoded([system, first]).session
     assert decoded([system, first, {"role": "assistant", "content": "a"}, user("next")]).session == one
     assert decoded([system, user("other")]).session != one
+    folder = user("<environment_context>/repo</environment_context>")  # the same in each session of an agent
+    assert decoded([system, folder, first]).session != decoded([system, folder, user("other")]).session
+    assert not decoded([system, folder, first]).facts.continues
+    assert decoded([system, folder, first, {"role": "assistant", "content": "a"}, user("next")]).facts.turns == 2
     assert decoded([user("anything")], user="u1").session == decoded([user("else")], user="u1").session
     assert decoded([user("x")], metadata={"session_id": "m"}).session == decoded([user("y")], user="m").session
 
