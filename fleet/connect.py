@@ -21,6 +21,7 @@ BACKEND_OF = {
     Engine.LITELLM: "litellm",
     Engine.BUILTIN: "builtin",
     Engine.ECHO: "echo",
+    Engine.FAKE_VLLM: "vllm",
 }
 """llama.cpp's and vLLM's servers and every other OpenAI-compatible one speak the same wire."""
 
@@ -104,7 +105,7 @@ def build_backend(
         if url is None:
             raise ConfigError(f"experts.{name}: no address; start its engine (`coe up --engines`) or set `url`")
         options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
-        options["takes_cache_salt"] = entry.engine is Engine.VLLM
+        options["takes_cache_salt"] = entry.engine.is_vllm
         if entry.engine is Engine.LLAMACPP:
             options["extra_body"] = lora_selection(lora_ids.get(name), lora_ids)
             options["renames_answer"] = True  # llama.cpp answers with the path of its weights as `model`

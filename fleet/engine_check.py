@@ -9,7 +9,7 @@ from base.errors import EngineError, allowed_values
 from fleet.model_list import KeyRefusedError, listed_models
 from router.config import CoeConfig, Engine, ExpertConfig
 
-WIRE = (Engine.OPENAI, Engine.VLLM)
+WIRE = (Engine.OPENAI, Engine.VLLM, Engine.FAKE_VLLM)
 """Engines that list their models at `/models`. llama.cpp is started with its model, litellm's providers have no probe
 that they share."""
 

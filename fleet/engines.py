@@ -42,7 +42,7 @@ class Fleet:
         folder: Path,
         data_dir: Path,
         environment: Mapping[str, str],
-        engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM),
+        engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM, Engine.FAKE_VLLM),
         running: Mapping[str, str] | None = None,
     ) -> None:
         self._config, self._folder, self._data_dir = config, folder, data_dir
@@ -88,7 +88,7 @@ class Fleet:
         plans = []
         if Engine.LLAMACPP in self._kinds:
             plans += llamacpp_plans(self._config, self._folder, self._data_dir, self._environment)
-        if Engine.VLLM in self._kinds:
+        if any(kind.is_vllm for kind in self._kinds):
             plans += vllm_plans(self._config, self._folder, self._data_dir, self._environment)
         return [plan for plan in plans if not self._running.keys() >= set(plan.experts)]
 

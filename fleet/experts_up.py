@@ -35,7 +35,7 @@ async def run_experts(
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
     lock = claim_vllm(data_dir)
-    fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM})
+    fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM, Engine.FAKE_VLLM})
     with stop_on_signal() as stop:
         starting = asyncio.create_task(start_and_announce(fleet, data_dir))
         stopping = asyncio.create_task(stop.wait())
@@ -95,6 +95,6 @@ def experts_table(config: CoeConfig, urls: Mapping[str, str]) -> Grid:
 
 def address_hint(engine: Engine) -> str:
     """Says where an expert without an address of its own can be reached."""
-    if engine is Engine.VLLM:
+    if engine.is_vllm:
         return "not running"
     return "embedded" if engine is Engine.LLAMACPP else ""

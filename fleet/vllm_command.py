@@ -7,6 +7,7 @@ environment (it pins an older fastapi).
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,13 @@ from router.weights import expanded
 
 MODULE = "vllm.entrypoints.openai.api_server"
 """The module form works with every build; the `vllm` script is missing from some."""
+
+FAKE = "fleet.fake_vllm"
+
+SLEEP_FLAG = "enable-sleep-mode"
+
+DEV_ENV = {"VLLM_SERVER_DEV_MODE": "1"}
+"""Opens the endpoints of sleep mode. Engines listen on loopback, and the gateway passes none of these paths on."""
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What `--max-lora-rank` accepts (vllm/config/lora.py, MaxLoRARanks)."""
@@ -70,14 +78,14 @@ def vllm_processes(config: CoeConfig, folder: Path, ranks: Mapping[str, int]) ->
     """
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, entry in managed_experts(config).items():
-        key = (entry.model, *sorted(entry.engine_args.items()), *sorted(entry.engine_env.items()))
+        key = (entry.engine, entry.model, *sorted(entry.engine_args.items()), *sorted(entry.engine_env.items()))
         groups.setdefault(key, []).append(name)
     return tuple(vllm_process(config, names, index, folder, ranks) for index, names in enumerate(groups.values()))
 
 
 def managed_experts(config: CoeConfig) -> dict[str, ExpertConfig]:
     """Experts whose vLLM this host starts: those without a `url`."""
-    return {n: e for n, e in config.experts.items() if e.engine is Engine.VLLM and e.url is None}
+    return {n: e for n, e in config.experts.items() if e.engine.is_vllm and e.url is None}
 
 
 def vllm_process(
@@ -98,13 +106,14 @@ def vllm_process(
         flags |= {"max-loras": len(adapters), "max-lora-rank": served_rank({name: ranks[name] for name in adapters})}
     flags |= checked_flags("engines.vllm.args", engine.args)
     flags |= checked_flags(f"experts.{names[0]}.engine_args", first.engine_args)
-    argv = [engine.python, "-m", MODULE, "--model", model_argument(first.model, folder)]
+    program = [sys.executable, "-P", "-m", FAKE] if first.engine is Engine.FAKE_VLLM else [engine.python, "-m", MODULE]
+    argv = [*program, "--model", model_argument(first.model, folder)]
     argv += ["--served-model-name", *(bare or [first.model])]
     argv += ["--host", "127.0.0.1", "--port", str(port)]
     if adapters:
         argv += ["--enable-lora", "--lora-modules", *(lora_module(n, e, folder) for n, e in adapters.items())]
     argv += flag_arguments(flags)
-    env = DEFAULT_ENV | engine.env | first.engine_env
+    env = DEFAULT_ENV | (DEV_ENV if flags.get(SLEEP_FLAG) is True else {}) | engine.env | first.engine_env
     return VllmProcess(f"vllm-{names[0]}", tuple(names), tuple(argv), "127.0.0.1", port, env)
 
 

@@ -128,9 +128,9 @@ def expert_problems(config: CoeConfig, folder: Path) -> Iterator[str]:
                 plugins.load("fleet.wires", "litellm").require_imports()
             except MissingExtraError as error:
                 yield f"experts.{name}.engine: {error}"
-        elif entry.engine is Engine.VLLM and entry.url is None:
+        elif entry.engine.is_vllm and entry.url is None:
             yield from home_problems(f"experts.{name}.model", entry.model)
-        if entry.adapter is not None and entry.engine in (Engine.LLAMACPP, Engine.VLLM):
+        if entry.adapter is not None and (entry.engine is Engine.LLAMACPP or entry.engine.is_vllm):
             yield from adapter_problems(name, entry, folder)
 
 

@@ -55,7 +55,7 @@ async def run_up(
         await asyncio.to_thread(require_keys, settings, config)
         chosen = await asyncio.to_thread(with_own_key, settings, config)
         found = await asyncio.to_thread(History(settings.data_dir).started, start)
-        engines = (Engine.LLAMACPP, Engine.VLLM)
+        engines = (Engine.LLAMACPP, Engine.VLLM, Engine.FAKE_VLLM)
         async with running_composition(chosen, config, view, engines, found) as composition:
             await ensure_router(composition, chosen, config, view, probes, is_regrading=is_regrading)
             view.ready()

@@ -60,6 +60,12 @@ class Engine(StrEnum):
     LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
     BUILTIN = "builtin"  # no language model: a kind of fleet/builtins, in the gateway's own process
     ECHO = "echo"  # a fake for tests: answers with the question
+    FAKE_VLLM = "fake_vllm"  # a fake for tests: vLLM's server without a model, started as `vllm` is
+
+    @property
+    def is_vllm(self) -> bool:
+        """Returns True for vLLM and its fake."""
+        return self in (Engine.VLLM, Engine.FAKE_VLLM)
 
 
 class Wire(StrEnum):
@@ -465,7 +471,7 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
         yield "url: required for engine 'openai'"
     if entry.adapter is not None and entry.url is not None and entry.served_model is None:
         yield "served_model: required beside `url` and `adapter`: the name under which that engine serves the adapter"
-    if entry.adapter is not None and entry.engine not in (Engine.LLAMACPP, Engine.VLLM):
+    if entry.adapter is not None and entry.engine is not Engine.LLAMACPP and not entry.engine.is_vllm:
         yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
     if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.BUILTIN, Engine.ECHO):
         yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai, litellm"
@@ -479,7 +485,7 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
     if entry.engine is Engine.LLAMACPP and entry.adapter is not None and Wire.MESSAGES in entry.wires:
         yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
-        if value and entry.engine is not Engine.VLLM:
+        if value and not entry.engine.is_vllm:
             yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"
 
 

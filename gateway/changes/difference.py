@@ -65,7 +65,7 @@ def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[
     problems = [f"{each.key}: {needs}" for each in differences(started, config) if not is_changeable(each.key)]
     for name, entry in config.experts.items():
         was = started.experts.get(name)
-        is_there = (was is not None and is_same_engine(was, entry)) or (entry.engine is Engine.VLLM and name in running)
+        is_there = (was is not None and is_same_engine(was, entry)) or (entry.engine.is_vllm and name in running)
         if has_own_engine(entry) and not is_there:
             problems.append(f"experts.{name}: an expert on an engine of this host {needs}; allowed: one with a `url`")
     return problems
@@ -77,4 +77,4 @@ def is_changeable(key: str) -> bool:
 
 def has_own_engine(entry: ExpertConfig) -> bool:
     """Returns True for an expert whose engine this host starts."""
-    return entry.url is None and entry.engine in (Engine.LLAMACPP, Engine.VLLM)
+    return entry.url is None and (entry.engine is Engine.LLAMACPP or entry.engine.is_vllm)

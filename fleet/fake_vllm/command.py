@@ -1,0 +1,88 @@
+"""The command line of the fake: vLLM's own flags, and `--fake-...` for its memory, its pace and its faults."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ALLOWS_LORA_UPDATES = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+DEV_MODE = "VLLM_SERVER_DEV_MODE"
+
+
+class Bug(StrEnum):
+    """Known faults of vLLM and of stacks on it, each with the report that describes it."""
+
+    LORA_LEVEL_2 = "lora_level_2"  # vllm 39934: with LoRA, reload_weights after a level-2 sleep ends the engine
+    LORA_LOST = "lora_lost"  # vllm 53888: after a level-1 sleep adapters answer like their base
+    HOST_MEMORY = "host_memory"  # vllm 16663: what a level-1 sleep took of the host is not given back
+    DROPS_ARGUMENTS = "drops_arguments"  # production-stack 953: level and mode are lost, so it sleeps at 1 and aborts
+
+
+class FakeOptions(BaseModel):
+    """What one fake server is told. Sizes are GiB per GPU; `card` is a folder that all fakes of a host share."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    served_model_name: tuple[str, ...]
+    host: str
+    port: int = Field(ge=0, le=65535)
+    max_model_len: int = Field(default=4096, gt=0)
+    max_num_seqs: int = Field(default=256, gt=0)
+    enable_lora: bool = False
+    lora_modules: dict[str, str] = Field(default_factory=dict)
+    max_lora_rank: int = 16
+    enable_sleep_mode: bool = False
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    is_dev: bool = False
+    allows_lora_updates: bool = False
+    card: Path | None = None
+    devices: tuple[str, ...] = ("0",)
+    card_gib: float = Field(default=80.0, gt=0)
+    weights_gib: float = Field(default=1.0, ge=0)
+    sleeper_gib: float = Field(default=1.0, ge=0, description="stays on the GPU while it sleeps")
+    start_s: float = Field(default=0.0, ge=0)
+    sleep_s: tuple[float, float] = Field(default=(0.0, 0.0), description="at level 1, at level 2")
+    wake_s: tuple[float, float] = Field(default=(0.0, 0.0), description="from level 1; reloading after level 2")
+    tokens_per_s: float = Field(default=0.0, ge=0, description="of one answer; 0: as fast as it can")
+    prefill_tokens_per_s: float = Field(default=0.0, ge=0, description="of a prompt, less what is cached")
+    answer_tokens: int = Field(default=0, ge=0, description="shortest answer; 0: as long as the question")
+    bugs: frozenset[Bug] = frozenset()
+
+
+def parse_command(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> FakeOptions:
+    """The options of a command line. Flags of vLLM that change nothing here are ignored; a wrong one of ours exits."""
+    parser = argparse.ArgumentParser(prog="fake vLLM", allow_abbrev=False)
+    for flag, kind in (("model", str), ("host", str), ("port", int), ("max-model-len", int), ("max-num-seqs", int)):
+        parser.add_argument(f"--{flag}", type=kind, default={"host": "127.0.0.1", "port": 8000}.get(flag))
+    parser.add_argument("--served-model-name", nargs="+")
+    parser.add_argument("--lora-modules", nargs="+", default=[])
+    parser.add_argument("--max-lora-rank", type=int)
+    parser.add_argument("--gpu-memory-utilization", type=float)
+    for flag in ("enable-lora", "enable-sleep-mode"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    parser.add_argument("--fake-card", type=Path)
+    parser.add_argument("--fake-bugs", type=lambda text: frozenset(map(Bug, text.split(","))))
+    parser.add_argument("--fake-answer-tokens", type=int)
+    for name in ("card-gib", "weights-gib", "sleeper-gib", "start-s", "tokens-per-s", "prefill-tokens-per-s"):
+        parser.add_argument(f"--fake-{name}", type=float)
+    for name in ("sleep-s", "wake-s"):
+        parser.add_argument(f"--fake-{name}", type=two_levels, help="SECONDS, or SECONDS,SECONDS for levels 1 and 2")
+    parsed, _ = parser.parse_known_args(words)
+    given = {key.removeprefix("fake_"): value for key, value in vars(parsed).items() if value is not None}
+    given["lora_modules"] = dict(module.split("=", 1) for module in given["lora_modules"])
+    given.setdefault("served_model_name", [given.get("model", "")])
+    given["devices"] = tuple(environment.get("CUDA_VISIBLE_DEVICES", "0").split(","))
+    given["is_dev"] = environment.get(DEV_MODE) == "1"
+    given["allows_lora_updates"] = environment.get(ALLOWS_LORA_UPDATES, "").lower() in ("1", "true")
+    return FakeOptions.model_validate(given)
+
+
+def two_levels(text: str) -> tuple[float, float]:
+    first, _, second = text.partition(",")
+    return float(first), float(second or first)
