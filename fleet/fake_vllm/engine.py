@@ -8,7 +8,6 @@ import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import cycle, islice
 from pathlib import Path
 
 from base.errors import EngineError
@@ -117,8 +116,10 @@ class FakeEngine:
 
     def _answer(self, model: str, question: str) -> list[str]:
         is_base = self._has_lost_adapters and model in self.adapters
-        words = TOKEN.findall(f"{self.options.served_model_name[0] if is_base else model}: {question}")
-        words = list(islice(cycle(words), max(len(words), self.options.answer_tokens)))
+        text = f"{self.options.served_model_name[0] if is_base else model}: {question}"
+        words = TOKEN.findall(text)
+        if len(words) < self.options.answer_tokens:
+            words = TOKEN.findall(" ".join([text] * self.options.answer_tokens))[: self.options.answer_tokens]
         return [NOISE] * len(words) if self._is_noise else words
 
     @asynccontextmanager

@@ -120,7 +120,7 @@ def test_a_chat_ends_at_its_last_token_with_usage(server: httpx.Client, model: s
     assert (answer["object"], answer["model"]) == ("chat.completion", model)
     (choice,) = answer["choices"]
     assert choice["message"]["role"] == "assistant"
-    assert choice["message"]["content"]
+    assert isinstance(choice["message"]["content"], str)
     assert (choice["index"], choice["finish_reason"]) == (0, "length")
     usage = answer["usage"]
     assert usage["completion_tokens"] == 1

@@ -1,0 +1,149 @@
+"""Moves vLLM engines between awake, asleep and stopped, by vLLM's own endpoints.
+
+They are there with `--enable-sleep-mode`, for which `coe` sets VLLM_SERVER_DEV_MODE. Answers differ between versions
+(0.32 names the new state, earlier ones say nothing), so only the state afterwards counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import aiohttp
+from yarl import URL
+
+from base.errors import BackendError
+from base.json_text import from_json
+from fleet.residency.types import Residency, SleepLevel
+
+TRANSITION_S = 600.0
+"""Running requests may take minutes to end before a sleep, and 72B of weights to be read from a disk."""
+
+LOOK_S = 5.0
+SLEEP_STATE = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="(\w+)"[^}]*\} 1(?:\.0)?$', re.MULTILINE)
+STATE_OF = {"weights_offloaded": Residency.SLEEP_1, "discard_all": Residency.SLEEP_2}
+
+
+class Processes(Protocol):
+    """Starts and ends the processes of engines, named by any expert that they serve."""
+
+    async def start(self, expert: str) -> None:
+        """Returns once the engine serves. Raises BackendError."""
+        ...
+
+    async def stop(self, expert: str) -> None:
+        """Returns once its process has ended. Raises BackendError."""
+        ...
+
+
+class VllmActuator:
+    """Engines of this host and of others.
+
+    Args:
+        urls: API root per expert now; an expert that is not among them has no engine.
+        processes: those of this host; None where others run the engines, which then can be neither stopped nor started.
+    """
+
+    def __init__(self, urls: Callable[[], Mapping[str, str]], processes: Processes | None = None) -> None:
+        self._urls, self._processes = urls, processes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def sleep(self, expert: str, level: SleepLevel) -> None:
+        """Lets running requests end (`mode=wait`), then frees the GPU. Raises BackendError."""
+        await self._post(expert, "sleep", {"level": str(level), "mode": "wait"})
+        if await self.state(expert) not in (Residency.SLEEP_1, Residency.SLEEP_2):
+            raise BackendError(f"the engine of {expert} did not go to sleep")
+
+    async def wake(self, expert: str) -> None:
+        """Wakes an engine, or starts it where it is stopped. Weights that were dropped are read again before the memory
+        of the cache is taken, and prompts that were cached before are forgotten. Raises BackendError."""
+        state = await self.state(expert)
+        if state is Residency.STOPPED:
+            await self._of_this_host(expert).start(expert)
+        elif state is Residency.SLEEP_1:
+            await self._post(expert, "wake_up")
+        elif state is Residency.SLEEP_2:
+            await self._post(expert, "wake_up", {"tags": "weights"})
+            await self._post(expert, "collective_rpc", body={"method": "reload_weights"})
+            await self._post(expert, "wake_up", {"tags": "kv_cache"})
+            await self._post(expert, "reset_prefix_cache")
+        if await self.state(expert) is not Residency.AWAKE:
+            raise BackendError(f"the engine of {expert} did not wake")
+
+    async def stop(self, expert: str) -> None:
+        """Lets running requests end where its engine can be paused, then ends the process. Raises BackendError."""
+        processes = self._of_this_host(expert)
+        if await self.state(expert) is Residency.AWAKE:
+            await self._ask("POST", expert, "sleep", {"level": "0", "mode": "wait"}, timeout_s=TRANSITION_S)
+        await processes.stop(expert)
+
+    async def state(self, expert: str) -> Residency:
+        """Asks the engine. One that nobody reaches is stopped, one without sleep mode awake. Raises BackendError."""
+        try:
+            status, answer = await self._ask("GET", expert, "is_sleeping", timeout_s=LOOK_S)
+        except BackendError as error:
+            if error.status == 503:
+                return Residency.STOPPED
+            raise
+        if status == 404:
+            return Residency.AWAKE
+        try:
+            is_sleeping = status == 200 and from_json(answer)["is_sleeping"]
+        except (ValueError, LookupError, TypeError):
+            is_sleeping = None
+        if status != 200 or not isinstance(is_sleeping, bool):
+            raise BackendError(f"the engine of {expert} does not say whether it sleeps (status {status})")
+        if not is_sleeping:
+            return Residency.AWAKE
+        _, metrics = await self._ask("GET", expert, "metrics", timeout_s=LOOK_S)
+        found = SLEEP_STATE.search(metrics.decode("utf-8", "replace"))
+        return STATE_OF.get(found[1], Residency.SLEEP_2) if found else Residency.SLEEP_2
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _of_this_host(self, expert: str) -> Processes:
+        if self._processes is None:
+            raise BackendError(f"the engine of {expert} is run by others, who alone start and stop it")
+        return self._processes
+
+    async def _post(
+        self, expert: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, str] | None = None
+    ) -> None:
+        """Raises BackendError, also for another status than 200."""
+        status, _ = await self._ask("POST", expert, path, query, body, timeout_s=TRANSITION_S)
+        if status == 404:
+            raise BackendError(f"the engine of {expert} has no sleep mode: it needs `enable-sleep-mode: true`")
+        if status != 200:
+            raise BackendError(f"the engine of {expert} answered {path} with status {status}")
+
+    async def _ask(
+        self,
+        method: str,
+        expert: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float,
+    ) -> tuple[int, bytes]:
+        """Status and body. Raises BackendError: 503 where nothing listens, 502 where the connection breaks."""
+        root = self._urls().get(expert)
+        if root is None:
+            raise BackendError(f"expert {expert} has no engine", status=503)
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        address = URL(root.rstrip("/").removesuffix("/v1")) / path
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(method, address, params=query, json=body, allow_redirects=False) as response,
+            ):
+                return response.status, await response.read()
+        except aiohttp.ClientConnectorError as error:
+            raise BackendError(f"the engine of {expert} cannot be reached", status=503) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise BackendError(f"the engine of {expert} did not answer {path}") from error

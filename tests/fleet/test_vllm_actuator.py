@@ -1,0 +1,87 @@
+"""The actuator on the fake vLLM, served over HTTP in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from base.errors import BackendError
+from fleet.fake_vllm.command import Bug, FakeOptions
+from fleet.fake_vllm.engine import FakeEngine, Generation
+from fleet.fake_vllm.server import FakeServer
+from fleet.residency.types import Residency, SleepLevel
+from fleet.residency.vllm_actuator import VllmActuator
+
+
+@asynccontextmanager
+async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, VllmActuator]]:
+    """A fake that serves `coder`, and the actuator of it and of `gone`, whose engine is not there."""
+    values = {"model": "m", "served_model_name": ("coder",), "host": "127.0.0.1", "port": 0, "is_dev": True}
+    engine = FakeEngine(FakeOptions.model_validate(values | {"enable_sleep_mode": True} | options))
+    await engine.start()
+    runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    actuator = VllmActuator(
+        lambda: {"coder": f"http://127.0.0.1:{runner.addresses[0][1]}/v1", "gone": "http://127.0.0.1:1/v1"}
+    )
+    try:
+        yield engine, actuator
+    finally:
+        await actuator.aclose()
+        await runner.cleanup()
+
+
+async def said(engine: FakeEngine) -> str:
+    return "".join([word async for word in engine.generate("coder", "hi there", "hi there", 100, Generation(2))])
+
+
+@pytest.mark.parametrize(("level", "state"), [(1, Residency.SLEEP_1), (2, Residency.SLEEP_2)])
+async def test_it_sleeps_and_wakes_with_its_weights(level: SleepLevel, state: Residency) -> None:
+    async with served() as (engine, actuator):
+        assert await actuator.state("coder") is Residency.AWAKE
+        await actuator.sleep("coder", level)
+        assert await actuator.state("coder") is state
+        await actuator.wake("coder")
+        assert await actuator.state("coder") is Residency.AWAKE
+        assert await said(engine) == "coder: hi there"
+
+
+async def test_running_requests_end_before_the_sleep() -> None:
+    async with served(tokens_per_s=200.0, answer_tokens=20) as (engine, actuator):
+        running = asyncio.create_task(said(engine))
+        while not engine.running:
+            await asyncio.sleep(0)
+        await actuator.sleep("coder", 1)
+        assert len((await running).split()) == 20
+
+
+async def test_an_engine_that_dies_while_it_wakes_is_an_error_and_then_stopped() -> None:
+    async with served(enable_lora=True, bugs={Bug.LORA_LEVEL_2}) as (engine, actuator):
+        await actuator.sleep("coder", 2)
+        with pytest.raises(BackendError, match="answered collective_rpc with status 500"):
+            await actuator.wake("coder")
+        assert engine.died.is_set()
+        assert await actuator.state("gone") is Residency.STOPPED
+        assert await actuator.state("nobody") is Residency.STOPPED
+        with pytest.raises(BackendError, match="run by others"):
+            await actuator.wake("gone")
+
+
+async def test_an_engine_without_sleep_mode_is_awake_and_stays_so() -> None:
+    async with served(is_dev=False) as (_, actuator):
+        assert await actuator.state("coder") is Residency.AWAKE
+        with pytest.raises(BackendError, match="enable-sleep-mode"):
+            await actuator.sleep("coder", 1)
+
+
+async def test_a_level_that_is_not_told_counts_as_the_deeper_one() -> None:
+    async with served(bugs={Bug.DROPS_ARGUMENTS}) as (engine, actuator):
+        await actuator.sleep("coder", 2)
+        assert await actuator.state("coder") is Residency.SLEEP_1  # as the engine has it, whatever was asked
+        engine.options = engine.options.model_copy(update={"served_model_name": ('co"}der',)})
+        assert await actuator.state("coder") is Residency.SLEEP_2
