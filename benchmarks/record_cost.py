@@ -1,10 +1,10 @@
 """Measures what the decision log costs a record: processor time by stage, SQL statements, system calls, bytes.
 
-    python -m benchmarks.record_cost [--records 4000] [--rounds 5] [--durability sync]
+    python -m benchmarks.record_cost [--records 4000] [--rounds 5] [--durability sync] [--database-url URL]
 
 Records reach a real `DecisionLog` as 1,000 requests a second would bring them (20 in every 20 ms), then the embedded
-Valkey and SQLite. "gateway" and "log" are this process's processor time while it writes and while it consumes;
-`strace -c -f -w` around it counts system calls.
+Valkey and SQLite, or the database of the URL. "gateway" and "log" are this process's processor time while it writes
+and while it consumes; `strace -c -f -w` around it counts system calls.
 """
 
 from __future__ import annotations
@@ -124,10 +124,13 @@ def asked(number: int) -> Asked:
         session=f"{number:016x}",
     )
     now = time.perf_counter()
-    return Asked(f"req-{number:024x}", EVERYBODY, f"{number:016x}", chat, time.time(), now, now)
+    session = f"{number:016x}"
+    return Asked(f"req-{number:024x}", EVERYBODY, session, session, chat, time.time(), now, now)
 
 
-async def cost(make: Callable[[], Decided], records: int, durability: Durability) -> dict[str, float]:
+async def cost(
+    make: Callable[[], Decided], records: int, durability: Durability, url_of_database: str | None
+) -> dict[str, float]:
     """One run over an empty folder: microseconds, statements and bytes of a record."""
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -135,7 +138,7 @@ async def cost(make: Callable[[], Decided], records: int, durability: Durability
         redis = RedisServer(folder / "redis")
         url = await redis.start()
         config = LogConfig(durability=durability)
-        database = Database(default_database_url(folder))
+        database = Database(url_of_database or default_database_url(folder))
         log = DecisionLog(data_dir=folder, redis_url=url, config=config)
         consumer = Consumer(redis_url=url, stream=config.stream, database=database, name="c")
         await log.start()
@@ -171,7 +174,8 @@ async def cost(make: Callable[[], Decided], records: int, durability: Durability
         await log.aclose()
         await consumer.aclose()
         database.close()
-        found["database bytes"] = (folder / "coe.db").stat().st_size / records
+        if url_of_database is None:
+            found["database bytes"] = (folder / "coe.db").stat().st_size / records
         await redis.stop()
     return found
 
@@ -196,10 +200,14 @@ def main(
     records: Annotated[int, typer.Option(min=100)] = 4000,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     durability: Durability = Durability.ASYNC,
+    database_url: Annotated[str | None, typer.Option(help="of an empty database; default: SQLite")] = None,
 ) -> None:
     """Print the median of the rounds."""
     kinds = {"expert named": named, "routed": routed}
-    rows = {name: [asyncio.run(cost(make, records, durability)) for _ in range(rounds)] for name, make in kinds.items()}
+    rows = {
+        name: [asyncio.run(cost(make, records, durability, database_url)) for _ in range(rounds)]
+        for name, make in kinds.items()
+    }
     table = Table("microseconds a record", *kinds)
     for stage in rows["routed"][0]:
         table.add_row(stage, *(f"{statistics.median(run[stage] for run in rows[name]):,.2f}" for name in kinds))

@@ -39,6 +39,11 @@ COMMANDS = {
     ),
     "config apply": Command("gateway.changes.commands:apply", "Have running gateways take experts.yaml as it is now."),
     "config rollback": Command("gateway.changes.commands:rollback", "Go back to the configuration before."),
+    "deploy render": Command(
+        "gateway.deploy.render_command:render",
+        "Write files that start it with Docker Compose, on Kubernetes or on Ray.",
+        is_shown=True,
+    ),
     "route": Command("router.route_command:route", "Print the decision for a text, and why.", is_shown=True),
     "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
     "retrain": Command(

@@ -46,7 +46,11 @@ DEFAULT_ENV = {"VLLM_NO_USAGE_STATS": "1"}
 
 @dataclass(frozen=True, slots=True)
 class VllmProcess:
-    """One vLLM server: the experts it serves, how it is started, and where it listens."""
+    """One vLLM server: the experts it serves, how it is started, and where it listens.
+
+    `served_names` are those of the model without an adapter, `adapters` the folders by their names on the engine;
+    `flags` are all others of `argv`.
+    """
 
     name: str
     experts: tuple[str, ...]
@@ -54,6 +58,10 @@ class VllmProcess:
     host: str
     port: int
     env: dict[str, str] = field(default_factory=dict)
+    model: str = ""
+    served_names: tuple[str, ...] = ()
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    flags: Mapping[str, ScalarOption] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -107,14 +115,23 @@ def vllm_process(
     flags |= checked_flags("engines.vllm.args", engine.args)
     flags |= checked_flags(f"experts.{names[0]}.engine_args", first.engine_args)
     program = [sys.executable, "-P", "-m", FAKE] if first.engine is Engine.FAKE_VLLM else [engine.python, "-m", MODULE]
-    argv = [*program, "--model", model_argument(first.model, folder)]
-    argv += ["--served-model-name", *(bare or [first.model])]
-    argv += ["--host", "127.0.0.1", "--port", str(port)]
-    if adapters:
-        argv += ["--enable-lora", "--lora-modules", *(lora_module(n, e, folder) for n, e in adapters.items())]
-    argv += flag_arguments(flags)
+    model, served = model_argument(first.model, folder), bare or [first.model]
+    folders = {entry.name_on_engine(name): adapter_folder(entry, folder) for name, entry in adapters.items()}
+    argv = [*program, "--model", model, "--served-model-name", *served, "--host", "127.0.0.1", "--port", str(port)]
+    argv += [*lora_arguments(folders), *flag_arguments(flags)]
     env = DEFAULT_ENV | (DEV_ENV if flags.get(SLEEP_FLAG) is True else {}) | engine.env | first.engine_env
-    return VllmProcess(f"vllm-{names[0]}", tuple(names), tuple(argv), "127.0.0.1", port, env)
+    return VllmProcess(
+        name=f"vllm-{names[0]}",
+        experts=tuple(names),
+        argv=tuple(argv),
+        host="127.0.0.1",
+        port=port,
+        env=env,
+        model=model,
+        served_names=tuple(served),
+        adapters=folders,
+        flags=flags,
+    )
 
 
 def refuse_shared_names(adapters: Mapping[str, ExpertConfig], bare: Sequence[str]) -> None:
@@ -167,8 +184,9 @@ def adapter_folder(entry: ExpertConfig, folder: Path) -> Path:
     return (folder / expanded(entry.adapter or "")).resolve()
 
 
-def lora_module(name: str, entry: ExpertConfig, folder: Path) -> str:
-    return f"{entry.name_on_engine(name)}={adapter_folder(entry, folder)}"
+def lora_arguments(adapters: Mapping[str, Path]) -> list[str]:
+    """Flags for adapters, by their names on the engine."""
+    return ["--enable-lora", "--lora-modules", *(f"{n}={f}" for n, f in adapters.items())] if adapters else []
 
 
 def served_rank(ranks: Mapping[str, int]) -> int:

@@ -79,15 +79,20 @@ def environment_settings(options: Mapping[str, str] | None = None) -> Settings:
     return read_settings({**os.environ, **(options or {})})
 
 
-def read_secrets(config: CoeConfig, environment: Mapping[str, str]) -> dict[str, str]:
-    """Values of the variables that the file names for secrets; those not set are left out."""
+def secret_variables(config: CoeConfig) -> list[str]:
+    """Names of the environment variables that the file names for secrets, sorted."""
     names = {variable for expert in config.experts.values() for variable in expert.variables.values()}
     if config.retrieval is not None:
         entries = config.retrieval.experts.values()
         names |= {str(entry.options["api_key_env"]) for entry in entries if "api_key_env" in entry.options}
         if config.retrieval.stores.index_url_env is not None:
             names.add(config.retrieval.stores.index_url_env)
-    return {name: environment[name] for name in sorted(names) if environment.get(name)}
+    return sorted(names)
+
+
+def read_secrets(config: CoeConfig, environment: Mapping[str, str]) -> dict[str, str]:
+    """Values of the variables that the file names for secrets; those not set are left out."""
+    return {name: environment[name] for name in secret_variables(config) if environment.get(name)}
 
 
 def environment_secrets(config: CoeConfig) -> dict[str, str]:

@@ -1,25 +1,17 @@
-"""The container file and the compose file name what exists: locks, folders, variables, commands."""
+"""The container file names what exists: locks, folders, variables."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from coe.command_line import COMMANDS
 from gateway.settings import environment_settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-
-
-@pytest.fixture(scope="module")
-def compose() -> dict[str, Any]:
-    return yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -62,23 +54,3 @@ def test_the_image_is_not_root_and_its_settings_are_read(containerfile: str) -> 
     settings = environment_settings(given)
     assert (settings.host, settings.port, str(settings.data_dir)) == ("0.0.0.0", 8000, "/data")
     assert str(settings.config_path) == "/config/experts.yaml"
-
-
-def test_each_of_our_services_has_a_command_that_exists_and_a_root_that_is_read_only(compose: dict[str, Any]) -> None:
-    ours = {name: service for name, service in compose["services"].items() if service.get("image") == "coe"}
-    assert set(ours) == {"first-router", "gateway"}
-    for service in ours.values():
-        assert service["command"][0] in COMMANDS
-        assert service["read_only"]
-        assert service["cap_drop"] == ["ALL"]
-        mounts = [mount.split(":") for mount in service["volumes"]]
-        assert [target for _, target, *mode in mounts if not mode] == ["/data"]
-        assert set(service["environment"]) == {"REDIS_URL", "DATABASE_URL"}
-    assert ours["gateway"]["depends_on"]["first-router"] == {"condition": "service_completed_successfully"}
-
-
-def test_every_variable_of_the_compose_file_is_in_the_example(compose: dict[str, Any]) -> None:
-    used = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text(encoding="utf-8")))
-    named = set(re.findall(r"^(\w+)=$", (DEPLOY / "environment.example").read_text(encoding="utf-8"), re.MULTILINE))
-    assert used | {"COE_API_KEYS"} == named
-    assert set(compose["volumes"]) == {"data", "valkey", "postgres"}

@@ -1,0 +1,2 @@
+"""Files that start a composition elsewhere, rendered from its experts.yaml. Begin with deployment.py; each target is a
+module with a function `files`."""

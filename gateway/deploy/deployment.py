@@ -1,0 +1,192 @@
+"""The parts of a composition that every target starts: engines, the gateway's own experts.yaml, secrets, adapters.
+
+The command lines of vLLM are those of `coe up --engines` (fleet/vllm_command.py), with other addresses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from base.errors import ConfigError
+from base.yaml_text import read_yaml
+from fleet.vllm_command import VllmProcess, adapter_folder, managed_experts, read_adapter_ranks, vllm_processes
+from gateway.settings import secret_variables
+from router.config import CoeConfig, Engine, config_text, parse_config
+
+ADAPTERS_AT = "/adapters"
+"""Folder of the adapters in a container."""
+
+ENGINE_KEY = "VLLM_API_KEY"
+"""Variable with the key that vLLM asks its callers for, and that the gateway sends."""
+
+OF_THE_HOST = frozenset({"CUDA_VISIBLE_DEVICES", "HF_HOME"})
+"""Variables of engines that speak of one host; a target says in its own way which GPUs and which folder."""
+
+ENGINE_CPUS, ENGINE_MEMORY = 4, "16Gi"
+MOST_ENGINE_REPLICAS, WAITING_PER_REPLICA = 4, 4
+"""Replicas of an engine, and requests waiting in one from which on another is started (ours; to be edited)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUnit:
+    """A vLLM server under a name that DNS takes."""
+
+    name: str
+    process: VllmProcess
+
+    @property
+    def adapted(self) -> set[str]:
+        """Experts that are an adapter, by the folder of each."""
+        return {folder.name for folder in self.process.adapters.values()}
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        flags = self.process.flags
+        sizes = [flags.get(f"{kind}-parallel-size", 1) for kind in ("tensor", "pipeline", "data")]
+        return int(sizes[0]) * int(sizes[1]) * int(sizes[2])
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Environment without what speaks of one host."""
+        return {name: value for name, value in self.process.env.items() if name not in OF_THE_HOST}
+
+
+UrlOf = Callable[[EngineUnit], str]
+"""API root of an engine, as the gateway reaches it."""
+
+ServedAs = Callable[[EngineUnit, str], str]
+"""Name of an expert on its engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A composition that is to run elsewhere.
+
+    `values` are those of experts.yaml, with each adapter at its place in a container. `adapters` are folders on this
+    machine by the name of their folder there. `secrets` are variables that the file names.
+    """
+
+    source: str
+    image: str
+    vllm_image: str
+    values: dict[str, Any]
+    config: CoeConfig
+    engines: tuple[EngineUnit, ...]
+    adapters: Mapping[str, Path]
+    secrets: tuple[str, ...]
+    adapter_store: str | None = None
+
+    @property
+    def grace_s(self) -> int:
+        """Seconds from SIGTERM until a gateway has surely ended by itself."""
+        limits = self.config.gateway
+        return int(limits.drain_s + limits.shutdown_grace_s) + 15
+
+    @property
+    def lock(self) -> str:
+        """The image's build argument LOCK: `run` where the gateway itself needs an engine or litellm."""
+        inside = {Engine.LLAMACPP, Engine.LITELLM}
+        return "run" if inside & {entry.engine for entry in self.config.experts.values()} else "image"
+
+    def header(self, *lines: str) -> str:
+        """Comment at the top of a rendered file."""
+        about = f"Rendered by `coe deploy render` from {self.source}."
+        return "".join(f"# {line}".rstrip() + "\n" for line in (about, *lines))
+
+    def experts_yaml(self, url_of: UrlOf, served_as: ServedAs | None = None, *, has_key: bool = True) -> str:
+        """The gateway's experts.yaml, in which each engine is somewhere else, perhaps with a key and other names."""
+        values = deepcopy(self.values)
+        for unit in self.engines:
+            for name in unit.process.experts:
+                own = self.config.experts[name].name_on_engine(name)
+                entry = values["experts"][name]
+                entry |= {"url": url_of(unit), "served_model": served_as(unit, name) if served_as else own}
+                if has_key:
+                    entry.setdefault("api_key_env", ENGINE_KEY)
+        return yaml_text(values)
+
+
+def plan_deployment(
+    path: Path, *, image: str, vllm_image: str, adapters_at: str = ADAPTERS_AT, adapter_store: str | None = None
+) -> Deployment:
+    """The deployment of an experts.yaml. `adapters_at` is the folder of adapters where it runs, `adapter_store` a
+    bucket from which Ray loads them.
+
+    Raises:
+        ConfigError: the file is wrong, or an expert's weights are files of this machine.
+        ArtifactError: an adapter cannot be read.
+    """
+    values: Any = read_yaml(config_text(path), file=str(path))
+    config, folder = parse_config(values, file=str(path)), path.resolve().parent
+    refuse_local_models(config, path)
+    ranks = read_adapter_ranks(config, folder)
+    adapters = {
+        name: adapter_folder(entry, folder)
+        for name, entry in config.experts.items()
+        if entry.adapter is not None and entry.url is None
+    }
+    for name, adapter in adapters.items():
+        if not (adapter / "adapter_config.json").is_file():
+            raise ConfigError(f"{path}: experts.{name}.adapter: {adapter} has no adapter_config.json")
+        values["experts"][name]["adapter"] = f"{adapters_at}/{name}"
+    placed = parse_config(values, file=str(path))
+    processes = vllm_processes(placed, Path("/"), ranks)
+    return Deployment(
+        source=path.name,
+        image=image,
+        vllm_image=vllm_image,
+        values=values,
+        config=placed,
+        engines=tuple(EngineUnit(name, each) for name, each in zip(dns_names(processes), processes, strict=True)),
+        adapters=adapters,
+        secrets=tuple(secret_variables(placed)),
+        adapter_store=adapter_store,
+    )
+
+
+def refuse_local_models(config: CoeConfig, path: Path) -> None:
+    """Raises ConfigError for weights that a container does not have."""
+    if fakes := [name for name, entry in config.experts.items() if entry.engine is Engine.FAKE_VLLM]:
+        raise ConfigError(f"{path}: experts.{fakes[0]}.engine: '{Engine.FAKE_VLLM}' is for tests; allowed here: vllm")
+    hosted = {n: e for n, e in config.experts.items() if e.engine is Engine.LLAMACPP} | managed_experts(config)
+    for name, entry in hosted.items():
+        if entry.model.startswith(("./", "../", "/", "~")):
+            raise ConfigError(
+                f"{path}: experts.{name}.model: '{entry.model}' is a file of this machine; allowed in a deployment: "
+                "the name of a hub or of a package"
+            )
+
+
+def dns_names(processes: tuple[VllmProcess, ...]) -> list[str]:
+    """A DNS label for each process: its first expert's name in small letters, with a number where two are alike."""
+    names: list[str] = []
+    for process in processes:
+        label = re.sub(r"[^a-z0-9]+", "-", process.experts[0].lower()).strip("-")[:30] or "engine"
+        names.append(label if label not in names else f"{label}-{len(names) + 1}")
+    return names
+
+
+class PlainDumper(yaml.SafeDumper):
+    """Writes no anchors, and text of several lines as it is."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+PlainDumper.add_representer(str, PlainDumper.represent_text)
+
+
+def yaml_text(*documents: Any) -> str:
+    """YAML documents, in the order of their keys."""
+    return yaml.dump_all(documents, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=120)

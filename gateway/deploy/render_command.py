@@ -1,0 +1,60 @@
+"""`coe deploy render`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from base import options
+
+COE_IMAGE = "coe"
+VLLM_IMAGE = "docker.io/vllm/vllm-openai:v0.32.0"
+
+
+class Target(StrEnum):
+    """Where it is to run, by the module that renders it."""
+
+    COMPOSE = "compose"
+    KUBERNETES = "kubernetes"
+    RAY = "ray"
+
+
+def render(
+    target: Annotated[Target, typer.Option("--target", help="what is to run it")],
+    out: Annotated[Path, typer.Option("--out", help="folder to write; files of an earlier call are replaced")],
+    config: options.ConfigOption = Path("experts.yaml"),
+    image: Annotated[str, typer.Option("--image", help="image of the gateway, as deploy/Containerfile builds it")] = (
+        COE_IMAGE
+    ),
+    vllm_image: Annotated[str, typer.Option("--vllm-image", help="image of vLLM, with its tag")] = VLLM_IMAGE,
+    adapter_store: Annotated[
+        str | None, typer.Option("--adapter-store", help="for Ray: bucket with the adapters, e.g. s3://models/lora")
+    ] = None,
+) -> None:
+    """Write files that start the composition of experts.yaml with Docker Compose, on Kubernetes or on Ray."""
+    import shutil
+
+    from base.errors import ConfigError
+    from base.visible_text import echo
+    from gateway.deploy import compose, kubernetes, ray_serve
+    from gateway.deploy.deployment import ADAPTERS_AT, plan_deployment
+
+    if ":" not in vllm_image.rpartition("/")[2]:
+        raise ConfigError(f"--vllm-image: '{vllm_image}' has no tag; allowed: REPOSITORY:TAG")
+    options.require_folder(out)
+    place = "adapters" if target is Target.RAY else ADAPTERS_AT
+    deployment = plan_deployment(
+        config, image=image, vllm_image=vllm_image, adapters_at=place, adapter_store=adapter_store
+    )
+    module = {Target.COMPOSE: compose, Target.KUBERNETES: kubernetes, Target.RAY: ray_serve}[target]
+    for name, text in module.files(deployment).items():
+        file = out / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        echo(f"wrote {file}")
+    for name, folder in deployment.adapters.items():
+        shutil.copytree(folder, out / "adapters" / name, dirs_exist_ok=True)
+        echo(f"wrote {out / 'adapters' / name}")

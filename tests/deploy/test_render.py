@@ -1,0 +1,214 @@
+"""`coe deploy render`: what is rendered loads again, and its parts fit each other."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coe.command_line import COMMANDS
+from gateway.deploy import compose, kubernetes, ray_serve
+from gateway.deploy.deployment import Deployment, plan_deployment
+from router.config import CoeConfig, parse_config, parse_text
+
+ROOT = Path(__file__).parents[2]
+LLAMA = {"engine": "vllm", "model": "meta/Llama", "params_b": 8, "context_tokens": 8192}
+VALUES = {
+    "categories": {"code": "programs", "general": "the rest"},
+    "experts": {
+        "Fast_One": {**LLAMA, "engine_args": {"tensor-parallel-size": 2, "no-enable-prefix-caching": True}},
+        "base": LLAMA,
+        "law": {**LLAMA, "adapter": "lora/law", "engine_env": {}},
+        "hosted": {"engine": "litellm", "model": "openai/gpt", "api_key_env": "OPENAI_API_KEY"},
+    },
+    "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+    "engines": {"vllm": {"env": {"CUDA_VISIBLE_DEVICES": "0,1", "HF_HOME": "/here"}, "start_timeout_s": 95}},
+}
+
+
+@pytest.fixture(scope="module")
+def experts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("composition")
+    (folder / "lora" / "law").mkdir(parents=True)
+    (folder / "lora" / "law" / "adapter_config.json").write_text(json.dumps({"r": 12}))
+    file = folder / "experts.yaml"
+    file.write_text(yaml.safe_dump(VALUES))
+    return file
+
+
+@pytest.fixture(scope="module")
+def deployment(experts_file: Path) -> Deployment:
+    return plan_deployment(experts_file, image="coe:1", vllm_image="vllm/vllm-openai:v1", adapter_store="s3://b/lora")
+
+
+def documents(text: str) -> dict[str, Any]:
+    return {each["kind"]: each for each in yaml.safe_load_all(text)}
+
+
+def addresses(config: CoeConfig) -> dict[str, tuple[str | None, str]]:
+    return {name: (entry.url, entry.name_on_engine(name)) for name, entry in config.experts.items()}
+
+
+def test_compose_starts_engines_as_coe_does_and_its_gateway_asks_them(deployment: Deployment) -> None:
+    files = compose.files(deployment)
+    services = yaml.safe_load(files["compose.yaml"])["services"]
+    config = parse_text(files["config/experts.yaml"], file="experts.yaml")
+    assert addresses(config) == {
+        "Fast_One": ("http://vllm-fast-one:8000/v1", "Fast_One"),
+        "base": ("http://vllm-base:8000/v1", "base"),
+        "law": ("http://vllm-base:8000/v1", "law"),
+        "hosted": (None, "hosted"),
+    }
+    engine = services["vllm-base"]
+    assert engine["command"] == [
+        *("-m", "vllm.entrypoints.openai.api_server", "--model", "meta/Llama", "--served-model-name", "base"),
+        *("--host", "0.0.0.0", "--port", "8000", "--enable-lora", "--lora-modules", "law=/adapters/law"),
+        *("--max-model-len", "8192", "--max-loras", "1", "--max-lora-rank", "16"),
+    ]
+    assert engine["volumes"] == ["models:/models", "./adapters:/adapters:ro"]
+    assert "ports" not in engine
+    assert engine["environment"]["HF_HOME"] == "/models"
+    assert "CUDA_VISIBLE_DEVICES" not in engine["environment"]
+    (gpus,) = engine["deploy"]["resources"]["reservations"]["devices"]
+    assert gpus["device_ids"] == ["0", "1"]
+    assert config.experts["law"].adapter == "/adapters/law"
+    assert config.experts["base"].api_key_env == "VLLM_API_KEY"
+    assert config.experts["hosted"].api_key_env == "OPENAI_API_KEY"
+
+
+def test_each_of_our_services_has_a_command_that_exists_and_a_root_that_is_read_only(deployment: Deployment) -> None:
+    project = yaml.safe_load(compose.files(deployment)["compose.yaml"])
+    ours = {name: service for name, service in project["services"].items() if service["image"] == "coe:1"}
+    assert set(ours) == {"first-router", "gateway"}
+    for service in ours.values():
+        assert service["command"][0] in COMMANDS
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        mounts = [mount.split(":") for mount in service["volumes"]]
+        assert [target for _, target, *mode in mounts if not mode] == ["/data"]
+        assert set(service["environment"]) == {"REDIS_URL", "DATABASE_URL"}
+        assert service["depends_on"].keys() - {"first-router"} == project["services"].keys() - ours.keys()
+    assert ours["gateway"]["depends_on"]["first-router"] == {"condition": "service_completed_successfully"}
+    named = {volume.split(":")[0] for each in project["services"].values() for volume in each["volumes"]}
+    assert {volume for volume in named if not volume.startswith(".")} == set(project["volumes"])
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example(deployment: Deployment) -> None:
+    files = compose.files(deployment)
+    used = set(re.findall(r"\$\{(\w+)", files["compose.yaml"]))
+    named = set(re.findall(r"^(?:# )?(\w+)=$", files["environment.example"], re.MULTILINE))
+    assert used | {"COE_API_KEYS", "OPENAI_API_KEY"} == named
+
+
+def test_what_scales_and_disturbs_the_gateways_finds_them(deployment: Deployment) -> None:
+    found = documents(kubernetes.files(deployment)["gateway.yaml"])
+    pods = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert found["Deployment"]["spec"]["selector"]["matchLabels"] == pods
+    assert found["Service"]["spec"]["selector"] == pods
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == pods
+    assert found["Job"]["spec"]["template"]["metadata"]["labels"] != pods
+    target = found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", found["Deployment"]["metadata"]["name"])
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
+    assert container["envFrom"] == [{"secretRef": {"name": "coe-environment"}}]
+    assert pod["terminationGracePeriodSeconds"] == 5 + 20 + 15
+    mounted = {volume["name"] for volume in pod["volumes"]}
+    assert mounted == {mount["name"] for mount in container["volumeMounts"]}
+
+
+def test_values_of_the_production_stack_name_the_services_that_the_gateway_asks(deployment: Deployment) -> None:
+    files = kubernetes.files(deployment)
+    config = parse_text(documents(files["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"], file="experts.yaml")
+    assert config.experts["law"].url == "http://vllm-base-engine-service/v1"
+    first, second = yaml.safe_load(files["vllm-values.yaml"])["servingEngineSpec"]["modelSpec"]
+    assert (first["name"], first["requestGPU"], first["vllmConfig"]["enablePrefixCaching"]) == ("fast-one", 2, False)
+    assert first["vllmConfig"]["tensorParallelSize"] == 2
+    assert (second["name"], second["vllmConfig"]["enablePrefixCaching"]) == ("base", True)
+    assert second["vllmConfig"]["extraArgs"][2:5] == ["--enable-lora", "--lora-modules", "law=/adapters/law"]
+    assert second["extraVolumes"][0]["persistentVolumeClaim"]["claimName"] == "coe-adapters"
+    scaled = list(yaml.safe_load_all(files["scaling.yaml"]))
+    assert [each["spec"]["scaleTargetRef"]["name"] for each in scaled] == [
+        "vllm-fast-one-deployment-vllm",
+        "vllm-base-deployment-vllm",
+    ]
+
+
+def test_ray_serves_each_model_with_its_adapters_under_the_names_that_the_gateway_sends(experts_file: Path) -> None:
+    deployment = plan_deployment(
+        experts_file, image="coe", vllm_image="v:1", adapters_at="adapters", adapter_store="s3://b/lora"
+    )
+    files = ray_serve.files(deployment)
+    serve = yaml.safe_load(files["serve.yaml"])
+    fast, base = serve["applications"][0]["args"]["llm_configs"]
+    assert fast["engine_kwargs"]["tensor_parallel_size"] == 2
+    assert "lora_config" not in fast
+    assert base["lora_config"] == {"dynamic_lora_loading_path": "s3://b/lora", "max_num_adapters_per_replica": 1}
+    assert (base["engine_kwargs"]["enable_lora"], base["engine_kwargs"]["max_lora_rank"]) == (True, 16)
+    config = parse_text(files["experts.yaml"], file="experts.yaml")
+    assert {name: served for name, (url, served) in addresses(config).items() if url} == {
+        "Fast_One": "Fast_One",
+        "base": "base",
+        "law": "base:law",
+    }
+    assert config.experts["base"].url == f"http://127.0.0.1:{serve['http_options']['port']}/v1"
+    assert config.experts["base"].api_key_env is None
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    from coe.command_line import run as run_command
+
+    status = run_command("deploy render", list(arguments))
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def test_the_shipped_composition_is_rendered_with_its_adapters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):  # the second replaces the first
+        arguments = ("--target", "compose", "--config", str(ROOT / "experts.yaml"), "--out", str(out))
+        assert run(capsys, *arguments)[0] == 0
+    config = parse_text((out / "config" / "experts.yaml").read_text(), file="experts.yaml")
+    shipped = parse_config(yaml.safe_load((ROOT / "experts.yaml").read_text()))
+    assert config.experts.keys() == shipped.experts.keys()
+    assert config.policies == shipped.policies
+    assert config.experts["labeler"].adapter == "/adapters/labeler"
+    assert (out / "adapters" / "labeler" / "adapter_config.json").is_file()
+    assert "LOCK=run" in (out / "compose.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--target", "ray"], "--adapter-store: required"),
+        (["--target", "compose", "--vllm-image", "host:5000/vllm"], "--vllm-image: 'host:5000/vllm' has no tag"),
+        (["--target", "swarm"], "'swarm' is not one of"),
+    ],
+)
+def test_what_cannot_be_rendered_is_named(
+    arguments: list[str],
+    complaint: str,
+    experts_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, text = run(capsys, *arguments, "--config", str(experts_file), "--out", str(tmp_path / "out"))
+    assert status != 0
+    assert complaint in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_only_this_machine_has_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = VALUES | {"experts": {"own": {**LLAMA, "model": "./weights"}}}
+    (tmp_path / "experts.yaml").write_text(yaml.safe_dump(values))
+    arguments = ("--target", "compose", "--config", str(tmp_path / "experts.yaml"), "--out", str(tmp_path / "out"))
+    status, text = run(capsys, *arguments)
+    assert status == 1
+    assert "experts.own.model: './weights' is a file of this machine" in text
