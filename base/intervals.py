@@ -17,7 +17,6 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
     if not n > 0:
         raise ValueError(f"n is {n}; expected more than 0")
     z = Z_95
-    z = Z_95
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -16,7 +16,7 @@ OURS = (
     *("coe.db*", "coe.log*", "log.key*", "category_proposals.json", "spool", "redis", "routers", "outcomes", "pilots"),
     *("retrieval", "cache", "adapters", "engines", "run"),
 )
-"""What coe writes there. A folder named by mistake may hold other things, which are left alone."""
+"""Names of the files that coe writes there. A folder named by mistake may hold other things, which are left alone."""
 
 
 def data_folder_of(arguments: Sequence[str]) -> Path:

@@ -1,5 +1,5 @@
-"""What benchmarks/routing_ceiling.py gives away about a prompt: embedding, true labels, and the graded scores of models
-that are no experts of the table. Shapes: n prompts, m experts, o other models, d features."""
+"""Facts about a prompt that benchmarks/routing_ceiling.py gives away: embedding, true labels, and the graded scores
+of models that are not experts of the table. Shapes: n prompts, m experts, o other models, d features."""
 
 from __future__ import annotations
 

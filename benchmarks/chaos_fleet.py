@@ -124,7 +124,7 @@ class GatewayProcess(Child):
         return f"with {self._workers} workers" in self.log.read_text()[self.log_start :]
 
     def kill_worker(self) -> None:
-        """Kills a worker as a crash would once all serve, for a parent gives up whose workers die as it starts them.
+        """Kills a worker as a crash would. Waits until all serve: a parent whose workers die at once gives up.
 
         Raises TimeoutError where they do not serve in time.
         """

@@ -1,4 +1,4 @@
-"""What is killed when, and whether the log kept what the clients saw. Pure: the same seed gives the same kills."""
+"""Schedule of kills, and the check that the log kept what the clients saw. Pure: one seed gives the same kills."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What of a row the check needs."""
+    """The part of a row that the check needs."""
 
     decision_id: str
     request_id: str
@@ -75,7 +75,7 @@ def planned_kills(seed: int, seconds: float) -> list[Kill]:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the comparison found. `excused` lost answers lie within the mode's window before a kill, `lost` do not."""
+    """Result of the comparison. `excused` lost answers lie within the mode's window before a kill, `lost` do not."""
 
     answers: int
     rows: int
@@ -111,7 +111,7 @@ def check(answers: Sequence[Answer], rows: Sequence[Row], kills: Iterable[Kill],
 
 
 def is_within(answer: Answer, kills: Iterable[Kill], window_s: float) -> bool:
-    """Whether its gateway was killed after it was asked and at most `window_s` after it ended."""
+    """True if its gateway was killed after it was asked and at most `window_s` after it ended."""
     return any(
         WORKS_FOR.get(kill.victim, kill.victim) is answer.gateway
         and answer.asked_at_s <= kill.at_s <= answer.ended_at_s + window_s

@@ -41,12 +41,12 @@ class Measured:
 
 
 Round = Mapping[str, Measured]
-"""What was measured of each gateway, by its name."""
+"""Measurements of each gateway, by its name."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What must hold of a figure that each round gives."""
+    """Bar for a figure that each round gives."""
 
     text: str
     figure: Callable[[Round], float]

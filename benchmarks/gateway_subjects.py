@@ -70,7 +70,7 @@ class Running:
 
 
 def all_subjects(upstream: str, work: Path) -> list[Subject]:
-    """What is measured; LiteLLM only where it can be installed."""
+    """Gateways that are measured; LiteLLM only where it can be installed."""
     static = {"kind": "static"}
     found = [
         Subject(NO_GATEWAY, (sys.executable, "-m", "benchmarks.gateway_load", "engine", "{port}"), "expert-0"),

@@ -1,4 +1,4 @@
-"""Who learns from the same simulated traffic: `coe retrain`, nobody, an average of the log, a Beta bandit.
+"""Learners from the same simulated traffic: `coe retrain`, nobody, an average of the log, a Beta bandit.
 
 `Retraining` calls what the command calls: the evidence, the artifact, the comparison, the gate; only SQL is left out.
 

@@ -1,4 +1,4 @@
-"""What is asked of the learning loop, with the truth at hand: coverage of intervals, errors of the gate, recovery.
+"""Questions to the learning loop, with the truth at hand: coverage of intervals, errors of the gate, recovery.
 
 All of it runs the code of `coe retrain` over a `World` (benchmarks.loop_fleet).
 """

@@ -36,7 +36,7 @@ COLUMNS = ("prompt", "expert", "category", "propensity", "reward", "key", "seen"
 
 @dataclass(frozen=True)
 class Voices:
-    """Who rates, and how: `keys` ask by turns of chance. `down` and `up` are the shares of bad and good answers that
+    """Raters and their ways: `keys` ask by turns of chance. `down` and `up` are the shares of bad and good answers that
     get a rating; `delay` is the mean number of decisions until it comes; key 0 asks a share `poison` of the traffic
     besides, and rates all of it the wrong way round."""
 
@@ -198,7 +198,7 @@ def sampled_table(folder: Path, per_category: int, rng: np.random.Generator) -> 
 
 @dataclass
 class History:
-    """What was asked, chosen and rated so far, in blocks of decisions. `reward` is NaN where nobody rated."""
+    """Queries, choices and ratings so far, in blocks of decisions. `reward` is NaN where nobody rated."""
 
     blocks: list[Float64Array] = field(default_factory=list)
     n: int = 0

@@ -47,7 +47,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     EVERYTHING: ("embedding", "labels", "others", "kin"),
     WITHOUT_KIN: ("embedding", "labels", "others"),
 }
-"""What is known of a prompt, and the blocks of features that hold it."""
+"""Kinds of knowledge about a prompt, and the blocks of features that hold it."""
 
 QUOTED = {"all": EVERYTHING, "embedding": "embedding", "labels": "true labels", "without": WITHOUT_KIN}
 HINDSIGHT = {EVERYTHING: "all, kind in hindsight", WITHOUT_KIN: "all but related, kind in hindsight"}
@@ -110,7 +110,7 @@ Predict = Callable[[Float64Array, Float64Array, Float64Array, int], Float64Array
 
 @dataclass(frozen=True)
 class Predicted:
-    """What one kind predicts from one set of features, and the scores (n,) of what it chooses: `unseen` out of fold on
+    """Predictions of one kind from one set of features, and the scores (n,) of what it chooses: `unseen` out of fold on
     the fit prompts, `tested` on the test prompts."""
 
     kind: str
@@ -253,8 +253,8 @@ def draw_luck(rates: Float64Array, rng: np.random.Generator) -> tuple[float, flo
 
 
 def router_shares(page: Path) -> dict[str, str]:
-    """What the default router closes, by table and on the mean, as the page of benchmarks/routing.py says; empty where
-    there is no page."""
+    """Share of the gap that the default router closes, by table and on the mean, as the page of benchmarks/routing.py
+    says; empty where there is no page."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     header = next((row for row in rows if "gap closed" in row), None)

@@ -241,7 +241,7 @@ PUBLISHED: Mapping[str, Callable[[Trial], tuple[NDArray[np.float64], NDArray[np.
 
 
 def cached(case: Case, name: str, work: Path, make: Callable[[], Arms]) -> Arms:
-    """What a run found, from its file where there is one."""
+    """Results of a run, from its file where there is one."""
     path = work / f"{case.name} {name}.npz".replace(" ", "_")
     if not path.exists():
         found = make()

@@ -117,7 +117,7 @@ def exact_best(
 
 
 def choice_ms(queries: FloatArray, made: Source) -> list[float]:
-    """What routing adds to each query, milliseconds: gains of arms from labelled queries nearby."""
+    """Time that routing adds to each query, milliseconds: gains of arms from labelled queries nearby."""
     names = [f"expert-{number}" for number in range(1, ARMS)]
     pilots = Pilots(
         embeddings=made.take(PILOTS),

@@ -21,7 +21,7 @@ REDIS_PORT, SENTINEL_PORT = 6379, 26379
 SECURE = "rediss"
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
-"""What any command may raise while Redis is away or refuses; a cluster's own error is not a RedisError."""
+"""Errors that any command may raise while Redis is away or refuses; a cluster's own error is not a RedisError."""
 
 ALLOWED = (
     "allowed: redis://HOST:PORT, unix://PATH, redis+cluster://HOST:PORT,HOST:PORT, "

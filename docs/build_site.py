@@ -10,13 +10,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
-import typer
 from fastapi.routing import APIRoute
 
 from coe.command_line import COMMANDS
+from coe.completion import command_of
 
 CHATS = {
     "/v1/chat/completions": "OpenAI's chat completions",
@@ -26,7 +25,7 @@ CHATS = {
 }
 ROOT = Path(__file__).resolve().parents[1]
 LINKED = ("*.md", "docs/images", "experts.yaml", "deploy", "benchmarks/follow_ups", "LICENSE")
-"""What pages link to."""
+"""Files that pages link to."""
 
 
 def commands_page() -> str:
@@ -39,11 +38,8 @@ def commands_page() -> str:
 
 
 def help_of(name: str) -> str:
-    """What `coe NAME --help` prints."""
-    module, function = COMMANDS[name].target.split(":")
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command()(getattr(import_module(module), function))
-    command = typer.main.get_command(app)
+    """Output of `coe NAME --help`."""
+    command = command_of(name)
     context = command.make_context(f"coe {name}", [], resilient_parsing=True, terminal_width=80, max_content_width=80)
     return str(command.get_help(context)).strip()
 

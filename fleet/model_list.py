@@ -18,7 +18,7 @@ class KeyRefusedError(EngineError):
 
 
 async def listed_models(url: str, key: str | None) -> dict[str, Mapping[str, Any]]:
-    """What `GET URL/models` says, by the id of each model.
+    """Entries of `GET URL/models` by the id of each model.
 
     Args:
         url: API root, e.g. http://10.0.0.7:8000/v1.

@@ -27,7 +27,7 @@ DEV_ENV = {"VLLM_SERVER_DEV_MODE": "1"}
 """Opens the endpoints of sleep mode. Engines listen on loopback, and the gateway passes none of these paths on."""
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What `--max-lora-rank` accepts (vllm/config/lora.py, MaxLoRARanks)."""
+"""Ranks that `--max-lora-rank` accepts (vllm/config/lora.py, MaxLoRARanks)."""
 
 OWN_FLAGS = {
     "model": "experts.<name>.model",

@@ -18,7 +18,7 @@ KEY_LIKE = re.compile(
     r"|(?<=\bapi key: )[^\s'\",;]+|(?<=\bapi key provided: )[^\s'\",;]+",
     re.IGNORECASE,
 )
-"""What providers' keys look like, in part hidden or not, and what is introduced as one. Linear: nothing in it nests."""
+"""Pattern of providers' keys, in part hidden or not, and of what is introduced as one. Linear: nothing in it nests."""
 
 
 def without_keys(text: str, key: str | None) -> str:

@@ -200,7 +200,7 @@ async def auth_of(settings: Settings, config: CoeConfig, store: Database) -> Aut
 
 
 def telemetry_of(settings: Settings, instance: str) -> Telemetry | None:
-    """What follows requests; None where the environment asks for nothing. Raises ConfigError, MissingExtraError."""
+    """The observer of requests; None where the environment asks for nothing. Raises ConfigError, MissingExtraError."""
     exporting = None
     if settings.signals:
         require_installed("otel", "OTEL_EXPORTER_OTLP_ENDPOINT", "google", "opentelemetry", "opentelemetry.sdk")

@@ -65,7 +65,7 @@ class Sources(Protocol):
 
 
 class Watch:
-    """What follows a request for traces and for the log of requests; this one sees nothing."""
+    """Observer of a request, for traces and for the log of requests; this one sees nothing."""
 
     decision_id: str | None = None  # that the request's decision gets; None: any
 

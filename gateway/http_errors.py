@@ -27,7 +27,7 @@ CLIENT_GONE_STATUS = 499  # nginx's number for a client that left first; it neve
 MAX_UPSTREAM_MESSAGE_CHARS = 2000
 
 MISCONFIGURED = frozenset({402, 404, 405, 410})
-"""What an expert answers where its entry in experts.yaml is wrong: no request of a client can bring these about."""
+"""Statuses of an expert whose entry in experts.yaml is wrong: no request of a client can cause these."""
 
 logger = logging.getLogger(__name__)
 

@@ -124,13 +124,13 @@ class ExpertList(Record):
 
 
 class KeySpend(Spend):
-    """What a key spent. `team` is '' where no key was needed."""
+    """Spend of a key. `team` is '' where no key was needed."""
 
     team: str
 
 
 class SpendList(Record):
-    """What keys spent with since <= at < until; dearest first."""
+    """Spend of keys, with since <= at < until; dearest first."""
 
     object: Literal["list"] = "list"
     since: float

@@ -14,8 +14,8 @@ from router.pipeline import Router
 from router.types import FloatArray, Query, RoutingDecision, ShadowDecision
 
 CANDIDATE_FAULTS = (ArithmeticError, ArtifactError, AttributeError, ConfigError, LookupError, TypeError, ValueError)
-"""What a router that does not fit raises while it decides. That no expert can serve is not among them: the request may
-ask for too much."""
+"""Errors that a router that does not fit raises while it decides. That no expert can serve is not among
+them: the request may ask for too much."""
 
 MAX_WAITING = 64
 """Shadow decisions that wait at most; more are left out, so that a slow candidate costs no memory."""

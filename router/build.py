@@ -218,7 +218,7 @@ def learned_choice(artifact: RouterArtifact, experts: tuple[str, ...]) -> Learne
 
 
 def strategies_of(artifact: RouterArtifact, experts: tuple[str, ...]) -> LearnedStrategies | None:
-    """What an artifact knows of strategies, for the experts that are there; None where it knows nothing. Raises
+    """Strategies that an artifact has learned, for the experts that are there; None where it knows nothing. Raises
     ArtifactError."""
     manifest = artifact.manifest
     learned = learned_strategies(artifact.part(STRATEGIES), len(manifest.categories), len(manifest.experts))

@@ -32,7 +32,7 @@ from router.types import (
 from router.uncertainty import Uncertainty, apply_temperature
 
 NOT_REACHABLE = "is not reachable"
-"""What an expert lacks that others than the request are to blame for."""
+"""Reasons why an expert is not eligible that the request did not cause."""
 
 NOT_ALLOWED = "may not be used with this key"
 

@@ -123,7 +123,7 @@ def unit_of(limit: float, row: NDArray[np.float64]) -> float:
 
 @contextmanager
 def clean_standard_output() -> Iterator[None]:
-    """Sends what native code prints to standard error, for standard output may be JSON.
+    """Sends what native code prints to standard error, because standard output may be JSON.
 
     HiGHS 1.12, the one in SciPy 1.17, prints a line of its debugging when it repairs a solution; no option silences it.
     On the main thread only, where commands run: in a server other threads write to standard output meanwhile.

@@ -24,7 +24,7 @@ GENERAL = "general"
 """The category of queries that the classifier is unsure of. Always present, never learned as a class."""
 
 RETRIEVAL = ":retrieval"
-"""What a retrieval decision has in place of a category; no category of experts.yaml can have this name."""
+"""Category of a retrieval decision; no category of experts.yaml can have this name."""
 
 
 class Record(BaseModel):

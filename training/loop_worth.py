@@ -234,7 +234,7 @@ class ExplorationTally:
 
 
 def loop_sentences(loop: LoopWorth) -> tuple[str, str]:
-    """What retraining changed and is worth, and what exploring cost."""
+    """Changes by retraining with their worth, and the cost of exploring."""
     changed = sorted({category for step in loop.steps for category in step.changes})
     where = f"changed who answers {', '.join(changed)}" if changed else "changed no category's expert"
     learned = f"Nothing was learned: {loop.unknown}."

@@ -20,8 +20,8 @@ from router.types import CategoryProbs, Query, QueryBatch
 from training.evidence import Evidence
 
 BELOW_REFERENCE = 0.01
-"""What a new expert's quality is taken to lack of the expert that all are compared with, so that it is mapped nowhere
-(ours)."""
+"""Amount by which a new expert's quality is taken to be below that of the expert that all are compared with, so that it
+is mapped nowhere (ours)."""
 
 LEAST_MOVE = 0.03
 """Share of the queries that would be explored otherwise for which a version is made (ours): every rating moves some."""

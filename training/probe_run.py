@@ -59,7 +59,7 @@ def probes_by_row(source: Path | None, categories: Sequence[str], wanted: Sequen
 
 
 def bars_of(config: CoeConfig, router: Router, evidence: QualityMatrix, expert: str, probes: Probes) -> Bars:
-    """What the new expert has to exceed in every category under the default policy.
+    """Quality that the new expert has to exceed in every category under the default policy.
 
     Args:
         evidence: (k, m) of the router's experts, in their order.

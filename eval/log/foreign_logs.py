@@ -79,7 +79,7 @@ def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> tupl
 
 
 def rows_of(reader: Reader, record: Record, kind: str) -> Iterator[Call | Score | str]:
-    """What a row holds. Raises DataError where an object or a list is something else."""
+    """The value at a path of a row. Raises DataError where an object or a list is something else."""
     try:
         yield from reader(record)
     except (AttributeError, TypeError) as error:
@@ -240,7 +240,7 @@ def snake(name: str) -> str:
 
 
 def asks_of(messages: Any) -> tuple[str, ...]:
-    """What the user typed, newest first: of a list of messages, or of one text."""
+    """The texts that the user typed, newest first: of a list of messages, or of one text."""
     if isinstance(messages, str):
         return (ask_in(messages),) if messages.strip() else ()
     listed = messages if isinstance(messages, list) else []

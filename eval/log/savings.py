@@ -1,4 +1,4 @@
-"""What routing would have saved, estimated on the log of another gateway.
+"""Savings that routing would have brought, estimated on the log of another gateway.
 
 Shapes: n calls, k + 1 rows of the map (`general` last), m experts of the live router.
 """
@@ -229,7 +229,7 @@ def signed_dollars(amount: float) -> str:
 
 
 def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> tuple[str, ...]:
-    """What is estimated, and what is not known."""
+    """The paragraphs that say what is estimated and what is not known."""
     unknown = sorted(set(models[found.served < 0]))
     free = sorted({found.names[e] for e in np.unique(found.routed) if not found.has_price[e]})
     said = [

@@ -12,7 +12,7 @@ from training.loop_worth import LoopWorth, loop_sentences
 
 
 def loop_section(loop: LoopWorth) -> Section:
-    """What the routers of the last 30 days changed, what that is worth, and what exploring cost."""
+    """Section on what the routers of the last 30 days changed, what that is worth, and what exploring cost."""
     rows = [
         Row(
             moment(step.at), [step.version[:8], "; ".join(f"{c}: {move}" for c, move in step.changes.items()) or "none"]

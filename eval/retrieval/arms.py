@@ -66,7 +66,7 @@ PLAIN = (
     "centroid",
     "centroid_hybrid",
 )
-"""What anybody would try first: routing has to be better than the best of these."""
+"""Plain ways that anybody would try first: routing has to be better than the best of these."""
 NEIGHBOURS = 10
 NO_MULTITASK = "no multi-task adapter was given, or it was trained on what is left out here"
 

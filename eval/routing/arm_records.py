@@ -85,7 +85,7 @@ def arm_records(trial: Trial, means: Float64Array, draws: Float64Array, rng: np.
 
 
 def strategy_gains(trial: Trial, arm: Choice, rng: np.random.Generator) -> dict[str, Difference]:
-    """What a strategy wins over one expert, and over the best fixed mixture of experts that may spend as much."""
+    """Gains of a strategy over one expert, and over the best fixed mixture of experts that may spend as much."""
     rivals = {name: trial.probs[name] for name in ("coe", "best_single")}
     for name, amounts, used in (
         ("equal_active_params_b", trial.sizes_b, trial.sizes_b),

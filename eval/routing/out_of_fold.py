@@ -27,7 +27,7 @@ from training.types import OutcomeTable
 
 @dataclass(frozen=True)
 class Unseen:
-    """What was decided for n prompts: `experts` (n,) by number, and by strategy who is served (n,) and who is asked
+    """Decisions for n prompts: `experts` (n,) by number, and by strategy who is served (n,) and who is asked
     (n, m)."""
 
     experts: NDArray[np.int64]

@@ -233,7 +233,7 @@ def run_routing(request: RoutingRequest, *, now: datetime, progress: Progress) -
 def decide_unseen(
     fit: OutcomeTable, unseen: OutcomeTable, request: RoutingRequest, *, encoder: Encoder, progress: Progress
 ) -> Unseen:
-    """What a router fitted on `fit` does with the prompts of another table."""
+    """Decisions of a router fitted on `fit` for the prompts of another table."""
     artifact = load_artifact(train(fit, request, request.out / "routers", with_methods=False))
     router = load(artifact, fit, request.budgets, encoder)
     trial = run_trial(Tables(fit, unseen, {}, 0), router, request, "", np.random.default_rng(request.seed), progress)

@@ -62,14 +62,14 @@ def curves_of(plays: Plays, budgets: Sequence[Budget]) -> dict[str, dict[str, li
 
 @dataclass(frozen=True)
 class Plays:
-    """What every variant came to on the test queries; each is played once, when it is first needed."""
+    """Results of every variant on the test queries; each is played once, when it is first needed."""
 
     router: Router
     trial: Trial
     _known: dict[tuple[StrategyName, int], tuple[IntArray, BoolArray]] = field(default_factory=dict)
 
     def choice(self, policy: str, name: StrategyName) -> Choice:
-        """What a policy of the router does, as an arm."""
+        """A policy of the router, as an arm."""
         served, asked = self.planned(self.router.policy(policy).plan)
         return Choice(str(name), f"Strategy {name}", HOW[name], one_hot(served, asked.shape[1]), asked)
 
@@ -116,14 +116,14 @@ class Plays:
 
 
 def recorded_replies(table: OutcomeTable, i: int, columns: Sequence[int]) -> Replies:
-    """What the experts at `columns` replied to prompt i."""
+    """Replies that the experts at `columns` gave to prompt i."""
     assert table.answers is not None, "strategies are played where answers are known"
     keys = table.answers[i]
     return {e: Reply(None if keys[column] < 0 else str(keys[column])) for e, column in enumerate(columns)}
 
 
 def play(strategy: Strategy, known: Replies) -> tuple[int, Mapping[int, Reply]]:
-    """Who is served, and the replies that were asked for."""
+    """The expert that is served, and the replies that were asked for."""
     seen: dict[int, Reply] = {}
     while not isinstance(step := strategy.step(seen), Settled):
         seen |= {expert: known[expert] for expert in step.experts}

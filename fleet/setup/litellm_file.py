@@ -124,7 +124,7 @@ COUNTERPARTS = {
     "callbacks": "the decision log: docs/decision-log.md",
     "success_callback": "the decision log: docs/decision-log.md",
     "failure_callback": "the decision log: docs/decision-log.md",
-    "cache": "not offered: an answer is never served twice",
+    "cache": "an expert of engine `builtin`, model `cache`: docs/your-experts.md",
 }
 
 

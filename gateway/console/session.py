@@ -1,5 +1,5 @@
-"""Who is looking: a signed cookie that names a key by its hash, or the caller of a token, for a while. No secret is in
-it, and no state here."""
+"""Session of the console: a signed cookie that names a key by its hash, or the caller of a token, until it expires. It
+holds no secret, and the gateway keeps no state."""
 
 from __future__ import annotations
 

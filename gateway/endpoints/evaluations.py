@@ -58,7 +58,7 @@ async def decision_about(record: LogRecord, desk: FeedbackDesk) -> str:
 
 
 def verdict(record: LogRecord, kinds: Mapping[str, str]) -> FeedbackRequest:
-    """What an event says, as feedback on a decision that is still to be found. Raises ApiError."""
+    """An event as feedback on a decision that is still to be found. Raises ApiError."""
     name = str(record.attributes.get(f"{PREFIX}name", ""))
     if EVENT not in (record.event, record.attributes.get("event.name")):
         raise invalid(f"an event is not kept; allowed: {EVENT}")

@@ -78,7 +78,7 @@ class Spans(BatchSpanProcessor):
         super().on_end(span)
 
     def counted(self) -> Iterator[Metric]:
-        """What became of the spans."""
+        """Result of sending the spans."""
         sent = self.sender.taken - self.sender.failed
         yield CounterMetricFamily("coe_spans_exported", "Spans that the collector took", value=sent)
         lost = CounterMetricFamily("coe_spans_dropped", "Spans lost on the way to it", labels=["reason"])
@@ -144,7 +144,7 @@ class Exporting:
         )
 
     def counted(self) -> Iterator[Metric]:
-        """What became of the spans."""
+        """Result of sending the spans."""
         return iter(()) if self._spans is None else self._spans.counted()
 
     def close(self) -> None:

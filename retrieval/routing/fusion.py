@@ -40,9 +40,9 @@ def fuse(rankings: Sequence[Ranking], arm: Arm, count: int, evidence: Evidence |
 
 
 def features(rankings: Sequence[Ranking], evidence: Evidence) -> tuple[IntArray, IntArray, FloatArray]:
-    """What a dense ranking and one by words say of the documents (k,) that either names: the first place (k,) of each
-    in the rankings one after the other, and (k, 2 + `EVIDENCE`) the cosine, the scaled score of the words, and what the
-    words say.
+    """Features that a dense ranking and one by words give the documents (k,) that either names: the first place (k,)
+    of each in the rankings one after the other, and (k, 2 + `EVIDENCE`) the cosine, the scaled score
+    of the words, and what the words say.
 
     A cosine means the same for every query, while BM25's best score does not say whether its document is any good. So
     its scores are brought to [0, 1] and counted as far as the best document contains the query's words (`coverage`). A

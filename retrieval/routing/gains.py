@@ -28,7 +28,7 @@ PLAIN_WEIGHT = 0.75
 (benchmarks/LOG.md)."""
 
 FOREIGN_LOSS = 0.02
-"""What an arm is taken to lose on foreign domains while fewer than three data sets measured it (ours)."""
+"""Loss that an arm is taken to have on foreign domains while fewer than three data sets measured it (ours)."""
 
 CAUTION = 0.5
 """Standard errors that are taken off a data set's mean gain (chosen by dev queries among 0, 0.5, 1 and 1.5)."""

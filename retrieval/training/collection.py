@@ -26,7 +26,7 @@ IDS = {
     "judged query": ("query-id", "query_id", "qid"),
     "judged document": ("corpus-id", "corpus_id", "docid", "doc_id"),
 }
-"""What layouts call an id; the first that a row has counts."""
+"""Names of an id in the known layouts; the first that a row has counts."""
 
 TREC_COLUMNS: Mapping[int, tuple[str, ...]] = {
     3: ("query-id", "corpus-id", "score"),

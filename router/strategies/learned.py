@@ -1,4 +1,4 @@
-"""What training learned of strategies: the weights of votes, and ways to ask with what they gained.
+"""Learned parts of strategies: the weights of votes, and ways to ask with what they gained.
 
 Shapes: d dimensions, k + 1 rows of the map, m experts, v variants of a strategy, l experts that a variant may ask.
 """
@@ -92,7 +92,7 @@ class LearnedStrategies:
         return {"weights": self.weights, **own}
 
     def among(self, columns: Sequence[int], others: int = 0) -> LearnedStrategies:
-        """What was learned of the experts at `columns` alone, followed by that many `others` without a vote."""
+        """The same, restricted to the experts at `columns`, followed by that many `others` without a vote."""
         without_vote = np.zeros((len(self.weights), others), dtype=np.float32)
         return LearnedStrategies(
             np.concatenate([self.weights[:, list(columns)], without_vote, self.weights[:, -1:]], axis=1),
@@ -123,7 +123,7 @@ class LearnedStrategies:
 
 
 def learned_strategies(state: ArrayState, k: int, m: int) -> LearnedStrategies | None:
-    """What an artifact of k categories and m experts holds; None where it was trained without answers.
+    """Learned parts in an artifact of k categories and m experts holds; None where it was trained without answers.
 
     Raises:
         ArtifactError: an array is missing, of the wrong shape, or names an expert that there is not.

@@ -38,7 +38,7 @@ class StrategyPlan:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a plan is solved from: `quality` (k, c), `spent` (k, c) of each limited amount and `calls`, `mass` (k,)."""
+    """Inputs of a plan: `quality` (k, c), `spent` (k, c) of each limited amount and `calls`, `mass` (k,)."""
 
     quality: Float64Array
     spent: Mapping[str, Float64Array]

@@ -104,7 +104,7 @@ class Strategy(Protocol):
         ...
 
     def step(self, replies: Replies) -> Ask | Settled:
-        """What to do after these replies. `Ask` names only experts that have not replied."""
+        """Next step after these replies. `Ask` names only experts that have not replied."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What the answers so far say of which one is right. Shapes: m experts."""
+"""Probabilities that each answer so far is right. Shapes: m experts."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Votes:
         return first > max(second, 0.0) + sum(max(self.weights[e], 0.0) for e in rest)
 
     def signals(self, replies: Replies, rest: Iterable[int]) -> tuple[float, ...]:
-        """What a rule for asking on looks at: 1; the posterior of the first and of the second answer and of none, with
-        products; the weight of those who could still be asked; the doubt, alone and times the first posterior; the
-        replies without an answer."""
+        """Features for the rule that decides on asking another expert: 1; the posterior of the first and of the second
+        answer and of none, with products; the weight of those who could still be asked; the doubt, alone and times the
+        first posterior; the replies without an answer."""
         probs = list(self.posterior(replies).values())
         first, second = (*probs, 0.0, 0.0)[:2]
         ahead, silent = sum(self.weights[e] for e in rest), sum(reply.key is None for reply in replies.values())

@@ -21,7 +21,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Known:
-    """What all experts answered: `keys` and `scores` (n, m) as in `Ballots`; `weights` (n, m + 1) of their votes,
+    """Answers of all experts: `keys` and `scores` (n, m) as in `Ballots`; `weights` (n, m + 1) of their votes,
     fitted without the prompt."""
 
     keys: IntArray
@@ -40,7 +40,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Played:
-    """What a strategy came to: `score` (n,) of what was served, `asked` (n, m)."""
+    """Result of a strategy: `score` (n,) of what was served, `asked` (n, m)."""
 
     score: Float64Array
     asked: BoolArray

@@ -25,7 +25,7 @@ L2 = 10.0
 
 BIAS_L2 = 0.1
 SUBSETS = 2
-"""Times that each prompt is also seen with some of its answers only, for a posterior is asked for after each reply."""
+"""Times that each prompt is also seen with some of its answers only, because a posterior is needed after each reply."""
 
 ROUNDS = 100
 

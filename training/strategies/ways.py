@@ -53,7 +53,7 @@ class Company:
             yield tuple(rising)
 
     def units(self) -> Iterator[Float64Array]:
-        """What a price is paid for: calls, and what they cost where that differs."""
+        """Amounts that a price is paid for: calls, and what they cost where that differs."""
         yield np.ones_like(self.costs)
         if np.ptp(self.costs) > 0:
             yield self.costs
