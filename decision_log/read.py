@@ -240,7 +240,7 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
     if record.decision.reason is DecisionReason.KEPT:
         return "the conversation kept its expert"
     if record.decision.reason is DecisionReason.BUILTIN:
-        return "an expert that is no language model answered"
+        return "an expert that is not a language model answered"
     if asked_several(record):
         return "several experts were asked"
     if record.served_expert != record.decision.expert:

@@ -32,7 +32,7 @@ _ABSTAINED: Final = f"HTTP {ABSTAINED_STATUS} ({ABSTAINED})"
 class Answer(Record):
     """One expert's answer to one probe, or its failure, which scores 0; `failure` says which.
 
-    `abstains`: an expert that is no language model had no answer, which scores 0, too.
+    `abstains`: an expert that is not a language model had no answer, which scores 0, too.
     `key` names all that decides the answer (`answer_key`). `latency_ms` is None when another machine measured it.
     """
 

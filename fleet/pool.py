@@ -66,7 +66,7 @@ class ExpertPool:
         return self._backends[name]
 
     def answering(self, body: Mapping[str, object]) -> tuple[str, ...]:
-        """The experts that are no language model and that have an answer to a chat request."""
+        """The experts that are not language models and that have an answer to a chat request."""
         return tuple(name for name, each in self._builtins.items() if each.answer_to(body) is not None)
 
     def state(self, name: str) -> BreakerState:

@@ -1,4 +1,4 @@
-"""Experts that are no language model: what was measured of them, and when one answers in the planned expert's place.
+"""Experts that are not language models: what was measured of them, and when one answers in the planned expert's place.
 
 Such an expert abstains from most queries, so its mean score says little. What counts is how often it is right when it
 answers, by category. It answers first where that surely beats the planned expert's quality; otherwise nothing changes,

@@ -332,7 +332,7 @@ class CoeConfig(Section):
 
     @property
     def builtins(self) -> tuple[str, ...]:
-        """Names of the experts that are no language model."""
+        """Names of the experts that are not language models."""
         return tuple(name for name, entry in self.experts.items() if entry.engine is Engine.BUILTIN)
 
     @property

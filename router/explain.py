@@ -34,7 +34,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.KEPT: (
             f"classified as {sure}; the conversation stays with {decision.expert}{stay_in_words(decision)}"
         ),
-        DecisionReason.BUILTIN: f"classified as {sure}; {decision.expert} is no language model and has the answer",
+        DecisionReason.BUILTIN: f"classified as {sure}; {decision.expert} is not a language model and has the answer",
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
     }
     return sentences[decision.reason]

@@ -123,7 +123,7 @@ class DecisionReason(StrEnum):
     NEXT_BEST = "next_best"  # the planned expert could not serve; the next in the policy's order did
     EXPLORED = "explored"  # drawn by exploration
     KEPT = "kept"  # the conversation stays with its expert, where the policy would plan another now
-    BUILTIN = "builtin"  # an expert that is no language model has the answer, and is surely better than the planned one
+    BUILTIN = "builtin"  # an expert that is not a language model answers, and is surely better than the planned one
     EXPLICIT = "explicit"  # the client named the expert
 
 
@@ -178,7 +178,7 @@ class RoutingDecision(Record):
         gt=0, le=1, description="probability with which `expert` was chosen; 1.0 when deterministic"
     )
     builtins: dict[str, str] = Field(
-        default_factory=dict, description="expert that is no language model -> it answers, abstains, or why it may not"
+        default_factory=dict, description="builtin expert -> it answers, abstains, or why it may not"
     )
     stay: Stay | None = Field(default=None, description="None where no expert of the conversation could go on")
     policy: str = "default"
@@ -393,7 +393,7 @@ class RouterManifest(Record):
     scorer: ComponentSpec
     categories: tuple[str, ...] = Field(min_length=1, description="learned categories, in the order of the arrays")
     experts: tuple[str, ...] = Field(min_length=1, description="experts, in the order of the arrays")
-    builtins: tuple[str, ...] = Field(default=(), description="experts that are no language model, in that order")
+    builtins: tuple[str, ...] = Field(default=(), description="experts that are not language models, in that order")
     temperature: float = Field(gt=0, description="probabilities are softmax(log p / temperature)")
     data_fingerprints: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Metric] = Field(default_factory=dict)

@@ -63,7 +63,7 @@ class FitRequest:
     outcomes: OutcomeTable | None = None
     """Graded queries that a learned scorer is fitted on; None leaves the map."""
     builtins: OutcomeTable | None = None
-    """Grades of the experts that are no language model; an answer that they did not give has no tokens."""
+    """Grades of the experts that are not language models; an answer that they did not give has no tokens."""
     logged: LoggedQueries | None = None
     """Answers of the decision log that a learned scorer is fitted on as well."""
     is_traffic: bool = False

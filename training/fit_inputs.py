@@ -54,7 +54,7 @@ def usable_outcomes(config: CoeConfig, root: Path) -> OutcomeTable:
 
 
 def builtin_outcomes(config: CoeConfig, root: Path) -> OutcomeTable | None:
-    """Reads what was graded of the experts that are no language model; None where nothing was.
+    """Reads what was graded of the experts that are not language models; None where nothing was.
 
     Raises:
         DataError: a table cannot be read.
@@ -145,7 +145,7 @@ def fit_request(
     options: FitOptions = NO_OPTIONS,
     builtins: OutcomeTable | None = None,
 ) -> FitRequest:
-    """Request that experts.yaml and the options make; `builtins` are grades of experts that are no language model."""
+    """Request that experts.yaml and the options make; `builtins` are grades of experts that are not language models."""
     return FitRequest(
         encoder_config=PluginConfig(kind=options.encoder) if options.encoder else config.router.encoder,
         classifier=PluginConfig(kind=options.classifier) if options.classifier else config.router.classifier,

@@ -34,7 +34,7 @@ Probes = tuple[tuple[Mapping[str, Any], ...], ...]
 
 
 def probes_by_row(source: Path | None, categories: Sequence[str], wanted: Sequence[str]) -> Probes:
-    """Reads the probes of each of k rows (`general` last) in a random order, so that the first ones are no easier.
+    """Reads the probes of each of k rows (`general` last) in a random order, so that the first ones are not easier.
 
     Args:
         source: folder or file; None for the shipped probes.

@@ -44,11 +44,11 @@ class Score:
 
 
 Reader = Callable[[Record], Iterator[Call | Score | str]]
-"""Reads what is in a row; a text says why it is no call."""
+"""Reads what is in a row; a text says why it is not a call."""
 
 
 def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> tuple[Call, ...]:
-    """The calls of files, with their scores. `left_out` counts rows that are no answered chat with a text, by reason.
+    """Calls in files, with their scores. `left_out` counts rows that are not an answered chat with a text, by reason.
 
     Raises:
         ConfigError: no such format.
@@ -79,7 +79,7 @@ def read_calls(kind: str, paths: Sequence[Path], left_out: Counter[str]) -> tupl
 
 
 def rows_of(reader: Reader, record: Record, kind: str) -> Iterator[Call | Score | str]:
-    """The value at a path of a row. Raises DataError where an object or a list is something else."""
+    """Calls and scores in a row. Raises DataError where an object or a list is something else."""
     try:
         yield from reader(record)
     except (AttributeError, TypeError) as error:

@@ -240,7 +240,7 @@ def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> tuple[str, ...]
     if unknown:
         share = percent(float(np.mean(found.served < 0)), 0)
         said.append(
-            f"{share} of the calls went to models that are no measured expert, so nothing is said of their quality: "
+            f"{share} of the calls went to models that the router has not measured, so their quality is unknown: "
             f"{', '.join(unknown)}."
         )
     if free:

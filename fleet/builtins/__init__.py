@@ -1,4 +1,4 @@
-"""Experts that are no language model, a file a kind. Each answers a text, or abstains with None in microseconds."""
+"""Experts that are not language models, a file a kind. Each answers a text, or abstains with None in microseconds."""
 
 from __future__ import annotations
 

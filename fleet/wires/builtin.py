@@ -1,4 +1,4 @@
-"""An expert that is no language model, in this process: it answers a plain question of one message, or abstains."""
+"""An expert that is not a language model, in this process: it answers a plain question of one message, or abstains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experts that are no language model, served by a gateway."""
+"""Experts that are not language models, served by a gateway."""
 
 from __future__ import annotations
 

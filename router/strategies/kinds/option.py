@@ -14,7 +14,7 @@ _STATED: Final = r"(?i:answer|option|choice)\b[^\n.;]{{0,30}}?(?:\b(?i:is)\b|:|=
 
 
 class Options(BaseModel):
-    """`last` is the last letter that a prompt offers: another letter is no option."""
+    """`last` is the last letter that a prompt offers: another letter is not an option."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

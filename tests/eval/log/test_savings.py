@@ -167,7 +167,7 @@ def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: p
     said = capsys.readouterr().out
     assert "saved an estimated $3 ($3 to $3) of the $6 that 1,000 calls cost" in said
     assert "Estimated: nothing was answered again." in said
-    assert "20% of the calls went to models that are no measured expert" in said
+    assert "20% of the calls went to models that the router has not measured" in said
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["total"]["gained"]["value"] == pytest.approx(0.2, abs=0.02)
     assert found["total"]["n_predicted"] == 40

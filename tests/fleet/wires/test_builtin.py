@@ -1,4 +1,4 @@
-"""Experts that are no language model, as backends."""
+"""Experts that are not language models, as backends."""
 
 from __future__ import annotations
 
