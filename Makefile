@@ -12,7 +12,7 @@ SECONDS ?= 600
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_PIP_INSTALL := $(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 APART_TESTS := tests/clients tests/fleet/test_vllm_cpu_slow.py tests/gateway/retrieval/test_pgvector_stores.py \
-  tests/gateway/retrieval/test_store_limit.py
+  tests/gateway/retrieval/test_store_limit.py tests/gateway/test_three_gateways.py
 LOCK_EXTRAS := --extra demo --extra providers --extra postgres
 
 .PHONY: run test apart slow lint docs chaos lock clean
@@ -27,8 +27,7 @@ test: $(VENV)/.dev-ready
 # test installs it.
 apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready $(CLIENTS_VENV)/.ready
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
-	$(BIN)/python -m pytest -m slow -rs -W ignore::pytest.PytestUnraisableExceptionWarning $(APART_TESTS) $(ARGS)
-	$(BIN)/python -m pytest -m slow tests/gateway/test_three_gateways.py $(ARGS)
+	$(BIN)/python -m pytest -m slow -rs $(APART_TESTS) $(ARGS)
 
 # All that takes minutes.
 slow: apart

@@ -21,7 +21,7 @@ from decision_log.listing import DecisionFilter, Page, Place, Spend, list_decisi
 from decision_log.log_connection import foreign_version, version_reason
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.protocols import FeedbackStatus
-from decision_log.sql_engine import check_schema, make_schema, open_engine, translated_errors
+from decision_log.sql_engine import check_schema, close_engine, make_schema, open_engine, translated_errors
 from decision_log.tables import DECISIONS, FEEDBACK, JUDGEMENTS, SIGNALS, TABLES
 from decision_log.tombstones import delete_of, erased_among, lock, note_removed
 from router.feedback_config import FeedbackConfig
@@ -216,7 +216,7 @@ class Database:
 
     def close(self) -> None:
         """Closes every connection."""
-        self._engine.dispose()
+        close_engine(self._engine)
 
     @contextmanager
     def transaction(self, action: str) -> Iterator[Connection]:

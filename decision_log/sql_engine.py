@@ -57,6 +57,12 @@ def open_engine(database_url: str, *, is_reader: bool = False) -> Engine:
     return engine
 
 
+def close_engine(engine: Engine) -> None:
+    """Closes every connection: an idle one now, one that a thread still works with once the thread returns it."""
+    event.listen(engine, "checkin", lambda connection, _record: connection and connection.close())
+    engine.dispose()
+
+
 def sealed_url(path: Path) -> URL | None:
     """URL of an SQLite file that this process may read but not write; None if it may write, or there is none.
 

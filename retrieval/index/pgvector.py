@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from base.errors import ConfigError, StoreError, VectorSpaceError, require_installed
+from decision_log.sql_engine import close_engine
 from retrieval.index.space import Hits, KeyArray, VectorSpace, require_same_space, require_vectors
 from router.types import FloatArray
 
@@ -82,7 +83,7 @@ class PgvectorIndexes:
                 connection.execute(text(f"DROP TABLE IF EXISTS {checked(table)}"))
 
     def close(self) -> None:
-        self._engine.dispose()
+        close_engine(self._engine)
 
 
 class PgvectorIndex:
