@@ -84,7 +84,7 @@ def interpolated(points: Points, params_b: float) -> float:
     right = bisect.bisect_right(sizes, params_b)
     (low, low_s), (high, high_s) = points[right - 1], points[right]
     share = math.log(params_b / low) / math.log(high / low)
-    return low_s * (high_s / low_s) ** share
+    return float(low_s * (high_s / low_s) ** share)
 
 
 class Actuator(Protocol):
