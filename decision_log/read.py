@@ -123,6 +123,23 @@ def read_records(
         after, last = rows[-1].at, rows[-1].decision_id
 
 
+def read_newest(
+    connection: Connection, fingerprint: str, *, since: float, until: float, most: int
+) -> Iterator[DecisionRecord]:
+    """The newest decisions of a time (since <= at < until, Unix seconds) that an encoder's embedding was kept of, with
+    it; rows of another version of the record are left out."""
+    query = text(
+        "SELECT record, embedding FROM decisions WHERE at >= :since AND at < :until "
+        "AND encoder_fingerprint = :fingerprint AND embedding IS NOT NULL ORDER BY at DESC, decision_id LIMIT :most"
+    )
+    bounds = {"since": since, "until": min(until, 1e18), "fingerprint": fingerprint, "most": most}
+    for row in connection.execute(query, bounds):
+        if foreign_version(row.record) is None:
+            record = DecisionRecord.model_validate_json(row.record)
+            if record.kind is DecisionKind.CHAT:
+                yield record.model_copy(update={"embedding": row.embedding})
+
+
 def read_rows(connection: Connection, ids: Sequence[str]) -> Iterator[Row[Any] | None]:
     """`record` (its JSON), `embedding` and `encoder_fingerprint` by id, in the order asked for; None for a decision
     that was removed."""

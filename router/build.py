@@ -185,7 +185,20 @@ def assemble(
         capabilities=experts.capabilities,
         costs=experts.costs,
         strategies=learned,
+        mix=mix_of(artifact),
     )
+
+
+def mix_of(artifact: RouterArtifact) -> FloatArray | None:
+    """(k,) how many times as frequent each category is in the traffic as among the labelled queries. Raises
+    ArtifactError."""
+    arrays = artifact.part("mix")
+    if "ratio" not in arrays:
+        return None
+    ratio = require_finite(arrays, "ratio", (len(artifact.manifest.categories),))
+    if (ratio <= 0).any():
+        raise ArtifactError("array 'mix.ratio' must hold positive numbers")
+    return ratio
 
 
 def build_scorer(

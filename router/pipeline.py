@@ -29,7 +29,7 @@ from router.types import (
     RoutingDecision,
     Stay,
 )
-from router.uncertainty import Uncertainty, apply_temperature
+from router.uncertainty import Uncertainty, calibrated
 
 NOT_REACHABLE = "is not reachable"
 """Reasons why an expert is not eligible that the request did not cause."""
@@ -103,7 +103,8 @@ class Prospect:
 class Router:
     """A loaded router: immutable, safe to share between threads, replaced as a whole on a hot swap.
 
-    `costs` are shown with a decision; None where they are not known. `builtins` are not among the `experts`.
+    `costs` are shown with a decision; None where they are not known. `builtins` are not among the `experts`. `mix` (k,)
+    is how many times as frequent each category is in the traffic as among the labelled queries; None: as frequent.
     `strategies` is None where training knew no answers: then every policy asks one expert.
     """
 
@@ -119,6 +120,7 @@ class Router:
     costs: ExpertCosts | None = None
     builtins: Builtins = field(default_factory=Builtins)
     strategies: LearnedStrategies | None = None
+    mix: FloatArray | None = None
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
@@ -242,7 +244,7 @@ class Router:
     def predict_categories(self, embeddings: FloatArray) -> CategoryProbs:
         """Calibrated probabilities (n, k)."""
         raw = self.classifier.predict_proba(embeddings)
-        return CategoryProbs(raw.categories, apply_temperature(raw.probs, self.temperature))
+        return CategoryProbs(raw.categories, calibrated(raw.probs, self.temperature, self.mix))
 
     def judge(self, embeddings: FloatArray, probs: CategoryProbs) -> Judgement:
         """Stage 1: the most likely category, or `general` where the classifier is unsure."""

@@ -29,6 +29,19 @@ def apply_temperature(probs: FloatArray, temperature: float) -> FloatArray:
     return np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
+def apply_mix(probs: FloatArray, ratio: FloatArray) -> FloatArray:
+    """Probabilities (n, k) for queries of which each category is `ratio` (k,) times as frequent as among the labelled
+    ones, if queries of a category are the same as there (label shift; Saerens, Latinne & Decaestecker 2002)."""
+    shifted = probs * ratio
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def calibrated(probs: FloatArray, temperature: float, mix: FloatArray | None) -> FloatArray:
+    """Probabilities (n, k) of a classifier after temperature, and for the traffic's mix of categories where known."""
+    found = apply_temperature(probs, temperature)
+    return found if mix is None else apply_mix(found, mix)
+
+
 def normalised_entropy(probs: FloatArray) -> FloatArray:
     """H(p) / log k (n,): 0 when certain, 1 when uniform."""
     if probs.shape[1] < 2:
@@ -61,7 +74,9 @@ def combine(entropy: FloatArray, strangeness: FloatArray, weight: float) -> Floa
     return np.asarray(entropy + weight * strangeness, dtype=np.float32)
 
 
-def risk_threshold(uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha: float) -> float:
+def risk_threshold(
+    uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha: float, weight: FloatArray | None = None
+) -> float:
     """Largest threshold t that keeps the promise: of queries with u <= t, at most alpha are wrong.
 
     Of the h held-out queries in order of uncertainty, the longest prefix with (w + 1 + sqrt(w + 1)) / (a + 1) <= alpha
@@ -80,9 +95,13 @@ def risk_threshold(uncertainty: FloatArray, is_correct: NDArray[np.bool_], alpha
     lay up to 0.004 above alpha (benchmarks/LOG.md). It also lets a single router exceed alpha in about one case of
     five; a bound for nine routers in ten accepted far less.
 
+    With weights (h,) of mean 1, held-out query i stands for weight_i of the traffic, and the future one for at most the
+    largest weight m (Tibshirani et al. 2019): sums of weights take the place of w and a, m that of the one, and the sum
+    of squares that of w + 1 under the root.
+
     Minus infinity (accept nothing) when no prefix qualifies; at alpha 0.1 that takes 19 right answers in a row.
     """
-    scores, bounds = prefix_bounds(uncertainty, is_correct)
+    scores, bounds = prefix_bounds(uncertainty, is_correct, weight)
     kept = np.flatnonzero(bounds <= alpha)
     return float(scores[kept[-1]]) if len(kept) else float("-inf")
 
@@ -92,13 +111,16 @@ def least_alpha(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> float
     return float(prefix_bounds(uncertainty, is_correct)[1].min(initial=np.inf))
 
 
-def prefix_bounds(uncertainty: FloatArray, is_correct: NDArray[np.bool_]) -> tuple[FloatArray, NDArray[np.float64]]:
+def prefix_bounds(
+    uncertainty: FloatArray, is_correct: NDArray[np.bool_], weight: FloatArray | None = None
+) -> tuple[FloatArray, NDArray[np.float64]]:
     """Scores (h,) in order, and what accepting each and all below it needs alpha to be; infinity where the next score
     is equal, because equal scores are accepted or refused together."""
     order = np.argsort(uncertainty, kind="stable")
-    wrong = np.cumsum(~is_correct[order])
-    accepted = np.arange(1, len(order) + 1)
-    bounds = (wrong + 1 + np.sqrt(wrong + 1)) / (accepted + 1)
+    mass = np.ones(len(order)) if weight is None else weight[order].astype(np.float64)
+    is_wrong, most = ~is_correct[order], float(mass.max(initial=0.0))
+    wrong, squares = np.cumsum(mass * is_wrong), np.cumsum(mass**2 * is_wrong)
+    bounds = (wrong + most + np.sqrt(squares + most**2)) / (np.cumsum(mass) + most)
     ends = np.append(np.diff(uncertainty[order]) > 0, True)[: len(order)]
     return uncertainty[order], np.where(ends, bounds, np.inf)
 
@@ -114,6 +136,16 @@ def expected_calibration_error(probs: FloatArray, labels: NDArray[np.int64]) -> 
         abs(float(is_correct[bins == b].sum()) - float(confidence[bins == b].sum())) for b in np.unique(bins).tolist()
     )
     return gap / len(labels)
+
+
+def held_out_weight(state: ArrayState, n: int) -> FloatArray | None:
+    """(n,) how much of the traffic each held-out query represents; None where all count alike. Raises ArtifactError."""
+    if "held_out_weight" not in state:
+        return None
+    weight = require_finite(state, "held_out_weight", (n,))
+    if (weight <= 0).any():
+        raise ArtifactError("array 'held_out_weight' must hold positive numbers")
+    return weight
 
 
 @dataclass(frozen=True)
@@ -143,7 +175,7 @@ class Uncertainty:
             reference=reference,
             held_out_distances=np.sort(require_finite(state, "held_out_distances", (None,))),
             weight=weight,
-            threshold=risk_threshold(scores, correct, alpha),
+            threshold=risk_threshold(scores, correct, alpha, held_out_weight(state, len(scores))),
             outside=require_finite(state, "outside", (reference.shape[1] + 1,)) if "outside" in state else None,
         )
 

@@ -37,6 +37,7 @@ def fit_candidate(
         evidence=evidence.matrix,
         outcomes=with_measured(evidence, inputs.carried),
         logged=logged,
+        asked=inputs.asked(),
         parents=(parent,),
         data_fingerprints=dict(plain.data_fingerprints) | {"log": inputs.log.fingerprint},
     )

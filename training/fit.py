@@ -29,8 +29,9 @@ from router.section import PluginConfig
 from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies
 from router.types import GENERAL, CategoryProbs, FloatArray, Metric
-from router.uncertainty import Uncertainty, apply_temperature
+from router.uncertainty import Uncertainty, apply_temperature, calibrated
 from training.calibrate import fit_temperature, fit_uncertainty
+from training.category_mix import MIX_MOVED, AskedQueries, CategoryMix, estimate_mix, reweighed
 from training.classifier_metrics import stage_one_metrics
 from training.expert_map import cell_sums, row_numbers
 from training.graded_queries import GradedQueries, LoggedQueries, joined
@@ -66,6 +67,8 @@ class FitRequest:
     """Grades of the experts that are not language models; an answer that they did not give has no tokens."""
     logged: LoggedQueries | None = None
     """Answers of the decision log that a learned scorer is fitted on as well."""
+    asked: AskedQueries | None = None
+    """Queries of the log, whose mix of categories stage 1's prior follows; None: that of the labelled queries."""
     is_traffic: bool = False
     """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
 
@@ -85,7 +88,8 @@ class LabelledEmbeddings:
 class StageOne:
     """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty.
 
-    `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them.
+    `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them; `mix` is
+    what the traffic's categories say, where its queries were looked at.
     """
 
     classifier: CategoryClassifier
@@ -93,6 +97,12 @@ class StageOne:
     temperature: float
     uncertainty: dict[str, NDArray[np.generic]]
     unseen: FloatArray
+    mix: CategoryMix | None = None
+
+    def probs(self, embeddings: FloatArray) -> FloatArray:
+        """Calibrated probabilities (n, k), for the traffic's mix where it has moved."""
+        raw = self.classifier.predict_proba(embeddings).probs
+        return calibrated(raw, self.temperature, None if self.mix is None else self.mix.ratio)
 
 
 def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatArray:
@@ -148,11 +158,12 @@ def finish(root: Path, request: FitRequest, encoder: Encoder, prepared: Prepared
 class Prepared:
     """Stage 1 with its figures, and what scorers can be fitted on; None when nothing is. `strategies` are None where no
     answers are known. `served` (k+1,) is the share of the labelled queries that stage 1 serves as each category,
-    `general` last, at least one each."""
+    `general` last, at least one each; `labelled` are `label_counts`."""
 
     stage: StageOne
     metrics: Mapping[str, Metric]
     served: FloatArray
+    labelled: IntArray
     graded: GradedQueries | None
     strategies: LearnedStrategies | None
     rng: np.random.Generator
@@ -184,12 +195,15 @@ def prepare(
     progress("fitting the category classifier")
     with one_thread():
         stage = fit_stage_one(data.take(~held_out), request, rng)
+        metrics = figures(stage, data.take(held_out), request.alpha)  # as labelled, whatever the traffic's mix
+        stage = following_traffic(stage, data.take(~held_out), request, rng)
         learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
         strategies = None if scored is None else fit_strategies(scored, request.evidence, rng, progress)
-    metrics = figures(stage, data.take(held_out), request.alpha)
-    served = served_shares(stage, data.take(~held_out).embeddings, request.alpha)
-    return Prepared(stage, metrics, served, scored, strategies, rng, progress)
+    fitted_on = data.take(~held_out)
+    served = served_shares(stage, fitted_on.embeddings, request.alpha)
+    labelled = label_counts(stage, fitted_on, request.alpha)
+    return Prepared(stage, metrics, served, labelled, scored, strategies, rng, progress)
 
 
 def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> FloatArray:
@@ -215,8 +229,7 @@ def graded_queries(
         return None
     table = request.outcomes.rows(np.array([bool(text) for text in request.outcomes.texts], dtype=bool))
     embeddings = embed(encoder, table.texts, progress)
-    raw = stage.classifier.predict_proba(embeddings).probs
-    probs = apply_temperature(raw, stage.temperature)
+    probs = stage.probs(embeddings)
     for i, text in enumerate(table.texts):
         if text in unseen:
             probs[i] = unseen[text]
@@ -226,8 +239,7 @@ def graded_queries(
 
 def with_log(scored: GradedQueries, logged: LoggedQueries, stage: StageOne) -> GradedQueries:
     """Graded queries and logged answers together."""
-    raw = stage.classifier.predict_proba(logged.embeddings).probs
-    probs = np.concatenate([scored.probs.probs, apply_temperature(raw, stage.temperature)])
+    probs = np.concatenate([scored.probs.probs, stage.probs(logged.embeddings)])
     return GradedQueries(
         table=joined(scored.table, logged.table),
         embeddings=np.concatenate([scored.embeddings, logged.embeddings]),
@@ -272,6 +284,31 @@ def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.
     return StageOne(classifier, state, temperature, uncertainty, apply_temperature(unseen, temperature))
 
 
+def following_traffic(
+    stage: StageOne, data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator
+) -> StageOne:
+    """Stage 1 with the traffic's mix of categories as its prior, where the log shows that the mix has moved; doubt and
+    its threshold are then those of such traffic."""
+    if request.asked is None:
+        return stage
+    doubt = Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
+    probs = stage.probs(request.asked.embeddings)
+    kept, asked = doubt.score(request.asked.embeddings, probs) <= doubt.threshold, request.asked
+    counts = label_counts(stage, data, request.alpha)
+    mix = estimate_mix(probs[kept], asked.cluster[kept], asked.weight[kept], counts, rng)
+    if mix is None or mix.ratio is None:
+        return replace(stage, mix=mix)
+    unseen, uncertainty = reweighed(stage.unseen, data.labels, stage.uncertainty, mix.ratio)
+    return replace(stage, mix=mix, unseen=unseen, uncertainty=uncertainty)
+
+
+def label_counts(stage: StageOne, data: LabelledEmbeddings, alpha: float) -> IntArray:
+    """(2, k) labelled queries of each category, and those of them that stage 1 is sure of."""
+    k, doubt = stage.unseen.shape[1], Uncertainty.from_state(stage.uncertainty, alpha=alpha)
+    is_sure = doubt.score(data.embeddings, stage.unseen) <= doubt.threshold
+    return np.stack([np.bincount(labels, minlength=k + 1)[:k] for labels in (data.labels, data.labels[is_sure])])
+
+
 def fit_classifier(
     request: FitRequest, options: BaseModel, data: LabelledEmbeddings
 ) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
@@ -303,6 +340,13 @@ def builtin_counts(table: OutcomeTable, categories: Sequence[str]) -> dict[str, 
     return {"answered": answered.astype(np.float32), "right": right.astype(np.float32)}
 
 
+def mix_arrays(prepared: Prepared) -> dict[str, NDArray[np.generic]]:
+    """What a later estimate of the traffic's mix starts from, and the prior's ratio where one is in force."""
+    counts: dict[str, NDArray[np.generic]] = dict(zip(("labelled", "accepted"), prepared.labelled, strict=True))
+    mix = prepared.stage.mix
+    return counts if mix is None or mix.ratio is None else {**counts, "ratio": mix.ratio}
+
+
 def without_secrets(value: object) -> object:
     """Options of a plugin, at any depth, without keys: a manifest is copied and shown."""
     if isinstance(value, Mapping):
@@ -320,6 +364,8 @@ def write_router(
 ) -> RouterArtifact:
     """Writes stage 1, the evidence and the scorer as one artifact."""
     stage, metrics = prepared.stage, {**prepared.metrics, **scorer.metrics}
+    if stage.mix is not None:
+        metrics[MIX_MOVED] = stage.mix.moved
     evidence = replace(request.evidence, mass=prepared.served) if request.is_traffic else request.evidence
     parts: dict[str, Mapping[str, NDArray[np.generic]]] = {
         "classifier": stage.state,
@@ -329,6 +375,7 @@ def write_router(
         "choice": scorer.choice,
         STRATEGIES: {} if prepared.strategies is None else prepared.strategies.arrays(),
         "builtins": {} if request.builtins is None else builtin_counts(request.builtins, request.categories),
+        "mix": mix_arrays(prepared),
     }
     arrays = {f"{part}.{name}": array for part, state in parts.items() for name, array in state.items()}
     manifest = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer, PromotionGuard
 from router.pipeline import Router
 from router.registry import LiveChangedError, Registry
-from router.types import Verdict
+from router.types import Metric, Verdict
 from training.candidate_fit import fit_candidate
 from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
+from training.category_mix import MIX_MOVED
 from training.change_points import ChangePoint, is_stale
 from training.crossfit import FittedTwin
 from training.evidence import Evidence
@@ -40,7 +41,9 @@ class RetrainResult:
     (`quality_changes`); `n_judged` those that were compared on; `estimates` what other
     estimators say of them.
     `introduced` are experts that the live router was given to explore, because nothing else can judge them; `carried`
-    those that no outcome table grades, and of which the candidate knows what the live router knows.
+    those that no outcome table grades, and of which the candidate knows what the live router knows; `mix_moved` is how
+    far the traffic's mix of categories is from the labelled queries, where enough was asked, and `is_mix_followed` that
+    the candidate's stage 1 expects it.
     """
 
     log: LogTable
@@ -58,6 +61,8 @@ class RetrainResult:
     is_promoted: bool
     introduced: tuple[str, ...]
     carried: tuple[str, ...]
+    mix_moved: Metric | None
+    is_mix_followed: bool
     reason: str
 
     @property
@@ -102,7 +107,9 @@ def run_retrain(
         trial = trial_router(registry, pointer, inputs.config)
         judged = find_equal(inputs, comparison, trial) or decide_promotion(inputs, comparison)
         outcome = act(judged, inputs, comparison, registry, folder, guard)
-    return result_of(inputs, evidence, comparison, judged, outcome)
+    return replace(
+        result_of(inputs, evidence, comparison, judged, outcome), mix_moved=candidate.manifest.metrics.get(MIX_MOVED)
+    )
 
 
 def act(
@@ -153,6 +160,8 @@ def result_of(
         is_promoted=outcome.is_promoted,
         introduced=outcome.introduced,
         carried=() if inputs.carried is None else inputs.carried.experts,
+        mix_moved=None,
+        is_mix_followed=comparison.candidate.mix is not None,
         reason=outcome.reason,
     )
 

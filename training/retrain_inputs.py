@@ -15,6 +15,7 @@ from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from training.carried_evidence import Carried, carried_over
+from training.category_mix import AskedQueries
 from training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
 from training.datasets.outcome_folders import graded_at, with_unmeasured
 from training.evidence import Evidence, gather_evidence
@@ -22,6 +23,7 @@ from training.fit_inputs import builtin_outcomes, labelled_queries, learned_outc
 from training.gate import DEFAULT_TERMS, Terms
 from training.log_answers import AskedAnswers, fetch_answers
 from training.log_table import Known, LogTable, read_log_table
+from training.traffic_mix import read_asked
 from training.types import LabelledQuery, OutcomeTable
 
 
@@ -67,6 +69,10 @@ class RetrainInputs:
         """Evidence of these graded prompts and of the log; by default of every prompt that is learned from."""
         table = learned_outcomes(self.outcomes) if outcomes is None else outcomes
         return gather_evidence(table, log or self.log, self.config.learned_categories, self.changes, self.carried)
+
+    def asked(self) -> AskedQueries:
+        """The newest queries of the log, by their mix of categories."""
+        return read_asked(self.request.database_url, self.encoder, self.config.feedback, since=self.request.since)
 
     def answers(self, rows: NDArray[np.int64]) -> AskedAnswers:
         """Logged answers with their vectors. What users wrote is encoded without the cache: it is not kept next to the

@@ -94,13 +94,17 @@ class RouterComparison:
         return tuple(dict.fromkeys((*self.evidence.outcomes.experts, *self.live.experts)))
 
     def on_labels(self, queries: Sequence[LabelledQuery], embeddings: FloatArray) -> Comparison:
-        """Category accuracy after the fallback: `general` is right only for queries labelled so."""
+        """Category accuracy after the fallback: `general` is right only for queries labelled so. Where the candidate
+        follows the traffic's mix, queries count by how often the like of them is asked."""
         labels = np.array([query.category for query in queries])
         live, candidate = (
             (np.array([d.category for d in decide(router, [q.text for q in queries], embeddings)]) == labels)
             for router in (self.live, self.candidate)
         )
-        return self.paired("category accuracy", live.astype(np.float64), candidate.astype(np.float64))
+        mix = self.candidate.mix
+        names = {} if mix is None else dict(zip(self.candidate.categories, mix.tolist(), strict=False))
+        weight = np.array([names.get(query.category, 1.0) for query in queries])
+        return self.paired("category accuracy", live.astype(np.float64), candidate.astype(np.float64), weight)
 
     def on_outcomes(self, table: OutcomeTable, embeddings: FloatArray, *, is_held_out: bool) -> Comparison:
         """Score of the chosen expert on graded prompts; a missing score counts as the quality measured of its cell.
@@ -135,16 +139,19 @@ class RouterComparison:
         known = np.isfinite(scores[0]) & np.isfinite(scores[1])
         return self.paired("the same, cross-fitted", *(own[known] for own in scores)) if known.any() else None
 
-    def paired(self, name: str, live: Float64Array, candidate: Float64Array) -> Comparison:
-        """Means of two value arrays (n,) on the same rows, and their paired difference."""
-        columns = np.stack([np.ones(len(live)), live, candidate], axis=1)
+    def paired(
+        self, name: str, live: Float64Array, candidate: Float64Array, weight: Float64Array | None = None
+    ) -> Comparison:
+        """Weighted means of two value arrays (n,) on the same rows, and their paired difference."""
+        weight = np.ones(len(live)) if weight is None else weight
+        columns = np.stack([weight, weight * live, weight * candidate], axis=1)
 
         def means(sums: Float64Array) -> Float64Array:
-            both = sums[..., 1:] / np.maximum(sums[..., :1], 1.0)
+            both = sums[..., 1:] / np.maximum(sums[..., :1], 1e-12)
             return np.concatenate([both, both[..., 1:] - both[..., :1]], axis=-1)
 
         of_live, of_candidate, of_difference = bootstrap_sums(columns, np.arange(len(live)), means, self.rng)
-        return Comparison(name, of_live, of_candidate, of_difference, float(len(live)))
+        return Comparison(name, of_live, of_candidate, of_difference, effective_sample_size(weight))
 
     def on_log(
         self,

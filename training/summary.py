@@ -151,6 +151,7 @@ def round_json(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterE
 def print_retrain(result: RetrainResult) -> None:
     """Prints what was used and dropped, the comparison, and what was done and why."""
     from decision_log.read import ASKED_BY_COE
+    from training.traffic_mix import mix_sentence
 
     console = wide_console()
     n_probes = result.log.dropped.get(ASKED_BY_COE, 0)
@@ -165,6 +166,8 @@ def print_retrain(result: RetrainResult) -> None:
     for name in result.carried:
         console.print(f"  {name} is in no outcome table: what the live router knows of it is kept", highlight=False)
     print_quality_changes(console, result)
+    if result.mix_moved is not None:
+        console.print(f"  {mix_sentence(result.mix_moved, is_followed=result.is_mix_followed)}", highlight=False)
     for reason, count in sorted(result.log.dropped.items() - {(ASKED_BY_COE, n_probes)}):
         console.print(f"  left out: {count} ({reason})", highlight=False)
     for change in result.changes:
@@ -232,6 +235,8 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
         "quality_changes": [asdict(change) for change in result.quality_changes],
         "outdated": {"rated_answers": result.n_outdated, "grades": result.n_outdated_grades},
         "graded_outcomes": result.n_outcomes,
+        "mix_moved": None if result.mix_moved is None else result.mix_moved.model_dump(),
+        "is_mix_followed": result.is_mix_followed,
         "comparisons": comparisons,
         "more_decisions": gate.more_decisions if gate else None,
     }

@@ -62,6 +62,8 @@ def log(
         report = report.model_copy(
             update={"loop": measure_loop(request_of(config, data_dir, url, last), last, progress)}
         )
+        progress("comparing the mix of categories with that of the labelled queries")
+        report = with_mix(report, config, data_dir / "routers", url, since, end)
         progress("leaving each expert out of the map")
         report = with_worth(report, config, data_dir / "outcomes")
         progress("drawing the report")
@@ -96,6 +98,20 @@ def report_savings(kind: str, files: list[Path], out: Path, config: Path, data_d
         report = measure_savings(found, calls, router.version, left_out, typed, now)
         written = write_report(report, savings_page(report), out)
     say([report.headline, *report.warnings, *(f"wrote {path}" for path in written)])
+
+
+def with_mix(report: LogReport, config: Path, routers: Path, url: str, since: float, until: float) -> LogReport:
+    """The report with how far its traffic's mix is from the labelled queries, or why that is not known."""
+    from base.errors import RouterError
+    from training.traffic_mix import mix_sentence, read_mix
+
+    try:
+        mix = read_mix(config, routers, url, since=since, until=until)
+    except RouterError as error:
+        return report.model_copy(update={"mix_unknown": str(error)})
+    has_moved = mix.moved.interval is not None and mix.moved.interval.low > 0
+    headline = f"{report.headline} {mix_sentence(mix.moved, is_followed=mix.is_followed)}" if has_moved else None
+    return report.model_copy(update={"mix": mix, "headline": headline or report.headline})
 
 
 def with_worth(report: LogReport, config: Path, outcomes: Path) -> LogReport:

@@ -16,7 +16,7 @@ from eval.log.traffic_words import (
     switch_sentence,
     total_dollars,
 )
-from eval.log.worth_section import loop_section, worth_section
+from eval.log.worth_section import loop_section, mix_section, worth_section
 from eval.report.numbers import milliseconds, number, percent, points
 from eval.report.page import (
     Block,
@@ -52,6 +52,7 @@ def traffic_page(report: LogReport) -> Page:
             quality_section(report),
             regret_section(report.regret),
             drift_section(report.drift),
+            *([mix_section(report)] if report.mix or report.mix_unknown else []),
             bias_section(report.bias),
             *([loop_section(report.loop)] if report.loop else []),
             switches_section(report),

@@ -10,6 +10,7 @@ from decision_log.served_models import ModelChange
 from router.types import Record
 from training.expert_worth import CompositionWorth
 from training.loop_worth import LoopWorth
+from training.traffic_mix import TrafficMix
 
 
 class Rate(Record):
@@ -206,6 +207,8 @@ class LogReport(Record):
     events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
     loop: LoopWorth | None = Field(default=None, description="of the last 30 days; None without routers to compare")
+    mix: TrafficMix | None = Field(default=None, description="of the newest decisions; None where it is not known")
+    mix_unknown: str = Field(default="", description="why it is not")
     worth: CompositionWorth | None = Field(default=None, description="None where it is not known")
     worth_unknown: str = Field(default="", description="why it is not")
     left_out: dict[str, int] = Field(default_factory=dict, description="rows that could not be read, by reason")

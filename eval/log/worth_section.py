@@ -1,14 +1,15 @@
-"""The sections of a traffic report on what learning and each expert are worth."""
+"""The sections of a traffic report on what learning and each expert are worth, and on how the traffic has moved."""
 
 from __future__ import annotations
 
 from eval.log.traffic_records import LogReport
 from eval.log.traffic_words import moment, total_dollars
-from eval.report.numbers import number, points, points_range, tone
+from eval.report.numbers import number, percent, points, points_range, tone
 from eval.report.page import Block, Cell, Columns, Note, Row, Section, Table, table_of
 from router.types import Metric
 from training.expert_worth import CompositionWorth, ExpertWorth, sentence
 from training.loop_worth import LoopWorth, loop_sentences
+from training.traffic_mix import mix_sentence
 
 
 def loop_section(loop: LoopWorth) -> Section:
@@ -29,6 +30,30 @@ def loop_section(loop: LoopWorth) -> Section:
     )
     table = [Table(["Live since (UTC)", *texts], rows, texts=texts)] if rows else []
     return Section("loop", "What learning was worth", [*loop_sentences(loop), *table, Note(note)])
+
+
+def mix_section(report: LogReport) -> Section:
+    """How far the traffic's mix of categories is from the labelled queries that stage 1 learned from."""
+    mix = report.mix
+    if mix is None:
+        return Section("mix", "How far the traffic has moved", [f"Not known: {report.mix_unknown}."])
+    columns: Columns[Metric] = {
+        "Labelled": lambda name, _: percent(mix.labelled[name]),
+        "Traffic": lambda _, share: share_cell(share),
+    }
+    note = (
+        "Shares by expectation maximisation over stage 1's probabilities of the newest queries that it is sure of, if "
+        "queries of a category are worded as the labelled ones are. Intervals resample keys, or questions where fewer "
+        "than five keys ask. `coe retrain` lets the prior of stage 1 follow a mix whose distance is surely above 0."
+    )
+    table = table_of("Category", mix.traffic, columns)
+    sentence = mix_sentence(mix.moved, is_followed=mix.is_followed)
+    return Section("mix", "How far the traffic has moved", [sentence, table, Note(note)])
+
+
+def share_cell(share: Metric) -> Cell:
+    low, high = (share.interval.low, share.interval.high) if share.interval else (0.0, 1.0)
+    return Cell(percent(share.value), f"{percent(low)} to {percent(high)}")
 
 
 def worth_section(report: LogReport) -> Section:

@@ -1,0 +1,157 @@
+"""The traffic's mix of categories, from what stage 1 says of logged queries. Pure.
+
+Under label shift, queries of a category are what they were among the labelled ones, and only how frequent categories
+are has changed. Then p'(y | x) is in proportion to p(y | x) q(y) / p(y), and the shares q that make the logged queries
+most likely are found by expectation maximisation (Saerens, Latinne & Decaestecker, Neural Computation 2002); with
+calibrated probabilities it beats corrections by the confusion matrix (Alexandari, Kundaje & Shrikumar, ICML 2020).
+
+Only queries that stage 1 is sure of are looked at, since it has no probability for texts of no category. Which those
+are follows from the query alone, so label shift holds among them too, with the labelled queries of which it is sure in
+place of all. Shapes: n queries, k categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.types import FloatArray, Interval, Metric
+from router.uncertainty import apply_mix, normalised_entropy
+
+Float64Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MIX_MOVED = "mix_moved"
+"""Metric of a router: how far the traffic's mix was from the labelled queries when it was fitted."""
+
+MIN_QUERIES = 200
+"""Queries that stage 1 is sure of, below which no mix is estimated (ours)."""
+
+LEAST_SHARE = 0.1
+"""Share that a category keeps, as a part of its share among the labelled queries: what nobody asked for in a month may
+be asked for tomorrow (ours)."""
+
+ROUNDS = 100
+MAX_STEPS = 500
+CLOSE = 1e-4
+
+
+@dataclass(frozen=True)
+class AskedQueries:
+    """Queries of the log: embeddings (n, d); clusters (n,), equal for queries that are not independent; and how much
+    each counts (n,)."""
+
+    embeddings: FloatArray
+    cluster: IntArray
+    weight: Float64Array
+
+
+@dataclass(frozen=True)
+class CategoryMix:
+    """Shares (k,) of the traffic's queries with 95% intervals, and of the labelled ones; `moved` is the total variation
+    between the two, half the sum of the absolute differences. `ratio` (k,) is the one over the other, as stage 1's
+    prior takes it; None where the interval of `moved` holds 0."""
+
+    labelled: Float64Array
+    shares: Float64Array
+    low: Float64Array
+    high: Float64Array
+    moved: Metric
+    ratio: FloatArray | None
+
+
+def estimate_mix(
+    probs: FloatArray, cluster: IntArray, weight: Float64Array, counts: IntArray, rng: np.random.Generator
+) -> CategoryMix | None:
+    """The mix of weighted queries (n, k) that stage 1 is sure of; None of fewer than `MIN_QUERIES`.
+
+    Intervals resample clusters. The distance between two shares has a bias above 0 where they are alike, so its
+    interval is the distance plus and minus what 95% of the resampled shares are away from the estimate: by the triangle
+    inequality the true distance is in it whenever the estimate is as near to the truth as that.
+
+    Args:
+        probs: calibrated, for the mix of the labelled queries.
+        counts: (2, k) labelled queries of each category, and those of them that stage 1 is sure of.
+    """
+    if len(probs) < MIN_QUERIES or counts.shape[1] < 2:
+        return None
+    own, sure = counts[0] / counts[0].sum(), (counts[1] + 0.5) / (counts[1] + 0.5).sum()
+    found = shares_of(probs.astype(np.float64), sure, weight, sure)
+    names, member = np.unique(cluster, return_inverse=True)
+    times: IntArray = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), ROUNDS)
+    drawn = np.stack([shares_of(probs, sure, np.multiply(weight, each[member]), found) for each in times])
+    shares, draws = of_all(found, sure, own), of_all(drawn, sure, own)
+    away = float(np.quantile(total_variation(draws, shares), 0.95))
+    moved = float(total_variation(shares, own))
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return CategoryMix(
+        labelled=own,
+        shares=shares,
+        low=low,
+        high=high,
+        moved=Metric(
+            value=moved, interval=Interval(low=max(moved - away, 0.0), high=min(moved + away, 1.0)), n=len(probs)
+        ),
+        ratio=prior_ratio(shares, own) if moved > away else None,
+    )
+
+
+def shares_of(probs: FloatArray, source: Float64Array, weight: Float64Array, start: Float64Array) -> Float64Array:
+    """(k,) the shares under which weighted queries are most likely, by expectation maximisation.
+
+    Args:
+        probs: (n, k) probabilities for shares `source`; `start` (k,) the shares to begin with, none of them 0.
+    """
+    total, shares = weight.sum(), start
+    for _ in range(MAX_STEPS):
+        posterior = probs * (shares / source)
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        found = weight @ posterior / total
+        if np.abs(found - shares).max() < CLOSE:
+            return np.asarray(found, dtype=np.float64)
+        shares = found
+    return np.asarray(shares, dtype=np.float64)
+
+
+def of_all(shares: Float64Array, sure: Float64Array, own: Float64Array) -> Float64Array:
+    """(..., k) shares of all queries, from those of the queries that stage 1 is sure of: a category's share changed by
+    the same factor in both."""
+    found = shares / sure * own
+    return np.asarray(found / found.sum(axis=-1, keepdims=True))
+
+
+def total_variation(shares: Float64Array, others: Float64Array) -> Float64Array:
+    """(...,) half the sum of the absolute differences of shares (..., k): the part of the queries that would have to
+    change their category."""
+    return np.asarray(np.abs(shares - others).sum(axis=-1) / 2)
+
+
+def prior_ratio(shares: Float64Array, labelled: Float64Array) -> FloatArray:
+    """(k,) shares over those of the labelled queries; none falls below `LEAST_SHARE`."""
+    raised = np.maximum(shares, LEAST_SHARE * labelled)
+    return np.asarray(raised / raised.sum() / labelled, dtype=np.float32)
+
+
+def reweighed(
+    unseen: FloatArray, labels: IntArray, uncertainty: Mapping[str, NDArray[np.generic]], ratio: FloatArray
+) -> tuple[FloatArray, dict[str, NDArray[np.generic]]]:
+    """Probabilities (n, k) of labelled queries for the traffic's mix, and the arrays of the uncertainty with the doubt
+    of such probabilities, each query weighted by how often the like of it is asked.
+
+    Args:
+        unseen: calibrated, for the labelled mix; `labels` (n,), k for queries of no category, whose share is kept.
+        uncertainty: its held-out queries are the same, those of a category first.
+    """
+    k = unseen.shape[1]
+    order = np.argsort(labels == k, kind="stable")
+    shifted = apply_mix(unseen, ratio)
+    gained = normalised_entropy(shifted[order]) - normalised_entropy(unseen[order])
+    return shifted, {
+        **uncertainty,
+        "held_out_scores": np.asarray(uncertainty["held_out_scores"], dtype=np.float32) + gained,
+        "held_out_correct": (shifted.argmax(axis=1) == labels)[order].astype(np.uint8),
+        "held_out_weight": np.append(ratio, np.float32(1))[labels[order]],
+    }
