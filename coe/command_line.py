@@ -140,12 +140,13 @@ def help_text(commands: Mapping[str, Command], group: str = "") -> str:
     """The text of `coe --help`, or of `coe GROUP`."""
     shown = sorted(name for name, command in commands.items() if command.summary and in_group(name, group))
     width = max(map(len, shown))
-    lines = [f"  {name:<{width}}  {commands[name].summary}" for name in shown]
+    lines = [filled(f"  {name:<{width}}  {commands[name].summary}", width + 4) for name in shown]
     about = [
-        "A composition of experts: one OpenAI-compatible endpoint that routes each query to the expert",
-        "that answers it best within a budget.",
+        "A composition of experts: one OpenAI-compatible endpoint that routes each query",
+        "to the expert that answers it best within a budget.",
         "",
     ]
+    more = "" if group else " `coe --install-completion` completes them in your shell."
     return "\n".join(
         [
             f"usage: coe {group or 'COMMAND'} {'COMMAND ' if group else ''}[OPTIONS]",
@@ -154,10 +155,16 @@ def help_text(commands: Mapping[str, Command], group: str = "") -> str:
             "commands:",
             *lines,
             "",
-            "`coe COMMAND --help` shows a command's options."
-            + ("" if group else " `coe --install-completion` completes them in your shell."),
+            filled(f"`coe COMMAND --help` shows a command's options.{more}", 0),
         ]
     )
+
+
+def filled(line: str, indent: int) -> str:
+    """The line in as many of 80 columns as it needs, each but the first behind so many spaces."""
+    import textwrap
+
+    return textwrap.fill(line, 80, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def in_group(name: str, group: str) -> bool:

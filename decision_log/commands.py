@@ -45,10 +45,12 @@ def doctor(
     ] = None,
 ) -> int:
     """Prove that the decision log lost nothing, or name the gaps; exit status 1 when there are some."""
+    from base.progress import working
     from base.terminal import Terminal
 
     console = Terminal(highlight=False)
-    with opened_database(data_dir, database_url, is_reader=not give_up) as database:
+    opened = opened_database(data_dir, database_url, is_reader=not give_up)
+    with working("counting decisions and rows ..."), opened as database:
         for replica in give_up or ():
             give_replica_up(database, replica)
         found = run_with_redis(examine(data_dir, load_config(config).log, redis_url, database))
@@ -109,6 +111,7 @@ def drain(
     ] = False,
 ) -> int:
     """Write what waits in spools and stream to SQL; exit status 1 when an entry could not be written."""
+    from base.progress import working
     from base.terminal import Terminal
     from fleet.program_log import log_to_stderr
 
@@ -118,7 +121,7 @@ def drain(
             run_with_redis(consume_until_signal(data_dir, load_config(config).log, redis_url, database))
         return 0
     console = Terminal()
-    with opened_database(data_dir, database_url) as database, console.status("draining ..."):
+    with working("draining ..."), opened_database(data_dir, database_url) as database:
         sent, stats = run_with_redis(drain_all(data_dir, load_config(config).log, redis_url, database))
     console.print(
         f"{sent:,} decisions sent from spools; {stats.written:,} rows written, {stats.repeated:,} were there already, "

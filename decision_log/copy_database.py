@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Integer, func, insert, inspect, select, text
 
 from base.errors import StoreError
+from base.progress import Progress, silent
 from decision_log.sql_engine import check_schema, make_schema, open_engine, translated_errors
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 500
 
 
-def copy_database(source_url: str, target_url: str, tables: Sequence[Table]) -> dict[str, int]:
+def copy_database(
+    source_url: str, target_url: str, tables: Sequence[Table], progress: Progress = silent
+) -> dict[str, int]:
     """Copies every row of the tables, in one transaction of the target: an interrupted copy leaves nothing behind.
 
     Args:
@@ -38,7 +41,7 @@ def copy_database(source_url: str, target_url: str, tables: Sequence[Table]) -> 
             known = set(inspect(reading).get_table_names())
             present = [table for table in tables if table.name in known]
             refuse_rows(writing, tables)
-            return {table.name: copy_table(reading, writing, table) for table in present}
+            return {table.name: copy_table(reading, writing, table, progress) for table in present}
     finally:
         source.dispose()
         target.dispose()
@@ -51,11 +54,14 @@ def refuse_rows(connection: Connection, tables: Sequence[Table]) -> None:
             raise StoreError(f"the target's table '{table.name}' has rows already; allowed: an empty database")
 
 
-def copy_table(reading: Connection, writing: Connection, table: Table) -> int:
+def copy_table(reading: Connection, writing: Connection, table: Table, progress: Progress) -> int:
     """Copies one table; returns the number of its rows, counted in the target. Raises StoreError."""
     expected = int(reading.execute(select(func.count()).select_from(table)).scalar_one())
+    copied = 0
     for rows in pages(reading, table):
         writing.execute(insert(table), rows)
+        copied += len(rows)
+        progress(f"{table.name}: {copied} of {expected} rows")
     count = int(writing.execute(select(func.count()).select_from(table)).scalar_one())
     if count != expected:
         raise StoreError(f"table '{table.name}' has {expected} rows, of which {count} arrived; nothing was kept")

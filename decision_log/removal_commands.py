@@ -46,6 +46,7 @@ def erase_decisions(
 ) -> int:
     """Erase a subject's decisions and feedback from SQL, stream, dead letters and the spools of this machine; or what
     is older than an age, as `log.keep_days` does every hour."""
+    from base.progress import working
     from base.terminal import Terminal
 
     if (subject is None) == (older_than is None):
@@ -53,7 +54,7 @@ def erase_decisions(
     if dry_run and subject is None:
         raise ConfigError("--dry-run: it needs --subject")
     work, verb = (look_for, "would erase") if dry_run else (erase, "erased")
-    with opened_database(data_dir, database_url, is_reader=dry_run) as database:
+    with working("looking for decisions ..."), opened_database(data_dir, database_url, is_reader=dry_run) as database:
         known = load_config(config)
         if subject is None:
             said = erase_old(data_dir, known.log, redis_url, database, str(older_than))

@@ -16,6 +16,7 @@ import typer
 
 from base.errors import ConfigError, DataError, allowed_values
 from base.options import require_file
+from base.progress import working
 from base.spreadsheet import without_formula
 from base.visible_text import echo
 from router.types import FloatArray
@@ -31,7 +32,9 @@ def export_outcomes(
     out: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
     """Write an outcome table for another tool."""
-    echo(f"wrote {export(format_name, outcomes, out)} rows to {out}")
+    with working(f"writing {out} ..."):
+        rows = export(format_name, outcomes, out)
+    echo(f"wrote {rows} rows to {out}")
 
 
 def export(format_name: str, outcomes: Path, out: Path) -> int:

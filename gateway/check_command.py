@@ -10,9 +10,6 @@ import typer
 from base.options import ConfigOption, DataOption
 from base.visible_text import echo
 
-PIPE_WIDTH = 250
-"""Columns where the output is not a terminal, so that `grep` finds each expert in one line."""
-
 
 def check(
     config: ConfigOption = Path("experts.yaml"),
@@ -27,6 +24,7 @@ def check(
     import os
 
     from base.errors import ConfigError
+    from base.progress import working
     from base.terminal import Terminal
     from fleet.engine_check import engine_problems, not_asked
     from fleet.experts_up import experts_table
@@ -38,15 +36,14 @@ def check(
 
     loaded, console = load_config(config), Terminal()
     addresses = read_vllm_addresses(data_dir)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
     console.print(experts_table(loaded, addresses))
     problems = find_problems(loaded, config, os.environ)
     manifest = live_manifest(data_dir)
     if manifest is not None:
         problems += [f"{config}: {line}" for line in pin_problems(loaded, manifest)]
     if online:
-        found = asyncio.run(engine_problems(loaded, os.environ, addresses))
+        with working("asking engines for their models ..."):
+            found = asyncio.run(engine_problems(loaded, os.environ, addresses))
         problems += [f"{config}: {line}" for line in found]
     if problems:
         raise ConfigError("\n".join(problems), problems)

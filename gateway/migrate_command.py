@@ -18,6 +18,7 @@ def migrate(
     """Copy the whole database into an empty one: decisions, feedback, keys, files, vector stores. Stop the gateways
     first."""
     from base.errors import StoreError
+    from base.progress import console_progress
     from base.visible_text import echo
     from decision_log import admin_log, tables
     from decision_log.copy_database import copy_database
@@ -32,7 +33,8 @@ def migrate(
     if any(is_held(spool) for spool in spool_folders(data_dir / SPOOL_FOLDER)):
         raise StoreError(f"a gateway runs on {data_dir}; stop it, so that nothing is written meanwhile")
     every = [*tables.TABLES, admin_log.ADMIN_LOG, *keys.TABLES, *batches.TABLES, *stores.TABLES]
-    copied = copy_database(database_url or default_database_url(data_dir), to, every)
+    with console_progress() as progress:
+        copied = copy_database(database_url or default_database_url(data_dir), to, every, progress)
     for name, rows in copied.items():
         if rows:
             echo(f"{name}: {rows} rows")

@@ -15,10 +15,11 @@ from base.terminal import Grid, Terminal
 from base.visible_text import visible_line
 from gateway.first_answers import FirstAnswer
 
-COLUMNS = ("query", "category", "confidence", "expert", "fallback", "first token", "tokens/s")
-NUMBERS = frozenset({"confidence", "first token", "tokens/s"})
-PLAIN_WIDTHS = (48, 15, 12, 15, 20, 13, 9)
-PREVIEW_CHARS = 90
+COLUMNS = ("query", "category", "sure", "begins", "tokens/s", "expert")
+NUMBERS = frozenset({"sure", "begins", "tokens/s"})
+PLAIN_WIDTHS = (22, 15, 5, 8, 9, 21)
+"""80 columns together."""
+QUERY_CHARS, PREVIEW_CHARS = 46, 90
 
 
 class Step:
@@ -120,17 +121,16 @@ def answer_table() -> Grid:
 
 def cells_of(answer: FirstAnswer) -> tuple[str, ...]:
     """The cells of an answer, in the order of `COLUMNS`."""
-    query = shorten(answer.query, PLAIN_WIDTHS[0] - 2)
+    query = shorten(answer.query, QUERY_CHARS)
     if answer.problem is not None:
-        return (query, answer.asked_for, "", "no answer", "", "", "")
+        return (query, answer.asked_for, "", "", "", "no answer")
     return (
         query,
         answer.category,
         f"{answer.confidence:.2f}",
-        answer.expert,
-        answer.fallback,
         "" if answer.ttft_ms is None else f"{answer.ttft_ms:.0f} ms",
         "" if answer.tokens_per_s is None else f"{answer.tokens_per_s:.0f}",
+        f"{answer.expert}, {answer.fallback}" if answer.fallback else answer.expert,
     )
 
 

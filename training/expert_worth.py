@@ -5,7 +5,7 @@ Shapes: n graded prompts, m experts, k + 1 categories (`general` last).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,14 @@ from pydantic import Field
 
 from base.errors import InfeasibleBudgetError
 from router.build import expert_costs
+from router.builtins import measured_builtins
 from router.config import CoeConfig, load_config
 from router.policy import solve_map
 from router.quality import QualityMatrix, cautious_quality
 from router.types import GENERAL, Metric, Record
 from training.expert_map import measure_quality, row_numbers
-from training.fit_inputs import usable_outcomes
+from training.fit import builtin_counts
+from training.fit_inputs import builtin_outcomes, usable_outcomes
 from training.off_policy import bootstrap_sums, weighted_mean
 from training.types import OutcomeTable
 
@@ -81,7 +83,10 @@ def scaled(metric: Metric, factor: float) -> Metric:
 
 
 def measure_worth(
-    config: CoeConfig, table: OutcomeTable, traffic: Mapping[str, float] | None = None
+    config: CoeConfig,
+    table: OutcomeTable,
+    traffic: Mapping[str, float] | None = None,
+    builtins: OutcomeTable | None = None,
 ) -> CompositionWorth:
     """Leaves each expert out of the map in turn, solves it again, and compares what the two maps score.
 
@@ -91,8 +96,9 @@ def measure_worth(
 
     Args:
         traffic: category -> share or number of queries; by default the table's own mix.
+        builtins: grades of the experts that are no language model, on any of the same prompts.
     """
-    return WorthStudy(config, table, traffic or {}).measure()
+    return WorthStudy(config, table, traffic or {}, builtins).measure()
 
 
 def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> CompositionWorth:
@@ -104,7 +110,8 @@ def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> Co
         InfeasibleBudgetError: no map keeps the budgets of the policy `default`.
     """
     loaded = load_config(config)
-    return measure_worth(loaded, usable_outcomes(loaded, outcomes), traffic)
+    table = usable_outcomes(loaded, outcomes)
+    return measure_worth(loaded, table, traffic, builtin_outcomes(loaded, outcomes))
 
 
 def sentence(worth: CompositionWorth) -> str:
@@ -123,16 +130,19 @@ class WorthStudy:
     config: CoeConfig
     table: OutcomeTable
     traffic: Mapping[str, float]
+    builtins: OutcomeTable | None = None
 
     def measure(self) -> CompositionWorth:
         graded = tuple(self.worth_of(name) for name in self.table.experts)
+        found = (*graded, *self.worth_of_builtins())
+        known = {one.expert for one in found}
         others = tuple(
             ExpertWorth(expert=name, serves=(), loss=None, unknown="not graded")
             for name in self.config.experts
-            if name not in self.table.experts
+            if name not in known
         )
         return CompositionWorth(
-            n=len(self.table.texts), experts=(*graded, *others), dispensable=self.dispensable(graded)
+            n=len(self.table.texts), experts=(*found, *others), dispensable=self.dispensable(graded)
         )
 
     @cached_property
@@ -215,6 +225,29 @@ class WorthStudy:
             freed_gb=GB_PER_BILLION * self.freed_params_b(name),
             saved_usd=1000 * (self.usual.cost_usd - without.cost_usd),
         )
+
+    def worth_of_builtins(self) -> Iterator[ExpertWorth]:
+        """Experts that are no language model: what is lost if the planned expert answers in their place."""
+        if self.builtins is None:
+            return
+        counts = builtin_counts(self.builtins, self.categories[:-1])
+        answered, right = (np.asarray(counts[name], dtype=np.float32) for name in ("answered", "right"))
+        measured = measured_builtins(self.builtins.experts, answered, right, {})
+        planned = self.evidence.quality[np.arange(len(self.categories)), self.usual.expert_of]
+        number = {prompt: i for i, prompt in enumerate(self.builtins.prompt_ids)}
+        at = np.array([number.get(prompt, -1) for prompt in self.table.prompt_ids])
+        was = self.table.scores[np.arange(len(self.rows)), self.usual.expert_of[self.rows]]
+        for e, name in enumerate(self.builtins.experts):
+            answers = (at >= 0) & np.isfinite(self.builtins.output_tokens[at, e])
+            first = answers & (measured.sure[:, e] > planned)[self.rows]
+            losses = np.where(first, self.builtins.scores[at, e] - was, 0.0)
+            by_category = {
+                self.categories[row]: self.mean_loss(np.where(self.rows == row, losses, np.nan))
+                for row in np.unique(self.rows[first])
+            }
+            yield ExpertWorth(
+                expert=name, serves=tuple(by_category), loss=self.mean_loss(losses), by_category=by_category
+            )
 
     def freed_params_b(self, name: str) -> float:
         """Billions of parameters that only this expert keeps in memory: its base too, if it is alone on it."""

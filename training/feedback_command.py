@@ -26,16 +26,18 @@ def log_feedback(
     as_json: JsonOption = False,
 ) -> None:
     """Show who gives feedback, what correcting for that changes, and which implicit signals agree with it."""
+    from base.progress import working
     from base.terminal import Terminal
     from decision_log.default_database import default_database_url
     from router.config import load_config
     from training.feedback_report import feedback_report
 
-    report = feedback_report(
-        database_url or default_database_url(data_dir),
-        since=since,
-        key_weights=load_config(config).feedback.key_weights,
-    )
+    with working("reading answers and feedback ..."):
+        report = feedback_report(
+            database_url or default_database_url(data_dir),
+            since=since,
+            key_weights=load_config(config).feedback.key_weights,
+        )
     if as_json:
         echo(report.model_dump_json(indent=1))
         return

@@ -91,9 +91,9 @@ def print_onboarding(found: Onboarding) -> None:
     """Standard errors, which categories it takes, and how sure that is."""
     from base.terminal import Grid, Terminal
     from training.probe_plan import MOST_LUCKY
-    from training.summary import wide_console
+    from training.summary import result_console
 
-    console: Terminal = wide_console()
+    console: Terminal = result_console()
     console.print(
         f"{found.expert}: mean score {found.mean:.3f} \u00b1 {found.mean_stderr:.3f} on {found.n_probes} probes; "
         f"router {found.artifact.manifest.version}, parent {found.parent}",

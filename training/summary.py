@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from training.table_fit import TableMethods
 
 METHODS_FILE = "methods.json"
-PIPE_WIDTH = 160
-"""Columns where the output is not a terminal, so that tables and sentences stay whole in a file."""
 
 
-def wide_console() -> Terminal:
-    """As wide as the terminal, or PIPE_WIDTH."""
-    console = Terminal()
-    return console if console.is_terminal else Terminal(width=PIPE_WIDTH)
+def result_console() -> Terminal:
+    """Keeps sentences whole, which a terminal wraps by itself."""
+    return Terminal(soft_wrap=True)
 
 
 def with_interval(metric: Metric, signed: bool = False) -> str:
@@ -56,7 +53,7 @@ def in_points(metric: Metric | None, *, signed: bool = False) -> str:
 
 def print_router(artifact: RouterArtifact) -> None:
     """Version, parents, metrics, and the measured quality behind the map."""
-    console, manifest = wide_console(), artifact.manifest
+    console, manifest = result_console(), artifact.manifest
     console.print(f"router {manifest.version}, {manifest.created_at}", highlight=False)
     console.print(f"parents: {', '.join(manifest.parents) or 'none'}", highlight=False)
     console.print(f"encoder {manifest.encoder.kind} ({manifest.encoder.dim} dimensions), ", end="", highlight=False)
@@ -89,19 +86,19 @@ def print_routers(registry: Registry) -> None:
     live = registry.live()
     trial = live.trial if live is not None else None
     table = Grid()
-    for column in ("", "version", "created", "parents", "category accuracy", "experts"):
+    for column in ("version", "part", "created", "parents", "category accuracy", "experts"):
         table.add_column(column)
     for manifest in registry.versions():
         accuracy = manifest.metrics.get("category_accuracy")
         table.add_row(
-            "" if live is None else live.part_of(manifest.version),
             manifest.version,
-            manifest.created_at[:19],
+            "" if live is None else live.part_of(manifest.version),
+            manifest.created_at[:16].replace("T", " "),
             ", ".join(parent[:8] for parent in manifest.parents) or "-",
             with_interval(accuracy) if accuracy else "-",
             str(len(manifest.experts)),
         )
-    console = wide_console()
+    console = result_console()
     console.print(table)
     if trial is not None:
         began = datetime.fromtimestamp(trial.started_at, UTC).strftime("%Y-%m-%d %H:%M")
@@ -130,7 +127,7 @@ def comparison_rows(comparisons: Iterable[Comparison]) -> Grid:
 def print_round(chat: RetrainResult | RouterError, pilots: PilotRefresh | RouterError | None, *, as_json: bool) -> None:
     """Prints what a round of `coe retrain` did. The caller raises the error of a part that failed; JSON holds it."""
     if as_json:
-        wide_console().print_json(json.dumps(round_json(chat, pilots)))
+        result_console().print_json(json.dumps(round_json(chat, pilots)))
         return
     if not isinstance(chat, RouterError):
         print_retrain(chat)
@@ -153,7 +150,7 @@ def print_retrain(result: RetrainResult) -> None:
     from decision_log.read import ASKED_BY_COE
     from training.traffic_mix import mix_sentence
 
-    console = wide_console()
+    console = result_console()
     n_probes = result.log.dropped.get(ASKED_BY_COE, 0)
     beside = f" ({n_probes} probes by coe itself not counted)" if n_probes else ""
     console.print(
@@ -244,7 +241,7 @@ def retrain_json(result: RetrainResult) -> dict[str, object]:
 
 def print_pilots(result: PilotRefresh) -> None:
     """Prints which searches with feedback were used and dropped, the comparison, and the fate of the pilot library."""
-    console = wide_console()
+    console = result_console()
 
     def say(line: str) -> None:
         console.print(line, highlight=False)

@@ -20,13 +20,15 @@ def experts_ls(
     config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data"), as_json: JsonOption = False
 ) -> None:
     """List the experts, and what would be lost without each, by the graded prompts of <data>/outcomes."""
+    from base.progress import working
     from router.registry import Registry
     from training.expert_worth import read_worth
-    from training.summary import wide_console
+    from training.summary import result_console
 
-    worth, console = read_worth(config, data_dir / "outcomes", live_mix(Registry(data_dir / "routers"))), wide_console()
+    with working("leaving each expert out in turn ..."):
+        worth = read_worth(config, data_dir / "outcomes", live_mix(Registry(data_dir / "routers")))
     if as_json:
-        console.print_json(json.dumps(worth.model_dump(mode="json")))
+        result_console().print_json(json.dumps(worth.model_dump(mode="json")))
     else:
         print_worth(worth)
 
@@ -70,9 +72,9 @@ def live_mix(registry: Registry) -> Mapping[str, float]:
 def print_worth(worth: CompositionWorth) -> None:
     from base.terminal import Grid
     from training.expert_worth import sentence
-    from training.summary import wide_console
+    from training.summary import result_console
 
-    console = wide_console()
+    console = result_console()
     table = Grid(
         title=f"quality lost without each expert, in points, on {worth.n} graded prompts", title_justify="left"
     )

@@ -6,15 +6,12 @@ from base.terminal import Grid, Terminal
 from eval.robustness.flip_records import Flips, RobustnessRecord, RobustnessReport
 from router.types import Metric
 
-PIPE_WIDTH = 120
-
 
 def print_report(report: RobustnessReport) -> None:
     console = Terminal(soft_wrap=True)
-    wide = console if console.is_terminal else Terminal(width=PIPE_WIDTH)
     console.print(f"router {report.router_version}", highlight=False)
     if report.flips is not None:
-        wide.print(flips_table(report.flips))
+        console.print(flips_table(report.flips))
         console.print(
             f"{report.flips.n_texts} texts ({report.texts}), seed {report.flips.seed}; 95% intervals over texts",
             highlight=False,
@@ -31,9 +28,9 @@ def flips_table(flips: RobustnessRecord) -> Grid:
     is_scored = flips.overall.quality_change is not None
     table = Grid(title_justify="left")
     for heading in ("family", "cases", "experts flip", "categories flip"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading)
     if is_scored:
-        table.add_column("score", no_wrap=True)
+        table.add_column("score")
     table.add_column("worst")
     for name, family in flips.families.items():
         worst, part = max(family.templates.items(), key=lambda pair: pair[1].value)

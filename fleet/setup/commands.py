@@ -116,9 +116,11 @@ def asked(url: str, key_env: str | None) -> Endpoint:
     import asyncio
     import os
 
+    from base.progress import working
     from fleet.setup.endpoints import ask_endpoint
 
-    return asyncio.run(ask_endpoint(url, key_env, os.environ))
+    with working(f"asking {url} for its models ..."):
+        return asyncio.run(ask_endpoint(url, key_env, os.environ))
 
 
 def add_models(found: Found, endpoint: Endpoint, models: list[str]) -> None:

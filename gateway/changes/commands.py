@@ -89,11 +89,13 @@ def require_router(config: CoeConfig, data_dir: Path) -> None:
 
 def tell(found: InForce, data_dir: Path) -> int:
     """Waits for the gateways that run, and says what became of it: 1 where one of them does not serve it."""
+    from base.progress import working
     from gateway.changes.confirmations import wait_for
     from gateway.changes.history import History
 
     echo(f"configuration {found.number} is in force")
-    said = wait_for(History(data_dir).root, found.change, WAIT_S)
+    with working("waiting for the gateways that run ..."):
+        said = wait_for(History(data_dir).root, found.change, WAIT_S)
     if not said:
         echo(f"no gateway runs on {data_dir}: the next one to start takes it")
     for name, confirmed in said.items():

@@ -128,11 +128,12 @@ def tally_of(config: Path, data_dir: Path, version: str, max_examples: int) -> T
 
 def compared(store: Database, tally: Tally, since: float, limit: int) -> CandidateReport:
     """The report of a candidate over the newest decisions since a time in Unix seconds."""
-    from base.terminal import Terminal
+    from base.progress import console_progress
 
     left_out = Counter[str]()
-    with Terminal(stderr=True).status("deciding again ..."):
-        for record in store.newest_decisions(since=since, limit=limit, left_out=left_out):
+    with console_progress() as progress:
+        for number, record in enumerate(store.newest_decisions(since=since, limit=limit, left_out=left_out), 1):
+            progress(f"deciding again: {number} of {limit}")
             tally.add(record)
     report = tally.report()
     return report.model_copy(update={"skipped": {**report.skipped, **left_out}})

@@ -26,10 +26,11 @@ def export(
 ) -> int:
     """Write vector stores with the feedback on their searches as collections for `retrieval train` and `pilots`."""
     from base.errors import ConfigError
+    from base.progress import working
 
     if (store_id is not None) == is_all:
         raise ConfigError("name the one STORE to export, or --all for every store that has feedback")
-    with opened_database(data_dir, database_url) as store:
+    with working("reading stores and feedback ..."), opened_database(data_dir, database_url) as store:
         if store_id is None:
             done = export_all(store, out, since)
         else:

@@ -32,7 +32,7 @@ def pilots(
 ) -> None:
     """Label train queries with every expert's nDCG@10 and choose settings on dev; add or remove an expert."""
     from base.errors import ConfigError, allowed_values
-    from base.terminal import Terminal
+    from base.progress import console_progress
     from retrieval.routing.pilot_library import RoutingMethod, is_library, load_library, save_library
     from retrieval.training.build_library import remove_expert
     from retrieval.training.collection import find_collections, read_collection
@@ -49,7 +49,8 @@ def pilots(
         if data is None:
             raise ConfigError("--data is required unless --remove is given")
         experts = named_experts(config, adapters)
-        with Terminal(stderr=True).status("reading") as status:
+        with console_progress() as progress:
+            progress("reading")
             collections = [read_collection(folder) for folder in find_collections(data)]
             library = measured_library(
                 old,
@@ -58,7 +59,7 @@ def pilots(
                 RoutingMethod(method),
                 cache or out.parent / "embeddings",
                 now,
-                status.update,
+                progress,
             )
     save_library(library, out)
     manifest = library.manifest

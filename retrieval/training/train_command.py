@@ -30,7 +30,7 @@ def train(
     recipe: Recipe,
 ) -> None:
     """Train a LoRA adapter on the queries of a collection; its documents stay as the base has them."""
-    from base.terminal import Terminal
+    from base.progress import console_progress
     from retrieval.training.adapter_training import Look, prepare, train_adapter
     from retrieval.training.collection import find_collections, read_collection
     from retrieval.training.lora import require_torch
@@ -41,19 +41,20 @@ def train(
     require_torch()
     set_threads(threads)
     encoder = bert.build(bert.Options(model=base))
-    with Terminal(stderr=True).status("reading") as status:
+    with console_progress() as progress:
+        progress("reading")
         collections = [read_collection(folder) for folder in find_collections(data)]
         expert = BaseExpert(encoder)
         folder = cache or out.parent / "embeddings"
-        documents = [Searcher(c, {BASE: expert}, folder, status.update).documents(expert) for c in collections]
+        documents = [Searcher(c, {BASE: expert}, folder, progress).documents(expert) for c in collections]
         corpora = prepare(collections, documents, recipe)
 
         def on_look(look: Look) -> None:
-            status.update(f"{name}: step {look.step} of {look.steps}, loss {look.loss:.3f}")
+            progress(f"{name}: step {look.step} of {look.steps}, loss {look.loss:.3f}")
             found = f"loss {look.loss:.3f}, dev nDCG@10 {look.dev:.3f}, best {look.best:.3f}"
             say(f"step {look.step} of {look.steps}: {found}")
 
-        status.update(f"{name}: first look at dev")
+        progress(f"{name}: first look at dev")
         manifest = train_adapter(
             name, corpora, encoder, recipe, out, created_at=datetime.now(UTC).isoformat(), on_look=on_look
         )

@@ -16,6 +16,10 @@ def test_every_new_step_is_said_and_a_long_one_now_and_then() -> None:
         now_s[0] += EVERY_S / 10
     lines.show("fitting")
     lines.show("fitting")
+    lines.show_time()
+    now_s[0] += EVERY_S
+    lines.show_time()
+    assert said.pop() == f"fitting ({EVERY_S:.0f} s)"
     assert said == [f"encoded {done} of 40 queries" for done in (1, 11, 21, 31)] + ["fitting"]
 
 

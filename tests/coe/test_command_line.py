@@ -1,6 +1,8 @@
+import inspect
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,29 @@ def test_help_names_every_command():
     assert found.returncode == 0
     for name, command in COMMANDS.items():
         assert (f"\n  {name} " in found.stdout) == bool(command.summary)
+    assert max(map(len, found.stdout.splitlines())) <= 80
+
+
+QUICK = {
+    "up": "says each step, and waits for clients then",
+    "serve": "waits for clients",
+    "serve worker": "is a part of serve",
+    "serve log": "is a part of serve",
+    "experts probe": "`coe eval collect`, which it calls, shows it",
+    "retrain": "its module only passes on to training.retrain_command, which shows it",
+    **dict.fromkeys(
+        ("import-litellm", "import-tensorzero", "config plan", "route", "categories accept"), "reads one small file"
+    ),
+    "deploy render": "writes a few files",
+    **dict.fromkeys((name for name in COMMANDS if name.startswith(("keys ", "router "))), "reads or writes a row"),
+}
+"""Commands that show no progress, and why."""
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - QUICK.keys()))
+def test_a_command_that_may_take_long_shows_its_progress(name):
+    source = inspect.getsource(import_module(COMMANDS[name].target.partition(":")[0]))
+    assert "console_progress()" in source or "working(" in source, "show progress, or say in QUICK why not"
 
 
 @pytest.mark.parametrize("command", ["train", "retrain", "categories propose", "eval routing", "eval retrieval"])

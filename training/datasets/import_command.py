@@ -33,6 +33,7 @@ def import_outcomes(
     """Make an outcome table of another tool's files."""
     from base.errors import ConfigError
     from base.options import require_folder
+    from base.progress import working
     from training.datasets.import_formats import find_files, load_importer, read_outcomes_of
     from training.datasets.outcomes import PROMPTS_FILE, write_outcomes
 
@@ -46,8 +47,9 @@ def import_outcomes(
         raise ConfigError(f"--category: '{options.category}' is not allowed; expected a name that is not blank")
     parsed = {"fields": parse_fields(field or []), "score_range": parse_range(score_range)}
     wanted = options.model_copy(update=parsed)
-    imported = read_outcomes_of(importer, find_files(importer, files), wanted, source or out.resolve().name)
-    write_outcomes(imported.table, out)
+    with working("reading files ..."):
+        imported = read_outcomes_of(importer, find_files(importer, files), wanted, source or out.resolve().name)
+        write_outcomes(imported.table, out)
     say([*summary(imported), f"wrote {out}"])
 
 
