@@ -186,7 +186,7 @@ class ChatExchange:
             asked.watch.hears(answer.expert)
         if decided.conversation is not None:
             endpoint.decider.conversations.note(decided.conversation, asked.chat.facts.turns, answer.expert)
-        told = None if answer.is_native else self._surface.answer(asked.chat)
+        told = None if answer.is_native else self._surface.answer(asked.chat, asked.decision_id)
         self._telling = None if told is None else Telling(self._surface, told)
         if isinstance(answer, StreamedAnswer):
             await self._relay(answer, chat)

@@ -121,7 +121,8 @@ class ExpertCall:
             ApiError: none did; the last failure, with its expert.
         """
         if known is not None:
-            return await read_beginning(decision.expert, response_of(decision.expert, known, chat.body, chat.is_stream))
+            request = BackendRequest(chat.body, is_stream=chat.is_stream, request_id=asked.decision_id)
+            return await read_beginning(decision.expert, response_of(decision.expert, known, request))
         self._budget.earn()
         failed: list[str] = []
         expert = decision.expert
@@ -174,7 +175,7 @@ class ExpertCall:
         request = BackendRequest(
             chat.body,
             is_stream=chat.is_stream,
-            request_id=asked.request_id,
+            request_id=asked.decision_id,
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
             cache_salt=cache_salt(asked.caller.tenant, self._hash_key),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from typing import Any, cast
@@ -78,7 +77,7 @@ class BuiltinBackend:
             error = {"message": f"expert {self._name} abstains", "type": "invalid_request_error", "param": None}
             body = to_json({"error": {**error, "code": ABSTAINED}})
             return BackendResponse(ABSTAINED_STATUS, chunks_of([body]), {"content-type": "application/json"})
-        return response_of(self._name, text, request.body, request.is_stream)
+        return response_of(self._name, text, request)
 
     async def is_alive(self) -> bool:
         return True
@@ -90,13 +89,14 @@ class BuiltinBackend:
 NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
-def response_of(name: str, text: str, body: Mapping[str, object], is_stream: bool) -> BackendResponse:
+def response_of(name: str, text: str, request: BackendRequest) -> BackendResponse:
     """A text as the answer of an expert that needs no tokens."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    answer = {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": "chat.completion", "created": int(time.time())}
+    answer = {"id": f"chatcmpl-{request.request_id}", "object": "chat.completion", "created": int(time.time())}
     answer |= {"model": name, "choices": [choice], "usage": NO_TOKENS}
-    if is_stream:
-        return BackendResponse(200, chunks_of(frames(answer, wants_usage(body))), {"content-type": "text/event-stream"})
+    if request.is_stream:
+        stream = chunks_of(frames(answer, wants_usage(request.body)))
+        return BackendResponse(200, stream, {"content-type": "text/event-stream"})
     return BackendResponse(200, chunks_of([to_json(answer)]), {"content-type": "application/json"})
 
 

@@ -37,9 +37,9 @@ class EchoBackend:
     async def send(self, request: BackendRequest) -> BackendResponse:
         question = last_question(request.body)
         if request.is_stream:
-            chunks = self._paced(stream_events(self._options.model, question, wants_usage(request.body)))
+            chunks = self._paced(stream_events(self._options.model, question, request))
             return BackendResponse(200, chunks, {"content-type": "text/event-stream"})
-        chunks = self._paced(iter([json_answer(self._options.model, question)]))
+        chunks = self._paced(iter([json_answer(self._options.model, question, request.request_id)]))
         return BackendResponse(200, chunks, {"content-type": "application/json"})
 
     async def is_alive(self) -> bool:
@@ -75,20 +75,21 @@ def usage_of(text: str) -> dict[str, int]:
     return {"prompt_tokens": words, "completion_tokens": words, "total_tokens": 2 * words}
 
 
-def json_answer(model: str, text: str) -> bytes:
+def json_answer(model: str, text: str, request_id: str) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    answer = {"id": "echo", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
-    return to_json({**answer, "usage": usage_of(text)})
+    answer = {"object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": usage_of(text)}
+    return to_json({"id": f"chatcmpl-{request_id}", **answer})
 
 
-def stream_events(model: str, text: str, has_usage: bool) -> Iterator[bytes]:
+def stream_events(model: str, text: str, request: BackendRequest) -> Iterator[bytes]:
     """One event per word, then the finish reason, the usage where asked for, and the end mark."""
-    frame: dict[str, object] = {"id": "echo", "object": "chat.completion.chunk", "created": 0, "model": model}
+    frame: dict[str, object] = {"object": "chat.completion.chunk", "created": 0, "model": model}
+    frame["id"] = f"chatcmpl-{request.request_id}"
     for i, word in enumerate(text.split()):
         delta = {"role": "assistant", "content": word} if i == 0 else {"content": f" {word}"}
         yield event({**frame, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
     yield event({**frame, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    if has_usage:
+    if wants_usage(request.body):
         yield event({**frame, "choices": [], "usage": usage_of(text)})
     yield b"data: [DONE]\n\n"
 

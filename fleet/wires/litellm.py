@@ -89,7 +89,8 @@ class LitellmBackend:
         except openai.OpenAIError as error:
             return error_response(error)
         if request.is_stream:
-            return BackendResponse(200, stream_events(answer), {"content-type": "text/event-stream"})
+            return BackendResponse(200, stream_events(answer, request), {"content-type": "text/event-stream"})
+        answer.id = f"chatcmpl-{request.request_id}"
         body = one_chunk(answer.model_dump_json(exclude_none=True).encode())
         return BackendResponse(200, body, {"content-type": "application/json"})
 
@@ -138,12 +139,13 @@ async def one_chunk(body: bytes) -> AsyncGenerator[bytes, None]:
     yield body
 
 
-async def stream_events(chunks: AsyncIterator[Any]) -> AsyncGenerator[bytes, None]:
+async def stream_events(chunks: AsyncIterator[Any], request: BackendRequest) -> AsyncGenerator[bytes, None]:
     """litellm's chunks as server-sent events, with the end mark. Raises BackendError when the provider fails midway."""
     import openai
 
     try:
         async for chunk in chunks:
+            chunk.id = f"chatcmpl-{request.request_id}"
             yield b"data: " + chunk.model_dump_json(exclude_none=True, exclude_unset=True).encode() + b"\n\n"
     except openai.OpenAIError as error:
         raise BackendError("the provider's answer was cut off", status=502) from error

@@ -23,7 +23,8 @@ from router.request_limits import CACHE_SALT
 KEPT_ALIVE_S = 15.0
 PROBE_TIMEOUT_S = 2.0
 MODEL_FIELD = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
-"""The field as servers write it. Inside a JSON string every quote is escaped, so no text of an answer matches."""
+ID_FIELD = re.compile(rb'"id":"chatcmpl-(?!tool)[^"\\]*"')
+"""The fields as servers write them. Inside a JSON string every quote is escaped, so no text of an answer matches."""
 
 
 class Options(BaseModel):
@@ -96,7 +97,7 @@ class VllmBackend:
             raise backend_error(error) from error
         chunks: ChunkStream = ResponseChunks(response, min(self._options.timeout_s, request.timeout_s))
         if self._options.renames_answer:
-            chunks = RenamedChunks(chunks, self._options.served_model)
+            chunks = RenamedChunks(chunks, self._options.served_model, request.request_id)
         return BackendResponse(response.status, chunks, visible_headers(response))
 
     def _own_fields(self, request: BackendRequest) -> dict[str, object]:
@@ -194,11 +195,13 @@ class ResponseChunks:
 
 
 class RenamedChunks:
-    """An answer whose `model` field names the expert. A line is held until it is whole, so no field is cut in two."""
+    """An answer whose `model` field names the expert, and its `id` the request. A line is held until it is whole, so no
+    field is cut in two."""
 
-    def __init__(self, chunks: ChunkStream, name: str) -> None:
+    def __init__(self, chunks: ChunkStream, name: str, request_id: str) -> None:
         self._chunks = chunks
         self._field = b'"model":' + to_json(name)
+        self._id_field = b'"id":' + to_json(f"chatcmpl-{request_id}")
         self._held = b""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -222,7 +225,7 @@ class RenamedChunks:
         await self._chunks.aclose()
 
     def _renamed(self, lines: bytes) -> bytes:
-        return MODEL_FIELD.sub(lambda _: self._field, lines)
+        return ID_FIELD.sub(lambda _: self._id_field, MODEL_FIELD.sub(lambda _: self._field, lines))
 
 
 def new_session(*, is_pooled: bool) -> aiohttp.ClientSession:

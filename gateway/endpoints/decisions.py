@@ -18,6 +18,7 @@ from base.json_text import to_json
 from base.spreadsheet import without_formula
 from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
 from decision_log.protocols import DecisionDatabase, DecisionSink
+from gateway.answer_ids import decision_named
 from gateway.body_fields import shorten
 from gateway.endpoints.access import CallerOf, OtherProcesses, Sink, Store, api_router, scan
 from gateway.http_errors import ApiError, invalid
@@ -130,8 +131,8 @@ async def show_decision(
         why=in_words,
         signals=signals_of(decision) if decision and is_routed else None,
         experts=weighed_experts(decision) if decision and is_routed else (),
-        feedback=await asyncio.to_thread(store.get_feedback, decision_id) if store else (),
-        implicit=await asyncio.to_thread(store.get_signals, decision_id) if store else (),
+        feedback=await asyncio.to_thread(store.get_feedback, record.decision_id) if store else (),
+        implicit=await asyncio.to_thread(store.get_signals, record.decision_id) if store else (),
     )
     return Response(to_json(receipt.compact()), media_type="application/json")
 
@@ -141,17 +142,21 @@ async def find_decision(
 ) -> DecisionRecord:
     """The record from memory, from the database, or from the memory of another worker.
 
+    Args:
+        decision_id: its id, or that of its answer.
+
     Raises:
         ApiError: 404. It does not tell a decision of another team from one that never was.
         StoreError: the database cannot be asked.
     """
+    named, decision_id = decision_id, decision_named(decision_id)
     record = await asyncio.to_thread(sink.recent, decision_id)  # it redacts the text
     if record is None and store is not None:
         record = await asyncio.to_thread(store.get_decision, decision_id)
     if record is None:
         record = await siblings.decision(decision_id)
     if record is None or tenant_of(record.key_id) != tenant:
-        raise no_decision(decision_id)
+        raise no_decision(named)
     return record
 
 

@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 
 from base.errors import allowed_values
+from gateway.answer_ids import decision_named
 from gateway.body_fields import shorten
 from gateway.endpoints.access import DecodedBody, api_router
 from gateway.endpoints.decisions import no_decision
@@ -46,15 +47,21 @@ async def take_evaluations(values: DecodedBody, request: Request, desk: Desk) ->
 async def decision_about(record: LogRecord, desk: FeedbackDesk) -> str:
     """The decision that an event is about, by the id of the response, or by its span. Raises ApiError."""
     named = str(record.attributes.get("gen_ai.response.id", ""))
-    for decision_id in filter(IDS.fullmatch, (named, decision_of(record.trace_id, record.span_id))):
+    for decision_id in filter(IDS.fullmatch, (decision_named(named), decision_of(record.trace_id, record.span_id))):
         with suppress(ApiError):
             return (await desk.find(decision_id)).decision_id
     of_trace: Sequence[str] = ()
     if desk.store is not None and TRACE.fullmatch(record.trace_id):
         of_trace = await asyncio.to_thread(desk.store.decisions_of_trace, record.trace_id)
-    if len(of_trace) != 1:
+    own = []
+    for decision_id in of_trace:
+        with suppress(ApiError):
+            own.append((await desk.find(decision_id)).decision_id)
+    if len(own) > 1:
+        raise invalid(f"the trace {record.trace_id} has several answers; allowed: gen_ai.response.id, which names one")
+    if not own:
         raise no_decision(named or record.trace_id)
-    return of_trace[0]
+    return own[0]
 
 
 def verdict(record: LogRecord, kinds: Mapping[str, str]) -> FeedbackRequest:

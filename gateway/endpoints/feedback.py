@@ -54,7 +54,7 @@ class FeedbackDesk:
         if store is None:
             raise ApiError("this gateway keeps no feedback: it has no database", status=503, code="store_unavailable")
         value = await asyncio.to_thread(reward_of, said)
-        about = {"decision_id": said.decision_id, "value": value, "at": time.time(), "key_id": self.caller.key_id}
+        about = {"decision_id": record.decision_id, "value": value, "at": time.time(), "key_id": self.caller.key_id}
         if said.document_id is None:
             feedback = Feedback(kind=said.kind, **about)
             status = await asyncio.to_thread(store.put_feedback, feedback, caps, record)
@@ -67,8 +67,8 @@ class FeedbackDesk:
         if status is FeedbackStatus.OVER_HOUR or status is FeedbackStatus.OVER_DECISION:
             raise over_cap(status, caps)
         if self.cache is not None and said.document_id is None:
-            self.cache.rated(said.decision_id, value)
-        return FeedbackAnswer(decision_id=said.decision_id, value=value, status=status.value)
+            self.cache.rated(record.decision_id, value)
+        return FeedbackAnswer(decision_id=record.decision_id, value=value, status=status.value)
 
 
 Desk = Annotated[FeedbackDesk, Depends(FeedbackDesk)]

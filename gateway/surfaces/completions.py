@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gateway.answer_ids import answer_id
 from gateway.body_fields import count, wrong
 from gateway.chat_fields import listed
 from gateway.http_errors import ApiError
@@ -41,8 +41,8 @@ class CompletionsSurface(ChatSurface):
         native = {**body, "max_tokens": limit}
         return reading.done(Native(Wire.COMPLETIONS, native, as_chat, "max_tokens", prompts=prompts, choices=choices))
 
-    def answer(self, chat: ChatRequest) -> Answer:
-        return CompletionsAnswer(chat)
+    def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
+        return CompletionsAnswer(chat, decision_id)
 
     def frame(self, event: Json) -> bytes:
         return b"data: [DONE]\n\n" if "done" in event else super().frame(event)
@@ -71,10 +71,10 @@ def prompt_count(prompt: object) -> int:
 class CompletionsAnswer:
     """The events of a completion."""
 
-    def __init__(self, chat: ChatRequest) -> None:
+    def __init__(self, chat: ChatRequest, decision_id: str) -> None:
         options = chat.native.body.get("stream_options") if chat.native is not None else None
         self._wants_usage = isinstance(options, dict) and options.get("include_usage") is True
-        self._frame = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time())}
+        self._frame = {"id": answer_id("cmpl-", decision_id), "object": "text_completion", "created": int(time.time())}
 
     def read(self, event: Mapping[str, Any]) -> Iterator[Json]:
         choices = [choice for choice in map(text_choice, event.get("choices") or ()) if choice is not None]

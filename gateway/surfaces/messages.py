@@ -84,8 +84,8 @@ class MessagesSurface:
         reading.chat["messages"] = messages_of(reading)
         return reading.done(Native(Wire.MESSAGES, body, as_chat, "max_tokens", headers=passed_headers(headers)))
 
-    def answer(self, chat: ChatRequest) -> Answer:
-        return MessagesAnswer(chat)
+    def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
+        return MessagesAnswer(chat, decision_id)
 
     def frame(self, event: Json) -> bytes:
         return named_frame(event)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from base.json_text import JsonError, from_json
+from gateway.answer_ids import answer_id
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Json
 from gateway.surfaces.turn import CALL, REASONING, Part, Step, Turn
@@ -40,13 +40,13 @@ class MessagesAnswer:
     """The events of one message, and the message that they add up to. An expert's reasoning is shown where the client
     enabled `thinking`."""
 
-    def __init__(self, chat: ChatRequest) -> None:
+    def __init__(self, chat: ChatRequest, decision_id: str) -> None:
         asked: Mapping[str, Any] = chat.native.body if chat.native is not None else {}
         self._stops = [*(asked.get("stop_sequences") or ())]
         thinking = asked.get("thinking")
         self._shows_thinking = isinstance(thinking, dict) and thinking.get("type") != "disabled"
         self._turn = Turn()
-        self._id = f"msg_{secrets.token_hex(12)}"
+        self._id = answer_id("msg_", decision_id)
         self._places: dict[int, int] = {}  # of a part among the blocks that are shown
 
     def read(self, event: Mapping[str, Any]) -> Iterator[Json]:

@@ -80,8 +80,8 @@ class ResponsesSurface:
         reading.chat["messages"] = messages_of(reading)
         return reading.done(Native(Wire.RESPONSES, {**body, "store": False}, as_chat, "max_output_tokens"))
 
-    def answer(self, chat: ChatRequest) -> Answer:
-        return ResponsesAnswer(chat)
+    def answer(self, chat: ChatRequest, decision_id: str) -> Answer:
+        return ResponsesAnswer(chat, decision_id)
 
     def frame(self, event: Json) -> bytes:
         return named_frame(event)

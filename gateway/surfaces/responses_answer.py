@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from gateway.answer_ids import answer_id
 from gateway.chat_fields import listed
 from gateway.http_errors import ApiError
 from gateway.surfaces.surface import Json
@@ -34,10 +35,10 @@ INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 class ResponsesAnswer:
     """The events of one response, and the response that they add up to."""
 
-    def __init__(self, chat: ChatRequest) -> None:
+    def __init__(self, chat: ChatRequest, decision_id: str) -> None:
         self._asked: Json = {} if chat.native is None else dict(chat.native.body)
         self._turn = Turn()
-        self._id, self._created_at = f"resp_{secrets.token_hex(16)}", int(time.time())
+        self._id, self._created_at = answer_id("resp_", decision_id), int(time.time())
         self._sent = 0
         self._grouped = {
             joined_name(tool | {"namespace": group["name"]}): {"name": tool["name"], "namespace": group["name"]}

@@ -46,7 +46,7 @@ class Surface(Protocol):
         """The chat request that says the same. Raises ApiError 400 naming a field, its value and what is allowed."""
         ...
 
-    def answer(self, chat: ChatRequest) -> Answer | None:
+    def answer(self, chat: ChatRequest, decision_id: str) -> Answer | None:
         """The answer to be told; None where a chat completion is what the client asked for."""
         ...
 
@@ -71,7 +71,7 @@ class ChatSurface:
     def request(self, body: Mapping[str, Any], bounds: GatewayConfig, headers: Mapping[bytes, bytes]) -> ChatRequest:
         return chat_request(body, bounds)
 
-    def answer(self, chat: ChatRequest) -> Answer | None:
+    def answer(self, chat: ChatRequest, decision_id: str) -> Answer | None:
         return None
 
     def frame(self, event: Json) -> bytes:

@@ -199,11 +199,12 @@ async def test_check_27_keys_do_not_cross() -> None:
         async with running(echoes(ruby=backend), keys=[KEY]) as gateway:
             headers = {"authorization": f"Bearer {KEY}", "cookie": "a=b", "x-api-key": KEY, "x-request-id": "req-7"}
             async with gateway.chat("red", headers=headers) as answer:
-                assert answer.status == 200
+                assert (answer.status, answer.headers["x-request-id"]) == (200, "req-7")
+                decision_id = answer.headers["x-coe-decision-id"]
                 assert "expert-secret-key" not in str(answer.headers) + await answer.text()
     received = upstream.headers[0]
     assert received["authorization"] == "Bearer expert-secret-key"
-    assert received["x-request-id"] == "req-7"
+    assert received["x-request-id"] == decision_id
     assert KEY not in str(received)
     assert "cookie" not in received
 

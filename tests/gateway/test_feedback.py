@@ -72,6 +72,30 @@ async def test_every_kind_is_kept_and_comes_again_harmlessly(sqlite_store, said,
 
 
 @pytest.mark.parametrize(
+    ("path", "asks"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "green"}]}),
+        ("responses", {"input": "green"}),
+        ("messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "green"}]}),
+        ("completions", {"prompt": "green"}),
+    ],
+)
+async def test_an_answer_may_be_named_by_the_id_that_is_in_it(sqlite_store: Database, path: str, asks: dict) -> None:
+    async with running(store=sqlite_store, keys=[KEY]) as gateway:
+        url = f"{gateway.root}/v1"
+        async with gateway.client.post(f"{url}/{path}", json={"model": "auto", **asks}, headers=HEADERS) as answer:
+            answer_id, decision_id = (await answer.json())["id"], answer.headers["x-coe-decision-id"]
+        assert answer_id != decision_id
+        sqlite_store.write_decisions([await gateway.record()])
+        status, kept = await say(gateway, answer_id, kind="thumb", value=1)
+        assert (status, kept["decision_id"]) == (202, decision_id)
+        async with gateway.client.get(f"{url}/decisions/{answer_id}", headers=HEADERS) as answer:
+            receipt = await answer.json()
+    assert receipt["record"]["decision_id"] == decision_id
+    assert len(receipt["feedback"]) == 1
+
+
+@pytest.mark.parametrize(
     ("said", "message"),
     [
         ({"kind": "thumb"}, "kind 'thumb' needs 'value'"),

@@ -59,7 +59,7 @@ async def test_a_large_answer_is_read_beside_the_loop(monkeypatch: pytest.Monkey
 
     class Expert:
         async def send(self, request: BackendRequest) -> BackendResponse:
-            return BackendResponse(200, pieces(json_answer("m", next(said))))
+            return BackendResponse(200, pieces(json_answer("m", next(said), "r")))
 
         async def is_alive(self) -> bool:
             return True

@@ -114,8 +114,9 @@ async def test_is_alive() -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 33, 10_000])
 async def test_answers_are_renamed_wherever_they_are_cut(size: int) -> None:
-    said = b'{"choices":[{"delta":{"content":"say \\"model\\":\\"upstream-model\\""}}],"model":"/path/to \\"x\\".gguf"}'
-    stream = b"data: " + said + b"\n\n" + STREAM
+    ids = b'{"id":"chatcmpl-Xy1","tools":[{"id":"chatcmpl-tool-1"}],'
+    said = b'"choices":[{"delta":{"content":"say \\"model\\":\\"upstream-model\\""}}],"model":"/path/to \\"x\\".gguf"}'
+    stream = b"data: " + ids + said + b"\n\n" + STREAM
 
     class Chunks:
         def __init__(self) -> None:
@@ -131,6 +132,6 @@ async def test_answers_are_renamed_wherever_they_are_cut(size: int) -> None:
 
         async def aclose(self) -> None: ...
 
-    renamed = b"".join([chunk async for chunk in RenamedChunks(Chunks(), "calc")])
-    expected = said.replace(b'"model":"/path/to \\"x\\".gguf"', b'"model":"calc"')
+    renamed = b"".join([chunk async for chunk in RenamedChunks(Chunks(), "calc", "dec-1")])
+    expected = ids.replace(b"Xy1", b"dec-1") + said.replace(b'"model":"/path/to \\"x\\".gguf"', b'"model":"calc"')
     assert renamed == b"data: " + expected + b"\n\n" + STREAM.replace(b'"model":"upstream-model"', b'"model":"calc"')

@@ -132,7 +132,7 @@ def test_any_request_is_read_or_refused_by_name(path: str, data: st.DataObject) 
     try:
         chat = asked(OTHERS[path], body)
         json.dumps(chat.body)
-        assert OTHERS[path].answer(chat) is not None
+        assert OTHERS[path].answer(chat, "dec-1") is not None
         assert isinstance(chat.text, str)
     except ApiError as error:
         refusal = error
@@ -144,7 +144,7 @@ def test_any_request_is_read_or_refused_by_name(path: str, data: st.DataObject) 
 @settings(max_examples=300, deadline=None)
 def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
     surface = OTHERS[path]
-    answer = surface.answer(asked(surface, VALID[path]))
+    answer = surface.answer(asked(surface, VALID[path]), "dec-1")
     assert answer is not None
     telling = Telling(surface, answer)
     told = b""
@@ -163,7 +163,7 @@ def test_any_stream_is_told_or_broken(path: str, data: st.DataObject) -> None:
 @settings(max_examples=200, deadline=None)
 def test_any_whole_answer_is_told_or_broken(path: str, data: st.DataObject) -> None:
     surface = OTHERS[path]
-    answer = surface.answer(asked(surface, VALID[path]))
+    answer = surface.answer(asked(surface, VALID[path]), "dec-1")
     assert answer is not None
     valid = {**CHUNK, "choices": [{"message": CHUNK["choices"][0]["delta"], "finish_reason": "stop"}]}  # type: ignore[index]
     with suppress(BackendError, ApiError):

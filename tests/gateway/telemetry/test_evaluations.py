@@ -95,14 +95,14 @@ async def test_each_way_of_naming_a_decision_of_many_finds_it(store: Database, m
         events = [
             event(span_id=server.span_id, evaluation_score_value=0.1),
             event(span_id=call.span_id, evaluation_score_value=0.2),
-            {**event("", "", evaluation_score_value=0.3, response_id=ids[2])},
+            event(evaluation_score_value=0.3, response_id=ids[2].replace("dec-", "resp_")),  # as a client's span has it
         ]
         assert await post(gateway, *events) == (200, {})
         assert [store.get_feedback(each)[0].value for each in ids] == [0.1, 0.2, 0.3]
         status, answer = await post(gateway, event(evaluation_score_value=0.4))  # whose span, no decision of three has
     assert status == 200
     assert answer["partialSuccess"]["rejectedLogRecords"] == "1"
-    assert TRACE in answer["partialSuccess"]["errorMessage"]
+    assert "gen_ai.response.id" in answer["partialSuccess"]["errorMessage"]
 
 
 @pytest.mark.parametrize(
