@@ -1,59 +1,171 @@
 """How often a kind of answer takes two graded answers for the same wrongly, or for different wrongly.
 
-    python -m benchmarks.answer_kinds
+    python -m benchmarks.answer_kinds [--base-url http://127.0.0.1:8000/v1 --judge EXPERT]
 
-The pairs are the shipped experts' answers to the shipped probes, two experts on one probe. Two right answers should
-have one key, a right and a wrong one should not; what two wrong answers should have nobody knows. The probe's own
-grader says what is right.
+Graded answers are those of the shipped experts to the shipped probes, and those of answer_groups.jsonl, written by hand
+before the kinds were measured on them: two that are the same and one or two others. Of the former two right answers
+should have one key, a right and a wrong one should not; what two wrong answers should have nobody knows. The threshold
+of `embedding` is calibrated on the prompts of even digest, where it makes fewest errors of both sorts, and all its
+figures are of the others. A judge is measured where one is named.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
+import typer
+
+from base.intervals import wilson_interval
 from base.shipped import answers_file
 from eval.answer_keys import KIND_OF, answer_kind_of
 from eval.answers import read_answers
 from eval.probe_set import load_probes
+from router import plugins
+from router.encoders.concat import Options, build
+from router.strategies.kind_of import FAMILY
+from router.strategies.kinds import judge as judge_kind
+from router.strategies.types import AnswerKind, KeyOf, Question
+
+GROUPS = Path(__file__).with_name("answer_groups.jsonl")
+OF_ONE_ANSWER = ("facts", "translation")
+"""Categories of probes whose short texts are right in one way: two right answers mean the same."""
+
+THRESHOLDS = np.round(np.arange(0.3, 0.96, 0.01), 2)
+Ask = Callable[[str, Mapping[str, object]], str | None]
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Graded:
+    """Answers to one prompt. `group` numbers what is the same, -1 for what is wrong in its own way."""
+
+    prompt: str
+    answers: tuple[tuple[str, int], ...]
+
+    @property
+    def is_for_calibration(self) -> bool:
+        return hashlib.sha256(self.prompt.encode()).digest()[0] % 2 == 0
+
+
+def shipped() -> Iterable[tuple[str, AnswerKind | None, Graded]]:
+    """Kind, how its grader would compare, and the answers of each shipped probe that can be compared."""
     given: dict[str, dict[str, str]] = defaultdict(dict)
     for answer in read_answers(answers_file()):
         given[answer.probe_id][answer.expert] = answer.text
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for probe in load_probes():
-        key = answer_kind_of(probe.grader)
+        kind = KIND_OF.get(probe.grader.kind) or ("embedding" if probe.category in OF_ONE_ANSWER else None)
+        if kind is not None:
+            grade = probe.grader.build()
+            answers = tuple((text, 0 if grade(text) == 1.0 else -1) for text in given[probe.id].values())
+            yield kind, answer_kind_of(probe.grader), Graded(probe.text, answers)
+
+
+def by_hand() -> Iterable[tuple[str, Graded]]:
+    for line in GROUPS.read_text(encoding="utf-8").splitlines():
+        values: dict[str, Any] = json.loads(line)
+        answers = [(text, 0) for text in values["same"]] + [(text, -1) for text in values["other"]]
+        yield values["kind"], Graded(values["prompt"], tuple(answers))
+
+
+def counted(cases: Iterable[tuple[KeyOf | None, Graded]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for key, graded in cases:
+        counts["prompts"] += 1
         if key is None:
+            counts["declined"] += 1
             continue
-        kind = KIND_OF[probe.grader.kind]
-        grade = probe.grader.build()
-        answers = [(key(text), grade(text) == 1.0) for text in given[probe.id].values()]
-        counts[kind]["answers"] += len(answers)
-        counts[kind]["no key"] += sum(one is None for one, _ in answers)
-        counts[kind]["right without a key"] += sum(one is None and right for one, right in answers)
-        counts[kind]["right"] += sum(right for _, right in answers)
-        for (one, is_right), (other, is_other_right) in combinations([a for a in answers if a[0] is not None], 2):
-            if is_right and is_other_right:
-                counts[kind]["both right"] += 1
-                counts[kind]["false different"] += one != other
-            elif is_right != is_other_right:
-                counts[kind]["one right"] += 1
-                counts[kind]["false same"] += one == other
-    print("| kind | answers | without a key | right ones without a key | false different | false same |")
-    print("| --- " * 6 + "|")
-    for kind, count in sorted(counts.items()):
-        print(
-            f"| {kind} | {count['answers']} | {share(count, 'no key', 'answers')} | "
-            f"{share(count, 'right without a key', 'right')} | {share(count, 'false different', 'both right')} | "
-            f"{share(count, 'false same', 'one right')} |"
-        )
+        keys = [(key(text), group) for text, group in graded.answers]
+        counts["answers"] += len(keys)
+        counts["no key"] += sum(one is None for one, _ in keys)
+        counts["right without a key"] += sum(one is None and group == 0 for one, group in keys)
+        counts["right"] += sum(group == 0 for _, group in keys)
+        for (one, group), (other, other_group) in combinations([each for each in keys if each[0] is not None], 2):
+            if group == other_group == 0:
+                counts["both right"] += 1
+                counts["false different"] += one != other
+            elif 0 in (group, other_group):
+                counts["one right"] += 1
+                counts["false same"] += one == other
+    return counts
+
+
+def calibrated(cases: Sequence[Graded], embed: Callable[[Sequence[str]], Any]) -> float:
+    """The threshold of the smallest sum of both rates of error."""
+    found = []
+    for threshold in THRESHOLDS:
+        kind = plugins.build(FAMILY, "embedding", {"threshold": float(threshold)})
+        counts = counted((kind.key_for(Question(each.prompt, embed)), each) for each in cases)
+        rates = [counts[part] / max(counts[whole], 1) for part, whole in RATES]
+        found.append((sum(rates), float(threshold)))
+    return min(found)[1]
+
+
+RATES = (("false different", "both right"), ("false same", "one right"))
 
 
 def share(count: Counter[str], part: str, whole: str) -> str:
-    return f"{count[part]} of {count[whole]} ({100 * count[part] / max(count[whole], 1):.1f}%)"
+    if not count[whole]:
+        return "none"
+    low, high = wilson_interval(count[part] / count[whole], count[whole])
+    return f"{count[part]} of {count[whole]} ({100 * low:.0f} to {100 * high:.0f}%)"
+
+
+def row(kind: str, source: str, count: Counter[str]) -> str:
+    cells = [kind, source, f"{count['declined']} of {count['prompts']}", share(count, "right without a key", "right")]
+    return "| " + " | ".join([*cells, *(share(count, *rate) for rate in RATES)]) + " |"
+
+
+def asks_by(base_url: str) -> Ask:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=base_url, api_key="unused")
+
+    def ask(expert: str, body: Mapping[str, object]) -> str | None:
+        made: Any = client.chat.completions.create(model=expert, **body)  # type: ignore[call-overload]
+        return str(made.choices[0].message.content)
+
+    return ask
+
+
+def main(
+    base_url: Annotated[str, typer.Option(help="API root of a composition")] = "",
+    judge: Annotated[str, typer.Option(help="expert to measure as a judge")] = "",
+) -> None:
+    """Print both rates of error, with 95% intervals, for every kind."""
+    embed = build(Options()).encode
+    hand, answers = list(by_hand()), list(shipped())
+    texts = [graded for kind, graded in hand if kind == "embedding"]
+    texts += [graded for kind, _, graded in answers if kind == "embedding"]
+    threshold = calibrated([each for each in texts if each.is_for_calibration], embed)
+    near = plugins.build(FAMILY, "embedding", {"threshold": threshold})
+    print(f"threshold of `embedding`: {threshold}\n")
+    heads = ("kind", "answers of", "declined", "right ones without a key", *(name for name, _ in RATES))
+    print(f"| {' | '.join(heads)} |\n" + "| --- " * len(heads) + "|")
+    cases: dict[tuple[str, str], list[tuple[KeyOf | None, Graded]]] = defaultdict(list)
+    for kind, own, graded in answers:
+        if kind != "embedding":
+            assert own is not None
+            cases[kind, "shipped experts"].append((own.key_for(Question(graded.prompt)), graded))
+        elif not graded.is_for_calibration:
+            cases[kind, "shipped experts"].append((near.key_for(Question(graded.prompt, embed)), graded))
+    for kind, graded in hand:
+        if kind == "embedding" and judge:
+            asking = judge_kind.build(judge_kind.Options(expert=judge))
+            key = asking.key_for(Question(graded.prompt, ask=asks_by(base_url)))
+            cases[f"judge {judge}", "people"].append((key, graded))
+        built = near if kind == "embedding" else plugins.build(FAMILY, kind, {})
+        if kind != "embedding" or not graded.is_for_calibration:
+            cases[kind, "people"].append((built.key_for(Question(graded.prompt, embed)), graded))
+    for (kind, source), found in sorted(cases.items()):
+        print(row(kind, source, counted(found)))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
