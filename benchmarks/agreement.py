@@ -24,53 +24,53 @@ from training.expert_map import cell_sums, row_numbers, shrink, without_difficul
 from training.strategies.agreement import Anchors, agreement_cells, beliefs
 from training.types import NOT_COMPARED, OutcomeTable
 
-GRADED, LOGGED, FEEDBACK, DRAWS = 150, 1000, 0.02, 10
+GRADED, LOGGED, FEEDBACK, DRAWS = 150, 3000, 0.02, 20
+ALONE, BIAS = "graded prompts alone", "bias"
 
 
-def quality_of(graded: OutcomeTable, logged: OutcomeTable, anchored: tuple[NDArray[np.float64], ...] | None) -> tuple[NDArray[np.float64], ...]:
-    """(k + 1, m) quality and counts of the graded prompts, and of the cells of agreement beside them."""
-    names = sorted(set(graded.categories) | set(logged.categories))
+Cells = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+Found = tuple[float, float]
+"""Root mean square error of the cells; mean score of what would be the best expert of each category."""
+
+
+def quality_of(graded: OutcomeTable, names: list[str], more: Cells | None = None) -> Anchors:
+    """Quality and counts of graded prompts, and of further cells beside them."""
     rows = row_numbers(graded, names)
     relative, difficulty = without_difficulty(graded.scores, rows, len(names))
     cells = cell_sums(relative, rows, len(names))
-    if anchored is not None:
-        cells = tuple(own + more for own, more in zip(cells, anchored, strict=True))  # type: ignore[assignment]
-    quality, _ = shrink(*cells)
-    return np.clip(quality + difficulty[:, None], 0, 1), cells[2]
+    if more is not None:
+        cells = (cells[0] + more[0], cells[1] + more[1], cells[2] + more[2])
+    return Anchors(np.clip(shrink(*cells)[0] + difficulty[:, None], 0, 1), cells[2])
 
 
-def one_draw(table: OutcomeTable, rng: np.random.Generator, asked: int) -> dict[str, tuple[float, float]]:
-    """Root mean square error of the cells, and the mean score of the best expert of each category, by way of learning."""
+def one_draw(table: OutcomeTable, n_logged: int, asked: int, rng: np.random.Generator) -> dict[str, Found]:
+    """What each way of learning comes to, and the mean of beliefs less truth, twice."""
     order = rng.permutation(len(table.texts))
-    graded, logged, rest = (table.rows(part) for part in np.split(order, [GRADED, GRADED + LOGGED]))
+    graded, logged, rest = (table.rows(part) for part in np.split(order, [GRADED, GRADED + n_logged]))
     names = sorted(set(table.categories))
-    truth = cell_sums(rest.scores, row_numbers(rest, names), len(names))
-    mass = truth[2].max(axis=1)
-    true = truth[0] / np.maximum(truth[2], 1)
+    sums, _, counts = cell_sums(rest.scores, row_numbers(rest, names), len(names))
+    true, mass = sums / np.maximum(counts, 1), counts.max(axis=1) / counts.max(axis=1).sum()
     assert logged.answers is not None
     keys = logged.answers.copy()
-    for row in keys:
-        row[rng.permutation(len(row))[asked:]] = NOT_COMPARED
-    served = np.array([max((int(k) for k in row if k >= 0), key=list(row).count, default=-1) for row in keys])
-    has_feedback = rng.random(len(keys)) < FEEDBACK
-    right = np.array([logged.scores[i][list(keys[i]).index(s)] if s >= 0 else 0.0 for i, s in enumerate(served)])
-    reward = np.where(has_feedback, right, np.nan)
-    alone, count = quality_of(graded, logged, None)
-    anchors = Anchors(alone, count)
-    row = row_numbers(logged, names)
-    more = agreement_cells(keys, row, served, reward, anchors)
-    found = {"graded prompts alone": alone, "and agreement": quality_of(graded, logged, more)[0]}
-    both = table.rows(order[: GRADED + LOGGED])
-    found["all of them graded"] = quality_of(both, logged, None)[0]
+    for answers in keys:
+        answers[rng.permutation(len(answers))[asked:]] = NOT_COMPARED
+    served = np.array([max((int(k) for k in own if k >= 0), key=list(own).count, default=-1) for own in keys])
+    is_right = np.array([logged.scores[i][list(keys[i]).index(s)] if s >= 0 else 0.0 for i, s in enumerate(served)])
+    reward = np.where(rng.random(len(keys)) < FEEDBACK, is_right, np.nan)
+    row, anchors = row_numbers(logged, names), quality_of(graded, names)
+    agreed = agreement_cells(keys, row, served, reward, anchors)
     belief = beliefs(keys, row, served, reward, anchors)
-    asked_cells = np.isfinite(belief)
-    bias = float((belief - logged.scores)[asked_cells].mean())
+    found = {
+        ALONE: anchors.quality,
+        "and agreement": quality_of(graded, names, agreed).quality,
+        "all of them graded": quality_of(table.rows(order[: GRADED + n_logged]), names).quality,
+    }
     result = {}
     for name, quality in found.items():
-        error = float(np.sqrt((mass[:, None] * (quality - true) ** 2).sum() / (mass.sum() * true.shape[1])))
-        choice = quality.argmax(axis=1)
-        result[name] = (error, float((mass * true[np.arange(len(true)), choice]).sum() / mass.sum()))
-    return result | {"bias of beliefs": (bias, bias)}
+        error = float(np.sqrt((mass[:, None] * (quality - true) ** 2).mean(axis=1).sum()))
+        result[name] = (error, float(mass @ true[np.arange(len(true)), quality.argmax(axis=1)]))
+    bias = float((belief - logged.scores)[np.isfinite(belief)].mean())
+    return result | {BIAS: (bias, bias)}
 
 
 def main(
@@ -82,16 +82,17 @@ def main(
     entries = yaml.safe_load(tables.read_text(encoding="utf-8"))
     for name in only or ["mmlu_pro_small_6", "zeroeval_coe5"]:
         table = read_outcomes(tables.parent / entries[name]["source"], experts=entries[name]["experts"])
-        n = min(LOGGED, len(table.texts) // 2)
-        rng = np.random.default_rng(0)
-        draws = [one_draw(table, rng, asked) for _ in range(DRAWS)]
-        print(f"\n{name}: {GRADED} graded, {n} logged, {asked} experts asked\n")
-        print("| learned from | error of a cell | less than graded alone | mean score of the map |\n" + "| --- " * 4 + "|")
-        for way in draws[0]:
-            values = np.array([draw[way] for draw in draws])
-            gain = np.array([draw["graded prompts alone"][0] - draw[way][0] for draw in draws])
+        n_logged, rng = min(LOGGED, len(table.texts) // 2), np.random.default_rng(0)
+        draws = [one_draw(table, n_logged, asked, rng) for _ in range(DRAWS)]
+        print(f"\n{name}: {GRADED} graded, {n_logged} logged, {min(asked, len(table.experts))} experts asked\n")
+        print("| learned from | error of a cell | less than alone | mean score of the map |\n" + "| --- " * 4 + "|")
+        for way in (each for each in draws[0] if each != BIAS):
+            error, score = np.array([draw[way] for draw in draws]).T
+            gain = np.array([draw[ALONE][0] for draw in draws]) - error
             low, high = percentile_interval(bootstrap_means(gain[:, None], rng)[:, 0])
-            print(f"| {way} | {values[:, 0].mean():.4f} | {gain.mean():.4f} ({low:.4f} to {high:.4f}) | {100 * values[:, 1].mean():.2f} |")
+            less = f"{100 * gain.mean():.2f} ({100 * low:.2f} to {100 * high:.2f})"
+            print(f"| {way} | {100 * error.mean():.2f} | {less} | {100 * score.mean():.2f} |")
+        print(f"\nbeliefs less truth: {100 * np.mean([draw[BIAS][0] for draw in draws]):.1f} points")
 
 
 if __name__ == "__main__":

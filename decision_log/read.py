@@ -53,6 +53,7 @@ OUR_FAULTS = frozenset(
 """Error codes of the gateway's own outages and settings: they say nothing of the expert (docs/decision-log.md)."""
 
 ASKED_BY_COE = "asked by coe itself"
+BY_SEVERAL = "several experts were asked"
 PAGE_ROWS, BATCH_IDS = 5000, 500
 
 
@@ -259,7 +260,7 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
     if record.decision.reason is DecisionReason.BUILTIN:
         return "an expert that is not a language model answered"
     if asked_several(record):
-        return "several experts were asked"
+        return BY_SEVERAL
     if record.served_expert != record.decision.expert:
         return "another expert answered after a failure"
     return None if record.decision_id in rewards else "no feedback"

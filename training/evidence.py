@@ -21,6 +21,7 @@ from training.key_influence import counted_share
 from training.log_answers import AskedAnswers
 from training.log_table import LogTable
 from training.off_policy import MAX_WEIGHT
+from training.strategies.agreement import Anchors, agreed_cells
 from training.types import OutcomeTable
 
 MASS_PRIOR_DECISIONS = 20.0
@@ -53,7 +54,8 @@ def gather_evidence(
 
     People's marks and graders' scores differ in level, and only experts that were chosen have rewards. A common offset
     (mean over cells that have both, weighted by rewards) is taken off the rewards first: without it the expert that
-    happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. What
+    happens to serve would gain by being marked at all (ours). Failures, which were not marked, have no part in it. Who
+    agreed with whom, where several were asked, counts beside both (training.strategies.agreement). What
     one key says is weighed down to its share of the evidence in every cell, grades included, and so in every category
     and overall (training.key_influence).
 
@@ -80,6 +82,10 @@ def gather_evidence(
     gain = kept.reward - offset - difficulty[row]
     rewarded = [add_cells(each, row, expert, base.quality.shape) for each in (weight * gain, weight * gain**2, weight)]
     cells = [first + second for first, second in zip(graded, rewarded, strict=True)]
+    if len(log.panels):
+        anchors = Anchors(shrink(*cells)[0] + difficulty[:, None], cells[2])
+        agreed = agreed_cells(log.panels, rows, believed.experts, anchors, changes)
+        cells = [first + second for first, second in zip(cells, agreed, strict=True)]
     quality, stderr = shrink(*cells)
     quality[:, cells[2].sum(axis=0) > 0] += difficulty[:, None]
     matrix = replace(

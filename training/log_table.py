@@ -20,13 +20,22 @@ from numpy.typing import NDArray
 from base.progress import Progress, silent
 from decision_log.feedback_types import ImplicitKind
 from decision_log.log_connection import open_log
-from decision_log.read import ASKED_BY_COE, has_failed, read_records, read_rewards, read_signals, why_dropped
+from decision_log.read import (
+    ASKED_BY_COE,
+    BY_SEVERAL,
+    has_failed,
+    read_records,
+    read_rewards,
+    read_signals,
+    why_dropped,
+)
 from decision_log.served_models import ModelChange, ModelHistory
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord, RoutingDecision
 from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters
 from training.split import question_of
+from training.strategies.panels import Panels
 
 KEY_STRIDE = 7
 """Parts by which a key's answers to a question are moved on; it has no divisor in common with `FOLDS`."""
@@ -72,7 +81,7 @@ class LogTable:
     answers are not learned from; `is_failure`: the expert failed, a reward of 0 without
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
     reason; `n_rows` the decisions read, without coe's own probes;
-    `model_changes` the last change of the model behind each expert.
+    `model_changes` the last change of the model behind each expert; `panels` what several experts were asked for.
     """
 
     ids: NDArray[np.bytes_]
@@ -94,6 +103,7 @@ class LogTable:
     n_rows: int = 0
     fingerprint: str = ""
     model_changes: tuple[ModelChange, ...] = ()
+    panels: Panels = field(default_factory=Panels)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -224,7 +234,7 @@ def collect(
 ) -> LogTable:
     """Sorts records into used and dropped, and weighs what is used: by how rarely such an answer gets feedback, and by
     whose it is. A log of one key is that key's own, so no share limits it."""
-    columns, replies, digest, models = Columns(), Replies(), hashlib.sha256(), ModelHistory()
+    columns, replies, digest, models, panels = Columns(), Replies(), hashlib.sha256(), ModelHistory(), Panels()
     key_weight = array("d")
     dropped: Counter[str] = Counter()
     traffic: Counter[str] = Counter()
@@ -243,6 +253,8 @@ def collect(
             asking.add(record.key_id or "")
             if not has_failed(record):
                 replies.add(record.decision, signals.get(record.decision_id, ()), reward)
+        if reason == BY_SEVERAL:
+            panels.add(record, rewards.get(record.decision_id))
         if reason is not None:
             dropped[reason] += 1
             continue
@@ -264,6 +276,7 @@ def collect(
         n_rows=n_rows - dropped[ASKED_BY_COE],
         fingerprint=digest.hexdigest()[:16],
         model_changes=tuple(models.last.values()),
+        panels=panels,
     )
 
 

@@ -9,17 +9,17 @@ Shapes: n panels (requests), m experts, k + 1 rows of the map, c calls.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.types import CallState, DecisionRecord
+from training.change_points import ChangePoint
 from training.expert_map import cell_sums, without_difficulty
+from training.strategies.panels import Panels
 from training.strategies.vote_fit import Float64Array, IntArray
-from training.types import NO_ANSWER, NOT_COMPARED
+from training.types import NOT_COMPARED
 
 OPTIONS = 10
 """Answers that a wrong one is drawn from (ours)."""
@@ -37,61 +37,6 @@ ROUNDS = 30
 Cells = tuple[Float64Array, Float64Array, Float64Array]
 
 
-@dataclass
-class Panels:
-    """Requests that a strategy asked several experts for, a column each. Calls have the number of their panel.
-
-    `answer` is the number of the answer, NO_ANSWER for none; `served` that of the one that was served; `reward` its
-    feedback, NaN for none.
-    """
-
-    categories: dict[str, int] = field(default_factory=dict)
-    experts: dict[str, int] = field(default_factory=dict)
-    category: array[int] = field(default_factory=lambda: array("i"))
-    served: array[int] = field(default_factory=lambda: array("i"))
-    reward: array[float] = field(default_factory=lambda: array("d"))
-    at: array[float] = field(default_factory=lambda: array("d"))
-    panel: array[int] = field(default_factory=lambda: array("i"))
-    expert: array[int] = field(default_factory=lambda: array("i"))
-    answer: array[int] = field(default_factory=lambda: array("i"))
-
-    def __len__(self) -> int:
-        return len(self.category)
-
-    def add(self, record: DecisionRecord, reward: float | None) -> None:
-        """One request that was answered; nothing of one that no two experts answered."""
-        assert record.decision is not None and record.strategy is not None, "a strategy asked"
-        calls = [c for c in record.strategy.calls if c.state is CallState.ANSWERED and not c.is_judge]
-        if len(calls) < 2 or not record.strategy.is_settled:
-            return
-        by_expert = {call.expert: NO_ANSWER if call.answer is None else call.answer for call in calls}
-        self.category.append(self.categories.setdefault(record.decision.category, len(self.categories)))
-        self.served.append(by_expert.get(record.served_expert or "", NO_ANSWER))
-        self.reward.append(np.nan if reward is None else reward)
-        self.at.append(record.at)
-        for name, answer in by_expert.items():
-            self.panel.append(len(self.category) - 1)
-            self.expert.append(self.experts.setdefault(name, len(self.experts)))
-            self.answer.append(answer)
-
-    def row_in(self, rows: Sequence[str]) -> IntArray:
-        """(n,) row of each panel's category; the last one, `general`, for a category that has none."""
-        numbers = {name: i for i, name in enumerate(rows)}
-        found = np.array([numbers.get(name, len(rows) - 1) for name in self.categories], dtype=np.int64)
-        return found[np.array(self.category, dtype=np.int64)] if len(self) else np.zeros(0, dtype=np.int64)
-
-    def keys(self, experts: Sequence[str]) -> IntArray:
-        """(n, m) what each of some experts answered; NOT_COMPARED for who was not asked."""
-        found = np.full((len(self), len(experts)), NOT_COMPARED, dtype=np.int64)
-        numbers = {name: i for i, name in enumerate(experts)}
-        column = np.array([numbers.get(name, -1) for name in self.experts], dtype=np.int64)
-        if len(self):
-            column = column[np.array(self.expert, dtype=np.int64)]
-            known = column >= 0
-            found[np.array(self.panel)[known], column[known]] = np.array(self.answer, dtype=np.int64)[known]
-        return found
-
-
 @dataclass(frozen=True)
 class Anchors:
     """What graded answers and feedback say of each cell: `quality` and `count` (k + 1, m)."""
@@ -105,11 +50,23 @@ class Anchors:
         return np.asarray(self.count.sum(axis=0) >= LEAST_ANCHORED)
 
 
+def agreed_cells(
+    panels: Panels, rows: Sequence[str], experts: Sequence[str], anchors: Anchors, changes: Sequence[ChangePoint] = ()
+) -> Cells:
+    """`agreement_cells` of the panels, over rows of the map and experts, without answers of before a change."""
+    keys, row, at = panels.keys(experts), panels.row_in(rows), np.array(panels.at)
+    for change in changes:
+        if change.category in rows and change.expert in experts:
+            is_stale = (row == rows.index(change.category)) & (at < change.at)
+            keys[is_stale, experts.index(change.expert)] = NOT_COMPARED
+    return agreement_cells(keys, row, np.array(panels.served, dtype=np.int64), np.array(panels.reward), anchors)
+
+
 def agreement_cells(keys: IntArray, row: IntArray, served: IntArray, reward: Float64Array, anchors: Anchors) -> Cells:
     """Sum, sum of squares and count of each cell as `cell_sums` has them, of beliefs instead of scores.
 
-    A panel is compared with its own level, as a prompt is that several experts were graded on: later experts of a strategy
-    are asked where the first were unsure. No cell counts for more than its anchors.
+    A panel is compared with its own level, as a prompt is that several experts were graded on: later experts of a
+    strategy are asked where the first were unsure. No cell counts for more than its anchors.
 
     Args:
         keys: (n, m); `row`, `served` and `reward` (n,) as in `Panels`.

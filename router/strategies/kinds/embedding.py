@@ -16,9 +16,9 @@ _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 class Options(BaseModel):
-    """`threshold` of the cosine, which `python -m benchmarks.answer_kinds` calibrates for an encoder; it has no default,
-    because under the shipped encoder no threshold tells well (docs/results/strategies.md). An
-    answer of more than `max_words` words has no key."""
+    """`threshold` of the cosine, which `python -m benchmarks.answer_kinds` calibrates for an encoder; it has no
+    default, because under the shipped encoder no threshold tells well (docs/results/strategies.md). An answer of more
+    than `max_words` words has no key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
