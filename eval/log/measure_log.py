@@ -11,6 +11,7 @@ import numpy as np
 
 from eval.log.bias import measure_bias
 from eval.log.category_regret import measure_regret
+from eval.log.disagreement import measure_disagreement
 from eval.log.drift import measure_drift
 from eval.log.rates import quality, rate
 from eval.log.switches import measure_switches
@@ -47,6 +48,7 @@ def measure_log(
         drift=measure_drift(traffic),
         bias=measure_bias(traffic),
         switches=measure_switches(traffic),
+        disagreement=measure_disagreement(traffic),
         events=events,
         model_changes=traffic.model_changes,
         left_out=dict(left_out),

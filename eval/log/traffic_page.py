@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.log.traffic_charts import SHOWN_CATEGORIES, quality_chart, rates_chart, timeline_chart, volume_chart
-from eval.log.traffic_records import Bias, CategoryRegret, Drift, Gap, Group, LogReport, Rate, Regret, Switch
+from eval.log.traffic_records import (
+    Bias,
+    CategoryRegret,
+    Disagreement,
+    Drift,
+    Gap,
+    Group,
+    LogReport,
+    Rate,
+    Regret,
+    Switch,
+)
 from eval.log.traffic_words import (
     between,
     gap_range,
@@ -54,6 +65,7 @@ def traffic_page(report: LogReport) -> Page:
             drift_section(report.drift),
             *([mix_section(report)] if report.mix or report.mix_unknown else []),
             bias_section(report.bias),
+            *([disagreement_section(report.disagreement)] if report.disagreement else []),
             *([loop_section(report.loop)] if report.loop else []),
             switches_section(report),
             worth_section(report),
@@ -227,6 +239,23 @@ def bias_section(bias: Bias) -> Section:
     )
     drawn = rates_chart("chart-rated", rates, "answers with feedback (%), with 95% interval", caption)
     return Section("bias", "Who gives feedback", [text, drawn])
+
+
+def disagreement_section(found: Disagreement) -> Section:
+    """Disagreement of the experts that strategies asked, as a sign of error."""
+    text = (
+        f"Strategies compared the answers to {found.n:,} decisions; {percent(found.mean)} of the other experts' "
+        "answers differ from the served one."
+    )
+    if found.auroc is None:
+        text += f" {found.n_rated:,} of them are rated: too few of both kinds to say whether that is a sign of error."
+    else:
+        text += (
+            f" Of the {found.n_rated:,} rated ones a wrong answer had more disagreement than a right one with a "
+            f"probability of {number(found.auroc.value, 2)} ({number(found.auroc.low, 2)} to "
+            f"{number(found.auroc.high, 2)}; 0.5 is chance, AUROC)."
+        )
+    return Section("disagreement", "Disagreement as a sign of error", [text])
 
 
 def switches_section(report: LogReport) -> Section:

@@ -186,6 +186,17 @@ class Totals(Record):
     p95_ms: float | None
 
 
+class Disagreement(Record):
+    """Answers of strategies whose experts could be compared, and disagreement as a sign of error."""
+
+    n: int
+    n_rated: int
+    mean: float = Field(description="share of the other experts' answers that differ from the served one")
+    auroc: Gap | None = Field(
+        description="probability that a wrong answer (reward below one half) had more disagreement than a right one"
+    )
+
+
 class LogReport(Record):
     """All of report.json of `coe eval log`."""
 
@@ -204,6 +215,7 @@ class LogReport(Record):
     drift: Drift
     bias: Bias
     switches: tuple[Switch, ...]
+    disagreement: Disagreement | None = Field(default=None, description="None where no strategy compared answers")
     events: tuple[RouterEvent, ...] = Field(default=(), description="as the gateways saw them, oldest first")
     model_changes: tuple[ModelChange, ...] = Field(default=(), description="of the models behind experts")
     loop: LoopWorth | None = Field(default=None, description="of the last 30 days; None without routers to compare")

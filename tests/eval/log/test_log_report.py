@@ -29,7 +29,7 @@ from eval.log.traffic_page import traffic_page
 from eval.log.traffic_records import LogReport, Rate
 from eval.report import page
 from router.live_pointer import LivePointer, Withdrawal
-from router.types import DecisionReason, TerminalState
+from router.types import AskedExpert, CallState, DecisionReason, DecisionRecord, StrategyTrace, TerminalState
 from tests.eval.log.traffic_log import NEW, OLD, START, decision_of, record_of, traffic, write_log
 from tests.training.trained_folder import make_trained
 
@@ -126,6 +126,32 @@ def test_the_page_loads_nothing_and_is_whole(report: LogReport, tmp_path: Path) 
     charts = json.loads(re.search(r'id="specs">(.*?)</script>', html, re.S)[1])
     assert all(f'id="{name}"' in html for name in charts)
     assert {"chart-timeline", "chart-volume", "chart-categories", "chart-experts", "chart-rated"} <= set(charts)
+
+
+def test_disagreement_is_a_sign_of_error_where_strategies_asked() -> None:
+    def asked(number: int, other: int, state: CallState = CallState.ANSWERED) -> DecisionRecord:
+        calls = (
+            AskedExpert(expert="coder", state=CallState.ANSWERED, answer=0),
+            AskedExpert(expert="writer", state=state, answer=other),
+            AskedExpert(expert="writer", state=CallState.ANSWERED, is_judge=True),
+        )
+        trace = StrategyTrace(name="agree", is_settled=True, calls=calls)
+        return record_of(number, decision_of("code", "coder", 1.0, "v1"), strategy=trace)
+
+    records = [asked(i, other=int(i % 3 == 0)) for i in range(60)]
+    rewards = {record.decision_id: float(i % 3 > 0 or i % 2) for i, record in enumerate(records)}
+    failed = asked(60, 1, CallState.FAILED)
+    report = measure_log(gather([*records, failed, record_of(61, None)], rewards), command="", now=NOW)
+    found = report.disagreement
+    assert found is not None
+    assert (found.n, found.n_rated, found.mean) == (60, 60, pytest.approx(1 / 3))
+    assert found.auroc is not None
+    assert found.auroc.value == pytest.approx(0.9)  # of 50 right answers 10 had as much as the wrong ones
+    assert found.auroc.low < 0.9 < found.auroc.high
+    assert "probability of 0.90" in page.render(traffic_page(report))
+    unrated = measure_log(gather(records, {}), command="", now=NOW).disagreement
+    assert unrated is not None
+    assert unrated.auroc is None
 
 
 @pytest.mark.parametrize(
