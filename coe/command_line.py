@@ -68,6 +68,12 @@ COMMANDS = {
     "experts ls": Command(
         "training.worth_command:experts_ls", "List the experts, and what would be lost without each."
     ),
+    "experts up": Command("gateway.experts_commands:up", "Start the vLLM engines of experts.yaml alone."),
+    "experts stop": Command("gateway.experts_commands:stop", "End those engines, or some of them."),
+    "experts logs": Command("gateway.experts_commands:logs", "Show the last lines of an engine's log."),
+    "experts sleep": Command("gateway.experts_commands:sleep", "Free an engine's GPU memory, once it has no requests."),
+    "experts wake": Command("gateway.experts_commands:wake", "Wake an engine, or start one that was stopped."),
+    "experts pin": Command("gateway.experts_commands:pin", "Keep an expert awake."),
     "experts probe": Command(
         "training.probe_commands:experts_probe", "Score a new expert on a few graded probes and put it on the map."
     ),

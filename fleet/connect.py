@@ -103,7 +103,7 @@ def build_backend(
         options["api_key"] = secrets[entry.api_key_env]
     if BACKEND_OF[entry.engine] == "vllm":
         if url is None:
-            raise ConfigError(f"experts.{name}: no address; start its engine (`coe up --engines`) or set `url`")
+            raise ConfigError(f"experts.{name}: no address; start its engine (`coe experts up`) or set `url`")
         options |= {"url": url, "served_model": entry.name_on_engine(name), "timeout_s": entry.timeout_s}
         options["takes_cache_salt"] = entry.engine.is_vllm
         if entry.engine is Engine.LLAMACPP:

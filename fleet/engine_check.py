@@ -36,7 +36,7 @@ def not_asked(config: CoeConfig) -> list[str]:
 async def ask(name: str, entry: ExpertConfig, url: str | None, environment: Mapping[str, str]) -> str | None:
     """Asks for one expert; returns its problem, or None."""
     if url is None:
-        return f"experts.{name}: its engine does not run; `coe up --engines` starts it"
+        return f"experts.{name}: its engine does not run; `coe experts up` starts it"
     try:
         listed = await listed_models(url, environment.get(entry.api_key_env or ""))
     except KeyRefusedError as error:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from base.errors import EngineError, MissingWeightsError, require_installed
 from fleet.adapter_files import converted_adapters
+from fleet.orphans import OWNER, owner_mark
 from fleet.process import ProcessSpec
+from fleet.residency.types import SleepLevel
 from fleet.vllm_command import adapter_folder, read_adapter_ranks, vllm_processes
+from fleet.vllm_gpus import on_gpus, visible_gpus
 from router.config import CoeConfig, Engine
 from router.weights import resolve_weights
 
@@ -30,13 +33,19 @@ MIN_SECRET_CHARS = 6
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """One process to run, the experts it serves, and where it listens. `stdin` of all of them is closed."""
+    """One process to run, the experts it serves, and where it listens. `stdin` of all of them is closed.
+
+    Engines of a `wave` are started together, after those of earlier ones; `sleeps_at` is the level at which it waits
+    then, None for one that stays awake.
+    """
 
     spec: ProcessSpec
     experts: tuple[str, ...]
     port: int
     is_llamacpp: bool = False
     max_restarts: int = 5
+    wave: int = 0
+    sleeps_at: SleepLevel | None = None
 
     @property
     def url(self) -> str:
@@ -115,12 +124,13 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
     """The processes of `vllm_processes`.
 
     Raises:
-        ConfigError, ArtifactError: as `vllm_processes` and `read_adapter_ranks` do.
+        ConfigError, ArtifactError: as `vllm_processes`, `read_adapter_ranks` and `on_gpus` do.
     """
     engine = config.engines.vllm
     plans = []
-    for process in vllm_processes(config, folder, read_adapter_ranks(config, folder)):
-        env = {**environment, **process.env}
+    processes = vllm_processes(config, folder, read_adapter_ranks(config, folder))
+    for process, wave, level in on_gpus(config, processes, engine.gpus or visible_gpus(environment)):
+        env = {**environment, **process.env, OWNER: owner_mark(data_dir)}
         spec = ProcessSpec(
             name=process.name,
             argv=process.argv,
@@ -131,7 +141,11 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
             stop_grace_s=20.0,
             secrets=secrets_of(env),
         )
-        plans.append(EnginePlan(spec, process.experts, process.port, max_restarts=engine.max_restarts))
+        plans.append(
+            EnginePlan(
+                spec, process.experts, process.port, max_restarts=engine.max_restarts, wave=wave, sleeps_at=level
+            )
+        )
     return plans
 
 

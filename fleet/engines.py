@@ -11,8 +11,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from base.errors import BackendError, EngineError
 from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse_taken_ports, vllm_plans
 from fleet.process import ProcessStatus, RestartPolicy, SupervisedProcess
+from fleet.residency.vllm_actuator import VllmActuator
+from fleet.vllm_addresses import EngineRecord
 from router.config import CoeConfig, Engine
 
 
@@ -51,6 +54,24 @@ class Fleet:
         self._running = {name: url for name, url in (running or {}).items() if name in config.experts}
         self._plans: list[EnginePlan] = []
         self._processes: list[SupervisedProcess] = []
+        self._held: set[int] = set()  # plans whose engine `follow` ended
+
+    @property
+    def engines(self) -> list[EngineRecord]:
+        """Each process as other commands see it."""
+        return [
+            EngineRecord(
+                name=plan.spec.name,
+                experts=plan.experts,
+                url=plan.url,
+                state=status.state,
+                pid=status.pid,
+                restarts=status.restarts,
+                gpus=(plan.spec.env or {}).get("CUDA_VISIBLE_DEVICES", ""),
+                log=str(plan.spec.log),
+            )
+            for plan, (status, _) in zip(self._plans, self.statuses, strict=True)
+        ]
 
     @property
     def statuses(self) -> tuple[tuple[ProcessStatus, tuple[str, ...]], ...]:
@@ -58,7 +79,8 @@ class Fleet:
         return tuple((process.status, plan.experts) for process, plan in zip(self._processes, self._plans, strict=True))
 
     async def start(self) -> EngineAddresses:
-        """Starts every engine at once and returns when all serve; when one fails, all are stopped.
+        """Starts the engines, as many at once as the GPUs hold, and returns when all serve or sleep; when one fails,
+        all are stopped.
 
         Raises:
             MissingWeightsError, ArtifactError, ConfigError: an entry names what is not there.
@@ -67,13 +89,10 @@ class Fleet:
         plans = await asyncio.to_thread(self._plan)
         refuse_taken_ports(plans)
         self._plans = plans
-        self._processes = [
-            SupervisedProcess(plan.spec, restarts=RestartPolicy(max_restarts=plan.max_restarts)) for plan in plans
-        ]
+        self._processes = [supervised(plan) for plan in plans]
         try:
-            for process in self._processes:
-                process.start()
-            await all_ready(self._processes)
+            for wave in sorted({plan.wave for plan in plans}):
+                await self._start_wave([number for number, plan in enumerate(plans) if plan.wave == wave])
         except BaseException:
             await self.stop()
             raise
@@ -82,6 +101,31 @@ class Fleet:
     async def stop(self) -> None:
         """Stops every engine, all at once."""
         await asyncio.gather(*(process.stop() for process in self._processes))
+
+    async def follow(self, stopped: Collection[str]) -> None:
+        """Ends the engines of these experts, and starts those again that this ended and that are not named any more."""
+        wanted = {number for number, plan in enumerate(self._plans) if not set(plan.experts).isdisjoint(stopped)}
+        to_end, to_start = wanted - self._held, self._held - wanted
+        self._held = wanted
+        await asyncio.gather(*(self._processes[number].stop() for number in to_end))
+        for number in to_end:
+            self._processes[number] = supervised(self._plans[number])
+        for number in to_start:
+            self._processes[number].start()
+
+    async def _start_wave(self, numbers: Collection[int]) -> None:
+        """Starts engines together; puts those to sleep that have to make room for the next wave."""
+        for number in numbers:
+            self._processes[number].start()
+        await all_ready([self._processes[number] for number in numbers])
+        actuator = VllmActuator(lambda: {plan.experts[0]: plan.url for plan in self._plans})
+        plans = [self._plans[number] for number in numbers]
+        try:
+            await asyncio.gather(*(actuator.sleep(p.experts[0], p.sleeps_at) for p in plans if p.sleeps_at))
+        except BackendError as error:
+            raise EngineError(str(error)) from error
+        finally:
+            await actuator.aclose()
 
     def _plan(self) -> list[EnginePlan]:
         """Reads weights and adapters, so it may take a second: run it in a thread."""
@@ -100,6 +144,10 @@ class Fleet:
                 numbers = read_lora_ids(plan.spec.ready_file)
                 addresses.lora_ids.update({name: numbers.get(name) for name in plan.experts})
         return addresses
+
+
+def supervised(plan: EnginePlan) -> SupervisedProcess:
+    return SupervisedProcess(plan.spec, restarts=RestartPolicy(max_restarts=plan.max_restarts))
 
 
 async def all_ready(processes: Collection[SupervisedProcess]) -> None:

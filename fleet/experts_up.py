@@ -1,20 +1,27 @@
-"""Runs the vLLM engines of one host in the foreground."""
+"""`coe experts up`: runs the vLLM engines of one host in the foreground."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from base.errors import ConfigError, EngineError
+from base.errors import ConfigError, DataError, EngineError
 from base.terminal import Grid, Terminal
+from fleet.engine_wishes import change_wishes, read_wishes
 from fleet.engines import Fleet
+from fleet.orphans import end_processes, orphans
 from fleet.process import ProcessState
 from fleet.status_view import watch
 from fleet.stop_signal import stop_on_signal
-from fleet.vllm_addresses import claim_vllm, remove_vllm_addresses, write_vllm_addresses
+from fleet.vllm_addresses import claim_vllm, read_vllm, remove_vllm_addresses, write_vllm_addresses
 from fleet.vllm_command import managed_experts
 from router.config import CoeConfig, Engine
+
+FOLLOW_EVERY_S = 0.2
+
+logger = logging.getLogger(__name__)
 
 
 async def run_experts(
@@ -26,7 +33,8 @@ async def run_experts(
     once: bool,
     console: Terminal | None = None,
 ) -> None:
-    """Starts the engines, writes their addresses for `coe up` and `coe serve`, and returns after SIGINT or SIGTERM.
+    """Ends what an earlier run left, starts the engines, writes their addresses for `coe up` and `coe serve`, follows
+    the wishes of other commands, and returns after SIGINT or SIGTERM.
 
     Raises:
         ConfigError: no entry needs an engine, or one is wrong.
@@ -34,10 +42,15 @@ async def run_experts(
     """
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
-    lock = claim_vllm(data_dir)
+    lock, console = claim_vllm(data_dir), console or Terminal()
+    if left := orphans(data_dir):
+        console.print(f"ending {len(left)} engine processes that an earlier run left: {', '.join(map(str, left))}")
+        end_processes(left)
+    change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": frozenset()}))
     fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM, Engine.FAKE_VLLM})
     with stop_on_signal() as stop:
         starting = asyncio.create_task(start_and_announce(fleet, data_dir))
+        following = asyncio.create_task(follow_wishes(fleet, data_dir, starting))
         stopping = asyncio.create_task(stop.wait())
 
         def is_over() -> bool:
@@ -46,15 +59,16 @@ async def run_experts(
             )
 
         try:
-            await watch(fleet, console or Terminal(), is_over)
+            await watch(fleet, console, is_over)
             if starting.done():
                 starting.result()
                 if all_failed(fleet):
                     raise EngineError("every engine has failed: " + "; ".join(reasons(fleet)))
         finally:
-            starting.cancel()
-            stopping.cancel()
-            await asyncio.gather(starting, stopping, return_exceptions=True)
+            tasks = (starting, stopping, following)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             remove_vllm_addresses(data_dir)
             await fleet.stop()
             lock.release()
@@ -62,7 +76,22 @@ async def run_experts(
 
 async def start_and_announce(fleet: Fleet, data_dir: Path) -> None:
     addresses = await fleet.start()
-    write_vllm_addresses(data_dir, addresses.urls)
+    write_vllm_addresses(data_dir, addresses.urls, fleet.engines)
+
+
+async def follow_wishes(fleet: Fleet, data_dir: Path, starting: asyncio.Task[None]) -> None:
+    """Once the engines have started: stops and starts those that others name, and keeps their file up to date."""
+    await asyncio.wait({starting})
+    urls, told = read_vllm(data_dir).urls, fleet.engines
+    while urls:
+        try:
+            await fleet.follow(read_wishes(data_dir).stopped)
+        except DataError as error:
+            logger.warning("%s", error)
+        if fleet.engines != told:
+            told = fleet.engines
+            write_vllm_addresses(data_dir, urls, told)
+        await asyncio.sleep(FOLLOW_EVERY_S)
 
 
 def all_failed(fleet: Fleet) -> bool:

@@ -310,12 +310,12 @@ def older(log: Path) -> Path:
     return log.with_name(f"{log.name}.1")
 
 
-def last_lines(log: Path) -> list[str]:
-    """Up to `TAIL_LINES` last lines that hold something."""
+def last_lines(log: Path, count: int = TAIL_LINES, tail_bytes: int = TAIL_BYTES) -> list[str]:
+    """Up to `count` last lines that hold something, within so many bytes of the end."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - tail_bytes))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-TAIL_LINES:]
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]

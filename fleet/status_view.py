@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.live import Live
 from rich.text import Text
 
 from base.terminal import Grid, Terminal
+from fleet.engine_wishes import read_wishes
 from fleet.engines import Fleet
 from fleet.process import ProcessState, ProcessStatus
+from fleet.residency.vllm_actuator import VllmActuator
+from fleet.vllm_addresses import read_vllm
 
 REFRESH_S = 0.25
 STYLE_OF = {
@@ -65,3 +69,22 @@ def status_line(status: ProcessStatus, experts: tuple[str, ...]) -> str:
     pid = "" if status.pid is None else f", pid {status.pid}"
     reason = f"; {status.reason}" if status.reason and status.state is not ProcessState.READY else ""
     return f"{status.name}: {status.state}{pid}, experts: {', '.join(experts)}{reason}"
+
+
+async def engine_lines(data_dir: Path) -> list[str]:
+    """A line for each engine of a running `coe experts up`: whether it is awake, where it runs, and who is pinned."""
+    record, pinned = read_vllm(data_dir), read_wishes(data_dir).pinned
+    actuator = VllmActuator(lambda: record.urls)
+    try:
+        lines = []
+        for engine in record.engines:
+            state: str = engine.state
+            if engine.state is ProcessState.READY:
+                state = await actuator.state(engine.experts[0])
+            names = ", ".join(f"{name} (pinned)" if name in pinned else name for name in engine.experts)
+            parts = [f"{engine.name}: {state}", f"pid {engine.pid}" if engine.pid else "", f"experts: {names}"]
+            parts += [f"GPU {engine.gpus}" if engine.gpus else "", f"restarts: {engine.restarts}"]
+            lines.append(", ".join(part for part in parts if part))
+        return lines
+    finally:
+        await actuator.aclose()

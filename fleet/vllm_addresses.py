@@ -1,4 +1,4 @@
-"""`<data>/engines/vllm.json`: the addresses of experts, written by `coe up --engines` for `coe up` and `coe serve`.
+"""`<data>/engines/vllm.json`: the addresses of experts, written by `coe experts up` for `coe up` and `coe serve`.
 
 The file counts while the process that wrote it holds the lock on its folder. A process id would not do: after a crash
 another process may have it, in a container always the same one.
@@ -6,15 +6,53 @@ another process may have it, in a container always the same one.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+import signal
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from base.errors import DataError, EngineError
+from pydantic import BaseModel, ConfigDict
+
+from base.errors import DataError, EngineError, allowed_values
 from fleet.folder_lock import FolderLock, holder_of, is_held
+from fleet.process import ProcessState
 
 FILE_NAME = "vllm.json"
+
+
+class EngineRecord(BaseModel):
+    """One engine process. `gpus` are the numbers of its GPUs, empty for a CPU; `state` is that of its process."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    experts: tuple[str, ...]
+    url: str
+    state: ProcessState
+    pid: int | None
+    restarts: int
+    gpus: str
+    log: str
+
+
+class VllmRecord(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    urls: dict[str, str]
+    engines: tuple[EngineRecord, ...] = ()
+
+    def engine_of(self, expert: str) -> EngineRecord:
+        """The engine that serves an expert. Raises EngineError."""
+        for engine in self.engines:
+            if expert in engine.experts:
+                return engine
+        known = [name for engine in self.engines for name in engine.experts]
+        if not known:
+            raise EngineError("no `coe experts up` runs on this data folder")
+        raise EngineError(f"no engine of this host serves '{expert}'{allowed_values(expert, known)}")
 
 
 def vllm_file(data_dir: Path) -> Path:
@@ -34,15 +72,18 @@ def claim_vllm(data_dir: Path) -> FolderLock:
     except OSError as error:
         raise EngineError(f"{folder} cannot hold the addresses of engines ({error.strerror})") from error
     if lock is None:
-        raise EngineError(f"another `coe up --engines` (process {holder_of(folder)}) runs the engines of {data_dir}")
+        raise EngineError(f"another `coe experts up` (process {holder_of(folder)}) runs the engines of {data_dir}")
     return lock
 
 
-def write_vllm_addresses(data_dir: Path, urls: Mapping[str, str]) -> None:
+def write_vllm_addresses(data_dir: Path, urls: Mapping[str, str], engines: Sequence[EngineRecord] = ()) -> None:
     """Written by the process that runs the engines and has their lock, at once or not at all."""
-    file = vllm_file(data_dir)
+    replace_text(vllm_file(data_dir), VllmRecord(urls=dict(urls), engines=tuple(engines)).model_dump_json())
+
+
+def replace_text(file: Path, text: str) -> None:
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps({"urls": dict(urls)}), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(file)
 
 
@@ -51,17 +92,39 @@ def remove_vllm_addresses(data_dir: Path) -> None:
 
 
 def read_vllm_addresses(data_dir: Path) -> dict[str, str]:
-    """API root per expert; empty when no `coe up --engines` lives.
+    """API root per expert; empty when no `coe experts up` lives. Raises DataError as `read_vllm` does."""
+    return read_vllm(data_dir).urls
+
+
+def read_vllm(data_dir: Path) -> VllmRecord:
+    """Addresses and engines; empty when no `coe experts up` lives.
 
     Raises:
         DataError: the file is not what `write_vllm_addresses` wrote.
     """
     file = vllm_file(data_dir)
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        urls = {str(name): str(url) for name, url in record["urls"].items()}
+        record = VllmRecord.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is damaged ({error}); delete it and run `coe up --engines` again") from error
-    return urls if is_held(file.parent) else {}
+        return VllmRecord(urls={})
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} is damaged; delete it and run `coe experts up` again") from error
+    return record if is_held(file.parent) else VllmRecord(urls={})
+
+
+def stop_vllm(data_dir: Path, timeout_s: float) -> int:
+    """Ends the `coe experts up` of a data folder in order; returns its process id once it has ended.
+
+    Raises:
+        EngineError: none runs, or it has not ended by then.
+    """
+    folder = vllm_file(data_dir).parent
+    holder, until_s = holder_of(folder), time.monotonic() + timeout_s
+    if not (is_held(folder) and holder.isdecimal()):
+        raise EngineError(f"no `coe experts up` runs on {data_dir}")
+    os.kill(int(holder), signal.SIGTERM)
+    while is_held(folder):
+        if time.monotonic() > until_s:
+            raise EngineError(f"process {holder} still ends its engines after {timeout_s:g} s")
+        time.sleep(0.1)
+    return int(holder)

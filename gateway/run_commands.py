@@ -25,12 +25,7 @@ def up(
     data_dir: options.DataOption = Path("data"),
     host: HostOption = None,
     port: PortOption = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="exit once every first query is answered, or every engine ready")
-    ] = False,
-    engines: Annotated[
-        bool, typer.Option("--engines", help="start the vLLM engines of experts.yaml only, and keep them running")
-    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="exit once every first query is answered")] = False,
     regrade: Annotated[
         bool, typer.Option("--regrade", help="ask every expert every probe again, and fit a router from that")
     ] = False,
@@ -41,18 +36,11 @@ def up(
     from base.errors import require_installed
     from base.shipped import DEFAULT_CONFIG, copy_composition
     from base.terminal import Terminal
-    from fleet.experts_up import run_experts
     from fleet.program_log import log_to_file
     from gateway.event_loop import run
-    from gateway.settings import engine_environment
     from gateway.up import run_up
     from gateway.up_view import UpView
-    from router.config import load_config
 
-    if engines:
-        known, folder = load_config(config), config.resolve().parent
-        run(run_experts(known, folder, data_dir.resolve(), engine_environment(known), once=once))
-        return
     settings, view = settings_of(config, data_dir, host, port), UpView(Terminal(), begun_s)
     if settings.config_path == DEFAULT_CONFIG and not DEFAULT_CONFIG.exists():
         require_installed("demo", "the composition that ships with coe", *DEMO_PACKAGES)
@@ -71,7 +59,7 @@ def serve(
         str | None, typer.Option("--workers", metavar="N", help="processes that answer requests (COE_WORKERS; 1)")
     ] = None,
 ) -> None:
-    """Start the gateway for production: Redis and database from the environment, vLLM from `coe up --engines`."""
+    """Start the gateway for production: Redis and database from the environment, vLLM from `coe experts up`."""
     from fleet.program_log import LogReporter, log_to_stderr
     from gateway.event_loop import run
     from gateway.serving import run_serve

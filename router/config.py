@@ -55,7 +55,7 @@ class Engine(StrEnum):
     """The program or provider that runs an expert's model."""
 
     LLAMACPP = "llamacpp"  # a child process of `coe up`: llama.cpp's OpenAI server, all adapters on one base
-    VLLM = "vllm"  # `coe up --engines` starts it, or `url` names an engine that others run
+    VLLM = "vllm"  # `coe experts up` starts it, or `url` names an engine that others run
     OPENAI = "openai"  # anything else that speaks the OpenAI wire, at `url`
     LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
     BUILTIN = "builtin"  # no language model: a kind of fleet/builtins, in the gateway's own process
@@ -102,6 +102,7 @@ class ExpertConfig(Section):
         default=None, gt=0, description="parameters used per token; default params_b"
     )
     adapter_params_b: Billions = Field(default=0.0, description="further parameters of the adapter")
+    gpu_gib: float | None = Field(default=None, gt=0, description="on each of its GPUs, of its base and cache; vllm")
     price_in_per_m_usd: Usd = 0.0
     price_out_per_m_usd: Usd = 0.0
     context_tokens: int = Field(default=4096, gt=0)
@@ -213,11 +214,15 @@ class LlamaCppConfig(Section):
 
 
 class VllmConfig(Section):
-    """Settings with which `coe up --engines` starts vLLM."""
+    """Settings with which `coe experts up` starts vLLM."""
 
     python: str = Field(default="python3", description="interpreter that has vllm installed")
     args: dict[str, Flag] = Field(default_factory=dict, description="flags for every process")
     env: dict[str, str] = Field(default_factory=dict)
+    gpus: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="number of each GPU to use -> its memory in GiB; default: what nvidia-smi lists",
+    )
     first_port: int = Field(default=8101, ge=1, le=65535)
     start_timeout_s: Seconds = Field(default=900.0, gt=0)
     max_restarts: int = Field(default=5, ge=0)

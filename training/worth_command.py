@@ -19,12 +19,19 @@ MISSED_IN = 3
 def experts_ls(
     config: ConfigOption = Path("experts.yaml"), data_dir: DataOption = Path("data"), as_json: JsonOption = False
 ) -> None:
-    """List the experts, and what would be lost without each, by the graded prompts of <data>/outcomes."""
+    """List the engines that run, the experts, and what would be lost without each by the graded prompts of
+    <data>/outcomes."""
+    import asyncio
+
     from base.progress import working
+    from base.visible_text import echo
+    from fleet.status_view import engine_lines
     from router.registry import Registry
     from training.expert_worth import read_worth
     from training.summary import result_console
 
+    for line in [] if as_json else asyncio.run(engine_lines(data_dir)):
+        echo(line)
     with working("leaving each expert out in turn ..."):
         worth = read_worth(config, data_dir / "outcomes", live_mix(Registry(data_dir / "routers")))
     if as_json:

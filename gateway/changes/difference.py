@@ -59,7 +59,7 @@ def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[
     """The changes since a gateway's start that it cannot take, one line each.
 
     Args:
-        running: experts on engines that `coe up --engines` runs now.
+        running: experts on engines that `coe experts up` runs now.
     """
     needs = "needs a restart of the gateway"
     problems = [f"{each.key}: {needs}" for each in differences(started, config) if not is_changeable(each.key)]

@@ -1,6 +1,6 @@
 """The parts of a composition that every target starts: engines, the gateway's own experts.yaml, secrets, adapters.
 
-The command lines of vLLM are those of `coe up --engines` (fleet/vllm_command.py), with other addresses.
+The command lines of vLLM are those of `coe experts up` (fleet/vllm_command.py), with other addresses.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ async def test_an_engine_that_does_not_answer_or_run_is_named() -> None:
     )
     assert await engine_problems(config, {}, {}) == [
         "experts.far: http://127.0.0.1:1/v1 does not answer (ClientConnectorError)",
-        "experts.own: its engine does not run; `coe up --engines` starts it",
+        "experts.own: its engine does not run; `coe experts up` starts it",
     ]
     assert not_asked(config) == ["echo"]
 

@@ -69,6 +69,7 @@ def test_vllm_gets_our_environment_and_its_own(tmp_path: Path) -> None:
         "HF_HOME": "/models",
         "VLLM_NO_USAGE_STATS": "1",
         "CUDA_VISIBLE_DEVICES": "3",
+        "COE_ENGINE_OF": f"{tmp_path / 'data'}:{os.getpid()}",
     }
     assert plan.spec.secrets == ("hf_secret",)
     assert plan.spec.ready_url == "http://127.0.0.1:9100/health"

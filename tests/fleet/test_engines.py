@@ -192,7 +192,7 @@ async def test_experts_up_with_nothing_to_start_or_beside_another_is_refused(tmp
     lock = claim_vllm(tmp_path)
     write_vllm_addresses(tmp_path, {"a": "http://127.0.0.1:1/v1"})
     config = config_of({"a": {"engine": "vllm", "model": "m"}})
-    with pytest.raises(EngineError, match=r"another `coe up --engines` \(process \d+\) runs"):
+    with pytest.raises(EngineError, match=r"another `coe experts up` \(process \d+\) runs"):
         await run_experts(config, tmp_path, tmp_path, {}, once=True)
     assert json.loads((tmp_path / "engines" / "vllm.json").read_text())["urls"] == {"a": "http://127.0.0.1:1/v1"}
     lock.release()

@@ -1,4 +1,4 @@
-"""vLLM itself, its CPU build: a base and an adapter in one process, started by `coe up --engines`, routed to both."""
+"""vLLM itself, its CPU build: a base and an adapter in one process, started by `coe experts up`, routed to both."""
 
 from __future__ import annotations
 

@@ -268,6 +268,6 @@ def test_packages_of_an_extra_that_are_not_installed_are_found(monkeypatch):
 
 
 def test_up_starts_engines_alone_only_if_there_are_some(tmp_path, coe):
-    found = coe("up", "--engines", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path / "data"))
+    found = coe("experts up", "--config", str(ROOT / "experts.yaml"), "--data-dir", str(tmp_path / "data"))
     assert found.returncode == 1
     assert found.stderr == "coe: no expert has engine 'vllm' without a url: nothing to start\n"

@@ -1,0 +1,92 @@
+"""The GPUs of this host, and vLLM processes on them: CUDA_VISIBLE_DEVICES, memory shares, order of the start."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fleet.placement import Demand, place
+from fleet.residency.types import SleepLevel
+from fleet.vllm_command import SLEEP_FLAG, VllmProcess, flag_arguments
+from router.config import CoeConfig
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+SHARE = "gpu-memory-utilization"
+USABLE_SHARE = 0.95  # of a GPU's memory; the rest is for CUDA contexts
+GIB_PER_BILLION = {"awq": 0.56, "gptq": 0.56, "bitsandbytes": 0.56, "fp8": 0.98, "": 1.87}
+"""GiB of weights per billion parameters, by quantisation; "" is bfloat16. 4-bit formats keep scales and some layers."""
+
+CACHE_SHARE, LEAST_CACHE_GIB = 0.25, 4.0
+"""Memory beside the weights, for the cache and activations, where an entry does not say: of the weights (ours)."""
+
+
+def visible_gpus(environment: Mapping[str, str]) -> dict[str, float]:
+    """GiB of each GPU that nvidia-smi lists, less those that the environment hides; empty where there is none."""
+    command = ["nvidia-smi", "--query-gpu=index,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        gpus = {number.strip(): float(mib) / 1024 for number, mib in (line.split(",") for line in listed.splitlines())}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    shown = environment.get(VISIBLE)
+    return gpus if shown is None else {number: gib for number, gib in gpus.items() if number in shown.split(",")}
+
+
+def on_gpus(
+    config: CoeConfig, processes: Sequence[VllmProcess], gpus: Mapping[str, float]
+) -> list[tuple[VllmProcess, int, SleepLevel | None]]:
+    """Each process with its GPUs, the wave of its start, and the level at which it sleeps then; None stays awake.
+
+    A process that shares a GPU gets the share that it needs, unless a flag says another. Without GPUs nothing changes,
+    nor where an entry names its GPUs in another way than by their numbers.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    if not gpus or not processes:
+        return [(process, 0, None) for process in processes]
+    demands = [demand_of(config, process, gpus) for process in processes]
+    if any(device not in gpus for demand in demands for device in demand.devices) and not config.engines.vllm.gpus:
+        return [(process, 0, None) for process in processes]
+    usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
+    placement = place(demands, usable_gib, can_sleep=all(each.flags.get(SLEEP_FLAG) is True for each in processes))
+    placed: list[tuple[VllmProcess, int, SleepLevel | None]] = []
+    for process, demand in zip(processes, demands, strict=True):
+        devices = placement.devices[process.name]
+        is_alone = sum(bool(set(devices) & set(each)) for each in placement.devices.values()) == 1
+        argv = process.argv
+        if not is_alone and SHARE not in process.flags:
+            argv += tuple(flag_arguments({SHARE: f"{demand.gib / min(gpus[number] for number in devices):.3f}"}))
+        wave = next(number for number, names in enumerate(placement.waves) if process.name in names)
+        level: SleepLevel | None = None
+        if wave < len(placement.waves) - 1:  # level 2 needs no host memory, but vLLM cannot wake adapters from it
+            level = 1 if "max-loras" in process.flags else 2
+        placed.append((replace(process, argv=argv, env=process.env | {VISIBLE: ",".join(devices)}), wave, level))
+    return placed
+
+
+def demand_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]) -> Demand:
+    """What a process needs: as its entry says, as its share says, or by its parameters."""
+    entry = config.experts[process.experts[0]]
+    flags, shown = process.flags, process.env.get(VISIBLE, "")
+    devices = tuple(number.strip() for number in shown.split(",") if number.strip())
+    parallel = int(flags.get("tensor-parallel-size", 1)) * int(flags.get("pipeline-parallel-size", 1))
+    size_gib = min((gpus[number] for number in devices if number in gpus), default=max(gpus.values()))
+    told_gib = [gib for name in process.experts if (gib := config.experts[name].gpu_gib) is not None]
+    if told_gib:
+        gib = max(told_gib)
+    elif SHARE in flags and not isinstance(flags[SHARE], str):
+        gib = float(flags[SHARE]) * size_gib
+    elif entry.params_b:
+        weights_gib = entry.params_b * GIB_PER_BILLION[quantisation(entry.model, str(flags.get("quantization", "")))]
+        gib = (weights_gib + max(LEAST_CACHE_GIB * parallel, CACHE_SHARE * weights_gib)) / parallel
+    else:
+        gib = 0.9 * size_gib  # vLLM's own default share
+    return Demand(process.name, gib, len(devices) or parallel, devices)
+
+
+def quantisation(model: str, flag: str) -> str:
+    """The one that a flag or the model's name tells."""
+    words = f"{flag} {model}".lower()
+    return next((name for name in GIB_PER_BILLION if name and name in words), "")

@@ -1,0 +1,130 @@
+"""`coe experts up | stop | logs | sleep | wake | pin`: the vLLM engines of this host."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from operator import methodcaller
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from base import options
+from fleet.residency.types import SleepLevel
+
+if TYPE_CHECKING:
+    from fleet.residency.vllm_actuator import VllmActuator
+
+ExpertArgument = Annotated[str, typer.Argument(help="any expert that the engine serves")]
+STOP_S = 120.0
+
+
+def up(
+    config: options.ConfigOption = Path("experts.yaml"),
+    data_dir: options.DataOption = Path("data"),
+    once: Annotated[bool, typer.Option("--once", help="exit once every engine is ready")] = False,
+) -> None:
+    """Start the vLLM engines of experts.yaml and keep them running, for `coe up` and `coe serve`."""
+    from fleet.experts_up import run_experts
+    from gateway.event_loop import run
+    from gateway.settings import engine_environment
+    from router.config import load_config
+
+    known, folder = load_config(config), config.resolve().parent
+    run(run_experts(known, folder, data_dir.resolve(), engine_environment(known), once=once))
+
+
+def stop(
+    experts: Annotated[list[str] | None, typer.Argument(help="whose engine; none: `coe experts up` ends")] = None,
+    data_dir: options.DataOption = Path("data"),
+) -> None:
+    """End the engines of some experts until `coe experts wake`, or `coe experts up` with all of them."""
+    from base.visible_text import echo
+    from fleet.vllm_addresses import read_vllm, stop_vllm
+
+    if not experts:
+        echo(f"ended process {stop_vllm(data_dir, STOP_S)}, and its engines with it")
+        return
+    for expert in experts:
+        engine = read_vllm(data_dir).engine_of(expert)
+        move(data_dir, methodcaller("stop", expert))
+        echo(f"{engine.name}: stopped")
+
+
+def sleep(
+    expert: ExpertArgument,
+    data_dir: options.DataOption = Path("data"),
+    level: Annotated[int, typer.Option("--level", min=1, max=2, help="1: weights to host memory; 2: drop them")] = 1,
+) -> None:
+    """Let an engine end its requests and free its GPU memory."""
+    from base.visible_text import echo
+    from fleet.vllm_addresses import read_vllm
+
+    chosen: SleepLevel = 2 if level == 2 else 1
+    engine = read_vllm(data_dir).engine_of(expert)
+    move(data_dir, lambda actuator: actuator.sleep(expert, chosen))
+    echo(f"{engine.name}: asleep at level {level}")
+
+
+def wake(expert: ExpertArgument, data_dir: options.DataOption = Path("data")) -> None:
+    """Wake an engine, or start one that was stopped or has failed."""
+    from base.visible_text import echo
+    from fleet.vllm_addresses import read_vllm
+
+    engine = read_vllm(data_dir).engine_of(expert)
+    move(data_dir, lambda actuator: actuator.wake(expert))
+    echo(f"{engine.name}: awake")
+
+
+def pin(
+    expert: ExpertArgument,
+    data_dir: options.DataOption = Path("data"),
+    is_off: Annotated[bool, typer.Option("--off", help="may sleep again")] = False,
+) -> None:
+    """Keep an expert awake whatever the others are asked for, until `--off`."""
+    from base.visible_text import echo
+    from fleet.engine_wishes import change_wishes
+    from fleet.vllm_addresses import read_vllm
+
+    read_vllm(data_dir).engine_of(expert)
+    one = frozenset({expert})
+    change_wishes(
+        data_dir, lambda was: was.model_copy(update={"pinned": was.pinned - one if is_off else was.pinned | one})
+    )
+    echo(f"{expert}: {'may sleep' if is_off else 'pinned'}")
+
+
+def logs(
+    expert: ExpertArgument,
+    data_dir: options.DataOption = Path("data"),
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="so many last ones")] = 50,
+) -> None:
+    """Show the last lines of an engine's log, and where it is."""
+    from base.visible_text import echo
+    from fleet.process import last_lines
+    from fleet.vllm_addresses import read_vllm
+
+    log = Path(read_vllm(data_dir).engine_of(expert).log)
+    for line in last_lines(log, lines, 400 * lines):
+        echo(line)
+    echo(f"log: {log}")
+
+
+def move(data_dir: Path, change: Callable[[VllmActuator], Awaitable[None]]) -> None:
+    """Changes the state of an engine of a `coe experts up`. Raises BackendError, EngineError."""
+    import asyncio
+
+    from base.progress import working
+    from fleet.engine_wishes import WishedProcesses
+    from fleet.residency.vllm_actuator import VllmActuator
+    from fleet.vllm_addresses import read_vllm_addresses
+
+    async def run() -> None:
+        actuator = VllmActuator(lambda: read_vllm_addresses(data_dir), WishedProcesses(data_dir))
+        try:
+            await change(actuator)
+        finally:
+            await actuator.aclose()
+
+    with working("waiting for the engine ..."):
+        asyncio.run(run())

@@ -1,0 +1,124 @@
+"""`coe experts up` and the commands beside it, with fake vLLM servers as real processes on one small card."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from base.errors import EngineError
+from base.terminal import Terminal
+from fleet.engine_wishes import read_wishes
+from fleet.experts_up import run_experts
+from fleet.orphans import OWNER, end_processes, orphans
+from fleet.process import ProcessState
+from fleet.residency.types import Residency
+from fleet.residency.vllm_actuator import VllmActuator
+from fleet.status_view import engine_lines
+from fleet.vllm_addresses import EngineRecord, read_vllm, read_vllm_addresses
+from gateway import experts_commands
+from router.config import CoeConfig, parse_config
+from tests.fleet.test_engines import first_of_free_ports
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60.0
+
+
+def config_of(tmp_path: Path) -> CoeConfig:
+    """Two experts of 50 and 40 GiB on a GPU of 80 GiB; the second one is awake after the start only while the first one
+    sleeps."""
+    args = {"enable-sleep-mode": True, "fake-card": str(tmp_path / "card"), "fake-weights-gib": 30}
+    return parse_config(
+        {
+            "categories": {"code": "programs", "general": "the rest"},
+            "experts": {
+                "coder": {"engine": "fake_vllm", "model": "c", "gpu_gib": 50},
+                "writer": {"engine": "fake_vllm", "model": "w", "gpu_gib": 40},
+            },
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+            "engines": {"vllm": {"args": args, "gpus": {"0": 80}, "first_port": first_of_free_ports(2)}},
+        }
+    )
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def engine(expert: str) -> EngineRecord:
+        return read_vllm(tmp_path).engine_of(expert)
+
+    run = asyncio.create_task(
+        run_experts(
+            config_of(tmp_path), ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=io.StringIO())
+        )
+    )
+    actuator = VllmActuator(lambda: read_vllm_addresses(tmp_path))
+    try:
+        await until(lambda: run.done() or bool(read_vllm_addresses(tmp_path)), "the engines")
+        assert not run.done()
+        assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.AWAKE, Residency.SLEEP_2]
+        assert engine("coder").gpus == "0"
+        await asyncio.to_thread(experts_commands.sleep, "coder", tmp_path, 1)
+        await asyncio.to_thread(experts_commands.wake, "writer", tmp_path)
+        assert [await actuator.state(name) for name in ("coder", "writer")] == [Residency.SLEEP_1, Residency.AWAKE]
+        await asyncio.to_thread(experts_commands.pin, "writer", tmp_path)
+        assert read_wishes(tmp_path).pinned == {"writer"}
+        assert (await engine_lines(tmp_path))[1].startswith("vllm-writer: awake, pid ")
+        assert "experts: writer (pinned), GPU 0, restarts: 0" in (await engine_lines(tmp_path))[1]
+        killed = engine("writer").pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await until(lambda: engine("writer").restarts == 1 and engine("writer").state is ProcessState.READY, "another")
+        assert engine("writer").pid != killed
+        await asyncio.to_thread(experts_commands.stop, ["coder"], tmp_path)
+        assert engine("coder").state is ProcessState.STOPPED
+        assert await actuator.state("coder") is Residency.STOPPED
+        await asyncio.to_thread(experts_commands.sleep, "writer", tmp_path, 2)
+        await asyncio.to_thread(experts_commands.wake, "coder", tmp_path)
+        assert await actuator.state("coder") is Residency.AWAKE
+        capsys.readouterr()
+        await asyncio.to_thread(experts_commands.logs, "coder", tmp_path, 5)
+        assert capsys.readouterr().out.endswith(f"log: {tmp_path}/engines/vllm-coder.log\n")
+        with pytest.raises(EngineError, match="no engine of this host serves 'codr'; did you mean 'coder'"):
+            await asyncio.to_thread(experts_commands.wake, "codr", tmp_path)
+        await asyncio.to_thread(experts_commands.stop, None, tmp_path)
+    finally:
+        await actuator.aclose()
+        if not run.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+        await run
+    assert orphans(tmp_path) == ()
+    with pytest.raises(EngineError, match="no `coe experts up` runs"):
+        await asyncio.to_thread(experts_commands.stop, None, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_engines_whose_starter_is_gone_are_found_and_ended(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    marks = {"orphan": f"{tmp_path}:{gone.pid}", "ours": f"{tmp_path}:{os.getpid()}", "other": f"/else:{gone.pid}"}
+    started = {
+        name: subprocess.Popen(["sleep", "600"], env={**os.environ, OWNER: mark}) for name, mark in marks.items()
+    }
+    try:
+        assert orphans(tmp_path) == (started["orphan"].pid,)
+        end_processes(orphans(tmp_path))
+        assert started["orphan"].wait(DEADLINE_S) == -signal.SIGKILL
+        assert started["ours"].poll() is None
+    finally:
+        for process in started.values():
+            process.kill()
+            process.wait()

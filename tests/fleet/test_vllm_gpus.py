@@ -1,0 +1,95 @@
+"""From entries to processes on GPUs: what each needs, which GPUs it sees, and its share of their memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from base.errors import ConfigError
+from fleet.vllm_command import VllmProcess, vllm_processes
+from fleet.vllm_gpus import demand_of, on_gpus, visible_gpus
+from router.config import CoeConfig, parse_config
+
+TWO = {"0": 80.0, "1": 80.0}
+
+
+def composition(
+    experts: dict[str, dict[str, object]], vllm: dict[str, object] | None = None
+) -> tuple[CoeConfig, tuple[VllmProcess, ...]]:
+    config = parse_config(
+        {
+            "categories": {"code": "programs", "general": "the rest"},
+            "experts": {name: {"engine": "vllm", "model": name, **entry} for name, entry in experts.items()},
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+            "engines": {"vllm": vllm or {}},
+        }
+    )
+    return config, vllm_processes(config, Path(), {})
+
+
+@pytest.mark.parametrize(
+    ("entry", "gib", "gpus"),
+    [
+        ({"params_b": 7.25}, 13.56 + 4.0, 1),
+        ({"params_b": 72.7, "model": "Qwen/Qwen2.5-72B-Instruct-AWQ"}, 40.71 * 1.25, 1),
+        ({"params_b": 32.8, "engine_args": {"tensor-parallel-size": 2}}, 61.34 * 1.25 / 2, 2),
+        ({"params_b": 8.0, "engine_args": {"quantization": "fp8"}}, 7.84 + 4.0, 1),
+        ({"params_b": 8.0, "gpu_gib": 30.0}, 30.0, 1),
+        ({"params_b": 8.0, "engine_args": {"gpu_memory_utilization": 0.42}}, 33.6, 1),
+        ({}, 72.0, 1),
+        ({"gpu_gib": 9.0, "engine_env": {"CUDA_VISIBLE_DEVICES": "0, 1"}}, 9.0, 2),
+    ],
+)
+def test_an_engine_needs_what_its_entry_tells(entry: dict[str, object], gib: float, gpus: int) -> None:
+    config, (process,) = composition({"a": entry})
+    demand = demand_of(config, process, TWO)
+    assert (demand.gib, demand.gpus) == (pytest.approx(gib, abs=0.01), gpus)
+
+
+def test_engines_that_share_a_gpu_get_their_share_and_one_alone_what_vllm_takes() -> None:
+    config, processes = composition({"a": {"gpu_gib": 30}, "b": {"gpu_gib": 20}, "c": {"gpu_gib": 70}})
+    placed = {process.experts[0]: process for process, _, _ in on_gpus(config, processes, TWO)}
+    assert {name: process.env["CUDA_VISIBLE_DEVICES"] for name, process in placed.items()} == {
+        "a": "1",
+        "b": "1",
+        "c": "0",
+    }
+    assert placed["a"].argv[-2:] == ("--gpu-memory-utilization", "0.375")
+    assert placed["b"].argv[-2:] == ("--gpu-memory-utilization", "0.250")
+    assert "--gpu-memory-utilization" not in placed["c"].argv
+
+
+def test_those_that_take_turns_wait_at_a_level_that_they_can_wake_from() -> None:
+    sleeping = {"args": {"enable-sleep-mode": True}}
+    experts = {"a": {"gpu_gib": 60}, "b": {"gpu_gib": 60}, "c": {"gpu_gib": 60}}
+    config, processes = composition(experts, sleeping)
+    waves = {p.experts[0]: (wave, level) for p, wave, level in on_gpus(config, processes, {"0": 80.0})}
+    assert waves == {"a": (2, None), "b": (1, 2), "c": (0, 2)}
+    config, processes = composition(experts)
+    with pytest.raises(ConfigError, match="`enable-sleep-mode: true`"):
+        on_gpus(config, processes, {"0": 80.0})
+
+
+def test_without_gpus_or_with_names_that_are_not_numbers_nothing_changes() -> None:
+    config, processes = composition({"a": {"engine_env": {"CUDA_VISIBLE_DEVICES": "GPU-8f"}}})
+    assert on_gpus(config, processes, {}) == [(processes[0], 0, None)]
+    assert on_gpus(config, processes, TWO) == [(processes[0], 0, None)]
+    config, processes = composition({"a": {"engine_env": {"CUDA_VISIBLE_DEVICES": "7"}}}, {"gpus": TWO})
+    with pytest.raises(ConfigError, match="GPU 7 is not there; allowed: 0, 1"):
+        on_gpus(config, processes, TWO)
+
+
+def test_the_gpus_are_those_that_nvidia_smi_lists_and_the_environment_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus({}) == {}
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, 81559'\necho '1, 24576'\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.defpath}")
+    assert visible_gpus({}) == {"0": pytest.approx(79.65, abs=0.01), "1": 24.0}
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "1"}) == {"1": 24.0}
