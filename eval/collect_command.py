@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -15,12 +15,14 @@ import typer
 from base.errors import ConfigError, MissingWeightsError, allowed_values
 from base.options import require_folder
 from base.progress import console_progress
+from base.ray_engine import EngineOption, WorkEngine, cores_of
 from base.terminal import Grid, Terminal
 from eval.answers import read_answers, write_answers
 from eval.collect import Collection, CollectRequest
 from eval.collect import collect as run_collect
 from eval.commands import ExpertsOption, split_names
 from eval.probe_set import Probe, load_probe_file, load_probes
+from eval.ray_collect import Spread
 from fleet.adapter_files import adapter_digest
 from fleet.vllm_command import adapter_folder
 from router import plugins
@@ -57,6 +59,7 @@ def collect(
         Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
     ] = None,
     answers_to: Annotated[Path | None, typer.Option(help="file to write all answers to, for --answers-from")] = None,
+    engine: EngineOption = WorkEngine.LOCAL,
 ) -> None:
     """Run prompts through the experts, grade the answers and write an outcome table."""
     require_folder(out)
@@ -79,8 +82,9 @@ def collect(
         is_asking_failed=retry_failed,
         is_asking_all=again,
     )
-    with console_progress() as progress:
-        collection = asyncio.run(run_collect(request, show=progress))
+    with console_progress() as progress, cores_of(engine) as cores:
+        spread = Spread(cores) if cores else None
+        collection = asyncio.run(run_collect(replace(request, spread=spread), show=progress))
     print_collection(collection, inputs, out, answers_from)
     if answers_to is not None:
         write_answers(answers_to, (each for each in collection.answers if each.expert not in inputs.free))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +25,24 @@ READ_ROWS = 500
 """Keys asked for at once; SQLite allows at least 999 parameters."""
 
 
+Spread = Callable[[Sequence[Sequence[str]]], Iterator[FloatArray]]
+"""Encodes batches elsewhere: vectors of each (n, d), in order."""
+
+
 def silent(done: int) -> None:
     """Reports nothing."""
 
 
 @dataclass(frozen=True)
 class CachedEncoder:
-    """An encoder that remembers its vectors in a folder. Safe for several processes: SQLite locks the file."""
+    """An encoder that remembers its vectors in a folder. Safe for several processes: SQLite locks the file. What it
+    does not know is encoded by `spread`, if there is one."""
 
     encoder: Encoder
     folder: Path
     batch_size: int = 64
     on_progress: Callable[[int], None] = silent
+    spread: Spread | None = None
 
     @property
     def dim(self) -> int:
@@ -79,11 +85,16 @@ class CachedEncoder:
     def add(self, db: sqlite3.Connection, missing: dict[bytes, str], known: dict[bytes, FloatArray]) -> None:
         """Encodes what is missing, batch by batch, each kept at once: an interrupted run continues where it was."""
         names = list(missing)
-        for start in range(0, len(names), self.batch_size):
-            part = names[start : start + self.batch_size]
-            vectors = self.encoder.encode([missing[key] for key in part])
+        parts = [names[start : start + self.batch_size] for start in range(0, len(names), self.batch_size)]
+        batches = [[missing[key] for key in part] for part in parts]
+        done = 0
+        for part, vectors in zip(parts, (self.spread or self._encoded)(batches), strict=True):
+            done += len(part)
             known |= dict(zip(part, vectors, strict=True))
             rows = [(key, vector.astype("<f4").tobytes()) for key, vector in zip(part, vectors, strict=True)]
             with db:
                 db.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", rows)
-            self.on_progress(min(start + self.batch_size, len(names)))
+            self.on_progress(done)
+
+    def _encoded(self, batches: Sequence[Sequence[str]]) -> Iterator[FloatArray]:
+        return (self.encoder.encode(batch) for batch in batches)

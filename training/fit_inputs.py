@@ -18,6 +18,7 @@ from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
 from router.section import PluginConfig
+from router.spread_encoding import SpreadEncoding
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcome_folders import graded_models, outcome_folders, read_outcome_folders
 from training.expert_map import measure_quality
@@ -101,10 +102,11 @@ def labelled_queries(config: CoeConfig, folder: Path | None) -> tuple[LabelledQu
     return queries
 
 
-def opened_encoder(config: PluginConfig, cache: Path | None) -> Encoder:
-    """The encoder, behind the cache if there is one."""
+def opened_encoder(config: PluginConfig, cache: Path | None, cores: int = 0) -> Encoder:
+    """The encoder, behind the cache if there is one, on so many cores of Ray if there are any."""
     encoder = build_encoder(config)
-    return encoder if cache is None else CachedEncoder(encoder, cache)
+    spread = SpreadEncoding(config, cores) if cores else None
+    return encoder if cache is None else CachedEncoder(encoder, cache, spread=spread)
 
 
 NO_OPTIONS = FitOptions()
@@ -113,13 +115,14 @@ NO_OPTIONS = FitOptions()
 @dataclass(frozen=True)
 class TrainRequest:
     """Inputs of a router for experts.yaml: `queries` is a folder of labelled queries, None the seed set; `cache` a
-    folder that keeps embeddings."""
+    folder that keeps embeddings; `cores` those of Ray, 0 without it."""
 
     config: Path
     outcomes: Path
     queries: Path | None = None
     cache: Path | None = None
     options: FitOptions = NO_OPTIONS
+    cores: int = 0
 
 
 def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress: Progress = silent) -> RouterArtifact:
@@ -134,7 +137,10 @@ def fit_configured(root: Path, request: TrainRequest, *, now: datetime, progress
     queries = labelled_queries(config, request.queries)
     table = learned_outcomes(usable_outcomes(config, request.outcomes))
     wanted = fit_request(config, table, queries, options, builtin_outcomes(config, request.outcomes))
-    encoder, rng = opened_encoder(wanted.encoder_config, request.cache), np.random.default_rng(options.seed)
+    encoder, rng = (
+        opened_encoder(wanted.encoder_config, request.cache, request.cores),
+        np.random.default_rng(options.seed),
+    )
     return fit_router(root, wanted, encoder, queries, now=now, rng=rng, progress=progress)
 
 

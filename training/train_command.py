@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from base.options import ConfigOption, DatabaseOption, DataOption, JsonOption, SeedOption, SinceOption, with_options
+from base.ray_engine import EngineOption, WorkEngine
 from training.fit_options import FitOptions
 from training.gate import Terms
 
@@ -35,12 +36,15 @@ def train(
     out: Annotated[Path | None, typer.Option(help="where routers go; default: <data>/routers")] = None,
     methods: Annotated[bool, typer.Option(help="with --table: also a router of every kind, in methods.json")] = False,
     cache: Annotated[Path | None, typer.Option(help="with --table: folder that keeps embeddings by content")] = None,
+    engine: EngineOption = WorkEngine.LOCAL,
     *,
     options: FitOptions,
 ) -> None:
     """Fit a router from labelled queries and outcomes and make it the live one."""
+    from base.errors import ConfigError
     from base.options import require_folder
     from base.progress import console_progress
+    from base.ray_engine import cores_of
     from base.visible_text import echo
     from router.config import load_config
     from router.registry import Registry
@@ -53,11 +57,13 @@ def train(
     registry, now = Registry(out or data_dir / "routers"), datetime.now(UTC)
     folder = outcomes or (data_dir / "outcomes" / "probes" if table else data_dir / "outcomes")
     notes: tuple[str, ...] = ()
-    with console_progress() as progress:
+    if table and engine is WorkEngine.RAY:
+        raise ConfigError("--engine ray: not with --table; allowed: local")
+    with console_progress() as progress, cores_of(engine) as cores:
         if table:
             artifact = train_on_table(registry.root, folder, options, cache, progress, has_methods=methods)
         else:
-            request = TrainRequest(config, folder, queries, data_dir / "cache", options)
+            request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)
             notes = notes_on_training(registry, artifact, request, progress)
     print_router(artifact)

@@ -1,0 +1,114 @@
+"""Collecting and encoding on Ray give what one process gives, to the byte. Ray runs on this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from base.errors import BackendError
+from base.ray_engine import WorkEngine, cores_of, spread
+from base.shipped import seed_folder
+from router.build import build_encoder
+from router.config import load_config
+from router.embedding_cache import CACHE_FILE, CachedEncoder
+from router.spread_encoding import SpreadEncoding
+from training.datasets.labelled_queries import read_seed
+from training.fit import embed
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytest.importorskip("ray", reason="ray is not installed (pip install 'composition-of-experts[ray]')")
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers a sum, wrongly where its first number is odd; a question without one is an error of the expert."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        first, _, second = body["messages"][-1]["content"].partition("+")
+        value = int(first) + int(second) + int(first) % 2
+        message = {"choices": [{"message": {"content": f"It is {value}."}}], "usage": {"completion_tokens": 4}}
+        if value % 10 == 0:
+            message = {"error": {"code": "overloaded", "message": "no"}}
+        data = json.dumps(message).encode()
+        self.send_response(500 if "error" in message else 200)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Prints nothing."""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("probes") / "sums.jsonl"
+    lines = [
+        {
+            "id": f"arithmetic-{n:03}",
+            "text": f"{n} + {n % 7}",
+            "category": "arithmetic",
+            "grader": {"kind": "numeric", "value": n + n % 7},
+            "max_tokens": 8,
+        }
+        for n in range(300)
+    ]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return file
+
+
+def collected(out: Path, url: str, probes: Path, *more: str) -> None:
+    command = [sys.executable, "-m", "coe", "eval", "collect", "--out", str(out), "--base-url", url]
+    command += ["--experts", "adder,other", "--probes", str(probes), *more]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_what_ray_asks_and_grades_is_what_one_process_does_to_the_byte(url: str, probes: Path, tmp_path: Path) -> None:
+    plain, ray, again = (tmp_path / name / "table" for name in ("plain", "ray", "again"))  # its name is in the table
+    collected(plain, url, probes, "--answers-to", str(tmp_path / "plain.jsonl"))
+    collected(ray, url, probes, "--engine", "ray", "--answers-to", str(tmp_path / "ray.jsonl"))
+    assert (tmp_path / "plain.jsonl").read_bytes() == (tmp_path / "ray.jsonl").read_bytes()
+    again.mkdir(parents=True)
+    shutil.copy(ray / "journal.jsonl", again)  # with its latencies, which no two runs share
+    collected(again, url, probes)
+    files = sorted(file.name for file in ray.iterdir())
+    assert len(files) > 2
+    assert {name: (again / name).read_bytes() for name in files} == {name: (ray / name).read_bytes() for name in files}
+
+
+def refuse(part: int) -> int:
+    raise BackendError(f"part {part}", is_retryable=True)
+
+
+def test_vectors_and_errors_are_those_of_one_process(tmp_path: Path) -> None:
+    config = load_config(ROOT / "experts.yaml").router.encoder
+    texts = [query.text for query in read_seed(seed_folder())][:400]
+    encoder = build_encoder(config)
+    plain = embed(CachedEncoder(encoder, tmp_path / "plain"), texts, lambda _: None)
+    with cores_of(WorkEngine.RAY) as cores:
+        spread_out = CachedEncoder(encoder, tmp_path / "ray", spread=SpreadEncoding(config, cores))
+        vectors = embed(spread_out, texts, lambda _: None)
+        with pytest.raises(BackendError, match="part 0"):
+            list(spread(refuse, range(3), cores))
+    assert vectors.tobytes() == plain.tobytes()
+    assert (tmp_path / "ray" / CACHE_FILE).read_bytes() == (tmp_path / "plain" / CACHE_FILE).read_bytes()
