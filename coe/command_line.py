@@ -44,7 +44,7 @@ COMMANDS = {
         "Write files that start it with Docker Compose, on Kubernetes or on Ray.",
         is_shown=True,
     ),
-    "route": Command("router.route_command:route", "Print the decision for a text, and why.", is_shown=True),
+    "route": Command("fleet.route_command:route", "Print the decision for a text, and why.", is_shown=True),
     "train": Command("training.train_command:train", "Fit a router from labelled queries and outcomes."),
     "retrain": Command(
         "training.train_command:retrain",

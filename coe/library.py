@@ -40,7 +40,7 @@ class Router:
             RouterError: the file is invalid, no router is live, or it does not fit the file.
         """
         from router.config import load_config
-        from router.route_command import live_router
+        from router.live_folder import live_router
 
         return cls(live_router(load_config(Path(config)), Path(data_dir)))
 

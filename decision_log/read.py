@@ -54,6 +54,7 @@ OUR_FAULTS = frozenset(
 
 ASKED_BY_COE = "asked by coe itself"
 BY_SEVERAL = "several experts were asked"
+BY_BUILTIN = "an expert that is not a language model answered"
 PAGE_ROWS, BATCH_IDS = 5000, 500
 
 
@@ -258,7 +259,7 @@ def why_dropped(record: DecisionRecord, rewards: Mapping[str, float]) -> str | N
     if record.decision.reason is DecisionReason.KEPT:
         return "the conversation kept its expert"
     if record.decision.reason is DecisionReason.BUILTIN:
-        return "an expert that is not a language model answered"
+        return BY_BUILTIN
     if asked_several(record):
         return BY_SEVERAL
     if record.served_expert != record.decision.expert:

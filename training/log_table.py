@@ -22,6 +22,7 @@ from decision_log.feedback_types import ImplicitKind
 from decision_log.log_connection import open_log
 from decision_log.read import (
     ASKED_BY_COE,
+    BY_BUILTIN,
     BY_SEVERAL,
     has_failed,
     read_records,
@@ -32,6 +33,7 @@ from decision_log.read import (
 from decision_log.served_models import ModelChange, ModelHistory
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord, RoutingDecision
+from training.builtin_feedback import RatedBuiltin
 from training.feedback_bias import Replies
 from training.key_influence import UNLIMITED, clusters
 from training.split import question_of
@@ -81,7 +83,8 @@ class LogTable:
     answers are not learned from; `is_failure`: the expert failed, a reward of 0 without
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
     reason; `n_rows` the decisions read, without coe's own probes;
-    `model_changes` the last change of the model behind each expert; `panels` what several experts were asked for.
+    `model_changes` the last change of the model behind each expert; `panels` what several experts were asked for;
+    `builtins` the rated answers of experts that are no language model.
     """
 
     ids: NDArray[np.bytes_]
@@ -104,6 +107,7 @@ class LogTable:
     fingerprint: str = ""
     model_changes: tuple[ModelChange, ...] = ()
     panels: Panels = field(default_factory=Panels)
+    builtins: tuple[RatedBuiltin, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -236,6 +240,7 @@ def collect(
     whose it is. A log of one key is that key's own, so no share limits it."""
     columns, replies, digest, models, panels = Columns(), Replies(), hashlib.sha256(), ModelHistory(), Panels()
     key_weight = array("d")
+    builtins: list[RatedBuiltin] = []
     dropped: Counter[str] = Counter()
     traffic: Counter[str] = Counter()
     asking: set[str] = set()
@@ -255,6 +260,9 @@ def collect(
                 replies.add(record.decision, signals.get(record.decision_id, ()), reward)
         if reason == BY_SEVERAL:
             panels.add(record, rewards.get(record.decision_id))
+        if reason == BY_BUILTIN and record.decision_id in rewards and record.decision is not None:
+            own = (record.decision.category, record.decision.expert)
+            builtins.append(RatedBuiltin(record.decision_id, *own, rewards[record.decision_id], record.key_id or ""))
         if reason is not None:
             dropped[reason] += 1
             continue
@@ -277,6 +285,7 @@ def collect(
         fingerprint=digest.hexdigest()[:16],
         model_changes=tuple(models.last.values()),
         panels=panels,
+        builtins=tuple(builtins),
     )
 
 

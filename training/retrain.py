@@ -20,6 +20,7 @@ from router.live_pointer import LivePointer, PromotionGuard
 from router.pipeline import Router
 from router.registry import LiveChangedError, Registry
 from router.types import Metric, Verdict
+from training.builtin_feedback import recounted, trust_moved
 from training.candidate_fit import fit_candidate
 from training.candidate_verdict import Judgement, MapChange, decide_promotion, find_equal, map_changes
 from training.category_mix import MIX_MOVED
@@ -131,11 +132,15 @@ def act(
     if pointer is None or pointer.trial is not None:  # a trial compares with what is live now
         return Outcome(judged.reason)
     made, names = exploring_anew(registry.folder(compared_with), folder.parent, inputs, comparison)
+    joined = f"{', '.join(names)} joins the live router to be explored" if names else "explores by newer evidence"
+    if made is None and trust_moved(comparison.live, comparison.candidate):
+        live, candidate = load_artifact(registry.folder(compared_with)), load_artifact(folder)
+        made = folder.parent / recounted(folder.parent, live, candidate).manifest.version
+        joined = "the live router trusts builtin experts by newer feedback"
     if made is None:
         return Outcome(judged.reason)
     if refused := promote(registry, made, compared_with, inputs.now, guard):
         return Outcome(refused)
-    joined = f"{', '.join(names)} joins the live router to be explored" if names else "explores by newer evidence"
     return Outcome(f"{judged.reason}; {joined} (version {made.name})", introduced=names)
 
 

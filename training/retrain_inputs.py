@@ -14,6 +14,7 @@ from router.artifact import RouterArtifact
 from router.config import CoeConfig, load_config
 from router.embedding_cache import CachedEncoder
 from router.protocols import Encoder
+from training.builtin_feedback import with_feedback
 from training.carried_evidence import Carried, carried_over
 from training.category_mix import AskedQueries
 from training.change_points import ChangePoint, find_change_points, is_stale, replaced_models
@@ -98,7 +99,7 @@ def read_inputs(request: RetrainRequest, live: RouterArtifact, *, now: datetime,
         config=config,
         queries=queries,
         outcomes=graded if carried is None else with_unmeasured(graded, carried.experts),
-        builtins=builtin_outcomes(config, request.outcomes),
+        builtins=with_feedback(builtin_outcomes(config, request.outcomes), log.builtins, config.feedback.max_key_share),
         carried=carried,
         log=log,
         # An outage does not change what an expert can do, and would make all that came before it worthless.

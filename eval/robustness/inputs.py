@@ -14,9 +14,9 @@ from eval.robustness.flips import Decide, KnownScores
 from router.artifact import load_artifact
 from router.build import load_router, table_router
 from router.config import load_config
+from router.live_folder import live_router
 from router.live_pointer import read_pointer
 from router.pipeline import Router
-from router.route_command import live_router
 from router.types import GENERAL, Query, QueryBatch, QueryFacts, RoutingDecision
 from training.datasets.labelled_queries import numbered_queries, read_seed
 from training.datasets.outcomes import read_outcomes
