@@ -144,7 +144,7 @@ class Parts:
             Intake(limits.max_bytes_in_flight, limits.max_bodies_per_client, limits.max_connections),
             Limits(self.redis_url, lease_s=0.0),
             Conversations(self.redis_url),
-            RetrievalLog(self.sink, metrics.registry, keeps_embeddings=config.log.embeddings),
+            RetrievalLog(self.sink, metrics.registry, keeps_embeddings=config.log.embeddings, config=config.retrieval),
             judge,
         )
 

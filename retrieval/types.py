@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from router import retrieval_config
 from router.protocols import Encoder
 from router.types import FloatArray, Record
 
-BASE = "base"
+BASE = retrieval_config.BASE
 """The expert that is always there: the encoder of the documents, without an adapter."""
 
 IntArray = NDArray[np.int64]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from router.section import AUTO, EnvironmentName, Name, PluginConfig, Seconds, Section
+from base.errors import allowed_values
+from router.section import AUTO, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
+
+BASE = "base"
 
 
 def check_unreserved(name: str) -> str:
-    if name in (AUTO, "base"):
+    if name in (AUTO, BASE):
         raise ValueError(f"'{name}' is reserved: 'auto' asks for routing and 'base' is the section's encoder")
     return name
 
@@ -68,3 +72,22 @@ class RetrievalConfig(Section):
     limits: RetrievalLimits = RetrievalLimits()
     stores: StoresConfig = StoresConfig()
     attach: dict[str, AttachedStore] = Field(default_factory=dict, description="category -> store it answers from")
+    prices_per_m_usd: dict[Name, Usd] = Field(
+        default_factory=dict, description="expert, or `base` -> list price of a million tokens that it reads"
+    )
+
+    @model_validator(mode="after")
+    def prices_are_of_experts(self) -> Self:
+        known = {BASE, *self.experts}
+        for name in self.prices_per_m_usd.keys() - known:
+            raise ValueError(f"prices_per_m_usd: {name!r} is not an expert{allowed_values(name, sorted(known))}")
+        return self
+
+    def micro_usd(self, tokens: int, experts: Collection[str] | None = None) -> float:
+        """The price of a request in millionths of a dollar: base reads every text, since it chooses.
+
+        Args:
+            experts: those that read the texts too; None: the most, which is all of them.
+        """
+        prices = self.prices_per_m_usd
+        return tokens * sum(prices[name] for name in prices if experts is None or name == BASE or name in experts)

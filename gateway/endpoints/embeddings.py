@@ -35,11 +35,12 @@ async def embed(asked: EmbeddingRequest, request: Request, desk: Desk, service: 
     texts = texts_of(asked, service.config.limits.max_texts)
     exchange = desk.begin(request, DecisionKind.EMBEDDING, asked.model)
     tokens = await check_tokens(service, texts, "input")
-    async with desk.at_work(request, service.config.limits.timeout_s, sum(tokens)):
+    async with desk.at_work(request, service.config, sum(tokens)) as bill:
         cuts = list(pieces(texts))
         run = service.run_soon if len(cuts) == 1 else service.run
         parts = [await run(owner, vectors_of, service.routing, texts[some], asked) for some in cuts]
-    routed = RoutedQueries.joined([part for part, _ in parts])
+        routed = RoutedQueries.joined([part for part, _ in parts])
+        bill.read_by(routed.decisions)
     vectors = [vector for _, found in parts for vector in found]
     exchange.overhead_ms = routed.routing_ms
     outcomes: list[Outcome] = []

@@ -35,8 +35,9 @@ async def rerank(asked: RerankRequest, request: Request, desk: Desk, service: Se
         raise invalid(f"'documents' holds {len(documents)} texts; allowed: at most {most}", "documents")
     exchange = desk.begin(request, DecisionKind.RERANK, asked.model)
     tokens = sum(await check_tokens(service, [asked.query, *documents], "documents"))
-    async with desk.at_work(request, service.config.limits.timeout_s, tokens):
+    async with desk.at_work(request, service.config, tokens) as bill:
         routed, (order, scores) = await ranked(service, owner, asked.query, documents, asked.model)
+        bill.read_by(routed.decisions)
     exchange.overhead_ms = routed.routing_ms
     top = len(order) if asked.top_n is None else min(asked.top_n, len(order))
     outcomes = desk.log.outcomes_of(

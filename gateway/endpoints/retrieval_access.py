@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
@@ -21,6 +23,7 @@ from gateway.intake import Admission
 from gateway.keys.counters import NOTHING, Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Limits
+from gateway.keys.price import NANO_PER_MICRO
 from gateway.readiness import Readiness
 from gateway.retrieval.log import Outcome, RetrievalExchange, RetrievalLog, response_headers
 from retrieval.routing.query_routing import why
@@ -28,6 +31,8 @@ from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.paging import Page
 from retrieval.stores.vector_stores import VectorStores
+from retrieval.types import RetrievalDecision
+from router.retrieval_config import RetrievalConfig
 from router.types import DecisionKind
 
 
@@ -64,6 +69,20 @@ async def page_of(
 ListPage = Annotated[Page, Depends(page_of)]
 
 
+@dataclass
+class Bill:
+    """The experts that read the texts of a request; None until that is known."""
+
+    readers: frozenset[str] | None = None
+
+    def read_by(self, decisions: Iterable[RetrievalDecision]) -> None:
+        self.readers = frozenset(name for decision in decisions for name in decision.members)
+
+    def cost(self, config: RetrievalConfig, tokens: int) -> Cost:
+        """What caps count, in billionths of a dollar; the most while the readers are not known."""
+        return Cost(tokens, math.ceil(round(config.micro_usd(tokens, self.readers) * NANO_PER_MICRO, 3)))
+
+
 class RetrievalDesk:
     """The frame around a retrieval request that gets a record: limits before it, the log after it.
 
@@ -94,8 +113,9 @@ class RetrievalDesk:
         return RetrievalExchange(kind, request_id_of(headers), caller.key_id, model[:MAX_MODEL_CHARS], session, watch)
 
     @asynccontextmanager
-    async def at_work(self, request: Request, limit_s: float, tokens: int) -> AsyncIterator[None]:
-        """A block that runs as one of the gateway's requests, while its client is there and for at most `limit_s`.
+    async def at_work(self, request: Request, config: RetrievalConfig, tokens: int) -> AsyncIterator[Bill]:
+        """A block that runs as one of the gateway's requests, while its client is there and for at most the time that
+        the configuration allows. It has to say in the bill who read the texts.
 
         Args:
             tokens: of its texts, as they count for caps.
@@ -107,14 +127,14 @@ class RetrievalDesk:
             ClientGoneError: the client left; what the block waited for is given up.
         """
         await self._sink.check()
-        cost = Cost(tokens, 0)
-        hold = await self._limits.reserve(request.scope["coe_caller"], cost)
+        bill, limit_s = Bill(), config.limits.timeout_s
+        hold = await self._limits.reserve(request.scope["coe_caller"], bill.cost(config, tokens))
         spent = NOTHING
         try:
             with ClientWatch(request.scope):
                 async with asyncio.timeout(limit_s), self._admission:
-                    yield
-            spent = cost
+                    yield bill
+            spent = bill.cost(config, tokens)
         except TimeoutError as error:
             raise ApiError(
                 f"the request took more than the {limit_s:g} s that are allowed; send fewer or shorter texts",

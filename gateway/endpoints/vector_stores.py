@@ -102,8 +102,9 @@ async def search_store(
     store = await stores.store(owner, store_id)
     exchange = desk.begin(request, DecisionKind.SEARCH, asked.model)
     tokens = await check_tokens(service, wanted.queries, "query")
-    async with desk.at_work(request, service.config.limits.timeout_s, sum(tokens)):
+    async with desk.at_work(request, service.config, sum(tokens)) as bill:
         found = await service.search(owner, store, wanted)
+        bill.read_by(found.routed.decisions)
     exchange.overhead_ms = found.routed.routing_ms
     outcomes = desk.log.outcomes_of(
         found.routed,

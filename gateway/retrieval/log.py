@@ -15,6 +15,7 @@ from gateway.exchange import MAX_MODEL_CHARS, Watch, new_decision_id
 from retrieval.routing.query_routing import RoutedQueries, why
 from retrieval.types import BASE, RetrievalDecision, RetrievalReason
 from router.features import to_bytes
+from router.retrieval_config import RetrievalConfig
 from router.types import (
     RETRIEVAL,
     DecisionKind,
@@ -67,6 +68,7 @@ class Outcome:
     store_id: str | None = None
     documents: tuple[str, ...] = ()
     prompt_tokens: int = 0
+    cost_usd: float = 0.0
 
 
 class RetrievalLog:
@@ -75,10 +77,14 @@ class RetrievalLog:
     Args:
         registry: gets the metrics, whose labels are kinds of requests, statuses, names of experts.yaml and reasons.
         keeps_embeddings: records hold what the choice was made from.
+        config: has the prices; None: there is no retrieval.
     """
 
-    def __init__(self, sink: DecisionSink, registry: CollectorRegistry, *, keeps_embeddings: bool) -> None:
+    def __init__(
+        self, sink: DecisionSink, registry: CollectorRegistry, *, keeps_embeddings: bool, config: RetrievalConfig | None
+    ) -> None:
         self._sink, self._keeps_embeddings = sink, keeps_embeddings
+        self._config = config or RetrievalConfig()
         self._requests = Counter("coe_retrieval_requests", "Retrieval requests", ["kind", "status"], registry=registry)
         self._decisions = Counter(
             "coe_retrieval_decisions", "Choices of a retrieval expert", ["expert", "reason"], registry=registry
@@ -111,6 +117,7 @@ class RetrievalLog:
                 store_id=store_id,
                 documents=tuple(documents),
                 prompt_tokens=tokens[row],
+                cost_usd=self._config.micro_usd(tokens[row], decision.members) / 1e6,
             )
             for row, (text, decision) in enumerate(zip(routed.texts, routed.decisions, strict=True))
         ]
@@ -147,6 +154,7 @@ def record_of(exchange: RetrievalExchange, outcome: Outcome, sink: DecisionSink)
         served_expert=decision.expert,
         status=200,
         usage=Usage(prompt_tokens=outcome.prompt_tokens, is_estimated=True),
+        cost_usd=outcome.cost_usd,
         latency_ms=exchange.elapsed_ms(),
         overhead_ms=exchange.overhead_ms,
         session_id=exchange.session_id,

@@ -33,7 +33,9 @@ ERROR_TYPES = {
 
 def error_values(error: ApiError) -> Json:
     kind = ERROR_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": None}
+    # There is no code in Anthropic's errors: Claude Code knows by these words that it has to shorten the conversation.
+    words = "prompt is too long: " if error.code == "context_length_exceeded" else ""
+    return {"type": "error", "error": {"type": kind, "message": f"{words}{error.message}"}, "request_id": None}
 
 
 class MessagesAnswer:

@@ -13,7 +13,8 @@ import pytest
 from decision_log.erase import stored_forms
 from gateway.keys.grants import Grant, Measure, parse_caps
 from gateway.keys.key_store import KeyStore
-from tests.gateway.retrieval.serving import Serving, serving
+from tests.gateway.keys.test_limits import counters
+from tests.gateway.retrieval.serving import Serving, retrieval_config, serving
 from tests.gateway.running import until
 
 STORE = "/v1/vector_stores/{store_id}"
@@ -180,3 +181,23 @@ async def test_searches_and_embeddings_count_as_requests(tmp_path: Path, redis_u
         asked = (("embeddings", texts, 200), ("rerank", documents, 200), ("embeddings", texts, 429))
         for path, body, status in asked:
             assert (await call(gateway, f"POST /v1/{path}", secret, body))[0] == status, path
+
+
+async def test_what_a_provider_bills_for_retrieval_counts_in_usd(tmp_path: Path, redis_url: str) -> None:
+    from redis import Redis
+
+    prices = {"base": 1000.0, "animals": 500.0, "words": 7.0}
+    async with serving(tmp_path, redis_url=redis_url, config=retrieval_config(prices_per_m_usd=prices)) as gateway:
+        caps = parse_caps(Measure.USD, ["0.05/month"])
+        key_id, secret = KeyStore(gateway.store).create("acme", "", Grant(caps=caps))
+        await until(lambda: gateway.gateway.parts.auth._ring._ring.version == 1)
+        asked = {"model": "animals", "input": "which animal purrs when it is content"}
+        status, answer = await call(gateway, "POST /v1/embeddings", secret, asked)
+        tokens = json.loads(answer)["usage"]["total_tokens"]
+        assert status == 200
+        assert gateway.log.records[0].cost_usd == pytest.approx(tokens * 1500 / 1e6)
+        with Redis.from_url(redis_url) as redis:
+            await until(lambda: counters(redis) == {f"{key_id}:usd/month": tokens * 1_500_000})
+        long = {"model": "auto", "input": ["cats " * 40]}
+        status, refused = await call(gateway, "POST /v1/embeddings", secret, long)
+        assert (status, json.loads(refused)["error"]["code"]) == (429, "insufficient_quota")

@@ -7,6 +7,8 @@ from typing import Any
 import anthropic
 import pytest
 
+from gateway.http_errors import ApiError
+from gateway.surfaces.messages_answer import error_values
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire
 from tests.gateway.surfaces.scripted import CALLS, SPENT, TEXT, THOUGHT, call, completion, events, scripted
@@ -330,3 +332,9 @@ async def test_tokens_are_counted_by_the_engine_or_estimated() -> None:
         client_of(gateway) as client,
     ):
         assert (await client.messages.count_tokens(model="auto", messages=ASK)).input_tokens == 3
+
+
+def test_claude_code_hears_that_a_conversation_is_too_long() -> None:
+    """It compacts the conversation for these words, and for no others."""
+    error = ApiError("no expert holds 9000 tokens", code="context_length_exceeded")
+    assert error_values(error)["error"]["message"] == "prompt is too long: no expert holds 9000 tokens"
