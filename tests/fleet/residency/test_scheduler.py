@@ -1,0 +1,150 @@
+"""The scheduler keeps its promises under any traffic: memory, pins, running requests, the fairness bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.residency.memory import Memory, Resident
+from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
+from fleet.residency.scheduler import Policy, Scheduler
+from fleet.residency.types import Residency
+from tests.fleet.residency.driver import Driver, resident
+
+POLICIES: dict[str, Callable[[tuple[Resident, ...]], Policy]] = {
+    "regret": lambda engines: Regret(engines, 0.0, RegretOptions(memory_s=60, wait_price=0.001, fairness_s=300)),
+    "static": lambda engines: Static([each.name for each in engines[:2]]),
+    "lru": lambda engines: OnDemand(len(engines)),
+    "off": lambda engines: Off(),
+}
+
+
+@st.composite
+def engines(draw: st.DrawFn) -> tuple[Resident, ...]:
+    number = draw(st.integers(2, 6))
+    return tuple(
+        resident(
+            f"e{index}",
+            awake_gib=draw(st.sampled_from([6.0, 20.0, 35.0])),
+            params_b=draw(st.sampled_from([0.6, 8.0, 30.0])),
+            devices=draw(st.sampled_from([("0",), ("1",), ("0", "1")])),
+            has_adapters=draw(st.booleans()),
+            never_sleeps=draw(st.booleans()) and index == 1,
+            is_pinned=index == 0,
+        )
+        for index in range(number)
+    )
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(engines=engines(), seed=st.integers(0, 2**16), host_gib=st.sampled_from([0.0, 30.0, 200.0]))
+def test_no_traffic_breaks_a_promise(name: str, engines: tuple[Resident, ...], seed: int, host_gib: float) -> None:
+    rng = np.random.default_rng(seed)
+    policy = POLICIES[name](engines)
+    scheduler = Scheduler(engines, Memory({"0": 45.0, "1": 45.0}, host_gib), policy)
+    driver = Driver(scheduler, service_s=float(rng.integers(1, 30)), fails=lambda step: bool(rng.uniform() < 0.1))
+    quality = rng.uniform(size=(4, len(engines)))
+    for _ in range(40):
+        driver.until(driver.now_s + float(rng.integers(0, 12)))
+        category = int(rng.integers(4))
+        by_name = engines[int(rng.integers(len(engines)))].name if rng.uniform() < 0.2 or name == "lru" else None
+        driver.request(str(category), list(quality[category]), by_name)
+    driver.until(driver.now_s + 3000)
+    assert all(count == 0 for count in driver.running.values())
+    assert scheduler.is_failing("e0", driver.now_s) or "e0" in scheduler.serving
+    assert driver.waiting == []
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**16))
+def test_a_category_that_loses_more_than_its_share_gets_its_engine_within_the_bound(seed: int) -> None:
+    bound_s = 900.0
+    rng = np.random.default_rng(seed)
+    names = [f"e{index}" for index in range(4)]
+    policy_options = RegretOptions(memory_s=60, wait_price=1e3, fairness_s=bound_s)  # no account ever pays
+    residents = tuple(resident(each) for each in names)
+    policy = Regret(residents, 0.0, policy_options)
+    scheduler = Scheduler(residents, Memory({"0": 20.0 + 3 * 1.5}, 100.0), policy, {"e0": Residency.AWAKE})
+    driver = Driver(scheduler)
+    quality = 0.5 + 0.4 * np.eye(4) + 0.05 * rng.uniform(size=(4, 4))
+    odds = rng.dirichlet(np.full(4, 3.0))
+    while driver.now_s < 3 * bound_s:
+        driver.until(driver.now_s + 1 + float(rng.integers(0, 8)))
+        category = int(rng.choice(4, p=odds))
+        driver.request(str(category), list(quality[category]))
+        for each in policy.demand.categories.values():
+            assert each.unfair_since_s is None or driver.now_s - each.unfair_since_s <= bound_s
+    assert len({step.resident for _, step in driver.steps if step.state is Residency.AWAKE}) > 1
+
+
+def test_regret_wakes_what_was_lost_and_puts_away_what_is_missed_least() -> None:
+    residents = tuple(resident(each) for each in "abc")
+    policy = Regret(residents, 0.0, RegretOptions(memory_s=300))
+    states = {"a": Residency.AWAKE, "b": Residency.AWAKE, "c": Residency.SLEEP_2}
+    scheduler = Scheduler(residents, Memory({"0": 41.5}, 0.0), policy, states)
+    driver = Driver(scheduler)
+    for _ in range(200):
+        driver.until(driver.now_s + 2)
+        driver.request("maths", [0.8, 0.4, 0.4])
+        driver.request("code", [0.3, 0.4, 0.9])
+    assert scheduler.serving == {"a", "c"}
+    assert [(step.resident, step.state) for _, step in driver.steps] == [
+        ("b", Residency.SLEEP_2),
+        ("c", Residency.AWAKE),
+    ]
+
+
+def test_an_engine_asked_by_name_is_woken_when_the_running_request_of_its_victim_has_ended() -> None:
+    residents = (resident("a"), resident("b"))
+    scheduler = Scheduler(residents, Memory({"0": 21.5}, 0.0), Off(), {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
+    driver = Driver(scheduler, service_s=40.0)
+    driver.request("any", [1.0, 0.0])
+    driver.until(5)
+    driver.request("any", [1.0, 0.0], "b")
+    driver.until(39)
+    assert driver.steps == []
+    assert scheduler.serving == frozenset()  # what is put away takes no more requests
+    driver.until(60)
+    assert scheduler.serving == {"b"}
+    assert driver.waiting == []
+
+
+def test_an_engine_that_pins_leave_no_room_for_is_not_waited_for() -> None:
+    residents = (resident("a", is_pinned=True), resident("b"))
+    scheduler = Scheduler(residents, Memory({"0": 21.5}), Off(), {"a": Residency.AWAKE, "b": Residency.SLEEP_2})
+    assert not scheduler.ask(0.0, "b")
+    assert not scheduler.is_asked("b")
+
+
+def test_an_engine_that_fails_to_wake_is_left_alone_longer_each_time() -> None:
+    scheduler = Scheduler((resident("a"),), Memory({"0": 25.0}), Off())
+    for now_s, retry_s in ((0.0, 10.0), (20.0, 20.0)):
+        assert scheduler.ask(now_s, "a")
+        assert scheduler.step(now_s) is not None
+        scheduler.failed(now_s, Residency.STOPPED)
+        assert not scheduler.is_asked("a")  # whoever waits gets an error
+        assert not scheduler.ask(now_s + retry_s - 1, "a")
+    assert scheduler.ask(50.0, "a")
+
+
+def test_pins_and_states_that_exceed_the_memory_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"pinned engines need 40\.0 GiB on device 0; allowed: at most 30\.0"):
+        Scheduler((resident("a", is_pinned=True), resident("b", is_pinned=True)), Memory({"0": 30.0}), Off())
+    with pytest.raises(ValueError, match="awake or asleep need"):
+        Scheduler((resident("a"),), Memory({"0": 10.0}), Off(), {"a": Residency.AWAKE})
+
+
+def test_sleepers_are_stopped_where_what_they_keep_is_needed() -> None:
+    residents = (resident("a", 30.0), resident("b", 5.0), resident("c", 5.0))
+    states = {"a": Residency.STOPPED, "b": Residency.SLEEP_2, "c": Residency.SLEEP_2}
+    scheduler = Scheduler(residents, Memory({"0": 32.0}), Off(), states)
+    assert scheduler.ask(0.0, "a")
+    driver = Driver(scheduler)
+    driver.until(120)
+    assert scheduler.serving == {"a"}
+    assert Residency.STOPPED in {scheduler.state("b"), scheduler.state("c")}
