@@ -18,7 +18,7 @@ from eval.log.foreign_logs import Call
 from eval.log.traffic_words import shares_text
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
 from eval.report.numbers import MINUS, percent, points, points_range, tone
-from eval.report.page import Cell, Columns, Command, Note, Page, Section, Table, table_of
+from eval.report.page import Cell, Columns, Command, Figure, Note, Page, Section, Table, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
 from router.config import CoeConfig, ExpertConfig
@@ -258,19 +258,43 @@ def savings_page(report: Savings) -> Page:
             f"{percent(report.predicted_score)} for the same answers."
         )
     made = f"Made {report.created_at} with router {report.router}. Left out: {left_out}."
+    saved, gained = metric_cell(report.total.saved_usd, signed_dollars), metric_cell(report.total.gained, points)
+    title, verdict_tone = verdict(saved, gained)
     groups = (("Category", report.categories), ("Model then", report.models))
     return Page(
         kind="What routing would have saved",
-        title=f"{report.total.n:,} calls of another gateway",
+        title=title,
         lead=report.headline,
-        figures=[],
+        figures=[
+            Figure("Saved per 1,000 calls", saved.text, saved.interval, saved.tone),
+            Figure("Predicted quality, points", gained.text, gained.interval, gained.tone),
+            Figure("Calls of another gateway", f"{report.total.n:,}"),
+        ],
         sections=[
-            Section("before", "Before you read", report.warnings),
-            Section("where", "Where it would have gone", [saved_table(name, found) for name, found in groups]),
+            Section("before", "Before you read", report.warnings, is_open=True),
+            Section("where", "Where it would have gone", [saved_table(name, found) for name, found in groups], True),
             Section("measured", "How this was measured", [scored, Command(report.command), Note(made)]),
         ],
         first={},
+        tone=verdict_tone,
     )
+
+
+def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
+    """The headline of the page and its tone."""
+    match saved.tone, gained.tone:
+        case "good", "bad":
+            return f"Cheaper by {saved.text} per 1,000 calls, but worse", "bad"
+        case "good", _:
+            unknown = gained.text == "unknown"
+            return f"Routing would have saved {saved.text} per 1,000 calls", "" if unknown else "good"
+        case _, "good":
+            return f"Routing would have been better by {gained.text} points", "" if saved.tone == "bad" else "good"
+        case ("bad", _) | (_, "bad"):
+            return "Routing would have been worse" if gained.tone else "Routing would have cost more", "bad"
+    if saved.text == gained.text == "unknown":
+        return "What routing would have saved is unknown", ""
+    return "Routing cannot be told from what served", ""
 
 
 def saved_table(title: str, groups: Sequence[SavedGroup]) -> Table:

@@ -35,7 +35,8 @@ def time_axis(report: LogReport) -> Any:
     span_s = len(report.timeline) * report.bucket_s
     form = next(text for limit_s, text in TIME_LABELS if span_s <= limit_s)
     alt = charts.altair()
-    axis = alt.Axis(grid=False, labelOverlap=True, format=form)
+    label = f"{charts.NARROW} ? {charts.wrapped(6)} : datum.label"  # on a phone the time is below the day
+    axis = alt.Axis(grid=False, labelOverlap=True, format=form, labelExpr=label)
     return alt.X("start:T", title=None, scale=alt.Scale(type="utc"), axis=axis)
 
 
@@ -74,8 +75,8 @@ def switch_rules(report: LogReport) -> list[Any]:
         return []
     base = charts.data(rows).encode(x=time_axis(report))
     rule = base.mark_rule(strokeDash=[5, 4], color=INK, strokeWidth=1.5)
-    text = base.mark_text(align="left", baseline="top", dx=5, color=INK, fontSize=12)
-    return [rule, text.encode(text="version:N", y=charts.altair().value(2))]
+    text = base.mark_text(baseline="bottom", color=INK, fontSize=12)
+    return [rule, text.encode(text="version:N", y=charts.altair().value(-3))]
 
 
 def quality_chart(report: LogReport) -> Chart | None:

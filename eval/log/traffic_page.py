@@ -26,6 +26,8 @@ from eval.log.traffic_words import (
     stretch,
     switch_sentence,
     total_dollars,
+    verdict,
+    worsened,
 )
 from eval.log.worth_section import loop_section, mix_section, worth_section
 from eval.report.numbers import milliseconds, number, percent, points
@@ -50,17 +52,19 @@ UNKNOWN = Cell("unknown")
 
 def traffic_page(report: LogReport) -> Page:
     """The page of at least one decision."""
-    warned = [Section("before", "Before you read", report.warnings)] if report.warnings else []
-    totals, corrected = report.totals, report.bias.corrected
+    warned = [Section("before", "Before you read", report.warnings, is_open=True)] if report.warnings else []
+    totals, (title, tone) = report.totals, verdict(report)
+    quality = quality_section(report)
+    is_rated = isinstance(quality.blocks[0], Chart)
     return Page(
         kind=f"Traffic report from the decision log, {moment(totals.first_at)} to {moment(totals.last_at)}",
-        title=f"{totals.n:,} decisions{f', worth {percent(corrected.value)}' if corrected else ''}",
+        title=title,
         lead=report.headline,
         figures=figures(report),
         sections=[
             *warned,
             volume_section(report),
-            quality_section(report),
+            quality,
             regret_section(report.regret),
             drift_section(report.drift),
             *([mix_section(report)] if report.mix or report.mix_unknown else []),
@@ -71,7 +75,11 @@ def traffic_page(report: LogReport) -> Page:
             worth_section(report),
             measured_section(report),
         ],
-        first={},
+        first={
+            **({"chart-quality-time": "How good the answers were"} if is_rated else {}),
+            "chart-timeline": "Who served what",
+        },
+        tone=tone,
     )
 
 
@@ -93,7 +101,7 @@ def figures(report: LogReport) -> list[Figure]:
             "Drift alarms",
             str(len(report.drift.alarms)),
             f"{len(report.drift.signals)} signals followed",
-            "bad" if report.drift.alarms else "good",
+            "bad" if worsened(report.drift.alarms) else "",
         ),
     ]
 

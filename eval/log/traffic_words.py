@@ -40,6 +40,29 @@ def headline(report: LogReport) -> str:
     return " ".join(sentences)
 
 
+FALLS_BADLY = ("reward", "prequential accuracy")
+"""Signals that are better when they are higher; of all others less is better."""
+
+
+def verdict(report: LogReport) -> tuple[str, str]:
+    """The headline of the page and its tone: the last router's effect, else what became worse, else the quality."""
+    quality = report.switches[-1].quality if report.switches else None
+    if quality is not None and quality.high < 0:
+        return f"The last router made answers worse: {points(quality.value)} points", "bad"
+    if quality is not None and quality.low > 0:
+        return f"The last router made answers better: {points(quality.value)} points", "good"
+    corrected, worse = report.bias.corrected, worsened(report.drift.alarms)
+    if worse:
+        return f"Look closer: {worse[-1].signal} became worse", "bad"
+    if corrected is None:
+        return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback", ""
+    return f"Nothing became worse: answers are worth {percent(corrected.value)}", "good"
+
+
+def worsened(alarms: tuple[Alarm, ...]) -> list[Alarm]:
+    return [one for one in alarms if (one.after < one.before) == one.signal.startswith(FALLS_BADLY)]
+
+
 def beside_the_traffic(totals: Totals) -> str:
     """Rows of the log that the report leaves out; empty where there are none."""
     counted = ((totals.n_probes, "probe", " by coe itself"), (totals.n_malformed, "malformed request", ""))

@@ -20,8 +20,10 @@ ROW_HEIGHT = 30
 CELL, LABELLED_CELL = 20, 40
 LABELLED_CELLS = 12
 """Up to so many columns the cells of a heat map hold their text."""
-WRAPPED = "windowSize()[0] < 600 ? split(trim(replace(datum.label, /(.{1,22})( |$)/g, '$1\\n')), '\\n') : datum.label"
-"""Names of rows on a phone: in lines of up to 22 characters, which leave room for the dots."""
+NARROW = "windowSize()[0] < 600"
+"""True on a phone, in Vega's expressions."""
+LEGEND_LINE, LETTER_WIDTH, ROW_NAMES = 40, 7.5, 140
+"""Letters of a line of a legend, pixels of a letter, and pixels left of a chart, where a legend begins."""
 MAX_DOTS = 60
 """Up to so many points a curve shows each of them."""
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
@@ -51,8 +53,7 @@ CONFIG: Spec = {
         "title": None,
         "symbolSize": 110,
         "symbolOpacity": 1,
-        "labelLimit": 300,
-        "columns": 6,
+        "labelLimit": 0,
         "columnPadding": 24,
     },
 }
@@ -81,13 +82,21 @@ def altair() -> Any:
     return alt
 
 
-def finished(chart: Any, width: Any = WIDTH) -> Spec:
-    """The specification of a chart, at most `width` pixels wide, or as wide as its columns where that is a step."""
+def finished(chart: Any, width: Any = WIDTH, narrow_step: int | None = None) -> Spec:
+    """The specification of a chart, at most `width` pixels wide, or as wide as its columns where that is a step (on a
+    phone one of `narrow_step` pixels)."""
     spec: Spec = chart.properties(width=width).configure(**CONFIG).to_dict()
     if isinstance(width, int):
         spec["autosize"] = {"type": "fit-x", "contains": "padding"}
+    if narrow_step is not None:
+        spec["usermeta"] = {"narrow_step": narrow_step}
     spec.pop("$schema", None)  # a URL, and nothing here may look like a download
     return spec
+
+
+def wrapped(chars: int) -> str:
+    """The expression of a label in lines of up to so many characters."""
+    return f"split(trim(replace(datum.label, /(.{{1,{chars}}})( |$)/g, '$1\\n')), '\\n')"
 
 
 def data(rows: Sequence[Spec]) -> Any:
@@ -113,17 +122,27 @@ def row_axis(rows: Sequence[Spec], **axis: Any) -> Any:
     return alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, **axis))
 
 
+def legend_of(looks: Mapping[str, Look], **options: Any) -> Any:
+    """A legend of as many columns as there is room for, names in lines of up to 40 characters; None for one group."""
+    if len(looks) < 2:
+        return None
+    alt = altair()
+    wide = 60 + LETTER_WIDTH * min(max(map(len, looks)), LEGEND_LINE)
+    room = f"(min(windowSize()[0], {WIDTH}) - {ROW_NAMES})"
+    columns = alt.ExprRef(f"max(1, min({len(looks)}, floor({room} / {wide})))")
+    return alt.Legend(columns=columns, labelExpr=wrapped(LEGEND_LINE), **options)
+
+
 def group_colour(looks: Mapping[str, Look], field: str = "group", **legend: Any) -> Any:
     alt = altair()
     scale = alt.Scale(domain=list(looks), range=[look.colour for look in looks.values()])
-    shown = alt.Legend(**legend) if len(looks) > 1 else None
-    return alt.Color(f"{field}:N", sort=None, scale=scale, legend=shown)
+    return alt.Color(f"{field}:N", sort=None, scale=scale, legend=legend_of(looks, **legend))
 
 
 def group_shape(looks: Mapping[str, Look]) -> Any:
     alt = altair()
     scale = alt.Scale(domain=list(looks), range=[look.shape for look in looks.values()])
-    return alt.Shape("group:N", sort=None, scale=scale, legend=alt.Legend() if len(looks) > 1 else None)
+    return alt.Shape("group:N", sort=None, scale=scale, legend=legend_of(looks))
 
 
 def tooltips(**fields: str) -> list[Any]:
@@ -151,7 +170,9 @@ def dot_rows(
     """
     alt = altair()
     lines = rows if spans is None else spans
-    order = row_axis(lines, **({"labelExpr": WRAPPED, "labelLineHeight": 13} if has_labels else {}))
+    # On a phone names are in lines of up to 22 characters, which leave room for the dots.
+    label = {"labelExpr": f"{NARROW} ? {wrapped(22)} : datum.label", "labelLineHeight": 13}
+    order = row_axis(lines, **(label if has_labels else {}))
     x = alt.X("low:Q", title=title, scale=score_scale(ends_of(lines), most))
     colour = group_colour(looks)
     behind = data(lines).mark_rule(strokeWidth=3 if spans is None else 5, opacity=0.55 if spans is None else 1)
@@ -188,7 +209,7 @@ def curves(
     stroke: Spec = {"symbolType": "stroke", "symbolStrokeWidth": 3}
     colour = group_colour(looks, **stroke)
     dashes = alt.Scale(domain=list(looks), range=[list(look.dash) for look in looks.values()])
-    legend = alt.Legend(**stroke) if len(looks) > 1 else None
+    legend = legend_of(looks, **stroke)
     dash = alt.StrokeDash("group:N", sort=None, scale=dashes, legend=legend)
     layers = list(behind)
     if band:
@@ -225,7 +246,9 @@ def heat_map(
     about = [alt.Tooltip("down:N", title=titles[1] or "row"), alt.Tooltip("across:N", title=titles[0] or "column")]
     cells = base.mark_rect().encode(color=fill, opacity=full, tooltip=[*about, alt.Tooltip("tip:N", title="here")])
     if len(across) > LABELLED_CELLS:
-        return finished(cells.properties(height=alt.Step(CELL)), alt.Step(CELL))
+        return finished(cells.properties(height=alt.Step(CELL)), alt.Step(CELL), CELL // 2)
     ink = alt.condition("datum.share > 0.5", alt.value("var(--paper)"), alt.value(INK))
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
-    return finished(alt.layer(cells, texts).properties(height=alt.Step(CELL + 6)), alt.Step(LABELLED_CELL))
+    return finished(
+        alt.layer(cells, texts).properties(height=alt.Step(CELL + 6)), alt.Step(LABELLED_CELL), LABELLED_CELL * 3 // 4
+    )

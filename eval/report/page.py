@@ -144,11 +144,12 @@ Block = str | Note | Heading | Command | Facts | Quotes | Table | Chart | Fold |
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page that its table of contents leads to."""
+    """A part of a page that its table of contents leads to; closed until a reader opens it, unless `is_open`."""
 
     id: str
     title: str
     blocks: Sequence[Block]
+    is_open: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def headline(mean: Mapping[str, ArmScore], left_out: Mapping[str, ArmScore]) -> 
         mean: over the collections with train queries, or all where none has any; `left_out` over the former.
     """
     coe, base = mean["coe"], mean["base"]
-    plain = max((arm for arm in PLAIN if arm in mean), key=lambda arm: mean[arm].ndcg_at_10, default="base")
+    plain = best_plain(mean)
     text = f"Routing has nDCG@10 {coe.ndcg_at_10:.3f}, base {base.ndcg_at_10:.3f} and the best plain way "
     text += f"(\u201c{LABELS[plain]}\u201d) {mean[plain].ndcg_at_10:.3f}: routing adds {lead(mean[plain])}."
     if "hybrid" in left_out:
@@ -23,6 +23,11 @@ def headline(mean: Mapping[str, ArmScore], left_out: Mapping[str, ArmScore]) -> 
         text += f" With each collection unknown it has {unknown.ndcg_at_10:.3f}, a plain fusion of base and BM25 "
         text += f"{hybrid.ndcg_at_10:.3f}: {lead(hybrid)}."
     return text
+
+
+def best_plain(mean: Mapping[str, ArmScore]) -> str:
+    """The plain way with the highest mean."""
+    return max((arm for arm in PLAIN if arm in mean), key=lambda arm: mean[arm].ndcg_at_10, default="base")
 
 
 def lead(arm: ArmScore) -> str:

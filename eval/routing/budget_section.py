@@ -22,7 +22,7 @@ from eval.routing.routing_words import (
     shown_curves,
 )
 
-MAX_LABELLED = 10
+MAX_LABELLED, MAX_LABELLED_NARROW = 10, 4
 ALONE = "one expert alone"
 ROLES = {
     "this router": Look(ACCENT),
@@ -218,11 +218,13 @@ def plane(report: Report, kind: Amount) -> Chart | None:
     tooltip = charts.tooltips(name="name:N", score="score:Q|.1f", used="amount:Q|.4~g")
     colour, shape = charts.group_colour(looks), charts.group_shape(looks)
     dots = base.mark_point(filled=True, size=110, opacity=0.9).encode(color=colour, shape=shape, tooltip=tooltip)
-    labelled = [row for row in rows if row["label_text"]]
-    places = label_positions([(row["amount"], row["score"]) for row in labelled])
-    labelled = [{**row, "label": place} for row, place in zip(labelled, places, strict=True)]
-    labels = charts.data(labelled).mark_text(align="left", dx=10, fontSize=12, color=INK)
-    layers: list[Any] = [dots, labels.encode(x="amount:Q", text="label_text:N", y="label:Q")]
+    wide, narrow = (labels_of(rows, names) for names in ("label_text", "short_text"))
+    labels = charts.data(
+        [*({**row, "is_short": False} for row in wide), *({**row, "is_short": True} for row in narrow)]
+    )
+    labels = labels.transform_filter(f"datum.is_short == ({charts.NARROW})")
+    labels = labels.mark_text(align="left", dx=10, fontSize=12, color=INK)
+    layers: list[Any] = [dots, labels.encode(x="amount:Q", text="shown:N", y="label:Q")]
     caption = "Mean score against mean active parameters per query. Up and to the left is better."
     if kind == "mean_cost_usd":
         caption = "Mean score against mean cost. Up and to the left is better."
@@ -237,16 +239,24 @@ def plane(report: Report, kind: Amount) -> Chart | None:
     return Chart(id, charts.finished(alt.layer(*layers).properties(height=400)), caption)
 
 
+def labels_of(rows: Sequence[Spec], name: str) -> list[Spec]:
+    """The rows whose field of that name is a label, with the height where it is written."""
+    found = [row for row in rows if row[name]]
+    places = label_positions([(row["amount"], row["score"]) for row in found])
+    return [{**row, "shown": row[name], "label": place} for row, place in zip(found, places, strict=True)]
+
+
 def plane_rows(report: Report, kind: Amount) -> list[Spec]:
     """Arms that mix experts, methods, and every expert alone. Of the methods only the default is labelled, experts
-    only where they are few; the others say their name under the pointer."""
+    only where they are few, on a phone only this router and the fewest experts; the others say their name under the
+    pointer."""
     found = [
         (arm.label, ROLE_OF_ARM.get(name, "reference"), arm.mean_score, getattr(arm, kind), True)
         for name, arm in report.arms.items()
         if name not in ("best_single", "best_single_hindsight", "cheapest")
     ]
     found += [(m.label, "method", m.mean_score, getattr(m, kind), m.is_default) for m in report.methods.values()]
-    is_labelled = len(report.experts) <= MAX_LABELLED
+    is_labelled, is_few = (len(report.experts) <= most for most in (MAX_LABELLED, MAX_LABELLED_NARROW))
     _, of_expert, _, unit = PLANES[kind]
     found += [(row.expert, ALONE, row.mean_score, getattr(row, of_expert), is_labelled) for row in report.experts]
     return [
@@ -256,6 +266,7 @@ def plane_rows(report: Report, kind: Amount) -> list[Spec]:
             "score": 100 * score,
             "amount": unit * value,
             "label_text": name if is_shown else "",
+            "short_text": name if role == "this router" or (role == ALONE and is_few) else "",
         }
         for name, role, score, value, is_shown in found
         if value is not None
