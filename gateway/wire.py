@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from base.errors import allowed_values
-from base.json_text import JsonError, from_json
+from base.json_text import JsonError, from_json, to_json
 from gateway.body_fields import flag, json_type, shorten, typed, wrong
 from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
@@ -212,7 +212,7 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     tools = typed(body, "tools", list, "a list") or typed(body, "functions", list, "a list")
     form = typed(body, "response_format", dict, "an object") or {}
-    turns = prompt_chars = 0
+    turns, prompt_chars = 0, chars_of(tools)  # an agent's tools are most of its prompt
     has_image = is_asked = False
     for message in messages:
         role = message["role"]
@@ -224,6 +224,8 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
         else:
             prompt_chars += len(text_of(message))
             has_image = has_image or any(part["type"] in IMAGE_PARTS for part in parts(message))
+        if "tool_calls" in message:
+            prompt_chars += chars_of(message["tool_calls"])
     return QueryFacts(
         turns=turns,
         has_image=has_image,
@@ -234,6 +236,11 @@ def read_facts(body: Mapping[str, object], messages: list[dict[str, object]]) ->
         prompt_chars=prompt_chars,
         max_output_tokens=limit if isinstance(limit, int) else None,
     )
+
+
+def chars_of(value: object) -> int:
+    """The length of what a template writes as JSON: tools, and calls of them."""
+    return len(to_json(value)) if value else 0
 
 
 def in_tool_loop(messages: list[dict[str, object]]) -> bool:

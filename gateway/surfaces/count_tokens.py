@@ -22,7 +22,6 @@ from router.config import Engine, ExpertConfig, GatewayConfig, Wire
 from router.protocols import BackendRequest
 
 COUNT_PATH = "/v1/messages/count_tokens"
-CHARS_PER_TOKEN = 4
 TIMEOUT_S = 10.0
 
 
@@ -90,6 +89,4 @@ class TokenCount:
 
 def estimate(chat: ChatRequest) -> int:
     """Tokens of a prompt by its length, tools included: four characters a token, the usual ratio for English."""
-    tools = chat.body.get("tools")
-    chars = chat.facts.prompt_chars + (len(to_json(tools)) if tools else 0)
-    return max(1, chars // CHARS_PER_TOKEN)
+    return max(1, chat.facts.prompt_tokens)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from base.json_text import to_json
 from gateway.http_errors import ApiError
 from gateway.wire import ChatRequest, decode_chat, last_asks, resolve_model
 from router.ask import CUT_MARK, cap, unwrap
@@ -76,9 +77,12 @@ def test_facts() -> None:
         logprobs=True,
         max_tokens=9,
     ).facts
-    assert (facts.turns, facts.prompt_chars, facts.max_output_tokens) == (2, 8, 9)
+    assert (facts.turns, facts.prompt_chars, facts.max_output_tokens) == (2, 8 + len(to_json([tool])), 9)
     assert (facts.has_tools, facts.wants_json, facts.wants_logprobs, facts.has_image) == (True, True, True, False)
     assert not decoded([user("x")], tools=[tool], tool_choice="none").facts.has_tools
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    called = {"role": "assistant", "content": "a", "tool_calls": [call]}
+    assert decoded([user("x"), called]).facts.prompt_chars == 2 + len(to_json([call]))
     assert decoded([user("x")], max_tokens=9, max_completion_tokens=5).facts.max_output_tokens == 5
     assert decoded([user([{"type": "image_url", "image_url": {}}])]).facts.has_image
 
