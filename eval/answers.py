@@ -34,6 +34,7 @@ class Answer(Record):
 
     `abstains`: an expert that is not a language model had no answer, which scores 0, too.
     `key` names all that decides the answer (`answer_key`). `latency_ms` is None when another machine measured it.
+    `logprob` is the mean log-probability of its tokens, where it was asked for and is known.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Answer(Record):
     latency_ms: float | None = Field(default=None, ge=0)
     failure: str = ""
     abstains: bool = False
+    logprob: float | None = None
 
     def line(self) -> bytes:
         return self.model_dump_json(exclude_defaults=True).encode() + b"\n"
@@ -58,11 +60,12 @@ def answer_key(probe: Probe, fingerprint: str) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """One probe for one expert, and the key of the answer."""
+    """One probe for one expert, and the key of the answer, which does not depend on log-probabilities beside it."""
 
     probe: Probe
     expert: str
     key: str
+    wants_logprobs: bool = False
 
 
 def tokens(usage: Mapping[str, object], name: str) -> int | None:
@@ -74,7 +77,7 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
     """Asks one pair; a permanent failure is an answer, too. Raises CallError on any other error."""
     started = time.perf_counter()
     try:
-        text, usage = await client.ask(pair.expert, pair.probe)
+        text, usage, logprob = await client.ask(pair.expert, pair.probe, pair.wants_logprobs)
     except CallError as error:
         if error.reason == _ABSTAINED:
             latency_ms = 1000 * (time.perf_counter() - started)
@@ -92,6 +95,7 @@ async def asked(client: ChatClient, pair: Pair) -> Answer:
         prompt_tokens=tokens(usage, "prompt_tokens"),
         output_tokens=tokens(usage, "completion_tokens"),
         latency_ms=1000 * (time.perf_counter() - started),
+        logprob=logprob,
     )
 
 

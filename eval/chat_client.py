@@ -14,6 +14,7 @@ import aiohttp
 
 from base.errors import BackendError
 from base.json_text import from_json
+from base.log_probabilities import mean_logprob
 from base.visible_text import visible_line
 from decision_log.read import OUR_FAULTS
 from eval.probe_set import Probe
@@ -77,8 +78,10 @@ class ChatClient:
         parts = urlsplit(self._url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
-    async def ask(self, expert: str, probe: Probe) -> tuple[str, Mapping[str, object]]:
-        """The answer's text and its usage.
+    async def ask(
+        self, expert: str, probe: Probe, wants_logprobs: bool = False
+    ) -> tuple[str, Mapping[str, object], float | None]:
+        """The answer's text, its usage, and the mean log-probability of its tokens where the engine gives some.
 
         Raises:
             CallError: no connection, too late, an HTTP error, or an answer of another shape.
@@ -89,9 +92,9 @@ class ChatClient:
             "max_tokens": probe.max_tokens,
             **SAMPLING,
         }
-        return await self.send(body)
+        return await self.send(body | {"logprobs": True} if wants_logprobs else body)
 
-    async def send(self, body: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
+    async def send(self, body: Mapping[str, object]) -> tuple[str, Mapping[str, object], float | None]:
         """As `ask`, of a chat request as it is. Raises CallError."""
         try:
             async with self._session.post(self._url, json=body) as response:
@@ -141,12 +144,13 @@ def error_of(content: bytes) -> tuple[str, str]:
         return "no error body", ""
 
 
-def read_answer(content: bytes) -> tuple[str, Mapping[str, object]]:
-    """Text and usage of a chat completion. Raises CallError on another shape."""
+def read_answer(content: bytes) -> tuple[str, Mapping[str, object], float | None]:
+    """Text, usage and mean log-probability of a chat completion. Raises CallError on another shape."""
     try:
         completion = from_json(content, has_unique_keys=False)
         text = completion["choices"][0]["message"]["content"]
         usage = completion.get("usage")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise CallError("the answer is not a chat completion", Fault.EXPERT) from error
-    return text if isinstance(text, str) else "", usage if isinstance(usage, dict) else {}
+    known = mean_logprob(completion)
+    return text if isinstance(text, str) else "", usage if isinstance(usage, dict) else {}, known

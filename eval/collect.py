@@ -56,8 +56,8 @@ class CollectRequest:
     `kept` are experts that may stay in the table with what they answered before, though they are not asked now; None
     keeps all of them. `compared_by` is the kind of answers by category, for probes whose grader tells none; `embed` is
     the router's encoder, for kinds that need it. `timeout_s` bounds one answer. `is_asking_failed`: ask again where an
-    expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again. `spread`: Ray asks
-    and grades.
+    expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again. `wants_logprobs`:
+    of what is asked now, for the gate of `escalate`; builtin experts have none. `spread`: Ray asks and grades.
     """
 
     probes: tuple[Probe, ...]
@@ -76,6 +76,7 @@ class CollectRequest:
     api_key: str | None = None
     is_asking_failed: bool = False
     is_asking_all: bool = False
+    wants_logprobs: bool = False
     spread: Spread | None = None
 
     @property
@@ -145,7 +146,8 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
 
 def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
     """Every probe for every expert."""
-    return [Pair(probe, expert, request.key(expert, probe)) for expert in experts for probe in request.probes]
+    asked = {expert: request.wants_logprobs and expert not in request.free for expert in experts}
+    return [Pair(probe, e, request.key(e, probe), wants) for e, wants in asked.items() for probe in request.probes]
 
 
 def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
@@ -305,7 +307,8 @@ async def graded_table(
     """All probes and these experts, graded; NaN where there is no answer."""
     shape = (len(request.probes), len(experts))
     matrices: dict[str, FloatArray] = {
-        name: np.full(shape, np.nan, dtype=np.float32) for name in ("score", "cost_usd", "output_tokens", "latency_ms")
+        name: np.full(shape, np.nan, dtype=np.float32)
+        for name in ("score", "cost_usd", "output_tokens", "latency_ms", "logprob")
     }
     speeds = {expert: ms_per_token(answers.values(), expert) for expert in experts}
     cells = [
@@ -321,6 +324,7 @@ async def graded_table(
             "cost_usd": cost_usd(answer, request.facts.get(experts[column], ModelFacts())),
             "output_tokens": answer.output_tokens,
             "latency_ms": latency_ms(answer, speeds[experts[column]]),
+            "logprob": answer.logprob,
         }
         for name, matrix in matrices.items():
             matrix[row, column] = np.nan if known[name] is None else known[name]
@@ -340,6 +344,7 @@ async def graded_table(
         source=request.out.name,
         active_params_b={name: size for name, size in sizes.items() if size is not None},
         answers=numbered_answers(keys, (len(request.probes), len(experts))),
+        logprobs=matrices["logprob"] if np.isfinite(matrices["logprob"]).any() else None,
     )
 
 

@@ -55,6 +55,9 @@ def collect(
         bool, typer.Option("--retry-failed", help="ask again where an expert failed, instead of keeping its 0")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="ask everything again, including what is known")] = False,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="ask for log-probabilities, too, for the gate of `escalate`")
+    ] = False,
     answers_from: Annotated[
         Path | None, typer.Option(help="answers of another machine; those of unchanged experts are not asked again")
     ] = None,
@@ -81,6 +84,7 @@ def collect(
         api_key=api_key,
         is_asking_failed=retry_failed,
         is_asking_all=again,
+        wants_logprobs=logprobs,
     )
     with console_progress() as progress, cores_of(engine) as cores:
         spread = Spread(cores) if cores else None

@@ -59,6 +59,7 @@ def with_feedback(
         output_tokens=np.concatenate([graded.output_tokens, tokens]),
         latency_ms=np.concatenate([graded.latency_ms, unknown]),
         answers=None,
+        logprobs=None,
     )
 
 

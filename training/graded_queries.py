@@ -123,6 +123,9 @@ def joined(table: OutcomeTable, other: OutcomeTable) -> OutcomeTable:
         output_tokens=np.concatenate([table.output_tokens, other.output_tokens]),
         latency_ms=np.concatenate([table.latency_ms, other.latency_ms]),
         answers=None if table.answers is None else np.concatenate([table.answers, no_answers(other)]),
+        logprobs=None
+        if table.logprobs is None
+        else np.concatenate([table.logprobs, np.full_like(other.scores, np.nan)]),
     )
 
 

@@ -30,6 +30,7 @@ class OutcomeTable:
     `splits` holds train, valid or test per prompt. `is_cost_estimated`: some cost was not recorded but computed from
     list prices and the length of prompt and answer. `answers` (n, m) numbers the different answers to each prompt from
     0; -1 (NO_ANSWER) where a reply states none, -2 (NOT_COMPARED) where nobody looked. None where nobody ever did.
+    `logprobs` (n, m) are mean log-probabilities of the replies' tokens, NaN or None where unknown.
     """
 
     prompt_ids: tuple[str, ...]
@@ -46,6 +47,7 @@ class OutcomeTable:
     active_params_b: dict[str, float] = field(default_factory=dict)
     is_cost_estimated: bool = False
     answers: NDArray[np.int64] | None = None
+    logprobs: FloatArray | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.prompt_ids), len(self.experts))
@@ -55,6 +57,8 @@ class OutcomeTable:
                 raise ValueError(f"{name} has shape {found}; expected {shape} (prompts, experts)")
         if self.answers is not None and self.answers.shape != shape:
             raise ValueError(f"answers have shape {self.answers.shape}; expected {shape} (prompts, experts)")
+        if self.logprobs is not None and self.logprobs.shape != shape:
+            raise ValueError(f"logprobs have shape {self.logprobs.shape}; expected {shape} (prompts, experts)")
 
     def rows(self, keep: NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]) -> OutcomeTable:
         """The table of some prompts: a boolean mask (n,) or row numbers."""
@@ -70,6 +74,7 @@ class OutcomeTable:
             output_tokens=self.output_tokens[index],
             latency_ms=self.latency_ms[index],
             answers=None if self.answers is None else self.answers[index],
+            logprobs=None if self.logprobs is None else self.logprobs[index],
         )
 
     def learned_categories(self) -> tuple[str, ...]:

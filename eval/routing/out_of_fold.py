@@ -68,6 +68,7 @@ def out_of_fold(
 def joined(first: OutcomeTable, second: OutcomeTable) -> OutcomeTable:
     """The prompts of both, whose experts are the same."""
     answers = [part.answers for part in (first, second) if part.answers is not None]
+    logprobs = [part.logprobs for part in (first, second) if part.logprobs is not None]
     return replace(
         first,
         prompt_ids=first.prompt_ids + second.prompt_ids,
@@ -79,6 +80,7 @@ def joined(first: OutcomeTable, second: OutcomeTable) -> OutcomeTable:
         output_tokens=np.concatenate([first.output_tokens, second.output_tokens]),
         latency_ms=np.concatenate([first.latency_ms, second.latency_ms]),
         answers=np.concatenate(answers) if len(answers) == 2 else None,
+        logprobs=np.concatenate(logprobs) if len(logprobs) == 2 else None,
     )
 
 

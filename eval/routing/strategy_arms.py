@@ -118,8 +118,13 @@ class Plays:
 def recorded_replies(table: OutcomeTable, i: int, columns: Sequence[int]) -> Replies:
     """Replies that the experts at `columns` gave to prompt i."""
     assert table.answers is not None, "strategies are played where answers are known"
-    keys = table.answers[i]
-    return {e: Reply(None if keys[column] < 0 else str(keys[column])) for e, column in enumerate(columns)}
+    keys, known = table.answers[i], None if table.logprobs is None else table.logprobs[i]
+
+    def reply(column: int) -> Reply:
+        logprob = None if known is None or np.isnan(known[column]) else float(known[column])
+        return Reply(None if keys[column] < 0 else str(keys[column]), logprob=logprob)
+
+    return {e: reply(column) for e, column in enumerate(columns)}
 
 
 def play(strategy: Strategy, known: Replies) -> tuple[int, Mapping[int, Reply]]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from base.errors import RouterError
+from base.log_probabilities import mean_logprob
 from fleet.wires.echo import wants_usage
-from gateway.answer_reader import answer_text
+from gateway.answer_reader import answer_text, reply_json
 from gateway.asgi import read_off_loop
 from gateway.exchange import Asked, cost_usd
 from gateway.expert_call import ExpertCall, StreamedAnswer, WholeAnswer
@@ -20,6 +21,7 @@ from gateway.judging.prompts import text_of
 from gateway.strategies.told import streamed, total, with_usage
 from gateway.wire import ChatRequest
 from router.config import ExpertConfig
+from router.strategies.machines import Escalate
 from router.strategies.types import Chosen, KeyOf, Question, Reply, Settled, Strategy
 from router.types import AskedExpert, CallState, QueryFacts, RoutingDecision, StrategyTrace, Usage
 
@@ -44,6 +46,7 @@ class Call:
     key: str | None = None
     error_code: str | None = None
     latency_ms: float | None = None
+    logprob: float | None = None
 
     @property
     def usage(self) -> Usage:
@@ -55,7 +58,7 @@ class Call:
 
     @property
     def reply(self) -> Reply:
-        return Reply(self.key, is_failure=self.answer is None)
+        return Reply(self.key, is_failure=self.answer is None, logprob=self.logprob)
 
 
 @dataclass
@@ -151,8 +154,13 @@ class StrategyRun:
         """Asks one expert for a whole answer. A failure is no answer."""
         call = self.calls[expert] = Call(self.chosen.experts[expert], self.chat.facts.prompt_tokens)
         body = {field: value for field, value in self.chat.body.items() if field not in ("stream", "stream_options")}
+        strategy = self.chosen.strategy
+        if isinstance(strategy, Escalate) and strategy.wants_logprobs == expert:
+            body["logprobs"] = True
         text = await self._ask_into(call, replace(self.chat, body=body, is_stream=False))
         is_cut = call.answer is not None and call.answer.facts.finish_reason == "length"
+        if call.answer is not None and "logprobs" in body:
+            call.logprob = await read_off_loop(lambda raw: mean_logprob(reply_json(raw)), call.answer.body)
         if text is not None and not is_cut:
             call.key = await self._key(text)
 

@@ -22,10 +22,13 @@ def total(usages: Iterable[Usage]) -> Usage:
 
 
 def with_usage(body: bytes, usage: Usage) -> bytes:
-    """A whole answer that reports another usage."""
+    """A whole answer that reports another usage, without log-probabilities: a client that wants some has one expert."""
     tokens = usage.prompt_tokens + usage.completion_tokens
     counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-    return to_json({**reply_json(body), "usage": {**counts, "total_tokens": tokens}})
+    reply = reply_json(body)
+    for choice in reply["choices"]:
+        choice.pop("logprobs", None)
+    return to_json({**reply, "usage": {**counts, "total_tokens": tokens}})
 
 
 def streamed(answer: WholeAnswer, wants_usage: bool) -> StreamedAnswer:

@@ -16,7 +16,7 @@ from router.artifact import require_array, require_finite
 from router.protocols import ArrayState
 from router.strategies.machines import Agree, Escalate, Sequential, Vote
 from router.strategies.types import Strategy, StrategyName
-from router.strategies.votes import SIGNALS, Votes
+from router.strategies.votes import SIGNALS, TELLS, Votes
 from router.types import FloatArray
 
 IntArray = NDArray[np.int64]
@@ -43,9 +43,9 @@ class Variants:
     """Ways to carry out one strategy, and what each gained out of fold.
 
     `experts` (v, l) in the order of asking; `by_weight` (v,) 1 where they are instead asked in the order of their
-    votes' weights on the query; `rules` (v, l, SIGNALS) for going on after so many replies. `quality` (k + 1, v) is
-    what a plan is solved from, in which a lead over the best single expert counts only as far as its errors do not
-    explain it; `asks` (k + 1, v, m) how often each expert is asked per query of a category.
+    votes' weights on the query; `rules` (v, l, SIGNALS + TELLS) for going on after so many replies. `quality`
+    (k + 1, v) is what a plan is solved from, in which a lead over the best single expert counts only as far as its
+    errors do not explain it; `asks` (k + 1, v, m) how often each expert is asked per query of a category.
     """
 
     experts: IntArray
@@ -119,7 +119,7 @@ class LearnedStrategies:
         if name is StrategyName.ESCALATE:
             second = experts[1] if len(experts) == 3 else None
             return Escalate(experts[0], experts[-1], rules[0], votes, second)
-        return Sequential(experts, rules[: len(experts) - 1], votes)
+        return Sequential(experts, tuple(rule[:SIGNALS] for rule in rules[: len(experts) - 1]), votes)
 
 
 def learned_strategies(state: ArrayState, k: int, m: int) -> LearnedStrategies | None:
@@ -149,7 +149,7 @@ def variants_from(state: ArrayState, name: StrategyName, k: int, m: int) -> Vari
     return Variants(
         experts=experts,
         by_weight=np.asarray(require_array(state, f"{name}.by_weight", (v,)), dtype=np.int64),
-        rules=require_finite(state, f"{name}.rules", (v, most, SIGNALS)),
+        rules=require_finite(state, f"{name}.rules", (v, most, SIGNALS + TELLS)),
         quality=require_finite(state, f"{name}.quality", (k + 1, v)),
         asks=require_finite(state, f"{name}.asks", (k + 1, v, m)),
     )

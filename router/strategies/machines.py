@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.strategies.types import Ask, Replies, Settled
-from router.strategies.votes import Votes, first_served, voters
+from router.strategies.votes import SIGNALS, Votes, first_served, tells, voters
 
 Rule = tuple[float, ...]
-"""Coefficients of `Votes.signals`: what asking on gains, less its price. Above 0 the next expert is asked."""
+"""Coefficients of `Votes.signals`, for `Escalate` of `tells`, too: what asking on gains, less its price. Above 0 the
+next expert is asked."""
 
 
 def settle(experts: Sequence[int], replies: Replies, votes: Votes) -> Settled:
@@ -117,12 +118,18 @@ class Escalate:
     def experts(self) -> tuple[int, ...]:
         return tuple(e for e in (self.cheap, self.second, self.strong) if e is not None)
 
+    @property
+    def wants_logprobs(self) -> int | None:
+        """The expert whose log-probabilities the rule looks at."""
+        return self.cheap if any(self.rule[SIGNALS:]) else None
+
     def step(self, replies: Replies) -> Ask | Settled:
         if self.cheap not in replies:
             return Ask((self.cheap,))
         key = replies[self.cheap].key
-        signals = self.votes.signals({self.cheap: replies[self.cheap]}, self.experts[1:])
-        if key is not None and sum(a * b for a, b in zip(self.rule, signals, strict=True)) <= 0:
+        own = {self.cheap: replies[self.cheap]}
+        signals = (*self.votes.signals(own, self.experts[1:]), *tells(replies[self.cheap]))
+        if key is not None and sum(a * b for a, b in zip(self.rule, signals, strict=False)) <= 0:
             return settle(self.experts, replies, self.votes)
         if key is not None and self.second is not None:
             if self.second not in replies:

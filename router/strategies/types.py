@@ -68,10 +68,12 @@ def kind_of_text(key: KeyOf) -> AnswerKind:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An expert's reply. `key` is its answer's, None where it states none or was cut off. `is_failure`: there is
-    nothing to serve, because the expert failed or was not asked (it cannot take the request)."""
+    nothing to serve, because the expert failed or was not asked (it cannot take the request). `logprob` is the mean
+    log-probability of its tokens, where the engine gave them."""
 
     key: str | None = None
     is_failure: bool = False
+    logprob: float | None = None
 
 
 Replies = Mapping[int, Reply]

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from router.strategies.types import Replies
+from router.strategies.types import Replies, Reply
 
-SIGNALS = 11
-"""Numbers that `Votes.signals` gives."""
+SIGNALS, TELLS = 11, 2
+"""Numbers that `Votes.signals` and `tells` give."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,12 @@ class Votes:
         ahead, silent = sum(self.weights[e] for e in rest), sum(reply.key is None for reply in replies.values())
         squares = (first * first, first * second, second * second)
         return (1.0, first, second, 1 - sum(probs), *squares, ahead, self.doubt, self.doubt * first, float(silent))
+
+
+def tells(reply: Reply) -> tuple[float, float]:
+    """Signs of a cheap reply itself: the mean log-probability of its tokens, 0 where it is not known, and 1 where it is
+    not."""
+    return (0.0, 1.0) if reply.logprob is None else (reply.logprob, 0.0)
 
 
 def voters(replies: Replies, key: str) -> list[int]:

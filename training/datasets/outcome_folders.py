@@ -115,14 +115,17 @@ def merged(tables: Sequence[OutcomeTable], experts: Sequence[str]) -> OutcomeTab
 def merged_matrices(
     tables: Sequence[OutcomeTable], rows: Mapping[tuple[str, str, str], int], names: tuple[str, ...]
 ) -> dict[str, FloatArray]:
-    """The four matrices (n, m). A score comes with the cost, length and latency of its own answer."""
-    matrices = {name: np.full((len(rows), len(names)), np.nan, dtype=np.float32) for name in MATRICES}
+    """The matrices (n, m). A score comes with the cost, length and latency of its own answer."""
+    kinds = MATRICES if all(table.logprobs is None for table in tables) else (*MATRICES, "logprobs")
+    matrices = {name: np.full((len(rows), len(names)), np.nan, dtype=np.float32) for name in kinds}
     for table in tables:
         row = np.array([rows[(table.metric, *asked)] for asked in zip(table.categories, table.texts, strict=True)])
         for column, name in enumerate(table.experts):
             has_score = np.isfinite(table.scores[:, column])
             for kind, matrix in matrices.items():
-                matrix[row[has_score], names.index(name)] = getattr(table, kind)[has_score, column]
+                values = getattr(table, kind)
+                own = np.nan if values is None else values[has_score, column]
+                matrix[row[has_score], names.index(name)] = own
     return matrices
 
 
@@ -170,4 +173,5 @@ def with_unmeasured(table: OutcomeTable, experts: Sequence[str]) -> OutcomeTable
         answers=None
         if table.answers is None
         else np.concatenate([table.answers, np.full(empty.shape, NOT_COMPARED, dtype=np.int64)], axis=1),
+        logprobs=None if table.logprobs is None else wider(table.logprobs),
     )

@@ -5,7 +5,9 @@ prompts: prompt_id, messages (JSON list of role and content) and category are re
 language are read when there. scores: prompt_id, model and score in [0, 1] are required; metric, output_tokens,
 output_chars (where tokens were not counted), cost_usd and latency_ms are read when there. A third file,
 `answers.parquet`, may say what was answered: prompt_id, model, and answer, in a spelling in which equal answers are
-equal; empty where the reply states none. Shapes: n prompts, m experts.
+equal; empty where the reply states none. Its logprob, the mean of the reply's tokens, is read when there.
+
+Shapes: n prompts, m experts.
 """
 
 from __future__ import annotations
@@ -122,7 +124,8 @@ def read_outcomes(
     refuse_repeats(path, asked, rows)
     models_file = find_models_file(folder)
     facts = dict(models or {}) | (read_models(models_file) if models_file else {})
-    table = replace(assemble(asked, rows, facts), answers=read_answers(folder / ANSWERS_FILE, asked, rows.models))
+    answers, logprobs = read_answers(folder / ANSWERS_FILE, asked, rows.models)
+    table = replace(assemble(asked, rows, facts), answers=answers, logprobs=logprobs)
     return scored_rows(table, path) if keep_partial else complete_rows(table, path)
 
 
@@ -224,15 +227,25 @@ def read_scores(path: Path, prompts: PromptRows) -> ScoreRows:
     return rows.take(prompt >= 0)
 
 
-def read_answers(path: Path, prompts: PromptRows, models: Sequence[str]) -> NDArray[np.int64] | None:
-    """(n, m) numbers of answers as `OutcomeTable` has them; None without the file. Raises DataError."""
+def read_answers(
+    path: Path, prompts: PromptRows, models: Sequence[str]
+) -> tuple[NDArray[np.int64] | None, FloatArray | None]:
+    """(n, m) numbers of answers and log-probabilities as `OutcomeTable` has them; None without the file, or without
+    any. Raises DataError."""
     if not path.exists():
-        return None
+        return None, None
     table = read_table(path, ("prompt_id", "model", "answer"))
     prompt = positions(texts(path, table, "prompt_id"), prompts.ids)
     expert = positions(texts(path, table, "model"), models)
     given = zip(prompt.tolist(), expert.tolist(), optional_texts(path, table, "answer", ""), strict=True)
-    return numbered_answers((cell for cell in given if cell[0] >= 0 and cell[1] >= 0), (len(prompts.ids), len(models)))
+    shape, is_kept = (len(prompts.ids), len(models)), (prompt >= 0) & (expert >= 0)
+    answers = numbered_answers((cell for cell in given if cell[0] >= 0 and cell[1] >= 0), shape)
+    logprob = numbers(path, table, "logprob")
+    if not np.isfinite(logprob[is_kept]).any():
+        return answers, None
+    logprobs = np.full(shape, np.nan, dtype=np.float32)
+    logprobs[prompt[is_kept], expert[is_kept]] = logprob[is_kept]
+    return answers, logprobs
 
 
 def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[int, int]) -> NDArray[np.int64]:
@@ -374,10 +387,11 @@ def prompt_columns(table: OutcomeTable) -> dict[str, list[str]]:
     }
 
 
-def answer_columns(table: OutcomeTable, answers: NDArray[np.int64]) -> dict[str, list[str | None]]:
+def answer_columns(table: OutcomeTable, answers: NDArray[np.int64]) -> dict[str, list[Any]]:
     """The answers that were compared, by their numbers."""
     prompt, expert = np.nonzero(answers > NOT_COMPARED)
-    return {
+    known = {} if table.logprobs is None else {"logprob": table.logprobs[prompt, expert].tolist()}
+    return known | {
         "prompt_id": [table.prompt_ids[i] for i in prompt],
         "model": [table.experts[e] for e in expert],
         "answer": [str(number) if number > NO_ANSWER else None for number in answers[prompt, expert].tolist()],

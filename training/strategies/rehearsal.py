@@ -22,11 +22,18 @@ BoolArray = NDArray[np.bool_]
 @dataclass(frozen=True)
 class Known:
     """Answers of all experts: `keys` and `scores` (n, m) as in `Ballots`; `weights` (n, m + 1) of their votes,
-    fitted without the prompt."""
+    fitted without the prompt; `logprobs` (n, m), NaN where unknown, None where none is known."""
 
     keys: IntArray
     scores: Float64Array
     weights: Float64Array
+    logprobs: Float64Array | None = None
+
+    def tells(self, expert: int) -> Float64Array:
+        """(n, TELLS) as `router.strategies.votes.tells`."""
+        nothing = np.full(len(self.keys), np.nan)
+        known = nothing if self.logprobs is None else self.logprobs[:, expert]
+        return np.stack([np.nan_to_num(known), np.isnan(known).astype(np.float64)], axis=1)
 
     @cached_property
     def by_weight(self) -> IntArray:
@@ -93,6 +100,12 @@ def stage(known: Known, order: IntArray, count: int) -> Stage:
     return Stage(known.scores[rows, served], signals, is_decided)
 
 
+def passed(known: Known, experts: Sequence[int]) -> Stage:
+    """After the cheap expert's reply, with the signs of that reply itself among the signals."""
+    first = stage(known, known.fixed(experts), 1)
+    return replace(first, signals=np.hstack([first.signals, known.tells(experts[0])]))
+
+
 def stages(known: Known, order: IntArray) -> list[Stage]:
     """After each reply of an order (n, l)."""
     return [stage(known, order, count + 1) for count in range(order.shape[1])]
@@ -129,13 +142,13 @@ def play_sequence(known: Known, order: IntArray, found: Sequence[Stage], rules: 
     return Played(score, asked)
 
 
-def play_escalation(known: Known, experts: Sequence[int], passed: Stage, rule: Float64Array) -> Played:
-    """`experts`: the cheap one, maybe a second, the strong one. `passed` is the stage after the cheap one's reply."""
+def play_escalation(known: Known, experts: Sequence[int], first: Stage, rule: Float64Array) -> Played:
+    """`experts`: the cheap one, maybe a second, the strong one. `first` is the stage `passed` gives."""
     cheap, *seconds, strong = experts
     has_key = known.keys[:, cheap] != NO_ANSWER
-    goes_on = ~has_key | (passed.signals @ rule > 0)
+    goes_on = ~has_key | (first.signals @ rule > 0)
     asked = asked_of(known, known.fixed((cheap,)), 1)
-    agreed, is_same = passed.score, np.zeros(len(has_key), dtype=bool)
+    agreed, is_same = first.score, np.zeros(len(has_key), dtype=bool)
     everybody = (strong, cheap, *seconds)
     if seconds:
         asked[:, seconds[0]] = goes_on & has_key
@@ -144,5 +157,5 @@ def play_escalation(known: Known, experts: Sequence[int], passed: Stage, rule: F
     asked[:, strong] = goes_on & ~is_same
     heard = replace(known, keys=np.where(asked, known.keys, NO_ANSWER))
     otherwise = stage(heard, known.fixed(everybody), len(everybody)).score
-    score = np.where(goes_on, np.where(is_same, agreed, own_ruling(known, strong, otherwise)), passed.score)
+    score = np.where(goes_on, np.where(is_same, agreed, own_ruling(known, strong, otherwise)), first.score)
     return Played(score, asked)

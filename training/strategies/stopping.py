@@ -15,13 +15,13 @@ RIDGE = 3e-3
 
 
 def regressed(signals: Float64Array, gain: Float64Array) -> Float64Array:
-    """(SIGNALS,) coefficients of what asking on gains (n,), by ridge regression on standardised signals."""
+    """(s,) coefficients of what asking on gains (n,), by ridge regression on standardised signals."""
     if not len(signals):
-        return np.zeros(SIGNALS)
+        return np.zeros(signals.shape[1])
     mean, spread = signals.mean(axis=0), signals.std(axis=0) + 1e-9
     mean[0], spread[0] = 0.0, 1.0
     scaled = (signals - mean) / spread
-    held = RIDGE * len(signals) * np.diag([0.0, *[1.0] * (SIGNALS - 1)]) + 1e-9 * np.eye(SIGNALS)
+    held = RIDGE * len(signals) * np.diag([0.0, *[1.0] * (signals.shape[1] - 1)]) + 1e-9 * np.eye(signals.shape[1])
     found = np.linalg.solve(scaled.T @ scaled + held, scaled.T @ gain) / spread
     found[0] -= found[1:] @ mean[1:]
     return np.asarray(found)

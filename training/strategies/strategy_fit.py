@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from base.progress import Progress
 from router.quality import CAUTION, QualityMatrix, reference_of
 from router.strategies.learned import NEVER, NOBODY, LearnedStrategies, Variants, with_bias
-from router.strategies.votes import SIGNALS
+from router.strategies.votes import SIGNALS, TELLS
 from router.types import FloatArray
 from training.expert_map import cell_sums, shrink
 from training.graded_queries import GradedQueries
@@ -60,7 +60,8 @@ def fit_strategies(
     part = data.take(is_known)
     assert part.table.answers is not None
     ballots = Ballots(np.maximum(part.table.answers, NO_ANSWER), part.table.scores.astype(np.float64), part.embeddings)
-    known = Known(ballots.keys, ballots.scores, unseen_weights(ballots, part.folds, rng))
+    logprobs = None if part.table.logprobs is None else part.table.logprobs.astype(np.float64)
+    known = Known(ballots.keys, ballots.scores, unseen_weights(ballots, part.folds, rng), logprobs)
     company = company_of(ballots.scores, amounts_of(part))
     progress("trying ways to ask several experts")
     single, rows = reference_of(evidence), np.array(part.decided)
@@ -134,10 +135,10 @@ def measured(
     m, single = scores.shape[1], scores[:, reference]
     k, v, longest = len(quality) - 1, len(ways), max((len(way.experts) for way in ways), default=0)
     experts = np.full((v, longest), NOBODY, dtype=np.int64)
-    rules = np.zeros((v, longest, SIGNALS), dtype=np.float32)
+    rules = np.zeros((v, longest, SIGNALS + TELLS), dtype=np.float32)
     for i, way in enumerate(ways):
         experts[i, : len(way.experts)] = way.experts
-        rules[i, : len(way.rules)] = way.rules
+        rules[i, : len(way.rules), : way.rules.shape[1]] = way.rules
     gains = np.array([way.played.score - single for way in ways]).reshape(v, len(single)).T
     gain, stderr = shrink(*cell_sums(gains, rows, k))
     leads = gains.mean(axis=0) > SURE * gains.std(axis=0) / np.sqrt(len(gains))

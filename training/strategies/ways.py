@@ -12,17 +12,17 @@ from itertools import combinations
 import numpy as np
 
 from router.strategies.types import StrategyName
-from router.strategies.votes import SIGNALS
+from router.strategies.votes import SIGNALS, TELLS
 from training.strategies.rehearsal import (
     BoolArray,
     Known,
     Played,
     Stage,
+    passed,
     play_agree,
     play_escalation,
     play_sequence,
     play_vote,
-    stage,
     stages,
 )
 from training.strategies.stopping import regressed, stopping_rules
@@ -34,7 +34,7 @@ MOST_IN_ORDER = 3
 PRICES = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Score that asking on must gain for what a mean expert costs (ours)."""
 
-NEVER_PASS = np.array([[1.0, *[0.0] * (SIGNALS - 1)]])
+NEVER_PASS = np.array([[1.0, *[0.0] * (SIGNALS + TELLS - 1)]])
 
 
 @dataclass(frozen=True)
@@ -123,18 +123,18 @@ def sequences_in(
 def escalations(known: Known, folds: IntArray, company: Company) -> Iterator[Way]:
     for experts in company.orders():
         if len(experts) <= MOST_IN_ORDER:
-            passed, rest = stage(known, known.fixed(experts), 1), list(experts[1:])
-            on = play_escalation(known, experts, passed, NEVER_PASS[0])
-            gain, spent = on.score - passed.score, on.asked[:, rest] @ company.costs[rest]
+            first, rest = passed(known, experts), list(experts[1:])
+            on = play_escalation(known, experts, first, NEVER_PASS[0])
+            gain, spent = on.score - first.score, on.asked[:, rest] @ company.costs[rest]
             for price in PRICES:
 
                 def fit(
-                    rows: BoolArray, signals: Float64Array = passed.signals, worth: Float64Array = gain - price * spent
+                    rows: BoolArray, signals: Float64Array = first.signals, worth: Float64Array = gain - price * spent
                 ) -> Float64Array:
                     return regressed(signals[rows], worth[rows])[None]
 
-                def play(rules: Float64Array, own: tuple[int, ...] = experts, passed: Stage = passed) -> Played:
-                    return play_escalation(known, own, passed, rules[0])
+                def play(rules: Float64Array, own: tuple[int, ...] = experts, first: Stage = first) -> Played:
+                    return play_escalation(known, own, first, rules[0])
 
                 yield Way(experts, *crossed(fit, play, folds))
 

@@ -38,6 +38,7 @@ class Panel:
     cancelled: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
     url: str = ""
+    logprobs: dict[str, float] = field(default_factory=dict)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
@@ -54,12 +55,12 @@ class Panel:
             raise
         finally:
             self.running.discard(expert)
-        return self.answer(expert, self.says[expert])
+        return self.answer(expert, self.says[expert], self.logprobs.get(expert) if body.get("logprobs") else None)
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         return web.json_response({})
 
-    def answer(self, expert: str, said: str) -> web.Response:
+    def answer(self, expert: str, said: str, logprob: float | None) -> web.Response:
         if said == FAIL:
             return web.json_response({"error": {"message": "out of memory", "code": "oom"}}, status=500)
         if said == GARBAGE:
@@ -69,6 +70,8 @@ class Panel:
         if said == ERROR:
             return web.json_response({"error": {"message": "overloaded", "code": "overloaded"}})
         choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        if logprob is not None:
+            choice["logprobs"] = {"content": [{"token": "a", "logprob": logprob}, {"token": "b", "logprob": logprob}]}
         whole = {"id": "c1", "object": "chat.completion", "created": 1, "model": expert, "choices": [choice]}
         return web.json_response({**whole, "usage": TOKENS})
 

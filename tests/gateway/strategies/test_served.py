@@ -193,6 +193,18 @@ async def test_one_after_the_other_and_cheap_before_strong() -> None:
             assert panel.asked == asked
 
 
+@pytest.mark.parametrize(("logprob", "asked"), [(-0.1, ["plain"]), (-3.0, ["plain", "emerald"]), (None, ["plain"])])
+async def test_an_unsure_reply_does_not_pass_the_gate(logprob: float | None, asked: list[str]) -> None:
+    gate = (-0.5, *[0.0] * (SIGNALS - 1), -1.0, 0.0)  # asks on below a mean log-probability of -0.5
+    async with composition(TWO_AGREE, Escalate(2, 1, gate, VOTES), StrategyName.ESCALATE) as (gateway, panel):
+        panel.logprobs = {} if logprob is None else {"plain": logprob, "emerald": logprob}
+        async with gateway.chat("red") as answer:
+            body = await answer.json()
+        assert panel.asked == asked
+        assert [each.get("logprobs") for each in panel.bodies] == [True, None][: len(asked)]
+        assert "logprobs" not in body["choices"][0]
+
+
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 
 

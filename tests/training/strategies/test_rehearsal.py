@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from router.strategies.machines import Agree, Escalate, Sequential, Vote
 from router.strategies.types import Reply, Settled, Strategy
-from router.strategies.votes import SIGNALS, Votes
+from router.strategies.votes import SIGNALS, TELLS, Votes
 from tests.training.strategies.known_answers import known
 from training.strategies.rehearsal import (
     Known,
     Played,
+    passed,
     play_agree,
     play_escalation,
     play_sequence,
@@ -21,8 +24,12 @@ from training.strategies.rehearsal import (
     stages,
 )
 
-KNOWN = known(200)
+LOGPROBS = np.where(
+    np.random.default_rng(6).random((200, 4)) < 0.3, np.nan, np.random.default_rng(7).normal(size=(200, 4))
+)
+KNOWN = replace(known(200), logprobs=LOGPROBS)
 RULES = np.random.default_rng(5).normal(size=(3, SIGNALS))
+GATE = np.random.default_rng(8).normal(size=SIGNALS + TELLS)
 
 
 def votes_of(data: Known, i: int) -> Votes:
@@ -32,7 +39,8 @@ def votes_of(data: Known, i: int) -> Votes:
 
 def reply(data: Known, i: int, expert: int) -> Reply:
     key = int(data.keys[i, expert])
-    return Reply(None if key < 0 else str(key))
+    logprob = LOGPROBS[i, expert]
+    return Reply(None if key < 0 else str(key), logprob=None if np.isnan(logprob) else float(logprob))
 
 
 def check(played: Played, strategy_of: dict[int, Strategy]) -> None:
@@ -78,8 +86,8 @@ def test_a_sequence_is_played_as_the_machine_does(by_weight: bool) -> None:
 
 @pytest.mark.parametrize("experts", [(0, 3), (0, 2, 3)])
 def test_an_escalation_is_played_as_the_machine_does(experts: tuple[int, ...]) -> None:
-    played = play_escalation(KNOWN, experts, stage(KNOWN, KNOWN.fixed(experts), 1), RULES[0])
+    played = play_escalation(KNOWN, experts, passed(KNOWN, experts), GATE)
     assert len(set(played.asked.sum(axis=1))) > 1
     second = experts[1] if len(experts) == 3 else None
-    rule = tuple(RULES[0].tolist())
+    rule = tuple(GATE.tolist())
     check(played, {i: Escalate(0, 3, rule, votes_of(KNOWN, i), second) for i in range(200)})

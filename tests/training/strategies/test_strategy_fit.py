@@ -14,13 +14,16 @@ from router.policy import ExpertCosts
 from router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
 from router.strategies.plan import choices_of, solve_plan
 from router.strategies.types import StrategyName
+from router.strategies.votes import SIGNALS
 from router.types import CategoryProbs
-from tests.training.strategies.known_answers import ballots, numbered
+from tests.training.strategies.known_answers import ballots, known, numbered
 from training.datasets.outcome_folders import MATRICES
 from training.expert_map import measure_quality
 from training.graded_queries import GradedQueries
+from training.strategies.rehearsal import Known
 from training.strategies.strategy_fit import fit_strategies
 from training.strategies.vote_fit import Ballots
+from training.strategies.ways import WAYS, Company, Way
 from training.types import OutcomeTable
 
 CATEGORIES = ("a", "b")
@@ -183,3 +186,20 @@ def test_what_is_learned_survives_an_artifact_fewer_experts_and_a_newcomer() -> 
     broken = own.arrays() | {"vote.experts": np.full((1, 2), 9)}
     with pytest.raises(ArtifactError, match=r"vote\.experts"):
         learned_strategies(broken, 2, 4)
+
+
+def test_a_gate_that_sees_log_probabilities_gains_more() -> None:
+    plain = known(600, seed=4)
+    sure = np.where(plain.scores > 0, -0.1, -2.0) + np.random.default_rng(9).normal(scale=0.3, size=plain.scores.shape)
+    folds, company = np.arange(600) % 5, Company((0, 3), np.ones(4))
+
+    def worth(way: Way) -> float:
+        return float(way.played.score.mean() - 0.05 * way.played.asked.sum(axis=1).mean())
+
+    def best(data: Known) -> Way:
+        return max(WAYS[StrategyName.ESCALATE](data, folds, company), key=worth)
+
+    blind, seeing = best(plain), best(replace(plain, logprobs=sure))
+    assert worth(seeing) > worth(blind) + 0.1
+    assert not blind.rules[:, SIGNALS:].any()
+    assert seeing.rules[0, SIGNALS] < 0  # the surer the reply, the less is gained by asking on
