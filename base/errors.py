@@ -143,6 +143,13 @@ class BackendError(RouterError):
         self.retry_after_s = retry_after_s
 
 
+class BusyError(BackendError):
+    """An expert has all the requests that it may have, and as many wait as may. It says nothing against the expert."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=503, is_retryable=True, retry_after_s=1.0)
+
+
 def allowed_values(value: str, allowed: Iterable[str]) -> str:
     """`"; did you mean 'x'? allowed: x, y, z"`: the tail of every message about a name that does not resolve."""
     names = sorted(allowed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from base.errors import BackendError, ConfigError
+from fleet.replicas import ReplicatedBackend
 from router import plugins
 from router.config import CoeConfig, Engine, ExpertConfig
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
@@ -91,6 +92,17 @@ def ids_on_base(config: CoeConfig, model: str, lora_ids: Mapping[str, int | None
 
 
 def build_backend(
+    name: str, entry: ExpertConfig, url: str | None, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
+) -> ChatBackend:
+    """The client of an expert; of all its engines where it has several or a limit."""
+    backend = backend_at(name, entry, url, lora_ids, secrets)
+    if isinstance(backend, DisabledBackend) or not (entry.replica_urls or entry.max_concurrency):
+        return backend
+    others = {each: backend_at(name, entry, each, lora_ids, secrets) for each in entry.replica_urls}
+    return ReplicatedBackend(name, {url or "": backend, **others}, entry.max_concurrency)
+
+
+def backend_at(
     name: str, entry: ExpertConfig, url: str | None, lora_ids: Mapping[str, int | None], secrets: Mapping[str, str]
 ) -> ChatBackend:
     for key, variable in entry.variables.items():

@@ -21,10 +21,13 @@ async def engine_problems(config: CoeConfig, environment: Mapping[str, str], run
         environment: where `api_key_env` is looked up.
         running: API root of experts whose engine this host started.
     """
-    addresses = {name: entry.url or running.get(name) for name, entry in config.experts.items() if entry.engine in WIRE}
-    found = await asyncio.gather(
-        *(ask(name, config.experts[name], url, environment) for name, url in addresses.items())
-    )
+    addresses = [
+        (name, url)
+        for name, entry in config.experts.items()
+        if entry.engine in WIRE
+        for url in (entry.url or running.get(name), *entry.replica_urls)
+    ]
+    found = await asyncio.gather(*(ask(name, config.experts[name], url, environment) for name, url in addresses))
     return [problem for problem in found if problem is not None]
 
 

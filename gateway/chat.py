@@ -114,6 +114,7 @@ class ChatEndpoint:
             received_at_s,
             wants_debug=headers.get(b"x-coe-debug") == b"1",
             is_probe=headers.get(b"x-coe-probe") == b"1",
+            is_batch=scope.get("coe_is_batch", False),
             decision_id=new_decision_id() if watch is None else watch.decision_id or new_decision_id(),
             watch=watch,
         )
@@ -181,7 +182,7 @@ class ChatExchange:
             answer = await self._ask_several(chat, decision, chosen)
         if answer is None:
             answer = await endpoint.experts.answer(asked, chat, decision, known)
-        outcome.expert = answer.expert
+        outcome.expert, outcome.queue_ms = answer.expert, answer.queue_ms
         if asked.watch is not None:
             asked.watch.hears(answer.expert)
         if decided.conversation is not None:

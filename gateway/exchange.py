@@ -128,6 +128,7 @@ class Asked:
     received_at_s: float  # the last byte was here
     wants_debug: bool = False
     is_probe: bool = False
+    is_batch: bool = False
     decision_id: str = field(default_factory=new_decision_id)
     watch: Watch | None = None  # there only where requests are traced or logged
 
@@ -153,6 +154,7 @@ class Outcome:
     served_model: str | None = None  # as the answer says; None for one out of the cache
     overhead_ms: float = 0.0
     ttft_ms: float | None = None
+    queue_ms: float | None = None  # of the wait for a place at the expert
     is_admitted: bool = False  # it got past the limits, so the log has a row of it
     sources: Sources | None = None
     hold: Hold | None = None  # of a caller with caps
@@ -190,6 +192,8 @@ def response_headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
         "x-coe-router-version": decision.router_version,
         "x-coe-overhead-ms": f"{outcome.overhead_ms:.2f}",
     }
+    if outcome.queue_ms is not None:
+        headers["x-coe-queue-ms"] = f"{outcome.queue_ms:.1f}"
     if decision.stay is not None:
         headers["x-coe-conversation"] = stay_note(decision.stay)
     if outcome.decided is not None and outcome.decided.alias is not None:

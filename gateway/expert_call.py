@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import cast
 
-from base.errors import BackendError, RouterError
+from base.errors import BackendError, BusyError, RouterError
 from decision_log.privacy import keyed_hash
 from fleet.pool import ExpertPool
+from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import response_of
 from gateway.answer_guard import GuardedChunks, too_late, without_keys
 from gateway.answer_reader import JsonAnswer, read_answer
 from gateway.asgi import read_off_loop
 from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error, upstream_error
-from gateway.wire import ChatRequest, Native
+from gateway.wire import BEGIN, ChatRequest, Native, beginning
 from router.config import ExpertConfig, Wire
 from router.pipeline import following
 from router.protocols import BackendRequest, BackendResponse, ChunkStream
@@ -38,6 +39,7 @@ class StreamedAnswer:
     Args:
         is_native: the expert got the client's own request and answers on its wire.
         hides_usage: the gateway asked for the usage that the stream may report; its client did not.
+        queue_ms: how long the request waited for a place at its expert; None where that has no limit.
     """
 
     expert: str
@@ -46,6 +48,7 @@ class StreamedAnswer:
     chunks: ChunkStream
     is_native: bool = False
     hides_usage: bool = False
+    queue_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class WholeAnswer:
     body: bytes
     facts: JsonAnswer
     is_native: bool = False
+    queue_ms: float | None = None
 
 
 class RetryBudget:
@@ -179,6 +183,8 @@ class ExpertCall:
             timeout_s=min(entry.timeout_s, entry.total_timeout_s),
             cache_salt=cache_salt(asked.caller.tenant, self._hash_key),
         )
+        if isinstance(self._pool.backend(expert), ReplicatedBackend):
+            request = replace(request, conversation=conversation_of(asked), is_batch=asked.is_batch)
         if native is not None:
             request = replace(request, body=native.body, path=native.wire.value, headers=native.headers)
         if asked.watch is not None:
@@ -234,6 +240,9 @@ class ExpertCall:
             # of its key, its model or its address (401, 404, ...) was made a 502.
             (pool.failed if error.status >= 500 else pool.succeeded)(expert)
             raise
+        except BusyError:
+            pool.abandoned(expert)
+            raise
         except RouterError:
             pool.failed(expert)
             raise
@@ -259,6 +268,13 @@ class ExpertCall:
             self._pool.failed(expert)
         else:
             self._pool.abandoned(expert)
+
+
+def conversation_of(asked: Asked) -> str:
+    """What a conversation's engine is chosen by, the same on every gateway: its caller, its name, and its beginning,
+    because clients name a user as often as a conversation."""
+    begin = "" if asked.session.startswith(BEGIN) else beginning(asked.chat.messages)
+    return f"{asked.caller.tenant}\0{asked.session}\0{begin}"
 
 
 def cache_salt(tenant: str, hash_key: bytes) -> str:
@@ -287,13 +303,15 @@ async def read_beginning(
         first = await anext(response.chunks, b"")
         if not first:
             raise BackendError(f"expert {expert} sent an empty stream", status=502, is_retryable=True)
-        return StreamedAnswer(expert, content_type, first, response.chunks, native is not None)
+        return StreamedAnswer(
+            expert, content_type, first, response.chunks, native is not None, queue_ms=response.queue_ms
+        )
     body = await read_all(response.chunks, MAX_ANSWER_BYTES)
     facts = await read_off_loop(partial(read_answer, as_chat=native.as_chat if native else None), body)
     if facts is None:
         kind = f"one of /v1/{native.wire}" if native else "a chat completion"
         raise BackendError(f"expert {expert} sent an answer that is not {kind}", status=502)
-    return WholeAnswer(expert, content_type, body, facts, native is not None)
+    return WholeAnswer(expert, content_type, body, facts, native is not None, response.queue_ms)
 
 
 @lru_cache

@@ -83,6 +83,10 @@ class ExpertConfig(Section):
     model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub, provider's or kind's name")
     adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
     url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
+    replica_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
+        default=(), description="API roots of further engines that serve the same as `url`"
+    )
+    max_concurrency: int | None = Field(default=None, ge=1, description="requests at once on each engine; others wait")
     params: dict[str, Flag] = Field(default_factory=dict, description="settings of the provider or the builtin")
     params_env: dict[str, EnvironmentName] = Field(
         default_factory=dict, description="those that are secrets, by the environment variable that contains each"
@@ -435,7 +439,7 @@ def unresolved_names(config: CoeConfig) -> list[str]:
     problems += strategy_problems(config)
     problems += unknown_attached(config)
     for name, entry in config.experts.items():
-        problems += [f"experts.{name}.{fault}" for fault in entry_faults(entry)]
+        problems += [f"experts.{name}.{fault}" for fault in (*entry_faults(entry), *replica_faults(entry))]
     return problems
 
 
@@ -492,6 +496,16 @@ def entry_faults(entry: ExpertConfig) -> Iterator[str]:
     for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
         if value and not entry.engine.is_vllm:
             yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"
+
+
+def replica_faults(entry: ExpertConfig) -> Iterator[str]:
+    """Further engines and limits of an expert that cannot have them."""
+    if entry.replica_urls and (entry.url is None or not (entry.engine is Engine.OPENAI or entry.engine.is_vllm)):
+        yield "replica_urls: beside `url` alone, for engines vllm and openai"
+    if len({entry.url, *entry.replica_urls}) <= len(entry.replica_urls):
+        yield "replica_urls: names an address twice; `url` is one of them"
+    if entry.max_concurrency is not None and entry.engine is Engine.BUILTIN:
+        yield "max_concurrency: engine 'builtin' takes none; it answers at once"
 
 
 def unknown_attached(config: CoeConfig) -> list[str]:

@@ -106,6 +106,7 @@ class BackendRequest:
 
     `headers` go with it: those of the client that the expert's wire asks for, and the context of a trace.
     `cache_salt` differs between callers: an engine that shares cached prompts shares them among requests of one salt.
+    Requests of one `conversation` go to one engine, where an expert has several; those of a batch wait behind others.
     """
 
     body: Mapping[str, object]
@@ -115,6 +116,8 @@ class BackendRequest:
     timeout_s: float = 600.0
     cache_salt: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    conversation: str = ""
+    is_batch: bool = False
 
 
 class ChunkStream(Protocol):
@@ -133,11 +136,13 @@ class ChunkStream(Protocol):
 class BackendResponse:
     """An expert's answer. `chunks` yields the body exactly as it came.
 
-    `headers` holds only what a client may see (content-type, retry-after)."""
+    `headers` holds only what a client may see (content-type, retry-after). `queue_ms` is how long the request waited
+    for a place, None where nobody counts places."""
 
     status: int
     chunks: ChunkStream
     headers: dict[str, str] = field(default_factory=dict)
+    queue_ms: float | None = None
 
 
 @runtime_checkable

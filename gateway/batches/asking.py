@@ -80,7 +80,9 @@ class Asker:
         if caller is None:
             ended = ApiError("the key of this batch has ended", status=401, code="invalid_api_key")
             return Answer(ended.status, body=ended.body)
-        scope = inner_scope({"type": "http", "scheme": "http"}, caller, "POST", batch.endpoint, line.body)
+        scope = inner_scope(
+            {"type": "http", "scheme": "http", "coe_is_batch": True}, caller, "POST", batch.endpoint, line.body
+        )
         await self.app(scope, replay(line.body, stay), answer.take)
         return answer
 

@@ -1,0 +1,191 @@
+"""Several engines of one expert: who gets a conversation, what happens when one dies, and who waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from base.errors import BackendError, BusyError, ConfigError
+from fleet.breaker import FAILURES_TO_OPEN, BreakerState
+from fleet.connect import build_backends
+from fleet.engine_load import engine_load
+from fleet.fake_vllm.command import FakeOptions
+from fleet.fake_vllm.engine import FakeEngine
+from fleet.fake_vllm.server import FakeServer
+from fleet.replicas import LOAD_BOUND, Replica, ReplicatedBackend, chosen
+from fleet.wires.echo import EchoBackend, Options
+from router.config import parse_config
+from router.protocols import BackendRequest
+
+CONVERSATIONS = [f"conversation {number}" for number in range(300)]
+HELLO = {"messages": [{"role": "user", "content": "hello there"}]}
+
+
+def replicas(count: int, loads: list[int] | None = None) -> list[Replica]:
+    made = [Replica(f"http://10.0.0.{number}/v1", EchoBackend(Options())) for number in range(count)]
+    for each, load in zip(made, loads or [0] * count, strict=True):
+        each.running = load
+    return made
+
+
+def test_a_conversation_keeps_its_engine_and_loses_it_only_with_the_engine() -> None:
+    three = replicas(3)
+    before = {name: chosen(three, name).url for name in CONVERSATIONS}
+    assert {name: chosen(replicas(3)[::-1], name).url for name in CONVERSATIONS} == before  # a restart, another gateway
+    assert all(60 < count < 140 for count in Counter(before.values()).values())
+    left = {name: chosen(three[:2], name).url for name in CONVERSATIONS}
+    assert all(left[name] == url for name, url in before.items() if url != three[2].url)
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=6), st.text(max_size=8))
+def test_no_engine_gets_more_than_its_share_and_a_quarter(loads: list[int], conversation: str) -> None:
+    made = replicas(len(loads), loads)
+    share = (sum(loads) + 1) / len(loads)
+    assert chosen(made, conversation).load <= LOAD_BOUND * share
+    assert chosen(made, "").load == min(loads)
+
+
+def test_load_is_what_the_engine_told_and_what_was_sent_since() -> None:
+    (each,) = replicas(1)
+    each.told, each.running = (7, 2), 5
+    assert each.load == 10
+    each.told, each.running = (0, 3), 4
+    assert each.load == 4
+
+
+@asynccontextmanager
+async def served(**options: object) -> AsyncIterator[tuple[FakeEngine, str]]:
+    """A fake vLLM and its API root."""
+    values = {"model": "m", "served_model_name": ("coder",), "host": "127.0.0.1", "port": 0}
+    engine = FakeEngine(FakeOptions.model_validate(values | options))
+    runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield engine, f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    finally:
+        await runner.cleanup()
+
+
+def backend_of(url: str, *others: str, most: int | None = None) -> ReplicatedBackend:
+    entry = {"engine": "vllm", "model": "coder", "url": url, "replica_urls": others, "max_concurrency": most}
+    config = parse_config(
+        {
+            "categories": {"code": "programs", "general": "the rest"},
+            "experts": {"coder": entry},
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+        }
+    )
+    backend = build_backends(config, {}, {}, {})["coder"]
+    assert isinstance(backend, ReplicatedBackend)
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"engine": "vllm", "replica_urls": ["http://b/v1"]}, "replica_urls: beside `url` alone"),
+        ({"engine": "litellm", "url": "http://a/v1", "replica_urls": ["http://b/v1"]}, "for engines vllm and openai"),
+        ({"engine": "vllm", "url": "http://a/v1", "replica_urls": ["http://a/v1"]}, "names an address twice"),
+        ({"engine": "openai", "url": "http://a/v1", "max_concurrency": 0}, "max_concurrency"),
+    ],
+)
+def test_engines_that_cannot_be_are_refused(entry: dict[str, object], problem: str) -> None:
+    values = {"categories": {"code": "", "general": ""}, "experts": {"coder": {"model": "m", **entry}}}
+    with pytest.raises(ConfigError, match=problem):
+        parse_config({**values, "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}}})
+
+
+async def ask(backend: ReplicatedBackend, conversation: str = "", *, is_batch: bool = False) -> str:
+    response = await backend.send(BackendRequest(HELLO, conversation=conversation, is_batch=is_batch))
+    assert response.status == 200
+    return b"".join([chunk async for chunk in response.chunks]).decode()
+
+
+async def test_a_dead_engine_costs_no_request_and_is_left_out_until_it_answers() -> None:
+    async with served() as (engine, url):
+        backend = backend_of("http://127.0.0.1:1/v1", url)
+        dead, alive = backend.replicas
+        try:
+            for name in CONVERSATIONS[:40]:
+                assert "hello" in await ask(backend, name)
+            assert (dead.breaker.state, dead.breaker.failures) == (BreakerState.OPEN, FAILURES_TO_OPEN)
+            assert (dead.running, alive.running, engine.running) == (0, 0, 0)
+            assert await backend.is_alive()
+            await dead.backend.aclose()
+            dead.backend, dead.breaker.probe_at_s = alive.backend, 0.0
+            its = next(name for name in CONVERSATIONS if chosen(backend.replicas, name) is dead)
+            async with asyncio.timeout(30.0):
+                while dead.breaker.state is not BreakerState.CLOSED:
+                    await ask(backend, its)
+        finally:
+            await backend.aclose()
+
+
+async def test_without_any_engine_the_error_says_so() -> None:
+    backend = backend_of("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1")
+    try:
+        for _ in range(2 * FAILURES_TO_OPEN):
+            with pytest.raises(BackendError, match=r"can(not)? be reached") as refused:
+                await ask(backend)
+            assert (refused.value.status, refused.value.is_retryable) == (503, True)
+        assert not await backend.is_alive()
+    finally:
+        await backend.aclose()
+
+
+async def test_interactive_requests_go_before_a_batch_and_too_many_are_refused() -> None:
+    async with served(tokens_per_s=100.0, answer_tokens=10) as (engine, url):
+        backend, ended = backend_of(url, most=1), list[str]()
+
+        async def note(name: str, *, is_batch: bool = False) -> None:
+            await ask(backend, is_batch=is_batch)
+            ended.append(name)
+
+        try:
+            first = asyncio.create_task(note("first"))
+            async with asyncio.timeout(30.0):
+                while not engine.running:
+                    await asyncio.sleep(0.001)
+            batch = [asyncio.create_task(note(f"batch {number}", is_batch=True)) for number in range(2)]
+            people = [asyncio.create_task(note(f"person {number}")) for number in range(2)]
+            gone = asyncio.create_task(note("gone"))
+            await asyncio.sleep(0)
+            with suppress(asyncio.CancelledError, BusyError):
+                gone.cancel()
+                await gone
+            with pytest.raises(BusyError, match="expert coder is at its limit of 1 requests, and 2 wait"):
+                await ask(backend)
+            await asyncio.gather(first, *batch, *people)
+            assert ended == ["first", "person 0", "person 1", "batch 0", "batch 1"]
+            response = await backend.send(BackendRequest(HELLO))
+            await response.chunks.aclose()
+            assert response.queue_ms is not None
+            assert backend._queue.taken == 0
+        finally:
+            await backend.aclose()
+
+
+async def test_engines_tell_their_load() -> None:
+    async with served(max_num_seqs=1, tokens_per_s=50.0, answer_tokens=50) as (engine, url):
+        backend = backend_of(url, most=3)
+        running = [asyncio.create_task(ask(backend)) for _ in range(3)]
+        async with asyncio.timeout(30.0):
+            while (engine.running, engine.waiting) != (1, 2):
+                await asyncio.sleep(0.001)
+        async with aiohttp.ClientSession() as session:
+            assert await engine_load(session, url) == 3
+            assert await engine_load(session, "http://127.0.0.1:1/v1") is None
+            assert await engine_load(session, url.replace("/v1", "/nothing")) is None
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await backend.aclose()
