@@ -14,6 +14,7 @@ import re
 import secrets
 import socket
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -73,7 +74,7 @@ class DecisionLog:
         self._numbered = DecisionCount(is_durable=self.is_durable)
         self._queue = SpoolWriter(self._spool, self._stream, self._executor, config, self._key, self._numbered)
         self._check = CommitCheck(self._spool, self._queue, self._stream, self._executor, self._try_redis)
-        self._recent: dict[str, DecisionRecord] = {}
+        self._recent = OrderedDict[str, DecisionRecord]()  # whose first entry is found at once, however many have gone
         self._is_closing = False
         self._writer: asyncio.Task[None] | None = None
         self._sender: asyncio.Task[None] | None = None
@@ -117,7 +118,7 @@ class DecisionLog:
         recent = self._recent
         recent[record.decision_id] = record
         if len(recent) > RECENT_RECORDS:
-            del recent[next(iter(recent))]
+            recent.popitem(last=False)
 
     def recent(self, decision_id: str) -> DecisionRecord | None:
         """One of the last thousand records, as the log keeps it; None when it is not among them."""

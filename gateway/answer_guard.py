@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from types import TracebackType
 
 from base.errors import BackendError
 from router.protocols import ChunkStream
@@ -46,59 +47,73 @@ class KeyFilter:
         return rest
 
 
-class GuardedChunks:
-    """An answer that ends within its time and does not hold the expert's key. Close it in any case.
+class AnswerTime:
+    """The time that an expert has for an answer as a whole: `with time:` around each wait for it. Close it in any case.
 
-    One timer serves the whole answer: `asyncio.timeout_at` around each piece takes 4 us, as much as passing it on.
+    One timer serves all of them: `asyncio.timeout_at` around each takes 4 us, as much as passing a piece on.
 
     Args:
-        until_s: of the event loop's clock.
-        total_s: the whole time allowed, which the message states.
+        total_s: from now on; the message states it.
+
+    Raises:
+        BackendError: out of the block, 504 once the time is over; at its begin where it was over before.
     """
 
-    def __init__(self, chunks: ChunkStream, *, until_s: float, total_s: float, key: str | None) -> None:
-        self._chunks = chunks
+    def __init__(self, total_s: float) -> None:
         self._total_s = total_s
-        self._filter = KeyFilter(key) if key else None
-        self._reader: asyncio.Task[object] | None = None  # the task that waits for a piece
-        self._is_late = False
+        self._waiting: asyncio.Task[object] | None = None
+        self._cancels_before = 0
+        self._is_over = False
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_at(until_s, self._expire)
+        self._timer = self._loop.call_later(total_s, self._expire)
+
+    def __enter__(self) -> None:
+        if self._is_over:
+            raise too_late(self._total_s)
+        task = self._waiting = asyncio.current_task(self._loop)
+        self._cancels_before = task.cancelling() if task else 0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        task, self._waiting = self._waiting, None
+        if kind is asyncio.CancelledError and task and self._is_over and task.uncancel() <= self._cancels_before:
+            raise too_late(self._total_s) from error  # where nobody else has cancelled
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        self._is_over = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
+class GuardedChunks:
+    """An answer that ends within its time, and does not hold the expert's key. Close it in any case."""
+
+    def __init__(self, chunks: ChunkStream, *, time: AnswerTime, key: str | None) -> None:
+        self._chunks, self._time = chunks, time
+        self._filter = KeyFilter(key) if key else None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         while True:
-            if self._is_late:
-                raise too_late(self._total_s)
-            task = self._reader = asyncio.current_task(self._loop)
-            earlier = task.cancelling() if task else 0
             try:
-                piece = await anext(self._chunks)
+                with self._time:
+                    piece = await anext(self._chunks)
             except StopAsyncIteration:
                 rest = b"" if self._filter is None else self._filter.rest()
                 if not rest:
                     raise
                 return rest
-            except asyncio.CancelledError as error:
-                if task is None or not self._is_late or task.uncancel() > earlier:
-                    raise  # somebody else's
-                raise too_late(self._total_s) from error
-            finally:
-                self._reader = None
             passed = piece if self._filter is None else self._filter.feed(piece)
             if passed:
                 return passed
 
     async def aclose(self) -> None:
-        self._timer.cancel()
+        self._time.close()
         await self._chunks.aclose()
-
-    def _expire(self) -> None:
-        self._is_late = True
-        if self._reader is not None:
-            self._reader.cancel()
 
 
 def too_late(total_s: float) -> BackendError:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from gateway.asgi import Receive, Scope, Send, must_close, read_body, replay, send_body
+from gateway.asgi import IS_HERE, Receive, Scope, Send, must_close, read_body, replay, send_body
 from gateway.chat import ChatEndpoint
 from gateway.chat_limits import ChatLimits
 from gateway.endpoints.retrieval_access import RetrievalDesk
@@ -78,7 +78,7 @@ class GatewayApp:
             needs_key = path.startswith(GUARDED) or (self._is_exposed and path != OPEN_PATH and not self._is_page(path))
             if "coe_caller" not in scope:  # the gateway asks lines of batches itself
                 scope["coe_caller"] = await self._auth.caller(headers) if needs_key else EVERYBODY
-            with self._intake.claim(*senders(scope)) as claim:
+            with self._intake.claim(*senders(scope), is_here=IS_HERE in scope) as claim:
                 await self._answer(scope, headers, claim, receive, send)
         except ClientGoneError:
             return

@@ -20,6 +20,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 PEER = "coe_peer"
 """Key of a scope under which `LimitedProtocol` puts the `Peer`."""
 
+IS_HERE = "coe_is_here"
+"""Key of a scope that `LimitedProtocol` adds once the last byte of the body has come."""
+
 BODY_TIMEOUT_S = 30.0
 SKIPPED_BODY_FACTOR = 16  # a refused body up to so many limits is read and dropped, so that its sender sees the answer
 
@@ -41,6 +44,10 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
         ClientGoneError: the client left while sending.
     """
     claim.expect(announced_length(headers, max_bytes))
+    if claim.is_here and not claim.is_large:  # nothing to wait for, so no time limit and no place among what arrives
+        piece, _ = await next_piece(receive, max_bytes, claim)
+        claim.expect(claim.received_bytes)
+        return piece
     pieces: list[bytes] = []
     has_more = True
     async with claim.arrival(BODY_TIMEOUT_S):
@@ -53,8 +60,8 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
 
 def announced_length(headers: Mapping[bytes, bytes], max_bytes: int) -> int:
     """The length that the body announces, 0 when it does not. Raises ApiError 413 too large, 415 compressed."""
-    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if encoding != b"identity":
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != b"identity":
         raise ApiError(
             "the body must not be compressed; allowed content-encoding: identity",
             status=415,

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from decision_log.privacy import session_of
@@ -53,7 +54,7 @@ class Conversations:
         self._client: RedisClient | None = None if redis_url is None else connect(redis_url, timeout_s=TIMEOUT_S)
         # Gateways of one Redis have this in common; the keys of their data folders they have not.
         self._key = hashlib.sha256((redis_url or "").encode()).digest()
-        self._own: dict[str, Last] = {}  # the oldest first
+        self._own = OrderedDict[str, Last]()  # the oldest first; a dict looks for it among those that have gone
         self._unsent: dict[str, Last] = {}
         self._sender: asyncio.Task[None] | None = None
         self._paused_until_s = 0.0
@@ -81,7 +82,7 @@ class Conversations:
         self._own.pop(conversation, None)
         self._own[conversation] = last
         if len(self._own) > MAX_KEPT:
-            del self._own[next(iter(self._own))]
+            self._own.popitem(last=False)
         if self._client is not None and time.monotonic() >= self._paused_until_s:
             self._unsent[conversation] = last
             if self._sender is None or self._sender.done():

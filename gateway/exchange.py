@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,13 +33,14 @@ from router.types import (
 
 MAX_REQUEST_ID_CHARS = 128
 MAX_MODEL_CHARS = 128
+NO_USAGE = Usage()
 ALIAS_CHARS = "/:@+~"  # beside letters, digits and "_.-~"; others are sent as %XX
 
 
 def new_decision_id() -> str:
     """An id that nobody can guess. It begins with the time, so that new rows are neighbours in the database's index,
     where ids by chance would change a page each."""
-    return f"dec-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+    return f"dec-{time.time_ns() // 1_000_000:012x}{os.urandom(8).hex()}"
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
@@ -49,7 +50,7 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
         text = given.decode()
         if all(c.isalnum() or c in "-_.:" for c in text):
             return text
-    return f"req-{secrets.token_hex(12)}"
+    return f"req-{os.urandom(12).hex()}"
 
 
 class Sources(Protocol):
@@ -150,7 +151,7 @@ class Outcome:
     status: int = 500
     error_code: str | None = None
     finish_reason: str | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     served_model: str | None = None  # as the answer says; None for one out of the cache
     overhead_ms: float = 0.0
     ttft_ms: float | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -13,7 +12,7 @@ from decision_log.privacy import keyed_hash
 from fleet.pool import ExpertPool
 from fleet.replicas import ReplicatedBackend
 from fleet.wires.builtin import response_of
-from gateway.answer_guard import GuardedChunks, too_late, without_keys
+from gateway.answer_guard import AnswerTime, GuardedChunks, without_keys
 from gateway.answer_reader import JsonAnswer, read_answer
 from gateway.asgi import read_off_loop
 from gateway.exchange import Asked
@@ -175,7 +174,6 @@ class ExpertCall:
     ) -> BackendResponse:
         """The head of an expert's answer, and its body within the expert's time. Raises BackendError."""
         entry = self._experts[expert]
-        until_s = asyncio.get_running_loop().time() + entry.total_timeout_s
         request = BackendRequest(
             chat.body,
             is_stream=chat.is_stream,
@@ -190,16 +188,17 @@ class ExpertCall:
         if asked.watch is not None:
             headers = asked.watch.calls(expert, entry, request)
             request = replace(request, headers={**request.headers, **headers})
+        time = AnswerTime(entry.total_timeout_s)
         try:
-            async with asyncio.timeout_at(until_s):
+            with time:
                 if asks_usage:
                     response = await self._send_for_usage(expert, request)
                 else:
                     response = await self._pool.backend(expert).send(request)
-        except TimeoutError as error:
-            raise too_late(entry.total_timeout_s) from error
-        key = self._keys.get(expert)
-        response.chunks = GuardedChunks(response.chunks, until_s=until_s, total_s=entry.total_timeout_s, key=key)
+        except BaseException:
+            time.close()
+            raise
+        response.chunks = GuardedChunks(response.chunks, time=time, key=self._keys.get(expert))
         return response
 
     async def _send_for_usage(self, expert: str, request: BackendRequest) -> BackendResponse:

@@ -99,13 +99,14 @@ class Intake:
         self._arriving: dict[Claim, None] = {}  # in order of arrival
         self._sending: Counter[tuple[str, bool]] = Counter()  # of those, by client and whether they are large
 
-    def claim(self, *clients: str) -> Claim:
+    def claim(self, *clients: str, is_here: bool = False) -> Claim:
         """A place for one request.
 
         Args:
             clients: what its sender is known by: `address:...`, `key:...`.
+            is_here: all of its body has come already.
         """
-        return Claim(self, clients)
+        return Claim(self, clients, is_here=is_here)
 
     def begin(self, claim: Claim) -> None:
         """Raises ApiError 429 or 503."""
@@ -172,10 +173,14 @@ class Intake:
 
 
 class Claim:
-    """One request's place: `with intake.claim(address) as claim`, held until its answer has ended."""
+    """One request's place: `with intake.claim(address) as claim`, held until its answer has ended.
 
-    def __init__(self, intake: Intake, clients: tuple[str, ...]) -> None:
-        self.clients = clients
+    Args:
+        is_here: all of the body has come already.
+    """
+
+    def __init__(self, intake: Intake, clients: tuple[str, ...], *, is_here: bool = False) -> None:
+        self.clients, self.is_here = clients, is_here
         self.held_bytes = 0  # 0: not a large body
         self.received_bytes = 0
         self._intake = intake

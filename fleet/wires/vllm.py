@@ -165,18 +165,23 @@ class ResponseChunks:
         return self
 
     async def __anext__(self) -> bytes:
+        content = self._response.content
+        try:
+            chunk = content.read_nowait() if content.is_eof() else await self._wait()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise backend_error(error, has_begun=True) from error
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def _wait(self) -> bytes:
         self._waits_since_s = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._waits_since_s + self._timeout_s, self._look)
         try:
-            chunk = await self._response.content.readany()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise backend_error(error, has_begun=True) from error
+            return await self._response.content.readany()
         finally:
             self._waits_since_s = None
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
 
     async def aclose(self) -> None:
         """Closes the connection, unless the whole body was read: then it is back in the pool already."""

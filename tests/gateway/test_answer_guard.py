@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from base.errors import BackendError
-from gateway.answer_guard import GuardedChunks
+from gateway.answer_guard import AnswerTime, GuardedChunks
 
 
 async def pieces(*given: bytes, must_wait: bool = False) -> AsyncGenerator[bytes, None]:
@@ -19,7 +19,7 @@ async def pieces(*given: bytes, must_wait: bool = False) -> AsyncGenerator[bytes
 
 
 def guarded(chunks: AsyncGenerator[bytes, None], in_s: float) -> GuardedChunks:
-    return GuardedChunks(chunks, until_s=asyncio.get_running_loop().time() + in_s, total_s=in_s, key=None)
+    return GuardedChunks(chunks, time=AnswerTime(in_s), key=None)
 
 
 async def test_a_reader_that_waits_hears_of_the_end_and_is_not_cancelled() -> None:
@@ -49,7 +49,7 @@ async def test_a_reader_that_another_cancels_stays_cancelled(in_s: float) -> Non
     await asyncio.sleep(0)
     reading.cancel()
     if in_s == 0.0:
-        chunks._expire()  # in the same round
+        chunks._time._expire()  # in the same round
     with pytest.raises(asyncio.CancelledError):
         await reading
     await chunks.aclose()
@@ -59,4 +59,4 @@ async def test_a_closed_answer_leaves_no_timer() -> None:
     chunks = guarded(pieces(b"a"), 60.0)
     assert [piece async for piece in chunks] == [b"a"]
     await chunks.aclose()
-    assert chunks._timer.cancelled()
+    assert chunks._time._timer.cancelled()
