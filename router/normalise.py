@@ -29,6 +29,8 @@ WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0900-\u097f\u064b-\u0652]|['’-](?=[
 MATERIAL = re.compile(r"[\d\"“”«»「」`{}()\[\]<>=+*/\\|$#@_]|^[^\w\s]*[.:/]\w")
 TWO_LETTERS = re.compile(r"[^\W\d_]{2,}")
 QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|「[^」]*」|`[^`]*`|\([^()]*\)|\{[^{}]*\}|\[[^\[\]]*\]")
+INNER_CAPITAL = re.compile(r"[a-zA-Z][A-Z]")
+CAPITALISED = re.compile(r"(?<![a-zA-Z])[A-Z][a-zA-Z]+")
 IDENTIFIER = re.compile(r"(?:[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+")
 
 HEAD_CHARS, TAIL_CHARS = 400, 200
@@ -119,7 +121,12 @@ def courtesy_phrases() -> re.Pattern[str]:
 
 def in_usual_case(text: str) -> str:
     """Small letters where the prose of the text is shouted, in title case or in random case; else the text itself."""
-    words = TWO_LETTERS.findall(QUOTED.sub(" ", text))
+    prose = QUOTED.sub(" ", text)
+    words = TWO_LETTERS.findall(prose)
+    if prose.isascii() and INNER_CAPITAL.search(prose) is None:  # most texts: at most the first letters are capitals
+        titled = sum(map(len, CAPITALISED.findall(prose)))
+        is_titled = len(words) >= MIN_TITLE_WORDS and titled >= TITLE_SHARE * sum(map(len, words))
+        return text.lower() if is_titled else text
     cased = [word for word in words if word.isascii() or all(letter.lower() != letter.upper() for letter in word)]
     total = sum(map(len, cased))
     if len(cased) < MIN_WORDS or total < max(MIN_LETTERS, CASED_SHARE * sum(map(len, words))):
