@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from base.errors import NoEligibleExpertError
 from router.exploration import Exploration, scale_within
@@ -142,13 +142,18 @@ class Odds:
     ranking: tuple[int, ...]
     explores: bool
 
+    @cached_property
+    def below(self) -> list[float]:
+        """The distribution function of `probs`."""
+        return distribution(self.probs)
+
     def draw(self, rng: np.random.Generator, seed: int | None = None) -> Draw:
         """Draws one expert; `seed` is of an earlier draw, to make it again, None takes a new one from `rng`."""
         if not self.explores:
             return Draw(self.wanted, self.reason)
         if seed is None:
             seed = int(rng.integers(2**SEED_BITS))
-        drawn = self.eligible[position_of(np.array(self.probs), seed)]
+        drawn = self.eligible[position_of(self.below, seed)]
         return Draw(drawn, self.reason if drawn == self.wanted else DecisionReason.EXPLORED, seed)
 
 
@@ -183,11 +188,15 @@ def odds_of(policy: Policy, row: int, eligible: Sequence[int], quality: FloatArr
     return Odds(tuple(eligible), wanted, reason, tuple(probs[list(eligible)].tolist()), ranking, explores)
 
 
-def position_of(probs: NDArray[np.float64], seed: int) -> int:
+def distribution(probs: Sequence[float]) -> list[float]:
+    """(m,) the probability of each of m outcomes or of one before it."""
+    below = np.cumsum(probs)
+    return [float(each) for each in below / below[-1]]
+
+
+def position_of(below: Sequence[float], seed: int) -> int:
     """Draws one of m outcomes by a seed: the inverse of their distribution at a number in [0, 1).
 
     Python promises the same number for the same seed in every version, which NumPy's generators do not.
     """
-    number = random.Random(seed).random()
-    below = np.cumsum(probs)
-    return int(np.searchsorted(below / below[-1], number, side="right"))
+    return bisect_right(below, random.Random(seed).random())

@@ -66,7 +66,7 @@ def quantile_of(values: FloatArray, sorted_sample: FloatArray) -> FloatArray:
 def outside_probability(embeddings: FloatArray, outside: FloatArray) -> FloatArray:
     """Probability (n,) of belonging to no category, by a linear discriminant (d + 1,) with its offset last."""
     odds = embeddings @ outside[:-1] + outside[-1]
-    return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))), dtype=np.float32)
+    return np.asarray(1 / (1 + np.exp(-np.minimum(np.maximum(odds, -30), 30))), dtype=np.float32)
 
 
 def combine(entropy: FloatArray, strangeness: FloatArray, weight: float) -> FloatArray:

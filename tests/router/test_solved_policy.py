@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.policy import MapSolution
 from router.preference import Preference
-from router.solved_policy import Policy, odds_of, position_of
+from router.solved_policy import Policy, distribution, odds_of, position_of
 from tests.router.exploring import explored
 
 QUALITY = np.array([0.2, 0.9, 0.4], np.float32)
@@ -47,19 +47,19 @@ def test_seeds_that_were_drawn_can_be_given_back():
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda w: sum(w) > 0.01), st.integers(0, 2**53 - 1))
 def test_what_has_no_probability_is_never_drawn(weights, seed):
     probs = np.array(weights) / sum(weights)
-    assert probs[position_of(probs, seed)] > 0
+    assert probs[position_of(distribution(probs), seed)] > 0
 
 
 def test_draws_have_their_distribution():
     probs = np.array([0.5, 0.0, 0.2, 0.3])
-    counts = Counter(position_of(probs, seed) for seed in range(20_000))
+    counts = Counter(position_of(distribution(probs), seed) for seed in range(20_000))
     assert np.allclose([counts[i] / 20_000 for i in range(4)], probs, atol=0.012)  # 3.5 standard errors
 
 
 def test_the_reference_draw_never_changes():
     # Of Python's generator, which is the same in every version: random.Random(42).random() is 0.6394...
-    assert position_of(np.array([0.6394, 0.3606]), 42) == 1
-    assert position_of(np.array([0.6395, 0.3605]), 42) == 0
+    assert position_of(distribution([0.6394, 0.3606]), 42) == 1
+    assert position_of(distribution([0.6395, 0.3605]), 42) == 0
 
 
 def test_a_policys_fingerprint_follows_what_decides():
