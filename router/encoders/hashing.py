@@ -40,10 +40,11 @@ class HashingEncoder:
     def encode(self, texts: Sequence[str]) -> FloatArray:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            hashes = [value for word in text.lower().split() for value in hashes_of(word)]
-            places = np.array([(value >> 1) % self.dim for value in hashes], dtype=np.int64)
-            signs = np.array([1.0 if value & 1 else -1.0 for value in hashes])
-            vectors[row] = np.bincount(places, weights=signs, minlength=self.dim)
+            found = [value for word in text.lower().split() for value in hashes_of(word)]
+            hashes = np.array(found, dtype=np.uint64)
+            places = (hashes >> np.uint64(1)) % np.uint64(self.dim)
+            signs = np.where(hashes & np.uint64(1), 1.0, -1.0)
+            vectors[row] = np.bincount(places.astype(np.int64), weights=signs, minlength=self.dim)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors /= np.where(norms > 0, norms, 1.0)
         return vectors

@@ -145,7 +145,7 @@ class SurfaceEncoder:
         counts, opening = count_cues(ends, OPENING_CHARS)
         cues = [min(count, 3) / 3 for count in counts]
         marks = [0.7 if pattern.search(text) else 0.0 for pattern in mark_patterns()]
-        digits = sum(character.isdigit() for character in text) / len(text)
+        digits = sum(map(str.isdigit, text)) / len(text)
         length = log1p(len(text)) / 8
         words = log1p(len(text.split())) / 6
         vector = np.array([*cues, *opening, *marks, 2 * digits, length, words], dtype=np.float32)
