@@ -21,19 +21,23 @@ NEAREST = """
 SELECT d.decision_id, d.session_id, d.text_hash, d.at FROM asked JOIN decisions AS d ON d.decision_id = (
   SELECT o.decision_id FROM decisions AS o
   WHERE o.session_id = asked.session_id AND o.text_hash = asked.text_hash AND {span}
-  ORDER BY {order} LIMIT 1)
+    AND o.record NOT LIKE ? ORDER BY {order} LIMIT 1)
 """
 
 ROWS_AROUND = f"""
 WITH asked (session_id, text_hash) AS (VALUES ROWS)
 SELECT d.decision_id, d.session_id, d.text_hash, d.at FROM asked JOIN decisions AS d
   ON d.session_id = asked.session_id AND d.text_hash = asked.text_hash AND d.at BETWEEN ? AND ?
+  AND d.record NOT LIKE ?
 UNION ALL
 {NEAREST.format(span="o.at >= ? AND o.at < ?", order="o.at DESC, o.decision_id DESC")}
 UNION ALL
 {NEAREST.format(span="o.at > ? AND o.at <= ?", order="o.at, o.decision_id")}
 """
-"""ROWS: one pair of placeholders for each ask; then the times of the three parts, from and to."""
+"""ROWS: one pair of placeholders for each ask; then of each of the three parts the times from and to, and IN_LOOP."""
+
+IN_LOOP = '%"in_tool_loop":true%'
+"""In the record of a request by which an agent continues what was asked: nobody asked again."""
 
 
 def note_signals(connection: Connection, insert: Any, records: Sequence[DecisionRecord]) -> None:
@@ -63,7 +67,8 @@ def reasked_signals(connection: Connection, records: Sequence[DecisionRecord]) -
 
     Asks are the same when their keyed hashes are, so privacy level `none` gives no such signal.
     """
-    asked = [record for record in records if record.session_id is not None and record.text_hash is not None]
+    told = [record for record in records if record.session_id is not None and record.text_hash is not None]
+    asked = [record for record in told if not record.in_tool_loop]
     if not asked:
         return []
     rows = sorted(rows_around(connection, asked), key=attrgetter("session_id", "text_hash", "at", "decision_id"))
@@ -83,9 +88,10 @@ def rows_around(connection: Connection, asked: Sequence[DecisionRecord]) -> list
     """
     first, last = min(record.at for record in asked), max(record.at for record in asked)
     groups = sorted({(str(record.session_id), str(record.text_hash)) for record in asked})
-    times = (first, last, first - REASKED_WITHIN_S, first, last, last + REASKED_WITHIN_S)
+    spans = ((first, last), (first - REASKED_WITHIN_S, first), (last, last + REASKED_WITHIN_S))
+    rest = [value for span in spans for value in (*span, IN_LOOP)]
     rows = ", ".join(["(?, ?)"] * len(groups))
     statement = ROWS_AROUND.replace("ROWS", rows)
     if connection.dialect.paramstyle != "qmark":
         statement = statement.replace("?", "%s")
-    return list(connection.exec_driver_sql(statement, (*chain.from_iterable(groups), *times)))
+    return list(connection.exec_driver_sql(statement, (*chain.from_iterable(groups), *rest)))

@@ -266,6 +266,7 @@ def record_of(
         key_id=asked.key_id,
         is_probe=asked.is_probe,
         turns=chat.facts.turns,
+        in_tool_loop=chat.facts.in_tool_loop,
         prompt_chars=chat.facts.prompt_chars,
         text=chat.text,
         inputs=decided.inputs if decided else None,

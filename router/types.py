@@ -339,6 +339,7 @@ class DecisionRecord(Record):
     language: str | None = None
     is_probe: bool = Field(default=False, description="asked by coe itself, to measure or to show: not traffic")
     turns: int = 1
+    in_tool_loop: bool = Field(default=False, description="an agent continues what was asked, with results of tools")
     prompt_chars: int = 0
     text: str | None = None
     text_hash: str | None = None

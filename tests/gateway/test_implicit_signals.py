@@ -37,6 +37,15 @@ def test_an_ask_that_comes_again_marks_the_one_before(store):
     assert store.get_signals("r1-0")[0].at == 130.0
 
 
+def test_an_agent_that_continues_with_results_of_tools_does_not_ask_again(store):
+    store.write_decisions([asked(0, 100.0), asked(1, 101.0, in_tool_loop=True)])
+    store.write_decisions([asked(2, 102.0, in_tool_loop=True)])
+    assert not any(kinds(store, seq) for seq in range(3))
+    store.write_decisions([asked(3, 103.0)])  # a person asks again
+    assert [kinds(store, seq) for seq in range(4)] == [[ImplicitKind.REASKED], [], [], []]
+    assert store.get_signals("r1-0")[0].at == 103.0
+
+
 def test_more_asks_in_a_batch_than_a_union_may_have_parts(store):
     texts = [f"h{number}" for number in range(501)]
     for batch in range(2):
