@@ -165,6 +165,7 @@ async def retrained_while_searching(folder: Path, client: Client, store_id: str)
     return result
 
 
+@pytest.mark.slow
 async def test_a_part_that_fails_says_so_and_keeps_the_other_from_nothing(folder: Path) -> None:
     async with gateway(folder) as client:
         store_id = await client.make_store()

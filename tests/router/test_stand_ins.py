@@ -63,7 +63,7 @@ def policies(draw: st.DrawFn) -> tuple[Policy, ExpertCosts, Budgets, np.random.G
     return Policy(solution, pins, explored(share, K, M), preference), costs, budgets, rng
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(policies(), st.sets(st.integers(0, M - 1), min_size=1))
 def test_whoever_is_not_planned_keeps_every_limit_by_itself(drawn, alive) -> None:
     policy, costs, budgets, rng = drawn

@@ -119,7 +119,7 @@ def test_intervals_hold_the_truth_and_favour_the_expert_a_little() -> None:
     """The figures of `measure_worth`: 16 prompts in each of 16 categories, 6 experts of which some lead by 0.25."""
     rng, k, m = np.random.default_rng(1), 16, 6
     config, held, bias = config_of(k, {f"e{i}": {} for i in range(m)}), [], []
-    for _ in range(20):
+    for _ in range(8):
         quality = rng.uniform(0.3, 0.7, (k, 1)) + rng.normal(0, 0.05, (k, m)) + (rng.random((k, m)) < 0.08) * 0.25
         quality = np.clip(quality, 0.02, 0.98)
         study = WorthStudy(config, graded(quality, 16, rng), {f"c{i}": 1.0 for i in range(k)})

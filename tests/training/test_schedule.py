@@ -60,7 +60,7 @@ def test_the_first_signal_sets_the_event_and_handlers_come_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_command_survives_a_failed_round_and_stops_cleanly(tmp_path, number):
     command = [sys.executable, "-m", "coe", "retrain", "--every", "1h", "--data-dir", str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -30,7 +30,7 @@ def noise(n: int, rng: np.random.Generator, dim: int = 40) -> FloatArray:
     return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True), dtype=np.float32)
 
 
-@pytest.mark.parametrize("n_topics", [1, 2, 3])
+@pytest.mark.parametrize("n_topics", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
 def test_topics_are_found_among_leftovers(n_topics: int) -> None:
     rng = np.random.default_rng(n_topics)
     sizes = [40, 30, 25][:n_topics]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import yaml
 from pydantic import SecretStr
 
@@ -96,6 +97,7 @@ async def asked_all_the_time(gateway: GatewayProcess) -> AsyncIterator[list[int]
         await asyncio.gather(*tasks)
 
 
+@pytest.mark.slow
 async def test_two_workers_follow_every_change_and_no_request_fails(tmp_path: Path) -> None:
     make_trained(tmp_path)
     config = tmp_path / "experts.yaml"
