@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
 
 from fleet.breaker import Breaker, BreakerState
 from fleet.connect import DisabledBackend
@@ -18,6 +19,14 @@ SIGN_OF_LIFE_S = 2.0  # so long an answer, or a probe's, says that an expert is 
 LOOK_EVERY_S = 0.5
 
 logger = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Hears of every request that an expert gets, and of its end."""
+
+    def started(self, expert: str) -> None: ...
+
+    def ended(self, expert: str) -> None: ...
 
 
 class ExpertPool:
@@ -37,6 +46,8 @@ class ExpertPool:
         self._unprobed = frozenset(backends)
         self._seen_at_s: dict[str, float] = {}  # the last sign of life
         self._looking, self._looked_at_s = asyncio.Lock(), -LOOK_EVERY_S
+        self.watcher: Watcher | None = None
+        self.asleep: frozenset[str] = frozenset()  # of those that could be called, who has no weights on the GPU now
         self.alive: frozenset[str] = frozenset(backends)  # replaced on every change, so reading it costs nothing
 
     @property
@@ -59,8 +70,15 @@ class ExpertPool:
         pool._unprobed -= kept
         pool._breakers |= {name: self._breakers[name] for name in kept}
         pool._seen_at_s = {name: at_s for name, at_s in self._seen_at_s.items() if name in kept}
+        pool.watcher, pool.asleep = self.watcher, self.asleep
         pool._refresh()
         return pool
+
+    def set_asleep(self, names: frozenset[str]) -> None:
+        """These get no requests until another call leaves them out."""
+        if names != self.asleep:
+            self.asleep = names
+            self._refresh()
 
     def backend(self, name: str) -> ChatBackend:
         return self._backends[name]
@@ -74,6 +92,8 @@ class ExpertPool:
 
     def started(self, name: str) -> None:
         """A request goes to that expert; follow it with `succeeded`, `failed` or `abandoned`."""
+        if self.watcher is not None:
+            self.watcher.started(name)
         if self._breakers[name].state is not BreakerState.CLOSED:
             self._breakers[name].start()
             self._refresh()
@@ -85,7 +105,12 @@ class ExpertPool:
             self._breakers[name].begin()
             self._refresh()
 
+    def _ended(self, name: str) -> None:
+        if self.watcher is not None:
+            self.watcher.ended(name)
+
     def succeeded(self, name: str) -> None:
+        self._ended(name)
         self._seen_at_s[name] = self._clock()
         breaker = self._breakers[name]
         if breaker.failures or breaker.state is not BreakerState.CLOSED:
@@ -93,11 +118,13 @@ class ExpertPool:
             self._refresh()
 
     def failed(self, name: str) -> None:
+        self._ended(name)
         self._seen_at_s.pop(name, None)
         self._breakers[name].fail(self._clock())
         self._refresh()
 
     def abandoned(self, name: str) -> None:
+        self._ended(name)
         self._breakers[name].abandon()
         self._refresh()
 
@@ -174,7 +201,7 @@ class ExpertPool:
         return "is tried with one request" if breaker.has_trial else "answers a probe; the next request tries it"
 
     def _refresh(self) -> None:
-        alive = frozenset(name for name, breaker in self._breakers.items() if breaker.admits)
-        for name in sorted(self.alive ^ alive):
+        alive = frozenset(name for name, breaker in self._breakers.items() if breaker.admits) - self.asleep
+        for name in sorted((self.alive ^ alive) - self.asleep):
             logger.info("expert %s %s", name, self._words(self._breakers[name]))
         self.alive = alive

@@ -19,6 +19,7 @@ from decision_log.privacy import load_key
 from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
+from fleet.residency.build import keeper_of
 from gateway.auth import Auth
 from gateway.batches.asking import Asker, Places
 from gateway.batches.runner import BatchRunner
@@ -171,6 +172,7 @@ async def start_gateway(
         auth=await auth_of(settings, config, store),
         live_config=live_config,
         telemetry=telemetry,
+        residency=await keeper_of(config, settings.data_dir, addresses.urls),
     )
     listener = membership.listener if membership else None
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)

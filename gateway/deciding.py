@@ -14,7 +14,9 @@ import numpy as np
 from base.errors import NoEligibleExpertError, allowed_values
 from decision_log.privacy import session_hash, session_of
 from fleet.pool import ExpertPool
+from fleet.residency.keeper import Keeper
 from gateway.answer_cache import AnswerCache
+from gateway.asleep import WaitFor, asleep_for, decision_of_all_awake, quality_of, wanted
 from gateway.body_fields import shorten
 from gateway.conversations import Conversations
 from gateway.exchange import Decided
@@ -25,9 +27,9 @@ from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from gateway.strategies.choose import chosen_strategy
 from gateway.wire import ChatRequest, Target, model_names, resolve_model
 from router.features import features_hash, to_bytes
-from router.pipeline import NOT_ALLOWED, NOT_REACHABLE, Capabilities, Router, explicit_decision
+from router.pipeline import FOR_NOW, NOT_ALLOWED, Capabilities, Router, explicit_decision
 from router.section import AUTO, PluginConfig
-from router.types import DecisionInputs, FloatArray, Query, QueryFacts
+from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
 
 MAX_SHOWN_LOSSES = 5
 
@@ -45,6 +47,7 @@ class Decider:
         seed: makes exploration repeatable in tests.
         conversations: remembers their experts; by default those of this process alone.
         cache: of answers; None where experts.yaml has none.
+        residency: decides which engines are awake; None where all always are.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Decider:
         seed: int | None = None,
         conversations: Conversations | None = None,
         cache: AnswerCache | None = None,
+        residency: Keeper | None = None,
     ) -> None:
         self._live, self._pool, self._capabilities, self._policies = live, pool, capabilities, policies
         self._aliases, self._answers = aliases or {}, answers or {}
@@ -70,7 +74,7 @@ class Decider:
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
         self.shadows = Shadows(seed)
         self.conversations = conversations or Conversations()
-        self._cache = cache
+        self._cache, self._residency = cache, residency
 
     def close(self) -> None:
         self._encoder_thread.shutdown(wait=False, cancel_futures=True)
@@ -144,6 +148,8 @@ class Decider:
         router = serving.router_for(session_id or decision_id)
         try:
             if target.expert is not None:
+                if self._residency is not None and target.expert in self._pool.asleep:
+                    await self._residency.wait_for(target.expert)
                 version, alive = "none" if router is None else router.version, self._pool.alive
                 return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
             if router is None:
@@ -167,10 +173,27 @@ class Decider:
     async def _route(
         self, router: Router, policy: str, query: Query, shadow: Router | None, chat: ChatRequest
     ) -> Decided:
+        try:
+            decided, ideal = await self._in_thread(router, policy, query, shadow, chat, may_wait=True)
+        except WaitFor as wait:
+            if self._residency is None:
+                raise
+            await self._residency.wait_for(wait.expert)
+            decided, ideal = await self._in_thread(router, policy, query, shadow, chat, may_wait=False)
+        if self._residency is not None:
+            weighed, served = ideal or decided.decision, decided.decision.expert
+            self._residency.note(weighed.category, quality_of(weighed), served, not query.facts.continues)
+        return decided
+
+    async def _in_thread(
+        self, router: Router, policy: str, query: Query, shadow: Router | None, chat: ChatRequest, *, may_wait: bool
+    ) -> tuple[Decided, RoutingDecision | None]:
         alive = self._pool.alive
+        if self._pool.asleep:
+            query = replace(query, facts=replace(query.facts, asleep=tuple(sorted(self._pool.asleep))))
         if router.encoder.is_inline:
-            return self._decide(router, policy, query, alive, self._inline_rng, shadow, chat)
-        decide = partial(self._decide, router, policy, query, alive, self._thread_rng, shadow, chat)
+            return self._decide(router, policy, query, alive, self._inline_rng, shadow, chat, may_wait)
+        decide = partial(self._decide, router, policy, query, alive, self._thread_rng, shadow, chat, may_wait)
         return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
 
     def _decide(
@@ -182,27 +205,42 @@ class Decider:
         rng: np.random.Generator,
         shadow: Router | None,
         chat: ChatRequest,
-    ) -> Decided:
+        may_wait: bool,
+    ) -> tuple[Decided, RoutingDecision | None]:
+        """The decision, and that of all experts awake where some sleep. Raises NoEligibleExpertError, WaitFor."""
         vector = router.embed(query.text, query.earlier)
-        decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
+        ideal = None
+        if self._residency is not None and query.facts.asleep:
+            ideal = decision_of_all_awake(router, policy, query, self._pool, vector)
+        try:
+            decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
+        except NoEligibleExpertError as error:
+            if ideal is None or not may_wait:
+                raise
+            raise WaitFor(wanted(ideal)) from error
+        if self._residency is not None and ideal is not None:
+            if may_wait and self._residency.waits_for_best and wanted(ideal) in query.facts.asleep:
+                raise WaitFor(wanted(ideal))
+            decision = decision.model_copy(update={"asleep": asleep_for(decision, ideal, self._residency)})
         pending = None
         if shadow is not None:
             ask = ShadowAsk(shadow, router, decision, query, alive, vector)
             pending = self.shadows.start(ask, self._live.note_fault)
-        return Decided(
+        decided = Decided(
             decision,
             decision_inputs(router, policy, query, alive, vector, self._hash_key),
             to_bytes(vector) if self._keeps_embeddings else None,
             None if pending is None else pending.result,
             chosen=chosen_strategy(router, decision, vector, chat, self._answers),
         )
+        return decided, ideal
 
 
 def no_expert(error: NoEligibleExpertError, request: ChatRequest, capabilities: Mapping[str, Capabilities]) -> ApiError:
     """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
     are down (503)."""
     facts, native, names = request.facts, request.native, tuple(error.reasons)
-    down = [name for name, reason in error.reasons.items() if reason == NOT_REACHABLE]
+    down = [name for name, reason in error.reasons.items() if reason in FOR_NOW]
     forbidden = [name for name, reason in error.reasons.items() if reason == NOT_ALLOWED]
     lacking = [name for name in names if capabilities[name].lacks(facts) is not None]
     outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}

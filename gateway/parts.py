@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
+from fleet.residency.keeper import Keeper
 from gateway.answer_cache import cache_of
 from gateway.auth import Auth
 from gateway.batches.store import BatchStore
@@ -75,6 +76,7 @@ class Parts:
         seed: makes exploration and samples repeatable in tests.
         lasting: that of the parts whose place these take; None makes it.
         telemetry: follows requests; None where the environment asks for neither traces nor lines.
+        residency: decides which engines are awake; None where experts.yaml does not ask for it.
     """
 
     config: CoeConfig
@@ -93,6 +95,7 @@ class Parts:
     live_config: LiveConfig | None = None
     lasting: Lasting | None = None
     telemetry: Telemetry | None = None
+    residency: Keeper | None = None
 
     def __post_init__(self) -> None:
         config, limits = self.config, self.config.gateway
@@ -118,6 +121,7 @@ class Parts:
             seed=self.seed,
             conversations=lasting.conversations,
             cache=self.cache,
+            residency=self.residency,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
         self.chat_log = ChatLog(self.sink, self.metrics, ServedModels(config.experts, self.metrics))
@@ -155,6 +159,8 @@ class Parts:
     async def start(self) -> None:
         """Probes the experts and loads the promoted router. The sink's owner starts it."""
         await asyncio.gather(self.start_changed(), self.auth.start())
+        if self.residency is not None:
+            await self.residency.start(self.pool)
         if self.retrieval is not None:
             await self.retrieval.start()
         if self.judge is not None:
@@ -172,6 +178,8 @@ class Parts:
         self.decider.close()
 
     async def aclose(self) -> None:
+        if self.residency is not None:
+            await self.residency.aclose()
         if self.judge is not None:
             await self.judge.aclose()
         if self.retrieval is not None:

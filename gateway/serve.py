@@ -19,6 +19,7 @@ import uvicorn
 from decision_log.privacy import load_key
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from fleet.pool import ExpertPool
+from fleet.residency.keeper import Keeper
 from gateway.app import GatewayApp
 from gateway.asgi import Receive, Scope, Send
 from gateway.auth import Auth
@@ -64,6 +65,7 @@ def build_parts(
     auth: Auth | None = None,
     live_config: LiveConfig | None = None,
     telemetry: Telemetry | None = None,
+    residency: Keeper | None = None,
 ) -> Parts:
     """The parts of a gateway that serves `<data>/routers/live.json`. `secrets` are values of environment variables.
 
@@ -85,6 +87,7 @@ def build_parts(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         live_config=live_config,
         telemetry=telemetry,
+        residency=residency,
     )
 
 
@@ -181,6 +184,8 @@ class Gateway:
         """
         before, self._served = self._served, Served(parts, GatewayApp(parts, self.host))
         parts.readiness.is_stopping = before.parts.readiness.is_stopping
+        if parts.residency is not None:
+            parts.residency.use(parts.pool)
         if parts.judge is not None:
             parts.judge.use(parts.config.experts, parts.pool)
         if not before.running:

@@ -30,6 +30,7 @@ from router import plugins
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
 from router.oidc_config import OidcConfig
 from router.request_limits import RequestLimits
+from router.residency_config import ResidencyConfig, residency_problems
 from router.retrieval_config import RetrievalConfig
 from router.section import AUTO, Billions, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
 from router.strategies.kind_of import FAMILY as ANSWER_KINDS
@@ -333,6 +334,7 @@ class CoeConfig(Section):
     retrieval: RetrievalConfig | None = None
     feedback: FeedbackConfig = FeedbackConfig()
     judge: JudgeConfig | None = None
+    residency: ResidencyConfig | None = None
 
     @property
     def language_models(self) -> dict[str, ExpertConfig]:
@@ -438,6 +440,8 @@ def unresolved_names(config: CoeConfig) -> list[str]:
     problems += alias_problems(config)
     problems += strategy_problems(config)
     problems += unknown_attached(config)
+    on_vllm = [name for name, entry in config.experts.items() if entry.engine.is_vllm]
+    problems += residency_problems(config.residency, on_vllm)
     for name, entry in config.experts.items():
         problems += [f"experts.{name}.{fault}" for fault in (*entry_faults(entry), *replica_faults(entry))]
     return problems

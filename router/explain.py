@@ -37,7 +37,23 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.BUILTIN: f"classified as {sure}; {decision.expert} is not a language model and has the answer",
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
     }
-    return sentences[decision.reason]
+    return sentences[decision.reason] + asleep_in_words(decision)
+
+
+def asleep_in_words(decision: RoutingDecision) -> str:
+    """Says that a better expert slept, and whether its engine is woken for it."""
+    found = decision.asleep
+    if found is None:
+        return ""
+    if found.is_waking:
+        then = "it is being woken"
+    elif found.account is None:
+        then = "it is left asleep"
+    elif found.price is None:
+        then = f"it is left asleep, because those that stay awake leave no room (account {found.account:.2f})"
+    else:
+        then = f"it is left asleep while its account, {found.account:.2f}, is not above {found.price:.2f}"
+    return f"; the best expert, {found.expert}, was asleep: lost {found.lost:.2f}; {then}"
 
 
 def stay_in_words(decision: RoutingDecision) -> str:

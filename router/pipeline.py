@@ -32,6 +32,8 @@ from router.types import (
 from router.uncertainty import Uncertainty, calibrated
 
 NOT_REACHABLE = "is not reachable"
+ASLEEP = "is asleep"
+FOR_NOW = (NOT_REACHABLE, ASLEEP)
 """Reasons why an expert is not eligible that the request did not cause."""
 
 NOT_ALLOWED = "may not be used with this key"
@@ -276,7 +278,7 @@ class Router:
             is_allowed = allowed is None or expert in allowed
             lack = lacks[self.capabilities[expert]] if is_allowed else NOT_ALLOWED
             if lack is None and alive is not None and expert not in alive:
-                lack = NOT_REACHABLE
+                lack = ASLEEP if expert in facts.asleep else NOT_REACHABLE
             if lack is not None:
                 reasons[expert] = lack
         return reasons
@@ -388,7 +390,7 @@ class Router:
         return {
             name: bar
             for name, bar in zip(self.experts, bars, strict=True)
-            if bar is not None and excluded.get(name, NOT_REACHABLE) == NOT_REACHABLE
+            if bar is not None and excluded.get(name, NOT_REACHABLE) in FOR_NOW
         }
 
 

@@ -49,6 +49,7 @@ class QueryFacts:
     in_tool_loop: bool = False  # results of tools came since the last answer
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers
     answering: tuple[str, ...] = ()  # builtin experts that have an answer
+    asleep: tuple[str, ...] = ()  # experts whose engine has no weights on the GPU now
 
     @property
     def continues(self) -> bool:
@@ -138,6 +139,18 @@ class Stay(Record):
     kept: bool
 
 
+class Asleep(Record):
+    """The expert that would have served, had its engine been awake."""
+
+    expert: str
+    lost: float = Field(description="its predicted quality less that of the expert that served")
+    account: float | None = Field(
+        default=None, description="what recent requests lost because it sleeps; None: it has no account"
+    )
+    price: float | None = Field(default=None, description="its engine is woken for an account above it; None: no room")
+    is_waking: bool = Field(description="its engine is being woken")
+
+
 class RoutingDecision(Record):
     """The router's decision for one query, with everything needed to explain it."""
 
@@ -181,6 +194,7 @@ class RoutingDecision(Record):
         default_factory=dict, description="builtin expert -> it answers, abstains, or why it may not"
     )
     stay: Stay | None = Field(default=None, description="None where no expert of the conversation could go on")
+    asleep: Asleep | None = Field(default=None, description="None where the best expert was awake")
     policy: str = "default"
     router_version: str = Field(description="content hash of the artifact; 'none' when the client named the expert")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fleet.residency.demand import CategoryDemand, Demand, Float64Array
 from fleet.residency.memory import Resident
-from fleet.residency.scheduler import Goal, Scheduler
+from fleet.residency.scheduler import Goal, Outlook, Scheduler
 from fleet.residency.types import ANSWERING, Residency
 
 FAIR_LEAD = 0.25
@@ -36,10 +36,10 @@ class RegretOptions:
     """
 
     memory_s: float = 900.0
-    wait_price: float = 0.01
-    threshold: float = 2.0
-    fairness_s: float = 3600.0
-    fair_loss: float = 0.02
+    wait_price: float = 0.001
+    threshold: float = 1.0
+    fairness_s: float = 14400.0
+    fair_loss: float = 0.05
     uses_hours: bool = True
 
 
@@ -103,6 +103,22 @@ class Regret:
                 goal, surplus = self._judged(goal, weights, rows, view)
                 if surplus > most:
                     found, most = goal, surplus
+        return found
+
+    def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
+        weights, rows = self.demand.rows(now_s)
+        if not len(weights):
+            return {}
+        accounts = weights @ np.maximum(rows - best_of(rows, view.mask)[:, None], 0.0)
+        found = {}
+        for number in np.flatnonzero(accounts > 0):
+            name = view.residents[number].name
+            goal = view.goal_of(name, now_s, "regret")
+            found[name] = Outlook(float(accounts[number]), None)
+            if goal is not None:
+                goal, _ = self._judged(goal, weights, rows, view)
+                if goal.account is not None and goal.price is not None:
+                    found[name] = Outlook(goal.account, self._options.threshold * goal.price)
         return found
 
     def _waiting(self, weights: Float64Array, change_s: float) -> float:
@@ -178,6 +194,9 @@ class Static:
                 return view.goal_of(name, now_s, "static")
         return None
 
+    def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
+        return {}
+
 
 class Off(Static):
     """Changes nothing of its own accord."""
@@ -203,6 +222,9 @@ class OnDemand:
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         return None
+
+    def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
+        return {}
 
 
 def best_of(rows: Float64Array, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Float64Array:

@@ -47,6 +47,14 @@ class Goal:
     price: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """An engine that is not awake: its account, and what that must exceed; None where no room can be made for it."""
+
+    account: float
+    price: float | None
+
+
 class Policy(Protocol):
     """Decides what is worth a change."""
 
@@ -60,6 +68,10 @@ class Policy(Protocol):
 
     def goal(self, now_s: float, view: Scheduler) -> Goal | None:
         """The next change worth making; None while there is nothing to do."""
+        ...
+
+    def outlooks(self, now_s: float, view: Scheduler) -> dict[str, Outlook]:
+        """The engines that are not awake and that recent requests lost quality by."""
         ...
 
 
@@ -91,7 +103,7 @@ class Scheduler:
         self._failures: dict[str, tuple[int, float]] = {}
         self._asked: dict[str, float] = {}
         self._waiting: dict[str, int] = {}  # apart from those running, for which an engine to put away is waited for
-        self._hold_cycles = hold_cycles
+        self._hold_cycles, self._kept = hold_cycles, frozenset[str]()
         self.goal: Goal | None = None
         self.under_way: Step | None = None
         self._check_start()
@@ -116,7 +128,14 @@ class Scheduler:
 
     def is_held(self, name: str, now_s: float) -> bool:
         """Returns True where an engine may not be put away now."""
-        return self.residents[self.index[name]].is_kept or now_s < self._held_until_s[name]
+        return self._is_kept(self.residents[self.index[name]]) or now_s < self._held_until_s[name]
+
+    def _is_kept(self, resident: Resident) -> bool:
+        return resident.is_kept or resident.name in self._kept
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Engines that are not put to sleep for now, beside those that never are."""
+        self._kept = frozenset(names)
 
     def is_failing(self, name: str, now_s: float) -> bool:
         return name in self._failures and now_s < self._failures[name][1]
@@ -161,7 +180,7 @@ class Scheduler:
 
     def _could_fit(self, name: str) -> bool:
         kept = [each.name for each in self.residents if each.is_pinned]
-        kept += [each.name for each in self.residents if each.never_sleeps and self._states[each.name] in ANSWERING]
+        kept += [each.name for each in self.residents if self._is_kept(each) and self._states[each.name] in ANSWERING]
         states = {each: Residency.AWAKE if each in kept or each == name else Residency.STOPPED for each in self.index}
         return not self.memory.excess_gib(self.residents, states)
 
@@ -231,7 +250,7 @@ class Scheduler:
         best, least = None, np.inf
         for number, each in enumerate(self.residents):
             state = states[each.name]
-            is_free = not each.is_kept and (ignores_hold or now_s >= self._held_until_s[each.name])
+            is_free = not self._is_kept(each) and (ignores_hold or now_s >= self._held_until_s[each.name])
             if each.name == name or state is Residency.STOPPED or not is_free or self.is_failing(each.name, now_s):
                 continue
             target = sleep_state(each, host_free_gib) if state in ANSWERING else Residency.STOPPED

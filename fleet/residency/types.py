@@ -109,3 +109,7 @@ class Actuator(Protocol):
     async def state(self, expert: str) -> Residency:
         """The state as the engine itself has it. Of one asleep that tells no level: the deeper one."""
         ...
+
+    async def aclose(self) -> None:
+        """Closes its connections."""
+        ...

@@ -130,7 +130,7 @@ def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) 
     decision, inputs = routed(record)
     if decision.policy not in router.policies:
         raise NotReplayableError(f"experts.yaml no longer has policy '{decision.policy}'")
-    return router.decide(
+    again = router.decide(
         Query(record.decision_id, record.text or "", inputs.facts),
         rng=np.random.default_rng(int.from_bytes(record.decision_id.encode(), "big")),
         policy=decision.policy,
@@ -138,6 +138,7 @@ def decide_again(router: Router, record: DecisionRecord, embedding: FloatArray) 
         embedding=embedding,
         seed=decision.seed,
     )
+    return again.model_copy(update={"asleep": decision.asleep})  # told by the engines' scheduler, not by the router
 
 
 def differences(logged: RoutingDecision, again: RoutingDecision) -> Iterator[Difference]:

@@ -15,6 +15,7 @@ import aiohttp
 from decision_log.feedback_types import Feedback, ImplicitSignal, JudgedAnswer
 from decision_log.protocols import DecisionDatabase, FeedbackStatus
 from fleet.pool import ExpertPool
+from fleet.residency.keeper import Keeper
 from fleet.wires import echo, vllm
 from gateway.auth import Auth
 from gateway.batches.store import BatchStore
@@ -153,6 +154,7 @@ async def running(
     redis_url: str | None = None,
     telemetry: Telemetry | None = None,
     batches: BatchStore | None = None,
+    residency: Keeper | None = None,
     **limits: Any,
 ) -> AsyncIterator[Running]:
     """A gateway with a small router on port 0; `limits` are the gateway section of experts.yaml, `sections` others."""
@@ -171,6 +173,7 @@ async def running(
         redis_url=redis_url,
         telemetry=telemetry,
         batches=batches,
+        residency=residency,
     )
     gateway = Gateway(parts, host=host)
     await gateway.start()

@@ -1,0 +1,114 @@
+"""The keeper of a gateway, from experts.yaml and the engines that run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from base.errors import ConfigError
+from fleet.engine_wishes import WishedProcesses, read_wishes
+from fleet.residency.keeper import Keeper, forward_clock
+from fleet.residency.memory import Memory, Resident
+from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
+from fleet.residency.scheduler import Policy, Scheduler
+from fleet.residency.types import ANSWERING, Residency, published_times
+from fleet.residency.vllm_actuator import VllmActuator
+from fleet.vllm_addresses import VllmRecord, read_vllm
+from fleet.vllm_gpus import CACHE_SHARE, GIB_PER_BILLION, LEAST_CACHE_GIB, quantisation
+from router.config import CoeConfig, Engine
+from router.residency_config import ResidencyConfig
+
+ONLY_GPU = "0"
+
+
+async def keeper_of(config: CoeConfig, data_dir: Path, urls: Mapping[str, str]) -> Keeper | None:
+    """A keeper that has looked at every engine; None where experts.yaml has no `residency`.
+
+    Args:
+        urls: API root per expert whose engine this host runs; others have their `url`.
+
+    Raises:
+        ConfigError: what is awake, or is to be, exceeds the memory that experts.yaml names.
+        DataError: a file of `coe experts up` is damaged.
+    """
+    wanted = config.residency
+    if wanted is None:
+        return None
+    addresses = {name: entry.url for name, entry in config.experts.items() if entry.url is not None} | dict(urls)
+    record = read_vllm(data_dir)
+    residents = residents_of(config, wanted, addresses, record)
+    actuator = VllmActuator(lambda: addresses, WishedProcesses(data_dir) if record.engines else None)
+    states = {
+        each.name: await actuator.state(each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
+        for each in residents
+    }
+    devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
+    memory = Memory(devices, wanted.host_memory_gb)
+    try:
+        scheduler = Scheduler(residents, memory, policy_of(wanted, residents, states), states)
+    except ValueError as error:
+        await actuator.aclose()
+        raise ConfigError(f"residency: {error}") from error
+    return Keeper(
+        scheduler,
+        actuator,
+        pinned=lambda: read_wishes(data_dir).pinned,
+        waits_for_best=wanted.policy == "lru",
+        max_waiting=wanted.max_waiting,
+        wait_s=wanted.wait_s,
+    )
+
+
+def residents_of(
+    config: CoeConfig, wanted: ResidencyConfig, addresses: Mapping[str, str], record: VllmRecord
+) -> tuple[Resident, ...]:
+    """One a vLLM engine with an address, with every expert that it serves; others need no memory and are awake."""
+    gpus = {name: engine.gpus for engine in record.engines for name in engine.experts}
+    groups: dict[str, list[str]] = {}
+    for name, entry in config.experts.items():
+        if entry.engine is not Engine.BUILTIN:
+            is_managed = entry.engine.is_vllm and name in addresses
+            groups.setdefault(addresses[name] if is_managed else f"expert {name}", []).append(name)
+    return tuple(
+        resident_of(config, wanted, tuple(names), gpus.get(names[0], ""), is_managed=key in addresses.values())
+        for key, names in groups.items()
+    )
+
+
+def resident_of(
+    config: CoeConfig, wanted: ResidencyConfig, names: tuple[str, ...], gpus: str, *, is_managed: bool
+) -> Resident:
+    entries = [config.experts[name] for name in names]
+    params_b = max(entry.params_b for entry in entries)
+    times = published_times(max(params_b, 0.1))
+    if not is_managed:
+        return Resident(names[0], 0.0, 0.0, times, names, (), sleeper_gib=0.0, never_sleeps=True)
+    devices = tuple(each.strip() for each in gpus.split(",") if each.strip()) or (ONLY_GPU,)
+    weights_gib = (
+        params_b * GIB_PER_BILLION[quantisation(entries[0].model, str(entries[0].engine_args.get("quantization", "")))]
+    )
+    told_gib = [entry.gpu_gib for entry in entries if entry.gpu_gib is not None]
+    per_gpu_gib = (weights_gib + max(LEAST_CACHE_GIB, CACHE_SHARE * weights_gib)) / len(devices)
+    return Resident(
+        names[0],
+        awake_gib=(max(told_gib) if told_gib else per_gpu_gib) * len(devices),
+        weights_gib=weights_gib,
+        times=times,
+        experts=names,
+        devices=devices,
+        is_pinned=not set(names).isdisjoint(wanted.pins),
+        never_sleeps=not set(names).isdisjoint(wanted.never_sleep),
+        has_adapters=any(entry.adapter is not None for entry in entries),
+    )
+
+
+def policy_of(wanted: ResidencyConfig, residents: tuple[Resident, ...], states: Mapping[str, Residency]) -> Policy:
+    """`static` keeps what is awake at the start."""
+    if wanted.policy == "static":
+        return Static([name for name, state in states.items() if state in ANSWERING])
+    if wanted.policy == "lru":
+        return OnDemand(len(residents))
+    if wanted.policy == "off":
+        return Off()
+    options = RegretOptions(memory_s=wanted.memory_s, wait_price=wanted.wait_price, fairness_s=wanted.fairness_s)
+    return Regret(residents, forward_clock(), options)

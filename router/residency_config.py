@@ -1,0 +1,42 @@
+"""The part of experts.yaml about engines that share the memory of GPUs in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from base.errors import allowed_values
+from router.section import Name, Seconds, Section
+
+
+class ResidencyConfig(Section):
+    """Which vLLM engines are awake; docs/residency.md."""
+
+    policy: Literal["regret", "static", "lru", "off"] = Field(
+        default="regret", description="`static`, `lru` and `off` are there to compare"
+    )
+    memory_gb: float = Field(gt=0, description="GPU memory for engines, of each GPU, in GiB")
+    host_memory_gb: float = Field(default=0.0, ge=0, description="host memory for weights at sleep level 1, in GiB")
+    pins: tuple[Name, ...] = Field(default=(), description="experts that are woken at the start and stay awake")
+    never_sleep: tuple[Name, ...] = Field(default=(), description="experts that stay awake once they are")
+    memory_s: Seconds = Field(default=900.0, gt=0, description="a loss so long ago counts 1/e in an account")
+    wait_price: float = Field(default=0.001, ge=0, description="quality that a second of a request's waiting is worth")
+    fairness_s: Seconds = Field(
+        default=14400.0, gt=0, description="a category that loses more than its share has its expert within it"
+    )
+    max_waiting: int = Field(default=32, ge=0, description="requests that may wait for engines to wake")
+    wait_s: Seconds = Field(default=120.0, gt=0, description="longest wait for an engine that was asked by name")
+
+
+def residency_problems(residency: ResidencyConfig | None, engines: Collection[str]) -> Iterator[str]:
+    """Pins that are not experts on vLLM. `engines` are those that are."""
+    if residency is None:
+        return
+    if not engines:
+        yield "residency: no expert is on vLLM; required: one of engine 'vllm' or more"
+    for key, names in (("pins", residency.pins), ("never_sleep", residency.never_sleep)):
+        for name in names:
+            if name not in engines:
+                yield f"residency.{key}: '{name}' is not an expert on vLLM{allowed_values(name, engines)}"

@@ -1,0 +1,155 @@
+"""A gateway over three fake vLLM engines of which two fit: who serves, what the receipt says, who wakes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from base.errors import ConfigError
+from fleet.fake_vllm.command import Bug, FakeOptions
+from fleet.fake_vllm.engine import FakeEngine
+from fleet.fake_vllm.server import FakeServer
+from fleet.residency.build import keeper_of
+from fleet.residency.keeper import Keeper
+from fleet.residency.memory import Memory
+from fleet.residency.policies import Off, Regret, RegretOptions
+from fleet.residency.scheduler import Policy, Scheduler
+from fleet.residency.types import Residency
+from fleet.residency.vllm_actuator import VllmActuator
+from gateway.replay.again import replay
+from router.config import parse_config
+from router.explain import reason_in_words
+from router.types import DecisionReason
+from tests.fleet.residency.driver import resident
+from tests.gateway.running import Running, running, until, wire
+from tests.gateway.small_router import EXPERTS, small_router
+
+
+@asynccontextmanager
+async def engines(asleep: Sequence[str], **options: object) -> AsyncIterator[dict[str, str]]:
+    """Fake vLLM servers of the three experts, some of them asleep at level 2; API root by expert."""
+    urls = {}
+    async with AsyncExitStack() as stack:
+        for name in EXPERTS:
+            values = {"model": "m", "served_model_name": (name,), "host": "127.0.0.1", "port": 0, "is_dev": True}
+            engine = FakeEngine(FakeOptions.model_validate(values | {"enable_sleep_mode": True} | options))
+            await engine.start()
+            runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            urls[name] = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        actuator = VllmActuator(lambda: urls)
+        stack.push_async_callback(actuator.aclose)
+        for name in asleep:
+            await actuator.sleep(name, 2)
+        yield urls
+
+
+@asynccontextmanager
+async def host(
+    policy: Policy, asleep: Sequence[str] = ("emerald",), bugs: frozenset[Bug] = frozenset(), **options: Any
+) -> AsyncIterator[Running]:
+    """A gateway over them with GPU memory for two that are awake and one that sleeps."""
+    async with engines(asleep, bugs=bugs, enable_lora=Bug.LORA_LEVEL_2 in bugs) as urls:
+        residents = tuple(resident(name) for name in EXPERTS)
+        states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}
+        scheduler = Scheduler(residents, Memory({"0": 41.5}), policy, states)
+        keeper = Keeper(scheduler, VllmActuator(lambda: urls), **options)
+        async with running({name: wire(url, name) for name, url in urls.items()}, residency=keeper) as it:
+            yield it
+
+
+def eager() -> Regret:
+    return Regret(
+        tuple(resident(name) for name in EXPERTS), 0.0, RegretOptions(memory_s=60.0, wait_price=0.01, threshold=0.1)
+    )
+
+
+async def asked(it: Running, text: str, model: str = "auto") -> str:
+    async with it.chat(text, model=model) as answer:
+        assert answer.status == 200, await answer.text()
+        return answer.headers["x-coe-expert"]
+
+
+async def test_the_best_awake_expert_serves_and_the_receipt_says_who_slept_until_it_is_woken() -> None:
+    async with host(eager()) as it:
+        assert await asked(it, "red") == "ruby"
+        assert await asked(it, "green") == "plain"
+        record = await it.record(1)
+        decision = record.decision
+        assert decision is not None
+        assert decision.excluded == {"emerald": "is asleep"}
+        assert decision.eligible == ("ruby", "plain")
+        assert (decision.reason, decision.propensity, record.served_expert) == (DecisionReason.NEXT_BEST, 1.0, "plain")
+        assert decision.asleep is not None
+        assert (decision.asleep.expert, round(decision.asleep.lost, 6)) == ("emerald", 0.4)
+        assert "; the best expert, emerald, was asleep: lost 0.40; it is left asleep" in reason_in_words(decision)
+        assert replay(small_router(), record, b"0" * 32).differences == ()
+        await asyncio.gather(*(asked(it, "green") for _ in range(60)))
+        await until(lambda: "emerald" in it.parts.pool.alive)
+        assert await asked(it, "green") == "emerald"
+        last = await it.record(62)
+        assert last.decision is not None
+        assert last.decision.asleep is None
+
+
+async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room() -> None:
+    async with host(Off(), max_waiting=1) as it:
+        answers = await asyncio.gather(asked(it, "any", "emerald"), refused(it, "emerald"))
+        assert answers[0] == "emerald"
+        assert answers[1] == (
+            "expert_unreachable",
+            "expert emerald is asleep: 1 requests already wait for engines, as many as may",
+        )
+        assert it.parts.residency is not None
+        assert "emerald" in it.parts.residency.scheduler.serving
+
+
+async def refused(it: Running, model: str) -> tuple[str, str]:
+    async with it.chat("any", model=model) as answer:
+        assert answer.status == 503
+        assert "retry-after" in answer.headers
+        error = (await answer.json())["error"]
+        return error["code"], error["message"]
+
+
+async def test_an_engine_that_dies_while_it_wakes_is_an_error_for_who_named_it_and_for_nobody_else() -> None:
+    async with host(Off(), bugs=frozenset({Bug.LORA_LEVEL_2})) as it:
+        code, message = await refused(it, "emerald")
+        assert code == "expert_unreachable"
+        assert "failed to wake" in message
+        assert await asked(it, "green") in ("ruby", "plain")
+        record = await it.record(0)
+        assert record.decision is None  # so that nothing is learned of an expert that slept
+
+
+async def test_a_request_that_nobody_awake_can_serve_waits() -> None:
+    async with host(Off(), asleep=EXPERTS) as it:
+        assert await asked(it, "green") == "emerald"
+
+
+async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> None:
+    experts = {name: {"engine": "fake_vllm", "model": "m", "gpu_gib": 20} for name in EXPERTS}
+    async with engines(("emerald",)) as urls:
+        values: dict[str, Any] = {
+            "categories": {"red": "red", "general": "the rest"},
+            "experts": {name: entry | {"url": urls[name]} for name, entry in experts.items()},
+            "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
+        }
+        values["residency"] = {"memory_gb": 41.5, "pins": ["ruby"]}
+        keeper = await keeper_of(parse_config(values), Path("no-data"), {})
+        assert keeper is not None
+        assert keeper.scheduler.serving == {"ruby", "plain"}
+        await keeper.aclose()
+        values["residency"] = {"memory_gb": 30}
+        with pytest.raises(
+            ConfigError, match=r"residency: engines .* need 41\.5 GiB on device 0; allowed: at most 30\.0"
+        ):
+            await keeper_of(parse_config(values), Path("no-data"), {})
