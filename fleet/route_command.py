@@ -60,4 +60,7 @@ def route(
     if strategy is not None and plan is not None:
         asked = ", ".join(router.experts[each] for each in strategy.experts)
         table.add_row("strategy", f"{plan.strategy} of {asked}, where their answers can be compared")
+    solved = router.policy(policy)
+    if binding := (solved.solution if plan is None else plan).binding:
+        table.add_row("held by", ", ".join(binding))
     Terminal().print(table)

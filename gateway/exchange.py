@@ -230,7 +230,7 @@ def fallback_note(decision: RoutingDecision, expert: str | None, trace: Strategy
     if decision.reason is DecisionReason.EXPLORED:
         notes.append("explored")
     is_settled = trace is not None and trace.is_settled
-    if trace is not None and not is_settled:
+    if trace is not None and not (is_settled and trace.agreed):  # no reply stated an answer that could be compared
         notes.append("single")
     if expert not in (None, decision.expert) and not is_settled:
         notes.append(f"failover:{decision.expert}")

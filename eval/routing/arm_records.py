@@ -79,6 +79,7 @@ def arm_records(trial: Trial, means: Float64Array, draws: Float64Array, rng: np.
             shares=shares(arm.probs, trial.test.experts),
             gap_closed=share,
             gap_closed_interval=share_interval,
+            binding=arm.binding,
             gain={} if arm.asked is None else strategy_gains(trial, arm, rng),
         )
     return records

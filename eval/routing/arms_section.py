@@ -88,7 +88,7 @@ def arms_table(report: Report) -> Table:
 
 
 def how_of(arm: Arm) -> str:
-    return arm.how
+    return f"{arm.how}; held by {', '.join(arm.binding)}" if arm.binding else arm.how
 
 
 def arms_note(report: Report) -> str:

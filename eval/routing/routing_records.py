@@ -35,6 +35,7 @@ class Arm(Record):
         default=None, description="(this - best_single) / (query_oracle - best_single); None where there is no gap"
     )
     gap_closed_interval: Range | None = None
+    binding: tuple[str, ...] = Field(default=(), description="limits without which it would be better")
     gain: dict[str, Difference] = Field(
         default_factory=dict,
         description="of a strategy, minus coe, best_single, and the best fixed mixtures of experts that spend as much: "

@@ -130,6 +130,7 @@ def run_trial(
         expert_of=router.expert_of("default"),
         budgets=request.budgets,
         how=how,
+        binding=router.policy("default").solution.binding,
     )
 
 

@@ -70,8 +70,10 @@ class Plays:
 
     def choice(self, policy: str, name: StrategyName) -> Choice:
         """A policy of the router, as an arm."""
-        served, asked = self.planned(self.router.policy(policy).plan)
-        return Choice(str(name), f"Strategy {name}", HOW[name], one_hot(served, asked.shape[1]), asked)
+        plan = self.router.policy(policy).plan
+        served, asked = self.planned(plan)
+        binding = () if plan is None else plan.binding
+        return Choice(str(name), f"Strategy {name}", HOW[name], one_hot(served, asked.shape[1]), asked, binding)
 
     def spending(self, policy: str) -> Spending:
         """The same, as a point of a curve."""

@@ -62,13 +62,14 @@ class MapEvidence:
 @dataclass(frozen=True)
 class Choice:
     """A named arm: whose answer is served on each query, as probabilities (n, m), and, where that differs, who is
-    `asked` (n, m)."""
+    `asked` (n, m). `binding` names the limits without which it would be better."""
 
     name: str
     label: str
     how: str
     probs: Float64Array
     asked: Float64Array | None = None
+    binding: tuple[str, ...] = ()
 
     @property
     def calls(self) -> Float64Array:
@@ -103,6 +104,7 @@ class Trial:
     expert_of: Mapping[str, str]
     budgets: Budgets = field(default_factory=Budgets)
     how: str = "the map's expert for the predicted category"
+    binding: tuple[str, ...] = ()
     methods: tuple[MethodOutput, ...] = ()
     evidence: MapEvidence | None = None
     strategies: tuple[Choice, ...] = ()
@@ -282,7 +284,7 @@ def choices(trial: Trial) -> list[Choice]:
     by_query = given(baselines.query_oracle(test.scores, sizes))
 
     arms = [
-        Choice("coe", "This router", trial.how, given(trial.decided)),
+        Choice("coe", "This router", trial.how, given(trial.decided), binding=trial.binding),
         Choice("random", "Random", "any expert, all equally likely (expected value)", baselines.random_choice(n, m)),
         Choice("best_single", named, "one expert for all, the best on the fit data", always(single)),
         Choice("best_single_hindsight", hindsight, "one expert for all, the best on the test data", always(best)),

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from coe.command_line import run as run_cli
+from eval.routing.arms_section import how_of
+from eval.routing.routing_records import Arm
 from eval.routing.routing_run import load
 from eval.routing.trial import mean_costs
 from router import plugins
@@ -59,6 +61,9 @@ def test_strategies_are_played_where_answers_are_known(tmp_path: Path) -> None:
     assert arms["vote"]["gain"]["best_single"]["interval"][0] > 0
     assert arms["vote"]["gap_closed"] > 0.3
     assert 1 < arms["sequential"]["mean_calls"] < 3
+    assert arms["vote"]["binding"] == arms["coe"]["binding"] == []
+    held = Arm.model_validate(arms["vote"] | {"binding": ["cost_usd"]})
+    assert how_of(held).endswith("the most probable answer; held by cost_usd")
     sizes = arms["vote"]["mean_active_params_b"]
     assert arms["vote"]["mean_calls"] == pytest.approx(3, abs=0.5)
     assert sizes == pytest.approx(29, abs=8)

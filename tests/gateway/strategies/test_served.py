@@ -258,6 +258,18 @@ async def test_answers_of_an_undeclared_kind_are_not_compared() -> None:
 
 
 EQUAL = Votes(weights=(1.0, 1.0, 1.0), doubt=0.0)
+
+
+async def test_where_no_reply_states_such_an_answer_the_first_is_served_as_one_experts() -> None:
+    async with composition(dict.fromkeys(EXPERTS, "none at all")) as (gateway, panel):
+        text, _, headers = await said(gateway)
+        assert (text, headers["x-coe-fallback"], headers["x-coe-agreement"]) == ("none at all", "single", "0 of 3")
+        assert sorted(panel.asked) == sorted(EXPERTS)
+        record = await gateway.record()
+        assert record.strategy is not None
+        assert (record.strategy.is_settled, record.strategy.agreed, record.served_expert) == (True, 0, "ruby")
+
+
 JUDGED = {"answers": {"red": {"kind": "judge", "expert": "plain"}}}
 
 

@@ -145,9 +145,13 @@ def test_a_category_whose_answers_nobody_compared_stays_with_one() -> None:
     assert plan.choice_of[1] < 4
 
 
-@pytest.mark.parametrize(("limit", "most"), [("calls", 1.5), ("active_params_b", 2.0), ("cost_usd", 2.2)])
+LIMITS = [("calls", 1.5), ("active_params_b", 2.0), ("cost_usd", 2.2), ("latency_ms", 150.0)]
+
+
+@pytest.mark.parametrize(("limit", "most"), LIMITS)
 def test_limits_bound_the_means_of_a_plan(limit: str, most: float) -> None:
-    choices = choices_of(strategies().variants[StrategyName.SEQUENTIAL], EVIDENCE, COSTS, EVERYBODY, {})
+    costs = replace(COSTS, latency_ms=np.full((3, 4), 100, dtype=np.float32))
+    choices = choices_of(strategies().variants[StrategyName.SEQUENTIAL], EVIDENCE, costs, EVERYBODY, {})
     free = solve_plan(StrategyName.SEQUENTIAL, choices, np.zeros(3, dtype=np.int64), {})
     assert free.used[limit] > most
     plan = solve_plan(StrategyName.SEQUENTIAL, choices, np.zeros(3, dtype=np.int64), {limit: most})
@@ -183,6 +187,10 @@ def test_what_is_learned_survives_an_artifact_fewer_experts_and_a_newcomer() -> 
         renumbered = [tuple({0: 0, 2: 1, 3: 2}[e] for e in experts) for experts in asked]
         assert fewer.variants[name].asked() == renumbered
     assert learned_strategies({}, 2, 4) is None
+    old = {name: each[:, :, :SIGNALS] if name.endswith(".rules") else each for name, each in own.arrays().items()}
+    padded = learned_strategies(old, 2, 4)
+    assert padded is not None
+    assert np.array_equal(padded.variants[StrategyName.SEQUENTIAL].rules, own.variants[StrategyName.SEQUENTIAL].rules)
     broken = own.arrays() | {"vote.experts": np.full((1, 2), 9)}
     with pytest.raises(ArtifactError, match=r"vote\.experts"):
         learned_strategies(broken, 2, 4)
