@@ -144,11 +144,11 @@ def learned_strategies(state: ArrayState, k: int, m: int) -> LearnedStrategies |
 def variants_from(state: ArrayState, name: StrategyName, k: int, m: int) -> Variants:
     experts = np.asarray(require_array(state, f"{name}.experts", (None, None)), dtype=np.int64)
     v, most = experts.shape
+    if ((experts < NOBODY) | (experts >= m)).any():
+        raise ArtifactError(f"array '{name}.experts' names an expert beyond the {m} of the router")
     rules = require_finite(state, f"{name}.rules", (v, most, None))
     if rules.shape[2] == SIGNALS:  # of before replies told of themselves
         rules = np.pad(rules, ((0, 0), (0, 0), (0, TELLS)))
-    if ((experts < NOBODY) | (experts >= m)).any():
-        raise ArtifactError(f"array '{name}.experts' names an expert beyond the {m} of the router")
     return Variants(
         experts=experts,
         by_weight=np.asarray(require_array(state, f"{name}.by_weight", (v,)), dtype=np.int64),
