@@ -96,7 +96,7 @@ def lost_frames(name: str) -> Callable[[Round], float]:
 
 
 def late_gap(name: str) -> Callable[[Round], float]:
-    return lambda entry: sample(entry, name, PACED).gap_p99_ms
+    return lambda entry: sample(entry, name, PACED).gap_p99_ms - sample(entry, REFERENCE, PACED).gap_p99_ms
 
 
 def bars(has_litellm: bool) -> list[Bar]:

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -246,26 +246,26 @@ def process(argv: Sequence[str], core: int, log: Path, environment: Mapping[str,
             child.wait()
 
 
-def session_stats(leader: int) -> list[list[str]]:
-    """The fields of /proc/PID/stat, from the state on, of every process of a session."""
-    found = []
+def stats_of(leader: int) -> list[list[str]]:
+    """The fields of /proc/PID/stat, from the state on, of a process and of all that it started, in whichever session:
+    the log's server has one of its own."""
+    fields = dict[int, list[str]]()
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        if int(fields[3]) == leader:
-            found.append(fields)
-    return found
+        with suppress(OSError):  # it has just ended
+            fields[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+    family = {leader}
+    while more := {pid for pid, each in fields.items() if int(each[1]) in family} - family:
+        family |= more
+    return [each for pid, each in fields.items() if pid in family]
 
 
 def cpu_s(leader: int) -> float:
-    return sum(int(fields[11]) + int(fields[12]) for fields in session_stats(leader)) / TICKS
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats_of(leader)) / TICKS
 
 
 def rss_mib(leader: int) -> float:
-    """Resident memory of all processes of the session, the log's server included."""
-    pages = sum(int(fields[21]) for fields in session_stats(leader))
+    """Resident memory of all processes, the log's server included."""
+    pages = sum(int(fields[21]) for fields in stats_of(leader))
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
