@@ -77,6 +77,11 @@ COMMANDS = {
     "experts probe": Command(
         "training.probe_commands:experts_probe", "Score a new expert on a few graded probes and put it on the map."
     ),
+    "experts train-lora": Command(
+        "training.lora.commands:train_lora",
+        "Train an expert for one category, and add it where it is surely better than its base.",
+    ),
+    "experts merge": Command("training.lora.commands:merge", "Merge rarely used adapters into one expert."),
     "eval routing": Command(
         "eval.routing.routing_command:routing", "Report what routing won on an outcome table.", is_shown=True
     ),

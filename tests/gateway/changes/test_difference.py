@@ -30,6 +30,10 @@ def changed(change: Callable[[dict[str, Any]], object]) -> CoeConfig:
 
 TAKEN: list[tuple[Callable[[dict[str, Any]], object], list[str]]] = [
     (lambda c: c["experts"].update(new={"engine": "echo", "model": "m"}), ["experts.new: added"]),
+    (
+        lambda c: c["experts"].update(new={"engine": "llamacpp", "model": "m.gguf", "adapter": "lora"}),
+        ["experts.new: added"],
+    ),
     (lambda c: c["experts"].pop("remote"), ["experts.remote: removed"]),
     (lambda c: c["experts"].pop("local"), ["experts.local: removed"]),
     (lambda c: c["experts"]["remote"].update(url=f"{URL}/b"), [f"experts.remote.url: {URL} -> {URL}/b"]),
@@ -59,6 +63,7 @@ REFUSED: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c["engines"]["llamacpp"].update(slots=2), "engines.llamacpp.slots"),
     (lambda c: c["experts"]["local"].update(model="n.gguf"), "experts.local"),
     (lambda c: c["experts"].update(more={"engine": "llamacpp", "model": "m.gguf"}), "experts.more"),
+    (lambda c: c["experts"].update(more={"engine": "llamacpp", "model": "n.gguf", "adapter": "a"}), "experts.more"),
     (lambda c: c["experts"].update(more={"engine": "vllm", "model": "m"}), "experts.more"),
 ]
 

@@ -1,4 +1,4 @@
-"""A GGUF model as a Hugging Face folder: `python -m examples.smollm2.recipes.dequantize --base-gguf FILE --out DIR`.
+"""A GGUF model as a Hugging Face folder: `python -m training.lora.dequantize --base-gguf FILE --out DIR`.
 
 Training against the dequantised weights that are served, not against the original ones, lets an adapter
 learn around the quantisation.
@@ -23,7 +23,7 @@ def dequantize(base_gguf: Path, out: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m examples.smollm2.recipes.dequantize", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.lora.dequantize", description=__doc__)
     parser.add_argument("--base-gguf", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

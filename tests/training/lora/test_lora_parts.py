@@ -1,0 +1,181 @@
+"""What is trained on and compared, and how an admitted expert gets into experts.yaml and into what runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from base.errors import ConfigError, DataError, EngineError
+from decision_log.database import Database
+from decision_log.default_database import default_database_url
+from fleet.engine_plans import free_port
+from fleet.vllm_command import read_adapter_ranks, vllm_processes
+from router.config import CoeConfig, ExpertConfig, load_config, parse_config
+from router.strategies.kind_of import built_kind
+from tests.training.log_records import record
+from training.lora.comparison import Comparison, compare
+from training.lora.entry import adapted_entry, add_expert
+from training.lora.examples import Example, halves, logged_prompts, read_examples, repeated
+from training.lora.serving import Teacher, load_adapter, taught
+
+ROOT = Path(__file__).parents[3]
+ADAPTERS = ROOT / "examples" / "smollm2" / "adapters"
+COMPOSITION = """\
+# by hand
+categories: {code: programs, general: the rest}
+experts:
+  base:
+    engine: vllm   # ours
+    model: m
+    context_tokens: 2048
+
+# what follows stays
+router:
+  encoder: {kind: hashing}
+  classifier: {kind: logistic}
+"""
+
+
+def test_examples_of_other_categories_are_left_out_and_faults_name_their_row(tmp_path: Path) -> None:
+    file = tmp_path / "examples.jsonl"
+    file.write_text('{"text": "a", "answer": "b"}\n{"text": "c", "answer": "d", "category": "sql"}\n')
+    assert read_examples(file, "code") == [Example("a", "b")]
+    assert len(read_examples(file, None)) == 2
+    file.write_text('{"text": "a", "answer": "b"}\n{"text": "c"}\n')
+    with pytest.raises(DataError, match="row 2: 'answer' must be text that is not empty"):
+        read_examples(file, None)
+
+
+def test_what_is_held_out_is_never_trained_on_and_too_few_are_refused() -> None:
+    examples = [Example(f"question {n}", "yes") for n in range(200)]
+    trained, held_out = halves([*examples, Example("QUESTION, 1!", "no")])
+    assert len(trained) + len(held_out) == 200
+    assert not set(trained) & set(held_out)
+    assert set(repeated(trained, 2 * len(trained), seed=0)) == set(trained)
+    with pytest.raises(DataError, match=r"20 different examples: .* needed: 16 and 12"):
+        halves(examples[:20])
+
+
+def test_queries_of_a_category_come_from_the_log_the_newest_first(tmp_path: Path) -> None:
+    url = default_database_url(tmp_path)
+    database = Database(url)
+    rows = [record(n, text=text) for n, text in enumerate(["Add 1 and 2", "add 1 and 2!", "Add 3 and 4"])]
+    rows += [record(7, "sql", text="Count the rows"), record(8, text="a probe", is_probe=True), record(9)]
+    database.write_decisions(rows)
+    database.close()
+    assert logged_prompts(url, "code", 0.0, 9) == ["Add 3 and 4", "add 1 and 2!"]
+    assert logged_prompts(url, "code", 0.0, 1) == ["Add 3 and 4"]
+    with pytest.raises(DataError, match=r"keeps texts where log.privacy is text"):
+        logged_prompts(url, "writing", 0.0, 9)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "is_better"), [(5, 0, False), (6, 0, True), (9, 2, False), (12, 2, True), (0, 0, False)]
+)
+def test_better_is_what_mcnemars_exact_test_calls_better(gained: int, lost: int, is_better: bool) -> None:
+    found = Comparison(n=40, before=10, after=10 + gained - lost, gained=gained, lost=lost)
+    assert found.is_better == is_better
+    low, high = found.interval
+    assert low <= found.difference <= high
+
+
+def test_answers_are_the_same_by_their_key() -> None:
+    found = compare(built_kind("number", ()), ["2+2", "3+3"], ["4", "6"], ["five", "7"], ["It is 4.0", "none"])
+    assert (found.before, found.after, found.gained, found.lost) == (0, 1, 1, 0)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_an_expert_is_added_behind_the_others_and_the_rest_stays(is_last: bool, tmp_path: Path) -> None:
+    file = tmp_path / "experts.yaml"
+    before, _, after = COMPOSITION.partition("experts:\n")
+    experts, rest = after.split("\n\n")
+    text = f"{before}{rest}experts:\n{experts}" if is_last else COMPOSITION
+    file.write_text(text)
+    entry = adapted_entry(load_config(file).experts["base"], "poet", tmp_path / "lora" / "poet", tmp_path, "verse")
+    add_expert(file, "poet", entry)
+    changed = file.read_text()
+    assert [line for line in text.splitlines() if line not in changed.splitlines()] == []
+    config = load_config(file)
+    assert list(config.experts) == ["base", "poet"]
+    assert config.experts["poet"].adapter == "lora/poet"
+    assert config.experts["poet"].context_tokens == 2048
+
+
+def test_experts_in_braces_are_left_to_a_person(tmp_path: Path) -> None:
+    file = tmp_path / "experts.yaml"
+    values = parse_config(yaml.safe_load(COMPOSITION)).model_dump(mode="json", exclude_defaults=True)
+    file.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=r"not written as a block; add this by hand:\s+poet:"):
+        add_expert(file, "poet", {"engine": "echo", "model": "m"})
+
+
+async def test_a_teacher_is_asked_apart_from_traffic() -> None:
+    marks = []
+
+    async def answer(request: web.Request) -> web.Response:
+        marks.append((request.headers.get("x-coe-probe"), request.headers.get("authorization")))
+        body = await request.json()
+        if body["model"] == "unknown":
+            return web.json_response({"error": {"code": "model_not_found"}}, status=404)
+        return web.json_response({"choices": [{"message": {"content": body["messages"][0]["content"].upper()}}]})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    async with TestServer(app) as server:
+        teacher = Teacher("loud", str(server.make_url("/v1")), "k", 8)
+        assert await taught(teacher, ["a", "b", "c"]) == ["A", "B", "C"]
+        assert set(marks) == {("1", "Bearer k")}
+        with pytest.raises(DataError, match="gives status 404 for model 'unknown'"):
+            await taught(Teacher("unknown", teacher.base_url, None, 8), ["a"])
+    with pytest.raises(DataError, match="cannot be asked"):
+        await taught(teacher, ["a"])
+
+
+def fake_composition(environment: dict[str, str]) -> CoeConfig:
+    base = {"engine": "fake_vllm", "model": "m", "context_tokens": 512}
+    return parse_config(
+        {
+            **yaml.safe_load(COMPOSITION),
+            "experts": {"base": base, "calculator": {**base, "adapter": str(ADAPTERS / "calculator")}},
+            "engines": {"vllm": {"first_port": free_port(), "env": environment}},
+        }
+    )
+
+
+@pytest.fixture
+def engine_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server that speaks as vLLM, with or without leave to load adapters."""
+    config = fake_composition(getattr(request, "param", {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}))
+    (process,) = vllm_processes(config, ROOT, read_adapter_ranks(config, ROOT))
+    environment = {**os.environ, **process.env, "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(process.argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:  # waits longer from try to try
+            client.get(process.health_url)
+        yield process.url
+    finally:
+        child.terminate()
+        child.wait()
+
+
+async def test_a_running_vllm_loads_an_adapter(engine_url: str) -> None:
+    entry = ExpertConfig(engine="vllm", model="m")
+    await load_adapter(engine_url, entry, "labeler", ADAPTERS / "labeler")
+    assert "labeler" in {each["id"] for each in httpx.get(f"{engine_url}/models").json()["data"]}
+    with pytest.raises(EngineError, match="did not load the adapter"):
+        await load_adapter(engine_url, entry, "nobody", Path("/nowhere"))
+
+
+@pytest.mark.parametrize("engine_url", [{}], indirect=True)
+async def test_one_that_may_load_none_says_how_to_allow_it(engine_url: str) -> None:
+    with pytest.raises(EngineError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
+        await load_adapter(engine_url, ExpertConfig(engine="vllm", model="m"), "labeler", ADAPTERS / "labeler")

@@ -1,0 +1,190 @@
+"""From examples to an admitted expert: what is trained on what, how it is compared, and where it is added."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from base.errors import ConfigError, DataError, allowed_values
+from base.progress import Progress
+from fleet.vllm_addresses import read_vllm_addresses, write_vllm_addresses
+from fleet.vllm_command import adapter_folder
+from router.config import CoeConfig, Engine, ExpertConfig, load_config
+from router.section import check_name
+from router.strategies.kind_of import built_kind
+from router.strategies.types import AnswerKind
+from training.lora.adapter_fit import Recipe
+from training.lora.causal_lm import MERGED, CausalLm, base_folder
+from training.lora.comparison import Comparison, compare
+from training.lora.entry import adapted_entry, add_expert
+from training.lora.examples import Example, halves, read_examples
+from training.lora.serving import load_adapter
+
+PACKAGES = ("torch", "transformers", "peft", "numpy")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An expert to be: on the weights of `base`, for a category, its adapter in `out`."""
+
+    name: str
+    category: str | None
+    file: Path
+    data_dir: Path
+    config: CoeConfig
+    base: str
+    answers: AnswerKind
+    out: Path
+
+    @property
+    def entry(self) -> ExpertConfig:
+        """Entry of the expert with the same weights."""
+        return self.config.experts[self.base]
+
+    @property
+    def folder(self) -> Path:
+        return self.file.resolve().parent
+
+    @property
+    def cache(self) -> Path:
+        """Folder of adapters and dequantised weights, which is made."""
+        folder = self.data_dir / "lora"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def candidate_of(
+    name: str,
+    category: str | None,
+    file: Path,
+    data_dir: Path,
+    *,
+    on: str | None,
+    answers: str | None,
+    out: Path | None,
+) -> Candidate:
+    """Checks what can be checked before any work.
+
+    Raises:
+        ConfigError: a name is taken, unknown or invalid, or an expert takes no adapter.
+    """
+    config = load_config(file)
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if name in config.experts:
+        raise ConfigError(f"'{name}' is an expert of {file} already; allowed: a new name")
+    if category is not None and category not in config.categories:
+        raise ConfigError(f"--category: unknown '{category}'{allowed_values(category, config.categories)}")
+    engines = (Engine.LLAMACPP, Engine.VLLM, Engine.FAKE_VLLM)
+    bases = [each for each, entry in config.experts.items() if entry.adapter is None and entry.engine in engines]
+    if on is None and len(bases) != 1:
+        raise ConfigError(f"--on: required, because there are {len(bases)} experts without an adapter")
+    base = on or bases[0]
+    if base not in config.experts or config.experts[base].engine not in engines:
+        raise ConfigError(f"--on: '{base}' is not an expert that takes an adapter{allowed_values(base, bases)}")
+    declared = config.answers.get(category or "")
+    if answers is not None or declared is None:
+        kind = built_kind(answers or "text", ())
+    else:
+        kind = built_kind(declared.kind, tuple(sorted(declared.options.items())))
+    return Candidate(name, category, file, data_dir, config, base, kind, out or data_dir / "lora" / name)
+
+
+def learn(
+    candidate: Candidate, examples: Sequence[Example], recipe: Recipe, max_tokens: int, progress: Progress
+) -> Comparison:
+    """Trains the adapter and compares it with its base on the examples that it did not see.
+
+    Raises:
+        DataError: too few examples, or one is too long.
+        MissingWeightsError: the base is not on this machine.
+    """
+    trained, held_out = halves(examples)
+    progress(f"{candidate.name}: {len(trained)} examples to learn from, {len(held_out)} held out")
+    base = base_folder(candidate.base, candidate.entry, candidate.folder, candidate.cache)
+
+    def watch(step: int, loss: float) -> None:
+        progress(f"{candidate.name}: step {step} of {recipe.steps}, loss {loss:.3f}")
+
+    try:
+        model = CausalLm.trained(base, trained, recipe, candidate.out, candidate.entry.model, watch)
+    except ValueError as error:
+        raise DataError(f"{candidate.name}: {error}") from error
+    prompts = [each.prompt for each in held_out]
+    progress(f"{candidate.name}: {len(prompts)} held-out prompts, answered twice")
+    before, after = (model.answers(prompts, max_tokens, adapter) for adapter in (None, "default"))
+    found = compare(candidate.answers, prompts, [each.answer for each in held_out], before, after)
+    record = {
+        "expert": candidate.name,
+        "category": candidate.category,
+        "base_model": candidate.entry.model,
+        **asdict(recipe),
+        "training_examples": len(trained),
+        "held_out": {**asdict(found), "difference": found.difference, "interval": found.interval},
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    (candidate.out / "recipe.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+def merged_scores(
+    candidate: Candidate, files: Mapping[str, Path], density: float, max_tokens: int, progress: Progress
+) -> dict[str, Comparison]:
+    """Merges the adapters, and compares the merged one with each of them on the held-out examples of that one.
+
+    Raises:
+        ConfigError: an expert has no adapter, or they are not on the same weights.
+        DataError: too few examples.
+    """
+    adapters = {}
+    for name in files:
+        entry = candidate.config.experts.get(name)
+        if entry is None or entry.adapter is None:
+            raise ConfigError(f"'{name}' is not an expert with an adapter")
+        if (entry.engine, entry.model) != (candidate.entry.engine, candidate.entry.model):
+            raise ConfigError(f"'{name}' and '{candidate.base}' are not on the same weights; only such can be merged")
+        adapters[name] = adapter_folder(entry, candidate.folder)
+    held_out = {name: halves(read_examples(file, None))[1] for name, file in files.items()}
+    progress(f"merging {', '.join(adapters)}")
+    base = base_folder(candidate.base, candidate.entry, candidate.folder, candidate.cache)
+    model = CausalLm.merged(base, adapters, density, candidate.out, candidate.entry.model)
+    scores = {}
+    for name, examples in held_out.items():
+        prompts = [each.prompt for each in examples]
+        progress(f"{len(prompts)} held-out prompts of {name}, answered twice")
+        before, after = (model.answers(prompts, max_tokens, adapter) for adapter in (name, MERGED))
+        scores[name] = compare(candidate.answers, prompts, [each.answer for each in examples], before, after)
+    return scores
+
+
+async def add_to_engine(candidate: Candidate) -> None:
+    """Adds the entry to experts.yaml, once a running vLLM has loaded the adapter; `coe config apply` does the rest.
+
+    Raises:
+        EngineError: vLLM cannot load it.
+        ConfigError: experts.yaml cannot take the entry.
+    """
+    name, entry = candidate.name, candidate.entry
+    if entry.engine.is_vllm:
+        running = read_vllm_addresses(candidate.data_dir)
+        if url := entry.url or running.get(candidate.base):
+            await load_adapter(url, entry, name, candidate.out)
+            if entry.url is None:
+                write_vllm_addresses(candidate.data_dir, running | {name: url})
+    purpose = f"trained for {candidate.category}" if candidate.category else "merged"
+    added = adapted_entry(entry, name, candidate.out, candidate.folder, purpose)
+    added["adapter_params_b"] = round(adapter_parameters(candidate.out) / 1e9, 6)
+    add_expert(candidate.file, name, added)
+
+
+def adapter_parameters(folder: Path) -> int:
+    """Numbers in an adapter's file."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="numpy") as tensors:
+        return sum(int(tensors.get_tensor(key).size) for key in tensors.keys())  # noqa: SIM118 (no mapping)

@@ -1,0 +1,92 @@
+"""Examples of one category: prompts with the answers to learn, from a file or from the decision log."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from base.errors import DataError
+from base.record_files import json_lines
+from base.text_identity import normalised_text
+from decision_log.log_connection import open_log
+from decision_log.read import read_records
+from training.split import split_of
+
+FEWEST_TRAINED, FEWEST_HELD_OUT = 16, 12
+"""An adapter must be right alone on six prompts, and its base on none, before it is surely better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A user message and the answer that is right."""
+
+    prompt: str
+    answer: str
+
+
+def read_examples(file: Path, category: str | None) -> list[Example]:
+    """Examples of a JSON lines file: `text`, `answer`, and perhaps `category`; those of other categories are left out.
+
+    Raises:
+        DataError: the file cannot be read, or a line is not an example.
+    """
+    found = []
+    for record in json_lines(file):
+        values = record.values
+        for key in ("text", "answer"):
+            if not isinstance(values.get(key), str) or not values[key].strip():
+                raise DataError(f"{record.place}: '{key}' must be text that is not empty")
+        if category is None or values.get("category", category) == category:
+            found.append(Example(values["text"], values["answer"]))
+    return found
+
+
+def logged_prompts(database_url: str, category: str, since: float, most: int) -> list[str]:
+    """Distinct queries of a category, the newest first.
+
+    Raises:
+        DataError: none has its text, which `log.privacy: text` keeps.
+    """
+    texts: dict[str, str] = {}
+    with open_log(database_url) as connection:
+        for record in read_records(connection, since):
+            is_asked = record.text and record.decision and not record.is_probe and record.turns == 1
+            if is_asked and record.text and record.decision and record.decision.category == category:
+                texts[normalised_text(record.text)] = record.text
+    if not texts:
+        raise DataError(f"the log has no text of category '{category}'; it keeps texts where log.privacy is text")
+    return list(texts.values())[::-1][:most]
+
+
+def halves(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Those to learn from and those held out, apart by text.
+
+    Raises:
+        DataError: too few of either.
+    """
+    distinct = list({normalised_text(each.prompt): each for each in examples}.values())
+    trained = [each for each in distinct if split_of(each.prompt) != "test"]
+    held_out = [each for each in distinct if split_of(each.prompt) == "test"]
+    if len(trained) < FEWEST_TRAINED or len(held_out) < FEWEST_HELD_OUT:
+        raise DataError(
+            f"{len(distinct)} different examples: {len(trained)} to learn from and {len(held_out)} held out; needed: "
+            f"{FEWEST_TRAINED} and {FEWEST_HELD_OUT}, so about {5 * FEWEST_HELD_OUT} in all"
+        )
+    return trained, held_out
+
+
+def repeated(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """`count` examples, in a new order each time that all were taken."""
+    rng, drawn = random.Random(seed), list[Example]()
+    while len(drawn) < count:
+        drawn += rng.sample(examples, len(examples))
+    return drawn[:count]
+
+
+def write_examples(file: Path, examples: Iterable[Example]) -> None:
+    """A file as `read_examples` takes it."""
+    lines = (json.dumps({"text": each.prompt, "answer": each.answer}, ensure_ascii=False) for each in examples)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
