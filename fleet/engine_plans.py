@@ -35,7 +35,7 @@ MIN_SECRET_CHARS = 6
 class EnginePlan:
     """One process to run, the experts it serves, and where it listens. `stdin` of all of them is closed.
 
-    Engines of a `wave` are started together, after those of earlier ones; `sleeps_at` is the level at which it waits
+    Engines of a `step` are started together, after those of earlier ones; `sleeps_at` is the level at which it waits
     then, None for one that stays awake.
     """
 
@@ -44,7 +44,7 @@ class EnginePlan:
     port: int
     is_llamacpp: bool = False
     max_restarts: int = 5
-    wave: int = 0
+    step: int = 0
     sleeps_at: SleepLevel | None = None
 
     @property
@@ -138,7 +138,7 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
     engine = config.engines.vllm
     plans = []
     processes = vllm_processes(config, folder, read_adapter_ranks(config, folder))
-    for process, wave, level in on_gpus(config, processes, engine.gpus or visible_gpus(environment)):
+    for process, step, level in on_gpus(config, processes, engine.gpus or visible_gpus(environment)):
         env = {**environment, **process.env, OWNER: owner_mark(data_dir)}
         spec = ProcessSpec(
             name=process.name,
@@ -152,7 +152,7 @@ def vllm_plans(config: CoeConfig, folder: Path, data_dir: Path, environment: Map
         )
         plans.append(
             EnginePlan(
-                spec, process.experts, process.port, max_restarts=engine.max_restarts, wave=wave, sleeps_at=level
+                spec, process.experts, process.port, max_restarts=engine.max_restarts, step=step, sleeps_at=level
             )
         )
     return plans

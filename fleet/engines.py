@@ -94,8 +94,8 @@ class Fleet:
         self._plans = plans
         self._processes = [supervised(plan) for plan in plans]
         try:
-            for wave in sorted({plan.wave for plan in plans}):
-                await self._start_wave([number for number, plan in enumerate(plans) if plan.wave == wave])
+            for step in sorted({plan.step for plan in plans}):
+                await self._start_step([number for number, plan in enumerate(plans) if plan.step == step])
         except BaseException:
             await self.stop()
             raise
@@ -116,8 +116,8 @@ class Fleet:
         for number in to_start:
             self._processes[number].start()
 
-    async def _start_wave(self, numbers: Collection[int]) -> None:
-        """Starts engines together; puts those to sleep that have to make room for the next wave."""
+    async def _start_step(self, numbers: Collection[int]) -> None:
+        """Starts engines together; puts those to sleep that have to make room for others."""
         for number in numbers:
             self._processes[number].start()
         await all_ready([self._processes[number] for number in numbers])

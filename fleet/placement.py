@@ -6,9 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from base.errors import ConfigError
-
-SLEEPER_GIB = 1.5
-"""GPU memory that a sleeping vLLM keeps on each of its GPUs: 1 to 2 GiB were published."""
+from fleet.residency.memory import SLEEPER_GIB
 
 SLACK_GIB = 1e-6
 

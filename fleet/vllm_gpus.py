@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from fleet.placement import Demand, place
+from fleet.placement import Demand, Placement, place
 from fleet.residency.types import SleepLevel
 from fleet.vllm_command import SLEEP_FLAG, VllmProcess, flag_arguments
 from router.config import CoeConfig
@@ -36,7 +36,7 @@ def visible_gpus(environment: Mapping[str, str]) -> dict[str, float]:
 def on_gpus(
     config: CoeConfig, processes: Sequence[VllmProcess], gpus: Mapping[str, float]
 ) -> list[tuple[VllmProcess, int, SleepLevel | None]]:
-    """Each process with its GPUs, the wave of its start, and the level at which it sleeps then; None stays awake.
+    """Each process with its GPUs, the step of its start, and the level at which it sleeps then; None stays awake.
 
     A process that shares a GPU gets the share that it needs, unless a flag says another. Without GPUs nothing changes,
     nor where an entry names its GPUs in another way than by their numbers.
@@ -52,18 +52,36 @@ def on_gpus(
     usable_gib = {number: gib * USABLE_SHARE for number, gib in gpus.items()}
     placement = place(demands, usable_gib, can_sleep=all(each.flags.get(SLEEP_FLAG) is True for each in processes))
     placed: list[tuple[VllmProcess, int, SleepLevel | None]] = []
+    steps = steps_of(placement)
     for process, demand in zip(processes, demands, strict=True):
         devices = placement.devices[process.name]
         is_alone = sum(bool(set(devices) & set(each)) for each in placement.devices.values()) == 1
         argv = process.argv
         if not is_alone and SHARE not in process.flags:
             argv += tuple(flag_arguments({SHARE: f"{demand.gib / min(gpus[number] for number in devices):.3f}"}))
-        wave = next(number for number, names in enumerate(placement.waves) if process.name in names)
         level: SleepLevel | None = None
-        if wave < len(placement.waves) - 1:  # level 2 needs no host memory, but vLLM cannot wake adapters from it
+        if (
+            process.name not in placement.waves[-1]
+        ):  # level 2 needs no host memory, but vLLM cannot wake adapters from it
             level = 1 if "max-loras" in process.flags else 2
-        placed.append((replace(process, argv=argv, env=process.env | {VISIBLE: ",".join(devices)}), wave, level))
+        placed_process = replace(process, argv=argv, env=process.env | {VISIBLE: ",".join(devices)})
+        placed.append((placed_process, steps[process.name], level))
     return placed
+
+
+def steps_of(placement: Placement) -> dict[str, int]:
+    """When each engine starts: wave after wave, and of those that share a GPU one after the other, because vLLM
+    measures the free memory while it starts."""
+    steps: dict[str, int] = {}
+    for wave in placement.waves:
+        begin, taken = max(steps.values(), default=-1) + 1, list[set[str]]()
+        for name in wave:
+            devices = set(placement.devices[name])
+            step = next((step for step, others in enumerate(taken) if not others & devices), len(taken))
+            taken += [set()] if step == len(taken) else []
+            taken[step] |= devices
+            steps[name] = begin + step
+    return steps
 
 
 def demand_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]) -> Demand:

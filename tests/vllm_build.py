@@ -54,3 +54,15 @@ def write_base(python: str, out: Path) -> Path:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return out
+
+
+def write_small(python: str, base: Path, out: Path) -> Path:
+    """Another model: the first layers of the base."""
+    script = f"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+AutoModelForCausalLM.from_pretrained({str(base)!r}, num_hidden_layers=4).save_pretrained({str(out)!r})
+AutoTokenizer.from_pretrained({str(base)!r}).save_pretrained({str(out)!r})
+"""
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from fleet.vllm_command import vllm_processes
+from fleet.vllm_gpus import on_gpus
 from gateway.check import find_problems
 from router.config import CoeConfig, Engine, load_config, parse_config
 
@@ -65,3 +66,18 @@ def test_the_command_of_the_shared_base_is_complete(with_adapters: CoeConfig) ->
         *("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
     )
     assert llama.env["CUDA_VISIBLE_DEVICES"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "awake"),
+    [(1, {"qwen-72b", "qwen-7b"}), (2, {"qwen-72b", "qwen-7b", "gemma-9b"})],
+)
+def test_the_models_of_the_paper_take_turns_on_one_and_on_two_gpus(gpus: int, awake: set[str]) -> None:
+    file = ROOT / "deploy" / "experts.paper.yaml"
+    config = load_config(file)
+    assert find_problems(config, file) == []
+    assert config.categories == load_config(ROOT / "experts.yaml").categories
+    processes = vllm_processes(config, file.parent, {})
+    placed = on_gpus(config, processes, {str(number): 79.6 for number in range(gpus)})
+    assert {process.experts[0] for process, _, level in placed if level is None} == awake
+    assert {level for _, _, level in placed if level is not None} == {2}

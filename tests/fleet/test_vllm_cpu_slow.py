@@ -1,4 +1,5 @@
-"""vLLM itself, its CPU build: a base and an adapter in one process, started by `coe experts up`, routed to both."""
+"""vLLM itself, its CPU build: a base and an adapter in one process, and another model in a second one, started by
+`coe experts up`, asked as the gateway asks."""
 
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ import pytest
 
 from base.terminal import Terminal
 from fleet.connect import build_backends
-from fleet.engine_plans import free_port
 from fleet.experts_up import run_experts
+from fleet.status_view import engine_lines
 from fleet.vllm_addresses import read_vllm_addresses
 from router.config import CoeConfig, parse_config
 from router.protocols import BackendRequest, ChatBackend
-from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base
+from tests.fleet.test_engines import first_of_free_ports
+from tests.vllm_build import ENVIRONMENT, READY_S, ROOT, vllm_interpreter, write_base, write_small
 
 ADAPTER = ROOT / "examples" / "smollm2" / "adapters" / "calculator"
 
@@ -35,17 +37,21 @@ def base_model(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return write_base(vllm_python, tmp_path_factory.mktemp("base"))
 
 
-def config_of(python: str, base: Path) -> CoeConfig:
+def config_of(python: str, base: Path, small: Path) -> CoeConfig:
     model = {"engine": "vllm", "model": str(base), "context_tokens": 1024}
     return parse_config(
         {
             "categories": {"arithmetic": "numbers", "general": "the rest"},
-            "experts": {"generalist": model, "calculator": {**model, "adapter": str(ADAPTER)}},
+            "experts": {
+                "generalist": model,
+                "calculator": {**model, "adapter": str(ADAPTER)},
+                "small": {**model, "model": str(small)},
+            },
             "router": {"encoder": {"kind": "hashing"}, "classifier": {"kind": "logistic"}},
             "engines": {
                 "vllm": {
                     "python": python,
-                    "first_port": free_port(),
+                    "first_port": first_of_free_ports(2),
                     "start_timeout_s": READY_S,
                     "args": {"dtype": "bfloat16", "enforce-eager": True, "max-num-seqs": 4},
                     "env": ENVIRONMENT,
@@ -63,10 +69,11 @@ async def answer_of(backend: ChatBackend, text: str) -> str:
     return str(orjson.loads(raw)["choices"][0]["message"]["content"])
 
 
-async def test_base_and_adapter_are_served_by_one_process_and_differ(
+async def test_two_models_and_an_adapter_are_served_by_two_processes_and_differ(
     vllm_python: str, base_model: Path, tmp_path: Path
 ) -> None:
-    config = config_of(vllm_python, base_model)
+    small = await asyncio.to_thread(write_small, vllm_python, base_model, tmp_path / "small")
+    config = config_of(vllm_python, base_model, small)
     out = io.StringIO()
     run = asyncio.create_task(
         run_experts(config, ROOT, tmp_path, dict(os.environ), once=False, console=Terminal(file=out))
@@ -76,8 +83,9 @@ async def test_base_and_adapter_are_served_by_one_process_and_differ(
     if run.done():
         await run
     urls = read_vllm_addresses(tmp_path)
-    assert set(urls) == {"generalist", "calculator"}
-    assert len(set(urls.values())) == 1
+    assert urls["generalist"] == urls["calculator"] != urls["small"]
+    lines = await engine_lines(tmp_path)
+    assert [line.split(",")[0] for line in lines] == ["vllm-generalist: awake", "vllm-small: awake"]
     backends = build_backends(config, urls, {}, {})
     try:
         assert all([await backend.is_alive() for backend in backends.values()])
@@ -86,6 +94,7 @@ async def test_base_and_adapter_are_served_by_one_process_and_differ(
         plain = [await answer_of(backends["generalist"], text) for text in sums]
         assert sum(result in answer for result, answer in zip(sums.values(), adapted, strict=True)) >= 2
         assert adapted != plain
+        assert await answer_of(backends["small"], "17 + 25") != plain[0]
     finally:
         await asyncio.gather(*(backend.aclose() for backend in backends.values()))
         os.kill(os.getpid(), signal.SIGTERM)

@@ -62,6 +62,15 @@ def test_engines_that_share_a_gpu_get_their_share_and_one_alone_what_vllm_takes(
     assert "--gpu-memory-utilization" not in placed["c"].argv
 
 
+def test_engines_that_share_a_gpu_start_one_after_the_other() -> None:
+    config, processes = composition({"a": {"gpu_gib": 30}, "b": {"gpu_gib": 20}, "c": {"gpu_gib": 70}})
+    assert [(p.experts[0], step, level) for p, step, level in on_gpus(config, processes, TWO)] == [
+        ("a", 0, None),
+        ("b", 1, None),
+        ("c", 0, None),
+    ]
+
+
 def test_those_that_take_turns_wait_at_a_level_that_they_can_wake_from() -> None:
     sleeping = {"args": {"enable-sleep-mode": True}}
     experts = {"a": {"gpu_gib": 60}, "b": {"gpu_gib": 60}, "c": {"gpu_gib": 60}}
