@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from decision_log.feedback_types import Feedback, FeedbackKind, ImplicitSignal
 from decision_log.listing import Spend
+from fleet.residency.types import Residency
 from router.live_pointer import CanaryTerms
 from router.request_body import Body, ColumnText
 from router.types import DecisionRecord, Record, RoutingDecision
@@ -108,6 +109,7 @@ class ExpertView(Record):
     shares_base_with: int
     state: Literal["up", "on trial", "down", "disabled"]
     problem: str | None
+    residency: Residency | None = Field(description="of an engine of `coe experts up`: awake, asleep or stopped")
     params_b: float
     active_params_b: float
     context_tokens: int

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated
 
 from fleet.breaker import BreakerState
 from fleet.connect import DisabledBackend
 from fleet.pool import ExpertPool
+from fleet.residency.types import Residency
+from fleet.residency.vllm_actuator import VllmActuator
+from fleet.vllm_addresses import read_vllm_addresses
 from gateway.endpoints.access import CallerOf, Config, api_router, part
+from gateway.live_router import LiveRouter
 from gateway.schemas import ExpertList, ExpertView
 from router.config import Engine, ExpertConfig
 
@@ -18,19 +25,40 @@ HOSTED = frozenset({Engine.OPENAI, Engine.LITELLM})
 
 
 @api.get("/v1/experts")
-def list_experts(config: Config, pool: Annotated[ExpertPool, part("pool")], caller: CallerOf) -> ExpertList:
-    """The experts that the caller may name."""
+async def list_experts(
+    config: Config,
+    pool: Annotated[ExpertPool, part("pool")],
+    live: Annotated[LiveRouter, part("live")],
+    caller: CallerOf,
+) -> ExpertList:
+    """The experts that the caller may name, and of vLLM's engines whether they are awake."""
     shared = Counter(entry.host_group for entry in config.experts.values())
+    named = {name: entry for name, entry in config.experts.items() if caller.may_ask(name)}
+    ours = [name for name, entry in named.items() if entry.engine is Engine.VLLM and entry.url is None]
+    places = await residencies(ours, live.folder.parent)
     return ExpertList(
         data=tuple(
-            view_of(name, entry, pool, shared[entry.host_group])
-            for name, entry in config.experts.items()
-            if caller.may_ask(name)
+            view_of(name, entry, pool, shared[entry.host_group], places.get(name)) for name, entry in named.items()
         )
     )
 
 
-def view_of(name: str, entry: ExpertConfig, pool: ExpertPool, n_sharing: int) -> ExpertView:
+async def residencies(experts: Collection[str], data_dir: Path) -> dict[str, Residency]:
+    """What the engines of `coe experts up` say of themselves; those that do not answer are left out."""
+    if not experts:
+        return {}
+    urls = await asyncio.to_thread(read_vllm_addresses, data_dir)
+    actuator = VllmActuator(lambda: urls)
+    try:
+        found = await asyncio.gather(*map(actuator.state, experts), return_exceptions=True)
+    finally:
+        await actuator.aclose()
+    return {name: place for name, place in zip(experts, found, strict=True) if isinstance(place, Residency)}
+
+
+def view_of(
+    name: str, entry: ExpertConfig, pool: ExpertPool, n_sharing: int, residency: Residency | None
+) -> ExpertView:
     backend = pool.backend(name)
     problem = backend.problem if isinstance(backend, DisabledBackend) else None
     breaker = pool.state(name)
@@ -44,6 +72,7 @@ def view_of(name: str, entry: ExpertConfig, pool: ExpertPool, n_sharing: int) ->
         shares_base_with=n_sharing - 1,
         state="disabled" if problem else state,
         problem=problem,
+        residency=residency,
         params_b=entry.params_b,
         active_params_b=entry.active_b,
         context_tokens=entry.context_tokens,

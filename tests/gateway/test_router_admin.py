@@ -12,6 +12,7 @@ from base.errors import ConfigError
 from decision_log.admin_log import AdminLog
 from decision_log.database import Database
 from fleet.connect import DisabledBackend
+from fleet.vllm_addresses import claim_vllm, write_vllm_addresses
 from gateway.auth import Auth
 from gateway.keys.grants import Grant
 from gateway.keys.key_ring import KeyRing
@@ -21,6 +22,7 @@ from router.live_pointer import Trial, TrialMode
 from router.pipeline import Router
 from router.registry import KEPT_ROUNDS, Registry
 from tests.decision_log.test_listing import made
+from tests.fleet.test_vllm_actuator import served
 from tests.gateway.running import Running, echoes, running
 from tests.gateway.small_router import MANIFEST, small_router
 
@@ -132,6 +134,26 @@ async def test_experts_have_their_state_and_the_reason_of_a_disabled_one() -> No
     assert [by_name[name]["state"] for name in ("ruby", "emerald", "plain")] == ["up", "up", "disabled"]
     assert by_name["plain"]["problem"].endswith("KEY is not set")
     assert (by_name["ruby"]["params_b"], by_name["ruby"]["takes"]) == (7.0, ["images", "json"])
+
+
+async def test_an_expert_on_vllm_says_whether_its_engine_sleeps(tmp_path: Path) -> None:
+    lock = claim_vllm(tmp_path)
+    async with (
+        served() as (_, actuator),
+        running(routers=tmp_path / "routers", entries={"ruby": {"engine": "vllm"}}) as gateway,
+    ):
+        write_vllm_addresses(tmp_path, {"ruby": actuator._urls()["coder"]})
+        await actuator.sleep("coder", 1)
+        _, listed = await ask(gateway, "GET", "/v1/experts")
+        async with gateway.client.get(f"{gateway.root}/console/experts") as answer:
+            page = await answer.text()
+    lock.release()
+    assert {each["name"]: each["residency"] for each in listed["data"]} == {
+        "ruby": "sleep_1",
+        "emerald": None,
+        "plain": None,
+    }
+    assert "asleep, weights in host memory" in page
 
 
 async def test_spend_is_added_up_by_key_and_a_team_sees_its_own(tmp_path: Path) -> None:
