@@ -33,7 +33,7 @@ from router.protocols import Encoder
 from router.section import PluginConfig
 from router.types import GENERAL, FloatArray
 from router.uncertainty import Uncertainty, apply_temperature
-from training.fit import StageOne, embed, fit_stage_one
+from training.stage_one import StageOne, embed, fit_stage_one
 from training.types import LabelledQuery
 
 WRITTEN = Path(__file__).parent / "follow_ups"

@@ -33,8 +33,8 @@ from router.section import PluginConfig
 from router.types import GENERAL, FloatArray, Metric
 from training.classifier_metrics import wilson
 from training.datasets.labelled_queries import read_seed
-from training.fit import LabelledEmbeddings, StageOne, embed, figures, fit_stage_one, label_numbers
 from training.split import split_of
+from training.stage_one import LabelledEmbeddings, StageOne, embed, figures, fit_stage_one, label_numbers
 from training.types import LabelledQuery
 
 FRESH = Path(__file__).parent / "fresh_prompts"

@@ -30,7 +30,8 @@ from router.section import PluginConfig
 from router.types import GENERAL, FloatArray
 from router.uncertainty import apply_temperature, expected_calibration_error
 from training.classifier_metrics import stage_one_metrics
-from training.fit import FitRequest, LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
+from training.fit import FitRequest
+from training.stage_one import LabelledEmbeddings, StageOne, embed, fit_stage_one, label_numbers
 from training.types import LabelledQuery
 
 DATA = Path(__file__).parent.parent / ".." / "shared" / "data"

@@ -313,11 +313,18 @@ class LogConfig(Section):
     queue_max_records: int = Field(default=20_000, ge=100)
 
 
+MAX_EXAMPLE_CHARS = 4000
+"""As long as an ask that a router reads."""
+
+
 class CoeConfig(Section):
     """The whole of experts.yaml."""
 
     version: int = Field(default=1, ge=1, le=1)
     categories: dict[Name, str] = Field(min_length=2, description="name -> what belongs to it")
+    examples: dict[str, tuple[Annotated[str, Field(min_length=1, max_length=MAX_EXAMPLE_CHARS)], ...]] = Field(
+        default_factory=dict, description="category -> a few queries of it, learned beside the labelled ones"
+    )
     experts: dict[Name, ExpertConfig] = Field(min_length=1)
     router: RouterConfig
     policies: dict[Name, PolicyConfig] = Field(default_factory=lambda: {"default": PolicyConfig()})
@@ -437,6 +444,9 @@ def unresolved_names(config: CoeConfig) -> list[str]:
                 problems.append(f"{where}: unknown category '{category}'{allowed_values(category, config.categories)}")
             if expert not in config.experts:
                 problems.append(f"{where}: unknown expert '{expert}'{allowed_values(expert, config.experts)}")
+    for name in config.examples:
+        if name not in config.categories:
+            problems.append(f"examples: unknown category '{name}'{allowed_values(name, config.categories)}")
     problems += alias_problems(config)
     problems += strategy_problems(config)
     problems += unknown_attached(config)

@@ -37,7 +37,10 @@ class JudgeConfig(Section):
 
     expert: str = Field(description="expert that grades")
     rubric: str = Field(default=DEFAULT_RUBRIC, min_length=1, max_length=4000)
-    share: float = Field(gt=0, le=1, description="of routed requests")
+    queries: Literal["all", "torn"] = Field(
+        default="all", description="routed requests to sample; torn: of which exploration sends a share elsewhere"
+    )
+    share: float = Field(gt=0, le=1, description="of these requests")
     shadow_experts: int = Field(default=1, ge=0, le=4, description="experts that were not chosen and answer too")
     max_per_hour: int = Field(default=60, ge=1, description="samples, per gateway")
     max_usd_per_day: float = Field(default=1.0, gt=0, description="list price of all that it asks, per gateway")

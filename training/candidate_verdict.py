@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from router.pipeline import Router
 from training.change_points import ChangePoint, is_outdated
-from training.fit import embed
 from training.fit_inputs import judged_outcomes
 from training.gate import Comparison, GateResult, judge
 from training.log_answers import sample_rows
@@ -18,6 +17,7 @@ from training.retrain_inputs import RetrainInputs
 from training.router_comparison import LogComparison, RouterComparison
 from training.router_equivalence import decide_alike, decide_log_alike
 from training.split import split_of
+from training.stage_one import embed
 
 MAX_JUDGED = 20_000
 """Logged answers that a candidate is judged on. More do not change an interval enough to be waited for (ours)."""

@@ -9,42 +9,41 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from base.blas import one_thread
 from base.errors import DataError, require_installed
 from base.progress import Progress, silent
-from router import plugins
 from router.artifact import RouterArtifact, save_artifact
-from router.embedding_cache import CachedEncoder
-from router.protocols import CategoryClassifier, Encoder
+from router.protocols import Encoder
 from router.quality import QualityMatrix
 from router.section import PluginConfig
 from router.strategies.learned import PART as STRATEGIES
 from router.strategies.learned import LearnedStrategies
-from router.types import GENERAL, CategoryProbs, FloatArray, Metric
-from router.uncertainty import Uncertainty, apply_temperature, calibrated
-from training.calibrate import fit_temperature, fit_uncertainty
-from training.category_mix import MIX_MOVED, AskedQueries, CategoryMix, estimate_mix, reweighed
-from training.classifier_metrics import stage_one_metrics
+from router.types import CategoryProbs, FloatArray, Metric
+from training.category_mix import MIX_MOVED, AskedQueries
 from training.expert_map import cell_sums, row_numbers
+from training.few_examples import is_new
 from training.graded_queries import GradedQueries, LoggedQueries, joined
 from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
+from training.stage_one import (
+    LabelledEmbeddings,
+    StageOne,
+    embed,
+    figures,
+    fit_stage_one,
+    following_traffic,
+    label_counts,
+    label_numbers,
+    new_categories,
+    served_shares,
+)
 from training.strategies.strategy_fit import fit_strategies
 from training.types import LabelledQuery, OutcomeTable
-
-BATCH_SIZE, CACHED_AT_ONCE = 64, 2048
-FOLDS = 10
-"""Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -72,63 +71,6 @@ class FitRequest:
     """Queries of the log, whose mix of categories stage 1's prior follows; None: that of the labelled queries."""
     is_traffic: bool = False
     """The labelled queries are a sample of the traffic: a category's mass is the share of them that is served as it."""
-
-
-@dataclass(frozen=True)
-class LabelledEmbeddings:
-    """Embeddings (n, d) and category numbers (n,), k for queries that belong to `general`."""
-
-    embeddings: FloatArray
-    labels: IntArray
-
-    def take(self, keep: NDArray[np.bool_]) -> LabelledEmbeddings:
-        return LabelledEmbeddings(self.embeddings[keep], self.labels[keep])
-
-
-@dataclass(frozen=True)
-class StageOne:
-    """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty.
-
-    `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them; `mix` is
-    what the traffic's categories say, where its queries were looked at.
-    """
-
-    classifier: CategoryClassifier
-    state: dict[str, NDArray[np.generic]]
-    temperature: float
-    uncertainty: dict[str, NDArray[np.generic]]
-    unseen: FloatArray
-    mix: CategoryMix | None = None
-
-    def probs(self, embeddings: FloatArray) -> FloatArray:
-        """Calibrated probabilities (n, k), for the traffic's mix where it has moved."""
-        raw = self.classifier.predict_proba(embeddings).probs
-        return calibrated(raw, self.temperature, None if self.mix is None else self.mix.ratio)
-
-
-def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatArray:
-    """(n, d) vectors of many texts, with a progress line per batch; a cache, which may be spread over machines, takes
-    many batches at once."""
-    parts, size = [], CACHED_AT_ONCE if isinstance(encoder, CachedEncoder) else BATCH_SIZE
-    for start in range(0, len(texts), size):
-        parts.append(encoder.encode(texts[start : start + size]))
-        progress(f"encoded {min(start + size, len(texts))} of {len(texts)} queries")
-    return np.concatenate(parts) if parts else np.zeros((0, encoder.dim), dtype=np.float32)
-
-
-def label_numbers(queries: Sequence[LabelledQuery], categories: Sequence[str]) -> IntArray:
-    """(n,) category numbers; k for `general`. Raises DataError on a category that is not listed, or has no query."""
-    number = {name: i for i, name in enumerate(categories)} | {GENERAL: len(categories)}
-    unknown = {query.category for query in queries} - set(number)
-    if unknown:
-        raise DataError(
-            f"labelled queries name unknown categories {sorted(unknown)}; allowed: {', '.join(sorted(number))}"
-        )
-    labels = np.array([number[query.category] for query in queries], dtype=np.int64)
-    empty = [name for i, name in enumerate(categories) if not (labels == i).any()]
-    if empty:
-        raise DataError(f"no labelled query for category {', '.join(empty)}: add some, or remove it from experts.yaml")
-    return labels
 
 
 def fit_router(
@@ -165,7 +107,7 @@ class Prepared:
     stage: StageOne
     metrics: Mapping[str, Metric]
     served: FloatArray
-    labelled: IntArray
+    labelled: NDArray[np.int64]
     graded: GradedQueries | None
     strategies: LearnedStrategies | None
     rng: np.random.Generator
@@ -194,10 +136,13 @@ def prepare(
         embed(encoder, [query.text for query in queries], progress), label_numbers(queries, request.categories)
     )
     held_out = np.array([request.is_holding_out and split_of(query.text) == "test" for query in queries], dtype=bool)
+    new = is_new(data.labels[data.labels < len(request.categories)], len(request.categories) + 1)
+    held_out &= ~new[data.labels]  # of a few examples none can be spared
     progress("fitting the category classifier")
     with one_thread():
         stage = fit_stage_one(data.take(~held_out), request, rng)
         metrics = figures(stage, data.take(held_out), request.alpha)  # as labelled, whatever the traffic's mix
+        metrics |= new_categories(stage, data.take(~held_out), request)
         stage = following_traffic(stage, data.take(~held_out), request, rng)
         learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)
@@ -206,19 +151,6 @@ def prepare(
     served = served_shares(stage, fitted_on.embeddings, request.alpha)
     labelled = label_counts(stage, fitted_on, request.alpha)
     return Prepared(stage, metrics, served, labelled, scored, strategies, rng, progress)
-
-
-def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> FloatArray:
-    """(k+1,) shares of queries (n, d) that are served as each category, judged by classifiers that have not seen them.
-
-    What falls back counts for `general`, whatever its label: a budget is spent where queries go.
-    """
-    uncertainty = Uncertainty.from_state(stage.uncertainty, alpha=alpha)
-    k = stage.unseen.shape[1]
-    is_unsure = uncertainty.score(embeddings, stage.unseen) > uncertainty.threshold
-    counts = np.bincount(np.where(is_unsure, k, stage.unseen.argmax(axis=1)), minlength=k + 1)
-    counts = np.maximum(counts, 1)
-    return np.asarray(counts / counts.sum(), dtype=np.float32)
 
 
 def graded_queries(
@@ -248,91 +180,6 @@ def with_log(scored: GradedQueries, logged: LoggedQueries, stage: StageOne) -> G
         probs=CategoryProbs(scored.probs.categories, probs),
         worth=np.concatenate([scored.judged, logged.worth]),
     )
-
-
-def figures(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
-    if len(held_out.labels) == 0:
-        return {}
-    return stage_one_metrics(
-        stage.classifier, stage.temperature, stage.uncertainty, held_out.embeddings, held_out.labels, alpha
-    )
-
-
-def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator) -> StageOne:
-    """Classifier on all of `data`; temperature and uncertainty from out-of-fold probabilities, so nothing is calibrated
-    on what it was fitted on."""
-    known = data.labels < len(request.categories)
-    inside = data.take(known)
-    asked = plugins.validate_options("router.classifiers", request.classifier.kind, request.classifier.options)
-    options = fitter_of(request).choose(asked, inside.embeddings, inside.labels)
-    folds = stratified_folds(inside.labels, rng)
-    out_of_fold = np.zeros((int(known.sum()), len(request.categories)), dtype=np.float32)
-    for fold in range(FOLDS):
-        part = fit_classifier(request, options, inside.take(folds != fold))[0]
-        out_of_fold[folds == fold] = part.predict_proba(inside.embeddings[folds == fold]).probs
-    classifier, state = fit_classifier(request, options, inside)
-    temperature = fit_temperature(out_of_fold, inside.labels)
-    outside = classifier.predict_proba(data.embeddings[~known]).probs
-    unseen = np.zeros((len(known), len(request.categories)), dtype=np.float32)
-    unseen[known], unseen[~known] = out_of_fold, outside
-    uncertainty = fit_uncertainty(
-        reference=inside.embeddings,
-        others=data.embeddings[~known],
-        probs=np.concatenate([out_of_fold, outside]),
-        is_correct=np.concatenate([out_of_fold.argmax(axis=1) == inside.labels, np.zeros(len(outside), dtype=bool)]),
-        temperature=temperature,
-        rng=rng,
-    )
-    return StageOne(classifier, state, temperature, uncertainty, apply_temperature(unseen, temperature))
-
-
-def following_traffic(
-    stage: StageOne, data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator
-) -> StageOne:
-    """Stage 1 with the traffic's mix of categories as its prior, where the log shows that the mix has moved; doubt and
-    its threshold are then those of such traffic."""
-    if request.asked is None:
-        return stage
-    doubt = Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
-    probs = stage.probs(request.asked.embeddings)
-    kept, asked = doubt.score(request.asked.embeddings, probs) <= doubt.threshold, request.asked
-    counts = label_counts(stage, data, request.alpha)
-    mix = estimate_mix(probs[kept], asked.cluster[kept], asked.weight[kept], counts, rng)
-    if mix is None or mix.ratio is None:
-        return replace(stage, mix=mix)
-    unseen, uncertainty = reweighed(stage.unseen, data.labels, stage.uncertainty, mix.ratio)
-    return replace(stage, mix=mix, unseen=unseen, uncertainty=uncertainty)
-
-
-def label_counts(stage: StageOne, data: LabelledEmbeddings, alpha: float) -> IntArray:
-    """(2, k) labelled queries of each category, and those of them that stage 1 is sure of."""
-    k, doubt = stage.unseen.shape[1], Uncertainty.from_state(stage.uncertainty, alpha=alpha)
-    is_sure = doubt.score(data.embeddings, stage.unseen) <= doubt.threshold
-    return np.stack([np.bincount(labels, minlength=k + 1)[:k] for labels in (data.labels, data.labels[is_sure])])
-
-
-def fit_classifier(
-    request: FitRequest, options: BaseModel, data: LabelledEmbeddings
-) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
-    """A fitted classifier of the requested kind, with its arrays."""
-    state = fitter_of(request).fit(options, data.embeddings, data.labels, len(request.categories))
-    empty = cast(CategoryClassifier, plugins.load("router.classifiers", request.classifier.kind).build(options))
-    return empty.with_state(request.categories, state), state
-
-
-def fitter_of(request: FitRequest) -> ModuleType:
-    """The module that fits the requested kind of classifier; every kind of router.classifiers has one."""
-    plugins.load("router.classifiers", request.classifier.kind)  # refuses a kind that there is not
-    return import_module(f"training.classifiers.{request.classifier.kind}")
-
-
-def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
-    """(n,) fold numbers, each category spread evenly, so that every fold's training part has every category."""
-    folds = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        folds[rng.permutation(members)] = np.arange(len(members)) % FOLDS
-    return folds
 
 
 def builtin_counts(table: OutcomeTable, categories: Sequence[str]) -> dict[str, NDArray[np.generic]]:

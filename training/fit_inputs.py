@@ -22,9 +22,10 @@ from router.spread_encoding import SpreadEncoding
 from training.datasets.labelled_queries import read_seed
 from training.datasets.outcome_folders import graded_models, outcome_folders, read_outcome_folders
 from training.expert_map import measure_quality
-from training.fit import FitRequest, fit_router, label_numbers
+from training.fit import FitRequest, fit_router
 from training.fit_options import FitOptions
 from training.split import split_of
+from training.stage_one import label_numbers
 from training.types import LabelledQuery, OutcomeTable
 
 
@@ -91,13 +92,21 @@ def judged_outcomes(table: OutcomeTable) -> tuple[OutcomeTable, bool]:
 
 
 def labelled_queries(config: CoeConfig, folder: Path | None) -> tuple[LabelledQuery, ...]:
-    """The labelled queries of the categories of experts.yaml; those of the seed set by default.
+    """The labelled queries of the categories of experts.yaml, those of the seed set by default, and its examples; name
+    and description of a category with examples count as one more.
 
     Raises:
         DataError: a category has none, which is said before anything is encoded; or a file cannot be read.
     """
     found = read_seed(folder or seed_folder())
-    queries = tuple(query for query in found if query.category in config.categories)
+    known = {(query.category, query.text) for query in found}
+    given = [
+        (name, text.strip())
+        for name, texts in config.examples.items()
+        for text in (*texts, f"{name}: {config.categories[name]}")
+    ]
+    examples = [LabelledQuery(text, name) for name, text in dict.fromkeys(given) if (name, text) not in known]
+    queries = (*(query for query in found if query.category in config.categories), *examples)
     label_numbers(queries, config.learned_categories)
     return queries
 

@@ -26,7 +26,7 @@ from router.registry import Registry
 from router.types import GENERAL, DecisionReason, DecisionRecord, FloatArray, Record
 from router.uncertainty import neighbour_distance, quantile_of
 from training.datasets.labelled_queries import read_seed
-from training.fit import embed
+from training.stage_one import embed
 from training.topics import Topic, find_topics, topic_names
 
 FAR = 0.5

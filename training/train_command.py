@@ -50,7 +50,7 @@ def train(
     from router.registry import Registry
     from training.fit_inputs import TrainRequest, fit_configured
     from training.summary import print_router
-    from training.train_notes import notes_on_training, readable_pointer, require_sure
+    from training.train_notes import notes_on_new_categories, notes_on_training, readable_pointer, require_sure
 
     if out is not None:
         require_folder(out)
@@ -65,7 +65,7 @@ def train(
         else:
             request = TrainRequest(config, folder, queries, data_dir / "cache", options, cores)
             artifact = fit_configured(registry.root, request, now=now, progress=progress)
-            notes = notes_on_training(registry, artifact, request, progress)
+            notes = (*notes_on_new_categories(artifact), *notes_on_training(registry, artifact, request, progress))
     print_router(artifact)
     live = readable_pointer(registry)
     if live is None or live.version != artifact.manifest.version:

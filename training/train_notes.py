@@ -11,14 +11,15 @@ import numpy as np
 from base.errors import ArtifactError, ConfigError, RouterError
 from base.progress import Progress
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
-from router.build import load_router
+from router.build import evidence_of, load_router
 from router.config import CoeConfig, load_config
 from router.live_pointer import LivePointer
 from router.registry import Registry
 from router.uncertainty import least_alpha, risk_threshold
-from training.fit import embed
+from training.few_examples import RECOGNISED
 from training.fit_inputs import TrainRequest, judged_outcomes, labelled_queries, opened_encoder, usable_outcomes
 from training.router_equivalence import decide_alike
+from training.stage_one import embed
 
 
 def notes_on_training(
@@ -52,6 +53,22 @@ def notes_on_training(
         notes.append(
             f"it decides like router {pointer.version}, which was live, on all {n} labelled and graded queries: "
             "`coe router rollback` goes back to an equal one"
+        )
+    return tuple(notes)
+
+
+def notes_on_new_categories(made: RouterArtifact) -> tuple[str, ...]:
+    """Doubt about each category of few examples: how surely it is recognised, and whether anybody was graded on it."""
+    graded = evidence_of(made).count.sum(axis=1)
+    notes = []
+    for row, name in enumerate(made.manifest.categories):
+        found = made.manifest.metrics.get(f"{RECOGNISED}{name}")
+        if found is None or found.interval is None:
+            continue
+        who = "" if graded[row] else "; no answer is graded there, so who serves it is a guess until feedback says more"
+        notes.append(
+            f"{name} is new: {round(found.value * (found.n or 0))} of its {found.n} queries were served as it when "
+            f"left out ({found.interval.low:.0%} to {found.interval.high:.0%}){who}"
         )
     return tuple(notes)
 

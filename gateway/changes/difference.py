@@ -12,6 +12,7 @@ CHANGEABLE = (
     "experts",
     "policies",
     "answers",
+    "examples",
     "aliases",
     "router.alpha",
     "gateway.limits",

@@ -34,11 +34,14 @@ from gateway.judging.prompts import (
 from router.config import ExpertConfig
 from router.feedback_config import JudgeConfig
 from router.protocols import BackendRequest
-from router.types import DecisionReason, TerminalState
+from router.types import DecisionReason, RoutingDecision, TerminalState
 
 MAX_WAITING = 8
 QUIET_POLL_S = 0.2
 MAX_WAIT_S = 60.0
+TORN = 0.01
+"""Probability of all but the likeliest expert from which on the router is torn (ours)."""
+
 STREAM_FIELDS = ("stream", "stream_options")
 
 logger = logging.getLogger(__name__)
@@ -103,12 +106,23 @@ class Judge:
             return
         if outcome.sources is not None:
             return  # others would answer without the sources
+        is_torn = max(decision.eligible_probs, default=1.0) <= 1.0 - TORN
+        if self._settings.queries == "torn" and not is_torn:
+            return
         if self._queue.full() or not self._budget.take():
             self.left_out += 1
             return
+        others = self._others(decision, served)
+        self._queue.put_nowait(Sample(asked.decision_id, asked.chat.body, served, answer, others))
+
+    def _others(self, decision: RoutingDecision, served: str) -> tuple[str, ...]:
+        """Experts to answer besides the one that served: by lot, or those that were most probable, where the router was
+        torn between them."""
         candidates = [name for name in decision.eligible if name != served and name in self._pool.alive]
-        others = self._rng.sample(candidates, min(self._settings.shadow_experts, len(candidates)))
-        self._queue.put_nowait(Sample(asked.decision_id, asked.chat.body, served, answer, tuple(others)))
+        if self._settings.queries == "torn":
+            chance = dict(zip(decision.eligible, decision.eligible_probs, strict=True))
+            return tuple(sorted(candidates, key=lambda name: -chance[name])[: self._settings.shadow_experts])
+        return tuple(self._rng.sample(candidates, min(self._settings.shadow_experts, len(candidates))))
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="judge")

@@ -21,7 +21,7 @@ from router.config import load_config
 from router.embedding_cache import CACHE_FILE, CachedEncoder
 from router.spread_encoding import SpreadEncoding
 from training.datasets.labelled_queries import read_seed
-from training.fit import embed
+from training.stage_one import embed
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::ResourceWarning")]

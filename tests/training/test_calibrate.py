@@ -16,7 +16,8 @@ from training.calibrate import (
     fit_uncertainty,
 )
 from training.classifier_metrics import stage_one_metrics
-from training.fit import FitRequest, LabelledEmbeddings, fit_stage_one
+from training.fit import FitRequest
+from training.stage_one import LabelledEmbeddings, fit_stage_one
 
 
 def test_the_temperature_that_spoilt_probabilities_is_found() -> None:

@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from coe.command_line import run
+from router.build import load_router
+from router.config import load_config
 from router.live_pointer import LIVE_FILE, Trial, TrialMode
 from router.registry import Registry
+from router.types import Query
 from tests.training.trained_folder import CONFIG, NOW, make_trained, outcome_table
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured
@@ -117,3 +120,25 @@ def test_a_router_that_is_never_sure_is_not_made_live_and_what_to_change_is_said
     (folder / "experts.yaml").write_text(yaml.safe_dump(values))
     assert train(folder, "--seed", "3") == 0
     assert registry.live() != before
+
+
+def test_a_category_of_five_examples_is_served_and_its_doubt_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load((folder / "experts.yaml").read_text())
+    config["categories"]["recipes"] = "what to cook"
+    asked = ["bake a cake", "cook rice", "cook an egg", "bake a quiche with leek", "cook a soup"]
+    config["examples"] = {"recipes": asked}
+    (folder / "experts.yaml").write_text(yaml.dump(config))
+    assert train(folder) == 0
+    found = said(capsys)
+    assert re.search(r"recipes is new: [0-6] of its 6 queries were served as it when left out \(\d+% to \d+%\)", found)
+    assert "no answer is graded there" in found
+    registry = Registry(folder / "data" / "routers")
+    router = load_router(load_config(folder / "experts.yaml"), registry.folder(registry.live().version))
+    rng = np.random.default_rng(0)
+    assert router.decide(Query(id="q", text="how do I bake a cake with rice"), rng=rng).category == "recipes"
+    config["examples"] = {"recepies": asked}
+    (folder / "experts.yaml").write_text(yaml.dump(config))
+    assert train(folder) != 0
+    assert "examples: unknown category 'recepies'" in capsys.readouterr().err

@@ -215,3 +215,17 @@ class Held:
     async def __call__(self) -> None:
         self.waiting += 1
         await self.gate.wait()
+
+
+async def test_a_judge_of_torn_queries_leaves_the_others_alone():
+    """Policy `wild` explores most queries, the default none."""
+    judge = Scripted(prefers_ruby)
+    async with judged(judge, queries="torn") as (gateway, worker):
+        for model in ("auto", "auto:wild"):
+            async with gateway.chat("red", model=model) as answer:
+                await answer.read()
+                last = answer.headers["x-coe-decision-id"]
+        await until(lambda: worker.judged == 1)
+        assert {each.decision_id for each in gateway.store.judgements} == {last}
+        assert worker.left_out == 0
+    assert len({each.expert for each in gateway.store.judgements}) == 2

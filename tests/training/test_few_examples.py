@@ -1,0 +1,56 @@
+"""Categories of a few examples: how much they count, and which logged queries they grow by."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.training.test_fit import request
+from training.category_mix import AskedQueries
+from training.few_examples import FEW_EXAMPLES, MOST_OF_ONE, is_new, spread_out, sure_of
+from training.stage_one import LabelledEmbeddings, fit_stage_one
+
+
+def test_a_category_is_new_if_it_is_small_by_itself_and_beside_the_others() -> None:
+    assert is_new(np.repeat([0, 1, 2], [40, 60, 5]), 4).tolist() == [False, False, True, False]
+    assert not is_new(np.repeat([0, 1], [FEW_EXAMPLES, 500]), 2).any()
+    assert not is_new(np.repeat([0, 1], [4, 4]), 2).any()
+
+
+def test_a_new_category_is_spread_as_others_are_about_its_own_queries() -> None:
+    rng = np.random.default_rng(0)
+    known = clouds([200, 200, 5], rng)
+    rows, labels = spread_out(known.embeddings, known.labels, np.array([False, False, True]), rng)
+    assert labels.tolist() == [2] * 195
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    assert rows[:, 2].mean() > 3 * abs(rows[:, :2]).mean(axis=0).max() / 2
+    own = known.embeddings[known.labels == 2]
+    assert rows.std(axis=0)[3:].mean() > own.std(axis=0)[3:].mean()
+    nothing, _ = spread_out(known.embeddings[:400], known.labels[:400], np.array([False, False, False]), rng)
+    assert nothing.shape == (0, 8)
+
+
+def test_only_sure_queries_of_a_new_category_become_examples_and_few_of_one_voice() -> None:
+    probs = np.array([[0.1, 0.9]] * 8 + [[0.5, 0.5], [0.95, 0.05], [0.2, 0.8]], np.float32)
+    cluster = np.array([1] * 8 + [2, 3, 4])
+    rows, labels = sure_of(probs, np.array([False, True]), cluster)
+    assert rows.tolist() == [*range(MOST_OF_ONE), 10]
+    assert (labels == 1).all()
+
+
+def clouds(sizes: list[int], rng: np.random.Generator) -> LabelledEmbeddings:
+    labels = np.repeat([0, 1, 2], sizes)
+    rows = np.eye(8)[labels] + 0.35 * rng.standard_normal((len(labels), 8))
+    return LabelledEmbeddings((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), labels)
+
+
+def test_a_new_category_grows_from_the_log() -> None:
+    before, after = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        known, log, test = clouds([80, 80, 4], rng), clouds([100, 100, 100], rng), clouds([0, 0, 200], rng)
+        asked = AskedQueries(log.embeddings, np.arange(300), np.ones(300))
+        for found, queries in ((before, None), (after, asked)):
+            stage = fit_stage_one(known, request(asked=queries), np.random.default_rng(0))
+            found.append((stage.probs(test.embeddings).argmax(axis=1) == 2).mean())
+            assert len(stage.unseen) == len(known.labels)
+    assert np.mean(after) > np.mean(before)

@@ -1,0 +1,232 @@
+"""Stage 1: its classifier, calibrated on queries that it was not fitted on, for the mix of categories that is asked.
+
+Shapes: n labelled queries, d dimensions, k categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from base.errors import DataError
+from base.progress import Progress
+from router import plugins
+from router.embedding_cache import CachedEncoder
+from router.protocols import CategoryClassifier, Encoder
+from router.types import GENERAL, FloatArray, Metric
+from router.uncertainty import Uncertainty, apply_temperature, calibrated
+from training.calibrate import fit_temperature, fit_uncertainty
+from training.category_mix import AskedQueries, CategoryMix, estimate_mix, reweighed
+from training.classifier_metrics import stage_one_metrics, wilson
+from training.few_examples import RECOGNISED, is_new, spread_out, sure_of, usual_size
+from training.types import LabelledQuery
+
+if TYPE_CHECKING:
+    from training.fit import FitRequest
+
+BATCH_SIZE, CACHED_AT_ONCE = 64, 2048
+FOLDS = 10
+"""Ten, because classifiers of nine tenths doubt almost as the served one does: with five, 2% fewer were accepted."""
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledEmbeddings:
+    """Embeddings (n, d) and category numbers (n,), k for queries that belong to `general`."""
+
+    embeddings: FloatArray
+    labels: IntArray
+
+    def take(self, keep: NDArray[np.bool_]) -> LabelledEmbeddings:
+        return LabelledEmbeddings(self.embeddings[keep], self.labels[keep])
+
+    def joined(self, others: LabelledEmbeddings) -> LabelledEmbeddings:
+        both = np.concatenate([self.embeddings, others.embeddings])
+        return LabelledEmbeddings(both, np.concatenate([self.labels, others.labels]))
+
+
+@dataclass(frozen=True)
+class StageOne:
+    """A fitted classifier with its calibration. `state` are its arrays, `uncertainty` those of the uncertainty.
+
+    `unseen` (n, k) are calibrated probabilities of all queries by classifiers that were not fitted on them; `mix` is
+    what the traffic's categories say, where its queries were looked at.
+    """
+
+    classifier: CategoryClassifier
+    state: dict[str, NDArray[np.generic]]
+    temperature: float
+    uncertainty: dict[str, NDArray[np.generic]]
+    unseen: FloatArray
+    mix: CategoryMix | None = None
+
+    def probs(self, embeddings: FloatArray) -> FloatArray:
+        """Calibrated probabilities (n, k), for the traffic's mix where it has moved."""
+        raw = self.classifier.predict_proba(embeddings).probs
+        return calibrated(raw, self.temperature, None if self.mix is None else self.mix.ratio)
+
+
+def embed(encoder: Encoder, texts: Sequence[str], progress: Progress) -> FloatArray:
+    """(n, d) vectors of many texts, with a progress line per batch; a cache, which may be spread over machines, takes
+    many batches at once."""
+    parts, size = [], CACHED_AT_ONCE if isinstance(encoder, CachedEncoder) else BATCH_SIZE
+    for start in range(0, len(texts), size):
+        parts.append(encoder.encode(texts[start : start + size]))
+        progress(f"encoded {min(start + size, len(texts))} of {len(texts)} queries")
+    return np.concatenate(parts) if parts else np.zeros((0, encoder.dim), dtype=np.float32)
+
+
+def label_numbers(queries: Sequence[LabelledQuery], categories: Sequence[str]) -> IntArray:
+    """(n,) category numbers; k for `general`. Raises DataError on a category that is not listed, or has no query."""
+    number = {name: i for i, name in enumerate(categories)} | {GENERAL: len(categories)}
+    unknown = {query.category for query in queries} - set(number)
+    if unknown:
+        raise DataError(
+            f"labelled queries name unknown categories {sorted(unknown)}; allowed: {', '.join(sorted(number))}"
+        )
+    labels = np.array([number[query.category] for query in queries], dtype=np.int64)
+    empty = [name for i, name in enumerate(categories) if not (labels == i).any()]
+    if empty:
+        raise DataError(f"no labelled query for category {', '.join(empty)}: add some, or remove it from experts.yaml")
+    return labels
+
+
+def served_shares(stage: StageOne, embeddings: FloatArray, alpha: float) -> FloatArray:
+    """(k+1,) shares of queries (n, d) that are served as each category, judged by classifiers that have not seen them.
+
+    What falls back counts for `general`, whatever its label: a budget is spent where queries go.
+    """
+    uncertainty = Uncertainty.from_state(stage.uncertainty, alpha=alpha)
+    k = stage.unseen.shape[1]
+    is_unsure = uncertainty.score(embeddings, stage.unseen) > uncertainty.threshold
+    counts = np.bincount(np.where(is_unsure, k, stage.unseen.argmax(axis=1)), minlength=k + 1)
+    counts = np.maximum(counts, 1)
+    return np.asarray(counts / counts.sum(), dtype=np.float32)
+
+
+def figures(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict[str, Metric]:
+    if len(held_out.labels) == 0:
+        return {}
+    return stage_one_metrics(
+        stage.classifier, stage.temperature, stage.uncertainty, held_out.embeddings, held_out.labels, alpha
+    )
+
+
+def new_categories(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> dict[str, Metric]:
+    """For each category of few examples, the share of them that stage 1 serves as it when it has not seen them."""
+    doubt = Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
+    is_sure = doubt.score(data.embeddings, stage.unseen) <= doubt.threshold
+    right, k = is_sure & (stage.unseen.argmax(axis=1) == data.labels), len(request.categories)
+    new = is_new(data.labels[data.labels < k], k)
+    return {
+        f"{RECOGNISED}{name}": wilson(int(right[data.labels == i].sum()), int((data.labels == i).sum()))
+        for i, name in enumerate(request.categories)
+        if new[i]
+    }
+
+
+def fit_stage_one(data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator) -> StageOne:
+    """Classifier on all of `data`; temperature and uncertainty from out-of-fold probabilities, so nothing is calibrated
+    on what it was fitted on."""
+    known = data.labels < len(request.categories)
+    inside = data.take(known)
+    asked = plugins.validate_options("router.classifiers", request.classifier.kind, request.classifier.options)
+    options = fitter_of(request).choose(asked, inside.embeddings, inside.labels)
+    grown = None if request.asked is None else grown_examples(request, options, inside, request.asked)
+    folds = stratified_folds(inside.labels, rng)
+    out_of_fold = np.zeros((int(known.sum()), len(request.categories)), dtype=np.float32)
+    for fold in range(FOLDS):
+        part = fit_classifier(request, options, inside.take(folds != fold), grown)[0]
+        out_of_fold[folds == fold] = part.predict_proba(inside.embeddings[folds == fold]).probs
+    classifier, state = fit_classifier(request, options, inside, grown)
+    temperature = fit_temperature(out_of_fold, inside.labels)
+    outside = classifier.predict_proba(data.embeddings[~known]).probs
+    unseen = np.zeros((len(known), len(request.categories)), dtype=np.float32)
+    unseen[known], unseen[~known] = out_of_fold, outside
+    uncertainty = fit_uncertainty(
+        reference=inside.embeddings,
+        others=data.embeddings[~known],
+        probs=np.concatenate([out_of_fold, outside]),
+        is_correct=np.concatenate([out_of_fold.argmax(axis=1) == inside.labels, np.zeros(len(outside), dtype=bool)]),
+        temperature=temperature,
+        rng=rng,
+    )
+    return StageOne(classifier, state, temperature, uncertainty, apply_temperature(unseen, temperature))
+
+
+def grown_examples(
+    request: FitRequest, options: BaseModel, inside: LabelledEmbeddings, asked: AskedQueries
+) -> LabelledEmbeddings | None:
+    """Logged queries of new categories, by a classifier of the labelled ones that is sure of them (self-training,
+    Scudder 1965); None where no category is new. They teach the classifier, and calibrate nothing."""
+    new = is_new(inside.labels, len(request.categories))
+    if not new.any() or not len(asked.cluster):
+        return None
+    probs = fit_classifier(request, options, inside)[0].predict_proba(asked.embeddings).probs
+    rows, labels = sure_of(probs, new, asked.cluster)
+    return LabelledEmbeddings(asked.embeddings[rows], labels)
+
+
+def following_traffic(
+    stage: StageOne, data: LabelledEmbeddings, request: FitRequest, rng: np.random.Generator
+) -> StageOne:
+    """Stage 1 with the traffic's mix of categories as its prior, where the log shows that the mix has moved; doubt and
+    its threshold are then those of such traffic."""
+    if request.asked is None:
+        return stage
+    doubt = Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
+    probs = stage.probs(request.asked.embeddings)
+    kept, asked = doubt.score(request.asked.embeddings, probs) <= doubt.threshold, request.asked
+    counts = label_counts(stage, data, request.alpha)
+    mix = estimate_mix(probs[kept], asked.cluster[kept], asked.weight[kept], counts, rng)
+    if mix is None or mix.ratio is None:
+        return replace(stage, mix=mix)
+    unseen, uncertainty = reweighed(stage.unseen, data.labels, stage.uncertainty, mix.ratio)
+    return replace(stage, mix=mix, unseen=unseen, uncertainty=uncertainty)
+
+
+def label_counts(stage: StageOne, data: LabelledEmbeddings, alpha: float) -> IntArray:
+    """(2, k) labelled queries of each category as they count for the classifier, to which a new one is of median size,
+    and those of them that stage 1 is sure of."""
+    k, doubt = stage.unseen.shape[1], Uncertainty.from_state(stage.uncertainty, alpha=alpha)
+    known = data.labels < k
+    is_sure, labels = (doubt.score(data.embeddings, stage.unseen) <= doubt.threshold)[known], data.labels[known]
+    own = np.bincount(labels, minlength=k)
+    times = np.where(is_new(labels, k), usual_size(labels) / np.maximum(own, 1), 1.0)
+    return np.stack([own * times, np.bincount(labels[is_sure], minlength=k) * times]).astype(np.int64)
+
+
+def fit_classifier(
+    request: FitRequest, options: BaseModel, data: LabelledEmbeddings, grown: LabelledEmbeddings | None = None
+) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
+    """A fitted classifier of the requested kind, with its arrays; `grown` are `grown_examples`."""
+    k, taught = len(request.categories), data if grown is None else data.joined(grown)
+    new = is_new(data.labels, k)
+    if new.any():
+        spread = spread_out(taught.embeddings, taught.labels, new, np.random.default_rng(0))
+        taught = taught.joined(LabelledEmbeddings(*spread))
+    state = fitter_of(request).fit(options, taught.embeddings, taught.labels, k)
+    empty = cast(CategoryClassifier, plugins.load("router.classifiers", request.classifier.kind).build(options))
+    return empty.with_state(request.categories, state), state
+
+
+def fitter_of(request: FitRequest) -> ModuleType:
+    """The module that fits the requested kind of classifier; every kind of router.classifiers has one."""
+    plugins.load("router.classifiers", request.classifier.kind)  # refuses a kind that there is not
+    return import_module(f"training.classifiers.{request.classifier.kind}")
+
+
+def stratified_folds(labels: IntArray, rng: np.random.Generator) -> IntArray:
+    """(n,) fold numbers, each category spread evenly, so that every fold's training part has every category."""
+    folds = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        folds[rng.permutation(members)] = np.arange(len(members)) % FOLDS
+    return folds
