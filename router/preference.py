@@ -5,6 +5,7 @@ Shapes: n sample queries, k rows of the map (categories and, last, `general`), m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -22,6 +23,10 @@ from router.types import FloatArray
 
 Float64Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+RESERVE_ERRORS = 2.0
+"""Standard errors of a mean amount by which prices stay below a limit (ours): with none, every other sample has prices
+that exceed it in the long run."""
 
 SHARE_THAT_SERVES = 1e-7
 """Of a mixture; what is less is the solver's rounding."""
@@ -244,9 +249,34 @@ def tolls_within(
         return with_margin
     amounts = {name: priced.of_sample(name)[..., hosted] for name in limits}
     tolls = np.zeros(sample.shape[1])
-    for name, price in budget_prices(sample[:, hosted], amounts, limits).items():
+    for name, price in prices_with_reserve(sample[:, hosted], amounts, limits).items():
         tolls = tolls + price * priced.amounts[name]
     return tolls
+
+
+def prices_with_reserve(
+    quality: Float64Array, amounts: Mapping[str, Float64Array], limits: Mapping[str, float]
+) -> dict[str, float]:
+    """Prices that keep the limits on the sample and, but for one case in forty, on all the traffic it was drawn from:
+    they are found again for limits that are lower by `RESERVE_ERRORS` standard errors of the mean amount. Without a
+    reserve where that is less than any choice needs.
+
+    Args:
+        quality: (n, m); `amounts` by budget, (m,) or (n, m).
+
+    Raises:
+        InfeasibleBudgetError: no choice keeps a limit.
+    """
+    prices = budget_prices(quality, amounts, limits)
+    expert = (quality - sum(price * amounts[name] for name, price in prices.items())).argmax(axis=1)
+    lower = {}
+    for name, limit in limits.items():
+        each = np.broadcast_to(amounts[name], quality.shape)[np.arange(len(expert)), expert]
+        lower[name] = limit - RESERVE_ERRORS * float(each.std()) / math.sqrt(len(expert))
+    try:
+        return budget_prices(quality, amounts, lower)
+    except InfeasibleBudgetError:
+        return prices
 
 
 def mixed_experts(
