@@ -2,6 +2,8 @@
 
     python -m benchmarks.builtin                       the shipped probes, the fresh ones, and the labelled seed prompts
     python -m benchmarks.builtin --texts FILE.jsonl    one {"text": ...} a line; prints every answer, to be read
+    python -m benchmarks.builtin --base-url URL        the same probes asked of a composition that runs, as `auto` and
+                                                       of the language model that is planned without builtin experts
 
 The probes in `builtin_probes` were written after the code and are not to be tuned on.
 """
@@ -13,6 +15,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 from base.intervals import wilson_interval
 from base.shipped import seed_folder
@@ -20,6 +23,7 @@ from eval.probe_set import Probe, load_probes
 from fleet.builtins import Builtin
 from fleet.wires.builtin import FAMILY
 from router import plugins
+from router.types import PROBE_HEADER
 
 FRESH = Path(__file__).parent / "builtin_probes"
 OWN = {"calculator": "arithmetic", "converter": "conversion"}
@@ -45,6 +49,26 @@ def report_probes(name: str, probes: Iterable[Probe], experts: Mapping[str, Buil
         )
 
 
+def report_served(name: str, probes: Iterable[Probe], base_url: str) -> None:
+    """Prints the mean score of both categories through the composition, and of the planned language model alone."""
+    own = [probe for probe in probes if probe.category in OWN.values()]
+    planned = {category: kind for kind, category in OWN.items()}  # the shipped adapters have the names of the kinds
+    for label, model_of in (("auto", dict.fromkeys(planned, "auto")), ("language model alone", planned)):
+        scores = []
+        for probe in own:
+            body = {"model": model_of[probe.category], "messages": [{"role": "user", "content": probe.text}]}
+            body |= {"max_tokens": probe.max_tokens, "temperature": 0}
+            request = Request(f"{base_url}/chat/completions", json.dumps(body).encode())
+            request.add_header("content-type", "application/json")
+            request.add_header(PROBE_HEADER, "1")
+            with urlopen(request, timeout=120) as response:
+                text = json.load(response)["choices"][0]["message"]["content"]
+            scores.append(probe.grader.build()(text))
+        mean = sum(scores) / len(scores)
+        low, high = wilson_interval(mean, len(scores))
+        print(f"{name}, {label}: {100 * mean:.1f}% ({100 * low:.1f} to {100 * high:.1f}) of {len(scores)}")
+
+
 def read_texts(files: Iterable[Path]) -> set[str]:
     """Distinct texts of JSON lines."""
     return {json.loads(line)["text"] for file in files for line in file.read_text(encoding="utf-8").split("\n") if line}
@@ -65,7 +89,12 @@ def report_texts(texts: set[str], experts: Mapping[str, Builtin]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, nargs="+", help="JSON lines with a field `text`")
+    parser.add_argument("--base-url", help="API root of a composition that runs, such as http://127.0.0.1:8000/v1")
     given, experts = parser.parse_args(), built()
+    if given.base_url:
+        report_served("shipped probes", load_probes(), given.base_url)
+        report_served("fresh probes", load_probes(FRESH), given.base_url)
+        return
     if given.texts:
         report_texts(read_texts(given.texts), experts)
         return
