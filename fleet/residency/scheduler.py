@@ -263,13 +263,17 @@ class Scheduler:
         return best
 
     def _needed(self, name: str, releases: Sequence[Step]) -> tuple[Step, ...]:
-        """Leaves out what later releases made needless, the most missed of them first; an engine that is put to sleep
-        and then stopped is stopped at once."""
+        """Leaves out what later releases made needless, the most missed of them first, and lets an engine sleep that
+        need not be stopped; one that is put to sleep and then stopped is stopped at once."""
         last = {each.resident: each for each in releases}
+        first = {each.resident: each for each in reversed(releases)}
         for step in reversed(list(last.values())):
             kept = {key: each.state for key, each in last.items() if key != step.resident}
-            if not self.memory.excess_gib(self.residents, {**self._states, **kept, name: Residency.AWAKE}):
+            others, milder = {**self._states, **kept, name: Residency.AWAKE}, first[step.resident]
+            if not self.memory.excess_gib(self.residents, others):
                 del last[step.resident]
+            elif not self.memory.excess_gib(self.residents, {**others, step.resident: milder.state}):
+                last[step.resident] = milder
         return tuple(last.values())
 
     def _begin(self, step: Step) -> Step:

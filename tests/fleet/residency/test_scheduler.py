@@ -148,3 +148,18 @@ def test_sleepers_are_stopped_where_what_they_keep_is_needed() -> None:
     driver.until(120)
     assert scheduler.serving == {"a"}
     assert Residency.STOPPED in {scheduler.state("b"), scheduler.state("c")}
+
+
+def test_no_engine_is_stopped_that_could_as_well_sleep() -> None:
+    """The five models of the CoE paper on 75 GiB: two are awake, and the largest is asked by name."""
+    sizes = {"qwen-72b": 50.9, "qwen-7b": 18.2, "gemma-9b": 21.5, "gemma-27b": 63.6, "llama-70b": 49.4}
+    engines = tuple(resident(name, awake_gib=gib) for name, gib in sizes.items())
+    states = dict.fromkeys(sizes, Residency.SLEEP_2) | dict.fromkeys(("qwen-72b", "qwen-7b"), Residency.AWAKE)
+    scheduler = Scheduler(engines, Memory({"0": 75.0}, 0.0), Off(), states)
+    scheduler.ask(1e6, "gemma-27b")
+    steps = []
+    while (step := scheduler.step(1e6)) is not None:
+        steps.append((step.resident, step.state))
+        scheduler.finished(1e6)
+    assert steps[-1] == ("gemma-27b", Residency.AWAKE)
+    assert sorted(steps[:-1]) == [("qwen-72b", Residency.SLEEP_2), ("qwen-7b", Residency.SLEEP_2)]
