@@ -148,8 +148,10 @@ class Decider:
         router = serving.router_for(session_id or decision_id)
         try:
             if target.expert is not None:
-                if self._residency is not None and target.expert in self._pool.asleep:
-                    await self._residency.wait_for(target.expert)
+                if self._residency is not None:
+                    if target.expert in self._pool.asleep:
+                        await self._residency.wait_for(target.expert)
+                    self._residency.note_named(target.expert)
                 version, alive = "none" if router is None else router.version, self._pool.alive
                 return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
             if router is None:

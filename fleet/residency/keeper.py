@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from base.errors import BackendError
+from base.errors import BackendError, DataError
 from fleet.pool import ExpertPool
 from fleet.residency.scheduler import Outlook, Scheduler, Step
 from fleet.residency.types import ANSWERING, Actuator, Residency
@@ -41,13 +41,14 @@ STARTED_S = time.time() - time.monotonic()
 
 
 class Keeper:
-    """One gateway process decides alone, because the accounts need every request: it is `start`ed where none else is.
+    """Makes the changes that a scheduler wants, in the one gateway process of these engines.
 
     Args:
         actuator: changes engines, each named by one of its experts.
         pinned: experts that people want awake now, read at every look.
         max_waiting: requests that may wait for engines at once.
         wait_s: longest wait of one.
+        observe_every_s: so often engines are asked for their state, which others may change.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class Keeper:
         waits_for_best: bool = False,
         max_waiting: int = 32,
         wait_s: float = 120.0,
+        observe_every_s: float = OBSERVE_EVERY_S,
         clock: Callable[[], float] = forward_clock,
     ) -> None:
         self.scheduler, self.waits_for_best = scheduler, waits_for_best
         self._actuator, self._pinned, self._clock = actuator, pinned, clock
-        self._max_waiting, self._wait_s = max_waiting, wait_s
+        self._max_waiting, self._wait_s, self._observe_every_s = max_waiting, wait_s, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._pool: ExpertPool | None = None
@@ -109,7 +111,11 @@ class Keeper:
         goal = self.scheduler.goal
         return goal is not None and goal.wakes == self._resident_of.get(expert)
 
-    def note(self, category: str, quality: Mapping[str, float], served: str, begins: bool) -> None:
+    def note_named(self, expert: str) -> None:
+        """A request that named its expert, which another one would not do for: it counts as a whole answer."""
+        self.note(f"named {expert}", {expert: 1.0}, expert, None)
+
+    def note(self, category: str, quality: Mapping[str, float], served: str, begins: bool | None) -> None:
         """A request that was routed: predicted quality of each expert that might have served it, awake or not."""
         if served not in self._resident_of:
             return
@@ -161,7 +167,7 @@ class Keeper:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._kick.wait()
-            if self._clock() - self._observed_at_s >= OBSERVE_EVERY_S:
+            if self._clock() - self._observed_at_s >= self._observe_every_s:
                 await self._observe()
 
     async def _make(self, step: Step) -> None:
@@ -200,8 +206,13 @@ class Keeper:
         found = await asyncio.gather(*(self._state(each.experts[0]) for each in managed))
         for each, state in zip(managed, found, strict=True):
             self.scheduler.observed(each.name, state)
-        self.scheduler.keep({self._resident_of[expert] for expert in self._pinned() if expert in self._resident_of})
         self._observed_at_s = self._clock()
+        try:
+            pinned = self._pinned()
+        except DataError as error:
+            logger.warning("residency: what people pinned cannot be read, so that of before holds: %s", error)
+        else:
+            self.scheduler.keep({self._resident_of[expert] for expert in pinned if expert in self._resident_of})
 
     def _publish(self) -> None:
         """Tells the pool who sleeps, and those who wait how it went."""

@@ -126,10 +126,6 @@ class Scheduler:
     def states(self) -> States:
         return self._states
 
-    def is_held(self, name: str, now_s: float) -> bool:
-        """Returns True where an engine may not be put away now."""
-        return self._is_kept(self.residents[self.index[name]]) or now_s < self._held_until_s[name]
-
     def _is_kept(self, resident: Resident) -> bool:
         return resident.is_kept or resident.name in self._kept
 

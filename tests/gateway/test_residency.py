@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from fleet.residency.vllm_actuator import VllmActuator
 from gateway.replay.again import replay
 from router.config import parse_config
 from router.explain import reason_in_words
+from router.pipeline import Capabilities
 from router.types import DecisionReason
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, running, until, wire
@@ -56,14 +57,25 @@ async def engines(asleep: Sequence[str], **options: object) -> AsyncIterator[dic
 async def host(
     policy: Policy, asleep: Sequence[str] = ("emerald",), bugs: frozenset[Bug] = frozenset(), **options: Any
 ) -> AsyncIterator[Running]:
-    """A gateway over them with GPU memory for two that are awake and one that sleeps."""
-    async with engines(asleep, bugs=bugs, enable_lora=Bug.LORA_LEVEL_2 in bugs) as urls:
-        residents = tuple(resident(name) for name in EXPERTS)
-        states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}
-        scheduler = Scheduler(residents, Memory({"0": 41.5}), policy, states)
-        keeper = Keeper(scheduler, VllmActuator(lambda: urls), **options)
-        async with running({name: wire(url, name) for name, url in urls.items()}, residency=keeper) as it:
-            yield it
+    """A gateway over them."""
+    async with (
+        engines(asleep, bugs=bugs, enable_lora=Bug.LORA_LEVEL_2 in bugs) as urls,
+        gateway_over(urls, policy, asleep, **options) as it,
+    ):
+        yield it
+
+
+@asynccontextmanager
+async def gateway_over(
+    urls: Mapping[str, str], policy: Policy, asleep: Sequence[str], **options: Any
+) -> AsyncIterator[Running]:
+    """A gateway over engines, with GPU memory for two that are awake and one that sleeps."""
+    states = {name: Residency.SLEEP_2 if name in asleep else Residency.AWAKE for name in EXPERTS}
+    scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy, states)
+    keeper = Keeper(scheduler, VllmActuator(lambda: urls), **options)
+    router = small_router(capabilities={name: Capabilities() for name in EXPERTS})
+    async with running({name: wire(url, name) for name, url in urls.items()}, residency=keeper, router=router) as it:
+        yield it
 
 
 def eager() -> Regret:
@@ -98,6 +110,23 @@ async def test_the_best_awake_expert_serves_and_the_receipt_says_who_slept_until
         last = await it.record(62)
         assert last.decision is not None
         assert last.decision.asleep is None
+
+
+async def test_a_conversation_whose_expert_fell_asleep_counts_for_it_with_what_reading_it_again_costs() -> None:
+    first, long = {"role": "user", "content": "red"}, {"role": "assistant", "content": "word " * 4_000}
+    more = {"role": "user", "content": "and what else is red about all of those many things of which you told me?"}
+    async with engines(["emerald"]) as urls, gateway_over(urls, Off(), ["emerald"], observe_every_s=0.0) as it:
+        assert await asked(it, "red") == "ruby"
+        async with it.client.post(urls["ruby"].removesuffix("/v1") + "/sleep?level=2&mode=wait") as answer:
+            assert answer.status == 200
+        await until(lambda: "ruby" in it.parts.pool.asleep)
+        async with it.chat(messages=[first, long, more]) as answer:
+            assert answer.headers["x-coe-expert"] != "ruby"
+        record = await it.record(1)
+        assert record.decision is not None
+        assert record.decision.asleep is not None
+        assert record.decision.asleep.expert == "ruby"
+        assert record.decision.asleep.lost > 0.4 + 0.04  # 0.9 for 0.5, and 5,000 tokens at 0.01 a thousand
 
 
 async def test_an_expert_asked_by_name_is_woken_and_others_wait_no_longer_than_there_is_room() -> None:
