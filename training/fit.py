@@ -26,7 +26,6 @@ from router.strategies.learned import LearnedStrategies
 from router.types import CategoryProbs, FloatArray, Metric
 from training.category_mix import MIX_MOVED, AskedQueries
 from training.expert_map import cell_sums, row_numbers
-from training.few_examples import is_new
 from training.graded_queries import GradedQueries, LoggedQueries, joined
 from training.scorer_fit import FittedScorer, fit_scorer
 from training.split import split_of
@@ -39,7 +38,8 @@ from training.stage_one import (
     following_traffic,
     label_counts,
     label_numbers,
-    new_categories,
+    new_categories_of,
+    recognised_shares,
     served_shares,
 )
 from training.strategies.strategy_fit import fit_strategies
@@ -136,13 +136,12 @@ def prepare(
         embed(encoder, [query.text for query in queries], progress), label_numbers(queries, request.categories)
     )
     held_out = np.array([request.is_holding_out and split_of(query.text) == "test" for query in queries], dtype=bool)
-    new = is_new(data.labels[data.labels < len(request.categories)], len(request.categories) + 1)
-    held_out &= ~new[data.labels]  # of a few examples none can be spared
+    held_out &= ~np.append(new_categories_of(request, data.labels), False)[data.labels]  # a few examples are all needed
     progress("fitting the category classifier")
     with one_thread():
         stage = fit_stage_one(data.take(~held_out), request, rng)
         metrics = figures(stage, data.take(held_out), request.alpha)  # as labelled, whatever the traffic's mix
-        metrics |= new_categories(stage, data.take(~held_out), request)
+        metrics |= recognised_shares(stage, data.take(~held_out), request)
         stage = following_traffic(stage, data.take(~held_out), request, rng)
         learned = [query.text for query, is_out in zip(queries, held_out, strict=True) if not is_out]
         scored = graded_queries(request, encoder, stage, dict(zip(learned, stage.unseen, strict=True)), progress)

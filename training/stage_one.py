@@ -119,12 +119,19 @@ def figures(stage: StageOne, held_out: LabelledEmbeddings, alpha: float) -> dict
     )
 
 
-def new_categories(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> dict[str, Metric]:
+def new_categories_of(request: FitRequest, labels: IntArray) -> NDArray[np.bool_]:
+    """(k,) categories of which only a few examples are known, by labels (n,); none where the labelled queries are a
+    sample of the traffic, because there a small category is a rare one."""
+    k = len(request.categories)
+    return is_new(labels[labels < k], k) & (not request.is_traffic)
+
+
+def recognised_shares(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> dict[str, Metric]:
     """For each category of few examples, the share of them that stage 1 serves as it when it has not seen them."""
     doubt = Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
     is_sure = doubt.score(data.embeddings, stage.unseen) <= doubt.threshold
-    right, k = is_sure & (stage.unseen.argmax(axis=1) == data.labels), len(request.categories)
-    new = is_new(data.labels[data.labels < k], k)
+    right = is_sure & (stage.unseen.argmax(axis=1) == data.labels)
+    new = new_categories_of(request, data.labels)
     return {
         f"{RECOGNISED}{name}": wilson(int(right[data.labels == i].sum()), int((data.labels == i).sum()))
         for i, name in enumerate(request.categories)
@@ -166,7 +173,7 @@ def grown_examples(
 ) -> LabelledEmbeddings | None:
     """Logged queries of new categories, by a classifier of the labelled ones that is sure of them (self-training,
     Scudder 1965); None where no category is new. They teach the classifier, and calibrate nothing."""
-    new = is_new(inside.labels, len(request.categories))
+    new = new_categories_of(request, inside.labels)
     if not new.any() or not len(asked.cluster):
         return None
     probs = fit_classifier(request, options, inside)[0].predict_proba(asked.embeddings).probs
@@ -208,7 +215,7 @@ def fit_classifier(
 ) -> tuple[CategoryClassifier, dict[str, NDArray[np.generic]]]:
     """A fitted classifier of the requested kind, with its arrays; `grown` are `grown_examples`."""
     k, taught = len(request.categories), data if grown is None else data.joined(grown)
-    new = is_new(data.labels, k)
+    new = new_categories_of(request, data.labels)
     if new.any():
         spread = spread_out(taught.embeddings, taught.labels, new, np.random.default_rng(0))
         taught = taught.joined(LabelledEmbeddings(*spread))

@@ -7,7 +7,7 @@ import numpy as np
 from tests.training.test_fit import request
 from training.category_mix import AskedQueries
 from training.few_examples import FEW_EXAMPLES, MOST_OF_ONE, is_new, spread_out, sure_of
-from training.stage_one import LabelledEmbeddings, fit_stage_one
+from training.stage_one import LabelledEmbeddings, fit_stage_one, new_categories_of
 
 
 def test_a_category_is_new_if_it_is_small_by_itself_and_beside_the_others() -> None:
@@ -54,3 +54,9 @@ def test_a_new_category_grows_from_the_log() -> None:
             found.append((stage.probs(test.embeddings).argmax(axis=1) == 2).mean())
             assert len(stage.unseen) == len(known.labels)
     assert np.mean(after) > np.mean(before)
+
+
+def test_a_small_category_of_a_sample_of_the_traffic_is_rare_and_not_new() -> None:
+    labels = np.repeat([0, 1, 2, 3], [80, 80, 4, 9])  # the last are of `general`
+    assert new_categories_of(request(), labels).tolist() == [False, False, True]
+    assert not new_categories_of(request(is_traffic=True), labels).any()
