@@ -11,7 +11,7 @@ from base.errors import ConfigError, DataError, EngineError
 from base.terminal import Grid, Terminal
 from fleet.engine_wishes import change_wishes, read_wishes
 from fleet.engines import Fleet
-from fleet.orphans import end_processes, orphans
+from fleet.orphans import end_orphans
 from fleet.process import ProcessState
 from fleet.status_view import watch
 from fleet.stop_signal import stop_on_signal
@@ -43,9 +43,8 @@ async def run_experts(
     if not managed_experts(config):
         raise ConfigError("no expert has engine 'vllm' without a url: nothing to start")
     lock, console = claim_vllm(data_dir), console or Terminal()
-    if left := orphans(data_dir):
-        console.print(f"ending {len(left)} engine processes that an earlier run left: {', '.join(map(str, left))}")
-        end_processes(left)
+    if ended := await end_orphans(data_dir):
+        console.print(f"ended {len(ended)} engine processes that an earlier run left: {', '.join(map(str, ended))}")
     change_wishes(data_dir, lambda was: was.model_copy(update={"stopped": frozenset()}))
     fleet = Fleet(config, folder, data_dir, environment, engines={Engine.VLLM, Engine.FAKE_VLLM})
     with stop_on_signal() as stop:

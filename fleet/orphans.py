@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Collection
+import time
+from contextlib import suppress
 from pathlib import Path
+
+from base.errors import EngineError
+
+END_S = 30.0
+"""A driver may take seconds to give back the memory of a killed process."""
 
 OWNER = "COE_ENGINE_OF"
 """Environment variable of every engine process and its children: data folder and process id of who started it."""
@@ -30,10 +37,20 @@ def orphans(data_dir: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
-def end_processes(pids: Collection[int]) -> None:
-    """Kills them: their sockets and their GPU memory are needed now."""
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+async def end_orphans(data_dir: Path) -> tuple[int, ...]:
+    """Kills them, because their ports and their GPU memory are needed now, and returns once they are gone.
+
+    Raises:
+        EngineError: some do not end.
+    """
+    found = left = orphans(data_dir)
+    until_s = time.monotonic() + END_S
+    while left:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > until_s:
+            raise EngineError(f"engine processes {', '.join(map(str, left))} of an earlier run do not end")
+        await asyncio.sleep(0.1)
+        left = orphans(data_dir)
+    return found

@@ -18,7 +18,7 @@ from base.errors import EngineError
 from base.terminal import Terminal
 from fleet.engine_wishes import read_wishes
 from fleet.experts_up import run_experts
-from fleet.orphans import OWNER, end_processes, orphans
+from fleet.orphans import OWNER, end_orphans, orphans
 from fleet.process import ProcessState
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
@@ -106,7 +106,7 @@ async def test_engines_take_turns_restart_stop_and_wake(tmp_path: Path, capsys: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_engines_whose_starter_is_gone_are_found_and_ended(tmp_path: Path) -> None:
+async def test_engines_whose_starter_is_gone_are_found_and_ended(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     marks = {"orphan": f"{tmp_path}:{gone.pid}", "ours": f"{tmp_path}:{os.getpid()}", "other": f"/else:{gone.pid}"}
@@ -114,8 +114,8 @@ def test_engines_whose_starter_is_gone_are_found_and_ended(tmp_path: Path) -> No
         name: subprocess.Popen(["sleep", "600"], env={**os.environ, OWNER: mark}) for name, mark in marks.items()
     }
     try:
-        assert orphans(tmp_path) == (started["orphan"].pid,)
-        end_processes(orphans(tmp_path))
+        assert await end_orphans(tmp_path) == (started["orphan"].pid,)
+        assert orphans(tmp_path) == ()
         assert started["orphan"].wait(DEADLINE_S) == -signal.SIGKILL
         assert started["ours"].poll() is None
     finally:
