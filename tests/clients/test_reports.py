@@ -27,6 +27,7 @@ def savings() -> Savings:
         SavedGroup(
             name=name,
             n=40,
+            n_priced=40,
             cost_usd=2.0,
             routed_usd=0.5,
             saved_usd=saved,
