@@ -187,22 +187,26 @@ def measured(kind: str, size: int) -> Found | None:
 
 
 def power(rows: list[Found], name: str) -> float:
-    """The exponent b of a * size**b through the last two sizes that were measured."""
-    known = [(row.size, max(row.figures[name], 1e-3)) for row in rows if name in row.figures]
-    (n0, y0), (n1, y1) = known[-2:]
-    return float(np.log(y1 / y0) / np.log(n1 / n0))
+    """The exponent b of a * size**b through the last two sizes that were measured; nan where it grows from nothing."""
+    (n0, y0), (n1, y1) = [(row.size, row.figures[name]) for row in rows if name in row.figures][-2:]
+    return float(np.log(y1 / y0) / np.log(n1 / n0)) if min(y0, y1) > 0 else float("nan")
+
+
+def ahead(rows: list[Found], name: str, size: int) -> float:
+    """The value at another size on the line through the last two: the fixed part does not grow."""
+    (n0, y0), (n1, y1) = [(row.size, row.figures[name]) for row in rows if name in row.figures][-2:]
+    return y1 + (y1 - y0) / (n1 - n0) * (size - n1)
 
 
 def rows_of(found: list[Found], names: dict[str, str], wanted: int | None = None) -> list[str]:
     """A table: a row for each figure, a column for each size, the exponent, and perhaps a size by the formula."""
-    sizes = [f"{row.size:,}" for row in found] + ([f"{wanted:,} by the formula"] if wanted else [])
+    sizes = [f"{row.size:,}" for row in found] + ([f"{wanted:,} by the line"] if wanted else [])
     lines = [f"| | {' | '.join(sizes)} | exponent |", "| --- |" + " --- |" * (len(sizes) + 1)]
     for name, label in names.items():
         b = power(found, name)
-        cells = [f"{row.figures[name]:.3g}" if name in row.figures else "not measured" for row in found]
-        if wanted:
-            cells.append(f"{found[-1].figures[name] * (wanted / found[-1].size) ** b:.3g}")
-        lines.append(f"| {label} | {' | '.join(cells)} | {b:.2f} |")
+        cells = [f"{row.figures[name]:,.3g}" if name in row.figures else "not measured" for row in found]
+        cells += [f"{ahead(found, name, wanted):,.3g}"] if wanted else []
+        lines.append(f"| {label} | {' | '.join(cells)} | {'' if np.isnan(b) else f'{b:.2f}'} |")
     return lines
 
 
@@ -212,9 +216,9 @@ OF_EXPERTS = {
     "fit MiB": "memory that the fit adds, MiB",
     "artifact MiB": "router on disk, MiB",
     "solve s": "router loaded and 400 decisions, s",
-    "solve MiB": "memory that it adds, MiB",
+    "solve MiB": "memory that it adds to the fit's, MiB",
     "solve budget s": "the same with a budget, s",
-    "solve budget MiB": "memory that it adds, MiB",
+    "solve budget MiB": "memory that the budget adds, MiB",
     "decide ms": "decision, ms (median)",
     "decide first ms": "slowest of the first 200 decisions, ms",
     "decide budget ms": "decision with a budget, ms (median)",

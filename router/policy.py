@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from router.config import Budgets
 from router.price import LEAST_LIMIT, beside_others
 from router.stand_ins import Amounts, StandIns, kept_in_memory, stand_ins
 from router.types import FloatArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 TIE_BREAK = 1e-6
 """Weight of normalised active parameters in the objective: of equal experts the smaller one serves, and no measured
@@ -100,8 +104,9 @@ class MapProgram:
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
-        links, one_each = structure(self.n_categories, self.n_experts, costs)
-        constraints = [LinearConstraint(csr_array(links), -np.inf, 0), LinearConstraint(csr_array(one_each), 1, 1)]
+        k, m = self.n_categories, self.n_experts
+        one_each = csr_array(one_expert_each(k, m, len(objective)))
+        constraints = [LinearConstraint(hosting_links(k, m, costs), -np.inf, 0), LinearConstraint(one_each, 1, 1)]
         for name, limit in limits.items():
             # The slack admits a map that meets the limit exactly: sizes and masses are float32.
             unit = unit_of(limit, self.budget_rows[name])
@@ -141,19 +146,23 @@ def clean_standard_output() -> Iterator[None]:
         os.close(kept)
 
 
-def structure(k: int, m: int, costs: ExpertCosts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rows of x[c,e] <= y[e] and y[e] <= z[base of e], and rows of sum_e x[c,e] = 1."""
-    g = len(costs.group_params_b)
-    width = k * m + m + g
-    links = np.zeros((k * m + m, width))
-    for row in range(k * m):
-        links[row, row], links[row, k * m + row % m] = 1, -1
-    for e in range(m):
-        links[k * m + e, k * m + e], links[k * m + e, k * m + m + costs.group[e]] = 1, -1
-    one_each = np.zeros((k, width))
+def one_expert_each(k: int, m: int, width: int) -> NDArray[np.float64]:
+    """Rows (k, width) of sum_e x[c,e] = 1."""
+    rows = np.zeros((k, width))
     for c in range(k):
-        one_each[c, c * m : (c + 1) * m] = 1
-    return links, one_each
+        rows[c, c * m : (c + 1) * m] = 1
+    return rows
+
+
+def hosting_links(k: int, m: int, costs: ExpertCosts) -> csr_array:
+    """Rows (k*m + m, k*m + m + g) of x[c,e] <= y[e] and y[e] <= z[base of e]: two entries each, so they are sparse."""
+    from scipy.sparse import csr_array
+
+    pairs, experts = np.arange(k * m), np.arange(m)
+    columns = np.concatenate([pairs, k * m + experts, k * m + pairs % m, k * m + m + costs.group])
+    rows = np.tile(np.concatenate([pairs, k * m + experts]), 2)
+    values = np.repeat([1.0, -1.0], len(rows) // 2)
+    return csr_array((values, (rows, columns)), shape=(k * m + m, k * m + m + len(costs.group_params_b)))
 
 
 def map_program(
@@ -244,7 +253,7 @@ def relaxed_prices(
         return {}
     shares = program.n_categories * program.n_experts
     units = np.array([unit_of(limits[name], program.budget_rows[name]) for name in averages])
-    _, one_each = structure(program.n_categories, program.n_experts, costs)
+    one_each = one_expert_each(program.n_categories, program.n_experts, len(program.objective))
     found = linprog(
         program.objective[:shares],
         A_ub=np.stack([program.budget_rows[name][:shares] for name in averages]) / units[:, None],

@@ -1,0 +1,134 @@
+"""What a second gateway adds to the first, on one Redis, one Postgres and one data folder.
+
+    python -m benchmarks.two_gateways [--rounds 5] [--seconds 4] [--model auto | expert-0]
+
+Each gateway has a core to itself as far as there are cores; the mock engine and the clients, which would be elsewhere,
+take part of them. So two ratios are printed: that of the requests a second as they were, a lower bound where clients
+and engine share the cores; and that of what the gateways can do with a core each, by the processor time that a request
+took them: `2 * (one's time) / (two's time)`. Both are of one round, whose arms follow each other at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from benchmarks.gateway_load import LOADS, MANY
+from benchmarks.gateway_subjects import (
+    STATIC,
+    Subject,
+    coe_subject,
+    cpu_s,
+    first_chat,
+    free_port,
+    process,
+    wait_until_answered,
+)
+from fleet.redis_server import RedisServer
+from tests.postgres import running_postgres
+
+
+@dataclass(frozen=True)
+class Arm:
+    """So many gateways under load: requests a second, and microseconds of processors that a request took them."""
+
+    gateways: int
+    per_s: float
+    cpu_us: float
+
+
+@contextmanager
+def stores(folder: Path) -> Iterator[dict[str, str]]:
+    """One Redis and one Postgres, as the environment of every gateway."""
+    with running_postgres() as database, asyncio.Runner() as runner:
+        redis = RedisServer(folder)
+        url = runner.run(redis.start())
+        try:
+            yield {"REDIS_URL": url, "DATABASE_URL": database.replace("postgresql://", "postgresql+psycopg://")}
+        finally:
+            runner.run(redis.stop())
+
+
+def measured(count: int, subject: Subject, environment: dict[str, str], work: Path, seconds: float, seed: int) -> Arm:
+    """Starts gateways on one data folder, and keeps 16 requests at each for some seconds."""
+    cores, folder = sorted(os.sched_getaffinity(0)), work / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    assert subject.template is not None
+    shutil.copytree(subject.template, folder)
+    with ExitStack() as stack:
+        ports, leaders = [free_port() for _ in range(count)], []
+        for number, port in enumerate(ports):
+            argv = [word.replace("{port}", str(port)).replace("{folder}", str(folder)) for word in subject.argv]
+            log = work / f"gateway-{number}.log"
+            leaders.append(stack.enter_context(process(argv, cores[number % len(cores)], log, environment)))
+            wait_until_answered(urllib.request.Request(f"http://127.0.0.1:{port}/readyz"), subject, log)
+            wait_until_answered(first_chat(port, subject), subject, log)
+        driven(ports, subject, 1.0, seed)  # warms up
+        before = sum(map(cpu_s, leaders))
+        found = driven(ports, subject, seconds, seed + 1_000_000)
+        spent = sum(map(cpu_s, leaders)) - before
+    requests = [len(each["latencies"]) for each in found]
+    per_s = sum(n / each["elapsed_s"] for n, each in zip(requests, found, strict=True))
+    return Arm(count, per_s, 1e6 * spent / sum(requests))
+
+
+def driven(ports: list[int], subject: Subject, seconds: float, seed: int) -> list[dict[str, object]]:
+    """What the clients of each gateway measured, all at once."""
+    children = []
+    for number, port in enumerate(ports):
+        asked = {
+            "port": port,
+            "model": subject.model,
+            "key": subject.key,
+            "seconds": seconds,
+            "load": LOADS.index(MANY),
+        }
+        words = json.dumps(asked | {"seed": seed + 100_000 * number})
+        command = [sys.executable, "-m", "benchmarks.gateway_load", "drive", words]
+        children.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+    return [json.loads(child.communicate(timeout=seconds + 60)[0]) for child in children]
+
+
+def spread(values: list[float]) -> str:
+    return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    seconds: Annotated[float, typer.Option(min=0.5)] = 4.0,
+    model: Annotated[str, typer.Option(help="auto, or an expert")] = "auto",
+) -> None:
+    """Print the median of the rounds, with the least and the largest."""
+    port = free_port()
+    engine = [sys.executable, "-m", "benchmarks.gateway_load", "engine", str(port)]
+    with tempfile.TemporaryDirectory(prefix="coe-two-") as name, stores(Path(name) / "redis") as environment:
+        work = Path(name)
+        subject = coe_subject(STATIC, model, {"kind": "static"}, 6, f"http://127.0.0.1:{port}/v1", work)
+        with process(engine, sorted(os.sched_getaffinity(0))[-1], work / "engine.log", {}):
+            pairs = []
+            for number in range(rounds):
+                counts = (1, 2) if number % 2 else (2, 1)
+                arms = {n: measured(n, subject, environment, work, seconds, 7_000_000 * (number + 1)) for n in counts}
+                pairs.append((arms[1], arms[2]))
+                print(f"round {number + 1} of {rounds}: {arms[1]}, {arms[2]}", file=sys.stderr, flush=True)
+    print(f"load average {os.getloadavg()[0]:.1f}, {len(os.sched_getaffinity(0))} cores, model {model}")
+    print(f"requests a second, two over one: {spread([two.per_s / one.per_s for one, two in pairs])}")
+    print(f"by processor time, two over one: {spread([2 * one.cpu_us / two.cpu_us for one, two in pairs])}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
