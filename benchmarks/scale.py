@@ -43,7 +43,7 @@ PROMPTS = 180
 DECISIONS = 200
 BUDGET_B = 8.0
 MOST_WITH_BUDGET = 1000
-"""Experts of a map whose budget is solved for: ten thousand were not solved in three minutes of a core."""
+"""Experts of a map whose budget is solved for: ten thousand were not solved in a minute and a half of a core."""
 
 WIDE = 1000
 """Experts of a table of many outcomes."""
