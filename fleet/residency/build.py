@@ -67,7 +67,7 @@ def residents_of(
     groups: dict[str, list[str]] = {}
     for name, entry in config.experts.items():
         if entry.engine is not Engine.BUILTIN:
-            is_managed = entry.engine.is_vllm and name in addresses
+            is_managed = entry.engine.is_vllm and name in addresses and not entry.replica_urls
             groups.setdefault(addresses[name] if is_managed else f"expert {name}", []).append(name)
     return tuple(
         resident_of(config, wanted, tuple(names), gpus.get(names[0], ""), is_managed=key in addresses.values())

@@ -177,6 +177,12 @@ async def test_the_keeper_of_a_configuration_counts_what_its_engines_take() -> N
         assert keeper is not None
         assert keeper.scheduler.serving == {"ruby", "plain"}
         await keeper.aclose()
+        values["experts"]["plain"]["replica_urls"] = ["http://127.0.0.1:1/v1"]
+        keeper = await keeper_of(parse_config(values), Path("no-data"), {})
+        assert keeper is not None
+        assert [each.awake_gib for each in keeper.scheduler.residents] == [20, 20, 0]
+        await keeper.aclose()
+        del values["experts"]["plain"]["replica_urls"]
         values["residency"] = {"memory_gb": 30}
         with pytest.raises(
             ConfigError, match=r"residency: engines .* need 41\.5 GiB on device 0; allowed: at most 30\.0"
