@@ -147,19 +147,13 @@ GAIN_BETS = (0.2, 0.4, 0.8)
 """Stakes on a gain that are averaged, as shares of the largest that leaves every factor positive (ours)."""
 
 
-ONE_VOICE = 2.0
-"""Factor by which one voice may raise the evidence of a gain (ours): a larger one lets a liar make more of it, and 1
-hides a quarter of the gains that are seen with 2 (benchmarks/LOG.md)."""
-
-
 def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: float, most_lost: float) -> float:
-    """log E against "the mean gain is at most `least`", of which no voice makes more than a factor of `ONE_VOICE`.
+    """log E against "the mean gain is at most `least`", without the one voice that says most for a gain.
 
     E is the mean over `GAIN_BETS` of products of 1 + b (gain - least), a non-negative supermartingale under the
     hypothesis (Waudby-Smith & Ramdas, JRSS-B 2024), so it reaches 1 / alpha with a chance of at most alpha, however
-    often it is looked at. Every voice is left out in turn; E counts up to `ONE_VOICE` times the least that is left,
-    which only makes it smaller. So if one voice lies and the others gain nothing, the chance is at most `ONE_VOICE`
-    alpha.
+    often it is looked at. Every voice is left out in turn and the least E counts: the least of several such processes
+    is one, and no single voice can make the evidence.
 
     Args:
         gains: (n,) per answer, each with a mean that is the true gain; 0 where both routers agree.
@@ -171,6 +165,5 @@ def log_e_gain(gains: NDArray[np.floating], voices: NDArray[np.integer], least: 
     totals = logs.sum(axis=1)
     names, member = np.unique(voices, return_inverse=True)
     parts = np.stack([np.bincount(member, weights=own, minlength=len(names)) for own in logs])[:, names >= 0]
-    rests = totals[:, None] - parts if len(names) > 1 else totals[:, None][:, :0]
-    whole, without = (np.logaddexp.reduce(each, axis=0) - math.log(len(stakes)) for each in (totals[:, None], rests))
-    return float(min(whole[0], without.min(initial=np.inf) + math.log(ONE_VOICE)))
+    rests = np.column_stack([totals, totals[:, None] - parts]) if len(names) > 1 else totals[:, None]
+    return float((np.logaddexp.reduce(rests, axis=0) - math.log(len(stakes))).min())
