@@ -32,7 +32,7 @@ from eval.routing.routing_run import load, run_trial
 from eval.routing.strategy_arms import Plays
 from eval.routing.trial import Trial
 from eval.routing.trial_tables import RoutingRequest, Tables
-from router.config import Budgets, PolicyConfig
+from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.strategies.vote_fit import key_scores

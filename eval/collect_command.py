@@ -26,7 +26,8 @@ from eval.ray_collect import Spread
 from fleet.adapter_files import adapter_digest
 from fleet.vllm_command import adapter_folder
 from router import plugins
-from router.config import Engine, ExpertConfig, load_config
+from router.config import load_config
+from router.expert_config import Engine, ExpertConfig
 from router.protocols import Encoder
 from router.section import PluginConfig
 from router.types import FloatArray

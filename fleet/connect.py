@@ -10,7 +10,8 @@ from typing import cast
 from base.errors import BackendError, ConfigError
 from fleet.replicas import ReplicatedBackend
 from router import plugins
-from router.config import CoeConfig, Engine, ExpertConfig
+from router.config import CoeConfig
+from router.expert_config import Engine, ExpertConfig
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from base.errors import EngineError, allowed_values
 from fleet.model_list import KeyRefusedError, listed_models
-from router.config import CoeConfig, Engine, ExpertConfig
+from router.config import CoeConfig
+from router.expert_config import Engine, ExpertConfig
 
 WIRE = (Engine.OPENAI, Engine.VLLM, Engine.FAKE_VLLM)
 """Engines that list their models at `/models`. llama.cpp is started with its model, litellm's providers have no probe

@@ -17,7 +17,8 @@ from fleet.process import ProcessSpec
 from fleet.residency.types import SleepLevel
 from fleet.vllm_command import adapter_folder, read_adapter_ranks, vllm_processes
 from fleet.vllm_gpus import on_gpus, visible_gpus
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 from router.weights import resolve_weights
 
 LOOPBACK = "127.0.0.1"

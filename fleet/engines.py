@@ -16,7 +16,8 @@ from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse
 from fleet.process import ProcessStatus, RestartPolicy, SupervisedProcess
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import EngineRecord
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from fleet.status_view import watch
 from fleet.stop_signal import stop_on_signal
 from fleet.vllm_addresses import claim_vllm, read_vllm, remove_vllm_addresses, write_vllm_addresses
 from fleet.vllm_command import managed_experts
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 
 FOLLOW_EVERY_S = 0.2
 

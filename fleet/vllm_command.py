@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from base.errors import ArtifactError, ConfigError
-from router.config import CoeConfig, Engine, ExpertConfig, ScalarOption
+from router.config import CoeConfig
+from router.expert_config import Engine, ExpertConfig, ScalarOption
 from router.weights import expanded
 
 MODULE = "vllm.entrypoints.openai.api_server"

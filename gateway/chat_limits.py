@@ -10,7 +10,8 @@ from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold, Limits
 from gateway.keys.price import MESSAGE_TOKENS, bounded, most, price, spent
 from gateway.wire import ChatRequest
-from router.config import CoeConfig, ExpertConfig
+from router.config import CoeConfig
+from router.expert_config import ExpertConfig
 from router.strategies.types import Chosen, Judging
 from router.types import RoutingDecision, StrategyTrace, TerminalState
 

@@ -17,8 +17,10 @@ from retrieval import build_experts
 from retrieval.experts import adapter
 from router import plugins
 from router.build import expert_costs
-from router.config import Budgets, CoeConfig, Engine, ExpertConfig
+from router.config import CoeConfig
+from router.expert_config import Engine, ExpertConfig
 from router.policy import solve_map
+from router.policy_config import Budgets
 from router.quality import QualityMatrix
 from router.section import PluginConfig
 from router.weights import PACKAGE_SCHEME, expanded, resolve_weights

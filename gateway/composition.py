@@ -38,7 +38,8 @@ from gateway.swap import Swap
 from gateway.telemetry.telemetry import Telemetry
 from retrieval.service import retrieval_of
 from retrieval.stores.files import Files
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 
 INCOMING = "incoming"
 """Folder of uploads while they arrive."""

@@ -14,7 +14,7 @@ from gateway.keys.counters import Cost
 from gateway.keys.grants import Caller
 from gateway.keys.limits import Hold
 from gateway.wire import ChatRequest
-from router.config import ExpertConfig
+from router.expert_config import ExpertConfig
 from router.protocols import BackendRequest
 from router.strategies.types import Chosen
 from router.types import (

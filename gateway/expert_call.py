@@ -18,7 +18,7 @@ from gateway.asgi import read_off_loop
 from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error, upstream_error
 from gateway.wire import BEGIN, ChatRequest, Native, beginning
-from router.config import ExpertConfig, Wire
+from router.expert_config import ExpertConfig, Wire
 from router.pipeline import following
 from router.protocols import BackendRequest, BackendResponse, ChunkStream
 from router.types import RoutingDecision

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decision_log.served_models import is_change, undated
 from fleet.price_list import listed_facts
 from gateway.metrics import Metrics
-from router.config import ExpertConfig
+from router.expert_config import ExpertConfig
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from fleet.engines import Fleet
 from fleet.redis_server import RedisServer
 from fleet.vllm_addresses import read_vllm_addresses
 from gateway.settings import Settings, engine_environment
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 
 
 class StepReport(Protocol):

@@ -18,7 +18,8 @@ from gateway.services import Reporter
 from gateway.settings import Settings
 from gateway.workers import run_workers
 from router.agreement import category_warnings, pin_problems
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 from router.live_pointer import live_manifest
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from fleet.vllm_command import adapter_folder
 from gateway.parts import Parts
 from gateway.serve import Gateway, RouterLoader, expert_keys
 from gateway.settings import engine_environment, environment_secrets
-from router.config import CoeConfig, Engine, ExpertConfig
+from router.config import CoeConfig
+from router.expert_config import Engine, ExpertConfig
 from router.protocols import ChatBackend
 
 

@@ -21,7 +21,8 @@ from gateway.keys.key_store import new_secret
 from gateway.serving import agreed_config, asks_for_keys, make_data_folder, refuse_taken_port, require_keys
 from gateway.settings import Settings, command_environment
 from gateway.up_view import UpView
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 from router.live_pointer import LIVE_FILE, ROUTERS_FOLDER
 
 KEY_VARIABLE = "COE_API_KEY"

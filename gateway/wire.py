@@ -12,8 +12,9 @@ from gateway.body_fields import flag, json_type, shorten, typed, wrong
 from gateway.chat_fields import check_fields
 from gateway.http_errors import ApiError, invalid
 from router.ask import ask_in, cap
-from router.config import GatewayConfig, Wire
+from router.config import GatewayConfig
 from router.conversation import MAX_EARLIER
+from router.expert_config import Wire
 from router.section import AUTO
 from router.types import QueryFacts
 

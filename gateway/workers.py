@@ -27,7 +27,8 @@ from gateway.plan import LOG, PLAN_NAME, Plan, has_local_index, ready_file, work
 from gateway.run_folder import run_folder
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, command_environment
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 
 START_TIMEOUT_S = 600.0
 FLUSH_S = 20.0

@@ -16,11 +16,13 @@ from router import plugins
 from router.agreement import check_categories, pin_problems
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.builtins import CACHE, Builtins, measured_builtins
-from router.config import Budgets, CoeConfig, Engine, ExpertConfig, PolicyConfig
+from router.config import CoeConfig
+from router.expert_config import Engine, ExpertConfig
 from router.exploration import Exploration, dearness
 from router.normalise import NormalisedEncoder
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts, MapSolution, solve_map
+from router.policy_config import Budgets, PolicyConfig
 from router.preference import LearnedChoice, solve_preference
 from router.protocols import CategoryClassifier, Encoder, ExpertScorer
 from router.quality import QualityMatrix, cautious_quality, quality_from_arrays

@@ -6,7 +6,6 @@ environment variable (`api_key_env`) and read in `gateway/settings.py`.
 
 from __future__ import annotations
 
-import re
 import types
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -15,11 +14,8 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -27,175 +23,17 @@ from base.errors import ConfigError, allowed_values, got_value
 from base.fault_words import fault_words
 from base.yaml_text import read_yaml
 from router import plugins
+from router.expert_config import Engine, ExpertConfig, Flag, entry_faults, replica_faults
 from router.feedback_config import FeedbackConfig, JudgeConfig, judge_problems
 from router.oidc_config import OidcConfig
+from router.policy_config import PolicyConfig
 from router.request_limits import RequestLimits
 from router.residency_config import ResidencyConfig, residency_problems
 from router.retrieval_config import RetrievalConfig
-from router.section import AUTO, Billions, EnvironmentName, Name, PluginConfig, Seconds, Section, Usd
+from router.section import AUTO, Name, PluginConfig, Seconds, Section
 from router.strategies.kind_of import FAMILY as ANSWER_KINDS
 from router.strategies.types import StrategyName
 from router.types import GENERAL
-
-
-def check_scalar(value: object) -> object:
-    if isinstance(value, ScalarOption):
-        return value
-    raise ValueError("must be text, a number, or true or false")
-
-
-ScalarOption = str | int | float | bool
-Flag = Annotated[ScalarOption, BeforeValidator(check_scalar)]
-
-
-NOT_PARAMS = frozenset({"model", "messages", "stream", "timeout", "max_retries", "api_key", "api_base", "base_url"})
-"""Arguments of litellm that `coe` sets itself, some from other keys of the entry."""
-
-
-class Engine(StrEnum):
-    """The program or provider that runs an expert's model."""
-
-    LLAMACPP = "llamacpp"  # a child process of `coe up`: llama.cpp's OpenAI server, all adapters on one base
-    VLLM = "vllm"  # `coe experts up` starts it, or `url` names an engine that others run
-    OPENAI = "openai"  # anything else that speaks the OpenAI wire, at `url`
-    LITELLM = "litellm"  # a hosted provider, `model` in litellm's notation (e.g. anthropic/claude-...)
-    BUILTIN = "builtin"  # no language model: a kind of fleet/builtins, in the gateway's own process
-    ECHO = "echo"  # a fake for tests: answers with the question
-    FAKE_VLLM = "fake_vllm"  # a fake for tests: vLLM's server without a model, started as `vllm` is
-
-    @property
-    def is_vllm(self) -> bool:
-        """Returns True for vLLM and its fake."""
-        return self in (Engine.VLLM, Engine.FAKE_VLLM)
-
-
-class Wire(StrEnum):
-    """An API beside chat completions that clients may speak, by its path below `/v1`."""
-
-    RESPONSES = "responses"
-    MESSAGES = "messages"  # Anthropic's
-    COMPLETIONS = "completions"  # text without turns
-
-
-class ExpertConfig(Section):
-    """One expert LLM."""
-
-    engine: Engine
-    model: str = Field(min_length=1, description="package:PACKAGE/FILE, a path, a hub, provider's or kind's name")
-    adapter: str | None = Field(default=None, description="PEFT LoRA folder on `model`; relative to experts.yaml")
-    url: str | None = Field(default=None, pattern=r"^https?://", description="API root, e.g. http://10.0.0.7:8000/v1")
-    replica_urls: tuple[Annotated[str, Field(pattern=r"^https?://")], ...] = Field(
-        default=(), description="API roots of further engines that serve the same as `url`"
-    )
-    max_concurrency: int | None = Field(default=None, ge=1, description="requests at once on each engine; others wait")
-    params: dict[str, Flag] = Field(default_factory=dict, description="settings of the provider or the builtin")
-    params_env: dict[str, EnvironmentName] = Field(
-        default_factory=dict, description="those that are secrets, by the environment variable that contains each"
-    )
-    served_model: str | None = Field(default=None, description="model name that is sent, where it is not `model`")
-    api_key_env: EnvironmentName | None = None
-    wires: frozenset[Wire] = Field(
-        default=frozenset(),
-        description="what its engine speaks beside chat completions: then no request is translated",
-    )
-    engine_args: dict[str, Flag] = Field(default_factory=dict, description="further flags of the engine")
-    engine_env: dict[str, str] = Field(
-        default_factory=dict, description="environment of its engine process, e.g. CUDA_VISIBLE_DEVICES"
-    )
-    params_b: Billions = Field(default=0.0, description="parameters kept in memory, in billions; 0 = not hosted here")
-    active_params_b: Billions | None = Field(
-        default=None, gt=0, description="parameters used per token; default params_b"
-    )
-    adapter_params_b: Billions = Field(default=0.0, description="further parameters of the adapter")
-    gpu_gib: float | None = Field(default=None, gt=0, description="on each of its GPUs, of its base and cache; vllm")
-    price_in_per_m_usd: Usd = 0.0
-    price_out_per_m_usd: Usd = 0.0
-    context_tokens: int = Field(default=4096, gt=0)
-    supports_images: bool = False
-    supports_tools: bool = False
-    supports_json: bool = True
-    timeout_s: Seconds = Field(default=600.0, gt=0, description="longest silence, before the answer or within it")
-    total_timeout_s: Seconds = Field(default=3600.0, gt=0, description="longest time of an answer as a whole")
-    description: str = ""
-
-    @property
-    def active_b(self) -> float:
-        """Billions of parameters that work on one token, adapter included."""
-        return (self.active_params_b or self.params_b) + self.adapter_params_b
-
-    def micro_usd(self, prompt_tokens: int, answer_tokens: int) -> float:
-        """The price of a request in millionths of a dollar, by the list prices."""
-        return prompt_tokens * self.price_in_per_m_usd + answer_tokens * self.price_out_per_m_usd
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """Environment variables that contain its secrets, by the key that names each."""
-        named = {} if self.api_key_env is None else {"api_key_env": self.api_key_env}
-        return named | {f"params_env.{key}": variable for key, variable in self.params_env.items()}
-
-    def name_on_engine(self, expert: str) -> str:
-        """The model name that requests to its engine carry. An engine that others run knows `model`; one that we start
-        serves each expert under the expert's own name, because several may share its model."""
-        return self.served_model or (expert if self.url is None else self.model)
-
-    @property
-    def family(self) -> str:
-        """The letters that its model's name begins with: `qwen` of `Qwen/Qwen2.5-7B`. One family errs alike."""
-        name = re.split(r"[/:]", self.model.rstrip("/"))[-1]
-        letters = re.match(r"[A-Za-z]+", name)
-        return letters.group().lower() if letters else name
-
-    @property
-    def host_group(self) -> str:
-        """Experts of one group share the weights of their base, which count once against `hosted_params_b`."""
-        return f"{self.engine}:{self.url or ''}:{self.model}"
-
-
-class Budgets(Section):
-    """Upper bounds on the map; None leaves one open. Averages are over the traffic's mix of categories."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-    active_params_b: float | None = Field(default=None, gt=0, description="mean active parameters per query, billions")
-    hosted_params_b: float | None = Field(default=None, gt=0, description="parameters kept in memory, billions")
-    cost_usd: float | None = Field(default=None, ge=0, description="mean cost per query, USD")
-    latency_ms: float | None = Field(default=None, gt=0, description="mean latency per query, milliseconds")
-
-
-GAIN_FOR_DOUBLE_COST = 0.2
-"""Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""
-
-
-class ExplorationConfig(Section):
-    """Queries that other experts than the planned one answer, so that the log says how good those are."""
-
-    budget: float = Field(default=0.0, ge=0, le=1, description="mean loss of quality that it may cost; 0 explores none")
-
-    @field_validator("budget", mode="before")
-    @classmethod
-    def percent_is_a_share(cls, value: object) -> object:
-        """Reads `0.5%`."""
-        is_percent = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value.strip())
-        return float(str(value).strip().rstrip("%")) / 100 if is_percent else value
-
-    @property
-    def words(self) -> str:
-        return f"at a mean loss of at most {self.budget:.2%} of quality" if self.budget else "off"
-
-
-class PolicyConfig(Section):
-    """A named way to turn probabilities into a decision; clients ask for it as `auto:<name>`."""
-
-    budgets: Budgets = Budgets()
-    exploration: ExplorationConfig = ExplorationConfig()
-    pins: dict[str, str] = Field(default_factory=dict, description="category -> expert; the file wins over the map")
-    strategy: StrategyName = StrategyName.SINGLE
-    max_calls: float | None = Field(default=None, ge=1, description="mean experts asked per query; beside a strategy")
-
-    @field_validator("exploration", mode="before")
-    @classmethod
-    def off_is_no_budget(cls, value: object) -> object:
-        """Reads `off`, which is false in YAML."""
-        return {} if value is False or value == "off" else value
 
 
 class RouterConfig(Section):
@@ -486,40 +324,6 @@ def strategy_problems(config: CoeConfig) -> Iterator[str]:
         judge = getattr(options, "expert", None)
         if judge is not None and judge not in config.language_models:
             yield f"answers.{category}.expert: unknown expert '{judge}'{allowed_values(judge, config.language_models)}"
-
-
-def entry_faults(entry: ExpertConfig) -> Iterator[str]:
-    """Keys that an expert's engine lacks or does not take, each with what is allowed."""
-    if entry.engine is Engine.OPENAI and entry.url is None:
-        yield "url: required for engine 'openai'"
-    if entry.adapter is not None and entry.url is not None and entry.served_model is None:
-        yield "served_model: required beside `url` and `adapter`: the name under which that engine serves the adapter"
-    if entry.adapter is not None and entry.engine is not Engine.LLAMACPP and not entry.engine.is_vllm:
-        yield f"adapter: engine '{entry.engine}' takes no adapter; allowed: llamacpp, vllm"
-    if entry.url is not None and entry.engine in (Engine.LLAMACPP, Engine.BUILTIN, Engine.ECHO):
-        yield f"url: engine '{entry.engine}' takes no url; allowed: vllm, openai, litellm"
-    for field, params in (("params", entry.params), ("params_env", entry.params_env)):
-        if params and entry.engine is not Engine.LITELLM and (field, entry.engine) != ("params", Engine.BUILTIN):
-            yield f"{field}: engine '{entry.engine}' takes none; allowed: litellm"
-        for key in sorted(NOT_PARAMS & params.keys()):
-            yield f"{field}.{key}: set by other keys of the entry: model, url, api_key_env, timeout_s"
-    if entry.wires and entry.engine in (Engine.LITELLM, Engine.BUILTIN, Engine.ECHO):
-        yield f"wires: engine '{entry.engine}' takes none; allowed: llamacpp, vllm, openai"
-    if entry.engine is Engine.LLAMACPP and entry.adapter is not None and Wire.MESSAGES in entry.wires:
-        yield "wires: llama.cpp answers messages by the base, not by the adapter; allowed: responses, completions"
-    for key, value in (("engine_args", entry.engine_args), ("engine_env", entry.engine_env)):
-        if value and not entry.engine.is_vllm:
-            yield f"{key}: engine '{entry.engine}' takes none; allowed: vllm; llamacpp is set up by engines.llamacpp"
-
-
-def replica_faults(entry: ExpertConfig) -> Iterator[str]:
-    """Further engines and limits of an expert that cannot have them."""
-    if entry.replica_urls and (entry.url is None or not (entry.engine is Engine.OPENAI or entry.engine.is_vllm)):
-        yield "replica_urls: beside `url` alone, for engines vllm and openai"
-    if len({entry.url, *entry.replica_urls}) <= len(entry.replica_urls):
-        yield "replica_urls: names an address twice; `url` is one of them"
-    if entry.max_concurrency is not None and entry.engine is Engine.BUILTIN:
-        yield "max_concurrency: engine 'builtin' takes none; it answers at once"
 
 
 def unknown_attached(config: CoeConfig) -> list[str]:

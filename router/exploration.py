@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.config import GAIN_FOR_DOUBLE_COST
+from router.policy_config import GAIN_FOR_DOUBLE_COST
 
 Float64Array = NDArray[np.float64]
 

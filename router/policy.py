@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError, require_installed
-from router.config import Budgets
+from router.policy_config import Budgets
 from router.price import LEAST_LIMIT, beside_others
 from router.stand_ins import Amounts, StandIns, kept_in_memory, stand_ins
 from router.types import FloatArray

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
-from router.config import Budgets
 from router.hosting import hosted_beside, hosted_on_bases
 from router.policy import ExpertCosts, infeasible_budget, map_program
+from router.policy_config import Budgets
 from router.price import SLACK, budget_prices
 from router.stand_ins import kept_in_memory, stand_ins
 from router.types import FloatArray

@@ -44,7 +44,7 @@ class QueryFacts:
     wants_logprobs: bool = False
     prompt_chars: int = 0
     max_output_tokens: int | None = None
-    needs_wire: str | None = None  # of router.config.Wire: a chat request could not say all that was asked
+    needs_wire: str | None = None  # of router.expert_config.Wire: a chat request could not say all that was asked
     allowed: tuple[str, ...] | None = None  # experts that its key may use; None: all
     in_tool_loop: bool = False  # results of tools came since the last answer
     last_expert: str | None = None  # of its conversation; None: it begins here, or nobody remembers

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from router.config import GAIN_FOR_DOUBLE_COST
+from router.policy_config import GAIN_FOR_DOUBLE_COST
 from router.types import Metric, Record, Verdict
 
 MIN_EFFECTIVE_DECISIONS = 20.0

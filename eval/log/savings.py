@@ -21,7 +21,8 @@ from eval.report.numbers import MINUS, percent, points, points_range, tone
 from eval.report.page import Cell, Columns, Command, Figure, Note, Page, Section, Table, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
-from router.config import CoeConfig, ExpertConfig
+from router.config import CoeConfig
+from router.expert_config import ExpertConfig
 from router.pipeline import Router
 from router.quality import QualityMatrix
 from router.types import GENERAL, Interval, Metric, Query, QueryBatch, QueryFacts, Record

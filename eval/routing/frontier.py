@@ -17,9 +17,9 @@ from eval.metrics.bootstrap import bootstrap_means, percentile_interval
 from eval.routing.baselines import best_mixture, best_single
 from eval.routing.routing_records import Difference, FrontierPoint
 from eval.routing.trial import Spending
-from router.config import Budgets
 from router.hosting import hosted_experts
 from router.policy import ExpertCosts, solve_map
+from router.policy_config import Budgets
 from router.preference import amounts_by_row, share_of_rows
 from router.price import SLACK, budget_choice
 

@@ -28,10 +28,10 @@ from eval.routing.trial import Choice, Trial, costs, costs_by_category, filled_c
 from eval.routing.trial_tables import RoutingRequest, Tables, fingerprint, read_tables, require_amounts
 from router.artifact import RouterArtifact, load_artifact
 from router.build import evidence_of, table_router
-from router.config import Budgets, PolicyConfig
 from router.embedding_cache import CachedEncoder
 from router.live_pointer import read_pointer
 from router.pipeline import Router
+from router.policy_config import Budgets, PolicyConfig
 from router.preference import amounts_by_row
 from router.protocols import Encoder
 from router.strategies.learned import LEARNED

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from eval.routing.baselines import one_hot
 from eval.routing.frontier import Budget
 from eval.routing.trial import Choice, Spending, Trial
-from router.config import Budgets, PolicyConfig
 from router.pipeline import Router
+from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED
 from router.strategies.plan import StrategyPlan
 from router.strategies.types import Replies, Reply, Settled, Strategy, StrategyName

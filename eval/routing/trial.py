@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.routing import baselines
-from router.config import Budgets
+from router.policy_config import Budgets
 from router.quality import QualityMatrix, cautious_quality
 from router.types import GENERAL, FloatArray, RoutingDecision
 from training.types import OutcomeTable

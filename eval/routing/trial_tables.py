@@ -16,7 +16,7 @@ from base.errors import ConfigError, DataError, InfeasibleBudgetError, allowed_v
 from base.json_text import to_json
 from base.text_identity import normalised_text
 from eval.routing.trial import active_params, mean_costs
-from router.config import Budgets
+from router.policy_config import Budgets
 from router.price import SLACK
 from training.datasets.model_facts import find_models_file, read_models
 from training.datasets.outcomes import PromptColumns, complete_rows, read_outcomes

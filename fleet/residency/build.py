@@ -15,7 +15,8 @@ from fleet.residency.types import ANSWERING, Residency, published_times
 from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import VllmRecord, read_vllm
 from fleet.vllm_gpus import CACHE_SHARE, GIB_PER_BILLION, LEAST_CACHE_GIB, quantisation
-from router.config import CoeConfig, Engine
+from router.config import CoeConfig
+from router.expert_config import Engine
 from router.residency_config import ResidencyConfig
 
 ONLY_GPU = "0"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from base.errors import ConfigError
 from fleet.price_list import entry_keys, listed_facts
 from fleet.setup.composition import Found, safe_name
-from router.config import NOT_PARAMS
+from router.expert_config import NOT_PARAMS
 
 WIRE_OF = {"hosted_vllm": "vllm", "openai": "openai", "custom_openai": "openai", "text-completion-openai": ""}
 """Providers that speak OpenAI's API at an address of the user's, and our engine for each; "" has none."""

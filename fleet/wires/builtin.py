@@ -13,7 +13,7 @@ from fleet.builtins import Builtin
 from fleet.wires.echo import event, last_question, wants_usage
 from router import plugins
 from router.builtins import ABSTAINED, ABSTAINED_STATUS
-from router.config import Flag
+from router.expert_config import Flag
 from router.protocols import BackendRequest, BackendResponse, ChatBackend
 
 FAMILY = "fleet.builtins"

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from fleet.connect import is_same_engine
-from router.config import CoeConfig, Engine, ExpertConfig
+from router.config import CoeConfig
+from router.expert_config import Engine, ExpertConfig
 
 CHANGEABLE = (
     "experts",

@@ -18,7 +18,8 @@ from base.errors import ConfigError
 from base.yaml_text import read_yaml
 from fleet.vllm_command import VllmProcess, adapter_folder, managed_experts, read_adapter_ranks, vllm_processes
 from gateway.settings import secret_variables
-from router.config import CoeConfig, Engine, config_text, parse_config
+from router.config import CoeConfig, config_text, parse_config
+from router.expert_config import Engine
 
 ADAPTERS_AT = "/adapters"
 """Folder of the adapters in a container."""

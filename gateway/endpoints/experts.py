@@ -17,7 +17,7 @@ from fleet.vllm_addresses import read_vllm_addresses
 from gateway.endpoints.access import CallerOf, Config, api_router, part
 from gateway.live_router import LiveRouter
 from gateway.schemas import ExpertList, ExpertView
-from router.config import Engine, ExpertConfig
+from router.expert_config import Engine, ExpertConfig
 
 api = api_router()
 

@@ -31,7 +31,7 @@ from gateway.judging.prompts import (
     read_grade,
     swapped_preference,
 )
-from router.config import ExpertConfig
+from router.expert_config import ExpertConfig
 from router.feedback_config import JudgeConfig
 from router.protocols import BackendRequest
 from router.types import DecisionReason, RoutingDecision, TerminalState

@@ -13,7 +13,7 @@ from dataclasses import replace
 from base.json_text import to_json
 from gateway.keys.counters import Cost
 from gateway.wire import ChatRequest
-from router.config import ExpertConfig
+from router.expert_config import ExpertConfig
 from router.types import Usage
 
 NANO_PER_MICRO = 1000

@@ -20,7 +20,7 @@ from gateway.http_errors import api_error
 from gateway.judging.prompts import text_of
 from gateway.strategies.told import streamed, total, with_usage
 from gateway.wire import ChatRequest
-from router.config import ExpertConfig
+from router.expert_config import ExpertConfig
 from router.strategies.machines import Escalate
 from router.strategies.types import Chosen, KeyOf, Question, Reply, Settled, Strategy
 from router.types import AskedExpert, CallState, QueryFacts, RoutingDecision, StrategyTrace, Usage

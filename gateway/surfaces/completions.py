@@ -13,7 +13,8 @@ from gateway.http_errors import ApiError
 from gateway.surfaces.reading import Fields, Reading
 from gateway.surfaces.surface import Answer, ChatSurface, Json
 from gateway.wire import ChatRequest, Native
-from router.config import GatewayConfig, Wire
+from router.config import GatewayConfig
+from router.expert_config import Wire
 
 FIELDS = Fields(
     same=listed("model stream temperature top_p n stop seed presence_penalty frequency_penalty logit_bias user"),

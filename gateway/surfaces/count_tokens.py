@@ -18,7 +18,8 @@ from gateway.intake import Claim
 from gateway.keys.grants import Caller
 from gateway.surfaces.messages import MessagesSurface
 from gateway.wire import ChatRequest, decode_json, json_object
-from router.config import Engine, ExpertConfig, GatewayConfig, Wire
+from router.config import GatewayConfig
+from router.expert_config import Engine, ExpertConfig, Wire
 from router.protocols import BackendRequest
 
 COUNT_PATH = "/v1/messages/count_tokens"

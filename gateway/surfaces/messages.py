@@ -26,7 +26,8 @@ from gateway.surfaces.reading import (
 )
 from gateway.surfaces.surface import Answer, Json, named_frame
 from gateway.wire import ChatRequest, Native
-from router.config import GatewayConfig, Wire
+from router.config import GatewayConfig
+from router.expert_config import Wire
 
 FIELDS = Fields(
     same=listed("model stream temperature top_p"),

@@ -10,7 +10,8 @@ from gateway.body_fields import json_type, shorten
 from gateway.chat_fields import SAMPLING, unknown_field
 from gateway.http_errors import ApiError, invalid
 from gateway.wire import ChatRequest, Native, chat_request
-from router.config import GatewayConfig, Wire
+from router.config import GatewayConfig
+from router.expert_config import Wire
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from gateway.surfaces.reading import (
 from gateway.surfaces.responses_answer import LAST, ResponsesAnswer, as_chat, joined_name
 from gateway.surfaces.surface import Answer, Json, named_frame
 from gateway.wire import ChatRequest, Native
-from router.config import GatewayConfig, Wire
+from router.config import GatewayConfig
+from router.expert_config import Wire
 
 STATELESS = "nothing is stored here: send the whole conversation as 'input'"
 FIELDS = Fields(

@@ -28,7 +28,7 @@ from gateway.http_errors import ApiError
 from gateway.telemetry.request_line import RequestLine
 from gateway.telemetry.span_ids import SpanIds
 from gateway.telemetry.trace_ids import decision_of
-from router.config import Engine, ExpertConfig
+from router.expert_config import Engine, ExpertConfig
 from router.protocols import BackendRequest
 from router.types import DecisionKind, DecisionReason, DecisionRecord, RoutingDecision, TerminalState
 

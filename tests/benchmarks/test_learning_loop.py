@@ -16,7 +16,7 @@ from benchmarks.loop_fleet import (
     reachable_value,
 )
 from router.build import build_encoder
-from router.config import ExplorationConfig
+from router.policy_config import ExplorationConfig
 from router.section import PluginConfig
 from training.types import OutcomeTable
 

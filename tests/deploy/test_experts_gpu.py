@@ -11,7 +11,8 @@ import yaml
 from fleet.vllm_command import vllm_processes
 from fleet.vllm_gpus import on_gpus
 from gateway.check import find_problems
-from router.config import CoeConfig, Engine, load_config, parse_config
+from router.config import CoeConfig, load_config, parse_config
+from router.expert_config import Engine
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "experts.gpu.yaml"

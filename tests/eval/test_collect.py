@@ -19,7 +19,7 @@ from eval.answers import read_answers, write_answers
 from eval.collect import TIMED, Collection, CollectRequest, collect
 from eval.collect_command import expert_fingerprint, first_of_each_category, load_inputs
 from eval.probe_set import GraderSpec, Probe
-from router.config import Engine, ExpertConfig
+from router.expert_config import Engine, ExpertConfig
 from training.datasets.outcomes import read_outcomes
 from training.types import ModelFacts
 

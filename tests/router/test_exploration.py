@@ -10,10 +10,11 @@ from scipy.stats import norm
 
 from base.errors import ConfigError
 from router.build import MeasuredExperts, solved_policy
-from router.config import GAIN_FOR_DOUBLE_COST, PolicyConfig, parse_config
+from router.config import parse_config
 from router.exploration import DRIFT, MOST_EXPLORED, Exploration, value_of_knowing
 from router.pipeline import Capabilities
 from router.policy import ExpertCosts
+from router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
 from router.preference import LearnedChoice
 from router.quality import QualityMatrix
 from router.solved_policy import Policy, odds_of

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from base.errors import ConfigError, NoEligibleExpertError
 from router.classifiers.logistic import LogisticClassifier
-from router.config import Budgets
 from router.encoders.hashing import Options as HashingOptions
 from router.encoders.hashing import build as build_hashing
 from router.features import rounded
 from router.pipeline import Capabilities, Router, explicit_decision, following
 from router.policy import ExpertCosts, solve_map
+from router.policy_config import Budgets
 from router.preference import Preference
 from router.quality import QualityMatrix
 from router.scorers.map import MapScorer

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from base.errors import InfeasibleBudgetError
-from router.config import Budgets
 from router.policy import ExpertCosts, solve_map
+from router.policy_config import Budgets
 
 K, M = 3, 4
 shares = st.floats(0, 1, width=32).map(lambda x: round(x, 3))

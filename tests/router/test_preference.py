@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from base.errors import InfeasibleBudgetError
-from router.config import Budgets
 from router.hosting import hosted_beside, hosted_on_bases
 from router.policy import ExpertCosts
+from router.policy_config import Budgets
 from router.preference import (
     LearnedChoice,
     Preference,

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from base.errors import InfeasibleBudgetError, NoEligibleExpertError
-from router.config import Budgets
 from router.policy import ExpertCosts, solve_map
+from router.policy_config import Budgets
 from router.preference import LearnedChoice, Preference, solve_preference
 from router.solved_policy import Policy, odds_of
 from router.stand_ins import kept_in_memory

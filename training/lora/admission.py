@@ -12,7 +12,8 @@ from base.errors import ConfigError, DataError, allowed_values
 from base.progress import Progress
 from fleet.vllm_addresses import read_vllm_addresses, write_vllm_addresses
 from fleet.vllm_command import adapter_folder
-from router.config import CoeConfig, Engine, ExpertConfig, load_config
+from router.config import CoeConfig, load_config
+from router.expert_config import Engine, ExpertConfig
 from router.section import check_name
 from router.strategies.kind_of import built_kind
 from router.strategies.types import AnswerKind

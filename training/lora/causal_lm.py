@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from base.errors import ConfigError, require_installed
-from router.config import Engine, ExpertConfig
+from router.expert_config import Engine, ExpertConfig
 from router.weights import file_sha256, resolve_weights
 from training.lora.adapter_fit import Recipe, Watch, device, fit, load_adapted_base, make_batches, save_adapter
 from training.lora.dequantize import dequantize

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from base.errors import ConfigError
-from router.config import ExpertConfig, config_text, parse_text
+from router.config import config_text, parse_text
+from router.expert_config import ExpertConfig
 
 KEPT = ("engine", "model", "url", "api_key_env", "engine_args", "engine_env", "params_b", "active_params_b")
 KEPT_OF_ANSWERS = ("context_tokens", "supports_images", "supports_tools", "supports_json")

@@ -14,7 +14,7 @@ import aiohttp
 from base.errors import DataError, EngineError
 from base.json_text import from_json
 from base.leash import coe_command
-from router.config import ExpertConfig
+from router.expert_config import ExpertConfig
 from router.types import PROBE_HEADER
 
 ASKED_AT_ONCE = 4

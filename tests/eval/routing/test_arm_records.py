@@ -11,7 +11,7 @@ from eval.metrics.bootstrap import bootstrap_means
 from eval.routing import arm_records
 from eval.routing import trial as trials
 from eval.routing.routing_records import Arm
-from router.config import Budgets
+from router.policy_config import Budgets
 from tests.eval.routing.trial_data import trial, with_costs
 
 

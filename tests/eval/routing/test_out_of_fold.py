@@ -11,7 +11,7 @@ import pytest
 from eval.routing.out_of_fold import Unseen, fold_of_text, joined, out_of_fold
 from eval.routing.routing_words import out_of_fold_sentence
 from eval.routing.trial_tables import RoutingRequest, Tables
-from router.config import Budgets
+from router.policy_config import Budgets
 from tests.eval.routing.trial_data import FIT_SCORES, table, trial
 from training.types import OutcomeTable
 

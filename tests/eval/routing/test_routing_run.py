@@ -17,7 +17,7 @@ from eval.routing.routing_run import load
 from eval.routing.trial import mean_costs
 from router import plugins
 from router.artifact import load_artifact
-from router.config import Budgets
+from router.policy_config import Budgets
 from tests.eval.routing.trial_data import table
 from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of

@@ -14,7 +14,7 @@ from eval.routing.reliability import build_confusion
 from eval.routing.routing_records import Report
 from eval.routing.strong_calls import build_cheap_strong
 from eval.routing.trial import MapEvidence, MethodOutput, Trial, map_evidence
-from router.config import Budgets
+from router.policy_config import Budgets
 from router.quality import QualityMatrix
 from router.types import GENERAL
 from tests.eval.routing.trial_data import TEST_SCORES, report_of, trial, with_costs

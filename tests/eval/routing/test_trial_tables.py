@@ -21,7 +21,7 @@ from eval.routing.trial_tables import (
     read_tables,
     require_amounts,
 )
-from router.config import Budgets
+from router.policy_config import Budgets
 from tests.eval.routing.trial_data import FIT_SCORES, SIZES, table
 from training.datasets.outcomes import write_outcomes
 

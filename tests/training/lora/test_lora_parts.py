@@ -19,7 +19,8 @@ from decision_log.database import Database
 from decision_log.default_database import default_database_url
 from fleet.engine_plans import free_port
 from fleet.vllm_command import read_adapter_ranks, vllm_processes
-from router.config import CoeConfig, ExpertConfig, load_config, parse_config
+from router.config import CoeConfig, load_config, parse_config
+from router.expert_config import ExpertConfig
 from router.strategies.kind_of import built_kind
 from tests.training.log_records import record
 from training.lora.comparison import Comparison, compare

@@ -1,0 +1,57 @@
+"""An entry of `policies:` in experts.yaml: budgets, exploration, pins, a strategy."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import ConfigDict, Field, field_validator
+
+from router.section import Section
+from router.strategies.types import StrategyName
+
+
+class Budgets(Section):
+    """Upper bounds on the map; None leaves one open. Averages are over the traffic's mix of categories."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    active_params_b: float | None = Field(default=None, gt=0, description="mean active parameters per query, billions")
+    hosted_params_b: float | None = Field(default=None, gt=0, description="parameters kept in memory, billions")
+    cost_usd: float | None = Field(default=None, ge=0, description="mean cost per query, USD")
+    latency_ms: float | None = Field(default=None, gt=0, description="mean latency per query, milliseconds")
+
+
+GAIN_FOR_DOUBLE_COST = 0.2
+"""Gain of quality that pays for a doubled mean cost, and half of it for half (ours)."""
+
+
+class ExplorationConfig(Section):
+    """Queries that other experts than the planned one answer, so that the log says how good those are."""
+
+    budget: float = Field(default=0.0, ge=0, le=1, description="mean loss of quality that it may cost; 0 explores none")
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def percent_is_a_share(cls, value: object) -> object:
+        """Reads `0.5%`."""
+        is_percent = isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?%", value.strip())
+        return float(str(value).strip().rstrip("%")) / 100 if is_percent else value
+
+    @property
+    def words(self) -> str:
+        return f"at a mean loss of at most {self.budget:.2%} of quality" if self.budget else "off"
+
+
+class PolicyConfig(Section):
+    """A named way to turn probabilities into a decision; clients ask for it as `auto:<name>`."""
+
+    budgets: Budgets = Budgets()
+    exploration: ExplorationConfig = ExplorationConfig()
+    pins: dict[str, str] = Field(default_factory=dict, description="category -> expert; the file wins over the map")
+    strategy: StrategyName = StrategyName.SINGLE
+    max_calls: float | None = Field(default=None, ge=1, description="mean experts asked per query; beside a strategy")
+
+    @field_validator("exploration", mode="before")
+    @classmethod
+    def off_is_no_budget(cls, value: object) -> object:
+        """Reads `off`, which is false in YAML."""
+        return {} if value is False or value == "off" else value
