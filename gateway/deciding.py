@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -26,9 +26,11 @@ from gateway.live_router import LiveRouter
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from gateway.strategies.choose import chosen_strategy
 from gateway.wire import ChatRequest, Target, model_names, resolve_model
+from router.build import capabilities
+from router.config import CoeConfig
 from router.features import features_hash, to_bytes
 from router.pipeline import FOR_NOW, NOT_ALLOWED, Capabilities, Router, explicit_decision
-from router.section import AUTO, PluginConfig
+from router.section import AUTO
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
 
 MAX_SHOWN_LOSSES = 5
@@ -38,12 +40,7 @@ class Decider:
     """Decides requests. Encoders that take long run in a thread of their own.
 
     Args:
-        capabilities: by expert, every one of experts.yaml.
-        policies: names that `auto:NAME` may have.
         hash_key: of the hashes of conversations and of features.
-        aliases: further names that `model` may have, and what they mean.
-        answers: the kind of each category's answers, by which strategies compare them.
-        keeps_embeddings: the log keeps what was decided from.
         seed: makes exploration repeatable in tests.
         conversations: remembers their experts; by default those of this process alone.
         cache: of answers; None where experts.yaml has none.
@@ -52,23 +49,18 @@ class Decider:
 
     def __init__(
         self,
+        config: CoeConfig,
         live: LiveRouter,
         pool: ExpertPool,
-        capabilities: Mapping[str, Capabilities],
-        policies: Collection[str],
         hash_key: bytes,
         *,
-        aliases: Mapping[str, str] | None = None,
-        answers: Mapping[str, PluginConfig] | None = None,
-        keeps_embeddings: bool = False,
         seed: int | None = None,
         conversations: Conversations | None = None,
         cache: AnswerCache | None = None,
         residency: Keeper | None = None,
     ) -> None:
-        self._live, self._pool, self._capabilities, self._policies = live, pool, capabilities, policies
-        self._aliases, self._answers = aliases or {}, answers or {}
-        self._hash_key, self._keeps_embeddings = hash_key, keeps_embeddings
+        self._config, self._live, self._pool, self._hash_key = config, live, pool, hash_key
+        self._capabilities = capabilities(config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
@@ -122,7 +114,7 @@ class Decider:
 
     def _target(self, model: str, caller: Caller) -> Target:
         """The meaning of a model name to a caller. Raises ApiError 404; who may not use all hears no other names."""
-        experts, policies, aliases = self._capabilities, self._policies, self._aliases
+        experts, policies, aliases = self._capabilities, self._config.policies, self._config.aliases
         if caller.experts is None and caller.policies is None:
             return resolve_model(model, experts, policies, aliases)
         with suppress(ApiError):
@@ -231,9 +223,9 @@ class Decider:
         decided = Decided(
             decision,
             decision_inputs(router, policy, query, alive, vector, self._hash_key),
-            to_bytes(vector) if self._keeps_embeddings else None,
+            to_bytes(vector) if self._config.log.embeddings else None,
             None if pending is None else pending.result,
-            chosen=chosen_strategy(router, decision, vector, chat, self._answers),
+            chosen=chosen_strategy(router, decision, vector, chat, self._config.answers),
         )
         return decided, ideal
 

@@ -99,7 +99,6 @@ class Parts:
 
     def __post_init__(self) -> None:
         config, limits = self.config, self.config.gateway
-        can_take = capabilities(config)
         longest_s = max(entry.total_timeout_s for entry in config.experts.values()) * (limits.retries + 1)
         if any(policy.strategy is not StrategyName.SINGLE for policy in config.policies.values()):
             longest_s += sum(entry.total_timeout_s for entry in config.experts.values())
@@ -110,14 +109,10 @@ class Parts:
         self.cache = cache_of(config, self.redis_url)
         self.readiness = Readiness(self.pool, self.live, self.sink)
         self.decider = Decider(
+            config,
             self.live,
             self.pool,
-            can_take,
-            config.policies,
             self.hash_key,
-            aliases=config.aliases,
-            answers=config.answers,
-            keeps_embeddings=config.log.embeddings,
             seed=self.seed,
             conversations=lasting.conversations,
             cache=self.cache,
@@ -127,7 +122,7 @@ class Parts:
         self.chat_log = ChatLog(self.sink, self.metrics, ServedModels(config.experts, self.metrics))
         self.attachments: Attachments | None = None
         if self.retrieval is not None:
-            self.attachments = Attachments(self.retrieval, self.retrieval_log, can_take)
+            self.attachments = Attachments(self.retrieval, self.retrieval_log, capabilities(config))
 
     def _make_lasting(self) -> Lasting:
         config, limits, metrics = self.config, self.config.gateway, Metrics()
