@@ -44,7 +44,7 @@ def quality_of(graded: OutcomeTable, names: list[str], more: Cells | None = None
 
 
 def one_draw(table: OutcomeTable, n_logged: int, asked: int, rng: np.random.Generator) -> dict[str, Found]:
-    """What each way of learning comes to, and the mean of beliefs less truth, twice."""
+    """Results of each way of learning, and the mean of beliefs less truth, twice."""
     order = rng.permutation(len(table.texts))
     graded, logged, rest = (table.rows(part) for part in np.split(order, [GRADED, GRADED + n_logged]))
     names = sorted(set(table.categories))

@@ -1,4 +1,4 @@
-"""What maps of many experts and many graded outcomes cost, each in a process of its own; writes docs/results/scale.md.
+"""Costs of maps of many experts and of many graded outcomes, each in its own process; writes docs/results/scale.md.
 
     nice -n 10 python -m benchmarks.scale [--experts 100,1000,10000] [--outcomes 100000,1000000] [--page FILE]
 

@@ -1,4 +1,4 @@
-"""What a second gateway adds to the first, on one Redis, one Postgres and one data folder.
+"""Gain by a second gateway, on one Redis, one Postgres and one data folder.
 
     python -m benchmarks.two_gateways [--rounds 5] [--seconds 4] [--model auto | expert-0]
 
@@ -87,7 +87,7 @@ def measured(count: int, subject: Subject, environment: dict[str, str], work: Pa
 
 
 def driven(ports: list[int], subject: Subject, seconds: float, seed: int) -> list[dict[str, object]]:
-    """What the clients of each gateway measured, all at once."""
+    """Measurements by the clients of each gateway, all at once."""
     children = []
     for number, port in enumerate(ports):
         asked = {

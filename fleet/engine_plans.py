@@ -79,7 +79,7 @@ def llamacpp_plans(
 
 
 def marks(label: str, count: int) -> list[list[str]]:
-    """What follows in the names of so many processes: the label, and the second's number and so on."""
+    """Suffixes of the names of so many processes: the label, and the second's number and so on."""
     return [[word for word in (label, "" if number == 1 else str(number)) if word] for number in range(1, count + 1)]
 
 

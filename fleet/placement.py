@@ -13,7 +13,7 @@ SLACK_GIB = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one engine needs: `gib` on each of `gpus` GPUs while awake. `devices` are those that its entry names."""
+    """Needs of one engine: `gib` on each of `gpus` GPUs while awake. `devices` are those that its entry names."""
 
     name: str
     gib: float

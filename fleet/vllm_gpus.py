@@ -85,7 +85,7 @@ def steps_of(placement: Placement) -> dict[str, int]:
 
 
 def demand_of(config: CoeConfig, process: VllmProcess, gpus: Mapping[str, float]) -> Demand:
-    """What a process needs: as its entry says, as its share says, or by its parameters."""
+    """Needs of a process: as its entry says, as its share says, or by its parameters."""
     entry = config.experts[process.experts[0]]
     flags, shown = process.flags, process.env.get(VISIBLE, "")
     devices = tuple(number.strip() for number in shown.split(",") if number.strip())

@@ -43,7 +43,7 @@ def quality_of(ideal: RoutingDecision) -> dict[str, float]:
 
 
 def asleep_for(decision: RoutingDecision, ideal: RoutingDecision, keeper: Keeper) -> Asleep | None:
-    """What a receipt says of the best expert where it slept."""
+    """Words of a receipt about the best expert where it slept."""
     best, quality = wanted(ideal), quality_of(ideal)
     if best in decision.eligible or decision.expert not in quality:
         return None

@@ -75,7 +75,7 @@ class Auth:
         return found
 
     async def token_session(self, secret: str) -> tuple[Caller, float] | None:
-        """The caller of a token and its end (Unix seconds); None for what is no token. Raises as `Oidc.session`."""
+        """The caller of a token and its end (Unix seconds); None where it is not a token. Raises as `Oidc.session`."""
         if self._oidc is None or not is_token(secret.encode()):
             return None
         return await self._oidc.session(secret)

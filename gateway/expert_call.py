@@ -270,8 +270,8 @@ class ExpertCall:
 
 
 def conversation_of(asked: Asked) -> str:
-    """What a conversation's engine is chosen by, the same on every gateway: its caller, its name, and its beginning,
-    because clients name a user as often as a conversation."""
+    """Key by which a conversation's engine is chosen, the same on every gateway: its caller, its name, and its
+    beginning, because clients name a user as often as a conversation."""
     begin = "" if asked.session.startswith(BEGIN) else beginning(asked.chat.messages)
     return f"{asked.caller.tenant}\0{asked.session}\0{begin}"
 

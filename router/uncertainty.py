@@ -95,7 +95,7 @@ def risk_threshold(
     lay up to 0.004 above alpha (benchmarks/LOG.md). It also lets a single router exceed alpha in about one case of
     five; a bound for nine routers in ten accepted far less.
 
-    With weights (h,) of mean 1, held-out query i stands for weight_i of the traffic, and the future one for at most the
+    With weights (h,) of mean 1, held-out query i counts as weight_i of the traffic, and the future one for at most the
     largest weight m (Tibshirani et al. 2019): sums of weights take the place of w and a, m that of the one, and the sum
     of squares that of w + 1 under the root.
 

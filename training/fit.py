@@ -189,7 +189,7 @@ def builtin_counts(table: OutcomeTable, categories: Sequence[str]) -> dict[str, 
 
 
 def mix_arrays(prepared: Prepared) -> dict[str, NDArray[np.generic]]:
-    """What a later estimate of the traffic's mix starts from, and the prior's ratio where one is in force."""
+    """Start of a later estimate of the traffic's mix, and the prior's ratio where one is in force."""
     counts: dict[str, NDArray[np.generic]] = dict(zip(("labelled", "accepted"), prepared.labelled, strict=True))
     mix = prepared.stage.mix
     return counts if mix is None or mix.ratio is None else {**counts, "ratio": mix.ratio}

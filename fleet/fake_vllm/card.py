@@ -15,7 +15,7 @@ class OutOfMemoryError(EngineError):
 
 
 class Card:
-    """What one process holds of its GPUs. Without a folder nobody shares them.
+    """Memory that one process holds of its GPUs. Without a folder nobody shares them.
 
     Args:
         folder: the same for all fakes of a host; files of processes that have died do not count.

@@ -24,7 +24,7 @@ class Bug(StrEnum):
 
 
 class FakeOptions(BaseModel):
-    """What one fake server is told. Sizes are GiB per GPU; `card` is a folder that all fakes of a host share."""
+    """Settings of one fake server. Sizes are GiB per GPU; `card` is a folder that all fakes of a host share."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -37,7 +37,7 @@ class StreamOptions(BaseModel):
 
 
 class Asked(BaseModel):
-    """What both kinds of request have. Fields that the fake does not know are let be, as vLLM does."""
+    """Fields of both kinds of request. Unknown ones are ignored, as vLLM does."""
 
     model: str | None = None
     max_tokens: int | None = None

@@ -73,7 +73,7 @@ class Demand:
         Args:
             quality: (m,) predicted.
             lost: predicted quality of the best resident less that of the one that served.
-            begins: a conversation begins, or goes on; None: there is none.
+            begins: a conversation begins, or continues; None: there is none.
         """
         self._turn_hour(now_s)
         found = self.categories.get(category)

@@ -122,7 +122,7 @@ class Regret:
         return found
 
     def _waiting(self, weights: Float64Array, change_s: float) -> float:
-        """What it costs that those who arrive within a change wait half of it each."""
+        """Cost of the waiting of those who arrive within a change: half of it each."""
         rate = float(weights.sum()) / self._options.memory_s
         return self._options.wait_price * rate * change_s * change_s / 2
 

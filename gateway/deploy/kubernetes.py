@@ -52,7 +52,7 @@ def files(deployment: Deployment) -> dict[str, str]:
 
 
 def manifests(deployment: Deployment) -> list[dict[str, Any]]:
-    """What `kubectl apply` makes, in this order."""
+    """Objects that `kubectl apply` makes, in this order."""
     experts = deployment.header() + deployment.experts_yaml(engine_url)
     return [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named("coe"), "data": {"experts.yaml": experts}},

@@ -44,7 +44,7 @@ async def list_experts(
 
 
 async def residencies(experts: Collection[str], data_dir: Path) -> dict[str, Residency]:
-    """What the engines of `coe experts up` say of themselves; those that do not answer are left out."""
+    """States that the engines of `coe experts up` report; those that do not answer are left out."""
     if not experts:
         return {}
     urls = await asyncio.to_thread(read_vllm_addresses, data_dir)

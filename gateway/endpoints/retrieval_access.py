@@ -79,7 +79,7 @@ class Bill:
         self.readers = frozenset(name for decision in decisions for name in decision.members)
 
     def cost(self, config: RetrievalConfig, tokens: int) -> Cost:
-        """What caps count, in billionths of a dollar; the most while the readers are not known."""
+        """Price that caps count, in billionths of a dollar; the most while the readers are not known."""
         return Cost(tokens, math.ceil(round(config.micro_usd(tokens, self.readers) * NANO_PER_MICRO, 3)))
 
 

@@ -29,8 +29,8 @@ KeyOf = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a kind may need to compare the answers to one request: the text of its messages; the router's encoder, from
-    texts to vectors (n, d); and the text that an expert replies to a chat body, None where it gives none."""
+    """Means by which a kind may compare the answers to one request: the text of its messages; the router's encoder,
+    from texts to vectors (n, d); and the text that an expert replies to a chat body, None where it gives none."""
 
     text: str = ""
     embed: Callable[[Sequence[str]], FloatArray] | None = None

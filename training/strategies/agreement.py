@@ -39,7 +39,7 @@ Cells = tuple[Float64Array, Float64Array, Float64Array]
 
 @dataclass(frozen=True)
 class Anchors:
-    """What graded answers and feedback say of each cell: `quality` and `count` (k + 1, m)."""
+    """Evidence of graded answers and feedback for each cell: `quality` and `count` (k + 1, m)."""
 
     quality: Float64Array
     count: Float64Array
