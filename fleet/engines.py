@@ -14,7 +14,6 @@ from pathlib import Path
 from base.errors import BackendError, EngineError
 from fleet.engine_plans import EnginePlan, llamacpp_plans, read_lora_ids, refuse_taken_ports, vllm_plans
 from fleet.process import ProcessStatus, RestartPolicy, SupervisedProcess
-from fleet.residency.vllm_actuator import VllmActuator
 from fleet.vllm_addresses import EngineRecord
 from router.config import CoeConfig
 from router.expert_config import Engine
@@ -122,6 +121,8 @@ class Fleet:
         for number in numbers:
             self._processes[number].start()
         await all_ready([self._processes[number] for number in numbers])
+        from fleet.residency.vllm_actuator import VllmActuator  # aiohttp, which the parent of workers does without
+
         actuator = VllmActuator(lambda: {plan.experts[0]: plan.url for plan in self._plans})
         plans = [self._plans[number] for number in numbers]
         try:

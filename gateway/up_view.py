@@ -15,9 +15,9 @@ from base.terminal import Grid, Terminal
 from base.visible_text import visible_line
 from gateway.first_answers import FirstAnswer
 
-COLUMNS = ("query", "category", "sure", "begins", "tokens/s", "expert")
-NUMBERS = frozenset({"sure", "begins", "tokens/s"})
-PLAIN_WIDTHS = (22, 15, 5, 8, 9, 21)
+COLUMNS = ("query", "category", "conf.", "1st token", "tok/s", "expert")
+NUMBERS = frozenset(COLUMNS[2:5])
+PLAIN_WIDTHS = (21, 15, 6, 10, 6, 22)
 """80 columns together."""
 QUERY_CHARS, PREVIEW_CHARS = 46, 90
 
