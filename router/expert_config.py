@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date
 from enum import StrEnum
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from router.section import Billions, EnvironmentName, Seconds, Section, Usd
 
 
 def check_scalar(value: object) -> object:
+    """Takes a date as the text that it was: YAML reads `api_version: 2024-10-21` as one."""
+    if type(value) is date:
+        return value.isoformat()
     if isinstance(value, ScalarOption):
         return value
     raise ValueError("must be text, a number, or true or false")

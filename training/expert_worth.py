@@ -117,7 +117,7 @@ def read_worth(config: Path, outcomes: Path, traffic: Mapping[str, float]) -> Co
 def sentence(worth: CompositionWorth) -> str:
     """The experts that nobody would miss, by name."""
     if not worth.dispensable:
-        return f"Each expert may be missed: of none is the loss surely below {100 * NOTICED:g} points."
+        return f"No expert is surely dispensable: each loss may be above {100 * NOTICED:g} points."
     gone = " and ".join(filter(None, (", ".join(worth.dispensable[:-1]), worth.dispensable[-1])))
     together = " together" if len(worth.dispensable) > 1 else ""
     return f"Nobody would miss {gone}: the loss{together} is surely below {100 * NOTICED:g} points."

@@ -1,4 +1,5 @@
 import copy
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,9 @@ def test_python_tags_in_yaml_are_refused(tmp_path):
 def test_log_options_that_are_wrong_say_what_is_allowed(values, option, value, problem):
     values["log"] = {option: value}
     assert problem in problems_of(values)
+
+
+def test_a_date_is_the_text_that_was_written(values):
+    """As in `params: {api_version: 2024-10-21}`, which YAML reads as a date."""
+    values["experts"]["big"] = {"engine": "litellm", "model": "azure/x", "params": {"api_version": date(2024, 10, 21)}}
+    assert parse_config(values).experts["big"].params == {"api_version": "2024-10-21"}
