@@ -23,17 +23,27 @@ def experts_ls(
     <data>/outcomes."""
     import asyncio
 
+    from base.errors import DataError
     from base.progress import working
     from base.visible_text import echo
     from fleet.status_view import engine_lines
+    from router.config import load_config
     from router.registry import Registry
     from training.expert_worth import read_worth
     from training.summary import result_console
 
     for line in [] if as_json else asyncio.run(engine_lines(data_dir)):
         echo(line)
-    with working("leaving each expert out in turn ..."):
-        worth = read_worth(config, data_dir / "outcomes", live_mix(Registry(data_dir / "routers")))
+    try:
+        with working("leaving each expert out in turn ..."):
+            worth = read_worth(config, data_dir / "outcomes", live_mix(Registry(data_dir / "routers")))
+    except DataError as error:
+        if as_json:
+            raise
+        for name, entry in load_config(config).experts.items():
+            echo(f"{name}: {entry.engine}, {entry.model}")
+        echo(f"what each is worth is unknown: {error}")
+        return
     if as_json:
         result_console().print_json(json.dumps(worth.model_dump(mode="json")))
     else:

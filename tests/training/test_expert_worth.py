@@ -147,5 +147,10 @@ def test_the_command_lists_what_each_is_worth(tmp_path: Path, capsys: pytest.Cap
     assert found["dispensable"] == ["right"]
     assert found["experts"][0]["loss"]["value"] == pytest.approx(0.2, abs=1e-6)
     assert found["experts"][0]["loss"]["value"] > NOTICED
-    assert run("experts ls", ["--config", where[1], "--data-dir", str(tmp_path / "none")]) == 1
+    ungraded = ["--config", where[1], "--data-dir", str(tmp_path / "none")]
+    assert run("experts ls", ungraded) == 0
+    said = capsys.readouterr().out
+    assert "right: echo" in said
+    assert "what each is worth is unknown" in said
+    assert run("experts ls", [*ungraded, "--json"]) == 1
     assert "run `coe eval collect`" in capsys.readouterr().err
