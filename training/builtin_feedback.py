@@ -1,4 +1,4 @@
-"""Feedback on answers of experts that are no language model: it counts as grades of theirs do.
+"""Feedback on answers of experts that are not language models: it counts as grades of theirs do.
 
 No propensity weighs it: whether such an expert answers follows from the question alone.
 """
@@ -6,7 +6,7 @@ No propensity weighs it: whether such an expert answers follows from the questio
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,12 +65,14 @@ def with_feedback(
 
 def bounded(rated: Sequence[RatedBuiltin], max_key_share: float) -> list[RatedBuiltin]:
     """The newest answers of each key, as far as its share of an expert's goes."""
-    several = {each.expert for each in rated if len({other.key for other in rated if other.expert == each.expert}) > 1}
+    keys_of: defaultdict[str, set[str]] = defaultdict(set)
+    for each in rated:
+        keys_of[each.expert].add(each.key)
     all_of = Counter(each.expert for each in rated)
     taken: Counter[tuple[str, str]] = Counter()
     kept = []
     for each in reversed(rated):
-        most = math.ceil(max_key_share * all_of[each.expert]) if each.expert in several else all_of[each.expert]
+        most = math.ceil(max_key_share * all_of[each.expert]) if len(keys_of[each.expert]) > 1 else all_of[each.expert]
         if taken[each.expert, each.key] < most:
             taken[each.expert, each.key] += 1
             kept.append(each)
