@@ -17,7 +17,7 @@ from base.errors import require_installed
 
 
 class WorkEngine(StrEnum):
-    """Where a command does its work."""
+    """Place of a command's work."""
 
     LOCAL = "local"
     RAY = "ray"

@@ -23,7 +23,7 @@ _START: Final = r"(?:select\b|with\s+(?:recursive\s+)?\w+\s*(?:\([^()]*\)\s*)?as
 _QUERIES: Final = tuple(
     re.compile(before + _START + r"[^;]*", re.IGNORECASE | re.MULTILINE) for before in (r"^\s*", r"(?<=[:`] )", r"\b")
 )
-"""Where a query begins, surest first: a line, after a colon, anywhere ("to select the dogs: SELECT ...")."""
+"""Places where a query may begin, surest first: a line, after a colon, anywhere ("to select the dogs: SELECT ...")."""
 
 Row = tuple[object, ...]
 

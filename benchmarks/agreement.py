@@ -1,4 +1,4 @@
-"""How much better a retraining knows the experts once it learns from requests that several of them answered.
+"""Gain of a retraining in knowledge of the experts once it learns from requests that several of them answered.
 
     python -m benchmarks.agreement [--tables FILE] [--only NAME ...]
 

@@ -1,4 +1,4 @@
-"""How often a kind of answer takes two graded answers for the same wrongly, or for different wrongly.
+"""Rates at which a kind of answer takes two graded answers for the same wrongly, or for different wrongly.
 
     python -m benchmarks.answer_kinds [--base-url http://127.0.0.1:8000/v1 --judge EXPERT]
 

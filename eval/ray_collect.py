@@ -19,7 +19,7 @@ ASKED_IN_PART, GRADED_IN_PART = 32, 256
 
 @dataclass(frozen=True)
 class Place:
-    """Where experts are asked, with a key, how long one answer may take, and how many calls a process makes at once."""
+    """The endpoint of the experts, with a key, the longest time of an answer, and the calls at once of a process."""
 
     base_url: str
     api_key: str | None

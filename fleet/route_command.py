@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def answering(config: CoeConfig, text: str) -> tuple[str, ...]:
-    """The experts that are no language model and that have an answer; a cache, which knows what was asked before, is in
-    the gateway only."""
+    """The experts that are not language models and that have an answer; a cache, which knows what was asked before, is
+    in the gateway only."""
     from fleet.wires.builtin import BuiltinBackend
     from router import plugins
 
@@ -56,11 +56,11 @@ def route(
         echo(decision.model_dump_json(indent=1))
         return
     table = decision_table(decision, router.predict_categories(vector), router.uncertainty.threshold)
-    strategy, plan = router.strategy(policy, decision.category, vector), router.policy(policy).plan
+    solved, strategy = router.policy(policy), router.strategy(policy, decision.category, vector)
+    plan = solved.plan
     if strategy is not None and plan is not None:
         asked = ", ".join(router.experts[each] for each in strategy.experts)
         table.add_row("strategy", f"{plan.strategy} of {asked}, where their answers can be compared")
-    solved = router.policy(policy)
     if binding := (solved.solution if plan is None else plan).binding:
         table.add_row("held by", ", ".join(binding))
     Terminal().print(table)

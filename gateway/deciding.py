@@ -230,13 +230,13 @@ class Decider:
         return decided, ideal
 
 
-def no_expert(error: NoEligibleExpertError, request: ChatRequest, capabilities: Mapping[str, Capabilities]) -> ApiError:
+def no_expert(error: NoEligibleExpertError, request: ChatRequest, able: Mapping[str, Capabilities]) -> ApiError:
     """The reason why no expert serves a request: what it asks for, or asks of its policy (400), or that those who could
     are down (503)."""
     facts, native, names = request.facts, request.native, tuple(error.reasons)
     down = [name for name, reason in error.reasons.items() if reason in FOR_NOW]
     forbidden = [name for name, reason in error.reasons.items() if reason == NOT_ALLOWED]
-    lacking = [name for name in names if capabilities[name].lacks(facts) is not None]
+    lacking = [name for name in names if able[name].lacks(facts) is not None]
     outside = {name: error.reasons[name] for name in names if name not in {*down, *lacking, *forbidden}}
     if down:
         kept_out = "".join(f"; {name}: {reason}" for name, reason in outside.items())
@@ -258,7 +258,7 @@ def no_expert(error: NoEligibleExpertError, request: ChatRequest, capabilities: 
         )
     # Whoever would take a short prompt with the same demands lacks only context.
     short = QueryFacts(has_image=facts.has_image, has_tools=facts.has_tools, wants_json=facts.wants_json)
-    is_too_long = any(capabilities[name].lacks(short) is None for name in names if name not in forbidden)
+    is_too_long = any(able[name].lacks(short) is None for name in names if name not in forbidden)
     code = "context_length_exceeded" if is_too_long else "unsupported_by_experts"
     return ApiError(str(error), code=code, param="messages")
 

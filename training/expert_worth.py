@@ -96,7 +96,7 @@ def measure_worth(
 
     Args:
         traffic: category -> share or number of queries; by default the table's own mix.
-        builtins: grades of the experts that are no language model, on any of the same prompts.
+        builtins: grades of the experts that are not language models, on any of the same prompts.
     """
     return WorthStudy(config, table, traffic or {}, builtins).measure()
 
@@ -227,7 +227,7 @@ class WorthStudy:
         )
 
     def worth_of_builtins(self) -> Iterator[ExpertWorth]:
-        """Experts that are no language model: what is lost if the planned expert answers in their place."""
+        """Experts that are not language models: what is lost if the planned expert answers in their place."""
         if self.builtins is None:
             return
         counts = builtin_counts(self.builtins, self.categories[:-1])

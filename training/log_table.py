@@ -84,7 +84,7 @@ class LogTable:
     feedback. `traffic` counts the routed queries per category (the map's mass); `dropped` the decisions left out, by
     reason; `n_rows` the decisions read, without coe's own probes;
     `model_changes` the last change of the model behind each expert; `panels` what several experts were asked for;
-    `builtins` the rated answers of experts that are no language model.
+    `builtins` the rated answers of experts that are not language models.
     """
 
     ids: NDArray[np.bytes_]

@@ -75,7 +75,7 @@ def asked_queries(records: Sequence[DecisionRecord], dim: int, feedback: Feedbac
 
 
 def measure_mix(router: Router, artifact: RouterArtifact, asked: AskedQueries, seed: int = 0) -> TrafficMix:
-    """How far the traffic is from the queries that a router was taught by.
+    """Distance of the traffic from the queries that a router was taught by.
 
     Raises:
         DataError: too few queries that stage 1 is sure of.
@@ -124,7 +124,7 @@ def read_mix(config: Path, routers: Path, database_url: str, *, since: float, un
 
 
 def mix_sentence(moved: Metric, *, is_followed: bool) -> str:
-    """How far the mix has moved, in words."""
+    """The distance of the mix, in words."""
     low, high = (moved.interval.low, moved.interval.high) if moved.interval else (0.0, 1.0)
     follows = "stage 1's prior follows it" if is_followed else "stage 1 expects the mix of the labelled queries"
     return (

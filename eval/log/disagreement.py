@@ -1,4 +1,4 @@
-"""How well disagreement between experts that a strategy asked tells wrong answers from right ones."""
+"""Disagreement between experts that a strategy asked, as a sign of wrong answers."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def loop_section(loop: LoopWorth) -> Section:
 
 
 def mix_section(report: LogReport) -> Section:
-    """How far the traffic's mix of categories is from the labelled queries that stage 1 learned from."""
+    """Distance of the traffic's mix of categories from the labelled queries that stage 1 learned from."""
     mix = report.mix
     if mix is None:
         return Section("mix", "How far the traffic has moved", [f"Not known: {report.mix_unknown}."])

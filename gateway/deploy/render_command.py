@@ -15,7 +15,7 @@ VLLM_IMAGE = "docker.io/vllm/vllm-openai:v0.32.0"
 
 
 class Target(StrEnum):
-    """Where it is to run, by the module that renders it."""
+    """The platform that is to run it, by the module that renders its files."""
 
     COMPOSE = "compose"
     KUBERNETES = "kubernetes"
