@@ -1,4 +1,4 @@
-"""Which GPUs hold which engine, and which engines are awake together. Pure."""
+"""GPUs of each engine, and the engines that are awake together. Pure."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ def on_gpus(
 
 
 def steps_of(placement: Placement) -> dict[str, int]:
-    """When each engine starts: wave after wave, and of those that share a GPU one after the other, because vLLM
-    measures the free memory while it starts."""
+    """Returns the step at which each engine starts: wave after wave, and those that share a GPU one after the other,
+    because vLLM measures the free memory while it starts."""
     steps: dict[str, int] = {}
     for wave in placement.waves:
         begin, taken = max(steps.values(), default=-1) + 1, list[set[str]]()

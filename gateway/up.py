@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -29,8 +28,6 @@ KEY_VARIABLE = "COE_API_KEY"
 """How the commands that we run get a key of the gateway."""
 
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-
-logger = logging.getLogger(__name__)
 
 
 async def run_up(

@@ -99,17 +99,12 @@ def decode_json(raw: bytes) -> object:
         raise invalid(f"the body {error}", code="invalid_json") from error
 
 
-def decode_chat(raw: bytes, bounds: GatewayConfig) -> ChatRequest:
-    """The chat request of a body.
+def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatRequest:
+    """The chat request of a decoded body.
 
     Raises:
         ApiError: 400 naming the field, its value and what is allowed.
     """
-    return chat_request(json_object(decode_json(raw)), bounds)
-
-
-def chat_request(body: Mapping[str, object], bounds: GatewayConfig) -> ChatRequest:
-    """The chat request of a decoded body. Raises as `decode_chat` does."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         wrong("model", body, "a non-empty string such as 'auto'")

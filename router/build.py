@@ -67,7 +67,11 @@ def load_router(config: CoeConfig, folder: Path, encoder: Encoder | None = None)
         ConfigError: the artifact and experts.yaml share no expert or name other categories, or a pin cannot hold.
         InfeasibleBudgetError: a policy's budget admits no map.
     """
-    artifact = load_artifact(folder)
+    return configured_router(config, load_artifact(folder), encoder)
+
+
+def configured_router(config: CoeConfig, artifact: RouterArtifact, encoder: Encoder | None = None) -> Router:
+    """The same from an artifact that is loaded already."""
     check_categories(config, artifact.manifest)
     if problems := pin_problems(config, artifact.manifest):
         raise ConfigError("; ".join(problems), problems)

@@ -12,7 +12,7 @@ from router.section import Name, Seconds, Section
 
 
 class ResidencyConfig(Section):
-    """Which vLLM engines are awake; docs/residency.md."""
+    """Choice of the vLLM engines that are awake; docs/residency.md."""
 
     policy: Literal["regret", "static", "lru", "off"] = Field(
         default="regret", description="`static`, `lru` and `off` are there to compare"

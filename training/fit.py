@@ -148,7 +148,7 @@ def prepare(
         strategies = None if scored is None else fit_strategies(scored, request.evidence, rng, progress)
     fitted_on = data.take(~held_out)
     served = served_shares(stage, fitted_on.embeddings, request.alpha)
-    labelled = label_counts(stage, fitted_on, request.alpha)
+    labelled = label_counts(stage, fitted_on, request)
     return Prepared(stage, metrics, served, labelled, scored, strategies, rng, progress)
 
 

@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from base.errors import RouterError
@@ -39,8 +38,6 @@ from training.summary import in_points
 WINDOW_DAYS = 30
 MIN_EXPLORED = 10
 """Rated explored answers from which on the cost of exploring is measured and not only predicted (ours)."""
-
-Float64Array = NDArray[np.float64]
 
 
 class RouterStep(Record):

@@ -43,7 +43,7 @@ def experts_probe(
 
     from base.errors import ArtifactError
     from router.artifact import load_artifact
-    from router.build import evidence_of, load_router
+    from router.build import configured_router, evidence_of
     from router.config import load_config
     from router.registry import Registry
     from training.onboarding import check_can_join, onboard
@@ -57,7 +57,7 @@ def experts_probe(
     folder = registry.folder(live.version)
     artifact = load_artifact(folder)
     check_can_join(loaded, artifact, name)
-    router, names = load_router(loaded, folder), artifact.manifest.categories
+    router, names = configured_router(loaded, artifact), artifact.manifest.categories
     probes_of = probes_by_row(probes_from, names, [word.strip() for word in (categories or "").split(",") if word])
     kept = [artifact.manifest.experts.index(expert) for expert in router.experts]
     bars = bars_of(loaded, router, evidence_of(artifact).columns(kept), name, probes_of)

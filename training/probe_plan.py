@@ -1,4 +1,4 @@
-"""Which probes to ask of a new expert next, and how often luck alone looks as good. Pure.
+"""Choice of the probes to ask of a new expert next; the share of experts that look as good by luck alone. Pure.
 
 Adaptive best-arm identification: one probe of every category, then four at a time of the category whose gain is most
 promising. The error is that of the whole procedure: it is repeated with simulated experts that are nowhere better.

@@ -191,7 +191,7 @@ def following_traffic(
     doubt = Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
     probs = stage.probs(request.asked.embeddings)
     kept, asked = doubt.score(request.asked.embeddings, probs) <= doubt.threshold, request.asked
-    counts = label_counts(stage, data, request.alpha)
+    counts = label_counts(stage, data, request)
     mix = estimate_mix(probs[kept], asked.cluster[kept], asked.weight[kept], counts, rng)
     if mix is None or mix.ratio is None:
         return replace(stage, mix=mix)
@@ -199,14 +199,14 @@ def following_traffic(
     return replace(stage, mix=mix, unseen=unseen, uncertainty=uncertainty)
 
 
-def label_counts(stage: StageOne, data: LabelledEmbeddings, alpha: float) -> IntArray:
+def label_counts(stage: StageOne, data: LabelledEmbeddings, request: FitRequest) -> IntArray:
     """(2, k) labelled queries of each category as they count for the classifier, to which a new one is of median size,
     and those of them that stage 1 is sure of."""
-    k, doubt = stage.unseen.shape[1], Uncertainty.from_state(stage.uncertainty, alpha=alpha)
+    k, doubt = stage.unseen.shape[1], Uncertainty.from_state(stage.uncertainty, alpha=request.alpha)
     known = data.labels < k
     is_sure, labels = (doubt.score(data.embeddings, stage.unseen) <= doubt.threshold)[known], data.labels[known]
     own = np.bincount(labels, minlength=k)
-    times = np.where(is_new(labels, k), usual_size(labels) / np.maximum(own, 1), 1.0)
+    times = np.where(new_categories_of(request, labels), usual_size(labels) / np.maximum(own, 1), 1.0)
     return np.stack([own * times, np.bincount(labels[is_sure], minlength=k) * times]).astype(np.int64)
 
 

@@ -13,7 +13,7 @@ from base.errors import ArtifactError, DataError
 from decision_log.log_connection import open_log
 from decision_log.read import NOT_OF_THE_MAP, read_newest
 from router.artifact import RouterArtifact, load_artifact, require_array
-from router.build import load_router
+from router.build import configured_router
 from router.config import load_config
 from router.features import from_bytes
 from router.feedback_config import FeedbackConfig
@@ -116,11 +116,10 @@ def read_mix(config: Path, routers: Path, database_url: str, *, since: float, un
     pointer = registry.live()
     if pointer is None:
         raise ArtifactError(f"{routers}: there is no live router; run `coe train` first")
-    folder = registry.folder(pointer.version)
-    configured = load_config(config)
-    router = load_router(configured, folder)
+    configured, artifact = load_config(config), load_artifact(registry.folder(pointer.version))
+    router = configured_router(configured, artifact)
     asked = read_asked(database_url, router.encoder, configured.feedback, since=since, until=until)
-    return measure_mix(router, load_artifact(folder), asked)
+    return measure_mix(router, artifact, asked)
 
 
 def mix_sentence(moved: Metric, *, is_followed: bool) -> str:

@@ -119,7 +119,7 @@ def mean_with_interval(values: Float64Array, error: float, rng: np.random.Genera
 def route_calls(
     router: Router, artifact: RouterArtifact, config: CoeConfig, calls: Sequence[Call], progress: Progress
 ) -> RoutedCalls:
-    """Where each call would have gone under the policy `default`, what it cost then, and what it would have cost.
+    """The expert of each call under the policy `default`, what the call cost then, and what it would have cost.
 
     Args:
         artifact: the router's own, whose evidence prices and values its experts.

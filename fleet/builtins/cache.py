@@ -9,7 +9,7 @@ from fleet.builtins import Builtin
 
 
 class Options(BaseModel):
-    """How long an answer is kept."""
+    """Options of the cache."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -37,7 +37,7 @@ async def route(
 
 
 def route_request(given: dict[str, object], bounds: GatewayConfig) -> ChatRequest:
-    """Raises ApiError as `decode_chat` does."""
+    """Raises ApiError as `chat_request` does."""
     body = {"model": AUTO, **given}
     if "text" not in body:
         return chat_request(body, bounds)

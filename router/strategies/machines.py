@@ -27,20 +27,6 @@ def unasked(experts: Sequence[int], replies: Replies) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Single:
-    """One expert."""
-
-    expert: int
-
-    @property
-    def experts(self) -> tuple[int, ...]:
-        return (self.expert,)
-
-    def step(self, replies: Replies) -> Ask | Settled:
-        return Settled(first_served(self.experts, replies)) if self.expert in replies else Ask(self.experts)
-
-
-@dataclass(frozen=True)
 class Vote:
     """All are asked at once; the most probable answer is served."""
 

@@ -1,4 +1,4 @@
-"""Which category is served by which variant of a strategy, under the budgets of a policy. Pure.
+"""Choice of the variant of a strategy that serves each category, under the budgets of a policy. Pure.
 
 Shapes: k rows (categories, `general` among them), m experts, v variants, c = m + v choices: an expert, or a variant.
 """

@@ -11,7 +11,7 @@ from router.types import FloatArray
 
 
 class StrategyName(StrEnum):
-    """How many experts answer a query, and whose answer is served."""
+    """Ways to answer a query by one expert or by several."""
 
     SINGLE = "single"  # one, the map's
     AGREE = "agree"  # two probes; the same answer is served, else that of an arbiter

@@ -10,16 +10,18 @@ import pytest
 
 from base.json_text import to_json
 from gateway.http_errors import ApiError
-from gateway.wire import ChatRequest, decode_chat, last_asks, resolve_model
+from gateway.wire import ChatRequest, chat_request, decode_json, json_object, last_asks, resolve_model
 from router.ask import CUT_MARK, cap, unwrap
 from router.config import GatewayConfig
 from router.conversation import MAX_EARLIER
 
-BOUNDS = GatewayConfig()
+
+def read(raw: bytes) -> ChatRequest:
+    return chat_request(json_object(decode_json(raw)), GatewayConfig())
 
 
 def decoded(messages: list[dict[str, Any]], **fields: Any) -> ChatRequest:
-    return decode_chat(json.dumps({"model": "auto", "messages": messages, **fields}).encode(), BOUNDS)
+    return read(json.dumps({"model": "auto", "messages": messages, **fields}).encode())
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def test_session_identity() -> None:
 
 def test_duplicate_keys_are_refused_and_repeated_words_are_not() -> None:
     with pytest.raises(ApiError, match="duplicate key"):
-        decode_chat(b'{"model":"auto","messages":[{"role":"user","content":"x"}],"stream":false,"stream":true}', BOUNDS)
+        read(b'{"model":"auto","messages":[{"role":"user","content":"x"}],"stream":false,"stream":true}')
     schema = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"model": {}, "user": {}}}}}
     assert decoded([user('"model":"x"')], tools=[schema], user="u").model == "auto"
 
@@ -110,17 +112,17 @@ def test_duplicate_keys_are_refused_and_repeated_words_are_not() -> None:
 def test_a_double_is_found_among_many_keys() -> None:
     many = ",".join(f'"k{i}":1' for i in range(40_000))
     body = f'{{"model":"auto","metadata":{{{many}%s}},"messages":[{{"role":"user","content":"x"}}]}}'
-    assert decode_chat((body % "").encode(), BOUNDS).model == "auto"
+    assert read((body % "").encode()).model == "auto"
     with pytest.raises(ApiError, match='duplicate key "k7"'):
-        decode_chat((body % ',"k7" : 2').encode(), BOUNDS)
+        read((body % ',"k7" : 2').encode())
 
 
 def test_a_number_too_long_to_be_read_is_refused() -> None:
     body = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"metadata":{"n":%s}}'
-    assert decode_chat(body % (b"9" * 4000), BOUNDS).body["metadata"] == {"n": 10**4000 - 1}
+    assert read(body % (b"9" * 4000)).body["metadata"] == {"n": 10**4000 - 1}
     for digits in (b"9" * 5000, b"1e400"):
         with pytest.raises(ApiError, match="not valid JSON") as error:
-            decode_chat(body % digits, BOUNDS)
+            read(body % digits)
         assert (error.value.status, error.value.code) == (400, "invalid_json")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tests.training.test_fit import request
 from training.category_mix import AskedQueries
 from training.few_examples import FEW_EXAMPLES, MOST_OF_ONE, is_new, spread_out, sure_of
-from training.stage_one import LabelledEmbeddings, fit_stage_one, new_categories_of
+from training.stage_one import LabelledEmbeddings, fit_stage_one, label_counts, new_categories_of
 
 
 def test_a_category_is_new_if_it_is_small_by_itself_and_beside_the_others() -> None:
@@ -60,3 +60,7 @@ def test_a_small_category_of_a_sample_of_the_traffic_is_rare_and_not_new() -> No
     labels = np.repeat([0, 1, 2, 3], [80, 80, 4, 9])  # the last are of `general`
     assert new_categories_of(request(), labels).tolist() == [False, False, True]
     assert not new_categories_of(request(is_traffic=True), labels).any()
+    known = clouds([80, 80, 4], np.random.default_rng(0))
+    stage = fit_stage_one(known, request(), np.random.default_rng(0))
+    assert label_counts(stage, known, request())[0].tolist() == [80, 80, 80]
+    assert label_counts(stage, known, request(is_traffic=True))[0].tolist() == [80, 80, 4]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.strategies.machines import Agree, Escalate, Sequential, Single, Vote
+from router.strategies.machines import Agree, Escalate, Sequential, Vote
 from router.strategies.types import Ask, Replies, Reply, Settled, Strategy
 from router.strategies.votes import SIGNALS, Votes
 
@@ -29,7 +29,6 @@ replies = st.builds(
 ).flatmap(lambda reply: st.sampled_from([reply, reply, reply, Reply(is_failure=True)]))
 rules = st.sampled_from([PASS, GO_ON, UNSURE])
 strategies = st.one_of(
-    st.builds(Single, st.just(2)),
     st.builds(Vote, st.just((2, 0, 1)), votes),
     st.builds(Agree, st.just((0, 1)), st.just(3), votes),
     st.builds(Sequential, st.just((1, 3, 0)), st.tuples(rules, rules), votes),
@@ -67,15 +66,14 @@ def test_it_ends_after_asking_nobody_twice_and_serves_a_reply(strategy: Strategy
         assert listed[end.expert].key is not None or all(reply.key is None for reply in served)
         assert end.confidence is None or 0 <= end.confidence <= 1
         voted = sum(r.key == listed[end.expert].key for r in served if r.key is not None)
-        assert end.agreed == (0 if isinstance(strategy, Single) else voted)
+        assert end.agreed == voted
 
 
 @given(strategy=strategies)
 def test_where_all_say_the_same_that_is_served(strategy: Strategy) -> None:
     end, asked = run(strategy, answers_of([Reply("a")] * M))
     assert end.expert in asked
-    if not isinstance(strategy, Single):
-        assert end.agreed == len(asked)
+    assert end.agreed == len(asked)
 
 
 @given(strategy=strategies, listed=st.lists(replies, min_size=M, max_size=M), order=st.permutations(range(M)))
