@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from decision_log.stream_entries import dead_stream
 from fleet.redis_server import RedisServer
 from gateway.serve import build_parts
 from gateway.settings import read_settings
-from gateway.wire import decode_chat
+from gateway.wire import chat_request
 from router.config import GatewayConfig, LogConfig, PrivacyLevel
 from router.types import DecisionRecord
 from tests.gateway.running import config_of
@@ -160,10 +159,9 @@ def test_a_name_in_a_header_and_a_text_are_looked_for_as_a_gateway_keeps_them() 
         as_header = sent.encode()[:256].decode("latin-1")
         assert session_hash(f"named:{as_header}", key) in stored_forms(sent, key)
     for sent in (" hello\n", "word " * 1500, "<system-reminder>so</system-reminder> hello"):
-        body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": sent}]}).encode()
-        assert keyed_hash(decode_chat(body, GatewayConfig(max_text_chars=100)).text, key) in stored_forms(
-            sent, key, 100
-        )
+        body = {"model": "auto", "messages": [{"role": "user", "content": sent}]}
+        text = chat_request(body, GatewayConfig(max_text_chars=100)).text
+        assert keyed_hash(text, key) in stored_forms(sent, key, 100)
     assert keyed_hash(("word " * 1500)[:4000], key) in stored_forms("word " * 1500, key)  # of a search
 
 

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pytest
 from redis import Redis
 
@@ -15,7 +14,7 @@ from fleet.wires.builtin import Options, build
 from gateway.answer_cache import ANSWERS, SOURCES
 from gateway.keys.grants import Caller
 from gateway.replay.again import replay
-from gateway.wire import decode_chat
+from gateway.wire import chat_request
 from router.builtins import measured_builtins
 from router.config import GatewayConfig
 from router.pipeline import Router
@@ -135,7 +134,7 @@ async def test_without_redis_the_cache_abstains() -> None:
 async def test_no_team_gets_an_answer_of_another(redis_url: str) -> None:
     async with composition(redis_url) as gateway:
         await asked(gateway)
-        cache, chat = gateway.parts.cache, decode_chat(orjson.dumps(BODY), GatewayConfig())
+        cache, chat = gateway.parts.cache, chat_request(BODY, GatewayConfig())
         assert cache is not None
         places = {
             key: await cache.look_up(chat, Caller(key, experts=experts), "0123456789abcdef", "default", "d")
