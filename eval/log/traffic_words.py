@@ -40,6 +40,10 @@ def headline(report: LogReport) -> str:
     return " ".join(sentences)
 
 
+WIDEST = 0.2
+"""A quality whose 95% interval is wider than this, 20 points, draws no verdict (ours): a fall that users notice could hide
+in it."""
+
 FALLS_BADLY = ("reward", "prequential accuracy")
 """Signals that are better when they are higher; of all others less is better."""
 
@@ -56,6 +60,8 @@ def verdict(report: LogReport) -> tuple[str, str]:
         return f"Look closer: {worse[-1].signal} became worse", "bad"
     if corrected is None:
         return f"{report.totals.n:,} decisions of unknown quality: no answer has feedback", ""
+    if corrected.high - corrected.low > WIDEST:
+        return f"Too little feedback to tell: answers are worth {between(corrected)}", ""
     return f"Nothing became worse: answers are worth {percent(corrected.value)}", "good"
 
 

@@ -101,6 +101,14 @@ def test_a_still_log_does_not_alarm_and_a_degraded_expert_does() -> None:
     assert worse.drift.prequential.bias < -0.05
 
 
+def test_the_headline_draws_no_verdict_from_a_wide_interval(report: LogReport) -> None:
+    few, many = report_on(27), report.model_copy(update={"switches": (), "drift": report_on(60).drift})
+    assert traffic_page(few).tone == ""
+    assert traffic_page(few).title.startswith("Too little feedback to tell: answers are worth ")
+    assert traffic_page(many).tone == "good"
+    assert traffic_page(many).title.startswith("Nothing became worse: answers are worth ")
+
+
 def test_feedback_of_the_dissatisfied_is_corrected_by_cell(tmp_path: Path) -> None:
     """Each cell's own mean stays biased; what is corrected is that cells answer at different rates."""
     found = read_traffic(write_log(tmp_path / "coe.db", 1200, rate_of=(0.6, 0.2)))
