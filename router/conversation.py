@@ -61,15 +61,19 @@ def in_context(
     return np.asarray(total / max(float(np.linalg.norm(total)), 1e-12), dtype=np.float32)
 
 
-def stay(facts: QueryFacts, gain: float, is_pinned: bool) -> Stay:
+def stay(facts: QueryFacts, gain: float, *, is_pinned: bool, is_unsure: bool) -> Stay:
     """The choice between a conversation's last expert, which could serve, and the planned one.
 
     Args:
         gain: predicted quality of the planned expert less that of the last one.
         is_pinned: experts.yaml names the planned one, which only a tool loop disregards.
+        is_unsure: stage 1 does not know what is asked. Then the gain is that of an average query, while what was asked
+            before says more of this one, so the conversation stays.
     """
     assert facts.last_expert is not None
     if facts.in_tool_loop:
         return Stay(last_expert=facts.last_expert, gain=gain, price=None, kept=True)
+    if is_unsure and not is_pinned:
+        return Stay(last_expert=facts.last_expert, gain=gain, price=None, kept=True, is_unsure=True)
     price = facts.prompt_tokens / 1000 * PRICE_PER_1000_TOKENS
     return Stay(last_expert=facts.last_expert, gain=gain, price=price, kept=gain <= price and not is_pinned)

@@ -32,7 +32,8 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         ),
         DecisionReason.EXPLORED: f"classified as {sure}; {decision.expert} was drawn to learn how good it is here",
         DecisionReason.KEPT: (
-            f"classified as {sure}; the conversation stays with {decision.expert}{stay_in_words(decision)}"
+            f"{'most likely' if decision.is_fallback else 'classified as'} {sure}; "
+            f"the conversation stays with {decision.expert}{stay_in_words(decision)}"
         ),
         DecisionReason.BUILTIN: f"classified as {sure}; {decision.expert} is not a language model and has the answer",
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
@@ -59,6 +60,8 @@ def asleep_in_words(decision: RoutingDecision) -> str:
 def stay_in_words(decision: RoutingDecision) -> str:
     """Says why a conversation stays with its expert."""
     held = decision.stay
+    if held is not None and held.is_unsure:
+        return ", because it is unsure what is asked now"
     if held is None or held.price is None:
         return ", because a tool loop never moves"
     return f": another one would gain {held.gain:.3f}, and reading the conversation again is worth {held.price:.3f}"

@@ -299,7 +299,7 @@ class Router:
         prospect = self.prospect(policy_name, row, quality, excluded)
         odds = prospect.odds
         if query.facts.last_expert in prospect.ranking:
-            odds, held = self._with_last(prospect, query.facts)
+            odds, held = self._with_last(prospect, query.facts, is_unsure=self.categories[row] == GENERAL)
         else:
             held = None
         draw = odds.draw(rng, seed)
@@ -332,12 +332,13 @@ class Router:
         )
         return self.builtins.applied(decision, row, query.facts.answering)
 
-    def _with_last(self, prospect: Prospect, facts: QueryFacts) -> tuple[Odds, Stay]:
+    def _with_last(self, prospect: Prospect, facts: QueryFacts, *, is_unsure: bool) -> tuple[Odds, Stay]:
         """The odds of a conversation whose last expert could serve: certain where it is kept, which is logged with a
         propensity of 1, as pins are."""
         odds, last = prospect.odds, self.experts.index(str(facts.last_expert))
         quality = dict(zip(odds.eligible, prospect.quality, strict=True))
-        held = stay(facts, quality[odds.wanted] - quality[last], odds.reason is DecisionReason.PINNED)
+        gain, is_pinned = quality[odds.wanted] - quality[last], odds.reason is DecisionReason.PINNED
+        held = stay(facts, gain, is_pinned=is_pinned, is_unsure=is_unsure)
         if not held.kept:
             return odds, held
         reason = odds.reason if last == odds.wanted else DecisionReason.KEPT

@@ -133,10 +133,9 @@ class Stay(Record):
 
     last_expert: str
     gain: float = Field(description="predicted quality of the planned expert less that of the last one")
-    price: float | None = Field(
-        description="of reading the conversation again, as quality; None: a tool loop, which never moves"
-    )
+    price: float | None = Field(description="of reading the conversation again, as quality; None: it moves for no gain")
     kept: bool
+    is_unsure: bool = Field(default=False, description="it moves for no gain because stage 1 is unsure what is asked")
 
 
 class Asleep(Record):

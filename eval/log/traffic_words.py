@@ -41,8 +41,8 @@ def headline(report: LogReport) -> str:
 
 
 WIDEST = 0.2
-"""A quality whose 95% interval is wider than this, 20 points, draws no verdict (ours): a fall that users notice could hide
-in it."""
+"""Above this width of its 95% interval, 20 points, a quality draws no verdict (ours): a fall that users notice could
+hide in it."""
 
 FALLS_BADLY = ("reward", "prequential accuracy")
 """Signals that are better when they are higher; of all others less is better."""

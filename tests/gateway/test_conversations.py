@@ -24,7 +24,7 @@ from tests.gateway.small_router import EXPERTS, small_router
 
 FIRST = {"role": "user", "content": "tell me all about red things and how they came to be red"}
 ANSWER = {"role": "assistant", "content": "they are"}
-LONG = {"role": "assistant", "content": "word " * 20_000}  # 25,000 tokens, worth 0.25 of quality
+LONG = {"role": "assistant", "content": "word " * 60_000}  # 75,000 tokens, worth 0.75 of quality
 OTHER = {"role": "user", "content": "and now tell me about everything that has some other colour than that one"}
 GREEN = {"role": "user", "content": "now to another matter: what is it that makes all those green leaves green?"}
 CALL = {
@@ -73,7 +73,9 @@ def test_a_conversation_moves_only_where_the_gain_is_above_the_price(
     held = made.stay
     assert held is not None
     assert held.gain == quality[fresh.expert] - quality[last]
-    assert held.kept == (in_tool_loop or held.gain <= chars // 4 / 1000 * PRICE_PER_1000_TOKENS)
+    is_cheap = held.gain <= chars // 4 / 1000 * PRICE_PER_1000_TOKENS
+    assert held.kept == (in_tool_loop or fresh.is_fallback or is_cheap)
+    assert held.is_unsure == (fresh.is_fallback and not in_tool_loop)
     if held.kept:
         assert (made.expert, made.propensity, made.seed) == (last, 1.0, None)
         assert (made.reason is DecisionReason.KEPT) == (last != fresh.expert)
@@ -90,14 +92,13 @@ def test_an_expert_that_is_down_is_left() -> None:
 async def test_a_long_conversation_stays_and_a_short_one_moves() -> None:
     async with running(router=roomy()) as it:
         assert await asked(it, [FIRST]) == ("ruby", None)
-        assert await asked(it, [FIRST, ANSWER, OTHER]) == ("plain", "moved; gain=0.2000; price=0.0003")
+        assert await asked(it, [FIRST, ANSWER, GREEN]) == ("emerald", "moved; gain=0.7000; price=0.0003")
         named = {"user": "ann"}
         assert await asked(it, [FIRST], **named) == ("ruby", None)
-        expert, note = await asked(it, [FIRST, LONG, OTHER], **named)
+        expert, note = await asked(it, [FIRST, LONG, GREEN], **named)
         assert expert == "ruby"
         assert note is not None
-        assert note.startswith("kept; gain=0.2000; price=0.25")
-        assert (await asked(it, [FIRST, LONG, OTHER, ANSWER, GREEN], **named))[0] == "emerald"
+        assert note.startswith("kept; gain=0.7000; price=0.75")
         record = await it.record(3)
         async with it.client.get(f"{it.gateway.url}/decisions/{record.decision_id}") as answer:
             receipt = await answer.json()
@@ -107,6 +108,19 @@ async def test_a_long_conversation_stays_and_a_short_one_moves() -> None:
     assert not replay(roomy(), record, b"0" * 32).differences
     assert why_dropped(record, {record.decision_id: 1.0}) == "the conversation kept its expert"
     assert not has_failed(record.model_copy(update={"state": TerminalState.UPSTREAM_ERROR, "status": 502}))
+
+
+async def test_an_ask_that_nobody_understands_stays() -> None:
+    """OTHER alone goes to plain, 0.2 better on the average query. Once it is known what is asked, it moves."""
+    async with running(router=roomy()) as it:
+        assert (await asked(it, [OTHER]))[0] == "plain"
+        assert (await asked(it, [FIRST]))[0] == "ruby"
+        kept = await asked(it, [FIRST, ANSWER, OTHER])
+        assert kept == ("ruby", "kept; gain=0.2000; price=none, unsure what is asked")
+        assert (await asked(it, [FIRST, ANSWER, OTHER, ANSWER, GREEN]))[0] == "emerald"
+        record = await it.record(2)
+        async with it.client.get(f"{it.gateway.url}/decisions/{record.decision_id}") as answer:
+            assert "stays with ruby, because it is unsure what is asked" in (await answer.json())["why"]
 
 
 async def test_conversations_of_one_user_are_apart() -> None:
