@@ -41,6 +41,7 @@ def run_folder(data_dir: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             lock.release()
+        remove_left(root)  # again: workers of a killed run may still have been writing when this one began
 
 
 def remove_left(root: Path) -> None:

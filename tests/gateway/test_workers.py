@@ -301,9 +301,9 @@ async def test_workers_end_with_their_parent_however_it_ends(short_path: Path) -
 
             await until(answers, "the port and the data folder are free, and nobody drains for 300 s")
             assert len(left) == 1
-            assert not left[0].exists()
             gateway.send(signal.SIGINT)
             assert await gateway.stop() == 0
+            assert not left[0].exists()
 
 
 def test_the_parent_imports_nothing_that_answers_requests() -> None:
