@@ -21,9 +21,11 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from fleet.pool import ExpertPool
 from fleet.program_log import JsonFormatter
 from fleet.wires import vllm
-from gateway.serve import Gateway, build_parts
+from gateway.parts import Parts
+from gateway.serve import Gateway, live_router
 from gateway.settings import Settings
 from gateway.telemetry.exporting import Exporting
 from gateway.telemetry.telemetry import Telemetry
@@ -82,8 +84,8 @@ async def measure(port: int, rounds: int) -> dict[str, list[float]]:
     gateways = {}
     for name, telemetry in ways.items():
         backends = {"m": vllm.build(vllm.Options(url=f"http://127.0.0.1:{port}/v1", served_model="m"))}
-        parts = build_parts(settings, config, backends=backends, sink=MemoryLog(), store=None, telemetry=telemetry)
-        gateways[name] = Gateway(parts)
+        live = live_router(settings, config)
+        gateways[name] = Gateway(Parts(config, ExpertPool(backends), live, MemoryLog(), telemetry=telemetry))
         await gateways[name].start()
     body = {"model": "m", "messages": [{"role": "user", "content": "say it"}]}
     async with aiohttp.ClientSession() as client:

@@ -51,7 +51,6 @@ class GatewayApp:
         self._origin_check = OriginCheck(bound_host, limits.allowed_hosts, limits.allowed_origins)
         self._is_exposed = not is_loopback(bound_host)
         self._chat = ChatEndpoint(
-            limits,
             parts.decider,
             parts.experts,
             parts.chat_log,
@@ -59,7 +58,6 @@ class GatewayApp:
             ChatLimits(parts.limits, parts.config, parts.chat_log.served.entries),
             enricher=parts.attachments,
             judge=parts.judge,
-            cache=parts.cache,
         )
         self._count = TokenCount(limits, parts.decider, parts.pool, parts.config.experts)
         self._rest = create_rest(rest_parts(parts), parts.metrics)

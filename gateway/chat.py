@@ -11,7 +11,6 @@ from typing import Protocol
 from base.errors import BackendError, StoreError
 from decision_log.privacy import named_session
 from decision_log.served_models import MAX_MODEL_CHARS
-from gateway.answer_cache import AnswerCache
 from gateway.answer_reader import HeldEnd, HiddenUsage, StreamReader, StreamTails, answer_text
 from gateway.asgi import ClientWatch, Receive, Scope, Send, read_body, read_off_loop, send_body, send_head
 from gateway.chat_limits import ChatLimits
@@ -61,7 +60,6 @@ class ChatEndpoint:
 
     def __init__(
         self,
-        bounds: GatewayConfig,
         decider: Decider,
         experts: ExpertCall,
         log: ChatLog,
@@ -69,12 +67,10 @@ class ChatEndpoint:
         limits: ChatLimits,
         enricher: Enricher | None = None,
         judge: Sampler | None = None,
-        cache: AnswerCache | None = None,
     ) -> None:
         self.decider, self.experts, self.log, self.admission = decider, experts, log, admission
-        self.limits, self.enricher, self.judge, self.cache = limits, enricher, judge, cache
+        self.limits, self.enricher, self.judge = limits, enricher, judge
         self.tails = StreamTails()
-        self._bounds = bounds
 
     async def __call__(
         self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
@@ -98,9 +94,9 @@ class ChatEndpoint:
         caller: Caller = scope["coe_caller"]
         watch: Watch | None = scope["coe_watch"]
         at, arrived_at_s = time.time(), time.perf_counter()
-        raw = await read_body(headers, receive, self._bounds.max_body_bytes, claim)
+        raw = await read_body(headers, receive, self.limits.of_body.max_body_bytes, claim)
         received_at_s = time.perf_counter()
-        decode = partial(decoded, surface=surface, bounds=self._bounds, headers=headers)
+        decode = partial(decoded, surface=surface, bounds=self.limits.of_body, headers=headers)
         chat = self.limits.bound(await read_off_loop(decode, raw), caller)
         session = named_session(headers) or chat.session
         return Asked(
@@ -157,9 +153,7 @@ class ChatExchange:
             self._row.finish(outcome)
             if self._is_sampled and self._endpoint.judge is not None:
                 self._endpoint.judge.offer(self._asked, outcome, self._answer_text)
-            slot = None if outcome.decided is None else outcome.decided.slot
-            if self._endpoint.cache is not None and slot is not None and not self._asked.is_probe:
-                self._endpoint.cache.offer(slot, self._asked.decision_id, outcome, self._answer_text)
+            self._endpoint.decider.ended(self._asked, outcome, self._answer_text)
 
     async def _answer(self) -> None:
         endpoint, asked, outcome = self._endpoint, self._asked, self._outcome

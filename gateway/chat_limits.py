@@ -1,4 +1,5 @@
-"""Caps of a key around one chat: its most is reserved before an expert is asked, and settled when it has ended."""
+"""Limits of one chat: those of its body, and the caps of its key, whose most is reserved before an expert is asked and
+settled when the chat has ended."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ PREAMBLE_CHARS = 1000
 
 
 class ChatLimits:
-    """Works for callers with caps only; for others nothing is counted.
+    """Counts for callers with caps only. `of_body` bounds every request.
 
     Args:
         experts: entries at the prices of what serves.
     """
 
     def __init__(self, limits: Limits, config: CoeConfig, experts: Mapping[str, ExpertConfig]) -> None:
-        self._limits, self._experts = limits, experts
+        self._limits, self._experts, self.of_body = limits, experts, config.gateway
         attached = config.retrieval.attach.values() if config.retrieval else ()
         self._added_chars = max((each.max_chars + PREAMBLE_CHARS for each in attached), default=0)
 

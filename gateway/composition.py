@@ -19,6 +19,7 @@ from decision_log.privacy import load_key
 from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
+from fleet.pool import ExpertPool
 from fleet.residency.build import keeper_of
 from gateway.auth import Auth
 from gateway.batches.asking import Asker, Places
@@ -30,7 +31,8 @@ from gateway.keys.key_ring import KeyRing
 from gateway.keys.key_store import KeyStore
 from gateway.keys.oidc import Oidc
 from gateway.log_keeper import LogKeeper
-from gateway.serve import Gateway, build_parts, live_router
+from gateway.parts import Parts
+from gateway.serve import Gateway, expert_keys, live_router
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, environment_secrets
 from gateway.siblings import Siblings
@@ -159,18 +161,19 @@ async def start_gateway(
     )
     live = live_router(settings, config)
     addresses, retrieval, _ = await asyncio.gather(start_engines(), opening, live.refresh())
-    parts = build_parts(
-        settings,
+    parts = Parts(
         config,
-        backends=build_backends(config, addresses.urls, addresses.lora_ids, secrets),
-        live=live,
-        sink=sink,
-        store=store,
+        ExpertPool(build_backends(config, addresses.urls, addresses.lora_ids, secrets)),
+        live,
+        sink,
+        store,
+        auth=await auth_of(settings, config, store),
+        hash_key=load_key(settings.data_dir),
+        expert_keys=expert_keys(config, secrets),
         retrieval=retrieval,
         batches=batches,
-        secrets=secrets,
         siblings=siblings,
-        auth=await auth_of(settings, config, store),
+        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         live_config=live_config,
         telemetry=telemetry,
         residency=await keeper_of(config, settings.data_dir, addresses.urls),

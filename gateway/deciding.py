@@ -6,23 +6,21 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from base.errors import NoEligibleExpertError, allowed_values
 from decision_log.privacy import session_hash, session_of
-from fleet.pool import ExpertPool
-from fleet.residency.keeper import Keeper
 from gateway.answer_cache import AnswerCache
-from gateway.asleep import WaitFor, asleep_for, decision_of_all_awake, quality_of, wanted
 from gateway.body_fields import shorten
 from gateway.conversations import Conversations
-from gateway.exchange import Decided
+from gateway.exchange import Asked, Decided, Outcome
 from gateway.http_errors import RETRY_AFTER_S, ApiError
 from gateway.keys.grants import EVERYBODY, Caller
 from gateway.live_router import LiveRouter
+from gateway.reach import Reach, WaitFor, wanted
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from gateway.strategies.choose import chosen_strategy
 from gateway.wire import ChatRequest, Target, model_names, resolve_model
@@ -36,6 +34,17 @@ from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingD
 MAX_SHOWN_LOSSES = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A request with the router and the policy that decide about it; `shadow` is asked beside them."""
+
+    router: Router
+    policy: str
+    query: Query
+    shadow: Router | None
+    chat: ChatRequest
+
+
 class Decider:
     """Decides requests. Encoders that take long run in a thread of their own.
 
@@ -44,29 +53,27 @@ class Decider:
         seed: makes exploration repeatable in tests.
         conversations: remembers their experts; by default those of this process alone.
         cache: of answers; None where experts.yaml has none.
-        residency: decides which engines are awake; None where all always are.
     """
 
     def __init__(
         self,
         config: CoeConfig,
         live: LiveRouter,
-        pool: ExpertPool,
+        reach: Reach,
         hash_key: bytes,
         *,
         seed: int | None = None,
         conversations: Conversations | None = None,
         cache: AnswerCache | None = None,
-        residency: Keeper | None = None,
     ) -> None:
-        self._config, self._live, self._pool, self._hash_key = config, live, pool, hash_key
+        self._config, self._live, self._reach, self._hash_key = config, live, reach, hash_key
         self._capabilities = capabilities(config)
         # One generator for the event loop, one for the encoder's thread: numpy's are not safe to share.
         self._inline_rng, self._thread_rng = np.random.default_rng(seed).spawn(2)
         self._encoder_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coe-encoder")
         self.shadows = Shadows(seed)
         self.conversations = conversations or Conversations()
-        self._cache, self._residency = cache, residency
+        self._cache = cache
 
     def close(self) -> None:
         self._encoder_thread.shutdown(wait=False, cancel_futures=True)
@@ -75,6 +82,12 @@ class Decider:
     def session_id(self, session: str, tenant: str) -> str:
         """A conversation's name in the log, which does not reveal what was said; no tenant has one of another."""
         return session_hash(session_of(tenant, session), self._hash_key)
+
+    def ended(self, asked: Asked, outcome: Outcome, text: str | None) -> None:
+        """Keeps the answer of a chat that has ended for the next that asks the same, where it may be kept."""
+        slot = None if outcome.decided is None else outcome.decided.slot
+        if self._cache is not None and slot is not None and not asked.is_probe:
+            self._cache.offer(slot, asked.decision_id, outcome, text)
 
     async def decide(
         self,
@@ -99,7 +112,7 @@ class Decider:
         if caller.experts is not None:
             facts = replace(request.facts, allowed=tuple(sorted(caller.experts)))
             request = replace(request, facts=facts)
-        if target.expert is None and (able := self._pool.answering(request.body)):
+        if target.expert is None and (able := self._reach.answering(request.body)):
             able = tuple(each for each in able if caller.experts is None or each in caller.experts)
             request = replace(request, facts=replace(request.facts, answering=able))
         name = None
@@ -140,11 +153,8 @@ class Decider:
         router = serving.router_for(session_id or decision_id)
         try:
             if target.expert is not None:
-                if self._residency is not None:
-                    if target.expert in self._pool.asleep:
-                        await self._residency.wait_for(target.expert)
-                    self._residency.note_named(target.expert)
-                version, alive = "none" if router is None else router.version, self._pool.alive
+                await self._reach.wake(target.expert)
+                version, alive = "none" if router is None else router.version, self._reach.alive
                 return Decided(explicit_decision(target.expert, facts, self._capabilities, alive, version=version))
             if router is None:
                 raise ApiError("no router is loaded yet", status=503, code="not_ready", retry_after_s=RETRY_AFTER_S)
@@ -155,77 +165,59 @@ class Decider:
                     facts = replace(facts, answering=(*facts.answering, self._cache.name))
             query = Query(decision_id, request.text, facts, request.earlier)
             try:
-                return (await self._route(router, policy, query, serving.shadow, request))._replace(slot=slot)
+                routed = Routed(router, policy, query, serving.shadow, request)
+                return (await self._route(routed))._replace(slot=slot)
             except CANDIDATE_FAULTS as error:
                 if router is serving.live or serving.live is None:
                     raise
                 self._live.note_fault(router.version, error)
-                return await self._route(serving.live, policy, query, None, request)
+                return await self._route(replace(routed, router=serving.live, shadow=None))
         except NoEligibleExpertError as error:
             raise no_expert(error, request, self._capabilities) from error
 
-    async def _route(
-        self, router: Router, policy: str, query: Query, shadow: Router | None, chat: ChatRequest
-    ) -> Decided:
+    async def _route(self, routed: Routed) -> Decided:
         try:
-            decided, ideal = await self._in_thread(router, policy, query, shadow, chat, may_wait=True)
+            decided, ideal = await self._in_thread(routed, may_wait=True)
         except WaitFor as wait:
-            if self._residency is None:
-                raise
-            await self._residency.wait_for(wait.expert)
-            decided, ideal = await self._in_thread(router, policy, query, shadow, chat, may_wait=False)
-        if self._residency is not None:
-            weighed, served = ideal or decided.decision, decided.decision.expert
-            self._residency.note(weighed.category, quality_of(weighed), served, not query.facts.continues)
+            await self._reach.wait_for(wait.expert)
+            decided, ideal = await self._in_thread(routed, may_wait=False)
+        self._reach.note(decided.decision, ideal, begins=not routed.query.facts.continues)
         return decided
 
-    async def _in_thread(
-        self, router: Router, policy: str, query: Query, shadow: Router | None, chat: ChatRequest, *, may_wait: bool
-    ) -> tuple[Decided, RoutingDecision | None]:
-        alive = self._pool.alive
-        if self._pool.asleep:
-            query = replace(query, facts=replace(query.facts, asleep=tuple(sorted(self._pool.asleep))))
-        if router.encoder.is_inline:
-            return self._decide(router, policy, query, alive, self._inline_rng, shadow, chat, may_wait)
-        decide = partial(self._decide, router, policy, query, alive, self._thread_rng, shadow, chat, may_wait)
+    async def _in_thread(self, routed: Routed, *, may_wait: bool) -> tuple[Decided, RoutingDecision | None]:
+        alive, asleep = self._reach.alive, self._reach.asleep
+        if asleep:
+            facts = replace(routed.query.facts, asleep=tuple(sorted(asleep)))
+            routed = replace(routed, query=replace(routed.query, facts=facts))
+        if routed.router.encoder.is_inline:
+            return self._decide(routed, alive, self._inline_rng, may_wait=may_wait)
+        decide = partial(self._decide, routed, alive, self._thread_rng, may_wait=may_wait)
         return await asyncio.get_running_loop().run_in_executor(self._encoder_thread, decide)
 
     def _decide(
-        self,
-        router: Router,
-        policy: str,
-        query: Query,
-        alive: frozenset[str],
-        rng: np.random.Generator,
-        shadow: Router | None,
-        chat: ChatRequest,
-        may_wait: bool,
+        self, routed: Routed, alive: frozenset[str], rng: np.random.Generator, *, may_wait: bool
     ) -> tuple[Decided, RoutingDecision | None]:
         """The decision, and that of all experts awake where some sleep. Raises NoEligibleExpertError, WaitFor."""
+        router, policy, query = routed.router, routed.policy, routed.query
         vector = router.embed(query.text, query.earlier)
-        ideal = None
-        if self._residency is not None and query.facts.asleep:
-            ideal = decision_of_all_awake(router, policy, query, self._pool, vector)
+        ideal = self._reach.decision_of_all_awake(router, policy, query, vector)
         try:
             decision = router.decide(query, policy=policy, alive=alive, rng=rng, embedding=vector)
         except NoEligibleExpertError as error:
             if ideal is None or not may_wait:
                 raise
             raise WaitFor(wanted(ideal)) from error
-        if self._residency is not None and ideal is not None:
-            if may_wait and self._residency.waits_for_best and wanted(ideal) in query.facts.asleep:
-                raise WaitFor(wanted(ideal))
-            decision = decision.model_copy(update={"asleep": asleep_for(decision, ideal, self._residency)})
+        decision = self._reach.beside(decision, ideal, query, may_wait=may_wait)
         pending = None
-        if shadow is not None:
-            ask = ShadowAsk(shadow, router, decision, query, alive, vector)
+        if routed.shadow is not None:
+            ask = ShadowAsk(routed.shadow, router, decision, query, alive, vector)
             pending = self.shadows.start(ask, self._live.note_fault)
         decided = Decided(
             decision,
             decision_inputs(router, policy, query, alive, vector, self._hash_key),
             to_bytes(vector) if self._config.log.embeddings else None,
             None if pending is None else pending.result,
-            chosen=chosen_strategy(router, decision, vector, chat, self._config.answers),
+            chosen=chosen_strategy(router, decision, vector, routed.chat, self._config.answers),
         )
         return decided, ideal
 

@@ -31,6 +31,7 @@ from gateway.part_metrics import (
     pilot_metrics,
     router_metrics,
 )
+from gateway.reach import Reach
 from gateway.readiness import Readiness
 from gateway.retrieval.attachment import Attachments
 from gateway.retrieval.log import RetrievalLog
@@ -111,12 +112,11 @@ class Parts:
         self.decider = Decider(
             config,
             self.live,
-            self.pool,
+            Reach(self.pool, self.residency),
             self.hash_key,
             seed=self.seed,
             conversations=lasting.conversations,
             cache=self.cache,
-            residency=self.residency,
         )
         self.experts = ExpertCall(self.pool, config.experts, self.expert_keys, self.hash_key, retries=limits.retries)
         self.chat_log = ChatLog(self.sink, self.metrics, ServedModels(config.experts, self.metrics))

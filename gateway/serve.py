@@ -11,19 +11,12 @@ import socket
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from decision_log.privacy import load_key
-from decision_log.protocols import DecisionDatabase, DecisionSink
-from fleet.pool import ExpertPool
-from fleet.residency.keeper import Keeper
 from gateway.app import GatewayApp
 from gateway.asgi import Receive, Scope, Send
-from gateway.auth import Auth
-from gateway.batches.store import BatchStore
 from gateway.exposure import check_exposure
 from gateway.http_limits import limited_protocol
 from gateway.listener import bind, url_of
@@ -31,64 +24,20 @@ from gateway.live_router import LiveRouter
 from gateway.origin_check import readable_by
 from gateway.parts import Parts, watch_parts
 from gateway.settings import Settings
-from gateway.siblings import Siblings
-from gateway.telemetry.telemetry import Telemetry
-from retrieval.service import RetrievalService
 from router.build import build_encoder, load_router
 from router.config import CoeConfig
 from router.live_pointer import ROUTERS_FOLDER
 from router.pipeline import Router
-from router.protocols import ChatBackend, Encoder
+from router.protocols import Encoder
 
 if TYPE_CHECKING:
-    from gateway.changes.live_config import LiveConfig
+    pass
 
 FILES_BESIDE = 512  # database, log, indexes, engines, uploads
 FILES_PER_CLIENT = 2  # its connection, and one to an expert
 FEWEST_CLIENTS = 16
 
 logger = logging.getLogger(__name__)
-
-
-def build_parts(
-    settings: Settings,
-    config: CoeConfig,
-    *,
-    backends: Mapping[str, ChatBackend],
-    sink: DecisionSink,
-    store: DecisionDatabase | None,
-    live: LiveRouter | None = None,
-    retrieval: RetrievalService | None = None,
-    batches: BatchStore | None = None,
-    secrets: Mapping[str, str] = MappingProxyType({}),
-    siblings: Siblings | None = None,
-    auth: Auth | None = None,
-    live_config: LiveConfig | None = None,
-    telemetry: Telemetry | None = None,
-    residency: Keeper | None = None,
-) -> Parts:
-    """The parts of a gateway that serves `<data>/routers/live.json`. `secrets` are values of environment variables.
-
-    Raises:
-        ConfigError: the key of hashes in the data folder cannot be read or made.
-    """
-    return Parts(
-        config=config,
-        pool=ExpertPool(backends),
-        live=live or live_router(settings, config),
-        sink=sink,
-        store=store,
-        auth=auth or Auth(settings.plain_keys),
-        hash_key=load_key(settings.data_dir),
-        expert_keys=expert_keys(config, secrets),
-        retrieval=retrieval,
-        batches=batches,
-        siblings=siblings or Siblings(),
-        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
-        live_config=live_config,
-        telemetry=telemetry,
-        residency=residency,
-    )
 
 
 def expert_keys(config: CoeConfig, secrets: Mapping[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -58,23 +59,25 @@ def start(path: Path, name: str, parent: int, work: Callable[..., Coroutine[None
 
     async def program(life: Life) -> None:
         async with AsyncExitStack() as stack:
-            await work(stack, settings, plan, path.parent, life, parent=parent)
+            await work(stack, Post(settings, plan, path.parent, parent, life))
 
     run(live_until_signal(program))
 
 
-async def worker(
-    stack: AsyncExitStack,
-    settings: Settings,
-    plan: Plan,
-    folder: Path,
-    life: Life,
-    *,
-    parent: int,
-    number: int,
-    listener: int,
-) -> None:
+@dataclass(frozen=True)
+class Post:
+    """The place of a process among the others: their plan and folder, and the process id of their parent."""
+
+    settings: Settings
+    plan: Plan
+    folder: Path
+    parent: int
+    life: Life
+
+
+async def worker(stack: AsyncExitStack, post: Post, number: int, listener: int) -> None:
     """Serves until a signal, and drains."""
+    settings, plan, folder, life = post.settings, post.plan, post.folder, post.life
     name = worker_name(number)
     share = partial(share_of, workers=plan.workers, number=number)
     config = share(plan.config)
@@ -94,14 +97,13 @@ async def worker(
     life.is_starting = False
     ready_file(folder, name).touch(mode=0o600)
     await life.stop.wait()
-    hurry_if_alone(life.stop, parent)
+    hurry_if_alone(life.stop, post.parent)
     await gateway.drain(life.stop.urgent)
 
 
-async def keep_log(
-    stack: AsyncExitStack, settings: Settings, plan: Plan, folder: Path, life: Life, *, parent: int
-) -> None:
+async def keep_log(stack: AsyncExitStack, post: Post) -> None:
     """Keeps the log until a signal, and writes what is in the stream then."""
+    settings, plan, folder, life = post.settings, post.plan, post.folder, post.life
     redis_url, _ = await start_redis(stack, settings)
     store = await open_database(stack, settings)
     keeper = await start_keeper(stack, settings, plan.config, redis_url, store)

@@ -22,8 +22,10 @@ from decision_log.removal_commands import erase_all
 from decision_log.sink import DecisionLog
 from decision_log.spool import Spool
 from decision_log.stream_entries import dead_stream
+from fleet.pool import ExpertPool
 from fleet.redis_server import RedisServer
-from gateway.serve import build_parts
+from gateway.parts import Parts
+from gateway.serve import live_router
 from gateway.settings import read_settings
 from gateway.wire import chat_request
 from router.config import GatewayConfig, LogConfig, PrivacyLevel
@@ -138,7 +140,7 @@ async def test_a_session_is_found_by_its_name_and_a_text_by_itself(
     settings = read_settings({"COE_DATA_DIR": str(tmp_path)})
     config = config_of()
     log = DecisionLog(data_dir=tmp_path, redis_url=redis_url, config=config.log)
-    parts = build_parts(settings, config, backends={}, sink=log, store=None)
+    parts = Parts(config, ExpertPool({}), live_router(settings, config), log, hash_key=load_key(tmp_path))
     asked = make_record(0, text="hello there").model_copy(
         update={"session_id": parts.decider.session_id("named:support-4711", "")}
     )

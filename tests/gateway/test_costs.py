@@ -28,9 +28,12 @@ from sqlalchemy import event
 from base.shipped import DEFAULT_CONFIG, shipped_root
 from decision_log.consumer import Consumer
 from decision_log.database import Database
+from decision_log.privacy import load_key
 from decision_log.sink import DecisionLog
+from fleet.pool import ExpertPool
 from fleet.wires import vllm
-from gateway.serve import Gateway, build_parts
+from gateway.parts import Parts
+from gateway.serve import Gateway, live_router
 from gateway.settings import Settings
 from router.build import build_encoder
 from router.config import LogConfig, load_config
@@ -201,7 +204,8 @@ async def costs_of_chats(folder: Path, log: MemoryLog) -> dict[str, dict[str, fl
     found = {"calls": dict[str, float](), "bytes": dict[str, float]()}
     with upstream() as url, counting() as counter:
         backends = {name: vllm.build(vllm.Options(url=url, served_model=name)) for name in config.experts}
-        gateway = Gateway(build_parts(settings, config, backends=backends, sink=log, store=None))
+        live, key = live_router(settings, config), load_key(settings.data_dir)
+        gateway = Gateway(Parts(config, ExpertPool(backends), live, log, hash_key=key))
         port = await gateway.start()
         for kind in KINDS:
             found["calls"][kind] = min(await costs_of_kind(port, kind, counter.reset, lambda: counter.calls))

@@ -24,7 +24,9 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from fleet.stop_signal import stop_on_signal
-from gateway.serve import Gateway, build_parts
+from fleet.pool import ExpertPool
+from gateway.parts import Parts
+from gateway.serve import Gateway, live_router
 from gateway.settings import environment_settings
 from base.errors import RouterError
 from tests.gateway import running as support
@@ -36,7 +38,7 @@ class Log(support.MemoryLog):
 
 async def serve(settings, config, experts):
     sink = Log()
-    parts = build_parts(settings, config, backends=experts, sink=sink, store=None)
+    parts = Parts(config, ExpertPool(experts), live_router(settings, config), sink)
     served = Gateway(parts, host=settings.host, port=settings.port)
     with stop_on_signal() as stop:
         try:

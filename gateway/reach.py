@@ -1,0 +1,111 @@
+"""The experts that can be called now: some may be down, and the engines of some may sleep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fleet.pool import ExpertPool
+from fleet.residency.keeper import Keeper
+from router.pipeline import Router
+from router.types import Asleep, FloatArray, Query, RoutingDecision
+
+
+class WaitFor(Exception):
+    """A request that has to wait for an expert to wake: nobody awake can serve it, or its policy says so."""
+
+    def __init__(self, expert: str) -> None:
+        super().__init__(expert)
+        self.expert = expert
+
+
+class Reach:
+    """Says who can be called, and has engines woken for requests.
+
+    Args:
+        keeper: decides which engines are awake; None where all always are.
+    """
+
+    def __init__(self, pool: ExpertPool, keeper: Keeper | None = None) -> None:
+        self._pool, self._keeper = pool, keeper
+
+    @property
+    def alive(self) -> frozenset[str]:
+        return self._pool.alive
+
+    @property
+    def asleep(self) -> frozenset[str]:
+        return self._pool.asleep
+
+    def answering(self, body: Mapping[str, object]) -> tuple[str, ...]:
+        """The experts that are not language models and that have an answer to a chat request."""
+        return self._pool.answering(body)
+
+    async def wake(self, expert: str) -> None:
+        """Wakes an expert that a client named, and counts the request. Raises as `Keeper.wait_for` does."""
+        if self._keeper is not None:
+            if expert in self._pool.asleep:
+                await self._keeper.wait_for(expert)
+            self._keeper.note_named(expert)
+
+    async def wait_for(self, expert: str) -> None:
+        if self._keeper is not None:
+            await self._keeper.wait_for(expert)
+
+    def note(self, served: RoutingDecision, ideal: RoutingDecision | None, *, begins: bool) -> None:
+        """Counts a routed request for the engines; `ideal` is as of `decision_of_all_awake`, None where all are."""
+        if self._keeper is not None:
+            weighed = ideal or served
+            self._keeper.note(weighed.category, quality_of(weighed), served.expert, begins)
+
+    def decision_of_all_awake(
+        self, router: Router, policy: str, query: Query, embedding: FloatArray
+    ) -> RoutingDecision | None:
+        """The decision if nobody slept; None where nobody sleeps. It draws nothing that counts. Raises
+        NoEligibleExpertError."""
+        if self._keeper is None or not query.facts.asleep:
+            return None
+        awake, rng = replace(query, facts=replace(query.facts, asleep=())), np.random.default_rng(0)
+        return router.decide(
+            awake, policy=policy, alive=self._pool.alive | self._pool.asleep, rng=rng, embedding=embedding
+        )
+
+    def beside(
+        self, decision: RoutingDecision, ideal: RoutingDecision | None, query: Query, *, may_wait: bool
+    ) -> RoutingDecision:
+        """The decision with what its receipt says of the best expert where it sleeps. Raises WaitFor."""
+        if self._keeper is None or ideal is None:
+            return decision
+        if may_wait and self._keeper.waits_for_best and wanted(ideal) in query.facts.asleep:
+            raise WaitFor(wanted(ideal))
+        return decision.model_copy(update={"asleep": asleep_for(decision, ideal, self._keeper)})
+
+
+def wanted(ideal: RoutingDecision) -> str:
+    """The expert that is planned, or that the conversation stays with; never one that exploration drew."""
+    return ideal.expert if ideal.stay is not None and ideal.stay.kept else ideal.ranking[0]
+
+
+def quality_of(ideal: RoutingDecision) -> dict[str, float]:
+    """Predicted quality of who could have served; a conversation's expert with the price of reading it again."""
+    found = dict(zip(ideal.eligible, ideal.predicted_quality, strict=True))
+    if ideal.stay is not None and ideal.stay.kept:
+        found[ideal.stay.last_expert] += ideal.stay.price or 0.0
+    return found
+
+
+def asleep_for(decision: RoutingDecision, ideal: RoutingDecision, keeper: Keeper) -> Asleep | None:
+    """Words of a receipt about the best expert where it slept."""
+    best, quality = wanted(ideal), quality_of(ideal)
+    if best in decision.eligible or decision.expert not in quality:
+        return None
+    outlook = keeper.outlook(best)
+    return Asleep(
+        expert=best,
+        lost=quality[best] - quality[decision.expert],
+        account=None if outlook is None else outlook.account,
+        price=None if outlook is None else outlook.price,
+        is_waking=keeper.is_waking(best),
+    )
