@@ -23,7 +23,8 @@ from rich.console import Console
 from scipy.stats import beta
 
 from base.blas import one_thread
-from benchmarks.loop_arms import EVENLY_EXPLORED, EXPLORATION, Settings, Stage, fit_stage
+from benchmarks.loop_arms import EXPLORATION, Settings, Stage, fit_stage
+from benchmarks.loop_baselines import EVENLY_EXPLORED
 from benchmarks.loop_experiments import (
     BLOCK,
     ESTIMATORS,

@@ -1,4 +1,4 @@
-"""Learners from the same simulated traffic: `coe retrain`, nobody, an average of the log, a Beta bandit.
+"""`coe retrain` on simulated traffic, and nobody who learns from it.
 
 `Retraining` calls what the command calls: the evidence, the artifact, the comparison, the gate; only SQL is left out.
 
@@ -19,8 +19,6 @@ import numpy as np
 from base.progress import silent
 from benchmarks.loop_fleet import (
     CALM,
-    THUMB_FLOOR,
-    THUMB_SLOPE,
     Float64Array,
     History,
     IntArray,
@@ -60,9 +58,6 @@ from training.types import OutcomeTable
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALPHA = 0.1
 EXPLORATION = ExplorationConfig(budget=0.005)
-EVENLY_EXPLORED = 0.1
-"""Share of the traffic that `Averaging` spreads evenly."""
-
 MAX_KEY_SHARE = FeedbackConfig().max_key_share
 NOTHING = Metric(value=0.0, interval=Interval(low=0.0, high=0.0))
 SAME_ACCURACY = Comparison("category accuracy", NOTHING, NOTHING, NOTHING, 0.0)
@@ -72,7 +67,6 @@ UNDECIDED = GateResult(Verdict.NEED_MORE, "far from evidence", ())
 HOPELESS = 1.0
 """log E judged in sample, below which the cross-fitted one is not looked at: 1 / LEVEL takes 3.0."""
 
-PRIOR_THUMBS = 16.0
 MAP = FittedScorer(PluginConfig(kind="map"), {}, {}, {})
 
 
@@ -411,86 +405,3 @@ def spoiled(matrix: QualityMatrix, noise: Float64Array) -> QualityMatrix:
     """Evidence that is wrong by this noise (k+1, m): that of a fit that went astray."""
     quality = np.clip(matrix.quality + noise, 0.0, 1.0).astype(np.float32)
     return replace(matrix, quality=quality, stderr=np.full_like(matrix.stderr, 1e-3))
-
-
-@dataclass
-class Averaging:
-    """The mean reward of every category and expert over the whole log, the best of which serves at once: no scale, no
-    drift, no gate. A cell without rewards has its probes' mean. Explores as the production loop does, uniformly."""
-
-    world: World
-    rows: IntArray
-    probes: OutcomeTable
-    rng: np.random.Generator
-    experts: tuple[str, ...]
-    retrain_every: int = 500
-    n: int = 0
-
-    def __post_init__(self) -> None:
-        shape = (len(self.world.categories) + 1, len(self.world.traffic.experts))
-        self.sums, self.counts = np.zeros(shape), np.zeros(shape)
-        self.prior = measure_quality(self.probes, self.world.categories).quality.astype(np.float64)
-        self.update()
-
-    def update(self) -> None:
-        mean = np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), self.prior)
-        present = np.array([name in self.experts for name in self.world.traffic.experts])
-        mean[:, ~present] = -1.0
-        explored = EVENLY_EXPLORED * present / present.sum()
-        best = np.eye(len(present))[mean.argmax(axis=1)]
-        self.policy = ((1 - EVENLY_EXPLORED) * best + explored)[self.rows]
-
-    def serve(self, moment: Moment, t: int) -> float:
-        self.experts = moment.experts
-        prompts = draw_prompts(moment, t, self.rng)
-        chosen = draw_experts(self.policy, prompts, self.rng)
-        reward, _, _ = draw_rewards(moment, prompts, chosen, CALM, self.rng)
-        rated = np.isfinite(reward)
-        at = (self.rows[prompts][rated], chosen[rated])
-        np.add.at(self.sums, at, reward[rated])
-        np.add.at(self.counts, at, 1.0)
-        self.n += t
-        if self.n % self.retrain_every == 0:
-            self.update()
-        return float(moment.quality[prompts, chosen].mean())
-
-    def value(self, moment: Moment) -> float:
-        return moment.value(self.policy)
-
-
-@dataclass
-class BetaBandit:
-    """Thompson sampling, a Beta posterior per category and expert that every thumb updates; probes are its prior."""
-
-    world: World
-    rows: IntArray
-    probes: OutcomeTable
-    rng: np.random.Generator
-
-    def __post_init__(self) -> None:
-        evidence = measure_quality(self.probes, self.world.categories)
-        count = np.minimum(evidence.count.astype(np.float64), PRIOR_THUMBS)
-        reward = THUMB_FLOOR + THUMB_SLOPE * evidence.quality.astype(np.float64)
-        self.up, self.down = 1.0 + count * reward, 1.0 + count * (1 - reward)
-
-    def serve(self, moment: Moment, t: int) -> float:
-        columns = [self.world.traffic.experts.index(name) for name in moment.experts]
-        prompts = draw_prompts(moment, t, self.rng)
-        total = 0.0
-        for prompt in prompts:
-            row = self.rows[prompt]
-            chosen = columns[int(self.rng.beta(self.up[row, columns], self.down[row, columns]).argmax())]
-            total += moment.quality[prompt, chosen]
-            if self.rng.random() < CALM.up:
-                is_up = self.rng.random() < moment.reward[prompt, chosen]
-                (self.up if is_up else self.down)[row, chosen] += 1.0
-        return total / t
-
-    def value(self, moment: Moment) -> float:
-        """By a hundred draws of the posterior."""
-        columns = [self.world.traffic.experts.index(name) for name in moment.experts]
-        policy = np.zeros(self.up.shape)
-        for _ in range(100):
-            drawn = self.rng.beta(self.up[:, columns], self.down[:, columns]).argmax(axis=1)
-            policy[np.arange(len(policy)), np.array(columns)[drawn]] += 0.01
-        return moment.value(policy[self.rows])

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.loop_arms import Averaging, BetaBandit, Retraining, Round, Settings, Stage, router_of, spoiled
+from benchmarks.loop_arms import Retraining, Round, Settings, Stage, router_of, spoiled
+from benchmarks.loop_baselines import Averaging, BetaBandit
 from benchmarks.loop_fleet import (
     THUMB_FLOOR,
     THUMB_SLOPE,

@@ -8,31 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 
-import aiohttp
 import numpy as np
 
 from base.errors import RouterError
-from eval.answer_keys import asks_by, keys_of, kind_of_probe
-from eval.answers import Answer, Journal, Pair, answer_key, asked_in_time
+from eval.answers import Answer, Journal, Pair, asked_in_time
 from eval.chat_client import CallError, ChatClient, Fault
-from eval.probe_set import Probe
-from eval.ray_collect import Asked, Place, Refusal, Spread
-from eval.types import Grader
-from router.section import PluginConfig
-from router.strategies.types import Question
-from router.types import PROBE_HEADER, FloatArray
-from training.datasets.outcomes import numbered_answers, write_outcomes
-from training.split import split_of
-from training.types import ModelFacts, OutcomeTable
+from eval.collect_request import CollectRequest, Show, client_of, pairs_of
+from eval.grading import graded_table
+from eval.ray_collect import Asked, Refusal
+from training.datasets.outcomes import write_outcomes
+from training.types import OutcomeTable
 
 JOURNAL_FILE = "journal.jsonl"
-METRIC = "graded"
 MAX_NAMED_ERRORS = 5
 FIRST_REFUSED, FIRST_FAILED = 3, 8
 """Calls to an expert after which the rest is not tried, when none could be asked, or when it failed at all of them: one
@@ -40,53 +31,6 @@ that fails at half of what it is asked does so eight times in a row once in 256 
 
 TIMED = 3
 """Answers of an expert that this machine times itself; the latency of a given answer follows from its tokens."""
-
-Show = Callable[[str], None]
-"""Called with a line that says what is being done now."""
-
-
-@dataclass(frozen=True)
-class CollectRequest:
-    """The experts, the probes and where to ask. `base_url` is an API root such as http://127.0.0.1:8000/v1, where each
-    expert is a model.
-
-    `facts` gives sizes and prices; experts without any have unknown cost. `fingerprints` say what decides an expert's
-    answers; the name does where there is none. `given` are answers of another machine, which are not asked again.
-    `free` are experts whose answers cost nothing: they are asked each time, so no key has to cover their code.
-    `kept` are experts that may stay in the table with what they answered before, though they are not asked now; None
-    keeps all of them. `compared_by` is the kind of answers by category, for probes whose grader tells none; `embed` is
-    the router's encoder, for kinds that need it. `timeout_s` bounds one answer. `is_asking_failed`: ask again where an
-    expert failed before, instead of keeping its 0. `is_asking_all`: ask everything again. `wants_logprobs`:
-    of what is asked now, for the gate of `escalate`; builtin experts have none. `spread`: Ray asks and grades.
-    """
-
-    probes: tuple[Probe, ...]
-    experts: tuple[str, ...]
-    base_url: str
-    out: Path
-    facts: Mapping[str, ModelFacts] = field(default_factory=dict)
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-    given: tuple[Answer, ...] = ()
-    free: frozenset[str] = frozenset()
-    kept: frozenset[str] | None = None
-    compared_by: Mapping[str, PluginConfig] = field(default_factory=dict)
-    embed: Callable[[Sequence[str]], FloatArray] | None = None
-    concurrency: int = 4
-    timeout_s: float = 120.0
-    api_key: str | None = None
-    is_asking_failed: bool = False
-    is_asking_all: bool = False
-    wants_logprobs: bool = False
-    spread: Spread | None = None
-
-    @property
-    def place(self) -> Place:
-        """The API that experts are asked by."""
-        return Place(self.base_url, self.api_key, self.timeout_s, self.concurrency)
-
-    def key(self, expert: str, probe: Probe) -> str:
-        """Key of the expert's answer to the probe."""
-        return answer_key(probe, self.fingerprints.get(expert, expert))
 
 
 @dataclass(frozen=True)
@@ -142,12 +86,6 @@ async def collect(request: CollectRequest, *, show: Show) -> Collection:
         abstentions=Counter(answer.expert for answer in known if answer.abstains),
         stopped=tuple(asking.stopped),
     )
-
-
-def pairs_of(request: CollectRequest, experts: Sequence[str]) -> list[Pair]:
-    """Every probe for every expert."""
-    asked = {expert: request.wants_logprobs and expert not in request.free for expert in experts}
-    return [Pair(probe, e, request.key(e, probe), wants) for e, wants in asked.items() for probe in request.probes]
 
 
 def taken_answers(request: CollectRequest, pairs: Sequence[Pair], known: Mapping[str, Answer]) -> list[Answer]:
@@ -295,127 +233,3 @@ def earlier_experts(request: CollectRequest, answers: Mapping[str, Answer]) -> t
     found = {answer.expert for answer in answers.values()} - set(request.experts)
     kept = sorted(found if request.kept is None else found & request.kept)
     return tuple(expert for expert in kept if any(pair.key in answers for pair in pairs_of(request, [expert])))
-
-
-async def graded_table(
-    request: CollectRequest,
-    graders: Mapping[str, Grader],
-    answers: Mapping[str, Answer],
-    experts: Sequence[str],
-    show: Show,
-) -> OutcomeTable:
-    """All probes and these experts, graded; NaN where there is no answer."""
-    shape = (len(request.probes), len(experts))
-    matrices: dict[str, FloatArray] = {
-        name: np.full(shape, np.nan, dtype=np.float32)
-        for name in ("score", "cost_usd", "output_tokens", "latency_ms", "logprob")
-    }
-    speeds = {expert: ms_per_token(answers.values(), expert) for expert in experts}
-    cells = [
-        (row, column, answers[pair.key])
-        for column, expert in enumerate(experts)
-        for row, pair in enumerate(pairs_of(request, [expert]))
-        if pair.key in answers
-    ]
-    scores = await scores_of(request, graders, [(request.probes[row], answer) for row, _, answer in cells], show)
-    for (row, column, answer), score in zip(cells, scores, strict=True):
-        known = {
-            "score": score,
-            "cost_usd": cost_usd(answer, request.facts.get(experts[column], ModelFacts())),
-            "output_tokens": answer.output_tokens,
-            "latency_ms": latency_ms(answer, speeds[experts[column]]),
-            "logprob": answer.logprob,
-        }
-        for name, matrix in matrices.items():
-            matrix[row, column] = np.nan if known[name] is None else known[name]
-    sizes = {name: request.facts[name].active_params_b for name in experts if name in request.facts}
-    keys = await compared(request, [(r, c, a.text) for r, c, a in cells if not a.failure and not a.abstains], show)
-    return OutcomeTable(
-        prompt_ids=tuple(probe.id for probe in request.probes),
-        texts=tuple(probe.text for probe in request.probes),
-        categories=tuple(probe.category for probe in request.probes),
-        splits=tuple(split_of(probe.text) for probe in request.probes),
-        experts=tuple(experts),
-        scores=matrices["score"],
-        cost_usd=matrices["cost_usd"],
-        output_tokens=matrices["output_tokens"],
-        latency_ms=matrices["latency_ms"],
-        metric=METRIC,
-        source=request.out.name,
-        active_params_b={name: size for name, size in sizes.items() if size is not None},
-        answers=numbered_answers(keys, (len(request.probes), len(experts))),
-        logprobs=matrices["logprob"] if np.isfinite(matrices["logprob"]).any() else None,
-    )
-
-
-async def scores_of(
-    request: CollectRequest, graders: Mapping[str, Grader], answers: Sequence[tuple[Probe, Answer]], show: Show
-) -> list[float]:
-    """Scores in the order of the answers; 0 where there is nothing to grade."""
-    scores = [0.0] * len(answers)
-    graded = [at for at, (_, answer) in enumerate(answers) if not (answer.failure or answer.abstains)]
-    if request.spread is not None:
-        parts = request.spread.graded([(answers[at][0].grader, answers[at][1].text) for at in graded])
-        for at, score in zip(graded, (score for part in parts for score in part), strict=True):
-            scores[at] = score
-        return scores
-    waiting, done = iter(graded), 0
-
-    async def work() -> None:
-        nonlocal done
-        for at in waiting:
-            probe, answer = answers[at]
-            # A grader may run code in a sandbox for seconds.
-            scores[at] = await asyncio.to_thread(graders[probe.id], answer.text)
-            done += 1
-            show(f"grading: {done} of {len(graded)} answers")
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(request.concurrency, len(graded))):
-            tasks.create_task(work())
-    return scores
-
-
-async def compared(
-    request: CollectRequest, answers: Sequence[tuple[int, int, str]], show: Show
-) -> list[tuple[int, int, str | None]]:
-    """The keys of the answers that can be compared; a judge is asked where experts.yaml declares one."""
-    found = {row: kind_of_probe(probe, request.compared_by) for row, probe in enumerate(request.probes)}
-    kinds = {row: kind for row, kind in found.items() if kind is not None}
-    if any(kind.is_slow for kind in kinds.values()):
-        show("comparing answers")
-    async with client_of(request) as client:
-        texts, ask = request.probes, asks_by(client)
-        return await keys_of(answers, kinds, {row: Question(texts[row].text, request.embed, ask) for row in kinds})
-
-
-@asynccontextmanager
-async def client_of(request: CollectRequest) -> AsyncIterator[ChatClient]:
-    """A client of the API that experts are asked by."""
-    headers = {PROBE_HEADER: "1"} | ({"authorization": f"Bearer {request.api_key}"} if request.api_key else {})
-    timeout = aiohttp.ClientTimeout(total=request.timeout_s)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-        yield ChatClient(session, request.base_url, request.api_key)
-
-
-def ms_per_token(answers: Iterable[Answer], expert: str) -> float | None:
-    """Mean time of this machine per output token of an expert; None where nothing was timed."""
-    own = [answer for answer in answers if answer.expert == expert and answer.latency_ms and not answer.failure]
-    n_tokens = sum(answer.output_tokens or 0 for answer in own)
-    return sum(answer.latency_ms or 0.0 for answer in own) / n_tokens if n_tokens else None
-
-
-def latency_ms(answer: Answer, speed: float | None) -> float | None:
-    """Milliseconds as measured here, otherwise of the tokens at this machine's speed; None where neither is known."""
-    if answer.latency_ms is not None:
-        return answer.latency_ms
-    return None if speed is None or answer.output_tokens is None else speed * max(1, answer.output_tokens)
-
-
-def cost_usd(answer: Answer, facts: ModelFacts) -> float | None:
-    """USD: tokens times price; None where either is unknown."""
-    amounts = (answer.prompt_tokens, facts.price_in_per_m_usd, answer.output_tokens, facts.price_out_per_m_usd)
-    if None in amounts:
-        return None
-    tokens_in, price_in, tokens_out, price_out = (float(amount or 0) for amount in amounts)
-    return (tokens_in * price_in + tokens_out * price_out) / 1e6

@@ -18,8 +18,9 @@ from base.progress import console_progress
 from base.ray_engine import EngineOption, WorkEngine, cores_of
 from base.terminal import Grid, Terminal
 from eval.answers import read_answers, write_answers
-from eval.collect import Collection, CollectRequest
+from eval.collect import Collection
 from eval.collect import collect as run_collect
+from eval.collect_request import CollectRequest
 from eval.commands import ExpertsOption, split_names
 from eval.probe_set import Probe, load_probe_file, load_probes
 from eval.ray_collect import Spread

@@ -19,7 +19,8 @@ from eval.routing.trial import active_params, mean_costs
 from router.policy_config import Budgets
 from router.price import SLACK
 from training.datasets.model_facts import find_models_file, read_models
-from training.datasets.outcomes import PromptColumns, complete_rows, read_outcomes
+from training.datasets.outcome_prompts import PromptColumns
+from training.datasets.outcomes import complete_rows, read_outcomes
 from training.split import SPLITS
 from training.types import OutcomeTable
 

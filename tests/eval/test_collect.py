@@ -16,8 +16,9 @@ from aiohttp.test_utils import TestServer
 
 from base.errors import ConfigError, DataError, RouterError
 from eval.answers import read_answers, write_answers
-from eval.collect import TIMED, Collection, CollectRequest, collect
+from eval.collect import TIMED, Collection, collect
 from eval.collect_command import expert_fingerprint, first_of_each_category, load_inputs
+from eval.collect_request import CollectRequest
 from eval.probe_set import GraderSpec, Probe
 from router.expert_config import Engine, ExpertConfig
 from training.datasets.outcomes import read_outcomes

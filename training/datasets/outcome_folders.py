@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from base.columns import read_table, texts
 from base.errors import DataError
 from router.types import FloatArray
-from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, read_outcomes
+from training.datasets.outcome_prompts import PROMPTS_FILE
+from training.datasets.outcome_scores import SCORES_FILE
+from training.datasets.outcomes import read_outcomes
 from training.types import NOT_COMPARED, OutcomeTable
 
 MATRICES = ("scores", "cost_usd", "output_tokens", "latency_ms")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,73 +28,25 @@ from base.columns import (
     optional_texts,
     positions,
     read_table,
-    require_amounts,
-    require_range,
     texts,
 )
-from base.errors import DataError, allowed_values
-from base.record_files import kind_of, parse_json
+from base.errors import DataError
 from router.types import FloatArray
 from training.datasets.model_facts import MODELS_FILE, find_models_file, read_models, write_models
-from training.split import SPLITS, split_of
+from training.datasets.outcome_prompts import ALL_PROMPTS, PROMPTS_FILE, PromptColumns, PromptRows, read_prompts
+from training.datasets.outcome_scores import (
+    SCORES_FILE,
+    ScoreRows,
+    choose_experts,
+    choose_metric,
+    estimated_cost,
+    read_scores,
+    refuse_repeats,
+    reply_tokens,
+)
 from training.types import NO_ANSWER, NOT_COMPARED, ModelFacts, OutcomeTable
 
-PROMPTS_FILE = "prompts.parquet"
-SCORES_FILE = "scores.parquet"
 ANSWERS_FILE = "answers.parquet"
-CHARS_PER_TOKEN = 4
-"""The usual ratio for English text, as `QueryFacts.prompt_tokens` counts."""
-
-
-@dataclass(frozen=True)
-class PromptRows:
-    """Columns of the kept prompts, and the ids of all."""
-
-    ids: list[str]
-    texts: list[str]
-    categories: list[str]
-    splits: list[str]
-    source: str
-    all_ids: frozenset[str]
-
-
-@dataclass(frozen=True)
-class ScoreRows:
-    """Rows of the kept prompts and models. `number` is the row in the file, from 1; `prompt` and `expert` are indices;
-    unknown numbers are NaN. `models` are all models that have a score on a kept prompt, sorted."""
-
-    models: tuple[str, ...]
-    number: NDArray[np.int64]
-    prompt: NDArray[np.int64]
-    expert: NDArray[np.int64]
-    score: Float64Array
-    metric: NDArray[np.str_]
-    cost_usd: Float64Array
-    output_tokens: Float64Array
-    output_chars: Float64Array
-    latency_ms: Float64Array
-
-    def take(self, keep: NDArray[np.bool_]) -> ScoreRows:
-        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return ScoreRows(**{name: c if name == "models" else c[keep] for name, c in columns.items()})
-
-
-@dataclass(frozen=True)
-class PromptColumns:
-    """Choice of prompts, and of the columns of prompts.parquet that tell of them.
-
-    Args:
-        benchmark: only prompts of this benchmark; None: all.
-        category: the column that holds the labels.
-        has_splits: False where the column `split` plays no role and may hold anything: splits are then by hash of text.
-    """
-
-    benchmark: str | None = None
-    category: str = "category"
-    has_splits: bool = True
-
-
-ALL_PROMPTS = PromptColumns()
 
 
 def read_outcomes(
@@ -145,88 +97,6 @@ def complete_rows(table: OutcomeTable, path: Path) -> OutcomeTable:
     return table.rows(keep)
 
 
-def read_prompts(path: Path, wanted: PromptColumns) -> PromptRows:
-    """Prompts of one benchmark, or all. Raises DataError."""
-    benchmark = wanted.benchmark
-    table = read_table(path, ("prompt_id", "messages", wanted.category))
-    ids = texts(path, table, "prompt_id")
-    if not ids:
-        raise DataError(f"{path}: holds no row")
-    repeated = [name for name, count in Counter(ids).items() if count > 1]
-    if repeated:
-        row = len(ids) - ids[::-1].index(repeated[0])
-        raise DataError(f"{path}: row {row}, column 'prompt_id': '{repeated[0]}' is there already")
-    benchmarks = optional_texts(path, table, "benchmark", "")
-    if benchmark is not None and benchmark not in benchmarks:
-        raise DataError(f"{path}: unknown benchmark '{benchmark}'{allowed_values(benchmark, set(benchmarks) - {''})}")
-    kept = [i for i, name in enumerate(benchmarks) if benchmark in (None, name)]
-    part = table.take(kept)
-    messages, categories = texts(path, table, "messages"), texts(path, table, wanted.category)
-    asks = [last_ask(path, i + 1, messages[i]) for i in kept]
-    splits = optional_texts(path, part, "split", "") if wanted.has_splits else [""] * len(kept)
-    return PromptRows(
-        ids=[ids[i] for i in kept],
-        texts=asks,
-        categories=[categories[i] for i in kept],
-        splits=checked_splits(path, splits, asks, kept),
-        source=" + ".join(sorted(set(optional_texts(path, part, "source", path.parent.name)))),
-        all_ids=frozenset(ids),
-    )
-
-
-def last_ask(path: Path, row: int, messages: str) -> str:
-    """Text of the last user message; the text parts of one that has several. Raises DataError."""
-    place = f"{path}: row {row}, column 'messages'"
-    listed = parse_json(messages, place)
-    if not isinstance(listed, list):
-        raise DataError(f"{place}: expected a list of messages; got {kind_of(listed)}")
-    asks = [m.get("content") for m in listed if isinstance(m, dict) and m.get("role") == "user"]
-    if not asks:
-        raise DataError(f"{place}: holds no message of role 'user'")
-    content = asks[-1]
-    if isinstance(content, list):
-        content = "\n".join(str(part["text"]) for part in content if isinstance(part, dict) and "text" in part)
-    if not isinstance(content, str) or not content.strip():
-        raise DataError(f"{place}: the last user message has no text")
-    return content.strip()
-
-
-def checked_splits(path: Path, splits: list[str], asks: list[str], kept: list[int]) -> list[str]:
-    """The splits of a file, or by hash of the text where it names none. Raises DataError on another name."""
-    for i, name in zip(kept, splits, strict=True):
-        if name and name not in SPLITS:
-            raise DataError(f"{path}: row {i + 1}, column 'split': '{name}' is unknown{allowed_values(name, SPLITS)}")
-    return [name or split_of(ask) for name, ask in zip(splits, asks, strict=True)]
-
-
-def read_scores(path: Path, prompts: PromptRows) -> ScoreRows:
-    """Scores of the kept prompts. Raises DataError."""
-    table = read_table(path, ("prompt_id", "model", "score"))
-    ids, names = texts(path, table, "prompt_id"), texts(path, table, "model")
-    score = numbers(path, table, "score")
-    require_range(path, "score", score, 0.0, 1.0, may_miss=False)
-    amounts = {name: numbers(path, table, name) for name in ("cost_usd", "output_tokens", "output_chars", "latency_ms")}
-    for name, values in amounts.items():
-        require_amounts(path, name, values)
-    for row, prompt_id in enumerate(ids, start=1):
-        if prompt_id not in prompts.all_ids:
-            raise DataError(f"{path}: row {row}, column 'prompt_id': '{prompt_id}' is not in {PROMPTS_FILE}")
-    prompt = positions(ids, prompts.ids)
-    models = tuple(sorted({name for name, i in zip(names, prompt, strict=True) if i >= 0}))
-    if not models:
-        raise DataError(f"{path}: holds no score of the chosen prompts")
-    rows = ScoreRows(
-        models=models,
-        number=np.arange(1, len(ids) + 1),
-        prompt=prompt,
-        expert=positions(names, models),
-        score=score,
-        metric=np.array(optional_texts(path, table, "metric", "score"), dtype=np.str_),
-        **amounts,
-    )
-    return rows.take(prompt >= 0)
-
-
 def read_answers(
     path: Path, prompts: PromptRows, models: Sequence[str]
 ) -> tuple[NDArray[np.int64] | None, FloatArray | None]:
@@ -264,43 +134,6 @@ def numbered_answers(given: Iterable[tuple[int, int, str | None]], shape: tuple[
     return found
 
 
-def choose_experts(path: Path, rows: ScoreRows, experts: Sequence[str] | None) -> ScoreRows:
-    """Rows of the chosen experts, whose order becomes that of the columns. Raises DataError on an unknown one."""
-    if experts is None:
-        return rows
-    for name, count in Counter(experts).items():
-        if name not in rows.models:
-            raise DataError(f"{path}: unknown expert '{name}'{allowed_values(name, rows.models)}")
-        if count > 1:
-            raise DataError(f"expert '{name}' is named {count} times")
-    new_number = positions(rows.models, experts)[rows.expert]
-    keep = new_number >= 0
-    return replace(rows.take(keep), models=tuple(experts), expert=new_number[keep])
-
-
-def choose_metric(path: Path, rows: ScoreRows, metric: str | None) -> ScoreRows:
-    """Rows of one metric. Different prompts may have different metrics, as benchmarks do; one prompt may not."""
-    found, code = np.unique(rows.metric, return_inverse=True)
-    if metric is not None:
-        if metric not in found:
-            raise DataError(f"{path}: unknown metric '{metric}'{allowed_values(metric, found.tolist())}")
-        return rows.take(rows.metric == metric)
-    prompt, used = np.unique(np.stack([rows.prompt, code]), axis=1)
-    mixed = found[np.unique(used[np.bincount(prompt)[prompt] > 1])]
-    if len(mixed):
-        raise DataError(f"{path}: prompts are scored by several metrics; choose one of: {', '.join(mixed)}")
-    return rows
-
-
-def refuse_repeats(path: Path, prompts: PromptRows, rows: ScoreRows) -> None:
-    pairs = rows.prompt * len(rows.models) + rows.expert
-    first = np.unique(pairs, return_index=True)[1]
-    if len(first) < len(pairs):
-        i = int(np.setdiff1d(np.arange(len(pairs)), first)[0])
-        pair = f"'{prompts.ids[rows.prompt[i]]}' and '{rows.models[rows.expert[i]]}'"
-        raise DataError(f"{path}: row {rows.number[i]}, columns 'prompt_id' and 'model': {pair} were scored already")
-
-
 def assemble(prompts: PromptRows, rows: ScoreRows, facts: Mapping[str, ModelFacts]) -> OutcomeTable:
     def matrix(values: Float64Array) -> FloatArray:
         cells = np.full((len(prompts.ids), len(rows.models)), np.nan, dtype=np.float32)
@@ -325,24 +158,6 @@ def assemble(prompts: PromptRows, rows: ScoreRows, facts: Mapping[str, ModelFact
         active_params_b={name: size for name, size in known.items() if size is not None},
         is_cost_estimated=bool((np.isnan(recorded) & np.isfinite(cost)).any()),
     )
-
-
-def reply_tokens(rows: ScoreRows) -> Float64Array:
-    """Tokens of each row's reply, or its characters / 4; NaN where neither was recorded."""
-    return np.where(np.isnan(rows.output_tokens), rows.output_chars / CHARS_PER_TOKEN, rows.output_tokens)
-
-
-def estimated_cost(
-    prompts: PromptRows, rows: ScoreRows, tokens_out: Float64Array, facts: Mapping[str, ModelFacts]
-) -> Float64Array:
-    """USD per row at list prices, from the prompt's characters / 4 and the reply's tokens; NaN where length or price is
-    unknown."""
-    unknown = ModelFacts()
-    of_model = [facts.get(name, unknown) for name in rows.models]
-    price_in = np.array([f.price_in_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
-    price_out = np.array([f.price_out_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
-    tokens_in = np.array([len(text) / CHARS_PER_TOKEN for text in prompts.texts])[rows.prompt]
-    return np.asarray((tokens_in * price_in + tokens_out * price_out) / 1e6, dtype=np.float64)
 
 
 def coverage(table: OutcomeTable) -> str:

@@ -11,7 +11,9 @@ import pytest
 
 from base.errors import DataError
 from training.datasets.outcome_folders import read_outcome_folders, with_unmeasured
-from training.datasets.outcomes import PROMPTS_FILE, SCORES_FILE, write_outcomes
+from training.datasets.outcome_prompts import PROMPTS_FILE
+from training.datasets.outcome_scores import SCORES_FILE
+from training.datasets.outcomes import write_outcomes
 from training.types import OutcomeTable
 
 

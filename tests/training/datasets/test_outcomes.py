@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from base.errors import DataError
-from training.datasets.outcomes import PromptColumns, read_outcomes, write_outcomes
+from training.datasets.outcome_prompts import PromptColumns
+from training.datasets.outcomes import read_outcomes, write_outcomes
 from training.split import split_of
 from training.types import ModelFacts
 

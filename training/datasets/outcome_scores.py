@@ -1,0 +1,133 @@
+"""The scores of an outcome table: `scores.parquet`, whose rows are chosen and checked. Shapes: n prompts, m experts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from base.columns import (
+    Float64Array,
+    numbers,
+    optional_texts,
+    positions,
+    read_table,
+    require_amounts,
+    require_range,
+    texts,
+)
+from base.errors import DataError, allowed_values
+from training.datasets.outcome_prompts import PROMPTS_FILE, PromptRows
+from training.types import ModelFacts
+
+SCORES_FILE = "scores.parquet"
+CHARS_PER_TOKEN = 4
+"""The usual ratio for English text, as `QueryFacts.prompt_tokens` counts."""
+
+
+@dataclass(frozen=True)
+class ScoreRows:
+    """Rows of the kept prompts and models. `number` is the row in the file, from 1; `prompt` and `expert` are indices;
+    unknown numbers are NaN. `models` are all models that have a score on a kept prompt, sorted."""
+
+    models: tuple[str, ...]
+    number: NDArray[np.int64]
+    prompt: NDArray[np.int64]
+    expert: NDArray[np.int64]
+    score: Float64Array
+    metric: NDArray[np.str_]
+    cost_usd: Float64Array
+    output_tokens: Float64Array
+    output_chars: Float64Array
+    latency_ms: Float64Array
+
+    def take(self, keep: NDArray[np.bool_]) -> ScoreRows:
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return ScoreRows(**{name: c if name == "models" else c[keep] for name, c in columns.items()})
+
+
+def read_scores(path: Path, prompts: PromptRows) -> ScoreRows:
+    """Scores of the kept prompts. Raises DataError."""
+    table = read_table(path, ("prompt_id", "model", "score"))
+    ids, names = texts(path, table, "prompt_id"), texts(path, table, "model")
+    score = numbers(path, table, "score")
+    require_range(path, "score", score, 0.0, 1.0, may_miss=False)
+    amounts = {name: numbers(path, table, name) for name in ("cost_usd", "output_tokens", "output_chars", "latency_ms")}
+    for name, values in amounts.items():
+        require_amounts(path, name, values)
+    for row, prompt_id in enumerate(ids, start=1):
+        if prompt_id not in prompts.all_ids:
+            raise DataError(f"{path}: row {row}, column 'prompt_id': '{prompt_id}' is not in {PROMPTS_FILE}")
+    prompt = positions(ids, prompts.ids)
+    models = tuple(sorted({name for name, i in zip(names, prompt, strict=True) if i >= 0}))
+    if not models:
+        raise DataError(f"{path}: holds no score of the chosen prompts")
+    rows = ScoreRows(
+        models=models,
+        number=np.arange(1, len(ids) + 1),
+        prompt=prompt,
+        expert=positions(names, models),
+        score=score,
+        metric=np.array(optional_texts(path, table, "metric", "score"), dtype=np.str_),
+        **amounts,
+    )
+    return rows.take(prompt >= 0)
+
+
+def choose_experts(path: Path, rows: ScoreRows, experts: Sequence[str] | None) -> ScoreRows:
+    """Rows of the chosen experts, whose order becomes that of the columns. Raises DataError on an unknown one."""
+    if experts is None:
+        return rows
+    for name, count in Counter(experts).items():
+        if name not in rows.models:
+            raise DataError(f"{path}: unknown expert '{name}'{allowed_values(name, rows.models)}")
+        if count > 1:
+            raise DataError(f"expert '{name}' is named {count} times")
+    new_number = positions(rows.models, experts)[rows.expert]
+    keep = new_number >= 0
+    return replace(rows.take(keep), models=tuple(experts), expert=new_number[keep])
+
+
+def choose_metric(path: Path, rows: ScoreRows, metric: str | None) -> ScoreRows:
+    """Rows of one metric. Different prompts may have different metrics, as benchmarks do; one prompt may not."""
+    found, code = np.unique(rows.metric, return_inverse=True)
+    if metric is not None:
+        if metric not in found:
+            raise DataError(f"{path}: unknown metric '{metric}'{allowed_values(metric, found.tolist())}")
+        return rows.take(rows.metric == metric)
+    prompt, used = np.unique(np.stack([rows.prompt, code]), axis=1)
+    mixed = found[np.unique(used[np.bincount(prompt)[prompt] > 1])]
+    if len(mixed):
+        raise DataError(f"{path}: prompts are scored by several metrics; choose one of: {', '.join(mixed)}")
+    return rows
+
+
+def refuse_repeats(path: Path, prompts: PromptRows, rows: ScoreRows) -> None:
+    pairs = rows.prompt * len(rows.models) + rows.expert
+    first = np.unique(pairs, return_index=True)[1]
+    if len(first) < len(pairs):
+        i = int(np.setdiff1d(np.arange(len(pairs)), first)[0])
+        pair = f"'{prompts.ids[rows.prompt[i]]}' and '{rows.models[rows.expert[i]]}'"
+        raise DataError(f"{path}: row {rows.number[i]}, columns 'prompt_id' and 'model': {pair} were scored already")
+
+
+def reply_tokens(rows: ScoreRows) -> Float64Array:
+    """Tokens of each row's reply, or its characters / 4; NaN where neither was recorded."""
+    return np.where(np.isnan(rows.output_tokens), rows.output_chars / CHARS_PER_TOKEN, rows.output_tokens)
+
+
+def estimated_cost(
+    prompts: PromptRows, rows: ScoreRows, tokens_out: Float64Array, facts: Mapping[str, ModelFacts]
+) -> Float64Array:
+    """USD per row at list prices, from the prompt's characters / 4 and the reply's tokens; NaN where length or price is
+    unknown."""
+    unknown = ModelFacts()
+    of_model = [facts.get(name, unknown) for name in rows.models]
+    price_in = np.array([f.price_in_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
+    price_out = np.array([f.price_out_per_m_usd for f in of_model], dtype=np.float64)[rows.expert]
+    tokens_in = np.array([len(text) / CHARS_PER_TOKEN for text in prompts.texts])[rows.prompt]
+    return np.asarray((tokens_in * price_in + tokens_out * price_out) / 1e6, dtype=np.float64)
