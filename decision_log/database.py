@@ -17,7 +17,8 @@ from base.errors import StoreError
 from decision_log.feedback_rows import keep_document_feedback, keep_feedback
 from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
 from decision_log.implicit_signals import note_signals
-from decision_log.listing import DecisionFilter, Page, Place, Spend, list_decisions, spend_by_key
+from decision_log.listed import DecisionFilter, Page, Place, Spend
+from decision_log.listing import list_decisions, spend_by_key
 from decision_log.log_connection import foreign_version, version_reason
 from decision_log.payloads import Logged, from_payload, to_payload
 from decision_log.protocols import FeedbackStatus

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from decision_log.feedback_types import DocumentFeedback, Feedback, ImplicitSignal, JudgedAnswer
-from decision_log.listing import DecisionFilter, Page, Place, Spend
+from decision_log.listed import DecisionFilter, Page, Place, Spend
 from router.feedback_config import FeedbackConfig
 from router.types import DecisionRecord
 

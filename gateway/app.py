@@ -93,7 +93,7 @@ class GatewayApp:
         if (path in SURFACES or path == COUNT_PATH) and method != "POST":
             raise method_not_allowed(method, "POST")
         if path in SURFACES:
-            await self._chat(scope, headers, claim, receive, send)
+            await self._chat(SURFACES[path], scope, headers, claim, receive, send)
             return
         if path == COUNT_PATH:
             await self._count(scope["coe_caller"], headers, claim, receive, send)

@@ -24,7 +24,6 @@ from gateway.keys.grants import Caller
 from gateway.strategies.run import StrategyRun
 from gateway.strategies.told import total
 from gateway.surfaces.surface import Surface
-from gateway.surfaces.table import SURFACES
 from gateway.surfaces.telling import Telling
 from gateway.wire import ChatRequest, decode_json, json_object
 from router.config import GatewayConfig
@@ -73,16 +72,16 @@ class ChatEndpoint:
         self.tails = StreamTails()
 
     async def __call__(
-        self, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
+        self, surface: Surface, scope: Scope, headers: Mapping[bytes, bytes], claim: Claim, receive: Receive, send: Send
     ) -> None:
-        """Answers one request; once it is read, the client gets an answer in its own shape, or a broken connection.
+        """Answers one request on a surface; once it is read, the client gets an answer in that shape, or a broken
+        connection.
 
         Raises:
             ApiError: the body cannot be read.
             StoreError: the answer's row could not be made safe now.
             ClientGoneError: the client left before the body was read.
         """
-        surface = SURFACES[scope["path"]]
         asked = await self._read(headers, scope, claim, receive, surface)
         await self.log.check()
         await ChatExchange(self, asked, surface, send).run(ClientWatch(scope))

@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 
 from base.json_text import to_json
 from base.spreadsheet import without_formula
-from decision_log.listing import DecisionFilter, DecisionLine, Page, Place
+from decision_log.listed import DecisionFilter, DecisionLine, Page, Place
 from decision_log.protocols import DecisionDatabase, DecisionSink
 from gateway.answer_ids import decision_named
 from gateway.body_fields import shorten
