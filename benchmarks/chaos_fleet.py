@@ -55,7 +55,7 @@ class Child:
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self._command = [sys.executable, "-m", "coe", *arguments]
-        self._environment = {**os.environ, **environment}
+        self.environment = {**os.environ, **environment}
         self.log = log
         self.log_start = 0  # of this life, in characters
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +68,7 @@ class Child:
         with self.log.open("ab") as log:
             self.log_start = len(self.log.read_text())
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def kill(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from enum import StrEnum
 from functools import partial
@@ -32,6 +34,16 @@ from router.types import DecisionKind, DecisionReason, DecisionRecord
 api = api_router()
 
 EXPORT_ROWS = 500  # read at a time
+
+ARRIVAL_S, LOOK_S = 1.0, 0.1
+"""Longest wait until a decision of another gateway is in SQL, and the time between two looks (s). A consumer collects
+for 0.2 s."""
+
+MADE_AT = re.compile(r"dec-([0-9a-f]{12})[0-9a-f]{16}")
+"""An id that begins with its time in ms, as `gateway.exchange.new_decision_id` makes it."""
+
+NEW_S = 3600.0
+"""Age of an id (s) up to which its decision may be on its way: the id is made before a long answer begins."""
 
 
 class Format(StrEnum):
@@ -140,7 +152,8 @@ async def show_decision(
 async def find_decision(
     sink: DecisionSink, store: DecisionDatabase | None, siblings: Siblings, decision_id: str, tenant: str
 ) -> DecisionRecord:
-    """The record from memory, from the database, or from the memory of another worker.
+    """The record from memory, from the database, or from the memory of another worker. One whose id is new is waited
+    for: another gateway may have made it a moment ago.
 
     Args:
         decision_id: its id, or that of its answer.
@@ -155,8 +168,26 @@ async def find_decision(
         record = await asyncio.to_thread(store.get_decision, decision_id)
     if record is None:
         record = await siblings.decision(decision_id)
+    if record is None and store is not None and is_new(decision_id):
+        record = await arriving(store, decision_id)
     if record is None or tenant_of(record.key_id) != tenant:
         raise no_decision(named)
+    return record
+
+
+def is_new(decision_id: str) -> bool:
+    """Returns True where the time in an id that a gateway made is of the last hour."""
+    made = MADE_AT.fullmatch(decision_id)
+    return made is not None and abs(time.time() - int(made[1], 16) / 1000) < NEW_S
+
+
+async def arriving(store: DecisionDatabase, decision_id: str) -> DecisionRecord | None:
+    """The record as soon as it is in the database; None after ARRIVAL_S. Raises StoreError."""
+    deadline = time.monotonic() + ARRIVAL_S
+    record = None
+    while record is None and time.monotonic() < deadline:
+        await asyncio.sleep(LOOK_S)
+        record = await asyncio.to_thread(store.get_decision, decision_id)
     return record
 
 

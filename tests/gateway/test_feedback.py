@@ -229,3 +229,12 @@ async def test_what_was_erased_takes_no_feedback_while_a_gateway_still_shows_it(
         status, answer = await say(gateway, decision_id, kind="thumb", value=1)
         assert (status, answer["error"]["code"]) == (404, "decision_not_found")
         assert sqlite_store.get_feedback(decision_id) == ()
+
+
+async def test_a_decision_that_another_gateway_has_just_made_is_waited_for(sqlite_store):
+    async with running(keys=[KEY]) as first, running(store=sqlite_store, keys=[KEY]) as second:
+        async with first.chat("green", headers=HEADERS) as answer:
+            decision_id = answer.headers["x-coe-decision-id"]
+        said = asyncio.create_task(say(second, decision_id, kind="thumb", value=1))
+        sqlite_store.write_decisions([await first.record()])
+        assert (await said)[0] == 202

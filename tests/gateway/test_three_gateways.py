@@ -1,13 +1,17 @@
 """Three gateways on one data folder, one Redis and one Postgres behave as one: routers, canaries, receipts, feedback,
-a rolling restart, a kill under load, and a log that has every answer."""
+vector stores, a retrain by one of them, a rolling restart, a kill under load, and a log that has every answer."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,6 +19,7 @@ import pytest
 from benchmarks.chaos_fleet import EXPERT, START_TIMEOUT_S, GatewayProcess, serving
 from decision_log.commands import drain_all, examine
 from decision_log.database import Database
+from decision_log.privacy import load_key, session_hash
 from router.artifact import load_artifact, save_artifact
 from router.config import LogConfig
 from router.live_pointer import Trial, TrialMode
@@ -23,6 +28,13 @@ from tests.gateway.test_workers import swapped, until
 from tests.training.trained_folder import NOW, make_trained
 
 COUNT, ASKERS = 3, 6
+SECTIONS = """\
+log: {durability: sync}
+gateway: {drain_s: 1}
+retrieval: {encoder: {kind: hashing}, experts: {}, stores: {index: pgvector}}
+policies: {default: {exploration: {budget: 10%}}}
+"""
+RATED = 300
 
 
 @dataclass
@@ -36,15 +48,22 @@ class Fleet:
     client: aiohttp.ClientSession
     answered: list[str]
 
-    async def ask(self, gateway: GatewayProcess, session: str) -> aiohttp.ClientResponse:
+    async def ask(
+        self, gateway: GatewayProcess, session: str, text: str = "what is the tallest mountain?"
+    ) -> aiohttp.ClientResponse:
         """A routed answer of one gateway."""
-        body = {"model": "auto", "messages": [{"role": "user", "content": f"what is the tallest mountain? {session}"}]}
+        body = {"model": "auto", "messages": [{"role": "user", "content": text}]}
         url, headers = f"{gateway.url}/v1/chat/completions", {"x-session-id": session}
         async with self.client.post(url, json=body, headers=headers) as answer:
             assert answer.status == 200, await answer.text()
             await answer.read()
         self.answered.append(answer.headers["x-coe-decision-id"])
         return answer
+
+    async def post(self, gateway: GatewayProcess, path: str, body: object) -> Any:
+        async with self.client.post(f"{gateway.url}/v1/{path}", json=body) as answer:
+            assert answer.ok, await answer.text()
+            return await answer.json()
 
     async def versions(self, session: str) -> set[str]:
         """Versions of the router that answer one conversation, over all gateways."""
@@ -63,7 +82,7 @@ class Fleet:
 async def fleet(tmp_path: Path, redis_url: str, postgres_url: str) -> AsyncIterator[Fleet]:
     make_trained(tmp_path, experts=(EXPERT, "right"))
     config = tmp_path / "experts.yaml"
-    config.write_text(config.read_text() + "log: {durability: sync}\ngateway: {drain_s: 1}\n")
+    config.write_text(config.read_text() + SECTIONS)
     shared = {"REDIS_URL": redis_url, "DATABASE_URL": postgres_url}
     gateways = [
         GatewayProcess(config, tmp_path / "data", shared, tmp_path / f"gateway{number}.log") for number in range(COUNT)
@@ -117,9 +136,12 @@ class Balancer:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_three_gateways_are_one(fleet: Fleet) -> None:
     await same_routers_and_canaries(fleet)
     await receipts_and_feedback_from_any(fleet)
+    await vector_stores_of_all(fleet)
+    await one_retrains_for_all(fleet)
     await rolling_restart_without_a_failed_request(fleet)
     await kill_under_load(fleet)
     assert await asyncio.gather(*(gateway.stop() for gateway in fleet.gateways)) == [0] * COUNT
@@ -142,11 +164,14 @@ async def same_routers_and_canaries(fleet: Fleet) -> None:
     new = save_artifact(registry.root, fields | {"data_fingerprints": {"copy": "1"}}, first.arrays).manifest.version
     loop = asyncio.get_running_loop()
     assert await fleet.versions("s") == {old}
-    registry.try_out(Trial(version=new, mode=TrialMode.CANARY, share=0.5, started_at=1000.0))
+    trial = Trial(version=new, mode=TrialMode.CANARY, share=0.3, started_at=1000.0)
+    registry.try_out(trial)
     await swapped(loop.time())
-    by_session = [await fleet.versions(f"s{number}") for number in range(12)]
-    assert all(len(versions) == 1 for versions in by_session)
-    assert set.union(*by_session) == {old, new}
+    key = load_key(fleet.folder / "data")
+    expected = {f"s{n}": new if trial.takes(session_hash(f"named:s{n}", key)) else old for n in range(30)}
+    assert set(expected.values()) == {old, new}
+    for session, version in expected.items():
+        assert await fleet.versions(session) == {version}
     registry.promote(new, NOW)
     await swapped(loop.time())
     assert await fleet.versions("s") == {new}
@@ -155,17 +180,52 @@ async def same_routers_and_canaries(fleet: Fleet) -> None:
 async def receipts_and_feedback_from_any(fleet: Fleet) -> None:
     asked, other, third = fleet.gateways
     said = (await fleet.ask(asked, "receipt")).headers["x-coe-decision-id"]
-
-    async def is_known() -> bool:
-        async with fleet.client.get(f"{other.url}/v1/decisions/{said}") as answer:
-            return answer.status == 200
-
-    await until(is_known, "the receipt from another gateway")
-    thumb = {"decision_id": said, "kind": "thumb", "value": 1}
-    async with fleet.client.post(f"{other.url}/v1/feedback", json=thumb) as answer:
-        assert answer.status == 202
+    async with fleet.client.get(f"{other.url}/v1/decisions/{said}") as answer:
+        assert answer.status == 200
+    said = (await fleet.ask(asked, "receipt")).headers["x-coe-decision-id"]
+    await fleet.post(other, "feedback", {"decision_id": said, "kind": "thumb", "value": 1})
     async with fleet.client.get(f"{third.url}/v1/decisions/{said}") as answer:
         assert [each["value"] for each in (await answer.json())["feedback"]] == [1]
+
+
+async def vector_stores_of_all(fleet: Fleet) -> None:
+    first, *others = fleet.gateways
+    store = (await fleet.post(first, "vector_stores", {"name": "shared"}))["id"]
+    for number, gateway in enumerate(others):
+        text = {"text": f"note on subject s{number}", "filename": f"note{number}.txt"}
+        (added,) = (await fleet.post(gateway, f"vector_stores/{store}/texts", {"texts": [text]}))["data"]
+        assert added["status"] == "completed"
+    for gateway in fleet.gateways:
+        found = await fleet.post(gateway, f"vector_stores/{store}/search", {"query": "subject s1"})
+        assert [each["filename"] for each in found["data"]] == ["note1.txt", "note0.txt"]
+
+
+async def one_retrains_for_all(fleet: Fleet) -> None:
+    """Thumbs at each of them show that the expert that serves is the worse one, and one of them learns it."""
+    registry = Registry(fleet.folder / "data" / "routers")
+    (before,) = await fleet.versions("before the retrain")
+    said = [
+        await fleet.ask(fleet.gateways[n % COUNT], f"rated-{n}", f"write a query number {n} that selects rows")
+        for n in range(RATED)
+    ]
+    for number, answer in enumerate(said, start=1):
+        thumb = {"kind": "thumb", "value": float(answer.headers["x-coe-expert"] == "right")}
+        rated = {"decision_id": answer.headers["x-coe-decision-id"], **thumb}
+        await fleet.post(fleet.gateways[number % COUNT], "feedback", rated)
+    # The graded prompts say the contrary, as far as the margin.
+    command = [sys.executable, "-m", "coe", "retrain", "--json", "--margin", "0.2"]
+    environment = {**os.environ, **fleet.gateways[0].environment}
+    pipe = asyncio.subprocess.PIPE
+    run = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
+    out, error = await run.communicate()
+    at = asyncio.get_running_loop().time()
+    assert run.returncode == 0, error.decode()
+    assert json.loads(out)["verdict"] == "promote", out
+    live = registry.live()
+    assert live is not None
+    assert live.history[0] == before
+    await swapped(at)
+    assert await fleet.versions("after the retrain") == {live.version}
 
 
 async def rolling_restart_without_a_failed_request(fleet: Fleet) -> None:
