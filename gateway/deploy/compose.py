@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count, islice
 from typing import Any
 
+from fleet.vllm_gpus import VISIBLE
 from gateway.deploy.deployment import ADAPTERS_AT, ENGINE_KEY, Deployment, EngineUnit, yaml_text
 from gateway.deploy.environment import environment_example
+from router.retrieval_config import IndexKind
 
 ENGINE_PORT = 8000
 HEALTH = "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health', timeout=2)"
@@ -18,11 +22,12 @@ def files(deployment: Deployment) -> dict[str, str]:
         "REDIS_URL": "redis://:${VALKEY_PASSWORD:?set it in the environment file}@valkey:6379/0",
         "DATABASE_URL": database,
     }
+    gpus = gpus_of(deployment.engines)
     project = {
         "name": "coe",
         "services": {
-            **stores(),
-            **{f"vllm-{unit.name}": engine(unit, deployment) for unit in deployment.engines},
+            **stores(deployment),
+            **{f"vllm-{unit.name}": engine(unit, deployment, gpus[unit.name]) for unit in deployment.engines},
             **gateways(deployment, addresses),
         },
         "volumes": {name: {} for name in ("data", "valkey", "postgres", *(["models"] if deployment.engines else []))},
@@ -33,6 +38,7 @@ def files(deployment: Deployment) -> dict[str, str]:
         "  cp environment.example environment && chmod 600 environment    # and fill it in",
         "  docker compose --env-file environment up",
         "The first start grades the experts and fits a router (service `first-router`); later starts find it.",
+        *(f"vllm-{name} has GPU {', '.join(ids)}." for name, ids in gpus.items()),
     )
     variables = ["VALKEY_PASSWORD", "POSTGRES_PASSWORD"]
     return {
@@ -43,8 +49,19 @@ def files(deployment: Deployment) -> dict[str, str]:
     }
 
 
-def stores() -> dict[str, Any]:
+def gpus_of(units: Sequence[EngineUnit]) -> dict[str, list[str]]:
+    """GPUs of each engine: those that experts.yaml names, otherwise the next ones that nobody names. Docker would give
+    the first ones to all."""
+    named = {unit.name: [each for each in unit.process.env.get(VISIBLE, "").split(",") if each] for unit in units}
+    taken = {each for ids in named.values() for each in ids}
+    free = (number for number in map(str, count()) if number not in taken)
+    return {unit.name: named[unit.name] or list(islice(free, unit.gpus)) for unit in units}
+
+
+def stores(deployment: Deployment) -> dict[str, Any]:
     """Valkey and Postgres. Of Valkey the decision log needs: nothing acknowledged is lost, nothing is evicted."""
+    retrieval = deployment.config.retrieval
+    has_vectors = retrieval is not None and retrieval.stores.index is IndexKind.PGVECTOR
     kept = "--appendonly yes --appendfsync always --maxmemory-policy noeviction"
     return {
         "valkey": {
@@ -52,27 +69,28 @@ def stores() -> dict[str, Any]:
             "command": f'valkey-server {kept} --requirepass "${{VALKEY_PASSWORD}}"',
             "environment": {"REDISCLI_AUTH": "${VALKEY_PASSWORD}"},
             "volumes": ["valkey:/data"],
+            "restart": "unless-stopped",
             "healthcheck": {"test": ["CMD", "valkey-cli", "ping"], "interval": "5s"},
         },
         "postgres": {
-            "image": "docker.io/library/postgres:17",
+            "image": "docker.io/pgvector/pgvector:pg17" if has_vectors else "docker.io/library/postgres:17",
             "environment": {
                 "POSTGRES_USER": "coe",
                 "POSTGRES_DB": "coe",
                 "POSTGRES_PASSWORD": "${POSTGRES_PASSWORD}",
             },
             "volumes": ["postgres:/var/lib/postgresql/data"],
+            "restart": "unless-stopped",
             "healthcheck": {"test": ["CMD", "pg_isready", "-U", "coe"], "interval": "5s"},
         },
     }
 
 
-def engine(unit: EngineUnit, deployment: Deployment) -> dict[str, Any]:
+def engine(unit: EngineUnit, deployment: Deployment, gpus: list[str]) -> dict[str, Any]:
     """A vLLM server that only the other services reach."""
     words = list(unit.process.argv[1:])
     words[words.index("--host") + 1], words[words.index("--port") + 1] = "0.0.0.0", str(ENGINE_PORT)
-    chosen = unit.process.env.get("CUDA_VISIBLE_DEVICES", "")
-    gpus: dict[str, Any] = {"device_ids": chosen.split(",")} if chosen else {"count": unit.gpus}
+    reserved = {"driver": "nvidia", "device_ids": gpus, "capabilities": ["gpu"]}
     secrets = {ENGINE_KEY: f"${{{ENGINE_KEY}:?set it in the environment file}}", "HF_TOKEN": "${HF_TOKEN:-}"}
     test = ["CMD", "python3", "-c", HEALTH.format(port=ENGINE_PORT)]
     start_s = int(deployment.config.engines.vllm.start_timeout_s)
@@ -83,7 +101,7 @@ def engine(unit: EngineUnit, deployment: Deployment) -> dict[str, Any]:
         "environment": {**unit.env, "HF_HOME": "/models", **secrets},
         "shm_size": "16gb",
         "volumes": ["models:/models", *adapter_mounts(deployment)],
-        "deploy": {"resources": {"reservations": {"devices": [{"driver": "nvidia", **gpus, "capabilities": ["gpu"]}]}}},
+        "deploy": {"resources": {"reservations": {"devices": [reserved]}}},
         "restart": "unless-stopped",
         "healthcheck": {"test": test, "interval": "10s", "start_period": f"{start_s}s"},
     }

@@ -16,13 +16,20 @@ import yaml
 
 from base.errors import ConfigError
 from base.yaml_text import read_yaml
-from fleet.vllm_command import VllmProcess, adapter_folder, managed_experts, read_adapter_ranks, vllm_processes
+from fleet.vllm_command import (
+    SLEEP_FLAG,
+    VllmProcess,
+    adapter_folder,
+    managed_experts,
+    read_adapter_ranks,
+    vllm_processes,
+)
 from gateway.settings import secret_variables
 from router.config import CoeConfig, config_text, parse_config
 from router.expert_config import Engine
 
-ADAPTERS_AT = "/adapters"
-"""Folder of the adapters in a container."""
+ADAPTERS_AT, PILOTS_AT = "/adapters", "/data/pilots"
+"""Folders in a container: of the adapters, and of a pilot library, which `coe retrain` writes."""
 
 ENGINE_KEY = "VLLM_API_KEY"
 """Variable with the key that vLLM asks its callers for, and that the gateway sends."""
@@ -116,10 +123,10 @@ class Deployment:
 
 
 def plan_deployment(
-    path: Path, *, image: str, vllm_image: str, adapters_at: str = ADAPTERS_AT, adapter_store: str | None = None
+    path: Path, *, image: str, vllm_image: str, in_container: bool = True, adapter_store: str | None = None
 ) -> Deployment:
-    """The deployment of an experts.yaml. `adapters_at` is the folder of adapters where it runs, `adapter_store` a
-    bucket from which Ray loads them.
+    """The deployment of an experts.yaml. The gateway runs in a container, or beside its own file and the folder
+    `adapters`; `adapter_store` is a bucket from which Ray loads them.
 
     Raises:
         ConfigError: the file is wrong, or an expert's weights are files of this machine.
@@ -137,7 +144,11 @@ def plan_deployment(
     for name, adapter in adapters.items():
         if not (adapter / "adapter_config.json").is_file():
             raise ConfigError(f"{path}: experts.{name}.adapter: {adapter} has no adapter_config.json")
-        values["experts"][name]["adapter"] = f"{adapters_at}/{name}"
+        values["experts"][name]["adapter"] = f"{ADAPTERS_AT if in_container else 'adapters'}/{name}"
+    stay_awake(values)
+    pilots = config.retrieval.pilots if config.retrieval else None
+    if in_container and pilots is not None and not Path(pilots).is_absolute():
+        values["retrieval"]["pilots"] = PILOTS_AT
     placed = parse_config(values, file=str(path))
     processes = vllm_processes(placed, Path("/"), ranks)
     return Deployment(
@@ -151,6 +162,20 @@ def plan_deployment(
         secrets=tuple(secret_variables(placed)),
         adapter_store=adapter_store,
     )
+
+
+def stay_awake(values: Any) -> None:
+    """Leaves out sleep mode: each engine has its GPUs to itself, and a call to one of several replicas that share an
+    address would put any of them to sleep."""
+    values.pop("residency", None)
+    sections = (values.get("engines", {}).get("vllm", {}).get("args"), *map(engine_args, values["experts"].values()))
+    for args in filter(None, sections):
+        for flag in [key for key in args if key.lstrip("-").replace("_", "-") == SLEEP_FLAG]:
+            del args[flag]
+
+
+def engine_args(entry: Any) -> Any:
+    return entry.get("engine_args")
 
 
 def refuse_local_models(config: CoeConfig, path: Path) -> None:

@@ -16,7 +16,7 @@ def environment_example(deployment: Deployment, first: Sequence[str], *, has_eng
         lines += ["# Key between the gateway and vLLM", *assigned(engine_key)]
     if others := [name for name in deployment.secrets if name not in {*first, *engine_key}]:
         lines += ["# Keys by the names that experts.yaml gives them", *assigned(others)]
-    if deployment.engines:
+    if deployment.engines and has_engine_key:
         lines += ["# For models that the hub gives only to those who signed for them", "# HF_TOKEN="]
     return "\n".join(lines) + "\n"
 

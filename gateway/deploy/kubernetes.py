@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from gateway.deploy.deployment import ADAPTERS_AT, Deployment, yaml_text
 from gateway.deploy.environment import environment_example
 from gateway.deploy.vllm_stack import engine_url, scaled_objects, stack_values
+from router.retrieval_config import IndexKind
 
 LABELS = {"app.kubernetes.io/name": "coe", "app.kubernetes.io/component": "gateway"}
 SECRET = "coe-environment"
@@ -26,10 +29,12 @@ r.urlopen(r.Request("http://127.0.0.1:8000/readyz", headers={"authorization": "B
 
 def files(deployment: Deployment) -> dict[str, str]:
     """Contents by name."""
-    stack = bool(deployment.engines)
+    has_index = deployment.config.retrieval is not None
+    deployment, stack = with_shared_index(deployment), bool(deployment.engines)
     header = deployment.header(
         f"The image: docker build -f deploy/Containerfile --build-arg LOCK={deployment.lock} -t {deployment.image} .",
         "Redis (or Valkey) and Postgres are those that you run: their addresses are in the secret.",
+        *(["Postgres needs the extension pgvector: all gateways share one index of vector stores."] * has_index),
         f"  kubectl create secret generic {SECRET} --from-env-file=environment",
         "  kubectl apply -k .",
     )
@@ -41,14 +46,22 @@ def files(deployment: Deployment) -> dict[str, str]:
         "environment.example": environment_example(deployment, ["REDIS_URL", "DATABASE_URL"]),
     }
     if stack:
-        rendered["scaling.yaml"] = deployment.header("KEDA and Prometheus are in the cluster.") + yaml_text(
-            *scaled_objects(deployment)
-        )
+        needed = "KEDA and Prometheus are in the cluster; edit serverAddress if Prometheus is elsewhere."
+        rendered["scaling.yaml"] = deployment.header(needed) + yaml_text(*scaled_objects(deployment))
         rendered["vllm-values.yaml"] = deployment.header(
             "  helm repo add vllm https://vllm-project.github.io/production-stack",
             "  helm install vllm vllm/vllm-stack -f vllm-values.yaml",
         ) + yaml_text(stack_values(deployment, SECRET, ADAPTERS))
     return rendered
+
+
+def with_shared_index(deployment: Deployment) -> Deployment:
+    """The deployment with vector stores in Postgres: of several gateways one alone could have a local index open."""
+    if deployment.config.retrieval is None:
+        return deployment
+    values = deepcopy(deployment.values)
+    values["retrieval"].setdefault("stores", {})["index"] = IndexKind.PGVECTOR.value
+    return replace(deployment, values=values)
 
 
 def manifests(deployment: Deployment) -> list[dict[str, Any]]:
@@ -96,6 +109,7 @@ def first_router(deployment: Deployment) -> dict[str, Any]:
         "metadata": {"name": "coe-first-router", "labels": labels},
         "spec": {
             "backoffLimit": 10,
+            "ttlSecondsAfterFinished": 600,  # so that it can be applied again, which another image could not be
             "template": {"metadata": {"labels": labels}, "spec": {**spec, "restartPolicy": "OnFailure"}},
         },
     }

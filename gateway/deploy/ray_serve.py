@@ -32,7 +32,11 @@ def files(deployment: Deployment) -> dict[str, str]:
         "http_options": {"host": "127.0.0.1", "port": port},
         "applications": [application],
     }
-    steps = ["On a node of the cluster, with ray[llm] installed:", "  serve deploy serve.yaml"]
+    steps = [
+        "On a node of the cluster, with ray[llm] installed and HF_TOKEN in the environment of its nodes where a model",
+        "needs it:",
+        "  serve deploy serve.yaml",
+    ]
     if deployment.adapters:
         steps.insert(0, f"Copy the folders of `adapters` to {deployment.adapter_store} first.")
     return {

@@ -40,14 +40,14 @@ def render(
     from base.errors import ConfigError
     from base.visible_text import echo
     from gateway.deploy import compose, kubernetes, ray_serve
-    from gateway.deploy.deployment import ADAPTERS_AT, plan_deployment
+    from gateway.deploy.deployment import plan_deployment
 
     if ":" not in vllm_image.rpartition("/")[2]:
         raise ConfigError(f"--vllm-image: '{vllm_image}' has no tag; allowed: REPOSITORY:TAG")
     options.require_folder(out)
-    place = "adapters" if target is Target.RAY else ADAPTERS_AT
+    in_container = target is not Target.RAY
     deployment = plan_deployment(
-        config, image=image, vllm_image=vllm_image, adapters_at=place, adapter_store=adapter_store
+        config, image=image, vllm_image=vllm_image, in_container=in_container, adapter_store=adapter_store
     )
     module = {Target.COMPOSE: compose, Target.KUBERNETES: kubernetes, Target.RAY: ray_serve}[target]
     for name, text in module.files(deployment).items():

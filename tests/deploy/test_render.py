@@ -141,7 +141,7 @@ def test_values_of_the_production_stack_name_the_services_that_the_gateway_asks(
 
 def test_ray_serves_each_model_with_its_adapters_under_the_names_that_the_gateway_sends(experts_file: Path) -> None:
     deployment = plan_deployment(
-        experts_file, image="coe", vllm_image="v:1", adapters_at="adapters", adapter_store="s3://b/lora"
+        experts_file, image="coe", vllm_image="v:1", in_container=False, adapter_store="s3://b/lora"
     )
     files = ray_serve.files(deployment)
     serve = yaml.safe_load(files["serve.yaml"])
@@ -182,6 +182,28 @@ def test_the_shipped_composition_is_rendered_with_its_adapters(
     assert config.experts["labeler"].adapter == "/adapters/labeler"
     assert (out / "adapters" / "labeler" / "adapter_config.json").is_file()
     assert "LOCK=run" in (out / "compose.yaml").read_text()
+
+
+def test_engines_that_took_turns_have_gpus_of_their_own() -> None:
+    """The gateway would send each to sleep through an address that replicas share."""
+    paper = plan_deployment(ROOT / "deploy" / "experts.paper.yaml", image="coe", vllm_image="v:1")
+    files = compose.files(paper)
+    config = parse_text(files["config/experts.yaml"], file="experts.yaml")
+    assert (config.residency, len(config.experts)) == (None, 5)
+    services = yaml.safe_load(files["compose.yaml"])["services"]
+    engines = [service for name, service in services.items() if name.startswith("vllm-")]
+    assert not [each for each in engines if "--enable-sleep-mode" in each["command"]]
+    assert not [each for each in engines if "VLLM_SERVER_DEV_MODE" in each["environment"]]
+    reserved = [each["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"] for each in engines]
+    assert reserved == [[str(number)] for number in range(5)]
+
+
+def test_gateways_of_a_cluster_share_the_index_of_vector_stores_and_write_pilots_where_they_may() -> None:
+    shipped = plan_deployment(ROOT / "experts.yaml", image="coe", vllm_image="v:1")
+    text = documents(kubernetes.files(shipped)["gateway.yaml"])["ConfigMap"]["data"]["experts.yaml"]
+    retrieval = parse_text(text, file="experts.yaml").retrieval
+    assert retrieval is not None
+    assert (retrieval.stores.index, retrieval.pilots) == ("pgvector", "/data/pilots")
 
 
 @pytest.mark.parametrize(

