@@ -27,6 +27,9 @@ SLEEP_FLAG = "enable-sleep-mode"
 DEV_ENV = {"VLLM_SERVER_DEV_MODE": "1"}
 """Opens the endpoints of sleep mode. Engines listen on loopback, and the gateway passes none of these paths on."""
 
+LOADS_ADAPTERS = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
+"""Variable that opens vLLM's endpoint to load an adapter; it is of use only with `--enable-lora`."""
+
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that `--max-lora-rank` accepts (vllm/config/lora.py, MaxLoRARanks)."""
 
@@ -35,7 +38,7 @@ OWN_FLAGS = {
     "host": "nothing: engines listen on loopback",
     "port": "engines.vllm.first_port",
     "served-model-name": "experts.<name>.served_model",
-    "enable-lora": "experts.<name>.adapter",
+    "enable-lora": f"experts.<name>.adapter, or {LOADS_ADAPTERS} in engines.vllm.env",
     "lora-modules": "experts.<name>.adapter",
     "api-key": "VLLM_API_KEY in the environment, which no process list shows",
 }
@@ -110,7 +113,10 @@ def vllm_process(
     adapters = {n: e for n, e in entries.items() if e.adapter is not None}
     bare = [e.name_on_engine(n) for n, e in entries.items() if e.adapter is None]
     refuse_shared_names(adapters, bare)
+    env = engine.env | first.engine_env
     flags: dict[str, ScalarOption] = {"max-model-len": max(entry.context_tokens for entry in entries.values())}
+    if env.get(LOADS_ADAPTERS) == "1" and not adapters:
+        flags["enable-lora"] = True
     if adapters:
         flags |= {"max-loras": len(adapters), "max-lora-rank": served_rank({name: ranks[name] for name in adapters})}
     flags |= checked_flags("engines.vllm.args", engine.args)
@@ -120,7 +126,7 @@ def vllm_process(
     folders = {entry.name_on_engine(name): adapter_folder(entry, folder) for name, entry in adapters.items()}
     argv = [*program, "--model", model, "--served-model-name", *served, "--host", "127.0.0.1", "--port", str(port)]
     argv += [*lora_arguments(folders), *flag_arguments(flags)]
-    env = DEFAULT_ENV | (DEV_ENV if flags.get(SLEEP_FLAG) is True else {}) | engine.env | first.engine_env
+    env = DEFAULT_ENV | (DEV_ENV if flags.get(SLEEP_FLAG) is True else {}) | env
     return VllmProcess(
         name=f"vllm-{names[0]}",
         experts=tuple(names),

@@ -93,6 +93,13 @@ def test_adapters_alone_leave_the_base_under_its_model_name() -> None:
     )
 
 
+def test_an_engine_that_may_load_adapters_later_is_started_for_them() -> None:
+    config = config_of({"base": {"engine": "vllm", "model": "m"}}, {"env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}})
+    (process,) = vllm_processes(config, FOLDER, {})
+    assert process.argv[-1] == "--enable-lora"
+    assert process.adapters == {}
+
+
 def test_an_experts_arguments_win_over_the_engines_and_over_what_is_derived() -> None:
     config = config_of(
         {"a": {"engine": "vllm", "model": "m", "engine_args": {"max_model_len": 100, "dtype": "float16"}}},

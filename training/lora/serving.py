@@ -14,6 +14,7 @@ import aiohttp
 from base.errors import DataError, EngineError
 from base.json_text import from_json
 from base.leash import coe_command
+from fleet.vllm_command import LOADS_ADAPTERS
 from router.expert_config import ExpertConfig
 from router.types import PROBE_HEADER
 
@@ -40,7 +41,7 @@ async def load_adapter(url: str, entry: ExpertConfig, name: str, adapter: Path) 
             if response.status != 200:
                 raise EngineError(
                     f"{url} did not load the adapter (status {response.status}): {said}; needed are the folder on its "
-                    "machine, --enable-lora, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
+                    f"machine, --enable-lora, and {LOADS_ADAPTERS}=1 in its environment"
                 )
     except (aiohttp.ClientError, TimeoutError) as error:
         raise EngineError(f"{url} cannot be reached to load the adapter ({type(error).__name__})") from error
