@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import SecretStr
 
@@ -20,7 +21,7 @@ from decision_log.sink import DecisionLog
 from fleet.connect import build_backends
 from fleet.engines import EngineAddresses, Fleet
 from fleet.pool import ExpertPool
-from fleet.residency.build import keeper_of
+from fleet.residency.build import MakeBoard, keeper_of
 from gateway.auth import Auth
 from gateway.batches.asking import Asker, Places
 from gateway.batches.runner import BatchRunner
@@ -32,6 +33,7 @@ from gateway.keys.key_store import KeyStore
 from gateway.keys.oidc import Oidc
 from gateway.log_keeper import LogKeeper
 from gateway.parts import Parts
+from gateway.residency_board import RedisBoard
 from gateway.serve import Gateway, expert_keys, live_router
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, environment_secrets
@@ -176,7 +178,7 @@ async def start_gateway(
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         live_config=live_config,
         telemetry=telemetry,
-        residency=await keeper_of(config, settings.data_dir, addresses.urls),
+        residency=await keeper_of(config, settings.data_dir, addresses.urls, board_maker(settings)),
     )
     listener = membership.listener if membership else None
     gateway = Gateway(parts, host=settings.host, port=settings.port, listener=listener)
@@ -191,6 +193,11 @@ async def start_gateway(
         stack.push_async_callback(runner.aclose)
         runner.start()
     return gateway
+
+
+def board_maker(settings: Settings) -> MakeBoard | None:
+    """Makes the board of the gateways of one Redis."""
+    return None if settings.redis_url is None else partial(RedisBoard, settings.redis_url.get_secret_value())
 
 
 def make_runner(gateway: Gateway, batches: BatchStore, name: str) -> BatchRunner:

@@ -224,6 +224,9 @@ class ExpertCall:
     async def _attempt(self, asked: Asked, chat: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:
         """One expert's answer. Raises ApiError or BackendError, with the breaker told."""
         pool = self._pool
+        if expert in pool.asleep:  # since it was decided
+            message = f"expert {expert} has just been put to sleep"
+            raise BackendError(message, status=503, is_retryable=True, retry_after_s=1.0)
         pool.started(expert)
         try:
             native = self._native(chat, expert)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from decision_log.protocols import DecisionSink
 from fleet.breaker import BreakerState
 from fleet.pool import ExpertPool
+from fleet.residency.changes import Made
+from fleet.residency.keeper import Keeper
+from fleet.residency.types import Residency
 from gateway.drift_watch import DriftWatch
 from gateway.intake import Intake
 from gateway.judging.judge import Judge
@@ -48,6 +52,33 @@ def expert_metrics(pool: ExpertPool) -> Iterator[Metric]:
         for possible in BreakerState:
             experts.add_metric([name, possible.value], float(pool.state(name) is possible))
     yield experts
+
+
+def residency_metrics(keeper: Keeper) -> Iterator[Metric]:
+    """Engines by the name of their first expert. Every process tells states and accounts, which they share, and the
+    changes that it made itself."""
+    view = keeper.view
+    states = GaugeMetricFamily("coe_engine_state", "1 for the state an engine is in", labels=["engine", "state"])
+    account = GaugeMetricFamily("coe_engine_account", "Quality lost because an engine slept", labels=["engine"])
+    price = GaugeMetricFamily("coe_engine_price", "What its account must exceed to wake it", labels=["engine"])
+    for name, state in view.states.items():
+        for possible in Residency:
+            states.add_metric([name, possible.value], float(state is possible))
+        outlook = view.outlooks.get(name)
+        account.add_metric([name], 0.0 if outlook is None else outlook.account)
+        if outlook is not None and outlook.price is not None:
+            price.add_metric([name], outlook.price)
+    made = CounterMetricFamily("coe_engine_changes", "Changes of an engine's state", labels=["engine", "state"])
+    failed = CounterMetricFamily("coe_engine_change_failures", "Those that failed", labels=["engine", "state"])
+    seconds = CounterMetricFamily("coe_engine_change_seconds", "Time that they took", labels=["engine", "state"])
+    for key in product(view.states, (Residency.AWAKE, Residency.SLEEP_1, Residency.SLEEP_2, Residency.STOPPED)):
+        found, labels = keeper.made.get(key, Made()), [*key]
+        made.add_metric(labels, found.count)
+        failed.add_metric(labels, found.failed)
+        seconds.add_metric(labels, found.seconds)
+    yield from (states, account, price, made, failed, seconds)
+    yield GaugeMetricFamily("coe_engine_waiting_requests", "Requests that wait for an engine", value=keeper.waiting)
+    yield GaugeMetricFamily("coe_engine_decides", "1 in the process that changes engines", value=keeper.decides)
 
 
 def judge_metrics(judge: Judge) -> Iterator[Metric]:

@@ -29,6 +29,7 @@ from gateway.part_metrics import (
     judge_metrics,
     log_metrics,
     pilot_metrics,
+    residency_metrics,
     router_metrics,
 )
 from gateway.reach import Reach
@@ -188,6 +189,7 @@ class Parts:
 def watch_parts(metrics: Metrics, current: Callable[[], Parts]) -> None:
     """Adds what the parts in force count themselves to the metrics."""
     judge, retrieval, telemetry = current().judge, current().retrieval, current().telemetry
+    residency = current().residency
     metrics.watch_running(lambda: current().admission.running)
     metrics.watch(lambda: log_metrics(current().sink))
     metrics.watch(lambda: intake_metrics(current().intake))
@@ -195,6 +197,8 @@ def watch_parts(metrics: Metrics, current: Callable[[], Parts]) -> None:
     metrics.watch(lambda: expert_metrics(current().pool))
     if judge is not None:
         metrics.watch(lambda: judge_metrics(judge))
+    if residency is not None:
+        metrics.watch(lambda: residency_metrics(residency))
     if telemetry is not None:
         metrics.watch(telemetry.metrics)
     if retrieval is not None and (pilots := retrieval.pilots) is not None:

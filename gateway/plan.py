@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from base.errors import ConfigError
 from fleet.engines import EngineAddresses
 from gateway.changes.history import InForce
 from router.config import CoeConfig
@@ -50,3 +51,13 @@ def ready_file(folder: Path, name: str) -> Path:
 def has_local_index(config: CoeConfig) -> bool:
     """Returns whether vector stores belong to one process (docs/decisions/28-one-index-process.md)."""
     return config.retrieval is not None and config.retrieval.stores.index is IndexKind.LOCAL
+
+
+def check_places(config: CoeConfig, workers: int) -> None:
+    """Raises ConfigError: the requests that an expert may have at once cannot be divided among so many workers."""
+    for name, entry in config.experts.items():
+        if entry.max_concurrency is not None and entry.max_concurrency < workers:
+            raise ConfigError(
+                f"experts.{name}.max_concurrency {entry.max_concurrency} cannot be divided among {workers} workers; "
+                f"allowed: {workers} or more"
+            )

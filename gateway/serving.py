@@ -44,8 +44,6 @@ async def run_serve(settings: Settings, reporter: Reporter) -> None:
         await asyncio.to_thread(require_keys, settings, config)
         found = await asyncio.to_thread(History(settings.data_dir).started, start)
         if settings.workers > 1:
-            if config.residency is not None:
-                raise ConfigError(f"residency: one process decides; COE_WORKERS is {settings.workers}, allowed: 1")
             await run_workers(settings, config, reporter, life, found)
             return
         from gateway.composition import running_composition

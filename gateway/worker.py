@@ -31,7 +31,7 @@ from gateway.composition import (
 )
 from gateway.event_loop import run
 from gateway.metrics import ReadCollector
-from gateway.plan import LOG, Plan, has_local_index, ready_file, worker_name
+from gateway.plan import LOG, Plan, check_places, has_local_index, ready_file, worker_name
 from gateway.services import start_redis
 from gateway.settings import Settings, environment_settings
 from gateway.sibling_server import SiblingServer
@@ -124,7 +124,12 @@ def hurry_if_alone(stop: Stop, parent: int) -> None:
 
 
 def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
-    """experts.yaml for one of several workers: limits of a gateway are divided among them, to the last one."""
+    """experts.yaml for one of several workers: limits of a gateway are divided among them, to the last one.
+
+    Raises:
+        ConfigError: an expert may have fewer requests at once than there are workers.
+    """
+    check_places(config, workers)
 
     def part(value: int) -> int:
         return value // workers + (number < value % workers)
@@ -135,6 +140,12 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
     }
     parts["max_bodies_per_client"] = max(1, part(limits.max_bodies_per_client))
     changes: dict[str, object] = {
+        "experts": {
+            name: entry
+            if entry.max_concurrency is None
+            else entry.model_copy(update={"max_concurrency": part(entry.max_concurrency)})
+            for name, entry in config.experts.items()
+        },
         "gateway": limits.model_copy(update=parts),
         "log": log.model_copy(update={"queue_max_records": max(1, part(log.queue_max_records))}),
     }
@@ -145,4 +156,6 @@ def share_of(config: CoeConfig, workers: int, number: int) -> CoeConfig:
             "max_running_beside": part(judge.max_running_beside),
         }
         changes["judge"] = judge.model_copy(update=budget)
+    if (residency := config.residency) is not None:
+        changes["residency"] = residency.model_copy(update={"max_waiting": part(residency.max_waiting)})
     return config.model_copy(update=changes)

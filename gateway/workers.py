@@ -23,7 +23,7 @@ from fleet.process import ProcessSpec, RestartPolicy, SupervisedProcess, exit_wo
 from fleet.stop_signal import Life, Stop
 from gateway.changes.history import InForce
 from gateway.listener import bind, url_of
-from gateway.plan import LOG, PLAN_NAME, Plan, has_local_index, ready_file, worker_name
+from gateway.plan import LOG, PLAN_NAME, Plan, check_places, has_local_index, ready_file, worker_name
 from gateway.run_folder import run_folder
 from gateway.services import Reporter, engines_of, experts_line, start_redis
 from gateway.settings import Settings, command_environment
@@ -165,6 +165,7 @@ def check_count(config: CoeConfig, count: int) -> None:
             f"COE_WORKERS={count}: retrieval.attach reads the local index, which one process owns; allowed: 1, or any "
             "number with retrieval.stores.index: pgvector"
         )
+    check_places(config, count)
     limits = config.gateway
     most = min(
         limits.max_concurrency, limits.max_connections, limits.max_bytes_in_flight // (8 * limits.max_body_bytes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from base.errors import ConfigError
 from fleet.engine_wishes import WishedProcesses, read_wishes
+from fleet.residency.board import Board
+from fleet.residency.changes import known_state
 from fleet.residency.keeper import Keeper, forward_clock
 from fleet.residency.memory import Memory, Resident
 from fleet.residency.policies import Off, OnDemand, Regret, RegretOptions, Static
@@ -21,12 +23,18 @@ from router.residency_config import ResidencyConfig
 
 ONLY_GPU = "0"
 
+MakeBoard = Callable[[Sequence[tuple[Sequence[str], str]]], Board]
+"""Makes the board of those who share engines, each given with its experts and its API root."""
 
-async def keeper_of(config: CoeConfig, data_dir: Path, urls: Mapping[str, str]) -> Keeper | None:
+
+async def keeper_of(
+    config: CoeConfig, data_dir: Path, urls: Mapping[str, str], make_board: MakeBoard | None = None
+) -> Keeper | None:
     """A keeper that has looked at every engine; None where experts.yaml has no `residency`.
 
     Args:
         urls: API root per expert whose engine this host runs; others have their `url`.
+        make_board: None where no other process shares these engines.
 
     Raises:
         ConfigError: what is awake, or is to be, exceeds the memory that experts.yaml names.
@@ -40,7 +48,7 @@ async def keeper_of(config: CoeConfig, data_dir: Path, urls: Mapping[str, str]) 
     residents = residents_of(config, wanted, addresses, record)
     actuator = VllmActuator(lambda: addresses, WishedProcesses(data_dir) if record.engines else None)
     states = {
-        each.name: await actuator.state(each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
+        each.name: await known_state(actuator, each.experts[0]) if each.awake_gib > 0 else Residency.AWAKE
         for each in residents
     }
     devices = dict.fromkeys(sorted({device for each in residents for device in each.devices}), wanted.memory_gb)
@@ -50,9 +58,11 @@ async def keeper_of(config: CoeConfig, data_dir: Path, urls: Mapping[str, str]) 
     except ValueError as error:
         await actuator.aclose()
         raise ConfigError(f"residency: {error}") from error
+    engines = [(each.experts, addresses[each.experts[0]]) for each in residents if each.awake_gib > 0]
     return Keeper(
         scheduler,
         actuator,
+        board=None if make_board is None else make_board(engines),
         pinned=lambda: read_wishes(data_dir).pinned,
         waits_for_best=wanted.policy == "lru",
         max_waiting=wanted.max_waiting,

@@ -1,33 +1,38 @@
-"""Drives a residency scheduler in a gateway: its clock, its engines, and the requests that wait for one to wake."""
+"""Tells a gateway which of its engines are awake, and the process that has the turn what its requests want.
+
+Every process has a keeper. One of them has the turn and decides for all (`board.py`); without a board, the only one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 import numpy as np
 
-from base.errors import BackendError, DataError
+from base.errors import BackendError
 from fleet.pool import ExpertPool
+from fleet.residency.board import Board, Note, Report, View
+from fleet.residency.changes import Changes, Made
+from fleet.residency.saved_account import account_text, take_account
 from fleet.residency.scheduler import Outlook, Scheduler, Step
 from fleet.residency.types import ANSWERING, Actuator, Residency
 from fleet.tasks import stop_task
 
 LOOK_EVERY_S = 0.5
 OBSERVE_EVERY_S = 5.0
+EXCHANGE_EVERY_S = 0.2
+SAVE_EVERY_S = 10.0
 RETRY_AFTER_S = 5.0
+MOST_NOTES = 1000
+"""Kept while nobody can be told of them."""
 
-TIME_OF = {
-    (Residency.SLEEP_1, True): "wake_1_s",
-    (Residency.SLEEP_2, True): "wake_2_s",
-    (Residency.STOPPED, True): "cold_start_s",
-    (Residency.SLEEP_1, False): "sleep_1_s",
-    (Residency.SLEEP_2, False): "sleep_2_s",
-}
-"""Field of `TransitionTimes` by the state beside awake, and whether the engine woke."""
+ALONE = 1
+"""The turn of a process that shares its engines with no other."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +46,11 @@ STARTED_S = time.time() - time.monotonic()
 
 
 class Keeper:
-    """Makes the changes that a scheduler wants, in the one gateway process of these engines.
+    """The engines of one gateway process.
 
     Args:
         actuator: changes engines, each named by one of its experts.
+        board: where it meets the other processes of these engines; None where there are none.
         pinned: experts that people want awake now, read at every look.
         max_waiting: requests that may wait for engines at once.
         wait_s: longest wait of one.
@@ -56,6 +62,7 @@ class Keeper:
         scheduler: Scheduler,
         actuator: Actuator,
         *,
+        board: Board | None = None,
         pinned: Callable[[], Collection[str]] = frozenset,
         waits_for_best: bool = False,
         max_waiting: int = 32,
@@ -64,21 +71,36 @@ class Keeper:
         clock: Callable[[], float] = forward_clock,
     ) -> None:
         self.scheduler, self.waits_for_best = scheduler, waits_for_best
-        self._actuator, self._pinned, self._clock = actuator, pinned, clock
+        self._changes = Changes(scheduler, actuator, pinned, clock)
+        self._board, self._clock = board, clock
         self._max_waiting, self._wait_s, self._observe_every_s = max_waiting, wait_s, observe_every_s
         self._resident_of = {expert: each.name for each in scheduler.residents for expert in each.experts}
+        self._always = frozenset(each.name for each in scheduler.residents if not each.awake_gib)
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._pool: ExpertPool | None = None
-        self._kick = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._observed_at_s = 0.0
-        self._outlooks: Mapping[str, Outlook] = {}
+        self._running = Counter[str]()
+        self._view = View()
+        self._turn = 0 if board else ALONE
+        self._decides = board is None
+        self._others: Mapping[str, Report] = {}
+        self._notes = deque[Note](maxlen=MOST_NOTES)  # not told yet
+        self._heard = deque[Note]()  # of others, not counted yet
+        self._kick, self._has_news, self._exchanging = asyncio.Event(), asyncio.Event(), asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._versions = 0
+        self._heard_at_s = self._observed_at_s = self._saved_at_s = clock()
 
     async def start(self, pool: ExpertPool) -> None:
-        """Looks at every engine, then takes over."""
-        await self._observe()
+        """Looks at every engine, and hears who decides or takes over."""
+        await self._changes.observe()
+        self._pool = pool
+        await self._exchange()
+        if self._turn and not self._decides:
+            await self._take_over()
         self.use(pool)
-        self._task = asyncio.create_task(self._run(), name="residency")
+        self._tasks = [asyncio.create_task(self._run(), name="residency")]
+        if self._board is not None:
+            self._tasks.append(asyncio.create_task(self._exchange_always(), name="residency-board"))
 
     def use(self, pool: ExpertPool) -> None:
         """Tells a pool who sleeps from now on, in place of the one before."""
@@ -87,29 +109,54 @@ class Keeper:
         self._publish()
 
     async def aclose(self) -> None:
-        await stop_task(self._task)
-        await self._actuator.aclose()
+        for task in self._tasks:
+            await stop_task(task)
+        if self._board is not None:
+            await self._save()
+            await self._board.aclose()
+        await self._changes.aclose()
         for waiter in [each for waiters in self._waiters.values() for each in waiters]:
             waiter.cancel()
 
     def started(self, expert: str) -> None:
         """A request is with an expert, as the pool tells it."""
-        if expert in self._resident_of:
-            self.scheduler.started(self._resident_of[expert])
+        if (name := self._resident_of.get(expert)) is not None:
+            self._running[name] += 1
+            self.scheduler.started(name)
 
     def ended(self, expert: str) -> None:
-        if expert in self._resident_of:
-            self.scheduler.ended(self._resident_of[expert])
+        if (name := self._resident_of.get(expert)) is not None:
+            self._running[name] -= 1
+            self.scheduler.ended(name)
             if self.scheduler.goal is not None:
                 self._kick.set()
 
+    @property
+    def decides(self) -> bool:
+        """True in the process that has the turn."""
+        return self._decides
+
+    @property
+    def view(self) -> View:
+        """The engines as this process knows them."""
+        return self._view
+
+    @property
+    def made(self) -> Mapping[tuple[str, Residency], Made]:
+        """Changes that this process made, by engine and new state."""
+        return self._changes.made
+
+    @property
+    def waiting(self) -> int:
+        """Requests of this process that wait for an engine."""
+        return sum(map(len, self._waiters.values()))
+
     def outlook(self, expert: str) -> Outlook | None:
         """The account of an expert's engine as of the last look; None where it has none."""
-        return self._outlooks.get(self._resident_of.get(expert, ""))
+        return self._view.outlooks.get(self._resident_of.get(expert, ""))
 
     def is_waking(self, expert: str) -> bool:
-        goal = self.scheduler.goal
-        return goal is not None and goal.wakes == self._resident_of.get(expert)
+        return self._view.waking is not None and self._view.waking == self._resident_of.get(expert)
 
     def note_named(self, expert: str) -> None:
         """A request that named its expert, which another one would not do for: it counts as a whole answer."""
@@ -119,117 +166,191 @@ class Keeper:
         """A request that was routed: predicted quality of each expert that might have served it, awake or not."""
         if served not in self._resident_of:
             return
-        values = np.zeros(len(self.scheduler.residents))
+        values: dict[str, float] = {}
         for expert, value in quality.items():
-            if expert in self._resident_of:
-                number = self.scheduler.index[self._resident_of[expert]]
-                values[number] = max(values[number], value)
-        self.scheduler.note(self._clock(), category, values, self._resident_of[served], begins)
+            if (name := self._resident_of.get(expert)) is not None:
+                values[name] = max(values.get(name, 0.0), value)
+        note = Note.model_construct(category=category, quality=values, served=self._resident_of[served], begins=begins)
+        if self._decides:
+            self._count(note)
+        else:
+            self._notes.append(note)
+
+    def _count(self, note: Note) -> None:
+        if note.served in self.scheduler.index:
+            values = np.array([note.quality.get(each.name, 0.0) for each in self.scheduler.residents])
+            self.scheduler.note(self._clock(), note.category, values, note.served, note.begins)
 
     async def wait_for(self, expert: str) -> None:
         """Returns once an expert's engine is awake. Raises BackendError 503: too many wait, it takes too long, or it
         cannot be woken."""
         name = self._resident_of[expert]
-        if name in self.scheduler.serving:
+        if name in self._view.serving:
             return
-        if sum(map(len, self._waiters.values())) >= self._max_waiting:
+        if self._is_cut_off():
+            raise asleep_error(expert, "Redis, by which gateways agree who wakes engines, cannot be asked")
+        if self.waiting >= self._max_waiting:
             raise asleep_error(expert, f"{self._max_waiting} requests already wait for engines, as many as may")
-        if not self.scheduler.ask(self._clock(), name):
-            raise asleep_error(expert, "its engine fails to wake, or those that stay awake leave no room for it")
-        self._kick.set()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(name, []).append(waiter)
+        self._kick.set()
+        self._has_news.set()
         try:
             async with asyncio.timeout(self._wait_s):
                 await waiter
         except TimeoutError as error:
             raise asleep_error(expert, f"it did not wake within {self._wait_s:g} s") from error
         finally:
-            self._leave(name, waiter)
-
-    def _leave(self, name: str, waiter: asyncio.Future[None]) -> None:
-        """Ends a wait: who was let in counts on its own from here on, who was not gives up."""
-        waiters = self._waiters.get(name, [])
-        if waiter in waiters:
-            waiters.remove(waiter)
-            self.scheduler.gave_up(name)
-        elif not waiter.cancelled() and waiter.exception() is None:
-            self.scheduler.ended(name)
+            if waiter in (waiters := self._waiters.get(name, [])):
+                waiters.remove(waiter)
 
     async def _run(self) -> None:
         while True:
-            step = self.scheduler.step(self._clock())
+            if self._turn and not self._decides:
+                await self._take_over()
+            step = self._next_step() if self._decides else None
             self._publish()
             if step is not None:
-                await self._make(step)
+                await self._changes.make(step, lambda step=step: self._until_free(step))  # type: ignore[misc]
                 continue
             self._kick.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._kick.wait()
-            if self._clock() - self._observed_at_s >= self._observe_every_s:
-                await self._observe()
+            now_s, looks = self._clock(), self._decides or self._is_cut_off()
+            if looks and now_s - self._observed_at_s >= self._observe_every_s:
+                await self._changes.observe()
+                self._observed_at_s = now_s
+            if now_s - self._saved_at_s >= SAVE_EVERY_S:
+                await self._save()
 
-    async def _make(self, step: Step) -> None:
-        """Makes a change, and measures it. A failure leaves the engine as it is found."""
-        resident = self.scheduler.residents[self.scheduler.index[step.resident]]
-        expert, before, began_s = resident.experts[0], self.scheduler.state(step.resident), self._clock()
-        wakes = step.state in ANSWERING
-        try:
-            if wakes:
-                await self._actuator.wake(expert)
-            elif step.state is Residency.STOPPED:
-                await self._actuator.stop(expert)
-            else:
-                await self._actuator.sleep(expert, 1 if step.state is Residency.SLEEP_1 else 2)
-        except BackendError as error:
-            logger.warning("residency: %s did not become %s: %s", step.resident, step.state, error)
-            self.scheduler.failed(self._clock(), await self._state(expert))
-        else:
-            field = TIME_OF.get((before if wakes else step.state, wakes))
-            if field is not None:
-                self.scheduler.measured(step.resident, **{field: self._clock() - began_s})
-            self.scheduler.finished(self._clock())
-            logger.info("residency: %s is %s after %.1f s", step.resident, step.state, self._clock() - began_s)
-        self._publish()
-
-    async def _state(self, expert: str) -> Residency:
-        """The state of an engine; of one that does not say, stopped: it answers nobody."""
-        try:
-            return await self._actuator.state(expert)
-        except BackendError:
-            return Residency.STOPPED
-
-    async def _observe(self) -> None:
-        """Takes over what others changed: engines that ended, that people woke, and what they pinned."""
-        managed = [each for each in self.scheduler.residents if each.awake_gib > 0]
-        found = await asyncio.gather(*(self._state(each.experts[0]) for each in managed))
-        for each, state in zip(managed, found, strict=True):
-            self.scheduler.observed(each.name, state)
-        self._observed_at_s = self._clock()
-        try:
-            pinned = self._pinned()
-        except DataError as error:
-            logger.warning("residency: what people pinned cannot be read, so that of before holds: %s", error)
-        else:
-            self.scheduler.keep({self._resident_of[expert] for expert in pinned if expert in self._resident_of})
+    def _next_step(self) -> Step | None:
+        while self._heard:
+            self._count(self._heard.popleft())
+        asked = {process: report.asked for process, report in self._others.items()}
+        self._changes.follow({**asked, self._me: self._asked()})
+        return self.scheduler.step(self._clock())
 
     def _publish(self) -> None:
         """Tells the pool who sleeps, and those who wait how it went."""
-        serving = self.scheduler.serving
-        asleep = frozenset(expert for expert, name in self._resident_of.items() if name not in serving)
+        if self._decides or self._is_cut_off() or not self._view.version:
+            self._look()
+        serving, refused = self._view.serving | self._always, self._view.refused.get(self._me, frozenset())
         if self._pool is not None:
-            self._pool.set_asleep(asleep)
-        self._outlooks = self.scheduler.policy.outlooks(self._clock(), self.scheduler)
-        for name in [name for name in self._waiters if name in serving or not self.scheduler.is_asked(name)]:
+            self._pool.set_asleep(frozenset(each for each, name in self._resident_of.items() if name not in serving))
+        for name in [each for each in self._waiters if each in serving or each in refused]:
             for waiter in self._waiters.pop(name):
                 if waiter.done():
-                    if name in serving:
-                        self.scheduler.ended(name)  # it left while it was let in
-                elif name in serving:
+                    continue
+                if name in serving:
                     waiter.set_result(None)
                 else:
-                    waiter.set_exception(asleep_error(name, "its engine failed to wake"))
+                    reason = "its engine failed to wake, or those that stay awake leave no room for it"
+                    waiter.set_exception(asleep_error(name, reason))
+
+    def _look(self) -> None:
+        """Takes the view from the scheduler of this process."""
+        scheduler, before = self.scheduler, self._view
+        self._changes.let_in()
+        turn = f"{self._turn}." if self._decides else ""  # no version of a process that was not told holds for others
+        is_same = scheduler.serving == before.serving and turn and before.version.startswith(turn)
+        if not is_same:
+            self._versions += 1
+            self._has_news.set()
+        self._view = View(
+            version=f"{turn}{self._versions}" if turn else "",
+            serving=scheduler.serving,
+            states=dict(scheduler.states),
+            change=scheduler.under_way,
+            waking=None if scheduler.goal is None else scheduler.goal.wakes,
+            outlooks=scheduler.policy.outlooks(self._clock(), scheduler),
+            refused=self._changes.refused,
+        )
+
+    async def _until_free(self, step: Step) -> None:
+        """Returns once a change may be made: this process still has the turn, others know of it, and they send no
+        requests to an engine that is to sleep. Raises BackendError."""
+        self._publish()
+        while self._board is not None:
+            is_told = await self._exchange()
+            if not self._decides:
+                raise BackendError("another process decides now")
+            if is_told and (step.state in ANSWERING or all(map(self._has_left(step.resident), self._others.values()))):
+                return
+            await asyncio.sleep(EXCHANGE_EVERY_S)
+
+    def _has_left(self, name: str) -> Callable[[Report], bool]:
+        return lambda report: report.view == self._view.version and not report.running.get(name)
+
+    @property
+    def _me(self) -> str:
+        return "" if self._board is None else self._board.me
+
+    def _asked(self) -> frozenset[str]:
+        return frozenset(name for name, waiters in self._waiters.items() if waiters)
+
+    def _is_cut_off(self) -> bool:
+        return self._board is not None and self._clock() - self._heard_at_s > self._board.lease_s
+
+    async def _exchange_always(self) -> None:
+        while True:
+            self._has_news.clear()
+            await self._exchange()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXCHANGE_EVERY_S):
+                    await self._has_news.wait()
+
+    async def _exchange(self) -> bool:
+        """Tells the others and hears from them. Returns False where that was not possible."""
+        if self._board is None:
+            return True
+        async with self._exchanging:
+            notes = tuple(self._notes)
+            self._notes.clear()
+            running = {name: count for name, count in self._running.items() if count}
+            report = Report.model_construct(view=self._view.version, running=running, asked=self._asked())
+            try:
+                heard = await self._board.exchange(report, notes, self._turn, self._view if self._decides else None)
+            except BackendError as error:
+                self._notes.extendleft(reversed(notes))
+                if self._turn and self._is_cut_off():
+                    logger.warning("residency: no engine is changed until Redis can be asked: %s", error)
+                    self._turn, self._decides = 0, False
+                return False
+            self._heard_at_s = self._clock()
+            if heard.turn != self._turn:
+                self._turn, self._decides = heard.turn, False
+            if not self._decides and heard.view is not None:
+                self._view = heard.view
+            self._others = heard.reports
+            self._heard.extend(heard.notes)
+            if not self._turn:
+                self._publish()
+            elif not self._decides or any(report.asked for report in heard.reports.values()):
+                self._kick.set()
+            return True
+
+    async def _take_over(self) -> None:
+        """Ends what the process before had begun, looks at every engine, and goes on with the account."""
+        assert self._board is not None
+        turn = self._turn
+        if self._view.change is not None:
+            await self._changes.redo(self._view.change)
+        self.scheduler.goal = None
+        await self._changes.observe()
+        try:
+            saved = await self._board.saved()
+        except BackendError as error:
+            logger.warning("residency: the account begins anew: %s", error)
+        else:
+            take_account(self.scheduler, saved or "")
+        self._decides = self._turn == turn
+
+    async def _save(self) -> None:
+        self._saved_at_s = self._clock()
+        if self._board is not None and self._decides:
+            with suppress(BackendError):  # the next time
+                await self._board.save(self._turn, account_text(self.scheduler))
 
 
 def asleep_error(expert: str, reason: str) -> BackendError:

@@ -33,13 +33,15 @@ from tests.gateway.small_router import EXPERTS, small_router
 
 
 @asynccontextmanager
-async def engines(asleep: Sequence[str], **options: object) -> AsyncIterator[dict[str, str]]:
+async def engines(
+    asleep: Sequence[str], made: dict[str, FakeEngine] | None = None, **options: object
+) -> AsyncIterator[dict[str, str]]:
     """Fake vLLM servers of the three experts, some of them asleep at level 2; API root by expert."""
-    urls = {}
+    urls, made = {}, {} if made is None else made
     async with AsyncExitStack() as stack:
         for name in EXPERTS:
             values = {"model": "m", "served_model_name": (name,), "host": "127.0.0.1", "port": 0, "is_dev": True}
-            engine = FakeEngine(FakeOptions.model_validate(values | {"enable_sleep_mode": True} | options))
+            engine = made[name] = FakeEngine(FakeOptions.model_validate(values | {"enable_sleep_mode": True} | options))
             await engine.start()
             runner = web.AppRunner(FakeServer(engine).app(), access_log=None, handler_cancellation=True)
             await runner.setup()

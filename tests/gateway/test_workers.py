@@ -321,11 +321,14 @@ def test_a_wrong_number_of_workers_is_refused(count: str, capsys: pytest.Capture
 
 def test_limits_are_divided_to_the_last_one() -> None:
     judge = {"expert": "ruby", "share": 0.1, "max_per_hour": 4, "max_running_beside": 1}
-    config = config_of(sections={"judge": judge}, max_concurrency=10, max_connections=20)
+    entries = {"ruby": {"max_concurrency": 5}}
+    config = config_of(sections={"judge": judge}, entries=entries, max_concurrency=10, max_connections=20)
     parts = [share_of(config, 3, number) for number in range(3)]
     for name in ("max_concurrency", "max_connections", "max_bytes_in_flight"):
         assert sum(getattr(part.gateway, name) for part in parts) == getattr(config.gateway, name)
     assert [part.gateway.max_concurrency for part in parts] == [4, 3, 3]
+    assert [part.experts["ruby"].max_concurrency for part in parts] == [2, 2, 1]
+    assert {part.experts["plain"].max_concurrency for part in parts} == {None}
     budgets = [part.judge for part in parts if part.judge is not None]
     assert sum(each.max_per_hour for each in budgets) == 4
     assert sum(each.max_usd_per_day for each in budgets) == pytest.approx(1.0)
@@ -336,6 +339,11 @@ def test_more_workers_than_the_limits_divide_among_are_refused() -> None:
     check_count(config_of(max_concurrency=3), 3)
     with pytest.raises(ConfigError, match=r"^COE_WORKERS=4 is too many .*max_concurrency 3, .*; allowed: 1 to 3$"):
         check_count(config_of(max_concurrency=3), 4)
+    narrow = config_of(entries={"ruby": {"max_concurrency": 2}})
+    for check in (check_count, partial(share_of, number=0)):
+        check(narrow, 2)
+        with pytest.raises(ConfigError, match=r"^experts.ruby.max_concurrency 2 cannot be .* 3 workers; allowed: 3 or"):
+            check(narrow, 3)
 
 
 def test_sources_of_a_local_index_need_one_worker() -> None:

@@ -1,0 +1,153 @@
+"""Changes of engines, made and measured in the process that has the turn to make them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from base.errors import BackendError, DataError
+from fleet.residency.scheduler import Scheduler, Step
+from fleet.residency.types import ANSWERING, Actuator, Residency
+
+TIME_OF = {
+    (Residency.SLEEP_1, True): "wake_1_s",
+    (Residency.SLEEP_2, True): "wake_2_s",
+    (Residency.STOPPED, True): "cold_start_s",
+    (Residency.SLEEP_1, False): "sleep_1_s",
+    (Residency.SLEEP_2, False): "sleep_2_s",
+}
+"""Field of `TransitionTimes` by the state beside awake, and whether the engine woke."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Made:
+    """Changes of one kind of one engine since the start of this process."""
+
+    count: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+class Changes:
+    """Makes what a scheduler wants, for all who ask.
+
+    Args:
+        actuator: changes engines, each named by one of its experts.
+        pinned: experts that people want awake now.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        actuator: Actuator,
+        pinned: Callable[[], Collection[str]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._scheduler, self._actuator, self._pinned, self._clock = scheduler, actuator, pinned, clock
+        self._asks: dict[tuple[str, str], bool] = {}  # process and engine; True once its requests were let in
+        self.refused: dict[str, frozenset[str]] = {}
+        self.made: defaultdict[tuple[str, Residency], Made] = defaultdict(Made)
+
+    async def aclose(self) -> None:
+        await self._actuator.aclose()
+
+    def follow(self, asked: Mapping[str, Collection[str]]) -> None:
+        """Passes on which engines each process has requests waiting for; those that it cannot have are `refused`."""
+        scheduler, refused = self._scheduler, defaultdict[str, set[str]](set)
+        wanted = {(process, name) for process, names in asked.items() for name in names if name in scheduler.index}
+        for key in self._asks.keys() - wanted:
+            self._end(key)
+        for key in wanted:
+            process, name = key
+            if name in scheduler.serving or (key in self._asks and scheduler.is_asked(name)):
+                continue
+            if key in self._asks:
+                self._end(key)
+            if scheduler.ask(self._clock(), name):
+                self._asks[key] = False
+            else:
+                refused[process].add(name)
+        self.refused = {process: frozenset(names) for process, names in refused.items()}
+
+    def let_in(self) -> None:
+        """Notes who needs to wait no more."""
+        for process, name in self._asks:
+            if name in self._scheduler.serving:
+                self._asks[process, name] = True
+
+    def _end(self, key: tuple[str, str]) -> None:
+        """Ends a wait: who was let in counts on its own from here on, who was not gives up."""
+        (self._scheduler.ended if self._asks.pop(key) else self._scheduler.gave_up)(key[1])
+
+    async def make(self, step: Step, is_free: Callable[[], Awaitable[None]]) -> None:
+        """Makes a change, and measures it. A failure leaves the engine as it is found.
+
+        Args:
+            is_free: returns once the change may be made; raises BackendError where it may not.
+        """
+        scheduler, before = self._scheduler, self._scheduler.state(step.resident)
+        wakes, found = step.state in ANSWERING, self.made[step.resident, step.state]
+        try:
+            await is_free()
+            began_s = self._clock()
+            await self._move(step)
+        except BackendError as error:
+            logger.warning("residency: %s did not become %s: %s", step.resident, step.state, error)
+            found.failed += 1
+            scheduler.failed(self._clock(), await known_state(self._actuator, self._expert(step.resident)))
+        else:
+            took_s = self._clock() - began_s
+            found.count, found.seconds = found.count + 1, found.seconds + took_s
+            field = TIME_OF.get((before if wakes else step.state, wakes))
+            if field is not None:
+                scheduler.measured(step.resident, **{field: took_s})
+            scheduler.finished(self._clock())
+            logger.info("residency: %s is %s after %.1f s", step.resident, step.state, took_s)
+
+    async def redo(self, step: Step) -> None:
+        """Makes the change that another process had begun when it lost its turn: memory is there for it alone."""
+        if step.resident not in self._scheduler.index:
+            return
+        try:
+            await self._move(step)
+        except BackendError as error:
+            logger.warning("residency: %s, which another process was to make %s: %s", step.resident, step.state, error)
+
+    async def _move(self, step: Step) -> None:
+        expert = self._expert(step.resident)
+        if step.state in ANSWERING:
+            await self._actuator.wake(expert)
+        elif step.state is Residency.STOPPED:
+            await self._actuator.stop(expert)
+        else:
+            await self._actuator.sleep(expert, 1 if step.state is Residency.SLEEP_1 else 2)
+
+    def _expert(self, name: str) -> str:
+        return self._scheduler.residents[self._scheduler.index[name]].experts[0]
+
+    async def observe(self) -> None:
+        """Takes over what others changed: engines that ended, that people woke, and what they pinned."""
+        scheduler = self._scheduler
+        managed = [each for each in scheduler.residents if each.awake_gib > 0]
+        found = await asyncio.gather(*(known_state(self._actuator, each.experts[0]) for each in managed))
+        for each, state in zip(managed, found, strict=True):
+            scheduler.observed(each.name, state)
+        try:
+            pinned = frozenset(self._pinned())
+        except DataError as error:
+            logger.warning("residency: what people pinned cannot be read, so that of before holds: %s", error)
+        else:
+            scheduler.keep({each.name for each in scheduler.residents if not pinned.isdisjoint(each.experts)})
+
+
+async def known_state(actuator: Actuator, expert: str) -> Residency:
+    """The state of an engine; of one that does not say, stopped: it answers nobody."""
+    try:
+        return await actuator.state(expert)
+    except BackendError:
+        return Residency.STOPPED

@@ -1,0 +1,162 @@
+"""Gateways that share engines: one has the turn, the others follow, and each can go on where another ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+import pytest
+
+from fleet.fake_vllm.engine import FakeEngine
+from fleet.pool import ExpertPool
+from fleet.residency.board import Note, Report, View
+from fleet.residency.keeper import Keeper
+from fleet.residency.memory import Memory
+from fleet.residency.policies import Off, Regret
+from fleet.residency.scheduler import Policy, Scheduler, Step
+from fleet.residency.types import Residency
+from fleet.residency.vllm_actuator import VllmActuator
+from gateway.residency_board import RedisBoard
+from tests.fleet.residency.driver import resident
+from tests.gateway.running import Running, echoes, until
+from tests.gateway.small_router import EXPERTS
+from tests.gateway.test_residency import asked, eager, engines, gateway_over
+
+LEASE_S = 0.3
+
+
+def board_of(redis_url: str, urls: Mapping[str, str], lease_s: float = LEASE_S) -> RedisBoard:
+    return RedisBoard(redis_url, [((name,), url) for name, url in urls.items()], lease_s)
+
+
+@asynccontextmanager
+async def keeper(redis_url: str, urls: Mapping[str, str], policy: Policy) -> AsyncIterator[Keeper]:
+    """A keeper with a pool of its own, as another process has them."""
+    scheduler = Scheduler(tuple(resident(name) for name in EXPERTS), Memory({"0": 41.5}), policy)
+    kept = Keeper(scheduler, VllmActuator(lambda: urls), board=board_of(redis_url, urls))
+    await kept.start(ExpertPool(echoes()))
+    try:
+        yield kept
+    finally:
+        await kept.aclose()
+
+
+async def test_a_turn_ends_with_silence_and_what_its_holder_says_after_that_counts_for_nothing(redis_url: str) -> None:
+    urls = dict.fromkeys(EXPERTS, "http://127.0.0.1:1/v1")
+    first, second = board_of(redis_url, urls), board_of(redis_url, urls)
+    note = Note(category="red", quality={"ruby": 0.5}, served="ruby", begins=None)
+    try:
+        assert (await first.exchange(Report(), [], 0, None)).turn == 1
+        heard = await second.exchange(Report(running={"ruby": 2}), [note], 0, None)
+        assert (heard.turn, heard.view, list(heard.reports)) == (0, None, [])
+        heard = await first.exchange(Report(), [], 1, View(version="1.1"))
+        assert (list(heard.notes), heard.reports) == ([note], {second.me: Report(running={"ruby": 2})})
+        await first.save(1, "of the first")
+        await asyncio.sleep(0)
+
+        async def taken() -> int:
+            return (await second.exchange(Report(), [], 0, None)).turn
+
+        while not (turn := await taken()):
+            await asyncio.sleep(0.02)
+        assert turn == 2
+        await second.exchange(Report(), [], 2, View(version="2.1"))
+        heard = await first.exchange(Report(), [], 1, View(version="1.2"))
+        assert heard.turn == 0
+        assert heard.view == View(version="2.1")
+        await first.save(1, "too late")
+        assert await second.saved() == "of the first"
+        await second.aclose()
+        assert (await first.exchange(Report(), [], 1, View(version="1.3"))).turn == 3
+        heard = await first.exchange(Report(), [], 3, None)
+        assert heard.view == View(version="2.1")
+    finally:
+        await first.aclose()
+
+
+async def test_the_wake_that_a_killed_process_had_begun_is_ended_by_the_next(redis_url: str) -> None:
+    made: dict[str, FakeEngine] = {}
+    async with engines(["emerald"], made) as urls:
+        killed = board_of(redis_url, urls)
+        change = Step("emerald", Residency.AWAKE)
+        serving = frozenset({"ruby"})
+        assert (await killed.exchange(Report(), [], 0, None)).turn == 1
+        await killed.exchange(Report(), [], 1, View(version="1.1", serving=serving, change=change))
+        async with aiohttp.ClientSession() as client:  # it had got so far
+            root = urls["emerald"].removesuffix("/v1")
+            async with client.post(f"{root}/wake_up?tags=weights") as answer:
+                assert answer.status == 200
+        async with keeper(redis_url, urls, Off()) as next_one:
+            assert next_one.view.serving == serving
+            assert not next_one.decides
+            await until(lambda: next_one.decides)
+            assert not made["emerald"].is_sleeping
+            assert next_one.scheduler.serving == set(EXPERTS)
+        await killed.aclose()
+
+
+async def test_an_account_goes_on_in_the_next_process(redis_url: str) -> None:
+    async with engines(["emerald"]) as urls:
+        quality = {"ruby": 0.2, "emerald": 0.9, "plain": 0.5}
+        residents = tuple(resident(name) for name in EXPERTS)
+        async with keeper(redis_url, urls, Regret(residents, 0.0)) as before:
+            before.note("green", quality, "plain", None)
+            before.scheduler.measured("ruby", wake_1_s=3.0)
+            await until(lambda: before.outlook("emerald") is not None)
+        async with keeper(redis_url, urls, Regret(residents, 0.0)) as after:
+            found = after.outlook("emerald")
+            assert found is not None
+            assert found.account == pytest.approx(0.4, abs=0.01)
+            assert after.scheduler.residents[0].times.wake_1_s == 3.0
+
+
+async def test_a_damaged_account_begins_anew(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with engines(["emerald"]) as urls:
+        board = board_of(redis_url, urls)
+        await board.exchange(Report(), [], 0, None)
+        await board.save(1, '{"engines": ["ruby"], "times": 3}')
+        await board.aclose()
+        async with keeper(redis_url, urls, eager()) as kept:
+            assert kept.decides
+        assert "the account that was kept cannot be read" in caplog.text
+
+
+@pytest.mark.slow
+async def test_no_engine_sleeps_under_a_request_of_another_gateway(redis_url: str) -> None:
+    """Three gateways whose traffic changes colour: engines take turns, and none is asked while it sleeps."""
+    made: dict[str, FakeEngine] = {}
+    asleep_when_asked: list[str] = []
+    async with AsyncExitStack() as stack:
+        times = {"wake_s": (0.05, 0.05), "sleep_s": (0.05, 0.05), "tokens_per_s": 100.0}
+        urls = await stack.enter_async_context(engines(["emerald"], made, **times))
+        for name, engine in made.items():
+            watch(name, engine, asleep_when_asked)
+        gateways: list[Running] = []
+        for _ in range(3):
+            board = board_of(redis_url, urls, lease_s=10.0)
+            gateways.append(await stack.enter_async_context(gateway_over(urls, eager(), ["emerald"], board=board)))
+        keepers = [each.parts.residency for each in gateways]
+        assert sum(each is not None and each.decides for each in keepers) == 1
+        for colour, best in (("green", "emerald"), ("red", "ruby")) * 2:
+            answers = 0
+            while not all(best in each.parts.pool.alive for each in gateways):
+                answers += len(await asyncio.gather(*(asked(each, colour) for each in gateways for _ in range(4))))
+                assert answers < 10_000, f"{best} was not woken"
+            others: Sequence[str] = await asyncio.gather(*(asked(each, colour) for each in gateways))
+            assert set(others) == {best}
+        assert asleep_when_asked == []
+        assert sum(each.count for kept in keepers if kept is not None for each in kept.made.values()) >= 2
+
+
+def watch(name: str, engine: FakeEngine, asleep_when_asked: list[str]) -> None:
+    """Notes requests that come while an engine sleeps or is to."""
+    generate = engine.generate
+
+    def watched(*arguments: object) -> AsyncIterator[str]:
+        if engine.is_sleeping:
+            asleep_when_asked.append(name)
+        return generate(*arguments)  # type: ignore[arg-type]
+
+    engine.generate = watched  # type: ignore[method-assign, assignment]
