@@ -38,7 +38,7 @@ def reason_in_words(decision: RoutingDecision, threshold: float | None = None) -
         DecisionReason.BUILTIN: f"classified as {sure}; {decision.expert} is not a language model and has the answer",
         DecisionReason.EXPLICIT: f"the client named {decision.expert}",
     }
-    return sentences[decision.reason] + asleep_in_words(decision)
+    return sentences[decision.reason] + moved_in_words(decision) + asleep_in_words(decision)
 
 
 def asleep_in_words(decision: RoutingDecision) -> str:
@@ -65,6 +65,17 @@ def stay_in_words(decision: RoutingDecision) -> str:
     if held is None or held.price is None:
         return ", because a tool loop never moves"
     return f": another one would gain {held.gain:.3f}, and reading the conversation again is worth {held.price:.3f}"
+
+
+def moved_in_words(decision: RoutingDecision) -> str:
+    """Says what a conversation gains by another expert than its last one."""
+    held = decision.stay
+    if held is None or held.kept or held.price is None or held.last_expert == decision.expert:
+        return ""
+    return (
+        f"; the conversation leaves {held.last_expert}: a gain of {held.gain:.3f}, "
+        f"and reading it again is worth {held.price:.3f}"
+    )
 
 
 def passed_over(decision: RoutingDecision) -> str:
