@@ -15,7 +15,7 @@ from eval.report.page import (
     Spec,
 )
 
-LOOKS = tuple(Look(colour) for colour in (ACCENT, EXPERT, HINDSIGHT, VIOLET, "var(--good)", "var(--bad)"))
+LOOKS = tuple(Look(colour) for colour in (ACCENT, EXPERT, HINDSIGHT, VIOLET, "var(--pink)", INK))
 REST = "others"
 SHOWN_CATEGORIES = 24
 TIME_LABELS = ((300.0, "%H:%M:%S"), (86_400.0, "%H:%M"), (4 * 86_400.0, "%d %b %H:%M"), (float("inf"), "%d %b %Y"))

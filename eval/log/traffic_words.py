@@ -100,7 +100,7 @@ def warnings(report: LogReport) -> tuple[str, ...]:
             "edits and test results."
         )
     bias = report.bias
-    if bias.raw and bias.corrected and abs(bias.raw.value - bias.corrected.value) > 0.02:
+    if bias.raw and bias.corrected and not bias.corrected.low <= bias.raw.value <= bias.corrected.high:
         found.append(
             f"Feedback is one-sided: as given its mean is {percent(bias.raw.value)}, corrected it is "
             f"{percent(bias.corrected.value)}."

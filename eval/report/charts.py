@@ -119,7 +119,7 @@ def row_axis(rows: Sequence[Spec], **axis: Any) -> Any:
     """Rows in the order given; their names are never cut."""
     alt = altair()
     names = list(dict.fromkeys(row["name"] for row in rows))
-    return alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, **axis))
+    return alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, ticks=False, labelPadding=10, **axis))
 
 
 def legend_of(looks: Mapping[str, Look], **options: Any) -> Any:
