@@ -17,7 +17,7 @@ from decision_log.served_models import undated
 from eval.log.foreign_logs import Call
 from eval.log.traffic_words import shares_text
 from eval.metrics.bootstrap import DRAWS, bootstrap_means, percentile_interval
-from eval.report.numbers import MINUS, percent, points, points_range, tone
+from eval.report.numbers import money, percent, points, points_range, tone
 from eval.report.page import Cell, Columns, Command, Figure, Note, Page, Section, Table, table_of
 from router.artifact import RouterArtifact
 from router.build import evidence_of, typical_lengths
@@ -211,10 +211,10 @@ def headline(total: SavedGroup) -> str:
     """The answer in two sentences."""
     saved = "What routing would have saved is unknown: no call has a cost or a model with a price."
     if total.saved_usd is not None and total.saved_usd.interval is not None:
-        low, high = (signed_dollars(end) for end in (total.saved_usd.interval.low, total.saved_usd.interval.high))
+        low, high = (money(end) for end in (total.saved_usd.interval.low, total.saved_usd.interval.high))
         saved = (
-            f"Routing would have saved an estimated {signed_dollars(total.saved_usd.value)} ({low} to {high}) of the "
-            f"{signed_dollars(total.cost_usd or 0.0)} that 1,000 calls cost."
+            f"Routing would have saved an estimated {money(total.saved_usd.value)} ({low} to {high}) of the "
+            f"{money(total.cost_usd or 0.0)} that 1,000 calls cost."
         )
     gained = "What it would have changed in quality is unknown: no call went to a model that the router has measured."
     if total.gained is not None and total.gained.interval is not None:
@@ -223,10 +223,6 @@ def headline(total: SavedGroup) -> str:
             f"Predicted quality would have changed by {points(total.gained.value)} points ({points_range(bounds)})."
         )
     return f"{total.n:,} calls. {saved} {gained}"
-
-
-def signed_dollars(amount: float) -> str:
-    return f"{MINUS if amount < 0 else ''}${abs(amount):,.3g}"
 
 
 def warnings(found: RoutedCalls, models: NDArray[np.object_]) -> tuple[str, ...]:
@@ -259,7 +255,7 @@ def savings_page(report: Savings) -> Page:
             f"{percent(report.predicted_score)} for the same answers."
         )
     made = f"Made {report.created_at} with router {report.router}. Left out: {left_out}."
-    saved, gained = metric_cell(report.total.saved_usd, signed_dollars), metric_cell(report.total.gained, points)
+    saved, gained = metric_cell(report.total.saved_usd, money), metric_cell(report.total.gained, points)
     title, verdict_tone = verdict(saved, gained)
     groups = (("Category", report.categories), ("Model then", report.models))
     return Page(
@@ -301,9 +297,9 @@ def verdict(saved: Cell, gained: Cell) -> tuple[str, str]:
 def saved_table(title: str, groups: Sequence[SavedGroup]) -> Table:
     columns: Columns[SavedGroup] = {
         "Calls": lambda _, one: f"{one.n:,}",
-        "Cost per 1,000": lambda _, one: "unknown" if one.cost_usd is None else signed_dollars(one.cost_usd),
-        "Routed": lambda _, one: "unknown" if one.routed_usd is None else signed_dollars(one.routed_usd),
-        "Saved": lambda _, one: metric_cell(one.saved_usd, signed_dollars),
+        "Cost per 1,000": lambda _, one: "unknown" if one.cost_usd is None else money(one.cost_usd),
+        "Routed": lambda _, one: "unknown" if one.routed_usd is None else money(one.routed_usd),
+        "Saved": lambda _, one: metric_cell(one.saved_usd, money),
         "Quality, points": lambda _, one: metric_cell(one.gained, points),
         "Goes to": lambda _, one: shares_text(one.goes_to),
     }

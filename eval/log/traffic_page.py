@@ -25,12 +25,11 @@ from eval.log.traffic_words import (
     shares_text,
     stretch,
     switch_sentence,
-    total_dollars,
     verdict,
     worsened,
 )
 from eval.log.worth_section import loop_section, mix_section, worth_section
-from eval.report.numbers import milliseconds, number, percent, points
+from eval.report.numbers import milliseconds, money, number, percent, points
 from eval.report.page import (
     Block,
     Cell,
@@ -95,7 +94,7 @@ def figures(report: LogReport) -> list[Figure]:
         if quality
         else Figure("Quality, corrected", "unknown", "no feedback"),
         lost,
-        Figure("Cost", total_dollars(totals.cost_usd), f"{per_thousand(totals.cost_usd, totals.n)} per 1,000"),
+        Figure("Cost", money(totals.cost_usd), f"{per_thousand(totals.cost_usd, totals.n)} per 1,000"),
         Figure("Latency, median", milliseconds(totals.p50_ms) or "none", slow),
         Figure(
             "Drift alarms",
@@ -144,7 +143,7 @@ def group_table(title: str, groups: Sequence[Group]) -> Table:
         "Answered": lambda _, group: percent(group.answered.value if group.answered else None),
         "Rated": lambda _, group: f"{group.n_rated:,}",
         "Quality": lambda _, group: rate_cell(group.quality),
-        "Cost": lambda _, group: total_dollars(group.cost_usd),
+        "Cost": lambda _, group: money(group.cost_usd),
         "Per 1,000": lambda _, group: per_thousand(group.cost_usd, group.n),
         "p50": lambda _, group: milliseconds(group.p50_ms),
         "p95": lambda _, group: milliseconds(group.p95_ms),

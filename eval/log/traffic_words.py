@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from eval.log.category_regret import MIN_EFFECTIVE
 from eval.log.traffic_records import Alarm, Gap, LogReport, Rate, Switch, Totals
-from eval.report.numbers import percent, percent_range, points, points_range
+from eval.report.numbers import money, percent, percent_range, points, points_range
 
 SHOWN_CHANGES = 10
 FEW_RATED = 30
@@ -147,13 +147,8 @@ def gap_range(gap: Gap) -> str:
     return points_range((gap.low, gap.high))
 
 
-def total_dollars(value: float) -> str:
-    """A total with enough digits to see cents, or what is below them."""
-    return "$0" if value == 0 else f"${value:,.2f}" if value >= 1 else f"${value:.3g}"
-
-
 def per_thousand(value: float, n: int) -> str:
-    return total_dollars(1000 * value / n) if n else ""
+    return money(1000 * value / n) if n else ""
 
 
 def stretch(seconds: float) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from eval.log.traffic_records import LogReport
-from eval.log.traffic_words import moment, total_dollars
-from eval.report.numbers import number, percent, points, points_range, tone
+from eval.log.traffic_words import moment
+from eval.report.numbers import money, number, percent, points, points_range, tone
 from eval.report.page import Block, Cell, Columns, Note, Row, Section, Table, table_of
 from router.types import Metric
 from training.expert_worth import CompositionWorth, ExpertWorth, sentence
@@ -69,8 +69,8 @@ def worth_section(report: LogReport) -> Section:
 def worth_table(worth: CompositionWorth, spent: dict[str, float]) -> Table:
     columns: Columns[ExpertWorth] = {
         "Lost without it, points": lambda _, one: points_cell(one.loss) if one.loss else one.unknown,
-        "Cost in this traffic": lambda name, _: total_dollars(spent.get(name, 0.0)),
-        "Saved per 1,000": lambda _, one: f"${one.saved_usd:.3g}",
+        "Cost in this traffic": lambda name, _: money(spent.get(name, 0.0)),
+        "Saved per 1,000": lambda _, one: money(one.saved_usd),
         "Points per $": lambda _, one: points_cell(one.loss_per(one.saved_usd)),
         "GB freed": lambda _, one: number(one.freed_gb, 1),
         "Points per GB": lambda _, one: points_cell(one.loss_per(one.freed_gb)),

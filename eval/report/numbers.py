@@ -48,11 +48,17 @@ def number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+def money(usd: float) -> str:
+    """An amount in USD: from a dollar on in cents, below it with three significant digits."""
+    if usd == 0:
+        return "$0"
+    sign, size = MINUS if usd < 0 else "", abs(usd)
+    return f"{sign}${size:,.2f}" if size >= 1 else f"{sign}${size:.3g}"
+
+
 def dollars(amount: float | None) -> str:
-    """USD per query as USD per 1,000 queries, with three significant digits."""
-    if amount is None:
-        return "unknown"
-    return "$0" if amount == 0 else f"${1000 * amount:#.3g}".rstrip(".")
+    """USD per query as USD per 1,000 queries."""
+    return "unknown" if amount is None else money(1000 * amount)
 
 
 def billions(amount: float | None) -> str:

@@ -165,7 +165,7 @@ def test_the_report_says_what_routing_would_have_saved(tmp_path: Path, capsys: p
     where = ["--config", str(config), "--data-dir", str(folder / "data"), "--out", str(tmp_path / "out")]
     assert run("eval log", [str(log), "--import", "litellm", *where]) == 0
     said = capsys.readouterr().out
-    assert "saved an estimated $3 ($3 to $3) of the $6 that 1,000 calls cost" in said
+    assert "saved an estimated $3.00 ($3.00 to $3.00) of the $6.00 that 1,000 calls cost" in said
     assert "Estimated: nothing was answered again." in said
     assert "20% of the calls went to models that the router has not measured" in said
     found = json.loads((tmp_path / "out" / "report.json").read_text())

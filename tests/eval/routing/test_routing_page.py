@@ -458,8 +458,9 @@ def test_numbers_in_words() -> None:
         "4.0 min",
         "1,234 \u00b5s",
     )
-    assert (words.amount(0.0123, "cost_usd"), words.amount(31.12, "active_params_b")) == ("$12.3", "31.1B")
-    assert (numbers.dollars(None), numbers.dollars(0.0), numbers.dollars(0.0123)) == ("unknown", "$0", "$12.3")
+    assert (words.amount(0.0123, "cost_usd"), words.amount(31.12, "active_params_b")) == ("$12.30", "31.1B")
+    assert (numbers.dollars(None), numbers.dollars(0.0), numbers.dollars(0.0123)) == ("unknown", "$0", "$12.30")
+    assert (numbers.money(-1234.5), numbers.money(0.04321)) == ("\u2212$1,234.50", "$0.0432")
     assert (numbers.billions(0.135), numbers.billions(31.12)) == ("0.14B", "31.1B")
 
 
