@@ -32,8 +32,9 @@ from benchmarks.loop_fleet import (
 )
 from decision_log.e_process import MAX_GAIN_WEIGHT, log_e_gain
 from router.build import MeasuredExperts, assemble, solved_policy
+from router.capabilities import Capabilities
 from router.feedback_config import FeedbackConfig
-from router.pipeline import Capabilities, Router
+from router.pipeline import Router
 from router.policy import ExpertCosts
 from router.policy_config import ExplorationConfig, PolicyConfig
 from router.quality import QualityMatrix

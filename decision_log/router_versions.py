@@ -15,7 +15,8 @@ from decision_log.database import Database
 from decision_log.e_process import Arm
 from decision_log.tables import DECISIONS, FEEDBACK, ROUTER_EVENTS, ROUTER_VERSIONS
 from router.live_pointer import LivePointer, Trial
-from router.types import RouterManifest, TerminalState
+from router.manifest import RouterManifest
+from router.types import TerminalState
 
 FAILED = (TerminalState.UPSTREAM_ERROR, TerminalState.TIMED_OUT)
 ENDED = (TerminalState.ANSWERED, *FAILED)

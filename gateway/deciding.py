@@ -24,10 +24,10 @@ from gateway.reach import Reach, WaitFor, wanted
 from gateway.shadow import CANDIDATE_FAULTS, ShadowAsk, Shadows
 from gateway.strategies.choose import chosen_strategy
 from gateway.wire import ChatRequest, Target, model_names, resolve_model
-from router.build import capabilities
+from router.capabilities import FOR_NOW, NOT_ALLOWED, Capabilities, capabilities, explicit_decision
 from router.config import CoeConfig
 from router.features import features_hash, to_bytes
-from router.pipeline import FOR_NOW, NOT_ALLOWED, Capabilities, Router, explicit_decision
+from router.pipeline import Router
 from router.section import AUTO
 from router.types import DecisionInputs, FloatArray, Query, QueryFacts, RoutingDecision
 

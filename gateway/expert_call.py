@@ -19,7 +19,6 @@ from gateway.exchange import Asked
 from gateway.http_errors import ApiError, api_error, upstream_error
 from gateway.wire import BEGIN, ChatRequest, Native, beginning
 from router.expert_config import ExpertConfig, Wire
-from router.pipeline import following
 from router.protocols import BackendRequest, BackendResponse, ChunkStream
 from router.types import RoutingDecision
 
@@ -218,7 +217,7 @@ class ExpertCall:
         """The next expert to try; None when there is none or trying is not allowed."""
         if len(failed) > self._retries:
             return None
-        expert = following(decision, {*failed} | (set(decision.ranking) - self._pool.alive))
+        expert = decision.following({*failed} | (set(decision.ranking) - self._pool.alive))
         return expert if expert is not None and self._budget.spend() else None
 
     async def _attempt(self, asked: Asked, chat: ChatRequest, expert: str) -> StreamedAnswer | WholeAnswer:

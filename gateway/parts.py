@@ -40,7 +40,7 @@ from gateway.served_models import ServedModels
 from gateway.siblings import Siblings
 from gateway.telemetry.telemetry import Telemetry
 from retrieval.service import RetrievalService
-from router.build import capabilities
+from router.capabilities import capabilities
 from router.config import CoeConfig
 from router.protocols import ChatBackend
 from router.strategies.types import StrategyName

@@ -21,7 +21,7 @@ from decision_log.router_versions import RouterVersions, TrialEvidence
 from fleet.tasks import stop_task
 from router.artifact import read_manifest
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw
-from router.types import RouterManifest
+from router.manifest import RouterManifest
 
 LOOK_EVERY_S = 2.0
 MAX_DUTY = 0.05

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from base.errors import ConfigError
 from router.config import CoeConfig
-from router.types import GENERAL, RouterManifest
+from router.manifest import RouterManifest
+from router.types import GENERAL
 
 
 def check_categories(config: CoeConfig, manifest: RouterManifest) -> None:

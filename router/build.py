@@ -16,11 +16,12 @@ from router import plugins
 from router.agreement import check_categories, pin_problems
 from router.artifact import RouterArtifact, load_artifact, require_array, require_finite
 from router.builtins import CACHE, Builtins, measured_builtins
+from router.capabilities import Capabilities, capabilities
 from router.config import CoeConfig
-from router.expert_config import Engine, ExpertConfig
+from router.expert_config import ExpertConfig
 from router.exploration import Exploration, dearness
 from router.normalise import NormalisedEncoder
-from router.pipeline import Capabilities, Router
+from router.pipeline import Router
 from router.policy import ExpertCosts, MapSolution, solve_map
 from router.policy_config import Budgets, PolicyConfig
 from router.preference import LearnedChoice, solve_preference
@@ -322,21 +323,6 @@ def newest_evidence(artifact: RouterArtifact, columns: Sequence[int]) -> dict[st
 def evidence_of(artifact: RouterArtifact) -> QualityMatrix:
     manifest = artifact.manifest
     return quality_from_arrays(artifact.part("map"), len(manifest.categories), len(manifest.experts))
-
-
-def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
-    """Capabilities of each expert. A slot of the embedded engine bounds the contexts of its experts."""
-    slot_tokens = config.engines.llamacpp.context_tokens
-    return {
-        name: Capabilities(
-            min(entry.context_tokens, slot_tokens) if entry.engine is Engine.LLAMACPP else entry.context_tokens,
-            entry.supports_images,
-            entry.supports_tools,
-            entry.supports_json,
-            entry.wires,
-        )
-        for name, entry in config.experts.items()
-    }
 
 
 def expert_costs(entries: Sequence[ExpertConfig], evidence: QualityMatrix) -> ExpertCosts:

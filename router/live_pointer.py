@@ -20,7 +20,8 @@ from pydantic import Field, ValidationError
 
 from base.errors import ArtifactError
 from router.artifact import read_manifest
-from router.types import Record, RouterManifest
+from router.manifest import RouterManifest
+from router.types import Record
 
 ROUTERS_FOLDER = "routers"
 LIVE_FILE = "live.json"

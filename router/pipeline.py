@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
 from base.errors import ConfigError, NoEligibleExpertError, allowed_values
 from router.builtins import Builtins
+from router.capabilities import ASLEEP, FOR_NOW, NOT_ALLOWED, NOT_REACHABLE, Capabilities
 from router.conversation import in_context, stay
 from router.features import rounded
 from router.policy import ExpertCosts
@@ -31,44 +32,11 @@ from router.types import (
 )
 from router.uncertainty import Uncertainty, calibrated
 
-NOT_REACHABLE = "is not reachable"
-ASLEEP = "is asleep"
-FOR_NOW = (NOT_REACHABLE, ASLEEP)
-"""Reasons why an expert is not eligible that the request did not cause."""
-
-NOT_ALLOWED = "may not be used with this key"
-
 TOP_CATEGORIES = 5
 """Categories whose probabilities a decision keeps."""
 
 MAX_PROSPECTS = 256
 """Prospects that a router keeps; one of 100 experts takes some 10 kB."""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """Requests that an expert can take. The default takes everything."""
-
-    context_tokens: int | None = None
-    supports_images: bool = True
-    supports_tools: bool = True
-    supports_json: bool = True
-    wires: frozenset[str] = frozenset()
-
-    def lacks(self, facts: QueryFacts) -> str | None:
-        """Reason why this expert cannot serve a request, or None."""
-        if facts.has_image and not self.supports_images:
-            return "does not take images"
-        if facts.has_tools and not self.supports_tools:
-            return "does not take tools"
-        if facts.wants_json and not self.supports_json:
-            return "does not guarantee JSON"
-        if facts.needs_wire is not None and facts.needs_wire not in self.wires:
-            return f"does not speak /v1/{facts.needs_wire} itself"
-        needed = facts.prompt_tokens + (facts.max_output_tokens or 0)
-        if self.context_tokens is not None and needed > self.context_tokens:
-            return f"context of {self.context_tokens} tokens is less than the {needed} needed"
-        return None
 
 
 @dataclass(frozen=True)
@@ -87,9 +55,12 @@ class Judgement:
 class Prospect:
     """The part of decisions that does not depend on the query beside its predicted quality and who cannot serve it.
 
-    Numbers are in the order of `odds.eligible`, then of the experts `excluded` and outside the policy.
+    `row` is that of the category. Numbers are in the order of `odds.eligible`, then of the experts `excluded` and
+    outside the policy.
     """
 
+    policy: str
+    row: int
     odds: Odds
     ranking: tuple[str, ...]
     eligible: tuple[str, ...]
@@ -229,19 +200,11 @@ class Router:
         probs = self.predict_categories(batch.embeddings)
         judged = self.judge(batch.embeddings, probs)
         quality = self.scorer.score(batch, probs, [int(row) for row in judged.rows]).quality
-        return tuple(
-            self.decision(
-                query,
-                judged,
-                i,
-                quality[i],
-                policy,
-                self.excluded(query.facts, alive),
-                rng,
-                None if seeds is None else seeds[i],
-            )
-            for i, query in enumerate(batch.queries)
-        )
+        found = []
+        for i, query in enumerate(batch.queries):
+            prospect = self.prospect(policy, int(judged.rows[i]), quality[i], self.excluded(query.facts, alive))
+            found.append(self.decision(query, judged, i, prospect, rng, None if seeds is None else seeds[i]))
+        return tuple(found)
 
     def predict_categories(self, embeddings: FloatArray) -> CategoryProbs:
         """Calibrated probabilities (n, k)."""
@@ -288,16 +251,12 @@ class Router:
         query: Query,
         judged: Judgement,
         i: int,
-        quality: FloatArray,
-        policy_name: str,
-        excluded: Mapping[str, str],
+        prospect: Prospect,
         rng: np.random.Generator,
         seed: int | None = None,
     ) -> RoutingDecision:
-        """Stage 2 for query i of a judged batch; `quality` (m,)."""
-        row = int(judged.rows[i])
-        prospect = self.prospect(policy_name, row, quality, excluded)
-        odds = prospect.odds
+        """Stage 2 for query i of a judged batch."""
+        row, odds = prospect.row, prospect.odds
         if query.facts.last_expert in prospect.ranking:
             odds, held = self._with_last(prospect, query.facts, is_unsure=self.categories[row] == GENERAL)
         else:
@@ -327,7 +286,7 @@ class Router:
             threshold=finite_or_none(self.uncertainty.threshold),
             seed=draw.seed,
             propensity=odds.probs[odds.eligible.index(draw.expert)],
-            policy=policy_name,
+            policy=prospect.policy,
             router_version=self.version,
         )
         return self.builtins.applied(decision, row, query.facts.answering)
@@ -351,13 +310,14 @@ class Router:
         key = (policy, row, quality.tobytes(), *excluded.items())
         found = self._prospects.get(key)
         if found is None:
-            found = self._new_prospect(self.policy(policy), row, quality, excluded)
+            found = self._new_prospect(policy, row, quality, excluded)
             if len(self._prospects) >= MAX_PROSPECTS:
                 self._prospects.clear()
             self._prospects[key] = found
         return found
 
-    def _new_prospect(self, policy: Policy, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> Prospect:
+    def _new_prospect(self, name: str, row: int, quality: FloatArray, excluded: Mapping[str, str]) -> Prospect:
+        policy = self.policy(name)
         barred = self.outside(policy, row, quality, excluded)
         outside = {name: bar for name, bar in barred.items() if name not in excluded}
         eligible = [e for e, name in enumerate(self.experts) if name not in excluded and name not in outside]
@@ -367,6 +327,8 @@ class Router:
         shut_out = [self.experts.index(name) for name in (*excluded, *outside)]
         cost, wait = self.expected[0][row], self.expected[1][row]
         return Prospect(
+            policy=name,
+            row=row,
             odds=odds,
             ranking=tuple(self.experts[e] for e in odds.ranking),
             eligible=tuple(self.experts[e] for e in eligible),
@@ -395,11 +357,6 @@ class Router:
         }
 
 
-def following(decision: RoutingDecision, unavailable: Collection[str]) -> str | None:
-    """The next expert in the decision's order that can be tried, or None."""
-    return next((name for name in decision.ranking if name not in unavailable), None)
-
-
 def within_bounds(quality: FloatArray, experts: Sequence[int]) -> tuple[float, ...]:
     """Predicted quality of some of m experts, in [0, 1] where a linear scorer leaves it."""
     return tuple(min(max(float(quality[e]), 0.0), 1.0) for e in experts)
@@ -408,47 +365,3 @@ def within_bounds(quality: FloatArray, experts: Sequence[int]) -> tuple[float, .
 def finite_or_none(threshold: float) -> float | None:
     """None for the threshold that nothing passes, which JSON has no number for."""
     return float(threshold) if np.isfinite(threshold) else None
-
-
-def explicit_decision(
-    expert: str,
-    facts: QueryFacts,
-    capabilities: Mapping[str, Capabilities],
-    alive: Collection[str] | None = None,
-    *,
-    version: str = "none",
-) -> RoutingDecision:
-    """The decision when the client named the expert: nothing is classified, the capability mask still holds.
-
-    Needs no router; `version` is the one in force, if there is one.
-
-    Raises:
-        NoEligibleExpertError: that expert lacks something, or is down.
-    """
-    lack = capabilities[expert].lacks(facts) if expert in capabilities else None
-    if lack is None and alive is not None and expert not in alive:
-        lack = NOT_REACHABLE
-    if lack is not None:
-        raise NoEligibleExpertError({expert: lack})
-    return named_decision(expert, version)
-
-
-@lru_cache(maxsize=1024)
-def named_decision(expert: str, version: str) -> RoutingDecision:
-    """The decision for an expert that can serve, which nothing else changes."""
-    return RoutingDecision(
-        expert=expert,
-        category=GENERAL,
-        confidence=0.0,
-        is_fallback=False,
-        reason=DecisionReason.EXPLICIT,
-        likely_category=GENERAL,
-        uncertainty=0.0,
-        ranking=(expert,),
-        eligible=(expert,),
-        eligible_probs=(1.0,),
-        predicted_quality=(0.0,),
-        propensity=1.0,
-        policy="explicit",
-        router_version=version,
-    )

@@ -14,7 +14,7 @@ from typing import Any
 from base.errors import ArtifactError, ConfigError, RouterError, allowed_values
 from router.artifact import is_intact, load_artifact, put_in_place, read_manifest
 from router.live_pointer import LivePointer, Trial, change_pointer, locked, read_pointer, write_whole
-from router.types import RouterManifest
+from router.manifest import RouterManifest
 
 ROUNDS_FILE = "rounds.jsonl"
 KEPT_ROUNDS = 20

@@ -6,6 +6,7 @@ boundary (log, HTTP, disk) is a pydantic model that refuses unknown keys; what s
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -197,6 +198,10 @@ class RoutingDecision(Record):
     policy: str = "default"
     router_version: str = Field(description="content hash of the artifact; 'none' when the client named the expert")
 
+    def following(self, unavailable: Collection[str]) -> str | None:
+        """The next expert of the ranking that can be tried, or None."""
+        return next((name for name in self.ranking if name not in unavailable), None)
+
 
 class DecisionInputs(Record):
     """Inputs of a decision, besides the router's version: enough to make it again, or to say why it cannot be.
@@ -379,39 +384,6 @@ class Metric(Record):
     value: float
     interval: Interval | None = None
     n: int | None = None
-
-
-class ComponentSpec(Record):
-    """A plugin as recorded in a manifest: its kind and validated options."""
-
-    kind: str
-    options: dict[str, object] = Field(default_factory=dict)
-
-
-class EncoderSpec(ComponentSpec):
-    """The encoder that made the training embeddings. Serving with another fingerprint is refused."""
-
-    fingerprint: str
-    dim: int = Field(gt=0)
-
-
-class RouterManifest(Record):
-    """Content of `manifest.json` of a trained router. `version` is the hash of everything that changes a decision."""
-
-    schema_version: Literal[1] = 1
-    version: str
-    created_at: str = Field(description="ISO 8601, UTC")
-    parents: tuple[str, ...] = ()
-    encoder: EncoderSpec
-    classifier: ComponentSpec
-    scorer: ComponentSpec
-    categories: tuple[str, ...] = Field(min_length=1, description="learned categories, in the order of the arrays")
-    experts: tuple[str, ...] = Field(min_length=1, description="experts, in the order of the arrays")
-    builtins: tuple[str, ...] = Field(default=(), description="experts that are not language models, in that order")
-    temperature: float = Field(gt=0, description="probabilities are softmax(log p / temperature)")
-    data_fingerprints: dict[str, str] = Field(default_factory=dict)
-    metrics: dict[str, Metric] = Field(default_factory=dict)
-    weights_sha256: str
 
 
 class Verdict(StrEnum):

@@ -25,8 +25,8 @@ from gateway.live_router import LiveRouter
 from gateway.schemas import TrialRequest
 from gateway.trial_watch import find
 from router.live_pointer import LivePointer, Trial, TrialMode
+from router.manifest import RouterManifest
 from router.registry import Registry
-from router.types import RouterManifest
 
 api = api_router("/v1/admin/routers")
 Live = Annotated[LiveRouter, part("live")]

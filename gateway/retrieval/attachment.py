@@ -16,7 +16,7 @@ from gateway.wire import ChatRequest, parts
 from retrieval.service import RetrievalService
 from retrieval.stores.cutting import count_tokens
 from retrieval.stores.store_search import Found, SearchRequest
-from router.pipeline import Capabilities
+from router.capabilities import Capabilities
 from router.retrieval_config import AttachedStore
 from router.section import AUTO
 from router.types import DecisionKind, DecisionReason, RoutingDecision

@@ -8,7 +8,8 @@ from typing import Self
 
 import numpy as np
 
-from router.pipeline import Capabilities, Router
+from router.capabilities import Capabilities
+from router.pipeline import Router
 from router.policy import MapSolution
 from router.quality import QualityMatrix
 from router.scorers.map import MapScorer

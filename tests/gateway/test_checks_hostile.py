@@ -15,7 +15,7 @@ from base.errors import ConfigError
 from gateway.expert_call import JSON
 from gateway.exposure import check_exposure, check_strength
 from gateway.settings import read_settings
-from router.pipeline import Capabilities
+from router.capabilities import Capabilities
 from router.protocols import BackendRequest, BackendResponse
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import echoes, running, wire

@@ -16,8 +16,9 @@ from base.errors import NoEligibleExpertError
 from decision_log.read import has_failed, why_dropped
 from gateway.conversations import PREFIX, Conversations
 from gateway.replay.again import replay
+from router.capabilities import Capabilities
 from router.conversation import PRICE_PER_1000_TOKENS
-from router.pipeline import Capabilities, Router
+from router.pipeline import Router
 from router.types import DecisionReason, Query, QueryFacts, TerminalState
 from tests.gateway.running import Running, running, until
 from tests.gateway.small_router import EXPERTS, small_router

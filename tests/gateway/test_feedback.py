@@ -15,8 +15,8 @@ from decision_log.database import Database
 from decision_log.feedback_types import Feedback, FeedbackKind
 from decision_log.protocols import FeedbackStatus
 from decision_log.sql_removal import Removal
+from router.capabilities import Capabilities
 from router.feedback_config import FeedbackConfig
-from router.pipeline import Capabilities
 from tests.gateway.running import Running, running
 from tests.gateway.small_router import EXPERTS, small_router
 

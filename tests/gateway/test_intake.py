@@ -17,8 +17,8 @@ from gateway.app import senders
 from gateway.http_errors import ApiError
 from gateway.intake import COPIES, SMALL_BODY_BYTES, Claim, Intake
 from gateway.keys.grants import Caller
+from router.capabilities import Capabilities
 from router.config import parse_config
-from router.pipeline import Capabilities
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.running import DEADLINE_S, Running, config_of, echoes, running, until, wire
 from tests.gateway.small_router import EXPERTS, small_router

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.pipeline import Capabilities, Router
+from router.capabilities import Capabilities
+from router.pipeline import Router
 from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.solved_policy import Policy

@@ -23,9 +23,9 @@ from fleet.residency.scheduler import Policy, Scheduler
 from fleet.residency.types import Residency
 from fleet.residency.vllm_actuator import VllmActuator
 from gateway.replay.again import replay
+from router.capabilities import Capabilities
 from router.config import parse_config
 from router.explain import reason_in_words
-from router.pipeline import Capabilities
 from router.types import DecisionReason
 from tests.fleet.residency.driver import resident
 from tests.gateway.running import Running, running, until, wire

@@ -22,9 +22,10 @@ from gateway.live_router import LiveRouter
 from gateway.trial_watch import TrialFinding, TrialWatch, find, reason_to_withdraw
 from router.artifact import load_artifact, save_artifact
 from router.build import load_router
+from router.capabilities import explicit_decision
 from router.config import load_config
 from router.live_pointer import LivePointer, Trial, TrialMode, read_pointer, withdraw, write_pointer
-from router.pipeline import Router, explicit_decision
+from router.pipeline import Router
 from router.protocols import ChatBackend
 from router.registry import Registry
 from router.types import CategoryProbs, DecisionRecord, FloatArray, Query, QueryFacts, ShadowDecision, TerminalState

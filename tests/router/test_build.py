@@ -10,7 +10,8 @@ from base.errors import ArtifactError, BackendError, ConfigError
 from fleet.connect import build_backends, ids_on_base, lora_selection
 from fleet.pool import ExpertPool
 from router.artifact import load_artifact, save_artifact
-from router.build import build_encoder, capabilities, expert_costs, load_router, table_router
+from router.build import build_encoder, expert_costs, load_router, table_router
+from router.capabilities import capabilities
 from router.config import parse_config
 from router.expert_config import ExpertConfig
 from router.policy_config import Budgets

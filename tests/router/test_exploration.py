@@ -10,9 +10,9 @@ from scipy.stats import norm
 
 from base.errors import ConfigError
 from router.build import MeasuredExperts, solved_policy
+from router.capabilities import Capabilities
 from router.config import parse_config
 from router.exploration import DRIFT, MOST_EXPLORED, Exploration, value_of_knowing
-from router.pipeline import Capabilities
 from router.policy import ExpertCosts
 from router.policy_config import GAIN_FOR_DOUBLE_COST, PolicyConfig
 from router.preference import LearnedChoice

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from base.errors import ConfigError, NoEligibleExpertError
+from router.capabilities import Capabilities, explicit_decision
 from router.classifiers.logistic import LogisticClassifier
 from router.encoders.hashing import Options as HashingOptions
 from router.encoders.hashing import build as build_hashing
 from router.features import rounded
-from router.pipeline import Capabilities, Router, explicit_decision, following
+from router.pipeline import Router
 from router.policy import ExpertCosts, solve_map
 from router.policy_config import Budgets
 from router.preference import Preference
@@ -172,9 +173,9 @@ def test_unknown_policy_lists_the_known():
 def test_failover_goes_down_the_order_of_the_decision_and_begins_with_its_runner_up():
     found = decide(make_router(), FACTS)
     assert found.ranking == ("small", "vision", "coder")
-    assert following(found, {"small"}) == found.runner_up == "vision"
-    assert following(found, {"small", "vision"}) == "coder"
-    assert following(found, set(EXPERTS)) is None
+    assert found.following({"small"}) == found.runner_up == "vision"
+    assert found.following({"small", "vision"}) == "coder"
+    assert found.following(set(EXPERTS)) is None
 
 
 def test_a_named_expert_bypasses_routing_but_not_the_mask():

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.keys.grants import Caller
 from gateway.replay.again import decide_again, differences
+from router.capabilities import NOT_ALLOWED, Capabilities
 from router.features import from_bytes
-from router.pipeline import NOT_ALLOWED, Capabilities
 from tests.gateway.fault_upstream import fault_upstream
 from tests.gateway.keys.test_chat_limits import Known
 from tests.gateway.running import echoes, running, wire

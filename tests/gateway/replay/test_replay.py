@@ -18,9 +18,10 @@ from gateway.deciding import decision_inputs
 from gateway.replay.again import NotReplayableError
 from gateway.replay.commands import replay
 from router.build import load_router
+from router.capabilities import explicit_decision
 from router.config import load_config
 from router.features import to_bytes
-from router.pipeline import Router, explicit_decision
+from router.pipeline import Router
 from router.types import DecisionKind, DecisionRecord, Query, QueryFacts, TerminalState
 from training.datasets.outcomes import write_outcomes
 from training.fit_inputs import TrainRequest, fit_configured

@@ -1,0 +1,104 @@
+"""Requests that an expert can take, and the decision that needs no router: the client named the expert."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from base.errors import NoEligibleExpertError
+from router.config import CoeConfig
+from router.expert_config import Engine
+from router.types import GENERAL, DecisionReason, QueryFacts, RoutingDecision
+
+NOT_REACHABLE = "is not reachable"
+ASLEEP = "is asleep"
+FOR_NOW = (NOT_REACHABLE, ASLEEP)
+"""Reasons why an expert is not eligible that the request did not cause."""
+
+NOT_ALLOWED = "may not be used with this key"
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Requests that an expert can take. The default takes everything."""
+
+    context_tokens: int | None = None
+    supports_images: bool = True
+    supports_tools: bool = True
+    supports_json: bool = True
+    wires: frozenset[str] = frozenset()
+
+    def lacks(self, facts: QueryFacts) -> str | None:
+        """Reason why this expert cannot serve a request, or None."""
+        if facts.has_image and not self.supports_images:
+            return "does not take images"
+        if facts.has_tools and not self.supports_tools:
+            return "does not take tools"
+        if facts.wants_json and not self.supports_json:
+            return "does not guarantee JSON"
+        if facts.needs_wire is not None and facts.needs_wire not in self.wires:
+            return f"does not speak /v1/{facts.needs_wire} itself"
+        needed = facts.prompt_tokens + (facts.max_output_tokens or 0)
+        if self.context_tokens is not None and needed > self.context_tokens:
+            return f"context of {self.context_tokens} tokens is less than the {needed} needed"
+        return None
+
+
+def capabilities(config: CoeConfig) -> dict[str, Capabilities]:
+    """Capabilities of each expert. A slot of the embedded engine bounds the contexts of its experts."""
+    slot_tokens = config.engines.llamacpp.context_tokens
+    return {
+        name: Capabilities(
+            min(entry.context_tokens, slot_tokens) if entry.engine is Engine.LLAMACPP else entry.context_tokens,
+            entry.supports_images,
+            entry.supports_tools,
+            entry.supports_json,
+            entry.wires,
+        )
+        for name, entry in config.experts.items()
+    }
+
+
+def explicit_decision(
+    expert: str,
+    facts: QueryFacts,
+    capabilities: Mapping[str, Capabilities],
+    alive: Collection[str] | None = None,
+    *,
+    version: str = "none",
+) -> RoutingDecision:
+    """The decision when the client named the expert: nothing is classified, the capability mask still holds.
+
+    Needs no router; `version` is the one in force, if there is one.
+
+    Raises:
+        NoEligibleExpertError: that expert lacks something, or is down.
+    """
+    lack = capabilities[expert].lacks(facts) if expert in capabilities else None
+    if lack is None and alive is not None and expert not in alive:
+        lack = NOT_REACHABLE
+    if lack is not None:
+        raise NoEligibleExpertError({expert: lack})
+    return named_decision(expert, version)
+
+
+@lru_cache(maxsize=1024)
+def named_decision(expert: str, version: str) -> RoutingDecision:
+    """The decision for an expert that can serve, which nothing else changes."""
+    return RoutingDecision(
+        expert=expert,
+        category=GENERAL,
+        confidence=0.0,
+        is_fallback=False,
+        reason=DecisionReason.EXPLICIT,
+        likely_category=GENERAL,
+        uncertainty=0.0,
+        ranking=(expert,),
+        eligible=(expert,),
+        eligible_probs=(1.0,),
+        predicted_quality=(0.0,),
+        propensity=1.0,
+        policy="explicit",
+        router_version=version,
+    )
