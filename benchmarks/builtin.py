@@ -5,7 +5,8 @@
     python -m benchmarks.builtin --base-url URL        the same probes asked of a composition that runs, as `auto` and
                                                        of the language model that is planned without builtin experts
 
-The probes in `builtin_probes` were written after the code and are not to be tuned on.
+The probes in `builtin_probes`, and the later ones in `builtin_probes_2`, were written after the code and are not to be
+tuned on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from fleet.wires.builtin import FAMILY
 from router import plugins
 from router.types import PROBE_HEADER
 
-FRESH = Path(__file__).parent / "builtin_probes"
+HERE = Path(__file__).parent
+FRESH = {"fresh probes": HERE / "builtin_probes", "later fresh probes": HERE / "builtin_probes_2"}
 OWN = {"calculator": "arithmetic", "converter": "conversion"}
 
 
@@ -93,13 +95,15 @@ def main() -> None:
     given, experts = parser.parse_args(), built()
     if given.base_url:
         report_served("shipped probes", load_probes(), given.base_url)
-        report_served("fresh probes", load_probes(FRESH), given.base_url)
+        for name, folder in FRESH.items():
+            report_served(name, load_probes(folder), given.base_url)
         return
     if given.texts:
         report_texts(read_texts(given.texts), experts)
         return
     report_probes("shipped probes", load_probes(), experts)
-    report_probes("fresh probes", load_probes(FRESH), experts)
+    for name, folder in FRESH.items():
+        report_probes(name, load_probes(folder), experts)
     report_texts(
         read_texts(Path(str(file)) for file in seed_folder().iterdir() if file.name.endswith(".jsonl")), experts
     )
