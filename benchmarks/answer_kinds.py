@@ -1,12 +1,13 @@
 """Rates at which a kind of answer takes two graded answers for the same wrongly, or for different wrongly.
 
-    python -m benchmarks.answer_kinds [--base-url http://127.0.0.1:8000/v1 --judge EXPERT]
+    python -m benchmarks.answer_kinds [--base-url http://127.0.0.1:8000/v1 --judge EXPERT] [--groups FILE]
 
 Graded answers are those of the shipped experts to the shipped probes, and those of answer_groups.jsonl, written by hand
 before the kinds were measured on them: two that are the same and one or two others. Of the former two right answers
 should have one key, a right and a wrong one should not; what two wrong answers should have nobody knows. The threshold
 of `embedding` is calibrated on the prompts of even digest, where it makes fewest errors of both sorts, and all its
-figures are of the others. A judge is measured where one is named.
+figures are of the others. A judge is measured on the groups of that kind, too, where one is named. --groups
+names a file of your own, with a line {"kind": "embedding", "prompt": ..., "same": [...], "other": [...]} each.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def shipped() -> Iterable[tuple[str, AnswerKind | None, Graded]]:
             yield kind, answer_kind_of(probe.grader), Graded(probe.text, answers)
 
 
-def by_hand() -> Iterable[tuple[str, Graded]]:
-    for line in GROUPS.read_text(encoding="utf-8").splitlines():
+def by_hand(file: Path) -> Iterable[tuple[str, Graded]]:
+    for line in file.read_text(encoding="utf-8").splitlines():
         values: dict[str, Any] = json.loads(line)
         answers = [(text, 0) for text in values["same"]] + [(text, -1) for text in values["other"]]
         yield values["kind"], Graded(values["prompt"], tuple(answers))
@@ -137,10 +138,11 @@ def asks_by(base_url: str) -> Ask:
 def main(
     base_url: Annotated[str, typer.Option(help="API root of a composition")] = "",
     judge: Annotated[str, typer.Option(help="expert to measure as a judge")] = "",
+    groups: Annotated[Path, typer.Option(help="graded answers written by people")] = GROUPS,
 ) -> None:
     """Print both rates of error, with 95% intervals, for every kind."""
     embed = build(Options()).encode
-    hand, answers = list(by_hand()), list(shipped())
+    hand, answers = list(by_hand(groups)), list(shipped())
     texts = [graded for kind, graded in hand if kind == "embedding"]
     texts += [graded for kind, _, graded in answers if kind == "embedding"]
     threshold = calibrated([each for each in texts if each.is_for_calibration], embed)

@@ -48,7 +48,7 @@ class PolicyConfig(Section):
     exploration: ExplorationConfig = ExplorationConfig()
     pins: dict[str, str] = Field(default_factory=dict, description="category -> expert; the file wins over the map")
     strategy: StrategyName = StrategyName.SINGLE
-    max_calls: float | None = Field(default=None, ge=1, description="mean experts asked per query; beside a strategy")
+    max_calls: float | None = Field(default=None, gt=1, description="mean experts asked per query; beside a strategy")
 
     @field_validator("exploration", mode="before")
     @classmethod

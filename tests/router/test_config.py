@@ -58,8 +58,8 @@ def test_pin_to_an_unknown_expert_names_the_close_one(values):
 
 
 def test_a_strategy_that_cannot_be_is_refused(values):
-    values["policies"] = {"default": {"max_calls": 3.5}, "many": {"strategy": "vote", "max_calls": 0.5}}
-    assert "policies.many.max_calls: " in problems_of(values)
+    values["policies"] = {"default": {"max_calls": 3.5}, "many": {"strategy": "vote", "max_calls": 1}}
+    assert "policies.many.max_calls: must be above 1 (got 1)" in problems_of(values)
     values["policies"]["many"] = {"strategy": "votes"}
     assert "policies.many.strategy: unknown value; did you mean 'vote'?" in problems_of(values)
     values["policies"]["many"] = {"strategy": "vote", "max_calls": 3.5}

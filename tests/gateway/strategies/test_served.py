@@ -335,6 +335,27 @@ async def test_caps_hold_all_calls_before_and_count_each_once_after(redis_url: s
         assert {name: used[name].cost_usd for name in EXPERTS} == {c.expert: c.cost_usd for c in record.strategy.calls}
 
 
+async def test_calls_that_a_client_left_are_billed_once_at_what_was_held_for_them(redis_url: str) -> None:
+    entries = dict.fromkeys(EXPERTS, PRICES)
+    async with composition(
+        dict.fromkeys(EXPERTS, HANG), auth=Known(caller_with(usd=5.0)), redis_url=redis_url, entries=entries
+    ) as (gateway, panel):
+        asking = asyncio.create_task(said(gateway))
+        await until(lambda: len(panel.running) == 3)
+        with Redis.from_url(redis_url) as client:
+            held = next(int(client.get(key) or 0) for key in client.scan_iter("*usd*"))
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await until(lambda: not panel.running)
+        spent = (await counted(gateway, redis_url))["usd/month"]
+        assert spent == held * 3 // 4  # a fourth call was held, too: that of one expert, had all three failed
+        assert sorted(panel.asked) == sorted(EXPERTS)
+        record = await gateway.record()
+        assert record.strategy is not None
+        assert record.cost_usd == pytest.approx(sum(call.cost_usd for call in record.strategy.calls))
+
+
 def test_a_vote_is_over_when_nobody_can_change_it() -> None:
     four, five = Reply("4"), Reply("5")
     assert run.foregone(VOTE, {0: four}, [1, 2]) is None

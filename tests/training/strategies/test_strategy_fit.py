@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from base.errors import ArtifactError
+from base.errors import ArtifactError, InfeasibleBudgetError
 from base.progress import silent
+from router.build import MeasuredExperts, solved_policy
+from router.pipeline import Capabilities
 from router.policy import ExpertCosts
+from router.policy_config import Budgets, PolicyConfig
 from router.strategies.learned import LEARNED, LearnedStrategies, learned_strategies
-from router.strategies.plan import choices_of, solve_plan
+from router.strategies.plan import StrategyPlan, choices_of, solve_plan
 from router.strategies.types import StrategyName
 from router.strategies.votes import SIGNALS
-from router.types import CategoryProbs
+from router.types import GENERAL, CategoryProbs
 from tests.training.strategies.known_answers import ballots, known, numbered
 from training.datasets.outcome_folders import MATRICES
 from training.expert_map import measure_quality
@@ -156,6 +159,39 @@ def test_limits_bound_the_means_of_a_plan(limit: str, most: float) -> None:
     assert free.used[limit] > most
     plan = solve_plan(StrategyName.SEQUENTIAL, choices, np.zeros(3, dtype=np.int64), {limit: most})
     assert plan.used[limit] <= most * (1 + 1e-6)
+    assert plan.binding == (limit,)
+
+
+def planned(policy: PolicyConfig, **costs: np.ndarray) -> StrategyPlan | None:
+    names = ("one", "twin", "two", "three")
+    experts = MeasuredExperts(names, EVIDENCE, replace(COSTS, **costs), {name: Capabilities() for name in names})
+    return solved_policy(policy, (*CATEGORIES, GENERAL), experts, None, strategies()).plan
+
+
+DEAR_AND_FAST = {
+    "cost_usd": np.tile(np.array([1, 1, 1, 4], dtype=np.float32), (3, 1)),
+    "latency_ms": np.tile(np.array([900, 900, 900, 100], dtype=np.float32), (3, 1)),
+}
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_limits_that_no_expert_keeps_are_an_error_that_names_one(name: StrategyName) -> None:
+    """Each of both can be kept, but not beside the other."""
+    for budgets in (Budgets(cost_usd=2.0), Budgets(latency_ms=200.0)):
+        assert planned(PolicyConfig(strategy=name, budgets=budgets), **DEAR_AND_FAST) is not None
+    with pytest.raises(InfeasibleBudgetError, match=r"latency_ms|cost_usd"):
+        planned(PolicyConfig(strategy=name, budgets=Budgets(cost_usd=2.0, latency_ms=200.0)), **DEAR_AND_FAST)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize(("limit", "most"), [("cost_usd", 1.0), ("latency_ms", 100.0)])
+def test_limits_that_allow_no_second_call_leave_one_expert_and_are_named(
+    name: StrategyName, limit: str, most: float
+) -> None:
+    plan = planned(PolicyConfig(strategy=name, budgets=Budgets(**{limit: most})), **DEAR_AND_FAST)
+    assert plan is not None
+    assert (plan.choice_of < 4).all()
+    assert plan.used["calls"] == 1
     assert plan.binding == (limit,)
 
 
