@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,11 @@ async def kill_redis(server: RedisServer) -> None:
 
 
 async def pause_redis(server: RedisServer) -> None:
-    if server.pid is not None:
-        os.kill(server.pid, signal.SIGSTOP)
-        await asyncio.sleep(0.02)
-        os.kill(server.pid, signal.SIGCONT)
+    if (pid := server.pid) is not None:
+        with suppress(ProcessLookupError):  # it may have been killed in the turn before, and be gone by now
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(0.02)
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
