@@ -42,9 +42,6 @@ PAGE = ROOT / "docs" / "results" / "scale.md"
 PROMPTS = 180
 DECISIONS = 200
 BUDGET_B = 8.0
-MOST_WITH_BUDGET = 1000
-"""Experts of a map whose budget is solved for: ten thousand were not solved in a minute and a half of a core."""
-
 WIDE = 1000
 """Experts of a table of many outcomes."""
 
@@ -131,9 +128,8 @@ def experts_cost(m: int) -> Found:
         assert len(load_artifact(router_folder).manifest.experts) == m
         with found.timed("solve"):
             ask(found, "decide", config, router_folder)
-        if m <= MOST_WITH_BUDGET:
-            with found.timed("solve budget"):
-                ask(found, "decide budget", parse_config(values_of(m, bound)), router_folder)
+        with found.timed("solve budget"):
+            ask(found, "decide budget", parse_config(values_of(m, bound)), router_folder)
     return found
 
 

@@ -99,25 +99,60 @@ class MapProgram:
     def minimise(
         self, objective: NDArray[np.float64], limits: Mapping[str, float], costs: ExpertCosts
     ) -> NDArray[np.float64] | None:
-        """The solution (k*m + m + g,), or None when the limits exclude every map."""
+        """The solution (k*m + m + g,), or None when the limits exclude every map.
+
+        Where hosting is neither limited nor minimised, y and z are left at 0, and so is each x that another one
+        dominates: of ten thousand experts some ten remain in a category.
+        """
         require_installed("budgets", "a policy with budgets", "scipy")
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
         k, m = self.n_categories, self.n_experts
-        one_each = csr_array(one_expert_each(k, m, len(objective)))
-        constraints = [LinearConstraint(hosting_links(k, m, costs), -np.inf, 0), LinearConstraint(one_each, 1, 1)]
+        rows = [(csr_array(one_expert_each(k, m, len(objective))), 1.0, 1.0)]
+        columns = np.arange(len(objective))
+        if "hosted_params_b" in limits or objective[k * m :].any():
+            rows.append((hosting_links(k, m, costs), -np.inf, 0.0))
+        else:
+            columns = self.undominated(objective, list(limits), np.ones(m, dtype=bool))
         for name, limit in limits.items():
             # The slack admits a map that meets the limit exactly: sizes and masses are float32.
             unit = unit_of(limit, self.budget_rows[name])
-            constraints.append(LinearConstraint(self.budget_rows[name] / unit, -np.inf, limit / unit + SLACK))
+            rows.append((csr_array(self.budget_rows[name][None, :] / unit), -np.inf, limit / unit + SLACK))
         is_whole = np.ones(len(objective), dtype=bool)
-        is_whole[: self.n_categories * self.n_experts] = not self.may_share
+        is_whole[: k * m] = not self.may_share
         with clean_standard_output():
             result = milp(
-                objective, constraints=constraints, bounds=Bounds(self.least, 1), integrality=is_whole.astype(np.int64)
+                objective[columns],
+                constraints=[LinearConstraint(row[:, columns], low, high) for row, low, high in rows],
+                bounds=Bounds(self.least[columns], 1),
+                integrality=is_whole[columns].astype(np.int64),
             )
-        return None if result.x is None else np.where(is_whole, np.round(result.x), result.x)
+        if result.x is None:
+            return None
+        found = np.zeros(len(objective))
+        found[columns] = np.where(is_whole[columns], np.round(result.x), result.x)
+        return found
+
+    def undominated(
+        self, objective: NDArray[np.float64], names: Sequence[str], allowed: NDArray[np.bool_]
+    ) -> IndexArray:
+        """Places of the x that are pinned or that no other one of an allowed expert (m,) in their category equals or
+        beats in the objective and in every budget of those names. An optimum over these is one over all."""
+        k, m = self.n_categories, self.n_experts
+        amounts = np.stack([objective, *(self.budget_rows[name] for name in names)])[:, : k * m].reshape(-1, k, m)
+        experts = np.flatnonzero(allowed)
+        best = [c * m + experts[frontier(amounts[:, c, experts])] for c in range(k)]
+        return np.union1d(np.concatenate(best), np.flatnonzero(self.least[: k * m]))
+
+
+def frontier(amounts: NDArray[np.float64]) -> IndexArray:
+    """Places of the columns of amounts (d, m) that no other column equals or is below in all d rows."""
+    left, kept = np.lexsort(amounts[::-1]), list[int]()  # what is below another one in all rows comes before it
+    while len(left):
+        kept.append(int(left[0]))
+        left = left[(amounts[:, left] < amounts[:, left[:1]]).any(axis=0)]
+    return np.array(kept)
 
 
 def unit_of(limit: float, row: NDArray[np.float64]) -> float:
@@ -251,16 +286,16 @@ def relaxed_prices(
     averages = [name for name in limits if name != "hosted_params_b"]
     if not averages:
         return {}
-    shares = program.n_categories * program.n_experts
+    columns = program.undominated(program.objective, averages, hosted)
     units = np.array([unit_of(limits[name], program.budget_rows[name]) for name in averages])
     one_each = one_expert_each(program.n_categories, program.n_experts, len(program.objective))
     found = linprog(
-        program.objective[:shares],
-        A_ub=np.stack([program.budget_rows[name][:shares] for name in averages]) / units[:, None],
+        program.objective[columns],
+        A_ub=np.stack([program.budget_rows[name][columns] for name in averages]) / units[:, None],
         b_ub=np.array([limits[name] for name in averages]) / units + SLACK,
-        A_eq=one_each[:, :shares],
+        A_eq=one_each[:, columns],
         b_eq=np.ones(program.n_categories),
-        bounds=np.column_stack([program.least[:shares], np.tile(hosted, program.n_categories)]),
+        bounds=np.column_stack([program.least[columns], np.ones(len(columns))]),
     )
     if found.x is None:  # the solver's tolerance; the map itself keeps the limits
         return dict.fromkeys(averages, 0.0)

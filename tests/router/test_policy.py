@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from base.errors import InfeasibleBudgetError
-from router.policy import ExpertCosts, solve_map
+from router.policy import ExpertCosts, frontier, solve_map
 from router.policy_config import Budgets
 
 K, M = 3, 4
@@ -68,6 +68,15 @@ def test_the_program_finds_what_brute_force_finds(quality, mass, sizes, active, 
     assert found.quality == pytest.approx(expected, abs=1e-4)
     assert found.used["active_params_b"] <= active + 1e-4
     assert found.used["hosted_params_b"] <= hosted + 1e-4
+
+
+@given(arrays(np.int8, (3, 7), elements=st.integers(0, 3)))
+def test_what_is_left_of_dominated_experts_is_what_nobody_equals_or_beats(amounts):
+    kept = frontier(amounts.astype(np.float64))
+    left = {tuple(column) for column in amounts[:, kept].T}
+    assert len(left) == len(kept)
+    others = {tuple(column) for column in amounts.T}
+    assert left == {c for c in others if not any(o != c and all(np.array(o) <= c) for o in others)}
 
 
 @settings(max_examples=30, deadline=None)
