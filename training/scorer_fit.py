@@ -25,9 +25,7 @@ from training.graded_queries import GradedQueries
 
 Float64Array = NDArray[np.float64]
 
-FAMILY = "router.scorers"
-WITHOUT_ARRAYS = frozenset({"map", "soft_map"})
-"""Kinds that know nothing but the evidence."""
+FAMILY, FITS = "router.scorers", "training.scorers"
 
 MARGINS = (0.0, 0.01, 0.02, 0.04, 0.08, 0.15, 1.0)
 """Leads that are tried; with the last one the best single expert always serves (ours)."""
@@ -47,11 +45,15 @@ class FittedScorer:
 
 
 def fit_arrays(kind: str, options: Mapping[str, object], data: GradedQueries, rng: np.random.Generator) -> ArrayState:
-    """The learned arrays of a scorer; none for the maps. Raises ConfigError on an unknown kind or option."""
+    """The learned arrays of a scorer; none for one that knows nothing but the evidence, as the maps.
+
+    Raises:
+        ConfigError: an unknown kind or option.
+    """
     checked = plugins.validate_options(FAMILY, kind, options)
-    if kind in WITHOUT_ARRAYS:
+    if kind not in plugins.kinds(FITS):
         return {}
-    return cast(ArrayState, import_module(f"training.scorers.{kind}").fit(checked, data, rng))
+    return cast(ArrayState, import_module(f"{FITS}.{kind}").fit(checked, data, rng))
 
 
 def fitted(kind: str, options: Mapping[str, object], data: GradedQueries, arrays: ArrayState) -> ExpertScorer:
